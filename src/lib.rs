@@ -1,0 +1,12 @@
+//! `rulesyncd` keeps detection rules in step across a swarm of hosts.
+//!
+//! Data goes one way, and the modules stand in that order:
+//!
+//! ```text
+//! rule files ─▶ master ─▶ store (database) ─▶ worker ─▶ subscribers
+//! ```
+
+pub mod clock;
+pub mod config;
+pub mod rule;
+pub mod store;

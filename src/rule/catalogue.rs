@@ -1,0 +1,70 @@
+//! What is known of all rules and states, and what a look at the tables changes in it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{ContentDigest, KnownRule, RuleChange, RuleId, RuleState};
+use crate::clock::Timestamp;
+
+/// The two tables that are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Table {
+    /// `ttp_rule`.
+    Rules,
+    /// `ttp_rule_state`.
+    States,
+}
+
+/// What is known of a row without its content; enough to tell that it need not be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The stamp that the row had.
+    pub updated_at: Timestamp,
+    /// The digest of its text; of its fields where it is a state.
+    pub content: ContentDigest,
+}
+
+/// What one look at the tables found, all of it in one snapshot of the database.
+///
+/// Rows may come that are already known: a look is complete, not minimal, and the catalogue
+/// compares by content.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// The database's clock at the look.
+    pub now: Timestamp,
+    /// Rules that may be new or another than before, or why a row is none.
+    pub rules: Vec<Result<KnownRule, Rejected>>,
+    /// States that may be new or another than before, or why a row is none.
+    pub states: Vec<Result<(RuleId, RuleState), Rejected>>,
+    /// Every key that `ttp_rule` has: what is known and not in it is gone. `None`: none is gone.
+    pub rule_keys: Option<Vec<String>>,
+    /// The same of `ttp_rule_state`.
+    pub state_keys: Option<Vec<String>>,
+}
+
+/// A row that is no rule or no state; it is quarantined alone and every other row goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// The row's key.
+    pub key: String,
+    /// The row's stamp and content, so that it is told of once and not at every look.
+    pub seen: Seen,
+    /// Why, for the log and for `status`.
+    pub reason: String,
+}
+
+/// What is known. Pure: looks and the time go in, changes come out.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    rules: BTreeMap<RuleId, Arc<KnownRule>>,
+    states: BTreeMap<RuleId, RuleState>,
+}
+
+impl Catalogue {
+    /// Takes in what a look found and tells what changed by it.
+    pub fn apply(&mut self, look: Look) -> Vec<RuleChange> {
+        let _ = look;
+        let _ = (&self.rules, &self.states);
+        Vec::new()
+    }
+}

@@ -1,0 +1,50 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{RuleId, RuleState};
+
+/// What a rule's file defines, in the form in which subscribers get it.
+///
+/// The fields and their order are the stream's `CompiledRule` less its `state`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Definition {
+    /// The id that the file names.
+    pub rule_id: RuleId,
+    /// The author's number, at least 0 and at most what an INTEGER column holds.
+    pub rule_version: i32,
+    /// A short name for people.
+    pub name: String,
+    /// `None` where the file has none.
+    pub description: Option<String>,
+    /// Source kinds, sorted, each once, at least one.
+    pub applies_to: Vec<String>,
+    /// The file's `match`, passed on as it is: keys in the file's order, never interpreted here.
+    pub match_spec: Map<String, Value>,
+    /// What a match says, in the file's order, at least one.
+    pub emits: Vec<Emit>,
+    /// Names of the fields that are evidence, in the file's order; empty where the file has none.
+    pub evidence_fields: Vec<String>,
+}
+
+/// One technique that a rule's match is evidence of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Emit {
+    /// An ATT&CK technique, `T1083`.
+    pub technique_id: String,
+    /// `None`, or a sub-technique that begins with the technique's id, `T1548.001`.
+    pub sub_technique_id: Option<String>,
+    /// An ATT&CK tactic, `TA0007`.
+    pub tactic: String,
+    /// Finite, 0 to 1.
+    pub confidence: f64,
+}
+
+/// A definition together with the operator's state that is in force for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CompiledRule {
+    /// What the file defines.
+    #[serde(flatten)]
+    pub definition: Definition,
+    /// The effective state: the default where none is set or what was set has expired.
+    pub state: RuleState,
+}

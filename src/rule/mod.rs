@@ -1,0 +1,20 @@
+//! The domain, without I/O: what a rule is, how its text is read, what an operator may say of it,
+//! what is known of all rules, and what a change is.
+
+mod catalogue;
+mod change;
+mod compiled;
+mod digest;
+mod id;
+mod parse;
+mod row;
+mod state;
+
+pub use catalogue::{Catalogue, Look, Rejected, Seen, Table};
+pub use change::{ChangeKind, KnownRule, RuleChange};
+pub use compiled::{CompiledRule, Definition, Emit};
+pub use digest::ContentDigest;
+pub use id::{InvalidRuleId, RuleId};
+pub use parse::{Diagnostic, Limits, ParsedRule, Severity, parse};
+pub use row::{RuleRow, StateRow};
+pub use state::{InvalidState, RuleState, StateKind};

@@ -1,0 +1,120 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+/// What an operator can say of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StateKind {
+    /// The rule works as written.
+    #[default]
+    Enabled,
+    /// The rule is switched off.
+    Disabled,
+    /// The rule works, with its confidence held at or below a ceiling.
+    Clipped,
+}
+
+impl StateKind {
+    /// The word that the tables and the stream use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::Clipped => "clipped",
+        }
+    }
+}
+
+impl fmt::Display for StateKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for StateKind {
+    type Err = InvalidState;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Enabled, Self::Disabled, Self::Clipped]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| InvalidState::Kind(text.to_owned()))
+    }
+}
+
+/// Why a row of `ttp_rule_state` is no state; the message says what was found and expected.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum InvalidState {
+    /// The `state` column holds another word.
+    #[error("the state is `{0}`; expected `enabled`, `disabled` or `clipped`")]
+    Kind(String),
+    /// The ceiling is outside of 0 to 1, or not a number.
+    #[error("confidence_max is {0}; expected a number from 0 to 1, or none")]
+    ConfidenceMax(f64),
+}
+
+/// An operator's state of a rule: a row of `ttp_rule_state`, or the default where none stands.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RuleState {
+    /// Whether the rule is on, off or clipped.
+    pub state: StateKind,
+    /// The ceiling for the rule's confidence, 0 to 1; `None` is no ceiling.
+    pub confidence_max: Option<f64>,
+    /// When the state ends by itself; `None` is never.
+    pub expires_at: Option<Timestamp>,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
+    /// Who set it; `None` for the default state.
+    pub set_by: Option<String>,
+    /// When it was set; `None` for the default state.
+    pub set_at: Option<Timestamp>,
+}
+
+impl RuleState {
+    /// Checks what no column type checks.
+    ///
+    /// # Errors
+    /// [`InvalidState::ConfidenceMax`] when the ceiling is not within 0 to 1.
+    pub fn validate(&self) -> Result<(), InvalidState> {
+        match self.confidence_max {
+            Some(ceiling) if !(0.0..=1.0).contains(&ceiling) => Err(InvalidState::ConfidenceMax(ceiling)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this state's end has come at `now`. The moment `expires_at` itself is expired.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+
+    /// What is in force at `now`: this state, or the default once it has expired.
+    pub fn effective(&self, now: Timestamp) -> Self {
+        if self.is_expired(now) { Self::default() } else { self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_ends_at_its_expiry_not_after_it() {
+        let end = Timestamp::from_micros(1_000);
+        let state = RuleState { state: StateKind::Disabled, expires_at: Some(end), ..RuleState::default() };
+        assert_eq!(state.effective(Timestamp::from_micros(999)), state);
+        assert_eq!(state.effective(end), RuleState::default());
+    }
+
+    #[test]
+    fn a_ceiling_outside_of_0_to_1_is_refused() {
+        for (ceiling, good) in
+            [(0.0, true), (0.85, true), (1.0, true), (-0.1, false), (1.1, false), (f64::NAN, false)]
+        {
+            let state = RuleState { confidence_max: Some(ceiling), ..RuleState::default() };
+            assert_eq!(state.validate().is_ok(), good, "{ceiling}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+use crate::rule::InvalidState;
+
+/// What a store could not do, by consequence.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store does not answer now, and may later: try again.
+    #[error("{what}: {detail}")]
+    Unavailable {
+        /// What was tried.
+        what: &'static str,
+        /// What came back, without a secret.
+        detail: String,
+    },
+    /// The store answered that this cannot be, and will answer so until someone mends it.
+    #[error("{what}: {detail}; {remedy}")]
+    Refused {
+        /// What was tried.
+        what: &'static str,
+        /// What came back, without a secret.
+        detail: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A state that no row may hold.
+    #[error(transparent)]
+    InvalidState(#[from] InvalidState),
+    /// The lock that makes this process the only writer is no longer held; nothing was written.
+    #[error("the master's lock was lost; nothing was written")]
+    LockLost,
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    /// Whether trying again later can help without anyone's doing.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::LockLost)
+    }
+}

@@ -1,0 +1,91 @@
+//! Where rules and states live: one trait, a store over a directory, and a store over a database
+//! with one small file a dialect.
+
+mod address;
+mod error;
+
+use std::future::Future;
+
+pub use address::{Address, InvalidAddress};
+pub use error::StoreError;
+
+use crate::rule::{CompiledRule, Look, RuleChange, RuleId, RuleState, Seen, Table};
+
+/// A place where rules and operator states live.
+///
+/// Every implementation passes the same behavioural story (`tests/it/store_story.rs`).
+pub trait RuleStore: Send + Sync {
+    /// How this store is followed.
+    type Follower: Follow;
+
+    /// Every valid rule with the state in force for it, by id. A rule that is not valid is left
+    /// out; [`Follow::look`] tells why.
+    fn load_compiled(&self) -> impl Future<Output = Result<Vec<CompiledRule>, StoreError>> + Send;
+
+    /// The state in force; the default for a rule that has none, or whose state has expired, or
+    /// that does not exist.
+    fn get_state(&self, rule_id: &RuleId) -> impl Future<Output = Result<RuleState, StoreError>> + Send;
+
+    /// Sets a state in place of the one that stands, and returns it as it now stands: `set_at` is
+    /// stamped by the store, greater than every stamp it gave before.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidState`] where the state is not valid; nothing is written then.
+    fn set_state(
+        &self,
+        rule_id: &RuleId,
+        state: RuleState,
+    ) -> impl Future<Output = Result<RuleState, StoreError>> + Send;
+
+    /// Takes a state away, so that the default is in force. `false` when none stood.
+    fn clear_state(&self, rule_id: &RuleId) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// A follower that has seen nothing yet: its first look is everything.
+    fn follow(&self) -> Self::Follower;
+
+    /// Every change from now on, one at a time and each once.
+    ///
+    /// # Errors
+    /// When what stands now cannot be read.
+    fn subscribe_changes(
+        &self,
+    ) -> impl Future<Output = Result<Subscription<Self::Follower>, StoreError>> + Send {
+        async { Err(StoreError::Closed) }
+    }
+}
+
+/// What is already known, so that a look need not read it again.
+pub trait Known {
+    /// How many rows of the table are known, rejected ones too.
+    fn count(&self, table: Table) -> u64;
+    /// What is known of the row, rejected ones too; `None` when it is not known.
+    fn seen(&self, table: Table, key: &str) -> Option<Seen>;
+}
+
+/// One follower's place in a store.
+pub trait Follow: Send {
+    /// Waits until something tells that a look may find a change. Not every store can tell, and a
+    /// hint can be missed: whoever follows looks at an interval too. Cancel safe.
+    fn hint(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Looks once, in one snapshot. After an error the next look is as if this one had not been.
+    ///
+    /// # Errors
+    /// When the store does not answer; whoever follows looks again later.
+    fn look<K: Known + Sync>(&mut self, known: &K) -> impl Future<Output = Result<Look, StoreError>> + Send;
+}
+
+/// The changes of a store, one at a time.
+#[derive(Debug)]
+pub struct Subscription<F> {
+    follower: F,
+}
+
+impl<F: Follow> Subscription<F> {
+    /// The next change, when there is one. Cancel safe.
+    pub async fn next(&mut self) -> RuleChange {
+        loop {
+            self.follower.hint().await;
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! One integration binary: one link, one run, shared helpers.
+
+mod support;
