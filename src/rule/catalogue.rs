@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{ContentDigest, KnownRule, RuleChange, RuleId, RuleState};
+use super::{ContentDigest, KnownRule, RuleChange, RuleId, RuleState, StateRow};
 use crate::clock::Timestamp;
 
 /// The two tables that are followed.
@@ -20,8 +20,27 @@ pub enum Table {
 pub struct Seen {
     /// The stamp that the row had.
     pub updated_at: Timestamp,
-    /// The digest of its text; of its fields where it is a state.
+    /// The digest of all else that the row says; made by [`Seen::rule`] and [`Seen::state`] alone.
     pub content: ContentDigest,
+}
+
+impl Seen {
+    /// What is known of a row of `ttp_rule` by its text's digest, its version and its path: the
+    /// three that a change to subscribers is made of.
+    pub fn rule(updated_at: Timestamp, text: ContentDigest, rule_version: i64, source_path: &str) -> Self {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.extend_from_slice(&rule_version.to_be_bytes());
+        bytes.extend_from_slice(source_path.as_bytes());
+        Self { updated_at, content: ContentDigest::of(bytes) }
+    }
+
+    /// What is known of a row of `ttp_rule_state`: all of its fields. A row without a stamp has
+    /// [`Timestamp::MIN`].
+    pub fn state(row: &StateRow) -> Self {
+        let StateRow { rule_id: _, state, confidence_max, expires_at, reason, set_by, set_at } = row;
+        let fields = format!("{state:?} {confidence_max:?} {expires_at:?} {reason:?} {set_by:?}");
+        Self { updated_at: set_at.unwrap_or(Timestamp::MIN), content: ContentDigest::of(fields) }
+    }
 }
 
 /// What one look at the tables found, all of it in one snapshot of the database.
@@ -40,6 +59,10 @@ pub struct Look {
     pub rule_keys: Option<Vec<String>>,
     /// The same of `ttp_rule_state`.
     pub state_keys: Option<Vec<String>>,
+    /// Whether everything was compared, not only what the watermark told.
+    pub full: bool,
+    /// Rows that only comparing everything found to be another than what was known.
+    pub mended: u64,
 }
 
 /// A row that is no rule or no state; it is quarantined alone and every other row goes on.

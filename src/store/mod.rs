@@ -2,11 +2,15 @@
 //! with one small file a dialect.
 
 mod address;
+mod database;
 mod error;
 
 use std::future::Future;
 
 pub use address::{Address, InvalidAddress};
+pub use database::{
+    Applied, Database, DatabaseFollower, FollowConfig, MasterSession, RowSummary, RuleWrite, Scope,
+};
 pub use error::StoreError;
 
 use crate::rule::{CompiledRule, Look, RuleChange, RuleId, RuleState, Seen, Table};
