@@ -1,13 +1,10 @@
-//! What is known of all rules and states, and what a look at the tables changes in it.
+//! What goes into the catalogue: one look at the tables.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use super::{ContentDigest, KnownRule, RuleChange, RuleId, RuleState, StateRow};
+use super::super::{ContentDigest, KnownRule, RuleId, RuleState, StateRow};
 use crate::clock::Timestamp;
 
 /// The two tables that are followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
     /// `ttp_rule`.
     Rules,
@@ -47,7 +44,7 @@ impl Seen {
 ///
 /// Rows may come that are already known: a look is complete, not minimal, and the catalogue
 /// compares by content.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Look {
     /// The database's clock at the look.
     pub now: Timestamp,
@@ -74,20 +71,4 @@ pub struct Rejected {
     pub seen: Seen,
     /// Why, for the log and for `status`.
     pub reason: String,
-}
-
-/// What is known. Pure: looks and the time go in, changes come out.
-#[derive(Debug, Default)]
-pub struct Catalogue {
-    rules: BTreeMap<RuleId, Arc<KnownRule>>,
-    states: BTreeMap<RuleId, RuleState>,
-}
-
-impl Catalogue {
-    /// Takes in what a look found and tells what changed by it.
-    pub fn apply(&mut self, look: Look) -> Vec<RuleChange> {
-        let _ = look;
-        let _ = (&self.rules, &self.states);
-        Vec::new()
-    }
 }

@@ -1,0 +1,344 @@
+//! What is known of all rules and states, and what a look at the tables changes in it.
+//!
+//! What the catalogue says is a function of the tables and of the database's clock, not of the
+//! way that led there: every worker that looks says the same. So a rule whose row stops being
+//! valid is deleted for subscribers until it is mended, and of two ids that differ only in case
+//! the first in the order of bytes is the rule, whichever came first.
+
+mod digest;
+mod look;
+mod states;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound::{Included, Unbounded};
+use std::sync::Arc;
+
+pub use digest::CatalogueDigest;
+pub use look::{Look, Rejected, Seen, Table};
+
+use self::states::States;
+use super::{KnownRule, RuleChange, RuleId, RuleState, StateRow};
+use crate::clock::Timestamp;
+use crate::store::Known;
+
+/// What is known. Pure: looks and the time go in, changes come out.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    /// Every valid row. Of ids that differ only in case, which stand side by side, the first is
+    /// in force.
+    rules: BTreeMap<Folded, Arc<KnownRule>>,
+    in_force: usize,
+    states: States,
+    rejected_rules: BTreeMap<String, Rejected>,
+    rejected_states: BTreeMap<String, Rejected>,
+    digest: CatalogueDigest,
+}
+
+/// A row that takes no part, and why.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Quarantined {
+    /// Where the row stands.
+    pub table: Table,
+    /// Its key.
+    pub key: String,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+impl Catalogue {
+    /// Takes in what a look found and tells what changed by it: definitions in the order of their
+    /// stamps, then deletions by id, then states in the order of their stamps. States whose end
+    /// has come at the look's time are among them.
+    pub fn apply(&mut self, look: Look) -> Vec<RuleChange> {
+        let mut states = states::Before::new();
+        for found in look.states {
+            match found {
+                Ok((rule_id, state)) => {
+                    self.rejected_states.remove(rule_id.as_str());
+                    self.states.replace(&rule_id, Some(state), &mut states);
+                }
+                Err(rejected) => {
+                    if let Ok(rule_id) = RuleId::new(&rejected.key) {
+                        self.states.replace(&rule_id, None, &mut states);
+                    }
+                    self.rejected_states.insert(rejected.key.clone(), rejected);
+                }
+            }
+        }
+        if let Some(keys) = key_set(look.state_keys.as_deref()) {
+            self.states.retain(|key| keys.contains(key), &mut states);
+            self.rejected_states.retain(|key, _| keys.contains(key.as_str()));
+        }
+        self.states.judge(look.now, &mut states);
+
+        let mut rules = Before::new();
+        for found in look.rules {
+            match found {
+                Ok(rule) => {
+                    self.rejected_rules.remove(rule.rule_id.as_str());
+                    self.replace(&rule.rule_id.clone(), Some(rule), &mut rules);
+                }
+                Err(rejected) => {
+                    if let Ok(rule_id) = RuleId::new(&rejected.key) {
+                        self.replace(&rule_id, None, &mut rules);
+                    }
+                    self.rejected_rules.insert(rejected.key.clone(), rejected);
+                }
+            }
+        }
+        if let Some(keys) = key_set(look.rule_keys.as_deref()) {
+            let known = self.rules.keys().map(|id| &id.0);
+            let gone: Vec<RuleId> = known.filter(|id| !keys.contains(id.as_str())).cloned().collect();
+            for rule_id in gone {
+                self.replace(&rule_id, None, &mut rules);
+            }
+            self.rejected_rules.retain(|key, _| keys.contains(key.as_str()));
+        }
+
+        let mut changes = self.definitions(rules);
+        changes.extend(self.states.changes(states, &mut self.digest));
+        changes
+    }
+
+    /// The states whose end has come at `now`, by the database's clock: the default is in force
+    /// in their place.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<RuleChange> {
+        let mut before = states::Before::new();
+        self.states.judge(now, &mut before);
+        self.states.changes(before, &mut self.digest)
+    }
+
+    /// When the next state in force ends, by the database's clock; `None` when none will.
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.states.next_end()
+    }
+
+    /// Every rule in force with its state, by id without regard to case. `None` is the default.
+    pub fn rules(&self) -> impl Iterator<Item = (&Arc<KnownRule>, Option<&Arc<RuleState>>)> {
+        let mut previous: Option<&Folded> = None;
+        self.rules
+            .iter()
+            .filter(move |(id, _)| !previous.replace(id).is_some_and(|other| other.is_twin(id)))
+            .map(|(_, rule)| (rule, self.states.in_force(rule.rule_id.as_str())))
+    }
+
+    /// The rule of this id, if it is in force.
+    pub fn rule(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
+        let rule = self.rules.get(&rule_id as &dyn Key)?;
+        self.twin_in_force(rule_id).filter(|first| first.rule_id == rule.rule_id)
+    }
+
+    /// How many rules are in force.
+    pub const fn rule_count(&self) -> usize {
+        self.in_force
+    }
+
+    /// Every state in force that is not the default, by id; a rule of that id need not exist.
+    pub fn states(&self) -> impl Iterator<Item = (&RuleId, &Arc<RuleState>)> {
+        self.states.all_in_force()
+    }
+
+    /// Every valid row of the state table, in force or expired, by id.
+    pub fn state_rows(&self) -> impl Iterator<Item = (&RuleId, &RuleState)> {
+        self.states.rows()
+    }
+
+    /// Every valid row of the rule table, in force or not.
+    pub fn rule_rows(&self) -> impl Iterator<Item = &Arc<KnownRule>> {
+        self.rules.values()
+    }
+
+    /// The state in force: the default for a rule that has none, or that is not known.
+    pub fn state(&self, rule_id: &str) -> RuleState {
+        self.states.in_force(rule_id).map_or_else(RuleState::default, |state| RuleState::clone(state))
+    }
+
+    /// The digest of all rules and states in force.
+    pub const fn digest(&self) -> CatalogueDigest {
+        self.digest
+    }
+
+    /// The rows that take no part, rules first, by key.
+    pub fn quarantined(&self) -> impl Iterator<Item = Quarantined> {
+        let rejected = |table, rows| {
+            BTreeMap::values(rows).map(move |row: &Rejected| Quarantined {
+                table,
+                key: row.key.clone(),
+                reason: row.reason.clone(),
+            })
+        };
+        let twins = self.rules.keys().zip(self.rules.keys().skip(1)).filter(|(a, b)| a.is_twin(b));
+        let twins = twins.map(|(first, second)| Quarantined {
+            table: Table::Rules,
+            key: second.0.to_string(),
+            reason: format!(
+                "the id differs from `{}` only in case, and the first in the order of bytes is taken; \
+                 rename or delete one of the two",
+                first.0
+            ),
+        });
+        rejected(Table::Rules, &self.rejected_rules)
+            .chain(twins)
+            .chain(rejected(Table::States, &self.rejected_states))
+    }
+
+    /// Writes or removes a row.
+    fn replace(&mut self, rule_id: &RuleId, rule: Option<KnownRule>, before: &mut Before) {
+        let known = self.rules.get(&rule_id.as_str() as &dyn Key);
+        if rule.is_some() || known.is_some() {
+            before.entry(rule_id.folded()).or_insert_with(|| self.twin_in_force(rule_id.as_str()).cloned());
+        }
+        match rule {
+            Some(rule) => self.rules.insert(Folded(rule_id.clone()), Arc::new(rule)),
+            None => self.rules.remove(&rule_id.as_str() as &dyn Key),
+        };
+    }
+
+    /// Of the rows whose ids differ from `rule_id` at most in case, the one that is in force.
+    fn twin_in_force(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
+        // Capitals come first in the order of bytes, so no twin stands before this.
+        let first = rule_id.to_ascii_uppercase();
+        let from: &dyn Key = &first.as_str();
+        let (id, rule) = self.rules.range::<dyn Key, _>((Included(from), Unbounded)).next()?;
+        id.0.as_str().eq_ignore_ascii_case(rule_id).then_some(rule)
+    }
+
+    /// What became of the rules that were in force before, by the order of [`Catalogue::apply`].
+    fn definitions(&mut self, before: Before) -> Vec<RuleChange> {
+        let (mut written, mut deleted) = (Vec::new(), Vec::new());
+        for (folded, old) in before {
+            let new = self.twin_in_force(&folded).cloned();
+            if let (Some(old), Some(new)) = (&old, &new)
+                && old.rule_id == new.rule_id
+                && old.same_content(new)
+            {
+                continue;
+            }
+            if let Some(old) = old {
+                self.in_force -= 1;
+                self.digest.toggle_rule(&old);
+                if new.as_ref().is_none_or(|new| new.rule_id != old.rule_id) {
+                    deleted.push(old.rule_id.clone());
+                }
+            }
+            if let Some(new) = new {
+                self.in_force += 1;
+                self.digest.toggle_rule(&new);
+                written.push(new);
+            }
+        }
+        written.sort_by(|a, b| (a.updated_at, &a.rule_id).cmp(&(b.updated_at, &b.rule_id)));
+        deleted.sort();
+        let written = written.into_iter().map(|rule| {
+            let state = self.state(rule.rule_id.as_str());
+            RuleChange::Written { rule, state }
+        });
+        written.chain(deleted.into_iter().map(|rule_id| RuleChange::Deleted { rule_id })).collect()
+    }
+}
+
+impl Known for Catalogue {
+    fn count(&self, table: Table) -> u64 {
+        let count = match table {
+            Table::Rules => self.rules.len() + self.rejected_rules.len(),
+            Table::States => self.states.len() + self.rejected_states.len(),
+        };
+        count as u64
+    }
+
+    fn seen(&self, table: Table, key: &str) -> Option<Seen> {
+        match table {
+            Table::Rules => self
+                .rules
+                .get(&key as &dyn Key)
+                .map(|rule| {
+                    Seen::rule(rule.updated_at, rule.content_sha256, rule.rule_version, &rule.source_path)
+                })
+                .or_else(|| self.rejected_rules.get(key).map(|row| row.seen)),
+            Table::States => self
+                .states
+                .row(key)
+                .zip(RuleId::new(key).ok())
+                .map(|(state, rule_id)| Seen::state(&StateRow::new(&rule_id, state)))
+                .or_else(|| self.rejected_states.get(key).map(|row| row.seen)),
+        }
+    }
+}
+
+/// The rule in force under each folded id before a look touched it.
+type Before = BTreeMap<String, Option<Arc<KnownRule>>>;
+
+fn key_set(keys: Option<&[String]>) -> Option<HashSet<&str>> {
+    Some(keys?.iter().map(String::as_str).collect())
+}
+
+/// An id in the order that puts ids side by side which differ only in case.
+#[derive(Debug, PartialEq, Eq)]
+struct Folded(RuleId);
+
+impl Folded {
+    fn is_twin(&self, other: &Self) -> bool {
+        self.0.as_str().eq_ignore_ascii_case(other.0.as_str())
+    }
+}
+
+impl PartialOrd for Folded {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Folded {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self as &dyn Key).cmp(other as &dyn Key)
+    }
+}
+
+/// What an id is looked up by, so that looking up needs no id of its own.
+trait Key {
+    fn key(&self) -> &str;
+}
+
+impl Key for Folded {
+    fn key(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl Key for &str {
+    fn key(&self) -> &str {
+        self
+    }
+}
+
+impl<'a> Borrow<dyn Key + 'a> for Folded {
+    fn borrow(&self) -> &(dyn Key + 'a) {
+        self
+    }
+}
+
+impl Ord for dyn Key + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (a, b) = (self.key(), other.key());
+        let fold = |c: u8| c.to_ascii_lowercase();
+        a.bytes().map(fold).cmp(b.bytes().map(fold)).then_with(|| a.cmp(b))
+    }
+}
+
+impl PartialOrd for dyn Key + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for dyn Key + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for dyn Key + '_ {}

@@ -1,0 +1,136 @@
+//! The operators' states, and which of them are in force.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::{RuleChange, RuleId, RuleState};
+use super::CatalogueDigest;
+use crate::clock::Timestamp;
+
+/// How far a clock may be behind what was judged before and bring no expired state back: clocks
+/// that are slewed, and the way of an answer, differ by less.
+const TOLERANCE: Duration = Duration::from_secs(1);
+
+/// Every valid row of the state table, and the moment up to which expiry was judged.
+#[derive(Debug, Default)]
+pub(super) struct States {
+    rows: BTreeMap<RuleId, Arc<RuleState>>,
+    /// The end of every row that has one. Those up to `now` have expired, those above have not.
+    ends: BTreeMap<Timestamp, BTreeSet<RuleId>>,
+    now: Timestamp,
+}
+
+/// What was in force before a look touched it.
+pub(super) type Before = BTreeMap<RuleId, Touched>;
+
+/// One state before it was touched.
+pub(super) struct Touched {
+    row: Option<Arc<RuleState>>,
+    in_force: Option<Arc<RuleState>>,
+}
+
+impl States {
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn row(&self, rule_id: &str) -> Option<&RuleState> {
+        self.rows.get(rule_id).map(|row| &**row)
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&RuleId, &RuleState)> {
+        self.rows.iter().map(|(id, row)| (id, &**row))
+    }
+
+    /// The state in force; `None` is the default.
+    pub(super) fn in_force(&self, rule_id: &str) -> Option<&Arc<RuleState>> {
+        self.rows.get(rule_id).filter(|row| self.is_in_force(row))
+    }
+
+    /// Every state in force that is not the default.
+    pub(super) fn all_in_force(&self) -> impl Iterator<Item = (&RuleId, &Arc<RuleState>)> {
+        self.rows.iter().filter(|(_, row)| self.is_in_force(row))
+    }
+
+    fn is_in_force(&self, row: &RuleState) -> bool {
+        !row.is_expired(self.now) && *row != RuleState::default()
+    }
+
+    /// The first end that was not yet judged.
+    pub(super) fn next_end(&self) -> Option<Timestamp> {
+        self.ends.range((Excluded(self.now), Unbounded)).next().map(|(end, _)| *end)
+    }
+
+    /// Writes or removes a row.
+    pub(super) fn replace(&mut self, rule_id: &RuleId, row: Option<RuleState>, before: &mut Before) {
+        if self.row(rule_id.as_str()) == row.as_ref() {
+            return;
+        }
+        self.touch(rule_id, before);
+        if let Some(end) = self.rows.remove(rule_id).and_then(|old| old.expires_at)
+            && let Some(ids) = self.ends.get_mut(&end)
+        {
+            ids.remove(rule_id);
+            if ids.is_empty() {
+                self.ends.remove(&end);
+            }
+        }
+        if let Some(row) = row {
+            if let Some(end) = row.expires_at {
+                self.ends.entry(end).or_default().insert(rule_id.clone());
+            }
+            self.rows.insert(rule_id.clone(), Arc::new(row));
+        }
+    }
+
+    /// Removes what is not among `keys`.
+    pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool, before: &mut Before) {
+        let gone: Vec<RuleId> = self.rows.keys().filter(|id| !keep(id.as_str())).cloned().collect();
+        for rule_id in gone {
+            self.replace(&rule_id, None, before);
+        }
+    }
+
+    /// Judges expiry at `now`. A clock that stepped back brings states back into force, as it
+    /// does for whoever asks the database.
+    pub(super) fn judge(&mut self, now: Timestamp, before: &mut Before) {
+        let now = if now.after(TOLERANCE) < self.now { now } else { self.now.max(now) };
+        let (from, to) = (self.now.min(now), self.now.max(now));
+        for rule_id in self.ends.range((Excluded(from), Included(to))).flat_map(|(_, ids)| ids) {
+            self.touch(rule_id, before);
+        }
+        self.now = now;
+    }
+
+    fn touch(&self, rule_id: &RuleId, before: &mut Before) {
+        before.entry(rule_id.clone()).or_insert_with(|| Touched {
+            row: self.rows.get(rule_id).cloned(),
+            in_force: self.in_force(rule_id.as_str()).cloned(),
+        });
+    }
+
+    /// What is in force now and was not before, by stamp and id.
+    pub(super) fn changes(&self, before: Before, digest: &mut CatalogueDigest) -> Vec<RuleChange> {
+        let mut changes = Vec::new();
+        for (rule_id, touched) in before {
+            let after = self.in_force(rule_id.as_str());
+            if touched.in_force.as_ref() == after {
+                continue;
+            }
+            for state in touched.in_force.iter().chain(after) {
+                digest.toggle_state(&rule_id, state);
+            }
+            let ended = self.rows.get(&rule_id).or(touched.row.as_ref());
+            let auto_revert = after.is_none() && ended.is_some_and(|row| row.is_expired(self.now));
+            let state = after.map_or_else(RuleState::default, |state| RuleState::clone(state));
+            changes.push(RuleChange::State { rule_id, state, auto_revert });
+        }
+        changes.sort_by_key(|change| match change {
+            RuleChange::State { state, .. } => state.set_at,
+            RuleChange::Written { .. } | RuleChange::Deleted { .. } => None,
+        });
+        changes
+    }
+}

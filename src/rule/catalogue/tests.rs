@@ -1,0 +1,347 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::rule::{ContentDigest, StateKind};
+
+fn id(text: &str) -> RuleId {
+    RuleId::new(text).unwrap()
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000)
+}
+
+fn rule(key: &str, version: i64, stamp: i64) -> KnownRule {
+    KnownRule {
+        rule_id: id(key),
+        rule_version: version,
+        source_path: format!("{key}.yaml").into(),
+        updated_at: at(stamp),
+        updated_by: "filesystem".into(),
+        content_sha256: ContentDigest::of(format!("{key} {version}")),
+        definition_json: format!(r#"{{"rule_id":"{key}"}}"#).into(),
+    }
+}
+
+fn disabled(set_at: i64, expires_at: Option<i64>) -> RuleState {
+    RuleState {
+        state: StateKind::Disabled,
+        expires_at: expires_at.map(at),
+        set_by: Some("operator".into()),
+        set_at: Some(at(set_at)),
+        ..RuleState::default()
+    }
+}
+
+fn rejected(key: &str) -> Rejected {
+    let seen = Seen { updated_at: at(1), content: ContentDigest::of(key) };
+    Rejected { key: key.to_owned(), seen, reason: "emits is missing".to_owned() }
+}
+
+fn found(now: i64, rules: Vec<KnownRule>, states: Vec<(&str, RuleState)>) -> Look {
+    Look {
+        now: at(now),
+        rules: rules.into_iter().map(Ok).collect(),
+        states: states.into_iter().map(|(key, state)| Ok((id(key), state))).collect(),
+        ..Look::default()
+    }
+}
+
+/// Changes in a short spelling.
+fn tell(changes: &[RuleChange]) -> Vec<String> {
+    let word = |state: &RuleState| state.state.to_string();
+    changes
+        .iter()
+        .map(|change| match change {
+            RuleChange::Written { rule, state } => {
+                format!("{} v{} {}", rule.rule_id, rule.rule_version, word(state))
+            }
+            RuleChange::Deleted { rule_id } => format!("{rule_id} deleted"),
+            RuleChange::State { rule_id, state, auto_revert } => {
+                format!("{rule_id} {}{}", word(state), if *auto_revert { " by itself" } else { "" })
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn changes_come_in_the_order_of_their_stamps() {
+    let mut catalogue = Catalogue::default();
+    catalogue.apply(found(9, vec![rule("R9", 1, 1)], vec![]));
+    let look = Look {
+        rule_keys: Some(vec!["R1".into(), "R2".into(), "R3".into()]),
+        ..found(
+            9,
+            vec![rule("R1", 1, 3), rule("R3", 1, 2), rule("R2", 1, 2)],
+            vec![("R3", disabled(8, None)), ("R2", disabled(9, None))],
+        )
+    };
+    let expected =
+        ["R2 v1 disabled", "R3 v1 disabled", "R1 v1 enabled", "R9 deleted", "R3 disabled", "R2 disabled"];
+    assert_eq!(tell(&catalogue.apply(look.clone())), expected);
+    assert!(catalogue.apply(look).is_empty(), "the same look again changes nothing");
+}
+
+#[test]
+fn a_touched_row_changes_its_stamp_and_nothing_else() {
+    let mut catalogue = Catalogue::default();
+    catalogue.apply(found(1, vec![rule("R1", 1, 1)], vec![]));
+    let digest = catalogue.digest();
+    assert!(catalogue.apply(found(2, vec![rule("R1", 1, 2)], vec![])).is_empty());
+    assert_eq!(catalogue.seen(Table::Rules, "R1").unwrap().updated_at, at(2));
+    assert_eq!(catalogue.digest(), digest);
+}
+
+#[test]
+fn a_row_that_is_no_rule_is_quarantined_alone_and_returns_when_mended() {
+    let mut catalogue = Catalogue::default();
+    catalogue.apply(found(1, vec![rule("R1", 1, 1), rule("R2", 1, 1)], vec![]));
+    let mut look = Look { rules: vec![Err(rejected("R1")), Err(rejected("no id"))], ..Look::default() };
+    look.rules.push(Ok(rule("R2", 2, 2)));
+    assert_eq!(tell(&catalogue.apply(look)), ["R2 v2 enabled", "R1 deleted"]);
+    let keys: Vec<String> = catalogue.quarantined().map(|row| row.key).collect();
+    assert_eq!(keys, ["R1", "no id"]);
+    assert_eq!(catalogue.count(Table::Rules), 3);
+    assert_eq!(catalogue.seen(Table::Rules, "no id"), Some(rejected("no id").seen));
+
+    assert_eq!(tell(&catalogue.apply(found(3, vec![rule("R1", 2, 3)], vec![]))), ["R1 v2 enabled"]);
+    let gone = Look { rule_keys: Some(vec!["R1".into(), "R2".into()]), ..Look::default() };
+    assert!(catalogue.apply(gone).is_empty(), "a row that was no rule goes without a word");
+    assert_eq!(catalogue.quarantined().count(), 0);
+}
+
+#[test]
+fn of_two_ids_that_differ_in_case_the_first_in_the_order_of_bytes_is_taken() {
+    let mut catalogue = Catalogue::default();
+    assert_eq!(tell(&catalogue.apply(found(1, vec![rule("rule_a", 1, 1)], vec![]))), ["rule_a v1 enabled"]);
+    let changes = catalogue.apply(found(2, vec![rule("Rule_A", 1, 2)], vec![]));
+    assert_eq!(tell(&changes), ["Rule_A v1 enabled", "rule_a deleted"]);
+    assert!(catalogue.apply(found(3, vec![rule("rule_a", 2, 3)], vec![])).is_empty());
+    let quarantined: Vec<Quarantined> = catalogue.quarantined().collect();
+    assert_eq!(quarantined[0].key, "rule_a");
+    assert!(quarantined[0].reason.contains("`Rule_A`"), "{quarantined:?}");
+    assert!(catalogue.rule("rule_a").is_none());
+    assert_eq!((catalogue.rule_count(), catalogue.rules().count(), catalogue.count(Table::Rules)), (1, 1, 2));
+
+    let gone = Look { rule_keys: Some(vec!["rule_a".into()]), ..Look::default() };
+    assert_eq!(tell(&catalogue.apply(gone)), ["rule_a v2 enabled", "Rule_A deleted"]);
+}
+
+#[test]
+fn a_state_ends_on_time_and_only_once() {
+    let mut catalogue = Catalogue::default();
+    let changes = catalogue.apply(found(10, vec![], vec![("R1", disabled(10, Some(20)))]));
+    assert_eq!(tell(&changes), ["R1 disabled"]);
+    assert_eq!(catalogue.next_expiry(), Some(at(20)));
+    assert!(catalogue.expire(at(19)).is_empty());
+    assert_eq!(tell(&catalogue.expire(at(20))), ["R1 enabled by itself"]);
+    assert_eq!(catalogue.next_expiry(), None);
+    assert!(catalogue.expire(at(21)).is_empty());
+    let cleared = Look { state_keys: Some(vec![]), ..found(22, vec![], vec![]) };
+    assert!(catalogue.apply(cleared).is_empty(), "the master's removal of an expired row is no change");
+}
+
+#[test]
+fn a_removal_that_is_seen_before_the_timer_fired_is_an_expiry_too() {
+    let mut catalogue = Catalogue::default();
+    catalogue.apply(found(10, vec![], vec![("R1", disabled(10, Some(20))), ("R2", disabled(10, Some(99)))]));
+    let cleared = Look { state_keys: Some(vec![]), ..found(20, vec![], vec![]) };
+    assert_eq!(tell(&catalogue.apply(cleared)), ["R1 enabled by itself", "R2 enabled"]);
+}
+
+#[test]
+fn a_newer_state_never_falls_to_an_older_end() {
+    let mut catalogue = Catalogue::default();
+    catalogue.apply(found(10, vec![], vec![("R1", disabled(10, Some(20)))]));
+    // The look is late: it finds the newer state after the older one's end has come.
+    let changes = catalogue.apply(found(25, vec![], vec![("R1", disabled(19, Some(60)))]));
+    assert_eq!(tell(&changes), ["R1 disabled"]);
+    assert!(catalogue.expire(at(59)).is_empty());
+    let changes = catalogue.apply(found(59, vec![], vec![("R1", disabled(59, None))]));
+    assert_eq!(tell(&changes), ["R1 disabled"]);
+    assert!(catalogue.expire(at(1_000)).is_empty());
+}
+
+#[test]
+fn a_clock_that_was_wrong_is_mended_and_one_that_trembles_is_not_believed() {
+    let mut catalogue = Catalogue::default();
+    catalogue.apply(found(10, vec![], vec![("R1", disabled(10, Some(20)))]));
+    assert_eq!(tell(&catalogue.expire(at(3_600))), ["R1 enabled by itself"]);
+    assert_eq!(tell(&catalogue.apply(found(11, vec![], vec![]))), ["R1 disabled"]);
+    assert_eq!(tell(&catalogue.expire(at(20))), ["R1 enabled by itself"]);
+    let trembling = Look { now: Timestamp::from_micros(19_999_000), ..Look::default() };
+    assert!(catalogue.apply(trembling).is_empty());
+}
+
+#[test]
+fn the_digest_is_what_its_documentation_says() {
+    let mut catalogue = Catalogue::default();
+    assert_eq!(catalogue.digest().to_string(), "0".repeat(64));
+    let mut state = disabled(7, None);
+    state.confidence_max = Some(0.85);
+    catalogue.apply(found(9, vec![rule("R1", 3, 1)], vec![("R1", state)]));
+    let content = ContentDigest::of("R1 3").to_string();
+    let rule = format!("4:rule,2:R1,1:3,64:{content},7:R1.yaml,");
+    let state = "5:state,2:R1,8:disabled,16:3feb333333333333,~~8:operator,27:1970-01-01T00:00:07.000000Z,";
+    let (rule, state) = (ContentDigest::of(rule), ContentDigest::of(state));
+    let both: Vec<u8> = rule.as_bytes().iter().zip(state.as_bytes()).map(|(a, b)| a ^ b).collect();
+    let both = ContentDigest::from_bytes(both.try_into().unwrap());
+    assert_eq!(catalogue.digest().to_string(), both.to_string());
+}
+
+/// The tables, and what happens to them.
+#[derive(Debug, Default, Clone)]
+struct Tables {
+    now: i64,
+    rules: BTreeMap<String, Result<KnownRule, Rejected>>,
+    states: BTreeMap<String, Result<RuleState, Rejected>>,
+}
+
+impl Tables {
+    /// The rules and states in force, by the plainest reading of the contract.
+    fn in_force(&self) -> (BTreeMap<String, i64>, BTreeMap<String, RuleState>) {
+        let mut rules = BTreeMap::new();
+        let valid = || self.rules.iter().filter_map(|(key, row)| Some((key, row.as_ref().ok()?)));
+        for (key, row) in valid() {
+            if !valid().any(|(other, _)| other < key && other.eq_ignore_ascii_case(key)) {
+                rules.insert(key.clone(), row.rule_version);
+            }
+        }
+        let states = self.states.iter().filter_map(|(key, row)| {
+            let state = row.as_ref().ok()?.effective(at(self.now));
+            (state != RuleState::default()).then(|| (key.clone(), state))
+        });
+        (rules, states.collect())
+    }
+
+    /// A look that finds the rows which `pick` picks among those that are known already, and all
+    /// that are not.
+    fn look(&self, known: &Catalogue, pick: u64) -> Look {
+        let news = |table, key: &str, seen: Seen, position: usize| {
+            known.seen(table, key) != Some(seen) || pick >> (position % 64) & 1 == 1
+        };
+        let mut look = Look { now: at(self.now), ..Look::default() };
+        for (position, (key, row)) in self.rules.iter().enumerate() {
+            let seen = match row {
+                Ok(rule) => {
+                    Seen::rule(rule.updated_at, rule.content_sha256, rule.rule_version, &rule.source_path)
+                }
+                Err(rejected) => rejected.seen,
+            };
+            if news(Table::Rules, key, seen, position) {
+                look.rules.push(row.clone());
+            }
+        }
+        for (position, (key, row)) in self.states.iter().enumerate() {
+            let found = row.clone().map(|state| (id(key), state));
+            let seen = match &found {
+                Ok((id, state)) => Seen::state(&StateRow::new(id, state)),
+                Err(rejected) => rejected.seen,
+            };
+            if news(Table::States, key, seen, position) {
+                look.states.push(found);
+            }
+        }
+        let known_rules = look.rules.iter().filter(|row| match row {
+            Ok(rule) => known.seen(Table::Rules, rule.rule_id.as_str()).is_none(),
+            Err(row) => known.seen(Table::Rules, &row.key).is_none(),
+        });
+        let count = known.count(Table::Rules) + known_rules.count() as u64;
+        if count != self.rules.len() as u64 || pick.is_multiple_of(3) {
+            look.rule_keys = Some(self.rules.keys().cloned().collect());
+        }
+        look.state_keys = Some(self.states.keys().cloned().collect());
+        look
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write(usize, i64),
+    Break(usize),
+    Delete(usize),
+    Set(usize, Option<i64>),
+    BreakState(usize),
+    Clear(usize),
+    Pass(i64),
+    Look(u64),
+    Timer,
+}
+
+const KEYS: [&str; 6] = ["R1", "r1", "R2", "RULE_b", "rule_B", "R-3"];
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = 0..KEYS.len();
+    prop_oneof![
+        4 => (key.clone(), 0..3_i64).prop_map(|(key, version)| Step::Write(key, version)),
+        1 => key.clone().prop_map(Step::Break),
+        2 => key.clone().prop_map(Step::Delete),
+        3 => (key.clone(), proptest::option::of(-2..20_i64)).prop_map(|(key, end)| Step::Set(key, end)),
+        1 => key.clone().prop_map(Step::BreakState),
+        1 => key.prop_map(Step::Clear),
+        2 => (1..10_i64).prop_map(Step::Pass),
+        4 => any::<u64>().prop_map(Step::Look),
+        2 => Just(Step::Timer),
+    ]
+}
+
+proptest! {
+    /// Whatever happens to the tables and however it is looked at, the changes replayed are the
+    /// tables.
+    #[test]
+    fn changes_replayed_equal_the_tables(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut tables = Tables { now: 100, ..Tables::default() };
+        let mut catalogue = Catalogue::default();
+        let mut heard = (BTreeMap::new(), BTreeMap::new());
+        for (stamp, step) in steps.into_iter().chain([Step::Look(0)]).enumerate() {
+            let stamp = 1_000 + i64::try_from(stamp).unwrap();
+            let key = |position: usize| KEYS[position].to_owned();
+            let changes = match step {
+                Step::Write(k, version) => {
+                    tables.rules.insert(key(k), Ok(rule(KEYS[k], version, stamp)));
+                    continue;
+                }
+                Step::Break(k) => { tables.rules.insert(key(k), Err(rejected(KEYS[k]))); continue; }
+                Step::Delete(k) => { tables.rules.remove(KEYS[k]); continue; }
+                Step::Set(k, end) => {
+                    tables.states.insert(key(k), Ok(disabled(stamp, end.map(|end| tables.now + end))));
+                    continue;
+                }
+                Step::BreakState(k) => { tables.states.insert(key(k), Err(rejected(KEYS[k]))); continue; }
+                Step::Clear(k) => { tables.states.remove(KEYS[k]); continue; }
+                Step::Pass(seconds) => { tables.now += seconds; continue; }
+                Step::Look(pick) => catalogue.apply(tables.look(&catalogue, pick)),
+                Step::Timer => catalogue.expire(at(tables.now)),
+            };
+            for change in changes {
+                match change {
+                    RuleChange::Written { rule, .. } => {
+                        let old = heard.0.insert(rule.rule_id.to_string(), rule.rule_version);
+                        prop_assert_ne!(old, Some(rule.rule_version), "no change is heard twice");
+                    }
+                    RuleChange::Deleted { rule_id } => {
+                        prop_assert!(heard.0.remove(rule_id.as_str()).is_some());
+                    }
+                    RuleChange::State { rule_id, state, auto_revert } => {
+                        prop_assert!(!auto_revert || state == RuleState::default());
+                        let default = state == RuleState::default();
+                        let old = heard.1.insert(rule_id.to_string(), state.clone());
+                        prop_assert_ne!(old, Some(state));
+                        if default { heard.1.remove(rule_id.as_str()); }
+                    }
+                }
+            }
+            if matches!(step, Step::Look(_)) {
+                prop_assert_eq!(&heard, &tables.in_force());
+                let told: Vec<_> = catalogue.rules().map(|(rule, _)| rule.rule_id.to_string()).collect();
+                prop_assert_eq!(told.len(), catalogue.rule_count());
+                prop_assert_eq!(catalogue.states().count(), heard.1.len());
+                let mut fresh = Catalogue::default();
+                fresh.apply(tables.look(&fresh, u64::MAX));
+                prop_assert_eq!(fresh.digest(), catalogue.digest());
+            }
+        }
+    }
+}
