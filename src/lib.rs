@@ -9,4 +9,5 @@
 pub mod clock;
 pub mod config;
 pub mod rule;
+pub mod rulefile;
 pub mod store;

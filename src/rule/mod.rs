@@ -4,6 +4,7 @@
 mod catalogue;
 mod change;
 mod compiled;
+mod diagnostic;
 mod digest;
 mod id;
 mod parse;
@@ -13,8 +14,9 @@ mod state;
 pub use catalogue::{Catalogue, CatalogueDigest, Look, Quarantined, Rejected, Seen, Table};
 pub use change::{ChangeKind, KnownRule, RuleChange};
 pub use compiled::{CompiledRule, Definition, Emit};
+pub use diagnostic::{Code, Diagnostic, Severity};
 pub use digest::ContentDigest;
 pub use id::{InvalidRuleId, RuleId};
-pub use parse::{Diagnostic, Limits, ParsedRule, Severity, parse};
+pub use parse::{Limits, ParsedRule, parse};
 pub use row::{RuleRow, StateRow};
 pub use state::{InvalidState, RuleState, StateKind};

@@ -1,0 +1,113 @@
+use std::fmt;
+
+use super::Severity;
+
+/// Declares the codes once: variant, stable name, severity, page.
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $severity:ident;)+) => {
+        /// The kinds of finding. A name, once given, keeps its meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Code {
+            /// Every code, in the order in which a text is looked through.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The stable name.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// How bad a finding of this kind is.
+            pub const fn severity(self) -> Severity {
+                match self {
+                    $(Self::$variant => Severity::$severity,)+
+                }
+            }
+
+            /// The page that explains it, as Markdown.
+            pub const fn explanation(self) -> &'static str {
+                match self {
+                    $(Self::$variant => include_str!(concat!("../../../docs/check/", $name, ".md")),)+
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// More bytes than a rule may have.
+    TooLarge = "too-large", Error;
+    /// Not UTF-8.
+    Encoding = "encoding", Error;
+    /// A character that a reader refuses, or that only some take for the end of a line.
+    Character = "character", Error;
+    /// Not YAML.
+    Syntax = "syntax", Error;
+    /// A tab where YAML wants spaces.
+    Tab = "tab", Error;
+    /// YAML that its versions, or their readers, read differently.
+    Dialect = "dialect", Error;
+    /// Nested deeper than is allowed.
+    TooDeep = "too-deep", Error;
+    /// More values than are allowed, aliases followed.
+    TooManyValues = "too-many-values", Error;
+    /// More than one document.
+    SeveralDocuments = "several-documents", Error;
+    /// The document is not a mapping.
+    NotAMapping = "not-a-mapping", Error;
+    /// An alias of nothing, or of what it is itself part of.
+    Alias = "alias", Error;
+    /// A tag.
+    Tag = "tag", Error;
+    /// A merge key.
+    MergeKey = "merge-key", Error;
+    /// A key that is not a string.
+    KeyNotString = "key-not-string", Error;
+    /// A key that stands twice in one mapping.
+    DuplicateKey = "duplicate-key", Error;
+    /// A plain value that YAML 1.1 and 1.2 read differently.
+    AmbiguousValue = "ambiguous-value", Error;
+    /// A number that is not finite, or does not fit into 64 bits.
+    Number = "number", Error;
+    /// A field that every rule has is not there.
+    MissingField = "missing-field", Error;
+    /// A value of another kind than the field's.
+    WrongType = "wrong-type", Error;
+    /// A list without an element where one is needed.
+    EmptyList = "empty-list", Error;
+    /// A number outside of the field's range.
+    OutOfRange = "out-of-range", Error;
+    /// Not a rule id.
+    RuleId = "rule-id", Error;
+    /// A sub-technique that does not belong to its technique.
+    SubTechnique = "sub-technique", Error;
+    /// A key that the daemon does not know.
+    UnknownKey = "unknown-key", Warning;
+    /// An id that is not shaped like ATT&CK's.
+    AttackId = "attack-id", Warning;
+    /// A pattern that Python's `re` does not compile.
+    Pattern = "pattern", Warning;
+    /// The same rule id in two files.
+    DuplicateId = "duplicate-id", Warning;
+    /// A file whose name the master passes over.
+    FileName = "file-name", Warning;
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Code {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == name).ok_or(())
+    }
+}

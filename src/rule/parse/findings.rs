@@ -1,0 +1,111 @@
+use std::fmt;
+use std::ops::Range;
+
+use crate::rule::{Code, Diagnostic, Severity};
+
+/// The most findings that are told of one text: a hostile one must not make megabytes of advice.
+const MOST: usize = 100;
+
+/// What was found so far. Lines and columns are worked out once, at the end.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    list: Vec<Diagnostic>,
+    errors: usize,
+    untold: usize,
+}
+
+impl Findings {
+    /// Notes a finding at `span`, a range of bytes of the text.
+    pub(super) fn add(
+        &mut self,
+        code: Code,
+        span: Range<usize>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        self.push(code, span, field.into(), message.into(), None);
+    }
+
+    /// Notes a finding with advice.
+    pub(super) fn advise(
+        &mut self,
+        code: Code,
+        span: Range<usize>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.push(code, span, field.into(), message.into(), Some(help.into()));
+    }
+
+    fn push(&mut self, code: Code, span: Range<usize>, field: String, message: String, help: Option<String>) {
+        let severity = code.severity();
+        self.errors += usize::from(severity == Severity::Error);
+        // What an alias repeats is told once.
+        let same = |known: &Diagnostic| known.code == code && known.span == span && known.message == message;
+        if self.list.iter().any(same) {
+            return;
+        }
+        // Warnings never crowd out an error.
+        if self.list.len() >= MOST {
+            self.untold += 1;
+            let warning = self.list.iter().rposition(|known| known.severity == Severity::Warning);
+            match warning {
+                Some(at) if severity == Severity::Error => drop(self.list.remove(at)),
+                _ => return,
+            }
+        }
+        self.list.push(Diagnostic { code, severity, line: 0, column: 0, span, field, message, help });
+    }
+
+    /// Whether anything refuses the rule.
+    pub(super) fn has_errors(&self) -> bool {
+        self.errors > 0
+    }
+
+    /// The findings in the order of the text, with lines and columns.
+    pub(super) fn finish(mut self, text: &[u8]) -> Vec<Diagnostic> {
+        self.list.sort_by_key(|finding| finding.span.start);
+        let (mut at, mut line, mut column) = (0, 1, 1);
+        for finding in &mut self.list {
+            for &byte in &text[at..finding.span.start.min(text.len())] {
+                match byte {
+                    b'\n' => (line, column) = (line + 1, 1),
+                    // The bytes of a character after its first do not count.
+                    0x80..=0xbf => {}
+                    _ => column += 1,
+                }
+            }
+            at = finding.span.start.min(text.len());
+            (finding.line, finding.column) = (line, column);
+            // A byte order mark has no width.
+            if line == 1 && at > 0 && text.starts_with(b"\xef\xbb\xbf") {
+                finding.column -= 1;
+            }
+        }
+        if let Some(last) = self.list.last_mut().filter(|_| self.untold > 0) {
+            let more = format!("{} more findings are not listed", self.untold);
+            last.help = Some(last.help.take().map_or_else(|| more.clone(), |help| format!("{help}; {more}")));
+        }
+        self.list
+    }
+}
+
+/// A piece of the text for a message: quoted, on one line, short.
+pub(super) struct Quoted<'a>(pub(super) &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LONGEST: usize = 60;
+        let mut characters = self.0.chars();
+        f.write_str("`")?;
+        for character in characters.by_ref().take(LONGEST) {
+            if character.is_control() {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                write!(f, "{character}")?;
+            }
+        }
+        f.write_str(if characters.next().is_some() { "…`" } else { "`" })
+    }
+}

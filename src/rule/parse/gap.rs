@@ -1,0 +1,59 @@
+//! What stands between the scalars: indicators, anchors, aliases, comments, blanks.
+
+use super::findings::Findings;
+use crate::rule::Code;
+
+/// Which gap it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Before the first value.
+    First,
+    /// Between two values.
+    Middle,
+    /// After the last value.
+    Last,
+}
+
+/// Looks through a gap that a YAML 1.2 parser let through for what YAML 1.1 readers refuse or
+/// read as something else. Places are moved by `offset`.
+pub(super) fn check(gap: &str, offset: usize, place: Place, findings: &mut Findings) {
+    let bytes = gap.as_bytes();
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let here = offset + at..offset + at + 1;
+        match byte {
+            b'#' => {
+                at += gap[at..].find('\n').unwrap_or(gap.len() - at);
+                continue;
+            }
+            b'\t' => findings.advise(
+                Code::Tab,
+                here,
+                "",
+                "a tab stands between values, where YAML 1.1 readers refuse it",
+                "use spaces",
+            ),
+            b'?' => findings.advise(
+                Code::Dialect,
+                here,
+                "",
+                "a key that is marked with `?`",
+                "write it as `key: value`, on one line",
+            ),
+            b'.' if place != Place::Last => {
+                findings.advise(
+                    Code::Dialect,
+                    here,
+                    "",
+                    "an end of document before there was a document",
+                    "remove the dots",
+                );
+                // Of the three dots one is enough.
+                at += gap[at..].bytes().take_while(|&byte| byte == b'.').count();
+                continue;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+}

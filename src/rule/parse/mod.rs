@@ -1,0 +1,64 @@
+//! From a file's text to a [`Definition`], or to everything that is wrong with it.
+//!
+//! The text goes through these rooms, and each sees only what the one before let through:
+//! characters → events of a YAML 1.2 parser, held against what YAML 1.1 readers take alike → a
+//! tree with places → fields.
+
+mod attack;
+mod characters;
+mod findings;
+mod gap;
+mod pattern;
+mod read;
+mod scalar;
+mod tree;
+
+use super::{Definition, Diagnostic};
+use findings::Findings;
+
+/// What a rule's text may take at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Size of the text in bytes.
+    pub size: usize,
+    /// How deep mappings and lists may be nested.
+    pub depth: usize,
+    /// How many values the document may have after its aliases are followed.
+    pub nodes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { size: 256 * 1024, depth: 64, nodes: 65_536 }
+    }
+}
+
+/// A rule that was taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParsedRule {
+    /// What the text defines.
+    pub definition: Definition,
+    /// What is legal but suspect, in the order of the text.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads a rule.
+///
+/// # Errors
+/// All that is wrong with the text at once, warnings among it, in the order of the text; at least
+/// one is an error. What is no YAML at all is told up to the first place where it is none.
+pub fn parse(text: &[u8], limits: &Limits) -> Result<ParsedRule, Vec<Diagnostic>> {
+    let mut findings = Findings::default();
+    let definition = characters::check(text, limits, &mut findings)
+        .and_then(|source| tree::build(source, limits, &mut findings))
+        .and_then(|tree| read::definition(&tree, &mut findings));
+    let refused = findings.has_errors();
+    let diagnostics = findings.finish(text);
+    match definition {
+        Some(definition) if !refused => Ok(ParsedRule { definition, warnings: diagnostics }),
+        _ => Err(diagnostics),
+    }
+}
+
+#[cfg(test)]
+mod tests;

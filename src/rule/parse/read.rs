@@ -1,0 +1,157 @@
+//! From the tree to the fields of a rule.
+
+mod values;
+
+use super::findings::Findings;
+use super::tree::{Kind, NodeId, Tree};
+use super::{attack, pattern};
+use crate::rule::{Code, Definition, Emit, RuleId};
+use values::{Expected, Values};
+
+const FIELDS: [&str; 8] =
+    ["rule_id", "rule_version", "name", "description", "applies_to", "match", "emits", "evidence_fields"];
+const EMIT_FIELDS: [&str; 4] = ["tactic", "technique_id", "sub_technique_id", "confidence"];
+
+/// Reads the document as a rule; `None` where a field could not be made out. Everything wrong or
+/// suspect is noted.
+pub(super) fn definition(tree: &Tree<'_>, findings: &mut Findings) -> Option<Definition> {
+    let mut values = Values::new(tree, findings);
+    let root = tree.root();
+    if !matches!(tree.node(root).kind, Kind::Mapping(_)) {
+        let message = format!("expected a mapping (`rule_id: …`), found {}", values.describe(root));
+        values.add(Code::NotAMapping, root, message);
+        return None;
+    }
+    let fields = values.fields(root, &FIELDS);
+    // Each is read whatever became of the others: all that is wrong is told at once.
+    let rule_id = values.required(root, &fields, "rule_id", rule_id);
+    let rule_version = values.required(root, &fields, "rule_version", rule_version);
+    let name = values.required(root, &fields, "name", Values::text);
+    let description = values.optional(&fields, "description", Values::text_or_null);
+    let applies_to = values.required(root, &fields, "applies_to", |values, node| values.texts(node, true));
+    let match_spec = values.required(root, &fields, "match", match_spec);
+    let emits = values.required(root, &fields, "emits", emits);
+    let evidence_fields =
+        values.optional(&fields, "evidence_fields", |values, node| values.texts(node, false));
+
+    let mut applies_to = applies_to?;
+    applies_to.sort_unstable();
+    applies_to.dedup();
+    Some(Definition {
+        rule_id: rule_id?,
+        rule_version: rule_version?,
+        name: name?,
+        description: description.flatten(),
+        applies_to,
+        match_spec: match_spec?,
+        emits: emits?,
+        evidence_fields: evidence_fields.unwrap_or_default(),
+    })
+}
+
+fn rule_id(values: &mut Values<'_, '_>, node: NodeId) -> Option<RuleId> {
+    let text = values.text(node)?;
+    match RuleId::new(&text) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            values.add(Code::RuleId, node, error.to_string());
+            None
+        }
+    }
+}
+
+fn rule_version(values: &mut Values<'_, '_>, node: NodeId) -> Option<i32> {
+    let number = values.integer(node)?;
+    let version = i32::try_from(number).ok().filter(|&version| version >= 0);
+    if version.is_none() {
+        let message = format!("expected an integer from 0 to {}, found {number}", i32::MAX);
+        values.add(Code::OutOfRange, node, message);
+    }
+    version
+}
+
+fn match_spec(
+    values: &mut Values<'_, '_>,
+    node: NodeId,
+) -> Option<serde_json::Map<String, serde_json::Value>> {
+    if !matches!(values.node(node).kind, Kind::Mapping(_)) {
+        values.wrong_type(node, Expected::Mapping);
+        return None;
+    }
+    values.mapping(node, &|values, key, node| {
+        if key == "pattern"
+            && let Kind::Plain(text) | Kind::Text(text) = &values.node(node).kind
+            && let Err(reason) = pattern::judge(text)
+        {
+            values.add(Code::Pattern, node, format!("not a regular expression of Python's: {reason}"));
+        }
+    })
+}
+
+fn emits(values: &mut Values<'_, '_>, node: NodeId) -> Option<Vec<Emit>> {
+    let emits: Vec<Option<Emit>> = values.list(node, true, emit)?;
+    emits.into_iter().collect()
+}
+
+fn emit(values: &mut Values<'_, '_>, node: NodeId) -> Option<Emit> {
+    if !matches!(values.node(node).kind, Kind::Mapping(_)) {
+        values.wrong_type(node, Expected::Mapping);
+        return None;
+    }
+    let fields = values.fields(node, &EMIT_FIELDS);
+    let tactic = values.required(node, &fields, "tactic", |values, node| {
+        attack_id(values, node, attack::is_tactic, "a tactic's id is like `TA0007`")
+    });
+    let technique_id = values.required(node, &fields, "technique_id", |values, node| {
+        attack_id(values, node, attack::is_technique, "a technique's id is like `T1083` or `T1548.001`")
+    });
+    let sub_technique_id = values.optional(&fields, "sub_technique_id", |values, node| {
+        let sub = values.text_or_null(node)?;
+        match (&sub, &technique_id) {
+            (Some(sub), Some(technique)) if !sub.starts_with(technique.as_str()) => {
+                let message = format!("`{sub}` does not begin with its technique's id, `{technique}`");
+                values.add(Code::SubTechnique, node, message);
+                None
+            }
+            (Some(sub), _) if !attack::is_sub_technique(sub) => {
+                values.add(
+                    Code::AttackId,
+                    node,
+                    format!("`{sub}` is not shaped like a sub-technique's id, `T1548.001`"),
+                );
+                Some(Some(sub.clone()))
+            }
+            _ => Some(sub),
+        }
+    });
+    let confidence = values.required(node, &fields, "confidence", confidence);
+    Some(Emit {
+        technique_id: technique_id?,
+        sub_technique_id: sub_technique_id.flatten(),
+        tactic: tactic?,
+        confidence: confidence?,
+    })
+}
+
+fn attack_id(
+    values: &mut Values<'_, '_>,
+    node: NodeId,
+    shaped: fn(&str) -> bool,
+    expected: &str,
+) -> Option<String> {
+    let id = values.text(node)?;
+    if !shaped(&id) {
+        let message = format!("{} is not shaped like ATT&CK's ids: {expected}", super::findings::Quoted(&id));
+        values.add(Code::AttackId, node, message);
+    }
+    Some(id)
+}
+
+fn confidence(values: &mut Values<'_, '_>, node: NodeId) -> Option<f64> {
+    let number = values.number(node)?;
+    if (0.0..=1.0).contains(&number) {
+        return Some(number);
+    }
+    values.add(Code::OutOfRange, node, format!("expected a number from 0 to 1, found {number:?}"));
+    None
+}

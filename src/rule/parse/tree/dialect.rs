@@ -1,0 +1,90 @@
+//! Scalars that a YAML 1.2 parser takes and a YAML 1.1 reader refuses or reads differently.
+
+use std::ops::Range;
+
+use granit_parser::ScalarStyle;
+
+use crate::rule::Code;
+use crate::rule::parse::findings::Findings;
+
+/// Looks at a scalar whose bytes are `span` of `text`; `value` is what it says. Places are moved
+/// by `offset`.
+pub(super) fn check(
+    text: &str,
+    value: &str,
+    style: ScalarStyle,
+    span: Range<usize>,
+    flow: bool,
+    offset: usize,
+    findings: &mut Findings,
+) {
+    let raw = &text[span.clone()];
+    let mut advise = |at: Range<usize>, message: &str, help: &str| {
+        findings.advise(Code::Dialect, offset + at.start..offset + at.end, "", message, help);
+    };
+    if value.contains('\0') {
+        findings.advise(
+            Code::Character,
+            offset + span.start..offset + span.end,
+            "",
+            "the character U+0000 cannot be in a text",
+            "remove it",
+        );
+        return;
+    }
+    match style {
+        ScalarStyle::Plain => {
+            if let Some(tab) = raw.find('\t') {
+                findings.advise(
+                    Code::Tab,
+                    offset + span.start + tab..offset + span.start + tab + 1,
+                    "",
+                    "a tab in a text without quotes, which YAML 1.1 readers refuse",
+                    "use spaces, or quote the text",
+                );
+            } else if flow && (raw.contains('?') || raw.starts_with(':') || raw == "-") {
+                let message =
+                    "a text in brackets whose `?`, `:` or `-` YAML 1.1 readers take for an indicator";
+                advise(span, message, "quote it");
+            }
+        }
+        ScalarStyle::DoubleQuoted => {
+            if let Some(at) = surrogate(raw) {
+                advise(
+                    span.start + at..span.start + at + 6,
+                    "an escape of half a character, which YAML 1.1 readers do not join",
+                    "write the character itself, or `\\U` and eight digits",
+                );
+            }
+        }
+        ScalarStyle::Literal | ScalarStyle::Folded => {
+            let unfinished = span.end == text.len() && !text.ends_with('\n');
+            if unfinished && value.ends_with('\n') {
+                advise(
+                    span.end..span.end,
+                    "the file ends inside of this text: some readers add the end of the line, some do not",
+                    "end the file with a line break",
+                );
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The place of an escape `\uD800` to `\uDFFF`.
+fn surrogate(raw: &str) -> Option<usize> {
+    let bytes = raw.as_bytes();
+    let mut at = 0;
+    while let Some(backslash) = raw.get(at..).and_then(|rest| rest.find('\\')) {
+        let escape = at + backslash;
+        if matches!(
+            bytes.get(escape + 1..escape + 4),
+            Some([b'u', b'd' | b'D', b'8'..=b'9' | b'a'..=b'f' | b'A'..=b'F'])
+        ) {
+            return Some(escape);
+        }
+        // The escaped character may be of several bytes; none of those is a backslash.
+        at = escape + 1 + raw[escape + 1..].chars().next().map_or(0, char::len_utf8);
+    }
+    None
+}
