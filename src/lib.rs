@@ -6,8 +6,13 @@
 //! rule files ─▶ master ─▶ store (database) ─▶ worker ─▶ subscribers
 //! ```
 
+pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod event;
+pub mod lifecycle;
+pub mod master;
 pub mod rule;
 pub mod rulefile;
 pub mod store;
+pub mod telemetry;

@@ -1,1 +1,2 @@
+//! The `rulesyncd` program.
 fn main() {}

@@ -19,7 +19,11 @@ impl std::str::FromStr for Address {
     type Err = InvalidAddress;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Err(InvalidAddress(text.to_owned()))
+        match text.strip_prefix("sqlite://") {
+            Some(path) => Ok(Self::SqliteFile(path.into())),
+            None if text == "sqlite::memory:" => Ok(Self::SqliteMemory),
+            None => Err(InvalidAddress("expected `sqlite://PATH`".to_owned())),
+        }
     }
 }
 

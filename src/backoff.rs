@@ -1,0 +1,65 @@
+//! How long to wait before trying again.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::time::Duration;
+
+/// The longest wait between two tries.
+pub const CAP: Duration = Duration::from_secs(10);
+
+const FIRST: Duration = Duration::from_millis(100);
+
+/// Waits that double from a tenth of a second up to [`CAP`], each shortened by up to a half at
+/// random, so that a swarm does not come back all at once.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    tries: u32,
+}
+
+impl Backoff {
+    /// The next wait.
+    pub fn wait(&mut self) -> Duration {
+        let full = FIRST.saturating_mul(1 << self.tries.min(16)).min(CAP);
+        self.tries = self.tries.saturating_add(1);
+        full.mul_f64(0.5 + 0.5 * random())
+    }
+
+    /// It worked: the next wait is the first again.
+    pub const fn reset(&mut self) {
+        self.tries = 0;
+    }
+}
+
+/// `interval`, longer or shorter by up to a tenth at random, so that many pollers spread.
+pub fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * random())
+}
+
+/// A number from 0 to 1. Good enough to spread waits, and no more: the standard library's hash
+/// keys are its only source of randomness.
+#[expect(clippy::cast_precision_loss, reason = "the lowest bits of a random number do not matter")]
+fn random() -> f64 {
+    RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_the_cap_and_begin_anew_after_success() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<_> = (0..40).map(|_| backoff.wait()).collect();
+        assert!(waits[0] <= FIRST && waits[0] >= FIRST / 2);
+        assert!(waits[20..].iter().all(|&wait| wait <= CAP && wait >= CAP / 2));
+        backoff.reset();
+        assert!(backoff.wait() <= FIRST);
+    }
+
+    #[test]
+    fn polls_spread_by_a_tenth() {
+        let second = Duration::from_secs(1);
+        let spread: Vec<_> = (0..100).map(|_| jittered(second)).collect();
+        assert!(spread.iter().all(|&wait| wait >= second.mul_f64(0.9) && wait <= second.mul_f64(1.1)));
+        assert!(spread.iter().max().unwrap() > spread.iter().min().unwrap());
+    }
+}

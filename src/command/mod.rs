@@ -1,0 +1,72 @@
+//! One file a subcommand; each reads like a wiring list.
+
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+use crate::store::StoreError;
+use crate::telemetry::TelemetryError;
+
+/// Why a command ended otherwise than well, by exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// What was checked is wrong; everything that there is to say was printed. Exit code 1.
+    Wrong,
+    /// The command line or the configuration cannot be used. Exit code 2.
+    Usage(anyhow::Error),
+    /// The database, the directory or the socket cannot be used. Exit code 3.
+    Environment(anyhow::Error),
+}
+
+/// How a command ends.
+pub type Outcome = Result<(), Failure>;
+
+impl Failure {
+    /// The exit code that scripts rely on.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Wrong => 1,
+            Self::Usage(_) => 2,
+            Self::Environment(_) => 3,
+        })
+    }
+
+    /// What to print; `None` where everything was printed.
+    pub const fn message(&self) -> Option<&anyhow::Error> {
+        match self {
+            Self::Wrong => None,
+            Self::Usage(error) | Self::Environment(error) => Some(error),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error.into())
+    }
+}
+
+impl From<TelemetryError> for Failure {
+    fn from(error: TelemetryError) -> Self {
+        Self::Usage(error.into())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Environment(error.into())
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Environment(error.into())
+    }
+}
+
+/// The runtime of every command: one thread, since the work is I/O and threads cost memory.
+///
+/// # Errors
+/// When the operating system gives no event queue.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}

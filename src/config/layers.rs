@@ -1,0 +1,175 @@
+//! The layers of the configuration and where each value came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+
+use super::ConfigError;
+use super::setting::{SECTIONS, SETTINGS, find, nearest};
+
+/// Where a value came from, lowest first: a later layer wins.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// The file, and the line in it.
+    File(PathBuf, u64),
+    /// The environment variable.
+    Environment(String),
+    /// The flag on the command line.
+    Flag(&'static str),
+}
+
+impl Origin {
+    /// How far up the layers this is; values of one layer do not override one another.
+    pub(crate) const fn layer(&self) -> u8 {
+        match self {
+            Self::Default => 0,
+            Self::File(..) => 1,
+            Self::Environment(_) => 2,
+            Self::Flag(_) => 3,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Environment(name) => f.write_str(name),
+            Self::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// A value as it was written, with where.
+#[derive(Debug, Clone)]
+pub(crate) struct Value {
+    pub(crate) items: Vec<String>,
+    pub(crate) origin: Origin,
+}
+
+/// All values that somebody gave, by key.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Layers {
+    values: BTreeMap<&'static str, Value>,
+}
+
+impl Layers {
+    /// The defaults alone.
+    pub(crate) fn defaults() -> Self {
+        let mut layers = Self::default();
+        for setting in SETTINGS {
+            if let Some(default) = setting.default {
+                layers.set(setting.key, vec![default.to_owned()], Origin::Default);
+            }
+        }
+        layers
+    }
+
+    /// Lays `items` over what is there.
+    pub(crate) fn set(&mut self, key: &'static str, items: Vec<String>, origin: Origin) {
+        self.values.insert(key, Value { items, origin });
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.values.get(key)
+    }
+
+    /// Lays the file's values over what is there.
+    pub(crate) fn add_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let options = serde_yaml::options! { leading_zero_numbers_as_strings: true };
+        let unreadable = |error: serde_yaml::Error| ConfigError(format!("{}: {error}", path.display()));
+        let document: Option<Document> =
+            serde_yaml::from_str_with_options(text, options).map_err(unreadable)?;
+        for (section, entries) in document.unwrap_or_default() {
+            if !SECTIONS.contains(&section.as_str()) {
+                return Err(unknown(
+                    path,
+                    entries.referenced.line(),
+                    &section,
+                    &section,
+                    SECTIONS.into_iter(),
+                ));
+            }
+            for (name, value) in entries.value.unwrap_or_default() {
+                let key = format!("{section}.{name}");
+                let line = value.referenced.line();
+                let setting = find(&key).ok_or_else(|| {
+                    let siblings = SETTINGS.iter().filter(|other| other.section() == section);
+                    unknown(path, line, &key, &name, siblings.map(super::Setting::name))
+                })?;
+                if let Some(Items(items)) = value.value {
+                    self.set(setting.key, items, Origin::File(path.to_owned(), line));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays the environment's values over what is there; an empty variable says nothing.
+    pub(crate) fn add_environment(&mut self, lookup: impl Fn(&str) -> Option<String>) {
+        for setting in SETTINGS {
+            for name in setting.short_env.map(str::to_owned).into_iter().chain([setting.env()]) {
+                if let Some(value) = lookup(&name).filter(|value| !value.is_empty()) {
+                    self.set(setting.key, vec![value], Origin::Environment(name));
+                }
+            }
+        }
+    }
+}
+
+type Document = BTreeMap<String, serde_yaml::Spanned<Option<Section>>>;
+type Section = BTreeMap<String, serde_yaml::Spanned<Option<Items>>>;
+
+fn unknown<'a>(
+    path: &Path,
+    line: u64,
+    shown: &str,
+    found: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> ConfigError {
+    let advice = nearest(found, known.clone()).map_or_else(
+        || format!("known here are {}", known.collect::<Vec<_>>().join(", ")),
+        |near| format!("did you mean `{near}`?"),
+    );
+    ConfigError(format!("{}:{line}: unknown key `{shown}`; {advice}", path.display()))
+}
+
+/// One scalar or a list of them, as text.
+struct Items(Vec<String>);
+
+impl<'de> Deserialize<'de> for Items {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ItemsVisitor;
+        macro_rules! scalar {
+            ($($visit:ident: $type:ty),*) => {
+                $(fn $visit<E>(self, value: $type) -> Result<Items, E> {
+                    Ok(Items(vec![value.to_string()]))
+                })*
+            };
+        }
+        impl<'de> Visitor<'de> for ItemsVisitor {
+            type Value = Items;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value, or a list of values")
+            }
+
+            scalar!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Items, A::Error> {
+                let mut items = Vec::new();
+                while let Some(Items(item)) = list.next_element()? {
+                    items.extend(item);
+                }
+                Ok(Items(items))
+            }
+        }
+        deserializer.deserialize_any(ItemsVisitor)
+    }
+}

@@ -1,0 +1,357 @@
+//! What the daemon is told: defaults, then the file, then the environment, then flags; a later
+//! one wins. The only place that reads the environment.
+
+mod layers;
+mod setting;
+mod units;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use layers::Origin;
+use layers::{Layers, Value};
+pub use setting::{Kind, SECTIONS, SETTINGS, Setting};
+pub use units::{Percent, duration, size};
+
+use crate::store::Address;
+
+/// Why a configuration cannot be used: where, what was found, what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub(crate) String);
+
+/// The whole configuration, resolved.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How the database is reached.
+    pub database: DatabaseConfig,
+    /// What the master is told.
+    pub master: MasterConfig,
+    /// What the worker is told.
+    pub worker: WorkerConfig,
+    /// What is logged and exported.
+    pub telemetry: TelemetryConfig,
+    layers: Layers,
+}
+
+/// How the database is reached.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DatabaseConfig {
+    /// Where it is; shown without its password.
+    pub address: Address,
+    /// Connections of one daemon at most.
+    pub max_connections: u32,
+    /// How long connecting, or any one query, may take.
+    pub connect_timeout: Duration,
+    /// Whether an unencrypted connection to another host is allowed.
+    pub allow_plaintext: bool,
+}
+
+/// What the master is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MasterConfig {
+    /// The directory that holds the rules.
+    pub rules_dir: PathBuf,
+    /// The label of the rows that this master owns.
+    pub updated_by: String,
+    /// How often everything is compared, whatever the watch said.
+    pub rescan_interval: Duration,
+    /// The share of the owned rows that may go at once, above [`MasterConfig::FREE_DELETES`].
+    pub max_delete: Percent,
+    /// The largest file that is read as a rule, in bytes.
+    pub max_rule_size: usize,
+    /// Where the master answers `status`.
+    pub socket: PathBuf,
+}
+
+impl MasterConfig {
+    /// So many deletions are never a mass deletion, however few rows there are.
+    pub const FREE_DELETES: usize = 5;
+}
+
+/// What the worker is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerConfig {
+    /// Where the stream is served when systemd passes no socket.
+    pub socket: PathBuf,
+    /// The socket's permission bits.
+    pub socket_mode: u32,
+    /// The socket's group; `None` is the daemon's own.
+    pub socket_group: Option<String>,
+    /// Who may connect; empty is whoever may open the socket.
+    pub allow_uids: Vec<u32>,
+    /// The longest that a change can wait for a poll; jittered by a tenth.
+    pub poll_interval: Duration,
+    /// How far below the watermark a row may still appear.
+    pub overlap: Duration,
+    /// How often everything is compared.
+    pub full_scan_interval: Duration,
+    /// Changes kept for resuming.
+    pub journal_length: usize,
+    /// How often a quiet subscriber hears a heartbeat.
+    pub heartbeat_interval: Duration,
+    /// Connections served at once.
+    pub max_subscribers: usize,
+    /// How many changes a subscriber may be behind before a snapshot takes their place.
+    pub subscriber_queue: usize,
+    /// Where the last known rules are kept.
+    pub cache: PathBuf,
+    /// The host's message bus; `None` is none.
+    pub bus_socket: Option<PathBuf>,
+}
+
+/// What is logged and exported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetryConfig {
+    /// Directives of what is logged, as `tracing_subscriber`'s `EnvFilter` reads them.
+    pub log: String,
+    /// The form of the log.
+    pub log_format: LogFormat,
+    /// An OTLP/HTTP endpoint; `None` where only the standard variables say.
+    pub otlp: Option<String>,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Journald where standard error is connected to it, else text.
+    Auto,
+    /// Structured records to journald.
+    Journald,
+    /// Lines for people, on standard error.
+    Text,
+    /// One JSON object a line, on standard error.
+    Json,
+}
+
+/// The values that flags gave.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--config`
+    pub config: Option<PathBuf>,
+    /// `--database-url`
+    pub database_url: Option<String>,
+    /// `--rules-dir`
+    pub rules_dir: Option<PathBuf>,
+    /// `--socket`, and the key that it is for.
+    pub socket: Option<(&'static str, PathBuf)>,
+}
+
+impl Config {
+    /// Resolves all layers.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the first thing that is wrong: the file or line, the environment
+    /// variable or the flag, what was found, and what was expected.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        Self::load_from(flags, environment)
+    }
+
+    fn load_from(flags: &Flags, environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut layers = Layers::defaults();
+        let file = flags.config.clone().or_else(|| environment("RULESYNCD_CONFIG").map(PathBuf::from));
+        if let Some(path) = file {
+            layers.add_file(&path, &read(&path)?)?;
+        }
+        layers.add_environment(environment);
+        let shown = |path: &Path| vec![path.to_string_lossy().into_owned()];
+        if let Some(url) = &flags.database_url {
+            layers.set("database.url", vec![url.clone()], Origin::Flag("--database-url"));
+        }
+        if let Some(dir) = &flags.rules_dir {
+            layers.set("master.rules_dir", shown(dir), Origin::Flag("--rules-dir"));
+        }
+        if let Some((key, socket)) = &flags.socket {
+            layers.set(key, shown(socket), Origin::Flag("--socket"));
+        }
+        Self::resolve(layers)
+    }
+
+    fn resolve(layers: Layers) -> Result<Self, ConfigError> {
+        let from = Reader(&layers);
+        let database = DatabaseConfig {
+            address: from.address()?,
+            max_connections: from.value("database.max_connections", at_least_one)?,
+            connect_timeout: from.value("database.connect_timeout", some_time)?,
+            allow_plaintext: from.value("database.allow_plaintext", flag)?,
+        };
+        let master = MasterConfig {
+            rules_dir: from.value("master.rules_dir", path)?,
+            updated_by: from.value("master.updated_by", label)?,
+            rescan_interval: from.value("master.rescan_interval", some_time)?,
+            max_delete: from.value("master.max_delete", Percent::parse)?,
+            max_rule_size: from.value("master.max_rule_size", size)?,
+            socket: from.value("master.socket", path)?,
+        };
+        let worker = WorkerConfig {
+            socket: from.value("worker.socket", path)?,
+            socket_mode: from.value("worker.socket_mode", units::mode)?,
+            socket_group: from.optional("worker.socket_group", text)?,
+            allow_uids: from.list("worker.allow_uids")?,
+            poll_interval: from.value("worker.poll_interval", some_time)?,
+            overlap: from.value("worker.overlap", duration)?,
+            full_scan_interval: from.value("worker.full_scan_interval", some_time)?,
+            journal_length: from.value("worker.journal_length", at_least_one)?,
+            heartbeat_interval: from.value("worker.heartbeat_interval", some_time)?,
+            max_subscribers: from.value("worker.max_subscribers", at_least_one)?,
+            subscriber_queue: from.value("worker.subscriber_queue", at_least_one)?,
+            cache: from.value("worker.cache", path)?,
+            bus_socket: from.optional("worker.bus_socket", path)?,
+        };
+        let telemetry = TelemetryConfig {
+            log: from.value("telemetry.log", directives)?,
+            log_format: from.value("telemetry.log_format", log_format)?,
+            otlp: from.optional("telemetry.otlp", text)?,
+        };
+        Ok(Self { database, master, worker, telemetry, layers })
+    }
+
+    /// The resolved values of these sections as a configuration file, each with where it came
+    /// from, secrets left out. What is printed reads itself back, but for a password.
+    pub fn show(&self, sections: &[&str]) -> String {
+        let mut shown = String::new();
+        for section in sections {
+            let _ = writeln!(shown, "{section}:");
+            for setting in SETTINGS.iter().filter(|setting| setting.section() == *section) {
+                let name = setting.name();
+                let _ = match self.layers.get(setting.key) {
+                    None => writeln!(shown, "  # {name}: not set"),
+                    Some(value) => {
+                        writeln!(shown, "  {name}: {}  # {}", self.quoted(setting, value), value.origin)
+                    }
+                };
+            }
+        }
+        shown
+    }
+
+    fn quoted(&self, setting: &Setting, value: &Value) -> String {
+        let scalar = |text: &str| serde_json::Value::from(text).to_string();
+        match (setting.key, setting.kind) {
+            ("database.url", _) => scalar(&self.database.address.to_string()),
+            (_, Kind::Counts) => format!("[{}]", value.items.join(", ")),
+            (_, Kind::Count | Kind::Flag | Kind::Duration) => value.items.join(""),
+            ("master.max_rule_size", _) => units::show_size(self.master.max_rule_size),
+            _ => scalar(&value.items.join("")),
+        }
+    }
+}
+
+/// Reads single keys out of the layers; an error names the key and where its value came from.
+struct Reader<'a>(&'a Layers);
+
+impl Reader<'_> {
+    fn value<T>(&self, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+        self.optional(key, read)?.ok_or_else(|| ConfigError(format!("{key} is not set")))
+    }
+
+    fn optional<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(Value { items, origin }) = self.0.get(key) else { return Ok(None) };
+        let [item] = items.as_slice() else {
+            return Err(ConfigError(format!(
+                "{origin}: {key} is a list of {}; expected one value",
+                items.len()
+            )));
+        };
+        read(item).map(Some).map_err(|why| ConfigError(format!("{origin}: {key}: {why}")))
+    }
+
+    fn list(&self, key: &str) -> Result<Vec<u32>, ConfigError> {
+        let Some(Value { items, origin }) = self.0.get(key) else { return Ok(Vec::new()) };
+        items
+            .iter()
+            .flat_map(|item| item.split(','))
+            .map(|item| number(item.trim()).map_err(|why| ConfigError(format!("{origin}: {key}: {why}"))))
+            .collect()
+    }
+
+    /// The address, from `url` or from the file that `url_file` names, whichever stands in the
+    /// later layer.
+    fn address(&self) -> Result<Address, ConfigError> {
+        let layer = |key| self.0.get(key).map_or(0, |value| value.origin.layer());
+        if layer("database.url_file") > 0 && layer("database.url_file") == layer("database.url") {
+            return Err(ConfigError(
+                "database.url and database.url_file are both set; set one of them".to_owned(),
+            ));
+        }
+        if layer("database.url_file") > layer("database.url") {
+            let file: PathBuf = self.value("database.url_file", path)?;
+            let origin =
+                self.0.get("database.url_file").map_or(Origin::Default, |value| value.origin.clone());
+            return read(&file)?.trim().parse().map_err(|why| {
+                ConfigError(format!("{origin}: database.url_file {}: {why}", file.display()))
+            });
+        }
+        self.value("database.url", |text| text.parse().map_err(|why| format!("{why}")))
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+}
+
+fn text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+/// What goes into the column `updated_by`.
+fn label(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        1..=255 => Ok(text.to_owned()),
+        length => Err(format!("the label has {length} characters; expected 1 to 255")),
+    }
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("the path is empty".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a whole number in range"))
+}
+
+fn at_least_one<T: std::str::FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
+    let value: T = number(text)?;
+    if value < T::from(1) { Err("0 is too few; expected at least 1".to_owned()) } else { Ok(value) }
+}
+
+fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("0s is too short; expected more".to_owned()),
+        time => Ok(time),
+    }
+}
+
+fn flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("`{text}` is neither `true` nor `false`"))
+}
+
+fn directives(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|why| {
+        format!("`{text}`: {why}; expected a level such as `info`, or directives such as `rulesyncd=debug`")
+    })
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "auto" => Ok(LogFormat::Auto),
+        "journald" => Ok(LogFormat::Journald),
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("`{text}` is no form of log; expected `auto`, `journald`, `text` or `json`")),
+    }
+}
+
+/// A variable of the environment; `None` where it is not set or not text.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+use super::*;
+
+const NO_ENVIRONMENT: fn(&str) -> Option<String> = |_| None;
+
+fn in_memory(name: &str) -> Option<String> {
+    (name == "RULESYNCD_DATABASE_URL").then(|| "sqlite::memory:".to_owned())
+}
+
+fn load(file: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rulesyncd.yaml");
+    std::fs::write(&path, file).unwrap();
+    Config::load_from(&Flags { config: Some(path), ..Flags::default() }, environment)
+}
+
+#[test]
+fn a_later_layer_wins() {
+    let file = "master:\n  rules_dir: /from/file\nworker:\n  poll_interval: 2s\n  socket_mode: 0600\n";
+    let environment = |name: &str| match name {
+        "RULESYNCD_RULES_DIR" => Some("/from/environment".to_owned()),
+        "RULESYNCD_WORKER_POLL_INTERVAL" => Some("3s".to_owned()),
+        _ => in_memory(name),
+    };
+    let config = load(file, environment).unwrap();
+    assert_eq!(config.master.rules_dir, Path::new("/from/environment"));
+    assert_eq!(config.worker.poll_interval, Duration::from_secs(3));
+    assert_eq!(config.worker.socket_mode, 0o600, "a mode is octal, quoted or not");
+    assert_eq!(config.master.updated_by, "filesystem");
+
+    let flags = Flags { rules_dir: Some("/from/flag".into()), ..Flags::default() };
+    let config = Config::load_from(&flags, environment).unwrap();
+    assert_eq!(config.master.rules_dir, Path::new("/from/flag"));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_its_neighbour() {
+    let error =
+        load("worker:\n  poll_interval: 1s\n  pol_intervall: 2s\n", NO_ENVIRONMENT).unwrap_err().to_string();
+    assert!(
+        error.contains(".yaml:3: unknown key `worker.pol_intervall`; did you mean `poll_interval`?"),
+        "{error}"
+    );
+    let error = load("workers:\n  poll_interval: 1s\n", NO_ENVIRONMENT).unwrap_err().to_string();
+    assert!(error.contains("did you mean `worker`?"), "{error}");
+}
+
+#[test]
+fn a_wrong_value_names_where_it_came_from() {
+    let error = load("worker:\n  poll_interval: soon\n", in_memory).unwrap_err().to_string();
+    assert!(error.contains(".yaml:2: worker.poll_interval: `soon` is not a duration"), "{error}");
+    let environment = |name: &str| {
+        (name == "RULESYNCD_MASTER_MAX_DELETE").then(|| "lots".to_owned()).or_else(|| in_memory(name))
+    };
+    let error = load("", environment).unwrap_err().to_string();
+    assert!(error.starts_with("RULESYNCD_MASTER_MAX_DELETE: master.max_delete"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_no_yaml_or_not_there_is_named() {
+    assert!(load("worker: [", NO_ENVIRONMENT).unwrap_err().to_string().contains("rulesyncd.yaml"));
+    assert!(load("worker: 7\n", NO_ENVIRONMENT).unwrap_err().to_string().contains("rulesyncd.yaml"));
+    let missing = Flags { config: Some("/nowhere/x.yaml".into()), ..Flags::default() };
+    assert!(Config::load_from(&missing, NO_ENVIRONMENT).unwrap_err().to_string().contains("/nowhere/x.yaml"));
+}
+
+#[test]
+fn the_address_may_stand_in_a_file_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("database_url");
+    std::fs::write(&secret, "sqlite::memory:\n").unwrap();
+    let file = format!("database:\n  url_file: {}\n", secret.display());
+    assert_eq!(load(&file, NO_ENVIRONMENT).unwrap().database.address, "sqlite::memory:".parse().unwrap());
+    let both = format!("{file}  url: 'sqlite::memory:'\n");
+    assert!(load(&both, NO_ENVIRONMENT).unwrap_err().to_string().contains("set one of them"));
+}
+
+#[test]
+fn what_is_shown_reads_itself_back() {
+    let config = load(
+        "worker:\n  allow_uids: [0, 1000]\n  socket_mode: 0640\nmaster:\n  max_rule_size: 1MiB\n",
+        in_memory,
+    )
+    .unwrap();
+    let again = load(&config.show(&SECTIONS), NO_ENVIRONMENT).unwrap();
+    assert_eq!(
+        (again.database, again.master, again.worker, again.telemetry),
+        (config.database, config.master, config.worker, config.telemetry)
+    );
+}
+
+#[test]
+fn the_defaults_resolve() {
+    let config = Config::load_from(&Flags::default(), in_memory).unwrap();
+    assert_eq!(config.worker.journal_length, 65_536);
+    assert_eq!(config.worker.allow_uids, Vec::<u32>::new());
+}

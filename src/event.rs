@@ -1,0 +1,60 @@
+//! The kinds of records that an operator acts on. Each has an id by which `journalctl` finds it
+//! and the message catalogue (`systemd/rulesyncd.catalog`) explains it; ids never change.
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $id:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = $id;)*
+
+        /// Every id, with the name of its kind.
+        pub const ALL: &[(&str, &str)] = &[$((stringify!($name), $id)),*];
+    };
+}
+
+kinds! {
+    /// The daemon does its work.
+    STARTED = "e5ea998a4aa045138034134eef89b915";
+    /// The daemon ends.
+    STOPPED = "85a46d95e67242fd94fe69ab74334fb0";
+    /// A rule was written to the table.
+    RULE_WRITTEN = "a27880826f594059ab09172d15cc7f35";
+    /// A rule was deleted from the table.
+    RULE_DELETED = "a25ffdb78ba742998873ba645a92e766";
+    /// A file or a row is no rule.
+    RULE_REJECTED = "f05631314b044fa3aed67544188ce7dc";
+    /// A rejected file or row is a rule again.
+    RULE_MENDED = "30d9deea7013433eb7fa1d2ec0b9b391";
+    /// Two files claim one id.
+    RULE_CONFLICT = "79c5f131bd5f4e5e98c7123847b9a99e";
+    /// A row that somebody else wrote was overwritten by a file.
+    RULE_TAKEN_OVER = "599b766d37204a53adb39404b99b1bea";
+    /// Deletions wait for an operator's word.
+    MASS_DELETE_HELD = "49e6e871ff5841948afd365bfacb1bd0";
+    /// The rules directory cannot be read.
+    DIRECTORY_AWAY = "b5e276c3312d4b8c8fb2df6a7439bf33";
+    /// The rules directory can be read again.
+    DIRECTORY_BACK = "28923d385fdd44099053f9faa3429555";
+    /// The database does not answer.
+    DATABASE_AWAY = "f66d0bac39f54758ad847fd67e8776e0";
+    /// The database answers again.
+    DATABASE_BACK = "a23c1f6b849f43a9864a0fded3442f00";
+    /// Another master holds the lock.
+    STANDBY = "de486e83ba664e1bad1fd965b4071e97";
+    /// This master holds the lock.
+    LOCK_TAKEN = "27faa35f437445e99d95a15a56524760";
+    /// A state was set, cleared, or has expired.
+    STATE_CHANGED = "cedc33052ab64459be1c14701c42f4f3";
+    /// A change of a rule's definition went to the subscribers.
+    RULE_CHANGED = "fb627753ce1740d68f6a6e86315602e4";
+    /// A subscriber was refused or cut off.
+    SUBSCRIBER_REFUSED = "b32d4b0c105e4e13b3c844edf114f933";
+    /// A subscriber could not keep up.
+    SUBSCRIBER_LAGGED = "37009592b99846ac805330d73a73f72a";
+    /// The catalogue on disk could not be used or written.
+    CACHE_SET_ASIDE = "187e7d446533460a8a3ac5591b92cfd8";
+    /// A full scan found what the watermark had missed.
+    SCAN_MENDED = "675055fa6c414a8baf30e7753c287502";
+    /// The configuration was read again.
+    RELOADED = "3dfb9a018f334b0284390eedf223693e";
+    /// The configuration cannot be used.
+    CONFIGURATION_REFUSED = "9416bd25c48d4fc8b1478b88e7462544";
+}

@@ -1,0 +1,186 @@
+//! A daemon's life: signals in, soft and hard stop out, and what systemd is told of it.
+//!
+//! Signals belong to `signal_hook` alone: one thread sleeps in `read(2)` until one comes, so an
+//! idle daemon is not woken, and a second SIGTERM ends even a daemon whose runtime hangs.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// How long a soft stop may take.
+pub const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// The exit code of a daemon that was made to stop before it had finished.
+const ABORTED: i32 = 3;
+
+/// What a signal asks for, short of a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// SIGHUP: read the configuration again and compare everything.
+    Reload,
+    /// SIGUSR1: write the status to the log.
+    Status,
+}
+
+/// Who sent a signal, for the log.
+struct Sender {
+    signal: &'static str,
+    process: Option<(i32, u32)>,
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.process {
+            Some((pid, uid)) => write!(f, "{} from process {pid} of user {uid}", self.signal),
+            None => f.write_str(self.signal),
+        }
+    }
+}
+
+/// The signals of this process.
+#[derive(Debug)]
+pub struct Lifecycle {
+    stop: CancellationToken,
+    requests: mpsc::UnboundedReceiver<Request>,
+}
+
+impl Lifecycle {
+    /// Takes over the process's signals. SIGTERM and SIGINT cancel the stop token; a second one
+    /// ends the process at once with exit code 3.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn start() -> io::Result<Self> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            // In this order: the first signal finds the flag unset, and sets it for the second.
+            signal_hook::flag::register_conditional_shutdown(signal, ABORTED, Arc::clone(&stopping))?;
+            signal_hook::flag::register(signal, Arc::clone(&stopping))?;
+        }
+        let mut signals = SignalsInfo::<WithOrigin>::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+        let stop = CancellationToken::new();
+        let (sender, requests) = mpsc::unbounded_channel();
+        let token = stop.clone();
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            for origin in signals.forever() {
+                let process = origin.process.map(|process| (process.pid, process.uid));
+                let from = |signal| Sender { signal, process };
+                match origin.signal {
+                    SIGHUP => {
+                        tracing::info!("reloading: {}", from("SIGHUP"));
+                        let _ = sender.send(Request::Reload);
+                    }
+                    SIGUSR1 => {
+                        let _ = sender.send(Request::Status);
+                    }
+                    signal => {
+                        tracing::info!(
+                            "stopping: {}",
+                            from(if signal == SIGINT { "SIGINT" } else { "SIGTERM" })
+                        );
+                        token.cancel();
+                    }
+                }
+            }
+        })?;
+        Ok(Self { stop, requests })
+    }
+
+    /// Cancelled when the daemon is to stop softly.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// The next request. Never ends before the process does. Cancel safe.
+    pub async fn request(&mut self) -> Request {
+        match self.requests.recv().await {
+            Some(request) => request,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Proof of progress of a daemon's main loop; the watchdog is fed only while it moves.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse(Arc<AtomicU64>);
+
+impl Pulse {
+    /// The main loop has come around.
+    pub fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What systemd is told. Does nothing where systemd did not start the process.
+#[derive(Debug, Default)]
+pub struct Notifier {
+    status: String,
+}
+
+impl Notifier {
+    /// The daemon does its work from here on.
+    pub fn ready(&self) {
+        notify(&[NotifyState::Ready]);
+    }
+
+    /// The daemon reads its configuration again; [`Notifier::ready`] ends it.
+    pub fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(_) => notify(&[NotifyState::Reloading]),
+        }
+    }
+
+    /// The daemon is about to end.
+    pub fn stopping(&self) {
+        notify(&[NotifyState::Stopping]);
+    }
+
+    /// One sentence on what the daemon does; told only when it is another than before.
+    pub fn status(&mut self, status: String) {
+        if status != self.status {
+            notify(&[NotifyState::Status(&status)]);
+            self.status = status;
+        }
+    }
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    // Best effort: the daemon's work does not depend on its supervisor's ear.
+    let _ = sd_notify::notify(states);
+}
+
+/// How long the main loop may take to come around before the watchdog would end the process;
+/// `None` where systemd keeps no watch.
+pub fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+}
+
+/// Feeds systemd's watchdog for as long as the pulse moves. Never ends.
+pub async fn feed_watchdog(pulse: Pulse) {
+    let Some(interval) = watchdog_interval() else {
+        return std::future::pending().await;
+    };
+    let mut last = None;
+    loop {
+        let count = pulse.count();
+        if last != Some(count) {
+            notify(&[NotifyState::Watchdog]);
+            last = Some(count);
+        }
+        tokio::time::sleep(interval / 4).await;
+    }
+}

@@ -1,0 +1,114 @@
+//! What the log says of rules: one record for each thing that an operator acts on, told by whoever
+//! did it. Nothing of a rule's text is in it.
+
+use super::plan::{Conflict, Delete, FileRule, Write};
+use super::reconcile::HeldDeletes;
+use super::scan::Broken;
+use crate::config::Percent;
+use crate::event;
+use crate::store::StoreError;
+
+pub(super) fn written(write: &Write, updated_by: &str) {
+    let (rule_id, rule_version) = (write.rule.rule_id.as_str(), write.rule.rule_version);
+    let source_path = write.path.as_str();
+    let change_kind = "definition";
+    match &write.replaces {
+        Some(replaced) if replaced.updated_by != updated_by => tracing::warn!(
+            message_id = event::RULE_TAKEN_OVER,
+            rule_id,
+            rule_version,
+            source_path,
+            change_kind,
+            updated_by,
+            "{rule_id} was written by `{}`; the file {source_path} takes its place",
+            replaced.updated_by
+        ),
+        replaced => tracing::info!(
+            message_id = event::RULE_WRITTEN,
+            rule_id,
+            rule_version,
+            source_path,
+            change_kind,
+            updated_by,
+            "{rule_id} {} from {source_path}",
+            if replaced.is_some() { "updated" } else { "added" }
+        ),
+    }
+}
+
+pub(super) fn deleted(delete: &Delete) {
+    let Delete { rule_id, source_path } = delete;
+    tracing::info!(
+        message_id = event::RULE_DELETED,
+        rule_id,
+        source_path,
+        change_kind = "definition",
+        "{rule_id} deleted: {source_path} no longer holds it"
+    );
+}
+
+pub(super) fn refused(write: &Write, why: &StoreError) {
+    let (rule_id, source_path) = (write.rule.rule_id.as_str(), write.path.as_str());
+    tracing::error!(
+        message_id = event::RULE_REJECTED,
+        rule_id,
+        source_path,
+        "{source_path}: the database does not take {rule_id}: {why}"
+    );
+}
+
+pub(super) fn broken(source_path: &str, why: &Broken) {
+    match why {
+        Broken::Unreadable(why) => tracing::error!(
+            message_id = event::RULE_REJECTED,
+            source_path,
+            "{source_path}: {why}; its last good version stays"
+        ),
+        Broken::Invalid(findings) => {
+            let first = findings.first().map(|finding| {
+                format!("{}:{}: {} [{}]", finding.line, finding.column, finding.message, finding.code)
+            });
+            let more = match findings.len().saturating_sub(1) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            tracing::error!(
+                message_id = event::RULE_REJECTED,
+                source_path,
+                errors = findings.len(),
+                "{source_path}:{}{more}; its last good version stays, `rulesyncd check` shows all",
+                first.unwrap_or_default()
+            );
+        }
+    }
+}
+
+pub(super) fn mended(source_path: &str, rule: &FileRule) {
+    let rule_id = rule.rule_id.as_str();
+    tracing::info!(message_id = event::RULE_MENDED, rule_id, source_path, "{source_path} holds a rule again");
+}
+
+pub(super) fn conflict(conflict: &Conflict) {
+    let Conflict { rule_id, path: source_path, held_by } = conflict;
+    tracing::error!(
+        message_id = event::RULE_CONFLICT,
+        rule_id = rule_id.as_str(),
+        source_path,
+        held_by,
+        "{source_path} and {held_by} both hold {rule_id}; {held_by} keeps it: change one id, or remove one file"
+    );
+}
+
+pub(super) fn held(held: Option<&HeldDeletes>, max_delete: Percent) {
+    match held {
+        Some(HeldDeletes { rule_ids, owned }) => tracing::error!(
+            message_id = event::MASS_DELETE_HELD,
+            deletions = rule_ids.len(),
+            owned,
+            "{} of {owned} rules would be deleted, more than master.max_delete = {max_delete} allows: nothing is \
+             deleted; bring the files back, or run `rulesyncd sync --allow-mass-delete`",
+            rule_ids.len()
+        ),
+        None => tracing::info!(message_id = event::MASS_DELETE_HELD, "no deletion is held back any more"),
+    }
+}

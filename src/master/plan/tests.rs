@@ -1,0 +1,217 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::Timestamp;
+
+const OWNER: &str = "filesystem";
+
+fn rule(id: &str, content: &str) -> FileRule {
+    FileRule { rule_id: RuleId::new(id).unwrap(), rule_version: 1, content: ContentDigest::of(content) }
+}
+
+fn file(path: &str, id: &str, content: &str) -> File {
+    File { path: path.to_owned(), rule: Some(rule(id, content)) }
+}
+
+fn broken(path: &str) -> File {
+    File { path: path.to_owned(), rule: None }
+}
+
+fn row(id: &str, path: &str, content: &str, by: &str) -> RowSummary {
+    RowSummary {
+        rule_id: id.to_owned(),
+        rule_version: 1,
+        source_path: path.to_owned(),
+        updated_by: by.to_owned(),
+        updated_at: Timestamp::from_micros(0),
+        content: ContentDigest::of(content),
+    }
+}
+
+/// The table that is left when a plan was carried out: an independent, naive way to do it.
+fn carry_out(plan: &Plan, rows: &[RowSummary]) -> Vec<RowSummary> {
+    let mut table: BTreeMap<String, RowSummary> =
+        rows.iter().map(|row| (row.rule_id.clone(), row.clone())).collect();
+    for delete in &plan.deletes {
+        table.remove(&delete.rule_id);
+    }
+    for write in &plan.writes {
+        if let Some(replaced) = &write.replaces {
+            table.remove(&replaced.rule_id);
+        }
+        let id = write.rule.rule_id.to_string();
+        let row = RowSummary {
+            rule_id: id.clone(),
+            rule_version: i64::from(write.rule.rule_version),
+            source_path: write.path.clone(),
+            updated_by: OWNER.to_owned(),
+            updated_at: Timestamp::from_micros(0),
+            content: write.rule.content,
+        };
+        table.insert(id, row);
+    }
+    table.into_values().collect()
+}
+
+fn deleted(plan: &Plan) -> Vec<&str> {
+    plan.deletes.iter().map(|delete| delete.rule_id.as_str()).collect()
+}
+
+fn written(plan: &Plan) -> Vec<(&str, bool)> {
+    plan.writes.iter().map(|write| (write.path.as_str(), write.replaces.is_some())).collect()
+}
+
+#[test]
+fn a_new_file_is_inserted_an_edited_one_updated_a_missing_one_deleted() {
+    let files = [file("a.yaml", "A", "1"), file("b.yaml", "B", "2"), file("c.yaml", "C", "3")];
+    let rows =
+        [row("B", "b.yaml", "old", OWNER), row("C", "c.yaml", "3", OWNER), row("D", "d.yaml", "4", OWNER)];
+    let plan = plan(&files, &rows, OWNER);
+    assert_eq!(written(&plan), [("a.yaml", false), ("b.yaml", true)]);
+    assert_eq!(deleted(&plan), ["D"]);
+    assert_eq!((plan.unchanged, plan.conflicts.len()), (1, 0));
+}
+
+#[test]
+fn a_renamed_file_is_an_update_and_deletes_nothing() {
+    let plan = plan(&[file("new.yaml", "A", "1")], &[row("A", "old.yaml", "1", OWNER)], OWNER);
+    assert_eq!(written(&plan), [("new.yaml", true)]);
+    assert_eq!(deleted(&plan), [""; 0]);
+}
+
+#[test]
+fn an_id_changed_inside_a_file_deletes_the_old_and_adds_the_new() {
+    let plan = plan(&[file("a.yaml", "B", "2")], &[row("A", "a.yaml", "1", OWNER)], OWNER);
+    assert_eq!((deleted(&plan), written(&plan)), (vec!["A"], vec![("a.yaml", false)]));
+}
+
+#[test]
+fn a_broken_file_keeps_its_last_good_row() {
+    assert_eq!(plan(&[broken("a.yaml")], &[row("A", "a.yaml", "1", OWNER)], OWNER), Plan::default());
+}
+
+#[test]
+fn a_broken_file_keeps_its_id_against_another_file() {
+    let plan = plan(&[broken("a.yaml"), file("b.yaml", "A", "2")], &[row("A", "a.yaml", "1", OWNER)], OWNER);
+    assert!(plan.is_empty(), "{plan:?}");
+    assert_eq!((plan.conflicts[0].path.as_str(), plan.conflicts[0].held_by.as_str()), ("b.yaml", "a.yaml"));
+}
+
+#[test]
+fn of_two_files_with_one_id_the_one_that_the_row_names_keeps_it() {
+    let files = [file("a.yaml", "X", "1"), file("b.yaml", "X", "2")];
+    let kept = plan(&files, &[row("X", "b.yaml", "2", OWNER)], OWNER);
+    assert!(kept.is_empty(), "{kept:?}");
+    assert_eq!(kept.conflicts[0].path, "a.yaml");
+
+    let fresh = plan(&files, &[], OWNER);
+    assert_eq!(written(&fresh), [("a.yaml", false)], "the first by path where no row says");
+    assert_eq!(fresh.conflicts[0].path, "b.yaml");
+
+    let takes_over = plan(&files[..1], &[row("X", "b.yaml", "2", OWNER)], OWNER);
+    assert_eq!(written(&takes_over), [("a.yaml", true)]);
+    assert_eq!(deleted(&takes_over), [""; 0]);
+}
+
+#[test]
+fn ids_that_differ_only_in_case_are_one_conflict() {
+    let plan = plan(
+        &[file("a.yaml", "r1", "1"), file("b.yaml", "R1", "2")],
+        &[row("R1", "b.yaml", "2", OWNER)],
+        OWNER,
+    );
+    assert!(plan.is_empty(), "{plan:?}");
+    assert_eq!(plan.conflicts.len(), 1);
+}
+
+#[test]
+fn an_id_that_changes_its_case_replaces_its_row() {
+    let rows = [row("R1", "a.yaml", "1", OWNER)];
+    let plan = plan(&[file("a.yaml", "r1", "2")], &rows, OWNER);
+    assert_eq!(plan.writes[0].replaces.as_ref().unwrap().rule_id, "R1");
+    let ids: Vec<_> = carry_out(&plan, &rows).into_iter().map(|row| row.rule_id).collect();
+    assert_eq!(ids, ["r1"]);
+}
+
+#[test]
+fn a_file_wins_over_a_foreign_row_and_a_foreign_row_without_a_file_is_left() {
+    let rows = [row("A", "a.yaml", "1", "git"), row("B", "b.yaml", "1", "git")];
+    let plan = plan(&[file("a.yaml", "A", "1")], &rows, OWNER);
+    assert_eq!(plan.writes[0].replaces.as_ref().unwrap().updated_by, "git");
+    assert_eq!(deleted(&plan), [""; 0]);
+}
+
+#[test]
+fn deletions_are_a_mass_only_above_both_bounds() {
+    let fifth = Percent::parse("20%").unwrap();
+    assert!(!is_mass_delete(5, 0, 5, fifth, 5), "five may always go");
+    assert!(is_mass_delete(6, 0, 6, fifth, 5));
+    assert!(!is_mass_delete(12, 0, 60, fifth, 5), "a fifth is within the share");
+    assert!(is_mass_delete(13, 0, 60, fifth, 5));
+    assert!(is_mass_delete(3, 12, 48, fifth, 5), "what went a moment ago counts");
+    assert!(!is_mass_delete(0, 60, 10, fifth, 5), "nothing planned is nothing to hold");
+}
+
+fn directory(ids: Range, contents: Range) -> impl Strategy<Value = Vec<File>> {
+    // One file an id: neither broken files nor double claims, where history would matter.
+    prop::collection::btree_map(0..ids, (0..contents, 0..3u8), 0..8).prop_map(|entries| {
+        let named = |(id, (content, name))| {
+            file(&format!("{id}_{name}.yaml"), &format!("R{id}"), &format!("{id}{content}"))
+        };
+        entries.into_iter().map(named).collect()
+    })
+}
+
+type Range = u8;
+
+fn messy_directory() -> impl Strategy<Value = Vec<File>> {
+    let entry = prop::option::weighted(0.8, (prop::sample::select(vec!["A", "a", "B", "C"]), 0..2u8));
+    prop::collection::btree_map(0..6u8, entry, 0..6).prop_map(|entries| {
+        let named = |(name, rule): (u8, Option<(&str, u8)>)| match rule {
+            Some((id, content)) => file(&format!("{name}.yaml"), id, &content.to_string()),
+            None => broken(&format!("{name}.yaml")),
+        };
+        entries.into_iter().map(named).collect()
+    })
+}
+
+fn any_table() -> impl Strategy<Value = Vec<RowSummary>> {
+    let entry = (0..6u8, 0..2u8, prop::bool::ANY);
+    prop::collection::btree_map(prop::sample::select(vec!["A", "a", "B", "D"]), entry, 0..4).prop_map(
+        |entries| {
+            let named = |(id, (path, content, own)): (&str, (u8, u8, bool))| {
+                row(id, &format!("{path}.yaml"), &content.to_string(), if own { OWNER } else { "git" })
+            };
+            entries.into_iter().map(named).collect()
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_plan_that_was_carried_out_leaves_nothing_to_do(files in messy_directory(), rows in any_table()) {
+        let first = plan(&files, &rows, OWNER);
+        let second = plan(&files, &carry_out(&first, &rows), OWNER);
+        prop_assert!(second.is_empty(), "{first:?} then {second:?}");
+        prop_assert_eq!(first.conflicts, second.conflicts);
+    }
+
+    #[test]
+    fn two_steps_end_where_one_ends(a in directory(6, 3), b in directory(6, 3), c in directory(6, 3)) {
+        let start = carry_out(&plan(&a, &[], OWNER), &[]);
+        let direct = carry_out(&plan(&c, &start, OWNER), &start);
+        let half = carry_out(&plan(&b, &start, OWNER), &start);
+        let stepped = carry_out(&plan(&c, &half, OWNER), &half);
+        prop_assert_eq!(direct, stepped);
+    }
+
+    #[test]
+    fn rows_of_others_without_a_file_are_never_touched(files in messy_directory(), rows in any_table()) {
+        let after = carry_out(&plan(&files, &rows, OWNER), &rows);
+        for row in rows.iter().filter(|row| row.updated_by != OWNER) {
+            let claimed = files.iter().filter_map(|file| file.rule.as_ref())
+                .any(|rule| rule.rule_id.folded() == row.rule_id.to_ascii_lowercase());
+            prop_assert!(claimed || after.contains(row), "{row:?}");
+        }
+    }
+}

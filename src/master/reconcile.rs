@@ -1,0 +1,356 @@
+//! One code path that makes the table equal to the directory: look, plan, guard, write. Start-up,
+//! hints, reloads, rescans and retries all come through here, and so does `rulesyncd sync`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::log;
+use super::plan::{self, Conflict, Delete, Plan, Write};
+use super::scan::{Broken, DirectoryAway, Extent, Found, Scanner};
+use crate::clock::{SharedClock, Timestamp};
+use crate::config::MasterConfig;
+use crate::rule::{ContentDigest, Limits, RuleRow};
+use crate::store::{MasterSession, RowSummary, RuleWrite, Scope, StoreError};
+
+/// How long a file must have been missing before its row goes: `git checkout` and many editors
+/// remove a file and write it anew.
+pub const DELETE_AFTER: Duration = Duration::from_millis(150);
+
+/// Why nothing could be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The directory cannot be read: nothing is deleted for that.
+    #[error(transparent)]
+    Directory(#[from] DirectoryAway),
+    /// The database does not answer, or refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Deletions that wait for an operator's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldDeletes {
+    /// The rules whose rows would go, by id.
+    pub rule_ids: Vec<String>,
+    /// The rows that the master owns.
+    pub owned: usize,
+}
+
+/// What a reconcile did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The plan, without what was put off.
+    pub plan: Plan,
+    /// Rows that the database did not take.
+    pub refused: usize,
+    /// Names that are to be looked at again after a quiet moment.
+    pub look_again: Vec<String>,
+}
+
+/// The directory, and what is remembered of it from one reconcile to the next.
+#[derive(Debug)]
+pub struct Reconciler {
+    config: MasterConfig,
+    clock: SharedClock,
+    scanner: Scanner,
+    /// Since when each of these files is missing, though a row names it.
+    missing: BTreeMap<String, Instant>,
+    /// Deletions that were carried out, for the guard.
+    recent: VecDeque<(Instant, usize)>,
+    conflicts: BTreeMap<String, Conflict>,
+    refused: BTreeMap<String, ContentDigest>,
+    held: Option<HeldDeletes>,
+}
+
+impl Reconciler {
+    /// A reconciler that has looked at nothing yet.
+    pub fn new(config: MasterConfig, clock: SharedClock) -> Self {
+        let limits = Limits { size: config.max_rule_size, ..Limits::default() };
+        let scanner = Scanner::new(config.rules_dir.clone(), limits);
+        let (missing, conflicts, refused) = Default::default();
+        Self { config, clock, scanner, missing, recent: VecDeque::new(), conflicts, refused, held: None }
+    }
+
+    /// Files whose id another file holds, by path.
+    pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
+        self.conflicts.values()
+    }
+
+    /// Files that hold no rule, by name.
+    pub fn broken(&self) -> impl Iterator<Item = (&str, &Broken)> {
+        self.scanner
+            .files()
+            .filter_map(|(name, scanned)| scanned.outcome.as_ref().err().map(|why| (name, why)))
+    }
+
+    /// How many files hold a rule.
+    pub fn valid(&self) -> usize {
+        self.scanner.files().filter(|(_, scanned)| scanned.rule().is_some()).count()
+    }
+
+    /// Deletions that wait for an operator's word; `None` when there are none.
+    pub const fn held(&self) -> Option<&HeldDeletes> {
+        self.held.as_ref()
+    }
+
+    /// What there is to do for the whole directory, with these rows; nothing is remembered as done.
+    ///
+    /// # Errors
+    /// [`DirectoryAway`] when the directory cannot be read.
+    pub async fn preview(&mut self, rows: &[RowSummary]) -> Result<Plan, DirectoryAway> {
+        let found = self.scan(&Extent::All).await?;
+        self.tell_of_files(&found);
+        let files: Vec<_> = self.scanner.facts().collect();
+        Ok(plan::plan(&files, rows, &self.config.updated_by))
+    }
+
+    /// Makes the table equal to the directory, as far as `extent` goes.
+    ///
+    /// Deletions above the guard's bounds are held back, unless `allow_mass_delete`.
+    ///
+    /// # Errors
+    /// [`ReconcileError`]; the next reconcile of everything does what this one could not.
+    pub async fn reconcile(
+        &mut self,
+        session: &mut MasterSession,
+        extent: &Extent,
+        allow_mass_delete: bool,
+    ) -> Result<Report, ReconcileError> {
+        let mut plan = match extent {
+            Extent::All => {
+                let found = self.scan(extent).await?;
+                self.tell_of_files(&found);
+                let rows = session.rows(Scope::All).await?;
+                let files: Vec<_> = self.scanner.facts().collect();
+                let plan = plan::plan(&files, &rows, &self.config.updated_by);
+                self.tell_of_conflicts(&plan.conflicts, |_| true);
+                plan
+            }
+            Extent::Names(names) => self.plan_names(session, names.clone()).await?,
+        };
+        let look_again = self.put_off_fresh_deletes(&mut plan);
+        self.guard(session, &mut plan, *extent == Extent::All, allow_mass_delete).await?;
+        let mut report = Report { plan, refused: 0, look_again };
+        self.carry_out(session, &mut report).await?;
+        self.scanner.forget_texts();
+        Ok(report)
+    }
+
+    async fn scan(&mut self, extent: &Extent) -> Result<Found, DirectoryAway> {
+        let now = self.clock.now();
+        if let Extent::Names(_) = extent {
+            return self.scanner.update(extent, now);
+        }
+        // A whole directory may take a while: it is read beside the runtime, not on it.
+        let empty = Scanner::new(self.config.rules_dir.clone(), Limits::default());
+        let mut scanner = std::mem::replace(&mut self.scanner, empty);
+        let scanned = tokio::task::spawn_blocking(move || {
+            let found = scanner.update(&Extent::All, now);
+            (scanner, found)
+        });
+        let (scanner, found) =
+            scanned.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        self.scanner = scanner;
+        found
+    }
+
+    /// Plans for some files, and for every other file and row that has to do with them.
+    async fn plan_names(
+        &mut self,
+        session: &mut MasterSession,
+        mut names: BTreeSet<String>,
+    ) -> Result<Plan, ReconcileError> {
+        let mut ids = BTreeSet::new();
+        let mut to_look = names.clone();
+        while !to_look.is_empty() {
+            let found = self.scan(&Extent::Names(to_look.clone())).await?;
+            self.tell_of_files(&found);
+            let before = found.changed.values().flatten().filter_map(|scanned| scanned.rule());
+            let now = to_look.iter().filter_map(|name| self.scanner.file(name)?.rule());
+            ids.extend(before.chain(now).map(|rule| rule.rule_id.folded()));
+            // A file that claims the same id may have gone or changed in the same breath.
+            to_look =
+                self.names_where(|name, id| !names.contains(name) && id.is_some_and(|id| ids.contains(&id)));
+            names.extend(to_look.iter().cloned());
+        }
+        let (id_list, path_list): (Vec<_>, Vec<_>) =
+            (ids.iter().cloned().collect(), names.iter().cloned().collect());
+        let rows = session.rows(Scope::Touching { rule_ids: &id_list, source_paths: &path_list }).await?;
+        for row in &rows {
+            ids.insert(row.rule_id.to_ascii_lowercase());
+            names.insert(row.source_path.clone());
+        }
+        let concerned =
+            self.names_where(|name, id| names.contains(name) || id.is_some_and(|id| ids.contains(&id)));
+        let files: Vec<_> = self.scanner.facts().filter(|file| concerned.contains(&file.path)).collect();
+        let plan = plan::plan(&files, &rows, &self.config.updated_by);
+        self.tell_of_conflicts(&plan.conflicts, |path| names.contains(path) || concerned.contains(path));
+        Ok(plan)
+    }
+
+    fn names_where(&self, wanted: impl Fn(&str, Option<String>) -> bool) -> BTreeSet<String> {
+        let folded = |scanned: &super::scan::Scanned| scanned.rule().map(|rule| rule.rule_id.folded());
+        let files = self.scanner.files().filter(|&(name, scanned)| wanted(name, folded(scanned)));
+        files.map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// Takes out of the plan the rows whose file has been missing only for a moment, and returns
+    /// the names to look at again. A row whose file stands with another id goes at once.
+    fn put_off_fresh_deletes(&mut self, plan: &mut Plan) -> Vec<String> {
+        let now = Instant::now();
+        let mut missing = BTreeMap::new();
+        let mut look_again = Vec::new();
+        plan.deletes.retain(|Delete { source_path, .. }| {
+            if self.scanner.file(source_path).is_some() {
+                return true;
+            }
+            let since = *self.missing.get(source_path).unwrap_or(&now);
+            missing.insert(source_path.clone(), since);
+            let due = now.duration_since(since) >= DELETE_AFTER;
+            if !due {
+                look_again.push(source_path.clone());
+            }
+            due
+        });
+        // What is missing elsewhere in the directory is not forgotten by a look at this part.
+        let before = std::mem::take(&mut self.missing);
+        missing.extend(before.into_iter().filter(|(path, since)| {
+            self.scanner.file(path).is_none() && now.duration_since(*since) < 10 * DELETE_AFTER
+        }));
+        self.missing = missing;
+        look_again
+    }
+
+    /// Takes deletions out of the plan that only an operator may order.
+    async fn guard(
+        &mut self,
+        session: &mut MasterSession,
+        plan: &mut Plan,
+        everything: bool,
+        allow: bool,
+    ) -> Result<(), StoreError> {
+        let window = self.config.rescan_interval;
+        self.recent.retain(|(at, _)| at.elapsed() < window);
+        if plan.deletes.is_empty() || allow {
+            if everything {
+                self.hold(None);
+            }
+            return Ok(());
+        }
+        let recent = self.recent.iter().map(|(_, count)| count).sum();
+        let owned = usize::try_from(session.owned(&self.config.updated_by).await?).unwrap_or(usize::MAX);
+        let (share, free) = (self.config.max_delete, MasterConfig::FREE_DELETES);
+        if plan::is_mass_delete(plan.deletes.len(), recent, owned, share, free) {
+            let rule_ids =
+                std::mem::take(&mut plan.deletes).into_iter().map(|delete| delete.rule_id).collect();
+            self.hold(Some(HeldDeletes { rule_ids, owned }));
+        } else if everything {
+            self.hold(None);
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, held: Option<HeldDeletes>) {
+        if held != self.held {
+            log::held(held.as_ref(), self.config.max_delete);
+            self.held = held;
+        }
+    }
+
+    async fn carry_out(
+        &mut self,
+        session: &mut MasterSession,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        let plan = &mut report.plan;
+        let mut writes: Vec<RuleWrite> = Vec::with_capacity(plan.deletes.len() + plan.writes.len());
+        for delete in &plan.deletes {
+            writes.push(RuleWrite::Delete {
+                rule_id: delete.rule_id.clone(),
+                updated_by: self.config.updated_by.clone(),
+            });
+        }
+        plan.writes.retain(|write| match self.scanner.text(&write.path) {
+            Some(text) => {
+                writes.extend(replaced_under_another_key(write));
+                writes.push(RuleWrite::Upsert(self.row(write, text)));
+                true
+            }
+            None => {
+                report.look_again.push(write.path.clone());
+                false
+            }
+        });
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let applied = session.apply(&writes).await?;
+        report.refused = applied.refused.len();
+        let refused: BTreeMap<String, StoreError> = applied.refused.into_iter().collect();
+        if !plan.deletes.is_empty() {
+            self.recent.push_back((Instant::now(), plan.deletes.len()));
+        }
+        for delete in &plan.deletes {
+            self.missing.remove(&delete.source_path);
+            log::deleted(delete);
+        }
+        for write in &plan.writes {
+            match refused.get(write.rule.rule_id.as_str()) {
+                None => {
+                    self.refused.remove(&write.path);
+                    log::written(write, &self.config.updated_by);
+                }
+                Some(why) => {
+                    if self.refused.insert(write.path.clone(), write.rule.content) != Some(write.rule.content)
+                    {
+                        log::refused(write, why);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&self, write: &Write, text: Box<str>) -> RuleRow {
+        RuleRow {
+            rule_id: write.rule.rule_id.to_string(),
+            rule_version: write.rule.rule_version.into(),
+            source_path: write.path.clone(),
+            yaml_content: text.into(),
+            updated_at: Timestamp::MIN,
+            updated_by: self.config.updated_by.clone(),
+        }
+    }
+
+    fn tell_of_files(&self, found: &Found) {
+        for (name, before) in &found.changed {
+            let was_broken = before.as_ref().is_some_and(|before| before.rule().is_none());
+            match self.scanner.file(name).map(|scanned| &scanned.outcome) {
+                Some(Err(why)) => log::broken(name, why),
+                Some(Ok(rule)) if was_broken => log::mended(name, rule),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes over the conflicts among the files that were looked at, and tells of the new ones.
+    fn tell_of_conflicts(&mut self, conflicts: &[Conflict], looked_at: impl Fn(&str) -> bool) {
+        let before: BTreeMap<_, _> = std::mem::take(&mut self.conflicts);
+        for conflict in conflicts {
+            if before.get(&conflict.path) != Some(conflict) {
+                log::conflict(conflict);
+            }
+            self.conflicts.insert(conflict.path.clone(), conflict.clone());
+        }
+        self.conflicts.extend(before.into_iter().filter(|(path, _)| !looked_at(path)));
+    }
+}
+
+/// The deletion that makes room for an id that differs from its row's in case alone.
+fn replaced_under_another_key(write: &Write) -> Option<RuleWrite> {
+    let replaced = write.replaces.as_ref()?;
+    (replaced.rule_id != write.rule.rule_id.as_str()).then(|| RuleWrite::Delete {
+        rule_id: replaced.rule_id.clone(),
+        updated_by: replaced.updated_by.clone(),
+    })
+}

@@ -1,0 +1,277 @@
+//! What stands in the rules directory: names, then stamps, then texts, each only where the one
+//! before says that something changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::plan::{File, FileRule};
+use crate::clock::Timestamp;
+use crate::rule::{self, ContentDigest, Diagnostic, Limits, Severity};
+use crate::rulefile::{self, ReadError};
+
+/// A file that was written so short a while before it was read may be written again without its
+/// stamp moving: file systems stamp in ticks. It is read again until it is older.
+const STAMP_TICK: Duration = Duration::from_millis(100);
+
+/// From so many texts on, reading and parsing are shared by two threads.
+const PARALLEL: usize = 64;
+
+/// Which files are looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extent {
+    /// The whole directory.
+    All,
+    /// The files of these names.
+    Names(BTreeSet<String>),
+}
+
+/// The directory could not be read; nothing is known of what stands in it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", .path.display())]
+pub struct DirectoryAway {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Why a file holds no rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broken {
+    /// It could not be read.
+    Unreadable(String),
+    /// It was read, and these are its errors.
+    Invalid(Vec<Diagnostic>),
+}
+
+/// What is known of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scanned {
+    stamp: Option<Stamp>,
+    /// The rule in it, or why there is none.
+    pub outcome: Result<FileRule, Broken>,
+    /// The text, from when it was read until [`Scanner::forget_texts`].
+    text: Option<Box<str>>,
+}
+
+/// What tells, without reading it, that a file is the one that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Scanned {
+    /// The rule in the file; `None` where it holds none.
+    pub const fn rule(&self) -> Option<&FileRule> {
+        match &self.outcome {
+            Ok(rule) => Some(rule),
+            Err(_) => None,
+        }
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether the file changed so long before `now` that a later change must show in the stamp.
+    fn is_settled(&self, now: Timestamp) -> bool {
+        let changed = Timestamp::from_micros(self.changed.0 * 1_000_000 + self.changed.1 / 1_000);
+        now.since(changed) > STAMP_TICK
+    }
+}
+
+/// What an update of the scanner found to be another than before.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Files that are new, gone, or have another content, each as it was before; `None` is new.
+    pub changed: BTreeMap<String, Option<Scanned>>,
+}
+
+/// The files of one directory, as they were when they were last looked at.
+#[derive(Debug)]
+pub struct Scanner {
+    directory: PathBuf,
+    limits: Limits,
+    files: BTreeMap<String, Scanned>,
+}
+
+impl Scanner {
+    /// A scanner that has looked at nothing yet.
+    pub fn new(directory: PathBuf, limits: Limits) -> Self {
+        Self { directory, limits, files: BTreeMap::new() }
+    }
+
+    /// The directory that is scanned.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Every file that is known, by name.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &Scanned)> {
+        self.files.iter().map(|(name, scanned)| (name.as_str(), scanned))
+    }
+
+    /// One file.
+    pub fn file(&self, name: &str) -> Option<&Scanned> {
+        self.files.get(name)
+    }
+
+    /// Every file in the form that plans are made of.
+    pub fn facts(&self) -> impl Iterator<Item = File> {
+        self.files().map(|(name, scanned)| File { path: name.to_owned(), rule: scanned.rule().cloned() })
+    }
+
+    /// Looks again at the files of `extent`.
+    ///
+    /// # Errors
+    /// [`DirectoryAway`] when the directory cannot be read; everything known stays as it was.
+    pub fn update(&mut self, extent: &Extent, now: Timestamp) -> Result<Found, DirectoryAway> {
+        let names = match extent {
+            Extent::All => self.list()?,
+            Extent::Names(names) => {
+                // A name alone does not tell a missing file from a missing directory.
+                std::fs::read_dir(&self.directory).map_err(|source| self.away(source))?;
+                names.clone()
+            }
+        };
+        let mut gone: Vec<String> = match extent {
+            Extent::All => self.files.keys().filter(|&known| !names.contains(known)).cloned().collect(),
+            Extent::Names(_) => Vec::new(),
+        };
+        let mut to_read = Vec::new();
+        for name in names {
+            match self.stamp(&name) {
+                None => gone.push(name),
+                Some(Ok(stamp)) if self.is_as_read(&name, stamp, now) => {}
+                Some(stamp) => to_read.push((name, stamp)),
+            }
+        }
+        let mut found = Found::default();
+        for name in gone {
+            if let Some(before) = self.files.remove(&name) {
+                found.changed.insert(name, Some(before));
+            }
+        }
+        for (name, scanned) in self.read_all(to_read) {
+            let outcome = scanned.outcome.clone();
+            let before = self.files.insert(name.clone(), scanned);
+            if before.as_ref().is_none_or(|before| before.outcome != outcome) {
+                found.changed.insert(name, before);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The text of a file as it was read; read again where it was forgotten. `None` when the file
+    /// does not hold what was scanned any more: it is to be looked at again.
+    pub fn text(&self, name: &str) -> Option<Box<str>> {
+        let scanned = self.files.get(name)?;
+        if let Some(text) = &scanned.text {
+            return Some(text.clone());
+        }
+        let rule = scanned.outcome.as_ref().ok()?;
+        let bytes = rulefile::read(&self.directory.join(name), self.limits.size).ok()?;
+        if ContentDigest::of(&bytes) != rule.content {
+            return None;
+        }
+        String::from_utf8(bytes).ok().map(String::into_boxed_str)
+    }
+
+    /// Gives back the memory of texts that stand in the table.
+    pub fn forget_texts(&mut self) {
+        for scanned in self.files.values_mut() {
+            scanned.text = None;
+        }
+    }
+
+    fn away(&self, source: io::Error) -> DirectoryAway {
+        DirectoryAway { path: self.directory.clone(), source }
+    }
+
+    fn list(&self) -> Result<BTreeSet<String>, DirectoryAway> {
+        let mut names = BTreeSet::new();
+        for entry in std::fs::read_dir(&self.directory).map_err(|source| self.away(source))? {
+            let name = entry.map_err(|source| self.away(source))?.file_name();
+            if rulefile::is_rule_file_name(&name) {
+                names.extend(name.into_string());
+            }
+        }
+        Ok(names)
+    }
+
+    /// The stamp of what a name leads to; `None` when nothing has the name. A symbolic link that
+    /// leads nowhere is something: a broken file, not a missing one.
+    fn stamp(&self, name: &str) -> Option<io::Result<Stamp>> {
+        let path = self.directory.join(name);
+        match std::fs::metadata(&path) {
+            Ok(metadata) => Some(Ok(Stamp::of(&metadata))),
+            Err(error) if std::fs::symlink_metadata(&path).is_ok() => Some(Err(error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn is_as_read(&self, name: &str, stamp: Stamp, now: Timestamp) -> bool {
+        let read = |known: &Scanned| known.stamp == Some(stamp);
+        stamp.is_settled(now) && self.files.get(name).is_some_and(read)
+    }
+
+    fn read_all(&self, names: Vec<(String, io::Result<Stamp>)>) -> Vec<(String, Scanned)> {
+        if names.len() < PARALLEL {
+            return names.into_iter().map(|(name, stamp)| self.read(name, stamp)).collect();
+        }
+        let mut names = names;
+        let others = names.split_off(names.len() / 2);
+        std::thread::scope(|scope| {
+            let here = |names: Vec<(String, io::Result<Stamp>)>| -> Vec<_> {
+                names.into_iter().map(|(name, stamp)| self.read(name, stamp)).collect()
+            };
+            let there = scope.spawn(move || here(others));
+            let mut all = here(names);
+            all.extend(there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            all
+        })
+    }
+
+    fn read(&self, name: String, stamp: io::Result<Stamp>) -> (String, Scanned) {
+        let broken = |why: Broken, stamp| Scanned { stamp, outcome: Err(why), text: None };
+        let unreadable = |why: String| broken(Broken::Unreadable(why), None);
+        let scanned = match stamp {
+            Err(error) => unreadable(ReadError::from(error).to_string()),
+            Ok(stamp) => match rulefile::read(&self.directory.join(&name), self.limits.size) {
+                Err(error) => unreadable(error.to_string()),
+                Ok(bytes) => match understand(bytes, &self.limits) {
+                    Ok((rule, text)) => Scanned { stamp: Some(stamp), outcome: Ok(rule), text: Some(text) },
+                    Err(errors) => broken(Broken::Invalid(errors), Some(stamp)),
+                },
+            },
+        };
+        (name, scanned)
+    }
+}
+
+fn understand(bytes: Vec<u8>, limits: &Limits) -> Result<(FileRule, Box<str>), Vec<Diagnostic>> {
+    let definition = rule::parse(&bytes, limits).map_err(errors_alone)?.definition;
+    let content = ContentDigest::of(&bytes);
+    // `parse` has accepted it, so it is UTF-8 and nothing is replaced.
+    let text = String::from_utf8_lossy(&bytes).into_owned().into_boxed_str();
+    Ok((FileRule { rule_id: definition.rule_id, rule_version: definition.rule_version, content }, text))
+}
+
+fn errors_alone(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    findings.retain(|finding| finding.severity == Severity::Error);
+    findings
+}

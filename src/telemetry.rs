@@ -1,0 +1,180 @@
+//! Where the log goes: journald with its fields, or a terminal, or JSON for machines.
+
+use std::io::IsTerminal as _;
+use std::os::fd::AsFd as _;
+
+use tracing::field::{Field, Visit};
+use tracing_subscriber::field::{RecordFields, VisitOutput};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::config::{LogFormat, TelemetryConfig, environment};
+
+/// Why the log cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The directives are none.
+    #[error("telemetry.log: {0}")]
+    Directives(#[from] tracing_subscriber::filter::ParseError),
+    /// Journald does not listen.
+    #[error("cannot reach journald: {0}; set telemetry.log_format to `text`")]
+    Journald(#[source] std::io::Error),
+    /// The log was set up before.
+    #[error("{0}")]
+    Twice(#[from] TryInitError),
+}
+
+/// Sends the log where the configuration says, from here to the end of the process.
+///
+/// # Errors
+/// [`TelemetryError`]; nothing is logged anywhere then.
+pub fn start(config: &TelemetryConfig) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(&config.log)?;
+    let format = match config.log_format {
+        LogFormat::Auto if under_journald() => LogFormat::Journald,
+        LogFormat::Auto => LogFormat::Text,
+        format => format,
+    };
+    let layer = match format {
+        LogFormat::Journald => journald()?.boxed(),
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_target(false)
+            .with_writer(std::io::stderr)
+            .boxed(),
+        LogFormat::Auto | LogFormat::Text => text(std::io::stderr, wants_colour()).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(layer).try_init()?;
+    Ok(())
+}
+
+/// Whether standard error is a terminal whose owner did not refuse colour
+/// (<https://no-color.org>).
+pub fn wants_colour() -> bool {
+    std::io::stderr().is_terminal() && environment("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether standard error is connected to journald: systemd says by which device and inode in
+/// `JOURNAL_STREAM` (systemd.exec(5)), and a redirected standard error has others.
+fn under_journald() -> bool {
+    let Some((device, inode)) = environment("JOURNAL_STREAM")
+        .and_then(|stream| stream.split_once(':').map(|(d, i)| (d.to_owned(), i.to_owned())))
+    else {
+        return false;
+    };
+    let Ok(stderr) = std::io::stderr().as_fd().try_clone_to_owned() else { return false };
+    let metadata = std::fs::File::from(stderr).metadata();
+    use std::os::unix::fs::MetadataExt as _;
+    metadata.is_ok_and(|m| device == m.dev().to_string() && inode == m.ino().to_string())
+}
+
+/// Fields under their own names (`RULE_ID`, `MESSAGE_ID`), levels as syslog priorities have them.
+fn journald() -> Result<tracing_journald::Layer, TelemetryError> {
+    use tracing_journald::{Priority, PriorityMappings};
+    let layer = tracing_journald::layer().map_err(TelemetryError::Journald)?;
+    Ok(layer.with_field_prefix(None).with_syslog_identifier("rulesyncd".to_owned()).with_priority_mappings(
+        PriorityMappings {
+            error: Priority::Error,
+            warn: Priority::Warning,
+            info: Priority::Informational,
+            debug: Priority::Debug,
+            trace: Priority::Debug,
+        },
+    ))
+}
+
+fn text<S, W>(writer: W, colour: bool) -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt::layer()
+        .with_ansi(colour)
+        .with_target(false)
+        .fmt_fields(ReadableFields)
+        .with_writer(writer)
+}
+
+/// The message, then `name=value` for each field. Message ids are left out: they are for
+/// journald's catalogue, and noise to a reader.
+struct ReadableFields;
+
+impl<'writer> FormatFields<'writer> for ReadableFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> std::fmt::Result {
+        let mut visitor = ReadableVisitor { writer, result: Ok(()), first: true };
+        fields.record(&mut visitor);
+        visitor.finish()
+    }
+}
+
+struct ReadableVisitor<'writer> {
+    writer: Writer<'writer>,
+    result: std::fmt::Result,
+    first: bool,
+}
+
+impl VisitOutput<std::fmt::Result> for ReadableVisitor<'_> {
+    fn finish(self) -> std::fmt::Result {
+        self.result
+    }
+}
+
+impl Visit for ReadableVisitor<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message_id" || self.result.is_err() {
+            return;
+        }
+        let space = if std::mem::take(&mut self.first) { "" } else { " " };
+        self.result = match field.name() {
+            "message" => write!(self.writer, "{space}{value:?}"),
+            name => write!(self.writer, "{space}{name}={value:?}"),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_has_the_message_and_the_fields_but_no_message_id() {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::registry().with(text(move || writer.clone(), false));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(
+                message_id = crate::event::RULE_WRITTEN,
+                rule_id = "R0001",
+                rule_version = 3,
+                "rule written"
+            );
+        });
+        let line = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        assert!(line.trim_end().ends_with("INFO rule written rule_id=R0001 rule_version=3"), "{line}");
+    }
+}
