@@ -7,7 +7,9 @@
 //! ```
 
 pub mod backoff;
+pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod event;
 pub mod lifecycle;

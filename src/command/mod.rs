@@ -2,6 +2,14 @@
 
 use std::process::ExitCode;
 
+pub mod completions;
+pub mod config;
+mod daemon;
+pub mod man;
+pub mod master;
+pub mod state;
+pub mod sync;
+
 use crate::config::ConfigError;
 use crate::store::StoreError;
 use crate::telemetry::TelemetryError;
@@ -69,4 +77,18 @@ impl From<std::io::Error> for Failure {
 /// When the operating system gives no event queue.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Ends early, with what to do, where the rules directory cannot be read.
+///
+/// # Errors
+/// [`Failure::Environment`].
+fn require_directory(path: &std::path::Path) -> Outcome {
+    std::fs::read_dir(path).map(drop).map_err(|error| {
+        Failure::Environment(anyhow::anyhow!(
+            "the rules directory {} cannot be read: {error}; create it, or name another with --rules-dir or \
+             master.rules_dir",
+            path.display()
+        ))
+    })
 }

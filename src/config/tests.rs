@@ -94,3 +94,33 @@ fn the_defaults_resolve() {
     assert_eq!(config.worker.journal_length, 65_536);
     assert_eq!(config.worker.allow_uids, Vec::<u32>::new());
 }
+
+/// The commented example with its comments on settings taken away.
+fn example(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    let text = std::fs::read_to_string(path).unwrap();
+    let uncommented = |line: &str| match line.trim_start().strip_prefix('#') {
+        Some(setting) if setting.starts_with(|c: char| c.is_ascii_lowercase()) => format!("  {setting}\n"),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(uncommented).collect()
+}
+
+#[test]
+fn the_examples_show_every_key_with_its_default() {
+    for (name, sections) in [
+        ("master.yaml", ["database", "master", "telemetry"]),
+        ("worker.yaml", ["database", "worker", "telemetry"]),
+    ] {
+        let path = PathBuf::from(name);
+        let mut shown = Layers::default();
+        shown.add_file(&path, &example(name)).unwrap();
+        for setting in SETTINGS.iter().filter(|setting| sections.contains(&setting.section())) {
+            let value =
+                shown.get(setting.key).unwrap_or_else(|| panic!("{name} does not show {}", setting.key));
+            if let Some(default) = setting.default {
+                assert_eq!(value.items, [default], "{name}: {}", setting.key);
+            }
+        }
+    }
+}

@@ -1,11 +1,15 @@
 //! What the log says of rules: one record for each thing that an operator acts on, told by whoever
 //! did it. Nothing of a rule's text is in it.
 
+use std::path::Path;
+use std::time::Duration;
+
 use super::plan::{Conflict, Delete, FileRule, Write};
 use super::reconcile::HeldDeletes;
-use super::scan::Broken;
+use super::scan::{Broken, DirectoryAway};
 use crate::config::Percent;
 use crate::event;
+use crate::rule::StateRow;
 use crate::store::StoreError;
 
 pub(super) fn written(write: &Write, updated_by: &str) {
@@ -111,4 +115,31 @@ pub(super) fn held(held: Option<&HeldDeletes>, max_delete: Percent) {
         ),
         None => tracing::info!(message_id = event::MASS_DELETE_HELD, "no deletion is held back any more"),
     }
+}
+
+pub(super) fn expired(row: &StateRow) {
+    tracing::info!(
+        message_id = event::STATE_CHANGED,
+        rule_id = row.rule_id,
+        change_kind = "state",
+        "the state `{}` of {} has expired and was removed",
+        row.state,
+        row.rule_id
+    );
+}
+
+pub(super) fn directory_away(error: &DirectoryAway) {
+    tracing::error!(
+        message_id = event::DIRECTORY_AWAY,
+        "{error}; every rule stays as it is until the directory can be read again"
+    );
+}
+
+pub(super) fn directory_back(directory: &Path, away: Duration) {
+    tracing::info!(
+        message_id = event::DIRECTORY_BACK,
+        "{} can be read again after {}",
+        directory.display(),
+        humantime::format_duration(Duration::from_secs(away.as_secs()))
+    );
 }

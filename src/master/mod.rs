@@ -1,6 +1,391 @@
 //! From the rules directory to the table.
+//!
+//! [`watch`] says where to look, [`scan`] looks, [`plan`] compares, [`reconcile`] does what is to
+//! be done, and [`Master`] is the daemon around them: lock, standby, retries, rescans.
+
 mod log;
 pub mod plan;
 pub mod reconcile;
 pub mod scan;
+mod status;
 pub mod watch;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch as watch_channel};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use self::reconcile::{ReconcileError, Reconciler, Report};
+use self::scan::Extent;
+pub use self::status::{Lock, MasterStatus};
+use self::watch::Watch;
+use crate::backoff::{Backoff, jittered};
+use crate::clock::SharedClock;
+use crate::config::MasterConfig;
+use crate::event;
+use crate::lifecycle::Pulse;
+use crate::store::{Database, MasterSession, StoreError};
+
+/// How often a standby asks for the lock, and a master whether it still has it.
+const LOCK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a running master is asked to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Compare everything now, and say what came of it.
+    Reconcile {
+        /// Carry out deletions that are held back.
+        allow_mass_delete: bool,
+        /// Where to say it. An error is a sentence for the operator.
+        reply: oneshot::Sender<Result<Summary, String>>,
+    },
+    /// Go on with another configuration, and compare everything.
+    Configure(MasterConfig),
+}
+
+/// What a reconcile of everything came to, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Summary {
+    /// Rows that were not there before.
+    pub inserted: usize,
+    /// Rows that were there and are another now.
+    pub updated: usize,
+    /// Rows that are gone.
+    pub deleted: usize,
+    /// Files that stood in the table as they are.
+    pub unchanged: usize,
+    /// Files whose id another file holds.
+    pub conflicts: usize,
+    /// Files that hold no rule.
+    pub broken: usize,
+    /// Rows that the database did not take.
+    pub refused: usize,
+    /// Deletions that wait for an operator's word.
+    pub held: usize,
+}
+
+impl Summary {
+    /// Sums up a report.
+    pub fn of(report: &Report, reconciler: &Reconciler) -> Self {
+        let updated = report.plan.writes.iter().filter(|write| write.replaces.is_some()).count();
+        Self {
+            inserted: report.plan.writes.len() - updated,
+            updated,
+            deleted: report.plan.deletes.len(),
+            unchanged: report.plan.unchanged,
+            conflicts: reconciler.conflicts().count(),
+            broken: reconciler.broken().count(),
+            refused: report.refused,
+            held: reconciler.held().map_or(0, |held| held.rule_ids.len()),
+        }
+    }
+
+    /// This and a later one as one: what was done adds up, what stands is the later one's.
+    #[must_use]
+    pub const fn then(self, later: Self) -> Self {
+        Self {
+            inserted: self.inserted + later.inserted,
+            updated: self.updated + later.updated,
+            deleted: self.deleted + later.deleted,
+            ..later
+        }
+    }
+}
+
+/// The daemon that keeps the table equal to the directory.
+#[derive(Debug)]
+pub struct Master {
+    database: Database,
+    clock: SharedClock,
+    config: MasterConfig,
+    reconciler: Reconciler,
+    watch: Watch,
+    commands: mpsc::Receiver<Command>,
+    status: Arc<watch_channel::Sender<MasterStatus>>,
+    pulse: Pulse,
+    directory_away: Option<Instant>,
+    database_away: Option<Instant>,
+}
+
+/// Why a session ended.
+enum End {
+    Stopped,
+    Lost(StoreError),
+}
+
+impl Master {
+    /// A master that has not begun; it works while [`Master::run`] does.
+    pub fn new(
+        config: MasterConfig,
+        database: Database,
+        clock: SharedClock,
+        commands: mpsc::Receiver<Command>,
+        pulse: Pulse,
+    ) -> Self {
+        let status = MasterStatus::new(&config, database.backend(), clock.now());
+        Self {
+            reconciler: Reconciler::new(config.clone(), Arc::clone(&clock)),
+            watch: Watch::new(config.rules_dir.clone()),
+            status: Arc::new(watch_channel::Sender::new(status)),
+            directory_away: None,
+            database_away: None,
+            database,
+            clock,
+            config,
+            commands,
+            pulse,
+        }
+    }
+
+    /// How the master is doing, for whoever asks.
+    pub fn status(&self) -> watch_channel::Receiver<MasterStatus> {
+        self.status.subscribe()
+    }
+
+    /// Works until `stop`: takes the lock, or stands by until it is free; keeps the table right;
+    /// begins again whenever the database or the lock was lost. A write that has begun is finished.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut backoff = Backoff::default();
+        while !stop.is_cancelled() {
+            let session = tokio::select! {
+                () = stop.cancelled() => return,
+                session = self.acquire() => session,
+            };
+            let end = match session {
+                Ok(session) => self.serve(session, &stop, &mut backoff).await,
+                Err(error) => End::Lost(error),
+            };
+            let End::Lost(error) = end else { return };
+            self.database_lost(&error);
+            let wait = backoff.wait();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.idle(wait) => {}
+            }
+        }
+    }
+
+    /// Waits for the lock.
+    async fn acquire(&mut self) -> Result<MasterSession, StoreError> {
+        let mut told = false;
+        loop {
+            self.pulse.beat();
+            self.database.ensure_tables().await?;
+            if let Some(session) = self.database.try_lock().await? {
+                tracing::info!(message_id = event::LOCK_TAKEN, "this master holds the lock");
+                self.set_lock(Lock::Held);
+                return Ok(session);
+            }
+            if !std::mem::replace(&mut told, true) {
+                self.database_back();
+                tracing::info!(
+                    message_id = event::STANDBY,
+                    "another master holds the lock; standing by to take over when it ends"
+                );
+                self.set_lock(Lock::Standby);
+            }
+            self.idle(jittered(LOCK_INTERVAL)).await;
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        mut session: MasterSession,
+        stop: &CancellationToken,
+        backoff: &mut Backoff,
+    ) -> End {
+        let mut due = Some(Extent::All);
+        let mut rescan_at = Instant::now();
+        loop {
+            if stop.is_cancelled() {
+                return End::Stopped;
+            }
+            self.pulse.beat();
+            let step = match due.take() {
+                Some(extent) => {
+                    if extent == Extent::All {
+                        rescan_at = Instant::now() + jittered(self.config.rescan_interval);
+                    }
+                    self.look(&mut session, &extent).await.map(|()| backoff.reset())
+                }
+                None => self.wait(&mut session, stop, rescan_at, &mut due).await,
+            };
+            if let Err(error) = step {
+                return End::Lost(error);
+            }
+        }
+    }
+
+    /// Waits for the next thing to do, and leaves in `due` what is to be looked at.
+    async fn wait(
+        &mut self,
+        session: &mut MasterSession,
+        stop: &CancellationToken,
+        rescan_at: Instant,
+        due: &mut Option<Extent>,
+    ) -> Result<(), StoreError> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            extent = self.watch.next() => {
+                *due = Some(extent);
+                Ok(())
+            }
+            command = receive(&mut self.commands) => self.obey(session, command, due).await,
+            () = tokio::time::sleep_until(rescan_at.into()) => {
+                *due = Some(Extent::All);
+                Ok(())
+            }
+            () = sleep(LOCK_INTERVAL) => session.alive().await,
+        }
+    }
+
+    /// One look, and what follows from it. A directory that is away is told of, and is no error:
+    /// the watch and the rescan come back to it.
+    async fn look(&mut self, session: &mut MasterSession, extent: &Extent) -> Result<(), StoreError> {
+        match self.reconcile(session, extent, false).await {
+            Ok(_) => Ok(()),
+            Err(ReconcileError::Directory(_)) => Ok(()),
+            Err(ReconcileError::Store(error)) => Err(error),
+        }
+    }
+
+    async fn reconcile(
+        &mut self,
+        session: &mut MasterSession,
+        extent: &Extent,
+        allow_mass_delete: bool,
+    ) -> Result<Summary, ReconcileError> {
+        if *extent == Extent::All {
+            if let Err(error) = self.watch.renew() {
+                tracing::warn!("{error}; changes are found every {:?}", self.config.rescan_interval);
+            }
+            for expired in session.remove_expired_states().await? {
+                log::expired(&expired);
+            }
+        }
+        let result = self.reconciler.reconcile(session, extent, allow_mass_delete).await;
+        match &result {
+            Ok(_) => {
+                self.directory_back();
+                self.database_back();
+            }
+            Err(ReconcileError::Directory(error)) => {
+                if self.directory_away.is_none() {
+                    self.directory_away = Some(Instant::now());
+                    log::directory_away(error);
+                }
+            }
+            Err(ReconcileError::Store(_)) => {}
+        }
+        let report = result?;
+        self.watch.look_again(report.look_again.iter().cloned());
+        let summary = Summary::of(&report, &self.reconciler);
+        self.publish(summary);
+        Ok(summary)
+    }
+
+    async fn obey(
+        &mut self,
+        session: &mut MasterSession,
+        command: Command,
+        due: &mut Option<Extent>,
+    ) -> Result<(), StoreError> {
+        match command {
+            Command::Reconcile { allow_mass_delete, reply } => {
+                let result = self.settle(session, allow_mass_delete).await;
+                let said = result.as_ref().copied().map_err(ToString::to_string);
+                let _ = reply.send(said);
+                match result {
+                    Err(ReconcileError::Store(error)) => Err(error),
+                    _ => Ok(()),
+                }
+            }
+            Command::Configure(config) => {
+                self.configure(config);
+                *due = Some(Extent::All);
+                Ok(())
+            }
+        }
+    }
+
+    /// Compares everything until nothing is put off any more.
+    async fn settle(
+        &mut self,
+        session: &mut MasterSession,
+        allow_mass_delete: bool,
+    ) -> Result<Summary, ReconcileError> {
+        let first = self.reconcile(session, &Extent::All, allow_mass_delete).await?;
+        sleep(reconcile::DELETE_AFTER).await;
+        Ok(first.then(self.reconcile(session, &Extent::All, allow_mass_delete).await?))
+    }
+
+    fn configure(&mut self, config: MasterConfig) {
+        if config.rules_dir != self.config.rules_dir {
+            self.watch = Watch::new(config.rules_dir.clone());
+        }
+        self.reconciler = Reconciler::new(config.clone(), Arc::clone(&self.clock));
+        self.config = config;
+        tracing::info!(message_id = event::RELOADED, "the configuration was read again");
+    }
+
+    /// Waits while nothing can be written; commands are answered or kept in mind all the same.
+    async fn idle(&mut self, wait: Duration) {
+        let until = tokio::time::Instant::now() + wait;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                command = receive(&mut self.commands) => match command {
+                    Command::Reconcile { reply, .. } => {
+                        let _ = reply.send(Err(self.status.borrow().why_not_writing()));
+                    }
+                    Command::Configure(config) => self.configure(config),
+                },
+            }
+        }
+    }
+
+    fn database_lost(&mut self, error: &StoreError) {
+        self.set_lock(Lock::None);
+        self.status.send_modify(|status| status.database_failed(error, self.clock.now()));
+        if self.database_away.is_none() {
+            self.database_away = Some(Instant::now());
+            tracing::error!(message_id = event::DATABASE_AWAY, "{error}; trying again until it works");
+        }
+    }
+
+    fn database_back(&mut self) {
+        self.status.send_modify(MasterStatus::database_works);
+        if let Some(since) = self.database_away.take() {
+            tracing::info!(
+                message_id = event::DATABASE_BACK,
+                "the database answers again after {}",
+                humantime::format_duration(Duration::from_secs(since.elapsed().as_secs()))
+            );
+        }
+    }
+
+    fn directory_back(&mut self) {
+        if let Some(since) = self.directory_away.take() {
+            log::directory_back(self.reconciler.directory(), since.elapsed());
+        }
+    }
+
+    fn set_lock(&self, lock: Lock) {
+        self.status.send_modify(|status| status.lock = lock);
+    }
+
+    fn publish(&self, summary: Summary) {
+        let now = self.clock.now();
+        self.status.send_modify(|status| status.reconciled(&self.reconciler, summary, now));
+    }
+}
+
+async fn receive(commands: &mut mpsc::Receiver<Command>) -> Command {
+    match commands.recv().await {
+        Some(command) => command,
+        None => std::future::pending().await,
+    }
+}

@@ -2,6 +2,7 @@
 //! hints, reloads, rescans and retries all come through here, and so does `rulesyncd sync`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::log;
@@ -69,6 +70,11 @@ impl Reconciler {
         let scanner = Scanner::new(config.rules_dir.clone(), limits);
         let (missing, conflicts, refused) = Default::default();
         Self { config, clock, scanner, missing, recent: VecDeque::new(), conflicts, refused, held: None }
+    }
+
+    /// The rules directory.
+    pub fn directory(&self) -> &Path {
+        self.scanner.directory()
     }
 
     /// Files whose id another file holds, by path.

@@ -275,3 +275,6 @@ fn errors_alone(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
     findings.retain(|finding| finding.severity == Severity::Error);
     findings
 }
+
+#[cfg(test)]
+mod tests;

@@ -298,3 +298,6 @@ impl Weight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! The command line.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::command::{self, Outcome};
+use crate::config::{Config, Flags};
+
+/// Keeps detection rules in step across a swarm of hosts.
+///
+/// A master watches a directory of rules and keeps the tables of a database equal to it; workers
+/// follow the tables and tell the programs of their host of each change.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rulesyncd",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 fine, 1 what was checked is wrong, 2 usage or configuration, \
+                  3 the environment (database, directory, socket).\n\n\
+                  Example: rulesyncd dev --rules-dir config/rules"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Master(command::master::MasterArgs),
+    Sync(command::sync::SyncArgs),
+    State(command::state::StateArgs),
+    Config(command::config::ConfigArgs),
+    Completions(command::completions::CompletionsArgs),
+    Man(command::man::ManArgs),
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// [`command::Failure`] with the exit code and what to print.
+    pub fn run(self) -> Outcome {
+        match self.command {
+            Command::Master(args) => command::master::run(args),
+            Command::Sync(args) => command::sync::run(args),
+            Command::State(args) => command::state::run(args),
+            Command::Config(args) => command::config::run(args),
+            Command::Completions(args) => command::completions::run(args),
+            Command::Man(args) => command::man::run(args),
+        }
+    }
+
+    /// The definition of the command line, for completions and manual pages.
+    pub(crate) fn definition() -> clap::Command {
+        Self::command()
+    }
+}
+
+/// Where the configuration is, and the flags that override it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigFlags {
+    /// The configuration file [env: RULESYNCD_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// The flag for the database.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DatabaseFlags {
+    /// The database's address, in sqlx's or SQLAlchemy's spelling [env: RULESYNCD_DATABASE_URL].
+    /// An address with a password belongs in the environment or in `database.url_file`: every user
+    /// of the host can read a command line
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+/// The flag for the rules directory.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RulesDirFlags {
+    /// The directory that holds the rules [env: RULESYNCD_RULES_DIR]
+    #[arg(long, value_name = "DIR")]
+    rules_dir: Option<PathBuf>,
+}
+
+impl ConfigFlags {
+    /// These flags alone.
+    pub fn flags(self) -> Flags {
+        Flags { config: self.config, ..Flags::default() }
+    }
+}
+
+impl DatabaseFlags {
+    /// Adds these flags.
+    pub fn over(self, flags: Flags) -> Flags {
+        Flags { database_url: self.database_url, ..flags }
+    }
+}
+
+impl RulesDirFlags {
+    /// Adds these flags.
+    pub fn over(self, flags: Flags) -> Flags {
+        Flags { rules_dir: self.rules_dir, ..flags }
+    }
+}
+
+/// Resolves the configuration and starts the log by it.
+///
+/// # Errors
+/// As [`Config::load`] and [`crate::telemetry::start`].
+pub(crate) fn prepare(flags: &Flags) -> Result<Config, command::Failure> {
+    let config = Config::load(flags)?;
+    crate::telemetry::start(&config.telemetry)?;
+    Ok(config)
+}
+
+/// Prints to standard output; a reader that went away ends the program quietly.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// Prints why a command failed, on standard error.
+pub fn complain(error: &anyhow::Error) {
+    let _ = writeln!(io::stderr(), "rulesyncd: {error:#}");
+}

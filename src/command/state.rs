@@ -1,0 +1,200 @@
+//! `rulesyncd state`: the operator's word on a rule.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{Failure, Outcome};
+use crate::cli::{ConfigFlags, DatabaseFlags, prepare, print};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::config::{duration, environment};
+use crate::rule::{RuleId, RuleState, StateKind, StateRow};
+use crate::store::{Database, RuleStore as _};
+
+/// Switch rules off, clip them, and see who did
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: rulesyncd state set R0015 disabled --expires-in 4h --reason 'noisy on mail hosts'"
+)]
+pub struct StateArgs {
+    #[command(subcommand)]
+    action: Action,
+    #[command(flatten)]
+    config: ConfigFlags,
+    #[command(flatten)]
+    database: DatabaseFlags,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Every state that is set
+    List,
+    /// The state in force for a rule
+    Get {
+        /// The rule
+        #[arg(value_name = "ID")]
+        rule_id: RuleId,
+    },
+    /// Set a rule's state in place of the one that stands
+    Set(SetArgs),
+    /// Take a rule's state away, so that it is enabled again
+    Clear {
+        /// The rule
+        #[arg(value_name = "ID")]
+        rule_id: RuleId,
+    },
+}
+
+#[derive(Debug, Args)]
+struct SetArgs {
+    /// The rule; it need not exist yet
+    #[arg(value_name = "ID")]
+    rule_id: RuleId,
+    /// `enabled`, `disabled` or `clipped`
+    state: StateKind,
+    /// The ceiling for the rule's confidence, 0 to 1
+    #[arg(long, value_name = "NUMBER")]
+    confidence_max: Option<f64>,
+    /// End the state by itself after this time, such as `4h`
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "expires_at")]
+    expires_in: Option<Duration>,
+    /// End the state by itself at this time, such as `2026-05-01T07:25:09Z`
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    expires_at: Option<Timestamp>,
+    /// Why, for whoever looks at it next
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Who sets it; the login name where not given
+    #[arg(long, value_name = "NAME")]
+    set_by: Option<String>,
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).ok_or_else(|| format!("`{text}` is not a time; expected `2026-05-01T07:25:09Z`"))
+}
+
+pub(crate) fn run(args: StateArgs) -> Outcome {
+    let config = prepare(&args.database.over(args.config.flags()))?;
+    super::runtime()?.block_on(async {
+        let clock = std::sync::Arc::new(SystemClock);
+        let database = Database::open(&config.database, clock).await?;
+        match args.action {
+            Action::List => list(&database, args.json).await,
+            Action::Get { rule_id } => {
+                let state = database.get_state(&rule_id).await?;
+                show(&StateRow::new(&rule_id, &state), args.json)
+            }
+            Action::Set(set) => {
+                let state = set.state(database.now().await?)?;
+                let state = database.set_state(&set.rule_id, state).await?;
+                show(&StateRow::new(&set.rule_id, &state), args.json)
+            }
+            Action::Clear { rule_id } => {
+                let cleared = database.clear_state(&rule_id).await?;
+                if args.json {
+                    return Ok(print(&format!("{}\n", json!({ "rule_id": rule_id, "cleared": cleared })))?);
+                }
+                let outcome = if cleared { "is enabled again" } else { "had no state" };
+                Ok(print(&format!("{rule_id} {outcome}\n"))?)
+            }
+        }
+    })
+}
+
+impl SetArgs {
+    /// The state that is asked for; `now` is the database's, since its clock is who judges expiry.
+    fn state(&self, now: Timestamp) -> Result<RuleState, Failure> {
+        let expires_at = self.expires_at.or_else(|| self.expires_in.map(|span| now.after(span)));
+        if let Some(end) = expires_at.filter(|&end| end <= now) {
+            return Err(Failure::Usage(anyhow!("the state would end at {end}, and it is {now} already")));
+        }
+        if self.state == StateKind::Clipped && self.confidence_max.is_none() {
+            return Err(Failure::Usage(anyhow!("`clipped` needs a ceiling: give --confidence-max")));
+        }
+        let state = RuleState {
+            state: self.state,
+            confidence_max: self.confidence_max,
+            expires_at,
+            reason: self.reason.clone(),
+            set_by: Some(self.set_by.clone().unwrap_or_else(login_name)),
+            set_at: None,
+        };
+        state.validate().map_err(|why| Failure::Usage(why.into()))?;
+        Ok(state)
+    }
+}
+
+/// Who is at the terminal: `sudo` says who it was before.
+fn login_name() -> String {
+    ["SUDO_USER", "LOGNAME", "USER"]
+        .into_iter()
+        .find_map(|name| environment(name).filter(|value| !value.is_empty()))
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+async fn list(database: &Database, as_json: bool) -> Outcome {
+    let rows = database.states().await?;
+    if as_json {
+        let lines: String = rows.iter().map(|row| format!("{}\n", to_json(row))).collect();
+        return Ok(print(&lines)?);
+    }
+    let now = SystemClock.now();
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["RULE", "STATE", "CEILING", "UNTIL", "SET BY", "SINCE", "REASON"]);
+    for row in &rows {
+        let until = match row.expires_at {
+            None => "cleared".to_owned(),
+            Some(end) if end <= now => "expired".to_owned(),
+            Some(end) => end.to_string(),
+        };
+        table.add_row([
+            row.rule_id.clone(),
+            row.state.clone(),
+            row.confidence_max.map_or_else(String::new, |ceiling| ceiling.to_string()),
+            until,
+            row.set_by.clone().unwrap_or_default(),
+            row.set_at.map_or_else(String::new, |at| at.to_string()),
+            row.reason.clone().unwrap_or_default(),
+        ]);
+    }
+    let text = if rows.is_empty() { "no state is set\n".to_owned() } else { format!("{table}\n") };
+    Ok(print(&text)?)
+}
+
+fn show(row: &StateRow, as_json: bool) -> Outcome {
+    if as_json {
+        return Ok(print(&format!("{}\n", to_json(row)))?);
+    }
+    let mut line = format!("{} is {}", row.rule_id, row.state);
+    if let Some(ceiling) = row.confidence_max {
+        line += &format!(", its confidence at most {ceiling}");
+    }
+    if let Some(end) = row.expires_at {
+        line += &format!(", until {end}");
+    }
+    if let Some(who) = &row.set_by {
+        line += &format!(", set by {who}");
+    }
+    if let Some(reason) = &row.reason {
+        line += &format!(": {reason}");
+    }
+    Ok(print(&format!("{line}\n"))?)
+}
+
+fn to_json(row: &StateRow) -> serde_json::Value {
+    json!({
+        "rule_id": row.rule_id,
+        "state": row.state,
+        "confidence_max": row.confidence_max,
+        "expires_at": row.expires_at,
+        "reason": row.reason,
+        "set_by": row.set_by,
+        "set_at": row.set_at,
+    })
+}

@@ -1,0 +1,175 @@
+//! `rulesyncd sync`: reconcile once.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Failure, Outcome};
+use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare, print};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::master::Summary;
+use crate::master::plan::Plan;
+use crate::master::reconcile::{DELETE_AFTER, ReconcileError, Reconciler};
+use crate::master::scan::Extent;
+use crate::store::{Database, MasterSession, Scope};
+
+/// Make the table equal to the rules directory once, and exit
+#[derive(Debug, Args)]
+#[command(after_help = "Example: rulesyncd sync --dry-run --rules-dir config/rules")]
+pub struct SyncArgs {
+    /// Print what would be done, as a diff, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Carry out deletions above `master.max_delete`
+    #[arg(long)]
+    allow_mass_delete: bool,
+    #[command(flatten)]
+    config: ConfigFlags,
+    #[command(flatten)]
+    rules_dir: RulesDirFlags,
+    #[command(flatten)]
+    database: DatabaseFlags,
+}
+
+pub(crate) fn run(args: SyncArgs) -> Outcome {
+    let config = prepare(&args.database.over(args.rules_dir.over(args.config.flags())))?;
+    super::require_directory(&config.master.rules_dir)?;
+    super::runtime()?.block_on(async {
+        let clock = Arc::new(SystemClock);
+        let database = Database::open(&config.database, clock.clone()).await?;
+        let mut reconciler = Reconciler::new(config.master.clone(), clock);
+        if args.dry_run {
+            return dry_run(&database, &mut reconciler).await;
+        }
+        database.ensure_tables().await?;
+        let summary = match database.try_lock().await? {
+            Some(session) => {
+                let bar = progress();
+                let summary = reconcile(session, &mut reconciler, args.allow_mass_delete).await;
+                bar.finish_and_clear();
+                summary?
+            }
+            None => ask_the_master(&config, args.allow_mass_delete).await?,
+        };
+        print(&describe(&summary))?;
+        if summary.held > 0 || summary.broken > 0 || summary.conflicts > 0 || summary.refused > 0 {
+            return Err(Failure::Wrong);
+        }
+        Ok(())
+    })
+}
+
+/// A sign of life on a terminal; nothing elsewhere.
+fn progress() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner().with_style(
+        ProgressStyle::with_template("{spinner} {msg} {elapsed}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    bar.set_message("comparing the directory with the table");
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+async fn reconcile(
+    mut session: MasterSession,
+    reconciler: &mut Reconciler,
+    allow_mass_delete: bool,
+) -> Result<Summary, Failure> {
+    let mut total = Summary::default();
+    loop {
+        let report = reconciler
+            .reconcile(&mut session, &Extent::All, allow_mass_delete)
+            .await
+            .map_err(|error| Failure::Environment(error.into()))?;
+        total = total.then(Summary::of(&report, reconciler));
+        if report.look_again.is_empty() {
+            break;
+        }
+        // A file that is missing must stay so for a moment before its row goes.
+        tokio::time::sleep(DELETE_AFTER).await;
+    }
+    drop(session);
+    Ok(total)
+}
+
+async fn dry_run(database: &Database, reconciler: &mut Reconciler) -> Outcome {
+    let rows = database.rows(Scope::All).await?;
+    let plan = reconciler
+        .preview(&rows)
+        .await
+        .map_err(|away| Failure::Environment(ReconcileError::from(away).into()))?;
+    Ok(print(&diff(&plan))?)
+}
+
+/// The plan as a diff: `+` is added, `~` changed, `-` deleted, `!` in conflict.
+fn diff(plan: &Plan) -> String {
+    let mut text = String::new();
+    for delete in &plan.deletes {
+        let _ = writeln!(text, "- {}  {} is gone", delete.rule_id, delete.source_path);
+    }
+    for write in &plan.writes {
+        let (id, version, path) = (&write.rule.rule_id, write.rule.rule_version, &write.path);
+        let _ = match &write.replaces {
+            None => writeln!(text, "+ {id}  version {version} from {path}"),
+            Some(row) if row.rule_version == i64::from(version) => {
+                writeln!(text, "~ {id}  version {version} from {path}, now by `{}`", row.updated_by)
+            }
+            Some(row) => writeln!(
+                text,
+                "~ {id}  version {} becomes {version} from {path}, now by `{}`",
+                row.rule_version, row.updated_by
+            ),
+        };
+    }
+    for conflict in &plan.conflicts {
+        let _ = writeln!(
+            text,
+            "! {}  {} is not taken: {} holds the id",
+            conflict.rule_id, conflict.path, conflict.held_by
+        );
+    }
+    let added = plan.writes.iter().filter(|write| write.replaces.is_none()).count();
+    let _ = writeln!(
+        text,
+        "{added} to add, {} to change, {} to delete, {} unchanged, {} in conflict",
+        plan.writes.len() - added,
+        plan.deletes.len(),
+        plan.unchanged,
+        plan.conflicts.len()
+    );
+    text
+}
+
+fn describe(summary: &Summary) -> String {
+    let Summary { inserted, updated, deleted, unchanged, conflicts, broken, refused, held } = summary;
+    let mut text = format!("{inserted} added, {updated} changed, {deleted} deleted, {unchanged} unchanged");
+    for (count, what) in
+        [(broken, "rejected"), (conflicts, "in conflict"), (refused, "refused by the database")]
+    {
+        if *count > 0 {
+            text += &format!(", {count} {what}");
+        }
+    }
+    if *held > 0 {
+        text += &format!(", {held} deletions held back (--allow-mass-delete carries them out)");
+    }
+    text + "\n"
+}
+
+/// The lock is held: whoever holds it is asked to do the work, if it is a master of this host.
+async fn ask_the_master(config: &Config, allow_mass_delete: bool) -> Result<Summary, Failure> {
+    let _ = allow_mass_delete;
+    Err(Failure::Environment(anyhow!(
+        "another master holds the lock, and none listens at {}; run this on the master's host",
+        config.master.socket.display()
+    )))
+}

@@ -1,0 +1,138 @@
+use std::fs;
+
+use super::*;
+use crate::clock::{Clock as _, SystemClock};
+
+fn rule(id: &str, name: &str) -> String {
+    format!(
+        "rule_id: {id}\nrule_version: 1\nname: {name}\napplies_to: [command]\nmatch: {{field: x}}\n\
+         emits:\n  - {{tactic: TA0007, technique_id: T1083, confidence: 0.5}}\n"
+    )
+}
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    scanner: Scanner,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let scanner = Scanner::new(dir.path().to_owned(), Limits { size: 4096, ..Limits::default() });
+        Self { dir, scanner }
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.dir.path().join(name), text).unwrap();
+    }
+
+    fn look(&mut self) -> Vec<String> {
+        self.look_at(&Extent::All)
+    }
+
+    fn look_at(&mut self, extent: &Extent) -> Vec<String> {
+        self.scanner.update(extent, SystemClock.now()).unwrap().changed.into_keys().collect()
+    }
+
+    fn why(&self, name: &str) -> String {
+        match self.scanner.file(name).unwrap().outcome.as_ref().unwrap_err() {
+            Broken::Unreadable(why) => why.clone(),
+            Broken::Invalid(findings) => findings[0].message.clone(),
+        }
+    }
+}
+
+#[test]
+fn each_look_finds_what_changed_since_the_last() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", rule("A", "one"));
+    fixture.write("b.yml", rule("B", "one"));
+    for ignored in [".a.yaml.swp", "a.yaml~", "4913", "a.yaml.tmp", "notes.txt"] {
+        fixture.write(ignored, "not a rule");
+    }
+    assert_eq!(fixture.look(), ["a.yaml", "b.yml"]);
+    assert_eq!(fixture.look(), [""; 0]);
+    fixture.write("a.yaml", rule("A", "two"));
+    fs::remove_file(fixture.dir.path().join("b.yml")).unwrap();
+    assert_eq!(fixture.look(), ["a.yaml", "b.yml"]);
+    assert_eq!(fixture.scanner.facts().count(), 1);
+}
+
+#[test]
+fn an_edit_of_the_same_size_in_the_same_tick_is_found() {
+    let mut fixture = Fixture::new();
+    for round in 0..200 {
+        fixture.write("a.yaml", rule("A", &format!("{round:03}")));
+        assert_eq!(fixture.look(), ["a.yaml"], "round {round}");
+    }
+}
+
+#[test]
+fn a_name_alone_is_looked_at_without_the_others() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", rule("A", "one"));
+    fixture.write("b.yaml", rule("B", "one"));
+    let only_a = Extent::Names(["a.yaml".to_owned(), "missing.yaml".to_owned()].into());
+    assert_eq!(fixture.look_at(&only_a), ["a.yaml"]);
+    assert!(fixture.scanner.file("b.yaml").is_none());
+}
+
+#[test]
+fn what_is_no_rule_is_broken_not_missing_and_says_why() {
+    let mut fixture = Fixture::new();
+    let at = |name: &str| fixture.dir.path().join(name);
+    fs::create_dir(at("folder.yaml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", at("dangling.yaml")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(at("fifo.yaml")).status().unwrap().success());
+    fixture.write("large.yaml", vec![b'#'; 5000]);
+    fixture.write("junk.yaml", [0u8, 159, 146, 150]);
+    fixture.write("empty.yaml", "");
+    fixture.look();
+    assert_eq!(fixture.why("folder.yaml"), "it is a directory, not a file");
+    assert!(fixture.why("dangling.yaml").contains("leads nowhere"), "{}", fixture.why("dangling.yaml"));
+    assert_eq!(fixture.why("fifo.yaml"), "it is a FIFO, not a file");
+    assert_eq!(fixture.why("large.yaml"), "it has 5000 bytes; a rule may have 4096");
+    assert!(!fixture.why("junk.yaml").is_empty());
+    assert!(!fixture.why("empty.yaml").is_empty());
+    assert_eq!(fixture.look(), [""; 0], "what is broken as before is not told of again");
+}
+
+#[test]
+fn a_directory_that_is_away_leaves_everything_as_it_was() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", rule("A", "one"));
+    fixture.look();
+    let aside = fixture.dir.path().with_extension("aside");
+    fs::rename(fixture.dir.path(), &aside).unwrap();
+    for extent in [Extent::All, Extent::Names(["a.yaml".to_owned()].into())] {
+        let away = fixture.scanner.update(&extent, SystemClock.now()).unwrap_err();
+        assert!(away.to_string().contains(&*fixture.dir.path().to_string_lossy()), "{away}");
+    }
+    assert!(fixture.scanner.file("a.yaml").is_some());
+    fs::rename(&aside, fixture.dir.path()).unwrap();
+    assert_eq!(fixture.look(), [""; 0]);
+}
+
+#[test]
+fn a_text_that_was_forgotten_is_read_again_only_if_it_is_still_the_same() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", rule("A", "one"));
+    fixture.look();
+    fixture.scanner.forget_texts();
+    assert_eq!(fixture.scanner.text("a.yaml").as_deref(), Some(rule("A", "one").as_str()));
+    fixture.write("a.yaml", rule("A", "two"));
+    assert_eq!(fixture.scanner.text("a.yaml"), None);
+}
+
+#[test]
+fn many_files_are_read_by_two_threads_to_the_same_end() {
+    let mut fixture = Fixture::new();
+    for number in 0..3 * PARALLEL {
+        fixture.write(&format!("r{number}.yaml"), rule(&format!("R{number}"), "one"));
+    }
+    assert_eq!(fixture.look().len(), 3 * PARALLEL);
+    for (name, scanned) in fixture.scanner.files() {
+        let id = scanned.rule().unwrap().rule_id.as_str().to_lowercase();
+        assert_eq!(name, format!("{id}.yaml"));
+    }
+}

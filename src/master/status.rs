@@ -1,0 +1,169 @@
+//! How the master is doing, as it tells whoever asks.
+
+use serde::{Deserialize, Serialize};
+
+use super::Summary;
+use super::reconcile::Reconciler;
+use super::scan::Broken;
+use crate::clock::Timestamp;
+use crate::config::MasterConfig;
+use crate::store::StoreError;
+
+/// Whether this master may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lock {
+    /// It holds the lock: it is the one writer.
+    Held,
+    /// Another master holds it.
+    Standby,
+    /// It is not known who holds it: the database does not answer.
+    None,
+}
+
+/// What a master tells of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MasterStatus {
+    /// `master`.
+    pub mode: String,
+    /// The program's version.
+    pub version: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// `sqlite`, `mysql` or `postgresql`.
+    pub backend: String,
+    /// The directory that it watches.
+    pub rules_dir: String,
+    /// Whether it may write.
+    pub lock: Lock,
+    /// Since when the database does not answer; `None` while it does.
+    pub database_down_since: Option<Timestamp>,
+    /// When everything or a part was last compared; `None` before the first time.
+    pub reconciled_at: Option<Timestamp>,
+    /// What the last comparison came to.
+    pub last: Option<Summary>,
+    /// Files that hold a rule.
+    pub rules: usize,
+    /// Files that hold none, with why.
+    pub broken: Vec<BrokenFile>,
+    /// Files whose id another file holds.
+    pub conflicts: Vec<ConflictingFile>,
+    /// Rules whose deletion waits for an operator's word.
+    pub pending_mass_delete: Vec<String>,
+    /// The last error; `None` when there was none.
+    pub last_error: Option<String>,
+}
+
+/// A file that holds no rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BrokenFile {
+    /// The path, relative to the rules directory.
+    pub source_path: String,
+    /// Why, with the place.
+    pub reason: String,
+}
+
+/// A file whose id another file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictingFile {
+    /// The id that is claimed twice.
+    pub rule_id: String,
+    /// The file that does not get it.
+    pub source_path: String,
+    /// The file that keeps it.
+    pub held_by: String,
+}
+
+impl MasterStatus {
+    pub(super) fn new(config: &MasterConfig, backend: &str, now: Timestamp) -> Self {
+        Self {
+            mode: "master".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: now,
+            backend: backend.to_owned(),
+            rules_dir: config.rules_dir.display().to_string(),
+            lock: Lock::None,
+            database_down_since: None,
+            reconciled_at: None,
+            last: None,
+            rules: 0,
+            broken: Vec::new(),
+            conflicts: Vec::new(),
+            pending_mass_delete: Vec::new(),
+            last_error: None,
+        }
+    }
+
+    pub(super) fn database_failed(&mut self, error: &StoreError, now: Timestamp) {
+        self.database_down_since.get_or_insert(now);
+        self.last_error = Some(error.to_string());
+    }
+
+    pub(super) const fn database_works(&mut self) {
+        self.database_down_since = None;
+    }
+
+    pub(super) fn reconciled(&mut self, reconciler: &Reconciler, summary: Summary, now: Timestamp) {
+        self.reconciled_at = Some(now);
+        self.last = Some(summary);
+        self.rules = reconciler.valid();
+        self.broken = reconciler
+            .broken()
+            .map(|(name, why)| BrokenFile { source_path: name.to_owned(), reason: reason(why) })
+            .collect();
+        self.conflicts = reconciler
+            .conflicts()
+            .map(|conflict| ConflictingFile {
+                rule_id: conflict.rule_id.to_string(),
+                source_path: conflict.path.clone(),
+                held_by: conflict.held_by.clone(),
+            })
+            .collect();
+        self.pending_mass_delete = reconciler.held().map(|held| held.rule_ids.clone()).unwrap_or_default();
+    }
+
+    pub(super) fn why_not_writing(&self) -> String {
+        match self.lock {
+            Lock::Standby => "this master stands by: another holds the lock, ask that one".to_owned(),
+            Lock::Held | Lock::None => {
+                format!(
+                    "the database does not answer: {}",
+                    self.last_error.as_deref().unwrap_or("not yet reached")
+                )
+            }
+        }
+    }
+
+    /// One sentence for `systemctl status`.
+    pub fn sentence(&self) -> String {
+        let doing = match (self.lock, self.database_down_since) {
+            (_, Some(since)) => format!("database away since {since}"),
+            (Lock::Standby, None) => "standby: another master holds the lock".to_owned(),
+            (Lock::None, None) => "connecting".to_owned(),
+            (Lock::Held, None) => format!("{} rules in step", self.rules),
+        };
+        let mut sentence = doing;
+        for (count, what) in [
+            (self.broken.len(), "files rejected"),
+            (self.conflicts.len(), "files in conflict"),
+            (self.pending_mass_delete.len(), "deletions held back, see `rulesyncd sync --allow-mass-delete`"),
+        ] {
+            if count > 0 {
+                sentence += &format!("; {count} {what}");
+            }
+        }
+        sentence
+    }
+}
+
+fn reason(why: &Broken) -> String {
+    match why {
+        Broken::Unreadable(why) => why.clone(),
+        Broken::Invalid(findings) => findings
+            .iter()
+            .take(3)
+            .map(|finding| format!("{}:{}: {}", finding.line, finding.column, finding.message))
+            .collect::<Vec<_>>()
+            .join("; "),
+    }
+}

@@ -1,0 +1,163 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use notify::event::{CreateKind, Flag};
+
+use super::*;
+
+async fn heard(watch: &Watch) -> Extent {
+    tokio::time::timeout(Duration::from_secs(5), watch.next()).await.expect("a hint within five seconds")
+}
+
+/// Everything that is heard up to and with a file that is written last.
+async fn heard_until(watch: &Watch, directory: &Path) -> Vec<Extent> {
+    fs::write(directory.join("sentinel.yaml"), "x").unwrap();
+    let mut all = Vec::new();
+    loop {
+        let extent = heard(watch).await;
+        let is_last = matches!(&extent, Extent::Names(names) if names.contains("sentinel.yaml"));
+        all.push(extent);
+        if is_last {
+            return all;
+        }
+    }
+}
+
+fn names<const N: usize>(names: [&str; N]) -> Extent {
+    Extent::Names(names.map(str::to_owned).into())
+}
+
+fn armed(directory: &Path) -> Watch {
+    let mut watch = Watch::new(directory.to_owned());
+    watch.renew().unwrap();
+    watch
+}
+
+#[tokio::test]
+async fn a_finished_file_is_heard_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let watch = armed(dir.path());
+    fs::write(dir.path().join("a.yaml"), "x").unwrap();
+    assert_eq!(heard(&watch).await, names(["a.yaml"]));
+    fs::write(dir.path().join(".b.tmp"), "x").unwrap();
+    fs::rename(dir.path().join(".b.tmp"), dir.path().join("b.yaml")).unwrap();
+    assert!(heard_until(&watch, dir.path()).await.contains(&names(["b.yaml"])));
+}
+
+#[tokio::test]
+async fn a_removed_and_a_moved_file_are_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    for name in ["a.yaml", "b.yaml"] {
+        fs::write(dir.path().join(name), "x").unwrap();
+    }
+    let watch = armed(dir.path());
+    fs::remove_file(dir.path().join("a.yaml")).unwrap();
+    assert_eq!(heard(&watch).await, names(["a.yaml"]));
+    fs::rename(dir.path().join("b.yaml"), elsewhere.path().join("b.yaml")).unwrap();
+    assert_eq!(heard(&watch).await, names(["b.yaml"]));
+}
+
+#[tokio::test]
+async fn looking_and_other_files_contents_make_no_hint() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.yaml"), "x").unwrap();
+    fs::write(dir.path().join("notes.txt"), "x").unwrap();
+    let watch = armed(dir.path());
+    fs::read(dir.path().join("a.yaml")).unwrap();
+    fs::read_dir(dir.path()).unwrap().for_each(drop);
+    fs::write(dir.path().join("notes.txt"), "y").unwrap();
+    assert_eq!(heard_until(&watch, dir.path()).await, [names(["sentinel.yaml"])]);
+}
+
+/// After whatever happened, a hint to look at all comes, and the new directory is heard.
+async fn expect_a_new_directory(mut watch: Watch, directory: &Path) {
+    while heard(&watch).await != Extent::All {}
+    watch.renew().unwrap();
+    heard_until(&watch, directory).await;
+}
+
+#[tokio::test]
+async fn a_replaced_directory_is_seen_from_its_parent() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("rules");
+    fs::create_dir(&rules).unwrap();
+    let watch = armed(&rules);
+    fs::rename(&rules, dir.path().join("old")).unwrap();
+    fs::create_dir(&rules).unwrap();
+    expect_a_new_directory(watch, &rules).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_comes_later_is_seen_from_the_last_folder_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("etc/honeypot/rules");
+    let mut watch = armed(&rules);
+    fs::create_dir_all(&rules).unwrap();
+    while heard(&watch).await != Extent::All {}
+    watch.renew().unwrap();
+    heard_until(&watch, &rules).await;
+}
+
+#[tokio::test]
+async fn a_link_that_is_turned_is_seen_wherever_it_stands_on_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    for release in ["one", "two"] {
+        fs::create_dir_all(dir.path().join(release).join("rules")).unwrap();
+    }
+    let current = dir.path().join("current");
+    symlink("one", &current).unwrap();
+    let rules = current.join("rules");
+    let watch = armed(&rules);
+    symlink("two", dir.path().join("next")).unwrap();
+    fs::rename(dir.path().join("next"), &current).unwrap();
+    expect_a_new_directory(watch, &rules).await;
+}
+
+#[tokio::test]
+async fn a_mounted_configmap_that_is_swapped_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    for version in ["..1", "..2"] {
+        fs::create_dir(dir.path().join(version)).unwrap();
+        fs::write(dir.path().join(version).join("a.yaml"), version).unwrap();
+    }
+    symlink("..1", dir.path().join("..data")).unwrap();
+    symlink("..data/a.yaml", dir.path().join("a.yaml")).unwrap();
+    let watch = armed(dir.path());
+    symlink("..2", dir.path().join("..data_tmp")).unwrap();
+    fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+    assert_eq!(heard(&watch).await, Extent::All);
+}
+
+#[tokio::test]
+async fn an_overflow_and_an_error_of_the_kernel_are_hints_to_look_at_all() {
+    let watch = Watch::new("/rules".into());
+    let overflow = notify::Event::new(EventKind::Other).set_flag(Flag::Rescan);
+    listen(&watch.hints, Path::new("/rules"), &Outlooks::new(), Ok(overflow));
+    assert_eq!(heard(&watch).await, Extent::All);
+    listen(&watch.hints, Path::new("/rules"), &Outlooks::new(), Err(notify::Error::generic("broken")));
+    assert_eq!(heard(&watch).await, Extent::All);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_never_rests_is_looked_at_all_the_same() {
+    let watch = Watch::new("/rules".into());
+    let started = Instant::now();
+    let touch = || {
+        let created = EventKind::Create(CreateKind::File);
+        let event = notify::Event::new(created).add_path("/rules/a.yaml".into());
+        listen(&watch.hints, Path::new("/rules"), &Outlooks::new(), Ok(event));
+    };
+    touch();
+    let restless = async {
+        loop {
+            tokio::time::sleep(QUIET / 2).await;
+            touch();
+        }
+    };
+    tokio::select! {
+        () = restless => {}
+        extent = watch.next() => assert_eq!(extent, names(["a.yaml"])),
+    }
+    assert_eq!(started.elapsed(), QUIET_AT_MOST);
+}
