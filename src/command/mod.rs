@@ -1,5 +1,7 @@
 //! One file a subcommand; each reads like a wiring list.
 
+pub mod check;
+
 use std::process::ExitCode;
 
 pub mod completions;

@@ -1,3 +1,4 @@
 //! One integration binary: one link, one run, shared helpers.
 
+mod differential;
 mod support;

@@ -4,7 +4,9 @@ mod code;
 
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 
+use super::RuleId;
 pub use code::Code;
 
 /// How bad a finding is.
@@ -53,11 +55,75 @@ pub struct Diagnostic {
     pub help: Option<String>,
 }
 
-/// In one line, for a log: place, severity and code, message, advice. The file's name goes before.
+impl Diagnostic {
+    /// Works out line and column of the place in `text`.
+    pub(super) fn locate(&mut self, text: &[u8]) {
+        (self.line, self.column) = position(text, self.span.start);
+    }
+
+    /// That the id, which stands at `span` in `text`, is in the file `other` too.
+    pub fn duplicate_id(text: &[u8], span: Range<usize>, id: &RuleId, other: &str) -> Self {
+        let (line, column) = position(text, span.start);
+        let code = Code::DuplicateId;
+        Self {
+            code,
+            severity: code.severity(),
+            line,
+            column,
+            span,
+            field: "rule_id".to_owned(),
+            message: format!("`{id}` is in {other} too; only one of the two is taken"),
+            help: Some("give it an id of its own; ids that differ only in case are the same".to_owned()),
+        }
+    }
+
+    /// That the master passes over a file for its name.
+    pub fn file_name(path: &Path) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let message = format!("a file named `{name}` is not read from a rules directory");
+        let help = "name it with letters, digits and `_`, ending in .yaml or .yml".to_owned();
+        Self { help: Some(help), ..Self::of_file(Code::FileName, message) }
+    }
+
+    /// Something about a file as a whole.
+    pub fn of_file(code: Code, message: String) -> Self {
+        Self {
+            code,
+            severity: code.severity(),
+            line: 1,
+            column: 1,
+            span: 0..0,
+            field: String::new(),
+            message,
+            help: None,
+        }
+    }
+
+    /// The message with the field before it, if there is one.
+    pub fn title(&self) -> String {
+        match self.field.as_str() {
+            "" => self.message.clone(),
+            field => format!("{field}: {}", self.message),
+        }
+    }
+}
+
+/// Line and column of a byte, both from 1, the column in characters.
+fn position(text: &[u8], at: usize) -> (usize, usize) {
+    let before = &text[..at.min(text.len())];
+    let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    let lines = before[..line_start].iter().filter(|&&byte| byte == b'\n').count();
+    // A byte order mark has no width, and the bytes of a character after its first do not count.
+    let line = before[line_start..].strip_prefix(b"\xef\xbb\xbf").unwrap_or(&before[line_start..]);
+    let characters = line.iter().filter(|&&byte| !(0x80..0xc0).contains(&byte)).count();
+    (lines + 1, characters + 1)
+}
+
+/// In one line, for a log: place, severity and code, field, message, advice. The file's name goes before.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { code, severity, line, column, message, help, .. } = self;
-        write!(f, "{line}:{column}: {severity}[{code}]: {message}")?;
+        let Self { code, severity, line, column, help, .. } = self;
+        write!(f, "{line}:{column}: {severity}[{code}]: {}", self.title())?;
         match help {
             Some(help) => write!(f, " ({help})"),
             None => Ok(()),

@@ -6,7 +6,7 @@ use crate::rule::{Code, Diagnostic, Severity};
 /// The most findings that are told of one text: a hostile one must not make megabytes of advice.
 const MOST: usize = 100;
 
-/// What was found so far. Lines and columns are worked out once, at the end.
+/// What was found so far. Lines and columns are worked out at the end.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     list: Vec<Diagnostic>,
@@ -63,25 +63,11 @@ impl Findings {
         self.errors > 0
     }
 
-    /// The findings in the order of the text, with lines and columns.
+    /// The findings in the order of the text, with their lines and columns in it.
     pub(super) fn finish(mut self, text: &[u8]) -> Vec<Diagnostic> {
         self.list.sort_by_key(|finding| finding.span.start);
-        let (mut at, mut line, mut column) = (0, 1, 1);
         for finding in &mut self.list {
-            for &byte in &text[at..finding.span.start.min(text.len())] {
-                match byte {
-                    b'\n' => (line, column) = (line + 1, 1),
-                    // The bytes of a character after its first do not count.
-                    0x80..=0xbf => {}
-                    _ => column += 1,
-                }
-            }
-            at = finding.span.start.min(text.len());
-            (finding.line, finding.column) = (line, column);
-            // A byte order mark has no width.
-            if line == 1 && at > 0 && text.starts_with(b"\xef\xbb\xbf") {
-                finding.column -= 1;
-            }
+            finding.locate(text);
         }
         if let Some(last) = self.list.last_mut().filter(|_| self.untold > 0) {
             let more = format!("{} more findings are not listed", self.untold);

@@ -13,6 +13,8 @@ mod read;
 mod scalar;
 mod tree;
 
+use std::ops::Range;
+
 use super::{Definition, Diagnostic};
 use findings::Findings;
 
@@ -38,6 +40,8 @@ impl Default for Limits {
 pub struct ParsedRule {
     /// What the text defines.
     pub definition: Definition,
+    /// Where the rule's id stands, in bytes of the text.
+    pub id_span: Range<usize>,
     /// What is legal but suspect, in the order of the text.
     pub warnings: Vec<Diagnostic>,
 }
@@ -55,7 +59,9 @@ pub fn parse(text: &[u8], limits: &Limits) -> Result<ParsedRule, Vec<Diagnostic>
     let refused = findings.has_errors();
     let diagnostics = findings.finish(text);
     match definition {
-        Some(definition) if !refused => Ok(ParsedRule { definition, warnings: diagnostics }),
+        Some((definition, id_span)) if !refused => {
+            Ok(ParsedRule { definition, id_span, warnings: diagnostics })
+        }
         _ => Err(diagnostics),
     }
 }

@@ -2,6 +2,8 @@
 
 mod values;
 
+use std::ops::Range;
+
 use super::findings::Findings;
 use super::tree::{Kind, NodeId, Tree};
 use super::{attack, pattern};
@@ -12,9 +14,9 @@ const FIELDS: [&str; 8] =
     ["rule_id", "rule_version", "name", "description", "applies_to", "match", "emits", "evidence_fields"];
 const EMIT_FIELDS: [&str; 4] = ["tactic", "technique_id", "sub_technique_id", "confidence"];
 
-/// Reads the document as a rule; `None` where a field could not be made out. Everything wrong or
+/// Reads the document as a rule, and where its id stands; `None` where a field could not be made out. Everything wrong or
 /// suspect is noted.
-pub(super) fn definition(tree: &Tree<'_>, findings: &mut Findings) -> Option<Definition> {
+pub(super) fn definition(tree: &Tree<'_>, findings: &mut Findings) -> Option<(Definition, Range<usize>)> {
     let mut values = Values::new(tree, findings);
     let root = tree.root();
     if !matches!(tree.node(root).kind, Kind::Mapping(_)) {
@@ -37,7 +39,8 @@ pub(super) fn definition(tree: &Tree<'_>, findings: &mut Findings) -> Option<Def
     let mut applies_to = applies_to?;
     applies_to.sort_unstable();
     applies_to.dedup();
-    Some(Definition {
+    let &(_, id) = fields.iter().find(|&&(key, _)| key == "rule_id")?;
+    let definition = Definition {
         rule_id: rule_id?,
         rule_version: rule_version?,
         name: name?,
@@ -46,7 +49,8 @@ pub(super) fn definition(tree: &Tree<'_>, findings: &mut Findings) -> Option<Def
         match_spec: match_spec?,
         emits: emits?,
         evidence_fields: evidence_fields.unwrap_or_default(),
-    })
+    };
+    Some((definition, tree.node(id).span.clone()))
 }
 
 fn rule_id(values: &mut Values<'_, '_>, node: NodeId) -> Option<RuleId> {

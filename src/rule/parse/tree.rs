@@ -152,7 +152,8 @@ impl<'t, 'f> Builder<'t, 'f> {
                     self.gap(span.start);
                     self.seen = span.end;
                 }
-                let flow = self.open.iter().any(|open| open.flow);
+                let flow = self.in_flow();
+                self.key_on_one_line(&span);
                 dialect::check(self.text, &text, style, span.clone(), flow, self.offset, self.findings);
                 let kind = if style == ScalarStyle::Plain { Kind::Plain(text) } else { Kind::Text(text) };
                 let span = self.shown(span);
@@ -174,6 +175,23 @@ impl<'t, 'f> Builder<'t, 'f> {
             _ => {}
         }
         Some(())
+    }
+
+    fn in_flow(&self) -> bool {
+        self.open.last().is_some_and(|open| open.flow)
+    }
+
+    /// In brackets a key and its colon may be lines apart, except for YAML 1.1 readers.
+    fn key_on_one_line(&mut self, span: &Range<usize>) {
+        let is_key = |open: &Open| {
+            open.flow
+                && open.children.len() % 2 == 0
+                && matches!(self.nodes[open.node.0].kind, Kind::Mapping(_))
+        };
+        if self.open.last().is_some_and(is_key) && dialect::parts_from_colon(self.text, span) {
+            let (message, help) = ("a key that is lines apart from its colon", "put both on one line");
+            self.advise(Code::Dialect, span.clone(), message, help);
+        }
     }
 
     /// A range of the text as a range of the file.
@@ -326,6 +344,7 @@ impl<'t, 'f> Builder<'t, 'f> {
             );
             return None;
         }
+        self.key_on_one_line(&span);
         let span = self.at(span);
         let values = self.nodes[target.0].values;
         self.count(values, &span)?;

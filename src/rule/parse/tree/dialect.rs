@@ -71,6 +71,17 @@ pub(super) fn check(
     }
 }
 
+/// Whether the key at `span` has its colon on another line than its beginning.
+pub(super) fn parts_from_colon(text: &str, span: &Range<usize>) -> bool {
+    let mut rest = text[span.end..].trim_start_matches(' ');
+    let mut same_line = !text[span.clone()].contains('\n');
+    while rest.starts_with(['\r', '\n', '#']) {
+        same_line = false;
+        rest = rest.split_once('\n').map_or("", |(_, next)| next.trim_start_matches(' '));
+    }
+    !same_line && rest.starts_with(':')
+}
+
 /// The place of an escape `\uD800` to `\uDFFF`.
 fn surrogate(raw: &str) -> Option<usize> {
     let bytes = raw.as_bytes();

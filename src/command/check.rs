@@ -1,0 +1,89 @@
+//! `rulesyncd check`: rules are judged without a database, for editors, hooks and builds.
+
+mod files;
+mod judge;
+mod report;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+
+use super::{Failure, Outcome};
+use crate::rule::Code;
+use report::Summary;
+
+/// What `check` is asked.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  rulesyncd check /etc/rulesyncd/rules\n  rulesyncd check --strict --format github rules/R0001.yaml\n  rulesyncd check --explain ambiguous-value\n\nExit codes: 0 fine, 1 a rule is wrong, 2 usage, 3 a path could not be read."
+)]
+pub struct CheckArgs {
+    /// Rule files, or directories of them.
+    #[arg(required_unless_present = "explain")]
+    paths: Vec<PathBuf>,
+    /// How findings are written.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Take warnings for errors.
+    #[arg(long)]
+    strict: bool,
+    /// Explain a code that a finding has, and do nothing else.
+    #[arg(long, value_name = "CODE", value_parser = code_parser())]
+    explain: Option<Code>,
+}
+
+/// How findings are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// The lines of the files, with the places underlined.
+    Human,
+    /// One JSON object.
+    Json,
+    /// Annotations for a pull request, as GitHub's runners read them.
+    Github,
+}
+
+fn code_parser() -> impl clap::builder::TypedValueParser<Value = Code> {
+    PossibleValuesParser::new(Code::ALL.iter().map(|code| code.as_str()))
+        .try_map(|name| name.parse().map_err(|()| "no such code"))
+}
+
+/// Checks, and prints what was found.
+///
+/// # Errors
+/// [`Failure::Wrong`] when a rule is refused, [`Failure::Environment`] when a path could not be
+/// read; then the rest was checked and told all the same.
+pub fn run(args: &CheckArgs) -> Outcome {
+    if let Some(code) = args.explain {
+        return print(code.explanation().as_bytes());
+    }
+    let judged = judge::judge_all(files::collect(&args.paths), args.strict);
+    let summary = Summary::of(&judged);
+    let output = match args.format {
+        Format::Human => report::human(&judged, &summary),
+        Format::Json => report::json(&judged, &summary),
+        Format::Github => report::github(&judged),
+    };
+    print(output.as_bytes())?;
+    if summary.unreadable > 0 {
+        let what = if summary.unreadable == 1 { "path" } else { "paths" };
+        return Err(Failure::Environment(anyhow::anyhow!("{} {what} could not be read", summary.unreadable)));
+    }
+    if summary.errors > 0 { Err(Failure::Wrong) } else { Ok(()) }
+}
+
+/// Prints; who closes the pipe early has seen enough.
+fn print(output: &[u8]) -> Outcome {
+    let stdout = io::stdout().lock();
+    // Colour goes to a terminal alone, and `NO_COLOR` is obeyed: both are anstream's to know.
+    let plain = !stdout.is_terminal();
+    let mut stdout = anstream::AutoStream::new(
+        stdout,
+        if plain { anstream::ColorChoice::Never } else { anstream::ColorChoice::Auto },
+    );
+    match stdout.write_all(output).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,111 @@
+//! Every file is read and judged, on all processors, then held against the others.
+
+use std::collections::HashMap;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::files::Target;
+use crate::rule::{self, Code, Diagnostic, Limits, RuleId, Severity};
+use crate::rulefile::{self, ReadError};
+
+/// What became of one path.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    pub(super) path: PathBuf,
+    /// The file's text, as far as it was read.
+    pub(super) text: Vec<u8>,
+    /// What was found, in the order of the text.
+    pub(super) findings: Vec<Diagnostic>,
+    /// Why the path could not be read; then there is no text.
+    pub(super) unreadable: Option<String>,
+    /// The rule's id and where it stands, if the rule is taken.
+    id: Option<(RuleId, std::ops::Range<usize>)>,
+}
+
+/// Judges all, in their order. `strict` takes warnings for errors.
+pub(super) fn judge_all(targets: Vec<Target>, strict: bool) -> Vec<Judged> {
+    let mut judged = in_parallel(&targets);
+    find_duplicates(&mut judged);
+    for finding in judged.iter_mut().flat_map(|judged| &mut judged.findings).filter(|_| strict) {
+        finding.severity = Severity::Error;
+    }
+    judged
+}
+
+fn in_parallel(targets: &[Target]) -> Vec<Judged> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((at, target)) = {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            targets.get(at).map(|target| (at, target))
+        } {
+            done.push((at, judge(target)));
+        }
+        done
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(targets.len());
+    let mut done = thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        // A thread that panicked has told so; what it took is then missing, and so is its verdict.
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_unstable_by_key(|&(at, _)| at);
+    done.into_iter().map(|(_, judged)| judged).collect()
+}
+
+fn judge(target: &Target) -> Judged {
+    let (path, named) = match target {
+        Target::File { path, named } => (path.clone(), *named),
+        Target::Unreadable { path, reason } => {
+            return Judged { path: path.clone(), unreadable: Some(reason.clone()), ..Judged::default() };
+        }
+    };
+    let mut judged = judge_file(&path);
+    if !named && judged.unreadable.is_none() {
+        judged.findings.insert(0, Diagnostic::file_name(&path));
+    }
+    Judged { path, ..judged }
+}
+
+fn judge_file(path: &Path) -> Judged {
+    let limits = Limits::default();
+    let text = match rulefile::read(path, limits.size) {
+        Ok(text) => text,
+        Err(error @ ReadError::TooLarge { .. }) => {
+            let finding = Diagnostic::of_file(Code::TooLarge, error.to_string());
+            return Judged { findings: vec![finding], ..Judged::default() };
+        }
+        Err(error) => return Judged { unreadable: Some(error.to_string()), ..Judged::default() },
+    };
+    let (findings, id) = match rule::parse(&text, &limits) {
+        Ok(rule) => (rule.warnings, Some((rule.definition.rule_id, rule.id_span))),
+        Err(findings) => (findings, None),
+    };
+    Judged { text, findings, id, ..Judged::default() }
+}
+
+/// Notes where one id is in two files of a directory: the first by path would be taken.
+fn find_duplicates(judged: &mut [Judged]) {
+    let mut first: HashMap<(Option<PathBuf>, String), usize> = HashMap::new();
+    for at in 0..judged.len() {
+        let Some((id, span)) = judged[at].id.clone() else { continue };
+        let key = (judged[at].path.parent().map(Path::to_owned), id.folded());
+        match first.get(&key) {
+            Some(&known) => {
+                let other = judged[known].path.display().to_string();
+                let here = &mut judged[at];
+                let finding = Diagnostic::duplicate_id(&here.text, span, &id, &other);
+                here.findings.push(finding);
+                here.findings.sort_by_key(|finding| finding.span.start);
+            }
+            None => drop(first.insert(key, at)),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What was found, for people and for machines.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use serde_json::{Value, json};
+
+use super::judge::Judged;
+use crate::rule::{Diagnostic, Severity};
+
+/// The numbers.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Summary {
+    pub(super) files: usize,
+    /// Files that have an error.
+    pub(super) refused: usize,
+    pub(super) errors: usize,
+    pub(super) warnings: usize,
+    pub(super) unreadable: usize,
+}
+
+impl Summary {
+    pub(super) fn of(judged: &[Judged]) -> Self {
+        let count = |severity| {
+            judged
+                .iter()
+                .flat_map(|judged| &judged.findings)
+                .filter(|found| found.severity == severity)
+                .count()
+        };
+        let refused =
+            |judged: &&Judged| judged.findings.iter().any(|found| found.severity == Severity::Error);
+        Self {
+            files: judged.iter().filter(|judged| judged.unreadable.is_none()).count(),
+            refused: judged.iter().filter(refused).count(),
+            errors: count(Severity::Error),
+            warnings: count(Severity::Warning),
+            unreadable: judged.iter().filter(|judged| judged.unreadable.is_some()).count(),
+        }
+    }
+}
+
+/// The lines with the places underlined, then the numbers; with colour, which is to be stripped
+/// where there is no terminal.
+pub(super) fn human(judged: &[Judged], summary: &Summary) -> String {
+    let mut out = String::new();
+    let renderer = Renderer::styled();
+    for judged in judged {
+        let path = judged.path.display().to_string();
+        if let Some(reason) = &judged.unreadable {
+            let report = [annotate_snippets::Group::with_title(
+                Level::ERROR.primary_title(format!("{path}: {reason}")),
+            )];
+            out += &renderer.render(&report);
+            out += "\n\n";
+        }
+        let source = source(&judged.text);
+        for finding in &judged.findings {
+            out += &one(&renderer, &path, &source, finding);
+            out += "\n\n";
+        }
+    }
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let _ = write!(out, "{}: ", count(summary.files, "file"));
+    let _ = match (summary.errors, summary.warnings) {
+        (0, 0) => writeln!(out, "nothing wrong"),
+        (0, warnings) => writeln!(out, "{}", count(warnings, "warning")),
+        (errors, warnings) => writeln!(
+            out,
+            "{} in {}, {}",
+            count(errors, "error"),
+            count(summary.refused, "file"),
+            count(warnings, "warning")
+        ),
+    };
+    if let Some(finding) = judged.iter().flat_map(|judged| &judged.findings).next() {
+        let _ = writeln!(out, "more on a finding: rulesyncd check --explain {}", finding.code);
+    }
+    out
+}
+
+fn one(renderer: &Renderer, path: &str, source: &str, finding: &Diagnostic) -> String {
+    let level = match finding.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let span = within(source, finding);
+    let snippet = Snippet::source(source).path(path).annotation(AnnotationKind::Primary.span(span));
+    let title = level.primary_title(finding.title()).id(finding.code.as_str());
+    let group = match &finding.help {
+        Some(help) => title.element(snippet).element(Level::HELP.message(help.as_str())),
+        None => title.element(snippet),
+    };
+    renderer.render(&[group])
+}
+
+/// The text as a string: what is not UTF-8 is shown as such.
+fn source(text: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(text)
+}
+
+/// The place in `source`, which has other bytes than the file from the first on that is no UTF-8;
+/// nothing is told of what comes after that.
+fn within(source: &str, finding: &Diagnostic) -> std::ops::Range<usize> {
+    let start = source.floor_char_boundary(finding.span.start);
+    let end = source.ceil_char_boundary(finding.span.end.min(source.len()));
+    start..end.max(start)
+}
+
+/// One JSON object.
+pub(super) fn json(judged: &[Judged], summary: &Summary) -> String {
+    let findings: Vec<Value> = judged
+        .iter()
+        .flat_map(|judged| judged.findings.iter().map(|finding| (&judged.path, finding)))
+        .map(|(path, finding)| {
+            json!({
+                "path": path.to_string_lossy(),
+                "line": finding.line,
+                "column": finding.column,
+                "span": [finding.span.start, finding.span.end],
+                "severity": finding.severity.as_str(),
+                "code": finding.code.as_str(),
+                "field": finding.field,
+                "message": finding.message,
+                "help": finding.help,
+            })
+        })
+        .collect();
+    let unreadable: Vec<Value> = judged
+        .iter()
+        .filter_map(|judged| {
+            let reason = judged.unreadable.as_ref()?;
+            Some(json!({ "path": judged.path.to_string_lossy(), "reason": reason }))
+        })
+        .collect();
+    let report = json!({
+        "findings": findings,
+        "unreadable": unreadable,
+        "files": summary.files,
+        "refused": summary.refused,
+        "errors": summary.errors,
+        "warnings": summary.warnings,
+    });
+    format!("{report}\n")
+}
+
+/// Workflow commands, one a line.
+pub(super) fn github(judged: &[Judged]) -> String {
+    let mut out = String::new();
+    for judged in judged {
+        let path = judged.path.to_string_lossy();
+        if let Some(reason) = &judged.unreadable {
+            let _ = writeln!(out, "::error file={}::{}", property(&path), message(reason));
+        }
+        for finding in &judged.findings {
+            let help = finding.help.as_ref().map(|help| format!("\n{help}")).unwrap_or_default();
+            let _ = writeln!(
+                out,
+                "::{} file={},line={},col={},title={}::{}",
+                finding.severity,
+                property(&path),
+                finding.line,
+                finding.column,
+                property(finding.code.as_str()),
+                message(&format!("{}{help}", finding.title())),
+            );
+        }
+    }
+    out
+}
+
+fn message(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+fn property(text: &str) -> String {
+    message(text).replace(':', "%3A").replace(',', "%2C")
+}

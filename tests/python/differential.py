@@ -1,0 +1,160 @@
+"""Holds what the daemon made of many texts against PyYAML and a pydantic model of a rule.
+
+Usage: differential.py CASES [SHOWN]
+
+CASES has one JSON object a line: `text` (hexadecimal), `rule` (what the daemon takes it for, or
+null), `codes` (why it was refused). Whatever the daemon accepts Python must load, and both must
+have the same rule; whatever Python loads and the daemon refuses must be refused for a reason in
+REASONS. Prints the counts; exits with 1 and the first texts that break this.
+"""
+
+import json
+import math
+import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+# Why a text is refused that one Python program would load.
+REASONS = {
+    "ambiguous-value": "YAML 1.1 and 1.2 read it differently",
+    "merge-key": "YAML 1.2 has none",
+    "tag": "readers of other languages do not know Python's",
+    "duplicate-key": "some readers take the first, some the last, some none",
+    "key-not-string": "not every reader has other keys",
+    "dialect": "readers disagree on this syntax",
+    "syntax": "YAML 1.2 refuses it",
+    "tab": "YAML 1.2 refuses it here",
+    "character": "readers disagree on this character",
+    "number": "does not fit into 64 bits, or is not finite",
+    "alias": "a value that contains itself",
+}
+
+Text = Annotated[str, Field(strict=True)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class Emit(Strict):
+    technique_id: Text
+    sub_technique_id: Text | None = None
+    tactic: Text
+    confidence: float = Field(ge=0, le=1, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def belongs(self):
+        if self.sub_technique_id is not None and not self.sub_technique_id.startswith(self.technique_id):
+            raise ValueError("the sub-technique is not the technique's")
+        return self
+
+
+class Rule(Strict):
+    rule_id: Text = Field(pattern=r"^[A-Za-z0-9_-]{1,255}\z")
+    rule_version: int = Field(ge=0, le=2**31 - 1)
+    name: Text
+    description: Text | None = None
+    applies_to: list[Text] = Field(min_length=1)
+    match: dict[Text, Any]
+    emits: list[Emit] = Field(min_length=1)
+    evidence_fields: list[Text] = []
+
+    @field_validator("match")
+    @classmethod
+    def passes_as_json(cls, match):
+        walk(match)
+        return match
+
+
+def walk(value):
+    """Refuses what JSON does not have: dates, bytes, keys that are not strings."""
+    match value:
+        case dict():
+            for key, inner in value.items():
+                if not isinstance(key, str):
+                    raise ValueError("a key is not a string")
+                walk(inner)
+        case list():
+            for inner in value:
+                walk(inner)
+        case float() if not math.isfinite(value):
+            raise ValueError("not finite")
+        case str():
+            value.encode()
+        case None | bool() | int() | float():
+            pass
+        case _:
+            raise ValueError("not in JSON")
+
+
+def compiled(rule):
+    """The rule in the stream's form, as text: 1 and 1.0 and true are three things."""
+    definition = {
+        "rule_id": rule.rule_id,
+        "rule_version": rule.rule_version,
+        "name": rule.name,
+        "description": rule.description,
+        "applies_to": sorted(set(rule.applies_to), key=lambda text: text.encode()),
+        "match_spec": rule.match,
+        "emits": [emit.model_dump() for emit in rule.emits],
+        "evidence_fields": rule.evidence_fields,
+    }
+    return json.dumps(definition)
+
+
+def python_reads(text):
+    """The rule as Python has it, or the reason why it has none."""
+    try:
+        loaded = yaml.safe_load(text.decode())
+        if repr(loaded) != repr(yaml.safe_load(text)):
+            return None, "differs between bytes and text"
+        return compiled(Rule.model_validate(loaded)), None
+    except RecursionError:
+        return None, "recursion"
+    except (yaml.YAMLError, ValidationError, ValueError) as error:
+        return None, f"{type(error).__name__}: {error}"
+
+
+def judge(line):
+    case = json.loads(line)
+    text = bytes.fromhex(case["text"])
+    ours = None if case["rule"] is None else json.dumps(case["rule"])
+    theirs, reason = python_reads(text)
+    if ours is not None and theirs is None:
+        return "BAD: accepted, and Python does not load it", text, reason
+    if ours is not None and ours != theirs:
+        return "BAD: accepted, and Python has another rule", text, f"\n{ours}\n{theirs}"
+    if ours is not None:
+        return "both load it, alike", text, ""
+    if theirs is None:
+        return "neither loads it", text, ""
+    known = next((code for code in case["codes"] if code in REASONS), None)
+    if known is None:
+        return "BAD: refused, and Python loads it", text, case["codes"]
+    return f"refused, Python would load it: {known}", text, ""
+
+
+def main():
+    shown = int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    counts, examples = Counter(), {}
+    with open(sys.argv[1], encoding="utf-8") as cases, ProcessPoolExecutor() as pool:
+        for verdict, text, why in pool.map(judge, cases, chunksize=500):
+            counts[verdict] += 1
+            found = examples.setdefault(verdict, [])
+            if len(found) < shown:
+                found.append((text, why))
+    for verdict, count in sorted(counts.items()):
+        print(f"{count:7} {verdict}")
+    bad = [verdict for verdict in counts if verdict.startswith("BAD")]
+    for verdict in bad:
+        for text, why in examples[verdict]:
+            print(f"\n{verdict} ({why})\n{text!r}")
+    sys.exit(1 if bad or not counts["both load it, alike"] else 0)
+
+
+if __name__ == "__main__":
+    main()
