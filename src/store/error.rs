@@ -11,7 +11,8 @@ pub enum StoreError {
         /// What came back, without a secret.
         detail: String,
     },
-    /// The store answered that this cannot be, and will answer so until someone mends it.
+    /// The store answered that this cannot be, and will answer so until someone mends it. At a
+    /// start it ends the daemon; a daemon that runs says it and goes on trying.
     #[error("{what}: {detail}; {remedy}")]
     Refused {
         /// What was tried.
@@ -20,6 +21,14 @@ pub enum StoreError {
         detail: String,
         /// What to do.
         remedy: String,
+    },
+    /// The store does not take this one row as it is; every other row goes on.
+    #[error("{what}: the database does not take this row: {detail}")]
+    Row {
+        /// What was tried.
+        what: &'static str,
+        /// What came back, without a secret.
+        detail: String,
     },
     /// A state that no row may hold.
     #[error(transparent)]

@@ -4,20 +4,26 @@
 mod address;
 mod database;
 mod error;
+mod filesystem;
+mod rows;
+mod subscription;
+mod watermark;
 
 use std::future::Future;
 
-pub use address::{Address, InvalidAddress};
+pub use address::{Address, Host, InvalidAddress, Server, TlsMode};
 pub use database::{
     Applied, Database, DatabaseFollower, FollowConfig, MasterSession, RowSummary, RuleWrite, Scope,
 };
 pub use error::StoreError;
+pub use filesystem::{FilesystemFollower, FilesystemStore};
+pub use subscription::Subscription;
 
-use crate::rule::{CompiledRule, Look, RuleChange, RuleId, RuleState, Seen, Table};
+use crate::rule::{CompiledRule, Look, RuleId, RuleState, Seen, Table};
 
 /// A place where rules and operator states live.
 ///
-/// Every implementation passes the same behavioural story (`tests/it/store_story.rs`).
+/// Every implementation passes the same behavioural story (`tests/it/store/story.rs`).
 pub trait RuleStore: Send + Sync {
     /// How this store is followed.
     type Follower: Follow;
@@ -54,7 +60,7 @@ pub trait RuleStore: Send + Sync {
     fn subscribe_changes(
         &self,
     ) -> impl Future<Output = Result<Subscription<Self::Follower>, StoreError>> + Send {
-        async { Err(StoreError::Closed) }
+        Subscription::begin(self.follow())
     }
 }
 
@@ -77,19 +83,4 @@ pub trait Follow: Send {
     /// # Errors
     /// When the store does not answer; whoever follows looks again later.
     fn look<K: Known + Sync>(&mut self, known: &K) -> impl Future<Output = Result<Look, StoreError>> + Send;
-}
-
-/// The changes of a store, one at a time.
-#[derive(Debug)]
-pub struct Subscription<F> {
-    follower: F,
-}
-
-impl<F: Follow> Subscription<F> {
-    /// The next change, when there is one. Cancel safe.
-    pub async fn next(&mut self) -> RuleChange {
-        loop {
-            self.follower.hint().await;
-        }
-    }
 }

@@ -1,4 +1,5 @@
 //! One integration binary: one link, one run, shared helpers.
 
 mod differential;
+mod store;
 mod support;

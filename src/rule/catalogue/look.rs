@@ -56,6 +56,8 @@ pub struct Look {
     pub rule_keys: Option<Vec<String>>,
     /// The same of `ttp_rule_state`.
     pub state_keys: Option<Vec<String>>,
+    /// How many rows were read, most of them to find that they are known.
+    pub rows: u64,
     /// Whether everything was compared, not only what the watermark told.
     pub full: bool,
     /// Rows that only comparing everything found to be another than what was known.

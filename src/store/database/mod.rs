@@ -1,15 +1,32 @@
 //! The store over a database: one behaviour, one small file a dialect.
 
+mod connection;
+mod follower;
+mod hints;
+mod lock;
+mod look;
+mod mysql;
+mod postgres;
 mod session;
+mod sql;
+mod sqlite;
+mod tables;
 
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
+pub use follower::DatabaseFollower;
 pub use session::{Applied, MasterSession, RowSummary, RuleWrite, Scope};
 
-use super::{Follow, Known, RuleStore, StoreError};
-use crate::clock::{SharedClock, Timestamp};
+use self::connection::{Connection, Connector, Purpose};
+use self::lock::Lock;
+use super::{RuleStore, StoreError};
+use crate::clock::{RisingStamp, SharedClock, Timestamp};
 use crate::config::DatabaseConfig;
-use crate::rule::{CompiledRule, Look, RuleId, RuleState, StateRow};
+use crate::rule::{CompiledRule, RuleId, RuleState, StateRow, Table};
 
 /// How tables are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,20 +46,44 @@ impl Default for FollowConfig {
 /// A database with the two tables. Cheap to clone; nothing outside of here knows which it is.
 #[derive(Debug, Clone)]
 pub struct Database {
+    connector: Arc<Connector>,
     clock: SharedClock,
     follow: FollowConfig,
+    shared: Arc<Shared>,
+}
+
+/// What the clones of a database share.
+#[derive(Debug)]
+struct Shared {
+    /// Moves when something is committed through this process.
+    committed: watch::Sender<()>,
+    /// What keeps a database in memory alive.
+    _anchor: Option<Mutex<Connection>>,
+    memory_lock: Arc<AtomicBool>,
+    set_at: Mutex<RisingStamp>,
 }
 
 impl Database {
-    /// Prepares the way to the database. Nothing is connected yet, so that a daemon starts while
-    /// the database is away; every operation connects when it needs to.
+    /// Prepares the way to the database. No server is connected to yet, so that a daemon starts
+    /// while the database is away; every operation connects when it needs to, and follows the
+    /// interval of `connect_timeout` for each statement.
     ///
     /// # Errors
     /// [`StoreError::Refused`] for what cannot come right by waiting: an unencrypted connection to
     /// another host, a certificate file that cannot be read, a file that is no SQLite database.
     pub async fn open(config: &DatabaseConfig, clock: SharedClock) -> Result<Self, StoreError> {
-        let _ = config;
-        Ok(Self { clock, follow: FollowConfig::default() })
+        let connector = Arc::new(Connector::new(config)?);
+        let anchor = match connector.place() {
+            Some(sqlite::Place::Memory(_)) => Some(Mutex::new(connector.connect(Purpose::Create).await?)),
+            _ => None,
+        };
+        let shared = Shared {
+            committed: watch::Sender::new(()),
+            _anchor: anchor,
+            memory_lock: Arc::default(),
+            set_at: Mutex::default(),
+        };
+        Ok(Self { connector, clock, follow: FollowConfig::default(), shared: Arc::new(shared) })
     }
 
     /// The same database, followed in another way.
@@ -54,7 +95,7 @@ impl Database {
 
     /// `sqlite`, `mysql` or `postgresql`.
     pub fn backend(&self) -> &'static str {
-        "sqlite"
+        self.connector.dialect().backend
     }
 
     /// The database's clock.
@@ -62,7 +103,19 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
-        Ok(self.clock.now())
+        let mut connection = self.connector.connect(Purpose::Read).await?;
+        let now = self.now_on(&mut connection).await?;
+        connection.close().await;
+        Ok(now)
+    }
+
+    async fn now_on(&self, connection: &mut Connection) -> Result<Timestamp, StoreError> {
+        let what = "reading the database's clock";
+        let Some(now) = connection.dialect().now else { return Ok(self.clock.now()) };
+        let query = connection.query(format!("SELECT {now}"));
+        let now = connection.cell(what, query).await?;
+        Timestamp::parse(now.shown())
+            .ok_or_else(|| StoreError::Unavailable { what, detail: "the answer is no time".into() })
     }
 
     /// Creates the tables that are missing, and where it may their indexes; tables that stand are
@@ -71,7 +124,12 @@ impl Database {
     /// # Errors
     /// When the database does not answer or does not allow it.
     pub async fn ensure_tables(&self) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+        let mut connection = self.connector.connect(Purpose::Create).await?;
+        for table in [Table::Rules, Table::States] {
+            tables::ensure(&mut connection, table).await?;
+        }
+        connection.close().await;
+        Ok(())
     }
 
     /// Becomes the one writer; `None` while another is.
@@ -79,7 +137,24 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn try_lock(&self) -> Result<Option<MasterSession>, StoreError> {
-        Ok(None)
+        let lock = match self.connector.place() {
+            Some(sqlite::Place::File(path)) => Lock::file(path)?,
+            Some(sqlite::Place::Memory(_)) => Lock::memory(&self.shared.memory_lock),
+            None => Some(Lock::Session),
+        };
+        let Some(lock) = lock else { return Ok(None) };
+        let mut connection = self.connector.connect(Purpose::Master).await?;
+        let lock = match connection.dialect().try_lock {
+            Some(sql) => lock::lock_session(&mut connection, sql).await?,
+            None => Some(lock),
+        };
+        match lock {
+            Some(lock) => MasterSession::new(self.clone(), connection, lock).await.map(Some),
+            None => {
+                connection.close().await;
+                Ok(None)
+            }
+        }
     }
 
     /// The rows of `ttp_rule` in `scope`, without the right to write them.
@@ -87,16 +162,57 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn rows(&self, scope: Scope<'_>) -> Result<Vec<RowSummary>, StoreError> {
-        let _ = scope;
-        Err(StoreError::Closed)
+        let mut connection = self.connector.connect(Purpose::Read).await?;
+        let rows = tables::summaries(&mut connection, scope).await?;
+        connection.close().await;
+        Ok(rows)
     }
 
-    /// Every row of `ttp_rule_state`, expired ones too, by id.
+    /// Every row of `ttp_rule_state`, expired ones too, by id. A row that cannot be read is passed
+    /// over: [`super::Follow::look`] tells why.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn states(&self) -> Result<Vec<StateRow>, StoreError> {
-        Err(StoreError::Closed)
+        let mut connection = self.connector.connect(Purpose::Read).await?;
+        let query = tables::select(connection.dialect(), Table::States);
+        let rows = connection.fetch("reading the states", query).await?;
+        connection.close().await;
+        let mut rows: Vec<_> =
+            rows.into_iter().filter_map(|mut row| tables::state_row(&mut row).ok()).collect();
+        rows.sort_unstable_by(|a, b| a.rule_id.cmp(&b.rule_id));
+        Ok(rows)
+    }
+
+    /// Tells the followers of this process that something was committed.
+    fn tell(&self) {
+        self.shared.committed.send_replace(());
+    }
+
+    /// Does `work` in a transaction of an operator's connection.
+    async fn write_state<T>(
+        &self,
+        what: &'static str,
+        work: impl AsyncFnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.connector.connect(Purpose::Write).await?;
+        connection.run(what, connection.dialect().begin_write).await?;
+        // Should it fail, the connection ends and the transaction with it.
+        let done = work(&mut connection).await?;
+        if let Some(notify) = connection.dialect().notify {
+            connection.run(what, notify).await?;
+        }
+        connection.run(what, "COMMIT").await?;
+        self.tell();
+        connection.close().await;
+        Ok(done)
+    }
+
+    /// A stamp above every one that this process gave and that the row has.
+    fn set_at(&self, now: Timestamp, standing: Option<Timestamp>) -> Timestamp {
+        let mut stamp = self.shared.set_at.lock().unwrap_or_else(PoisonError::into_inner);
+        stamp.rise_above(standing.unwrap_or(Timestamp::MIN));
+        stamp.next(now)
     }
 }
 
@@ -104,42 +220,43 @@ impl RuleStore for Database {
     type Follower = DatabaseFollower;
 
     async fn load_compiled(&self) -> Result<Vec<CompiledRule>, StoreError> {
-        Err(StoreError::Closed)
+        super::subscription::load(self.follow()).await
     }
 
     async fn get_state(&self, rule_id: &RuleId) -> Result<RuleState, StoreError> {
-        let _ = rule_id;
-        Err(StoreError::Closed)
+        let mut connection = self.connector.connect(Purpose::Read).await?;
+        let row = tables::state_of(&mut connection, rule_id).await?;
+        let now = self.now_on(&mut connection).await?;
+        connection.close().await;
+        Ok(row.map(|row| row.state()).transpose()?.unwrap_or_default().effective(now))
     }
 
     async fn set_state(&self, rule_id: &RuleId, state: RuleState) -> Result<RuleState, StoreError> {
-        let _ = (rule_id, state);
-        Err(StoreError::Closed)
+        state.validate()?;
+        self.write_state("setting a state", async |connection| {
+            let now = self.now_on(connection).await?;
+            let standing = tables::state_of(connection, rule_id).await?;
+            let set_at = self.set_at(now, standing.and_then(|row| row.set_at));
+            tables::write_state(connection, &StateRow::new(rule_id, &state), set_at).await?;
+            // As the columns hold it: a whole-second column cuts the fraction off.
+            let written = tables::state_of(connection, rule_id).await?;
+            Ok(written.map(|row| row.state()).transpose()?.unwrap_or_default())
+        })
+        .await
     }
 
     async fn clear_state(&self, rule_id: &RuleId) -> Result<bool, StoreError> {
-        let _ = rule_id;
-        Err(StoreError::Closed)
+        let what = "clearing a state";
+        self.write_state(what, async |connection| tables::delete_state(connection, rule_id).await).await
     }
 
     fn follow(&self) -> DatabaseFollower {
-        DatabaseFollower { _database: self.clone() }
+        DatabaseFollower::new(self.clone())
     }
 }
 
-/// One follower's place in a database, with a connection of its own.
-#[derive(Debug)]
-pub struct DatabaseFollower {
-    _database: Database,
-}
-
-impl Follow for DatabaseFollower {
-    async fn hint(&mut self) {
-        std::future::pending().await
-    }
-
-    async fn look<K: Known + Sync>(&mut self, known: &K) -> Result<Look, StoreError> {
-        let _ = known;
-        Err(StoreError::Closed)
-    }
+/// What follows the rows of an INSERT in SQLite and PostgreSQL.
+fn on_conflict(columns: &[&str]) -> String {
+    let sets: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
+    format!(" ON CONFLICT (rule_id) DO UPDATE SET {}", sets.join(", "))
 }

@@ -1,7 +1,18 @@
+use std::collections::HashMap;
+
 use super::Database;
-use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, RuleRow, StateRow};
+use super::connection::Connection;
+use super::lock::Lock;
+use super::sql::{Cell, Query};
+use super::tables;
+use crate::clock::{RisingStamp, Timestamp};
+use crate::rule::{ContentDigest, RuleRow, StateRow, Table};
 use crate::store::StoreError;
+
+/// Rows that go in one statement: every dialect takes their arguments.
+const BATCH: usize = 1_000;
+
+const WRITING: &str = "writing the rules";
 
 /// Which rows of `ttp_rule` are asked for.
 #[derive(Debug, Clone, Copy)]
@@ -72,19 +83,37 @@ pub struct Applied {
 ///
 /// Everything goes through the connection that holds the lock. After [`StoreError::LockLost`]
 /// nothing is written any more: drop the session and ask for another.
+///
+/// Every statement is bounded by `database.connect_timeout`.
 #[derive(Debug)]
 pub struct MasterSession {
-    _database: Database,
+    database: Database,
+    connection: Connection,
+    lock: Lock,
+    /// The last stamp of each owner's rows.
+    stamps: HashMap<String, RisingStamp>,
+    /// Whether `updated_at` holds whole seconds only.
+    whole_seconds: bool,
 }
 
 impl MasterSession {
-    /// The rows of `ttp_rule` in `scope`.
+    pub(super) async fn new(
+        database: Database,
+        mut connection: Connection,
+        lock: Lock,
+    ) -> Result<Self, StoreError> {
+        let whole_seconds = tables::has_whole_seconds(&mut connection, Table::Rules).await?;
+        Ok(Self { database, connection, lock, stamps: HashMap::new(), whole_seconds })
+    }
+
+    /// The rows of `ttp_rule` in `scope`. A row that cannot be read as one (its stamp is no time)
+    /// is nobody's and like no file, so that a file of its id mends it.
     ///
     /// # Errors
     /// [`StoreError::LockLost`] when the connection is gone.
     pub async fn rows(&mut self, scope: Scope<'_>) -> Result<Vec<RowSummary>, StoreError> {
-        let _ = scope;
-        Err(StoreError::Closed)
+        let rows = tables::summaries(&mut self.connection, scope).await;
+        rows.map_err(|error| self.unless_lost(error))
     }
 
     /// How many rows `updated_by` owns; what the guard against mass deletion compares with.
@@ -92,29 +121,210 @@ impl MasterSession {
     /// # Errors
     /// As [`MasterSession::rows`].
     pub async fn owned(&mut self, updated_by: &str) -> Result<u64, StoreError> {
-        let _ = updated_by;
-        Err(StoreError::Closed)
+        let (count, by) = (self.text("count(*)"), (self.connection.dialect().exact)("updated_by"));
+        let query =
+            self.connection.query(format!("SELECT {count} FROM ttp_rule WHERE {by} = ")).text(updated_by);
+        let owned = self.connection.cell("counting the rules", query).await;
+        Ok(owned.map_err(|error| self.unless_lost(error))?.shown().parse().unwrap_or(0))
     }
 
-    /// Writes rules in one transaction, stamped with `updated_at` rising strictly.
+    /// Writes rules in one transaction, in their order, stamped by the database's clock with
+    /// `updated_at` rising strictly above every stamp that its owner's rows have.
     ///
     /// A row that the database does not take (a text too long for its column) is left out and
     /// reported; the others are written then each in a transaction of its own.
     ///
     /// # Errors
-    /// Nothing was written, or it is not known whether all was: compare again.
+    /// [`StoreError::LockLost`]: nothing was written. Any other: nothing was written, or it is not
+    /// known whether all was (the connection was lost in the commit); compare again.
     pub async fn apply(&mut self, writes: &[RuleWrite]) -> Result<Applied, StoreError> {
-        let _ = writes;
-        Err(StoreError::Closed)
+        let mut applied = Applied::default();
+        if writes.is_empty() {
+            return Ok(applied);
+        }
+        match self.transact(writes).await {
+            Ok(rows) => applied.rows = rows,
+            Err(StoreError::Row { .. }) => {
+                for write in writes {
+                    match self.transact(std::slice::from_ref(write)).await {
+                        Ok(rows) => applied.rows += rows,
+                        Err(error @ StoreError::Row { .. }) => {
+                            applied.refused.push((write.rule_id().to_owned(), error));
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(applied)
+    }
+
+    async fn transact(&mut self, writes: &[RuleWrite]) -> Result<u64, StoreError> {
+        self.begin().await?;
+        let written = self.write(writes).await;
+        self.end(written).await
+    }
+
+    /// Begins a transaction that only the holder of the lock goes on with.
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        let begin = self.connection.dialect().begin_write;
+        self.connection.run(WRITING, begin).await.map_err(|error| self.unless_lost(error))?;
+        match self.lock.is_held(&mut self.connection).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.connection.run(WRITING, "ROLLBACK").await.ok();
+                Err(StoreError::LockLost)
+            }
+            Err(error) => Err(self.unless_lost(error)),
+        }
+    }
+
+    /// Commits what was done, or takes it back.
+    async fn end<T>(&mut self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        match done {
+            Ok(done) => {
+                if let Err(error) = self.connection.run(WRITING, "COMMIT").await {
+                    self.connection.run(WRITING, "ROLLBACK").await.ok();
+                    return Err(error);
+                }
+                self.database.tell();
+                Ok(done)
+            }
+            Err(error) => {
+                self.connection.run(WRITING, "ROLLBACK").await.ok();
+                Err(self.unless_lost(error))
+            }
+        }
+    }
+
+    async fn write(&mut self, writes: &[RuleWrite]) -> Result<u64, StoreError> {
+        let now = self.database.now_on(&mut self.connection).await?;
+        let mut rows = 0;
+        let alike = |a: &RuleWrite, b: &RuleWrite| match (a, b) {
+            (RuleWrite::Upsert(_), RuleWrite::Upsert(_)) => true,
+            (RuleWrite::Delete { updated_by: a, .. }, RuleWrite::Delete { updated_by: b, .. }) => a == b,
+            _ => false,
+        };
+        for batch in writes.chunk_by(alike).flat_map(|alike| alike.chunks(BATCH)) {
+            rows += match &batch[0] {
+                RuleWrite::Upsert(_) => self.upsert(batch, now).await?,
+                RuleWrite::Delete { updated_by, .. } => self.delete(batch, updated_by).await?,
+            };
+        }
+        if let Some(notify) = self.connection.dialect().notify {
+            self.connection.run(WRITING, notify).await?;
+        }
+        Ok(rows)
+    }
+
+    async fn upsert(&mut self, batch: &[RuleWrite], now: Timestamp) -> Result<u64, StoreError> {
+        let mut rows = Vec::with_capacity(batch.len());
+        for write in batch {
+            if let RuleWrite::Upsert(row) = write {
+                let stamp = self.stamp(&row.updated_by, now).await?;
+                rows.push((row, stamp));
+            }
+        }
+        let query = tables::upsert(self.connection.dialect(), Table::Rules, &rows, |query, &(row, stamp)| {
+            query
+                .text(&*row.rule_id)
+                .push(", ")
+                .int(row.rule_version)
+                .push(", ")
+                .text(&*row.source_path)
+                .push(", ")
+                .text(&*row.yaml_content)
+                .push(", ")
+                .time(Some(stamp))
+                .push(", ")
+                .text(&*row.updated_by)
+        });
+        self.connection.execute(WRITING, query).await?;
+        Ok(rows.len() as u64)
+    }
+
+    async fn delete(&mut self, batch: &[RuleWrite], updated_by: &str) -> Result<u64, StoreError> {
+        let keys: Vec<String> = batch.iter().map(|write| write.rule_id().to_owned()).collect();
+        let exact = self.connection.dialect().exact;
+        // Once as the index has it, once with case.
+        let query = self
+            .connection
+            .query("DELETE FROM ttp_rule WHERE rule_id IN ")
+            .texts(&keys)
+            .push(&format!(" AND {} IN ", exact("rule_id")))
+            .texts(&keys)
+            .push(&format!(" AND {} = ", exact("updated_by")))
+            .text(updated_by);
+        self.connection.execute(WRITING, query).await
+    }
+
+    /// The next stamp of an owner's row.
+    async fn stamp(&mut self, owner: &str, now: Timestamp) -> Result<Timestamp, StoreError> {
+        if !self.stamps.contains_key(owner) {
+            let (latest, by) =
+                (self.text("max(updated_at)"), (self.connection.dialect().exact)("updated_by"));
+            let query =
+                self.connection.query(format!("SELECT {latest} FROM ttp_rule WHERE {by} = ")).text(owner);
+            let latest = self.connection.cell("reading the latest stamp", query).await?;
+            let mut stamp = RisingStamp::default();
+            stamp.rise_above(Timestamp::parse(latest.shown()).unwrap_or(Timestamp::MIN));
+            self.stamps.insert(owner.to_owned(), stamp);
+        }
+        let stamp = self.stamps.entry(owner.to_owned()).or_default().next(now);
+        // Cut off here, since a server may round up into the future.
+        Ok(if self.whole_seconds { stamp.whole_second() } else { stamp })
     }
 
     /// Deletes the states that have expired by the database's clock, each only if it still has the
     /// `expires_at` that was read, and returns them.
     ///
     /// # Errors
-    /// As [`MasterSession::rows`].
+    /// As [`MasterSession::apply`].
     pub async fn remove_expired_states(&mut self) -> Result<Vec<StateRow>, StoreError> {
-        Err(StoreError::Closed)
+        let what = "removing expired states";
+        let now =
+            self.database.now_on(&mut self.connection).await.map_err(|error| self.unless_lost(error))?;
+        let query = tables::select(self.connection.dialect(), Table::States)
+            .push(" WHERE expires_at <= ")
+            .time(Some(now));
+        let rows = self.connection.fetch(what, query).await.map_err(|error| self.unless_lost(error))?;
+        // The database compares text on SQLite, so it is looked at again as a time.
+        let expired = rows.into_iter().filter_map(|mut row| tables::state_row(&mut row).ok());
+        let expired: Vec<StateRow> =
+            expired.filter(|row| row.expires_at.is_some_and(|end| end <= now)).collect();
+        if expired.is_empty() {
+            return Ok(expired);
+        }
+        self.begin().await?;
+        let removed = self.remove(what, expired).await;
+        self.end(removed).await
+    }
+
+    async fn remove(
+        &mut self,
+        what: &'static str,
+        expired: Vec<StateRow>,
+    ) -> Result<Vec<StateRow>, StoreError> {
+        let exact = (self.connection.dialect().exact)("rule_id");
+        let mut removed = Vec::new();
+        for row in expired {
+            let query: Query = self
+                .connection
+                .query("DELETE FROM ttp_rule_state WHERE rule_id = ")
+                .text(&*row.rule_id)
+                .push(&format!(" AND {exact} = "))
+                .text(&*row.rule_id)
+                .push(" AND expires_at = ")
+                .time(row.expires_at);
+            if self.connection.execute(what, query).await? > 0 {
+                removed.push(row);
+            }
+        }
+        if let Some(notify) = self.connection.dialect().notify {
+            self.connection.run(what, notify).await?;
+        }
+        Ok(removed)
     }
 
     /// Tells whether the lock is still held, and keeps the connection awake: call it every few
@@ -123,9 +333,31 @@ impl MasterSession {
     /// # Errors
     /// [`StoreError::LockLost`] when it is not.
     pub async fn alive(&mut self) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+        match self.lock.is_held(&mut self.connection).await {
+            Ok(true) => {
+                let query = self.connection.query("SELECT '1'");
+                match self.connection.cell("asking for a sign of life", query).await {
+                    Ok(Cell::Text(_)) => Ok(()),
+                    Ok(_) => Err(StoreError::LockLost),
+                    Err(error) => Err(self.unless_lost(error)),
+                }
+            }
+            Ok(false) => Err(StoreError::LockLost),
+            Err(error) => Err(self.unless_lost(error)),
+        }
     }
 
     /// Gives the lock back, so that a standby takes over at once.
-    pub async fn close(self) {}
+    pub async fn close(self) {
+        self.connection.close().await;
+    }
+
+    fn text(&self, expression: &str) -> String {
+        (self.connection.dialect().text)(expression)
+    }
+
+    /// `error`, unless it means that the connection is gone and the lock with it.
+    fn unless_lost(&self, error: StoreError) -> StoreError {
+        if self.connection.is_broken() { StoreError::LockLost } else { error }
+    }
 }

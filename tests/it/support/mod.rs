@@ -1,1 +1,4 @@
 //! What the tests share.
+
+pub(crate) mod databases;
+pub(crate) mod rules;

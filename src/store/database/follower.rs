@@ -1,0 +1,88 @@
+//! One follower's place in a database.
+
+use tokio::time::Instant;
+
+use super::Database;
+use super::connection::{Connection, Purpose};
+use super::hints::Hints;
+use super::look::{Looking, Watermarks};
+use super::sql::Cell;
+use crate::rule::Look;
+use crate::store::{Follow, Known, StoreError};
+
+/// One follower's place in a database, with a connection of its own.
+#[derive(Debug)]
+pub struct DatabaseFollower {
+    database: Database,
+    hints: Hints,
+    /// `None` before the first look, and after one that failed or was given up.
+    connection: Option<Connection>,
+    watermarks: Option<Watermarks>,
+    last_full: Option<Instant>,
+    /// Of SQLite, what [`data_version`] answered before the last look.
+    version: Option<String>,
+}
+
+impl DatabaseFollower {
+    pub(super) fn new(database: Database) -> Self {
+        let hints = Hints::new(&database);
+        Self { database, hints, connection: None, watermarks: None, last_full: None, version: None }
+    }
+
+    /// The connection of the last look, if it still leads to the database.
+    async fn connection(&mut self) -> Result<Connection, StoreError> {
+        match self.connection.take() {
+            Some(connection) if !connection.is_broken() && !connection.is_elsewhere() => Ok(connection),
+            _ => {
+                self.version = None;
+                self.database.connector.connect(Purpose::Read).await
+            }
+        }
+    }
+}
+
+impl Follow for DatabaseFollower {
+    async fn hint(&mut self) {
+        self.hints.next().await;
+    }
+
+    async fn look<K: Known + Sync>(&mut self, known: &K) -> Result<Look, StoreError> {
+        self.hints.start(&self.database);
+        let interval = self.database.follow.full_scan_interval;
+        let full = self.last_full.is_none_or(|last| last.elapsed() >= interval);
+        // Kept only if the look comes to its end: whoever gives it up leaves it in no known state.
+        let mut connection = self.connection().await?;
+        let version = data_version(&mut connection).await?;
+        if !full && version.is_some() && version == self.version {
+            self.connection = Some(connection);
+            return Ok(Look { now: self.database.clock.now(), ..Look::default() });
+        }
+        let looking = Looking {
+            database: &self.database,
+            connection: &mut connection,
+            known,
+            watermarks: self.watermarks,
+            full,
+        };
+        let (look, watermarks) = looking.look().await?;
+        self.connection = Some(connection);
+        self.version = version;
+        self.watermarks = Some(watermarks);
+        if full {
+            self.last_full = Some(Instant::now());
+        }
+        Ok(look)
+    }
+}
+
+/// On SQLite, a value that is another once someone else has committed; `None` on a server.
+pub(super) async fn data_version(connection: &mut Connection) -> Result<Option<String>, StoreError> {
+    if connection.dialect().backend != "sqlite" {
+        return Ok(None);
+    }
+    let query = connection.query("PRAGMA data_version");
+    match connection.cell("asking for changes", query).await? {
+        Cell::Text(version) => Ok(Some(version)),
+        _ => Ok(None),
+    }
+}

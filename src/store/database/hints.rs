@@ -1,0 +1,176 @@
+//! What tells sooner than the poll that a look may find a change: a commit through this process,
+//! PostgreSQL's notifications, SQLite's files. The poll stays the truth.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::event::ModifyKind;
+use notify::{EventKind, RecursiveMode, Watcher};
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::Database;
+use super::connection::{Connection, Connector, Purpose};
+use super::follower::data_version;
+use super::postgres;
+use crate::backoff::Backoff;
+use crate::store::StoreError;
+
+/// The file is written a moment before its commit can be seen: how often it is looked at again.
+const COMMIT_DELAYS: [u64; 6] = [0, 1, 2, 4, 8, 16];
+
+/// Where a follower hears that something may have changed.
+#[derive(Debug)]
+pub(super) struct Hints {
+    committed: watch::Receiver<()>,
+    /// What others commit; told by a task that lives as long as this.
+    heard: watch::Receiver<()>,
+    tell: Option<watch::Sender<()>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Hints {
+    pub(super) fn new(database: &Database) -> Self {
+        let tell = watch::Sender::new(());
+        Self {
+            committed: database.shared.committed.subscribe(),
+            heard: tell.subscribe(),
+            tell: Some(tell),
+            task: None,
+        }
+    }
+
+    /// Begins to listen, if it did not yet.
+    pub(super) fn start(&mut self, database: &Database) {
+        let Some(tell) = self.tell.take() else { return };
+        let connector = Arc::clone(&database.connector);
+        self.task = if connector.postgres().is_some() {
+            Some(tokio::spawn(retried(tell, connector, listen)))
+        } else if connector.place().is_some_and(|place| place.file().is_some()) {
+            Some(tokio::spawn(retried(tell, connector, watch_files)))
+        } else {
+            None
+        };
+    }
+
+    /// Waits for the next hint. Cancel safe.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            Ok(()) = self.committed.changed() => {}
+            Ok(()) = self.heard.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Hints {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// Listens again and again, with backoff. What it heard nothing of meanwhile may be anything, so
+/// each new beginning is a hint. Why it cannot listen is not told: the poll tells of the database.
+async fn retried<F>(tell: watch::Sender<()>, connector: Arc<Connector>, listen: F)
+where
+    F: AsyncFn(&watch::Sender<()>, &Arc<Connector>, &mut Backoff) -> Result<(), StoreError>,
+{
+    let mut backoff = Backoff::default();
+    loop {
+        listen(&tell, &connector, &mut backoff).await.ok();
+        tokio::time::sleep(backoff.wait()).await;
+    }
+}
+
+/// PostgreSQL: waits for notifications of writing transactions.
+async fn listen(
+    tell: &watch::Sender<()>,
+    connector: &Arc<Connector>,
+    backoff: &mut Backoff,
+) -> Result<(), StoreError> {
+    let what = "listening for notifications";
+    let Some(options) = connector.postgres() else { return Ok(()) };
+    let _permit = connector.permit().await?;
+    let judge = |error| connector.judge(what, error);
+    let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+    let pool = pool.acquire_timeout(connector.timeout()).connect_lazy_with(options.clone());
+    let mut listener = PgListener::connect_with(&pool).await.map_err(judge)?;
+    listener.eager_reconnect(false);
+    listener.listen(postgres::CHANNEL).await.map_err(judge)?;
+    backoff.reset();
+    tell.send_replace(());
+    while listener.try_recv().await.map_err(judge)?.is_some() {
+        // What a burst notified meanwhile is heard by the same look.
+        while listener.next_buffered().is_some() {}
+        tell.send_replace(());
+    }
+    Ok(())
+}
+
+/// SQLite: waits for writes to the files, then asks whether someone has committed.
+async fn watch_files(
+    tell: &watch::Sender<()>,
+    connector: &Arc<Connector>,
+    backoff: &mut Backoff,
+) -> Result<(), StoreError> {
+    let Some(path) = connector.place().and_then(|place| place.file()) else { return Ok(()) };
+    let written = Arc::new(Notify::new());
+    let _watcher = watcher(path, Arc::clone(&written));
+    let mut connection = connector.connect(Purpose::Read).await?;
+    let mut version = data_version(&mut connection).await?;
+    backoff.reset();
+    tell.send_replace(());
+    while !connection.is_elsewhere() {
+        written.notified().await;
+        for delay in COMMIT_DELAYS {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+            let now = version_unless_elsewhere(&mut connection).await?;
+            if now != version {
+                version = now;
+                tell.send_replace(());
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn version_unless_elsewhere(connection: &mut Connection) -> Result<Option<String>, StoreError> {
+    if connection.is_elsewhere() { Ok(None) } else { data_version(connection).await }
+}
+
+/// Watches the database's directory for its file, and the files that SQLite puts beside it.
+/// `None` when there can be no watch (too many of them, no directory): then the poll alone finds.
+fn watcher(path: &Path, written: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let is_ours = move |event: &notify::Event| {
+        // Reading makes events too.
+        let is_write = match event.kind {
+            EventKind::Create(_) | EventKind::Remove(_) | EventKind::Any | EventKind::Other => true,
+            EventKind::Modify(kind) => !matches!(kind, ModifyKind::Metadata(_)),
+            EventKind::Access(_) => false,
+        };
+        let ends = ["", "-wal", "-journal"];
+        let is_file = |path: &std::path::PathBuf| {
+            let found = path.file_name().map(|found| found.to_string_lossy());
+            found.is_some_and(|found| found.strip_prefix(&*name).is_some_and(|end| ends.contains(&end)))
+        };
+        is_write && (event.need_rescan() || event.paths.iter().any(is_file))
+    };
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| is_ours(&event)) {
+            written.notify_one();
+        }
+    })
+    .ok()?;
+    watcher.watch(directory, RecursiveMode::NonRecursive).ok()?;
+    Some(watcher)
+}

@@ -1,0 +1,92 @@
+//! What makes a master the only one.
+
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::connection::Connection;
+use super::sql::{Cell, Query};
+use crate::store::StoreError;
+
+/// The master's lock while it is held.
+#[derive(Debug)]
+pub(super) enum Lock {
+    /// The server's, bound to the session's connection.
+    Session,
+    /// A locked file beside a SQLite database.
+    File { file: File, path: PathBuf },
+    /// For a database in this process's memory.
+    Memory { _held: Held },
+}
+
+/// A flag that is up while this lives.
+#[derive(Debug)]
+pub(super) struct Held(Arc<AtomicBool>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Lock {
+    pub(super) fn memory(flag: &Arc<AtomicBool>) -> Option<Self> {
+        let free = !flag.swap(true, Ordering::SeqCst);
+        free.then(|| Self::Memory { _held: Held(Arc::clone(flag)) })
+    }
+
+    /// Locks the file beside `database`. It stays when the lock is given back: removing it would
+    /// let two masters lock two files of one name.
+    pub(super) fn file(database: &Path) -> Result<Option<Self>, StoreError> {
+        let mut path = database.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let refused = |error: std::io::Error| StoreError::Refused {
+            what: "taking the master's lock",
+            detail: format!("{}: {error}", path.display()),
+            remedy: "give the service's user the right to write the database's directory".into(),
+        };
+        let file = File::options().create(true).append(true).open(&path).map_err(refused)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(refused(error)),
+        }
+        let lock = Self::File { file, path };
+        Ok(lock.stands_in_its_place().then_some(lock))
+    }
+
+    /// Whether the locked file is still the one of that name; another master could lock another.
+    fn stands_in_its_place(&self) -> bool {
+        let Self::File { file, path } = self else { return true };
+        let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
+        match (file.metadata(), path.metadata()) {
+            (Ok(held), Ok(found)) => identity(held) == identity(found),
+            _ => false,
+        }
+    }
+
+    /// Whether the lock still makes its holder the only writer.
+    pub(super) async fn is_held(&self, connection: &mut Connection) -> Result<bool, StoreError> {
+        if connection.is_broken() || connection.is_elsewhere() || !self.stands_in_its_place() {
+            return Ok(false);
+        }
+        match connection.dialect().holds_lock {
+            Some(sql) => ask(connection, sql).await,
+            None => Ok(true),
+        }
+    }
+}
+
+/// Asks the server for the lock, for as long as the connection lives.
+pub(super) async fn lock_session(connection: &mut Connection, sql: &str) -> Result<Option<Lock>, StoreError> {
+    Ok(ask(connection, sql).await?.then_some(Lock::Session))
+}
+
+async fn ask(connection: &mut Connection, sql: &str) -> Result<bool, StoreError> {
+    let query: Query = connection.query(sql);
+    let answer = connection.cell("asking for the master's lock", query).await?;
+    Ok(matches!(answer, Cell::Text(text) if text == "1" || text == "true"))
+}

@@ -1,0 +1,130 @@
+//! MySQL, MariaDB, and what speaks their protocol.
+
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
+use sqlx::{ConnectOptions, Connection as _, Row as _};
+
+use super::connection::Purpose;
+use super::sql::{Cell, Dialect, Row, Verdict};
+use crate::store::{Host, Server, TlsMode};
+
+pub(super) const DIALECT: Dialect = Dialect {
+    backend: "mysql",
+    create_rules: include_str!("schema/mysql_rules.sql"),
+    create_states: include_str!("schema/mysql_states.sql"),
+    find_index: |table, column| {
+        format!(
+            "SELECT '1' FROM information_schema.statistics WHERE table_schema = DATABASE() \
+             AND table_name = '{table}' AND column_name = '{column}' AND seq_in_index = 1"
+        )
+    },
+    // The isolation level that makes this one snapshot is pinned for the session.
+    begin_look: "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+    begin_write: "START TRANSACTION READ WRITE",
+    now: Some("CAST(UTC_TIMESTAMP(6) AS CHAR)"),
+    digest: Some("SHA2(CONVERT(yaml_content USING utf8mb4), 256)"),
+    placeholder: |_| "?".into(),
+    time: |placeholder| placeholder,
+    text: |expression| format!("CAST({expression} AS CHAR)"),
+    exact: |column| format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY)"),
+    upsert: |columns| {
+        let sets: Vec<String> = columns.iter().map(|column| format!("{column} = VALUES({column})")).collect();
+        // The key too: it may stand in another case.
+        format!(" ON DUPLICATE KEY UPDATE {}", sets.join(", "))
+    },
+    notify: None,
+    // Such a lock is the server's, so its name holds the database; 64 characters are possible.
+    try_lock: Some(
+        "SELECT CAST(GET_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32)), 0) = 1 AS CHAR)",
+    ),
+    holds_lock: Some(
+        "SELECT CAST(IS_USED_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32))) = CONNECTION_ID() AS CHAR)",
+    ),
+    judge,
+};
+
+/// How the server is reached.
+pub(super) fn options(server: &Server, tls: TlsMode) -> MySqlConnectOptions {
+    let options = MySqlConnectOptions::new()
+        .database(&server.database)
+        // These are set below, together with the rest of the session.
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .timezone(None)
+        .charset("utf8mb4")
+        .ssl_mode(match tls {
+            TlsMode::Disable => MySqlSslMode::Disabled,
+            TlsMode::Prefer => MySqlSslMode::Preferred,
+            TlsMode::Require => MySqlSslMode::Required,
+            TlsMode::VerifyCa => MySqlSslMode::VerifyCa,
+            TlsMode::VerifyFull => MySqlSslMode::VerifyIdentity,
+        })
+        .disable_statement_logging();
+    let options = match &server.host {
+        Host::Socket(path) => options.socket(path),
+        Host::Tcp(name, port) => options.host(name).port(*port),
+    };
+    let options = options.username(server.user.as_deref().unwrap_or_default());
+    let options = match &server.password {
+        Some(password) => options.password(password),
+        None => options,
+    };
+    match &server.tls_ca {
+        Some(ca) => options.ssl_ca(ca),
+        None => options,
+    }
+}
+
+/// Connects, and makes the session independent of the server's settings.
+pub(super) async fn connect(
+    options: &MySqlConnectOptions,
+    purpose: Purpose,
+    timeout: Duration,
+) -> Result<MySqlConnection, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    // The server ends a master's session that is silent for so long, and frees its lock.
+    let silence = if purpose == Purpose::Master { 15 } else { 3600 };
+    let lock_wait = timeout.as_secs().max(1);
+    let session = format!(
+        "SET SESSION autocommit = 1, time_zone = '+00:00', wait_timeout = {silence}, \
+         innodb_lock_wait_timeout = {lock_wait}, \
+         sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO'"
+    );
+    for sql in [session.as_str(), "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ"] {
+        if let Err(error) = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await {
+            connection.close().await.ok();
+            return Err(error);
+        }
+    }
+    Ok(connection)
+}
+
+pub(super) fn read(row: &MySqlRow) -> Result<Row, sqlx::Error> {
+    (0..row.len())
+        .map(|index| {
+            let cell: Option<Vec<u8>> = row.try_get_unchecked(index)?;
+            Ok(cell.map_or(Cell::Null, Cell::from_bytes))
+        })
+        .collect::<Result<_, _>>()
+        .map(Row)
+}
+
+fn judge(number: &str, _message: &str) -> Verdict {
+    // https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference
+    match number.parse::<u32>() {
+        Ok(1146) => Verdict::NoTable,
+        Ok(1044 | 1142 | 1143 | 1227 | 1370) => {
+            Verdict::Refused("grant the service's user what the README lists")
+        }
+        Ok(1045 | 1130 | 1251 | 1698) => {
+            Verdict::Refused("check user and password in `database.url`, and the user's host on the server")
+        }
+        Ok(1049) => Verdict::Refused("create the database, or name another in `database.url`"),
+        Ok(1290 | 1792 | 1836) => Verdict::Refused("connect to the primary: this server takes no writes"),
+        // Too long, no such character, out of range, null, duplicate, not a time.
+        Ok(1048 | 1062 | 1153 | 1264 | 1265 | 1292 | 1366 | 1406 | 3140 | 4025) => Verdict::Row,
+        Ok(1054 | 1064 | 1136) => Verdict::Refused("compare the tables with those that the README shows"),
+        _ => Verdict::Transient,
+    }
+}

@@ -1,0 +1,123 @@
+//! PostgreSQL, and what speaks its protocol.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
+use sqlx::{ConnectOptions, Row as _};
+
+use super::sql::{Cell, Dialect, Row, Verdict};
+use crate::store::{Host, Server, TlsMode};
+
+/// The channel on which the writing transaction tells of itself.
+pub(super) const CHANNEL: &str = "rulesyncd";
+
+pub(super) const DIALECT: Dialect = Dialect {
+    backend: "postgresql",
+    create_rules: include_str!("schema/postgres_rules.sql"),
+    create_states: include_str!("schema/postgres_states.sql"),
+    find_index: |table, column| {
+        format!(
+            "SELECT '1'::text FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0] \
+             WHERE indrelid = '{table}'::regclass AND attname = '{column}'"
+        )
+    },
+    begin_look: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    begin_write: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+    // When the transaction began: not later than its snapshot.
+    now: Some("now()::timestamp::text"),
+    digest: Some("encode(sha256(convert_to(yaml_content, 'UTF8')), 'hex')"),
+    placeholder: |n| format!("${n}"),
+    time: |placeholder| format!("{placeholder}::timestamp"),
+    text: |expression| format!("({expression})::text"),
+    exact: str::to_owned,
+    upsert: super::on_conflict,
+    notify: Some("SELECT pg_notify('rulesyncd', '')"),
+    // Such a lock is the database's own and its session's. The number is the bytes of `rulesync`.
+    try_lock: Some("SELECT pg_try_advisory_lock(8247617475583766115)::text"),
+    holds_lock: Some(
+        "SELECT (EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted \
+         AND pid = pg_backend_pid() AND (classid::bigint << 32 | objid::bigint) = 8247617475583766115))::text",
+    ),
+    judge,
+};
+
+/// How the server is reached. The session's own settings make it independent of the server's.
+pub(super) fn options(server: &Server, tls: TlsMode, timeout: Duration) -> PgConnectOptions {
+    let limit = timeout.as_millis().to_string();
+    let options = PgConnectOptions::new_without_pgpass()
+        .database(&server.database)
+        .application_name("rulesyncd")
+        .ssl_mode(match tls {
+            TlsMode::Disable => PgSslMode::Disable,
+            TlsMode::Prefer => PgSslMode::Prefer,
+            TlsMode::Require => PgSslMode::Require,
+            TlsMode::VerifyCa => PgSslMode::VerifyCa,
+            TlsMode::VerifyFull => PgSslMode::VerifyFull,
+        })
+        .options([
+            ("TimeZone", "UTC"),
+            ("DateStyle", "ISO"),
+            ("statement_timeout", &limit),
+            ("lock_timeout", &limit),
+            // The server finds out within seconds that the other end is gone, and frees the lock.
+            ("tcp_keepalives_idle", "5"),
+            ("tcp_keepalives_interval", "2"),
+            ("tcp_keepalives_count", "3"),
+            ("tcp_user_timeout", "11000"),
+        ])
+        .disable_statement_logging();
+    let options = match &server.host {
+        Host::Socket(path) => options.socket(socket_directory(path)),
+        Host::Tcp(name, port) => options.host(name).port(*port),
+    };
+    let options = match &server.user {
+        Some(user) => options.username(user),
+        None => options,
+    };
+    let options = match &server.password {
+        Some(password) => options.password(password),
+        None => options,
+    };
+    match &server.tls_ca {
+        Some(ca) => options.ssl_root_cert(ca),
+        None => options,
+    }
+}
+
+/// The driver wants the directory; people also write the socket in it.
+fn socket_directory(path: &std::path::Path) -> &std::path::Path {
+    let is_socket = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".s.PGSQL."));
+    path.parent().filter(|_| is_socket).unwrap_or(path)
+}
+
+pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    options.connect().await
+}
+
+pub(super) fn read(row: &PgRow) -> Result<Row, sqlx::Error> {
+    (0..row.len())
+        .map(|index| {
+            let cell: Option<Vec<u8>> = row.try_get_unchecked(index)?;
+            Ok(cell.map_or(Cell::Null, Cell::from_bytes))
+        })
+        .collect::<Result<_, _>>()
+        .map(Row)
+}
+
+fn judge(code: &str, _message: &str) -> Verdict {
+    // https://www.postgresql.org/docs/current/errcodes-appendix.html
+    match code {
+        "42P01" => Verdict::NoTable,
+        "42501" => Verdict::Refused("grant the service's role what the README lists"),
+        "25006" => Verdict::Refused("connect to the primary: this server takes no writes"),
+        "3D000" => Verdict::Refused("create the database, or name another in `database.url`"),
+        _ if code.starts_with("28") => {
+            Verdict::Refused("check user and password in `database.url`, and the server's pg_hba.conf")
+        }
+        _ if code.starts_with("22") || code.starts_with("23") => Verdict::Row,
+        _ if code.starts_with("42") => {
+            Verdict::Refused("compare the tables with those that the README shows")
+        }
+        _ => Verdict::Transient,
+    }
+}

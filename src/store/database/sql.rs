@@ -1,0 +1,253 @@
+//! What the dialects do not agree on, a query of text and arguments, and a row as it comes back.
+//!
+//! Every cell is read as text, whatever its column's type: the statements cast, so that no
+//! driver's idea of a type stands between a found table and the daemon.
+
+use crate::clock::Timestamp;
+use crate::rule::Table;
+
+/// How one dialect says what all have to say.
+pub(super) struct Dialect {
+    /// The name that [`super::Database::backend`] gives.
+    pub(super) backend: &'static str,
+    /// Statements that create the tables.
+    pub(super) create_rules: &'static str,
+    pub(super) create_states: &'static str,
+    /// Finds an index that begins with a column of a table.
+    pub(super) find_index: fn(&str, &str) -> String,
+    /// Begins a transaction that sees one snapshot and writes nothing.
+    pub(super) begin_look: &'static str,
+    /// Begins a transaction that writes.
+    pub(super) begin_write: &'static str,
+    /// The database's clock as text; `None` where it is the host's own.
+    pub(super) now: Option<&'static str>,
+    /// The hexadecimal SHA-256 of `yaml_content` as UTF-8; `None` where the database cannot.
+    pub(super) digest: Option<&'static str>,
+    /// The placeholder of the n-th argument, from 1.
+    pub(super) placeholder: fn(usize) -> String,
+    /// A placeholder that is given a time as text.
+    pub(super) time: fn(String) -> String,
+    /// An expression as text.
+    pub(super) text: fn(&str) -> String,
+    /// A column that is compared with case and trailing spaces, whatever its collation.
+    pub(super) exact: fn(&str) -> String,
+    /// Takes the master's lock for this session and answers whether it could; `None` where the
+    /// lock is not the database's.
+    pub(super) try_lock: Option<&'static str>,
+    /// Answers whether this session holds the master's lock.
+    pub(super) holds_lock: Option<&'static str>,
+    /// What follows the rows of an INSERT so that rows that stand are written over.
+    pub(super) upsert: fn(&[&str]) -> String,
+    /// Tells listeners that something is committed with this transaction.
+    pub(super) notify: Option<&'static str>,
+    /// What an error of the database means, by its code and message.
+    pub(super) judge: fn(&str, &str) -> Verdict,
+}
+
+/// What an error of a database means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may come right by itself.
+    Transient,
+    /// A table is not there (yet).
+    NoTable,
+    /// This row is not taken; another may be.
+    Row,
+    /// It does not come right until someone does this.
+    Refused(&'static str),
+}
+
+/// An argument of a query.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Arg {
+    Text(Option<String>),
+    Int(i64),
+    Real(Option<f64>),
+}
+
+/// A statement under construction.
+pub(super) struct Query {
+    pub(super) sql: String,
+    pub(super) args: Vec<Arg>,
+    dialect: &'static Dialect,
+}
+
+impl Query {
+    pub(super) fn new(dialect: &'static Dialect, sql: impl Into<String>) -> Self {
+        Self { sql: sql.into(), args: Vec::new(), dialect }
+    }
+
+    pub(super) fn push(mut self, sql: &str) -> Self {
+        self.sql.push_str(sql);
+        self
+    }
+
+    fn arg(mut self, arg: Arg, wrap: fn(String) -> String) -> Self {
+        self.args.push(arg);
+        self.sql.push_str(&wrap((self.dialect.placeholder)(self.args.len())));
+        self
+    }
+
+    pub(super) fn text(self, text: impl Into<String>) -> Self {
+        self.arg(Arg::Text(Some(text.into())), |placeholder| placeholder)
+    }
+
+    pub(super) fn optional_text(self, text: Option<String>) -> Self {
+        self.arg(Arg::Text(text), |placeholder| placeholder)
+    }
+
+    pub(super) fn int(self, int: i64) -> Self {
+        self.arg(Arg::Int(int), |placeholder| placeholder)
+    }
+
+    pub(super) fn real(self, real: Option<f64>) -> Self {
+        self.arg(Arg::Real(real), |placeholder| placeholder)
+    }
+
+    pub(super) fn time(self, time: Option<Timestamp>) -> Self {
+        let wrap = self.dialect.time;
+        self.arg(Arg::Text(time.map(Timestamp::to_sql_text)), wrap)
+    }
+
+    /// `(?, ?, …)`
+    pub(super) fn texts<'t>(self, texts: impl IntoIterator<Item = &'t String>) -> Self {
+        let mut separator = "";
+        let list = texts.into_iter().fold(self.push("("), |query, text| {
+            let query = query.push(separator).text(text);
+            separator = ", ";
+            query
+        });
+        list.push(")")
+    }
+}
+
+/// A cell of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cell {
+    Null,
+    Text(String),
+    /// What is not UTF-8, as well as it can be shown.
+    NotUtf8(String),
+}
+
+impl Cell {
+    pub(super) fn from_bytes(bytes: Vec<u8>) -> Self {
+        String::from_utf8(bytes).map_or_else(
+            |error| Self::NotUtf8(String::from_utf8_lossy(error.as_bytes()).into_owned()),
+            Self::Text,
+        )
+    }
+
+    /// The text, for what stands in for a key where there is none.
+    pub(super) fn shown(&self) -> &str {
+        match self {
+            Self::Null => "",
+            Self::Text(text) | Self::NotUtf8(text) => text,
+        }
+    }
+}
+
+/// A row as it came back; whoever reads it names its columns in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row(pub(super) Vec<Cell>);
+
+/// Why a row cannot be read, in words for the log.
+pub(super) type BadCell = String;
+
+impl Row {
+    /// Takes a cell that may be null.
+    pub(super) fn optional(&mut self, index: usize, column: &str) -> Result<Option<String>, BadCell> {
+        match self.0.get_mut(index).map(|cell| std::mem::replace(cell, Cell::Null)) {
+            Some(Cell::Text(text)) => Ok(Some(text)),
+            Some(Cell::NotUtf8(_)) => Err(format!("{column} is not UTF-8")),
+            Some(Cell::Null) | None => Ok(None),
+        }
+    }
+
+    /// Takes a cell that may not be null.
+    pub(super) fn text(&mut self, index: usize, column: &str) -> Result<String, BadCell> {
+        self.optional(index, column)?.ok_or_else(|| format!("{column} is null"))
+    }
+
+    pub(super) fn int(&mut self, index: usize, column: &str) -> Result<i64, BadCell> {
+        let text = self.text(index, column)?;
+        text.parse().map_err(|_| format!("{column} is `{}`; expected an integer", shortened(&text)))
+    }
+
+    /// Reads a time. One that PostgreSQL calls infinite is none.
+    pub(super) fn optional_time(&mut self, index: usize, column: &str) -> Result<Option<Timestamp>, BadCell> {
+        match self.optional(index, column)? {
+            Some(text) if text == "infinity" => Ok(None),
+            Some(text) => Timestamp::parse(&text)
+                .map(Some)
+                .ok_or_else(|| format!("{column} is `{}`; expected a time", shortened(&text))),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn time(&mut self, index: usize, column: &str) -> Result<Timestamp, BadCell> {
+        self.optional_time(index, column)?.ok_or_else(|| format!("{column} is null"))
+    }
+
+    /// Reads a number. What a 32-bit column can hold is read as the shortest number that such a
+    /// column reads back as the same, so that 0.85 is 0.85 again.
+    pub(super) fn real(&mut self, index: usize, column: &str) -> Result<Option<f64>, BadCell> {
+        let Some(text) = self.optional(index, column)? else { return Ok(None) };
+        let wide: f64 =
+            text.parse().map_err(|_| format!("{column} is `{}`; expected a number", shortened(&text)))?;
+        #[expect(clippy::cast_possible_truncation, reason = "whether it is cut off is what is asked")]
+        let narrow = wide as f32;
+        let held_by_32_bits = f64::from(narrow) == wide;
+        Ok(Some(if held_by_32_bits { narrow.to_string().parse().unwrap_or(wide) } else { wide }))
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+impl Table {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Rules => "ttp_rule",
+            Self::States => "ttp_rule_state",
+        }
+    }
+
+    pub(super) const fn stamp(self) -> &'static str {
+        match self {
+            Self::Rules => "updated_at",
+            Self::States => "set_at",
+        }
+    }
+
+    pub(super) const fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Rules => {
+                &["rule_id", "rule_version", "source_path", "yaml_content", "updated_at", "updated_by"]
+            }
+            Self::States => {
+                &["rule_id", "state", "confidence_max", "expires_at", "reason", "set_by", "set_at"]
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_a_32_bit_column_is_read_as_it_was_written() {
+        for (found, read) in [
+            ("0.85", 0.85),
+            ("0.8500000238418579", 0.85),
+            ("0.30000000000000004", 0.300_000_000_000_000_04),
+            ("1", 1.0),
+            ("0.5", 0.5),
+        ] {
+            let mut row = Row(vec![Cell::Text(found.into())]);
+            assert_eq!(row.real(0, "confidence_max"), Ok(Some(read)), "{found}");
+        }
+    }
+}

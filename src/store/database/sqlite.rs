@@ -1,0 +1,151 @@
+//! SQLite: a file or the memory of this process.
+
+use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::{Row as _, TypeInfo, ValueRef};
+
+use super::connection::Purpose;
+use super::sql::{Cell, Dialect, Row, Verdict};
+use crate::store::StoreError;
+
+pub(super) const DIALECT: Dialect = Dialect {
+    backend: "sqlite",
+    create_rules: include_str!("schema/sqlite_rules.sql"),
+    create_states: include_str!("schema/sqlite_states.sql"),
+    find_index: |table, column| {
+        format!(
+            "SELECT 1 FROM pragma_index_list('{table}') AS list, pragma_index_info(list.name) AS info \
+             WHERE info.seqno = 0 AND info.name = '{column}'"
+        )
+    },
+    begin_look: "BEGIN DEFERRED",
+    begin_write: "BEGIN IMMEDIATE",
+    now: None,
+    digest: None,
+    placeholder: |_| "?".into(),
+    time: |placeholder| placeholder,
+    text: str::to_owned,
+    exact: str::to_owned,
+    upsert: super::on_conflict,
+    notify: None,
+    try_lock: None,
+    holds_lock: None,
+    judge,
+};
+
+/// Where the database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    File(PathBuf),
+    /// The name of a database in this process's memory.
+    Memory(String),
+}
+
+impl Place {
+    /// A new database in memory; it lives as long as a connection to it.
+    pub(super) fn memory() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        Self::Memory(format!("/rulesyncd-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Refuses what stands in the place and is no database.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        const MAGIC: &[u8] = b"SQLite format 3\0";
+        let Self::File(path) = self else { return Ok(()) };
+        let refused = |detail: String, remedy: &str| StoreError::Refused {
+            what: "opening the database",
+            detail: format!("{}: {detail}", path.display()),
+            remedy: remedy.into(),
+        };
+        let mut head = Vec::new();
+        match std::fs::File::open(path).and_then(|file| file.take(16).read_to_end(&mut head)) {
+            Ok(0) => Ok(()),
+            Ok(_) if head == MAGIC => Ok(()),
+            Ok(_) => Err(refused(
+                "the file is not a SQLite database".into(),
+                "name another file in `database.url`, or move this one away",
+            )),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                Err(refused(error.to_string(), "give the service's user the right to read the file"))
+            }
+            Err(error) => Err(refused(error.to_string(), "name a file in `database.url`")),
+        }
+    }
+
+    pub(super) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Memory(_) => None,
+        }
+    }
+
+    /// Device and inode of the file.
+    pub(super) fn file_id(&self) -> Option<(u64, u64)> {
+        let found = std::fs::metadata(self.file()?).ok()?;
+        Some((found.dev(), found.ino()))
+    }
+
+    pub(super) async fn connect(
+        &self,
+        purpose: Purpose,
+        timeout: Duration,
+    ) -> Result<SqliteConnection, sqlx::Error> {
+        let options = SqliteConnectOptions::new().busy_timeout(timeout).disable_statement_logging();
+        let options = match self {
+            // Not the shared cache, whose readers are locked out by table: this keeps SQLite's own locking.
+            Self::Memory(name) => options.filename(name).vfs("memdb").create_if_missing(true),
+            Self::File(path) => {
+                let options = options.filename(path);
+                match purpose {
+                    Purpose::Read => options.read_only(true),
+                    Purpose::Write => options,
+                    // What the directory holds can be written again: a commit need not wait for the disk.
+                    Purpose::Master => options.synchronous(SqliteSynchronous::Normal),
+                    Purpose::Create => options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal),
+                }
+            }
+        };
+        options.connect().await
+    }
+}
+
+pub(super) fn read(row: &SqliteRow) -> Result<Row, sqlx::Error> {
+    (0..row.len())
+        .map(|index| {
+            let value = row.try_get_raw(index)?;
+            let kind = value.type_info();
+            Ok(match kind.name() {
+                _ if value.is_null() => Cell::Null,
+                "INTEGER" => Cell::Text(row.try_get_unchecked::<i64, _>(index)?.to_string()),
+                "REAL" => Cell::Text(row.try_get_unchecked::<f64, _>(index)?.to_string()),
+                _ => Cell::from_bytes(row.try_get_unchecked::<Vec<u8>, _>(index)?),
+            })
+        })
+        .collect::<Result<_, _>>()
+        .map(Row)
+}
+
+fn judge(code: &str, message: &str) -> Verdict {
+    // The low byte is the primary result code, https://sqlite.org/rescode.html.
+    match code.parse::<u32>().map(|code| code & 0xff) {
+        Ok(1) if message.contains("no such table") => Verdict::NoTable,
+        Ok(3 | 23) => Verdict::Refused("give the service's user the right to the file"),
+        Ok(8) => Verdict::Refused(
+            "give the service's user the right to write the file and its directory, or free the disk",
+        ),
+        Ok(11) => {
+            Verdict::Refused("the file is damaged: restore it, or move it away and let it be made anew")
+        }
+        Ok(18..=20) => Verdict::Row,
+        Ok(26) => Verdict::Refused("name another file in `database.url`, or move this one away"),
+        Ok(1) => Verdict::Refused("compare the tables with those that the README shows"),
+        _ => Verdict::Transient,
+    }
+}

@@ -1,0 +1,245 @@
+//! The statements over the two tables, and their rows as structures.
+
+use super::connection::Connection;
+use super::session::{RowSummary, Scope};
+use super::sql::{BadCell, Dialect, Query, Row};
+use crate::clock::Timestamp;
+use crate::rule::{ContentDigest, RuleId, RuleRow, StateRow, Table};
+use crate::store::StoreError;
+
+/// `rule_id, …` with every column as text.
+fn columns(dialect: &Dialect, table: Table) -> String {
+    let columns: Vec<String> = table
+        .columns()
+        .iter()
+        .map(|column| match *column {
+            "rule_version" | "updated_at" | "set_at" | "expires_at" => (dialect.text)(column),
+            // A 32-bit number shows itself in full only as a wider one.
+            "confidence_max" if dialect.now.is_some() => (dialect.text)("confidence_max + 0e0"),
+            column => column.to_owned(),
+        })
+        .collect();
+    columns.join(", ")
+}
+
+/// All columns of a table; whoever asks adds which rows.
+pub(super) fn select(dialect: &'static Dialect, table: Table) -> Query {
+    Query::new(dialect, format!("SELECT {} FROM {}", columns(dialect, table), table.name()))
+}
+
+/// The rows of `ttp_rule` without their text where the database can digest it; whoever asks adds
+/// which rows.
+pub(super) fn select_summaries(dialect: &'static Dialect) -> Query {
+    let digest = dialect.digest.unwrap_or("yaml_content");
+    let (version, stamp) = ((dialect.text)("rule_version"), (dialect.text)("updated_at"));
+    Query::new(
+        dialect,
+        format!("SELECT rule_id, {version}, source_path, {digest}, {stamp}, updated_by FROM ttp_rule"),
+    )
+}
+
+/// Reads a row of [`select_summaries`]. What it refuses, [`rule_row`] refuses in the same words.
+pub(super) fn summary(row: &mut Row, dialect: &Dialect) -> Result<RowSummary, BadCell> {
+    let rule_id = row.text(0, "rule_id")?;
+    let rule_version = row.int(1, "rule_version")?;
+    let source_path = row.text(2, "source_path")?;
+    let text = row.text(3, "yaml_content")?;
+    let content = match dialect.digest {
+        Some(_) => ContentDigest::from_hex(&text).ok_or("yaml_content has no digest")?,
+        None => ContentDigest::of(text),
+    };
+    let updated_at = row.time(4, "updated_at")?;
+    let updated_by = row.text(5, "updated_by")?;
+    Ok(RowSummary { rule_id, rule_version, source_path, updated_by, updated_at, content })
+}
+
+/// The key of a row, as well as it can be shown.
+pub(super) fn key(row: &Row) -> String {
+    row.0.first().map_or("", |cell| cell.shown()).to_owned()
+}
+
+/// Reads a row of [`select`] of the rules.
+pub(super) fn rule_row(row: &mut Row) -> Result<RuleRow, BadCell> {
+    Ok(RuleRow {
+        rule_id: row.text(0, "rule_id")?,
+        rule_version: row.int(1, "rule_version")?,
+        source_path: row.text(2, "source_path")?,
+        yaml_content: row.text(3, "yaml_content")?,
+        updated_at: row.time(4, "updated_at")?,
+        updated_by: row.text(5, "updated_by")?,
+    })
+}
+
+/// Reads a row of [`select`] of the states.
+pub(super) fn state_row(row: &mut Row) -> Result<StateRow, BadCell> {
+    Ok(StateRow {
+        rule_id: row.text(0, "rule_id")?,
+        state: row.text(1, "state")?,
+        confidence_max: row.real(2, "confidence_max")?,
+        expires_at: row.optional_time(3, "expires_at")?,
+        reason: row.optional(4, "reason")?,
+        set_by: row.optional(5, "set_by")?,
+        set_at: row.optional_time(6, "set_at")?,
+    })
+}
+
+/// A row that cannot be read: nobody's, and as no file has it, so that a file of its id mends it.
+fn out_of_order(rule_id: String) -> RowSummary {
+    RowSummary {
+        rule_id,
+        rule_version: -1,
+        source_path: String::new(),
+        updated_by: String::new(),
+        updated_at: Timestamp::MIN,
+        content: ContentDigest::of(""),
+    }
+}
+
+/// The rows in `scope`.
+pub(super) async fn summaries(
+    connection: &mut Connection,
+    scope: Scope<'_>,
+) -> Result<Vec<RowSummary>, StoreError> {
+    /// As many arguments as every dialect takes in one statement.
+    const CHUNK: usize = 500;
+    let dialect = connection.dialect();
+    let mut found = Vec::new();
+    let mut queries = Vec::new();
+    match scope {
+        Scope::All => queries.push(select_summaries(dialect)),
+        Scope::Touching { rule_ids, source_paths } => {
+            for (column, values) in [("lower(rule_id)", rule_ids), ("source_path", source_paths)] {
+                for chunk in values.chunks(CHUNK) {
+                    queries
+                        .push(select_summaries(dialect).push(&format!(" WHERE {column} IN ")).texts(chunk));
+                }
+            }
+        }
+    }
+    let overlapping = queries.len() > 1;
+    for query in queries {
+        let mut rows = connection.stream("reading the rules", query);
+        while let Some(mut row) = rows.next().await? {
+            let key = key(&row);
+            found.push(summary(&mut row, dialect).unwrap_or_else(|_| out_of_order(key)));
+        }
+    }
+    if overlapping {
+        found.sort_unstable_by(|a: &RowSummary, b| a.rule_id.cmp(&b.rule_id));
+        found.dedup_by(|a, b| a.rule_id == b.rule_id);
+    }
+    Ok(found)
+}
+
+/// The state row of `rule_id`, if there is one.
+pub(super) async fn state_of(
+    connection: &mut Connection,
+    rule_id: &RuleId,
+) -> Result<Option<StateRow>, StoreError> {
+    let what = "reading a state";
+    let key = (connection.dialect().exact)("rule_id");
+    let query = select(connection.dialect(), Table::States)
+        .push(" WHERE rule_id = ")
+        .text(rule_id.as_str())
+        .push(&format!(" AND {key} = "))
+        .text(rule_id.as_str());
+    match connection.fetch(what, query).await?.first_mut() {
+        Some(row) => state_row(row).map(Some).map_err(|detail| StoreError::Row { what, detail }),
+        None => Ok(None),
+    }
+}
+
+/// Rows of `table` to write, in place of those that stand under their keys.
+pub(super) fn upsert<R>(
+    dialect: &'static Dialect,
+    table: Table,
+    rows: &[R],
+    values: impl Fn(Query, &R) -> Query,
+) -> Query {
+    let columns = table.columns();
+    let start = Query::new(dialect, format!("INSERT INTO {} ({}) VALUES ", table.name(), columns.join(", ")));
+    let mut separator = "(";
+    let query = rows.iter().fold(start, |query, row| {
+        let query = values(query.push(separator), row).push(")");
+        separator = ", (";
+        query
+    });
+    query.push(&(dialect.upsert)(columns))
+}
+
+/// Whether a table's stamp is a column that holds whole seconds. Only MySQL has such.
+pub(super) async fn has_whole_seconds(connection: &mut Connection, table: Table) -> Result<bool, StoreError> {
+    if connection.dialect().backend != "mysql" {
+        return Ok(false);
+    }
+    let query = connection
+        .query(
+            "SELECT CAST(datetime_precision AS CHAR) FROM information_schema.columns \
+             WHERE table_schema = DATABASE() AND table_name = ",
+        )
+        .text(table.name())
+        .push(" AND column_name = ")
+        .text(table.stamp());
+    Ok(connection.cell("reading the tables' columns", query).await?.shown() == "0")
+}
+
+/// Writes an operator's state in place of the one that stands.
+pub(super) async fn write_state(
+    connection: &mut Connection,
+    row: &StateRow,
+    set_at: Timestamp,
+) -> Result<(), StoreError> {
+    let cut = has_whole_seconds(connection, Table::States).await?;
+    // Cut off here, since a server may round up into the future.
+    let held = |time: Timestamp| if cut { time.whole_second() } else { time };
+    let query = upsert(connection.dialect(), Table::States, &[row], |query, row| {
+        query
+            .text(&*row.rule_id)
+            .push(", ")
+            .text(&*row.state)
+            .push(", ")
+            .real(row.confidence_max)
+            .push(", ")
+            .time(row.expires_at.map(held))
+            .push(", ")
+            .optional_text(row.reason.clone())
+            .push(", ")
+            .optional_text(row.set_by.clone())
+            .push(", ")
+            .time(Some(held(set_at)))
+    });
+    connection.execute("setting a state", query).await.map(drop)
+}
+
+/// Takes an operator's state away; `false` when none stood.
+pub(super) async fn delete_state(connection: &mut Connection, rule_id: &RuleId) -> Result<bool, StoreError> {
+    let key = (connection.dialect().exact)("rule_id");
+    let query = connection
+        .query("DELETE FROM ttp_rule_state WHERE rule_id = ")
+        .text(rule_id.as_str())
+        .push(&format!(" AND {key} = "))
+        .text(rule_id.as_str());
+    Ok(connection.execute("clearing a state", query).await? > 0)
+}
+
+/// Creates a table where it is missing, and an index on its stamp where there is none.
+pub(super) async fn ensure(connection: &mut Connection, table: Table) -> Result<(), StoreError> {
+    let what = "creating the tables";
+    let dialect = connection.dialect();
+    // Asked for, not created if missing: to create needs a right even where nothing is to be done.
+    let probe = connection.query(format!("SELECT rule_id FROM {} WHERE 1 = 0", table.name()));
+    if connection.fetch(what, probe).await.is_err() {
+        let create = match table {
+            Table::Rules => dialect.create_rules,
+            Table::States => dialect.create_states,
+        };
+        connection.run(what, create).await?;
+    }
+    let (name, stamp) = (table.name(), table.stamp());
+    let query = connection.query((dialect.find_index)(name, stamp));
+    if connection.fetch(what, query).await?.is_empty() {
+        // Everything works without it, only slower, and not everyone may.
+        connection.run(what, &format!("CREATE INDEX ix_{name}_{stamp} ON {name} ({stamp})")).await.ok();
+    }
+    Ok(())
+}

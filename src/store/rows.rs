@@ -1,0 +1,108 @@
+//! From rows to what is known of them. Reading rules is the larger part of a first look, so it is
+//! done beside the reading of the rows, on up to two threads.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::rule::{ContentDigest, Diagnostic, KnownRule, Limits, Rejected, RuleRow, Seen, Severity, parse};
+
+/// As many rules as are worth a trip to another thread.
+const WORTH_A_THREAD: usize = 16;
+
+/// Rules that go to another thread at once.
+const BATCH: usize = 256;
+
+/// Reads a row, or tells why it is no rule.
+pub(super) fn known_rule(row: &RuleRow) -> Result<KnownRule, Rejected> {
+    let text = ContentDigest::of(&row.yaml_content);
+    let rejected = |reason| Rejected {
+        key: row.rule_id.clone(),
+        seen: Seen::rule(row.updated_at, text, row.rule_version, &row.source_path),
+        reason,
+    };
+    let definition = parse(row.yaml_content.as_bytes(), &Limits::default())
+        .map_err(|diagnostics| rejected(first_error(&diagnostics)))?
+        .definition;
+    if definition.rule_id.as_str() != row.rule_id {
+        return Err(rejected(format!(
+            "the row's rule_id is `{}`, that in its text is `{}`",
+            row.rule_id.escape_debug(),
+            definition.rule_id
+        )));
+    }
+    let definition_json = serde_json::to_string(&definition).map_err(|error| rejected(error.to_string()))?;
+    Ok(KnownRule {
+        rule_id: definition.rule_id,
+        rule_version: row.rule_version,
+        source_path: row.source_path.as_str().into(),
+        updated_at: row.updated_at,
+        updated_by: Arc::from(row.updated_by.as_str()),
+        content_sha256: text,
+        definition_json: definition_json.into(),
+    })
+}
+
+/// The first error, and how many more there are.
+pub(super) fn first_error(diagnostics: &[Diagnostic]) -> String {
+    let mut errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+    let Some(first) = errors.next() else { return "the text is no rule".into() };
+    let field = if first.field.is_empty() { String::new() } else { format!("{}: ", first.field) };
+    let more = match errors.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    format!("line {}, column {}: {field}{}{more}", first.line, first.column, first.message)
+}
+
+/// Rows that are being read, at most two batches at a time.
+#[derive(Default)]
+pub(super) struct Reading {
+    waiting: Vec<RuleRow>,
+    batches: VecDeque<JoinHandle<Vec<Result<KnownRule, Rejected>>>>,
+    done: Vec<Result<KnownRule, Rejected>>,
+}
+
+impl Reading {
+    /// Takes a row in; waits while two batches are on their way.
+    pub(super) async fn push(&mut self, row: RuleRow) {
+        self.waiting.push(row);
+        if self.waiting.len() == BATCH {
+            self.send().await;
+        }
+    }
+
+    /// Takes in what is not even a row of the right types.
+    pub(super) fn reject(&mut self, rejected: Rejected) {
+        self.done.push(Err(rejected));
+    }
+
+    async fn send(&mut self) {
+        let batch = std::mem::take(&mut self.waiting);
+        self.batches.push_back(tokio::task::spawn_blocking(move || batch.iter().map(known_rule).collect()));
+        if self.batches.len() > 2 {
+            self.receive().await;
+        }
+    }
+
+    async fn receive(&mut self) {
+        if let Some(batch) = self.batches.pop_front() {
+            // It fails only when the runtime ends, and nobody waits for rules then.
+            self.done.extend(batch.await.unwrap_or_default());
+        }
+    }
+
+    /// Everything that was taken in.
+    pub(super) async fn finish(mut self) -> Vec<Result<KnownRule, Rejected>> {
+        if self.batches.is_empty() && self.waiting.len() < WORTH_A_THREAD {
+            self.done.extend(self.waiting.iter().map(known_rule));
+            return self.done;
+        }
+        self.send().await;
+        while !self.batches.is_empty() {
+            self.receive().await;
+        }
+        self.done
+    }
+}

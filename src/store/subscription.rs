@@ -1,0 +1,74 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Follow, StoreError};
+use crate::backoff::{Backoff, jittered};
+use crate::rule::{Catalogue, CompiledRule, RuleChange};
+
+/// The longest that a change waits where nothing hints at it, and a state for its end.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The changes of a store, one at a time.
+#[derive(Debug)]
+pub struct Subscription<F> {
+    follower: F,
+    catalogue: Catalogue,
+    changes: VecDeque<RuleChange>,
+    backoff: Backoff,
+    next_look: Instant,
+}
+
+impl<F: Follow> Subscription<F> {
+    /// Begins with what stands now.
+    pub(super) async fn begin(mut follower: F) -> Result<Self, StoreError> {
+        let mut catalogue = Catalogue::default();
+        catalogue.apply(follower.look(&catalogue).await?);
+        let (changes, backoff) = Default::default();
+        Ok(Self {
+            follower,
+            catalogue,
+            changes,
+            backoff,
+            next_look: Instant::now() + jittered(POLL_INTERVAL),
+        })
+    }
+
+    /// What stands, as far as it is known.
+    pub const fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// The next change, when there is one; a store that does not answer is asked again and again.
+    /// Cancel safe.
+    pub async fn next(&mut self) -> RuleChange {
+        loop {
+            if let Some(change) = self.changes.pop_front() {
+                return change;
+            }
+            tokio::select! {
+                () = self.follower.hint() => {}
+                () = tokio::time::sleep_until(self.next_look) => {}
+            }
+            let wait = match self.follower.look(&self.catalogue).await {
+                Ok(look) => {
+                    self.changes.extend(self.catalogue.apply(look));
+                    self.backoff.reset();
+                    jittered(POLL_INTERVAL)
+                }
+                Err(_) => self.backoff.wait(),
+            };
+            self.next_look = Instant::now() + wait;
+        }
+    }
+}
+
+/// Every valid rule with the state in force for it, by id.
+pub(super) async fn load<F: Follow>(mut follower: F) -> Result<Vec<CompiledRule>, StoreError> {
+    let mut catalogue = Catalogue::default();
+    catalogue.apply(follower.look(&catalogue).await?);
+    let state = |rule_id: &str| catalogue.state(rule_id);
+    let compiled = catalogue.rules().filter_map(|(rule, _)| rule.compiled(state(rule.rule_id.as_str())).ok());
+    Ok(compiled.collect())
+}
