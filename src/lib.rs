@@ -16,5 +16,8 @@ pub mod lifecycle;
 pub mod master;
 pub mod rule;
 pub mod rulefile;
+pub mod status;
 pub mod store;
 pub mod telemetry;
+pub mod wire;
+pub mod worker;

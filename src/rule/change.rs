@@ -6,7 +6,7 @@ use super::{CompiledRule, ContentDigest, Definition, RuleId, RuleState};
 use crate::clock::Timestamp;
 
 /// What of a rule changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
     /// The definition was written or deleted.

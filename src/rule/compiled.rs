@@ -6,7 +6,7 @@ use super::{RuleId, RuleState};
 /// What a rule's file defines, in the form in which subscribers get it.
 ///
 /// The fields and their order are the stream's `CompiledRule` less its `state`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Definition {
     /// The id that the file names.
     pub rule_id: RuleId,
@@ -27,7 +27,7 @@ pub struct Definition {
 }
 
 /// One technique that a rule's match is evidence of.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Emit {
     /// An ATT&CK technique, `T1083`.
     pub technique_id: String,
@@ -40,7 +40,7 @@ pub struct Emit {
 }
 
 /// A definition together with the operator's state that is in force for it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CompiledRule {
     /// What the file defines.
     #[serde(flatten)]

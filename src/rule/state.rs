@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 
 /// What an operator can say of a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StateKind {
     /// The rule works as written.
@@ -57,7 +57,7 @@ pub enum InvalidState {
 }
 
 /// An operator's state of a rule: a row of `ttp_rule_state`, or the default where none stands.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RuleState {
     /// Whether the rule is on, off or clipped.
     pub state: StateKind,

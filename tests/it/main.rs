@@ -3,4 +3,5 @@
 
 mod differential;
 mod store;
+mod stream;
 mod support;

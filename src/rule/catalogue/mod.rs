@@ -157,6 +157,12 @@ impl Catalogue {
         self.states.in_force(rule_id).map_or_else(RuleState::default, |state| RuleState::clone(state))
     }
 
+    /// The greatest stamp of all valid rows; `None` when there is none.
+    pub fn watermark(&self) -> Option<Timestamp> {
+        let rules = self.rules.values().map(|rule| rule.updated_at);
+        rules.chain(self.states.rows().filter_map(|(_, state)| state.set_at)).max()
+    }
+
     /// The digest of all rules and states in force.
     pub const fn digest(&self) -> CatalogueDigest {
         self.digest

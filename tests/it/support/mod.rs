@@ -2,3 +2,5 @@
 
 pub(crate) mod databases;
 pub(crate) mod rules;
+pub(crate) mod raw;
+pub(crate) mod tables;

@@ -1,0 +1,94 @@
+//! Writing lines without making a structure of every rule first.
+
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::rule::{ChangeKind, KnownRule, RuleChange, RuleId, RuleState};
+
+/// Appends any line and its LF.
+pub fn line(out: &mut Vec<u8>, line: &impl Serialize) {
+    json(out, line);
+    out.push(b'\n');
+}
+
+/// Appends a `rule` line and its LF.
+pub fn rule_line(out: &mut Vec<u8>, rule: &KnownRule, state: &RuleState) {
+    out.extend_from_slice(br#"{"type":"rule","rule_id":"#);
+    json(out, &rule.rule_id);
+    out.extend_from_slice(br#","new_value":"#);
+    compiled(out, rule, state);
+    provenance(out, rule);
+    out.extend_from_slice(b"}\n");
+}
+
+/// Appends a `state` line and its LF.
+pub fn state_line(out: &mut Vec<u8>, rule_id: &RuleId, state: &RuleState) {
+    out.extend_from_slice(br#"{"type":"state","rule_id":"#);
+    json(out, rule_id);
+    out.extend_from_slice(br#","new_value":"#);
+    json(out, state);
+    out.extend_from_slice(b"}\n");
+}
+
+/// A `change` line with its LF.
+pub fn change_line(seq: u64, change: &RuleChange, emitted_at: Timestamp) -> Box<[u8]> {
+    let mut out = Vec::with_capacity(match change {
+        RuleChange::Written { rule, .. } => rule.definition_json.len() + 640,
+        RuleChange::Deleted { .. } | RuleChange::State { .. } => 400,
+    });
+    out.extend_from_slice(br#"{"type":"change","seq":"#);
+    json(&mut out, &seq);
+    out.extend_from_slice(match change.kind() {
+        ChangeKind::Definition => br#","change_kind":"definition","rule_id":"#.as_slice(),
+        ChangeKind::State => br#","change_kind":"state","rule_id":"#.as_slice(),
+    });
+    json(&mut out, change.rule_id());
+    out.extend_from_slice(br#","new_value":"#);
+    match change {
+        RuleChange::Written { rule, state } => {
+            compiled(&mut out, rule, state);
+            provenance(&mut out, rule);
+        }
+        RuleChange::Deleted { .. } => out.extend_from_slice(b"null"),
+        RuleChange::State { state, auto_revert, .. } => {
+            json(&mut out, state);
+            if *auto_revert {
+                out.extend_from_slice(br#","auto_revert":true"#);
+            }
+        }
+    }
+    out.extend_from_slice(br#","emitted_at":"#);
+    json(&mut out, &emitted_at);
+    out.extend_from_slice(b"}\n");
+    out.into_boxed_slice()
+}
+
+/// The definition's bytes with the state as their last field.
+fn compiled(out: &mut Vec<u8>, rule: &KnownRule, state: &RuleState) {
+    let open = rule.definition_json.strip_suffix('}').unwrap_or(&rule.definition_json);
+    out.extend_from_slice(open.as_bytes());
+    out.extend_from_slice(br#","state":"#);
+    json(out, state);
+    out.push(b'}');
+}
+
+fn provenance(out: &mut Vec<u8>, rule: &KnownRule) {
+    out.extend_from_slice(br#","rule_version":"#);
+    json(out, &rule.rule_version);
+    out.extend_from_slice(br#","content_sha256":"#);
+    json(out, &rule.content_sha256);
+    out.extend_from_slice(br#","source_path":"#);
+    json(out, &rule.source_path);
+    out.extend_from_slice(br#","updated_at":"#);
+    json(out, &rule.updated_at);
+    out.extend_from_slice(br#","updated_by":"#);
+    json(out, &rule.updated_by);
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "a Vec takes all bytes, and no key of these types is anything but a text"
+)]
+fn json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    serde_json::to_writer(out, value).expect("plain data is written to memory");
+}

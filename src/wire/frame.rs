@@ -1,0 +1,76 @@
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+/// How much is read at once, and kept when a line was longer.
+const CHUNK: usize = 8 * 1024;
+
+/// Lines of a stream, each of bounded length.
+///
+/// What was read and is not yet a whole line stays in here, so [`LineReader::next`] can be
+/// cancelled at any point and loses nothing.
+#[derive(Debug)]
+pub struct LineReader<R> {
+    from: R,
+    limit: usize,
+    buffer: Vec<u8>,
+    /// The first byte that was not yet given out.
+    start: usize,
+    /// There is no LF between `start` and here.
+    searched: usize,
+}
+
+/// Why there is no next line.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The line is longer than allowed; nothing after it can be read.
+    #[error("a line is longer than {0} bytes")]
+    TooLong(usize),
+    /// The stream is broken.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl<R: AsyncRead + Unpin> LineReader<R> {
+    /// Reads lines of at most `limit` bytes, their LF not counted.
+    pub const fn new(from: R, limit: usize) -> Self {
+        Self { from, limit, buffer: Vec::new(), start: 0, searched: 0 }
+    }
+
+    /// The next line without its LF; `None` at the end of the stream, where half a line is none.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`FrameError`]; there is no next line after it.
+    pub async fn next(&mut self) -> Result<Option<&[u8]>, FrameError> {
+        let end = loop {
+            let found = self.buffer[self.searched..].iter().position(|&byte| byte == b'\n');
+            let end = found.map_or(self.buffer.len(), |position| self.searched + position);
+            if end - self.start > self.limit {
+                return Err(FrameError::TooLong(self.limit));
+            }
+            if found.is_some() {
+                break end;
+            }
+            self.searched = end;
+            self.make_room();
+            if self.from.read_buf(&mut self.buffer).await? == 0 {
+                return Ok(None);
+            }
+        };
+        let line = self.start..end;
+        self.start = end + 1;
+        self.searched = self.start;
+        Ok(Some(&self.buffer[line]))
+    }
+
+    fn make_room(&mut self) {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.searched -= self.start;
+            self.start = 0;
+            if self.buffer.len() < CHUNK {
+                self.buffer.shrink_to(CHUNK);
+            }
+        }
+        self.buffer.reserve(CHUNK);
+    }
+}

@@ -1,0 +1,118 @@
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Cursor, ErrorCode, RequestId};
+use crate::rule::{ChangeKind, RuleId};
+
+/// One line from a client.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Request {
+    /// What is asked.
+    #[serde(flatten)]
+    pub op: Op,
+    /// Given back in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<RequestId>,
+}
+
+/// What a client can ask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Op {
+    /// Follow the rules. Once a connection.
+    Subscribe(Subscribe),
+    /// The state in force of one rule.
+    GetState {
+        /// Any text: what is no rule has the default state.
+        rule_id: String,
+    },
+    /// What `rulesyncd status` prints.
+    Status,
+    /// The subscriber has taken in everything up to `seq`.
+    Ack {
+        /// The last change it has taken in.
+        seq: u64,
+    },
+}
+
+/// What a subscriber wants to hear.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subscribe {
+    /// The last change that the subscriber has; `None` begins with a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<Cursor>,
+    /// Only these kinds; `None` is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<Vec<ChangeKind>>,
+    /// Only these rules; `None` is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_ids: Option<Vec<RuleId>>,
+    /// Whether changes follow the snapshot; else the server closes after it.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub follow: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_yes(follow: &bool) -> bool {
+    *follow
+}
+
+/// Why a line is no request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct BadRequest {
+    /// The id that the line has all the same.
+    pub id: Option<RequestId>,
+    /// The kind of fault.
+    pub code: ErrorCode,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+impl Request {
+    /// Reads one line, without its LF.
+    ///
+    /// # Errors
+    /// [`BadRequest`] for anything that is not exactly a request: unknown fields too, so that a
+    /// misspelt filter is not a subscription to everything.
+    pub fn parse(line: &[u8]) -> Result<Self, BadRequest> {
+        let bad = |id, code, message| BadRequest { id, code, message };
+        let mut fields: Map<String, Value> = serde_json::from_slice(line).map_err(|error| {
+            bad(None, ErrorCode::BadJson, format!("the line is not one JSON object: {error}"))
+        })?;
+        let id = match fields.remove("id") {
+            None | Some(Value::Null) => None,
+            Some(id) => Some(serde_json::from_value(id).map_err(|_| {
+                let message = "`id` must be a whole number from 0 or a text".to_owned();
+                bad(None, ErrorCode::BadRequest, message)
+            })?),
+        };
+        let known = ["subscribe", "get_state", "status", "ack"];
+        match fields.get("op") {
+            Some(Value::String(op)) if known.contains(&op.as_str()) => {}
+            other => {
+                let found = other.map_or_else(|| "nothing".to_owned(), shorten);
+                let message = format!("`op` is {found}; expected one of {}", known.join(", "));
+                return Err(bad(id, ErrorCode::UnknownOp, message));
+            }
+        }
+        match serde_json::from_value(Value::Object(fields)) {
+            Ok(op) => Ok(Self { op, id }),
+            Err(error) => Err(bad(id, ErrorCode::BadRequest, error.to_string())),
+        }
+    }
+}
+
+/// A value as it is shown in a message.
+fn shorten(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

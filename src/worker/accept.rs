@@ -1,0 +1,165 @@
+//! Connections: who may, how many, and their end.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::hub::Hub;
+use super::subscriber::{FAREWELL, Peer, Service, serve};
+use crate::event;
+use crate::status::SubscriberStatus;
+use crate::wire::{ErrorCode, ServerLine, encode};
+
+/// How long to wait when no connection can be taken, as with a full file table.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who may connect.
+#[derive(Debug, Clone)]
+pub(super) struct Admission {
+    /// Empty is whoever may open the socket.
+    pub(super) allow_uids: Vec<u32>,
+    pub(super) max_subscribers: usize,
+    pub(super) heartbeat: Duration,
+}
+
+/// Who is connected.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
+    last: AtomicU64,
+}
+
+impl Peers {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn status(&self, newest: u64) -> Vec<SubscriberStatus> {
+        let tell = |peer: &Arc<Peer>| {
+            let subscribed = peer.subscribed.load(Ordering::Relaxed);
+            let seq = peer.cursor.load(Ordering::Relaxed);
+            let acked = peer.acked.load(Ordering::Relaxed);
+            SubscriberStatus {
+                id: peer.number,
+                pid: peer.pid,
+                uid: peer.uid,
+                connected_at: peer.connected_at,
+                subscribed,
+                seq,
+                lag: if subscribed { newest.saturating_sub(seq) } else { 0 },
+                acked: (acked > 0).then_some(acked),
+            }
+        };
+        self.lock().values().map(tell).collect()
+    }
+}
+
+/// Takes connections until the shutdown, then waits a bounded time for them to hear of it.
+pub(super) async fn accept(
+    listener: UnixListener,
+    hub: Arc<Hub>,
+    peers: Arc<Peers>,
+    service: Arc<dyn Service>,
+    admission: Admission,
+    shutdown: CancellationToken,
+) {
+    let mut sessions = JoinSet::new();
+    let mut failing = false;
+    loop {
+        let stream = tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = sessions.join_next() => continue,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!(error = %error, "no connection can be taken now; trying on");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        if std::mem::take(&mut failing) {
+            tracing::info!("connections can be taken again");
+        }
+        let peer = match admit(&stream, &hub, &peers, &admission) {
+            Ok(peer) => Arc::new(peer),
+            Err(refusal) => {
+                turn_away(&stream, &refusal);
+                continue;
+            }
+        };
+        peers.lock().insert(peer.number, Arc::clone(&peer));
+        let session =
+            serve(hub.clone(), stream, peer.clone(), service.clone(), admission.heartbeat, shutdown.clone());
+        let peers = Arc::clone(&peers);
+        sessions.spawn(async move {
+            session.await;
+            peers.lock().remove(&peer.number);
+            tracing::debug!(subscriber = peer.number, "the connection is closed");
+        });
+    }
+    drop(listener);
+    let farewell = async { while sessions.join_next().await.is_some() {} };
+    if tokio::time::timeout(FAREWELL + Duration::from_secs(1), farewell).await.is_err() {
+        tracing::warn!(subscribers = sessions.len(), "subscribers did not read to the end");
+    }
+}
+
+fn admit(stream: &UnixStream, hub: &Hub, peers: &Peers, admission: &Admission) -> Result<Peer, ServerLine> {
+    let refuse = |code, message: String| ServerLine::Error { id: None, code, message };
+    let credentials = stream
+        .peer_cred()
+        .map_err(|error| refuse(ErrorCode::NotAllowed, format!("the peer has no credentials: {error}")))?;
+    let (uid, pid) = (credentials.uid(), credentials.pid());
+    if !admission.allow_uids.is_empty() && !admission.allow_uids.contains(&uid) {
+        tracing::warn!(
+            message_id = event::SUBSCRIBER_REFUSED,
+            uid,
+            pid,
+            "a user that is not in worker.allow_uids was turned away"
+        );
+        return Err(refuse(ErrorCode::NotAllowed, format!("user {uid} is not in worker.allow_uids")));
+    }
+    let connected = peers.lock().len();
+    if connected >= admission.max_subscribers {
+        tracing::warn!(
+            message_id = event::SUBSCRIBER_REFUSED,
+            uid,
+            pid,
+            connected,
+            "a subscriber was turned away: worker.max_subscribers is reached"
+        );
+        let message =
+            format!("{connected} subscribers are connected, which is all that worker.max_subscribers allows");
+        return Err(refuse(ErrorCode::TooManySubscribers, message));
+    }
+    let number = peers.last.fetch_add(1, Ordering::Relaxed) + 1;
+    tracing::debug!(subscriber = number, uid, pid, "connected");
+    Ok(Peer {
+        number,
+        uid,
+        pid,
+        connected_at: hub.clock.now(),
+        subscribed: AtomicBool::new(false),
+        cursor: AtomicU64::new(0),
+        acked: AtomicU64::new(0),
+    })
+}
+
+/// Says why without waiting: the socket is new, so the line fits.
+fn turn_away(stream: &UnixStream, refusal: &ServerLine) {
+    let mut line = Vec::new();
+    encode::line(&mut line, refusal);
+    let told: io::Result<usize> = stream.try_write(&line);
+    if let Err(error) = told {
+        tracing::debug!(error = %error, "a peer that was turned away did not hear why");
+    }
+}

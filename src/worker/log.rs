@@ -1,0 +1,116 @@
+//! What the log says of changes and of the database: one record for each thing that an operator
+//! acts on, told by whoever did it. Nothing of a rule's text is in it.
+
+use std::time::Duration;
+
+use super::hub::{Heard, Hub};
+use crate::event;
+use crate::rule::{Quarantined, RuleChange, Table};
+
+/// More changes of one look than this are one record, each of them at debug alone.
+const TOLD_SINGLY: usize = 100;
+
+pub(super) fn changes(hub: &Hub, heard: &Heard) {
+    if heard.first_load || heard.changes.is_empty() {
+        return;
+    }
+    let epoch = hub.epoch.as_str();
+    let singly = heard.changes.len() <= TOLD_SINGLY;
+    if !singly {
+        let (changes, seq) = (heard.changes.len(), heard.first_seq);
+        tracing::info!(message_id = event::RULE_CHANGED, epoch, seq, changes, "{changes} changes at once");
+    }
+    for (seq, change) in (heard.first_seq..).zip(&heard.changes) {
+        let rule_id = change.rule_id().as_str();
+        let change_kind = change.kind().as_str();
+        macro_rules! record {
+            ($id:expr, $($record:tt)*) => {
+                if singly {
+                    tracing::info!(message_id = $id, epoch, seq, rule_id, change_kind, $($record)*);
+                } else {
+                    tracing::debug!(message_id = $id, epoch, seq, rule_id, change_kind, $($record)*);
+                }
+            };
+        }
+        match change {
+            RuleChange::Written { rule, .. } => record!(
+                event::RULE_CHANGED,
+                rule_version = rule.rule_version,
+                source_path = &*rule.source_path,
+                updated_by = &*rule.updated_by,
+                "{rule_id} written as version {}",
+                rule.rule_version
+            ),
+            RuleChange::Deleted { .. } => record!(event::RULE_CHANGED, "{rule_id} deleted"),
+            RuleChange::State { auto_revert: true, .. } => {
+                record!(event::STATE_CHANGED, auto_revert = true, "{rule_id}: its state has expired");
+            }
+            RuleChange::State { state, .. } => record!(
+                event::STATE_CHANGED,
+                new_state = state.state.as_str(),
+                set_by = state.set_by,
+                "{rule_id} is {}",
+                state.state
+            ),
+        }
+    }
+}
+
+pub(super) fn loaded(rules: usize) {
+    tracing::info!(rules, "{rules} rules are loaded");
+}
+
+pub(super) fn database_back(away: Duration) {
+    tracing::info!(
+        message_id = event::DATABASE_BACK,
+        away_ms = away.as_millis(),
+        "the database answers again, after {}; the catalogue is fresh",
+        humantime::format_duration(Duration::from_secs(away.as_secs()))
+    );
+}
+
+pub(super) fn database_away(error: &str) {
+    tracing::error!(
+        message_id = event::DATABASE_AWAY,
+        error,
+        "the database does not answer, trying on: {error}; what is known is served on, marked stale"
+    );
+}
+
+pub(super) fn mended(mended: u64) {
+    tracing::warn!(
+        message_id = event::SCAN_MENDED,
+        mended,
+        "comparing everything found {mended} rows that no stamp had told of"
+    );
+}
+
+pub(super) fn quarantined(row: &Quarantined) {
+    let (rule_id, table, reason) = (&row.key, table_name(row.table), &row.reason);
+    tracing::error!(
+        message_id = event::RULE_REJECTED,
+        rule_id,
+        table,
+        reason,
+        "the row `{}` of {table} takes no part: {reason}",
+        rule_id.escape_debug()
+    );
+}
+
+pub(super) fn released(row: &Quarantined) {
+    let (rule_id, table) = (&row.key, table_name(row.table));
+    tracing::info!(
+        message_id = event::RULE_MENDED,
+        rule_id,
+        table,
+        "the row `{}` of {table} is no longer rejected",
+        rule_id.escape_debug()
+    );
+}
+
+fn table_name(table: Table) -> &'static str {
+    match table {
+        Table::Rules => "ttp_rule",
+        Table::States => "ttp_rule_state",
+    }
+}

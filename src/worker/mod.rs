@@ -1,0 +1,179 @@
+//! Follows the tables and serves what it hears.
+//!
+//! ```text
+//! tail ─▶ hub (catalogue, journal) ─▶ a cursor for each subscriber ─▶ socket
+//! ```
+//!
+//! The tail alone writes. A subscriber is a place in the journal, not a queue: a slow one costs
+//! what it was last given and delays nobody.
+
+mod accept;
+mod cache;
+mod hub;
+mod journal;
+mod log;
+mod output;
+mod snapshot;
+mod socket;
+mod subscriber;
+mod tail;
+
+use std::os::unix::net::UnixListener as StdListener;
+use std::sync::Arc;
+
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+pub use socket::{ListenError, Listening, listen};
+
+use self::accept::{Admission, Peers};
+use self::hub::Hub;
+use self::subscriber::Service;
+use self::tail::Tail;
+use crate::clock::{SharedClock, Timestamp};
+use crate::config::WorkerConfig;
+use crate::lifecycle::Pulse;
+use crate::status::{DatabaseStatus, Mode, Status, StreamStatus};
+use crate::store::RuleStore;
+use crate::wire::Health;
+
+/// Which store is followed, for `status` and for the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Its address without a password.
+    pub url: String,
+    /// What it is: `sqlite`, `mysql`, `postgresql`, `filesystem`.
+    pub backend: String,
+}
+
+/// A worker that is not yet running.
+#[derive(Debug)]
+pub struct Worker {
+    config: WorkerConfig,
+    shared: Arc<Shared>,
+}
+
+/// A running worker, seen from the outside. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WorkerHandle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    hub: Arc<Hub>,
+    peers: Arc<Peers>,
+    origin: Origin,
+    started_at: Timestamp,
+}
+
+impl Worker {
+    /// A worker that will follow the store that `origin` names.
+    pub fn new(config: WorkerConfig, origin: Origin, clock: SharedClock) -> Self {
+        let started_at = clock.now();
+        let hub = Arc::new(Hub::new(clock, config.journal_length, config.subscriber_queue));
+        Self { config, shared: Arc::new(Shared { hub, peers: Arc::default(), origin, started_at }) }
+    }
+
+    /// A view on this worker that outlives [`Worker::run`].
+    pub fn handle(&self) -> WorkerHandle {
+        WorkerHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Follows `store` and serves the stream until the shutdown; subscribers are then told, for a
+    /// bounded time. `pulse` beats as the tail comes around. Serves on `listener`, or where that is `None` on the configured path.
+    ///
+    /// # Errors
+    /// When the socket cannot be served. A store that does not answer is no error: it is tried
+    /// again, for ever.
+    pub async fn run<S: RuleStore>(
+        self,
+        store: &S,
+        listener: Option<StdListener>,
+        pulse: &Pulse,
+        shutdown: CancellationToken,
+    ) -> Result<(), ListenError> {
+        let Self { config, shared } = self;
+        let (listener, _listening) = match listener {
+            Some(listener) => (listener, None),
+            None => {
+                let (listener, listening) =
+                    listen(&config.socket, config.socket_mode, config.socket_group.as_deref())?;
+                (listener, Some(listening))
+            }
+        };
+        let failed = |source| ListenError::Io { path: config.socket.clone(), source };
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = UnixListener::from_std(listener).map_err(failed)?;
+        let admission = Admission {
+            allow_uids: config.allow_uids,
+            max_subscribers: config.max_subscribers,
+            heartbeat: config.heartbeat_interval,
+        };
+        let (hub, peers) = (Arc::clone(&shared.hub), Arc::clone(&shared.peers));
+        let tail = Tail::new(store.follow(), Arc::clone(&hub), config.poll_interval);
+        let origin = shared.origin.url.clone();
+        cache::restore(&config.cache, &origin, &hub);
+        let keep = cache::keep(config.cache, origin, Arc::clone(&hub), shutdown.clone());
+        let accept = accept::accept(listener, hub, peers, shared, admission, shutdown.clone());
+        tokio::join!(tail.run(pulse, &shutdown), accept, keep);
+        Ok(())
+    }
+}
+
+impl WorkerHandle {
+    /// How the worker is.
+    pub fn status(&self) -> Status {
+        self.shared.tell()
+    }
+}
+
+impl Shared {
+    fn tell(&self) -> Status {
+        let hub = &self.hub;
+        let standing = hub.standing();
+        let (mut status, resumable_from, journal_bytes) = hub.inspect(|catalogue, journal, database| {
+            let status = Status {
+                mode: Mode::Worker,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                now: hub.clock.now(),
+                started_at: self.started_at,
+                database: DatabaseStatus {
+                    url: self.origin.url.clone(),
+                    backend: self.origin.backend.clone(),
+                    state: if database.up { Health::Up } else { Health::Down },
+                    since: database.since,
+                    stale_for_ms: u64::try_from(standing.stale_for.as_millis()).unwrap_or(u64::MAX),
+                    last_error: database.last_error.clone(),
+                },
+                lock: None,
+                watermark: catalogue.watermark(),
+                rules: catalogue.rule_count() as u64,
+                states: catalogue.states().count() as u64,
+                digest: standing.digest,
+                quarantined: catalogue.quarantined().map(Into::into).collect(),
+                conflicts: Vec::new(),
+                pending_mass_delete: None,
+                stream: None,
+                bus: None,
+                last_error: database.last_error.clone(),
+            };
+            (status, journal.reaches_back_to(), journal.size().1)
+        });
+        status.stream = Some(StreamStatus {
+            epoch: hub.epoch.clone(),
+            seq: standing.seq,
+            resumable_from,
+            journal_bytes: journal_bytes as u64,
+            subscribers: self.peers.status(standing.seq),
+        });
+        status
+    }
+}
+
+impl Service for Shared {
+    fn status(&self) -> Status {
+        self.tell()
+    }
+}

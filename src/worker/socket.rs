@@ -1,0 +1,121 @@
+//! The Unix socket: its path, who may connect, and how many.
+
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::{Path, PathBuf};
+
+/// The longest path that a socket's address holds, in bytes.
+const MAX_PATH: usize = 107;
+
+/// Why a socket cannot be served. Fatal: the environment is to be mended first.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The path does not fit into a socket's address.
+    #[error("the socket path {} has {length} bytes; at most {MAX_PATH} are possible: choose a shorter one", path.display())]
+    TooLong {
+        /// The path, or the one beside it under which it is made.
+        path: PathBuf,
+        /// Its length.
+        length: usize,
+    },
+    /// A living daemon serves it.
+    #[error("the socket {} is served by another process: stop that, or choose another socket", .0.display())]
+    InUse(PathBuf),
+    /// Something else stands there.
+    #[error("{} exists and is no socket: choose another path, or remove it", .0.display())]
+    NotASocket(PathBuf),
+    /// No such group on this host.
+    #[error("there is no group `{0}` on this host: create it, or correct socket_group")]
+    NoGroup(String),
+    /// The system refused.
+    #[error("the socket {} cannot be made: {source}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A listening socket that was made at a path, and is removed with this.
+#[derive(Debug)]
+pub struct Listening {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // Another daemon may have taken the path over meanwhile.
+        if std::fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::debug!(path = %self.path.display(), error = %error, "the socket's file stays");
+        }
+    }
+}
+
+/// Listens at `path`, reachable only once it has its mode and its group. What a dead daemon left
+/// there is taken over. Dropping the second value removes the path.
+///
+/// # Errors
+/// [`ListenError`], with what to do.
+pub fn listen(path: &Path, mode: u32, group: Option<&str>) -> Result<(StdListener, Listening), ListenError> {
+    let failed = |source| ListenError::Io { path: path.to_owned(), source };
+    // Made under another name in the same directory: it must be ready when it appears.
+    let hidden = path.with_file_name(format!(".{}", std::process::id()));
+    for path in [path, &hidden] {
+        let length = path.as_os_str().as_bytes().len();
+        if length > MAX_PATH {
+            return Err(ListenError::TooLong { path: path.to_owned(), length });
+        }
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => return Err(ListenError::NotASocket(path.to_owned())),
+        Ok(_) => match StdStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                tracing::info!(path = %path.display(), "taking over the socket of a daemon that is gone");
+            }
+            // EAGAIN: alive, and its queue is full.
+            Ok(_) => return Err(ListenError::InUse(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(ListenError::InUse(path.to_owned()));
+            }
+            Err(error) => return Err(failed(error)),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let gid = group.map(group_id).transpose()?;
+    let prepare = || {
+        let _ = std::fs::remove_file(&hidden);
+        let listener = StdListener::bind(&hidden)?;
+        if gid.is_some() {
+            std::os::unix::fs::chown(&hidden, None, gid)?;
+        }
+        std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(mode))?;
+        let inode = std::fs::metadata(&hidden)?.ino();
+        std::fs::rename(&hidden, path)?;
+        listener.set_nonblocking(true)?;
+        Ok((listener, Listening { path: path.to_owned(), inode }))
+    };
+    prepare().map_err(|error| {
+        let _ = std::fs::remove_file(&hidden);
+        failed(error)
+    })
+}
+
+/// The number of a group, by its name in `/etc/group` or as it is written.
+fn group_id(group: &str) -> Result<u32, ListenError> {
+    if let Ok(gid) = group.parse() {
+        return Ok(gid);
+    }
+    let known = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let entry = known.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(group)).then(|| fields.nth(1))?
+    });
+    entry.and_then(|gid| gid.parse().ok()).ok_or_else(|| ListenError::NoGroup(group.to_owned()))
+}

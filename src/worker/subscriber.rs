@@ -1,0 +1,335 @@
+//! One connection: one task, a place in the hub, and a little output.
+//!
+//! The output is filled only when it is empty, from a snapshot or from the journal. So a peer that
+//! does not read costs a batch, and whatever else it costs the hub can take back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::hub::{Hub, Next, Place, Start};
+use super::output::Output;
+use super::snapshot::{Filter, Snapshot, SnapshotReader};
+use crate::clock::Timestamp;
+use crate::event;
+use crate::status::Status;
+use crate::wire::{
+    BadRequest, Cursor, ErrorCode, FrameError, LineReader, MAX_REQUEST, Op, PROTOCOL, Request, RequestId,
+    ServerLine, SnapshotReason,
+};
+
+/// How many changes, and about how many bytes, are taken at once.
+const BATCH: (usize, usize) = (256, 256 * 1024);
+
+/// How much of a snapshot is written at once.
+const SNAPSHOT_CHUNK: usize = 64 * 1024;
+
+/// How many bytes of answers may wait before no further request is read.
+const ANSWERS: usize = 64 * 1024;
+
+/// How long a peer may take for its last lines.
+pub(super) const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What `status` tells of one connection.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) number: u64,
+    pub(super) uid: u32,
+    pub(super) pid: Option<i32>,
+    pub(super) connected_at: Timestamp,
+    pub(super) subscribed: AtomicBool,
+    /// The last change that was handed to the socket.
+    pub(super) cursor: AtomicU64,
+    /// The last change that the subscriber says it has taken in; 0 is none.
+    pub(super) acked: AtomicU64,
+}
+
+/// What a connection needs of the daemon.
+pub(super) trait Service: Send + Sync + 'static {
+    /// What `status` answers.
+    fn status(&self) -> Status;
+}
+
+enum Feed {
+    /// No subscription yet.
+    Idle,
+    /// Nothing is loaded yet, or the place is not yet found.
+    Starting,
+    Snapshot(SnapshotReader),
+    Live(Place),
+    /// What it has not received is to be replaced by a snapshot.
+    Lagged,
+    /// All was said that was asked for.
+    Done,
+}
+
+struct Session<'a> {
+    hub: &'a Hub,
+    peer: &'a Peer,
+    service: &'a dyn Service,
+    out: Output,
+    feed: Feed,
+    filter: Filter,
+    cursor: Option<Cursor>,
+    follow: bool,
+    /// The newest change when the peer last took something.
+    progress: u64,
+    heartbeat_due: bool,
+    stopping: bool,
+}
+
+/// Serves one connection until either side ends it.
+pub(super) async fn serve(
+    hub: Arc<Hub>,
+    mut stream: UnixStream,
+    peer: Arc<Peer>,
+    service: Arc<dyn Service>,
+    heartbeat: Duration,
+    shutdown: CancellationToken,
+) {
+    let mut session = Session {
+        hub: &hub,
+        peer: &peer,
+        service: &*service,
+        out: Output::default(),
+        feed: Feed::Idle,
+        filter: Filter::default(),
+        cursor: None,
+        follow: true,
+        progress: 0,
+        heartbeat_due: false,
+        stopping: false,
+    };
+    if let Err(error) = session.run(&mut stream, heartbeat, &shutdown).await {
+        tracing::debug!(subscriber = peer.number, error = %error, "the connection broke");
+    }
+}
+
+impl Session<'_> {
+    async fn run(
+        &mut self,
+        stream: &mut UnixStream,
+        heartbeat: Duration,
+        shutdown: &CancellationToken,
+    ) -> std::io::Result<()> {
+        let (read, write) = stream.split();
+        let mut requests = LineReader::new(read, MAX_REQUEST);
+        let mut reading = true;
+        let mut news = self.hub.news();
+        let mut beat = every(heartbeat);
+        let mut deadline = None;
+        self.out.say(&ServerLine::Hello {
+            protocol: PROTOCOL,
+            server: concat!("rulesyncd/", env!("CARGO_PKG_VERSION")).to_owned(),
+            epoch: self.hub.epoch.clone(),
+            seq: news.borrow_and_update().seq,
+        });
+        loop {
+            if self.out.is_empty() {
+                self.fill();
+            }
+            let finished = matches!(self.feed, Feed::Done);
+            if finished && self.out.is_empty() {
+                return Ok(());
+            }
+            if (finished || self.stopping) && deadline.is_none() {
+                deadline = Some(Instant::now() + FAREWELL);
+            }
+            let until = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+            let step = async {
+                tokio::select! {
+                    written = self.out.write(&write), if !self.out.is_empty() => {
+                        Step::Written(written)
+                    }
+                    line = requests.next(), if reading && !finished && self.out.said() < ANSWERS => {
+                        Step::Request(line.map(|line| line.map(Request::parse)))
+                    }
+                    // A peer that is stuck in a snapshot must hear that it was overtaken.
+                    _ = news.changed(), if self.out.is_empty() || matches!(self.feed, Feed::Snapshot(_)) => {
+                        Step::News
+                    }
+                    _ = beat.tick() => Step::Beat,
+                    () = shutdown.cancelled(), if !self.stopping => Step::Stop,
+                }
+            };
+            match timeout_at(until, step).await.unwrap_or(Step::Expired) {
+                Step::Written(result) => {
+                    result?;
+                    self.progress = news.borrow().seq;
+                }
+                Step::Request(Ok(Some(Ok(request)))) => self.answer(request, &mut beat, heartbeat),
+                Step::Request(Ok(Some(Err(bad)))) => self.refuse(bad.id, bad.code, bad.message),
+                Step::Request(Err(FrameError::TooLong(limit))) => {
+                    self.refuse(None, ErrorCode::LineTooLong, format!("a line has more than {limit} bytes"));
+                }
+                Step::Request(Err(FrameError::Io(error))) => return Err(error),
+                Step::Request(Ok(None)) => {
+                    reading = false;
+                    // Who subscribed and closed one direction alone goes on listening.
+                    let closed = write.ready(tokio::io::Interest::WRITABLE).await?.is_write_closed();
+                    if closed || matches!(self.feed, Feed::Idle) {
+                        self.feed = Feed::Done;
+                    }
+                }
+                Step::News => self.overtaken(),
+                Step::Beat => self.heartbeat_due = self.peer.subscribed.load(Ordering::Relaxed),
+                Step::Stop => self.stopping = true,
+                Step::Expired => return Ok(()),
+            }
+        }
+    }
+
+    /// Puts the next lines into the empty output, if there are any.
+    fn fill(&mut self) {
+        match &self.feed {
+            Feed::Starting => match self.hub.start(self.cursor.as_ref(), !self.follow) {
+                Some(Start::Resume(place)) => self.feed = Feed::Live(place),
+                Some(Start::Snapshot(snapshot, reason)) => self.read(snapshot, reason),
+                None => self.beat(0),
+            },
+            Feed::Lagged => self.read(self.hub.snapshot(), SnapshotReason::Lagged),
+            Feed::Idle | Feed::Snapshot(_) | Feed::Live(_) | Feed::Done => {}
+        }
+        match &mut self.feed {
+            Feed::Snapshot(reader) => {
+                let mut lines = Vec::with_capacity(SNAPSHOT_CHUNK);
+                let seq = reader.seq();
+                if reader.write(&mut lines, SNAPSHOT_CHUNK, &self.hub.epoch, &self.filter) {
+                    self.peer.cursor.store(seq, Ordering::Relaxed);
+                    self.feed = if self.follow { Feed::Live(self.hub.place_after(seq)) } else { Feed::Done };
+                }
+                self.out.push(lines);
+            }
+            Feed::Live(place) => {
+                let next = self.hub.next(place, &self.filter, BATCH.0, BATCH.1);
+                let cursor = place.cursor;
+                self.peer.cursor.store(cursor, Ordering::Relaxed);
+                match next {
+                    Next::Changes(changes) => self.out.extend(changes),
+                    Next::CaughtUp => self.beat(cursor),
+                    Next::Lagged => {
+                        self.lag("the subscriber is too far behind: it gets a snapshot");
+                        self.fill();
+                    }
+                }
+            }
+            Feed::Idle | Feed::Starting | Feed::Lagged | Feed::Done => {}
+        }
+        if self.stopping && self.out.is_empty() && !matches!(self.feed, Feed::Done) {
+            let message = "the daemon stops; connect again and resume".to_owned();
+            self.refuse(None, ErrorCode::ShuttingDown, message);
+        }
+    }
+
+    fn read(&mut self, snapshot: Arc<Snapshot>, reason: SnapshotReason) {
+        self.progress = snapshot.seq;
+        self.feed = Feed::Snapshot(SnapshotReader::new(snapshot, reason));
+    }
+
+    /// Lets go of a snapshot that too many changes have overtaken; the peer gets another when it
+    /// reads on.
+    fn overtaken(&mut self) {
+        if let Feed::Snapshot(reader) = &self.feed
+            && !self.hub.snapshot_holds(reader.seq(), self.progress)
+        {
+            self.lag("the subscriber is stuck in a snapshot that is out of date: it gets another");
+        }
+    }
+
+    fn lag(&mut self, message: &'static str) {
+        let seq = self.peer.cursor.load(Ordering::Relaxed);
+        tracing::info!(
+            message_id = event::SUBSCRIBER_LAGGED,
+            subscriber = self.peer.number,
+            uid = self.peer.uid,
+            seq,
+            "{message}"
+        );
+        self.feed = Feed::Lagged;
+    }
+
+    /// Writes a heartbeat if it is time for one.
+    fn beat(&mut self, cursor: u64) {
+        if !std::mem::take(&mut self.heartbeat_due) {
+            return;
+        }
+        let standing = self.hub.standing();
+        self.out.say(&ServerLine::Heartbeat {
+            epoch: self.hub.epoch.clone(),
+            seq: cursor,
+            database: standing.database,
+            stale_for_ms: u64::try_from(standing.stale_for.as_millis()).unwrap_or(u64::MAX),
+            digest: standing.digest.filter(|_| standing.seq == cursor),
+        });
+    }
+
+    fn answer(&mut self, request: Request, beat: &mut Interval, heartbeat: Duration) {
+        match request.op {
+            Op::Subscribe(subscribe) if matches!(self.feed, Feed::Idle) => {
+                self.filter = Filter::new(&subscribe);
+                self.follow = subscribe.follow;
+                self.cursor = subscribe.cursor;
+                self.feed = Feed::Starting;
+                self.peer.subscribed.store(true, Ordering::Relaxed);
+                *beat = every(heartbeat);
+            }
+            Op::Subscribe(_) => {
+                let message = "this connection has its subscription; open another".to_owned();
+                self.refuse(request.id, ErrorCode::AlreadySubscribed, message);
+            }
+            Op::GetState { rule_id } => match self.hub.get_state(&rule_id) {
+                Some(state) => self.respond(request.id, &state),
+                None => self.out.say(&ServerLine::Error {
+                    id: request.id,
+                    code: ErrorCode::NotReady,
+                    message: "nothing was loaded from the database yet".to_owned(),
+                }),
+            },
+            Op::Status => {
+                let status = self.service.status();
+                self.respond(request.id, &status);
+            }
+            Op::Ack { seq } => {
+                let acked = seq.min(self.peer.cursor.load(Ordering::Relaxed));
+                let before = self.peer.acked.fetch_max(acked, Ordering::Relaxed);
+                if request.id.is_some() {
+                    self.respond(request.id, &serde_json::json!({ "acked": acked.max(before) }));
+                }
+            }
+        }
+    }
+
+    fn respond(&mut self, id: Option<RequestId>, result: &impl serde::Serialize) {
+        match serde_json::to_value(result) {
+            Ok(result) => self.out.say(&ServerLine::Response { id, result }),
+            Err(error) => tracing::error!(error = %error, "an answer could not be written"),
+        }
+    }
+
+    /// Says why, and that this is the last line.
+    fn refuse(&mut self, id: Option<RequestId>, code: ErrorCode, message: String) {
+        tracing::debug!(subscriber = self.peer.number, ?code, "{message}");
+        self.out.say(&ServerLine::Error { id, code, message });
+        self.feed = Feed::Done;
+    }
+}
+
+/// What woke a session.
+enum Step {
+    Written(std::io::Result<()>),
+    Request(Result<Option<Result<Request, BadRequest>>, FrameError>),
+    News,
+    Beat,
+    Stop,
+    Expired,
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval_at(Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}

@@ -1,0 +1,237 @@
+//! Tables in memory that a test writes by hand, and a worker over them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use rulesyncd::clock::{SharedClock, SystemClock, Timestamp};
+use rulesyncd::config::WorkerConfig;
+use rulesyncd::lifecycle::Pulse;
+use rulesyncd::rule::{
+    CompiledRule, ContentDigest, Definition, Emit, KnownRule, Look, Rejected, RuleId, RuleState, Seen,
+};
+use rulesyncd::store::{Follow, Known, RuleStore, StoreError};
+use rulesyncd::worker::{ListenError, Origin, Worker, WorkerHandle};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Both tables; clones are the same tables.
+#[derive(Clone, Default)]
+pub(crate) struct Tables {
+    inner: Arc<Mutex<Inner>>,
+    changed: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Inner {
+    rules: BTreeMap<String, Result<KnownRule, Rejected>>,
+    states: BTreeMap<String, RuleState>,
+    stamp: i64,
+    /// What a look fails with.
+    away: Option<String>,
+    /// How far this database's clock is ahead of the host's.
+    clock_ahead: i64,
+}
+
+impl Tables {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    fn edit<T>(&self, edit: impl FnOnce(&mut Inner) -> T) -> T {
+        let result = edit(&mut self.lock());
+        self.changed.notify_one();
+        result
+    }
+
+    /// Writes rules in one transaction.
+    pub(crate) fn write(&self, rules: impl IntoIterator<Item = (impl AsRef<str>, i32)>) {
+        self.edit(|inner| {
+            for (rule_id, version) in rules {
+                inner.stamp += 1;
+                let rule = known_rule(rule_id.as_ref(), version, inner.stamp);
+                inner.rules.insert(rule_id.as_ref().to_owned(), Ok(rule));
+            }
+        });
+    }
+
+    /// Makes a row that is no rule.
+    pub(crate) fn break_rule(&self, rule_id: &str, reason: &str) {
+        let seen = Seen { updated_at: Timestamp::MIN, content: ContentDigest::of(reason) };
+        let rejected = Rejected { key: rule_id.to_owned(), seen, reason: reason.to_owned() };
+        self.edit(|inner| inner.rules.insert(rule_id.to_owned(), Err(rejected)));
+    }
+
+    pub(crate) fn delete(&self, rule_id: &str) {
+        self.edit(|inner| inner.rules.remove(rule_id));
+    }
+
+    pub(crate) fn set(&self, rule_id: &str, state: RuleState) {
+        self.edit(|inner| inner.states.insert(rule_id.to_owned(), state));
+    }
+
+    pub(crate) fn clear(&self, rule_id: &str) {
+        self.edit(|inner| inner.states.remove(rule_id));
+    }
+
+    /// From now on looks fail with this; `None` mends it.
+    pub(crate) fn set_away(&self, why: Option<&str>) {
+        self.edit(|inner| inner.away = why.map(str::to_owned));
+    }
+
+    /// Sets this database's clock ahead of the host's; negative is behind.
+    pub(crate) fn set_clock_ahead(&self, seconds: i64) {
+        self.edit(|inner| inner.clock_ahead = seconds * 1_000_000);
+    }
+
+    /// This database's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_micros(SystemClock.now().as_micros() + self.lock().clock_ahead)
+    }
+}
+
+use rulesyncd::clock::Clock as _;
+
+pub(crate) fn known_rule(rule_id: &str, version: i32, stamp: i64) -> KnownRule {
+    let rule_id = RuleId::new(rule_id).unwrap();
+    let definition = Definition {
+        rule_id: rule_id.clone(),
+        rule_version: version,
+        name: format!("rule \"{rule_id}\" — é"),
+        description: None,
+        applies_to: vec!["command".to_owned()],
+        match_spec: serde_json::from_str(r#"{"pattern":"a\\b","field":"x","n":[1,2.50,null]}"#).unwrap(),
+        emits: vec![Emit {
+            technique_id: "T1083".to_owned(),
+            sub_technique_id: None,
+            tactic: "TA0007".to_owned(),
+            confidence: 0.85,
+        }],
+        evidence_fields: vec![],
+    };
+    KnownRule {
+        source_path: format!("{rule_id}.yaml").into(),
+        rule_version: version.into(),
+        updated_at: Timestamp::from_micros(1_777_000_000_000_000 + stamp),
+        updated_by: "filesystem".into(),
+        content_sha256: ContentDigest::of(format!("{rule_id} {version}")),
+        definition_json: serde_json::to_string(&definition).unwrap().into(),
+        rule_id,
+    }
+}
+
+impl RuleStore for Tables {
+    type Follower = Self;
+
+    async fn load_compiled(&self) -> Result<Vec<CompiledRule>, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn get_state(&self, _: &RuleId) -> Result<RuleState, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    async fn set_state(&self, rule_id: &RuleId, state: RuleState) -> Result<RuleState, StoreError> {
+        self.set(rule_id.as_str(), state.clone());
+        Ok(state)
+    }
+
+    async fn clear_state(&self, _: &RuleId) -> Result<bool, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    fn follow(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Follow for Tables {
+    async fn hint(&mut self) {
+        self.changed.notified().await;
+    }
+
+    async fn look<K: Known + Sync>(&mut self, _: &K) -> Result<Look, StoreError> {
+        let now = self.now();
+        let inner = self.lock();
+        if let Some(detail) = inner.away.clone() {
+            return Err(StoreError::Unavailable { what: "looking at the tables", detail });
+        }
+        let state = |(key, state): (&String, &RuleState)| Ok((RuleId::new(key).unwrap(), state.clone()));
+        Ok(Look {
+            now,
+            rules: inner.rules.values().cloned().collect(),
+            states: inner.states.iter().map(state).collect(),
+            rule_keys: Some(inner.rules.keys().cloned().collect()),
+            state_keys: Some(inner.states.keys().cloned().collect()),
+            ..Look::default()
+        })
+    }
+}
+
+/// A worker inside of the test, over [`Tables`].
+pub(crate) struct TestWorker {
+    pub(crate) tables: Tables,
+    pub(crate) config: WorkerConfig,
+    pub(crate) handle: WorkerHandle,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), ListenError>>,
+}
+
+/// What a worker is told in tests: a socket and a cache in `directory`, and quick.
+pub(crate) fn worker_config(directory: &Path) -> WorkerConfig {
+    WorkerConfig {
+        socket: directory.join("events.sock"),
+        socket_mode: 0o660,
+        socket_group: None,
+        allow_uids: Vec::new(),
+        poll_interval: Duration::from_millis(50),
+        overlap: Duration::from_secs(5),
+        full_scan_interval: Duration::from_secs(60),
+        journal_length: 1_000,
+        heartbeat_interval: Duration::from_millis(100),
+        max_subscribers: 64,
+        subscriber_queue: 100,
+        cache: directory.join("catalogue.ndjson"),
+        bus_socket: None,
+    }
+}
+
+impl TestWorker {
+    pub(crate) fn start(tables: &Tables, config: &WorkerConfig) -> Self {
+        let clock: SharedClock = Arc::new(SystemClock);
+        let origin = Origin { url: "memory://tables".to_owned(), backend: "memory".to_owned() };
+        let worker = Worker::new(config.clone(), origin, clock);
+        let (handle, stop) = (worker.handle(), CancellationToken::new());
+        let (store, token) = (tables.clone(), stop.clone());
+        let running = tokio::spawn(async move { worker.run(&store, None, &Pulse::default(), token).await });
+        Self { tables: tables.clone(), config: config.clone(), handle, stop, running }
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.config.socket
+    }
+
+    /// Stops softly and waits for the end.
+    pub(crate) async fn stop(self) -> Result<(), ListenError> {
+        self.stop.cancel();
+        self.running.await.unwrap()
+    }
+
+    /// Ends at once, as if killed: nothing is said or written any more.
+    pub(crate) async fn kill(self) -> PathBuf {
+        self.running.abort();
+        let _ = self.running.await;
+        self.config.socket
+    }
+}
+
+/// A worker over tables that hold `rules`, and the directory that it lives in.
+pub(crate) fn worker_over<const N: usize>(rules: [(&str, i32); N]) -> (TestWorker, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let tables = Tables::default();
+    tables.write(rules);
+    (TestWorker::start(&tables, &worker_config(directory.path())), directory)
+}
