@@ -1,6 +1,6 @@
 //! What the tests share.
 
 pub(crate) mod databases;
-pub(crate) mod rules;
 pub(crate) mod raw;
+pub(crate) mod rules;
 pub(crate) mod tables;
