@@ -30,6 +30,7 @@ pub struct Cli {
 enum Command {
     Master(command::master::MasterArgs),
     Sync(command::sync::SyncArgs),
+    Check(command::check::CheckArgs),
     State(command::state::StateArgs),
     Config(command::config::ConfigArgs),
     Completions(command::completions::CompletionsArgs),
@@ -45,6 +46,7 @@ impl Cli {
         match self.command {
             Command::Master(args) => command::master::run(args),
             Command::Sync(args) => command::sync::run(args),
+            Command::Check(args) => command::check::run(&args),
             Command::State(args) => command::state::run(args),
             Command::Config(args) => command::config::run(args),
             Command::Completions(args) => command::completions::run(args),

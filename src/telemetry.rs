@@ -100,13 +100,13 @@ where
         .with_writer(writer)
 }
 
-/// The message, then `name=value` for each field. Message ids are left out: they are for
-/// journald's catalogue, and noise to a reader.
+/// The message, then `name=value` for each field. A record that has a message id is a sentence
+/// which says it all: its fields are for journald's queries, and noise to a reader.
 struct ReadableFields;
 
 impl<'writer> FormatFields<'writer> for ReadableFields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> std::fmt::Result {
-        let mut visitor = ReadableVisitor { writer, result: Ok(()), first: true };
+        let mut visitor = ReadableVisitor { writer, result: Ok(()), first: true, is_sentence: false };
         fields.record(&mut visitor);
         visitor.finish()
     }
@@ -116,6 +116,7 @@ struct ReadableVisitor<'writer> {
     writer: Writer<'writer>,
     result: std::fmt::Result,
     first: bool,
+    is_sentence: bool,
 }
 
 impl VisitOutput<std::fmt::Result> for ReadableVisitor<'_> {
@@ -130,7 +131,8 @@ impl Visit for ReadableVisitor<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        if field.name() == "message_id" || self.result.is_err() {
+        self.is_sentence |= field.name() == "message_id";
+        if self.is_sentence || self.result.is_err() {
             return;
         }
         let space = if std::mem::take(&mut self.first) { "" } else { " " };
@@ -162,19 +164,16 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_the_message_and_the_fields_but_no_message_id() {
+    fn a_line_has_the_fields_unless_its_message_is_a_sentence_that_says_them() {
         let captured = Captured::default();
         let writer = captured.clone();
         let subscriber = tracing_subscriber::registry().with(text(move || writer.clone(), false));
         tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(
-                message_id = crate::event::RULE_WRITTEN,
-                rule_id = "R0001",
-                rule_version = 3,
-                "rule written"
-            );
+            tracing::info!(message_id = crate::event::RULE_WRITTEN, rule_id = "R0001", "R0001 added");
+            tracing::info!(rows = 3, "slow query");
         });
-        let line = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
-        assert!(line.trim_end().ends_with("INFO rule written rule_id=R0001 rule_version=3"), "{line}");
+        let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        let ends: Vec<_> = log.lines().filter_map(|line| line.split_once(" INFO ")).map(|(_, end)| end).collect();
+        assert_eq!(ends, ["R0001 added", "slow query rows=3"]);
     }
 }

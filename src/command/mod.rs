@@ -1,9 +1,6 @@
 //! One file a subcommand; each reads like a wiring list.
 
 pub mod check;
-
-use std::process::ExitCode;
-
 pub mod completions;
 pub mod config;
 mod daemon;
@@ -11,6 +8,8 @@ pub mod man;
 pub mod master;
 pub mod state;
 pub mod sync;
+
+use std::process::ExitCode;
 
 use crate::config::ConfigError;
 use crate::store::StoreError;

@@ -4,13 +4,27 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::plan::{Conflict, Delete, FileRule, Write};
+use super::plan::{Conflict, Delete, FileRule, Plan, Write};
 use super::reconcile::HeldDeletes;
 use super::scan::{Broken, DirectoryAway};
 use crate::config::Percent;
 use crate::event;
 use crate::rule::StateRow;
 use crate::store::StoreError;
+
+/// Up to so many rows of one transaction have a record each; more share one, so that a first sync
+/// of a large directory does not flood the journal.
+pub(super) const SINGLY: usize = 1_000;
+
+pub(super) fn bulk(plan: &Plan) {
+    let (written, deleted) = (plan.writes.len(), plan.deletes.len());
+    tracing::info!(
+        message_id = event::RULE_WRITTEN,
+        written,
+        deleted,
+        "{written} rules written, {deleted} deleted"
+    );
+}
 
 pub(super) fn written(write: &Write, updated_by: &str) {
     let (rule_id, rule_version) = (write.rule.rule_id.as_str(), write.rule.rule_version);

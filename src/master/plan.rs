@@ -65,6 +65,13 @@ pub struct Write {
     pub replaces: Option<Replaced>,
 }
 
+impl Write {
+    /// Whether the row that stands was written by another than `owner`.
+    pub fn takes_over(&self, owner: &str) -> bool {
+        self.replaces.as_ref().is_some_and(|replaced| replaced.updated_by != owner)
+    }
+}
+
 /// What a write finds in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replaced {

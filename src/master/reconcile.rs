@@ -296,15 +296,23 @@ impl Reconciler {
         if !plan.deletes.is_empty() {
             self.recent.push_back((Instant::now(), plan.deletes.len()));
         }
+        let told_singly = writes.len() <= log::SINGLY;
+        if !told_singly {
+            log::bulk(plan);
+        }
         for delete in &plan.deletes {
             self.missing.remove(&delete.source_path);
-            log::deleted(delete);
+            if told_singly {
+                log::deleted(delete);
+            }
         }
         for write in &plan.writes {
             match refused.get(write.rule.rule_id.as_str()) {
                 None => {
                     self.refused.remove(&write.path);
-                    log::written(write, &self.config.updated_by);
+                    if told_singly || write.takes_over(&self.config.updated_by) {
+                        log::written(write, &self.config.updated_by);
+                    }
                 }
                 Some(why) => {
                     if self.refused.insert(write.path.clone(), write.rule.content) != Some(write.rule.content)
