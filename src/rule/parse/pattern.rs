@@ -1,9 +1,262 @@
 //! Whether Python's `re` would compile a pattern.
+//!
+//! Judged by Python's own grammar (3.11 and later, for texts), not by another engine's: what is
+//! valid there must not be called wrong here. Nothing is matched; only what makes `re.compile`
+//! fail is looked for, widths included, since a look-behind must have one width.
+
+mod class;
+mod escape;
+mod group;
+mod token;
+
+use std::collections::HashMap;
+use std::fmt;
+
+use token::{Token, Tokens};
+
+/// Deeper groups are not judged: Python gives up on them at a depth of its own.
+const DEEPEST: usize = 200;
+/// From so many repetitions on Python calls the number too large.
+const MOST_REPEATS: u64 = u32::MAX as u64;
+
+/// Why Python would not compile a pattern.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// Where, in characters from 0.
+    at: usize,
+    what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at character {}", self.what, self.at + 1)
+    }
+}
+
+/// How many characters something matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Width {
+    least: u64,
+    most: u64,
+}
+
+impl Width {
+    const ONE: Self = Self { least: 1, most: 1 };
+    const ZERO: Self = Self { least: 0, most: 0 };
+
+    fn then(self, next: Self) -> Self {
+        Self { least: self.least.saturating_add(next.least), most: self.most.saturating_add(next.most) }
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self { least: self.least.min(other.least), most: self.most.max(other.most) }
+    }
+
+    fn repeated(self, least: u64, most: u64) -> Self {
+        Self { least: self.least.saturating_mul(least), most: self.most.saturating_mul(most) }
+    }
+}
+
+/// What stands before a repetition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A place, which cannot be repeated.
+    Place,
+    /// Something that is repeated already.
+    Repeat,
+    Other,
+}
+
+/// Why the judging stopped.
+#[derive(Debug)]
+enum Stop {
+    Fault(Fault),
+    /// Blanks turned out to be of no meaning: from the start again.
+    Verbose,
+    /// Too deep to be judged.
+    Unknown,
+}
+
+struct Judge {
+    tokens: Tokens,
+    /// The groups' widths by number, `None` while one is open; there is always group 0.
+    groups: Vec<Option<Width>>,
+    names: HashMap<String, usize>,
+    /// Inside of a look-behind: how many groups there were before it.
+    behind: Option<usize>,
+    /// Groups that a condition asks for, which may come later: number, place.
+    asked: Vec<(usize, usize)>,
+    depth: usize,
+    /// Whether the flags that exclude each other were set for the whole pattern.
+    ascii: bool,
+    unicode: bool,
+}
 
 /// Judges a pattern.
 ///
 /// # Errors
 /// Why Python's `re` would not compile it.
-pub(super) fn judge(pattern: &str) -> Result<(), String> {
-    fancy_regex::Expr::parse_tree(pattern).map(drop).map_err(|error| error.to_string())
+pub(super) fn judge(pattern: &str) -> Result<(), Fault> {
+    let tokens = Tokens::new(pattern)?;
+    match whole(tokens.clone(), false) {
+        Err(Stop::Verbose) => match whole(tokens, true) {
+            Err(Stop::Fault(fault)) => Err(fault),
+            _ => Ok(()),
+        },
+        Err(Stop::Fault(fault)) => Err(fault),
+        _ => Ok(()),
+    }
 }
+
+fn whole(tokens: Tokens, verbose: bool) -> Result<(), Stop> {
+    let mut judge = Judge {
+        tokens,
+        groups: vec![None],
+        names: HashMap::new(),
+        behind: None,
+        asked: Vec::new(),
+        depth: 0,
+        ascii: false,
+        unicode: false,
+    };
+    judge.alternatives(verbose, true)?;
+    if judge.tokens.peek().is_some() {
+        return Err(judge.fault_here("a parenthesis is closed that was not opened"));
+    }
+    match judge.asked.iter().find(|&&(number, _)| number >= judge.groups.len()) {
+        Some(&(number, at)) => Err(fault(at, format!("there is no group {number}"))),
+        None => Ok(()),
+    }
+}
+
+fn fault(at: usize, what: impl Into<String>) -> Stop {
+    Stop::Fault(Fault { at, what: what.into() })
+}
+
+impl Judge {
+    fn fault_here(&self, what: impl Into<String>) -> Stop {
+        fault(self.tokens.position(), what)
+    }
+
+    /// Alternatives up to a closing parenthesis or the end. `outermost` is the whole pattern.
+    fn alternatives(&mut self, verbose: bool, outermost: bool) -> Result<Width, Stop> {
+        let mut width = self.sequence(verbose, outermost)?;
+        while self.tokens.eat('|') {
+            width = width.or(self.sequence(verbose, false)?);
+        }
+        Ok(width)
+    }
+
+    /// One alternative. `first` says that it is the pattern's first: flags may stand there.
+    fn sequence(&mut self, verbose: bool, first: bool) -> Result<Width, Stop> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return Err(Stop::Unknown);
+        }
+        let mut total = Width::ZERO;
+        let mut last: Option<(Kind, Width)> = None;
+        loop {
+            let at = self.tokens.position();
+            let Some(token) = self.tokens.peek() else { break };
+            if matches!(token, Token::Char('|' | ')')) {
+                break;
+            }
+            self.tokens.advance();
+            if verbose && self.skip_blank(token) {
+                continue;
+            }
+            let item = match token {
+                Token::Escape(escaped) => self.escape(escaped, at)?,
+                Token::Char('*' | '+' | '?' | '{') => match self.repetition(token) {
+                    Some(bounds) => {
+                        let (least, most) = bounds?;
+                        let width = match last {
+                            None | Some((Kind::Place, _)) => {
+                                return Err(fault(at, "there is nothing to repeat"));
+                            }
+                            Some((Kind::Repeat, _)) => return Err(fault(at, "a repetition of a repetition")),
+                            Some((Kind::Other, width)) => width,
+                        };
+                        last = Some((Kind::Repeat, width.repeated(least, most)));
+                        if !self.tokens.eat('?') {
+                            self.tokens.eat('+');
+                        }
+                        continue;
+                    }
+                    None => (Kind::Other, Width::ONE),
+                },
+                Token::Char('^' | '$') => (Kind::Place, Width::ZERO),
+                Token::Char('[') => {
+                    self.class(at)?;
+                    (Kind::Other, Width::ONE)
+                }
+                Token::Char('(') => {
+                    let empty = last.is_none();
+                    match self.group(verbose, at, first && empty)? {
+                        Some(width) => (Kind::Other, width),
+                        // A comment, or flags: nothing that could be repeated.
+                        None => continue,
+                    }
+                }
+                Token::Char(_) => (Kind::Other, Width::ONE),
+            };
+            // What was last can no longer be repeated.
+            if let Some((_, width)) = last.replace(item) {
+                total = total.then(width);
+            }
+        }
+        self.depth -= 1;
+        Ok(last.map_or(total, |(_, width)| total.then(width)))
+    }
+
+    /// Blanks and comments, where they have no meaning.
+    fn skip_blank(&mut self, token: Token) -> bool {
+        match token {
+            Token::Char(' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}') => true,
+            Token::Char('#') => {
+                while self.tokens.next().is_some_and(|token| token != Token::Char('\n')) {}
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The bounds of a repetition that begins with `token`; `None` where a brace is only a brace.
+    fn repetition(&mut self, token: Token) -> Option<Result<(u64, u64), Stop>> {
+        match token {
+            Token::Char('*') => return Some(Ok((0, u64::MAX))),
+            Token::Char('+') => return Some(Ok((1, u64::MAX))),
+            Token::Char('?') => return Some(Ok((0, 1))),
+            _ => {}
+        }
+        let start = self.tokens.mark();
+        let at = self.tokens.position();
+        if self.tokens.peek() == Some(Token::Char('}')) {
+            return None;
+        }
+        let least = self.tokens.digits();
+        let most = if self.tokens.eat(',') { self.tokens.digits() } else { least.clone() };
+        if !self.tokens.eat('}') {
+            self.tokens.back_to(start);
+            return None;
+        }
+        let number = |digits: &str, none: u64| match digits {
+            "" => Ok(none),
+            digits => digits
+                .parse()
+                .ok()
+                .filter(|&number: &u64| number < MOST_REPEATS)
+                .ok_or_else(|| fault(at, "a number of repetitions that is too large")),
+        };
+        Some(number(&least, 0).and_then(|least| {
+            let most = number(&most, u64::MAX)?;
+            if most < least {
+                return Err(fault(at, format!("at least {least} repetitions and at most {most}")));
+            }
+            Ok((least, most))
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -185,7 +185,7 @@ impl<'t, 'f> Builder<'t, 'f> {
     fn key_on_one_line(&mut self, span: &Range<usize>) {
         let is_key = |open: &Open| {
             open.flow
-                && open.children.len() % 2 == 0
+                && open.children.len().is_multiple_of(2)
                 && matches!(self.nodes[open.node.0].kind, Kind::Mapping(_))
         };
         if self.open.last().is_some_and(is_key) && dialect::parts_from_colon(self.text, span) {

@@ -2,11 +2,11 @@
 
 mod generate;
 
-use std::io::Write as _;
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::process::Command;
 
-use rulesyncd::rule::{self, Limits};
+use rulesyncd::rule::{self, Code, Limits};
 use serde_json::{Value, json};
 
 use generate::Dice;
@@ -14,24 +14,56 @@ use generate::Dice;
 /// How many texts are held against each other.
 const TEXTS: usize = 40_000;
 
+/// How many patterns are.
+const PATTERNS: usize = 60_000;
+
 /// `tests/python/run` makes the environment and runs this; see `differential.py` for what holds.
 #[test]
 #[ignore = "needs target/venv with PyYAML and pydantic: tests/python/run"]
-fn whatever_is_accepted_python_loads_alike() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut cases = tempfile::NamedTempFile::new().unwrap();
+fn python_loads_alike_whatever_is_accepted() {
     let mut dice = Dice::new(1);
-    for _ in 0..TEXTS {
-        writeln!(cases, "{}", case(&generate::rule(&mut dice))).unwrap();
+    judged_by_python("differential.py", (0..TEXTS).map(|_| case(&generate::rule(&mut dice))));
+}
+
+/// A pattern is warned of exactly where Python's `re.compile` fails.
+#[test]
+#[ignore = "needs target/venv: tests/python/run"]
+fn python_compiles_the_patterns_that_are_not_warned_of() {
+    let mut dice = Dice::new(1);
+    judged_by_python("patterns.py", (0..PATTERNS).map(|_| pattern_case(&generate::pattern(&mut dice))));
+}
+
+fn judged_by_python(script: &str, cases: impl Iterator<Item = Value>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut file = BufWriter::new(tempfile::NamedTempFile::new().unwrap());
+    for case in cases {
+        writeln!(file, "{case}").unwrap();
     }
+    let file = file.into_inner().unwrap();
     let judged = Command::new(root.join("target/venv/bin/python"))
-        .arg(root.join("tests/python/differential.py"))
-        .arg(cases.path())
+        .arg(root.join("tests/python").join(script))
+        .arg(file.path())
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&judged.stdout);
-    println!("{told}");
+    #[expect(clippy::print_stdout, reason = "the counts are what one wants to see")]
+    {
+        println!("{told}");
+    }
     assert!(judged.status.success(), "{told}{}", String::from_utf8_lossy(&judged.stderr));
+}
+
+fn pattern_case(pattern: &str) -> Value {
+    // JSON's escapes of a text are YAML's.
+    let quoted = serde_json::to_string(pattern).unwrap();
+    let text = format!(
+        "rule_id: R\nrule_version: 1\nname: n\napplies_to: [a]\nmatch:\n  pattern: {quoted}\n\
+         emits: [{{tactic: TA0001, technique_id: T1001, confidence: 1}}]\n"
+    );
+    let rule = rule::parse(text.as_bytes(), &Limits::default()).unwrap();
+    assert_eq!(rule.definition.match_spec["pattern"], pattern);
+    let fault = rule.warnings.iter().find(|finding| finding.code == Code::Pattern);
+    json!({ "pattern": pattern, "fault": fault.map(|finding| &finding.message) })
 }
 
 fn case(text: &[u8]) -> Value {

@@ -1,0 +1,68 @@
+use super::escape::octal;
+use super::token::Token;
+use super::{Judge, Stop, fault};
+
+/// A member of a class.
+enum Member {
+    /// A character; `None` where it is not known which.
+    Character(Option<char>),
+    /// A set, like `\d`.
+    Set,
+}
+
+impl Judge {
+    /// A class, after its opening bracket at `at`.
+    pub(super) fn class(&mut self, at: usize) -> Result<(), Stop> {
+        let unclosed = || fault(at, "a class that is not closed");
+        self.tokens.eat('^');
+        let mut first = true;
+        loop {
+            let place = self.tokens.position();
+            let token = self.tokens.next().ok_or_else(unclosed)?;
+            if token == Token::Char(']') && !first {
+                return Ok(());
+            }
+            first = false;
+            let low = self.member(token, place)?;
+            if !self.tokens.eat('-') {
+                continue;
+            }
+            let high_place = self.tokens.position();
+            let token = self.tokens.next().ok_or_else(unclosed)?;
+            if token == Token::Char(']') {
+                return Ok(());
+            }
+            let high = self.member(token, high_place)?;
+            let good = match (low, high) {
+                (Member::Character(Some(low)), Member::Character(Some(high))) => low <= high,
+                (Member::Character(_), Member::Character(_)) => true,
+                _ => false,
+            };
+            if !good {
+                return Err(fault(place, "a range in a class that runs backwards or to a set"));
+            }
+        }
+    }
+
+    fn member(&mut self, token: Token, at: usize) -> Result<Member, Stop> {
+        let escaped = match token {
+            Token::Char(character) => return Ok(Member::Character(Some(character))),
+            Token::Escape(escaped) => escaped,
+        };
+        match escaped {
+            'd' | 'D' | 's' | 'S' | 'w' | 'W' => Ok(Member::Set),
+            'b' => Ok(Member::Character(Some('\u{8}'))),
+            '0'..='7' => {
+                let mut digits = String::from(escaped);
+                for _ in 0..2 {
+                    digits.extend(self.tokens.eat_if(|character| character.is_digit(8)));
+                }
+                octal(&digits, at).map(Member::Character)
+            }
+            '8' | '9' => {
+                Err(fault(at, format!("`\\{escaped}` in a class, where no group can be referred to,")))
+            }
+            _ => self.character(escaped, at).map(Member::Character),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+use super::token::Token;
+use super::{Judge, Kind, Stop, Width, fault};
+
+impl Judge {
+    /// What a backslash and `escaped`, at `at`, stand for outside of a class.
+    pub(super) fn escape(&mut self, escaped: char, at: usize) -> Result<(Kind, Width), Stop> {
+        match escaped {
+            'A' | 'b' | 'B' | 'Z' => Ok((Kind::Place, Width::ZERO)),
+            'd' | 'D' | 's' | 'S' | 'w' | 'W' => Ok((Kind::Other, Width::ONE)),
+            '0' => {
+                // Octal, at most two digits more.
+                for _ in 0..2 {
+                    self.tokens.eat_if(|character| character.is_digit(8));
+                }
+                Ok((Kind::Other, Width::ONE))
+            }
+            '1'..='9' => self.number(escaped, at),
+            _ => self.character(escaped, at).map(|_| (Kind::Other, Width::ONE)),
+        }
+    }
+
+    /// A group's number, or three octal digits.
+    fn number(&mut self, first: char, at: usize) -> Result<(Kind, Width), Stop> {
+        let mut number = String::from(first);
+        number.extend(self.tokens.eat_if(|character| character.is_ascii_digit()));
+        if number.len() == 2
+            && number.chars().all(|digit| digit.is_digit(8))
+            && let Some(third) = self.tokens.eat_if(|character| character.is_digit(8))
+        {
+            number.push(third);
+            octal(&number, at)?;
+            return Ok((Kind::Other, Width::ONE));
+        }
+        let group = number.parse().unwrap_or(usize::MAX);
+        self.reference(group, at).map(|width| (Kind::Other, width))
+    }
+
+    /// A group that is referred to: it must be there, and closed.
+    pub(super) fn reference(&mut self, group: usize, at: usize) -> Result<Width, Stop> {
+        match self.groups.get(group) {
+            None => Err(fault(at, format!("there is no group {group} yet"))),
+            Some(None) => Err(fault(at, "a reference to a group that is still open")),
+            Some(Some(_)) if self.behind.is_some_and(|before| group >= before) => {
+                Err(fault(at, "a reference to a group of the same look-behind"))
+            }
+            Some(&Some(width)) => Ok(width),
+        }
+    }
+
+    /// The character that an escape stands for, in a class or outside; `None` where its number is
+    /// not worked out here.
+    pub(super) fn character(&mut self, escaped: char, at: usize) -> Result<Option<char>, Stop> {
+        let digits = match escaped {
+            'x' => 2,
+            'u' => 4,
+            'U' => 8,
+            'N' => return self.named(at),
+            'a' => return Ok(Some('\u{7}')),
+            'f' => return Ok(Some('\u{c}')),
+            'n' => return Ok(Some('\n')),
+            'r' => return Ok(Some('\r')),
+            't' => return Ok(Some('\t')),
+            'v' => return Ok(Some('\u{b}')),
+            letter if letter.is_ascii_alphabetic() => {
+                return Err(fault(at, format!("`\\{letter}`, which Python does not know,")));
+            }
+            other => return Ok(Some(other)),
+        };
+        let mut number = String::new();
+        for _ in 0..digits {
+            number.extend(self.tokens.eat_if(|character| character.is_ascii_hexdigit()));
+        }
+        let code = u32::from_str_radix(&number, 16).ok().filter(|_| number.len() == digits);
+        match code {
+            // Half a character is one to Python.
+            Some(code) if code <= 0x10_ffff => Ok(char::from_u32(code)),
+            _ => Err(fault(at, format!("`\\{escaped}` without its {digits} hexadecimal digits"))),
+        }
+    }
+
+    /// A character by its name; the names are Python's to know.
+    fn named(&mut self, at: usize) -> Result<Option<char>, Stop> {
+        let mut length = 0;
+        if self.tokens.eat('{') {
+            while let Some(Token::Char(character)) = self.tokens.next() {
+                match character {
+                    '}' if length > 0 => return Ok(None),
+                    '}' => break,
+                    _ => length += 1,
+                }
+            }
+        }
+        Err(fault(at, "`\\N` without a character's name in braces"))
+    }
+}
+
+/// A character by its octal number.
+pub(super) fn octal(digits: &str, at: usize) -> Result<Option<char>, Stop> {
+    match u32::from_str_radix(digits, 8) {
+        Ok(code) if code <= 0o377 => Ok(char::from_u32(code)),
+        _ => Err(fault(at, format!("the octal number {digits}, which is above 377,"))),
+    }
+}
