@@ -1,8 +1,9 @@
 //! The command line.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
+use anstream::{AutoStream, ColorChoice};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::command::{self, Outcome};
@@ -32,6 +33,9 @@ enum Command {
     Sync(command::sync::SyncArgs),
     Check(command::check::CheckArgs),
     State(command::state::StateArgs),
+    Watch(command::watch::WatchArgs),
+    Status(command::status::StatusArgs),
+    Schema(command::schema::SchemaArgs),
     Config(command::config::ConfigArgs),
     Completions(command::completions::CompletionsArgs),
     Man(command::man::ManArgs),
@@ -48,6 +52,9 @@ impl Cli {
             Command::Sync(args) => command::sync::run(args),
             Command::Check(args) => command::check::run(&args),
             Command::State(args) => command::state::run(args),
+            Command::Watch(args) => command::watch::run(args),
+            Command::Status(args) => command::status::run(args),
+            Command::Schema(args) => command::schema::run(args),
             Command::Config(args) => command::config::run(args),
             Command::Completions(args) => command::completions::run(args),
             Command::Man(args) => command::man::run(args),
@@ -86,6 +93,14 @@ pub struct RulesDirFlags {
     rules_dir: Option<PathBuf>,
 }
 
+/// The flag for a daemon's socket.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SocketFlags {
+    /// The daemon's socket [env: RULESYNCD_SOCKET]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
 impl ConfigFlags {
     /// These flags alone.
     pub fn flags(self) -> Flags {
@@ -97,6 +112,18 @@ impl DatabaseFlags {
     /// Adds these flags.
     pub fn over(self, flags: Flags) -> Flags {
         Flags { database_url: self.database_url, ..flags }
+    }
+}
+
+impl SocketFlags {
+    /// Whether the flag is given.
+    pub const fn is_given(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// Adds this flag, for the socket that `key` configures.
+    pub fn over(self, key: &'static str, flags: Flags) -> Flags {
+        Flags { socket: self.socket.map(|socket| (key, socket)), ..flags }
     }
 }
 
@@ -119,10 +146,20 @@ pub(crate) fn prepare(flags: &Flags) -> Result<Config, command::Failure> {
 
 /// Prints to standard output; a reader that went away ends the program quietly.
 pub(crate) fn print(text: &str) -> io::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+    match put(text) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+/// Prints to standard output, and tells of a reader that went away.
+pub(crate) fn put(text: &str) -> io::Result<()> {
+    let stdout = io::stdout().lock();
+    // Colour goes to a terminal alone, and `NO_COLOR` is obeyed: both are anstream's to know.
+    let choice = if stdout.is_terminal() { ColorChoice::Auto } else { ColorChoice::Never };
+    let mut stdout = AutoStream::new(stdout, choice);
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }
 
 /// Prints why a command failed, on standard error.

@@ -8,15 +8,17 @@
 
 pub mod backoff;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod command;
 pub mod config;
 pub mod event;
 pub mod lifecycle;
 pub mod master;
+pub mod paint;
 pub mod rule;
 pub mod rulefile;
-pub mod status;
+pub mod socket;
 pub mod store;
 pub mod telemetry;
 pub mod wire;

@@ -173,7 +173,8 @@ mod tests {
             tracing::info!(rows = 3, "slow query");
         });
         let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
-        let ends: Vec<_> = log.lines().filter_map(|line| line.split_once(" INFO ")).map(|(_, end)| end).collect();
+        let ends: Vec<_> =
+            log.lines().filter_map(|line| line.split_once(" INFO ")).map(|(_, end)| end).collect();
         assert_eq!(ends, ["R0001 added", "slow query rows=3"]);
     }
 }

@@ -6,8 +6,11 @@ pub mod config;
 mod daemon;
 pub mod man;
 pub mod master;
+pub mod schema;
 pub mod state;
+pub mod status;
 pub mod sync;
+pub mod watch;
 
 use std::process::ExitCode;
 

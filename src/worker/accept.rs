@@ -11,13 +11,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
+use super::status::SubscriberStatus;
 use super::subscriber::{FAREWELL, Peer, Service, serve};
 use crate::event;
-use crate::status::SubscriberStatus;
-use crate::wire::{ErrorCode, ServerLine, encode};
 
-/// How long to wait when no connection can be taken, as with a full file table.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::socket::ACCEPT_PAUSE;
+use crate::wire::{ErrorCode, ServerLine, encode};
 
 /// Who may connect.
 #[derive(Debug, Clone)]
@@ -92,7 +91,7 @@ pub(super) async fn accept(
         let peer = match admit(&stream, &hub, &peers, &admission) {
             Ok(peer) => Arc::new(peer),
             Err(refusal) => {
-                turn_away(&stream, &refusal);
+                turn_away(&stream, refusal);
                 continue;
             }
         };
@@ -113,8 +112,14 @@ pub(super) async fn accept(
     }
 }
 
-fn admit(stream: &UnixStream, hub: &Hub, peers: &Peers, admission: &Admission) -> Result<Peer, ServerLine> {
-    let refuse = |code, message: String| ServerLine::Error { id: None, code, message };
+/// Why a peer is not served.
+struct Refusal {
+    code: ErrorCode,
+    message: String,
+}
+
+fn admit(stream: &UnixStream, hub: &Hub, peers: &Peers, admission: &Admission) -> Result<Peer, Refusal> {
+    let refuse = |code, message| Refusal { code, message };
     let credentials = stream
         .peer_cred()
         .map_err(|error| refuse(ErrorCode::NotAllowed, format!("the peer has no credentials: {error}")))?;
@@ -155,9 +160,10 @@ fn admit(stream: &UnixStream, hub: &Hub, peers: &Peers, admission: &Admission) -
 }
 
 /// Says why without waiting: the socket is new, so the line fits.
-fn turn_away(stream: &UnixStream, refusal: &ServerLine) {
+fn turn_away(stream: &UnixStream, refusal: Refusal) {
     let mut line = Vec::new();
-    encode::line(&mut line, refusal);
+    let Refusal { code, message } = refusal;
+    encode::line(&mut line, &ServerLine::Error { id: None, code, message });
     let told: io::Result<usize> = stream.try_write(&line);
     if let Err(error) = told {
         tracing::debug!(error = %error, "a peer that was turned away did not hear why");

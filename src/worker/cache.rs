@@ -303,8 +303,3 @@ async fn save(path: &Path, origin: &str, hub: &Hub, failing: &mut bool) {
         ),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-}

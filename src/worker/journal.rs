@@ -47,9 +47,9 @@ impl Journal {
         self.newest - self.changes.len() as u64
     }
 
-    /// How much is kept: changes, and their lines' bytes.
-    pub(super) fn size(&self) -> (usize, usize) {
-        (self.changes.len(), self.bytes)
+    /// What the lines take together, in bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Numbers a change and keeps it.

@@ -14,7 +14,7 @@ mod journal;
 mod log;
 mod output;
 mod snapshot;
-mod socket;
+mod status;
 mod subscriber;
 mod tail;
 
@@ -24,7 +24,9 @@ use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-pub use socket::{ListenError, Listening, listen};
+pub use status::{
+    BusStatus, DatabaseStatus, QuarantinedStatus, StreamStatus, SubscriberStatus, WorkerStatus,
+};
 
 use self::accept::{Admission, Peers};
 use self::hub::Hub;
@@ -33,9 +35,8 @@ use self::tail::Tail;
 use crate::clock::{SharedClock, Timestamp};
 use crate::config::WorkerConfig;
 use crate::lifecycle::Pulse;
-use crate::status::{DatabaseStatus, Mode, Status, StreamStatus};
+use crate::socket::{ListenError, listen};
 use crate::store::RuleStore;
-use crate::wire::Health;
 
 /// Which store is followed, for `status` and for the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,18 +124,27 @@ impl Worker {
 
 impl WorkerHandle {
     /// How the worker is.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> WorkerStatus {
         self.shared.tell()
     }
 }
 
 impl Shared {
-    fn tell(&self) -> Status {
+    fn tell(&self) -> WorkerStatus {
         let hub = &self.hub;
         let standing = hub.standing();
-        let (mut status, resumable_from, journal_bytes) = hub.inspect(|catalogue, journal, database| {
-            let status = Status {
-                mode: Mode::Worker,
+        let mut stream = StreamStatus {
+            epoch: hub.epoch.clone(),
+            seq: standing.seq,
+            resumable_from: 0,
+            journal_bytes: 0,
+            subscribers: self.peers.status(standing.seq),
+        };
+        hub.inspect(|catalogue, journal, database| {
+            stream.resumable_from = journal.reaches_back_to();
+            stream.journal_bytes = journal.bytes() as u64;
+            WorkerStatus {
+                mode: "worker".to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
                 now: hub.clock.now(),
@@ -142,38 +152,26 @@ impl Shared {
                 database: DatabaseStatus {
                     url: self.origin.url.clone(),
                     backend: self.origin.backend.clone(),
-                    state: if database.up { Health::Up } else { Health::Down },
+                    state: standing.database,
                     since: database.since,
                     stale_for_ms: u64::try_from(standing.stale_for.as_millis()).unwrap_or(u64::MAX),
                     last_error: database.last_error.clone(),
                 },
-                lock: None,
                 watermark: catalogue.watermark(),
                 rules: catalogue.rule_count() as u64,
                 states: catalogue.states().count() as u64,
                 digest: standing.digest,
                 quarantined: catalogue.quarantined().map(Into::into).collect(),
-                conflicts: Vec::new(),
-                pending_mass_delete: None,
-                stream: None,
+                stream,
                 bus: None,
                 last_error: database.last_error.clone(),
-            };
-            (status, journal.reaches_back_to(), journal.size().1)
-        });
-        status.stream = Some(StreamStatus {
-            epoch: hub.epoch.clone(),
-            seq: standing.seq,
-            resumable_from,
-            journal_bytes: journal_bytes as u64,
-            subscribers: self.peers.status(standing.seq),
-        });
-        status
+            }
+        })
     }
 }
 
 impl Service for Shared {
-    fn status(&self) -> Status {
+    fn status(&self) -> WorkerStatus {
         self.tell()
     }
 }

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::hub::{Hub, Next, Place, Start};
 use super::output::Output;
 use super::snapshot::{Filter, Snapshot, SnapshotReader};
+use super::status::WorkerStatus;
 use crate::clock::Timestamp;
 use crate::event;
-use crate::status::Status;
 use crate::wire::{
     BadRequest, Cursor, ErrorCode, FrameError, LineReader, MAX_REQUEST, Op, PROTOCOL, Request, RequestId,
     ServerLine, SnapshotReason,
@@ -51,7 +51,7 @@ pub(super) struct Peer {
 /// What a connection needs of the daemon.
 pub(super) trait Service: Send + Sync + 'static {
     /// What `status` answers.
-    fn status(&self) -> Status;
+    fn status(&self) -> WorkerStatus;
 }
 
 enum Feed {

@@ -11,8 +11,9 @@ use rulesyncd::lifecycle::Pulse;
 use rulesyncd::rule::{
     CompiledRule, ContentDigest, Definition, Emit, KnownRule, Look, Rejected, RuleId, RuleState, Seen,
 };
+use rulesyncd::socket::ListenError;
 use rulesyncd::store::{Follow, Known, RuleStore, StoreError};
-use rulesyncd::worker::{ListenError, Origin, Worker, WorkerHandle};
+use rulesyncd::worker::{Origin, Worker, WorkerHandle};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;

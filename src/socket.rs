@@ -1,13 +1,32 @@
-//! The Unix socket: its path, who may connect, and how many.
+//! A daemon's Unix socket: how it comes to stand at its path, and what the master answers there.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::wire::{BadRequest, ErrorCode, LineReader, MAX_REQUEST, Op, Request, ServerLine, encode};
 
 /// The longest path that a socket's address holds, in bytes.
 const MAX_PATH: usize = 107;
+
+/// How long a connection that only asks may take for its question and for reading the answer.
+const ASKING: Duration = Duration::from_secs(10);
+
+/// How many such connections there may be at once.
+const ASKERS: usize = 64;
+
+/// How long to wait when no connection can be taken, as with a full file table.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a socket cannot be served. Fatal: the environment is to be mended first.
 #[derive(Debug, thiserror::Error)]
@@ -118,4 +137,71 @@ fn group_id(group: &str) -> Result<u32, ListenError> {
         (fields.next() == Some(group)).then(|| fields.nth(1))?
     });
     entry.and_then(|gid| gid.parse().ok()).ok_or_else(|| ListenError::NoGroup(group.to_owned()))
+}
+
+/// Answers `status` on a socket that has no stream, until the shutdown.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub async fn serve_status(
+    listener: StdListener,
+    status: impl Fn() -> Value + Send + Sync + 'static,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(listener)?;
+    let status = Arc::new(status);
+    let mut askers = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            Some(_) = askers.join_next() => {}
+            accepted = listener.accept(), if askers.len() < ASKERS => match accepted {
+                Ok((stream, _)) => {
+                    let status = Arc::clone(&status);
+                    askers.spawn(async move {
+                        let asked = tokio::time::timeout(ASKING, answer(stream, &*status)).await;
+                        if let Ok(Err(error)) = asked {
+                            tracing::debug!(error = %error, "the connection broke");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(error = %error, "no connection can be taken now; trying on");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, status: &(dyn Fn() -> Value + Send + Sync)) -> io::Result<()> {
+    let (read, mut write) = stream.split();
+    let mut requests = LineReader::new(read, MAX_REQUEST);
+    loop {
+        let answer = match requests.next().await {
+            Ok(None) => return Ok(()),
+            Ok(Some(line)) => match Request::parse(line) {
+                Ok(Request { op: Op::Status, id }) => Ok(ServerLine::Response { id, result: status() }),
+                Ok(Request { id, .. }) => Err(BadRequest {
+                    id,
+                    code: ErrorCode::UnknownOp,
+                    message: "this socket answers `status` alone; the stream is the worker's".to_owned(),
+                }),
+                Err(bad) => Err(bad),
+            },
+            Err(error) => {
+                Err(BadRequest { id: None, code: ErrorCode::LineTooLong, message: error.to_string() })
+            }
+        };
+        let last = answer.is_err();
+        let line =
+            answer.unwrap_or_else(|BadRequest { id, code, message }| ServerLine::Error { id, code, message });
+        let mut bytes = Vec::new();
+        encode::line(&mut bytes, &line);
+        write.write_all(&bytes).await?;
+        if last {
+            return Ok(());
+        }
+    }
 }

@@ -1,4 +1,6 @@
-//! What a daemon says of itself: the answer to `status`, from the master and from the worker.
+//! What the worker tells whoever asks how it is.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -6,11 +8,11 @@ use crate::clock::Timestamp;
 use crate::rule::{CatalogueDigest, Quarantined, Table};
 use crate::wire::{Epoch, Health};
 
-/// How a daemon is. What a mode does not have is absent.
+/// How a worker is: the answer to `status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Status {
-    /// Which daemon this is.
-    pub mode: Mode,
+pub struct WorkerStatus {
+    /// `worker`.
+    pub mode: String,
     /// The program's version.
     pub version: String,
     /// Its process.
@@ -21,54 +23,40 @@ pub struct Status {
     pub started_at: Timestamp,
     /// How the database is.
     pub database: DatabaseStatus,
-    /// Whether this master is the one that writes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lock: Option<LockStatus>,
-    /// The greatest stamp in the tables.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The greatest stamp in the tables; `None` when they are empty.
     pub watermark: Option<Timestamp>,
-    /// How many rules are in force (worker) or owned (master).
+    /// How many rules are in force.
     pub rules: u64,
     /// How many states other than the default are in force.
     pub states: u64,
-    /// The digest of all rules and states.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The digest of all rules and states; `None` before the first are loaded.
     pub digest: Option<CatalogueDigest>,
-    /// Rows, or files, that take no part, and why.
+    /// Rows that take no part, and why.
     pub quarantined: Vec<QuarantinedStatus>,
-    /// Ids that two files claim.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub conflicts: Vec<ConflictStatus>,
-    /// Deletions that wait for an operator.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pending_mass_delete: Option<PendingMassDelete>,
     /// The event stream.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream: Option<StreamStatus>,
-    /// The host's message bus.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: StreamStatus,
+    /// The host's message bus; `None` where none is configured.
     pub bus: Option<BusStatus>,
     /// The last thing that went wrong.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 
-/// Which daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Writes the tables.
-    Master,
-    /// Follows them.
-    Worker,
-}
-
-impl std::fmt::Display for Mode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Master => "master",
-            Self::Worker => "worker",
-        })
+impl WorkerStatus {
+    /// One sentence for `systemctl status`.
+    pub fn sentence(&self) -> String {
+        let mut sentence = match (self.digest, self.database.state) {
+            (None, _) => "waiting for the first answer of the database".to_owned(),
+            (_, Health::Up) => format!("{} rules in step", self.rules),
+            (_, Health::Down) => {
+                let stale = Duration::from_secs(self.database.stale_for_ms / 1_000);
+                format!("database away, {} rules stale for {}", self.rules, humantime::format_duration(stale))
+            }
+        };
+        sentence += &format!("; change {}, {} subscribers", self.stream.seq, self.stream.subscribers.len());
+        if !self.quarantined.is_empty() {
+            sentence += &format!("; {} rows rejected", self.quarantined.len());
+        }
+        sentence
     }
 }
 
@@ -86,27 +74,15 @@ pub struct DatabaseStatus {
     /// How long ago what is known was the database's; 0 when it is.
     pub stale_for_ms: u64,
     /// Why it did not answer last time it did not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }
 
-/// Whether this master is the one that writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LockStatus {
-    /// It is.
-    Held,
-    /// Another is; this one waits.
-    Standby,
-}
-
-/// A row or a file that takes no part.
+/// A row that takes no part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantinedStatus {
-    /// The table, `ttp_rule` or `ttp_rule_state`; absent where it is a file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub table: Option<String>,
-    /// The row's key, or the file's path.
+    /// The table, `ttp_rule` or `ttp_rule_state`.
+    pub table: String,
+    /// The row's key.
     pub rule_id: String,
     /// Why.
     pub reason: String,
@@ -118,30 +94,8 @@ impl From<Quarantined> for QuarantinedStatus {
             Table::Rules => "ttp_rule",
             Table::States => "ttp_rule_state",
         };
-        Self { table: Some(table.to_owned()), rule_id: row.key, reason: row.reason }
+        Self { table: table.to_owned(), rule_id: row.key, reason: row.reason }
     }
-}
-
-/// An id that two files claim.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConflictStatus {
-    /// The id.
-    pub rule_id: String,
-    /// The file that has it.
-    pub taken_from: String,
-    /// The file that waits.
-    pub passed_over: String,
-}
-
-/// Deletions that wait for an operator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PendingMassDelete {
-    /// How many rows would go.
-    pub deletes: u64,
-    /// How many rows are owned.
-    pub owned: u64,
-    /// Since when it waits.
-    pub since: Timestamp,
 }
 
 /// The event stream.
@@ -165,7 +119,6 @@ pub struct SubscriberStatus {
     /// Its number in this run.
     pub id: u64,
     /// The peer's process, where the system tells it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
     /// The peer's user.
     pub uid: u32,
@@ -178,7 +131,6 @@ pub struct SubscriberStatus {
     /// How many changes it is behind.
     pub lag: u64,
     /// The last change that it says it has taken in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acked: Option<u64>,
 }
 
@@ -196,6 +148,5 @@ pub struct BusStatus {
     /// Changes that were told to nobody because the bus was away or slow.
     pub missed: u64,
     /// Why it was last away.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
 }

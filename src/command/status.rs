@@ -1,0 +1,232 @@
+//! `rulesyncd status`: how the daemons of this host are.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use comfy_table::Table;
+use serde_json::Value;
+
+use super::{Failure, Outcome};
+use crate::cli::{ConfigFlags, SocketFlags, prepare, print};
+use crate::client::{ClientError, ask};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::master::{Lock, MasterStatus};
+use crate::paint::{Paint, plain};
+use crate::wire::{Health, Op};
+use crate::worker::WorkerStatus;
+
+/// Tell how the daemons of this host are
+///
+/// Without --socket, the master and the worker that the configuration names are asked, and who
+/// answers is shown.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: rulesyncd status --socket /run/rulesyncd/events.sock --json")]
+pub struct StatusArgs {
+    #[command(flatten)]
+    config: ConfigFlags,
+    #[command(flatten)]
+    socket: SocketFlags,
+    /// Print one JSON object for each daemon
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: StatusArgs) -> Outcome {
+    let one = args.socket.is_given();
+    let config = prepare(&args.socket.over("worker.socket", args.config.flags()))?;
+    let mut sockets = vec![config.worker.socket];
+    if !one {
+        sockets.insert(0, config.master.socket);
+    }
+    let answers = super::runtime()?.block_on(ask_all(sockets));
+    let (answered, failed): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    if answered.is_empty() {
+        let why = failed.into_iter().filter_map(Result::err).map(|error| error.to_string());
+        return Err(Failure::Environment(anyhow::anyhow!(why.collect::<Vec<_>>().join("\n"))));
+    }
+    let show = if args.json { |status: &Value| format!("{status}\n") } else { human };
+    let texts: Vec<String> = answered.into_iter().flatten().map(|status| show(&status)).collect();
+    Ok(print(&texts.join(if args.json { "" } else { "\n" }))?)
+}
+
+async fn ask_all(sockets: Vec<PathBuf>) -> Vec<Result<Value, ClientError>> {
+    let mut answers = Vec::new();
+    for socket in &sockets {
+        answers.push(ask(socket, Op::Status).await);
+    }
+    answers
+}
+
+/// A status for people. One that this version cannot read is shown as it came.
+fn human(status: &Value) -> String {
+    let text = match status["mode"].as_str() {
+        Some("worker") => serde_json::from_value(status.clone()).map(|status| worker(&status)),
+        _ => serde_json::from_value(status.clone()).map(|status| master(&status)),
+    };
+    text.unwrap_or_else(|_| format!("{status:#}\n"))
+}
+
+fn worker(status: &WorkerStatus) -> String {
+    let now = status.now;
+    let database = &status.database;
+    let mut lines = Lines::default();
+    lines.add("worker", format!("{} (process {})", status.version, status.pid));
+    lines.add("up", ago(now, status.started_at));
+    lines.add("database", plain(&database.url));
+    lines.add("", answers(database.state, now, database.since));
+    if database.stale_for_ms > 0 {
+        let stale = Duration::from_millis(database.stale_for_ms);
+        lines.add("stale", format!("{}since {} ago{}", Paint::Warn, span(stale), Paint::Off));
+    }
+    lines.add("rules", status.rules.to_string());
+    lines.add("states", status.states.to_string());
+    if let Some(watermark) = status.watermark {
+        lines.add("last write", format!("{watermark} ({} ago)", ago(now, watermark)));
+    }
+    lines.add("digest", status.digest.map_or_else(|| "nothing is loaded".to_owned(), |d| d.to_string()));
+    lines.add("change", format!("{} of epoch {}", status.stream.seq, status.stream.epoch));
+    lines.add(
+        "journal",
+        format!("from {}, {} bytes", status.stream.resumable_from, status.stream.journal_bytes),
+    );
+    if let Some(bus) = &status.bus {
+        lines.add("bus", plain(&bus.socket));
+        lines.add("", answers(bus.state, now, bus.since));
+        lines.add("", format!("{} hints published, {} missed", bus.published, bus.missed));
+    }
+    if let Some(error) = &status.last_error {
+        lines.add("last error", plain(error));
+    }
+    let mut text = lines.text();
+    let bad = status.quarantined.iter().map(|row| [row.rule_id.as_str(), &row.table, &row.reason]);
+    text += &table("rejected rows", ["ID", "TABLE", "REASON"], bad);
+    let subscribers = status.stream.subscribers.iter().map(|peer| {
+        [
+            peer.id.to_string(),
+            peer.pid.map_or_else(String::new, |pid| pid.to_string()),
+            peer.uid.to_string(),
+            ago(now, peer.connected_at),
+            if peer.subscribed { peer.seq.to_string() } else { "asks".to_owned() },
+            peer.lag.to_string(),
+            peer.acked.map_or_else(String::new, |acked| acked.to_string()),
+        ]
+    });
+    text + &table(
+        "subscribers",
+        ["NUMBER", "PROCESS", "USER", "SINCE", "CHANGE", "BEHIND", "ACKED"],
+        subscribers,
+    )
+}
+
+fn master(status: &MasterStatus) -> String {
+    let now = SystemClock.now();
+    let mut lines = Lines::default();
+    lines.add("master", plain(&status.version));
+    lines.add("up", ago(now, status.started_at));
+    lines.add("database", plain(&status.backend));
+    lines.add(
+        "",
+        match status.database_down_since {
+            None => answers(Health::Up, now, status.started_at),
+            Some(since) => answers(Health::Down, now, since),
+        },
+    );
+    lines.add(
+        "lock",
+        match status.lock {
+            Lock::Held => format!("{}held{}", Paint::Good, Paint::Off),
+            Lock::Standby => format!("{}standby{}: another master writes", Paint::Warn, Paint::Off),
+            Lock::None => format!("{}unknown{}", Paint::Warn, Paint::Off),
+        },
+    );
+    lines.add("directory", plain(&status.rules_dir));
+    lines.add("rules", status.rules.to_string());
+    if let Some(at) = status.reconciled_at {
+        lines.add("compared", format!("{} ago", ago(now, at)));
+    }
+    if let Some(error) = &status.last_error {
+        lines.add("last error", plain(error));
+    }
+    let mut text = lines.text();
+    let broken = status.broken.iter().map(|file| [&*file.source_path, &*file.reason]);
+    text += &table("rejected files", ["FILE", "REASON"], broken);
+    let conflicts =
+        status.conflicts.iter().map(|file| [file.rule_id.as_str(), &file.held_by, &file.source_path]);
+    text += &table("ids in two files", ["RULE", "HELD BY", "PASSED OVER"], conflicts);
+    let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
+    text + &table("deletions held back; `rulesyncd sync --allow-mass-delete` lets them go", ["RULE"], held)
+}
+
+fn answers(state: Health, now: Timestamp, since: Timestamp) -> String {
+    match state {
+        Health::Up => format!("{}answers{} for {}", Paint::Good, Paint::Off, ago(now, since)),
+        Health::Down => format!("{}away{} for {}", Paint::Bad, Paint::Off, ago(now, since)),
+    }
+}
+
+/// How long ago that was.
+fn ago(now: Timestamp, then: Timestamp) -> String {
+    span(now.since(then))
+}
+
+/// A time in the two units that matter.
+fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) if seconds == 0 => format!("{} ms", span.as_millis()),
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+/// Aligned names and values.
+#[derive(Default)]
+struct Lines(Vec<(&'static str, String)>);
+
+impl Lines {
+    fn add(&mut self, name: &'static str, value: impl Into<String>) {
+        self.0.push((name, value.into()));
+    }
+
+    fn text(self) -> String {
+        let line = |(name, value)| format!("{}{name:<12}{}{value}\n", Paint::Bold, Paint::Off);
+        self.0.into_iter().map(line).collect()
+    }
+}
+
+/// A table under its title; nothing where it has no row.
+fn table<const N: usize, T: AsRef<str>>(
+    title: &str,
+    header: [&str; N],
+    rows: impl Iterator<Item = [T; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(header);
+    for row in rows {
+        table.add_row(row.map(|cell| plain(cell.as_ref()).into_owned()));
+    }
+    if table.is_empty() {
+        return String::new();
+    }
+    format!("\n{}{title}{}\n{table}\n", Paint::Bold, Paint::Off)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_in_two_units() {
+        let told = |millis| span(Duration::from_millis(millis));
+        assert_eq!(told(12), "12 ms");
+        assert_eq!(told(59_900), "59 s");
+        assert_eq!(told(61_000), "1 min 1 s");
+        assert_eq!(told(3_600_000 * 5 + 60_000), "5 h 1 min");
+        assert_eq!(told(3_600_000 * 49), "2 d 1 h");
+    }
+}

@@ -1,0 +1,172 @@
+//! `rulesyncd watch`: follow the stream and print it.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use super::{Failure, Outcome};
+use crate::cli::{ConfigFlags, SocketFlags, prepare, print, put};
+use crate::client::{ClientError, Connection, Event, Line, Subscriber};
+use crate::paint::{Paint, plain};
+use crate::rule::{ChangeKind, CompiledRule, RuleId, RuleState};
+use crate::wire::{ChangeLine, Cursor, NewValue, Op, ServerLine, SnapshotReason, Subscribe};
+
+/// Follow the rules of a worker and print what changes
+#[derive(Debug, Args)]
+#[command(after_help = "Example: rulesyncd watch --json --from 0198c0de-…:41")]
+pub struct WatchArgs {
+    #[command(flatten)]
+    config: ConfigFlags,
+    #[command(flatten)]
+    socket: SocketFlags,
+    /// Print the stream's lines as they come
+    #[arg(long)]
+    json: bool,
+    /// Resume after this change
+    #[arg(long, value_name = "EPOCH:SEQ", conflicts_with = "once")]
+    from: Option<Cursor>,
+    /// Print the snapshot and exit
+    #[arg(long)]
+    once: bool,
+    /// Only these rules
+    #[arg(long = "rule", value_name = "ID")]
+    rule_ids: Vec<RuleId>,
+}
+
+pub(crate) fn run(args: WatchArgs) -> Outcome {
+    let config = prepare(&args.socket.over("worker.socket", args.config.flags()))?;
+    let subscribe = Subscribe {
+        cursor: args.from,
+        kinds: None,
+        rule_ids: (!args.rule_ids.is_empty()).then_some(args.rule_ids),
+        follow: !args.once,
+    };
+    let show = |line: &Line| {
+        let text = if args.json { Some(format!("{}\n", line.text)) } else { human(&line.line) };
+        text.map_or(Ok(()), |text| put(&text))
+    };
+    let path = config.worker.socket;
+    let followed = super::runtime()?.block_on(async {
+        if args.once {
+            let mut connection = Connection::open(&path).await?;
+            connection.send(Op::Subscribe(subscribe)).await?;
+            while let Some(line) = connection.next().await? {
+                show(&line)?;
+                match line.line {
+                    ServerLine::SnapshotEnd { .. } => return Ok(()),
+                    ServerLine::Error { code, message, .. } => {
+                        return Err(ClientError::Refused { code, message });
+                    }
+                    _ => {}
+                }
+            }
+            return Err(ClientError::Closed);
+        }
+        let mut subscriber = Subscriber::new(path.clone(), subscribe);
+        let mut heard = false;
+        loop {
+            match subscriber.next().await? {
+                Event::Line(line) => {
+                    heard = true;
+                    show(&line)?;
+                }
+                Event::Disconnected(error) if !heard => return Err(error),
+                Event::Disconnected(error) => tracing::warn!("{error}; connecting again"),
+            }
+        }
+    });
+    match followed {
+        // Who closes the pipe has seen enough.
+        Err(ClientError::Broken(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::Environment(error.into())),
+        Ok(()) => Ok(print("")?),
+    }
+}
+
+/// A line for people; `None` where there is nothing to see.
+pub(crate) fn human(line: &ServerLine) -> Option<String> {
+    let text = match line {
+        ServerLine::SnapshotBegin { seq, rules, reason, .. } => {
+            let why = match reason {
+                SnapshotReason::Initial => "",
+                SnapshotReason::EpochChanged => ": the worker is another run",
+                SnapshotReason::Compacted => ": the changes since are no longer kept",
+                SnapshotReason::Lagged => ": too many changes were not read in time",
+            };
+            format!("{}{rules} rules after change {seq}{why}{}\n", Paint::Dim, Paint::Off)
+        }
+        ServerLine::Rule(rule) => {
+            format!("  {}{}\n", definition(&rule.new_value), state(&rule.new_value.state))
+        }
+        ServerLine::State { rule_id, new_value } => {
+            format!("  {} (no rule){}\n", plain(rule_id.as_str()), state(new_value))
+        }
+        ServerLine::Change(change) => human_change(change),
+        ServerLine::Error { message, .. } => format!("{}{}{}\n", Paint::Bad, plain(message), Paint::Off),
+        ServerLine::Hello { .. }
+        | ServerLine::SnapshotEnd { .. }
+        | ServerLine::Heartbeat { .. }
+        | ServerLine::Response { .. } => return None,
+    };
+    Some(text)
+}
+
+fn human_change(change: &ChangeLine) -> String {
+    let time = change.emitted_at.to_string();
+    let time = time.get(11..23).unwrap_or(&time);
+    let mut text = format!("{}{time} {:>6}{}  ", Paint::Dim, change.seq, Paint::Off);
+    let rule_id = plain(change.rule_id.as_str());
+    let _ = match (change.change_kind, &change.new_value) {
+        (ChangeKind::Definition, Some(NewValue::Rule(rule))) => {
+            let by = change.updated_by.as_deref().unwrap_or("?");
+            let from = change.source_path.as_deref().unwrap_or("?");
+            write!(
+                text,
+                "{}written{}  {}  {}from {} by {}{}",
+                Paint::Good,
+                Paint::Off,
+                definition(rule),
+                Paint::Dim,
+                plain(from),
+                plain(by),
+                Paint::Off
+            )
+        }
+        (ChangeKind::State, Some(NewValue::State(new))) => {
+            let how = if change.auto_revert == Some(true) { "expired" } else { "state  " };
+            let back = if *new == RuleState::default() { "  enabled again" } else { "" };
+            write!(text, "{}{how}{}  {rule_id}{back}{}", Paint::Warn, Paint::Off, state(new))
+        }
+        _ => write!(text, "{}deleted{}  {rule_id}", Paint::Bad, Paint::Off),
+    };
+    text.push('\n');
+    text
+}
+
+fn definition(rule: &CompiledRule) -> String {
+    let definition = &rule.definition;
+    format!(
+        "{}{}{} v{}  {}",
+        Paint::Bold,
+        plain(definition.rule_id.as_str()),
+        Paint::Off,
+        definition.rule_version,
+        plain(&definition.name)
+    )
+}
+
+/// A state in words; nothing where it is the default.
+fn state(state: &RuleState) -> String {
+    if *state == RuleState::default() {
+        return String::new();
+    }
+    let mut text = format!("  {}{}{}", Paint::Warn, state.state, Paint::Off);
+    let parts = [
+        state.confidence_max.map(|ceiling| format!(" at most {ceiling}")),
+        state.expires_at.map(|end| format!(" until {end}")),
+        state.set_by.as_deref().map(|who| format!(" by {}", plain(who))),
+        state.reason.as_deref().map(|why| format!(": {}", plain(why))),
+    ];
+    text.extend(parts.into_iter().flatten());
+    text
+}
