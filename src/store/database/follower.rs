@@ -52,10 +52,12 @@ impl Follow for DatabaseFollower {
         let full = self.last_full.is_none_or(|last| last.elapsed() >= interval);
         // Kept only if the look comes to its end: whoever gives it up leaves it in no known state.
         let mut connection = self.connection().await?;
+        let now = self.database.clock.now();
         let version = data_version(&mut connection).await?;
         if !full && version.is_some() && version == self.version {
             self.connection = Some(connection);
-            return Ok(Look { now: self.database.clock.now(), ..Look::default() });
+            self.watermarks = self.watermarks.map(|watermarks| watermarks.idle(now));
+            return Ok(Look { now, ..Look::default() });
         }
         let looking = Looking {
             database: &self.database,

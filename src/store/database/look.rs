@@ -87,7 +87,7 @@ impl<K: Known + Sync> Looking<'_, K> {
             // One statement is one snapshot too: an idle poll is no more than this.
             let (now, rules, states) = self.counts().await?;
             if self.is_quiet(Table::Rules, rules) && self.is_quiet(Table::States, states) {
-                return Ok((Look { now, ..Look::default() }, watermarks.advanced(now, None, None)));
+                return Ok((Look { now, ..Look::default() }, watermarks.idle(now)));
             }
         }
         let begin = self.connection.dialect().begin_look;
@@ -270,6 +270,11 @@ impl Watermarks {
             Table::Rules => self.rules.low(overlap),
             Table::States => self.states.low(overlap),
         }
+    }
+
+    /// After it was found at `now` that nothing was committed since the last look.
+    pub(super) fn idle(self, now: Timestamp) -> Self {
+        self.advanced(now, None, None)
     }
 
     fn advanced(mut self, now: Timestamp, rules: Option<&Found>, states: Option<&Found>) -> Self {

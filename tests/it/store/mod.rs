@@ -1,3 +1,4 @@
 //! The stores, from outside.
 
 mod story;
+mod traps;

@@ -1,11 +1,18 @@
-//! Databases for tests, and another program's hand in them.
+//! Databases for tests, another program's hand in them, and a follower that tells in words.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use rulesyncd::clock::{SharedClock, SystemClock};
+use rulesyncd::clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp};
 use rulesyncd::config::DatabaseConfig;
-use rulesyncd::store::{Address, Database};
+use rulesyncd::rule::Catalogue;
+use rulesyncd::store::{
+    Address, Database, DatabaseFollower, Follow, FollowConfig, MasterSession, RuleStore, RuleWrite,
+};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use tempfile::TempDir;
+
+use super::rules::{in_words, rule_row, rule_text};
 
 /// How tests reach `address`.
 pub(crate) fn config(address: &str) -> DatabaseConfig {
@@ -26,4 +33,210 @@ pub(crate) async fn made(address: &str, clock: SharedClock) -> Database {
     let database = Database::open(&config(address), clock).await.unwrap();
     database.ensure_tables().await.unwrap();
     database
+}
+
+/// A connection that is not the daemon's: another program's, or a person's.
+pub(crate) enum Hand {
+    Sqlite(sqlx::SqliteConnection),
+    MySql(sqlx::MySqlConnection),
+    Postgres(sqlx::PgConnection),
+}
+
+impl Hand {
+    /// Runs statements; tells how many rows they wrote.
+    pub(crate) async fn run(&mut self, sql: &str) -> u64 {
+        self.try_run(sql).await.unwrap_or_else(|error| panic!("{error}: {sql}"))
+    }
+
+    pub(crate) async fn try_run(&mut self, sql: &str) -> Result<u64, sqlx::Error> {
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+        Ok(match self {
+            Self::Sqlite(hand) => sql.execute(hand).await?.rows_affected(),
+            Self::MySql(hand) => sql.execute(hand).await?.rows_affected(),
+            Self::Postgres(hand) => sql.execute(hand).await?.rows_affected(),
+        })
+    }
+
+    /// The first column of the first row of a query that casts it to text.
+    pub(crate) async fn text(&mut self, sql: &str) -> Option<String> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        let found: Result<Option<Option<String>>, _> = match self {
+            Self::Sqlite(hand) => sqlx::query_scalar(sql).fetch_optional(hand).await,
+            Self::MySql(hand) => sqlx::query_scalar(sql).fetch_optional(hand).await,
+            Self::Postgres(hand) => sqlx::query_scalar(sql).fetch_optional(hand).await,
+        };
+        found.unwrap().flatten()
+    }
+
+    pub(crate) async fn begin(&mut self) {
+        self.run("BEGIN").await;
+    }
+
+    pub(crate) async fn commit(&mut self) {
+        self.run("COMMIT").await;
+    }
+
+    /// Writes a rule as another program would, with any stamp.
+    pub(crate) async fn put(&mut self, rule_id: &str, version: i32, stamp: Timestamp) {
+        self.put_text(rule_id, version, &rule_text(rule_id, version), stamp).await;
+    }
+
+    pub(crate) async fn put_text(&mut self, rule_id: &str, version: i32, text: &str, stamp: Timestamp) {
+        let (text, stamp) = (text.replace('\'', "''"), stamp.to_sql_text());
+        let columns = format!(
+            "rule_version = {version}, yaml_content = '{text}', updated_at = '{stamp}', updated_by = 'admin'"
+        );
+        let update = format!("UPDATE ttp_rule SET {columns} WHERE rule_id = '{rule_id}'");
+        // MySQL counts the rows that it changed, not those that it found.
+        if self.run(&update).await == 0 {
+            let insert = format!(
+                "INSERT INTO ttp_rule \
+                 (rule_id, rule_version, source_path, yaml_content, updated_at, updated_by) \
+                 VALUES ('{rule_id}', {version}, '{rule_id}.yaml', '{text}', '{stamp}', 'admin')"
+            );
+            self.run(&insert).await;
+        }
+    }
+
+    /// Writes a state as another program would.
+    pub(crate) async fn put_state(
+        &mut self,
+        rule_id: &str,
+        state: &str,
+        end: Option<Timestamp>,
+        at: Timestamp,
+    ) {
+        let end = end.map_or("NULL".into(), |end| format!("'{}'", end.to_sql_text()));
+        self.run(&format!("DELETE FROM ttp_rule_state WHERE rule_id = '{rule_id}'")).await;
+        let insert = format!(
+            "INSERT INTO ttp_rule_state (rule_id, state, expires_at, set_at) \
+             VALUES ('{rule_id}', '{state}', {end}, '{}')",
+            at.to_sql_text()
+        );
+        self.run(&insert).await;
+    }
+}
+
+/// A database under test.
+pub(crate) struct Field {
+    pub(crate) database: Database,
+    /// How another program connects to it.
+    pub(crate) address: String,
+    /// SQLite's time is the host's, which a test moves; a server's passes.
+    clock: Option<Arc<ManualClock>>,
+    _directory: Option<TempDir>,
+}
+
+impl Field {
+    async fn sqlite(address: String, directory: Option<TempDir>) -> Self {
+        let clock = Arc::new(ManualClock::at(SystemClock.now()));
+        let database = made(&address, Arc::<ManualClock>::clone(&clock)).await;
+        Self { database, address, clock: Some(clock), _directory: directory }
+    }
+
+    pub(crate) async fn sqlite_file() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self::sqlite(format!("sqlite://{}/rules.db", directory.path().display()), Some(directory)).await
+    }
+
+    pub(crate) async fn sqlite_memory() -> Self {
+        Self::sqlite("sqlite::memory:".into(), None).await
+    }
+
+    /// A database of a server, whose tables stand.
+    pub(crate) async fn server(address: &str) -> Self {
+        let database = Database::open(&config(address), system_clock()).await.unwrap();
+        database.ensure_tables().await.unwrap();
+        Self { database, address: address.into(), clock: None, _directory: None }
+    }
+
+    pub(crate) fn is_memory(&self) -> bool {
+        self.address == "sqlite::memory:"
+    }
+
+    /// Another program's connection.
+    pub(crate) async fn hand(&self) -> Hand {
+        let address = &self.address;
+        match self.database.backend() {
+            "sqlite" if self.is_memory() => {
+                // Nobody else can get into the memory of this process, so the name is peeked at.
+                let shown = format!("{:?}", self.database);
+                let name = shown.split("Memory(\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+                let options = sqlx::sqlite::SqliteConnectOptions::new().filename(name).vfs("memdb");
+                Hand::Sqlite(options.connect().await.unwrap())
+            }
+            "sqlite" => Hand::Sqlite(sqlx::SqliteConnection::connect(address).await.unwrap()),
+            "mysql" => Hand::MySql(sqlx::MySqlConnection::connect(address).await.unwrap()),
+            _ => Hand::Postgres(sqlx::PgConnection::connect(address).await.unwrap()),
+        }
+    }
+
+    pub(crate) async fn now(&self) -> Timestamp {
+        self.database.now().await.unwrap()
+    }
+
+    /// Lets time pass on the database's clock.
+    pub(crate) async fn pass(&self, span: Duration) {
+        match &self.clock {
+            Some(clock) => clock.advance(span),
+            None => tokio::time::sleep(span).await,
+        }
+    }
+
+    pub(crate) async fn session(&self) -> MasterSession {
+        self.database.try_lock().await.unwrap().expect("the lock is free")
+    }
+
+    /// Writes rules as the master does.
+    pub(crate) async fn save(&self, rules: &[(&str, i32)]) {
+        let writes: Vec<_> =
+            rules.iter().map(|(id, version)| RuleWrite::Upsert(rule_row(id, *version))).collect();
+        let mut session = self.session().await;
+        let applied = session.apply(&writes).await.unwrap();
+        assert!(applied.refused.is_empty(), "{applied:?}");
+        session.close().await;
+    }
+
+    /// A follower that compares everything only at its first look.
+    pub(crate) async fn watcher(&self) -> Watcher {
+        self.watcher_with(Duration::from_secs(3_600)).await
+    }
+
+    /// A follower that has looked once.
+    pub(crate) async fn watcher_with(&self, full_scan_interval: Duration) -> Watcher {
+        let follow = FollowConfig { overlap: OVERLAP, full_scan_interval };
+        let mut watcher = Watcher {
+            follower: self.database.clone().following(follow).follow(),
+            catalogue: Catalogue::default(),
+            rows: 0,
+            mended: 0,
+        };
+        watcher.look().await;
+        watcher
+    }
+}
+
+/// How far below the watermark the tests' followers look.
+pub(crate) const OVERLAP: Duration = Duration::from_secs(2);
+
+/// After this the overlap has passed, and what whole seconds cut off.
+pub(crate) const PAST_THE_OVERLAP: Duration = Duration::from_millis(3_200);
+
+/// A worker's part that follows the tables.
+pub(crate) struct Watcher {
+    pub(crate) follower: DatabaseFollower,
+    pub(crate) catalogue: Catalogue,
+    /// Rows that the last look read.
+    pub(crate) rows: u64,
+    /// Rows that the last look mended.
+    pub(crate) mended: u64,
+}
+
+impl Watcher {
+    /// Looks, and tells what changed.
+    pub(crate) async fn look(&mut self) -> Vec<String> {
+        let look = self.follower.look(&self.catalogue).await.unwrap();
+        (self.rows, self.mended) = (look.rows, look.mended);
+        self.catalogue.apply(look).iter().map(in_words).collect()
+    }
 }

@@ -1,0 +1,480 @@
+//! What a watermark alone gets wrong, and what must come out right, on every database.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use rulesyncd::rule::{RuleState, StateKind};
+use rulesyncd::store::{Follow, RuleStore, RuleWrite, Scope, StoreError};
+
+use crate::support::databases::{Field, OVERLAP, PAST_THE_OVERLAP};
+use crate::support::rules::{id, rule_row, rule_text};
+
+const NOTHING: [&str; 0] = [];
+
+/// Makes a test of each trap for each kind of SQLite database, and one function of all.
+macro_rules! traps {
+    ($($trap:ident),* $(,)?) => {
+        mod sqlite_file {
+            $(#[tokio::test] async fn $trap() { super::$trap(&super::Field::sqlite_file().await).await; })*
+        }
+        mod sqlite_memory {
+            $(#[tokio::test] async fn $trap() { super::$trap(&super::Field::sqlite_memory().await).await; })*
+        }
+        /// Runs every trap, each on a database of its own.
+        pub(super) async fn all(mut field: impl AsyncFnMut(&str) -> Field) {
+            $(
+                let name = stringify!($trap);
+                let under_test = field(name).await;
+                let caught = tokio::spawn(async move { $trap(&under_test).await }).await;
+                assert!(caught.is_ok(), "{name}");
+            )*
+        }
+    };
+}
+
+traps![
+    two_rows_with_one_timestamp,
+    one_rule_saved_twice_within_a_second,
+    a_late_commit,
+    a_clock_that_is_behind,
+    a_row_deleted_by_another,
+    an_idle_poll_reads_no_row,
+    many_rows_with_one_stamp_in_the_future,
+    a_row_that_is_no_rule,
+    a_row_that_was_only_touched,
+    an_edit_between_the_first_look_and_the_second,
+    states_that_others_set,
+    a_stamp_in_the_future,
+    one_look_is_one_snapshot,
+    an_edit_by_hand_that_left_the_stamp_alone,
+    a_swap_that_left_the_count_alone,
+    a_ceiling_of_a_32_bit_column,
+    ids_that_differ_only_in_case,
+    expired_states_alone_are_removed,
+    stamps_rise_above_the_owners_own,
+    only_an_owned_row_is_deleted,
+    one_row_that_the_database_does_not_take,
+    texts_with_everything_in_them,
+    one_writer_at_a_time,
+    a_batch_of_many,
+];
+
+async fn two_rows_with_one_timestamp(field: &Field) {
+    let mut hand = field.hand().await;
+    let mut watcher = field.watcher().await;
+    let stamp = field.now().await.whole_second();
+    hand.put("R1", 1, stamp).await;
+    assert_eq!(watcher.look().await, ["written R1 v1"]);
+    hand.put("R2", 1, stamp).await;
+    assert_eq!(watcher.look().await, ["written R2 v1"]);
+    assert_eq!(watcher.look().await, NOTHING);
+}
+
+async fn one_rule_saved_twice_within_a_second(field: &Field) {
+    let mut hand = field.hand().await;
+    let mut watcher = field.watcher().await;
+    let stamp = field.now().await.whole_second();
+    for version in 1..=3 {
+        hand.put("R1", version, stamp).await;
+        assert_eq!(watcher.look().await, [format!("written R1 v{version}")]);
+    }
+    hand.put_state("R1", "disabled", None, stamp).await;
+    assert_eq!(watcher.look().await, ["state R1 disabled"]);
+    hand.put_state("R1", "clipped", None, stamp).await;
+    assert_eq!(watcher.look().await, ["state R1 clipped"]);
+}
+
+async fn a_late_commit(field: &Field) {
+    if field.is_memory() {
+        // There readers wait for the one who writes: no look can come in between.
+        return;
+    }
+    let (mut first, mut late) = (field.hand().await, field.hand().await);
+    let mut watcher = field.watcher().await;
+    let now = field.now().await;
+    first.put("R1", 1, now).await;
+    assert_eq!(watcher.look().await, ["written R1 v1"]);
+    // As with a stamp that was taken when a long transaction began.
+    late.begin().await;
+    late.put("R2", 1, now.before(OVERLAP / 2)).await;
+    for _ in 0..3 {
+        assert_eq!(watcher.look().await, NOTHING);
+    }
+    late.commit().await;
+    assert_eq!(watcher.look().await, ["written R2 v1"]);
+
+    // The same once nothing has happened for long.
+    field.pass(PAST_THE_OVERLAP).await;
+    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.look().await, NOTHING);
+    late.begin().await;
+    late.put("R3", 1, field.now().await.before(OVERLAP / 2)).await;
+    assert_eq!(watcher.look().await, NOTHING);
+    late.commit().await;
+    assert_eq!(watcher.look().await, ["written R3 v1"]);
+}
+
+async fn a_clock_that_is_behind(field: &Field) {
+    let mut hand = field.hand().await;
+    let hour = Duration::from_secs(3_600);
+    let mut watcher = field.watcher().await;
+    let mut scanner = field.watcher_with(Duration::ZERO).await;
+    let now = field.now().await;
+    hand.put("R1", 1, now).await;
+    assert_eq!(watcher.look().await, ["written R1 v1"]);
+    assert_eq!(scanner.look().await, ["written R1 v1"]);
+    // By less than the overlap: at once.
+    hand.put("R2", 1, now.before(OVERLAP)).await;
+    assert_eq!(watcher.look().await, ["written R2 v1"]);
+    assert_eq!(scanner.look().await, ["written R2 v1"]);
+    assert_eq!(scanner.mended, 0);
+    // By more: the count tells of a new row but not which; the full scan finds it, and an edit.
+    hand.put("R3", 1, now.before(hour)).await;
+    assert_eq!(scanner.look().await, ["written R3 v1"]);
+    assert_eq!(scanner.mended, 1);
+    hand.put("R2", 2, now.before(hour)).await;
+    assert_eq!(scanner.look().await, ["written R2 v2"]);
+    assert_eq!(scanner.mended, 1);
+    assert_eq!(scanner.look().await, NOTHING);
+    assert_eq!(scanner.mended, 0);
+}
+
+async fn a_row_deleted_by_another(field: &Field) {
+    let mut hand = field.hand().await;
+    field.save(&[("R1", 1), ("R2", 1), ("R3", 1)]).await;
+    let mut watcher = field.watcher().await;
+    hand.run("DELETE FROM ttp_rule WHERE rule_id = 'R2'").await;
+    assert_eq!(watcher.look().await, ["deleted R2"]);
+    assert_eq!(watcher.look().await, NOTHING);
+    // One goes and one comes: the count is as before.
+    hand.run("DELETE FROM ttp_rule WHERE rule_id = 'R3'").await;
+    hand.put("R4", 1, field.now().await).await;
+    assert_eq!(watcher.look().await, ["written R4 v1", "deleted R3"]);
+}
+
+async fn an_idle_poll_reads_no_row(field: &Field) {
+    let mut hand = field.hand().await;
+    let rules: Vec<_> = (0..300).map(|n| format!("R{n}")).collect();
+    field.save(&rules.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
+    hand.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", field.now().await.to_sql_text())).await;
+    let mut watcher = field.watcher().await;
+    assert_eq!(watcher.rows, 300);
+    field.pass(PAST_THE_OVERLAP).await;
+    watcher.look().await;
+    // Something is committed that changes nothing, so that the look is not left out.
+    hand.run("CREATE TABLE other (n INTEGER)").await;
+    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.rows, 0);
+    hand.put("R7", 2, field.now().await).await;
+    assert_eq!(watcher.look().await, ["written R7 v2"]);
+    assert_eq!(watcher.rows, 1);
+}
+
+async fn many_rows_with_one_stamp_in_the_future(field: &Field) {
+    let mut hand = field.hand().await;
+    let rules: Vec<_> = (0..1_000).map(|n| format!("R{n}")).collect();
+    let rules: Vec<_> = rules.iter().map(|id| (id.as_str(), 1)).collect();
+    field.save(&rules).await;
+    let mut watcher = field.watcher().await;
+    let future = field.now().await.after(Duration::from_secs(3_600));
+    hand.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", future.to_sql_text())).await;
+    assert_eq!(watcher.look().await, NOTHING);
+    // The same stamp again, another text: only the content tells.
+    hand.put("R5", 2, future).await;
+    hand.put("R6", 3, future).await;
+    assert_eq!(watcher.look().await, ["written R5 v2", "written R6 v3"]);
+    assert_eq!(watcher.look().await, NOTHING);
+}
+
+async fn a_row_that_is_no_rule(field: &Field) {
+    let mut hand = field.hand().await;
+    field.save(&[("R1", 1)]).await;
+    let mut watcher = field.watcher().await;
+    let now = field.now().await;
+    hand.put_text("R2", 1, "rule_id: [", now).await;
+    hand.put_text("R3", 1, &rule_text("R30", 1), now).await;
+    hand.put("R4", 1, now).await;
+    hand.put_state("R4", "paused", None, now).await;
+    hand.put_state("R1", "disabled", None, now).await;
+    assert_eq!(watcher.look().await, ["written R4 v1", "state R1 disabled"]);
+    let keys: Vec<_> = watcher.catalogue.quarantined().map(|row| row.key).collect();
+    assert_eq!(keys, ["R2", "R3", "R4"]);
+    // It is not told again, neither by a poll nor by a full scan, and holds nothing up.
+    assert!(watcher.follower.look(&watcher.catalogue).await.unwrap().rules.is_empty());
+    let mut scanner = field.watcher_with(Duration::ZERO).await;
+    scanner.look().await;
+    assert_eq!(scanner.mended, 0);
+    // It comes back when it is mended.
+    hand.put("R2", 2, field.now().await).await;
+    assert_eq!(watcher.look().await, ["written R2 v2"]);
+    assert_eq!(watcher.catalogue.quarantined().count(), 2);
+}
+
+async fn a_row_that_was_only_touched(field: &Field) {
+    let mut hand = field.hand().await;
+    field.save(&[("R1", 1)]).await;
+    let mut watcher = field.watcher().await;
+    let later = field.now().await.after(Duration::from_secs(1));
+    hand.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", later.to_sql_text())).await;
+    assert_eq!(watcher.look().await, NOTHING);
+}
+
+async fn an_edit_between_the_first_look_and_the_second(field: &Field) {
+    field.save(&[("R1", 1)]).await;
+    let mut watcher = field.watcher().await;
+    field.save(&[("R1", 2)]).await;
+    assert_eq!(watcher.look().await, ["written R1 v2"]);
+}
+
+async fn states_that_others_set(field: &Field) {
+    let mut hand = field.hand().await;
+    let mut watcher = field.watcher().await;
+    let now = field.now().await;
+    hand.put_state("R1", "disabled", None, now).await;
+    assert_eq!(watcher.look().await, ["state R1 disabled"]);
+    hand.put_state("R1", "clipped", None, now.after(Duration::from_secs(1))).await;
+    assert_eq!(watcher.look().await, ["state R1 clipped"]);
+    hand.run("DELETE FROM ttp_rule_state").await;
+    assert_eq!(watcher.look().await, ["state R1 enabled"]);
+    // A state that ends is the default again by the database's clock, its row still there.
+    let end = field.now().await.after(Duration::from_secs(2));
+    hand.put_state("R2", "disabled", Some(end), now).await;
+    assert_eq!(watcher.look().await, ["state R2 disabled"]);
+    field.pass(Duration::from_millis(2_100)).await;
+    assert_eq!(watcher.look().await, ["expired R2"]);
+    assert_eq!(field.database.get_state(&id("R2")).await.unwrap(), RuleState::default());
+}
+
+async fn a_stamp_in_the_future(field: &Field) {
+    let mut hand = field.hand().await;
+    let mut watcher = field.watcher().await;
+    let now = field.now().await;
+    let year = Duration::from_secs(365 * 86_400);
+    hand.put("R1", 1, now.after(year)).await;
+    hand.put_state("R1", "disabled", None, now.after(year)).await;
+    assert_eq!(watcher.look().await, ["written R1 v1", "state R1 disabled"]);
+    hand.put("R2", 1, now).await;
+    hand.put_state("R2", "disabled", None, now).await;
+    assert_eq!(watcher.look().await, ["written R2 v1", "state R2 disabled"]);
+    field.pass(PAST_THE_OVERLAP).await;
+    watcher.look().await;
+    hand.put("R2", 2, field.now().await).await;
+    assert_eq!(watcher.look().await, ["written R2 v2"]);
+}
+
+/// A writer swaps one rule for another in each transaction, so that every snapshot has one of the
+/// two; a look that mixes two snapshots finds both or none.
+async fn one_look_is_one_snapshot(field: &Field) {
+    let mut hand = field.hand().await;
+    field.save(&[("A", 1)]).await;
+    let mut watcher = field.watcher().await;
+    let stamp = field.now().await;
+    let swaps = Arc::new(AtomicI32::new(0));
+    let counter = Arc::clone(&swaps);
+    let writer = tokio::spawn(async move {
+        for (old, new) in [("A", "B"), ("B", "A")].into_iter().cycle() {
+            hand.begin().await;
+            hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id = '{old}'")).await;
+            let version = counter.fetch_add(1, Ordering::SeqCst);
+            hand.put(new, version, stamp.after(Duration::from_millis(1))).await;
+            hand.commit().await;
+        }
+    });
+    let mut looks = 0;
+    while looks < 200 || swaps.load(Ordering::SeqCst) < 100 {
+        watcher.look().await;
+        looks += 1;
+        let rules: Vec<_> = watcher.catalogue.rule_rows().map(|rule| rule.rule_id.clone()).collect();
+        assert_eq!(rules.len(), 1, "{rules:?}");
+    }
+    writer.abort();
+}
+
+async fn an_edit_by_hand_that_left_the_stamp_alone(field: &Field) {
+    let mut hand = field.hand().await;
+    let rules: Vec<_> = (0..300).map(|n| format!("R{n}")).collect();
+    field.save(&rules.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
+    let mut scanner = field.watcher_with(Duration::ZERO).await;
+    assert_eq!(scanner.mended, 0);
+    field.pass(PAST_THE_OVERLAP).await;
+    scanner.look().await;
+    for (column, value) in [
+        ("yaml_content", format!("'{}'", rule_text("R1", 9).replace('\'', "''"))),
+        ("rule_version", "5".into()),
+        ("source_path", "'elsewhere.yaml'".into()),
+    ] {
+        hand.run(&format!("UPDATE ttp_rule SET {column} = {value} WHERE rule_id = 'R1'")).await;
+        let changes = scanner.look().await;
+        assert_eq!((changes.len(), scanner.mended), (1, 1), "{column}: {changes:?}");
+        // Meanwhile the window is open again, and its rows are no surprise.
+        field.pass(PAST_THE_OVERLAP).await;
+        assert_eq!(scanner.look().await, NOTHING);
+    }
+}
+
+async fn a_swap_that_left_the_count_alone(field: &Field) {
+    let mut hand = field.hand().await;
+    field.save(&[("R1", 1)]).await;
+    let mut scanner = field.watcher_with(Duration::ZERO).await;
+    // A key changed in place, with its old stamp: neither the watermark nor the count tells.
+    hand.run("UPDATE ttp_rule SET rule_id = 'R2' WHERE rule_id = 'R1'").await;
+    assert_eq!(scanner.look().await, ["deleted R1"]);
+    assert_eq!(scanner.catalogue.quarantined().count(), 1);
+}
+
+async fn a_ceiling_of_a_32_bit_column(field: &Field) {
+    let clipped = RuleState { state: StateKind::Clipped, confidence_max: Some(0.85), ..RuleState::default() };
+    let written = field.database.set_state(&id("R1"), clipped).await.unwrap();
+    assert_eq!(written.confidence_max, Some(0.85));
+    assert_eq!(field.database.get_state(&id("R1")).await.unwrap().confidence_max, Some(0.85));
+    let watcher = field.watcher().await;
+    assert_eq!(watcher.catalogue.state("R1").confidence_max, Some(0.85));
+    assert_eq!(field.database.states().await.unwrap()[0].confidence_max, Some(0.85));
+}
+
+async fn ids_that_differ_only_in_case(field: &Field) {
+    field.save(&[("R1", 1), ("R2", 1)]).await;
+    let mut watcher = field.watcher().await;
+    let mut session = field.session().await;
+    // Both are one conflict, and asked for as one.
+    let rows = session.rows(Scope::Touching { rule_ids: &["r1".into()], source_paths: &[] }).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.rule_id.as_str()).collect::<Vec<_>>(), ["R1"]);
+    // A deletion means the id that it names, with its case.
+    let delete =
+        |rule_id: &str| RuleWrite::Delete { rule_id: rule_id.into(), updated_by: "filesystem".into() };
+    assert_eq!(session.apply(&[delete("r2")]).await.unwrap().rows, 0);
+    // The plan writes a rule under another case by a deletion and an insertion.
+    session.apply(&[delete("R1"), RuleWrite::Upsert(rule_row("r1", 2))]).await.unwrap();
+    session.close().await;
+    assert_eq!(watcher.look().await, ["written r1 v2", "deleted R1"]);
+}
+
+async fn expired_states_alone_are_removed(field: &Field) {
+    let mut hand = field.hand().await;
+    let now = field.now().await;
+    let second = Duration::from_secs(1);
+    hand.put_state("R1", "disabled", Some(now.before(second)), now).await;
+    hand.put_state("R2", "disabled", Some(now.after(600 * second)), now).await;
+    hand.put_state("R3", "disabled", None, now).await;
+    // One that cannot be read as a state, and is expired all the same.
+    hand.put_state("R4", "paused", Some(now.before(second)), now).await;
+    let mut session = field.session().await;
+    let mut removed: Vec<_> =
+        session.remove_expired_states().await.unwrap().into_iter().map(|row| row.rule_id).collect();
+    removed.sort();
+    assert_eq!(removed, ["R1", "R4"]);
+    let left: Vec<_> = field.database.states().await.unwrap().into_iter().map(|row| row.rule_id).collect();
+    assert_eq!(left, ["R2", "R3"]);
+    assert!(session.remove_expired_states().await.unwrap().is_empty());
+}
+
+async fn stamps_rise_above_the_owners_own(field: &Field) {
+    let mut hand = field.hand().await;
+    let future = field.now().await.after(Duration::from_secs(3_600));
+    field.save(&[("R1", 1)]).await;
+    hand.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", future.to_sql_text())).await;
+    // Another's stamp in the future carries nobody along.
+    hand.put("R9", 1, future.after(Duration::from_secs(86_400))).await;
+    field.save(&[("R2", 1)]).await;
+    let rows = field.database.rows(Scope::All).await.unwrap();
+    let stamp = |id: &str| rows.iter().find(|row| row.rule_id == id).unwrap().updated_at;
+    assert!(stamp("R2") >= stamp("R1"), "{rows:?}");
+    assert!(stamp("R2") < future.after(Duration::from_secs(60)), "{rows:?}");
+}
+
+async fn only_an_owned_row_is_deleted(field: &Field) {
+    let mut hand = field.hand().await;
+    field.save(&[("R1", 1), ("R2", 1)]).await;
+    // An admin takes the row over after the plan was made.
+    hand.put("R1", 2, field.now().await).await;
+    let mut session = field.session().await;
+    assert_eq!(session.owned("filesystem").await.unwrap(), 1);
+    assert_eq!(session.owned("Filesystem").await.unwrap(), 0);
+    let delete =
+        |rule_id: &str| RuleWrite::Delete { rule_id: rule_id.into(), updated_by: "filesystem".into() };
+    assert_eq!(session.apply(&[delete("R1"), delete("R2")]).await.unwrap().rows, 1);
+    let left: Vec<_> = session.rows(Scope::All).await.unwrap().into_iter().map(|row| row.rule_id).collect();
+    assert_eq!(left, ["R1"]);
+}
+
+async fn one_row_that_the_database_does_not_take(field: &Field) {
+    let mut hand = field.hand().await;
+    // A version out of the column's range, which a check makes of it on SQLite.
+    let check = "CREATE TRIGGER narrow BEFORE INSERT ON ttp_rule WHEN NEW.rule_version > 2147483647 \
+                 BEGIN SELECT RAISE(ABORT, 'out of range'); END";
+    if field.database.backend() == "sqlite" {
+        hand.run(check).await;
+    }
+    let mut bad = rule_row("R2", 1);
+    bad.rule_version = 1 << 40;
+    let writes = [rule_row("R1", 1), bad, rule_row("R3", 1)].map(RuleWrite::Upsert);
+    let mut session = field.session().await;
+    let applied = session.apply(&writes).await.unwrap();
+    assert_eq!(applied.rows, 2);
+    assert_eq!(applied.refused.len(), 1);
+    assert_eq!(applied.refused[0].0, "R2");
+    assert!(matches!(applied.refused[0].1, StoreError::Row { .. }), "{applied:?}");
+    let rows = session.rows(Scope::All).await.unwrap();
+    let ids: BTreeSet<_> = rows.iter().map(|row| row.rule_id.as_str()).collect();
+    assert_eq!(ids, BTreeSet::from(["R1", "R3"]));
+    session.alive().await.unwrap();
+}
+
+async fn texts_with_everything_in_them(field: &Field) {
+    let text = format!(
+        "{}description: \"a \\\\ b ' '' \u{1F980} \\t % _ ?1 $1\"\n# comment; DROP TABLE ttp_rule; -- \\\n",
+        rule_text("R1", 1)
+    );
+    let mut row = rule_row("R1", 1);
+    row.yaml_content = text.clone();
+    let mut session = field.session().await;
+    session.apply(&[RuleWrite::Upsert(row)]).await.unwrap();
+    let rows = session.rows(Scope::All).await.unwrap();
+    assert_eq!(rows[0].content, rulesyncd::rule::ContentDigest::of(&text));
+    let rules = field.database.load_compiled().await.unwrap();
+    assert_eq!(rules[0].definition.description.as_deref(), Some("a \\ b ' '' \u{1F980} \t % _ ?1 $1"));
+    // What the database digests is what is known of it: a full scan has nothing to mend.
+    let mut scanner = field.watcher_with(Duration::ZERO).await;
+    assert_eq!(scanner.look().await, NOTHING);
+    assert_eq!(scanner.mended, 0);
+}
+
+async fn one_writer_at_a_time(field: &Field) {
+    let mut first = field.session().await;
+    assert!(field.database.try_lock().await.unwrap().is_none());
+    first.alive().await.unwrap();
+    first.close().await;
+    let second = field.session().await;
+    // Dropped without a word, as by a master that panics.
+    drop(second);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    while field.database.try_lock().await.unwrap().is_none() {
+        assert!(tokio::time::Instant::now() < deadline, "the lock of a dropped session stays");
+    }
+}
+
+async fn a_batch_of_many(field: &Field) {
+    let ids: Vec<_> = (0..2_500).map(|n| format!("R{n:04}")).collect();
+    let writes: Vec<_> = ids.iter().map(|id| RuleWrite::Upsert(rule_row(id, 1))).collect();
+    let mut session = field.session().await;
+    assert_eq!(session.apply(&writes).await.unwrap().rows, 2_500);
+    assert_eq!(session.owned("filesystem").await.unwrap(), 2_500);
+    let folded: Vec<_> = ids.iter().map(|id| id.to_lowercase()).collect();
+    let paths = ["R0007.yaml".to_owned()];
+    let rows = session.rows(Scope::Touching { rule_ids: &folded, source_paths: &paths }).await.unwrap();
+    assert_eq!(rows.len(), 2_500);
+    let mut watcher = field.watcher().await;
+    assert_eq!(watcher.catalogue.rule_count(), 2_500);
+    let again: Vec<_> = ids[..600].iter().map(|id| RuleWrite::Upsert(rule_row(id, 2))).collect();
+    session.apply(&again).await.unwrap();
+    assert_eq!(watcher.look().await.len(), 600);
+    let gone: Vec<_> = ids
+        .iter()
+        .map(|id| RuleWrite::Delete { rule_id: id.clone(), updated_by: "filesystem".into() })
+        .collect();
+    assert_eq!(session.apply(&gone).await.unwrap().rows, 2_500);
+    assert_eq!(watcher.look().await.len(), 2_500);
+    assert_eq!(watcher.catalogue.rule_count(), 0);
+}
