@@ -37,7 +37,8 @@ pub trait RuleStore: Send + Sync {
     fn get_state(&self, rule_id: &RuleId) -> impl Future<Output = Result<RuleState, StoreError>> + Send;
 
     /// Sets a state in place of the one that stands, and returns it as it now stands: `set_at` is
-    /// stamped by the store, greater than every stamp it gave before.
+    /// stamped by the store, greater than every stamp it gave before (as far as the column tells:
+    /// some hold whole seconds).
     ///
     /// # Errors
     /// [`StoreError::InvalidState`] where the state is not valid; nothing is written then.

@@ -1,4 +1,5 @@
 //! The stores, from outside.
 
+mod servers;
 mod story;
 mod traps;

@@ -22,14 +22,18 @@ macro_rules! traps {
         mod sqlite_memory {
             $(#[tokio::test] async fn $trap() { super::$trap(&super::Field::sqlite_memory().await).await; })*
         }
-        /// Runs every trap, each on a database of its own.
+        /// Runs every trap, each on a database of its own, all at once.
         pub(super) async fn all(mut field: impl AsyncFnMut(&str) -> Field) {
+            let mut traps = tokio::task::JoinSet::new();
             $(
-                let name = stringify!($trap);
-                let under_test = field(name).await;
-                let caught = tokio::spawn(async move { $trap(&under_test).await }).await;
-                assert!(caught.is_ok(), "{name}");
+                let under_test = field(stringify!($trap)).await;
+                traps.spawn(async move { (stringify!($trap), $trap(&under_test).await) });
             )*
+            let mut sprung = 0;
+            while let Some(trap) = traps.join_next().await {
+                sprung += usize::from(trap.is_err());
+            }
+            assert_eq!(sprung, 0, "traps that sprung; what each said is above");
         }
     };
 }

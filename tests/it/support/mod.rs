@@ -4,3 +4,4 @@ pub(crate) mod databases;
 pub(crate) mod raw;
 pub(crate) mod rules;
 pub(crate) mod tables;
+pub(crate) mod servers;

@@ -1,0 +1,80 @@
+//! The story and the traps on real servers, with the tables once made by the daemon on a server in
+//! its own ways, and once as the field has them on a server in odd ones.
+
+use super::{story, traps};
+use crate::support::databases::Field;
+use crate::support::servers::{Kind, Server};
+
+/// The tables as another program made them.
+const FOUND_ON_MYSQL: &str = "
+    CREATE TABLE ttp_rule (
+        rule_id varchar(255) NOT NULL, rule_version int(11) NOT NULL, source_path varchar(255) NOT NULL,
+        yaml_content mediumtext NOT NULL, updated_at datetime NOT NULL, updated_by varchar(255) NOT NULL,
+        PRIMARY KEY (rule_id)
+    ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+    CREATE TABLE ttp_rule_state (
+        rule_id varchar(255) NOT NULL, state varchar(255) NOT NULL, confidence_max float DEFAULT NULL,
+        expires_at datetime DEFAULT NULL, reason varchar(255) DEFAULT NULL,
+        set_by varchar(255) DEFAULT NULL, set_at datetime NOT NULL,
+        PRIMARY KEY (rule_id)
+    ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci";
+
+const FOUND_ON_POSTGRES: &str = "
+    CREATE TABLE ttp_rule (
+        rule_id varchar PRIMARY KEY, rule_version integer NOT NULL, source_path varchar NOT NULL,
+        yaml_content text NOT NULL, updated_at timestamp NOT NULL, updated_by varchar NOT NULL,
+        a_column_of_theirs integer
+    );
+    CREATE TABLE ttp_rule_state (
+        rule_id varchar PRIMARY KEY, state varchar NOT NULL, confidence_max real, expires_at timestamp,
+        reason varchar, set_by varchar, set_at timestamp NOT NULL
+    )";
+
+/// Runs the story and every trap, each on a database of its own, whose tables `found` makes.
+async fn everything(server: &Server, found: &str) {
+    let field = async |name: &str| {
+        let address = server.create(name).await;
+        if !found.is_empty() {
+            server.run(name, found).await.unwrap();
+        }
+        Field::server(&address).await
+    };
+    story::of_a_database(field("story").await.database).await;
+    traps::all(field).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn postgres_with_tables_made_by_the_daemon() {
+    everything(&Server::start(Kind::Postgres, &[]).await, "").await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn postgres_with_tables_as_found() {
+    let odd = [
+        "-ctimezone=Asia/Tokyo",
+        "-cdatestyle=German",
+        "-cdefault_transaction_isolation=serializable",
+        "-cextra_float_digits=0",
+    ];
+    everything(&Server::start(Kind::Postgres, &odd).await, FOUND_ON_POSTGRES).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn mariadb_with_tables_made_by_the_daemon() {
+    everything(&Server::start(Kind::MariaDb, &[]).await, "").await;
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn mariadb_with_tables_as_found() {
+    let odd = [
+        "--default-time-zone=+05:00",
+        "--transaction-isolation=READ-COMMITTED",
+        "--sql-mode=NO_BACKSLASH_ESCAPES,ANSI_QUOTES",
+        "--character-set-server=latin1",
+    ];
+    everything(&Server::start(Kind::MariaDb, &odd).await, FOUND_ON_MYSQL).await;
+}

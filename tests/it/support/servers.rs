@@ -1,0 +1,204 @@
+//! Throwaway database servers: in a directory of their own, on a Unix socket, as an unprivileged
+//! user, ended with the test however it ends.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, MySqlConnection, PgConnection};
+use tempfile::TempDir;
+
+/// What is to be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    MariaDb,
+    Postgres,
+}
+
+/// A server that runs, or was stopped for a while.
+pub(crate) struct Server {
+    kind: Kind,
+    directory: TempDir,
+    options: Vec<String>,
+    child: Option<Child>,
+}
+
+/// Ends the server when this end of the pipe closes, be it that the test was killed.
+const UNTIL_THE_PIPE_CLOSES: &str =
+    r#""$@" </dev/null & server=$!; read -r _; kill -s QUIT $server; wait $server"#;
+
+impl Server {
+    /// Makes and starts a server with these further options.
+    pub(crate) async fn start(kind: Kind, options: &[&str]) -> Self {
+        // Short: a socket's path has at most 107 bytes.
+        let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut server = Self { kind, directory, options, child: None };
+        server.give_away();
+        let data = format!("{}/data", server.path().display());
+        let made = match kind {
+            Kind::MariaDb => server
+                .command("mariadb-install-db")
+                .args([
+                    "--no-defaults",
+                    &format!("--datadir={data}"),
+                    "--auth-root-authentication-method=normal",
+                    "--skip-test-db",
+                ])
+                .output(),
+            Kind::Postgres => server
+                .command(&postgres("initdb"))
+                .args(["-D", &data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"])
+                .output(),
+        };
+        let made = made.unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        server.go_on().await;
+        server
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn user(&self) -> &'static str {
+        match self.kind {
+            Kind::MariaDb => "mysql",
+            Kind::Postgres => "postgres",
+        }
+    }
+
+    /// Gives the directory to the server's user, where the test may do that.
+    fn give_away(&self) {
+        if let Some((uid, gid)) = self.ids() {
+            std::os::unix::fs::chown(self.path(), Some(uid), Some(gid)).unwrap();
+        }
+    }
+
+    /// The server's user and group; `None` where the test runs as someone who cannot change to it.
+    fn ids(&self) -> Option<(u32, u32)> {
+        let id = |args: &[&str]| -> u32 {
+            let found = Command::new("id").args(args).output().unwrap().stdout;
+            String::from_utf8_lossy(&found).trim().parse().unwrap()
+        };
+        (id(&["-u"]) == 0).then(|| (id(&["-u", self.user()]), id(&["-g", self.user()])))
+    }
+
+    fn command(&self, program: &str) -> Command {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = Command::new(program);
+        command.current_dir(self.path());
+        if let Some((uid, gid)) = self.ids() {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    /// Starts the server again, and waits until it answers.
+    pub(crate) async fn go_on(&mut self) {
+        let directory = self.path().display().to_string();
+        let mut command = self.command("sh");
+        command.args(["-c", UNTIL_THE_PIPE_CLOSES, "sh"]);
+        match self.kind {
+            Kind::MariaDb => command.args([
+                "mariadbd",
+                "--no-defaults",
+                &format!("--datadir={directory}/data"),
+                &format!("--socket={directory}/sock"),
+                &format!("--pid-file={directory}/pid"),
+                "--innodb-flush-log-at-trx-commit=0",
+            ]),
+            Kind::Postgres => command
+                .args([&postgres("postgres"), "-D", &format!("{directory}/data"), "-k", &directory])
+                .args(["-c", "fsync=off"]),
+        };
+        let networked = self
+            .options
+            .iter()
+            .any(|option| option.contains("bind-address") || option.contains("listen_addresses"));
+        if !networked {
+            command.args(match self.kind {
+                Kind::MariaDb => &["--skip-networking"][..],
+                Kind::Postgres => &["-h", ""][..],
+            });
+        }
+        let log = std::fs::File::create(self.path().join("log")).unwrap();
+        command.args(&self.options).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while let Err(error) = self.run("", "SELECT 1").await {
+            let mut log = String::new();
+            std::fs::File::open(self.path().join("log")).unwrap().read_to_string(&mut log).unwrap();
+            assert!(Instant::now() < deadline, "{error}: {log}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Stops the server at once: connections break, what was committed stays.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
+    }
+
+    /// The address of one of the server's databases, as its highest user.
+    pub(crate) fn address(&self, database: &str) -> String {
+        let user = match self.kind {
+            Kind::MariaDb => "root",
+            Kind::Postgres => "postgres",
+        };
+        self.address_as(user, database)
+    }
+
+    pub(crate) fn address_as(&self, user: &str, database: &str) -> String {
+        let directory = self.path().display();
+        match self.kind {
+            Kind::MariaDb => format!("mysql://{user}@localhost/{database}?socket={directory}/sock"),
+            Kind::Postgres => {
+                let database = if database.is_empty() { "postgres" } else { database };
+                format!("postgresql://{user}@localhost/{database}?host={directory}")
+            }
+        }
+    }
+
+    /// Runs statements as the highest user.
+    pub(crate) async fn run(&self, database: &str, sql: &str) -> Result<(), sqlx::Error> {
+        let (address, sql) = (self.address(database), sqlx::AssertSqlSafe(sql.to_owned()));
+        match self.kind {
+            Kind::MariaDb => {
+                let mut hand = MySqlConnection::connect(&address).await?;
+                sqlx::raw_sql(sql).execute(&mut hand).await?;
+                hand.close().await
+            }
+            Kind::Postgres => {
+                let mut hand = PgConnection::connect(&address).await?;
+                sqlx::raw_sql(sql).execute(&mut hand).await?;
+                hand.close().await
+            }
+        }
+    }
+
+    /// Makes a database and tells its address.
+    pub(crate) async fn create(&self, database: &str) -> String {
+        self.run("", &format!("CREATE DATABASE {database}")).await.unwrap();
+        self.address(database)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Debian keeps PostgreSQL's programs by version, out of the path.
+fn postgres(program: &str) -> String {
+    let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .map(|versions| versions.map(|version| version.unwrap().path()).collect())
+        .unwrap_or_default();
+    versions.sort();
+    let found = versions.pop().map(|version| version.join("bin").join(program));
+    found.map_or_else(|| program.to_owned(), |path| path.display().to_string())
+}
