@@ -3,5 +3,5 @@
 pub(crate) mod databases;
 pub(crate) mod raw;
 pub(crate) mod rules;
-pub(crate) mod tables;
 pub(crate) mod servers;
+pub(crate) mod tables;
