@@ -30,6 +30,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Master(command::master::MasterArgs),
+    Worker(command::worker::WorkerArgs),
     Sync(command::sync::SyncArgs),
     Check(command::check::CheckArgs),
     State(command::state::StateArgs),
@@ -49,6 +50,7 @@ impl Cli {
     pub fn run(self) -> Outcome {
         match self.command {
             Command::Master(args) => command::master::run(args),
+            Command::Worker(args) => command::worker::run(args),
             Command::Sync(args) => command::sync::run(args),
             Command::Check(args) => command::check::run(&args),
             Command::State(args) => command::state::run(args),

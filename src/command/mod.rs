@@ -11,12 +11,14 @@ pub mod state;
 pub mod status;
 pub mod sync;
 pub mod watch;
+pub mod worker;
 
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
 use crate::store::StoreError;
 use crate::telemetry::TelemetryError;
+use crate::worker::ListenError;
 
 /// Why a command ended otherwise than well, by exit code.
 #[derive(Debug)]
@@ -65,6 +67,12 @@ impl From<TelemetryError> for Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
+        Self::Environment(error.into())
+    }
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
         Self::Environment(error.into())
     }
 }

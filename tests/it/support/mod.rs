@@ -4,4 +4,5 @@ pub(crate) mod databases;
 pub(crate) mod raw;
 pub(crate) mod rules;
 pub(crate) mod servers;
+pub(crate) mod swarm;
 pub(crate) mod tables;

@@ -1,0 +1,100 @@
+//! What cannot be used is told with where, what and what to do, and nothing is lost by it.
+
+use std::fs;
+
+use crate::support::rules::rule_text;
+use crate::support::swarm::{Swarm, text};
+
+/// Runs a command that must fail with `code`, and returns what it said.
+fn refused(swarm: &Swarm, args: &[&str], code: i32) -> String {
+    let output = swarm.run(args);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    said
+}
+
+#[test]
+fn a_missing_directory_names_the_key_and_deletes_nothing() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("a.yaml", rule_text("A", 1));
+    swarm.succeed(&["sync"]);
+    fs::rename(swarm.rules(), swarm.path("aside")).unwrap();
+    for command in ["sync", "master"] {
+        let said = refused(&swarm, &[command], 3);
+        assert!(
+            said.contains(&*swarm.rules().to_string_lossy()) && said.contains("master.rules_dir"),
+            "{said}"
+        );
+    }
+    assert_eq!(swarm.rows().len(), 1);
+}
+
+#[test]
+fn an_empty_directory_is_fine_and_keeps_up_to_five_rows_only() {
+    let swarm = Swarm::on_sqlite();
+    assert_eq!(swarm.succeed(&["sync"]), "0 added, 0 changed, 0 deleted, 0 unchanged\n");
+}
+
+#[test]
+fn every_kind_of_junk_is_named_and_stops_nothing_else() {
+    let swarm = Swarm::on_sqlite();
+    let at = |name: &str| swarm.rules().join(name);
+    swarm.save("good.yaml", rule_text("GOOD", 1));
+    swarm.save("large.yaml", vec![b'#'; 10 << 20]);
+    swarm.save("junk.yaml", [0xff, 0xfe, 0, 1, 2]);
+    fs::create_dir(at("folder.yaml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", at("dangling.yaml")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(at("fifo.yaml")).status().unwrap().success());
+    let output = swarm.run(&["sync"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "1 added, 0 changed, 0 deleted, 0 unchanged, 5 rejected\n");
+    let said = text(&output.stderr);
+    for name in ["large", "junk", "folder", "dangling", "fifo"] {
+        assert_eq!(said.matches(&format!(" {name}.yaml:")).count(), 1, "{name} in\n{said}");
+    }
+    assert_eq!(swarm.rows().len(), 1);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_named_and_left_as_it_is() {
+    let swarm = Swarm::on_sqlite();
+    let junk = "this is a letter, not a database; ".repeat(100);
+    fs::write(swarm.path("rules.db"), &junk).unwrap();
+    for command in ["sync", "master", "worker"] {
+        let said = refused(&swarm, &[command], 3);
+        assert!(said.contains("rules.db"), "{command}: {said}");
+    }
+    assert_eq!(fs::read_to_string(swarm.path("rules.db")).unwrap(), junk);
+}
+
+#[test]
+fn an_unknown_key_and_an_unknown_word_are_usage_errors_with_a_neighbour() {
+    let swarm = Swarm::on_sqlite();
+    let file = swarm.path("config.yaml");
+    fs::write(&file, "worker:\n  poll_intervall: 1s\n").unwrap();
+    let file = file.to_string_lossy().into_owned();
+    for command in [vec!["worker"], vec!["master"], vec!["sync"], vec!["config", "worker"]] {
+        let said = refused(&swarm, &[&command[..], &["--config", &file]].concat(), 2);
+        assert!(said.contains("config.yaml:2") && said.contains("did you mean `poll_interval`?"), "{said}");
+    }
+    refused(&swarm, &["snyc"], 2);
+}
+
+#[test]
+fn a_socket_path_that_is_too_long_is_told_before_anything_is_served() {
+    let swarm = Swarm::on_sqlite();
+    swarm.succeed(&["sync"]);
+    let long = format!("/tmp/{}.sock", "x".repeat(120));
+    let said = refused(&swarm, &["worker", "--socket", &long], 3);
+    assert!(said.contains("107"), "{said}");
+}
+
+#[test]
+fn a_password_is_never_shown() {
+    let swarm = Swarm::on("mysql://someone:hunter2@127.0.0.1:1/rules");
+    for args in [vec!["config", "master"], vec!["state", "list"], vec!["sync"]] {
+        let output = swarm.run(&args);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(!said.contains("hunter2"), "{args:?}: {said}");
+    }
+}

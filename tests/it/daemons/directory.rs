@@ -1,0 +1,126 @@
+//! Directories that are swapped, emptied, unmounted, or not there.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::support::rules::rule_text;
+use crate::support::swarm::{Swarm, wait_for};
+
+fn ids(swarm: &Swarm) -> Vec<String> {
+    swarm.rows().into_iter().map(|[id, ..]| id).collect()
+}
+
+fn fill(directory: &std::path::Path, version: i32, count: usize) {
+    fs::create_dir_all(directory).unwrap();
+    for number in 0..count {
+        let id = format!("R{number:02}");
+        fs::write(directory.join(format!("{id}.yaml")), rule_text(&id, version)).unwrap();
+    }
+}
+
+fn wait_for_version(swarm: &Swarm, version: &str, count: usize) {
+    wait_for(&format!("{count} rows of version {version}"), || {
+        let rows = swarm.rows();
+        (rows.len() == count && rows.iter().all(|row| row[1] == version)).then_some(())
+    });
+}
+
+#[test]
+fn a_link_that_is_turned_to_another_release_is_followed() {
+    let swarm = Swarm::on_sqlite();
+    fs::remove_dir(swarm.rules()).unwrap();
+    fill(&swarm.path("one"), 1, 10);
+    fill(&swarm.path("two"), 2, 10);
+    symlink("one", swarm.rules()).unwrap();
+    let _master = swarm.master();
+    wait_for_version(&swarm, "1", 10);
+    symlink("two", swarm.path("next")).unwrap();
+    fs::rename(swarm.path("next"), swarm.rules()).unwrap();
+    wait_for_version(&swarm, "2", 10);
+    fs::write(swarm.path("two/R00.yaml"), rule_text("R00", 3)).unwrap();
+    wait_for("an edit in the new release", || (swarm.rows()[0][1] == "3").then_some(()));
+}
+
+#[test]
+fn a_mounted_configmap_is_followed_without_a_deletion() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules().join("..1"), 1, 10);
+    fill(&swarm.rules().join("..2"), 2, 10);
+    symlink("..1", swarm.rules().join("..data")).unwrap();
+    for number in 0..10 {
+        let name = format!("R{number:02}.yaml");
+        symlink(format!("..data/{name}"), swarm.rules().join(name)).unwrap();
+    }
+    let master = swarm.master();
+    wait_for_version(&swarm, "1", 10);
+    symlink("..2", swarm.rules().join("..data_tmp")).unwrap();
+    fs::rename(swarm.rules().join("..data_tmp"), swarm.rules().join("..data")).unwrap();
+    wait_for_version(&swarm, "2", 10);
+    assert_eq!(master.count_in_log("deleted"), 0);
+}
+
+#[test]
+fn a_replaced_directory_is_watched_again() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules(), 1, 10);
+    let master = swarm.master();
+    wait_for_version(&swarm, "1", 10);
+    fs::rename(swarm.rules(), swarm.path("old")).unwrap();
+    master.wait_for_log("every rule stays as it is");
+    fill(&swarm.path("staged"), 2, 10);
+    fs::rename(swarm.path("staged"), swarm.rules()).unwrap();
+    wait_for_version(&swarm, "2", 10);
+    master.wait_for_log("can be read again");
+    swarm.save("R00.yaml", rule_text("R00", 3));
+    wait_for("an edit in the new directory", || (swarm.rows()[0][1] == "3").then_some(()));
+    assert_eq!(master.count_in_log("deleted"), 0);
+}
+
+#[test]
+fn files_that_come_back_end_the_wait_of_a_mass_deletion() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules(), 1, 20);
+    let master = swarm.master();
+    wait_for_version(&swarm, "1", 20);
+    fs::rename(swarm.rules(), swarm.path("aside")).unwrap();
+    fs::create_dir(swarm.rules()).unwrap();
+    master.wait_for_log("20 of 20 rules would be deleted");
+    fs::remove_dir(swarm.rules()).unwrap();
+    fs::rename(swarm.path("aside"), swarm.rules()).unwrap();
+    master.wait_for_log("no deletion is held back any more");
+    assert_eq!(ids(&swarm).len(), 20);
+}
+
+#[test]
+fn what_changed_while_no_master_ran_is_made_up_for() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules(), 1, 10);
+    let master = swarm.master();
+    wait_for_version(&swarm, "1", 10);
+    master.kill();
+    swarm.remove("R00.yaml");
+    swarm.save("R01.yaml", rule_text("R01", 2));
+    swarm.save("new.yaml", rule_text("NEW", 1));
+    let _master = swarm.master();
+    wait_for("the table to be right", || {
+        let rows = swarm.rows();
+        let right = rows.len() == 10 && rows[0][0] == "NEW" && rows[1][0] == "R01" && rows[1][1] == "2";
+        right.then_some(())
+    });
+}
+
+#[test]
+fn rows_of_others_are_left_alone_and_a_file_wins_over_one() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("mine.yaml", rule_text("MINE", 1));
+    let master = swarm.master();
+    wait_for("the first row", || (ids(&swarm) == ["MINE"]).then_some(()));
+    swarm.sql(
+        "insert into ttp_rule select 'THEIRS', 1, 'x', 'text', updated_at, 'git' from ttp_rule; \
+         insert into ttp_rule select 'LATER', 1, 'x', 'text', updated_at, 'git' from ttp_rule limit 1",
+    );
+    swarm.save("later.yaml", rule_text("LATER", 2));
+    master.wait_for_log("LATER was written by `git`; the file later.yaml takes its place");
+    swarm.remove("mine.yaml");
+    wait_for("the deletion", || (ids(&swarm) == ["LATER", "THEIRS"]).then_some(()));
+}

@@ -1,0 +1,78 @@
+//! Signals, exits, and the second daemon on a host.
+
+use crate::support::rules::rule_text;
+use crate::support::swarm::{Swarm, text, wait_for};
+
+#[test]
+fn a_stop_is_soft_and_tells_the_subscribers() {
+    let swarm = Swarm::on_sqlite();
+    let master = swarm.master();
+    let worker = swarm.worker();
+    let mut subscriber = swarm.subscribe();
+    subscriber.snapshot();
+    assert_eq!(worker.stop().code(), Some(0));
+    assert!(subscriber.rest().contains("shutting_down"));
+    assert_eq!(master.stop().code(), Some(0));
+}
+
+#[test]
+fn a_reload_takes_a_new_directory() {
+    let swarm = Swarm::on_sqlite();
+    let file = swarm.path("master.yaml");
+    let other = swarm.path("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("a.yaml"), rule_text("A", 1)).unwrap();
+    std::fs::write(&file, format!("master:\n  rules_dir: {}\n", swarm.rules().display())).unwrap();
+    let master = swarm.daemon("master", |command| {
+        command.arg("--config").arg(&file).env_remove("RULESYNCD_RULES_DIR");
+    });
+    std::fs::write(&file, format!("master:\n  rules_dri: {}\n", other.display())).unwrap();
+    master.signal("HUP");
+    master.wait_for_log("did you mean `rules_dir`?; the master goes on as it was configured before");
+    std::fs::write(&file, format!("master:\n  rules_dir: {}\n", other.display())).unwrap();
+    master.signal("HUP");
+    wait_for("a rule of the other directory", || (swarm.rows().len() == 1).then_some(()));
+    std::fs::write(other.join("b.yaml"), rule_text("B", 1)).unwrap();
+    wait_for("a later rule of the other directory", || (swarm.rows().len() == 2).then_some(()));
+}
+
+#[test]
+fn a_status_is_logged_on_sigusr1() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("a.yaml", rule_text("A", 1));
+    let master = swarm.master();
+    wait_for("the row", || (swarm.rows().len() == 1).then_some(()));
+    master.signal("USR1");
+    master.wait_for_log("status: 1 rules in step");
+}
+
+#[test]
+fn a_second_master_stands_by_and_takes_over() {
+    let swarm = Swarm::on_sqlite();
+    let first = swarm.master();
+    first.wait_for_log("this master holds the lock");
+    let second = swarm.master();
+    second.wait_for_log("standing by");
+    swarm.save("a.yaml", rule_text("A", 1));
+    first.wait_for_log("A added from a.yaml");
+    first.kill();
+    second.wait_for_log("this master holds the lock");
+    swarm.save("b.yaml", rule_text("B", 1));
+    second.wait_for_log("B added from b.yaml");
+    assert_eq!(second.count_in_log("A added"), 0, "the standby wrote nothing that stood already");
+}
+
+#[test]
+fn a_second_worker_on_the_same_socket_is_refused_and_a_dead_ones_is_taken_over() {
+    let swarm = Swarm::on_sqlite();
+    swarm.succeed(&["sync"]);
+    let first = swarm.worker();
+    let refused = swarm.run(&["worker"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(text(&refused.stderr).contains(&*swarm.socket().to_string_lossy()), "{}", text(&refused.stderr));
+    swarm.subscribe().snapshot();
+    first.kill();
+    assert!(swarm.socket().exists(), "a killed worker leaves its socket behind");
+    let _second = swarm.worker();
+    swarm.subscribe().snapshot();
+}

@@ -1,0 +1,6 @@
+//! The daemons as processes, on SQLite.
+
+mod bad_input;
+mod directory;
+mod lifecycle;
+mod main_job;
