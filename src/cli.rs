@@ -31,6 +31,7 @@ pub struct Cli {
 enum Command {
     Master(command::master::MasterArgs),
     Worker(command::worker::WorkerArgs),
+    Dev(command::dev::DevArgs),
     Sync(command::sync::SyncArgs),
     Check(command::check::CheckArgs),
     State(command::state::StateArgs),
@@ -51,6 +52,7 @@ impl Cli {
         match self.command {
             Command::Master(args) => command::master::run(args),
             Command::Worker(args) => command::worker::run(args),
+            Command::Dev(args) => command::dev::run(args),
             Command::Sync(args) => command::sync::run(args),
             Command::Check(args) => command::check::run(&args),
             Command::State(args) => command::state::run(args),
@@ -134,6 +136,15 @@ impl RulesDirFlags {
     pub fn over(self, flags: Flags) -> Flags {
         Flags { rules_dir: self.rules_dir, ..flags }
     }
+}
+
+/// As [`prepare`], for a command that prints what it does: only warnings are logged where nobody
+/// says otherwise.
+///
+/// # Errors
+/// As [`prepare`].
+pub(crate) fn prepare_quietly(flags: Flags) -> Result<Config, command::Failure> {
+    prepare(&Flags { quiet: true, ..flags })
 }
 
 /// Resolves the configuration and starts the log by it.

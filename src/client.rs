@@ -124,18 +124,15 @@ impl Connection {
         let line = serde_json::from_str(text).map_err(|error| strange(error.to_string()))?;
         Ok(Some(Line { text: text.to_owned(), line }))
     }
-}
 
-/// Asks one question and gives back the answer's `result`.
-///
-/// # Errors
-/// When the daemon cannot be reached, refuses, or does not answer in time.
-pub async fn ask(path: &Path, op: Op) -> Result<Value, ClientError> {
-    let asked = async {
-        let mut connection = Connection::open(path).await?;
-        connection.send(op).await?;
+    /// Asks one question and gives back the answer's `result`, however long that takes.
+    ///
+    /// # Errors
+    /// When the daemon refuses or goes away.
+    pub async fn ask(&mut self, op: Op) -> Result<Value, ClientError> {
+        self.send(op).await?;
         loop {
-            match connection.next().await?.ok_or(ClientError::Closed)?.line {
+            match self.next().await?.ok_or(ClientError::Closed)?.line {
                 ServerLine::Response { result, .. } => return Ok(result),
                 ServerLine::Error { code, message, .. } => {
                     return Err(ClientError::Refused { code, message });
@@ -143,7 +140,15 @@ pub async fn ask(path: &Path, op: Op) -> Result<Value, ClientError> {
                 _ => {}
             }
         }
-    };
+    }
+}
+
+/// Asks one question and gives back the answer's `result`.
+///
+/// # Errors
+/// When the daemon cannot be reached, refuses, or does not answer in time.
+pub async fn ask(path: &Path, op: Op) -> Result<Value, ClientError> {
+    let asked = async { Connection::open(path).await?.ask(op).await };
     timeout(PATIENCE, asked).await.unwrap_or(Err(ClientError::Silent))
 }
 

@@ -1,10 +1,12 @@
 //! A daemon's Unix socket: how it comes to stand at its path, and what the master answers there.
 
+use std::future::Future;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +21,9 @@ use crate::wire::{BadRequest, ErrorCode, LineReader, MAX_REQUEST, Op, Request, S
 /// The longest path that a socket's address holds, in bytes.
 const MAX_PATH: usize = 107;
 
-/// How long a connection that only asks may take for its question and for reading the answer.
-const ASKING: Duration = Duration::from_secs(10);
+/// How long a connection that only asks may take for its questions, the work they make, and for
+/// reading the answers.
+const ASKING: Duration = Duration::from_mins(5);
 
 /// How many such connections there may be at once.
 const ASKERS: usize = 64;
@@ -139,18 +142,21 @@ fn group_id(group: &str) -> Result<u32, ListenError> {
     entry.and_then(|gid| gid.parse().ok()).ok_or_else(|| ListenError::NoGroup(group.to_owned()))
 }
 
-/// Answers `status` on a socket that has no stream, until the shutdown.
+/// The answer to a question, or the error line that is sent in its place.
+pub type Answer = Pin<Box<dyn Future<Output = Result<Value, (ErrorCode, String)>> + Send>>;
+
+/// Answers questions on a socket that has no stream, until the shutdown.
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub async fn serve_status(
+pub async fn serve_questions(
     listener: StdListener,
-    status: impl Fn() -> Value + Send + Sync + 'static,
+    ask: impl Fn(Op) -> Answer + Send + Sync + 'static,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
-    let status = Arc::new(status);
+    let ask = Arc::new(ask);
     let mut askers = JoinSet::new();
     loop {
         tokio::select! {
@@ -158,9 +164,9 @@ pub async fn serve_status(
             Some(_) = askers.join_next() => {}
             accepted = listener.accept(), if askers.len() < ASKERS => match accepted {
                 Ok((stream, _)) => {
-                    let status = Arc::clone(&status);
+                    let ask = Arc::clone(&ask);
                     askers.spawn(async move {
-                        let asked = tokio::time::timeout(ASKING, answer(stream, &*status)).await;
+                        let asked = tokio::time::timeout(ASKING, answer(stream, &*ask)).await;
                         if let Ok(Err(error)) = asked {
                             tracing::debug!(error = %error, "the connection broke");
                         }
@@ -175,19 +181,17 @@ pub async fn serve_status(
     }
 }
 
-async fn answer(mut stream: UnixStream, status: &(dyn Fn() -> Value + Send + Sync)) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, ask: &(dyn Fn(Op) -> Answer + Send + Sync)) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut requests = LineReader::new(read, MAX_REQUEST);
     loop {
         let answer = match requests.next().await {
             Ok(None) => return Ok(()),
             Ok(Some(line)) => match Request::parse(line) {
-                Ok(Request { op: Op::Status, id }) => Ok(ServerLine::Response { id, result: status() }),
-                Ok(Request { id, .. }) => Err(BadRequest {
-                    id,
-                    code: ErrorCode::UnknownOp,
-                    message: "this socket answers `status` alone; the stream is the worker's".to_owned(),
-                }),
+                Ok(Request { op, id }) => match ask(op).await {
+                    Ok(result) => Ok(ServerLine::Response { id, result }),
+                    Err((code, message)) => Err(BadRequest { id, code, message }),
+                },
                 Err(bad) => Err(bad),
             },
             Err(error) => {

@@ -1,9 +1,13 @@
 //! `rulesyncd master`: the daemon that keeps the table equal to the directory.
 
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::{Outcome, daemon};
 use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare};
@@ -11,8 +15,16 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Flags};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Pulse, Request};
-use crate::master::{Command, Master};
+use crate::master::{Command, Master, MasterStatus};
+use crate::socket::{Answer, ListenError, Listening, listen, serve_questions};
 use crate::store::Database;
+use crate::wire::{ErrorCode, Op};
+
+/// Who may open the master's socket may have rules deleted: the service's user and group.
+const SOCKET_MODE: u32 = 0o660;
+
+/// How often a second master of a host looks whether the socket is free.
+const SOCKET_RETRY: Duration = Duration::from_secs(1);
 
 /// Watch the rules directory and keep the table equal to it; stand by while another master does
 #[derive(Debug, Args)]
@@ -43,9 +55,12 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     let master = Master::new(config.master.clone(), database, clock, receiver, pulse.clone());
     let status = master.status();
     let stop = lifecycle.stop_token();
+    let listener = try_listen(&config.master.socket)?;
+    let answers = answers(status.clone(), commands.clone());
     let work = async {
-        master.run(stop).await;
-        Ok(())
+        let serving = serve(&config.master.socket, listener, answers, stop.clone());
+        let (served, ()) = tokio::join!(serving, master.run(stop.clone()));
+        served
     };
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", status.borrow().sentence()),
@@ -58,4 +73,67 @@ async fn master(flags: Flags, config: Config) -> Outcome {
         },
     };
     daemon::attend("master", lifecycle, pulse, work, || status.borrow().sentence(), on_request).await
+}
+
+/// The master's socket; `None` while another master of this host, whose standby this one may be,
+/// serves it.
+fn try_listen(path: &Path) -> Result<Option<(UnixListener, Listening)>, ListenError> {
+    match listen(path, SOCKET_MODE, None) {
+        Ok(listening) => Ok(Some(listening)),
+        Err(ListenError::InUse(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Serves the master's socket, as soon as it is free.
+async fn serve(
+    path: &Path,
+    mut listener: Option<(UnixListener, Listening)>,
+    answers: impl Fn(Op) -> Answer + Send + Sync + 'static,
+    stop: CancellationToken,
+) -> Outcome {
+    if listener.is_none() {
+        tracing::info!(
+            "another master of this host answers at {}; this one will when that ends",
+            path.display()
+        );
+    }
+    while listener.is_none() {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(SOCKET_RETRY) => listener = try_listen(path)?,
+        }
+    }
+    match listener {
+        Some((listener, _listening)) => Ok(serve_questions(listener, answers, stop).await?),
+        None => Ok(()),
+    }
+}
+
+/// What the master's socket answers: `status`, and `reconcile` for `rulesyncd sync`.
+fn answers(
+    status: watch::Receiver<MasterStatus>,
+    commands: mpsc::Sender<Command>,
+) -> impl Fn(Op) -> Answer + Send + Sync + 'static {
+    move |op| {
+        let (status, commands) = (status.clone(), commands.clone());
+        Box::pin(async move {
+            match op {
+                Op::Status => Ok(serde_json::to_value(&*status.borrow()).unwrap_or_default()),
+                Op::Reconcile { allow_mass_delete } => {
+                    let failed = |why: String| (ErrorCode::Failed, why);
+                    let (reply, said) = oneshot::channel();
+                    let command = Command::Reconcile { allow_mass_delete, reply };
+                    let gone = || failed("the master is stopping".to_owned());
+                    commands.send(command).await.map_err(|_| gone())?;
+                    let summary = said.await.map_err(|_| gone())?.map_err(failed)?;
+                    Ok(serde_json::to_value(summary).unwrap_or_default())
+                }
+                _ => {
+                    let message = "this is the master's socket; the stream is the worker's".to_owned();
+                    Err((ErrorCode::UnknownOp, message))
+                }
+            }
+        })
+    }
 }

@@ -4,6 +4,7 @@ pub mod check;
 pub mod completions;
 pub mod config;
 mod daemon;
+pub mod dev;
 pub mod man;
 pub mod master;
 pub mod schema;
@@ -16,9 +17,9 @@ pub mod worker;
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
+use crate::socket::ListenError;
 use crate::store::StoreError;
 use crate::telemetry::TelemetryError;
-use crate::worker::ListenError;
 
 /// Why a command ended otherwise than well, by exit code.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Failure, Outcome};
-use crate::cli::{ConfigFlags, DatabaseFlags, prepare, print};
+use crate::cli::{ConfigFlags, DatabaseFlags, prepare_quietly, print};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::{duration, environment};
 use crate::rule::{RuleId, RuleState, StateKind, StateRow};
@@ -79,7 +79,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 pub(crate) fn run(args: StateArgs) -> Outcome {
-    let config = prepare(&args.database.over(args.config.flags()))?;
+    let config = prepare_quietly(args.database.over(args.config.flags()))?;
     super::runtime()?.block_on(async {
         let clock = std::sync::Arc::new(SystemClock);
         let database = Database::open(&config.database, clock).await?;

@@ -8,7 +8,7 @@ use comfy_table::Table;
 use serde_json::Value;
 
 use super::{Failure, Outcome};
-use crate::cli::{ConfigFlags, SocketFlags, prepare, print};
+use crate::cli::{ConfigFlags, SocketFlags, prepare_quietly, print};
 use crate::client::{ClientError, ask};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::master::{Lock, MasterStatus};
@@ -34,7 +34,7 @@ pub struct StatusArgs {
 
 pub(crate) fn run(args: StatusArgs) -> Outcome {
     let one = args.socket.is_given();
-    let config = prepare(&args.socket.over("worker.socket", args.config.flags()))?;
+    let config = prepare_quietly(args.socket.over("worker.socket", args.config.flags()))?;
     let mut sockets = vec![config.worker.socket];
     if !one {
         sockets.insert(0, config.master.socket);

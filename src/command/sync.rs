@@ -5,12 +5,13 @@ use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, Outcome};
-use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare, print};
+use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare_quietly, print};
+use crate::client::Connection;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::master::Summary;
@@ -18,6 +19,7 @@ use crate::master::plan::Plan;
 use crate::master::reconcile::{DELETE_AFTER, ReconcileError, Reconciler};
 use crate::master::scan::Extent;
 use crate::store::{Database, MasterSession, Scope};
+use crate::wire::Op;
 
 /// Make the table equal to the rules directory once, and exit
 #[derive(Debug, Args)]
@@ -38,7 +40,7 @@ pub struct SyncArgs {
 }
 
 pub(crate) fn run(args: SyncArgs) -> Outcome {
-    let config = prepare(&args.database.over(args.rules_dir.over(args.config.flags())))?;
+    let config = prepare_quietly(args.database.over(args.rules_dir.over(args.config.flags())))?;
     super::require_directory(&config.master.rules_dir)?;
     super::runtime()?.block_on(async {
         let clock = Arc::new(SystemClock);
@@ -167,9 +169,15 @@ fn describe(summary: &Summary) -> String {
 
 /// The lock is held: whoever holds it is asked to do the work, if it is a master of this host.
 async fn ask_the_master(config: &Config, allow_mass_delete: bool) -> Result<Summary, Failure> {
-    let _ = allow_mass_delete;
-    Err(Failure::Environment(anyhow!(
-        "another master holds the lock, and none listens at {}; run this on the master's host",
-        config.master.socket.display()
-    )))
+    let socket = &config.master.socket;
+    let answer = Connection::open(socket).await;
+    let mut master = answer.map_err(|error| {
+        Failure::Environment(anyhow!(
+            "a master holds the lock, and none listens at {} ({error}); run this on the master's host",
+            socket.display()
+        ))
+    })?;
+    let result = master.ask(Op::Reconcile { allow_mass_delete }).await;
+    let result = result.map_err(|error| Failure::Environment(error.into()))?;
+    serde_json::from_value(result).context("the master's answer is not one").map_err(Failure::Environment)
 }

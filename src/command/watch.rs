@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 
 use super::{Failure, Outcome};
-use crate::cli::{ConfigFlags, SocketFlags, prepare, print, put};
+use crate::cli::{ConfigFlags, SocketFlags, prepare_quietly, print, put};
 use crate::client::{ClientError, Connection, Event, Line, Subscriber};
 use crate::paint::{Paint, plain};
 use crate::rule::{ChangeKind, CompiledRule, RuleId, RuleState};
@@ -34,7 +34,7 @@ pub struct WatchArgs {
 }
 
 pub(crate) fn run(args: WatchArgs) -> Outcome {
-    let config = prepare(&args.socket.over("worker.socket", args.config.flags()))?;
+    let config = prepare_quietly(args.socket.over("worker.socket", args.config.flags()))?;
     let subscribe = Subscribe {
         cursor: args.from,
         kinds: None,

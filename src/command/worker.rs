@@ -1,7 +1,6 @@
 //! `rulesyncd worker`: the daemon that follows the tables and serves the event stream.
 
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -9,13 +8,12 @@ use clap::Args;
 use listenfd::ListenFd;
 
 use super::{Failure, Outcome, daemon};
-use crate::cli::{ConfigFlags, DatabaseFlags, prepare};
+use crate::cli::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
 use crate::clock::SystemClock;
-use crate::config::{Config, Flags};
+use crate::config::Config;
 use crate::lifecycle::{Lifecycle, Pulse, Request};
 use crate::store::{Database, FollowConfig};
-use crate::wire::Health;
-use crate::worker::{Origin, Worker, WorkerHandle};
+use crate::worker::{Origin, Worker};
 
 /// Follow the tables and serve the event stream to the programs of this host
 #[derive(Debug, Args)]
@@ -27,15 +25,13 @@ pub struct WorkerArgs {
     config: ConfigFlags,
     #[command(flatten)]
     database: DatabaseFlags,
-    /// The socket to serve, unless systemd passes one [env: RULESYNCD_SOCKET]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    #[command(flatten)]
+    socket: SocketFlags,
 }
 
 pub(crate) fn run(args: WorkerArgs) -> Outcome {
     let flags = args.database.over(args.config.flags());
-    let flags = Flags { socket: args.socket.map(|socket| ("worker.socket", socket)), ..flags };
-    let config = prepare(&flags)?;
+    let config = prepare(&args.socket.over("worker.socket", flags))?;
     super::runtime()?.block_on(worker(config))
 }
 
@@ -50,10 +46,10 @@ async fn worker(config: Config) -> Outcome {
     let stop = lifecycle.stop_token();
     let work = async { Ok(worker.run(&database, listener, &pulse, stop).await?) };
     let on_request = |request| match request {
-        Request::Status => tracing::info!("status: {}", sentence(&handle)),
+        Request::Status => tracing::info!("status: {}", handle.status().sentence()),
         Request::Reload => tracing::info!("the worker takes a changed configuration at its next start"),
     };
-    daemon::attend("worker", lifecycle, pulse.clone(), work, || sentence(&handle), on_request).await
+    daemon::attend("worker", lifecycle, pulse.clone(), work, || handle.status().sentence(), on_request).await
 }
 
 /// The database as this configuration follows it.
@@ -73,24 +69,4 @@ fn passed_socket() -> Result<Option<UnixListener>, Failure> {
         .take_unix_listener(0)
         .context("the socket that was passed is not one to listen on: see ListenStream= in rulesyncd-worker.socket")
         .map_err(Failure::Environment)
-}
-
-/// One sentence for `systemctl status`.
-pub(super) fn sentence(handle: &WorkerHandle) -> String {
-    let status = handle.status();
-    let database = match status.database.state {
-        Health::Up => format!("{} rules in step", status.rules),
-        Health::Down => {
-            format!("database away since {}, {} rules served stale", status.database.since, status.rules)
-        }
-    };
-    let subscribers = status.stream.map_or(0, |stream| stream.subscribers.len());
-    let mut sentence = format!("{database}, {subscribers} subscribers");
-    if let Some(watermark) = status.watermark {
-        sentence += &format!(", watermark {watermark}");
-    }
-    if !status.quarantined.is_empty() {
-        sentence += &format!("; {} rows quarantined", status.quarantined.len());
-    }
-    sentence
 }

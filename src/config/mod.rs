@@ -136,6 +136,9 @@ pub struct Flags {
     pub rules_dir: Option<PathBuf>,
     /// `--socket`, and the key that it is for.
     pub socket: Option<(&'static str, PathBuf)>,
+    /// Whether only warnings are logged where nobody says otherwise: a command that prints what it
+    /// does need not log it too.
+    pub quiet: bool,
 }
 
 impl Config {
@@ -150,6 +153,9 @@ impl Config {
 
     fn load_from(flags: &Flags, environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut layers = Layers::defaults();
+        if flags.quiet {
+            layers.set("telemetry.log", vec!["warn".to_owned()], Origin::Default);
+        }
         let file = flags.config.clone().or_else(|| environment("RULESYNCD_CONFIG").map(PathBuf::from));
         if let Some(path) = file {
             layers.add_file(&path, &read(&path)?)?;

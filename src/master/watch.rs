@@ -150,6 +150,8 @@ impl Watch {
     /// Prepares a watch of `directory`, which need not exist yet. Nothing is heard before
     /// [`Watch::renew`].
     pub fn new(directory: PathBuf) -> Self {
+        // Events carry absolute paths, however the watch was named.
+        let directory = std::path::absolute(&directory).unwrap_or(directory);
         Self { directory, hints: Arc::default(), watcher: None, watched: None }
     }
 
@@ -220,7 +222,7 @@ fn identity(path: &Path) -> Option<Identity> {
 /// way is missing, the last folder that is there.
 fn outlooks(directory: &Path) -> Outlooks {
     let mut outlooks = BTreeSet::new();
-    let mut to_resolve = vec![std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned())];
+    let mut to_resolve = vec![directory.to_owned()];
     // A chain of links longer than the kernel follows (path_resolution(7)) leads nowhere.
     for _ in 0..40 {
         let Some(path) = to_resolve.pop() else { break };

@@ -201,6 +201,8 @@ pub enum ErrorCode {
     BadRequest,
     /// A connection has one subscription.
     AlreadySubscribed,
+    /// The daemon could not do what was asked.
+    Failed,
     /// Nothing was loaded from the database yet; ask again later.
     NotReady,
     /// This user may not connect.

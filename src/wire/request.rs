@@ -33,6 +33,12 @@ pub enum Op {
         /// The last change it has taken in.
         seq: u64,
     },
+    /// To a master: compare the directory with the table now.
+    Reconcile {
+        /// Carry out deletions that are held back.
+        #[serde(default)]
+        allow_mass_delete: bool,
+    },
 }
 
 /// What a subscriber wants to hear.
@@ -92,7 +98,7 @@ impl Request {
                 bad(None, ErrorCode::BadRequest, message)
             })?),
         };
-        let known = ["subscribe", "get_state", "status", "ack"];
+        let known = ["subscribe", "get_state", "status", "ack", "reconcile"];
         match fields.get("op") {
             Some(Value::String(op)) if known.contains(&op.as_str()) => {}
             other => {

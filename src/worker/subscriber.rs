@@ -293,6 +293,10 @@ impl Session<'_> {
                 let status = self.service.status();
                 self.respond(request.id, &status);
             }
+            Op::Reconcile { .. } => {
+                let message = "a worker only reads; ask the master on its socket".to_owned();
+                self.refuse(request.id, ErrorCode::UnknownOp, message);
+            }
             Op::Ack { seq } => {
                 let acked = seq.min(self.peer.cursor.load(Ordering::Relaxed));
                 let before = self.peer.acked.fetch_max(acked, Ordering::Relaxed);

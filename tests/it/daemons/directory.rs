@@ -124,3 +124,24 @@ fn rows_of_others_are_left_alone_and_a_file_wins_over_one() {
     swarm.remove("mine.yaml");
     wait_for("the deletion", || (ids(&swarm) == ["LATER", "THEIRS"]).then_some(()));
 }
+#[test]
+fn an_emptied_directory_does_not_empty_the_table_until_somebody_says_so() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules(), 1, 20);
+    let master = swarm.master();
+    wait_for_version(&swarm, "1", 20);
+    // One by one, as a careless loop does: what went a moment ago counts.
+    for number in 0..20 {
+        swarm.remove(&format!("R{number:02}.yaml"));
+    }
+    master.wait_for_log(
+        "nothing is deleted; bring the files back, or run `rulesyncd sync --allow-mass-delete`",
+    );
+    assert_eq!(ids(&swarm).len(), 20);
+
+    swarm.save("new.yaml", rule_text("NEW", 1));
+    wait_for("an insert beside the held deletions", || (ids(&swarm).len() == 21).then_some(()));
+    assert_eq!(swarm.run(&["sync"]).status.code(), Some(1), "held deletions are no success");
+    swarm.succeed(&["sync", "--allow-mass-delete"]);
+    assert_eq!(ids(&swarm), ["NEW"]);
+}

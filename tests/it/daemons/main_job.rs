@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::support::rules::rule_text;
-use crate::support::swarm::Swarm;
+use crate::support::swarm::{Swarm, wait_for};
 
 fn swarm_with(count: usize) -> Swarm {
     let swarm = Swarm::on_sqlite();
@@ -150,4 +150,21 @@ fn two_files_with_one_id_are_told_and_the_second_takes_over_when_the_first_goes(
     swarm.remove("a.yaml");
     assert_eq!(in_words(&subscriber.change()), "written X v2");
     assert_eq!(swarm.rows()[0][2], "b.yaml");
+}
+
+#[test]
+fn dev_prints_every_change_of_a_directory_however_it_is_named() {
+    let swarm = swarm_with(3);
+    let printed = swarm.path("printed");
+    let dev = swarm.daemon("dev", |command| {
+        command.current_dir(swarm.path(".")).args(["--rules-dir", "rules"]);
+        command.env_remove("RULESYNCD_RULES_DIR").stdout(fs::File::create(&printed).unwrap());
+    });
+    let wait_for_line = |wanted: &str| {
+        wait_for(wanted, || fs::read_to_string(&printed).unwrap().contains(wanted).then_some(()));
+    };
+    wait_for_line("R0002 v1");
+    swarm.save_atomically("R0002.yaml", rule_text("R0002", 2));
+    wait_for_line("written  R0002 v2");
+    assert_eq!(dev.stop().code(), Some(0));
 }

@@ -25,15 +25,6 @@ pub(crate) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T
     }
 }
 
-/// The text of a valid rule.
-pub(crate) fn rule_text(id: &str, version: u32, name: &str) -> String {
-    format!(
-        "rule_id: {id}\nrule_version: {version}\nname: {name}\napplies_to: [command]\n\
-         match:\n  field: command_text\n  pattern: '\\bfind\\b'\n\
-         emits:\n  - tactic: TA0007\n    technique_id: T1083\n    confidence: 0.85\n"
-    )
-}
-
 /// A directory with rules, a database and sockets, and the programs that work on it.
 pub(crate) struct Swarm {
     dir: TempDir,
@@ -126,6 +117,7 @@ impl Swarm {
     /// Starts a daemon and waits until it says that it started.
     pub(crate) fn daemon(&self, mode: &str, adapt: impl FnOnce(&mut Command)) -> Daemon {
         let mut command = self.command(&[mode]);
+        command.stdout(Stdio::null()).env("RULESYNCD_LOG", "info");
         adapt(&mut command);
         let daemon = Daemon::spawn(command, &self.dir);
         daemon.wait_for_log(&format!("{mode} started"));
@@ -184,7 +176,7 @@ impl Daemon {
     fn spawn(mut command: Command, dir: &TempDir) -> Self {
         let log = tempfile::Builder::new().prefix("log").tempfile_in(dir.path()).unwrap().into_temp_path();
         let log = log.keep().unwrap();
-        command.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
+        command.stderr(fs::File::create(&log).unwrap());
         Self { child: command.spawn().unwrap(), log }
     }
 

@@ -1,0 +1,129 @@
+//! `rulesyncd dev`: the whole way in one process.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::sync::mpsc;
+
+use super::{Failure, Outcome, daemon, watch, worker};
+use crate::cli::{RulesDirFlags, prepare, put};
+use crate::client::{ClientError, Event, Subscriber};
+use crate::clock::SystemClock;
+use crate::config::{Config, Flags};
+use crate::lifecycle::{Lifecycle, Pulse};
+use crate::master::Master;
+use crate::wire::Subscribe;
+use crate::worker::Worker;
+
+/// Where the sample rules are, seen from a checkout.
+const SAMPLE_RULES: &str = "config/rules";
+
+/// Run a master and a worker in one process on an embedded SQLite, and print every change
+#[derive(Debug, Args)]
+#[command(after_help = "Example: rulesyncd dev --rules-dir config/rules")]
+pub struct DevArgs {
+    #[command(flatten)]
+    rules_dir: RulesDirFlags,
+}
+
+pub(crate) fn run(args: DevArgs) -> Outcome {
+    let scratch = Scratch::new()?;
+    let mut flags = args.rules_dir.over(Flags {
+        database_url: Some(format!("sqlite://{}", scratch.path("rules.db").display())),
+        socket: Some(("worker.socket", scratch.path("events.sock"))),
+        quiet: true,
+        ..Flags::default()
+    });
+    flags.rules_dir.get_or_insert_with(|| PathBuf::from(SAMPLE_RULES));
+    let mut config = prepare(&flags)?;
+    config.worker.cache = scratch.path("catalogue.ndjson");
+    super::require_directory(&config.master.rules_dir)?;
+    super::runtime()?.block_on(dev(config))
+}
+
+async fn dev(config: Config) -> Outcome {
+    let lifecycle = Lifecycle::start()?;
+    let clock = Arc::new(SystemClock);
+    let database = worker::open(&config, clock.clone()).await?;
+    // The worker only reads: what it follows must stand before its first look.
+    database.ensure_tables().await?;
+    let pulse = Pulse::default();
+    let (_commands, receiver) = mpsc::channel(1);
+    let master = Master::new(config.master.clone(), database.clone(), clock.clone(), receiver, pulse.clone());
+    let worker = Worker::new(config.worker.clone(), worker::origin(&config, &database), clock);
+    let status = master.status();
+    let stop = lifecycle.stop_token();
+    introduce(&config)?;
+    let work = async {
+        let working = async {
+            let ((), served) =
+                tokio::join!(master.run(stop.clone()), worker.run(&database, None, &pulse, stop.clone()));
+            Ok(served?)
+        };
+        let printing = async {
+            match show(config.worker.socket.clone()).await {
+                // That the worker says goodbye is no error then.
+                Err(_) if stop.is_cancelled() => std::future::pending().await,
+                ended => ended,
+            }
+        };
+        tokio::select! {
+            ended = working => ended,
+            ended = printing => ended,
+        }
+    };
+    daemon::attend("dev", lifecycle, pulse.clone(), work, || status.borrow().sentence(), |_| {}).await
+}
+
+fn introduce(config: &Config) -> std::io::Result<()> {
+    let (rules, database) = (config.master.rules_dir.display(), &config.database.address);
+    let socket = config.worker.socket.display();
+    put(&format!(
+        "Watching {rules}: edit a rule there, and the change is printed here. Ctrl-C ends it.\n\
+         In another terminal:\n  \
+           rulesyncd watch --socket {socket}\n  \
+           rulesyncd state set ID disabled --expires-in 30s --database-url {database}\n\n"
+    ))
+}
+
+/// Prints what a subscriber of the worker hears.
+async fn show(socket: PathBuf) -> Outcome {
+    let mut subscriber = Subscriber::new(socket, Subscribe { follow: true, ..Subscribe::default() });
+    loop {
+        match subscriber.next().await {
+            Ok(Event::Line(line)) => watch::human(&line.line).map_or(Ok(()), |text| put(&text))?,
+            // The worker has only just begun, or ends.
+            Ok(Event::Disconnected(ClientError::Connect { .. } | ClientError::Closed)) => {}
+            Ok(Event::Disconnected(error)) | Err(error) => return Err(Failure::Environment(error.into())),
+        }
+    }
+}
+
+/// A directory of this process alone, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self, Failure> {
+        let path = std::env::temp_dir().join(format!("rulesyncd-dev-{}", std::process::id()));
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot create {}", path.display()))
+            .map_err(Failure::Environment)?;
+        Ok(Self(path))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left lies where the system clears up.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
