@@ -13,7 +13,7 @@ use super::{Failure, Outcome};
 use crate::rule::Code;
 use report::Summary;
 
-/// What `check` is asked.
+/// Validate rule files or directories, without a database
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  rulesyncd check /etc/rulesyncd/rules\n  rulesyncd check --strict --format github rules/R0001.yaml\n  rulesyncd check --explain ambiguous-value\n\nExit codes: 0 fine, 1 a rule is wrong, 2 usage, 3 a path could not be read."

@@ -6,9 +6,13 @@ use super::Outcome;
 use crate::cli::print;
 use crate::wire::event_schema;
 
-/// Print a JSON Schema
+/// The schema of a rule file, kept true by a test that holds it against the parser.
+const RULE: &str = include_str!("../../config/rule.schema.json");
+
+/// Print a JSON Schema: for completion in editors, and for clients
 #[derive(Debug, Args)]
-#[command(after_help = "Example: rulesyncd schema event > event.schema.json")]
+#[command(after_help = "Example: rulesyncd schema rule > rule.schema.json, and in a rule's first line:\n  \
+                        # yaml-language-server: $schema=rule.schema.json")]
 pub struct SchemaArgs {
     /// Of what
     #[arg(value_enum)]
@@ -17,13 +21,15 @@ pub struct SchemaArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Of {
+    /// A rule file
+    Rule,
     /// A line that a worker sends to a subscriber
     Event,
 }
 
 pub(crate) fn run(args: SchemaArgs) -> Outcome {
-    let schema = match args.of {
-        Of::Event => event_schema(),
-    };
-    Ok(print(&format!("{:#}\n", schema.as_value()))?)
+    Ok(match args.of {
+        Of::Rule => print(RULE)?,
+        Of::Event => print(&format!("{:#}\n", event_schema().as_value()))?,
+    })
 }

@@ -5,7 +5,8 @@ Usage: differential.py CASES [SHOWN]
 CASES has one JSON object a line: `text` (hexadecimal), `rule` (what the daemon takes it for, or
 null), `codes` (why it was refused). Whatever the daemon accepts Python must load, and both must
 have the same rule; whatever Python loads and the daemon refuses must be refused for a reason in
-REASONS. Prints the counts; exits with 1 and the first texts that break this.
+REASONS. The JSON Schema of a rule must take and refuse what the daemon takes and refuses, where it
+is not YAML that the daemon refuses. Prints the counts; exits with 1 and the first texts that break this.
 """
 
 import json
@@ -13,9 +14,11 @@ import math
 import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
+from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 # Why a text is refused that one Python program would load.
@@ -32,6 +35,14 @@ REASONS = {
     "number": "does not fit into 64 bits, or is not finite",
     "alias": "a value that contains itself",
 }
+
+# Why a text is refused that is good YAML: all but `sub-technique` the schema tells too.
+STRUCTURE = {"not-a-mapping", "missing-field", "wrong-type", "empty-list", "out-of-range", "rule-id"}
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "config/rule.schema.json").read_text())
+VALIDATOR = Draft202012Validator(SCHEMA)
+# To Python's `re` a `$` is before the last line break too; to a schema's dialect it is not.
+SCHEMA["properties"]["rule_id"]["pattern"] = SCHEMA["properties"]["rule_id"]["pattern"].replace("$", r"\Z")
 
 Text = Annotated[str, Field(strict=True)]
 
@@ -119,9 +130,34 @@ def python_reads(text):
         return None, f"{type(error).__name__}: {error}"
 
 
+def against_schema(text, case):
+    """Whether the schema says what the daemon says; None where it has no say."""
+    refused = case["rule"] is None
+    if refused and not STRUCTURE.intersection(case["codes"]):
+        return None
+    try:
+        loaded = yaml.safe_load(text.decode())
+        walk(loaded)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    if isinstance(loaded, dict) and isinstance(loaded.get("rule_version"), float):
+        return None  # 1.0 is an integer to JSON Schema
+    valid = VALIDATOR.is_valid(loaded)
+    if valid == refused:
+        return "BAD: refused, and the schema takes it" if refused else "BAD: accepted, and the schema refuses it"
+    return "the schema refuses it too" if refused else "the schema takes it too"
+
+
 def judge(line):
     case = json.loads(line)
     text = bytes.fromhex(case["text"])
+    schema = against_schema(text, case)
+    if schema is not None and schema.startswith("BAD"):
+        return schema, text, case["codes"], None
+    return *against_python(text, case), schema
+
+
+def against_python(text, case):
     ours = None if case["rule"] is None else json.dumps(case["rule"])
     theirs, reason = python_reads(text)
     if ours is not None and theirs is None:
@@ -142,14 +178,15 @@ def main():
     shown = int(sys.argv[2]) if len(sys.argv) > 2 else 5
     counts, examples = Counter(), {}
     with open(sys.argv[1], encoding="utf-8") as cases, ProcessPoolExecutor() as pool:
-        for verdict, text, why in pool.map(judge, cases, chunksize=500):
+        for verdict, text, why, schema in pool.map(judge, cases, chunksize=500):
             counts[verdict] += 1
+            counts[schema] += schema is not None
             found = examples.setdefault(verdict, [])
             if len(found) < shown:
                 found.append((text, why))
-    for verdict, count in sorted(counts.items()):
+    for verdict, count in sorted((+counts).items()):
         print(f"{count:7} {verdict}")
-    bad = [verdict for verdict in counts if verdict.startswith("BAD")]
+    bad = [verdict for verdict in +counts if verdict.startswith("BAD")]
     for verdict in bad:
         for text, why in examples[verdict]:
             print(f"\n{verdict} ({why})\n{text!r}")

@@ -10,9 +10,10 @@ use super::{attack, pattern};
 use crate::rule::{Code, Definition, Emit, RuleId};
 use values::{Expected, Values};
 
-const FIELDS: [&str; 8] =
-    ["rule_id", "rule_version", "name", "description", "applies_to", "match", "emits", "evidence_fields"];
-const EMIT_FIELDS: [&str; 4] = ["tactic", "technique_id", "sub_technique_id", "confidence"];
+const NEEDED: [&str; 6] = ["rule_id", "rule_version", "name", "applies_to", "match", "emits"];
+const OPTIONAL: [&str; 2] = ["description", "evidence_fields"];
+const EMIT_NEEDED: [&str; 3] = ["tactic", "technique_id", "confidence"];
+const EMIT_OPTIONAL: [&str; 1] = ["sub_technique_id"];
 
 /// Reads the document as a rule, and where its id stands; `None` where a field could not be made out. Everything wrong or
 /// suspect is noted.
@@ -24,17 +25,16 @@ pub(super) fn definition(tree: &Tree<'_>, findings: &mut Findings) -> Option<(De
         values.add(Code::NotAMapping, root, message);
         return None;
     }
-    let fields = values.fields(root, &FIELDS);
+    let fields = values.fields(root, &NEEDED, &OPTIONAL);
     // Each is read whatever became of the others: all that is wrong is told at once.
-    let rule_id = values.required(root, &fields, "rule_id", rule_id);
-    let rule_version = values.required(root, &fields, "rule_version", rule_version);
-    let name = values.required(root, &fields, "name", Values::text);
-    let description = values.optional(&fields, "description", Values::text_or_null);
-    let applies_to = values.required(root, &fields, "applies_to", |values, node| values.texts(node, true));
-    let match_spec = values.required(root, &fields, "match", match_spec);
-    let emits = values.required(root, &fields, "emits", emits);
-    let evidence_fields =
-        values.optional(&fields, "evidence_fields", |values, node| values.texts(node, false));
+    let rule_id = values.field(&fields, "rule_id", rule_id);
+    let rule_version = values.field(&fields, "rule_version", rule_version);
+    let name = values.field(&fields, "name", Values::text);
+    let description = values.field(&fields, "description", Values::text_or_null);
+    let applies_to = values.field(&fields, "applies_to", |values, node| values.texts(node, true));
+    let match_spec = values.field(&fields, "match", match_spec);
+    let emits = values.field(&fields, "emits", emits);
+    let evidence_fields = values.field(&fields, "evidence_fields", |values, node| values.texts(node, false));
 
     let mut applies_to = applies_to?;
     applies_to.sort_unstable();
@@ -68,8 +68,7 @@ fn rule_version(values: &mut Values<'_, '_>, node: NodeId) -> Option<i32> {
     let number = values.integer(node)?;
     let version = i32::try_from(number).ok().filter(|&version| version >= 0);
     if version.is_none() {
-        let message = format!("expected an integer from 0 to {}, found {number}", i32::MAX);
-        values.add(Code::OutOfRange, node, message);
+        values.add(Code::OutOfRange, node, format!("expected an integer from 0 to {}", i32::MAX));
     }
     version
 }
@@ -102,14 +101,14 @@ fn emit(values: &mut Values<'_, '_>, node: NodeId) -> Option<Emit> {
         values.wrong_type(node, Expected::Mapping);
         return None;
     }
-    let fields = values.fields(node, &EMIT_FIELDS);
-    let tactic = values.required(node, &fields, "tactic", |values, node| {
+    let fields = values.fields(node, &EMIT_NEEDED, &EMIT_OPTIONAL);
+    let tactic = values.field(&fields, "tactic", |values, node| {
         attack_id(values, node, attack::is_tactic, "a tactic's id is like `TA0007`")
     });
-    let technique_id = values.required(node, &fields, "technique_id", |values, node| {
+    let technique_id = values.field(&fields, "technique_id", |values, node| {
         attack_id(values, node, attack::is_technique, "a technique's id is like `T1083` or `T1548.001`")
     });
-    let sub_technique_id = values.optional(&fields, "sub_technique_id", |values, node| {
+    let sub_technique_id = values.field(&fields, "sub_technique_id", |values, node| {
         let sub = values.text_or_null(node)?;
         match (&sub, &technique_id) {
             (Some(sub), Some(technique)) if !sub.starts_with(technique.as_str()) => {
@@ -128,7 +127,7 @@ fn emit(values: &mut Values<'_, '_>, node: NodeId) -> Option<Emit> {
             _ => Some(sub),
         }
     });
-    let confidence = values.required(node, &fields, "confidence", confidence);
+    let confidence = values.field(&fields, "confidence", confidence);
     Some(Emit {
         technique_id: technique_id?,
         sub_technique_id: sub_technique_id.flatten(),
@@ -156,6 +155,6 @@ fn confidence(values: &mut Values<'_, '_>, node: NodeId) -> Option<f64> {
     if (0.0..=1.0).contains(&number) {
         return Some(number);
     }
-    values.add(Code::OutOfRange, node, format!("expected a number from 0 to 1, found {number:?}"));
+    values.add(Code::OutOfRange, node, "expected a number from 0 to 1");
     None
 }

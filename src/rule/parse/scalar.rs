@@ -30,6 +30,7 @@ impl Reading {
     /// In words; `text` is the scalar.
     pub(super) fn describe(self, text: &str) -> String {
         match self {
+            Self::Null if text.is_empty() => "nothing".to_owned(),
             Self::Null => "null".to_owned(),
             Self::Bool(value) => format!("the boolean {value}"),
             Self::Int(value) => format!("the integer {value}"),

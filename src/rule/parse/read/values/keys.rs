@@ -1,0 +1,109 @@
+//! The keys of mappings: texts, each once, known or not.
+
+use std::collections::HashMap;
+
+use super::{Expected, Fields, Kind, NodeId, Reading, Step, Values, quote, readings, scalar};
+use crate::rule::Code;
+
+impl<'t> Values<'t, '_> {
+    /// The fields of a mapping, each once. Those of `needed` that are not there are told. Keys that
+    /// are neither `needed` nor `optional` are warned of, and what stands under them is only looked
+    /// at as far as it could stop another reader.
+    pub(in crate::rule::parse::read) fn fields(
+        &mut self,
+        node: NodeId,
+        needed: &[&'static str],
+        optional: &[&'static str],
+    ) -> Fields<'t> {
+        let known = [needed, optional].concat();
+        let (good, bad): (Vec<_>, Vec<_>) =
+            self.keys(node).into_iter().partition(|(key, ..)| known.contains(key));
+        for (key, at, value) in bad {
+            let nearest =
+                known.iter().filter(|name| near(name, key)).min_by_key(|name| strsim::levenshtein(name, key));
+            let help = nearest.map_or_else(
+                || "it is kept in the stored text and otherwise ignored".to_owned(),
+                |name| format!("`{name}` is a field"),
+            );
+            self.within(Step::Key(key), |values| {
+                values.advise(Code::UnknownKey, at, "not a known key", help);
+                values.loadable(value);
+            });
+        }
+        let good: Fields<'t> = good.into_iter().map(|(key, _, value)| (key, value)).collect();
+        let there = |name: &str| good.iter().any(|&(key, _)| key == name);
+        let missing: Vec<_> =
+            needed.iter().filter(|name| !there(name)).map(|name| format!("`{name}`")).collect();
+        match missing.as_slice() {
+            [] => {}
+            [name] => self.add(Code::MissingField, node, format!("the field {name} is missing")),
+            names => {
+                self.add(Code::MissingField, node, format!("the fields {} are missing", names.join(", ")))
+            }
+        }
+        good
+    }
+
+    /// The pairs of a mapping whose keys are strings, each once: key, its node, value.
+    pub(super) fn keys(&mut self, node: NodeId) -> Vec<(&'t str, NodeId, NodeId)> {
+        let Kind::Mapping(pairs) = &self.node(node).kind else { return Vec::new() };
+        let mut first = HashMap::with_capacity(pairs.len());
+        let mut keys = Vec::with_capacity(pairs.len());
+        for &(at, value) in pairs {
+            let Some(key) = self.key(at) else {
+                self.loadable(value);
+                continue;
+            };
+            if let Some(&known) = first.get(key) {
+                let help = format!("it is in line {} already", self.tree.line(known));
+                self.within(Step::Key(key), |values| {
+                    values.advise(Code::DuplicateKey, at, "this key stands twice", help);
+                    values.loadable(value);
+                });
+                continue;
+            }
+            first.insert(key, at);
+            keys.push((key, at, value));
+        }
+        keys
+    }
+
+    fn key(&mut self, at: NodeId) -> Option<&'t str> {
+        match &self.node(at).kind {
+            Kind::Text(text) => Some(text),
+            Kind::Plain(text) => {
+                let (old, new) = readings(text);
+                if old == Reading::Merge {
+                    let message = "a merge key, which YAML 1.2 does not have";
+                    self.advise(
+                        Code::MergeKey,
+                        at,
+                        message,
+                        "write the keys out, or quote it if it is a name",
+                    );
+                } else if !scalar::same(old, new) {
+                    self.ambiguous(at, text, old, new, Expected::Text);
+                } else if old != Reading::Text {
+                    let message = format!("a key that is {}; expected a text", old.describe(text));
+                    self.advise(Code::KeyNotString, at, message, quote(text));
+                } else {
+                    return Some(text);
+                }
+                None
+            }
+            Kind::List(_) | Kind::Mapping(_) => {
+                self.add(
+                    Code::KeyNotString,
+                    at,
+                    format!("a key that is {}; expected a text", self.describe(at)),
+                );
+                None
+            }
+        }
+    }
+}
+
+/// Whether a key may be a slip of the pen for a field's name.
+fn near(name: &str, key: &str) -> bool {
+    key.len() < 40 && strsim::levenshtein(name, key) <= name.len().div_ceil(3)
+}

@@ -1,0 +1,275 @@
+//! From the parser's events to the tree.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use granit_parser::{ErrorKind, Event, ScalarStyle, ScanError, StructureStyle};
+
+use super::{Kind, Node, NodeId, Tree, dialect, syntax};
+use crate::rule::Code;
+use crate::rule::parse::Limits;
+use crate::rule::parse::findings::{Findings, Quoted};
+use crate::rule::parse::gap::{self, Place};
+
+/// A collection that is not closed yet.
+pub(super) struct Open {
+    pub(super) node: NodeId,
+    children: Vec<NodeId>,
+    flow: bool,
+}
+
+pub(super) struct Builder<'t, 'f> {
+    pub(super) text: &'t str,
+    offset: usize,
+    limits: Limits,
+    findings: &'f mut Findings,
+    pub(super) nodes: Vec<Node<'t>>,
+    pub(super) open: Vec<Open>,
+    pub(super) anchors: HashMap<usize, NodeId>,
+    pub(super) names: HashSet<Cow<'t, str>>,
+    root: Option<NodeId>,
+    /// Values so far, aliases followed.
+    values: usize,
+    /// End of the last scalar: what stands between it and the next is a gap.
+    seen: usize,
+    documents: usize,
+    /// Where the tag of the event that is taken stands, if it has one.
+    pub(super) tag: Option<Range<usize>>,
+}
+
+impl<'t, 'f> Builder<'t, 'f> {
+    pub(super) fn new(text: &'t str, offset: usize, limits: &Limits, findings: &'f mut Findings) -> Self {
+        Self {
+            text,
+            offset,
+            limits: *limits,
+            findings,
+            nodes: Vec::new(),
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            names: HashSet::new(),
+            root: None,
+            values: 0,
+            seen: 0,
+            documents: 0,
+            tag: None,
+        }
+    }
+
+    /// Takes an event; `None` ends the reading.
+    pub(super) fn take(&mut self, event: Event<'t>, span: Range<usize>) -> Option<()> {
+        match event {
+            Event::DocumentStart(..) => {
+                self.documents += 1;
+                if self.documents > 1 {
+                    self.advise(
+                        Code::SeveralDocuments,
+                        span,
+                        "a second document begins",
+                        "one file is one rule: put it into a file of its own",
+                    );
+                    return None;
+                }
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                self.refuse_tag(tag.as_deref(), &span);
+                // Only what is empty has no width: the value after `key:`.
+                let empty = span.is_empty() && style == ScalarStyle::Plain;
+                let text = if empty { Cow::Borrowed("") } else { text };
+                if !span.is_empty() {
+                    self.gap(span.start);
+                    self.seen = span.end;
+                }
+                let flow = self.in_flow();
+                self.key_on_one_line(&span);
+                dialect::check(self.text, &text, style, span.clone(), flow, self.offset, self.findings);
+                let kind = if style == ScalarStyle::Plain { Kind::Plain(text) } else { Kind::Text(text) };
+                let span = self.shown(span);
+                let node = self.push(span, kind, 1, 0)?;
+                self.anchor(anchor, node);
+                self.place(node);
+            }
+            Event::SequenceStart(style, anchor, tag) => {
+                self.refuse_tag(tag.as_deref(), &span);
+                self.begin(Kind::List(Vec::new()), style, span, anchor)?;
+            }
+            Event::MappingStart(style, anchor, tag) => {
+                self.refuse_tag(tag.as_deref(), &span);
+                self.begin(Kind::Mapping(Vec::new()), style, span, anchor)?;
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end(span)?,
+            Event::Alias(id) => self.alias(id, span)?,
+            Event::Anchor(_, name) => self.name(name, span),
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn in_flow(&self) -> bool {
+        self.open.last().is_some_and(|open| open.flow)
+    }
+
+    /// In brackets a key and its colon may be lines apart, except for YAML 1.1 readers.
+    pub(super) fn key_on_one_line(&mut self, span: &Range<usize>) {
+        let is_key = |open: &Open| {
+            open.flow
+                && open.children.len().is_multiple_of(2)
+                && matches!(self.nodes[open.node.0].kind, Kind::Mapping(_))
+        };
+        if self.open.last().is_some_and(is_key) && dialect::parts_from_colon(self.text, span) {
+            let (message, help) = ("a key that is lines apart from its colon", "put both on one line");
+            self.advise(Code::Dialect, span.clone(), message, help);
+        }
+    }
+
+    /// A range of the text as a range of the file.
+    pub(super) fn at(&self, span: Range<usize>) -> Range<usize> {
+        self.offset + span.start..self.offset + span.end
+    }
+
+    /// The bytes to show of a value: its first line, without the end of that.
+    fn shown(&self, span: Range<usize>) -> Range<usize> {
+        let line = self.text[span.clone()].split(['\n', '\r']).next().unwrap_or_default();
+        self.at(span.start..span.start + line.len())
+    }
+
+    pub(super) fn advise(&mut self, code: Code, span: Range<usize>, message: impl Into<String>, help: &str) {
+        let span = self.at(span);
+        self.findings.advise(code, span, "", message, help);
+    }
+
+    fn gap(&mut self, end: usize) {
+        let place = if self.seen == 0 { Place::First } else { Place::Middle };
+        if let Some(gap) = self.text.get(self.seen..end) {
+            gap::check(gap, self.offset + self.seen, place, self.findings);
+        }
+    }
+
+    fn refuse_tag(&mut self, tag: Option<&granit_parser::Tag>, span: &Range<usize>) {
+        if let Some(tag) = tag {
+            let message = format!("{} is a tag, and a rule has none", Quoted(&tag.original()));
+            let help = "remove it; a text that looks like something else is quoted";
+            let place = self.tag.clone().unwrap_or(span.start..span.start);
+            self.advise(Code::Tag, place, message, help);
+        }
+    }
+
+    fn push(&mut self, span: Range<usize>, kind: Kind<'t>, values: usize, depth: usize) -> Option<NodeId> {
+        self.count(1, &span)?;
+        self.nodes.push(Node { span, kind, values, depth });
+        Some(NodeId(self.nodes.len() - 1))
+    }
+
+    /// Counts values against the limit; `None` when they are too many.
+    pub(super) fn count(&mut self, values: usize, span: &Range<usize>) -> Option<()> {
+        self.values = self.values.saturating_add(values);
+        if self.values <= self.limits.nodes {
+            return Some(());
+        }
+        let message = format!("more than {} values, aliases followed", self.limits.nodes);
+        self.findings.add(Code::TooManyValues, span.clone(), "", message);
+        None
+    }
+
+    fn begin(
+        &mut self,
+        kind: Kind<'t>,
+        style: StructureStyle,
+        span: Range<usize>,
+        anchor: usize,
+    ) -> Option<()> {
+        // A list whose dashes are not indented begins where its first dash is, with no width.
+        let line = self.text[span.start..].split(['\n', '\r']).next().unwrap_or_default();
+        let shown = self.at(span.start..span.start + line.trim_end().len());
+        let node = self.push(shown, kind, 1, 1)?;
+        self.anchor(anchor, node);
+        self.open.push(Open { node, children: Vec::new(), flow: style == StructureStyle::Flow });
+        Some(())
+    }
+
+    fn end(&mut self, span: Range<usize>) -> Option<()> {
+        let Open { node, children, flow } = self.open.pop()?;
+        let (mut values, mut depth) = (1_usize, 0);
+        for child in &children {
+            let child = &self.nodes[child.0];
+            values = values.saturating_add(child.values);
+            depth = depth.max(child.depth);
+        }
+        let end = self.at(span).end;
+        let here = &mut self.nodes[node.0];
+        (here.values, here.depth) = (values, depth + 1);
+        // Of a collection in brackets the first line may hold more than it.
+        if flow {
+            here.span.end = here.span.end.min(end);
+        }
+        match &mut here.kind {
+            Kind::List(list) => *list = children,
+            Kind::Mapping(pairs) => {
+                *pairs = children.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+            }
+            Kind::Plain(_) | Kind::Text(_) => {}
+        }
+        let too_deep = here.depth > self.limits.depth;
+        if too_deep {
+            let (span, message) = (here.span.clone(), self.too_deep());
+            self.findings.add(Code::TooDeep, span, "", message);
+            return None;
+        }
+        self.place(node);
+        Some(())
+    }
+
+    /// Puts a value where it belongs: into the collection that is open, or as the document.
+    pub(super) fn place(&mut self, node: NodeId) {
+        match self.open.last_mut() {
+            Some(open) => open.children.push(node),
+            None => self.root = Some(node),
+        }
+    }
+
+    fn line_of(&self, node: NodeId) -> usize {
+        let start = self.nodes[node.0].span.start.saturating_sub(self.offset);
+        1 + self.text[..start].matches('\n').count()
+    }
+
+    fn too_deep(&self) -> String {
+        format!("values are nested deeper than {}", self.limits.depth)
+    }
+
+    /// What the YAML parser stumbled over; always ends the reading.
+    pub(super) fn scan_error(&mut self, error: &ScanError) -> Option<()> {
+        let mut at = error.marker().byte_offset().unwrap_or(self.text.len()).min(self.text.len());
+        if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
+            let (span, message) = (self.at(at..at), self.too_deep());
+            self.findings.add(Code::TooDeep, span, "", message);
+            return None;
+        }
+        let bracket = self.open.iter().find(|open| open.flow).map(|open| self.line_of(open.node));
+        let (code, message, help) = syntax::explain(error, self.text, at, bracket);
+        if code == Code::Tab {
+            // The parser says where the value began that the tab is in.
+            at += self.text[at..].find('\t').unwrap_or(0);
+        }
+        let next = self.text[at..].chars().next().filter(|&next| next != '\n' && next != '\r');
+        let span = self.at(at..at + next.map_or(0, char::len_utf8));
+        match help {
+            Some(help) => self.findings.advise(code, span, "", message, help),
+            None => self.findings.add(code, span, "", message),
+        }
+        None
+    }
+
+    pub(super) fn finish(mut self, source: &'t str) -> Option<Tree<'t>> {
+        let last = self.text.get(self.seen..).unwrap_or_default();
+        let place = if self.seen == 0 { Place::First } else { Place::Last };
+        gap::check(last, self.offset + self.seen, place, self.findings);
+        match self.root.take() {
+            Some(root) => Some(Tree { source, nodes: self.nodes, root }),
+            None => {
+                self.findings.add(Code::NotAMapping, 0..0, "", "the file is empty; expected a rule");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Whatever stands under a path, the run ends with a word on it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use super::{GOOD, check, directory};
+
+#[test]
+fn of_a_directory_only_rules_are_read() {
+    let files = directory(&[
+        ("a.yaml", GOOD),
+        (".a.yaml.swp", "x"),
+        ("a.yaml~", "x"),
+        ("4913", "x"),
+        ("a.yaml.tmp", "x"),
+        ("README.md", "x"),
+    ]);
+    fs::create_dir(files.path().join("folder.yaml")).unwrap();
+    fs::create_dir(files.path().join("nested")).unwrap();
+    fs::write(files.path().join("nested/b.yaml"), "x").unwrap();
+    assert_eq!(check(files.path(), &["."]).out, "1 file: nothing wrong\n");
+}
+
+#[test]
+fn a_file_that_is_named_is_read_whatever_its_name() {
+    let files = directory(&[("rule-1.yaml", GOOD)]);
+    let run = check(files.path(), &["rule-1.yaml"]);
+    assert_eq!(run.code, 0);
+    assert!(run.out.contains("warning[file-name]"), "{}", run.out);
+}
+
+#[test]
+fn what_cannot_be_read_is_the_environments_fault_and_the_rest_is_checked() {
+    let files = directory(&[("bad.yaml", "name: x\n"), ("big.yaml", &"#".repeat(10_000_000))]);
+    symlink("nowhere", files.path().join("dangling.yaml")).unwrap();
+    assert!(
+        std::process::Command::new("mkfifo").arg(files.path().join("fifo.yaml")).status().unwrap().success()
+    );
+    let run = check(files.path(), &[".", "none.yaml"]);
+    assert_eq!(run.code, 3);
+    assert_eq!(run.err, "rulesyncd: 3 paths could not be read\n");
+    for told in [
+        "error: ./dangling.yaml: there is no such file (or a symbolic link that leads nowhere)\n",
+        "error: ./fifo.yaml: it is a FIFO, not a file\n",
+        "error: none.yaml: there is no such file",
+        "error[too-large]: it has 10000000 bytes; a rule may have 262144\n",
+        "error[missing-field]: the fields `rule_id`, `rule_version`, `applies_to`, `match`, `emits` are missing\n --> ./bad.yaml:1:1\n",
+    ] {
+        assert!(run.out.contains(told), "{told} in {}", run.out);
+    }
+}
+
+#[test]
+fn a_file_without_permission_is_told() {
+    let files = directory(&[("a.yaml", GOOD)]);
+    let path = files.path().join("a.yaml");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read(&path).is_ok() {
+        return; // root reads everything
+    }
+    let run = check(files.path(), &["."]);
+    assert_eq!(run.code, 3);
+    assert!(run.out.contains("it cannot be read: Permission denied"), "{}", run.out);
+}
+
+#[test]
+fn an_empty_directory_is_no_success() {
+    let files = directory(&[]);
+    let run = check(files.path(), &["."]);
+    assert_eq!(run.code, 3);
+    assert!(run.out.contains("error: .: no rule in it"), "{}", run.out);
+}
+
+#[test]
+fn a_file_is_checked_once() {
+    let files = directory(&[("a.yaml", GOOD)]);
+    assert_eq!(check(files.path(), &[".", "./a.yaml", "."]).out, "1 file: nothing wrong\n");
+}
