@@ -28,8 +28,9 @@ enum Of {
 }
 
 pub(crate) fn run(args: SchemaArgs) -> Outcome {
-    Ok(match args.of {
-        Of::Rule => print(RULE)?,
-        Of::Event => print(&format!("{:#}\n", event_schema().as_value()))?,
-    })
+    let printed = match args.of {
+        Of::Rule => print(RULE),
+        Of::Event => print(&format!("{:#}\n", event_schema().as_value())),
+    };
+    Ok(printed?)
 }
