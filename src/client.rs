@@ -156,7 +156,7 @@ pub async fn ask(path: &Path, op: Op) -> Result<Value, ClientError> {
 #[derive(Debug)]
 pub enum Event {
     /// A line of the stream. Whoever keeps rules empties them at `snapshot_begin`.
-    Line(Line),
+    Line(Box<Line>),
     /// The connection is gone and is being made again; nothing is lost by it.
     Disconnected(ClientError),
 }
@@ -200,7 +200,7 @@ impl Subscriber {
     /// Only what trying again cannot mend: the request is wrong, or this user may not connect.
     pub async fn next(&mut self) -> Result<Event, ClientError> {
         match self.try_next().await {
-            Ok(line) => Ok(Event::Line(line)),
+            Ok(line) => Ok(Event::Line(Box::new(line))),
             Err(error) if error.is_final() => Err(error),
             Err(error) => {
                 self.connection = None;

@@ -259,6 +259,8 @@ pub(super) fn restore(path: &Path, origin: &str, hub: &Hub) {
 /// Writes the file some seconds after changes, and at the end. An error is told once.
 pub(super) async fn keep(path: PathBuf, origin: String, hub: Arc<Hub>, shutdown: CancellationToken) {
     let mut news = hub.news();
+    // Something may have been loaded before this listened.
+    news.mark_changed();
     let mut failing = false;
     let mut not_before = Instant::now();
     loop {
@@ -271,11 +273,13 @@ pub(super) async fn keep(path: PathBuf, origin: String, hub: Arc<Hub>, shutdown:
             () = sleep_until(not_before) => {}
         }
         let begun = Instant::now();
-        news.mark_unchanged();
+        if !news.borrow_and_update().loaded {
+            continue;
+        }
         save(&path, &origin, &hub, &mut failing).await;
         not_before = Instant::now() + INTERVAL.max(begun.elapsed() * REST);
     }
-    if hub.news().borrow().loaded {
+    if news.borrow().loaded {
         save(&path, &origin, &hub, &mut failing).await;
     }
 }

@@ -80,9 +80,17 @@ pub(super) struct Heard {
 pub(super) struct Place {
     /// The last change that it has.
     pub(super) cursor: u64,
-    /// What was the newest change when it had last caught up: it is as far behind as what came
-    /// after this. So neither a burst in one look nor a resumption counts as being slow.
+    /// The newest change when it had last caught up, or resumed. What came after that, while it
+    /// was busy with what came before, is how far it is behind.
     target: u64,
+    /// It waits for a change: however many come at once, it is not behind.
+    waiting: bool,
+}
+
+impl Place {
+    const fn new(cursor: u64, newest: u64) -> Self {
+        Self { cursor, target: newest, waiting: false }
+    }
 }
 
 /// Where a subscription begins.
@@ -210,7 +218,7 @@ impl Hub {
             None => SnapshotReason::Initial,
             Some(cursor) if cursor.epoch != self.epoch || cursor.seq > newest => SnapshotReason::EpochChanged,
             Some(cursor) if cursor.seq < inner.journal.reaches_back_to() => SnapshotReason::Compacted,
-            Some(cursor) => return Some(Start::Resume(Place { cursor: cursor.seq, target: newest })),
+            Some(cursor) => return Some(Start::Resume(Place::new(cursor.seq, newest))),
         };
         let reuse = if exact { 0 } else { self.queue / 4 };
         Some(Start::Snapshot(inner.snapshot(reuse), reason))
@@ -218,7 +226,7 @@ impl Hub {
 
     /// The place of a subscriber that has read the snapshot after change `seq`.
     pub(super) fn place_after(&self, seq: u64) -> Place {
-        Place { cursor: seq, target: self.lock().journal.newest() }
+        Place::new(seq, self.lock().journal.newest())
     }
 
     /// Whether a reader of the snapshot after change `seq` may go on with it: it was not
@@ -235,13 +243,13 @@ impl Hub {
     pub(super) fn next(&self, place: &mut Place, filter: &Filter, count: usize, bytes: usize) -> Next {
         let inner = self.lock();
         let newest = inner.journal.newest();
-        if place.cursor >= place.target {
-            place.target = newest;
-        }
-        let lagged = newest - place.target > self.queue;
+        let lagged = !place.waiting && newest - place.target > self.queue;
         let Some(waiting) = inner.journal.after(place.cursor).filter(|_| !lagged) else {
             return Next::Lagged;
         };
+        if place.waiting || place.cursor >= place.target {
+            place.target = newest;
+        }
         let (mut changes, mut size) = (Vec::new(), 0);
         for change in waiting {
             if changes.len() >= count || size >= bytes {
@@ -253,7 +261,8 @@ impl Hub {
                 changes.push(Arc::clone(change));
             }
         }
-        if changes.is_empty() { Next::CaughtUp } else { Next::Changes(changes) }
+        place.waiting = changes.is_empty();
+        if place.waiting { Next::CaughtUp } else { Next::Changes(changes) }
     }
 
     /// How things stand.

@@ -4,6 +4,7 @@
 mod check;
 mod daemons;
 mod differential;
+mod restart;
 mod store;
 mod stream;
 mod support;

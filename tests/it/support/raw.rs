@@ -62,26 +62,24 @@ impl Raw {
 
     /// The next line that is no heartbeat.
     pub(crate) async fn event(&mut self) -> Value {
-        loop {
-            let line = self.next().await;
-            if line["type"] != "heartbeat" {
-                return line;
-            }
-        }
+        self.find(|line| line["type"] != "heartbeat").await
     }
 
     /// The next heartbeat for which `wanted` holds.
     pub(crate) async fn heartbeat(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
-        timeout(PATIENCE, async {
+        self.find(|line| line["type"] == "heartbeat" && wanted(line)).await
+    }
+
+    async fn find(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let found = timeout(PATIENCE, async {
             loop {
                 let line = self.next().await;
-                if line["type"] == "heartbeat" && wanted(&line) {
+                if wanted(&line) {
                     return line;
                 }
             }
-        })
-        .await
-        .expect("no such heartbeat came")
+        });
+        found.await.expect("no such line came")
     }
 
     /// A whole snapshot: its `snapshot_begin`, the ids of its lines, its `snapshot_end`.

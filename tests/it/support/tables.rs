@@ -1,11 +1,11 @@
 //! Tables in memory that a test writes by hand, and a worker over them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use rulesyncd::clock::{SharedClock, SystemClock, Timestamp};
+use rulesyncd::clock::{Clock as _, SharedClock, SystemClock, Timestamp};
 use rulesyncd::config::WorkerConfig;
 use rulesyncd::lifecycle::Pulse;
 use rulesyncd::rule::{
@@ -93,8 +93,6 @@ impl Tables {
         Timestamp::from_micros(SystemClock.now().as_micros() + self.lock().clock_ahead)
     }
 }
-
-use rulesyncd::clock::Clock as _;
 
 pub(crate) fn known_rule(rule_id: &str, version: i32, stamp: i64) -> KnownRule {
     let rule_id = RuleId::new(rule_id).unwrap();
@@ -202,8 +200,13 @@ pub(crate) fn worker_config(directory: &Path) -> WorkerConfig {
 
 impl TestWorker {
     pub(crate) fn start(tables: &Tables, config: &WorkerConfig) -> Self {
+        Self::start_from("memory://tables", tables, config)
+    }
+
+    /// A worker that is told that its store is at `url`.
+    pub(crate) fn start_from(url: &str, tables: &Tables, config: &WorkerConfig) -> Self {
         let clock: SharedClock = Arc::new(SystemClock);
-        let origin = Origin { url: "memory://tables".to_owned(), backend: "memory".to_owned() };
+        let origin = Origin { url: url.to_owned(), backend: "memory".to_owned() };
         let worker = Worker::new(config.clone(), origin, clock);
         let (handle, stop) = (worker.handle(), CancellationToken::new());
         let (store, token) = (tables.clone(), stop.clone());
@@ -222,10 +225,9 @@ impl TestWorker {
     }
 
     /// Ends at once, as if killed: nothing is said or written any more.
-    pub(crate) async fn kill(self) -> PathBuf {
+    pub(crate) async fn kill(self) {
         self.running.abort();
         let _ = self.running.await;
-        self.config.socket
     }
 }
 
