@@ -11,7 +11,7 @@ use futures_util::stream::{BoxStream, StreamExt as _};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{AssertSqlSafe, Connection as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::sql::{Arg, Cell, Dialect, Query, Row, Verdict};
@@ -126,17 +126,18 @@ impl Connector {
         let limit = self.timeout + GRACE;
         let connecting = async {
             match &self.target {
-                Target::Sqlite(place) => place.connect(purpose, self.timeout).await.map(Link::Sqlite),
-                Target::MySql(options) => {
-                    mysql::connect(options, purpose, self.timeout).await.map(Link::MySql)
+                Target::Sqlite(place) => {
+                    let (link, frozen) = place.connect(purpose, self.timeout).await?;
+                    Ok((Link::Sqlite(link), place.identity(frozen)))
                 }
-                Target::Postgres(options) => postgres::connect(options).await.map(Link::Postgres),
+                Target::MySql(options) => {
+                    Ok((Link::MySql(mysql::connect(options, purpose, self.timeout).await?), None))
+                }
+                Target::Postgres(options) => Ok((Link::Postgres(options.connect().await?), None)),
             }
         };
-        let connected = tokio::time::timeout(limit, connecting).await;
-        let file = self.place().and_then(sqlite::Place::file_id);
-        match connected {
-            Ok(Ok(link)) => {
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(Ok((link, file))) => {
                 let connector = Arc::clone(self);
                 Ok(Connection { link, connector, broken: false, file, _permit: permit })
             }
@@ -171,6 +172,16 @@ impl Connector {
             Verdict::NoTable => {
                 unavailable(format!("waiting for the tables ({message}); a master makes them"))
             }
+            Verdict::NoFile => match self.place().and_then(sqlite::Place::file) {
+                Some(path) if matches!(std::fs::exists(path), Ok(false)) => {
+                    unavailable(format!("waiting for {}; a master makes it", path.display()))
+                }
+                _ => StoreError::Refused {
+                    what,
+                    detail: message,
+                    remedy: "give the service's user the right to the file and its directory".into(),
+                },
+            },
             Verdict::Row => StoreError::Row { what, detail: message },
             Verdict::Refused(remedy) => StoreError::Refused { what, detail: message, remedy: remedy.into() },
         }
@@ -222,12 +233,9 @@ pub(super) struct Connection {
     connector: Arc<Connector>,
     broken: bool,
     /// Of a SQLite file, which one it is.
-    file: Option<FileId>,
+    file: Option<sqlite::Identity>,
     _permit: OwnedSemaphorePermit,
 }
-
-/// Device and inode.
-type FileId = (u64, u64);
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -260,9 +268,11 @@ impl Connection {
         self.broken
     }
 
-    /// Whether another file stands now in the place of the SQLite file that is open.
+    /// Whether another file stands now in the place of the SQLite file that is open, or the file is
+    /// read as if it could not change and did.
     pub(super) fn is_elsewhere(&self) -> bool {
-        self.file != self.connector.place().and_then(sqlite::Place::file_id)
+        let frozen = self.file.is_some_and(|file| file.is_frozen());
+        self.file != self.connector.place().and_then(|place| place.identity(frozen))
     }
 
     /// Runs statements without arguments.

@@ -67,6 +67,10 @@ impl Follow for DatabaseFollower {
             full,
         };
         let (look, watermarks) = looking.look().await?;
+        if connection.is_elsewhere() {
+            let detail = "the file was replaced while it was read".into();
+            return Err(StoreError::Unavailable { what: "reading the tables", detail });
+        }
         self.connection = Some(connection);
         self.version = version;
         self.watermarks = Some(watermarks);

@@ -18,8 +18,9 @@ use super::postgres;
 use crate::backoff::Backoff;
 use crate::store::StoreError;
 
-/// The file is written a moment before its commit can be seen: how often it is looked at again.
-const COMMIT_DELAYS: [u64; 6] = [0, 1, 2, 4, 8, 16];
+/// The file is written a moment before its commit can be seen: after how many milliseconds it is
+/// looked at again.
+const COMMIT_DELAYS: [u64; 5] = [1, 2, 4, 8, 16];
 
 /// Where a follower hears that something may have changed.
 #[derive(Debug)]
@@ -126,14 +127,16 @@ async fn watch_files(
     tell.send_replace(());
     while !connection.is_elsewhere() {
         written.notified().await;
-        for delay in COMMIT_DELAYS {
-            tokio::time::sleep(Duration::from_millis(delay)).await;
+        let mut delays = COMMIT_DELAYS.into_iter();
+        loop {
             let now = version_unless_elsewhere(&mut connection).await?;
             if now != version {
                 version = now;
                 tell.send_replace(());
                 break;
             }
+            let Some(delay) = delays.next() else { break };
+            tokio::time::sleep(Duration::from_millis(delay)).await;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, Row as _};
 
 use super::sql::{Cell, Dialect, Row, Verdict};
@@ -88,10 +88,6 @@ pub(super) fn options(server: &Server, tls: TlsMode, timeout: Duration) -> PgCon
 fn socket_directory(path: &std::path::Path) -> &std::path::Path {
     let is_socket = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".s.PGSQL."));
     path.parent().filter(|_| is_socket).unwrap_or(path)
-}
-
-pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    options.connect().await
 }
 
 pub(super) fn read(row: &PgRow) -> Result<Row, sqlx::Error> {

@@ -51,6 +51,8 @@ pub(super) enum Verdict {
     Transient,
     /// A table is not there (yet).
     NoTable,
+    /// The file cannot be opened, or is not there (yet).
+    NoFile,
     /// This row is not taken; another may be.
     Row,
     /// It does not come right until someone does this.

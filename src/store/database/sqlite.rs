@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::ConnectOptions;
+use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{Row as _, TypeInfo, ValueRef};
 
@@ -86,34 +87,85 @@ impl Place {
         }
     }
 
-    /// Device and inode of the file.
-    pub(super) fn file_id(&self) -> Option<(u64, u64)> {
-        let found = std::fs::metadata(self.file()?).ok()?;
-        Some((found.dev(), found.ino()))
+    /// Which file is open in this place.
+    pub(super) fn identity(&self, frozen: bool) -> Option<Identity> {
+        let path = self.file()?;
+        let found = std::fs::metadata(path).ok()?;
+        let as_it_was = || {
+            let has_log = std::fs::exists(beside(path, "-wal")).unwrap_or(true);
+            (!has_log).then_some((found.mtime(), found.mtime_nsec(), found.size()))
+        };
+        let frozen = if frozen { Some(as_it_was()?) } else { None };
+        Some(Identity { file: (found.dev(), found.ino()), frozen })
     }
 
+    /// Connects; also tells whether the file is read as if it could not change.
     pub(super) async fn connect(
         &self,
         purpose: Purpose,
         timeout: Duration,
-    ) -> Result<SqliteConnection, sqlx::Error> {
+    ) -> Result<(SqliteConnection, bool), sqlx::Error> {
         let options = SqliteConnectOptions::new().busy_timeout(timeout).disable_statement_logging();
-        let options = match self {
+        let path = match self {
             // Not the shared cache, whose readers are locked out by table: this keeps SQLite's own locking.
-            Self::Memory(name) => options.filename(name).vfs("memdb").create_if_missing(true),
-            Self::File(path) => {
-                let options = options.filename(path);
-                match purpose {
-                    Purpose::Read => options.read_only(true),
-                    Purpose::Write => options,
-                    // What the directory holds can be written again: a commit need not wait for the disk.
-                    Purpose::Master => options.synchronous(SqliteSynchronous::Normal),
-                    Purpose::Create => options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal),
-                }
+            Self::Memory(name) => {
+                let options = options.filename(name).vfs("memdb").create_if_missing(true);
+                return Ok((options.connect().await?, false));
             }
+            Self::File(path) => path,
         };
-        options.connect().await
+        let options = options.filename(path);
+        let options = match purpose {
+            Purpose::Read => options.read_only(true),
+            Purpose::Write => options,
+            // What the directory holds can be written again: a commit need not wait for the disk.
+            Purpose::Master => options.synchronous(SqliteSynchronous::Normal),
+            Purpose::Create => options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal),
+        };
+        let connected = async {
+            let mut connection = options.connect().await?;
+            sqlx::raw_sql("PRAGMA schema_version").execute(&mut connection).await?;
+            Ok(connection)
+        };
+        match connected.await {
+            Ok(connection) => Ok((connection, false)),
+            // To read beside a writer takes files that the writer makes. While there is none, and
+            // this process may not make them, nothing changes the file either.
+            Err(sqlx::Error::Database(error))
+                if purpose == Purpose::Read && wants_to_write(&*error) && self.identity(true).is_some() =>
+            {
+                Ok((options.immutable(true).connect().await?, true))
+            }
+            Err(error) => Err(error),
+        }
     }
+}
+
+/// Which file is open, to tell when another stands in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// Device and inode.
+    file: (u64, u64),
+    /// Of a file that is read as if it could not change: its time and size.
+    frozen: Option<(i64, i64, u64)>,
+}
+
+impl Identity {
+    pub(super) const fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(end);
+    path.into()
+}
+
+/// Whether a reader was refused because it may not write the files beside the database.
+fn wants_to_write(error: &dyn DatabaseError) -> bool {
+    let code = error.code().and_then(|code| code.parse::<u32>().ok());
+    matches!(code.map(|code| code & 0xff), Some(8 | 14))
 }
 
 pub(super) fn read(row: &SqliteRow) -> Result<Row, sqlx::Error> {
@@ -143,6 +195,7 @@ fn judge(code: &str, message: &str) -> Verdict {
         Ok(11) => {
             Verdict::Refused("the file is damaged: restore it, or move it away and let it be made anew")
         }
+        Ok(14) => Verdict::NoFile,
         Ok(18..=20) => Verdict::Row,
         Ok(26) => Verdict::Refused("name another file in `database.url`, or move this one away"),
         Ok(1) => Verdict::Refused("compare the tables with those that the README shows"),

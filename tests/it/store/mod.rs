@@ -1,5 +1,7 @@
 //! The stores, from outside.
 
+mod measure;
 mod servers;
+mod sqlite;
 mod story;
 mod traps;

@@ -1,0 +1,210 @@
+//! What only a SQLite file can do.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rulesyncd::rule::Catalogue;
+use rulesyncd::store::{Database, Follow, RuleStore, RuleWrite, StoreError};
+
+use crate::support::databases::{Field, config, made, system_clock};
+use crate::support::rules::{in_words, rule_row};
+
+fn address(directory: &Path) -> String {
+    format!("sqlite://{}/rules.db", directory.display())
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_refused_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rules.db");
+    std::fs::write(&path, "these are not the rules you are looking for").unwrap();
+    let error = Database::open(&config(&address(directory.path())), system_clock()).await.unwrap_err();
+    let said = error.to_string();
+    assert!(!error.is_transient(), "{said}");
+    for word in ["rules.db", "not a SQLite database", "database.url"] {
+        assert!(said.contains(word), "{said}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap().len(), 43);
+}
+
+#[tokio::test]
+async fn a_worker_waits_for_the_file_and_the_tables() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("rules.db");
+    let database = Database::open(&config(&address(directory.path())), system_clock()).await.unwrap();
+    let (mut follower, mut catalogue) = (database.follow(), Catalogue::default());
+    let error = follower.look(&catalogue).await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("waiting for"), "{error}");
+    assert!(!path.exists(), "a worker made the file");
+    std::fs::write(&path, "").unwrap();
+    let error = follower.look(&catalogue).await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("waiting for the tables"), "{error}");
+
+    let field = made(&address(directory.path()), system_clock()).await;
+    let mut session = field.try_lock().await.unwrap().unwrap();
+    session.apply(&[RuleWrite::Upsert(rule_row("R1", 1))]).await.unwrap();
+    let changes = catalogue.apply(follower.look(&catalogue).await.unwrap());
+    assert_eq!(changes.iter().map(in_words).collect::<Vec<_>>(), ["written R1 v1"]);
+}
+
+/// Waits for hints and looks, until something changed.
+async fn heard(follower: &mut impl Follow, catalogue: &mut Catalogue) -> Vec<String> {
+    let hearing = async {
+        loop {
+            follower.hint().await;
+            let look = follower.look(catalogue).await.unwrap();
+            let changes = catalogue.apply(look);
+            if !changes.is_empty() {
+                return changes.iter().map(in_words).collect();
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), hearing).await.expect("no hint within 10 s")
+}
+
+#[tokio::test]
+async fn a_commit_by_another_process_is_a_hint() {
+    let field = Field::sqlite_file().await;
+    // Opened apart, so that nothing in this process tells of the other.
+    let other = Database::open(&config(&field.address), system_clock()).await.unwrap();
+    let (mut follower, mut catalogue) = (other.follow(), Catalogue::default());
+    follower.look(&catalogue).await.unwrap();
+    let mut hand = field.hand().await;
+    for version in 1..20 {
+        hand.put("R1", version, field.now().await).await;
+        let expected = format!("written R1 v{version}");
+        assert_eq!(heard(&mut follower, &mut catalogue).await, [expected]);
+    }
+}
+
+#[tokio::test]
+async fn another_file_in_the_place_of_the_first_is_followed() {
+    let (first, second) = (Field::sqlite_file().await, Field::sqlite_file().await);
+    first.save(&[("R1", 1)]).await;
+    second.save(&[("R2", 1)]).await;
+    let other = Database::open(&config(&first.address), system_clock()).await.unwrap();
+    let (mut follower, mut catalogue) = (other.follow(), Catalogue::default());
+    catalogue.apply(follower.look(&catalogue).await.unwrap());
+    let path = |field: &Field| field.address.strip_prefix("sqlite://").unwrap().to_owned();
+    let mut master = first.session().await;
+    // A backup is put in the place of the file, as by `mv`.
+    std::fs::rename(path(&second), path(&first)).unwrap();
+    let look = follower.look(&catalogue).await.unwrap();
+    let changes: Vec<_> = catalogue.apply(look).iter().map(in_words).collect();
+    assert_eq!(changes, ["written R2 v1", "deleted R1"]);
+    // The master writes no more into the file that is gone.
+    let write = [RuleWrite::Upsert(rule_row("R3", 1))];
+    assert!(matches!(master.apply(&write).await, Err(StoreError::LockLost)));
+    drop(master);
+    first.save(&[("R3", 1)]).await;
+    assert_eq!(heard(&mut follower, &mut catalogue).await, ["written R3 v1"]);
+}
+
+#[tokio::test]
+async fn a_master_whose_lock_file_was_replaced_writes_nothing() {
+    let field = Field::sqlite_file().await;
+    let mut master = field.session().await;
+    let lock = format!("{}.lock", field.address.strip_prefix("sqlite://").unwrap());
+    std::fs::remove_file(&lock).unwrap();
+    let mut second = field.session().await;
+    assert!(matches!(master.alive().await, Err(StoreError::LockLost)));
+    let write = [RuleWrite::Upsert(rule_row("R1", 1))];
+    assert!(matches!(master.apply(&write).await, Err(StoreError::LockLost)));
+    assert!(field.database.load_compiled().await.unwrap().is_empty());
+    second.apply(&write).await.unwrap();
+    second.alive().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_another_keeps_locked_is_waited_for_and_no_longer() {
+    let field = Field::sqlite_file().await;
+    let mut quick = config(&field.address);
+    quick.connect_timeout = Duration::from_millis(200);
+    let database = Database::open(&quick, system_clock()).await.unwrap();
+    let mut session = database.try_lock().await.unwrap().unwrap();
+    let mut hand = field.hand().await;
+    hand.run("BEGIN IMMEDIATE").await;
+    let write = [RuleWrite::Upsert(rule_row("R1", 1))];
+    let error = session.apply(&write).await.unwrap_err();
+    assert!(error.is_transient() && !matches!(error, StoreError::LockLost), "{error}");
+    // Whoever reads is not held up.
+    database.load_compiled().await.unwrap();
+    hand.run("COMMIT").await;
+    assert_eq!(session.apply(&write).await.unwrap().rows, 1);
+}
+
+#[tokio::test]
+async fn cells_of_the_wrong_kind_are_quarantined_alone() {
+    let field = Field::sqlite_file().await;
+    let mut hand = field.hand().await;
+    field.save(&[("R0", 1), ("R1", 1), ("R2", 1), ("R3", 1), ("R4", 1)]).await;
+    for set in [
+        "updated_at = 'yesterday' WHERE rule_id = 'R1'",
+        "rule_version = 'one' WHERE rule_id = 'R2'",
+        "yaml_content = x'ff00' WHERE rule_id = 'R3'",
+        "rule_id = x'fe' WHERE rule_id = 'R4'",
+    ] {
+        hand.run(&format!("UPDATE ttp_rule SET {set}")).await;
+    }
+    hand.run("INSERT INTO ttp_rule_state (rule_id, state, confidence_max, set_at) VALUES ('R0', 'clipped', 'high', '2026-01-01')").await;
+    let mut watcher = field.watcher_with(Duration::ZERO).await;
+    let rules: Vec<_> = watcher.catalogue.rules().map(|(rule, _)| rule.rule_id.to_string()).collect();
+    assert_eq!(rules, ["R0"]);
+    let reasons: Vec<_> =
+        watcher.catalogue.quarantined().map(|row| format!("{}: {}", row.key, row.reason)).collect();
+    assert_eq!(
+        reasons,
+        [
+            "R1: updated_at is `yesterday`; expected a time",
+            "R2: rule_version is `one`; expected an integer",
+            "R3: yaml_content is not UTF-8",
+            "\u{fffd}: rule_id is not UTF-8",
+            "R0: confidence_max is `high`; expected a number",
+        ]
+    );
+    // They are told once.
+    watcher.look().await;
+    assert_eq!(watcher.mended, 0);
+    // A master whose files have these ids writes them anew.
+    field.save(&[("R1", 2), ("R2", 2), ("R3", 2)]).await;
+    assert_eq!(watcher.look().await, ["written R1 v2", "written R2 v2", "written R3 v2"]);
+}
+
+/// A worker needs to read the file and no more, be a master there or not.
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_file_that_may_only_be_read_is_enough() {
+    const NOBODY: u32 = 65_534;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let program = directory.path().join("rulesyncd");
+    std::fs::copy(env!("CARGO_BIN_EXE_rulesyncd"), &program).unwrap();
+    let address = address(directory.path());
+    let nobody = |args: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(args).env("RULESYNCD_DATABASE_URL", &address).uid(NOBODY).gid(NOBODY);
+        let done = command.output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        (done.status.code(), format!("{out}{err}"))
+    };
+    let field = made(&address, system_clock()).await;
+    let mut session = field.try_lock().await.unwrap().unwrap();
+    let disabled = "disabled".parse().map(|state| rulesyncd::rule::RuleState { state, ..Default::default() });
+    field.set_state(&"R7".parse().unwrap(), disabled.unwrap()).await.unwrap();
+    session.apply(&[RuleWrite::Upsert(rule_row("R1", 1))]).await.unwrap();
+    let list = |when: &str| {
+        let (code, said) = nobody(&["state", "list"]);
+        assert!(code == Some(0) && said.contains("R7"), "{when}: {said}");
+    };
+    list("beside a master");
+    session.close().await;
+    drop(field);
+    assert!(!directory.path().join("rules.db-wal").exists());
+    list("with nobody there");
+    let (code, said) = nobody(&["state", "clear", "R7"]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("right to write the file"), "{said}");
+}
