@@ -1,5 +1,6 @@
 //! The stores, from outside.
 
+mod faults;
 mod measure;
 mod servers;
 mod sqlite;

@@ -51,7 +51,7 @@ async fn a_worker_waits_for_the_file_and_the_tables() {
 }
 
 /// Waits for hints and looks, until something changed.
-async fn heard(follower: &mut impl Follow, catalogue: &mut Catalogue) -> Vec<String> {
+pub(super) async fn heard(follower: &mut impl Follow, catalogue: &mut Catalogue) -> Vec<String> {
     let hearing = async {
         loop {
             follower.hint().await;

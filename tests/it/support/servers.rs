@@ -58,6 +58,10 @@ impl Server {
         server
     }
 
+    pub(crate) const fn kind(&self) -> Kind {
+        self.kind
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
