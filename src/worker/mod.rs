@@ -8,6 +8,7 @@
 //! what it was last given and delays nobody.
 
 mod accept;
+mod bus;
 mod cache;
 mod hub;
 mod journal;
@@ -29,6 +30,7 @@ pub use status::{
 };
 
 use self::accept::{Admission, Peers};
+use self::bus::Bus;
 use self::hub::Hub;
 use self::subscriber::Service;
 use self::tail::Tail;
@@ -64,6 +66,8 @@ pub struct WorkerHandle {
 struct Shared {
     hub: Arc<Hub>,
     peers: Arc<Peers>,
+    /// `None` where none is configured.
+    bus: Option<Bus>,
     origin: Origin,
     started_at: Timestamp,
 }
@@ -73,7 +77,8 @@ impl Worker {
     pub fn new(config: WorkerConfig, origin: Origin, clock: SharedClock) -> Self {
         let started_at = clock.now();
         let hub = Arc::new(Hub::new(clock, config.journal_length, config.subscriber_queue));
-        Self { config, shared: Arc::new(Shared { hub, peers: Arc::default(), origin, started_at }) }
+        let bus = config.bus_socket.clone().map(|path| Bus::new(path, started_at));
+        Self { config, shared: Arc::new(Shared { hub, peers: Arc::default(), bus, origin, started_at }) }
     }
 
     /// A view on this worker that outlives [`Worker::run`].
@@ -116,8 +121,14 @@ impl Worker {
         let origin = shared.origin.url.clone();
         cache::restore(&config.cache, &origin, &hub);
         let keep = cache::keep(config.cache, origin, Arc::clone(&hub), shutdown.clone());
-        let accept = accept::accept(listener, hub, peers, shared, admission, shutdown.clone());
-        tokio::join!(tail.run(pulse, &shutdown), accept, keep);
+        let hints = async {
+            if let Some(bus) = &shared.bus {
+                bus.publish(Arc::clone(&hub), shutdown.clone()).await;
+            }
+        };
+        let service = Arc::clone(&shared);
+        let accept = accept::accept(listener, Arc::clone(&hub), peers, service, admission, shutdown.clone());
+        tokio::join!(tail.run(pulse, &shutdown), accept, keep, hints);
         Ok(())
     }
 }
@@ -163,7 +174,7 @@ impl Shared {
                 digest: standing.digest,
                 quarantined: catalogue.quarantined().map(Into::into).collect(),
                 stream,
-                bus: None,
+                bus: self.bus.as_ref().map(Bus::status),
                 last_error: database.last_error.clone(),
             }
         })

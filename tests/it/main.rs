@@ -1,6 +1,7 @@
 //! One integration binary: one link, one run, shared helpers.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod bus;
 mod check;
 mod daemons;
 mod differential;

@@ -1,0 +1,249 @@
+//! A client of the host's message bus: one hint for each change.
+//!
+//! The bus is at most once and may be away. What is to be published is a place in the journal, so
+//! nothing waits for the bus and nothing is queued for it: while it is away the place stays, and
+//! when too many changes have come since, they are passed over and counted.
+
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::hub::{Hub, Next, Place};
+use super::journal::EncodedChange;
+use super::snapshot::Filter;
+use super::status::BusStatus;
+use crate::backoff::Backoff;
+use crate::clock::Timestamp;
+use crate::rule::{ChangeKind, RuleState};
+use crate::wire::{Health, Subscribe};
+
+/// How this client calls itself.
+const CLIENT: &str = "rulesyncd";
+
+/// How many changes are taken at once.
+const BATCH: usize = 64;
+
+/// How long the bus may take for the last word.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How the bus is, as `status` tells it.
+#[derive(Debug)]
+pub(super) struct Bus {
+    path: PathBuf,
+    status: Mutex<BusStatus>,
+}
+
+impl Bus {
+    pub(super) fn new(path: PathBuf, now: Timestamp) -> Self {
+        let status = BusStatus {
+            socket: path.display().to_string(),
+            state: Health::Down,
+            since: now,
+            published: 0,
+            missed: 0,
+            last_error: None,
+        };
+        Self { path, status: Mutex::new(status) }
+    }
+
+    pub(super) fn status(&self) -> BusStatus {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BusStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn(&self, state: Health, now: Timestamp) {
+        let mut status = self.lock();
+        status.state = state;
+        status.since = now;
+    }
+
+    /// Publishes every change from now on until the shutdown.
+    pub(super) async fn publish(&self, hub: Arc<Hub>, shutdown: CancellationToken) {
+        let mut place = hub.place_after(hub.standing().seq);
+        let mut backoff = Backoff::default();
+        let mut told = false;
+        loop {
+            let ended = tokio::select! {
+                () = shutdown.cancelled() => return,
+                connected = connect(&self.path) => match connected {
+                    Ok(stream) => {
+                        tracing::info!("the message bus at {} is connected", self.path.display());
+                        self.turn(Health::Up, hub.clock.now());
+                        (told, backoff) = (false, Backoff::default());
+                        self.serve(stream, &hub, &mut place, &shutdown).await
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            let Err(error) = ended else { return };
+            if self.status().state == Health::Up {
+                self.turn(Health::Down, hub.clock.now());
+            }
+            self.lock().last_error = Some(error.to_string());
+            if std::mem::replace(&mut told, true) {
+                tracing::debug!(error = %error, "the message bus is still away");
+            } else {
+                tracing::warn!(
+                    error = %error,
+                    "the message bus at {} is away, trying on: {error}; subscribers are not concerned",
+                    self.path.display()
+                );
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(backoff.wait()) => {}
+            }
+        }
+    }
+
+    /// Publishes over one connection. `Ok` is the shutdown.
+    async fn serve(
+        &self,
+        stream: UnixStream,
+        hub: &Hub,
+        place: &mut Place,
+        shutdown: &CancellationToken,
+    ) -> std::io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut gone = pin!(until_gone(read));
+        let mut news = hub.news();
+        let everything = Filter::new(&Subscribe::default());
+        loop {
+            let mut frames = Vec::new();
+            let mut count = 0;
+            // Taken before they are written: a hint is given at most once.
+            match hub.next(place, &everything, BATCH, usize::MAX) {
+                Next::Changes(changes) => {
+                    count = changes.len() as u64;
+                    let now = hub.clock.now();
+                    changes.iter().for_each(|change| frame(&mut frames, change, now));
+                }
+                Next::Lagged => {
+                    let newest = hub.standing().seq;
+                    self.lock().missed += newest - place.cursor;
+                    tracing::warn!(
+                        missed = newest - place.cursor,
+                        "the message bus is too slow, or was away too long: changes were passed over"
+                    );
+                    *place = hub.place_after(newest);
+                    continue;
+                }
+                Next::CaughtUp => {}
+            }
+            if frames.is_empty() {
+                tokio::select! {
+                    error = &mut gone => return Err(error),
+                    _ = news.changed() => continue,
+                    () = shutdown.cancelled() => {}
+                }
+                write_frame(&mut frames, "BYE", b"");
+                let _ = timeout(FAREWELL, write.write_all(&frames)).await;
+                return Ok(());
+            }
+            tokio::select! {
+                error = gone.as_mut() => {
+                    self.lock().missed += count;
+                    return Err(error);
+                }
+                written = write.write_all(&frames) => {
+                    let mut status = self.lock();
+                    *if written.is_ok() { &mut status.published } else { &mut status.missed } += count;
+                    drop(status);
+                    written?;
+                }
+                () = stopped_for(shutdown, FAREWELL) => return Ok(()),
+            }
+        }
+    }
+}
+
+async fn connect(path: &Path) -> std::io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(path).await?;
+    let mut hello = Vec::new();
+    write_frame(&mut hello, &format!("HELLO {CLIENT}"), b"");
+    stream.write_all(&hello).await?;
+    Ok(stream)
+}
+
+/// Reads and forgets whatever the bus says; ends when it closes.
+async fn until_gone(mut read: OwnedReadHalf) -> std::io::Error {
+    let mut buffer = [0; 4096];
+    loop {
+        match read.read(&mut buffer).await {
+            Ok(0) => return std::io::Error::other("it closed the connection"),
+            Ok(_) => {}
+            Err(error) => return error,
+        }
+    }
+}
+
+async fn stopped_for(shutdown: &CancellationToken, grace: Duration) {
+    shutdown.cancelled().await;
+    sleep(grace).await;
+}
+
+/// A header line, the body's length in four bytes, the body.
+fn write_frame(out: &mut Vec<u8>, header: &str, body: &[u8]) {
+    out.extend_from_slice(header.as_bytes());
+    out.push(b'\n');
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(body);
+}
+
+/// What of a change's line goes into a hint.
+#[derive(Deserialize)]
+struct Hint {
+    rule_version: Option<i64>,
+    new_value: Option<Value>,
+}
+
+fn frame(out: &mut Vec<u8>, change: &EncodedChange, now: Timestamp) {
+    let Ok(hint) = serde_json::from_slice::<Hint>(&change.line) else { return };
+    let rule_id = change.rule_id.as_str();
+    let (subject, payload) = match change.kind {
+        ChangeKind::Definition => (
+            "reloaded",
+            match hint.rule_version {
+                Some(version) => json!({ "rule_id": rule_id, "rule_version": version }),
+                None => json!({ "rule_id": rule_id, "deleted": true }),
+            },
+        ),
+        ChangeKind::State => {
+            let state: RuleState =
+                hint.new_value.and_then(|state| serde_json::from_value(state).ok()).unwrap_or_default();
+            (
+                "state",
+                if state == RuleState::default() {
+                    json!({ "rule_id": rule_id, "auto_revert": true })
+                } else {
+                    json!({ "rule_id": rule_id, "state": state.state, "set_by": state.set_by })
+                },
+            )
+        }
+    };
+    let topic = format!("ttp.rule.{subject}.{rule_id}");
+    #[expect(clippy::cast_precision_loss, reason = "a double has microseconds until the year 2255")]
+    let seconds = now.as_micros() as f64 / 1e6;
+    let envelope = json!({
+        "v": 1,
+        "id": uuid::Uuid::new_v4().simple().to_string(),
+        "topic": topic,
+        "type": "",
+        "ts": seconds,
+        "payload": payload,
+    });
+    write_frame(out, &format!("PUB {topic}"), envelope.to_string().as_bytes());
+}
