@@ -12,6 +12,7 @@ pub mod state;
 pub mod status;
 pub mod sync;
 pub mod watch;
+pub mod why;
 pub mod worker;
 
 use std::process::ExitCode;

@@ -166,7 +166,7 @@ fn answers(state: Health, now: Timestamp, since: Timestamp) -> String {
 }
 
 /// How long ago that was.
-fn ago(now: Timestamp, then: Timestamp) -> String {
+pub(super) fn ago(now: Timestamp, then: Timestamp) -> String {
     span(now.since(then))
 }
 
@@ -185,14 +185,14 @@ fn span(span: Duration) -> String {
 
 /// Aligned names and values.
 #[derive(Default)]
-struct Lines(Vec<(&'static str, String)>);
+pub(super) struct Lines(Vec<(&'static str, String)>);
 
 impl Lines {
-    fn add(&mut self, name: &'static str, value: impl Into<String>) {
+    pub(super) fn add(&mut self, name: &'static str, value: impl Into<String>) {
         self.0.push((name, value.into()));
     }
 
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         let line = |(name, value)| format!("{}{name:<12}{}{value}\n", Paint::Bold, Paint::Off);
         self.0.into_iter().map(line).collect()
     }

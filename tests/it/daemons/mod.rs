@@ -4,3 +4,4 @@ mod bad_input;
 mod directory;
 mod lifecycle;
 mod main_job;
+mod why;

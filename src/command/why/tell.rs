@@ -1,0 +1,115 @@
+//! A rule's story for people.
+
+use std::fmt::Display;
+
+use super::story::{Held, Story, Table};
+use crate::clock::Timestamp;
+use crate::command::status::{Lines, ago};
+use crate::paint::{Paint, plain};
+use crate::rule::{ContentDigest, RuleState};
+use crate::wire::Health;
+
+pub(super) fn human(story: &Story, wrong: &[String]) -> String {
+    let now = story.table.as_ref().ok().map(|table| table.now);
+    let mut lines = Lines::default();
+    lines.add("rule", story.rule_id.to_string());
+    match (&story.files_unknown, &*story.files) {
+        (Some(why), _) => lines.add("file", unknown(why)),
+        (None, []) => lines.add("file", "none"),
+        (None, files) => {
+            for file in files {
+                lines.add("file", plain(&file.source_path));
+                match file.rule_version {
+                    Some(version) => lines.add("", text_of(version, file.content_sha256)),
+                    None => lines.add("", format!("{}no rule{}", Paint::Bad, Paint::Off)),
+                }
+                if let Some(at) = file.modified_at {
+                    lines.add("", format!("saved {}", moment(at, now)));
+                }
+            }
+        }
+    }
+    match &story.table {
+        Err(why) => lines.add("table", unknown(why)),
+        Ok(table) => tables(&mut lines, table),
+    }
+    match &story.worker {
+        Err(why) => lines.add("worker", unknown(why)),
+        Ok(held) => worker(&mut lines, held, now),
+    }
+    let mut text = lines.text();
+    if wrong.is_empty() {
+        return text + &format!("\n{}in step{}\n", Paint::Good, Paint::Off);
+    }
+    text.push('\n');
+    for wrong in wrong {
+        text += &format!("{}wrong{}: {}\n", Paint::Bad, Paint::Off, plain(wrong));
+    }
+    text
+}
+
+fn tables(lines: &mut Lines, table: &Table) {
+    match &table.row {
+        None => lines.add("row", "none"),
+        Some(row) => {
+            lines.add("row", format!("of {} from {}", plain(&row.updated_by), plain(&row.source_path)));
+            lines.add("", text_of(row.rule_version, Some(row.content_sha256)));
+            lines.add("", format!("written {}", moment(row.updated_at, Some(table.now))));
+        }
+    }
+    let Some(state) = &table.state else { return lines.add("state", "none is set: enabled") };
+    let ceiling = state.confidence_max.map_or_else(String::new, |ceiling| format!(" at most {ceiling}"));
+    let by = state.set_by.as_deref().unwrap_or("nobody");
+    let mut text = format!("{}{}{}{ceiling} by {}", Paint::Warn, plain(&state.state), Paint::Off, plain(by));
+    if let Some(at) = state.set_at {
+        text += &format!(", {}", moment(at, Some(table.now)));
+    }
+    lines.add("state", text);
+    match state.expires_at {
+        Some(end) if state.has_expired(table.now) => lines.add("", format!("expired at {end}: enabled")),
+        Some(end) => lines.add("", format!("until {end}")),
+        None => lines.add("", "until it is cleared"),
+    }
+    if let Some(reason) = &state.reason {
+        lines.add("", plain(reason));
+    }
+}
+
+fn worker(lines: &mut Lines, held: &Held, now: Option<Timestamp>) {
+    match &held.rule {
+        None => lines.add("worker", "knows no such rule"),
+        Some(rule) => {
+            lines.add("worker", text_of(rule.rule_version, Some(rule.content_sha256)));
+            lines.add("", format!("written {}", moment(rule.updated_at, now)));
+        }
+    }
+    if held.state != RuleState::default() {
+        lines.add("", format!("{}{}{}", Paint::Warn, held.state.state, Paint::Off));
+    }
+    if held.database == Health::Down {
+        lines.add("", format!("{}its database is away{}", Paint::Bad, Paint::Off));
+    }
+    let all = held.subscribers.len();
+    let acked =
+        held.subscribers.iter().filter(|peer| peer.acked.is_some_and(|acked| acked >= held.seq)).count();
+    lines.add(
+        "subscribers",
+        format!("{acked} of {all} have acknowledged everything up to change {}", held.seq),
+    );
+}
+
+fn text_of(version: impl Display, digest: Option<ContentDigest>) -> String {
+    let digest = digest.map_or_else(String::new, |digest| digest.to_string());
+    format!("version {version}, sha256 {digest}")
+}
+
+fn moment(at: Timestamp, now: Option<Timestamp>) -> String {
+    match now {
+        Some(now) => format!("{at} ({} ago)", ago(now, at)),
+        None => at.to_string(),
+    }
+}
+
+fn unknown(why: &str) -> String {
+    format!("{}unknown{}: {}", Paint::Dim, Paint::Off, plain(why))
+}
