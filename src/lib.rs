@@ -21,5 +21,7 @@ pub mod rulefile;
 pub mod socket;
 pub mod store;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 pub mod worker;

@@ -3,6 +3,9 @@
 //! A look is taken in and numbered under one lock, so no subscriber sees half of it. The lock is
 //! held for moments and never across a wait. The tail alone writes.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -10,12 +13,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::journal::{EncodedChange, Journal};
-use super::snapshot::{Filter, Snapshot};
 use crate::clock::{SharedClock, Timestamp};
 use crate::rule::{Catalogue, CatalogueDigest, Look, Quarantined, RuleChange, RuleState, Seen, Table};
 use crate::store::Known;
 use crate::wire::{Cursor, Epoch, Health, SnapshotReason};
+use crate::worker::journal::{EncodedChange, Journal};
+use crate::worker::snapshot::{Filter, Snapshot};
 
 /// What the journal's lines may take together, whatever `journal_length` says.
 const JOURNAL_BYTES: usize = 64 * 1024 * 1024;
@@ -25,9 +28,9 @@ const SNAPSHOTS: usize = 16;
 
 /// What is known, what was told of it, and how the database is.
 #[derive(Debug)]
-pub(super) struct Hub {
-    pub(super) epoch: Epoch,
-    pub(super) clock: SharedClock,
+pub(in crate::worker) struct Hub {
+    pub(in crate::worker) epoch: Epoch,
+    pub(in crate::worker) clock: SharedClock,
     inner: Mutex<Inner>,
     news: watch::Sender<News>,
     /// How many changes a subscriber may be behind.
@@ -36,11 +39,11 @@ pub(super) struct Hub {
 
 /// What subscribers wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct News {
+pub(in crate::worker) struct News {
     /// Whether there is anything to serve.
-    pub(super) loaded: bool,
+    pub(in crate::worker) loaded: bool,
     /// The newest change.
-    pub(super) seq: u64,
+    pub(in crate::worker) seq: u64,
 }
 
 #[derive(Debug)]
@@ -55,11 +58,11 @@ struct Inner {
 
 /// How the database is, as far as the tail knows.
 #[derive(Debug, Clone)]
-pub(super) struct DatabaseState {
-    pub(super) up: bool,
+pub(in crate::worker) struct DatabaseState {
+    pub(in crate::worker) up: bool,
     /// Since when it is up or down.
-    pub(super) since: Timestamp,
-    pub(super) last_error: Option<String>,
+    pub(in crate::worker) since: Timestamp,
+    pub(in crate::worker) last_error: Option<String>,
     /// The last moment at which the catalogue was the database's: by the clock, and how long it
     /// was already over then.
     fresh: Option<(Instant, Duration)>,
@@ -67,19 +70,19 @@ pub(super) struct DatabaseState {
 
 /// What a look brought.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(in crate::worker) struct Heard {
     /// The changes; numbered from `first_seq` unless `first_load`.
-    pub(super) changes: Vec<RuleChange>,
-    pub(super) first_seq: u64,
+    pub(in crate::worker) changes: Vec<RuleChange>,
+    pub(in crate::worker) first_seq: u64,
     /// Whether there was nothing to serve before: the changes are then no changes to anyone.
-    pub(super) first_load: bool,
+    pub(in crate::worker) first_load: bool,
 }
 
 /// A subscriber's place among the changes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(in crate::worker) struct Place {
     /// The last change that it has.
-    pub(super) cursor: u64,
+    pub(in crate::worker) cursor: u64,
     /// The newest change when it had last caught up, or resumed. What came after that, while it
     /// was busy with what came before, is how far it is behind.
     target: u64,
@@ -95,14 +98,14 @@ impl Place {
 
 /// Where a subscription begins.
 #[derive(Debug)]
-pub(super) enum Start {
+pub(in crate::worker) enum Start {
     Resume(Place),
     Snapshot(Arc<Snapshot>, SnapshotReason),
 }
 
 /// What a subscriber gets next.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(in crate::worker) enum Next {
     Changes(Vec<Arc<EncodedChange>>),
     CaughtUp,
     Lagged,
@@ -110,15 +113,15 @@ pub(super) enum Next {
 
 /// How things stand, for a heartbeat.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Standing {
-    pub(super) seq: u64,
-    pub(super) digest: Option<CatalogueDigest>,
-    pub(super) database: Health,
-    pub(super) stale_for: Duration,
+pub(in crate::worker) struct Standing {
+    pub(in crate::worker) seq: u64,
+    pub(in crate::worker) digest: Option<CatalogueDigest>,
+    pub(in crate::worker) database: Health,
+    pub(in crate::worker) stale_for: Duration,
 }
 
 impl Hub {
-    pub(super) fn new(clock: SharedClock, journal_length: usize, queue: usize) -> Self {
+    pub(in crate::worker) fn new(clock: SharedClock, journal_length: usize, queue: usize) -> Self {
         let now = clock.now();
         let inner = Inner {
             catalogue: Catalogue::default(),
@@ -141,14 +144,14 @@ impl Hub {
     }
 
     /// Tells of every change from now on.
-    pub(super) fn news(&self) -> watch::Receiver<News> {
+    pub(in crate::worker) fn news(&self) -> watch::Receiver<News> {
         self.news.subscribe()
     }
 
     // What the tail writes.
 
     /// Takes in what was known before this run; `age` is how old it is.
-    pub(super) fn restore(&self, look: Look, age: Duration) {
+    pub(in crate::worker) fn restore(&self, look: Look, age: Duration) {
         let mut inner = self.lock();
         inner.catalogue.apply(look);
         inner.loaded = true;
@@ -158,7 +161,7 @@ impl Hub {
     }
 
     /// Takes in a look and numbers what it changed.
-    pub(super) fn apply(&self, look: Look) -> Heard {
+    pub(in crate::worker) fn apply(&self, look: Look) -> Heard {
         let now = self.clock.now();
         let mut inner = self.lock();
         let changes = inner.catalogue.apply(look);
@@ -172,7 +175,7 @@ impl Hub {
     }
 
     /// Ends states whose end has come at `now`, by the database's clock.
-    pub(super) fn expire(&self, now: Timestamp) -> Heard {
+    pub(in crate::worker) fn expire(&self, now: Timestamp) -> Heard {
         let mut inner = self.lock();
         let changes = inner.catalogue.expire(now);
         let heard = inner.number(changes, self.clock.now());
@@ -183,7 +186,7 @@ impl Hub {
 
     /// Notes whether the database answers. Returns since when it had been the other way, where
     /// this is a turn.
-    pub(super) fn database(&self, result: Result<(), String>) -> Option<Timestamp> {
+    pub(in crate::worker) fn database(&self, result: Result<(), String>) -> Option<Timestamp> {
         let now = self.clock.now();
         let state = &mut self.lock().state;
         let turned = (state.up != result.is_ok()).then_some(state.since);
@@ -208,7 +211,7 @@ impl Hub {
 
     /// Where a subscription with this cursor begins; `None` while there is nothing to serve.
     /// `exact` asks for a snapshot after the newest change, not for one of a moment ago.
-    pub(super) fn start(&self, cursor: Option<&Cursor>, exact: bool) -> Option<Start> {
+    pub(in crate::worker) fn start(&self, cursor: Option<&Cursor>, exact: bool) -> Option<Start> {
         let mut inner = self.lock();
         if !inner.loaded {
             return None;
@@ -225,13 +228,13 @@ impl Hub {
     }
 
     /// The place of a subscriber that has read the snapshot after change `seq`.
-    pub(super) fn place_after(&self, seq: u64) -> Place {
+    pub(in crate::worker) fn place_after(&self, seq: u64) -> Place {
         Place::new(seq, self.lock().journal.newest())
     }
 
     /// Whether a reader of the snapshot after change `seq` may go on with it: it was not
     /// overtaken by too many changes since `progress`, the newest change when it last got on.
-    pub(super) fn snapshot_holds(&self, seq: u64, progress: u64) -> bool {
+    pub(in crate::worker) fn snapshot_holds(&self, seq: u64, progress: u64) -> bool {
         let inner = self.lock();
         let oldest = inner.snapshots.front().and_then(Weak::upgrade).map_or(0, |snapshot| snapshot.seq);
         inner.journal.newest() - progress <= self.queue
@@ -240,7 +243,13 @@ impl Hub {
     }
 
     /// The next changes that pass the filter, at most `count` and about `bytes`.
-    pub(super) fn next(&self, place: &mut Place, filter: &Filter, count: usize, bytes: usize) -> Next {
+    pub(in crate::worker) fn next(
+        &self,
+        place: &mut Place,
+        filter: &Filter,
+        count: usize,
+        bytes: usize,
+    ) -> Next {
         let inner = self.lock();
         let newest = inner.journal.newest();
         let lagged = !place.waiting && newest - place.target > self.queue;
@@ -266,7 +275,7 @@ impl Hub {
     }
 
     /// How things stand.
-    pub(super) fn standing(&self) -> Standing {
+    pub(in crate::worker) fn standing(&self) -> Standing {
         let inner = self.lock();
         Standing {
             seq: inner.journal.newest(),
@@ -277,24 +286,27 @@ impl Hub {
     }
 
     /// The state in force; `None` while nothing is loaded.
-    pub(super) fn get_state(&self, rule_id: &str) -> Option<RuleState> {
+    pub(in crate::worker) fn get_state(&self, rule_id: &str) -> Option<RuleState> {
         let inner = self.lock();
         inner.loaded.then(|| inner.catalogue.state(rule_id))
     }
 
     /// Reads what is known under the lock; to be quick.
-    pub(super) fn inspect<T>(&self, read: impl FnOnce(&Catalogue, &Journal, &DatabaseState) -> T) -> T {
+    pub(in crate::worker) fn inspect<T>(
+        &self,
+        read: impl FnOnce(&Catalogue, &Journal, &DatabaseState) -> T,
+    ) -> T {
         let inner = self.lock();
         read(&inner.catalogue, &inner.journal, &inner.state)
     }
 
     /// A snapshot for a subscriber that did not keep up.
-    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+    pub(in crate::worker) fn snapshot(&self) -> Arc<Snapshot> {
         self.lock().snapshot(self.queue / 4)
     }
 
     /// The rows that take no part.
-    pub(super) fn quarantined(&self) -> Vec<Quarantined> {
+    pub(in crate::worker) fn quarantined(&self) -> Vec<Quarantined> {
         self.lock().catalogue.quarantined().collect()
     }
 }

@@ -5,6 +5,9 @@
 //! last that store's; a line for each row; and the SHA-256 of all lines before the last. A file is
 //! taken whole or not at all.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -17,11 +20,11 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::hub::Hub;
 use crate::clock::Timestamp;
 use crate::event;
 use crate::rule::{ContentDigest, Definition, KnownRule, Look, RuleId, RuleState};
 use crate::wire::encode;
+use crate::worker::hub::Hub;
 
 const FORMAT: &str = "rulesyncd catalogue";
 const VERSION: u32 = 1;
@@ -69,9 +72,9 @@ struct Trailer {
 
 /// Every row that is known and valid.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
-    pub(super) rules: Vec<Arc<KnownRule>>,
-    pub(super) states: Vec<(RuleId, RuleState)>,
+pub(in crate::worker) struct Rows {
+    pub(in crate::worker) rules: Vec<Arc<KnownRule>>,
+    pub(in crate::worker) states: Vec<(RuleId, RuleState)>,
 }
 
 /// What a file holds.
@@ -216,7 +219,7 @@ fn read(path: &Path) -> Result<Option<Cached>, Unusable> {
 
 /// Serves what the last run knew of this store, marked stale. A file that is torn or foreign is
 /// set aside and never served.
-pub(super) fn restore(path: &Path, origin: &str, hub: &Hub) {
+pub(in crate::worker) fn restore(path: &Path, origin: &str, hub: &Hub) {
     let place = path.display();
     match read(path) {
         Ok(None) => {}
@@ -257,7 +260,12 @@ pub(super) fn restore(path: &Path, origin: &str, hub: &Hub) {
 }
 
 /// Writes the file some seconds after changes, and at the end. An error is told once.
-pub(super) async fn keep(path: PathBuf, origin: String, hub: Arc<Hub>, shutdown: CancellationToken) {
+pub(in crate::worker) async fn keep(
+    path: PathBuf,
+    origin: String,
+    hub: Arc<Hub>,
+    shutdown: CancellationToken,
+) {
     let mut news = hub.news();
     // Something may have been loaded before this listened.
     news.mark_changed();

@@ -1,0 +1,45 @@
+//! What unit tests share.
+
+/// Makes junk that is nearly right: seeds with bytes changed, cut, doubled and spliced. The same
+/// numbers come from the same seed.
+pub(crate) struct Mutate(u64);
+
+impl Mutate {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        // xorshift64*
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        usize::try_from(number).unwrap_or(0) % bound.max(1)
+    }
+
+    /// The next piece of junk.
+    pub(crate) fn next(&mut self, seeds: &[impl AsRef<[u8]>]) -> Vec<u8> {
+        let mut bytes = seeds[self.below(seeds.len())].as_ref().to_vec();
+        for _ in 0..self.below(4) {
+            let place = self.below(bytes.len() + 1);
+            match self.below(6) {
+                0 => bytes.truncate(place),
+                1 => bytes.insert(place, b"{}[]\",:\\\n\0x9-.e\xff\xc3"[self.below(17)]),
+                2 if place < bytes.len() => bytes[place] = u8::try_from(self.below(256)).unwrap_or(0),
+                3 if place < bytes.len() => drop(bytes.remove(place)),
+                4 => {
+                    let end = place + self.below(bytes.len() - place + 1);
+                    bytes.extend_from_within(place..end);
+                }
+                _ => {
+                    let other = seeds[self.below(seeds.len())].as_ref();
+                    bytes.truncate(place);
+                    bytes.extend_from_slice(&other[self.below(other.len())..]);
+                }
+            }
+        }
+        bytes
+    }
+}

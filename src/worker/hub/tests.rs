@@ -1,0 +1,286 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::rule::{ChangeKind, ContentDigest, KnownRule, RuleId, StateKind};
+use crate::wire::{NewValue, ServerLine};
+use crate::worker::snapshot::SnapshotReader;
+
+/// A journal and a queue that are soon too short.
+const JOURNAL: usize = 6;
+const QUEUE: usize = 4;
+
+const KEYS: [&str; 4] = ["R1", "R2", "r2", "R3"];
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000)
+}
+
+fn rule(key: &str, version: i64) -> KnownRule {
+    let definition = format!(
+        r#"{{"rule_id":"{key}","rule_version":{version},"name":"n","description":null,"applies_to":["a"],"match_spec":{{}},"emits":[],"evidence_fields":[]}}"#
+    );
+    KnownRule {
+        rule_id: RuleId::new(key).unwrap(),
+        rule_version: version,
+        source_path: "f.yaml".into(),
+        updated_at: at(1),
+        updated_by: "filesystem".into(),
+        content_sha256: ContentDigest::of(version.to_string()),
+        definition_json: definition.into(),
+    }
+}
+
+/// The rules' versions and the states other than the default.
+type Model = (BTreeMap<String, i64>, BTreeMap<String, RuleState>);
+
+/// A subscriber: its place in the hub, what it keeps, and what it heard.
+#[derive(Default)]
+struct Reader {
+    feed: Option<Feed>,
+    cursor: Option<Cursor>,
+    model: Model,
+    /// Every change, in the order in which it came, across connections.
+    heard: Vec<u64>,
+    snapshots: Vec<SnapshotReason>,
+}
+
+enum Feed {
+    Snapshot(SnapshotReader),
+    Live(Place),
+}
+
+impl Reader {
+    /// Takes what a connection would write next, at most `room` bytes of a snapshot or `count`
+    /// changes; connects first where it is not. `false` when there is nothing more.
+    fn read(&mut self, hub: &Hub, room: usize, count: usize) -> bool {
+        let filter = Filter::new(&crate::wire::Subscribe::default());
+        let feed = self.feed.take().unwrap_or_else(|| match hub.start(self.cursor.as_ref(), false) {
+            Some(Start::Resume(place)) => Feed::Live(place),
+            Some(Start::Snapshot(snapshot, reason)) => Feed::Snapshot(SnapshotReader::new(snapshot, reason)),
+            None => panic!("nothing is loaded"),
+        });
+        match feed {
+            Feed::Snapshot(mut reader) => {
+                let (mut lines, seq) = (Vec::new(), reader.seq());
+                let ended = reader.write(&mut lines, room, &hub.epoch, &filter);
+                lines.split_inclusive(|&byte| byte == b'\n').for_each(|line| self.take_in(line));
+                self.feed =
+                    Some(if ended { Feed::Live(hub.place_after(seq)) } else { Feed::Snapshot(reader) });
+                true
+            }
+            Feed::Live(mut place) => match hub.next(&mut place, &filter, count, usize::MAX) {
+                Next::Changes(changes) => {
+                    changes.iter().for_each(|change| self.take_in(&change.line));
+                    self.feed = Some(Feed::Live(place));
+                    true
+                }
+                Next::Lagged => {
+                    self.feed =
+                        Some(Feed::Snapshot(SnapshotReader::new(hub.snapshot(), SnapshotReason::Lagged)));
+                    true
+                }
+                Next::CaughtUp => {
+                    self.feed = Some(Feed::Live(place));
+                    false
+                }
+            },
+        }
+    }
+
+    fn take_in(&mut self, line: &[u8]) {
+        let (rules, states) = &mut self.model;
+        let mut set = |rule_id: RuleId, state: RuleState| {
+            if state == RuleState::default() {
+                states.remove(rule_id.as_str());
+            } else {
+                states.insert(rule_id.to_string(), state);
+            }
+        };
+        match serde_json::from_slice(line).unwrap() {
+            ServerLine::SnapshotBegin { reason, .. } => {
+                self.snapshots.push(reason);
+                self.cursor = None;
+                self.model = Model::default();
+            }
+            ServerLine::Rule(rule) => {
+                rules.insert(rule.rule_id.to_string(), rule.rule_version);
+                set(rule.rule_id, rule.new_value.state);
+            }
+            ServerLine::State { rule_id, new_value } => set(rule_id, new_value),
+            ServerLine::SnapshotEnd { epoch, seq, .. } => self.cursor = Some(Cursor { epoch, seq }),
+            ServerLine::Change(change) => {
+                let cursor = self.cursor.as_mut().expect("changes come after a whole snapshot");
+                assert_eq!(change.seq, cursor.seq + 1, "no gap, no repeat, no step back");
+                cursor.seq = change.seq;
+                self.heard.push(change.seq);
+                match (change.change_kind, change.new_value) {
+                    (ChangeKind::Definition, Some(NewValue::Rule(_))) => {
+                        rules.insert(change.rule_id.to_string(), change.rule_version.unwrap());
+                    }
+                    (ChangeKind::Definition, None) => {
+                        rules.remove(change.rule_id.as_str()).expect("what is deleted was there");
+                    }
+                    (ChangeKind::State, Some(NewValue::State(state))) => set(change.rule_id, state),
+                    (kind, value) => panic!("{kind:?} with {value:?}"),
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Some rows are written or deleted and states set or cleared; then one look.
+    Look(Vec<(usize, Option<i64>)>, Vec<(usize, Option<i64>)>),
+    Expire(i64),
+    /// The one with so many bytes or changes at a time.
+    Read(usize, usize),
+    /// The connection is cut.
+    Cut,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let rows = |values| proptest::collection::vec((0..KEYS.len(), proptest::option::of(values)), 0..4);
+    prop_oneof![
+        4 => (rows(0..5_i64), rows(0..30_i64)).prop_map(|(rules, states)| Step::Look(rules, states)),
+        1 => (1..20_i64).prop_map(Step::Expire),
+        4 => (1..600_usize, 1..4_usize).prop_map(|(room, count)| Step::Read(room, count)),
+        1 => Just(Step::Cut),
+    ]
+}
+
+proptest! {
+    /// Wherever a subscriber is cut off or left behind, journal and snapshot together come to
+    /// what an uninterrupted subscriber has, which is what stands in the catalogue; and what it
+    /// hears between two snapshots is what the other heard.
+    #[test]
+    fn journal_and_snapshot_at_any_cut_equal_the_uninterrupted_stream(
+        steps in proptest::collection::vec(step(), 1..80),
+    ) {
+        let hub = Hub::new(Arc::new(ManualClock::at(at(1_777_000_000))), JOURNAL, QUEUE);
+        let (mut rules, mut states) = (BTreeMap::new(), BTreeMap::new());
+        let mut now = 100;
+        let look = |rules: &BTreeMap<usize, i64>, states: &BTreeMap<usize, RuleState>, now| Look {
+            now: at(now),
+            rules: rules.iter().map(|(&key, &version)| Ok(rule(KEYS[key], version))).collect(),
+            states: states
+                .iter()
+                .map(|(&key, state): (_, &RuleState)| Ok((RuleId::new(KEYS[key]).unwrap(), state.clone())))
+                .collect(),
+            rule_keys: Some(rules.keys().map(|&key| KEYS[key].to_owned()).collect()),
+            state_keys: Some(states.keys().map(|&key| KEYS[key].to_owned()).collect()),
+            ..Look::default()
+        };
+        hub.apply(look(&rules, &states, now));
+        let (mut steady, mut cut) = (Reader::default(), Reader::default());
+        while steady.read(&hub, usize::MAX, usize::MAX) {}
+        for (stamp, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Look(rows, set) => {
+                    for (key, version) in rows {
+                        match version {
+                            Some(version) => rules.insert(key, version),
+                            None => rules.remove(&key),
+                        };
+                    }
+                    for (key, end) in set {
+                        let state = end.map(|end| RuleState {
+                            state: StateKind::Disabled,
+                            expires_at: (end > 0).then(|| at(now + end)),
+                            set_at: Some(at(1_000 + i64::try_from(stamp).unwrap())),
+                            ..RuleState::default()
+                        });
+                        match state {
+                            Some(state) => states.insert(key, state),
+                            None => states.remove(&key),
+                        };
+                    }
+                    hub.apply(look(&rules, &states, now));
+                }
+                Step::Expire(seconds) => {
+                    now += seconds;
+                    hub.expire(at(now));
+                }
+                Step::Read(room, count) => { cut.read(&hub, room, count); }
+                Step::Cut => cut.feed = None,
+            }
+            while steady.read(&hub, usize::MAX, usize::MAX) {}
+        }
+        while cut.read(&hub, 100, 1) {}
+
+        let catalogue: Model = hub.inspect(|catalogue, _, _| {
+            let rules = catalogue.rules().map(|(rule, _)| (rule.rule_id.to_string(), rule.rule_version));
+            let states = catalogue.states().map(|(id, state)| (id.to_string(), RuleState::clone(state)));
+            (rules.collect(), states.collect())
+        });
+        prop_assert_eq!(&steady.model, &catalogue);
+        prop_assert_eq!(&cut.model, &catalogue);
+        prop_assert_eq!(&steady.cursor, &cut.cursor);
+        prop_assert_eq!(&steady.snapshots, &[SnapshotReason::Initial], "who reads at once is never behind");
+        let all: Vec<u64> = (1..=hub.standing().seq).collect();
+        prop_assert_eq!(&steady.heard, &all);
+        prop_assert!(cut.heard.is_sorted());
+    }
+}
+
+fn busy_hub() -> Hub {
+    let hub = Hub::new(Arc::new(ManualClock::at(at(1))), 1_000, 100);
+    hub.apply(Look { rules: vec![Ok(rule("R1", 0))], ..Look::default() });
+    hub
+}
+
+fn write(hub: &Hub, version: i64) {
+    hub.apply(Look { rules: vec![Ok(rule("R1", version))], ..Look::default() });
+}
+
+#[test]
+fn followers_that_come_one_after_the_other_share_a_snapshot() {
+    let hub = busy_hub();
+    let first = hub.snapshot();
+    write(&hub, 1);
+    assert!(Arc::ptr_eq(&first, &hub.snapshot()));
+    let Some(Start::Snapshot(exact, _)) = hub.start(None, true) else { panic!("no snapshot") };
+    assert_eq!(exact.seq, 1, "who wants the snapshot alone gets the newest");
+    for version in 2..40 {
+        write(&hub, version);
+    }
+    assert!(!Arc::ptr_eq(&exact, &hub.snapshot()), "an old one is not given out");
+}
+
+#[test]
+fn snapshots_that_nobody_reads_on_in_are_taken_back() {
+    let hub = busy_hub();
+    let (old, progress) = (hub.snapshot(), 0);
+    for version in 1..=100 {
+        write(&hub, version);
+    }
+    assert!(hub.snapshot_holds(old.seq, progress));
+    write(&hub, 101);
+    assert!(!hub.snapshot_holds(old.seq, progress), "stuck for more changes than the queue has");
+    assert!(hub.snapshot_holds(old.seq, 50), "slow, but getting on");
+    for version in 102..=1_002 {
+        write(&hub, version);
+    }
+    assert!(!hub.snapshot_holds(old.seq, 1_000), "the journal does not reach back to it");
+}
+
+#[test]
+fn no_more_than_a_few_snapshots_are_read_at_once() {
+    let hub = busy_hub();
+    let read: Vec<_> = (1..=40)
+        .map(|version| {
+            write(&hub, version);
+            hub.start(None, true)
+        })
+        .collect();
+    let held = read.iter().filter(|start| match start {
+        Some(Start::Snapshot(snapshot, _)) => hub.snapshot_holds(snapshot.seq, 40),
+        _ => panic!("no snapshot"),
+    });
+    assert_eq!(held.count(), SNAPSHOTS);
+}
