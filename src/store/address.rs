@@ -167,7 +167,8 @@ impl FromStr for Address {
 fn sqlite(rest: &str, sqlalchemy: bool) -> Result<Address, InvalidAddress> {
     let rest = rest.strip_prefix(':').unwrap_or_default();
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let mut memory = path.trim_start_matches('/') == ":memory:";
+    let path = path.strip_prefix("//").unwrap_or(path);
+    let mut memory = path.trim_start_matches('/') == ":memory:" || sqlalchemy && path.is_empty();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "mode" => memory |= value == "memory",
@@ -175,16 +176,14 @@ fn sqlite(rest: &str, sqlalchemy: bool) -> Result<Address, InvalidAddress> {
             _ => passed_over(&name)?,
         }
     }
-    let path = match path.strip_prefix("//") {
-        Some(path) if sqlalchemy => path.strip_prefix('/').unwrap_or(path).to_owned(),
-        path => percent_decode_str(path.unwrap_or(rest.split('?').next().unwrap_or_default()))
-            .decode_utf8()
-            .map_err(|_| InvalidAddress("the path is not UTF-8 once its `%` are decoded".into()))?
-            .into_owned(),
+    let path = if sqlalchemy {
+        path.strip_prefix('/').unwrap_or(path).to_owned()
+    } else {
+        let not_utf8 = |_| InvalidAddress("the path is not UTF-8 once its `%` are decoded".into());
+        percent_decode_str(path).decode_utf8().map_err(not_utf8)?.into_owned()
     };
     match path.trim_start_matches('/') {
         _ if memory => Ok(Address::SqliteMemory),
-        "" if sqlalchemy && path.is_empty() => Ok(Address::SqliteMemory),
         "" => Err(InvalidAddress(
             "the address names no file; expected `sqlite:///FILE` or `sqlite::memory:`".into(),
         )),
@@ -194,8 +193,8 @@ fn sqlite(rest: &str, sqlalchemy: bool) -> Result<Address, InvalidAddress> {
 }
 
 fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
-    let url =
-        Url::parse(text).map_err(|error| InvalidAddress(format!("the address cannot be read: {error}")))?;
+    let url = Url::parse(&with_host(text))
+        .map_err(|error| InvalidAddress(format!("the address cannot be read: {error}")))?;
     let decoded = |part: &str| {
         percent_decode_str(part)
             .decode_utf8()
@@ -241,6 +240,16 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
         InvalidAddress("the address names no database; it stands after the host: `…@HOST/DATABASE`".into())
     })?;
     Ok(Server { host, user, password, database, tls, tls_ca })
+}
+
+/// `user@/database?host=/run/postgresql` has no host in its place, which URLs do not know.
+fn with_host(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    match rest.split_at(end) {
+        (user, rest) if user.ends_with('@') => format!("{scheme}://{user}localhost{rest}"),
+        _ => text.to_owned(),
+    }
 }
 
 fn passed_over(name: &str) -> Result<(), InvalidAddress> {
@@ -336,6 +345,10 @@ mod tests {
             ("mysql://u@h/r?ssl-mode=VERIFY_IDENTITY", "mysql://u@h:3306/r?sslmode=verify-full"),
             ("postgres://u:p%40ss@[::1]:5433/r", "postgresql://u:***@[::1]:5433/r"),
             ("postgresql+asyncpg:///r?host=/run/postgresql", "postgresql:///r?unix_socket=/run/postgresql"),
+            (
+                "postgresql+psycopg://u:p@/r?host=/run/postgresql",
+                "postgresql://u:***@/r?unix_socket=/run/postgresql",
+            ),
             ("postgresql://u@%2Frun%2Fpg/r", "postgresql://u@/r?unix_socket=/run/pg"),
             (
                 "postgresql://u@h/r?sslmode=verify-full&sslrootcert=/ca.pem",
@@ -343,6 +356,7 @@ mod tests {
             ),
         ] {
             assert_eq!(shown(text), expected, "{text}");
+            assert_eq!(shown(expected), expected, "read back");
         }
         for (text, word) in [
             ("mysql://h/r", "no user"),

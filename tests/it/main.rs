@@ -1,5 +1,5 @@
 //! One integration binary: one link, one run, shared helpers.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod bus;
 mod check;

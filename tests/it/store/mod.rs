@@ -1,8 +1,8 @@
 //! The stores, from outside.
 
 mod faults;
-mod measure;
 mod servers;
+mod service;
 mod sqlite;
 mod story;
 mod traps;

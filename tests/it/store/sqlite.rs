@@ -176,7 +176,7 @@ async fn cells_of_the_wrong_kind_are_quarantined_alone() {
 /// A worker needs to read the file and no more, be a master there or not.
 #[tokio::test]
 #[ignore = "needs root"]
-async fn a_file_that_may_only_be_read_is_enough() {
+async fn a_file_that_may_only_be_read_is_enough_as_root() {
     const NOBODY: u32 = 65_534;
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();

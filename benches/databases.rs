@@ -1,19 +1,33 @@
-//! How long things take: run by hand, in a release build, with `--run-ignored only measure`.
+//! How long things take on each database: `cargo bench --profile dist --bench databases`. Needs
+//! PostgreSQL, MariaDB and a quiet machine; a server that is missing is an error.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench fails by panicking")]
+#![expect(clippy::print_stdout, reason = "its outcome is what it prints")]
+
+/// Of the tests' helpers, those that a bench wants.
+#[path = "../tests/it/support"]
+#[expect(dead_code, reason = "the tests want more of them")]
+mod support {
+    pub(crate) mod databases;
+    pub(crate) mod rules;
+    pub(crate) mod servers;
+}
 
 use std::time::{Duration, Instant};
 
 use rulesyncd::rule::Catalogue;
 use rulesyncd::store::{Database, Follow, RuleStore, RuleWrite};
 
-use crate::support::databases::{Field, made, system_clock};
-use crate::support::rules::rule_row;
-use crate::support::servers::{Kind, Server};
+use support::databases::{made, system_clock};
+use support::rules::rule_row;
+use support::servers::{Kind, Server};
 
 /// Rules in the table while everything is measured.
 const RULES: usize = 10_000;
 
-/// `other` reaches the same database, as from another process.
-async fn measure(database: Database, other: Database) -> String {
+async fn measure(address: &str) -> String {
+    // Opened twice, so that nothing in this process tells the one of the other.
+    let database: Database = made(address, system_clock()).await;
+    let other = made(address, system_clock()).await;
     let writes: Vec<_> = (0..RULES).map(|n| RuleWrite::Upsert(rule_row(&format!("R{n:05}"), 1))).collect();
     let mut session = database.try_lock().await.unwrap().unwrap();
     let start = Instant::now();
@@ -73,21 +87,19 @@ async fn measure(database: Database, other: Database) -> String {
     )
 }
 
-#[tokio::test]
-#[ignore = "needs PostgreSQL and MariaDB, and a quiet machine"]
-#[expect(clippy::print_stderr, reason = "its outcome is what it prints")]
-async fn every_database() {
-    let directory = tempfile::tempdir().unwrap();
-    let address = format!("sqlite://{}/rules.db", directory.path().display());
-    eprintln!(
-        "{}",
-        measure(made(&address, system_clock()).await, made(&address, system_clock()).await).await
-    );
-    for kind in [Kind::Postgres, Kind::MariaDb] {
-        let server = Server::start(kind, &[]).await;
-        let address = server.create("measured").await;
-        let (database, other) =
-            (Field::server(&address).await.database, Field::server(&address).await.database);
-        eprintln!("{}", measure(database, other).await);
+fn main() {
+    // `cargo test --all-targets` runs benches too, without this.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let address = format!("sqlite://{}/rules.db", directory.path().display());
+        println!("{}", measure(&address).await);
+        for kind in [Kind::Postgres, Kind::MariaDb] {
+            let server = Server::start(kind, &[]).await;
+            println!("{}", measure(&server.create("measured").await).await);
+        }
+    });
 }

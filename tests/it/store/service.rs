@@ -1,0 +1,106 @@
+//! Beside another program that reads and writes the two tables: it makes them, and both daemons
+//! are given its own spelling of the address.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::rules::rule_text;
+use crate::support::servers::{Kind, Server};
+use crate::support::swarm::{Swarm, text};
+
+/// `tests/python/service.py` at one database.
+struct Service(String);
+
+impl Service {
+    fn run(&self, args: &[&str]) -> String {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut command = Command::new(root.join("target/venv/bin/python"));
+        let output =
+            command.arg(root.join("tests/python/service.py")).arg(&self.0).args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn load(&self) -> Value {
+        serde_json::from_str(&self.run(&["load"])).unwrap()
+    }
+}
+
+fn beside_a_service(url: String) {
+    let service = Service(url.clone());
+    service.run(&["create"]);
+    let swarm = Swarm::on(url);
+    let first = format!("{}# é and a comment\n", rule_text("R1", 1));
+    swarm.save("one.yaml", &first);
+    swarm.succeed(&["sync"]);
+    let (_master, _worker) = (swarm.master(), swarm.worker());
+    let mut subscriber = swarm.subscribe();
+    subscriber.snapshot();
+
+    // What the master wrote, the service loads.
+    swarm.save("two.yaml", rule_text("R2", 1));
+    assert_eq!(subscriber.nothing_before("R2")["rule_version"], 1);
+    let loaded = service.load();
+    let r1 = &loaded["rules"]["R1"];
+    assert_eq!(
+        (&r1["text"], &r1["path"], &r1["by"]),
+        (&json!(first), &json!("one.yaml"), &json!("filesystem"))
+    );
+    let age = r1["age"].as_f64().unwrap();
+    assert!((-2.0..60.0).contains(&age), "updated_at is {age} s old");
+
+    // What the service writes, edits and deletes, workers hear.
+    service.run(&["write", "S1", "3"]);
+    let change = subscriber.nothing_before("S1");
+    assert_eq!((&change["rule_version"], &change["updated_by"]), (&json!(3), &json!("service")));
+    assert_eq!(change["new_value"]["match_spec"]["pattern"], "é3");
+    service.run(&["edit", "S1", "4"]);
+    assert_eq!(subscriber.nothing_before("S1")["new_value"]["match_spec"]["pattern"], "é4");
+    service.run(&["set", "S1", "clipped", "0.85"]);
+    let state = subscriber.nothing_before("S1");
+    assert_eq!(state["new_value"]["confidence_max"], json!(0.85), "{state}");
+    service.run(&["clear", "S1"]);
+    assert_eq!(subscriber.nothing_before("S1")["new_value"]["state"], "enabled");
+    service.run(&["delete", "S1"]);
+    assert_eq!(subscriber.nothing_before("S1")["new_value"], Value::Null);
+
+    // What an operator sets, the service reads.
+    swarm.succeed(&["state", "set", "R1", "clipped", "--confidence-max", "0.85"]);
+    assert_eq!(subscriber.nothing_before("R1")["new_value"]["confidence_max"], json!(0.85));
+    assert_eq!(service.load()["states"]["R1"], json!(["clipped", 0.85]));
+
+    // A file wins over a row that the service took, once it is looked at.
+    service.run(&["edit", "R2", "9"]);
+    assert_eq!(subscriber.nothing_before("R2")["rule_version"], 9);
+    swarm.save("two.yaml", rule_text("R2", 10));
+    assert_eq!(subscriber.nothing_before("R2")["rule_version"], 10);
+    assert_eq!(service.load()["rules"]["R2"]["by"], "filesystem");
+}
+
+#[test]
+#[ignore = "needs target/venv with SQLAlchemy: tests/run"]
+fn on_sqlite() {
+    let directory = tempfile::tempdir().unwrap();
+    beside_a_service(format!("sqlite+pysqlite:///{}/rules.db", directory.path().display()));
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL, and target/venv with SQLAlchemy: tests/run"]
+async fn on_postgres() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    server.create("service").await;
+    let url = format!("postgresql+psycopg://postgres@/service?host={}", server.path().display());
+    beside_a_service(url);
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB, and target/venv with SQLAlchemy: tests/run"]
+async fn on_mariadb() {
+    let server = Server::start(Kind::MariaDb, &["--default-time-zone=+05:00"]).await;
+    server.create("service").await;
+    let socket = server.path().join("sock");
+    let url = format!("mysql+pymysql://root@localhost/service?unix_socket={}", socket.display());
+    beside_a_service(url);
+}
