@@ -22,8 +22,10 @@ pub(super) struct NodeId(usize);
 /// A value, and where it stands.
 #[derive(Debug)]
 pub(super) struct Node<'t> {
-    /// Its bytes in the text; of a collection in block style those of its first line.
+    /// Its bytes in the text, no further than the end of its first line.
     pub(super) span: Range<usize>,
+    /// The line on which it begins, from 1.
+    pub(super) line: usize,
     pub(super) kind: Kind<'t>,
     /// How many values it is with all that is in it, aliases followed.
     values: usize,
@@ -44,7 +46,6 @@ pub(super) enum Kind<'t> {
 /// A document.
 #[derive(Debug)]
 pub(super) struct Tree<'t> {
-    source: &'t str,
     nodes: Vec<Node<'t>>,
     root: NodeId,
 }
@@ -56,11 +57,6 @@ impl<'t> Tree<'t> {
 
     pub(super) fn node(&self, id: NodeId) -> &Node<'t> {
         &self.nodes[id.0]
-    }
-
-    /// The line on which a value begins, from 1.
-    pub(super) fn line(&self, id: NodeId) -> usize {
-        1 + self.source[..self.node(id).span.start].matches('\n').count()
     }
 }
 
@@ -80,6 +76,7 @@ pub(super) fn build<'t>(source: &'t str, limits: &Limits, findings: &mut Finding
     for event in Parser::new_from_str_with_options(text, options) {
         let step = match event {
             Ok((event, span)) => {
+                builder.line = span.start.line();
                 builder.tag = span.tag_span().and_then(|tag| tag.byte_range());
                 builder.take(event, span.byte_range().unwrap_or(0..0))
             }
@@ -87,5 +84,5 @@ pub(super) fn build<'t>(source: &'t str, limits: &Limits, findings: &mut Finding
         };
         step?;
     }
-    builder.finish(source)
+    builder.finish()
 }

@@ -36,6 +36,8 @@ pub(super) struct Builder<'t, 'f> {
     documents: usize,
     /// Where the tag of the event that is taken stands, if it has one.
     pub(super) tag: Option<Range<usize>>,
+    /// The line of the event that is taken.
+    pub(super) line: usize,
 }
 
 impl<'t, 'f> Builder<'t, 'f> {
@@ -54,6 +56,7 @@ impl<'t, 'f> Builder<'t, 'f> {
             seen: 0,
             documents: 0,
             tag: None,
+            line: 1,
         }
     }
 
@@ -85,7 +88,7 @@ impl<'t, 'f> Builder<'t, 'f> {
                 self.key_on_one_line(&span);
                 dialect::check(self.text, &text, style, span.clone(), flow, self.offset, self.findings);
                 let kind = if style == ScalarStyle::Plain { Kind::Plain(text) } else { Kind::Text(text) };
-                let span = self.shown(span);
+                let span = self.shown(span.start, span.end);
                 let node = self.push(span, kind, 1, 0)?;
                 self.anchor(anchor, node);
                 self.place(node);
@@ -128,10 +131,13 @@ impl<'t, 'f> Builder<'t, 'f> {
         self.offset + span.start..self.offset + span.end
     }
 
-    /// The bytes to show of a value: its first line, without the end of that.
-    fn shown(&self, span: Range<usize>) -> Range<usize> {
-        let line = self.text[span.clone()].split(['\n', '\r']).next().unwrap_or_default();
-        self.at(span.start..span.start + line.len())
+    /// The bytes to show of what begins at `start`: its line as far as one looks, and not past `end`.
+    fn shown(&self, start: usize, end: usize) -> Range<usize> {
+        // A line may be as long as the text, and begin a value at every second byte.
+        const LONGEST: usize = 160;
+        let end = self.text.floor_char_boundary(end.min(start + LONGEST));
+        let line = self.text[start..end].split(['\n', '\r']).next().unwrap_or_default();
+        self.at(start..start + line.trim_end().len())
     }
 
     pub(super) fn advise(&mut self, code: Code, span: Range<usize>, message: impl Into<String>, help: &str) {
@@ -157,7 +163,7 @@ impl<'t, 'f> Builder<'t, 'f> {
 
     fn push(&mut self, span: Range<usize>, kind: Kind<'t>, values: usize, depth: usize) -> Option<NodeId> {
         self.count(1, &span)?;
-        self.nodes.push(Node { span, kind, values, depth });
+        self.nodes.push(Node { span, line: self.line, kind, values, depth });
         Some(NodeId(self.nodes.len() - 1))
     }
 
@@ -179,9 +185,8 @@ impl<'t, 'f> Builder<'t, 'f> {
         span: Range<usize>,
         anchor: usize,
     ) -> Option<()> {
-        // A list whose dashes are not indented begins where its first dash is, with no width.
-        let line = self.text[span.start..].split(['\n', '\r']).next().unwrap_or_default();
-        let shown = self.at(span.start..span.start + line.trim_end().len());
+        // Its end is not known yet: its first line is shown.
+        let shown = self.shown(span.start, self.text.len());
         let node = self.push(shown, kind, 1, 1)?;
         self.anchor(anchor, node);
         self.open.push(Open { node, children: Vec::new(), flow: style == StructureStyle::Flow });
@@ -228,11 +233,6 @@ impl<'t, 'f> Builder<'t, 'f> {
         }
     }
 
-    fn line_of(&self, node: NodeId) -> usize {
-        let start = self.nodes[node.0].span.start.saturating_sub(self.offset);
-        1 + self.text[..start].matches('\n').count()
-    }
-
     fn too_deep(&self) -> String {
         format!("values are nested deeper than {}", self.limits.depth)
     }
@@ -245,7 +245,7 @@ impl<'t, 'f> Builder<'t, 'f> {
             self.findings.add(Code::TooDeep, span, "", message);
             return None;
         }
-        let bracket = self.open.iter().find(|open| open.flow).map(|open| self.line_of(open.node));
+        let bracket = self.open.iter().find(|open| open.flow).map(|open| self.nodes[open.node.0].line);
         let (code, message, help) = syntax::explain(error, self.text, at, bracket);
         if code == Code::Tab {
             // The parser says where the value began that the tab is in.
@@ -260,12 +260,12 @@ impl<'t, 'f> Builder<'t, 'f> {
         None
     }
 
-    pub(super) fn finish(mut self, source: &'t str) -> Option<Tree<'t>> {
+    pub(super) fn finish(mut self) -> Option<Tree<'t>> {
         let last = self.text.get(self.seen..).unwrap_or_default();
         let place = if self.seen == 0 { Place::First } else { Place::Last };
         gap::check(last, self.offset + self.seen, place, self.findings);
         match self.root.take() {
-            Some(root) => Some(Tree { source, nodes: self.nodes, root }),
+            Some(root) => Some(Tree { nodes: self.nodes, root }),
             None => {
                 self.findings.add(Code::NotAMapping, 0..0, "", "the file is empty; expected a rule");
                 None
