@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
@@ -17,6 +18,9 @@ use crate::event;
 
 use crate::socket::ACCEPT_PAUSE;
 use crate::wire::{ErrorCode, ServerLine, encode};
+
+/// How long no connection may have failed before that is told as a recovery.
+const RECOVERED: Duration = Duration::from_secs(1);
 
 /// Who may connect.
 #[derive(Debug, Clone)]
@@ -69,7 +73,7 @@ pub(super) async fn accept(
     shutdown: CancellationToken,
 ) {
     let mut sessions = JoinSet::new();
-    let mut failing = false;
+    let mut failed_at = None;
     loop {
         let stream = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -77,15 +81,17 @@ pub(super) async fn accept(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
+                    if failed_at.is_none() {
                         tracing::error!(error = %error, "no connection can be taken now; trying on");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
+                    failed_at = Some(Instant::now());
                     continue;
                 }
             },
         };
-        if std::mem::take(&mut failing) {
+        // One that comes through between two failures is no recovery yet.
+        if failed_at.take_if(|time| time.elapsed() > RECOVERED).is_some() {
             tracing::info!("connections can be taken again");
         }
         let peer = match admit(&stream, &hub, &peers, &admission) {

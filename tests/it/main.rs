@@ -5,6 +5,7 @@ mod bus;
 mod check;
 mod daemons;
 mod differential;
+mod hostile;
 mod restart;
 mod store;
 mod stream;

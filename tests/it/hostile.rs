@@ -1,0 +1,184 @@
+//! Clients that mean harm, or do it by mistake: each gets a clear error or a bound, and everyone
+//! else is served.
+
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rulesyncd::config::WorkerConfig;
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::support::raw::Raw;
+use crate::support::rules::rule_text;
+use crate::support::swarm::Swarm;
+use crate::support::tables::{Tables, TestWorker, worker_config, worker_over};
+
+/// A subscriber that must hear of every change as if nobody else were there.
+struct Witness {
+    raw: Raw,
+    tables: Tables,
+    version: i32,
+}
+
+impl Witness {
+    async fn of(worker: &TestWorker) -> Self {
+        let mut raw = Raw::subscribe(worker.socket(), json!({})).await;
+        raw.snapshot().await;
+        Self { raw, tables: worker.tables.clone(), version: 100 }
+    }
+
+    async fn is_served(&mut self) {
+        self.version += 1;
+        self.tables.write([("R1", self.version)]);
+        assert_eq!(self.raw.event().await["rule_version"], self.version);
+    }
+}
+
+#[tokio::test]
+async fn a_malformed_line_gets_an_error_and_the_connection_is_closed() {
+    let (worker, _directory) = worker_over([("R1", 1)]);
+    let mut witness = Witness::of(&worker).await;
+    let long = format!("{{\"op\":\"status\",\"id\":\"{}\"}}\n", "x".repeat(65 * 1024));
+    let without_end = "x".repeat(70 * 1024);
+    for (bytes, code) in [
+        (&b"GET / HTTP/1.1\r\n"[..], "bad_json"),
+        (b"\n", "bad_json"),
+        (b"\xff\xfe\x00\n", "bad_json"),
+        (b"{\"op\":\"subscribe\"\n", "bad_json"),
+        (b"{\"op\":\"drop_tables\",\"id\":3}\n", "unknown_op"),
+        (b"{\"op\":\"subscribe\",\"kinds\":\"state\"}\n", "bad_request"),
+        (b"{\"op\":\"subscribe\"}\n{\"op\":\"subscribe\"}\n", "already_subscribed"),
+        (long.as_bytes(), "line_too_long"),
+        (without_end.as_bytes(), "line_too_long"),
+    ] {
+        let mut raw = Raw::connect(worker.socket()).await;
+        raw.next().await;
+        // The server may close before it has read all of it.
+        let _ = raw.write.write_all(bytes).await;
+        let error = loop {
+            let line = raw.event().await;
+            if line["type"] == "error" {
+                break line;
+            }
+        };
+        assert_eq!(error["code"], code, "{error}");
+        assert!(error["message"].as_str().unwrap().len() < 300, "{error}");
+        raw.closed().await;
+        witness.is_served().await;
+    }
+    let mut half = Raw::connect(worker.socket()).await;
+    half.next().await;
+    half.write.write_all(br#"{"op":"stat"#).await.unwrap();
+    half.write.shutdown().await.unwrap();
+    assert_eq!(half.text().await, None, "half a line is no line");
+}
+
+#[tokio::test]
+async fn who_subscribes_and_closes_one_direction_goes_on_hearing() {
+    let (worker, _directory) = worker_over([("R1", 1)]);
+    let mut raw = Raw::subscribe(worker.socket(), json!({})).await;
+    raw.write.shutdown().await.unwrap();
+    raw.snapshot().await;
+    Witness { raw, tables: worker.tables.clone(), version: 1 }.is_served().await;
+}
+
+#[tokio::test]
+async fn who_asks_on_and_on_without_reading_is_not_read_either() {
+    let (worker, _directory) = worker_over([("R1", 1)]);
+    let mut witness = Witness::of(&worker).await;
+    let asker = Raw::connect(worker.socket()).await;
+    let questions = "{\"op\":\"status\",\"id\":1}\n".repeat(1_000);
+    let mut taken = 0;
+    // Until the socket takes no more for a while, though the worker has had all the time it wants.
+    while tokio::time::timeout(Duration::from_millis(300), asker.write.writable()).await.is_ok() {
+        match asker.write.try_write(questions.as_bytes()) {
+            Ok(count) => taken += count,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        assert!(taken < 4 << 20, "{taken} bytes of questions were taken and none of the answers was read");
+    }
+    witness.is_served().await;
+}
+
+#[tokio::test]
+async fn only_so_many_may_connect_and_each_that_leaves_makes_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let tables = Tables::default();
+    tables.write([("R1", 1)]);
+    let config = WorkerConfig { max_subscribers: 5, ..worker_config(directory.path()) };
+    let worker = TestWorker::start(&tables, &config);
+    let mut witness = Witness::of(&worker).await;
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        let mut raw = Raw::connect(worker.socket()).await;
+        raw.next().await;
+        others.push(raw);
+    }
+    for _ in 0..300 {
+        let mut refused = Raw::connect(worker.socket()).await;
+        let error = refused.next().await;
+        assert_eq!(error["code"], "too_many_subscribers", "{error}");
+        assert!(error["message"].as_str().unwrap().contains("worker.max_subscribers"), "{error}");
+        refused.closed().await;
+    }
+    witness.is_served().await;
+    others.pop();
+    let mut welcome = loop {
+        let mut raw = Raw::connect(worker.socket()).await;
+        if raw.next().await["type"] == "hello" {
+            break raw;
+        }
+    };
+    welcome.send(&json!({"op": "subscribe"})).await;
+    welcome.snapshot().await;
+}
+
+#[tokio::test]
+async fn only_the_users_that_are_named_may_connect() {
+    let directory = tempfile::tempdir().unwrap();
+    let tables = Tables::default();
+    tables.write([("R1", 1)]);
+    let own = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(directory.path()).unwrap());
+    for (allow_uids, first) in [(vec![own + 1], "error"), (vec![own + 1, own], "hello")] {
+        let worker =
+            TestWorker::start(&tables, &WorkerConfig { allow_uids, ..worker_config(directory.path()) });
+        let mut raw = Raw::connect(worker.socket()).await;
+        let line = raw.next().await;
+        assert_eq!(line["type"], first, "{line}");
+        if first == "error" {
+            assert_eq!(line["code"], "not_allowed", "{line}");
+            raw.closed().await;
+        }
+        worker.stop().await.unwrap();
+    }
+}
+
+/// The daemon may open so many files that a few subscribers fill its table.
+#[test]
+fn a_full_file_table_ends_nothing() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    swarm.succeed(&["sync"]);
+    let worker = swarm.daemon("worker", |command| {
+        let program = command.get_program().to_owned();
+        let script = format!("ulimit -n 32; exec {} worker", program.to_string_lossy());
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", &script]).env_clear();
+        limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        limited.stdout(std::process::Stdio::null()).stdin(std::process::Stdio::null());
+        *command = limited;
+    });
+    let mut witness = swarm.subscribe();
+    let crowd: Vec<UnixStream> = (0..60).map(|_| UnixStream::connect(swarm.socket()).unwrap()).collect();
+    worker.wait_for_log("no connection can be taken now");
+    witness.snapshot();
+    witness.send(r#"{"op":"get_state","rule_id":"R1"}"#);
+    assert_eq!(witness.next()["result"]["state"], "enabled", "who is connected is served");
+    drop(crowd);
+    swarm.subscribe().snapshot();
+    swarm.save("R1.yaml", rule_text("R1", 2));
+    swarm.succeed(&["sync"]);
+    assert_eq!(witness.change()["rule_version"], 2);
+    assert_eq!(worker.count_in_log("no connection can be taken now"), 1, "told once");
+}
