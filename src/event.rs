@@ -58,3 +58,18 @@ kinds! {
     /// The configuration cannot be used.
     CONFIGURATION_REFUSED = "9416bd25c48d4fc8b1478b88e7462544";
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_explains_every_kind_once_and_nothing_else() {
+        let catalogue = include_str!("../systemd/rulesyncd.catalog");
+        let mut explained: Vec<_> = catalogue.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
+        let mut known: Vec<_> = ALL.iter().map(|&(_, id)| id).collect();
+        explained.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(explained, known);
+    }
+}

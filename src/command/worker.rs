@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use listenfd::ListenFd;
 
@@ -36,6 +36,12 @@ pub(crate) fn run(args: WorkerArgs) -> Outcome {
 }
 
 async fn worker(config: Config) -> Outcome {
+    if !config.worker.allow_uids.is_empty() && !sees_every_user() {
+        return Err(Failure::Usage(anyhow!(
+            "worker.allow_uids cannot be judged here: this process is in a user namespace, where other users have \
+             no number of their own; set PrivateUsers=no for its unit"
+        )));
+    }
     let lifecycle = Lifecycle::start()?;
     let listener = passed_socket()?;
     let clock = Arc::new(SystemClock);
@@ -61,6 +67,12 @@ pub(super) async fn open(config: &Config, clock: Arc<SystemClock>) -> Result<Dat
 
 pub(super) fn origin(config: &Config, database: &Database) -> Origin {
     Origin { url: config.database.address.to_string(), backend: database.backend().to_owned() }
+}
+
+/// Whether a peer's user id is told as it is: in a user namespace (user_namespaces(7)) it may not be.
+fn sees_every_user() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// The socket that systemd passed; `None` when it passed none.
