@@ -10,3 +10,4 @@ mod restart;
 mod store;
 mod stream;
 mod support;
+mod systemd;

@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub(crate) mod container;
 pub(crate) mod databases;
 pub(crate) mod raw;
 pub(crate) mod rules;

@@ -1,0 +1,224 @@
+//! As a person would: install the package, follow the README, and then everything that happens to a
+//! service at night.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::support::container::Container;
+use crate::support::rules::rule_text;
+use crate::support::swarm::text;
+
+/// The package, made once.
+fn package() -> &'static Path {
+    static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
+    PACKAGE.get_or_init(|| {
+        let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let tools = project.join("target/tools/bin");
+        let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+        let made = Command::new("systemd/build-deb")
+            .arg("dev")
+            .current_dir(project)
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        project.join(text(&made.stdout).trim())
+    })
+}
+
+/// A container with the package installed and nothing enabled.
+fn installed() -> Container {
+    let container = Container::boot();
+    container.put(package(), "/root/rulesyncd.deb");
+    // Images of machines forbid their packages to restart services; a host does not.
+    container.sh("rm -f /usr/sbin/policy-rc.d; dpkg -i /root/rulesyncd.deb");
+    container
+}
+
+/// The commands of a section of the README, as they stand there.
+fn readme_commands(section: &str) -> String {
+    let readme = include_str!("../../../README.md");
+    let (_, section) = readme.split_once(&format!("\n## {section}\n")).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    section.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap()).collect()
+}
+
+fn save_rule(container: &Container, id: &str, version: i32) {
+    std::fs::write(container.path(&format!("/etc/rulesyncd/rules/{id}.yaml")), rule_text(id, version))
+        .unwrap();
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn the_readme_followed_word_for_word_brings_a_saved_rule_to_a_subscriber() {
+    let container = installed();
+    assert_eq!(container.property("rulesyncd-master", "UnitFileState"), "disabled");
+    container.sh(&readme_commands("Run it as a service").replace("./rulesyncd.deb", "/root/rulesyncd.deb"));
+
+    container.wait_for("systemctl status rulesyncd-master", "12 rules in step");
+    let mut subscriber = container.subscribe();
+    assert_eq!(subscriber.snapshot().len(), 12);
+    save_rule(&container, "NEW", 1);
+    assert_eq!(subscriber.change()["rule_id"], "NEW");
+    container.wait_for("systemctl status rulesyncd-worker", "13 rules in step");
+    assert!(container.sh("rulesyncd status").contains("lock        held"));
+
+    // The journal tells a rule's story by its fields, and explains the kinds of records.
+    let story = container.sh("journalctl --no-pager -o cat -u rulesyncd-master RULE_ID=NEW");
+    assert_eq!(story, "NEW added from NEW.yaml\n");
+    let written = rulesyncd::event::RULE_WRITTEN;
+    let explained = container.sh(&format!("journalctl --no-pager -x MESSAGE_ID={written} RULE_ID=NEW"));
+    assert!(explained.contains("The rule NEW was written to the database"), "{explained}");
+    save_rule(&container, "NEW", 2);
+    subscriber.change();
+    std::fs::write(container.path("/etc/rulesyncd/rules/BAD.yaml"), "rule_id: [").unwrap();
+    container.wait_for("journalctl --no-pager -o json -p err -u rulesyncd-master", "BAD.yaml");
+
+    let manual = container.sh("man -P cat rulesyncd-sync");
+    assert!(manual.contains("--allow-mass-delete"), "{manual}");
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn the_units_are_sound_and_closed() {
+    let container = installed();
+    let complaints = container.try_sh(
+        "systemd-analyze verify rulesyncd-master.service rulesyncd-worker.service rulesyncd-worker.socket 2>&1",
+    );
+    assert_eq!((text(&complaints.stdout).as_str(), complaints.status.success()), ("", true));
+    let exposed = |threshold: u32| {
+        for unit in ["rulesyncd-master.service", "rulesyncd-worker.service"] {
+            // The threshold is in tenths.
+            container.sh(&format!("systemd-analyze security --no-pager --threshold={threshold} {unit}"));
+        }
+    };
+    exposed(3);
+    container.sh(
+        "for unit in rulesyncd-master rulesyncd-worker; do install -Dt /etc/systemd/system/$unit.service.d \
+         /usr/share/doc/rulesyncd/examples/remote-database.conf; done; systemctl daemon-reload",
+    );
+    exposed(10);
+    container.sh("rm -r /etc/systemd/system/rulesyncd-*.service.d; systemctl daemon-reload");
+
+    // What the daemon's user may write, seen from inside of the unit.
+    container.sh("systemctl start rulesyncd-master rulesyncd-worker");
+    for (unit, allowed) in [
+        ("rulesyncd-master", "/run/rulesyncd /var/lib/rulesyncd"),
+        ("rulesyncd-worker", "/var/lib/rulesyncd"),
+    ] {
+        let pid = container.property(unit, "MainPID");
+        let writable = container.sh(&format!(
+            "nsenter -t {pid} -m -S $(id -u rulesyncd) -G $(id -g rulesyncd) -- bash -c 'for place in /etc \
+             /etc/rulesyncd /etc/rulesyncd/rules /usr/bin /var /var/log /run /run/rulesyncd /var/lib /var/lib/rulesyncd \
+             /home /root; do [ -w $place ] && echo $place; done; true'"
+        ));
+        assert_eq!(writable.split_whitespace().collect::<Vec<_>>().join(" "), allowed, "{unit}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn a_service_survives_what_happens_to_services() {
+    let container = installed();
+    container.sh(
+        "for unit in rulesyncd-master rulesyncd-worker; do mkdir -p /etc/systemd/system/$unit.service.d; \
+         printf '[Service]\nWatchdogSec=2s\nRestartSec=100ms\n' > /etc/systemd/system/$unit.service.d/test.conf; done; \
+         systemctl daemon-reload; systemctl start rulesyncd-master rulesyncd-worker.socket",
+    );
+    save_rule(&container, "A", 1);
+    let mut subscriber = container.subscribe();
+    while subscriber.snapshot().is_empty() {
+        subscriber = container.subscribe();
+    }
+
+    // Reload: the same process, and it says when it is done.
+    let pid = container.property("rulesyncd-master", "MainPID");
+    container.sh("systemctl reload rulesyncd-master");
+    container.wait_for("journalctl --no-pager -u rulesyncd-master", "the configuration was read again");
+    assert_eq!(container.property("rulesyncd-master", "MainPID"), pid);
+
+    // Restart under a subscriber: it is told, and who connects meanwhile waits in the socket.
+    container.sh("systemctl restart rulesyncd-worker");
+    assert!(subscriber.rest().contains("shutting_down"));
+    let mut subscriber = container.subscribe();
+    assert_eq!(subscriber.snapshot().len(), 1);
+
+    for (signal, unit) in [
+        ("KILL", "rulesyncd-worker"),
+        ("KILL", "rulesyncd-master"),
+        ("STOP", "rulesyncd-worker"),
+        ("STOP", "rulesyncd-master"),
+    ] {
+        let pid = container.property(unit, "MainPID");
+        container.sh(&format!("kill -s {signal} {pid}"));
+        container.wait_for(
+            &format!("systemctl show -P MainPID {unit} | grep -vx -e {pid} -e 0; systemctl is-active {unit}"),
+            "\nactive",
+        );
+    }
+    drop(subscriber);
+    let mut subscriber = container.subscribe();
+    subscriber.snapshot();
+    save_rule(&container, "B", 1);
+    assert_eq!(subscriber.change()["rule_id"], "B");
+
+    // A configuration with an error: at once, with the reason and the code, and without a loop.
+    container.sh("echo 'worker: {pol_interval: 1s}' > /etc/rulesyncd/worker.yaml; systemctl restart rulesyncd-worker || true");
+    container.wait_for("systemctl is-failed rulesyncd-worker", "failed");
+    assert_eq!(container.property("rulesyncd-worker", "ExecMainStatus"), "2");
+    container.wait_for("journalctl --no-pager -u rulesyncd-worker", "did you mean `poll_interval`?");
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn a_database_that_is_away_fails_neither_unit_and_both_recover() {
+    let container = installed();
+    container.sh(
+        "systemctl unmask --runtime postgresql.service || true
+         cluster=$(ls /etc/postgresql | head -1)
+         systemctl start postgresql@$cluster-main
+         runuser -u postgres -- createuser rulesyncd
+         runuser -u postgres -- createdb -O rulesyncd rules
+         for daemon in master worker; do
+           echo 'database: {url: \"postgres:///rules?host=/run/postgresql&user=rulesyncd\"}' > /etc/rulesyncd/$daemon.yaml
+         done
+         systemctl start rulesyncd-master rulesyncd-worker",
+    );
+    save_rule(&container, "A", 1);
+    let mut subscriber = container.subscribe();
+    while subscriber.snapshot().is_empty() {
+        subscriber = container.subscribe();
+    }
+    container.sh("systemctl stop 'postgresql@*'");
+    for unit in ["rulesyncd-master", "rulesyncd-worker"] {
+        container.wait_for(&format!("systemctl show -P StatusText {unit}"), "database away");
+        assert_eq!(container.property(unit, "ActiveState"), "active");
+    }
+    save_rule(&container, "B", 1);
+    container.sh("sleep 3; systemctl start postgresql@$(ls /etc/postgresql | head -1)-main");
+    assert_eq!(subscriber.change()["rule_id"], "B");
+    for unit in ["rulesyncd-master", "rulesyncd-worker"] {
+        container.wait_for(&format!("systemctl show -P StatusText {unit}"), "2 rules in step");
+        assert_eq!(container.property(unit, "NRestarts"), "0");
+        // An outage is a few records, not one a try.
+        let records = container.sh(&format!("journalctl --no-pager -q -o cat -p warning -u {unit}"));
+        assert!(records.lines().count() <= 3, "{unit}: {records}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn an_upgrade_and_a_removal_leave_rules_and_states_alone() {
+    let container = installed();
+    container.sh("systemctl start rulesyncd-master");
+    save_rule(&container, "A", 1);
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rules in step");
+    container.sh("rulesyncd state set A disabled");
+    let pid = container.property("rulesyncd-master", "MainPID");
+    container.sh("dpkg -i /root/rulesyncd.deb");
+    container.wait_for(&format!("systemctl show -P MainPID rulesyncd-master | grep -vx -e {pid} -e 0; systemctl is-active rulesyncd-master"), "\nactive");
+    assert!(container.sh("rulesyncd state list").contains("disabled"));
+    container.sh("dpkg -r rulesyncd");
+    container.sh("test -f /etc/rulesyncd/rules/A.yaml && test -f /var/lib/rulesyncd/rules.db");
+}

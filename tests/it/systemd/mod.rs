@@ -1,0 +1,3 @@
+//! The package, in a real systemd.
+
+mod as_root;
