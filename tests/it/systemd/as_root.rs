@@ -15,13 +15,8 @@ fn package() -> &'static Path {
     PACKAGE.get_or_init(|| {
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let tools = project.join("target/tools/bin");
-        let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
-        let made = Command::new("systemd/build-deb")
-            .arg("dev")
-            .current_dir(project)
-            .env("PATH", path)
-            .output()
-            .unwrap();
+        let script = "PATH=$0:$PATH systemd/build-deb dev";
+        let made = Command::new("sh").args(["-c", script]).arg(tools).current_dir(project).output().unwrap();
         assert!(made.status.success(), "{}", text(&made.stderr));
         project.join(text(&made.stdout).trim())
     })
