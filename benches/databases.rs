@@ -87,6 +87,47 @@ async fn measure(address: &str) -> String {
     )
 }
 
+/// What a server computes for one second of this many idle workers that poll every second.
+async fn idle_workers(server: &Server, address: &str) -> String {
+    const WORKERS: usize = 200;
+    const ROUNDS: u32 = 5;
+    let database = made(address, system_clock()).await;
+    let mut followers: Vec<_> = (0..WORKERS).map(|_| (database.follow(), Catalogue::default())).collect();
+    let config = support::databases::config(address);
+    for (follower, catalogue) in &mut followers {
+        // Each worker is a process of its own, with its own connections.
+        let database = Database::open(&config, system_clock()).await.unwrap();
+        *follower = database.follow();
+        catalogue.apply(follower.look(catalogue).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    for (follower, catalogue) in &mut followers {
+        follower.look(catalogue).await.unwrap();
+    }
+    let before = cpu_time(server);
+    for _ in 0..ROUNDS {
+        for (follower, catalogue) in &mut followers {
+            follower.look(catalogue).await.unwrap();
+        }
+    }
+    let share = (cpu_time(server) - before).as_secs_f64() / f64::from(ROUNDS);
+    format!("{}: {WORKERS} idle workers take {:.1} % of a core", database.backend(), share * 100.0)
+}
+
+/// The time that the server's processes have computed for.
+fn cpu_time(server: &Server) -> Duration {
+    let ticks = |process: std::fs::DirEntry| {
+        let at_home = std::fs::read_link(process.path().join("cwd")).ok()?.starts_with(server.path());
+        let stat = std::fs::read_to_string(process.path().join("stat")).ok()?;
+        // After the name, which may hold anything: the 12th and 13th are user's and system's time.
+        let fields: Vec<_> = stat.rsplit(')').next()?.split_whitespace().collect();
+        let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+        at_home.then_some(ticks)
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().map(Result::unwrap);
+    Duration::from_millis(10 * processes.filter_map(ticks).sum::<u64>())
+}
+
 fn main() {
     // `cargo test --all-targets` runs benches too, without this.
     if !std::env::args().any(|argument| argument == "--bench") {
@@ -97,9 +138,13 @@ fn main() {
         let directory = tempfile::tempdir().unwrap();
         let address = format!("sqlite://{}/rules.db", directory.path().display());
         println!("{}", measure(&address).await);
-        for kind in [Kind::Postgres, Kind::MariaDb] {
-            let server = Server::start(kind, &[]).await;
-            println!("{}", measure(&server.create("measured").await).await);
+        for (kind, many) in
+            [(Kind::Postgres, "-cmax_connections=500"), (Kind::MariaDb, "--max-connections=500")]
+        {
+            let server = Server::start(kind, &[many]).await;
+            let address = server.create("measured").await;
+            println!("{}", measure(&address).await);
+            println!("{}", idle_workers(&server, &address).await);
         }
     });
 }

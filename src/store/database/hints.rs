@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use notify::event::ModifyKind;
 use notify::{EventKind, RecursiveMode, Watcher};
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgPoolOptions, PgQueryResult};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -21,6 +21,9 @@ use crate::store::StoreError;
 /// The file is written a moment before its commit can be seen: after how many milliseconds it is
 /// looked at again.
 const COMMIT_DELAYS: [u64; 5] = [1, 2, 4, 8, 16];
+
+/// After so long without a notification the server is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// Where a follower hears that something may have changed.
 #[derive(Debug)]
@@ -104,12 +107,26 @@ async fn listen(
     listener.listen(postgres::CHANNEL).await.map_err(judge)?;
     backoff.reset();
     tell.send_replace(());
-    while listener.try_recv().await.map_err(judge)?.is_some() {
-        // What a burst notified meanwhile is heard by the same look.
-        while listener.next_buffered().is_some() {}
-        tell.send_replace(());
+    loop {
+        match tokio::time::timeout(SILENCE, listener.try_recv()).await {
+            Ok(heard) => {
+                let is_connected = heard.map_err(judge)?.is_some();
+                // What a burst notified meanwhile is heard by the same look.
+                while listener.next_buffered().is_some() {}
+                tell.send_replace(());
+                if !is_connected {
+                    return Ok(());
+                }
+            }
+            // A link that was cut makes no sound: only an answer tells it from a quiet one.
+            Err(_) => {
+                let asked =
+                    tokio::time::timeout(connector.timeout(), sqlx::query("SELECT 1").execute(&mut listener));
+                let _: PgQueryResult =
+                    asked.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(judge)?;
+            }
+        }
     }
-    Ok(())
 }
 
 /// SQLite: waits for writes to the files, then asks whether someone has committed.

@@ -1,6 +1,7 @@
 //! The stores, from outside.
 
 mod faults;
+mod network;
 mod servers;
 mod service;
 mod sqlite;
