@@ -3,10 +3,15 @@
 Usage: differential.py CASES [SHOWN]
 
 CASES has one JSON object a line: `text` (hexadecimal), `rule` (what the daemon takes it for, or
-null), `codes` (why it was refused). Whatever the daemon accepts Python must load, and both must
-have the same rule; whatever Python loads and the daemon refuses must be refused for a reason in
-REASONS. The JSON Schema of a rule must take and refuse what the daemon takes and refuses, where it
-is not YAML that the daemon refuses. Prints the counts; exits with 1 and the first texts that break this.
+null), `codes` (why it was refused).
+
+* Whatever the daemon accepts Python must load, and both must have the same rule. So must libyaml
+  (PyYAML's other loader) and ruamel.yaml, which reads YAML 1.2.
+* Whatever Python loads and the daemon refuses must be refused for a reason in REASONS.
+* The JSON Schema of a rule must take and refuse what the daemon takes and refuses, where that is
+  not refused as YAML.
+
+Prints the counts; exits with 1 and the first texts that break this.
 """
 
 import json
@@ -20,6 +25,8 @@ from typing import Annotated, Any
 import yaml
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError as RuamelError
 
 # Why a text is refused that one Python program would load.
 REASONS = {
@@ -117,16 +124,22 @@ def compiled(rule):
     return json.dumps(definition)
 
 
-def python_reads(text):
-    """The rule as Python has it, or the reason why it has none."""
+# As a reader of the table gets the text, as a reader of the file does, and other readers.
+READERS = {
+    "PyYAML": lambda text: yaml.safe_load(text.decode()),
+    "PyYAML, of bytes": yaml.safe_load,
+    "libyaml": lambda text: yaml.load(text, yaml.CSafeLoader),
+    "ruamel.yaml, as YAML 1.2": lambda text: YAML(typ="safe", pure=True).load(text.decode()),
+}
+
+
+def reads(reader, text):
+    """The rule as a reader has it, or the reason why it has none."""
     try:
-        loaded = yaml.safe_load(text.decode())
-        if repr(loaded) != repr(yaml.safe_load(text)):
-            return None, "differs between bytes and text"
-        return compiled(Rule.model_validate(loaded)), None
+        return compiled(Rule.model_validate(READERS[reader](text))), None
     except RecursionError:
         return None, "recursion"
-    except (yaml.YAMLError, ValidationError, ValueError) as error:
+    except (yaml.YAMLError, RuamelError, ValidationError, ValueError) as error:
         return None, f"{type(error).__name__}: {error}"
 
 
@@ -158,20 +171,22 @@ def judge(line):
 
 
 def against_python(text, case):
-    ours = None if case["rule"] is None else json.dumps(case["rule"])
-    theirs, reason = python_reads(text)
-    if ours is not None and theirs is None:
-        return "BAD: accepted, and Python does not load it", text, reason
-    if ours is not None and ours != theirs:
-        return "BAD: accepted, and Python has another rule", text, f"\n{ours}\n{theirs}"
-    if ours is not None:
-        return "both load it, alike", text, ""
+    if case["rule"] is not None:
+        ours = json.dumps(case["rule"])
+        for reader in READERS:
+            theirs, reason = reads(reader, text)
+            if theirs is None:
+                return f"BAD: accepted, and {reader} does not load it", text, reason
+            if theirs != ours:
+                return f"BAD: accepted, and {reader} has another rule", text, f"\n{ours}\n{theirs}"
+        return "all load it, alike", text, ""
+    theirs, _ = reads("PyYAML", text)
     if theirs is None:
         return "neither loads it", text, ""
     known = next((code for code in case["codes"] if code in REASONS), None)
     if known is None:
-        return "BAD: refused, and Python loads it", text, case["codes"]
-    return f"refused, Python would load it: {known}", text, ""
+        return "BAD: refused, and PyYAML loads it", text, case["codes"]
+    return f"refused, PyYAML would load it: {known}", text, ""
 
 
 def main():
@@ -190,7 +205,7 @@ def main():
     for verdict in bad:
         for text, why in examples[verdict]:
             print(f"\n{verdict} ({why})\n{text!r}")
-    sys.exit(1 if bad or not counts["both load it, alike"] else 0)
+    sys.exit(1 if bad or not counts["all load it, alike"] else 0)
 
 
 if __name__ == "__main__":

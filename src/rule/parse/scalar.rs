@@ -243,6 +243,10 @@ fn float_1_1(text: &str) -> Option<Reading> {
         digits.len() < exponent.len() && all(digits, |c| c.is_ascii_digit())
     });
     let good = match before {
+        // Digits that begin with an underscore are none to PyYAML, but were to its older versions.
+        "" if after.starts_with('_') && body.len() == text.len() => {
+            return fraction(after).then(|| parse(text).unwrap_or(Reading::Fails));
+        }
         // No sign before a leading dot.
         "" => body.len() == text.len() && digits_1_1(after),
         _ => digits_1_1(before) && fraction(after),

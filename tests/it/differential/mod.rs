@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use generate::Dice;
 
 /// How many texts are held against each other.
-const TEXTS: usize = 40_000;
+const TEXTS: usize = 30_000;
 
 /// How many patterns are.
 const PATTERNS: usize = 60_000;

@@ -4,7 +4,8 @@ use super::{Code, GOOD, codes};
 
 /// The good rule with these lines in its `match`.
 fn with(lines: &str) -> String {
-    GOOD.replace("  field: command_text\n", &format!("  {}\n", lines.replace('\n', "\n  ")))
+    let indented = lines.replace('\n', "\n  ").replace("\n  \n", "\n\n").replace("\n  \n", "\n\n");
+    GOOD.replace("  field: command_text\n", &format!("  {indented}\n"))
 }
 
 #[track_caller]
@@ -59,6 +60,9 @@ fn syntax_on_which_readers_differ() {
         "a: &b c\nd: &b e",
         r#"a: "\ud83d\ude00""#,
         r#"a: "\\\uD83D""#,
+        "a: |\n \n  b",
+        "a: >\n\n  \n  b",
+        "a: |\n  \tb",
     ] {
         refused(bad, if bad.ends_with("\\uD83D\"") { Code::Syntax } else { Code::Dialect });
     }

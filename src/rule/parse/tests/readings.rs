@@ -58,6 +58,8 @@ fn where_they_do_not() {
         ("-1:30", Reading::Int(-90), Reading::Text),
         ("1:30.5", Reading::Float(90.5), Reading::Text),
         ("1_0.5", Reading::Float(10.5), Reading::Text),
+        ("._5", Reading::Float(0.5), Reading::Text),
+        ("._", Reading::Fails, Reading::Text),
         ("1e3", Reading::Text, Reading::Float(1000.0)),
         ("1.0e3", Reading::Text, Reading::Float(1000.0)),
         ("-.5", Reading::Text, Reading::Float(-0.5)),

@@ -66,9 +66,30 @@ pub(super) fn check(
                     "end the file with a line break",
                 );
             }
+            if raw.starts_with('\t') {
+                advise(
+                    span.start..span.start + 1,
+                    "a block of text that begins with a tab, which some readers take for indentation",
+                    "begin it with another line, or write it in double quotes",
+                );
+            }
+            if begins_with_blanks(&text[..span.start]) {
+                advise(
+                    span.clone(),
+                    "a block of text with blanks on a line before its first",
+                    "remove the blanks from the empty line",
+                );
+            }
         }
         _ => {}
     }
+}
+
+/// Whether of the empty lines between a block's header and its first line, with whose indentation
+/// `before` ends, any has blanks in it: some readers take those for the indentation.
+fn begins_with_blanks(before: &str) -> bool {
+    let lines = before.rsplit('\n').skip(1).map(|line| line.trim_end_matches('\r'));
+    lines.take_while(|line| line.bytes().all(|byte| byte == b' ')).any(|line| !line.is_empty())
 }
 
 /// Whether the key at `span` has its colon on another line than its beginning.
