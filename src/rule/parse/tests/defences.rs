@@ -55,6 +55,8 @@ fn syntax_on_which_readers_differ() {
         "a: [?c]",
         "a: {b: :c}",
         "a: [:c]",
+        "a: {b:, c: d}",
+        "a: {b:}",
         "a: &b.c d",
         "a: &é d",
         "a: &b c\nd: &b e",

@@ -46,6 +46,13 @@ pub(super) fn check(
                 let message =
                     "a text in brackets whose `?`, `:` or `-` YAML 1.1 readers take for an indicator";
                 advise(span, message, "quote it");
+            } else if flow
+                && text[span.end..]
+                    .strip_prefix(':')
+                    .is_some_and(|rest| rest.starts_with([',', '?', '[', ']', '{', '}']))
+            {
+                let message = "a colon in brackets that touches what comes after it";
+                advise(span.end..span.end + 1, message, "put a space after the colon");
             }
         }
         ScalarStyle::DoubleQuoted => {
