@@ -38,6 +38,7 @@ enum Command {
     Watch(command::watch::WatchArgs),
     Status(command::status::StatusArgs),
     Why(command::why::WhyArgs),
+    Verify(command::verify::VerifyArgs),
     Schema(command::schema::SchemaArgs),
     Config(command::config::ConfigArgs),
     Completions(command::completions::CompletionsArgs),
@@ -60,6 +61,7 @@ impl Cli {
             Command::Watch(args) => command::watch::run(args),
             Command::Status(args) => command::status::run(args),
             Command::Why(args) => command::why::run(args),
+            Command::Verify(args) => command::verify::run(args),
             Command::Schema(args) => command::schema::run(args),
             Command::Config(args) => command::config::run(args),
             Command::Completions(args) => command::completions::run(args),
@@ -134,6 +136,11 @@ impl SocketFlags {
 }
 
 impl RulesDirFlags {
+    /// Whether the flag is given.
+    pub const fn is_given(&self) -> bool {
+        self.rules_dir.is_some()
+    }
+
     /// Adds these flags.
     pub fn over(self, flags: Flags) -> Flags {
         Flags { rules_dir: self.rules_dir, ..flags }

@@ -11,6 +11,7 @@ pub mod schema;
 pub mod state;
 pub mod status;
 pub mod sync;
+pub mod verify;
 pub mod watch;
 pub mod why;
 pub mod worker;

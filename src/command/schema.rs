@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::Outcome;
 use crate::cli::print;
+use crate::config::config_schema;
 use crate::wire::event_schema;
 
 /// The schema of a rule file, kept true by a test that holds it against the parser.
@@ -23,6 +24,8 @@ pub struct SchemaArgs {
 enum Of {
     /// A rule file
     Rule,
+    /// A configuration file
+    Config,
     /// A line that a worker sends to a subscriber
     Event,
 }
@@ -30,6 +33,7 @@ enum Of {
 pub(crate) fn run(args: SchemaArgs) -> Outcome {
     let printed = match args.of {
         Of::Rule => print(RULE),
+        Of::Config => print(&format!("{:#}\n", config_schema())),
         Of::Event => print(&format!("{:#}\n", event_schema().as_value())),
     };
     Ok(printed?)

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use layers::Origin;
 use layers::{Layers, Value};
-pub use setting::{Kind, SECTIONS, SETTINGS, Setting};
+pub use setting::{Kind, SECTIONS, SETTINGS, Setting, config_schema};
 pub use units::{Percent, duration, size};
 
 use crate::store::Address;

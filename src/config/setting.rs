@@ -1,5 +1,7 @@
 //! Every key of the configuration, as data: its name, its default, what it means.
 
+use serde_json::{Map, Value, json};
+
 /// One key of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
@@ -151,6 +153,45 @@ pub const SETTINGS: &[Setting] = &[
         "an OTLP/HTTP endpoint; the standard OTEL_EXPORTER_OTLP_* variables where unset",
     ),
 ];
+
+/// The JSON Schema of a configuration file.
+pub fn config_schema() -> Value {
+    let sections = SECTIONS.map(|section| {
+        let keys = SETTINGS.iter().filter(|setting| setting.section() == section);
+        let properties: Map<String, Value> =
+            keys.map(|setting| (setting.name().to_owned(), setting.schema())).collect();
+        let schema =
+            json!({ "type": ["object", "null"], "additionalProperties": false, "properties": properties });
+        (section.to_owned(), schema)
+    });
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The configuration of rulesyncd",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": Map::from_iter(sections),
+    })
+}
+
+impl Setting {
+    fn schema(&self) -> Value {
+        let mut schema = match self.kind {
+            Kind::Text | Kind::Path => json!({ "type": "string" }),
+            Kind::Duration => json!({ "type": "string", "examples": ["250ms", "1s", "5m"] }),
+            Kind::Size => json!({ "type": ["string", "integer"], "examples": ["256KiB"] }),
+            Kind::Percent => json!({ "type": ["string", "number"], "examples": ["20%"] }),
+            Kind::Mode => json!({ "type": ["string", "integer"], "examples": ["0660"] }),
+            Kind::Count => json!({ "type": "integer", "minimum": 1 }),
+            Kind::Flag => json!({ "type": "boolean" }),
+            Kind::Counts => json!({ "type": "array", "items": { "type": "integer", "minimum": 0 } }),
+        };
+        schema["description"] = json!(self.about);
+        if let Some(default) = self.default {
+            schema["default"] = json!(default);
+        }
+        schema
+    }
+}
 
 /// The setting of `key`; `None` when there is no such key.
 pub(super) fn find(key: &str) -> Option<&'static Setting> {

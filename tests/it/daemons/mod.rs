@@ -4,4 +4,5 @@ mod bad_input;
 mod directory;
 mod lifecycle;
 mod main_job;
+mod verify;
 mod why;

@@ -225,11 +225,8 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!(
-                "--- log of process {}:\n{}",
-                self.pid(),
-                fs::read_to_string(&self.log).unwrap_or_default()
-            );
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            let _ = writeln!(std::io::stderr(), "--- log of process {}:\n{log}", self.pid());
         }
     }
 }

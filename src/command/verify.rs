@@ -1,0 +1,265 @@
+//! `rulesyncd verify`: whether directory, tables and worker say the same, rule by rule.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use tokio::time::{sleep, timeout};
+
+use super::{Failure, Outcome};
+use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly, print};
+use crate::client::{ClientError, Connection};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::master::plan::Plan;
+use crate::master::reconcile::Reconciler;
+use crate::paint::plain;
+use crate::rule::{Catalogue, CatalogueDigest, RuleState};
+use crate::store::{Database, Follow as _, RuleStore as _, Scope, StoreError};
+use crate::wire::{Op, RuleLine, ServerLine, Subscribe};
+
+/// A difference that is still there after so many looks is one; before, it may be on its way.
+const LOOKS: u32 = 4;
+
+/// How long to wait between two looks.
+const BETWEEN: Duration = Duration::from_millis(500);
+
+/// How long the worker may take for its snapshot.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Compare the rules directory, the tables and this host's worker, rule by rule
+///
+/// What this host does not have is left out and said so. Exit code 1, with a table, where
+/// something differs; what is only on its way is given two seconds to arrive.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: rulesyncd verify --rules-dir /etc/rulesyncd/rules")]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    config: ConfigFlags,
+    #[command(flatten)]
+    rules_dir: RulesDirFlags,
+    #[command(flatten)]
+    database: DatabaseFlags,
+    #[command(flatten)]
+    socket: SocketFlags,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was compared, and what differs.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    rules: usize,
+    states: usize,
+    digest: CatalogueDigest,
+    /// Places that were not compared, with why.
+    left_out: Vec<String>,
+    differences: Vec<Difference>,
+}
+
+/// One thing that is another in one place than in the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Difference {
+    rule_id: String,
+    what: String,
+}
+
+pub(crate) fn run(args: VerifyArgs) -> Outcome {
+    // What is named on the command line must be there; what is only configured need not.
+    let (needs_directory, needs_worker) = (args.rules_dir.is_given(), args.socket.is_given());
+    let flags = args.database.over(args.rules_dir.over(args.config.flags()));
+    let config = prepare_quietly(args.socket.over("worker.socket", flags))?;
+    if needs_directory {
+        super::require_directory(&config.master.rules_dir)?;
+    }
+    let verdict = super::runtime()?.block_on(async {
+        let mut verdict = compare(&config, needs_worker).await?;
+        for _ in 1..LOOKS {
+            if verdict.differences.is_empty() {
+                break;
+            }
+            sleep(BETWEEN).await;
+            verdict = compare(&config, needs_worker).await?;
+        }
+        Ok::<_, Failure>(verdict)
+    })?;
+    let text = if args.json { format!("{}\n", serde_json::json!(verdict)) } else { human(&verdict) };
+    print(&text)?;
+    if verdict.differences.is_empty() { Ok(()) } else { Err(Failure::Wrong) }
+}
+
+async fn compare(config: &Config, needs_worker: bool) -> Result<Verdict, Failure> {
+    let clock = Arc::new(SystemClock);
+    let database = Database::open(&config.database, clock.clone()).await?;
+    let tables = tables(&database).await?;
+    let (mut left_out, mut differences) = (Vec::new(), Vec::new());
+
+    let rows = database.rows(Scope::All).await?;
+    match Reconciler::new(config.master.clone(), clock).preview(&rows).await {
+        Ok(plan) => differences.extend(against_directory(&plan)),
+        Err(away) => left_out.push(format!("the rules directory: {away}")),
+    }
+    for row in tables.quarantined() {
+        let what = format!("the row is rejected: {}", row.reason);
+        differences.push(Difference { rule_id: row.key, what });
+    }
+    match against_worker(&config.worker.socket, &tables).await {
+        Ok(found) => differences.extend(found),
+        Err(error) if needs_worker => return Err(Failure::Environment(error.into())),
+        Err(error) => left_out.push(format!("the worker: {error}")),
+    }
+    differences.sort_by(|a, b| a.rule_id.cmp(&b.rule_id));
+    Ok(Verdict {
+        rules: tables.rule_count(),
+        states: tables.states().count(),
+        digest: tables.digest(),
+        left_out,
+        differences,
+    })
+}
+
+/// Everything that the tables say, read by the code that a worker reads them with.
+async fn tables(database: &Database) -> Result<Catalogue, StoreError> {
+    let mut catalogue = Catalogue::default();
+    catalogue.apply(database.follow().look(&catalogue).await?);
+    Ok(catalogue)
+}
+
+fn against_directory(plan: &Plan) -> Vec<Difference> {
+    let write = plan.writes.iter().map(|write| {
+        let (path, version) = (&write.path, write.rule.rule_version);
+        let what = match &write.replaces {
+            None => format!("{path} holds version {version}, and the table has no row"),
+            Some(row) if row.rule_version != i64::from(version) => {
+                format!("{path} holds version {version}, the row version {}", row.rule_version)
+            }
+            Some(row) => format!("{path} and the row by `{}` differ", row.updated_by),
+        };
+        Difference { rule_id: write.rule.rule_id.to_string(), what }
+    });
+    let delete = plan.deletes.iter().map(|delete| Difference {
+        rule_id: delete.rule_id.clone(),
+        what: format!("the row stands, and {} no longer holds it", delete.source_path),
+    });
+    let conflict = plan.conflicts.iter().map(|conflict| Difference {
+        rule_id: conflict.rule_id.to_string(),
+        what: format!("{} holds it too, and is passed over for {}", conflict.path, conflict.held_by),
+    });
+    write.chain(delete).chain(conflict).collect()
+}
+
+/// What a worker holds, as its snapshot tells it.
+#[derive(Default)]
+struct Held {
+    rules: BTreeMap<String, RuleLine>,
+    states: BTreeMap<String, RuleState>,
+}
+
+async fn against_worker(socket: &Path, tables: &Catalogue) -> Result<Vec<Difference>, ClientError> {
+    let held = timeout(PATIENCE, snapshot(socket)).await.unwrap_or(Err(ClientError::Silent))?;
+    let Some((digest, held)) = held else {
+        let what = "the worker has not yet read the tables".to_owned();
+        return Ok(vec![Difference { rule_id: "(all)".to_owned(), what }]);
+    };
+    if digest == tables.digest() {
+        return Ok(Vec::new());
+    }
+    let mut differences = Vec::new();
+    let mut differ =
+        |rule_id: &str, what: String| differences.push(Difference { rule_id: rule_id.to_owned(), what });
+    for (row, _) in tables.rules() {
+        let id = row.rule_id.as_str();
+        match held.rules.get(id) {
+            None => differ(id, "the worker does not hold it".to_owned()),
+            Some(rule) if rule.rule_version != row.rule_version => {
+                differ(
+                    id,
+                    format!(
+                        "the worker holds version {}, the row version {}",
+                        rule.rule_version, row.rule_version
+                    ),
+                );
+            }
+            Some(rule)
+                if rule.content_sha256 != row.content_sha256 || *rule.source_path != *row.source_path =>
+            {
+                differ(id, "the worker holds another text or path than the row".to_owned());
+            }
+            Some(_) => {}
+        }
+    }
+    for id in held.rules.keys().filter(|id| tables.rule(id).is_none()) {
+        differ(id, "the worker holds it, and no row does".to_owned());
+    }
+    let set = tables.states().map(|(id, _)| id.as_str());
+    let stale = held.states.keys().map(String::as_str).filter(|id| tables.state(id) == RuleState::default());
+    for id in set.chain(stale) {
+        let (row, worker) = (tables.state(id), held.states.get(id).cloned().unwrap_or_default());
+        if row != worker {
+            differ(id, format!("the worker says {}, the table {}", in_words(&worker), in_words(&row)));
+        }
+    }
+    Ok(differences)
+}
+
+fn in_words(state: &RuleState) -> String {
+    match &state.set_by {
+        Some(who) => format!("`{}` by {who}", state.state),
+        None => format!("`{}`", state.state),
+    }
+}
+
+/// The worker's digest and what it holds; `None` before it has read the tables.
+async fn snapshot(socket: &Path) -> Result<Option<(CatalogueDigest, Held)>, ClientError> {
+    let mut connection = Connection::open(socket).await?;
+    let status = connection.ask(Op::Status).await?;
+    if status["digest"].is_null() {
+        return Ok(None);
+    }
+    connection.send(Op::Subscribe(Subscribe { follow: false, ..Subscribe::default() })).await?;
+    let mut held = Held::default();
+    while let Some(line) = connection.next().await? {
+        match line.line {
+            ServerLine::Rule(rule) => {
+                let id = rule.rule_id.to_string();
+                if rule.new_value.state != RuleState::default() {
+                    held.states.insert(id.clone(), rule.new_value.state.clone());
+                }
+                held.rules.insert(id, rule);
+            }
+            ServerLine::State { rule_id, new_value } => {
+                drop(held.states.insert(rule_id.to_string(), new_value))
+            }
+            ServerLine::SnapshotEnd { digest, .. } => return Ok(Some((digest, held))),
+            ServerLine::Error { code, message, .. } => return Err(ClientError::Refused { code, message }),
+            _ => {}
+        }
+    }
+    Err(ClientError::Closed)
+}
+
+fn human(verdict: &Verdict) -> String {
+    let Verdict { rules, states, digest, left_out, differences } = verdict;
+    let mut text = String::new();
+    if !differences.is_empty() {
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_header(["RULE", "WHAT DIFFERS"]);
+        for difference in differences {
+            table.add_row([plain(&difference.rule_id), plain(&difference.what)]);
+        }
+        text += &format!("{table}\n");
+    }
+    for place in left_out {
+        text += &format!("not compared: {}\n", plain(place));
+    }
+    let outcome = match differences.len() {
+        0 => "all in step".to_owned(),
+        count => format!("{count} differences"),
+    };
+    text + &format!("{rules} rules, {states} states, digest {digest}: {outcome}\n")
+}
