@@ -4,9 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use rulesyncd::cli::{Cli, complain};
+use rulesyncd::telemetry;
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
+    let outcome = Cli::parse().run();
+    telemetry::finish();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.message().into_iter().for_each(complain);

@@ -15,6 +15,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Flags};
 use crate::lifecycle::{Lifecycle, Pulse};
 use crate::master::Master;
+use crate::telemetry;
 use crate::wire::Subscribe;
 use crate::worker::Worker;
 
@@ -39,6 +40,7 @@ pub(crate) fn run(args: DevArgs) -> Outcome {
     });
     flags.rules_dir.get_or_insert_with(|| PathBuf::from(SAMPLE_RULES));
     let mut config = prepare(&flags)?;
+    telemetry::export(&config.telemetry, "dev")?;
     config.worker.cache = scratch.path("catalogue.ndjson");
     super::require_directory(&config.master.rules_dir)?;
     super::runtime()?.block_on(dev(config))
@@ -55,6 +57,8 @@ async fn dev(config: Config) -> Outcome {
     let master = Master::new(config.master.clone(), database.clone(), clock.clone(), receiver, pulse.clone());
     let worker = Worker::new(config.worker.clone(), worker::origin(&config, &database), clock);
     let status = master.status();
+    master.observe();
+    worker.handle().observe();
     let stop = lifecycle.stop_token();
     introduce(&config)?;
     let work = async {

@@ -18,6 +18,7 @@ use crate::lifecycle::{Lifecycle, Pulse, Request};
 use crate::master::{Command, Master, MasterStatus};
 use crate::socket::{Answer, ListenError, Listening, listen, serve_questions};
 use crate::store::Database;
+use crate::telemetry;
 use crate::wire::{ErrorCode, Op};
 
 /// Who may open the master's socket may have rules deleted: the service's user and group.
@@ -42,6 +43,7 @@ pub struct MasterArgs {
 pub(crate) fn run(args: MasterArgs) -> Outcome {
     let flags = args.database.over(args.rules_dir.over(args.config.flags()));
     let config = prepare(&flags)?;
+    telemetry::export(&config.telemetry, "master")?;
     super::runtime()?.block_on(master(flags, config))
 }
 
@@ -54,6 +56,7 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     let (commands, receiver) = mpsc::channel(16);
     let master = Master::new(config.master.clone(), database, clock, receiver, pulse.clone());
     let status = master.status();
+    master.observe();
     let stop = lifecycle.stop_token();
     let listener = try_listen(&config.master.socket)?;
     let answers = answers(status.clone(), commands.clone());

@@ -12,6 +12,7 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::{duration, environment};
 use crate::rule::{RuleId, RuleState, StateKind, StateRow};
 use crate::store::{Database, RuleStore as _};
+use crate::telemetry;
 
 /// Switch rules off, clip them, and see who did
 #[derive(Debug, Args)]
@@ -80,6 +81,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 
 pub(crate) fn run(args: StateArgs) -> Outcome {
     let config = prepare_quietly(args.database.over(args.config.flags()))?;
+    telemetry::export(&config.telemetry, "state")?;
     super::runtime()?.block_on(async {
         let clock = std::sync::Arc::new(SystemClock);
         let database = Database::open(&config.database, clock).await?;

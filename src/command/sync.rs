@@ -19,6 +19,7 @@ use crate::master::plan::Plan;
 use crate::master::reconcile::{DELETE_AFTER, ReconcileError, Reconciler};
 use crate::master::scan::Extent;
 use crate::store::{Database, MasterSession, Scope};
+use crate::telemetry;
 use crate::wire::Op;
 
 /// Make the table equal to the rules directory once, and exit
@@ -41,6 +42,7 @@ pub struct SyncArgs {
 
 pub(crate) fn run(args: SyncArgs) -> Outcome {
     let config = prepare_quietly(args.database.over(args.rules_dir.over(args.config.flags())))?;
+    telemetry::export(&config.telemetry, "sync")?;
     super::require_directory(&config.master.rules_dir)?;
     super::runtime()?.block_on(async {
         let clock = Arc::new(SystemClock);

@@ -13,6 +13,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::lifecycle::{Lifecycle, Pulse, Request};
 use crate::store::{Database, FollowConfig};
+use crate::telemetry;
 use crate::worker::{Origin, Worker};
 
 /// Follow the tables and serve the event stream to the programs of this host
@@ -32,6 +33,7 @@ pub struct WorkerArgs {
 pub(crate) fn run(args: WorkerArgs) -> Outcome {
     let flags = args.database.over(args.config.flags());
     let config = prepare(&args.socket.over("worker.socket", flags))?;
+    telemetry::export(&config.telemetry, "worker")?;
     super::runtime()?.block_on(worker(config))
 }
 
@@ -49,6 +51,7 @@ async fn worker(config: Config) -> Outcome {
     let pulse = Pulse::default();
     let worker = Worker::new(config.worker.clone(), origin(&config, &database), clock);
     let handle = worker.handle();
+    handle.observe();
     let stop = lifecycle.stop_token();
     let work = async { Ok(worker.run(&database, listener, &pulse, stop).await?) };
     let on_request = |request| match request {

@@ -26,7 +26,7 @@ pub(super) fn bulk(plan: &Plan) {
     );
 }
 
-pub(super) fn written(write: &Write, updated_by: &str) {
+pub(super) fn written(write: &Write, updated_by: &str, trace_id: Option<String>) {
     let (rule_id, rule_version) = (write.rule.rule_id.as_str(), write.rule.rule_version);
     let source_path = write.path.as_str();
     let change_kind = "definition";
@@ -38,6 +38,7 @@ pub(super) fn written(write: &Write, updated_by: &str) {
             source_path,
             change_kind,
             updated_by,
+            trace_id,
             "{rule_id} was written by `{}`; the file {source_path} takes its place",
             replaced.updated_by
         ),
@@ -48,38 +49,42 @@ pub(super) fn written(write: &Write, updated_by: &str) {
             source_path,
             change_kind,
             updated_by,
+            trace_id,
             "{rule_id} {} from {source_path}",
             if replaced.is_some() { "updated" } else { "added" }
         ),
     }
 }
 
-pub(super) fn deleted(delete: &Delete) {
+pub(super) fn deleted(delete: &Delete, trace_id: Option<String>) {
     let Delete { rule_id, source_path } = delete;
     tracing::info!(
         message_id = event::RULE_DELETED,
         rule_id,
         source_path,
         change_kind = "definition",
+        trace_id,
         "{rule_id} deleted: {source_path} no longer holds it"
     );
 }
 
-pub(super) fn refused(write: &Write, why: &StoreError) {
+pub(super) fn refused(write: &Write, why: &StoreError, trace_id: Option<String>) {
     let (rule_id, source_path) = (write.rule.rule_id.as_str(), write.path.as_str());
     tracing::error!(
         message_id = event::RULE_REJECTED,
         rule_id,
         source_path,
+        trace_id,
         "{source_path}: the database does not take {rule_id}: {why}"
     );
 }
 
-pub(super) fn broken(source_path: &str, why: &Broken) {
+pub(super) fn broken(source_path: &str, why: &Broken, trace_id: Option<String>) {
     match why {
         Broken::Unreadable(why) => tracing::error!(
             message_id = event::RULE_REJECTED,
             source_path,
+            trace_id,
             "{source_path}: {why}; its last good version stays"
         ),
         Broken::Invalid(findings) => {
@@ -93,6 +98,7 @@ pub(super) fn broken(source_path: &str, why: &Broken) {
             tracing::error!(
                 message_id = event::RULE_REJECTED,
                 source_path,
+                trace_id,
                 errors = findings.len(),
                 "{source_path}:{}{more}; its last good version stays, `rulesyncd check` shows all",
                 first.unwrap_or_default()

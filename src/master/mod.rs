@@ -8,6 +8,7 @@ pub mod plan;
 pub mod reconcile;
 pub mod scan;
 mod status;
+mod trace;
 pub mod watch;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::config::MasterConfig;
 use crate::event;
 use crate::lifecycle::Pulse;
 use crate::store::{Database, MasterSession, StoreError};
+use crate::telemetry::metrics;
 
 /// How often a standby asks for the lock, and a master whether it still has it.
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
@@ -137,6 +139,18 @@ impl Master {
             commands,
             pulse,
         }
+    }
+
+    /// Has the master looked at whenever metrics are exported.
+    pub fn observe(&self) {
+        let gauge = |name, what, read: fn(&MasterStatus) -> usize| {
+            let status = self.status();
+            metrics::gauge(name, what, "master", move || read(&status.borrow()) as f64);
+        };
+        gauge("rulesyncd.rules", "Rules in force", |status| status.rules);
+        gauge("rulesyncd.quarantined", "Files that take no part", |status| {
+            status.broken.len() + status.conflicts.len()
+        });
     }
 
     /// How the master is doing, for whoever asks.
@@ -262,7 +276,7 @@ impl Master {
             if let Err(error) = self.watch.renew() {
                 tracing::warn!("{error}; changes are found every {:?}", self.config.rescan_interval);
             }
-            for expired in session.remove_expired_states().await? {
+            for expired in metrics::timed("remove_expired_states", session.remove_expired_states()).await? {
                 log::expired(&expired);
             }
         }

@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::log;
 use super::plan::{self, Conflict, Delete, Plan, Write};
-use super::scan::{Broken, DirectoryAway, Extent, Found, Scanner};
+use super::scan::{Broken, DirectoryAway, Extent, Found, Scanned, Scanner};
+use super::trace::{Ingest, Transaction};
 use crate::clock::{SharedClock, Timestamp};
 use crate::config::MasterConfig;
-use crate::rule::{ContentDigest, Limits, RuleRow};
+use crate::rule::{ChangeKind, ContentDigest, Limits, RuleRow};
 use crate::store::{MasterSession, RowSummary, RuleWrite, Scope, StoreError};
+use crate::telemetry::metrics::{self, Leg};
+use crate::telemetry::trace;
 
 /// How long a file must have been missing before its row goes: `git checkout` and many editors
 /// remove a file and write it anew.
@@ -126,7 +129,7 @@ impl Reconciler {
             Extent::All => {
                 let found = self.scan(extent).await?;
                 self.tell_of_files(&found);
-                let rows = session.rows(Scope::All).await?;
+                let rows = metrics::timed("read_rows", session.rows(Scope::All)).await?;
                 let files: Vec<_> = self.scanner.facts().collect();
                 let plan = plan::plan(&files, &rows, &self.config.updated_by);
                 self.tell_of_conflicts(&plan.conflicts, |_| true);
@@ -181,7 +184,8 @@ impl Reconciler {
         }
         let (id_list, path_list): (Vec<_>, Vec<_>) =
             (ids.iter().cloned().collect(), names.iter().cloned().collect());
-        let rows = session.rows(Scope::Touching { rule_ids: &id_list, source_paths: &path_list }).await?;
+        let scope = Scope::Touching { rule_ids: &id_list, source_paths: &path_list };
+        let rows = metrics::timed("read_rows", session.rows(scope)).await?;
         for row in &rows {
             ids.insert(row.rule_id.to_ascii_lowercase());
             names.insert(row.source_path.clone());
@@ -195,7 +199,7 @@ impl Reconciler {
     }
 
     fn names_where(&self, wanted: impl Fn(&str, Option<String>) -> bool) -> BTreeSet<String> {
-        let folded = |scanned: &super::scan::Scanned| scanned.rule().map(|rule| rule.rule_id.folded());
+        let folded = |scanned: &Scanned| scanned.rule().map(|rule| rule.rule_id.folded());
         let files = self.scanner.files().filter(|&(name, scanned)| wanted(name, folded(scanned)));
         files.map(|(name, _)| name.to_owned()).collect()
     }
@@ -290,7 +294,17 @@ impl Reconciler {
         if writes.is_empty() {
             return Ok(());
         }
-        let applied = session.apply(&writes).await?;
+        let ingests = self.ingests(plan);
+        let begun = trace::now();
+        let applied = match metrics::timed("write_rules", session.apply(&writes)).await {
+            Ok(applied) => applied,
+            Err(error) => {
+                let transaction = Transaction { begun, written: None, ended: trace::now() };
+                ingests.into_iter().for_each(|ingest| ingest.failed("failed", transaction));
+                return Err(error);
+            }
+        };
+        let transaction = Transaction { begun, written: applied.written, ended: trace::now() };
         report.refused = applied.refused.len();
         let refused: BTreeMap<String, StoreError> = applied.refused.into_iter().collect();
         if !plan.deletes.is_empty() {
@@ -300,29 +314,45 @@ impl Reconciler {
         if !told_singly {
             log::bulk(plan);
         }
-        for delete in &plan.deletes {
+        let mut ingests = ingests.into_iter();
+        for (delete, ingest) in plan.deletes.iter().zip(&mut ingests) {
             self.missing.remove(&delete.source_path);
             if told_singly {
-                log::deleted(delete);
+                log::deleted(delete, ingest.trace_id());
             }
+            ingest.done("deleted", transaction);
         }
-        for write in &plan.writes {
+        for (write, ingest) in plan.writes.iter().zip(ingests) {
             match refused.get(write.rule.rule_id.as_str()) {
                 None => {
                     self.refused.remove(&write.path);
                     if told_singly || write.takes_over(&self.config.updated_by) {
-                        log::written(write, &self.config.updated_by);
+                        log::written(write, &self.config.updated_by, ingest.trace_id());
+                    }
+                    ingest.done(if write.replaces.is_some() { "updated" } else { "inserted" }, transaction);
+                    if let Some(saved_at) = self.scanner.file(&write.path).and_then(Scanned::saved_at) {
+                        let took = self.clock.now().since(saved_at);
+                        metrics::propagated(Leg::SaveToWrite, ChangeKind::Definition, took);
                     }
                 }
                 Some(why) => {
                     if self.refused.insert(write.path.clone(), write.rule.content) != Some(write.rule.content)
                     {
-                        log::refused(write, why);
+                        log::refused(write, why, ingest.trace_id());
+                        metrics::rejected("refused");
                     }
+                    ingest.failed("refused", transaction);
                 }
             }
         }
         Ok(())
+    }
+
+    /// The spans of what is about to be done: deletions, then writes.
+    fn ingests(&self, plan: &Plan) -> Vec<Ingest> {
+        let deletes = plan.deletes.iter().map(Ingest::of_delete);
+        let writes = plan.writes.iter().map(|write| Ingest::of_write(write, self.scanner.file(&write.path)));
+        deletes.chain(writes).collect()
     }
 
     fn row(&self, write: &Write, text: Box<str>) -> RuleRow {
@@ -339,8 +369,14 @@ impl Reconciler {
     fn tell_of_files(&self, found: &Found) {
         for (name, before) in &found.changed {
             let was_broken = before.as_ref().is_some_and(|before| before.rule().is_none());
-            match self.scanner.file(name).map(|scanned| &scanned.outcome) {
-                Some(Err(why)) => log::broken(name, why),
+            let scanned = self.scanner.file(name);
+            match scanned.map(|scanned| &scanned.outcome) {
+                Some(Err(why)) => {
+                    let ingest = Ingest::of(name, scanned);
+                    log::broken(name, why, ingest.trace_id());
+                    metrics::rejected(why.word());
+                    ingest.rejected();
+                }
                 Some(Ok(rule)) if was_broken => log::mended(name, rule),
                 _ => {}
             }
@@ -353,6 +389,7 @@ impl Reconciler {
         for conflict in conflicts {
             if before.get(&conflict.path) != Some(conflict) {
                 log::conflict(conflict);
+                metrics::rejected("conflict");
             }
             self.conflicts.insert(conflict.path.clone(), conflict.clone());
         }

@@ -11,6 +11,7 @@ use super::plan::{File, FileRule};
 use crate::clock::Timestamp;
 use crate::rule::{self, ContentDigest, Diagnostic, Limits, Severity};
 use crate::rulefile::{self, ReadError};
+use crate::telemetry::trace;
 
 /// A file that was written so short a while before it was read may be written again without its
 /// stamp moving: file systems stamp in ticks. It is read again until it is older.
@@ -45,14 +46,35 @@ pub enum Broken {
     Invalid(Vec<Diagnostic>),
 }
 
+impl Broken {
+    /// One of a few words that tells the reason's kind.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "unreadable",
+            Self::Invalid(findings) => findings.first().map_or("invalid", |finding| finding.code.as_str()),
+        }
+    }
+}
+
 /// What is known of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanned {
     stamp: Option<Stamp>,
     /// The rule in it, or why there is none.
     pub outcome: Result<FileRule, Broken>,
+    /// When it was read; only while spans are recorded, until [`Scanner::forget_texts`].
+    pub(super) steps: Option<Steps>,
     /// The text, from when it was read until [`Scanner::forget_texts`].
     text: Option<Box<str>>,
+}
+
+/// When the steps of reading a file were done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Steps {
+    pub(super) begun: Timestamp,
+    /// The text was YAML; `None` where it was none.
+    pub(super) parsed: Option<Timestamp>,
+    pub(super) ended: Timestamp,
 }
 
 /// What tells, without reading it, that a file is the one that was read.
@@ -73,6 +95,12 @@ impl Scanned {
             Err(_) => None,
         }
     }
+
+    /// When the file came to be as it is: it was written, or put there. `None` where that is not
+    /// known.
+    pub fn saved_at(&self) -> Option<Timestamp> {
+        self.stamp.map(|stamp| stamp.modified().max(stamp.changed()))
+    }
 }
 
 impl Stamp {
@@ -88,8 +116,15 @@ impl Stamp {
 
     /// Whether the file changed so long before `now` that a later change must show in the stamp.
     fn is_settled(&self, now: Timestamp) -> bool {
-        let changed = Timestamp::from_micros(self.changed.0 * 1_000_000 + self.changed.1 / 1_000);
-        now.since(changed) > STAMP_TICK
+        now.since(self.changed()) > STAMP_TICK
+    }
+
+    fn modified(&self) -> Timestamp {
+        Timestamp::from_micros(self.modified.0 * 1_000_000 + self.modified.1 / 1_000)
+    }
+
+    fn changed(&self) -> Timestamp {
+        Timestamp::from_micros(self.changed.0 * 1_000_000 + self.changed.1 / 1_000)
     }
 }
 
@@ -194,6 +229,7 @@ impl Scanner {
     pub fn forget_texts(&mut self) {
         for scanned in self.files.values_mut() {
             scanned.text = None;
+            scanned.steps = None;
         }
     }
 
@@ -247,24 +283,32 @@ impl Scanner {
     }
 
     fn read(&self, name: String, stamp: io::Result<Stamp>) -> (String, Scanned) {
-        let broken = |why: Broken, stamp| Scanned { stamp, outcome: Err(why), text: None };
+        let broken = |why: Broken, stamp| Scanned { stamp, outcome: Err(why), steps: None, text: None };
         let unreadable = |why: String| broken(Broken::Unreadable(why), None);
-        let scanned = match stamp {
+        let (begun, mut parsed) = (trace::now(), None);
+        let mut scanned = match stamp {
             Err(error) => unreadable(ReadError::from(error).to_string()),
             Ok(stamp) => match rulefile::read(&self.directory.join(&name), self.limits.size) {
                 Err(error) => unreadable(error.to_string()),
-                Ok(bytes) => match understand(bytes, &self.limits) {
-                    Ok((rule, text)) => Scanned { stamp: Some(stamp), outcome: Ok(rule), text: Some(text) },
+                Ok(bytes) => match understand(bytes, &self.limits, || parsed = trace::now()) {
+                    Ok((rule, text)) => {
+                        Scanned { stamp: Some(stamp), outcome: Ok(rule), steps: None, text: Some(text) }
+                    }
                     Err(errors) => broken(Broken::Invalid(errors), Some(stamp)),
                 },
             },
         };
+        scanned.steps = begun.zip(trace::now()).map(|(begun, ended)| Steps { begun, parsed, ended });
         (name, scanned)
     }
 }
 
-fn understand(bytes: Vec<u8>, limits: &Limits) -> Result<(FileRule, Box<str>), Vec<Diagnostic>> {
-    let definition = rule::parse(&bytes, limits).map_err(errors_alone)?.definition;
+fn understand(
+    bytes: Vec<u8>,
+    limits: &Limits,
+    parsed: impl FnOnce(),
+) -> Result<(FileRule, Box<str>), Vec<Diagnostic>> {
+    let definition = rule::parse_in_steps(&bytes, limits, parsed).map_err(errors_alone)?.definition;
     let content = ContentDigest::of(&bytes);
     // `parse` has accepted it, so it is UTF-8 and nothing is replaced.
     let text = String::from_utf8_lossy(&bytes).into_owned().into_boxed_str();

@@ -17,6 +17,6 @@ pub use compiled::{CompiledRule, Definition, Emit};
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use digest::ContentDigest;
 pub use id::{InvalidRuleId, RuleId};
-pub use parse::{Limits, ParsedRule, parse};
+pub use parse::{Limits, ParsedRule, parse, parse_in_steps};
 pub use row::{RuleRow, StateRow};
 pub use state::{InvalidState, RuleState, StateKind};

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::rule::{ChangeKind, KnownRule, RuleChange, RuleId, RuleState};
+use crate::telemetry::trace::Traceparent;
 
 /// Appends any line and its LF.
 pub fn line(out: &mut Vec<u8>, line: &impl Serialize) {
@@ -31,7 +32,12 @@ pub fn state_line(out: &mut Vec<u8>, rule_id: &RuleId, state: &RuleState) {
 }
 
 /// A `change` line with its LF.
-pub fn change_line(seq: u64, change: &RuleChange, emitted_at: Timestamp) -> Box<[u8]> {
+pub fn change_line(
+    seq: u64,
+    change: &RuleChange,
+    emitted_at: Timestamp,
+    traceparent: Option<&Traceparent>,
+) -> Box<[u8]> {
     let mut out = Vec::with_capacity(match change {
         RuleChange::Written { rule, .. } => rule.definition_json.len() + 640,
         RuleChange::Deleted { .. } | RuleChange::State { .. } => 400,
@@ -59,6 +65,10 @@ pub fn change_line(seq: u64, change: &RuleChange, emitted_at: Timestamp) -> Box<
     }
     out.extend_from_slice(br#","emitted_at":"#);
     json(&mut out, &emitted_at);
+    if let Some(traceparent) = traceparent {
+        out.extend_from_slice(br#","traceparent":"#);
+        json(&mut out, &traceparent.to_string());
+    }
     out.extend_from_slice(b"}\n");
     out.into_boxed_slice()
 }

@@ -140,6 +140,9 @@ pub struct ChangeLine {
     pub updated_by: Option<String>,
     /// When the worker numbered the change.
     pub emitted_at: Timestamp,
+    /// The change's place in a trace, as W3C's header of that name; only while traces are recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// What a change made of a rule or of a state. The two have no field name but `state` in common,

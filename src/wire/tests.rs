@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::*;
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, Definition, Emit, KnownRule, RuleChange, RuleId, RuleState, StateKind};
+use crate::telemetry::trace::Traceparent;
 use crate::wire::{Cursor, ErrorCode};
 
 fn rule(name: &str, description: Option<&str>) -> KnownRule {
@@ -122,11 +123,13 @@ proptest! {
             RuleChange::Deleted { rule_id: rule_id.clone() },
             RuleChange::State { rule_id, state, auto_revert },
         ];
-        for change in kinds {
-            let ServerLine::Change(read) = as_serde_writes_it(&encode::change_line(seq, &change, now)) else {
-                panic!("no change line")
-            };
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let traced = Traceparent::parse(traceparent);
+        for (change, traced) in kinds.iter().zip([None, traced.as_ref(), traced.as_ref()]) {
+            let line = encode::change_line(seq, change, now, traced);
+            let ServerLine::Change(read) = as_serde_writes_it(&line) else { panic!("no change line") };
             prop_assert_eq!((read.seq, read.change_kind), (seq, change.kind()));
+            prop_assert_eq!(read.traceparent.as_deref(), traced.map(|_| traceparent));
         }
     }
 

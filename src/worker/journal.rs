@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::rule::{ChangeKind, RuleChange, RuleId};
+use crate::telemetry::trace::Traceparent;
 use crate::wire::encode;
 
 /// One change as the line that every subscriber gets: written once, shared by all.
@@ -53,9 +54,14 @@ impl Journal {
     }
 
     /// Numbers a change and keeps it.
-    pub(super) fn append(&mut self, change: &RuleChange, emitted_at: Timestamp) -> &Arc<EncodedChange> {
+    pub(super) fn append(
+        &mut self,
+        change: &RuleChange,
+        emitted_at: Timestamp,
+        traceparent: Option<&Traceparent>,
+    ) -> &Arc<EncodedChange> {
         self.newest += 1;
-        let line = encode::change_line(self.newest, change, emitted_at);
+        let line = encode::change_line(self.newest, change, emitted_at, traceparent);
         self.bytes += line.len();
         while self.changes.len() >= self.max_length.max(1)
             || (self.bytes > self.max_bytes && !self.changes.is_empty())

@@ -10,7 +10,7 @@ use crate::rule::{Quarantined, RuleChange, Table};
 /// More changes of one look than this are one record, each of them at debug alone.
 const TOLD_SINGLY: usize = 100;
 
-pub(super) fn changes(hub: &Hub, heard: &Heard) {
+pub(super) fn changes(hub: &Hub, heard: &Heard, trace_id: Option<&str>) {
     if heard.first_load || heard.changes.is_empty() {
         return;
     }
@@ -18,7 +18,14 @@ pub(super) fn changes(hub: &Hub, heard: &Heard) {
     let singly = heard.changes.len() <= TOLD_SINGLY;
     if !singly {
         let (changes, seq) = (heard.changes.len(), heard.first_seq);
-        tracing::info!(message_id = event::RULE_CHANGED, epoch, seq, changes, "{changes} changes at once");
+        tracing::info!(
+            message_id = event::RULE_CHANGED,
+            epoch,
+            seq,
+            trace_id,
+            changes,
+            "{changes} changes at once"
+        );
     }
     for (seq, change) in (heard.first_seq..).zip(&heard.changes) {
         let rule_id = change.rule_id().as_str();
@@ -26,9 +33,9 @@ pub(super) fn changes(hub: &Hub, heard: &Heard) {
         macro_rules! record {
             ($id:expr, $($record:tt)*) => {
                 if singly {
-                    tracing::info!(message_id = $id, epoch, seq, rule_id, change_kind, $($record)*);
+                    tracing::info!(message_id = $id, epoch, seq, trace_id, rule_id, change_kind, $($record)*);
                 } else {
-                    tracing::debug!(message_id = $id, epoch, seq, rule_id, change_kind, $($record)*);
+                    tracing::debug!(message_id = $id, epoch, seq, trace_id, rule_id, change_kind, $($record)*);
                 }
             };
         }

@@ -18,6 +18,7 @@ mod snapshot;
 mod status;
 mod subscriber;
 mod tail;
+mod trace;
 
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use crate::config::WorkerConfig;
 use crate::lifecycle::Pulse;
 use crate::socket::{ListenError, listen};
 use crate::store::RuleStore;
+use crate::telemetry::metrics;
 
 /// Which store is followed, for `status` and for the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +119,8 @@ impl Worker {
             heartbeat: config.heartbeat_interval,
         };
         let (hub, peers) = (Arc::clone(&shared.hub), Arc::clone(&shared.peers));
-        let tail = Tail::new(store.follow(), Arc::clone(&hub), config.poll_interval);
+        let tail =
+            Tail::new(store.follow(), Arc::clone(&hub), config.poll_interval, shared.origin.backend.clone());
         let origin = shared.origin.url.clone();
         cache::restore(&config.cache, &origin, &hub);
         let keep = cache::keep(config.cache, origin, Arc::clone(&hub), shutdown.clone());
@@ -137,6 +140,26 @@ impl WorkerHandle {
     /// How the worker is.
     pub fn status(&self) -> WorkerStatus {
         self.shared.tell()
+    }
+
+    /// Has the worker looked at whenever metrics are exported.
+    pub fn observe(&self) {
+        let gauge = |name, what, read: fn(&WorkerStatus) -> f64| {
+            let worker = self.clone();
+            metrics::gauge(name, what, "worker", move || read(&worker.status()));
+        };
+        gauge("rulesyncd.rules", "Rules in force", |status| status.rules as f64);
+        gauge("rulesyncd.quarantined", "Rows that take no part", |status| status.quarantined.len() as f64);
+        gauge("rulesyncd.stale_seconds", "Since when what is known is not the database's", |status| {
+            status.database.stale_for_ms as f64 / 1_000.0
+        });
+        gauge("rulesyncd.subscribers", "Subscribers that follow the rules", |status| {
+            status.stream.subscribers.iter().filter(|peer| peer.subscribed).count() as f64
+        });
+        gauge("rulesyncd.lag", "Changes that the slowest subscriber is behind", |status| {
+            let lags = status.stream.subscribers.iter().filter(|peer| peer.subscribed).map(|peer| peer.lag);
+            lags.max().unwrap_or(0) as f64
+        });
     }
 }
 

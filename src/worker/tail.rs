@@ -7,13 +7,15 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::hub::Hub;
+use super::hub::{Heard, Hub};
 use super::log;
+use super::trace::TailTrace;
 use crate::backoff::{Backoff, jittered};
 use crate::clock::Timestamp;
 use crate::lifecycle::Pulse;
-use crate::rule::{Look, Quarantined};
+use crate::rule::{Look, Quarantined, RuleChange, Table};
 use crate::store::{Follow, StoreError};
+use crate::telemetry::metrics::{self, Leg};
 
 /// Follows the tables and writes what it hears into the hub.
 #[derive(Debug)]
@@ -28,10 +30,12 @@ pub(super) struct Tail<F> {
     backoff: Backoff,
     /// What was already logged.
     quarantined: BTreeSet<Quarantined>,
+    /// The store's name, for what is counted.
+    backend: String,
 }
 
 impl<F: Follow> Tail<F> {
-    pub(super) fn new(follower: F, hub: Arc<Hub>, poll_interval: Duration) -> Self {
+    pub(super) fn new(follower: F, hub: Arc<Hub>, poll_interval: Duration, backend: String) -> Self {
         Self {
             follower,
             hub,
@@ -40,6 +44,7 @@ impl<F: Follow> Tail<F> {
             failing: false,
             backoff: Backoff::default(),
             quarantined: BTreeSet::new(),
+            backend,
         }
     }
 
@@ -60,8 +65,9 @@ impl<F: Follow> Tail<F> {
 
     /// Looks once. States end on time though the database lets the look wait.
     async fn look(&mut self) {
+        let trace = TailTrace::begin();
         let found = {
-            let look = self.follower.look(&*self.hub);
+            let look = metrics::timed("look", self.follower.look(&*self.hub));
             tokio::pin!(look);
             loop {
                 let end = next_end(&self.hub, self.clock);
@@ -72,7 +78,7 @@ impl<F: Follow> Tail<F> {
             }
         };
         match found {
-            Ok(look) => self.heard(look),
+            Ok(look) => self.heard(look, trace),
             Err(error) => self.failed(&error),
         }
     }
@@ -92,12 +98,14 @@ impl<F: Follow> Tail<F> {
         }
     }
 
-    fn heard(&mut self, look: Look) {
+    fn heard(&mut self, look: Look, mut trace: TailTrace) {
+        trace.found(&look);
+        metrics::compiled(look.rules.iter().filter(|rule| rule.is_ok()).count(), &self.backend);
         self.clock = Some((look.now, Instant::now()));
         self.failing = false;
         self.backoff.reset();
         let mended = look.mended;
-        let heard = self.hub.apply(look);
+        let heard = self.hub.apply(look, &mut trace);
         let back = self.hub.database(Ok(()));
         if heard.first_load {
             log::loaded(self.hub.inspect(|catalogue, _, _| catalogue.rule_count()));
@@ -107,7 +115,8 @@ impl<F: Follow> Tail<F> {
         if mended > 0 && !heard.first_load {
             log::mended(mended);
         }
-        log::changes(&self.hub, &heard);
+        tell(&self.hub, &heard, self.clock, trace.trace_id());
+        trace.end();
         self.tell_quarantined();
     }
 
@@ -123,7 +132,13 @@ impl<F: Follow> Tail<F> {
 
     fn tell_quarantined(&mut self) {
         let now: BTreeSet<Quarantined> = self.hub.quarantined().into_iter().collect();
-        now.difference(&self.quarantined).for_each(log::quarantined);
+        for row in now.difference(&self.quarantined) {
+            log::quarantined(row);
+            metrics::rejected(match row.table {
+                Table::Rules => "rule_row",
+                Table::States => "state_row",
+            });
+        }
         let still =
             |row: &Quarantined| now.iter().any(|other| (other.table, &other.key) == (row.table, &row.key));
         self.quarantined.difference(&now).filter(|row| !still(row)).for_each(log::released);
@@ -140,7 +155,28 @@ fn next_end(hub: &Hub, clock: Option<(Timestamp, Instant)>) -> Option<Instant> {
 
 fn expire(hub: &Hub, clock: Option<(Timestamp, Instant)>) {
     let (now, at) = database_now(hub, clock);
-    log::changes(hub, &hub.expire(now.after(at.elapsed())));
+    tell(hub, &hub.expire(now.after(at.elapsed())), clock, None);
+}
+
+/// Tells the log and the metrics of changes that went to the stream.
+fn tell(hub: &Hub, heard: &Heard, clock: Option<(Timestamp, Instant)>, trace_id: Option<String>) {
+    log::changes(hub, heard, trace_id.as_deref());
+    if heard.first_load {
+        return;
+    }
+    let (now, at) = database_now(hub, clock);
+    let now = now.after(at.elapsed());
+    for change in &heard.changes {
+        let (written_at, new_state) = match change {
+            RuleChange::Written { rule, .. } => (Some(rule.updated_at), None),
+            RuleChange::Deleted { .. } => (None, None),
+            RuleChange::State { state, .. } => (state.set_at, Some(state.state)),
+        };
+        metrics::changed(change.kind(), new_state);
+        if let Some(written_at) = written_at {
+            metrics::propagated(Leg::WriteToStream, change.kind(), now.since(written_at));
+        }
+    }
 }
 
 /// The database's clock and when it showed that; before the first look this host's has to do.

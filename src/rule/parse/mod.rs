@@ -52,9 +52,23 @@ pub struct ParsedRule {
 /// All that is wrong with the text at once, warnings among it, in the order of the text; at least
 /// one is an error. What is no YAML at all is told up to the first place where it is none.
 pub fn parse(text: &[u8], limits: &Limits) -> Result<ParsedRule, Vec<Diagnostic>> {
+    parse_in_steps(text, limits, || {})
+}
+
+/// As [`parse`]; calls `parsed` once the text is YAML and before its fields are judged, for whoever
+/// measures the two apart.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_in_steps(
+    text: &[u8],
+    limits: &Limits,
+    parsed: impl FnOnce(),
+) -> Result<ParsedRule, Vec<Diagnostic>> {
     let mut findings = Findings::default();
     let definition = characters::check(text, limits, &mut findings)
         .and_then(|source| tree::build(source, limits, &mut findings))
+        .inspect(|_| parsed())
         .and_then(|tree| read::definition(&tree, &mut findings));
     let refused = findings.has_errors();
     let diagnostics = findings.finish(text);

@@ -26,7 +26,9 @@ use self::lock::Lock;
 use super::{RuleStore, StoreError};
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
 use crate::config::DatabaseConfig;
-use crate::rule::{CompiledRule, RuleId, RuleState, StateRow, Table};
+use crate::rule::{CompiledRule, RuleId, RuleState, StateKind, StateRow, Table};
+use crate::telemetry::metrics;
+use crate::telemetry::trace::{self, Span};
 
 /// How tables are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,17 +195,23 @@ impl Database {
     async fn write_state<T>(
         &self,
         what: &'static str,
+        change: &Span,
         work: impl AsyncFnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let writing = change.child("ttp.store.write_state", trace::now());
         let mut connection = self.connector.connect(Purpose::Write).await?;
         connection.run(what, connection.dialect().begin_write).await?;
         // Should it fail, the connection ends and the transaction with it.
         let done = work(&mut connection).await?;
+        let written = trace::now();
+        writing.end(written);
+        let publishing = change.child("ttp.rule.publish", written);
         if let Some(notify) = connection.dialect().notify {
             connection.run(what, notify).await?;
         }
         connection.run(what, "COMMIT").await?;
         self.tell();
+        publishing.end(trace::now());
         connection.close().await;
         Ok(done)
     }
@@ -233,7 +241,8 @@ impl RuleStore for Database {
 
     async fn set_state(&self, rule_id: &RuleId, state: RuleState) -> Result<RuleState, StoreError> {
         state.validate()?;
-        self.write_state("setting a state", async |connection| {
+        let change = state_change(rule_id, state.state, state.set_by.as_deref());
+        let write = self.write_state("setting a state", &change, async |connection| {
             let now = self.now_on(connection).await?;
             let standing = tables::state_of(connection, rule_id).await?;
             let set_at = self.set_at(now, standing.and_then(|row| row.set_at));
@@ -241,18 +250,42 @@ impl RuleStore for Database {
             // As the columns hold it: a whole-second column cuts the fraction off.
             let written = tables::state_of(connection, rule_id).await?;
             Ok(written.map(|row| row.state()).transpose()?.unwrap_or_default())
-        })
-        .await
+        });
+        let done = metrics::timed("set_state", write).await;
+        finish(change, done)
     }
 
     async fn clear_state(&self, rule_id: &RuleId) -> Result<bool, StoreError> {
-        let what = "clearing a state";
-        self.write_state(what, async |connection| tables::delete_state(connection, rule_id).await).await
+        let change = state_change(rule_id, StateKind::default(), None);
+        let write = self.write_state("clearing a state", &change, async |connection| {
+            tables::delete_state(connection, rule_id).await
+        });
+        let done = metrics::timed("clear_state", write).await;
+        finish(change, done)
     }
 
     fn follow(&self) -> DatabaseFollower {
         DatabaseFollower::new(self.clone())
     }
+}
+
+/// The span of a state that is set or cleared.
+fn state_change(rule_id: &RuleId, state: StateKind, set_by: Option<&str>) -> Span {
+    let mut change = Span::root("ttp.rule.state.change", trace::now());
+    change.set("rule_id", rule_id.to_string());
+    change.set("state", state.as_str());
+    if let Some(set_by) = set_by {
+        change.set("set_by", set_by.to_owned());
+    }
+    change
+}
+
+fn finish<T>(mut change: Span, done: Result<T, StoreError>) -> Result<T, StoreError> {
+    if done.is_err() {
+        change.fail();
+    }
+    change.end(trace::now());
+    done
 }
 
 /// What follows the rows of an INSERT in SQLite and PostgreSQL.

@@ -8,6 +8,7 @@ use super::tables;
 use crate::clock::{RisingStamp, Timestamp};
 use crate::rule::{ContentDigest, RuleRow, StateRow, Table};
 use crate::store::StoreError;
+use crate::telemetry::trace;
 
 /// Rows that go in one statement: every dialect takes their arguments.
 const BATCH: usize = 1_000;
@@ -77,6 +78,9 @@ pub struct Applied {
     pub rows: u64,
     /// Rows that the database does not take, each with the reason; all others went on.
     pub refused: Vec<(String, StoreError)>,
+    /// When the last rows were written, by this host's clock: what followed made them known. Only
+    /// while spans are recorded.
+    pub written: Option<Timestamp>,
 }
 
 /// The one writer of a database's rules, for as long as its connection and its lock stand.
@@ -94,6 +98,8 @@ pub struct MasterSession {
     stamps: HashMap<String, RisingStamp>,
     /// Whether `updated_at` holds whole seconds only.
     whole_seconds: bool,
+    /// See [`Applied::written`].
+    written: Option<Timestamp>,
 }
 
 impl MasterSession {
@@ -103,7 +109,7 @@ impl MasterSession {
         lock: Lock,
     ) -> Result<Self, StoreError> {
         let whole_seconds = tables::has_whole_seconds(&mut connection, Table::Rules).await?;
-        Ok(Self { database, connection, lock, stamps: HashMap::new(), whole_seconds })
+        Ok(Self { database, connection, lock, stamps: HashMap::new(), whole_seconds, written: None })
     }
 
     /// The rows of `ttp_rule` in `scope`. A row that cannot be read as one (its stamp is no time)
@@ -157,6 +163,7 @@ impl MasterSession {
             }
             Err(error) => return Err(error),
         }
+        applied.written = self.written;
         Ok(applied)
     }
 
@@ -212,6 +219,7 @@ impl MasterSession {
                 RuleWrite::Delete { updated_by, .. } => self.delete(batch, updated_by).await?,
             };
         }
+        self.written = trace::now();
         if let Some(notify) = self.connection.dialect().notify {
             self.connection.run(WRITING, notify).await?;
         }
@@ -285,18 +293,16 @@ impl MasterSession {
         let what = "removing expired states";
         let now =
             self.database.now_on(&mut self.connection).await.map_err(|error| self.unless_lost(error))?;
-        let query =
-            tables::select(self.connection.dialect(), Table::States).push(" WHERE expires_at IS NOT NULL");
+        let query = tables::select(self.connection.dialect(), Table::States)
+            .push(" WHERE expires_at <= ")
+            .time(Some(now));
         let rows = self.connection.fetch(what, query).await.map_err(|error| self.unless_lost(error))?;
-        // Judged here: SQLite would compare a time that another program wrote in its way as text.
-        let expired = rows.into_iter().filter_map(|mut row| {
-            let end = row.0.get(3)?.shown().to_owned();
-            let state = tables::state_row(&mut row).ok()?;
-            state.expires_at.is_some_and(|end| end <= now).then_some((state, end))
-        });
-        let expired: Vec<(StateRow, String)> = expired.collect();
+        // The database compares text on SQLite, so it is looked at again as a time.
+        let expired = rows.into_iter().filter_map(|mut row| tables::state_row(&mut row).ok());
+        let expired: Vec<StateRow> =
+            expired.filter(|row| row.expires_at.is_some_and(|end| end <= now)).collect();
         if expired.is_empty() {
-            return Ok(Vec::new());
+            return Ok(expired);
         }
         self.begin().await?;
         let removed = self.remove(what, expired).await;
@@ -306,11 +312,11 @@ impl MasterSession {
     async fn remove(
         &mut self,
         what: &'static str,
-        expired: Vec<(StateRow, String)>,
+        expired: Vec<StateRow>,
     ) -> Result<Vec<StateRow>, StoreError> {
         let exact = (self.connection.dialect().exact)("rule_id");
         let mut removed = Vec::new();
-        for (row, end) in expired {
+        for row in expired {
             let query: Query = self
                 .connection
                 .query("DELETE FROM ttp_rule_state WHERE rule_id = ")
@@ -318,7 +324,7 @@ impl MasterSession {
                 .push(&format!(" AND {exact} = "))
                 .text(&*row.rule_id)
                 .push(" AND expires_at = ")
-                .time_as_read(end);
+                .time(row.expires_at);
             if self.connection.execute(what, query).await? > 0 {
                 removed.push(row);
             }

@@ -19,6 +19,7 @@ use crate::store::Known;
 use crate::wire::{Cursor, Epoch, Health, SnapshotReason};
 use crate::worker::journal::{EncodedChange, Journal};
 use crate::worker::snapshot::{Filter, Snapshot};
+use crate::worker::trace::TailTrace;
 
 /// What the journal's lines may take together, whatever `journal_length` says.
 const JOURNAL_BYTES: usize = 64 * 1024 * 1024;
@@ -161,13 +162,17 @@ impl Hub {
     }
 
     /// Takes in a look and numbers what it changed.
-    pub(in crate::worker) fn apply(&self, look: Look) -> Heard {
+    pub(in crate::worker) fn apply(&self, look: Look, trace: &mut TailTrace) -> Heard {
         let now = self.clock.now();
         let mut inner = self.lock();
         let changes = inner.catalogue.apply(look);
         let first_load = !std::mem::replace(&mut inner.loaded, true);
-        let heard =
-            if first_load { Heard { changes, first_seq: 0, first_load } } else { inner.number(changes, now) };
+        let heard = if first_load {
+            Heard { changes, first_seq: 0, first_load }
+        } else {
+            trace.publish(&changes, inner.journal.newest() + 1);
+            inner.number(changes, now, trace)
+        };
         inner.state.fresh = Some((Instant::now(), Duration::ZERO));
         drop(inner);
         self.announce();
@@ -178,7 +183,7 @@ impl Hub {
     pub(in crate::worker) fn expire(&self, now: Timestamp) -> Heard {
         let mut inner = self.lock();
         let changes = inner.catalogue.expire(now);
-        let heard = inner.number(changes, self.clock.now());
+        let heard = inner.number(changes, self.clock.now(), &TailTrace::default());
         drop(inner);
         self.announce();
         heard
@@ -312,10 +317,10 @@ impl Hub {
 }
 
 impl Inner {
-    fn number(&mut self, changes: Vec<RuleChange>, now: Timestamp) -> Heard {
+    fn number(&mut self, changes: Vec<RuleChange>, now: Timestamp, trace: &TailTrace) -> Heard {
         let first_seq = self.journal.newest() + 1;
-        for change in &changes {
-            self.journal.append(change, now);
+        for (index, change) in changes.iter().enumerate() {
+            self.journal.append(change, now, trace.traceparent(index));
         }
         Heard { changes, first_seq, first_load: false }
     }

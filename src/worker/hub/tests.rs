@@ -176,7 +176,7 @@ proptest! {
             state_keys: Some(states.keys().map(|&key| KEYS[key].to_owned()).collect()),
             ..Look::default()
         };
-        hub.apply(look(&rules, &states, now));
+        hub.apply(look(&rules, &states, now), &mut TailTrace::default());
         let (mut steady, mut cut) = (Reader::default(), Reader::default());
         while steady.read(&hub, usize::MAX, usize::MAX) {}
         for (stamp, step) in steps.into_iter().enumerate() {
@@ -200,7 +200,7 @@ proptest! {
                             None => states.remove(&key),
                         };
                     }
-                    hub.apply(look(&rules, &states, now));
+                    hub.apply(look(&rules, &states, now), &mut TailTrace::default());
                 }
                 Step::Expire(seconds) => {
                     now += seconds;
@@ -230,12 +230,12 @@ proptest! {
 
 fn busy_hub() -> Hub {
     let hub = Hub::new(Arc::new(ManualClock::at(at(1))), 1_000, 100);
-    hub.apply(Look { rules: vec![Ok(rule("R1", 0))], ..Look::default() });
+    hub.apply(Look { rules: vec![Ok(rule("R1", 0))], ..Look::default() }, &mut TailTrace::default());
     hub
 }
 
 fn write(hub: &Hub, version: i64) {
-    hub.apply(Look { rules: vec![Ok(rule("R1", version))], ..Look::default() });
+    hub.apply(Look { rules: vec![Ok(rule("R1", version))], ..Look::default() }, &mut TailTrace::default());
 }
 
 #[test]

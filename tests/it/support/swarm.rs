@@ -115,9 +115,14 @@ impl Swarm {
         let mut command = self.command(&[mode]);
         command.stdout(Stdio::null()).env("RULESYNCD_LOG", "info");
         adapt(&mut command);
-        let daemon = Daemon::spawn(command, &self.dir);
+        let daemon = self.spawn(command);
         daemon.wait_for_log(&format!("{mode} started"));
         daemon
+    }
+
+    /// Starts a daemon without waiting for anything.
+    pub(crate) fn spawn(&self, command: Command) -> Daemon {
+        Daemon::spawn(command, &self.dir)
     }
 
     /// Connects to the worker and subscribes.
@@ -178,6 +183,11 @@ impl Daemon {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where the log stands, also once the daemon has ended.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.log.clone()
     }
 
     pub(crate) fn log(&self) -> String {

@@ -9,24 +9,11 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use super::TelemetryError;
 use crate::config::{LogFormat, TelemetryConfig, environment};
-
-/// Why the log cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The directives are none.
-    #[error("telemetry.log: {0}")]
-    Directives(#[from] tracing_subscriber::filter::ParseError),
-    /// Journald does not listen.
-    #[error("cannot reach journald: {0}; set telemetry.log_format to `text`")]
-    Journald(#[source] std::io::Error),
-    /// The log was set up before.
-    #[error("{0}")]
-    Twice(#[from] TryInitError),
-}
 
 /// Sends the log where the configuration says, from here to the end of the process.
 ///

@@ -1,0 +1,78 @@
+//! A collector that is absent, slow or refuses: rules go on, the log says it once, the end is near.
+
+use std::time::{Duration, Instant};
+
+use super::receiver::{Manner, Receiver, export_to};
+use crate::support::rules::rule_text;
+use crate::support::swarm::Swarm;
+
+/// How much longer than without one a daemon may take to stop for a collector's sake.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+fn rules_go_on(endpoint: &str, said: &str) {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("r1.yaml", rule_text("R1", 1));
+    let daemon = |mode| {
+        swarm.daemon(mode, |command| {
+            export_to(command, endpoint);
+            command.env("OTEL_EXPORTER_OTLP_TIMEOUT", "300");
+        })
+    };
+    let (master, worker) = (daemon("master"), daemon("worker"));
+    let mut subscriber = swarm.subscribe();
+    while subscriber.snapshot().is_empty() {
+        subscriber = swarm.subscribe();
+    }
+    for version in 2..12 {
+        swarm.save("r1.yaml", rule_text("R1", version));
+        let saved = Instant::now();
+        assert_eq!(subscriber.change()["rule_version"], version);
+        assert!(saved.elapsed() < Duration::from_secs(3), "a change took {:?}", saved.elapsed());
+    }
+    let logs: Vec<_> = [master, worker]
+        .into_iter()
+        .map(|daemon| {
+            daemon.wait_for_log(said);
+            let (started, log) = (Instant::now(), daemon.log_path());
+            assert_eq!(daemon.stop().code(), Some(0));
+            assert!(started.elapsed() < PATIENCE, "the stop took {:?}", started.elapsed());
+            std::fs::read_to_string(log).unwrap()
+        })
+        .collect();
+    for log in logs {
+        assert_eq!(log.matches("the collector at").count(), 1, "{log}");
+    }
+}
+
+#[test]
+fn absent() {
+    // A port that was free a moment ago, and where nobody listens.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    rules_go_on(&format!("http://127.0.0.1:{port}"), "does not take");
+}
+
+#[test]
+fn slow() {
+    rules_go_on(&Receiver::new(Manner::Hangs).endpoint(), "timeout");
+}
+
+#[test]
+fn refusing() {
+    for status in [400, 503] {
+        let receiver = Receiver::new(Manner::Refuses(status));
+        rules_go_on(&receiver.endpoint(), &format!("it answers {status}"));
+    }
+}
+
+#[test]
+fn an_address_that_is_none_ends_the_start_and_is_not_shown() {
+    let swarm = Swarm::on_sqlite();
+    for endpoint in ["user:canary@collector", "ftp://canary"] {
+        let mut command = swarm.command(&["sync"]);
+        export_to(&mut command, endpoint);
+        let output = command.output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("OTEL_EXPORTER_OTLP_ENDPOINT: ") && !told.contains("canary"), "{told}");
+    }
+}
