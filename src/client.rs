@@ -183,14 +183,11 @@ impl Subscriber {
         self.subscribe.cursor.as_ref()
     }
 
-    /// Tells the worker that everything up to the cursor was taken in, for its `status`.
-    ///
-    /// # Errors
-    /// When the connection is broken; [`Subscriber::next`] makes another.
-    pub async fn acknowledge(&mut self) -> Result<(), ClientError> {
-        match (&mut self.connection, &self.subscribe.cursor) {
-            (Some(connection), Some(cursor)) => connection.send(Op::Ack { seq: cursor.seq }).await,
-            _ => Ok(()),
+    /// Tells the worker that everything up to the cursor was taken in, for its `status`. Best
+    /// effort: where the connection is gone, [`Subscriber::next`] tells of it.
+    pub async fn acknowledge(&mut self) {
+        if let (Some(connection), Some(cursor)) = (&mut self.connection, &self.subscribe.cursor) {
+            let _ = connection.send(Op::Ack { seq: cursor.seq }).await;
         }
     }
 

@@ -6,6 +6,7 @@ mod check;
 mod daemons;
 mod differential;
 mod hostile;
+mod python;
 mod restart;
 mod store;
 mod stream;

@@ -293,16 +293,18 @@ impl MasterSession {
         let what = "removing expired states";
         let now =
             self.database.now_on(&mut self.connection).await.map_err(|error| self.unless_lost(error))?;
-        let query = tables::select(self.connection.dialect(), Table::States)
-            .push(" WHERE expires_at <= ")
-            .time(Some(now));
+        let query =
+            tables::select(self.connection.dialect(), Table::States).push(" WHERE expires_at IS NOT NULL");
         let rows = self.connection.fetch(what, query).await.map_err(|error| self.unless_lost(error))?;
-        // The database compares text on SQLite, so it is looked at again as a time.
-        let expired = rows.into_iter().filter_map(|mut row| tables::state_row(&mut row).ok());
-        let expired: Vec<StateRow> =
-            expired.filter(|row| row.expires_at.is_some_and(|end| end <= now)).collect();
+        // Judged here: SQLite would compare a time that another program wrote in its way as text.
+        let expired = rows.into_iter().filter_map(|mut row| {
+            let end = row.0.get(3)?.shown().to_owned();
+            let state = tables::state_row(&mut row).ok()?;
+            state.expires_at.is_some_and(|end| end <= now).then_some((state, end))
+        });
+        let expired: Vec<(StateRow, String)> = expired.collect();
         if expired.is_empty() {
-            return Ok(expired);
+            return Ok(Vec::new());
         }
         self.begin().await?;
         let removed = self.remove(what, expired).await;
@@ -312,11 +314,11 @@ impl MasterSession {
     async fn remove(
         &mut self,
         what: &'static str,
-        expired: Vec<StateRow>,
+        expired: Vec<(StateRow, String)>,
     ) -> Result<Vec<StateRow>, StoreError> {
         let exact = (self.connection.dialect().exact)("rule_id");
         let mut removed = Vec::new();
-        for row in expired {
+        for (row, end) in expired {
             let query: Query = self
                 .connection
                 .query("DELETE FROM ttp_rule_state WHERE rule_id = ")
@@ -324,7 +326,7 @@ impl MasterSession {
                 .push(&format!(" AND {exact} = "))
                 .text(&*row.rule_id)
                 .push(" AND expires_at = ")
-                .time(row.expires_at);
+                .time_as_read(end);
             if self.connection.execute(what, query).await? > 0 {
                 removed.push(row);
             }

@@ -111,6 +111,12 @@ impl Query {
         self.arg(Arg::Text(time.map(Timestamp::to_sql_text)), wrap)
     }
 
+    /// A time in the words in which it was read.
+    pub(super) fn time_as_read(self, time: String) -> Self {
+        let wrap = self.dialect.time;
+        self.arg(Arg::Text(Some(time)), wrap)
+    }
+
     /// `(?, ?, …)`
     pub(super) fn texts<'t>(self, texts: impl IntoIterator<Item = &'t String>) -> Self {
         let mut separator = "";

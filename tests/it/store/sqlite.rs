@@ -4,8 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rulesyncd::clock::{ManualClock, Timestamp};
 use rulesyncd::rule::Catalogue;
 use rulesyncd::store::{Database, Follow, RuleStore, RuleWrite, StoreError};
 
@@ -171,6 +173,28 @@ async fn cells_of_the_wrong_kind_are_quarantined_alone() {
     // A master whose files have these ids writes them anew.
     field.save(&[("R1", 2), ("R2", 2), ("R3", 2)]).await;
     assert_eq!(watcher.look().await, ["written R1 v2", "written R2 v2", "written R3 v2"]);
+}
+
+#[tokio::test]
+async fn a_state_ends_in_whatever_words_its_end_is_written() {
+    let field = Field::sqlite_file().await;
+    let mut hand = field.hand().await;
+    for (rule_id, end) in [
+        ("R1", "2026-01-01 00:00:00"),
+        ("R2", "2026-01-01T00:00:00.5+02:00"),
+        // Before now as text, and after it as a time.
+        ("R3", "2026-01-01 00:00:00-23:00"),
+    ] {
+        let insert = "INSERT INTO ttp_rule_state (rule_id, state, expires_at, set_at)";
+        hand.run(&format!("{insert} VALUES ('{rule_id}', 'disabled', '{end}', '2025-12-31 00:00:00')")).await;
+    }
+    let clock = Arc::new(ManualClock::at(Timestamp::parse("2026-01-01 12:00:00").unwrap()));
+    let database = Database::open(&config(&field.address), clock).await.unwrap();
+    let mut session = database.try_lock().await.unwrap().unwrap();
+    let removed = session.remove_expired_states().await.unwrap();
+    assert_eq!(removed.iter().map(|row| row.rule_id.as_str()).collect::<Vec<_>>(), ["R1", "R2"]);
+    let left = database.states().await.unwrap();
+    assert_eq!(left.iter().map(|row| row.rule_id.as_str()).collect::<Vec<_>>(), ["R3"]);
 }
 
 /// A worker needs to read the file and no more, be a master there or not.
