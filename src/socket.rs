@@ -209,3 +209,68 @@ async fn answer(mut stream: UnixStream, ask: &(dyn Fn(Op) -> Answer + Send + Syn
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_appears_with_its_mode_and_goes_with_its_daemon() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (_listener, listening) = listen(&path, 0o620, None).unwrap();
+        let found = std::fs::metadata(&path).unwrap();
+        assert_eq!(found.permissions().mode() & 0o7777, 0o620);
+        StdStream::connect(&path).unwrap();
+        let names: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+        assert_eq!(names.len(), 1, "nothing else is left: {names:?}");
+        drop(listening);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_living_daemons_socket_is_refused_and_a_dead_ones_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let living = StdListener::bind(&path).unwrap();
+        let refused = listen(&path, 0o660, None).unwrap_err();
+        assert!(matches!(refused, ListenError::InUse(_)), "{refused}");
+        StdStream::connect(&path).expect("the living one is not disturbed");
+        drop(living);
+        let (_listener, first) = listen(&path, 0o660, None).unwrap();
+        // A third takes over what the second no longer serves; the second then leaves it alone.
+        drop(_listener);
+        let (_listener, _second) = listen(&path, 0o660, None).unwrap();
+        drop(first);
+        StdStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_socket_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        std::fs::write(&path, "notes").unwrap();
+        assert!(matches!(listen(&path, 0o660, None), Err(ListenError::NotASocket(_))));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "notes");
+        let nowhere = directory.path().join("no").join("s");
+        assert!(matches!(listen(&nowhere, 0o660, None), Err(ListenError::Io { .. })));
+    }
+
+    #[test]
+    fn a_path_may_have_107_bytes() {
+        let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
+        let room = MAX_PATH - directory.path().as_os_str().len() - 1;
+        let longest = directory.path().join("s".repeat(room));
+        drop(listen(&longest, 0o660, None).unwrap());
+        let refused = listen(&directory.path().join("s".repeat(room + 1)), 0o660, None).unwrap_err();
+        assert!(refused.to_string().contains("108 bytes; at most 107"), "{refused}");
+    }
+
+    #[test]
+    fn a_group_is_a_name_or_a_number() {
+        assert_eq!(group_id("root").unwrap(), 0);
+        assert_eq!(group_id("1234").unwrap(), 1234);
+        let refused = group_id("no such group").unwrap_err();
+        assert!(refused.to_string().contains("socket_group"), "{refused}");
+    }
+}

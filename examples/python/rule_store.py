@@ -354,7 +354,8 @@ class _Connection:
 
     async def snapshot(self) -> Tuple[_Known, Dict[str, CompiledRule], Dict[str, Any]]:
         """Reads a snapshot that has begun to its end; one that begins inside of it takes its place."""
-        known, rules = _Known(), {}
+        known = _Known()
+        rules: Dict[str, CompiledRule] = {}
         while True:
             line = await self.line()
             kind = line["type"]

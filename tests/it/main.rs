@@ -3,6 +3,7 @@
 
 mod bus;
 mod check;
+mod client;
 mod daemons;
 mod differential;
 mod hostile;
