@@ -9,6 +9,7 @@ mod differential;
 mod hostile;
 mod python;
 mod restart;
+mod slow_reader;
 mod store;
 mod stream;
 mod support;
