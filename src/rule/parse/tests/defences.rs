@@ -65,6 +65,9 @@ fn syntax_on_which_readers_differ() {
         "a: |\n \n  b",
         "a: >\n\n  \n  b",
         "a: |\n  \tb",
+        "a: |\n   \n   \n",
+        "a: &b[c]",
+        "a: &b'c'",
     ] {
         refused(bad, if bad.ends_with("\\uD83D\"") { Code::Syntax } else { Code::Dialect });
     }
@@ -113,7 +116,7 @@ fn aliases_and_sizes() {
     refused("a: *b", Code::Alias);
     refused("a: &b [*b]", Code::Alias);
     refused("a: &b {c: [*b]}", Code::Alias);
-    taken("a: &b [c, {d: e}]\nf: *b\ng: [*b, *b]\n&h i: j\nk: *h");
+    taken("a: &b [c, {d: e}]\nf: *b\ng: [*b, *b]\nl: [&m , {n: &o}]\n&h i: j\nk: *h");
     refused(&format!("a: {}{}", "[".repeat(63), "]".repeat(63)), Code::TooDeep);
     taken(&format!("a: {}{}", "[".repeat(62), "]".repeat(62)));
     // Deep and many are so after aliases are followed, too.

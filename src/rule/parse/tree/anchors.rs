@@ -28,7 +28,9 @@ impl<'t> Builder<'t, '_> {
 
     fn check_name(&mut self, name: &str, span: Range<usize>) {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if !name.bytes().all(good) {
+        let next = self.text[span.end..].chars().next();
+        let apart = next.is_none_or(|next| matches!(next, ' ' | '\n' | '\r' | ',' | ']' | '}'));
+        if !name.bytes().all(good) || !apart {
             self.advise(
                 Code::Dialect,
                 span,

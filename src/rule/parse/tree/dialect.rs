@@ -80,7 +80,7 @@ pub(super) fn check(
                     "begin it with another line, or write it in double quotes",
                 );
             }
-            if begins_with_blanks(&text[..span.start]) {
+            if begins_with_blanks(&text[..span.start]) || has_only_blanks(raw, value) {
                 advise(
                     span.clone(),
                     "a block of text with blanks on a line before its first",
@@ -97,6 +97,12 @@ pub(super) fn check(
 fn begins_with_blanks(before: &str) -> bool {
     let lines = before.rsplit('\n').skip(1).map(|line| line.trim_end_matches('\r'));
     lines.take_while(|line| line.bytes().all(|byte| byte == b' ')).any(|line| !line.is_empty())
+}
+
+/// Whether a block has no text and yet a line of blanks.
+fn has_only_blanks(raw: &str, value: &str) -> bool {
+    let lines = raw.split_inclusive('\n').skip(1).filter(|line| line.ends_with('\n'));
+    value.trim_matches([' ', '\n']).is_empty() && lines.into_iter().any(|line| line.starts_with(' '))
 }
 
 /// Whether the key at `span` has its colon on another line than its beginning.
