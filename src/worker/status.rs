@@ -23,7 +23,7 @@ pub struct WorkerStatus {
     pub started_at: Timestamp,
     /// How the database is.
     pub database: DatabaseStatus,
-    /// The greatest stamp in the tables; `None` when they are empty.
+    /// The greatest stamp that was seen in the tables; `None` before the first row.
     pub watermark: Option<Timestamp>,
     /// How many rules are in force.
     pub rules: u64,

@@ -1,5 +1,6 @@
 //! What one subscriber that never reads costs the others: a measurement, printed.
 
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::support::tables::{Tables, TestWorker, worker_config};
 
 const READERS: u32 = 100;
-const WARM_UP: u64 = 20_000;
-const ALONE: u64 = 20_000;
-const BESIDE: u64 = 100_000;
+const WARM_UP: i32 = 20_000;
+const ALONE: i32 = 20_000;
+const BESIDE: i32 = 100_000;
 
 /// When each change was written, in nanoseconds since the start.
 struct Written {
@@ -77,7 +78,7 @@ fn a_subscriber_that_never_reads_delays_nobody() {
             for _ in 0..count {
                 seq += 1;
                 written.at[usize::try_from(seq).unwrap()].store(written.now(), Ordering::Relaxed);
-                tables.write([(format!("R{}", seq % 10), i32::try_from(seq).unwrap() + 1)]);
+                tables.write([(format!("R{}", seq % 10), seq + 1)]);
                 rounds.acquire_many(READERS).await.unwrap().forget();
             }
             memory.push(resident_kib());
@@ -86,7 +87,7 @@ fn a_subscriber_that_never_reads_delays_nobody() {
         for reader in readers {
             latencies.extend(reader.await.unwrap());
         }
-        let phase = |from: u64, to: u64| {
+        let phase = |from: i32, to: i32| {
             let mut part: Vec<u64> = latencies
                 .iter()
                 .filter(|(seq, _)| (from..to).contains(seq))
@@ -97,12 +98,13 @@ fn a_subscriber_that_never_reads_delays_nobody() {
         };
         let alone = phase(WARM_UP, WARM_UP + ALONE);
         let beside = phase(WARM_UP + ALONE, total + 1);
-        eprintln!("{READERS} readers alone, {ALONE} changes: median {} µs, p99 {} µs", alone.0, alone.1);
-        eprintln!(
-            "beside one that never reads, {BESIDE} changes: median {} µs, p99 {} µs",
-            beside.0, beside.1
+        let report = format!(
+            "{READERS} readers alone, {ALONE} changes: median {} µs, p99 {} µs\n\
+             beside one that never reads, {BESIDE} changes: median {} µs, p99 {} µs\n\
+             resident: {} KiB warm, {} KiB after, {} KiB beside\n",
+            alone.0, alone.1, beside.0, beside.1, memory[0], memory[1], memory[2]
         );
-        eprintln!("resident: {} KiB warm, {} KiB after, {} KiB beside", memory[0], memory[1], memory[2]);
+        std::io::stderr().write_all(report.as_bytes()).unwrap();
         assert!(beside.0 <= alone.0 * 3 / 2, "the others' median latency rose");
         assert!(memory[2] <= memory[1] + 8 * 1024, "memory grew by more than 8 MiB");
         drop(sleeper);
@@ -116,7 +118,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// Reads to the last change; every hundredth change's latency.
-async fn read(socket: &Path, last: u64, written: &Written, rounds: &Semaphore) -> Vec<(u64, u64)> {
+async fn read(socket: &Path, last: i32, written: &Written, rounds: &Semaphore) -> Vec<(i32, u64)> {
     let stream = loop {
         match tokio::net::UnixStream::connect(socket).await {
             Ok(stream) => break stream,
@@ -133,7 +135,7 @@ async fn read(socket: &Path, last: u64, written: &Written, rounds: &Semaphore) -
         let change = line.strip_prefix(b"{\"type\":\"change\",\"seq\":");
         if let Some(change) = change {
             let end = change.iter().position(|&byte| byte == b',').unwrap();
-            let seq: u64 = std::str::from_utf8(&change[..end]).unwrap().parse().unwrap();
+            let seq: i32 = std::str::from_utf8(&change[..end]).unwrap().parse().unwrap();
             if seq % 100 == 0 {
                 let at = written.at[usize::try_from(seq).unwrap()].load(Ordering::Relaxed);
                 latencies.push((seq, written.now() - at));
@@ -149,7 +151,6 @@ async fn read(socket: &Path, last: u64, written: &Written, rounds: &Semaphore) -
 }
 
 fn subscribe_and_sleep(socket: &Path) -> UnixStream {
-    use std::io::Write as _;
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.write_all(b"{\"op\":\"subscribe\"}\n").unwrap();
     stream
