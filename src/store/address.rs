@@ -228,9 +228,10 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
         }
     }
     // A socket's path may stand in the place of the host: `postgresql://%2Frun%2Fpostgresql/rules`.
+    let name_is_socket = name.as_ref().is_some_and(|name| name.starts_with('/'));
     let host = match (socket, name) {
-        (Some(socket), _) => Host::Socket(socket),
-        (None, Some(name)) if name.starts_with('/') => Host::Socket(name.into()),
+        (None, Some(name)) if name_is_socket => Host::Socket(socket_at(name.into(), port)),
+        (Some(socket), _) => Host::Socket(socket_at(socket, port.filter(|_| default_port == 5432))),
         (None, name) => {
             let name = name.unwrap_or_else(|| "localhost".into());
             Host::Tcp(name.trim_matches(['[', ']']).to_owned(), port.unwrap_or(default_port))
@@ -240,6 +241,11 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
         InvalidAddress("the address names no database; it stands after the host: `…@HOST/DATABASE`".into())
     })?;
     Ok(Server { host, user, password, database, tls, tls_ca })
+}
+
+/// PostgreSQL's sockets are named by their port.
+fn socket_at(path: PathBuf, port: Option<u16>) -> PathBuf {
+    port.map_or_else(|| path.clone(), |port| path.join(format!(".s.PGSQL.{port}")))
 }
 
 /// `user@/database?host=/run/postgresql` has no host in its place, which URLs do not know.
@@ -348,6 +354,10 @@ mod tests {
             (
                 "postgresql+psycopg://u:p@/r?host=/run/postgresql",
                 "postgresql://u:***@/r?unix_socket=/run/postgresql",
+            ),
+            (
+                "postgresql://u@localhost/r?host=/run/postgresql&port=5433",
+                "postgresql://u@/r?unix_socket=/run/postgresql/.s.PGSQL.5433",
             ),
             ("postgresql://u@%2Frun%2Fpg/r", "postgresql://u@/r?unix_socket=/run/pg"),
             (

@@ -3,7 +3,8 @@
 use tokio::time::Instant;
 
 use super::Database;
-use super::connection::{Connection, Purpose};
+use super::connection::Connection;
+use super::connector::Purpose;
 use super::hints::Hints;
 use super::look::{Looking, Watermarks};
 use super::sql::Cell;

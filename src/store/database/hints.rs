@@ -12,7 +12,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::Database;
-use super::connection::{Connection, Connector, Purpose};
+use super::connection::Connection;
+use super::connector::{Connector, Purpose};
 use super::follower::data_version;
 use super::postgres;
 use crate::backoff::Backoff;

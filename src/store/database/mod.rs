@@ -1,6 +1,7 @@
 //! The store over a database: one behaviour, one small file a dialect.
 
 mod connection;
+mod connector;
 mod follower;
 mod hints;
 mod lock;
@@ -21,7 +22,8 @@ use tokio::sync::watch;
 pub use follower::DatabaseFollower;
 pub use session::{Applied, MasterSession, RowSummary, RuleWrite, Scope};
 
-use self::connection::{Connection, Connector, Purpose};
+use self::connection::Connection;
+use self::connector::{Connector, Purpose};
 use self::lock::Lock;
 use super::{RuleStore, StoreError};
 use crate::clock::{RisingStamp, SharedClock, Timestamp};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
 use sqlx::{ConnectOptions, Connection as _, Row as _};
 
-use super::connection::Purpose;
+use super::connector::Purpose;
 use super::sql::{Cell, Dialect, Row, Verdict};
 use crate::store::{Host, Server, TlsMode};
 

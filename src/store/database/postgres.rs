@@ -1,5 +1,6 @@
 //! PostgreSQL, and what speaks its protocol.
 
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
@@ -67,7 +68,10 @@ pub(super) fn options(server: &Server, tls: TlsMode, timeout: Duration) -> PgCon
         ])
         .disable_statement_logging();
     let options = match &server.host {
-        Host::Socket(path) => options.socket(socket_directory(path)),
+        Host::Socket(path) => {
+            let (directory, port) = socket(path);
+            options.socket(directory).port(port)
+        }
         Host::Tcp(name, port) => options.host(name).port(*port),
     };
     let options = match &server.user {
@@ -84,10 +88,14 @@ pub(super) fn options(server: &Server, tls: TlsMode, timeout: Duration) -> PgCon
     }
 }
 
-/// The driver wants the directory; people also write the socket in it.
-fn socket_directory(path: &std::path::Path) -> &std::path::Path {
-    let is_socket = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".s.PGSQL."));
-    path.parent().filter(|_| is_socket).unwrap_or(path)
+/// The driver wants the directory and the port; people also write the socket in it.
+fn socket(path: &Path) -> (&Path, u16) {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let port = name.and_then(|name| name.strip_prefix(".s.PGSQL.")).and_then(|port| port.parse().ok());
+    match (path.parent(), port) {
+        (Some(directory), Some(port)) => (directory, port),
+        _ => (path, 5432),
+    }
 }
 
 pub(super) fn read(row: &PgRow) -> Result<Row, sqlx::Error> {

@@ -11,7 +11,7 @@ use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{Row as _, TypeInfo, ValueRef};
 
-use super::connection::Purpose;
+use super::connector::Purpose;
 use super::sql::{Cell, Dialect, Row, Verdict};
 use crate::store::StoreError;
 

@@ -6,4 +6,5 @@ mod servers;
 mod service;
 mod sqlite;
 mod story;
+mod tls;
 mod traps;

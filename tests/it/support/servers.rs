@@ -21,6 +21,7 @@ pub(crate) struct Server {
     kind: Kind,
     directory: TempDir,
     options: Vec<String>,
+    port: u16,
     child: Option<Child>,
 }
 
@@ -34,7 +35,7 @@ impl Server {
         // Short: a socket's path has at most 107 bytes.
         let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = Self { kind, directory, options, child: None };
+        let mut server = Self { kind, directory, options, port: 5432, child: None };
         server.give_away();
         let data = format!("{}/data", server.path().display());
         let made = match kind {
@@ -139,6 +140,23 @@ impl Server {
         }
     }
 
+    /// Starts the server again with other options, at another port.
+    pub(crate) async fn go_on_with(&mut self, options: Vec<String>, port: u16) {
+        (self.options, self.port) = (options, port);
+        self.go_on().await;
+    }
+
+    /// Puts a file that only the server's user can read beside the server's own.
+    pub(crate) fn put(&self, name: &str, content: &[u8]) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = self.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        if let Some((uid, gid)) = self.ids() {
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).unwrap();
+        }
+    }
+
     /// Stops the server at once: connections break, what was committed stays.
     pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -159,10 +177,12 @@ impl Server {
     pub(crate) fn address_as(&self, user: &str, database: &str) -> String {
         let directory = self.path().display();
         match self.kind {
-            Kind::MariaDb => format!("mysql://{user}@localhost/{database}?socket={directory}/sock"),
+            Kind::MariaDb => {
+                format!("mysql://{user}@localhost/{database}?socket={directory}/sock&ssl-mode=disabled")
+            }
             Kind::Postgres => {
                 let database = if database.is_empty() { "postgres" } else { database };
-                format!("postgresql://{user}@localhost/{database}?host={directory}")
+                format!("postgresql://{user}@localhost/{database}?host={directory}&port={}", self.port)
             }
         }
     }
