@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod daemons;
 mod differential;
+mod faults;
 mod hostile;
 mod python;
 mod restart;

@@ -82,20 +82,40 @@ impl Hand {
     }
 
     pub(crate) async fn put_text(&mut self, rule_id: &str, version: i32, text: &str, stamp: Timestamp) {
+        self.try_put_text(rule_id, version, text, stamp).await.unwrap();
+    }
+
+    pub(crate) async fn try_put(
+        &mut self,
+        rule_id: &str,
+        version: i32,
+        stamp: Timestamp,
+    ) -> Result<(), sqlx::Error> {
+        self.try_put_text(rule_id, version, &rule_text(rule_id, version), stamp).await
+    }
+
+    async fn try_put_text(
+        &mut self,
+        rule_id: &str,
+        version: i32,
+        text: &str,
+        stamp: Timestamp,
+    ) -> Result<(), sqlx::Error> {
         let (text, stamp) = (text.replace('\'', "''"), stamp.to_sql_text());
         let columns = format!(
             "rule_version = {version}, yaml_content = '{text}', updated_at = '{stamp}', updated_by = 'admin'"
         );
         let update = format!("UPDATE ttp_rule SET {columns} WHERE rule_id = '{rule_id}'");
         // MySQL counts the rows that it changed, not those that it found.
-        if self.run(&update).await == 0 {
+        if self.try_run(&update).await? == 0 {
             let insert = format!(
                 "INSERT INTO ttp_rule \
                  (rule_id, rule_version, source_path, yaml_content, updated_at, updated_by) \
                  VALUES ('{rule_id}', {version}, '{rule_id}.yaml', '{text}', '{stamp}', 'admin')"
             );
-            self.run(&insert).await;
+            self.try_run(&insert).await?;
         }
+        Ok(())
     }
 
     /// Writes a state as another program would.

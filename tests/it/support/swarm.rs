@@ -45,6 +45,10 @@ impl Swarm {
         Self { url: url.into(), ..Self::on_sqlite() }
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
