@@ -4,5 +4,6 @@ mod bad_input;
 mod directory;
 mod lifecycle;
 mod main_job;
+mod reconcile;
 mod verify;
 mod why;

@@ -88,7 +88,7 @@ impl Subscriber {
                     }
                     lines.push(said);
                     if self.temper == Temper::Slow {
-                        self.chance.pause(15);
+                        self.chance.pause(120);
                     }
                 }
                 Ok(_) => break,
