@@ -41,7 +41,7 @@ impl Copy {
                     self.snapshots.push(reason);
                 }
                 ServerLine::Rule(rule) => {
-                    drop(self.versions.insert(rule.rule_id.to_string(), rule.rule_version))
+                    self.versions.insert(rule.rule_id.to_string(), rule.rule_version);
                 }
                 ServerLine::Change(change) => match change.new_value {
                     Some(NewValue::Rule(_)) => {

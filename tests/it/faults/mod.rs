@@ -30,6 +30,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Judges, keeps the records, and prints how much was judged.
+#[expect(clippy::print_stdout, reason = "how much was judged is what a reader of the run wants to know")]
 fn conclude(history: &History) {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let kept = project.join(format!("target/faults/{}-{}.json", history.backend, history.seed));
