@@ -6,17 +6,23 @@ mod report;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
 use super::{Failure, Outcome};
+use crate::cli::DatabaseFlags;
+use crate::clock::SystemClock;
+use crate::config::{Config, Flags};
 use crate::rule::Code;
+use crate::store::{Database, RowSummary, Scope};
+use judge::Rows;
 use report::Summary;
 
 /// Validate rule files or directories, without a database
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  rulesyncd check /etc/rulesyncd/rules\n  rulesyncd check --strict --format github rules/R0001.yaml\n  rulesyncd check --explain ambiguous-value\n\nExit codes: 0 fine, 1 a rule is wrong, 2 usage, 3 a path could not be read."
+    after_help = "Examples:\n  rulesyncd check /etc/rulesyncd/rules\n  rulesyncd check --strict --format github rules/R0001.yaml\n  rulesyncd check --explain ambiguous-value\n\nWith the flag --database-url (the environment does not count here) a version that did not rise although the text changed is warned of, too.\n\nExit codes: 0 fine, 1 a rule is wrong, 2 usage, 3 a path could not be read."
 )]
 pub struct CheckArgs {
     /// Rule files, or directories of them.
@@ -31,6 +37,9 @@ pub struct CheckArgs {
     /// Explain a code that a finding has, and do nothing else.
     #[arg(long, value_name = "CODE", value_parser = code_parser())]
     explain: Option<Code>,
+    // Read only, and only where the flag is there: `check` is for places without a database.
+    #[command(flatten)]
+    database: DatabaseFlags,
 }
 
 /// How findings are written.
@@ -58,7 +67,8 @@ pub fn run(args: &CheckArgs) -> Outcome {
     if let Some(code) = args.explain {
         return print(code.explanation().as_bytes());
     }
-    let judged = judge::judge_all(files::collect(&args.paths), args.strict);
+    let rows = rows(args.database.clone())?;
+    let judged = judge::judge_all(&files::collect(&args.paths), &rows, args.strict);
     let summary = Summary::of(&judged);
     let output = match args.format {
         Format::Human => report::human(&judged, &summary),
@@ -71,6 +81,21 @@ pub fn run(args: &CheckArgs) -> Outcome {
         return Err(Failure::Environment(anyhow::anyhow!("{} {what} could not be read", summary.unreadable)));
     }
     if summary.errors > 0 { Err(Failure::Wrong) } else { Ok(()) }
+}
+
+/// What the database has, if one is given.
+fn rows(database: DatabaseFlags) -> Result<Rows, Failure> {
+    let flags = database.over(Flags { quiet: true, ..Flags::default() });
+    if flags.database_url.is_none() {
+        return Ok(Rows::new());
+    }
+    let config = Config::load(&flags)?;
+    let rows = super::runtime()?.block_on(async {
+        let database = Database::open(&config.database, Arc::new(SystemClock)).await?;
+        database.rows(Scope::All).await
+    })?;
+    let folded = |row: &RowSummary| row.rule_id.to_ascii_lowercase();
+    Ok(rows.iter().map(|row| (folded(row), (row.rule_version, row.content))).collect())
 }
 
 /// Prints; who closes the pipe early has seen enough.

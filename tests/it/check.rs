@@ -127,3 +127,38 @@ fn without_a_path_it_is_usage() {
     let run = check(Path::new("/"), &[]);
     assert_eq!((run.code, run.out.as_str()), (2, ""));
 }
+
+#[test]
+fn a_version_that_did_not_rise_is_told_against_a_database() {
+    let files = directory(&[("a.yaml", GOOD), ("b.yaml", &GOOD.replace("R0001", "R0002"))]);
+    let url = format!("sqlite:///{}/rules.db", files.path().display());
+    let sync = Command::new(env!("CARGO_BIN_EXE_rulesyncd"))
+        .current_dir(files.path())
+        .args(
+            ["sync", "--rules-dir", ".", "--database-url", "sqlite:///rules.db"]
+                .map(|argument| argument.replace("///", &format!("///{}/", files.path().display()))),
+        )
+        .output()
+        .unwrap();
+    assert!(sync.status.success(), "{}", String::from_utf8_lossy(&sync.stderr));
+    let against = |name: &str| check(files.path(), &[name, "--database-url", &url]);
+    assert_eq!(against("a.yaml").out, "1 file: nothing wrong\n");
+
+    let edited = GOOD.replace("suid_search", "suid_find").replace("R0001", "r0001");
+    fs::write(files.path().join("a.yaml"), &edited).unwrap();
+    let run = against("a.yaml");
+    assert_eq!(run.code, 0);
+    assert!(
+        run.out.starts_with(
+            "warning[version-not-raised]: rule_version: the text is another than the database's, which has \
+             version 1\n --> a.yaml:2:15\n"
+        ),
+        "{}",
+        run.out
+    );
+    fs::write(files.path().join("a.yaml"), edited.replace("rule_version: 1", "rule_version: 2")).unwrap();
+    assert_eq!(against("a.yaml").out, "1 file: nothing wrong\n");
+
+    let run = check(files.path(), &["a.yaml", "--database-url", "sqlite:////nowhere/at/all.db"]);
+    assert_eq!((run.code, run.out.as_str()), (3, ""), "{}", run.err);
+}

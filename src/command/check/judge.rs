@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::files::Target;
-use crate::rule::{self, Code, Diagnostic, Limits, RuleId, Severity};
+use crate::rule::{self, Code, ContentDigest, Diagnostic, Limits, ParsedRule, Severity};
 use crate::rulefile::{self, ReadError};
 
 /// What became of one path.
@@ -20,14 +20,18 @@ pub(super) struct Judged {
     pub(super) findings: Vec<Diagnostic>,
     /// Why the path could not be read; then there is no text.
     pub(super) unreadable: Option<String>,
-    /// The rule's id and where it stands, if the rule is taken.
-    id: Option<(RuleId, std::ops::Range<usize>)>,
+    /// The rule, if it is taken.
+    rule: Option<ParsedRule>,
 }
 
-/// Judges all, in their order. `strict` takes warnings for errors.
-pub(super) fn judge_all(targets: Vec<Target>, strict: bool) -> Vec<Judged> {
-    let mut judged = in_parallel(&targets);
+/// What the database has: by folded id, version and digest of the text.
+pub(super) type Rows = HashMap<String, (i64, ContentDigest)>;
+
+/// Judges all, in their order, and against `rows`. `strict` takes warnings for errors.
+pub(super) fn judge_all(targets: &[Target], rows: &Rows, strict: bool) -> Vec<Judged> {
+    let mut judged = in_parallel(targets);
     find_duplicates(&mut judged);
+    judged.iter_mut().for_each(|judged| find_same_version(judged, rows));
     for finding in judged.iter_mut().flat_map(|judged| &mut judged.findings).filter(|_| strict) {
         finding.severity = Severity::Error;
     }
@@ -84,28 +88,46 @@ fn judge_file(path: &Path) -> Judged {
         }
         Err(error) => return Judged { unreadable: Some(error.to_string()), ..Judged::default() },
     };
-    let (findings, id) = match rule::parse(&text, &limits) {
-        Ok(rule) => (rule.warnings, Some((rule.definition.rule_id, rule.id_span))),
+    let (findings, rule) = match rule::parse(&text, &limits) {
+        Ok(mut rule) => (std::mem::take(&mut rule.warnings), Some(rule)),
         Err(findings) => (findings, None),
     };
-    Judged { text, findings, id, ..Judged::default() }
+    Judged { text, findings, rule, ..Judged::default() }
 }
 
 /// Notes where one id is in two files of a directory: the first by path would be taken.
 fn find_duplicates(judged: &mut [Judged]) {
     let mut first: HashMap<(Option<PathBuf>, String), usize> = HashMap::new();
     for at in 0..judged.len() {
-        let Some((id, span)) = judged[at].id.clone() else { continue };
+        let Some(rule) = &judged[at].rule else { continue };
+        let (id, span) = (rule.definition.rule_id.clone(), rule.id_span.clone());
         let key = (judged[at].path.parent().map(Path::to_owned), id.folded());
         match first.get(&key) {
             Some(&known) => {
                 let other = judged[known].path.display().to_string();
-                let here = &mut judged[at];
-                let finding = Diagnostic::duplicate_id(&here.text, span, &id, &other);
-                here.findings.push(finding);
-                here.findings.sort_by_key(|finding| finding.span.start);
+                let finding = Diagnostic::duplicate_id(&judged[at].text, span, &id, &other);
+                judged[at].insert(finding);
             }
             None => drop(first.insert(key, at)),
         }
+    }
+}
+
+/// Notes where the database has another text with a version that is not lower.
+fn find_same_version(judged: &mut Judged, rows: &Rows) {
+    let Some(rule) = &judged.rule else { return };
+    if let Some(&(version, content)) = rows.get(&rule.definition.rule_id.folded())
+        && i64::from(rule.definition.rule_version) <= version
+        && content != ContentDigest::of(&judged.text)
+    {
+        let span = rule.version_span.clone();
+        judged.insert(Diagnostic::version_not_raised(&judged.text, span, version));
+    }
+}
+
+impl Judged {
+    fn insert(&mut self, finding: Diagnostic) {
+        self.findings.push(finding);
+        self.findings.sort_by_key(|finding| finding.span.start);
     }
 }

@@ -94,6 +94,8 @@ codes! {
     Pattern = "pattern", Warning;
     /// The same rule id in two files.
     DuplicateId = "duplicate-id", Warning;
+    /// Another text than the table's with no higher version.
+    VersionNotRaised = "version-not-raised", Warning;
     /// A file whose name the master passes over.
     FileName = "file-name", Warning;
 }

@@ -63,18 +63,31 @@ impl Diagnostic {
 
     /// That the id, which stands at `span` in `text`, is in the file `other` too.
     pub fn duplicate_id(text: &[u8], span: Range<usize>, id: &RuleId, other: &str) -> Self {
-        let (line, column) = position(text, span.start);
-        let code = Code::DuplicateId;
-        Self {
-            code,
-            severity: code.severity(),
-            line,
-            column,
-            span,
-            field: "rule_id".to_owned(),
-            message: format!("`{id}` is in {other} too; only one of the two is taken"),
-            help: Some("give it an id of its own; ids that differ only in case are the same".to_owned()),
-        }
+        let message = format!("`{id}` is in {other} too; only one of the two is taken");
+        let help = "give it an id of its own; ids that differ only in case are the same";
+        Self::of_field(Code::DuplicateId, text, span, "rule_id", message, help)
+    }
+
+    /// That the version, which stands at `span` in `text`, is not above `known`, which the database
+    /// has with another text.
+    pub fn version_not_raised(text: &[u8], span: Range<usize>, known: i64) -> Self {
+        let message = format!("the text is another than the database's, which has version {known}");
+        let help = format!("raise it to {}", known.saturating_add(1));
+        Self::of_field(Code::VersionNotRaised, text, span, "rule_version", message, help)
+    }
+
+    fn of_field(
+        code: Code,
+        text: &[u8],
+        span: Range<usize>,
+        field: &str,
+        message: String,
+        help: impl Into<String>,
+    ) -> Self {
+        let mut finding = Self::of_file(code, message);
+        (finding.span, finding.field, finding.help) = (span, field.to_owned(), Some(help.into()));
+        finding.locate(text);
+        finding
     }
 
     /// That the master passes over a file for its name.

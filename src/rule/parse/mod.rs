@@ -42,6 +42,8 @@ pub struct ParsedRule {
     pub definition: Definition,
     /// Where the rule's id stands, in bytes of the text.
     pub id_span: Range<usize>,
+    /// Where its version does.
+    pub version_span: Range<usize>,
     /// What is legal but suspect, in the order of the text.
     pub warnings: Vec<Diagnostic>,
 }
@@ -73,8 +75,8 @@ pub fn parse_in_steps(
     let refused = findings.has_errors();
     let diagnostics = findings.finish(text);
     match definition {
-        Some((definition, id_span)) if !refused => {
-            Ok(ParsedRule { definition, id_span, warnings: diagnostics })
+        Some((definition, [id_span, version_span])) if !refused => {
+            Ok(ParsedRule { definition, id_span, version_span, warnings: diagnostics })
         }
         _ => Err(diagnostics),
     }

@@ -15,9 +15,12 @@ const OPTIONAL: [&str; 2] = ["description", "evidence_fields"];
 const EMIT_NEEDED: [&str; 3] = ["tactic", "technique_id", "confidence"];
 const EMIT_OPTIONAL: [&str; 1] = ["sub_technique_id"];
 
-/// Reads the document as a rule, and where its id stands; `None` where a field could not be made out. Everything wrong or
+/// Reads the document as a rule, and where id and version stand; `None` where a field could not be made out. Everything wrong or
 /// suspect is noted.
-pub(super) fn definition(tree: &Tree<'_>, findings: &mut Findings) -> Option<(Definition, Range<usize>)> {
+pub(super) fn definition(
+    tree: &Tree<'_>,
+    findings: &mut Findings,
+) -> Option<(Definition, [Range<usize>; 2])> {
     let mut values = Values::new(tree, findings);
     let root = tree.root();
     if !matches!(tree.node(root).kind, Kind::Mapping(_)) {
@@ -39,7 +42,11 @@ pub(super) fn definition(tree: &Tree<'_>, findings: &mut Findings) -> Option<(De
     let mut applies_to = applies_to?;
     applies_to.sort_unstable();
     applies_to.dedup();
-    let &(_, id) = fields.iter().find(|&&(key, _)| key == "rule_id")?;
+    let span = |name| {
+        let &(_, node) = fields.iter().find(|&&(key, _)| key == name)?;
+        Some(tree.node(node).span.clone())
+    };
+    let places = [span("rule_id")?, span("rule_version")?];
     let definition = Definition {
         rule_id: rule_id?,
         rule_version: rule_version?,
@@ -50,7 +57,7 @@ pub(super) fn definition(tree: &Tree<'_>, findings: &mut Findings) -> Option<(De
         emits: emits?,
         evidence_fields: evidence_fields.unwrap_or_default(),
     };
-    Some((definition, tree.node(id).span.clone()))
+    Some((definition, places))
 }
 
 fn rule_id(values: &mut Values<'_, '_>, node: NodeId) -> Option<RuleId> {

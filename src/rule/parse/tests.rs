@@ -46,7 +46,7 @@ fn codes(text: impl AsRef<[u8]>) -> Vec<Code> {
 fn a_rule_is_read_as_it_stands() {
     let rule = parse(GOOD.as_bytes(), &Limits::default()).unwrap();
     assert_eq!(rule.warnings, []);
-    assert_eq!(&GOOD[rule.id_span], "R0015");
+    assert_eq!((&GOOD[rule.id_span], &GOOD[rule.version_span]), ("R0015", "3"));
     assert_eq!(
         serde_json::to_string(&rule.definition).unwrap(),
         concat!(
