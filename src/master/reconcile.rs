@@ -295,6 +295,9 @@ impl Reconciler {
             return Ok(());
         }
         let ingests = self.ingests(plan);
+        let written = plan.writes.iter().zip(&ingests[plan.deletes.len()..]);
+        let departures: Vec<_> = written.filter_map(|(write, ingest)| ingest.departure(write)).collect();
+        session.carry(&departures).await;
         let begun = trace::now();
         let applied = match metrics::timed("write_rules", session.apply(&writes)).await {
             Ok(applied) => applied,

@@ -3,6 +3,7 @@
 use super::plan::{Delete, Write};
 use super::scan::{Scanned, Steps};
 use crate::clock::Timestamp;
+use crate::store::Departure;
 use crate::telemetry::trace::{self, Span};
 
 /// `ttp.rule.ingest` of one file, and what is inside it. Empty where no spans are recorded.
@@ -59,6 +60,11 @@ impl Ingest {
         let mut span = Span::root("ttp.rule.ingest", begun);
         span.set("source_path", source_path.to_owned());
         Self(span)
+    }
+
+    /// What is left of it for the workers.
+    pub(super) fn departure(&self, write: &Write) -> Option<Departure> {
+        Departure::of_rule(write.rule.rule_id.as_str(), write.rule.content, self.0.traceparent())
     }
 
     /// The trace's id for the log.

@@ -2,6 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::ContentDigest;
 use crate::clock::Timestamp;
 
 /// What an operator can say of a rule.
@@ -83,6 +84,14 @@ impl RuleState {
             Some(ceiling) if !(0.0..=1.0).contains(&ceiling) => Err(InvalidState::ConfidenceMax(ceiling)),
             _ => Ok(()),
         }
+    }
+
+    /// The digest of what an operator can say of a rule, without when it was said and with times in
+    /// whole seconds: the same before a state is written as after it is read, on every database.
+    pub fn fingerprint(&self) -> ContentDigest {
+        let Self { state, confidence_max, expires_at, reason, set_by, set_at: _ } = self;
+        let end = expires_at.map(Timestamp::whole_second);
+        ContentDigest::of(format!("{state} {confidence_max:?} {end:?} {reason:?} {set_by:?}"))
     }
 
     /// Whether this state's end has come at `now`. The moment `expires_at` itself is expired.

@@ -13,13 +13,14 @@ use std::future::Future;
 
 pub use address::{Address, Host, InvalidAddress, Server, TlsMode};
 pub use database::{
-    Applied, Database, DatabaseFollower, FollowConfig, MasterSession, RowSummary, RuleWrite, Scope,
+    Applied, Database, DatabaseFollower, Departure, FollowConfig, MasterSession, RowSummary, RuleWrite, Scope,
 };
 pub use error::StoreError;
 pub use filesystem::{FilesystemFollower, FilesystemStore};
 pub use subscription::Subscription;
 
-use crate::rule::{CompiledRule, Look, RuleId, RuleState, Seen, Table};
+use crate::rule::{CompiledRule, ContentDigest, Look, RuleId, RuleState, Seen, Table};
+use crate::telemetry::trace::Traceparent;
 
 /// A place where rules and operator states live.
 ///
@@ -73,6 +74,17 @@ pub trait Known {
     fn seen(&self, table: Table, key: &str) -> Option<Seen>;
 }
 
+/// The trace in which a change was written, as far as its writer left word.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Carried {
+    /// Whose change.
+    pub rule_id: String,
+    /// What was written: a rule's text, or [`RuleState::fingerprint`].
+    pub content: ContentDigest,
+    /// Where in which trace.
+    pub traceparent: Traceparent,
+}
+
 /// One follower's place in a store.
 pub trait Follow: Send {
     /// Waits until something tells that a look may find a change. Not every store can tell, and a
@@ -84,4 +96,10 @@ pub trait Follow: Send {
     /// # Errors
     /// When the store does not answer; whoever follows looks again later.
     fn look<K: Known + Sync>(&mut self, known: &K) -> impl Future<Output = Result<Look, StoreError>> + Send;
+
+    /// The traces in which what the last look found was written. Not every store can tell, and
+    /// none does while no spans are recorded.
+    fn traces(&mut self) -> Vec<Carried> {
+        Vec::new()
+    }
 }

@@ -4,8 +4,8 @@
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{
-    Link, Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags,
-    TraceId, TraceState, Tracer as _,
+    Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId,
+    TraceState, Tracer as _,
 };
 use opentelemetry::{Context, KeyValue, Value};
 
@@ -24,36 +24,32 @@ pub struct Span(Option<opentelemetry_sdk::trace::Span>);
 impl Span {
     /// A span that begins a trace; nothing without `start`.
     pub fn root(name: &'static str, start: Option<Timestamp>) -> Self {
-        Self::start(name, start, &Context::new(), Vec::new())
+        Self::start(name, start, &Context::new())
     }
 
     /// A span inside of what `origin` names, which another process may have begun.
     pub fn within(name: &'static str, start: Option<Timestamp>, origin: &Traceparent) -> Self {
-        Self::start(name, start, &Context::new().with_remote_span_context(origin.0.clone()), Vec::new())
+        Self::start(name, start, &Context::new().with_remote_span_context(origin.0.clone()))
     }
 
-    /// A span that begins a trace and points to where what it handles came from.
-    pub fn linked<'a>(
-        name: &'static str,
-        start: Option<Timestamp>,
-        origins: impl Iterator<Item = &'a Traceparent>,
-    ) -> Self {
-        let links = origins.map(|origin| Link::with_context(origin.0.clone())).collect();
-        Self::start(name, start, &Context::new(), links)
+    /// Points to where what the work handles came from.
+    pub fn link(&mut self, origin: &Traceparent) {
+        if let Some(span) = &mut self.0 {
+            span.add_link(origin.0.clone(), Vec::new());
+        }
     }
 
     /// A span inside of this one; nothing where this is nothing.
     pub fn child(&self, name: &'static str, start: Option<Timestamp>) -> Self {
         let Some(span) = &self.0 else { return Self(None) };
         let parent = Context::new().with_remote_span_context(span.span_context().clone());
-        Self::start(name, start, &parent, Vec::new())
+        Self::start(name, start, &parent)
     }
 
-    fn start(name: &'static str, start: Option<Timestamp>, parent: &Context, links: Vec<Link>) -> Self {
+    fn start(name: &'static str, start: Option<Timestamp>, parent: &Context) -> Self {
         let (Some(tracer), Some(start)) = (sdk_tracer(), start) else { return Self(None) };
         let mut builder = SpanBuilder::from_name(name).with_start_time(system_time(start));
         builder.span_kind = Some(SpanKind::Internal);
-        builder.links = Some(links);
         Self(Some(tracer.build_with_context(builder, parent)))
     }
 

@@ -99,7 +99,7 @@ impl<F: Follow> Tail<F> {
     }
 
     fn heard(&mut self, look: Look, mut trace: TailTrace) {
-        trace.found(&look);
+        trace.found(&look, self.follower.traces());
         metrics::compiled(look.rules.iter().filter(|rule| rule.is_ok()).count(), &self.backend);
         self.clock = Some((look.now, Instant::now()));
         self.failing = false;

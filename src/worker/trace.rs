@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::rule::{Look, RuleChange};
+use crate::store::Carried;
 use crate::telemetry::trace::{self, Span, Traceparent};
 
 /// One look on its way to the stream: `ttp.rule.tail`, and in it `ttp.rule.publish` for each
@@ -10,6 +11,8 @@ use crate::telemetry::trace::{self, Span, Traceparent};
 pub(super) struct TailTrace {
     begun: Option<Timestamp>,
     rows: u64,
+    /// The traces in which what was found was written.
+    origins: Vec<Carried>,
     tail: Span,
     changes: Vec<Published>,
 }
@@ -27,8 +30,9 @@ impl TailTrace {
     }
 
     /// The look has ended.
-    pub(super) fn found(&mut self, look: &Look) {
+    pub(super) fn found(&mut self, look: &Look, origins: Vec<Carried>) {
         self.rows = look.rows;
+        self.origins = origins;
     }
 
     /// These changes are about to be numbered.
@@ -36,21 +40,41 @@ impl TailTrace {
         if self.begun.is_none() || changes.is_empty() {
             return;
         }
-        self.tail = Span::root("ttp.rule.tail", self.begun);
+        let origins: Vec<_> = changes.iter().map(|change| self.origin(change)).collect();
+        // What one edit did goes on in that edit's trace; more than one edit is only pointed to.
+        self.tail = match *origins {
+            [Some(ref only)] => Span::within("ttp.rule.tail", self.begun, only),
+            _ => Span::root("ttp.rule.tail", self.begun),
+        };
         self.tail.set("rows", i64::try_from(self.rows).unwrap_or(i64::MAX));
         self.tail.set("changes", i64::try_from(changes.len()).unwrap_or(i64::MAX));
         let now = trace::now();
         self.changes = (first_seq..)
-            .zip(changes)
-            .map(|(seq, change)| {
+            .zip(changes.iter().zip(&origins))
+            .map(|(seq, (change, origin))| {
                 let mut span = self.tail.child("ttp.rule.publish", now);
                 span.set("rule_id", change.rule_id().to_string());
                 span.set("change_kind", change.kind().as_str());
                 span.set("seq", i64::try_from(seq).unwrap_or(i64::MAX));
+                if let Some(origin) = origin {
+                    span.link(origin);
+                }
                 let traceparent = span.traceparent();
                 Published { span, traceparent }
             })
             .collect();
+    }
+
+    /// Where the change was written.
+    fn origin(&self, change: &RuleChange) -> Option<Traceparent> {
+        let content = match change {
+            RuleChange::Written { rule, .. } => rule.content_sha256,
+            RuleChange::State { state, auto_revert: false, .. } => state.fingerprint(),
+            RuleChange::Deleted { .. } | RuleChange::State { .. } => return None,
+        };
+        let is_it =
+            |origin: &&Carried| origin.content == content && origin.rule_id == change.rule_id().as_str();
+        self.origins.iter().find(is_it).map(|origin| origin.traceparent.clone())
     }
 
     /// What the stream tells of the change at `index`.

@@ -2,14 +2,15 @@
 
 use tokio::time::Instant;
 
-use super::Database;
 use super::connection::Connection;
 use super::connector::Purpose;
 use super::hints::Hints;
 use super::look::{Looking, Watermarks};
 use super::sql::Cell;
+use super::{Database, carry};
 use crate::rule::Look;
-use crate::store::{Follow, Known, StoreError};
+use crate::store::{Carried, Follow, Known, StoreError};
+use crate::telemetry::trace;
 
 /// One follower's place in a database, with a connection of its own.
 #[derive(Debug)]
@@ -22,12 +23,24 @@ pub struct DatabaseFollower {
     last_full: Option<Instant>,
     /// Of SQLite, what [`data_version`] answered before the last look.
     version: Option<String>,
+    traces: Vec<Carried>,
+    /// Whether the table of traces can be read; asked again with each full look.
+    carries: bool,
 }
 
 impl DatabaseFollower {
     pub(super) fn new(database: Database) -> Self {
         let hints = Hints::new(&database);
-        Self { database, hints, connection: None, watermarks: None, last_full: None, version: None }
+        Self {
+            database,
+            hints,
+            connection: None,
+            watermarks: None,
+            last_full: None,
+            version: None,
+            traces: Vec::new(),
+            carries: true,
+        }
     }
 
     /// The connection of the last look, if it still leads to the database.
@@ -39,6 +52,22 @@ impl DatabaseFollower {
                 self.database.connector.connect(Purpose::Read).await
             }
         }
+    }
+}
+
+impl DatabaseFollower {
+    /// The traces in which what the look found was written; none on a first look, which is no news.
+    async fn arrivals(&mut self, connection: &mut Connection, look: &Look) -> Vec<Carried> {
+        self.carries |= look.full;
+        let rules = look.rules.iter().flatten().map(|rule| rule.rule_id.to_string());
+        let states = look.states.iter().flatten().map(|(rule_id, _)| rule_id.to_string());
+        let rule_ids: Vec<String> = rules.chain(states).collect();
+        if trace::now().is_none() || !self.carries || rule_ids.is_empty() || self.watermarks.is_none() {
+            return Vec::new();
+        }
+        let found = carry::arrive(connection, &rule_ids).await;
+        self.carries = found.is_ok();
+        found.unwrap_or_default()
     }
 }
 
@@ -68,6 +97,7 @@ impl Follow for DatabaseFollower {
             full,
         };
         let (look, watermarks) = looking.look().await?;
+        self.traces = self.arrivals(&mut connection, &look).await;
         if connection.is_elsewhere() {
             let detail = "the file was replaced while it was read".into();
             return Err(StoreError::Unavailable { what: "reading the tables", detail });
@@ -79,6 +109,10 @@ impl Follow for DatabaseFollower {
             self.last_full = Some(Instant::now());
         }
         Ok(look)
+    }
+
+    fn traces(&mut self) -> Vec<Carried> {
+        std::mem::take(&mut self.traces)
     }
 }
 

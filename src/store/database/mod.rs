@@ -1,5 +1,6 @@
 //! The store over a database: one behaviour, one small file a dialect.
 
+mod carry;
 mod connection;
 mod connector;
 mod follower;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub use carry::Departure;
 pub use follower::DatabaseFollower;
 pub use session::{Applied, MasterSession, RowSummary, RuleWrite, Scope};
 
@@ -197,11 +199,15 @@ impl Database {
     async fn write_state<T>(
         &self,
         what: &'static str,
-        change: &Span,
+        (change, departure): (&Span, Option<Departure>),
         work: impl AsyncFnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let writing = change.child("ttp.store.write_state", trace::now());
         let mut connection = self.connector.connect(Purpose::Write).await?;
+        if let Some(departure) = departure {
+            // Where the table is missing or closed to this user, the trace ends here.
+            carry::depart(&mut connection, &[departure]).await.ok();
+        }
         connection.run(what, connection.dialect().begin_write).await?;
         // Should it fail, the connection ends and the transaction with it.
         let done = work(&mut connection).await?;
@@ -244,7 +250,8 @@ impl RuleStore for Database {
     async fn set_state(&self, rule_id: &RuleId, state: RuleState) -> Result<RuleState, StoreError> {
         state.validate()?;
         let change = state_change(rule_id, state.state, state.set_by.as_deref());
-        let write = self.write_state("setting a state", &change, async |connection| {
+        let departure = Departure::of_state(rule_id.as_str(), state.fingerprint(), &change);
+        let write = self.write_state("setting a state", (&change, departure), async |connection| {
             let now = self.now_on(connection).await?;
             let standing = tables::state_of(connection, rule_id).await?;
             let set_at = self.set_at(now, standing.and_then(|row| row.set_at));
@@ -259,7 +266,8 @@ impl RuleStore for Database {
 
     async fn clear_state(&self, rule_id: &RuleId) -> Result<bool, StoreError> {
         let change = state_change(rule_id, StateKind::default(), None);
-        let write = self.write_state("clearing a state", &change, async |connection| {
+        let departure = Departure::of_state(rule_id.as_str(), RuleState::default().fingerprint(), &change);
+        let write = self.write_state("clearing a state", (&change, departure), async |connection| {
             tables::delete_state(connection, rule_id).await
         });
         let done = metrics::timed("clear_state", write).await;

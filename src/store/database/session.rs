@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use super::Database;
+use super::carry::{self, Departure};
 use super::connection::Connection;
 use super::lock::Lock;
 use super::sql::{Cell, Query};
@@ -98,6 +99,8 @@ pub struct MasterSession {
     stamps: HashMap<String, RisingStamp>,
     /// Whether `updated_at` holds whole seconds only.
     whole_seconds: bool,
+    /// Whether traces can be left for the workers; `None` is not yet tried.
+    carries: Option<bool>,
     /// See [`Applied::written`].
     written: Option<Timestamp>,
 }
@@ -109,7 +112,15 @@ impl MasterSession {
         lock: Lock,
     ) -> Result<Self, StoreError> {
         let whole_seconds = tables::has_whole_seconds(&mut connection, Table::Rules).await?;
-        Ok(Self { database, connection, lock, stamps: HashMap::new(), whole_seconds, written: None })
+        Ok(Self {
+            database,
+            connection,
+            lock,
+            stamps: HashMap::new(),
+            whole_seconds,
+            carries: None,
+            written: None,
+        })
     }
 
     /// The rows of `ttp_rule` in `scope`. A row that cannot be read as one (its stamp is no time)
@@ -165,6 +176,25 @@ impl MasterSession {
         }
         applied.written = self.written;
         Ok(applied)
+    }
+
+    /// Leaves the traces of what is about to be applied for the workers, if the database lets it. It
+    /// is no error where it does not.
+    pub async fn carry(&mut self, departures: &[Departure]) {
+        if departures.is_empty() || self.carries == Some(false) {
+            return;
+        }
+        let mut carried = Ok(());
+        if self.carries.is_none() {
+            carried = carry::prepare(&mut self.connection).await;
+        }
+        if carried.is_ok() {
+            carried = carry::depart(&mut self.connection, departures).await;
+        }
+        if let Err(why) = &carried {
+            tracing::info!("traces end at the database: {why}; workers begin their own");
+        }
+        self.carries = Some(carried.is_ok());
     }
 
     async fn transact(&mut self, writes: &[RuleWrite]) -> Result<u64, StoreError> {

@@ -1,5 +1,6 @@
 //! Traces and metrics, as a collector gets them.
 
+mod carried;
 mod outages;
 mod receiver;
 mod secrets;
@@ -20,11 +21,10 @@ struct Observed {
 
 impl Observed {
     fn new() -> Self {
-        Self::of(Receiver::new(Manner::Takes))
+        Self::around(Swarm::on_sqlite(), Receiver::new(Manner::Takes))
     }
 
-    fn of(receiver: Receiver) -> Self {
-        let swarm = Swarm::on_sqlite();
+    fn around(swarm: Swarm, receiver: Receiver) -> Self {
         swarm.save("r1.yaml", rule_text("R1", 1));
         let daemon = |mode| {
             swarm.daemon(mode, |command| {

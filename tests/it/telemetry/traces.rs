@@ -20,7 +20,7 @@ fn lies_within(inner: &Span, outer: &Span) {
 }
 
 #[test]
-fn a_files_edit_is_one_tree_on_the_master_and_one_on_the_worker() {
+fn a_files_edit_is_one_tree_from_the_master_to_the_worker() {
     let Observed { receiver, swarm, master, worker, mut subscriber } = Observed::new();
     swarm.save("r1.yaml", rule_text("R1", 2));
     let change = subscriber.change();
@@ -30,8 +30,9 @@ fn a_files_edit_is_one_tree_on_the_master_and_one_on_the_worker() {
         assert_eq!(edit.attributes[key], value);
     }
     assert_eq!(edit.attributes.len(), 4, "{:?}", edit.attributes);
-    let names = ["ttp.rule.parse", "ttp.rule.validate", "ttp.store.write_rule", "ttp.rule.publish"];
-    let steps = receiver.children(&edit, names);
+    let names =
+        ["ttp.rule.parse", "ttp.rule.validate", "ttp.store.write_rule", "ttp.rule.publish", "ttp.rule.tail"];
+    let [steps @ .., tail] = receiver.children(&edit, names);
     assert!(steps.is_sorted_by_key(|step| step.start), "{steps:?}");
     steps.iter().for_each(|step| lies_within(step, &edit));
     for (key, value) in [("service.name", "rulesyncd"), ("service.version", env!("CARGO_PKG_VERSION"))] {
@@ -45,7 +46,7 @@ fn a_files_edit_is_one_tree_on_the_master_and_one_on_the_worker() {
             && span.attributes.get("change_kind").is_some_and(|kind| kind == "definition")
     });
     assert_eq!((&*publish.attributes["rule_id"], &*publish.attributes["seq"]), ("R1", "1"));
-    let tail = receiver.span("its ttp.rule.tail", |span| span.id == publish.parent);
+    assert_eq!(tail.id, publish.parent);
     assert_eq!(
         (&*tail.name, &*tail.attributes["changes"], &*tail.attributes["rows"]),
         ("ttp.rule.tail", "1", "1")
