@@ -14,6 +14,10 @@ use crate::telemetry::trace;
 /// Rows that go in one statement: every dialect takes their arguments.
 const BATCH: usize = 1_000;
 
+/// Bytes of text that go in one statement, but for a row that is larger by itself. MySQL breaks the
+/// connection at what is above its `max_allowed_packet`, of which 4 MiB is the least in use.
+const BATCH_BYTES: usize = 1 << 20;
+
 const WRITING: &str = "writing the rules";
 
 /// Which rows of `ttp_rule` are asked for.
@@ -243,7 +247,7 @@ impl MasterSession {
             (RuleWrite::Delete { updated_by: a, .. }, RuleWrite::Delete { updated_by: b, .. }) => a == b,
             _ => false,
         };
-        for batch in writes.chunk_by(alike).flat_map(|alike| alike.chunks(BATCH)) {
+        for batch in writes.chunk_by(alike).flat_map(batches) {
             rows += match &batch[0] {
                 RuleWrite::Upsert(_) => self.upsert(batch, now).await?,
                 RuleWrite::Delete { updated_by, .. } => self.delete(batch, updated_by).await?,
@@ -400,4 +404,23 @@ impl MasterSession {
     fn unless_lost(&self, error: StoreError) -> StoreError {
         if self.connection.is_broken() { StoreError::LockLost } else { error }
     }
+}
+
+/// Cuts writes into what goes in one statement.
+fn batches(mut writes: &[RuleWrite]) -> Vec<&[RuleWrite]> {
+    let mut batches = Vec::new();
+    while !writes.is_empty() {
+        let mut bytes = 0;
+        let fits = writes.iter().take(BATCH).take_while(|write| {
+            bytes += match write {
+                RuleWrite::Upsert(row) => row.yaml_content.len(),
+                RuleWrite::Delete { .. } => 0,
+            };
+            bytes <= BATCH_BYTES
+        });
+        let (batch, rest) = writes.split_at(fits.count().max(1));
+        batches.push(batch);
+        writes = rest;
+    }
+    batches
 }

@@ -63,6 +63,7 @@ traps![
     texts_with_everything_in_them,
     one_writer_at_a_time,
     a_batch_of_many,
+    a_batch_of_large_ones,
 ];
 
 async fn two_rows_with_one_timestamp(field: &Field) {
@@ -482,4 +483,18 @@ async fn a_batch_of_many(field: &Field) {
     assert_eq!(session.apply(&gone).await.unwrap().rows, 2_500);
     assert_eq!(watcher.look().await.len(), 2_500);
     assert_eq!(watcher.catalogue.rule_count(), 0);
+}
+
+/// More text at once than a server takes in one statement.
+async fn a_batch_of_large_ones(field: &Field) {
+    let writes: Vec<_> = (0..100)
+        .map(|n| {
+            let mut row = rule_row(&format!("R{n}"), 1);
+            row.yaml_content.push_str(&"# a long story\n".repeat(16_000));
+            RuleWrite::Upsert(row)
+        })
+        .collect();
+    let mut session = field.session().await;
+    assert_eq!(session.apply(&writes).await.unwrap().rows, 100);
+    assert_eq!(session.rows(Scope::All).await.unwrap().len(), 100);
 }
