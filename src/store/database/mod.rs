@@ -13,6 +13,7 @@ mod session;
 mod sql;
 mod sqlite;
 mod tables;
+mod writes;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +23,8 @@ use tokio::sync::watch;
 
 pub use carry::Departure;
 pub use follower::DatabaseFollower;
-pub use session::{Applied, MasterSession, RowSummary, RuleWrite, Scope};
+pub use session::MasterSession;
+pub use writes::{Applied, RowSummary, RuleWrite, Scope};
 
 use self::connection::Connection;
 use self::connector::{Connector, Purpose};

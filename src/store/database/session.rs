@@ -1,3 +1,5 @@
+//! The one writer of the rules, while it holds the lock.
+
 use std::collections::HashMap;
 
 use super::Database;
@@ -6,87 +8,13 @@ use super::connection::Connection;
 use super::lock::Lock;
 use super::sql::{Cell, Query};
 use super::tables;
+use super::writes::{Applied, RowSummary, RuleWrite, Scope, batches};
 use crate::clock::{RisingStamp, Timestamp};
-use crate::rule::{ContentDigest, RuleRow, StateRow, Table};
+use crate::rule::{StateRow, Table};
 use crate::store::StoreError;
 use crate::telemetry::trace;
 
-/// Rows that go in one statement: every dialect takes their arguments.
-const BATCH: usize = 1_000;
-
-/// Bytes of text that go in one statement, but for a row that is larger by itself. MySQL breaks the
-/// connection at what is above its `max_allowed_packet`, of which 4 MiB is the least in use.
-const BATCH_BYTES: usize = 1 << 20;
-
 const WRITING: &str = "writing the rules";
-
-/// Which rows of `ttp_rule` are asked for.
-#[derive(Debug, Clone, Copy)]
-pub enum Scope<'a> {
-    /// Every row.
-    All,
-    /// The rows that have one of these ids or one of these paths.
-    Touching {
-        /// Ids as [`crate::rule::RuleId::folded`] gives them; compared without case.
-        rule_ids: &'a [String],
-        /// Paths, relative to the rules directory; compared exactly.
-        source_paths: &'a [String],
-    },
-}
-
-/// A row of `ttp_rule` without its text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowSummary {
-    /// The row's key; not checked.
-    pub rule_id: String,
-    /// The author's number.
-    pub rule_version: i64,
-    /// Path of the file, relative to the rules directory.
-    pub source_path: String,
-    /// Who wrote it.
-    pub updated_by: String,
-    /// When it was written, by its writer's clock; [`Timestamp::MIN`] where it is no time.
-    pub updated_at: Timestamp,
-    /// The digest of the row's text.
-    pub content: ContentDigest,
-}
-
-/// One row to write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RuleWrite {
-    /// Writes the row in place of what stands under its id. Its `updated_at` is not looked at: the
-    /// store stamps it.
-    Upsert(RuleRow),
-    /// Deletes the row, if it is still owned.
-    Delete {
-        /// The row's key, compared with case.
-        rule_id: String,
-        /// The owner: a row that another has taken meanwhile stays.
-        updated_by: String,
-    },
-}
-
-impl RuleWrite {
-    /// The row's key.
-    pub fn rule_id(&self) -> &str {
-        match self {
-            Self::Upsert(row) => &row.rule_id,
-            Self::Delete { rule_id, .. } => rule_id,
-        }
-    }
-}
-
-/// What became of writes.
-#[derive(Debug, Default)]
-pub struct Applied {
-    /// Rows that were written or deleted.
-    pub rows: u64,
-    /// Rows that the database does not take, each with the reason; all others went on.
-    pub refused: Vec<(String, StoreError)>,
-    /// When the last rows were written, by this host's clock: what followed made them known. Only
-    /// while spans are recorded.
-    pub written: Option<Timestamp>,
-}
 
 /// The one writer of a database's rules, for as long as its connection and its lock stand.
 ///
@@ -404,23 +332,4 @@ impl MasterSession {
     fn unless_lost(&self, error: StoreError) -> StoreError {
         if self.connection.is_broken() { StoreError::LockLost } else { error }
     }
-}
-
-/// Cuts writes into what goes in one statement.
-fn batches(mut writes: &[RuleWrite]) -> Vec<&[RuleWrite]> {
-    let mut batches = Vec::new();
-    while !writes.is_empty() {
-        let mut bytes = 0;
-        let fits = writes.iter().take(BATCH).take_while(|write| {
-            bytes += match write {
-                RuleWrite::Upsert(row) => row.yaml_content.len(),
-                RuleWrite::Delete { .. } => 0,
-            };
-            bytes <= BATCH_BYTES
-        });
-        let (batch, rest) = writes.split_at(fits.count().max(1));
-        batches.push(batch);
-        writes = rest;
-    }
-    batches
 }

@@ -1,8 +1,8 @@
 //! The statements over the two tables, and their rows as structures.
 
 use super::connection::Connection;
-use super::session::{RowSummary, Scope};
 use super::sql::{BadCell, Dialect, Query, Row};
+use super::writes::{RowSummary, Scope};
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, RuleId, RuleRow, StateRow, Table};
 use crate::store::StoreError;
