@@ -48,7 +48,9 @@ impl Copy {
                         self.versions.insert(change.rule_id.to_string(), change.rule_version.unwrap());
                     }
                     Some(NewValue::State(_)) => {}
-                    None => drop(self.versions.remove(change.rule_id.as_str())),
+                    None => {
+                        self.versions.remove(change.rule_id.as_str());
+                    }
                 },
                 _ => {}
             },

@@ -19,6 +19,9 @@ const WARM_UP: i32 = 20_000;
 const ALONE: i32 = 20_000;
 const BESIDE: i32 = 100_000;
 
+/// So many changes are written at once; the last one's latency counts.
+const BURST: i32 = 10;
+
 /// When each change was written, in nanoseconds since the start.
 struct Written {
     start: Instant,
@@ -43,7 +46,7 @@ fn a_subscriber_that_never_reads_delays_nobody() {
         ..worker_config(directory.path())
     };
     let tables = Tables::default();
-    tables.write((0..10).map(|n| (format!("R{n}"), 1)));
+    tables.write((1..=BURST).map(|n| (format!("R{n}"), 1)));
     let stop = CancellationToken::new();
     let worker = {
         let (tables, config, stop) = (tables.clone(), config.clone(), stop.clone());
@@ -66,7 +69,7 @@ fn a_subscriber_that_never_reads_delays_nobody() {
                 tokio::spawn(async move { read(&socket, total, &written, &rounds).await })
             })
             .collect();
-        // One change at a time, each after everyone has heard the one before.
+        // One burst at a time, each after everyone has heard the one before.
         let mut seq = 0;
         let mut memory = Vec::new();
         let mut sleeper = None;
@@ -75,10 +78,11 @@ fn a_subscriber_that_never_reads_delays_nobody() {
             if phase == 2 {
                 sleeper = Some(subscribe_and_sleep(&config.socket));
             }
-            for _ in 0..count {
-                seq += 1;
+            for _ in 0..count / BURST {
+                let burst: Vec<_> = (1..=BURST).map(|n| (format!("R{n}"), seq + n + 1)).collect();
+                seq += BURST;
                 written.at[usize::try_from(seq).unwrap()].store(written.now(), Ordering::Relaxed);
-                tables.write([(format!("R{}", seq % 10), seq + 1)]);
+                tables.write(burst);
                 rounds.acquire_many(READERS).await.unwrap().forget();
             }
             memory.push(resident_kib());
@@ -117,7 +121,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Reads to the last change; every hundredth change's latency.
+/// Reads to the last change; every tenth burst's latency.
 async fn read(socket: &Path, last: i32, written: &Written, rounds: &Semaphore) -> Vec<(i32, u64)> {
     let stream = loop {
         match tokio::net::UnixStream::connect(socket).await {
@@ -136,7 +140,10 @@ async fn read(socket: &Path, last: i32, written: &Written, rounds: &Semaphore) -
         if let Some(change) = change {
             let end = change.iter().position(|&byte| byte == b',').unwrap();
             let seq: i32 = std::str::from_utf8(&change[..end]).unwrap().parse().unwrap();
-            if seq % 100 == 0 {
+            if seq % BURST != 0 {
+                continue;
+            }
+            if seq % (10 * BURST) == 0 {
                 let at = written.at[usize::try_from(seq).unwrap()].load(Ordering::Relaxed);
                 latencies.push((seq, written.now() - at));
             }

@@ -219,19 +219,26 @@ fn own_uid() -> u32 {
 }
 
 #[tokio::test]
-async fn a_state_ends_by_the_databases_clock_though_no_database_answers() {
-    let (worker, _directory) = worker_over([("R1", 1)]);
-    let tables = &worker.tables;
-    tables.set_clock_ahead(-3_600);
-    let mut raw = Raw::subscribe(worker.socket(), json!({})).await;
-    raw.snapshot().await;
-    let expires_at = tables.now().after(Duration::from_millis(700));
-    tables.set("R1", RuleState { expires_at: Some(expires_at), ..disabled("ann") });
-    assert_eq!(tell(&raw.event().await), "1 R1 disabled");
-    tables.set_away(Some("gone"));
-    assert_eq!(tell(&raw.event().await), "2 R1 enabled by itself");
-    let late = tables.now().since(expires_at);
-    assert!(tables.now() >= expires_at && late < Duration::from_secs(1), "{late:?} late");
+async fn a_state_ends_by_the_databases_clock_though_nobody_looks() {
+    for trouble in
+        [|_: &Tables| {}, |tables: &Tables| tables.set_away(Some("gone")), |tables: &Tables| tables.hang()]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let tables = Tables::default();
+        tables.set_clock_ahead(-3_600);
+        let config =
+            WorkerConfig { poll_interval: Duration::from_secs(3_600), ..worker_config(directory.path()) };
+        let worker = TestWorker::start(&tables, &config);
+        let mut raw = Raw::subscribe(worker.socket(), json!({})).await;
+        raw.snapshot().await;
+        let expires_at = tables.now().after(Duration::from_millis(700));
+        tables.set("R1", RuleState { expires_at: Some(expires_at), ..disabled("ann") });
+        assert_eq!(tell(&raw.event().await), "1 R1 disabled");
+        trouble(&tables);
+        assert_eq!(tell(&raw.event().await), "2 R1 enabled by itself");
+        let late = tables.now().since(expires_at);
+        assert!(tables.now() >= expires_at && late < Duration::from_secs(1), "{late:?} late");
+    }
 }
 
 #[tokio::test]

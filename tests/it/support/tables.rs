@@ -33,6 +33,8 @@ struct Inner {
     stamp: i64,
     /// What a look fails with.
     away: Option<String>,
+    /// Whether looks wait for ever.
+    hangs: bool,
     /// How far this database's clock is ahead of the host's.
     clock_ahead: i64,
 }
@@ -81,6 +83,11 @@ impl Tables {
     /// From now on looks fail with this; `None` mends it.
     pub(crate) fn set_away(&self, why: Option<&str>) {
         self.edit(|inner| inner.away = why.map(str::to_owned));
+    }
+
+    /// From now on looks wait for ever.
+    pub(crate) fn hang(&self) {
+        self.edit(|inner| inner.hangs = true);
     }
 
     /// Sets this database's clock ahead of the host's; negative is behind.
@@ -154,6 +161,9 @@ impl Follow for Tables {
 
     async fn look<K: Known + Sync>(&mut self, _: &K) -> Result<Look, StoreError> {
         let now = self.now();
+        if self.lock().hangs {
+            std::future::pending::<()>().await;
+        }
         let inner = self.lock();
         if let Some(detail) = inner.away.clone() {
             return Err(StoreError::Unavailable { what: "looking at the tables", detail });
