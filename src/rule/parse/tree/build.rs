@@ -86,7 +86,9 @@ impl<'t, 'f> Builder<'t, 'f> {
                 }
                 let flow = self.in_flow();
                 self.key_on_one_line(&span);
-                dialect::check(self.text, &text, style, span.clone(), flow, self.offset, self.findings);
+                if let Some(fault) = dialect::check(self.text, &text, style, span.clone(), flow) {
+                    self.advise(fault.code, fault.at, fault.message, fault.help);
+                }
                 let kind = if style == ScalarStyle::Plain { Kind::Plain(text) } else { Kind::Text(text) };
                 let span = self.shown(span.start, span.end);
                 let node = self.push(span, kind, 1, 0)?;

@@ -5,91 +5,90 @@ use std::ops::Range;
 use granit_parser::ScalarStyle;
 
 use crate::rule::Code;
-use crate::rule::parse::findings::Findings;
 
-/// Looks at a scalar whose bytes are `span` of `text`; `value` is what it says. Places are moved
-/// by `offset`.
+/// What is wrong with a scalar's way to be written.
+pub(super) struct Fault {
+    pub(super) code: Code,
+    /// The place, in bytes of the text.
+    pub(super) at: Range<usize>,
+    pub(super) message: &'static str,
+    pub(super) help: &'static str,
+}
+
+impl Fault {
+    fn dialect(at: Range<usize>, message: &'static str, help: &'static str) -> Self {
+        Self { code: Code::Dialect, at, message, help }
+    }
+}
+
+/// Looks at a scalar whose bytes are `span` of `text`; `value` is what it says, `flow` tells that
+/// it is in brackets.
 pub(super) fn check(
     text: &str,
     value: &str,
     style: ScalarStyle,
     span: Range<usize>,
     flow: bool,
-    offset: usize,
-    findings: &mut Findings,
-) {
-    let raw = &text[span.clone()];
-    let mut advise = |at: Range<usize>, message: &str, help: &str| {
-        findings.advise(Code::Dialect, offset + at.start..offset + at.end, "", message, help);
-    };
+) -> Option<Fault> {
     if value.contains('\0') {
-        findings.advise(
-            Code::Character,
-            offset + span.start..offset + span.end,
-            "",
-            "the character U+0000 cannot be in a text",
-            "remove it",
-        );
-        return;
+        let (message, help) = ("the character U+0000 cannot be in a text", "remove it");
+        return Some(Fault { code: Code::Character, at: span, message, help });
     }
     match style {
-        ScalarStyle::Plain => {
-            if let Some(tab) = raw.find('\t') {
-                findings.advise(
-                    Code::Tab,
-                    offset + span.start + tab..offset + span.start + tab + 1,
-                    "",
-                    "a tab in a text without quotes, which YAML 1.1 readers refuse",
-                    "use spaces, or quote the text",
-                );
-            } else if flow && (raw.contains('?') || raw.starts_with(':') || raw == "-") {
-                let message =
-                    "a text in brackets whose `?`, `:` or `-` YAML 1.1 readers take for an indicator";
-                advise(span, message, "quote it");
-            } else if flow
-                && text[span.end..]
-                    .strip_prefix(':')
-                    .is_some_and(|rest| rest.starts_with([',', '?', '[', ']', '{', '}']))
-            {
-                let message = "a colon in brackets that touches what comes after it";
-                advise(span.end..span.end + 1, message, "put a space after the colon");
-            }
-        }
-        ScalarStyle::DoubleQuoted => {
-            if let Some(at) = surrogate(raw) {
-                advise(
-                    span.start + at..span.start + at + 6,
-                    "an escape of half a character, which YAML 1.1 readers do not join",
-                    "write the character itself, or `\\U` and eight digits",
-                );
-            }
-        }
-        ScalarStyle::Literal | ScalarStyle::Folded => {
-            let unfinished = span.end == text.len() && !text.ends_with('\n');
-            if unfinished && value.ends_with('\n') {
-                advise(
-                    span.end..span.end,
-                    "the file ends inside of this text: some readers add the end of the line, some do not",
-                    "end the file with a line break",
-                );
-            }
-            if raw.starts_with('\t') {
-                advise(
-                    span.start..span.start + 1,
-                    "a block of text that begins with a tab, which some readers take for indentation",
-                    "begin it with another line, or write it in double quotes",
-                );
-            }
-            if begins_with_blanks(&text[..span.start]) || has_only_blanks(raw, value) {
-                advise(
-                    span.clone(),
-                    "a block of text with blanks on a line before its first",
-                    "remove the blanks from the empty line",
-                );
-            }
-        }
-        _ => {}
+        ScalarStyle::Plain => plain(text, span, flow),
+        ScalarStyle::DoubleQuoted => surrogate(&text[span.clone()]).map(|at| {
+            Fault::dialect(
+                span.start + at..span.start + at + 6,
+                "an escape of half a character, which YAML 1.1 readers do not join",
+                "write the character itself, or `\\U` and eight digits",
+            )
+        }),
+        ScalarStyle::Literal | ScalarStyle::Folded => block(text, value, span),
+        _ => None,
     }
+}
+
+fn plain(text: &str, span: Range<usize>, flow: bool) -> Option<Fault> {
+    let raw = &text[span.clone()];
+    if let Some(tab) = raw.find('\t') {
+        let message = "a tab in a text without quotes, which YAML 1.1 readers refuse";
+        let at = span.start + tab..span.start + tab + 1;
+        return Some(Fault { code: Code::Tab, at, message, help: "use spaces, or quote the text" });
+    }
+    if flow && (raw.contains('?') || raw.starts_with(':') || raw == "-") {
+        let message = "a text in brackets whose `?`, `:` or `-` YAML 1.1 readers take for an indicator";
+        return Some(Fault::dialect(span, message, "quote it"));
+    }
+    let after_colon = text[span.end..].strip_prefix(':').filter(|_| flow)?;
+    after_colon.starts_with([',', '?', '[', ']', '{', '}']).then(|| {
+        let message = "a colon in brackets that touches what comes after it";
+        Fault::dialect(span.end..span.end + 1, message, "put a space after the colon")
+    })
+}
+
+fn block(text: &str, value: &str, span: Range<usize>) -> Option<Fault> {
+    let raw = &text[span.clone()];
+    if span.end == text.len() && !text.ends_with('\n') && value.ends_with('\n') {
+        return Some(Fault::dialect(
+            span.end..span.end,
+            "the file ends inside of this text: some readers add the end of the line, some do not",
+            "end the file with a line break",
+        ));
+    }
+    if raw.starts_with('\t') {
+        return Some(Fault::dialect(
+            span.start..span.start + 1,
+            "a block of text that begins with a tab, which some readers take for indentation",
+            "begin it with another line, or write it in double quotes",
+        ));
+    }
+    (begins_with_blanks(&text[..span.start]) || has_only_blanks(raw, value)).then(|| {
+        Fault::dialect(
+            span,
+            "a block of text with blanks on a line before its first",
+            "remove the blanks from the empty line",
+        )
+    })
 }
 
 /// Whether of the empty lines between a block's header and its first line, with whose indentation
@@ -101,8 +100,8 @@ fn begins_with_blanks(before: &str) -> bool {
 
 /// Whether a block has no text and yet a line of blanks.
 fn has_only_blanks(raw: &str, value: &str) -> bool {
-    let lines = raw.split_inclusive('\n').skip(1).filter(|line| line.ends_with('\n'));
-    value.trim_matches([' ', '\n']).is_empty() && lines.into_iter().any(|line| line.starts_with(' '))
+    let mut lines = raw.split_inclusive('\n').skip(1).filter(|line| line.ends_with('\n'));
+    value.trim_matches([' ', '\n']).is_empty() && lines.any(|line| line.starts_with(' '))
 }
 
 /// Whether the key at `span` has its colon on another line than its beginning.
