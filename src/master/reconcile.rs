@@ -1,20 +1,21 @@
 //! One code path that makes the table equal to the directory: look, plan, guard, write. Start-up,
 //! hints, reloads, rescans and retries all come through here, and so does `rulesyncd sync`.
 
+mod apply;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::log;
-use super::plan::{self, Conflict, Delete, Plan, Write};
+use super::plan::{self, Conflict, Delete, Plan};
 use super::scan::{Broken, DirectoryAway, Extent, Found, Scanned, Scanner};
-use super::trace::{Ingest, Transaction};
-use crate::clock::{SharedClock, Timestamp};
+use super::trace::Ingest;
+use crate::clock::SharedClock;
 use crate::config::MasterConfig;
-use crate::rule::{ChangeKind, ContentDigest, Limits, RuleRow};
-use crate::store::{MasterSession, RowSummary, RuleWrite, Scope, StoreError};
-use crate::telemetry::metrics::{self, Leg};
-use crate::telemetry::trace;
+use crate::rule::{ContentDigest, Limits};
+use crate::store::{MasterSession, RowSummary, Scope, StoreError};
+use crate::telemetry::metrics;
 
 /// How long a file must have been missing before its row goes: `git checkout` and many editors
 /// remove a file and write it anew.
@@ -267,108 +268,6 @@ impl Reconciler {
         }
     }
 
-    async fn carry_out(
-        &mut self,
-        session: &mut MasterSession,
-        report: &mut Report,
-    ) -> Result<(), StoreError> {
-        let plan = &mut report.plan;
-        let mut writes: Vec<RuleWrite> = Vec::with_capacity(plan.deletes.len() + plan.writes.len());
-        for delete in &plan.deletes {
-            writes.push(RuleWrite::Delete {
-                rule_id: delete.rule_id.clone(),
-                updated_by: self.config.updated_by.clone(),
-            });
-        }
-        plan.writes.retain(|write| match self.scanner.text(&write.path) {
-            Some(text) => {
-                writes.extend(replaced_under_another_key(write));
-                writes.push(RuleWrite::Upsert(self.row(write, text)));
-                true
-            }
-            None => {
-                report.look_again.push(write.path.clone());
-                false
-            }
-        });
-        if writes.is_empty() {
-            return Ok(());
-        }
-        let ingests = self.ingests(plan);
-        let written = plan.writes.iter().zip(&ingests[plan.deletes.len()..]);
-        let departures: Vec<_> = written.filter_map(|(write, ingest)| ingest.departure(write)).collect();
-        session.carry(&departures).await;
-        let begun = trace::now();
-        let applied = match metrics::timed("write_rules", session.apply(&writes)).await {
-            Ok(applied) => applied,
-            Err(error) => {
-                let transaction = Transaction { begun, written: None, ended: trace::now() };
-                ingests.into_iter().for_each(|ingest| ingest.failed("failed", transaction));
-                return Err(error);
-            }
-        };
-        let transaction = Transaction { begun, written: applied.written, ended: trace::now() };
-        report.refused = applied.refused.len();
-        let refused: BTreeMap<String, StoreError> = applied.refused.into_iter().collect();
-        if !plan.deletes.is_empty() {
-            self.recent.push_back((Instant::now(), plan.deletes.len()));
-        }
-        let told_singly = writes.len() <= log::SINGLY;
-        if !told_singly {
-            log::bulk(plan);
-        }
-        let mut ingests = ingests.into_iter();
-        for (delete, ingest) in plan.deletes.iter().zip(&mut ingests) {
-            self.missing.remove(&delete.source_path);
-            if told_singly {
-                log::deleted(delete, ingest.trace_id());
-            }
-            ingest.done("deleted", transaction);
-        }
-        for (write, ingest) in plan.writes.iter().zip(ingests) {
-            match refused.get(write.rule.rule_id.as_str()) {
-                None => {
-                    self.refused.remove(&write.path);
-                    if told_singly || write.takes_over(&self.config.updated_by) {
-                        log::written(write, &self.config.updated_by, ingest.trace_id());
-                    }
-                    ingest.done(if write.replaces.is_some() { "updated" } else { "inserted" }, transaction);
-                    if let Some(saved_at) = self.scanner.file(&write.path).and_then(Scanned::saved_at) {
-                        let took = self.clock.now().since(saved_at);
-                        metrics::propagated(Leg::SaveToWrite, ChangeKind::Definition, took);
-                    }
-                }
-                Some(why) => {
-                    if self.refused.insert(write.path.clone(), write.rule.content) != Some(write.rule.content)
-                    {
-                        log::refused(write, why, ingest.trace_id());
-                        metrics::rejected("refused");
-                    }
-                    ingest.failed("refused", transaction);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The spans of what is about to be done: deletions, then writes.
-    fn ingests(&self, plan: &Plan) -> Vec<Ingest> {
-        let deletes = plan.deletes.iter().map(Ingest::of_delete);
-        let writes = plan.writes.iter().map(|write| Ingest::of_write(write, self.scanner.file(&write.path)));
-        deletes.chain(writes).collect()
-    }
-
-    fn row(&self, write: &Write, text: Box<str>) -> RuleRow {
-        RuleRow {
-            rule_id: write.rule.rule_id.to_string(),
-            rule_version: write.rule.rule_version.into(),
-            source_path: write.path.clone(),
-            yaml_content: text.into(),
-            updated_at: Timestamp::MIN,
-            updated_by: self.config.updated_by.clone(),
-        }
-    }
-
     fn tell_of_files(&self, found: &Found) {
         for (name, before) in &found.changed {
             let was_broken = before.as_ref().is_some_and(|before| before.rule().is_none());
@@ -398,13 +297,4 @@ impl Reconciler {
         }
         self.conflicts.extend(before.into_iter().filter(|(path, _)| !looked_at(path)));
     }
-}
-
-/// The deletion that makes room for an id that differs from its row's in case alone.
-fn replaced_under_another_key(write: &Write) -> Option<RuleWrite> {
-    let replaced = write.replaces.as_ref()?;
-    (replaced.rule_id != write.rule.rule_id.as_str()).then(|| RuleWrite::Delete {
-        rule_id: replaced.rule_id.clone(),
-        updated_by: replaced.updated_by.clone(),
-    })
 }

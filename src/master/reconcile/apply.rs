@@ -1,0 +1,130 @@
+//! The plan becomes rows: one transaction for all that is to be done, and a record of each thing
+//! that was.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::super::log;
+use super::super::plan::{Plan, Write};
+use super::super::scan::Scanned;
+use super::super::trace::{Ingest, Transaction};
+use super::{Reconciler, Report};
+use crate::clock::Timestamp;
+use crate::rule::{ChangeKind, RuleRow};
+use crate::store::{MasterSession, RuleWrite, StoreError};
+use crate::telemetry::metrics::{self, Leg};
+use crate::telemetry::trace;
+
+impl Reconciler {
+    /// Writes what the plan says, and tells of what was done.
+    pub(super) async fn carry_out(
+        &mut self,
+        session: &mut MasterSession,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        let plan = &mut report.plan;
+        let mut writes: Vec<RuleWrite> = Vec::with_capacity(plan.deletes.len() + plan.writes.len());
+        for delete in &plan.deletes {
+            writes.push(RuleWrite::Delete {
+                rule_id: delete.rule_id.clone(),
+                updated_by: self.config.updated_by.clone(),
+            });
+        }
+        plan.writes.retain(|write| match self.scanner.text(&write.path) {
+            Some(text) => {
+                writes.extend(replaced_under_another_key(write));
+                writes.push(RuleWrite::Upsert(self.row(write, text)));
+                true
+            }
+            None => {
+                report.look_again.push(write.path.clone());
+                false
+            }
+        });
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let ingests = self.ingests(plan);
+        let written = plan.writes.iter().zip(&ingests[plan.deletes.len()..]);
+        let departures: Vec<_> = written.filter_map(|(write, ingest)| ingest.departure(write)).collect();
+        session.carry(&departures).await;
+        let begun = trace::now();
+        let applied = match metrics::timed("write_rules", session.apply(&writes)).await {
+            Ok(applied) => applied,
+            Err(error) => {
+                let transaction = Transaction { begun, written: None, ended: trace::now() };
+                ingests.into_iter().for_each(|ingest| ingest.failed("failed", transaction));
+                return Err(error);
+            }
+        };
+        let transaction = Transaction { begun, written: applied.written, ended: trace::now() };
+        report.refused = applied.refused.len();
+        let refused: BTreeMap<String, StoreError> = applied.refused.into_iter().collect();
+        if !plan.deletes.is_empty() {
+            self.recent.push_back((Instant::now(), plan.deletes.len()));
+        }
+        let told_singly = writes.len() <= log::SINGLY;
+        if !told_singly {
+            log::bulk(plan);
+        }
+        let mut ingests = ingests.into_iter();
+        for (delete, ingest) in plan.deletes.iter().zip(&mut ingests) {
+            self.missing.remove(&delete.source_path);
+            if told_singly {
+                log::deleted(delete, ingest.trace_id());
+            }
+            ingest.done("deleted", transaction);
+        }
+        for (write, ingest) in plan.writes.iter().zip(ingests) {
+            match refused.get(write.rule.rule_id.as_str()) {
+                None => {
+                    self.refused.remove(&write.path);
+                    if told_singly || write.takes_over(&self.config.updated_by) {
+                        log::written(write, &self.config.updated_by, ingest.trace_id());
+                    }
+                    ingest.done(if write.replaces.is_some() { "updated" } else { "inserted" }, transaction);
+                    if let Some(saved_at) = self.scanner.file(&write.path).and_then(Scanned::saved_at) {
+                        let took = self.clock.now().since(saved_at);
+                        metrics::propagated(Leg::SaveToWrite, ChangeKind::Definition, took);
+                    }
+                }
+                Some(why) => {
+                    if self.refused.insert(write.path.clone(), write.rule.content) != Some(write.rule.content)
+                    {
+                        log::refused(write, why, ingest.trace_id());
+                        metrics::rejected("refused");
+                    }
+                    ingest.failed("refused", transaction);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The spans of what is about to be done: deletions, then writes.
+    fn ingests(&self, plan: &Plan) -> Vec<Ingest> {
+        let deletes = plan.deletes.iter().map(Ingest::of_delete);
+        let writes = plan.writes.iter().map(|write| Ingest::of_write(write, self.scanner.file(&write.path)));
+        deletes.chain(writes).collect()
+    }
+
+    fn row(&self, write: &Write, text: Box<str>) -> RuleRow {
+        RuleRow {
+            rule_id: write.rule.rule_id.to_string(),
+            rule_version: write.rule.rule_version.into(),
+            source_path: write.path.clone(),
+            yaml_content: text.into(),
+            updated_at: Timestamp::MIN,
+            updated_by: self.config.updated_by.clone(),
+        }
+    }
+}
+
+/// The deletion that makes room for an id that differs from its row's in case alone.
+fn replaced_under_another_key(write: &Write) -> Option<RuleWrite> {
+    let replaced = write.replaces.as_ref()?;
+    (replaced.rule_id != write.rule.rule_id.as_str()).then(|| RuleWrite::Delete {
+        rule_id: replaced.rule_id.clone(),
+        updated_by: replaced.updated_by.clone(),
+    })
+}
