@@ -155,7 +155,7 @@ fn what_would_take_all_time_or_memory_is_refused_quickly() {
         let outcome = parse(text.as_bytes(), &Limits::default());
         let what: String = text.chars().skip(GOOD.len()).take(40).collect();
         // A build without optimisation on a busy machine; what is quadratic takes minutes.
-        assert!(begin.elapsed() < Duration::from_secs(5), "{:?} for {what:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_mins(1), "{:?} for {what:?}", begin.elapsed());
         if let Err(findings) = outcome {
             assert!(findings.len() <= 100, "{} findings for {what:?}", findings.len());
             assert!(findings.iter().all(|found| found.code != Code::TooLarge), "not even read: {what:?}");

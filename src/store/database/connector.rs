@@ -136,14 +136,19 @@ impl Connector {
         self.timeout + GRACE
     }
 
+    /// What went wrong, with where: an operator may have several databases.
+    fn at(&self, detail: &str) -> String {
+        format!("{detail} ({})", self.address)
+    }
+
     /// The error of a database that does not answer in time.
     pub(super) fn silent(&self, what: &'static str) -> StoreError {
-        StoreError::Unavailable { what, detail: format!("no answer within {:?}", self.timeout) }
+        StoreError::Unavailable { what, detail: self.at(&format!("no answer within {:?}", self.timeout)) }
     }
 
     /// What an error of the driver means to whoever asked.
     pub(super) fn judge(&self, what: &'static str, error: sqlx::Error) -> StoreError {
-        let detail = self.address.redact(&error.to_string());
+        let detail = self.at(&self.address.redact(&error.to_string()));
         let unavailable = |detail| StoreError::Unavailable { what, detail };
         let error = match error {
             sqlx::Error::Database(error) => error,
@@ -159,7 +164,9 @@ impl Connector {
             None => error.code().unwrap_or_default().into_owned(),
         };
         let message = self.address.redact(error.message());
-        match (self.dialect().judge)(&code, &message) {
+        let verdict = (self.dialect().judge)(&code, &message);
+        let message = self.at(&message);
+        match verdict {
             Verdict::Transient => unavailable(message),
             Verdict::NoTable => {
                 unavailable(format!("waiting for the tables ({message}); a master makes them"))

@@ -98,3 +98,56 @@ fn a_password_is_never_shown() {
         assert!(!said.contains("hunter2"), "{args:?}: {said}");
     }
 }
+
+/// The program run as a user who owns nothing here; as whoever runs the tests where that is not
+/// root.
+fn as_nobody(swarm: &Swarm, args: &[&str]) -> std::process::Output {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::process::CommandExt as _;
+    let program = swarm.path("rulesyncd");
+    fs::copy(env!("CARGO_BIN_EXE_rulesyncd"), &program).unwrap();
+    let root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    fs::set_permissions(swarm.path("."), fs::Permissions::from_mode(if root { 0o755 } else { 0o700 }))
+        .unwrap();
+    let mut command = std::process::Command::new(program);
+    for (name, value) in swarm.command(&[]).get_envs() {
+        command.env(name, value.unwrap());
+    }
+    if root {
+        command.uid(65_534).gid(65_534);
+    }
+    command.args(args).output().unwrap()
+}
+
+#[test]
+fn what_may_not_be_read_or_written_is_told_with_the_systems_reason() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let swarm = Swarm::on_sqlite();
+    swarm.save("a.yaml", rule_text("A", 1));
+    swarm.save("b.yaml", rule_text("B", 1));
+    swarm.succeed(&["sync"]);
+    let before = swarm.rows();
+    let mode =
+        |path: &std::path::Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+
+    mode(&swarm.rules().join("a.yaml"), 0o000);
+    swarm.save("b.yaml", rule_text("B", 2));
+    let plan = as_nobody(&swarm, &["sync", "--dry-run"]);
+    let said = text(&plan.stdout) + &text(&plan.stderr);
+    assert!(said.contains("a.yaml: it cannot be read: Permission denied") && said.contains("~ B "), "{said}");
+    assert!(said.contains("0 to delete"), "a file that cannot be read keeps its row: {said}");
+
+    mode(&swarm.path("rules.db"), 0o444);
+    let output = as_nobody(&swarm, &["sync"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("rules.db"), "{said}");
+
+    mode(&swarm.rules(), 0o000);
+    let output = as_nobody(&swarm, &["sync"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("Permission denied") && said.contains("master.rules_dir"), "{said}");
+    mode(&swarm.rules(), 0o755);
+    assert_eq!(swarm.rows(), before);
+}
