@@ -5,6 +5,33 @@
 //! ```text
 //! rule files ─▶ master ─▶ store (database) ─▶ worker ─▶ subscribers
 //! ```
+//!
+//! A tour, along the way of an edited file:
+//!
+//! * [`master::watch`] hears from the kernel that something happened, and boils it down to a hint:
+//!   look at these names, or at everything. An event is never taken for the truth.
+//! * [`master::scan`] looks: names, then stamps, then texts, each only where the one before says
+//!   that something changed. [`rulefile`] reads a file so that whatever stands under its name does
+//!   no harm, and [`rule::parse`] makes a [`rule::Definition`] of its text, or a list of everything
+//!   that is wrong with it.
+//! * [`master::plan`] compares files with rows. It is a pure function; its laws are tested.
+//! * [`master::reconcile`] guards the plan against mass deletion and carries it out. Start-up,
+//!   hints, reloads, rescans, retries and `rulesyncd sync` all come through it.
+//! * [`store`] is where master and workers meet: one trait, [`store::RuleStore`], over a directory
+//!   and over three databases, with one small file a dialect. [`store::MasterSession`] is the only
+//!   writer while its lock stands; a [`store::Follow`]er looks at the tables in one snapshot and
+//!   knows by its watermark which rows it need not read.
+//! * [`rule::Catalogue`] is what is known. A [`rule::Look`] goes in, [`rule::RuleChange`]s come out,
+//!   whatever way the tables took. Pure, too.
+//! * [`worker`] numbers the changes in a journal and serves them: a subscriber is a place in it,
+//!   not a queue. [`wire`] has the lines, for both ends; [`client`] is a subscriber that reconnects.
+//!
+//! Beside the way stand [`config`] (the only reader of the environment), [`clock`] (the only one
+//! that asks for the time), [`lifecycle`] (signals, systemd), [`telemetry`] and [`event`] (the log
+//! and its kinds of records, traces, metrics), and [`command`], one file a subcommand, each a list
+//! of what is wired to what.
+
+#![forbid(unsafe_code)]
 
 pub mod backoff;
 pub mod cli;
