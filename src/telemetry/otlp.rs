@@ -54,7 +54,7 @@ pub fn export(config: &TelemetryConfig, mode: &'static str) -> Result<(), Teleme
     Ok(())
 }
 
-/// Hands the collector what it was not yet given, for at most [`FAREWELL`].
+/// Hands the collector what it was not yet given, for at most a second and a half.
 pub fn finish() {
     let Some(Export { traces, metrics }) = EXPORT.get() else { return };
     let (done, ends) = mpsc::channel();

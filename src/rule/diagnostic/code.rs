@@ -32,7 +32,7 @@ macro_rules! codes {
             /// The page that explains it, as Markdown.
             pub const fn explanation(self) -> &'static str {
                 match self {
-                    $(Self::$variant => include_str!(concat!("../../../docs/check/", $name, ".md")),)+
+                    $(Self::$variant => include_str!(concat!("pages/", $name, ".md")),)+
                 }
             }
         }
