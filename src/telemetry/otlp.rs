@@ -142,13 +142,14 @@ fn endpoint(
 /// Who exports. What the standard variables say wins.
 fn resource(mode: &'static str) -> Resource {
     let set = |name| environment(name).filter(|value| !value.is_empty());
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut resource = Resource::builder_empty().with_attributes([
         KeyValue::new("service.name", "rulesyncd"),
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        KeyValue::new("host.name", host.trim().to_owned()),
+        // The same from start to start, so that a host's series go on.
+        KeyValue::new("service.instance.id", format!("{host}/{mode}")),
+        KeyValue::new("host.name", host),
         KeyValue::new("process.pid", i64::from(std::process::id())),
-        KeyValue::new("rulesyncd.mode", mode),
     ]);
     resource = resource.with_detector(Box::new(EnvResourceDetector::new()));
     match set("OTEL_SERVICE_NAME") {

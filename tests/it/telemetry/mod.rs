@@ -1,10 +1,15 @@
 //! Traces and metrics, as a collector gets them.
 
 mod carried;
+mod collector;
 mod outages;
 mod receiver;
 mod secrets;
 mod traces;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
 
 use self::receiver::{Manner, Receiver};
 use crate::support::rules::rule_text;
@@ -83,6 +88,30 @@ fn each_metric_has_its_labels_and_values() {
     }
     let named: Vec<_> = receiver.metrics();
     assert_eq!(named.iter().filter(|name| name.starts_with("rulesyncd.")).count(), 7, "{named:?}");
+}
+
+#[test]
+fn the_dashboard_asks_for_metrics_that_there_are() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/observability/grafana-dashboard.json");
+    let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let Observed { receiver, swarm, mut subscriber, master: _master, worker: _worker } = Observed::new();
+    swarm.succeed(&["state", "set", "R1", "disabled"]);
+    swarm.save("r2.yaml", "rule_id: R2\n");
+    subscriber.change();
+    receiver.metric("ttp.rule.rejected{reason=missing-field}", |count| count == 1.0);
+    receiver.metric("ttp.rule.state.changed{new_state=disabled}", |count| count == 1.0);
+
+    let known = receiver.prometheus_names();
+    let queries =
+        dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let mut asked = BTreeSet::new();
+    for query in queries {
+        let query = query["expr"].as_str().unwrap();
+        let words = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        asked.extend(words.filter(|word| word.starts_with("ttp_") || word.starts_with("rulesyncd_")));
+    }
+    let names: BTreeSet<&str> = known.iter().map(String::as_str).collect();
+    assert_eq!(asked, names, "what is asked, and what there is");
 }
 
 #[test]

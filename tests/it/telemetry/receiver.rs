@@ -1,6 +1,6 @@
 //! A collector in the test's process: OTLP over HTTP/1.1, decoded by the published protobufs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
@@ -48,6 +48,8 @@ struct Received {
     /// The newest value by name and labels: a number, or a histogram's count.
     metrics: BTreeMap<String, f64>,
     units: BTreeMap<String, String>,
+    /// Names as Prometheus has them.
+    prometheus: BTreeSet<String>,
     /// Every body, for who looks for what must not be in it.
     bodies: Vec<u8>,
     headers: String,
@@ -138,6 +140,11 @@ impl Receiver {
         })
     }
 
+    /// The metrics' names as a collector gives them to Prometheus.
+    pub(super) fn prometheus_names(&self) -> BTreeSet<String> {
+        self.received.lock().unwrap().prometheus.clone()
+    }
+
     pub(super) fn metrics(&self) -> Vec<String> {
         self.received.lock().unwrap().metrics.keys().cloned().collect()
     }
@@ -225,7 +232,13 @@ impl Received {
         let scopes = request.resource_metrics.iter().flat_map(|of| &of.scope_metrics);
         for metric in scopes.flat_map(|scope| &scope.metrics) {
             self.units.insert(metric.name.clone(), metric.unit.clone());
-            let points: Vec<(BTreeMap<String, String>, f64)> = match metric.data.as_ref().unwrap() {
+            let (name, data) = (metric.name.replace('.', "_"), metric.data.as_ref().unwrap());
+            self.prometheus.insert(match data {
+                metric::Data::Sum(_) => format!("{name}_total"),
+                metric::Data::Histogram(_) => format!("{name}_seconds_bucket"),
+                _ => name,
+            });
+            let points: Vec<(BTreeMap<String, String>, f64)> = match data {
                 metric::Data::Gauge(gauge) => gauge.data_points.iter().map(number).collect(),
                 metric::Data::Sum(sum) => sum.data_points.iter().map(number).collect(),
                 metric::Data::Histogram(histogram) => {
