@@ -9,8 +9,9 @@ use crate::rule::{ChangeKind, ContentDigest, KnownRule, RuleId, StateKind};
 use crate::wire::{NewValue, ServerLine};
 use crate::worker::snapshot::SnapshotReader;
 
-/// A journal and a queue that are soon too short.
-const JOURNAL: usize = 6;
+/// A journal and a queue that are soon too short, but for one look: it can bring a definition and a
+/// state for each key, and a journal that does not hold these leaves everyone behind.
+const JOURNAL: usize = 2 * KEYS.len();
 const QUEUE: usize = 4;
 
 const KEYS: [&str; 4] = ["R1", "R2", "r2", "R3"];
