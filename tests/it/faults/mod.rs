@@ -51,6 +51,39 @@ fn a_storm_on_sqlite() {
     conclude(&storm(&Swarm::on_sqlite(), Target::Sqlite, number("SEED", 1), number("SECONDS", 15)));
 }
 
+#[test]
+#[ignore = "needs root"]
+fn a_storm_on_a_disk_that_fills_up_as_root() {
+    let mount = SmallDisk::mount();
+    let swarm = Swarm::on(format!("sqlite://{}", mount.path().join("rules.db").display()));
+    let target = Target::SmallDisk(mount.path().to_owned());
+    conclude(&storm(&swarm, target, number("SEED", 2), number("SECONDS", 15)));
+}
+
+/// A file system of a few megabytes, unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        assert!(
+            mount.args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(dir.path()).status().unwrap().success()
+        );
+        Self(dir)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.path()).status();
+    }
+}
+
 fn storm_on(kind: Kind) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (server, url) = runtime.block_on(async {

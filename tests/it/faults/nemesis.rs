@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,13 +21,15 @@ use crate::support::swarm::Swarm;
 /// The database that is broken.
 pub(super) enum Target {
     Sqlite,
+    /// A SQLite file on a disk of this mount point, which is filled to the last byte.
+    SmallDisk(PathBuf),
     Server(Box<Server>, Runtime),
 }
 
 impl Target {
     pub(super) fn backend(&self) -> &'static str {
         match self {
-            Self::Sqlite => "sqlite",
+            Self::Sqlite | Self::SmallDisk(_) => "sqlite",
             Self::Server(server, _) if server.kind() == Kind::Postgres => "postgresql",
             Self::Server(..) => "mysql",
         }
@@ -53,7 +57,7 @@ pub(super) fn rage(
     let mut done = BTreeMap::new();
     while !end.load(Ordering::Relaxed) {
         chance.pause(1_200);
-        let what = match chance.below(6) {
+        let what = match chance.below(7) {
             0 | 1 => {
                 daemons.restart_master();
                 "master killed"
@@ -65,6 +69,10 @@ pub(super) fn rage(
             4 => {
                 swap_directory(swarm, author, &mut chance);
                 "directory swapped"
+            }
+            5 => {
+                daemons.while_the_master_sleeps(|| overflow_the_watch(swarm));
+                "watch overflowed"
             }
             _ => break_database(swarm, target, &mut chance),
         };
@@ -88,6 +96,18 @@ fn swap_directory(swarm: &Swarm, author: &Mutex<Author>, chance: &mut Chance) {
     fs::remove_dir_all(&old).unwrap();
 }
 
+/// More events than the kernel keeps for one watch (fs.inotify.max_queued_events, 16,384).
+fn overflow_the_watch(swarm: &Swarm) {
+    // Two files in turn: the kernel merges an event with an equal one before it.
+    let notes = ["notes.txt", "more.txt"].map(|name| swarm.rules().join(name));
+    for _ in 0..4_000 {
+        for note in &notes {
+            // A directory that is being swapped is away for a moment.
+            let _ = fs::write(note, "x");
+        }
+    }
+}
+
 fn break_database(swarm: &Swarm, target: &mut Target, chance: &mut Chance) -> &'static str {
     let away = Duration::from_millis(300 + chance.below(1_500));
     match target {
@@ -101,6 +121,15 @@ fn break_database(swarm: &Swarm, target: &mut Target, chance: &mut Chance) -> &'
                 }
             });
             "database locked"
+        }
+        Target::SmallDisk(mount) => {
+            let filler = mount.join("filler");
+            let mut file = fs::File::create(&filler).unwrap();
+            while file.write_all(&[0; 4096]).is_ok() {}
+            std::thread::sleep(away);
+            drop(file);
+            fs::remove_file(filler).unwrap();
+            "disk full"
         }
         Target::Server(server, runtime) => {
             server.stop();

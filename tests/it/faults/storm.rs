@@ -40,6 +40,14 @@ impl<'a> Daemons<'a> {
         }));
     }
 
+    /// Stops the master in its tracks while something happens.
+    pub(super) fn while_the_master_sleeps(&self, something: impl FnOnce()) {
+        let signal = |signal| self.master.iter().for_each(|master| master.signal(signal));
+        signal("STOP");
+        something();
+        signal("CONT");
+    }
+
     pub(super) fn restart_worker(&mut self, worker: usize) {
         self.workers[worker].take().into_iter().for_each(Daemon::kill);
         self.workers[worker] = Some(self.swarm.daemon("worker", |command| {
