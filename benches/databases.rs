@@ -1,6 +1,6 @@
 //! How long things take on each database: `cargo bench --profile dist --bench databases`. Needs
 //! PostgreSQL, MariaDB and a quiet machine; a server that is missing is an error.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a bench fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a bench fails by panicking")]
 #![expect(clippy::print_stdout, reason = "its outcome is what it prints")]
 
 /// Of the tests' helpers, those that a bench wants.

@@ -22,6 +22,7 @@ mod trace;
 
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,10 @@ use crate::lifecycle::Pulse;
 use crate::socket::{ListenError, listen};
 use crate::store::RuleStore;
 use crate::telemetry::metrics;
+
+/// How long the first answer of the database may take before the catalogue on disk is served in its
+/// place. A database that refuses is not waited for.
+const FRESH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Which store is followed, for `status` and for the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,8 +124,9 @@ impl Worker {
             heartbeat: config.heartbeat_interval,
         };
         let (hub, peers) = (Arc::clone(&shared.hub), Arc::clone(&shared.peers));
-        let tail =
-            Tail::new(store.follow(), Arc::clone(&hub), config.poll_interval, shared.origin.backend.clone());
+        let looked = CancellationToken::new();
+        let backend = shared.origin.backend.clone();
+        let tail = Tail::new(store.follow(), Arc::clone(&hub), config.poll_interval, backend, looked.clone());
         let origin = shared.origin.url.clone();
         cache::restore(&config.cache, &origin, &hub);
         let keep = cache::keep(config.cache, origin, Arc::clone(&hub), shutdown.clone());
@@ -130,7 +136,16 @@ impl Worker {
             }
         };
         let service = Arc::clone(&shared);
-        let accept = accept::accept(listener, Arc::clone(&hub), peers, service, admission, shutdown.clone());
+        let accept = async {
+            // Who connects meanwhile waits in the socket: while the database answers, nobody is to
+            // hear of a state of things that is older than what it heard before a restart.
+            tokio::select! {
+                () = looked.cancelled() => {}
+                () = tokio::time::sleep(FRESH_WITHIN) => {}
+                () = shutdown.cancelled() => {}
+            }
+            accept::accept(listener, Arc::clone(&hub), peers, service, admission, shutdown.clone()).await;
+        };
         tokio::join!(tail.run(pulse, &shutdown), accept, keep, hints);
         Ok(())
     }

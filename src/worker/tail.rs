@@ -32,10 +32,19 @@ pub(super) struct Tail<F> {
     quarantined: BTreeSet<Quarantined>,
     /// The store's name, for what is counted.
     backend: String,
+    /// Cancelled once the first look has ended, well or not.
+    looked: CancellationToken,
 }
 
 impl<F: Follow> Tail<F> {
-    pub(super) fn new(follower: F, hub: Arc<Hub>, poll_interval: Duration, backend: String) -> Self {
+    /// A tail that has not looked yet; `looked` is cancelled once it has, whatever came of it.
+    pub(super) fn new(
+        follower: F,
+        hub: Arc<Hub>,
+        poll_interval: Duration,
+        backend: String,
+        looked: CancellationToken,
+    ) -> Self {
         Self {
             follower,
             hub,
@@ -45,6 +54,7 @@ impl<F: Follow> Tail<F> {
             backoff: Backoff::default(),
             quarantined: BTreeSet::new(),
             backend,
+            looked,
         }
     }
 
@@ -54,7 +64,7 @@ impl<F: Follow> Tail<F> {
             pulse.beat();
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = self.look() => {}
+                () = self.look() => self.looked.cancel(),
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,

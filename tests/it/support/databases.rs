@@ -203,8 +203,16 @@ impl Field {
         }
     }
 
+    /// The lock, as soon as the server has let go of it: the end of a connection takes a moment.
     pub(crate) async fn session(&self) -> MasterSession {
-        self.database.try_lock().await.unwrap().expect("the lock is free")
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(session) = self.database.try_lock().await.unwrap() {
+                return session;
+            }
+            assert!(std::time::Instant::now() < deadline, "the lock is held");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Writes rules as the master does.
