@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -10,11 +11,17 @@ use tempfile::TempDir;
 use super::swarm::{Subscriber, text, wait_for};
 
 pub(crate) struct Container {
-    // In this order: the process ends before its disk is unmounted and removed.
+    // In this order: the process ends before its disk is unmounted and removed, and only then does
+    // the next one boot.
     nspawn: Child,
     leader: u32,
     disk: Overlay,
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// Two containers at once would share this machine's control groups, and find their units' groups
+/// removed by one another.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 struct Overlay {
     dir: TempDir,
@@ -62,6 +69,7 @@ fn run(program: &str, args: &[&str]) {
 impl Container {
     /// Boots, with a network of its own that leads nowhere, and waits until everything is up.
     pub(crate) fn boot() -> Self {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let disk = Overlay::mount();
         let console = fs::File::create(disk.dir.path().join("console")).unwrap();
         let nspawn = Command::new("systemd-nspawn")
@@ -86,7 +94,7 @@ impl Container {
             .spawn()
             .unwrap();
         let children = format!("/proc/{0}/task/{0}/children", nspawn.id());
-        let mut container = Self { nspawn, leader: 0, disk };
+        let mut container = Self { nspawn, leader: 0, disk, _alone };
         wait_for("the container to be up", || {
             // The first child is a helper that soon gives way to the container's first process.
             container.leader = fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse().ok()?;

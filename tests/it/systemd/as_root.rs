@@ -167,7 +167,7 @@ fn a_service_survives_what_happens_to_services() {
 
 #[test]
 #[ignore = "needs root and systemd-nspawn"]
-fn a_database_that_is_away_fails_neither_unit_and_both_recover() {
+fn a_database_whose_address_is_a_credential_fails_neither_unit_while_it_is_away() {
     let container = installed();
     container.sh(
         "systemctl unmask --runtime postgresql.service || true
@@ -175,9 +175,12 @@ fn a_database_that_is_away_fails_neither_unit_and_both_recover() {
          systemctl start postgresql@$cluster-main
          runuser -u postgres -- createuser rulesyncd
          runuser -u postgres -- createdb -O rulesyncd rules
-         for daemon in master worker; do
-           echo 'database: {url: \"postgres:///rules?host=/run/postgresql&user=rulesyncd\"}' > /etc/rulesyncd/$daemon.yaml
+         install -m 0600 /dev/stdin /etc/rulesyncd/database_url \\
+           <<< 'postgres:///rules?host=/run/postgresql&user=rulesyncd'
+         for unit in rulesyncd-master rulesyncd-worker; do
+           install -Dt /etc/systemd/system/$unit.service.d /usr/share/doc/rulesyncd/examples/remote-database.conf
          done
+         systemctl daemon-reload
          systemctl start rulesyncd-master rulesyncd-worker",
     );
     save_rule(&container, "A", 1);
