@@ -53,6 +53,9 @@ impl WorkerStatus {
             }
         };
         sentence += &format!("; change {}, {} subscribers", self.stream.seq, self.stream.subscribers.len());
+        if let Some(watermark) = self.watermark {
+            sentence += &format!("; watermark {watermark}");
+        }
         if !self.quarantined.is_empty() {
             sentence += &format!("; {} rows rejected", self.quarantined.len());
         }
