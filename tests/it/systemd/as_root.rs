@@ -25,9 +25,9 @@ fn package() -> &'static Path {
 /// A container with the package installed and nothing enabled.
 fn installed() -> Container {
     let container = Container::boot();
-    container.put(package(), "/root/rulesyncd.deb");
+    container.put(package(), "/home/rulesyncd.deb");
     // Images of machines forbid their packages to restart services; a host does not.
-    container.sh("rm -f /usr/sbin/policy-rc.d; dpkg -i /root/rulesyncd.deb");
+    container.sh("rm -f /usr/sbin/policy-rc.d; dpkg -i /home/rulesyncd.deb");
     container
 }
 
@@ -49,7 +49,7 @@ fn save_rule(container: &Container, id: &str, version: i32) {
 fn the_readme_followed_word_for_word_brings_a_saved_rule_to_a_subscriber() {
     let container = installed();
     assert_eq!(container.property("rulesyncd-master", "UnitFileState"), "disabled");
-    container.sh(&readme_commands("Run it as a service").replace("./rulesyncd.deb", "/root/rulesyncd.deb"));
+    container.sh(&readme_commands("Run it as a service").replace("./rulesyncd.deb", "/home/rulesyncd.deb"));
 
     container.wait_for("systemctl status rulesyncd-master", "12 rules in step");
     let mut subscriber = container.subscribe();
@@ -214,7 +214,7 @@ fn an_upgrade_and_a_removal_leave_rules_and_states_alone() {
     container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rules in step");
     container.sh("rulesyncd state set A disabled");
     let pid = container.property("rulesyncd-master", "MainPID");
-    container.sh("dpkg -i /root/rulesyncd.deb");
+    container.sh("dpkg -i /home/rulesyncd.deb");
     container.wait_for(&format!("systemctl show -P MainPID rulesyncd-master | grep -vx -e {pid} -e 0; systemctl is-active rulesyncd-master"), "\nactive");
     assert!(container.sh("rulesyncd state list").contains("disabled"));
     container.sh("dpkg -r rulesyncd");
