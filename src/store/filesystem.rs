@@ -133,7 +133,7 @@ impl Follow for FilesystemFollower {
 #[derive(Default)]
 struct Scan {
     files: BTreeMap<String, File>,
-    rules: Vec<Result<KnownRule, Rejected>>,
+    rules: Vec<Result<Arc<KnownRule>, Rejected>>,
     /// Ids of rules, and names of files that hold none.
     keys: BTreeSet<String>,
 }
@@ -182,7 +182,7 @@ impl Scan {
             rule => rule,
         };
         if let Some(rule) = rule {
-            let seen = Seen { updated_at: Timestamp::MIN, content };
+            let seen = Seen::other(Timestamp::MIN, content);
             self.keys.extend(rule.is_err().then(|| name.to_owned()));
             self.rules.push(rule.map_err(|reason| Rejected { key: name.to_owned(), seen, reason }));
         }
@@ -192,7 +192,7 @@ impl Scan {
 }
 
 /// The rule that a file holds, or why it holds none.
-fn rule(path: &Path, name: &str, text: &[u8]) -> Result<KnownRule, String> {
+fn rule(path: &Path, name: &str, text: &[u8]) -> Result<Arc<KnownRule>, String> {
     let rejected = |findings: Vec<crate::rule::Diagnostic>| super::rows::first_error(&findings);
     let definition = parse(text, &Limits::default()).map_err(rejected)?.definition;
     let modified = path.metadata().and_then(|found| found.modified()).ok();

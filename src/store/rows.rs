@@ -15,33 +15,55 @@ const WORTH_A_THREAD: usize = 16;
 const BATCH: usize = 256;
 
 /// Reads a row, or tells why it is no rule.
-pub(super) fn known_rule(row: &RuleRow) -> Result<KnownRule, Rejected> {
-    let text = ContentDigest::of(&row.yaml_content);
-    let rejected = |reason| Rejected {
-        key: row.rule_id.clone(),
-        seen: Seen::rule(row.updated_at, text, row.rule_version, &row.source_path),
-        reason,
-    };
-    let definition = parse(row.yaml_content.as_bytes(), &Limits::default())
-        .map_err(|diagnostics| rejected(first_error(&diagnostics)))?
-        .definition;
-    if definition.rule_id.as_str() != row.rule_id {
-        return Err(rejected(format!(
-            "the row's rule_id is `{}`, that in its text is `{}`",
-            row.rule_id.escape_debug(),
-            definition.rule_id
-        )));
+pub(super) fn known_rule(row: &RuleRow) -> Result<Arc<KnownRule>, Rejected> {
+    Reader::default().read(row)
+}
+
+/// What one row after the other is read with, so that what they have in common is held once.
+#[derive(Default)]
+struct Reader {
+    /// A definition is written here first: what is held then has its size, and leaves no gap.
+    json: Vec<u8>,
+    /// Whose the last row was; mostly all are of one.
+    updated_by: Arc<str>,
+}
+
+impl Reader {
+    fn read(&mut self, row: &RuleRow) -> Result<Arc<KnownRule>, Rejected> {
+        let text = ContentDigest::of(&row.yaml_content);
+        let rejected = |reason| Rejected {
+            key: row.rule_id.clone(),
+            seen: Seen::rule(row.updated_at, text, row.rule_version, &row.source_path),
+            reason,
+        };
+        // How large a rule may be is for its master to say: `master.max_rule_size`.
+        let limits = Limits { size: usize::MAX, ..Limits::default() };
+        let definition = parse(row.yaml_content.as_bytes(), &limits)
+            .map_err(|diagnostics| rejected(first_error(&diagnostics)))?
+            .definition;
+        if definition.rule_id.as_str() != row.rule_id {
+            return Err(rejected(format!(
+                "the row's rule_id is `{}`, that in its text is `{}`",
+                row.rule_id.escape_debug(),
+                definition.rule_id
+            )));
+        }
+        self.json.clear();
+        serde_json::to_writer(&mut self.json, &definition).map_err(|error| rejected(error.to_string()))?;
+        let definition_json = String::from_utf8_lossy(&self.json).into();
+        if *self.updated_by != *row.updated_by {
+            self.updated_by = row.updated_by.as_str().into();
+        }
+        Ok(Arc::new(KnownRule {
+            rule_id: definition.rule_id,
+            rule_version: row.rule_version,
+            source_path: row.source_path.as_str().into(),
+            updated_at: row.updated_at,
+            updated_by: Arc::clone(&self.updated_by),
+            content_sha256: text,
+            definition_json,
+        }))
     }
-    let definition_json = serde_json::to_string(&definition).map_err(|error| rejected(error.to_string()))?;
-    Ok(KnownRule {
-        rule_id: definition.rule_id,
-        rule_version: row.rule_version,
-        source_path: row.source_path.as_str().into(),
-        updated_at: row.updated_at,
-        updated_by: Arc::from(row.updated_by.as_str()),
-        content_sha256: text,
-        definition_json: definition_json.into(),
-    })
 }
 
 /// The first error, and how many more there are.
@@ -56,12 +78,15 @@ pub(super) fn first_error(diagnostics: &[Diagnostic]) -> String {
     format!("line {}, column {}: {field}{}{more}", first.line, first.column, first.message)
 }
 
+/// A rule, or why a row is none.
+type Read = Result<Arc<KnownRule>, Rejected>;
+
 /// Rows that are being read, at most two batches at a time.
 #[derive(Default)]
 pub(super) struct Reading {
     waiting: Vec<RuleRow>,
-    batches: VecDeque<JoinHandle<Vec<Result<KnownRule, Rejected>>>>,
-    done: Vec<Result<KnownRule, Rejected>>,
+    batches: VecDeque<JoinHandle<Vec<Read>>>,
+    done: Vec<Read>,
 }
 
 impl Reading {
@@ -80,7 +105,10 @@ impl Reading {
 
     async fn send(&mut self) {
         let batch = std::mem::take(&mut self.waiting);
-        self.batches.push_back(tokio::task::spawn_blocking(move || batch.iter().map(known_rule).collect()));
+        self.batches.push_back(tokio::task::spawn_blocking(move || {
+            let mut reader = Reader::default();
+            batch.iter().map(|row| reader.read(row)).collect()
+        }));
         if self.batches.len() > 2 {
             self.receive().await;
         }
@@ -94,9 +122,10 @@ impl Reading {
     }
 
     /// Everything that was taken in.
-    pub(super) async fn finish(mut self) -> Vec<Result<KnownRule, Rejected>> {
+    pub(super) async fn finish(mut self) -> Vec<Read> {
         if self.batches.is_empty() && self.waiting.len() < WORTH_A_THREAD {
-            self.done.extend(self.waiting.iter().map(known_rule));
+            let mut reader = Reader::default();
+            self.done.extend(self.waiting.iter().map(|row| reader.read(row)));
             return self.done;
         }
         self.send().await;

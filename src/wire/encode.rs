@@ -31,46 +31,42 @@ pub fn state_line(out: &mut Vec<u8>, rule_id: &RuleId, state: &RuleState) {
     out.extend_from_slice(b"}\n");
 }
 
-/// A `change` line with its LF.
+/// Appends a `change` line and its LF.
 pub fn change_line(
+    out: &mut Vec<u8>,
     seq: u64,
     change: &RuleChange,
     emitted_at: Timestamp,
     traceparent: Option<&Traceparent>,
-) -> Box<[u8]> {
-    let mut out = Vec::with_capacity(match change {
-        RuleChange::Written { rule, .. } => rule.definition_json.len() + 640,
-        RuleChange::Deleted { .. } | RuleChange::State { .. } => 400,
-    });
+) {
     out.extend_from_slice(br#"{"type":"change","seq":"#);
-    json(&mut out, &seq);
+    json(out, &seq);
     out.extend_from_slice(match change.kind() {
         ChangeKind::Definition => br#","change_kind":"definition","rule_id":"#.as_slice(),
         ChangeKind::State => br#","change_kind":"state","rule_id":"#.as_slice(),
     });
-    json(&mut out, change.rule_id());
+    json(out, change.rule_id());
     out.extend_from_slice(br#","new_value":"#);
     match change {
         RuleChange::Written { rule, state } => {
-            compiled(&mut out, rule, state);
-            provenance(&mut out, rule);
+            compiled(out, rule, state);
+            provenance(out, rule);
         }
         RuleChange::Deleted { .. } => out.extend_from_slice(b"null"),
         RuleChange::State { state, auto_revert, .. } => {
-            json(&mut out, state);
+            json(out, state);
             if *auto_revert {
                 out.extend_from_slice(br#","auto_revert":true"#);
             }
         }
     }
     out.extend_from_slice(br#","emitted_at":"#);
-    json(&mut out, &emitted_at);
+    json(out, &emitted_at);
     if let Some(traceparent) = traceparent {
         out.extend_from_slice(br#","traceparent":"#);
-        json(&mut out, &traceparent.to_string());
+        json(out, &traceparent.to_string());
     }
     out.extend_from_slice(b"}\n");
-    out.into_boxed_slice()
 }
 
 /// The definition's bytes with the state as their last field.

@@ -126,7 +126,8 @@ proptest! {
         let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let traced = Traceparent::parse(traceparent);
         for (change, traced) in kinds.iter().zip([None, traced.as_ref(), traced.as_ref()]) {
-            let line = encode::change_line(seq, change, now, traced);
+            let mut line = Vec::new();
+            encode::change_line(&mut line, seq, change, now, traced);
             let ServerLine::Change(read) = as_serde_writes_it(&line) else { panic!("no change line") };
             prop_assert_eq!((read.seq, read.change_kind), (seq, change.kind()));
             prop_assert_eq!(read.traceparent.as_deref(), traced.map(|_| traceparent));

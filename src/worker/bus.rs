@@ -211,7 +211,7 @@ struct Hint {
 }
 
 fn frame(out: &mut Vec<u8>, change: &EncodedChange, now: Timestamp) {
-    let Ok(hint) = serde_json::from_slice::<Hint>(&change.line) else { return };
+    let Ok(hint) = serde_json::from_slice::<Hint>(change.line.bytes()) else { return };
     let rule_id = change.rule_id.as_str();
     let (subject, payload) = match change.kind {
         ChangeKind::Definition => (

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::net::unix::WriteHalf;
 
-use super::journal::EncodedChange;
+use super::journal::{EncodedChange, Piece};
 use crate::wire::{ServerLine, encode};
 
 /// How many lines go into one system call.
@@ -25,14 +25,14 @@ pub(super) struct Output {
 #[derive(Debug)]
 enum Chunk {
     Own(Vec<u8>),
-    Shared(Arc<EncodedChange>),
+    Shared(Piece),
 }
 
 impl Chunk {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
-            Self::Shared(change) => &change.line,
+            Self::Shared(lines) => lines.bytes(),
         }
     }
 }
@@ -62,8 +62,16 @@ impl Output {
         self.push(bytes);
     }
 
-    pub(super) fn extend(&mut self, changes: Vec<Arc<EncodedChange>>) {
-        self.chunks.extend(changes.into_iter().map(Chunk::Shared));
+    /// Changes of the stream.
+    pub(super) fn extend(&mut self, changes: &[Arc<EncodedChange>]) {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for change in changes {
+            if !pieces.last_mut().is_some_and(|lines| lines.join(&change.line)) {
+                pieces.push(change.line.clone());
+            }
+        }
+        // Who hears of few changes, and reads slowly, is not to hold on to all that came with them.
+        self.chunks.extend(pieces.into_iter().map(|lines| Chunk::Shared(lines.alone())));
     }
 
     /// Writes some, once the peer takes some. Cancel safe.

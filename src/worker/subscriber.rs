@@ -209,7 +209,7 @@ impl Session<'_> {
                 let cursor = place.cursor;
                 self.peer.cursor.store(cursor, Ordering::Relaxed);
                 match next {
-                    Next::Changes(changes) => self.out.extend(changes),
+                    Next::Changes(changes) => self.out.extend(&changes),
                     Next::CaughtUp => self.beat(cursor),
                     Next::Lagged => {
                         self.lag("the subscriber is too far behind: it gets a snapshot");

@@ -1,5 +1,8 @@
 //! What goes into the catalogue: one look at the tables.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+
 use super::super::{ContentDigest, KnownRule, RuleId, RuleState, StateRow};
 use crate::clock::Timestamp;
 
@@ -17,18 +20,17 @@ pub enum Table {
 pub struct Seen {
     /// The stamp that the row had.
     pub updated_at: Timestamp,
-    /// The digest of all else that the row says; made by [`Seen::rule`] and [`Seen::state`] alone.
-    pub content: ContentDigest,
+    /// Of a rule its text's digest, of a state that of all its fields.
+    content: ContentDigest,
+    /// Of a rule a hash of what else subscribers are told of it.
+    beside: u64,
 }
 
 impl Seen {
     /// What is known of a row of `ttp_rule` by its text's digest, its version and its path: the
     /// three that a change to subscribers is made of.
     pub fn rule(updated_at: Timestamp, text: ContentDigest, rule_version: i64, source_path: &str) -> Self {
-        let mut bytes = text.as_bytes().to_vec();
-        bytes.extend_from_slice(&rule_version.to_be_bytes());
-        bytes.extend_from_slice(source_path.as_bytes());
-        Self { updated_at, content: ContentDigest::of(bytes) }
+        Self { updated_at, content: text, beside: beside(rule_version, source_path) }
     }
 
     /// What is known of a row of `ttp_rule_state`: all of its fields. A row without a stamp has
@@ -36,8 +38,25 @@ impl Seen {
     pub fn state(row: &StateRow) -> Self {
         let StateRow { rule_id: _, state, confidence_max, expires_at, reason, set_by, set_at } = row;
         let fields = format!("{state:?} {confidence_max:?} {expires_at:?} {reason:?} {set_by:?}");
-        Self { updated_at: set_at.unwrap_or(Timestamp::MIN), content: ContentDigest::of(fields) }
+        Self::other(set_at.unwrap_or(Timestamp::MIN), ContentDigest::of(fields))
     }
+
+    /// What is known of something that is neither, or cannot be read as either.
+    pub const fn other(updated_at: Timestamp, content: ContentDigest) -> Self {
+        Self { updated_at, content, beside: 0 }
+    }
+
+    /// Whether this is a rule's row of this stamp, version and path, whose text was then not looked
+    /// at: who writes a row stamps it anew.
+    pub fn is_stamped(&self, updated_at: Timestamp, rule_version: i64, source_path: &str) -> bool {
+        self.updated_at == updated_at && self.beside == beside(rule_version, source_path)
+    }
+}
+
+fn beside(rule_version: i64, source_path: &str) -> u64 {
+    let mut hash = DefaultHasher::new();
+    (rule_version, source_path).hash(&mut hash);
+    hash.finish()
 }
 
 /// What one look at the tables found, all of it in one snapshot of the database.
@@ -49,7 +68,7 @@ pub struct Look {
     /// The database's clock at the look.
     pub now: Timestamp,
     /// Rules that may be new or another than before, or why a row is none.
-    pub rules: Vec<Result<KnownRule, Rejected>>,
+    pub rules: Vec<Result<Arc<KnownRule>, Rejected>>,
     /// States that may be new or another than before, or why a row is none.
     pub states: Vec<Result<(RuleId, RuleState), Rejected>>,
     /// Every key that `ttp_rule` has: what is known and not in it is gone. `None`: none is gone.

@@ -6,13 +6,12 @@
 //! the first in the order of bytes is the rule, whichever came first.
 
 mod digest;
+mod key;
 mod look;
 mod states;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use std::sync::Arc;
 pub use digest::CatalogueDigest;
 pub use look::{Look, Rejected, Seen, Table};
 
+use self::key::{Caseless, Folded, Key};
 use self::states::States;
 use super::{KnownRule, RuleChange, RuleId, RuleState, StateRow};
 use crate::clock::Timestamp;
@@ -198,13 +198,14 @@ impl Catalogue {
     }
 
     /// Writes or removes a row.
-    fn replace(&mut self, rule_id: &RuleId, rule: Option<KnownRule>, before: &mut Before) {
+    fn replace(&mut self, rule_id: &RuleId, rule: Option<Arc<KnownRule>>, before: &mut Before) {
         let known = self.rules.get(&rule_id.as_str() as &dyn Key);
         if rule.is_some() || known.is_some() {
-            before.entry(rule_id.folded()).or_insert_with(|| self.twin_in_force(rule_id.as_str()).cloned());
+            let caseless = Caseless(rule_id.clone());
+            before.entry(caseless).or_insert_with(|| self.twin_in_force(rule_id.as_str()).cloned());
         }
         match rule {
-            Some(rule) => self.rules.insert(Folded(rule_id.clone()), Arc::new(rule)),
+            Some(rule) => self.rules.insert(Folded(rule_id.clone()), rule),
             None => self.rules.remove(&rule_id.as_str() as &dyn Key),
         };
     }
@@ -221,8 +222,8 @@ impl Catalogue {
     /// What became of the rules that were in force before, by the order of [`Catalogue::apply`].
     fn definitions(&mut self, before: Before) -> Vec<RuleChange> {
         let (mut written, mut deleted) = (Vec::new(), Vec::new());
-        for (folded, old) in before {
-            let new = self.twin_in_force(&folded).cloned();
+        for (id, old) in before {
+            let new = self.twin_in_force(id.0.as_str()).cloned();
             if let (Some(old), Some(new)) = (&old, &new)
                 && old.rule_id == new.rule_id
                 && old.same_content(new)
@@ -281,75 +282,8 @@ impl Known for Catalogue {
 }
 
 /// The rule in force under each folded id before a look touched it.
-type Before = BTreeMap<String, Option<Arc<KnownRule>>>;
+type Before = BTreeMap<Caseless, Option<Arc<KnownRule>>>;
 
 fn key_set(keys: Option<&[String]>) -> Option<HashSet<&str>> {
     Some(keys?.iter().map(String::as_str).collect())
 }
-
-/// An id in the order that puts ids side by side which differ only in case.
-#[derive(Debug, PartialEq, Eq)]
-struct Folded(RuleId);
-
-impl Folded {
-    fn is_twin(&self, other: &Self) -> bool {
-        self.0.as_str().eq_ignore_ascii_case(other.0.as_str())
-    }
-}
-
-impl PartialOrd for Folded {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Folded {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self as &dyn Key).cmp(other as &dyn Key)
-    }
-}
-
-/// What an id is looked up by, so that looking up needs no id of its own.
-trait Key {
-    fn key(&self) -> &str;
-}
-
-impl Key for Folded {
-    fn key(&self) -> &str {
-        self.0.as_str()
-    }
-}
-
-impl Key for &str {
-    fn key(&self) -> &str {
-        self
-    }
-}
-
-impl<'a> Borrow<dyn Key + 'a> for Folded {
-    fn borrow(&self) -> &(dyn Key + 'a) {
-        self
-    }
-}
-
-impl Ord for dyn Key + '_ {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let (a, b) = (self.key(), other.key());
-        let fold = |c: u8| c.to_ascii_lowercase();
-        a.bytes().map(fold).cmp(b.bytes().map(fold)).then_with(|| a.cmp(b))
-    }
-}
-
-impl PartialOrd for dyn Key + '_ {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for dyn Key + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for dyn Key + '_ {}

@@ -13,8 +13,8 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(seconds * 1_000_000)
 }
 
-fn rule(key: &str, version: i64, stamp: i64) -> KnownRule {
-    KnownRule {
+fn rule(key: &str, version: i64, stamp: i64) -> Arc<KnownRule> {
+    Arc::new(KnownRule {
         rule_id: id(key),
         rule_version: version,
         source_path: format!("{key}.yaml").into(),
@@ -22,7 +22,7 @@ fn rule(key: &str, version: i64, stamp: i64) -> KnownRule {
         updated_by: "filesystem".into(),
         content_sha256: ContentDigest::of(format!("{key} {version}")),
         definition_json: format!(r#"{{"rule_id":"{key}"}}"#).into(),
-    }
+    })
 }
 
 fn disabled(set_at: i64, expires_at: Option<i64>) -> RuleState {
@@ -36,11 +36,11 @@ fn disabled(set_at: i64, expires_at: Option<i64>) -> RuleState {
 }
 
 fn rejected(key: &str) -> Rejected {
-    let seen = Seen { updated_at: at(1), content: ContentDigest::of(key) };
+    let seen = Seen::other(at(1), ContentDigest::of(key));
     Rejected { key: key.to_owned(), seen, reason: "emits is missing".to_owned() }
 }
 
-fn found(now: i64, rules: Vec<KnownRule>, states: Vec<(&str, RuleState)>) -> Look {
+fn found(now: i64, rules: Vec<Arc<KnownRule>>, states: Vec<(&str, RuleState)>) -> Look {
     Look {
         now: at(now),
         rules: rules.into_iter().map(Ok).collect(),
@@ -195,7 +195,7 @@ fn the_digest_is_what_its_documentation_says() {
 #[derive(Debug, Default, Clone)]
 struct Tables {
     now: i64,
-    rules: BTreeMap<String, Result<KnownRule, Rejected>>,
+    rules: BTreeMap<String, Result<Arc<KnownRule>, Rejected>>,
     states: BTreeMap<String, Result<RuleState, Rejected>>,
 }
 

@@ -1,11 +1,9 @@
 //! One connection, whatever the dialect: statements and arguments in, rows of text out, and every
 //! wait bounded.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use futures_util::Stream;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use sqlx::mysql::MySqlConnection;
 use sqlx::postgres::PgConnection;
@@ -14,8 +12,10 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::connector::Connector;
-use super::sql::{Arg, Cell, Dialect, Query, Row};
+use super::pages::{Page, Pages};
+use super::sql::{Arg, Cell, Dialect, Query, Row, Select};
 use super::{mysql, postgres, sqlite};
+use crate::rule::Table;
 use crate::store::StoreError;
 
 /// A driver's connection.
@@ -107,9 +107,22 @@ impl Connection {
         bounded(&self.connector, &mut self.broken, what, running).await
     }
 
-    /// Runs a query whose rows come as they are asked for.
-    pub(super) fn stream(&mut self, what: &'static str, query: Query) -> Rows<'_> {
-        let stream = match &mut self.link {
+    /// Rows, as they are asked for.
+    pub(super) fn rows(&mut self, what: &'static str, select: Select) -> Rows<'_> {
+        // Numbers with a fraction lose digits on their way through a page, and states are few.
+        if matches!(self.link, Link::Sqlite(_)) && select.table == Table::Rules {
+            return Rows::Pages(self, Pages::new(select), what);
+        }
+        self.row_by_row(what, select)
+    }
+
+    /// Rows, as the driver hands them over one by one.
+    pub(super) fn row_by_row(&mut self, what: &'static str, select: Select) -> Rows<'_> {
+        Rows::Stream(self.stream(what, select.into_query()))
+    }
+
+    fn stream(&mut self, what: &'static str, query: Query) -> Stream<'_> {
+        let rows = match &mut self.link {
             Link::Sqlite(link) => {
                 bound!(query).fetch(link).map(|row| row.and_then(|row| sqlite::read(&row))).boxed()
             }
@@ -120,7 +133,14 @@ impl Connection {
                 bound!(query).fetch(link).map(|row| row.and_then(|row| postgres::read(&row))).boxed()
             }
         };
-        Rows { stream, connector: &self.connector, broken: &mut self.broken, what }
+        Stream { rows, connector: &self.connector, broken: &mut self.broken, what }
+    }
+
+    /// The answer to a question for a page; `None` where it is none.
+    async fn page(&mut self, what: &'static str, query: Query) -> Result<Option<Page>, StoreError> {
+        let Link::Sqlite(link) = &mut self.link else { return Ok(None) };
+        let reading = async { bound!(query).fetch_one(link).await.and_then(|row| Page::read(&row)) };
+        bounded(&self.connector, &mut self.broken, what, reading).await
     }
 
     pub(super) async fn fetch(&mut self, what: &'static str, query: Query) -> Result<Vec<Row>, StoreError> {
@@ -152,17 +172,53 @@ impl Connection {
 }
 
 /// Rows on their way.
-pub(super) struct Rows<'c> {
-    stream: BoxStream<'c, Result<Row, sqlx::Error>>,
+pub(super) enum Rows<'c> {
+    Stream(Stream<'c>),
+    Pages(&'c mut Connection, Pages, &'static str),
+    Ended,
+}
+
+impl Rows<'_> {
+    pub(super) async fn next(&mut self) -> Result<Option<Row>, StoreError> {
+        loop {
+            match self {
+                Self::Ended => return Ok(None),
+                Self::Stream(stream) => return stream.next().await,
+                Self::Pages(connection, pages, what) => {
+                    if let Some(row) = pages.pop() {
+                        return Ok(Some(row));
+                    }
+                    let Some(query) = pages.next() else { return Ok(None) };
+                    match connection.page(what, query).await {
+                        Ok(Some(page)) => {
+                            if pages.take(page) {
+                                continue;
+                            }
+                        }
+                        Err(error) if connection.is_broken() => return Err(error),
+                        Ok(None) | Err(_) => {}
+                    }
+                }
+            }
+            if let Self::Pages(connection, pages, what) = std::mem::replace(self, Self::Ended) {
+                *self = Self::Stream(connection.stream(what, pages.row_by_row()));
+            }
+        }
+    }
+}
+
+/// Rows that the driver hands over one by one.
+pub(super) struct Stream<'c> {
+    rows: BoxStream<'c, Result<Row, sqlx::Error>>,
     connector: &'c Arc<Connector>,
     broken: &'c mut bool,
     what: &'static str,
 }
 
-impl Rows<'_> {
-    pub(super) async fn next(&mut self) -> Result<Option<Row>, StoreError> {
-        let stream = &mut self.stream;
-        let next = std::future::poll_fn(|context| match Pin::new(&mut *stream).poll_next(context) {
+impl Stream<'_> {
+    async fn next(&mut self) -> Result<Option<Row>, StoreError> {
+        let rows = &mut self.rows;
+        let next = std::future::poll_fn(|context| match rows.poll_next_unpin(context) {
             Poll::Ready(row) => Poll::Ready(row.transpose()),
             Poll::Pending => Poll::Pending,
         });
@@ -187,7 +243,7 @@ async fn bounded<T>(
             Ok(done)
         }
         Ok(Err(error)) => {
-            *broken = !matches!(error, sqlx::Error::Database(_));
+            *broken = !matches!(&error, sqlx::Error::Database(error) if !connector.is_last_word(&**error));
             Err(connector.judge(what, error))
         }
         Err(_) => Err(connector.silent(what)),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
+use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -146,6 +147,11 @@ impl Connector {
         StoreError::Unavailable { what, detail: self.at(&format!("no answer within {:?}", self.timeout)) }
     }
 
+    /// Whether with this error the server ends the connection.
+    pub(super) fn is_last_word(&self, error: &dyn DatabaseError) -> bool {
+        (self.dialect().ends_connection)(&code(error))
+    }
+
     /// What an error of the driver means to whoever asked.
     pub(super) fn judge(&self, what: &'static str, error: sqlx::Error) -> StoreError {
         let detail = self.at(&self.address.redact(&error.to_string()));
@@ -159,10 +165,7 @@ impl Connector {
             }
             _ => return unavailable(detail),
         };
-        let code = match error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
-            Some(error) => error.number().to_string(),
-            None => error.code().unwrap_or_default().into_owned(),
-        };
+        let code = code(&*error);
         let message = self.address.redact(error.message());
         let verdict = (self.dialect().judge)(&code, &message);
         let message = self.at(&message);
@@ -184,6 +187,14 @@ impl Connector {
             Verdict::Row => StoreError::Row { what, detail: message },
             Verdict::Refused(remedy) => StoreError::Refused { what, detail: message, remedy: remedy.into() },
         }
+    }
+}
+
+/// The code by which a dialect tells its errors apart: of MySQL its own number, not the standard's.
+fn code(error: &dyn DatabaseError) -> String {
+    match error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+        Some(error) => error.number().to_string(),
+        None => error.code().unwrap_or_default().into_owned(),
     }
 }
 

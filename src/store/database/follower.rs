@@ -26,6 +26,8 @@ pub struct DatabaseFollower {
     traces: Vec<Carried>,
     /// Whether the table of traces can be read; asked again with each full look.
     carries: bool,
+    /// Whether something hinted since the last look.
+    hinted: bool,
 }
 
 impl DatabaseFollower {
@@ -40,6 +42,7 @@ impl DatabaseFollower {
             version: None,
             traces: Vec::new(),
             carries: true,
+            hinted: false,
         }
     }
 
@@ -74,6 +77,7 @@ impl DatabaseFollower {
 impl Follow for DatabaseFollower {
     async fn hint(&mut self) {
         self.hints.next().await;
+        self.hinted = true;
     }
 
     async fn look<K: Known + Sync>(&mut self, known: &K) -> Result<Look, StoreError> {
@@ -86,17 +90,19 @@ impl Follow for DatabaseFollower {
         let version = data_version(&mut connection).await?;
         if !full && version.is_some() && version == self.version {
             self.connection = Some(connection);
-            self.watermarks = self.watermarks.map(|watermarks| watermarks.idle(now));
+            self.watermarks = self.watermarks.take().map(|watermarks| watermarks.idle(now));
             return Ok(Look { now, ..Look::default() });
         }
         let looking = Looking {
             database: &self.database,
             connection: &mut connection,
             known,
-            watermarks: self.watermarks,
+            watermarks: self.watermarks.clone(),
             full,
+            expectant: self.hinted || version.is_some(),
         };
         let (look, watermarks) = looking.look().await?;
+        self.hinted = false;
         self.traces = self.arrivals(&mut connection, &look).await;
         if connection.is_elsewhere() {
             let detail = "the file was replaced while it was read".into();
@@ -116,12 +122,10 @@ impl Follow for DatabaseFollower {
     }
 }
 
-/// On SQLite, a value that is another once someone else has committed; `None` on a server.
+/// A value that is another once someone else has committed; `None` where the database has none.
 pub(super) async fn data_version(connection: &mut Connection) -> Result<Option<String>, StoreError> {
-    if connection.dialect().backend != "sqlite" {
-        return Ok(None);
-    }
-    let query = connection.query("PRAGMA data_version");
+    let Some(question) = connection.dialect().commits else { return Ok(None) };
+    let query = connection.query(question);
     match connection.cell("asking for changes", query).await? {
         Cell::Text(version) => Ok(Some(version)),
         _ => Ok(None),

@@ -23,6 +23,9 @@ use crate::store::StoreError;
 /// looked at again.
 const COMMIT_DELAYS: [u64; 5] = [1, 2, 4, 8, 16];
 
+/// A transaction that makes more writes than these is not looked after at each of them.
+const FEW_WRITES: usize = 8;
+
 /// After so long without a notification the server is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(15);
 
@@ -145,16 +148,23 @@ async fn watch_files(
     tell.send_replace(());
     while !connection.is_elsewhere() {
         written.notified().await;
-        let mut delays = COMMIT_DELAYS.into_iter();
+        let (mut delays, mut writes) = (COMMIT_DELAYS.into_iter(), 0);
         loop {
             let now = version_unless_elsewhere(&mut connection).await?;
             if now != version {
                 version = now;
                 tell.send_replace(());
-                break;
+                // What was written meanwhile may be the next commit's.
+                (delays, writes) = (COMMIT_DELAYS.into_iter(), 0);
             }
             let Some(delay) = delays.next() else { break };
-            tokio::time::sleep(Duration::from_millis(delay)).await;
+            // Of a commit's writes the last comes just before it can be seen.
+            if tokio::time::timeout(Duration::from_millis(delay), written.notified()).await.is_ok() {
+                (delays, writes) = (COMMIT_DELAYS.into_iter(), writes + 1);
+                if writes > FEW_WRITES {
+                    tokio::time::sleep(Duration::from_millis(COMMIT_DELAYS[0])).await;
+                }
+            }
         }
     }
     Ok(())

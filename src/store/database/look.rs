@@ -1,37 +1,39 @@
 //! One look at the two tables, all of it in one snapshot.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Database;
 use super::connection::Connection;
-use super::sql::Query;
-use super::tables;
+use super::counts::{Counted, Counts};
+use super::sql::{Query, Select};
+use super::tables::{self, Mark};
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, Look, Rejected, RuleId, Seen, Table};
 use crate::store::rows::Reading;
 use crate::store::watermark::Watermark;
 use crate::store::{Known, StoreError};
 
-/// Of more rows than these the digests are read first, and only the texts that differ.
-const FEW: u64 = 256;
+/// Of more rows than these it is first asked which are as they are known, and only the texts of the
+/// others are read.
+const FEW: u64 = 64;
 
 /// Texts that are read by their keys in one statement.
 const CHUNK: usize = 500;
 
-const WHAT: &str = "reading the tables";
+/// For so long the rules are taken for those that were counted, while there is no sign of a change: a
+/// poll more often than that asks for the sign alone.
+const COUNTED_FOR: Duration = Duration::from_secs(1);
+
+pub(super) const WHAT: &str = "reading the tables";
 
 /// What is remembered from look to look.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Watermarks {
     rules: Watermark,
     states: Watermark,
-}
-
-/// What a table holds, in one snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Counts {
-    rows: u64,
-    in_window: u64,
+    /// When the rules were last counted while nothing else was seen of them, and what
+    /// [`super::sql::Dialect::rules_version`] then was.
+    pub(super) counted: Option<(Instant, String)>,
 }
 
 /// What was found of one table.
@@ -78,21 +80,38 @@ pub(super) struct Looking<'l, K> {
     pub(super) watermarks: Option<Watermarks>,
     /// Whether everything is to be compared.
     pub(super) full: bool,
+    /// Whether there was a sign of a change, so that it is not worth asking first.
+    pub(super) expectant: bool,
 }
 
 impl<K: Known + Sync> Looking<'_, K> {
     /// What the tables hold that is not known.
     pub(super) async fn look(mut self) -> Result<(Look, Watermarks), StoreError> {
-        if let (Some(watermarks), false) = (self.watermarks, self.full) {
+        if let (Some(watermarks), false, false) = (&self.watermarks, self.full, self.expectant) {
+            let watermarks = watermarks.clone();
+            let lately = watermarks.counted.as_ref().filter(|(at, _)| at.elapsed() < COUNTED_FOR);
+            let lately = lately.map(|(_, version)| version.clone());
             // One statement is one snapshot too: an idle poll is no more than this.
-            let (now, rules, states) = self.counts().await?;
-            if self.is_quiet(Table::Rules, rules) && self.is_quiet(Table::States, states) {
-                return Ok((Look { now, ..Look::default() }, watermarks.idle(now)));
+            let begun = Instant::now();
+            let Counted { now, rules, states, rules_version } = self.counts(lately.as_deref()).await?;
+            let is_quiet =
+                |table, counts: Option<Counts>| counts.is_none_or(|counts| self.is_quiet(table, counts));
+            if is_quiet(Table::Rules, rules) && is_quiet(Table::States, states) {
+                let look = Look { now, ..Look::default() };
+                if rules.is_none() {
+                    // Nothing was seen of the rules: what was known of them stays as old as it is.
+                    return Ok((look, watermarks));
+                }
+                let counted = rules_version.map(|version| (begun, version));
+                return Ok((look, Watermarks { counted, ..watermarks.idle(now) }));
             }
         }
         let begin = self.connection.dialect().begin_look;
         self.connection.run(WHAT, begin).await?;
-        let (now, rule_counts, state_counts) = self.counts().await?;
+        let Counted { now, rules: rule_counts, states: state_counts, .. } = self.counts(None).await?;
+        let (Some(rule_counts), Some(state_counts)) = (rule_counts, state_counts) else {
+            return Err(unreadable("a count is null"));
+        };
         let mut look = Look { now, full: self.full, ..Look::default() };
 
         let mut reading = Reading::default();
@@ -110,6 +129,7 @@ impl<K: Known + Sync> Looking<'_, K> {
         let watermarks = match self.watermarks {
             Some(watermarks) => watermarks.advanced(now, Some(&rules), Some(&states)),
             None => Watermarks {
+                counted: None,
                 rules: Watermark::new(now, rules.high.unwrap_or(Timestamp::MIN)),
                 states: Watermark::new(now, states.high.unwrap_or(Timestamp::MIN)),
             },
@@ -118,38 +138,13 @@ impl<K: Known + Sync> Looking<'_, K> {
     }
 
     /// Rows whose stamp is greater than this may be new.
-    fn low(&self, table: Table) -> Timestamp {
+    pub(super) fn low(&self, table: Table) -> Timestamp {
         let overlap = self.database.follow.overlap;
-        self.watermarks.map_or(Timestamp::MIN, |watermarks| watermarks.low(table, overlap))
+        self.watermarks.as_ref().map_or(Timestamp::MIN, |watermarks| watermarks.low(table, overlap))
     }
 
     fn is_quiet(&self, table: Table, counts: Counts) -> bool {
         counts.in_window == 0 && counts.rows == self.known.count(table)
-    }
-
-    /// The database's clock, and what both tables hold.
-    async fn counts(&mut self) -> Result<(Timestamp, Counts, Counts), StoreError> {
-        let dialect = self.connection.dialect();
-        let count = (dialect.text)("count(*)");
-        let mut query = self.connection.query("SELECT ").push(dialect.now.unwrap_or("NULL"));
-        for table in [Table::Rules, Table::States] {
-            let from = format!("(SELECT {count} FROM {}", table.name());
-            query = query.push(&format!(", {from}), {from} WHERE {} > ", table.stamp()));
-            query = query.time(Some(self.low(table).max(Watermark::FLOOR))).push(")");
-        }
-        // Read before the snapshot where it is the host's: what is not seen is later than it.
-        let now = self.database.clock.now();
-        let row = self.connection.fetch(WHAT, query).await?.pop();
-        let row = row.ok_or_else(|| unreadable("no answer"))?;
-        let cell = |index: usize| row.0.get(index).map_or("", |cell| cell.shown());
-        let now = match dialect.now {
-            Some(_) => Timestamp::parse(cell(0)).ok_or_else(|| unreadable("the clock is no time"))?,
-            None => now,
-        };
-        let number = |index| cell(index).parse().map_err(|_| unreadable("a count is no number"));
-        let rules = Counts { rows: number(1)?, in_window: number(2)? };
-        let states = Counts { rows: number(3)?, in_window: number(4)? };
-        Ok((now, rules, states))
     }
 
     async fn rules(&mut self, counts: Counts, reading: &mut Reading) -> Result<Found, StoreError> {
@@ -160,42 +155,76 @@ impl<K: Known + Sync> Looking<'_, K> {
             return Ok(found);
         }
         let dialect = self.connection.dialect();
-        let digests_first = dialect.digest.is_some() && rows > FEW && self.known.count(Table::Rules) > 0;
-        if !digests_first {
-            let query = tables::select(dialect, Table::Rules);
-            let query = if self.full { query } else { query.push(" WHERE updated_at > ").time(Some(low)) };
-            self.read_rules(query, Some((&mut found, low)), reading).await?;
-            return Ok(found);
-        }
-        let query = tables::select_summaries(dialect);
-        let query = if self.full { query } else { query.push(" WHERE updated_at > ").time(Some(low)) };
-        let mut differing = Vec::new();
-        let mut rows = self.connection.stream(WHAT, query);
-        while let Some(mut row) = rows.next().await? {
-            let key = tables::key(&row);
-            let seen = tables::summary(&mut row, dialect)
-                .map(|row| Seen::rule(row.updated_at, row.content, row.rule_version, &row.source_path))
-                .unwrap_or_else(|reason| unreadable_row(&reason));
-            if found.see(&key, seen, self.known.seen(Table::Rules, &key), low) {
-                differing.push(key);
+        let (full, stamp) = (self.full, since("updated_at", low));
+        let within = |select: Select| if full { select } else { select.and(stamp) };
+        // Where everything is compared and the database has no digest, the text must come anyway.
+        let marks_first =
+            rows > FEW && self.known.count(Table::Rules) > 0 && (!full || dialect.digest.is_some());
+        if marks_first {
+            let differing =
+                self.differing(within(tables::select_marks(dialect, full)), &mut found, low, reading);
+            for keys in differing.await?.chunks(CHUNK) {
+                let among = |filter: Query| filter.push("rule_id IN ").texts(keys);
+                self.read_rules(tables::select(dialect, Table::Rules).and(among), &mut found, low, reading)
+                    .await?;
             }
-        }
-        drop(rows);
-        for keys in differing.chunks(CHUNK) {
-            let query = tables::select(dialect, Table::Rules).push(" WHERE rule_id IN ").texts(keys);
-            self.read_rules(query, None, reading).await?;
+        } else {
+            self.read_rules(within(tables::select(dialect, Table::Rules)), &mut found, low, reading).await?;
         }
         Ok(found)
+    }
+
+    /// Of the rows whose marks are selected, the keys of those that are perhaps not as they are known.
+    async fn differing(
+        &mut self,
+        marks: Select,
+        found: &mut Found,
+        low: Timestamp,
+        reading: &mut Reading,
+    ) -> Result<Vec<String>, StoreError> {
+        let (dialect, full) = (self.connection.dialect(), self.full);
+        let mut differing = Vec::new();
+        let mut rows = self.connection.rows(WHAT, marks);
+        while let Some(mut row) = rows.next().await? {
+            let shown = tables::key(&row);
+            let known = self.known.seen(Table::Rules, &shown);
+            let key = match row.text(0, "rule_id") {
+                Ok(key) => key,
+                Err(reason) => {
+                    // It cannot be asked for by its key.
+                    let seen = unreadable_row(&reason);
+                    if found.see(&shown, seen, known, low) {
+                        reading.reject(Rejected { key: shown, seen, reason });
+                    }
+                    continue;
+                }
+            };
+            let is_known = |known: &Seen| {
+                tables::mark(&mut row, dialect).is_ok_and(|mark| {
+                    let Mark { rule_version, source_path, updated_at, content } = mark;
+                    match content {
+                        Some(text) => *known == Seen::rule(updated_at, text, rule_version, &source_path),
+                        None => !full && known.is_stamped(updated_at, rule_version, &source_path),
+                    }
+                })
+            };
+            match known.filter(is_known) {
+                Some(seen) => drop(found.see(&key, seen, known, low)),
+                None => differing.push(key),
+            }
+        }
+        Ok(differing)
     }
 
     /// Reads whole rows; those that are as they are known go no further.
     async fn read_rules(
         &mut self,
-        query: Query,
-        mut found: Option<(&mut Found, Timestamp)>,
+        select: Select,
+        found: &mut Found,
+        low: Timestamp,
         reading: &mut Reading,
     ) -> Result<(), StoreError> {
-        let mut rows = self.connection.stream(WHAT, query);
+        let mut rows = self.connection.rows(WHAT, select);
         while let Some(mut row) = rows.next().await? {
             let key = tables::key(&row);
             let known = self.known.seen(Table::Rules, &key);
@@ -206,17 +235,15 @@ impl<K: Known + Sync> Looking<'_, K> {
                     Seen::rule(row.updated_at, text, row.rule_version, &row.source_path)
                 }
                 // It differs from what is known, which is nothing: the digest can wait.
-                (Ok(row), None) => Seen { updated_at: row.updated_at, ..unreadable_row("") },
+                (Ok(row), None) => Seen::other(row.updated_at, ContentDigest::of("")),
                 (Err(reason), _) => unreadable_row(reason),
             };
-            let differs = match &mut found {
-                Some((found, low)) => found.see(&key, seen, known, *low),
-                None => true,
-            };
+            if !found.see(&key, seen, known, low) {
+                continue;
+            }
             match row {
-                Ok(row) if differs => reading.push(row).await,
-                Err(reason) if differs => reading.reject(Rejected { key, seen, reason }),
-                _ => {}
+                Ok(row) => reading.push(row).await,
+                Err(reason) => reading.reject(Rejected { key, seen, reason }),
             }
         }
         Ok(())
@@ -229,8 +256,8 @@ impl<K: Known + Sync> Looking<'_, K> {
             return Ok(found);
         }
         let query = tables::select(self.connection.dialect(), Table::States);
-        let query = if self.full { query } else { query.push(" WHERE set_at > ").time(Some(low)) };
-        let mut rows = self.connection.stream(WHAT, query);
+        let query = if self.full { query } else { query.and(since("set_at", low)) };
+        let mut rows = self.connection.rows(WHAT, query);
         while let Some(mut row) = rows.next().await? {
             let key = tables::key(&row);
             let row = tables::state_row(&mut row);
@@ -258,9 +285,12 @@ impl<K: Known + Sync> Looking<'_, K> {
             return Ok(found.keys.take());
         }
         found.differing += 1;
-        let query = self.connection.query(format!("SELECT rule_id FROM {}", table.name()));
-        let rows = self.connection.fetch(WHAT, query).await?;
-        Ok(Some(rows.iter().map(tables::key).collect()))
+        let mut keys = Vec::new();
+        let mut rows = self.connection.rows(WHAT, tables::select_keys(self.connection.dialect(), table));
+        while let Some(row) = rows.next().await? {
+            keys.push(tables::key(&row));
+        }
+        Ok(Some(keys))
     }
 }
 
@@ -278,6 +308,7 @@ impl Watermarks {
     }
 
     fn advanced(mut self, now: Timestamp, rules: Option<&Found>, states: Option<&Found>) -> Self {
+        self.counted = None;
         for (watermark, found) in [(&mut self.rules, rules), (&mut self.states, states)] {
             let high = found.and_then(|found| found.high).unwrap_or(Timestamp::MIN);
             watermark.advance(now, high, found.is_some_and(|found| found.differing > 0));
@@ -286,11 +317,16 @@ impl Watermarks {
     }
 }
 
-/// What is known of a row whose cells cannot be read as what they should be.
-fn unreadable_row(reason: &str) -> Seen {
-    Seen { updated_at: Timestamp::MIN, content: ContentDigest::of(reason) }
+/// Rows whose stamp is greater than `low`.
+fn since(stamp: &str, low: Timestamp) -> impl FnOnce(Query) -> Query {
+    move |filter| filter.push(&format!("{stamp} > ")).time(Some(low))
 }
 
-fn unreadable(detail: &str) -> StoreError {
+/// What is known of a row whose cells cannot be read as what they should be.
+fn unreadable_row(reason: &str) -> Seen {
+    Seen::other(Timestamp::MIN, ContentDigest::of(reason))
+}
+
+pub(super) fn unreadable(detail: &str) -> StoreError {
     StoreError::Unavailable { what: WHAT, detail: detail.into() }
 }

@@ -3,11 +3,13 @@
 mod carry;
 mod connection;
 mod connector;
+mod counts;
 mod follower;
 mod hints;
 mod lock;
 mod look;
 mod mysql;
+mod pages;
 mod postgres;
 mod session;
 mod sql;
@@ -184,7 +186,7 @@ impl Database {
     pub async fn states(&self) -> Result<Vec<StateRow>, StoreError> {
         let mut connection = self.connector.connect(Purpose::Read).await?;
         let query = tables::select(connection.dialect(), Table::States);
-        let rows = connection.fetch("reading the states", query).await?;
+        let rows = connection.fetch("reading the states", query.into_query()).await?;
         connection.close().await;
         let mut rows: Vec<_> =
             rows.into_iter().filter_map(|mut row| tables::state_row(&mut row).ok()).collect();

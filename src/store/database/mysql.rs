@@ -23,7 +23,10 @@ pub(super) const DIALECT: Dialect = Dialect {
     begin_look: "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
     begin_write: "START TRANSACTION READ WRITE",
     now: Some("CAST(UTC_TIMESTAMP(6) AS CHAR)"),
+    commits: None,
+    rules_version: Some(RULES_VERSION),
     digest: Some("SHA2(CONVERT(yaml_content USING utf8mb4), 256)"),
+    whole_second: "MICROSECOND(updated_at) = 0",
     placeholder: |_| "?".into(),
     time: |placeholder| placeholder,
     text: |expression| format!("CAST({expression} AS CHAR)"),
@@ -41,8 +44,18 @@ pub(super) const DIALECT: Dialect = Dialect {
     holds_lock: Some(
         "SELECT CAST(IS_USED_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32))) = CONNECTION_ID() AS CHAR)",
     ),
+    // Shut down, aborted, killed, killed, silent for too long.
+    ends_connection: |number| matches!(number, "1053" | "1152" | "1927" | "3169" | "4031"),
     judge,
 };
+
+/// When the transaction began that was the last to commit to the rules. Of MariaDB's InnoDB alone:
+/// MySQL answers from a cache, and an engine that does not know says null for ever. Only once it is two
+/// seconds ago, for it has whole seconds. Two transactions may have begun in one second and commit one
+/// after the other, so that it is a sign and no proof.
+const RULES_VERSION: &str = "(SELECT CAST(update_time AS CHAR) FROM information_schema.tables \
+     WHERE table_schema = DATABASE() AND table_name = 'ttp_rule' AND engine = 'InnoDB' \
+     AND VERSION() LIKE '%MariaDB%' AND update_time < UTC_TIMESTAMP() - INTERVAL 2 SECOND)";
 
 /// How the server is reached.
 pub(super) fn options(server: &Server, tls: TlsMode) -> MySqlConnectOptions {

@@ -26,7 +26,10 @@ pub(super) const DIALECT: Dialect = Dialect {
     begin_write: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
     // When the transaction began: not later than its snapshot.
     now: Some("now()::timestamp::text"),
+    commits: None,
+    rules_version: None,
     digest: Some("encode(sha256(convert_to(yaml_content, 'UTF8')), 'hex')"),
+    whole_second: "updated_at = date_trunc('second', updated_at)",
     placeholder: |n| format!("${n}"),
     time: |placeholder| format!("{placeholder}::timestamp"),
     text: |expression| format!("({expression})::text"),
@@ -39,6 +42,8 @@ pub(super) const DIALECT: Dialect = Dialect {
         "SELECT (EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted \
          AND pid = pg_backend_pid() AND (classid::bigint << 32 | objid::bigint) = 8247617475583766115))::text",
     ),
+    // An administrator's shutdown, a crash, a start that is not over; what is wrong with the connection.
+    ends_connection: |code| code.starts_with("57P0") || code.starts_with("08"),
     judge,
 };
 

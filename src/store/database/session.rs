@@ -1,10 +1,12 @@
 //! The one writer of the rules, while it holds the lock.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Database;
 use super::carry::{self, Departure};
 use super::connection::Connection;
+use super::follower::data_version;
 use super::lock::Lock;
 use super::sql::{Cell, Query};
 use super::tables;
@@ -35,6 +37,8 @@ pub struct MasterSession {
     carries: Option<bool>,
     /// See [`Applied::written`].
     written: Option<Timestamp>,
+    /// Which session of this process it is.
+    number: u64,
 }
 
 impl MasterSession {
@@ -43,6 +47,7 @@ impl MasterSession {
         mut connection: Connection,
         lock: Lock,
     ) -> Result<Self, StoreError> {
+        static SESSIONS: AtomicU64 = AtomicU64::new(0);
         let whole_seconds = tables::has_whole_seconds(&mut connection, Table::Rules).await?;
         Ok(Self {
             database,
@@ -52,6 +57,7 @@ impl MasterSession {
             whole_seconds,
             carries: None,
             written: None,
+            number: SESSIONS.fetch_add(1, Ordering::Relaxed),
         })
     }
 
@@ -63,6 +69,16 @@ impl MasterSession {
     pub async fn rows(&mut self, scope: Scope<'_>) -> Result<Vec<RowSummary>, StoreError> {
         let rows = tables::summaries(&mut self.connection, scope).await;
         rows.map_err(|error| self.unless_lost(error))
+    }
+
+    /// A value that is another once someone else has committed, and in every session; `None` where the
+    /// database cannot tell. It tells nothing of what this session writes.
+    ///
+    /// # Errors
+    /// As [`MasterSession::rows`].
+    pub async fn version(&mut self) -> Result<Option<String>, StoreError> {
+        let version = data_version(&mut self.connection).await.map_err(|error| self.unless_lost(error))?;
+        Ok(version.map(|version| format!("{} {version}", self.number)))
     }
 
     /// How many rows `updated_by` owns; what the guard against mass deletion compares with.
@@ -255,9 +271,10 @@ impl MasterSession {
         let what = "removing expired states";
         let now =
             self.database.now_on(&mut self.connection).await.map_err(|error| self.unless_lost(error))?;
-        let query =
-            tables::select(self.connection.dialect(), Table::States).push(" WHERE expires_at IS NOT NULL");
-        let rows = self.connection.fetch(what, query).await.map_err(|error| self.unless_lost(error))?;
+        let query = tables::select(self.connection.dialect(), Table::States)
+            .and(|filter| filter.push("expires_at IS NOT NULL"));
+        let rows =
+            self.connection.fetch(what, query.into_query()).await.map_err(|error| self.unless_lost(error))?;
         // Judged here: SQLite would compare a time that another program wrote in its way as text.
         let expired = rows.into_iter().filter_map(|mut row| {
             let end = row.0.get(3)?.shown().to_owned();

@@ -21,8 +21,14 @@ pub(super) struct Dialect {
     pub(super) begin_write: &'static str,
     /// The database's clock as text; `None` where it is the host's own.
     pub(super) now: Option<&'static str>,
+    /// Answers with a value that is another once another session has committed anything.
+    pub(super) commits: Option<&'static str>,
+    /// A value that is mostly another once anyone has committed to `ttp_rule`; null while it does not tell.
+    pub(super) rules_version: Option<&'static str>,
     /// The hexadecimal SHA-256 of `yaml_content` as UTF-8; `None` where the database cannot.
     pub(super) digest: Option<&'static str>,
+    /// Whether `updated_at` may be a whole second.
+    pub(super) whole_second: &'static str,
     /// The placeholder of the n-th argument, from 1.
     pub(super) placeholder: fn(usize) -> String,
     /// A placeholder that is given a time as text.
@@ -40,6 +46,8 @@ pub(super) struct Dialect {
     pub(super) upsert: fn(&[&str]) -> String,
     /// Tells listeners that something is committed with this transaction.
     pub(super) notify: Option<&'static str>,
+    /// Whether an error of this code is the server's last word on a connection.
+    pub(super) ends_connection: fn(&str) -> bool,
     /// What an error of the database means, by its code and message.
     pub(super) judge: fn(&str, &str) -> Verdict,
 }
@@ -71,7 +79,36 @@ pub(super) enum Arg {
 pub(super) struct Query {
     pub(super) sql: String,
     pub(super) args: Vec<Arg>,
-    dialect: &'static Dialect,
+    pub(super) dialect: &'static Dialect,
+}
+
+/// Rows that are asked for.
+pub(super) struct Select {
+    /// Expressions, without arguments.
+    pub(super) columns: Vec<String>,
+    pub(super) table: Table,
+    /// Which rows; empty is all of them.
+    pub(super) filter: Query,
+}
+
+impl Select {
+    pub(super) fn new(dialect: &'static Dialect, table: Table, columns: Vec<String>) -> Self {
+        Self { columns, table, filter: Query::new(dialect, "") }
+    }
+
+    /// Of these rows, those for which this holds, too.
+    pub(super) fn and(mut self, condition: impl FnOnce(Query) -> Query) -> Self {
+        let separator = if self.filter.sql.is_empty() { "" } else { " AND " };
+        self.filter = condition(self.filter.push(separator));
+        self
+    }
+
+    pub(super) fn into_query(self) -> Query {
+        let Self { columns, table, mut filter } = self;
+        let filtered = if filter.sql.is_empty() { "" } else { " WHERE " };
+        filter.sql = format!("SELECT {} FROM {}{filtered}{}", columns.join(", "), table.name(), filter.sql);
+        filter
+    }
 }
 
 impl Query {

@@ -28,7 +28,10 @@ pub(super) const DIALECT: Dialect = Dialect {
     begin_look: "BEGIN DEFERRED",
     begin_write: "BEGIN IMMEDIATE",
     now: None,
+    commits: Some("PRAGMA data_version"),
+    rules_version: None,
     digest: None,
+    whole_second: "(updated_at NOT GLOB '*.[0-9][0-9][0-9][0-9][0-9][0-9]' OR updated_at GLOB '*.000000')",
     placeholder: |_| "?".into(),
     time: |placeholder| placeholder,
     text: str::to_owned,
@@ -37,6 +40,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     notify: None,
     try_lock: None,
     holds_lock: None,
+    ends_connection: |_| false,
     judge,
 };
 

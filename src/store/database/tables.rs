@@ -1,15 +1,15 @@
 //! The statements over the two tables, and their rows as structures.
 
 use super::connection::Connection;
-use super::sql::{BadCell, Dialect, Query, Row};
+use super::sql::{BadCell, Dialect, Query, Row, Select};
 use super::writes::{RowSummary, Scope};
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, RuleId, RuleRow, StateRow, Table};
 use crate::store::StoreError;
 
-/// `rule_id, …` with every column as text.
-fn columns(dialect: &Dialect, table: Table) -> String {
-    let columns: Vec<String> = table
+/// All columns of a table as text; whoever asks adds which rows.
+pub(super) fn select(dialect: &'static Dialect, table: Table) -> Select {
+    let columns = table
         .columns()
         .iter()
         .map(|column| match *column {
@@ -19,26 +19,62 @@ fn columns(dialect: &Dialect, table: Table) -> String {
             column => column.to_owned(),
         })
         .collect();
-    columns.join(", ")
+    Select::new(dialect, table, columns)
 }
 
-/// All columns of a table; whoever asks adds which rows.
-pub(super) fn select(dialect: &'static Dialect, table: Table) -> Query {
-    Query::new(dialect, format!("SELECT {} FROM {}", columns(dialect, table), table.name()))
+/// The keys of a table.
+pub(super) fn select_keys(dialect: &'static Dialect, table: Table) -> Select {
+    Select::new(dialect, table, vec!["rule_id".to_owned()])
 }
 
 /// The rows of `ttp_rule` without their text where the database can digest it; whoever asks adds
 /// which rows.
-pub(super) fn select_summaries(dialect: &'static Dialect) -> Query {
-    let digest = dialect.digest.unwrap_or("yaml_content");
+pub(super) fn select_summaries(dialect: &'static Dialect) -> Select {
+    let digest = dialect.digest.unwrap_or("yaml_content").to_owned();
     let (version, stamp) = ((dialect.text)("rule_version"), (dialect.text)("updated_at"));
-    Query::new(
-        dialect,
-        format!("SELECT rule_id, {version}, source_path, {digest}, {stamp}, updated_by FROM ttp_rule"),
-    )
+    let (id, path, by) = ("rule_id".to_owned(), "source_path".to_owned(), "updated_by".to_owned());
+    Select::new(dialect, Table::Rules, vec![id, version, path, digest, stamp, by])
 }
 
-/// Reads a row of [`select_summaries`]. What it refuses, [`rule_row`] refuses in the same words.
+/// What tells of the rows of `ttp_rule` whether they are as they are known: id, version, path, stamp,
+/// and the text's digest where the stamp does not tell. Whoever asks adds which rows.
+///
+/// A stamp with a fraction of a second is a clock's at one write; one of a whole second may be of two.
+/// With `thorough` the stamp never tells.
+pub(super) fn select_marks(dialect: &'static Dialect, thorough: bool) -> Select {
+    let digest = dialect.digest.unwrap_or("yaml_content");
+    let (version, stamp) = ((dialect.text)("rule_version"), (dialect.text)("updated_at"));
+    let (id, path) = ("rule_id".to_owned(), "source_path".to_owned());
+    let digest = match thorough {
+        true => digest.to_owned(),
+        false => format!("CASE WHEN {} THEN {digest} END", dialect.whole_second),
+    };
+    Select::new(dialect, Table::Rules, vec![id, version, path, stamp, digest])
+}
+
+/// A row of [`select_marks`].
+pub(super) struct Mark {
+    pub(super) rule_version: i64,
+    pub(super) source_path: String,
+    pub(super) updated_at: Timestamp,
+    /// `None` where the stamp tells, and where there is no text.
+    pub(super) content: Option<ContentDigest>,
+}
+
+/// Reads a row of [`select_marks`], but for its key.
+pub(super) fn mark(row: &mut Row, dialect: &Dialect) -> Result<Mark, BadCell> {
+    let rule_version = row.int(1, "rule_version")?;
+    let source_path = row.text(2, "source_path")?;
+    let updated_at = row.time(3, "updated_at")?;
+    let digest = |text: String| match dialect.digest {
+        Some(_) => ContentDigest::from_hex(&text),
+        None => Some(ContentDigest::of(text)),
+    };
+    let content = row.optional(4, "yaml_content")?.and_then(digest);
+    Ok(Mark { rule_version, source_path, updated_at, content })
+}
+
+/// Reads a row of [`select_summaries`].
 pub(super) fn summary(row: &mut Row, dialect: &Dialect) -> Result<RowSummary, BadCell> {
     let rule_id = row.text(0, "rule_id")?;
     let rule_version = row.int(1, "rule_version")?;
@@ -110,25 +146,50 @@ pub(super) async fn summaries(
         Scope::Touching { rule_ids, source_paths } => {
             for (column, values) in [("lower(rule_id)", rule_ids), ("source_path", source_paths)] {
                 for chunk in values.chunks(CHUNK) {
-                    queries
-                        .push(select_summaries(dialect).push(&format!(" WHERE {column} IN ")).texts(chunk));
+                    let among = |filter: Query| filter.push(&format!("{column} IN ")).texts(chunk);
+                    queries.push(select_summaries(dialect).and(among));
                 }
             }
         }
     }
     let overlapping = queries.len() > 1;
     for query in queries {
-        let mut rows = connection.stream("reading the rules", query);
-        while let Some(mut row) = rows.next().await? {
-            let key = key(&row);
-            found.push(summary(&mut row, dialect).unwrap_or_else(|_| out_of_order(key)));
-        }
+        read_summaries(connection, query, &mut found).await?;
     }
     if overlapping {
         found.sort_unstable_by(|a: &RowSummary, b| a.rule_id.cmp(&b.rule_id));
         found.dedup_by(|a, b| a.rule_id == b.rule_id);
     }
     Ok(found)
+}
+
+/// Reads rows in one snapshot.
+async fn read_summaries(
+    connection: &mut Connection,
+    select: Select,
+    found: &mut Vec<RowSummary>,
+) -> Result<(), StoreError> {
+    let (what, dialect) = ("reading the rules", connection.dialect());
+    // What is looked for is few, and comes at once.
+    let is_long = select.filter.sql.is_empty();
+    if is_long {
+        connection.run(what, dialect.begin_look).await?;
+    }
+    let mut rows = connection.rows(what, select);
+    let read = async {
+        while let Some(mut row) = rows.next().await? {
+            let key = key(&row);
+            found.push(summary(&mut row, dialect).unwrap_or_else(|_| out_of_order(key)));
+        }
+        Ok(())
+    };
+    let read = read.await;
+    drop(rows);
+    if is_long {
+        let ended = connection.run(what, "COMMIT").await;
+        return read.and(ended);
+    }
+    read
 }
 
 /// The state row of `rule_id`, if there is one.
@@ -139,11 +200,9 @@ pub(super) async fn state_of(
     let what = "reading a state";
     let key = (connection.dialect().exact)("rule_id");
     let query = select(connection.dialect(), Table::States)
-        .push(" WHERE rule_id = ")
-        .text(rule_id.as_str())
-        .push(&format!(" AND {key} = "))
-        .text(rule_id.as_str());
-    match connection.fetch(what, query).await?.first_mut() {
+        .and(|filter| filter.push("rule_id = ").text(rule_id.as_str()))
+        .and(|filter| filter.push(&format!("{key} = ")).text(rule_id.as_str()));
+    match connection.fetch(what, query.into_query()).await?.first_mut() {
         Some(row) => state_row(row).map(Some).map_err(|detail| StoreError::Row { what, detail }),
         None => Ok(None),
     }

@@ -110,7 +110,7 @@ fn parse(bytes: &[u8]) -> Result<Cached, Unusable> {
     }
     let mut look = Look::default();
     for line in lines.by_ref().take(header.rules) {
-        look.rules.push(Ok(rule(record(line)?)?));
+        look.rules.push(Ok(Arc::new(rule(record(line)?)?)));
     }
     for line in lines.by_ref().take(header.states) {
         let StateRecord { rule_id, state } = record(line)?;

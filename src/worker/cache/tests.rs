@@ -33,7 +33,7 @@ fn file() -> Vec<u8> {
 #[test]
 fn what_was_written_is_read() {
     let cached = parse(&file()).unwrap();
-    let rules: Vec<_> = cached.look.rules.into_iter().map(|rule| Arc::new(rule.unwrap())).collect();
+    let rules: Vec<_> = cached.look.rules.into_iter().map(Result::unwrap).collect();
     let states: Vec<_> = cached.look.states.into_iter().map(Result::unwrap).collect();
     assert_eq!((rules, states), (rows().rules, rows().states));
     assert_eq!((&*cached.header.origin, cached.header.fresh_at.as_micros()), ("sqlite:///rules.db", 5));

@@ -271,7 +271,7 @@ impl Hub {
             }
             place.cursor = change.seq;
             if filter.wants(change) {
-                size += change.line.len();
+                size += change.line.bytes().len();
                 changes.push(Arc::clone(change));
             }
         }
@@ -319,9 +319,7 @@ impl Hub {
 impl Inner {
     fn number(&mut self, changes: Vec<RuleChange>, now: Timestamp, trace: &TailTrace) -> Heard {
         let first_seq = self.journal.newest() + 1;
-        for (index, change) in changes.iter().enumerate() {
-            self.journal.append(change, now, trace.traceparent(index));
-        }
+        self.journal.append(&changes, now, |index| trace.traceparent(index));
         Heard { changes, first_seq, first_load: false }
     }
 

@@ -20,11 +20,11 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(seconds * 1_000_000)
 }
 
-fn rule(key: &str, version: i64) -> KnownRule {
+fn rule(key: &str, version: i64) -> Arc<KnownRule> {
     let definition = format!(
         r#"{{"rule_id":"{key}","rule_version":{version},"name":"n","description":null,"applies_to":["a"],"match_spec":{{}},"emits":[],"evidence_fields":[]}}"#
     );
-    KnownRule {
+    Arc::new(KnownRule {
         rule_id: RuleId::new(key).unwrap(),
         rule_version: version,
         source_path: "f.yaml".into(),
@@ -32,7 +32,7 @@ fn rule(key: &str, version: i64) -> KnownRule {
         updated_by: "filesystem".into(),
         content_sha256: ContentDigest::of(version.to_string()),
         definition_json: definition.into(),
-    }
+    })
 }
 
 /// The rules' versions and the states other than the default.
@@ -75,7 +75,7 @@ impl Reader {
             }
             Feed::Live(mut place) => match hub.next(&mut place, &filter, count, usize::MAX) {
                 Next::Changes(changes) => {
-                    changes.iter().for_each(|change| self.take_in(&change.line));
+                    changes.iter().for_each(|change| self.take_in(change.line.bytes()));
                     self.feed = Some(Feed::Live(place));
                     true
                 }

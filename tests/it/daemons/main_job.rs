@@ -168,3 +168,21 @@ fn dev_prints_every_change_of_a_directory_however_it_is_named() {
     wait_for_line("written  R0002 v2");
     assert_eq!(dev.stop().code(), Some(0));
 }
+
+#[test]
+fn a_rule_as_large_as_its_master_allows_reaches_the_workers() {
+    let swarm = Swarm::on_sqlite();
+    let large =
+        rule_text("LARGE", 1).replace("name: rule LARGE", &format!("name: {}", "x".repeat(300 * 1024)));
+    swarm.save("large.yaml", large);
+    let allowing = |command: &mut std::process::Command| {
+        command.env("RULESYNCD_MASTER_MAX_RULE_SIZE", "512KiB");
+    };
+    let (_master, _worker) = (swarm.daemon("master", allowing), swarm.worker());
+    let mut subscriber = swarm.subscribe();
+    let heard = match &subscriber.snapshot()[..] {
+        [] => subscriber.change(),
+        [rule, ..] => rule.clone(),
+    };
+    assert_eq!((&heard["rule_id"], &heard["rule_version"]), (&"LARGE".into(), &1.into()));
+}

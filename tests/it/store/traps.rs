@@ -1,5 +1,8 @@
 //! What a watermark alone gets wrong, and what must come out right, on every database.
 
+mod quiet;
+mod window;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -10,6 +13,9 @@ use rulesyncd::store::{Follow, RuleStore, RuleWrite, Scope, StoreError};
 
 use crate::support::databases::{Field, OVERLAP, PAST_THE_OVERLAP};
 use crate::support::rules::{id, rule_row, rule_text};
+
+use self::quiet::{two_transactions_of_one_second, what_comes_after_a_long_quiet};
+use self::window::{many_rows_and_one_edited, many_rows_and_poison, many_rows_of_one_second};
 
 const NOTHING: [&str; 0] = [];
 
@@ -64,6 +70,11 @@ traps![
     one_writer_at_a_time,
     a_batch_of_many,
     a_batch_of_large_ones,
+    many_rows_and_one_edited,
+    many_rows_of_one_second,
+    many_rows_and_poison,
+    what_comes_after_a_long_quiet,
+    two_transactions_of_one_second,
 ];
 
 async fn two_rows_with_one_timestamp(field: &Field) {

@@ -9,7 +9,7 @@ use rulesyncd::rule::Catalogue;
 use rulesyncd::store::{
     Address, Database, DatabaseFollower, Follow, FollowConfig, MasterSession, RuleStore, RuleWrite,
 };
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row as _};
 use tempfile::TempDir;
 
 use super::rules::{in_words, rule_row, rule_text};
@@ -66,6 +66,21 @@ impl Hand {
             Self::Postgres(hand) => sqlx::query_scalar(sql).fetch_optional(hand).await,
         };
         found.unwrap().flatten()
+    }
+
+    /// The rows of a query that casts every column to text.
+    pub(crate) async fn rows(&mut self, sql: &str) -> Vec<Vec<Option<String>>> {
+        macro_rules! rows {
+            ($hand:expr) => {{
+                let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all($hand).await.unwrap();
+                rows.iter().map(|row| (0..row.len()).map(|column| row.get(column)).collect()).collect()
+            }};
+        }
+        match self {
+            Self::Sqlite(hand) => rows!(hand),
+            Self::MySql(hand) => rows!(hand),
+            Self::Postgres(hand) => rows!(hand),
+        }
     }
 
     pub(crate) async fn begin(&mut self) {

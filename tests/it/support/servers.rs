@@ -21,6 +21,7 @@ pub(crate) struct Server {
     kind: Kind,
     directory: TempDir,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
     port: u16,
     child: Option<Child>,
 }
@@ -32,10 +33,15 @@ const UNTIL_THE_PIPE_CLOSES: &str =
 impl Server {
     /// Makes and starts a server with these further options.
     pub(crate) async fn start(kind: Kind, options: &[&str]) -> Self {
+        Self::start_in(kind, options, Vec::new()).await
+    }
+
+    /// With this in the server's environment.
+    pub(crate) async fn start_in(kind: Kind, options: &[&str], environment: Vec<(String, String)>) -> Self {
         // Short: a socket's path has at most 107 bytes.
         let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut server = Self { kind, directory, options, port: 5432, child: None };
+        let mut server = Self { kind, directory, options, environment, port: 5432, child: None };
         server.give_away();
         let data = format!("{}/data", server.path().display());
         let made = match kind {
@@ -129,7 +135,12 @@ impl Server {
             });
         }
         let log = std::fs::File::create(self.path().join("log")).unwrap();
-        command.args(&self.options).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        command
+            .args(&self.options)
+            .envs(self.environment.clone())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log);
         self.child = Some(command.spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(60);
         while let Err(error) = self.run("", "SELECT 1").await {

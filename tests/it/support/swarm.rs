@@ -216,6 +216,11 @@ impl Daemon {
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
     }
 
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
@@ -276,11 +281,13 @@ impl Subscriber {
 
     /// The next line that is no heartbeat.
     pub(crate) fn next(&mut self) -> Value {
+        let started = Instant::now();
         loop {
             let line = self.line();
             if line["type"] != "heartbeat" {
                 return line;
             }
+            assert!(started.elapsed() < DEADLINE, "nothing but heartbeats for {DEADLINE:?}");
         }
     }
 

@@ -28,7 +28,7 @@ pub(crate) struct Tables {
 
 #[derive(Default)]
 struct Inner {
-    rules: BTreeMap<String, Result<KnownRule, Rejected>>,
+    rules: BTreeMap<String, Result<Arc<KnownRule>, Rejected>>,
     states: BTreeMap<String, RuleState>,
     stamp: i64,
     /// What a look fails with.
@@ -56,14 +56,14 @@ impl Tables {
             for (rule_id, version) in rules {
                 inner.stamp += 1;
                 let rule = known_rule(rule_id.as_ref(), version, inner.stamp);
-                inner.rules.insert(rule_id.as_ref().to_owned(), Ok(rule));
+                inner.rules.insert(rule_id.as_ref().to_owned(), Ok(Arc::new(rule)));
             }
         });
     }
 
     /// Makes a row that is no rule.
     pub(crate) fn break_rule(&self, rule_id: &str, reason: &str) {
-        let seen = Seen { updated_at: Timestamp::MIN, content: ContentDigest::of(reason) };
+        let seen = Seen::other(Timestamp::MIN, ContentDigest::of(reason));
         let rejected = Rejected { key: rule_id.to_owned(), seen, reason: reason.to_owned() };
         self.edit(|inner| inner.rules.insert(rule_id.to_owned(), Err(rejected)));
     }

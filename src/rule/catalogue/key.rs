@@ -1,0 +1,100 @@
+//! Ids with and without regard to case.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+
+use super::super::RuleId;
+
+/// An id for which another one that differs only in case is the same.
+#[derive(Debug)]
+pub(super) struct Caseless(pub(super) RuleId);
+
+impl Ord for Caseless {
+    fn cmp(&self, other: &Self) -> Ordering {
+        folded(self.0.as_str()).cmp(folded(other.0.as_str()))
+    }
+}
+
+impl PartialOrd for Caseless {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Caseless {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Caseless {}
+
+fn folded(id: &str) -> impl Iterator<Item = u8> {
+    id.bytes().map(|byte| byte.to_ascii_lowercase())
+}
+
+/// An id in the order that puts ids side by side which differ only in case.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Folded(pub(super) RuleId);
+
+impl Folded {
+    pub(super) fn is_twin(&self, other: &Self) -> bool {
+        self.0.as_str().eq_ignore_ascii_case(other.0.as_str())
+    }
+}
+
+impl PartialOrd for Folded {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Folded {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self as &dyn Key).cmp(other as &dyn Key)
+    }
+}
+
+/// What an id is looked up by, so that looking up needs no id of its own.
+pub(super) trait Key {
+    fn key(&self) -> &str;
+}
+
+impl Key for Folded {
+    fn key(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl Key for &str {
+    fn key(&self) -> &str {
+        self
+    }
+}
+
+impl<'a> Borrow<dyn Key + 'a> for Folded {
+    fn borrow(&self) -> &(dyn Key + 'a) {
+        self
+    }
+}
+
+impl Ord for dyn Key + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (a, b) = (self.key(), other.key());
+        folded(a).cmp(folded(b)).then_with(|| a.cmp(b))
+    }
+}
+
+impl PartialOrd for dyn Key + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for dyn Key + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for dyn Key + '_ {}

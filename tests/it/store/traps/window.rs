@@ -1,0 +1,82 @@
+//! A window of many rows, in which a look asks first which of them are as they are known.
+
+use std::time::Duration;
+
+use rulesyncd::store::Follow as _;
+
+use super::NOTHING;
+use crate::support::databases::Field;
+use crate::support::rules::rule_text;
+
+/// More rows than are read whole.
+const MANY: usize = 100;
+
+/// A text that differs from [`rule_text`]'s in one letter.
+fn reworded(rule_id: &str) -> String {
+    rule_text(rule_id, 1).replace("name: rule", "name: Rule")
+}
+
+/// Rows of one second, which a look has read; the window holds them all.
+pub(super) async fn many_rows_and_one_edited(field: &Field) {
+    let mut hand = field.hand().await;
+    let now = field.now().await;
+    let ids: Vec<_> = (0..MANY).map(|number| format!("R{number:03}")).collect();
+    field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
+    let mut watcher = field.watcher().await;
+    assert_eq!(watcher.look().await, NOTHING);
+
+    // A stamp that moved, back too; a version or a path alone; and nothing but a touch.
+    hand.put("R001", 2, now.after(Duration::from_micros(1))).await;
+    hand.put_text("R002", 1, &reworded("R002"), now.before(Duration::from_micros(1))).await;
+    hand.run("UPDATE ttp_rule SET rule_version = 7 WHERE rule_id = 'R003'").await;
+    hand.run("UPDATE ttp_rule SET source_path = 'elsewhere.yaml' WHERE rule_id = 'R004'").await;
+    hand.put("R005", 1, now).await;
+    hand.put("NEW", 1, now).await;
+    let mut heard = watcher.look().await;
+    assert_eq!(watcher.rows, MANY as u64 + 1, "the window holds them all");
+    heard.sort();
+    assert_eq!(
+        heard,
+        ["written NEW v1", "written R001 v2", "written R002 v1", "written R003 v7", "written R004 v1"]
+    );
+    assert_eq!(watcher.look().await, NOTHING);
+}
+
+/// On whole-second storage, or by a writer that has no better clock, a stamp stands for no text.
+pub(super) async fn many_rows_of_one_second(field: &Field) {
+    let mut hand = field.hand().await;
+    let second = field.now().await.whole_second();
+    for number in 0..MANY {
+        hand.put(&format!("R{number:03}"), 1, second).await;
+    }
+    let mut watcher = field.watcher().await;
+    for text in [reworded("R050"), rule_text("R050", 1), reworded("R050")] {
+        hand.put_text("R050", 1, &text, second).await;
+        assert_eq!(watcher.look().await, ["written R050 v1"]);
+        assert_eq!(watcher.look().await, NOTHING);
+    }
+}
+
+/// Rows that cannot be read stand among the others, are told of once, and come back when mended.
+pub(super) async fn many_rows_and_poison(field: &Field) {
+    let mut hand = field.hand().await;
+    let now = field.now().await;
+    for number in 0..MANY {
+        hand.put(&format!("R{number:03}"), 1, now).await;
+    }
+    let mut watcher = field.watcher().await;
+    hand.put_text("R007", 2, "rule_id: [", now.after(Duration::from_micros(7))).await;
+    hand.put_text("R008", 2, &rule_text("OTHER", 2), now.whole_second()).await;
+    let mut heard = watcher.look().await;
+    heard.sort();
+    assert_eq!(heard, ["deleted R007", "deleted R008"]);
+    for _ in 0..2 {
+        let look = watcher.follower.look(&watcher.catalogue).await.unwrap();
+        assert!(look.rules.is_empty(), "{look:?}");
+    }
+    hand.put("R007", 3, now.after(Duration::from_micros(8))).await;
+    hand.put("R008", 3, now.whole_second()).await;
+    let mut heard = watcher.look().await;
+    heard.sort();
+    assert_eq!(heard, ["written R007 v3", "written R008 v3"]);
+}
