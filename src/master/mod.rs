@@ -35,6 +35,9 @@ use crate::telemetry::metrics;
 /// How often a standby asks for the lock, and a master whether it still has it.
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often a reconcile that was asked for looks again at what was put off.
+const SETTLE_LOOKS: usize = 5;
+
 /// What a running master is asked to do.
 #[derive(Debug)]
 pub enum Command {
@@ -63,6 +66,9 @@ pub struct Master {
     directory_away: Option<Instant>,
     database_away: Option<Instant>,
 }
+
+/// Whether a look left something to be looked at again in a moment.
+struct PutOff(bool);
 
 /// Why a session ended.
 enum End {
@@ -224,7 +230,7 @@ impl Master {
         session: &mut MasterSession,
         extent: &Extent,
         allow_mass_delete: bool,
-    ) -> Result<Summary, ReconcileError> {
+    ) -> Result<(Summary, PutOff), ReconcileError> {
         if *extent == Extent::All {
             if let Err(error) = self.watch.renew() {
                 tracing::warn!("{error}; changes are found every {:?}", self.config.rescan_interval);
@@ -251,7 +257,7 @@ impl Master {
         self.watch.look_again(report.look_again.iter().cloned());
         let summary = Summary::of(&report, &self.reconciler);
         self.publish(summary);
-        Ok(summary)
+        Ok((summary, PutOff(!report.look_again.is_empty())))
     }
 
     async fn obey(
@@ -284,9 +290,18 @@ impl Master {
         session: &mut MasterSession,
         allow_mass_delete: bool,
     ) -> Result<Summary, ReconcileError> {
-        let first = self.reconcile(session, &Extent::All, allow_mass_delete).await?;
-        sleep(reconcile::DELETE_AFTER).await;
-        Ok(first.then(self.reconcile(session, &Extent::All, allow_mass_delete).await?))
+        let (mut total, mut put_off) = self.reconcile(session, &Extent::All, allow_mass_delete).await?;
+        // Once is enough, but while files come and go there may always be another.
+        for _ in 0..SETTLE_LOOKS {
+            if !put_off.0 {
+                break;
+            }
+            sleep(reconcile::DELETE_AFTER).await;
+            let next;
+            (next, put_off) = self.reconcile(session, &Extent::All, allow_mass_delete).await?;
+            total = total.then(next);
+        }
+        Ok(total)
     }
 
     fn configure(&mut self, config: MasterConfig) {

@@ -65,6 +65,16 @@ pub struct Reconciler {
     conflicts: BTreeMap<String, Conflict>,
     refused: BTreeMap<String, ContentDigest>,
     held: Option<HeldDeletes>,
+    settled: Option<Settled>,
+}
+
+/// A reconcile of everything that found nothing to do. While no file changes and nobody commits,
+/// another one by the same session would find the same.
+#[derive(Debug)]
+struct Settled {
+    /// What [`MasterSession::version`] said before the rows were read.
+    version: String,
+    plan: Plan,
 }
 
 impl Reconciler {
@@ -73,7 +83,17 @@ impl Reconciler {
         let limits = Limits { size: config.max_rule_size, ..Limits::default() };
         let scanner = Scanner::new(config.rules_dir.clone(), limits);
         let (missing, conflicts, refused) = Default::default();
-        Self { config, clock, scanner, missing, recent: VecDeque::new(), conflicts, refused, held: None }
+        Self {
+            config,
+            clock,
+            scanner,
+            missing,
+            recent: VecDeque::new(),
+            conflicts,
+            refused,
+            held: None,
+            settled: None,
+        }
     }
 
     /// The rules directory.
@@ -126,23 +146,25 @@ impl Reconciler {
         extent: &Extent,
         allow_mass_delete: bool,
     ) -> Result<Report, ReconcileError> {
-        let mut plan = match extent {
-            Extent::All => {
-                let found = self.scan(extent).await?;
-                self.tell_of_files(&found);
-                let rows = metrics::timed("read_rows", session.rows(Scope::All)).await?;
-                let files: Vec<_> = self.scanner.facts().collect();
-                let plan = plan::plan(&files, &rows, &self.config.updated_by);
-                self.tell_of_conflicts(&plan.conflicts, |_| true);
-                plan
-            }
-            Extent::Names(names) => self.plan_names(session, names.clone()).await?,
+        let settled = self.settled.take();
+        let mut everything = *extent == Extent::All;
+        let (mut plan, mut version) = match extent {
+            Extent::All => self.plan_everything(session, settled).await?,
+            Extent::Names(names) => (self.plan_names(session, names.clone()).await?, None),
         };
-        let look_again = self.put_off_fresh_deletes(&mut plan);
-        self.guard(session, &mut plan, *extent == Extent::All, allow_mass_delete).await?;
+        let mut look_again = self.put_off_fresh_deletes(&mut plan);
+        if !everything && !plan.deletes.is_empty() && self.scanner.others_are_gone()? {
+            // More is gone than what was looked at: the guard is to judge all of it.
+            everything = true;
+            (plan, version) = self.plan_everything(session, None).await?;
+            look_again = self.put_off_fresh_deletes(&mut plan);
+        }
+        let put_off = self.guard(session, &mut plan, look_again.len(), everything, allow_mass_delete).await?;
+        look_again.extend(put_off);
         let mut report = Report { plan, refused: 0, look_again };
         self.carry_out(session, &mut report).await?;
         self.scanner.forget_texts();
+        self.settled = version.map(|version| Settled { version, plan: report.plan.clone() });
         Ok(report)
     }
 
@@ -162,6 +184,28 @@ impl Reconciler {
             scanned.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         self.scanner = scanner;
         found
+    }
+
+    async fn plan_everything(
+        &mut self,
+        session: &mut MasterSession,
+        settled: Option<Settled>,
+    ) -> Result<(Plan, Option<String>), ReconcileError> {
+        let found = self.scan(&Extent::All).await?;
+        self.tell_of_files(&found);
+        let version = session.version().await?;
+        if let Some(Settled { version: then, plan }) = settled
+            && found.changed.is_empty()
+            && version.as_ref() == Some(&then)
+        {
+            return Ok((plan, version));
+        }
+        let rows = metrics::timed("read_rows", session.rows(Scope::All)).await?;
+        let files: Vec<_> = self.scanner.facts().collect();
+        let plan = plan::plan(&files, &rows, &self.config.updated_by);
+        self.tell_of_conflicts(&plan.conflicts, |_| true);
+        let version = version.filter(|_| plan.is_empty());
+        Ok((plan, version))
     }
 
     /// Plans for some files, and for every other file and row that has to do with them.
@@ -232,33 +276,39 @@ impl Reconciler {
         look_again
     }
 
-    /// Takes deletions out of the plan that only an operator may order.
+    /// Takes deletions out of the plan that only an operator may order. Those that would be such
+    /// together with as many as are still `fresh` wait for them: returns their names.
     async fn guard(
         &mut self,
         session: &mut MasterSession,
         plan: &mut Plan,
+        fresh: usize,
         everything: bool,
         allow: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<String>, StoreError> {
         let window = self.config.rescan_interval;
         self.recent.retain(|(at, _)| at.elapsed() < window);
         if plan.deletes.is_empty() || allow {
             if everything {
                 self.hold(None);
             }
-            return Ok(());
+            return Ok(Vec::new());
         }
         let recent = self.recent.iter().map(|(_, count)| count).sum();
         let owned = usize::try_from(session.owned(&self.config.updated_by).await?).unwrap_or(usize::MAX);
         let (share, free) = (self.config.max_delete, MasterConfig::FREE_DELETES);
-        if plan::is_mass_delete(plan.deletes.len(), recent, owned, share, free) {
+        let planned = plan.deletes.len();
+        if plan::is_mass_delete(planned, recent, owned, share, free) {
             let rule_ids =
                 std::mem::take(&mut plan.deletes).into_iter().map(|delete| delete.rule_id).collect();
             self.hold(Some(HeldDeletes { rule_ids, owned }));
+        } else if plan::is_mass_delete(planned + fresh, recent, owned, share, free) {
+            let waiting = std::mem::take(&mut plan.deletes).into_iter();
+            return Ok(waiting.map(|delete| delete.source_path).collect());
         } else if everything {
             self.hold(None);
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn hold(&mut self, held: Option<HeldDeletes>) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::plan::{File, FileRule};
@@ -17,7 +18,11 @@ use crate::telemetry::trace;
 /// stamp moving: file systems stamp in ticks. It is read again until it is older.
 const STAMP_TICK: Duration = Duration::from_millis(100);
 
-/// From so many texts on, reading and parsing are shared by two threads.
+/// So many bytes of texts are kept from when they were read until they are written; what is more is
+/// read again then.
+const KEPT: usize = 16 << 20;
+
+/// From so many files on, looking at them is shared by two threads.
 const PARALLEL: usize = 64;
 
 /// Which files are looked at.
@@ -186,11 +191,15 @@ impl Scanner {
             Extent::All => self.files.keys().filter(|&known| !names.contains(known)).cloned().collect(),
             Extent::Names(_) => Vec::new(),
         };
+        let stamped = shared(names.into_iter().collect(), |name: String| {
+            let stamp = self.stamp(&name);
+            let is_as_read = matches!(stamp, Some(Ok(stamp)) if self.is_as_read(&name, stamp, now));
+            (!is_as_read).then_some((name, stamp))
+        });
         let mut to_read = Vec::new();
-        for name in names {
-            match self.stamp(&name) {
+        for (name, stamp) in stamped.into_iter().flatten() {
+            match stamp {
                 None => gone.push(name),
-                Some(Ok(stamp)) if self.is_as_read(&name, stamp, now) => {}
                 Some(stamp) => to_read.push((name, stamp)),
             }
         }
@@ -200,7 +209,8 @@ impl Scanner {
                 found.changed.insert(name, Some(before));
             }
         }
-        for (name, scanned) in self.read_all(to_read) {
+        let kept = AtomicUsize::new(0);
+        for (name, scanned) in shared(to_read, |(name, stamp)| self.read(name, stamp, &kept)) {
             let outcome = scanned.outcome.clone();
             let before = self.files.insert(name.clone(), scanned);
             if before.as_ref().is_none_or(|before| before.outcome != outcome) {
@@ -208,6 +218,15 @@ impl Scanner {
             }
         }
         Ok(found)
+    }
+
+    /// Whether a file that is known has gone and was not looked at since.
+    ///
+    /// # Errors
+    /// [`DirectoryAway`] when the directory cannot be read.
+    pub fn others_are_gone(&self) -> Result<bool, DirectoryAway> {
+        let names = self.list()?;
+        Ok(self.files.keys().any(|known| !names.contains(known)))
     }
 
     /// The text of a file as it was read; read again where it was forgotten. `None` when the file
@@ -265,24 +284,7 @@ impl Scanner {
         stamp.is_settled(now) && self.files.get(name).is_some_and(read)
     }
 
-    fn read_all(&self, names: Vec<(String, io::Result<Stamp>)>) -> Vec<(String, Scanned)> {
-        if names.len() < PARALLEL {
-            return names.into_iter().map(|(name, stamp)| self.read(name, stamp)).collect();
-        }
-        let mut names = names;
-        let others = names.split_off(names.len() / 2);
-        std::thread::scope(|scope| {
-            let here = |names: Vec<(String, io::Result<Stamp>)>| -> Vec<_> {
-                names.into_iter().map(|(name, stamp)| self.read(name, stamp)).collect()
-            };
-            let there = scope.spawn(move || here(others));
-            let mut all = here(names);
-            all.extend(there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            all
-        })
-    }
-
-    fn read(&self, name: String, stamp: io::Result<Stamp>) -> (String, Scanned) {
+    fn read(&self, name: String, stamp: io::Result<Stamp>, kept: &AtomicUsize) -> (String, Scanned) {
         let broken = |why: Broken, stamp| Scanned { stamp, outcome: Err(why), steps: None, text: None };
         let unreadable = |why: String| broken(Broken::Unreadable(why), None);
         let (begun, mut parsed) = (trace::now(), None);
@@ -292,7 +294,9 @@ impl Scanner {
                 Err(error) => unreadable(error.to_string()),
                 Ok(bytes) => match understand(bytes, &self.limits, || parsed = trace::now()) {
                     Ok((rule, text)) => {
-                        Scanned { stamp: Some(stamp), outcome: Ok(rule), steps: None, text: Some(text) }
+                        let fits = kept.fetch_add(text.len(), Ordering::Relaxed) < KEPT;
+                        let text = fits.then_some(text);
+                        Scanned { stamp: Some(stamp), outcome: Ok(rule), steps: None, text }
                     }
                     Err(errors) => broken(Broken::Invalid(errors), Some(stamp)),
                 },
@@ -301,6 +305,20 @@ impl Scanner {
         scanned.steps = begun.zip(trace::now()).map(|(begun, ended)| Steps { begun, parsed, ended });
         (name, scanned)
     }
+}
+
+/// Does the same for each item, on two threads where there are many.
+fn shared<I: Send, T: Send>(mut items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
+    if items.len() < PARALLEL {
+        return items.into_iter().map(work).collect();
+    }
+    let others = items.split_off(items.len() / 2);
+    std::thread::scope(|scope| {
+        let there = scope.spawn(|| others.into_iter().map(&work).collect::<Vec<T>>());
+        let mut done: Vec<T> = items.into_iter().map(&work).collect();
+        done.extend(there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        done
+    })
 }
 
 fn understand(

@@ -8,7 +8,7 @@ use rulesyncd::master::reconcile::{Reconciler, Report};
 use rulesyncd::master::scan::Extent;
 use rulesyncd::store::{MasterSession, Scope};
 
-use crate::support::databases::{made, system_clock};
+use crate::support::databases::{Field, made, system_clock};
 use crate::support::rules::rule_text;
 use crate::support::swarm::DEADLINE;
 
@@ -65,4 +65,86 @@ async fn a_second_reconcile_of_everything_writes_nothing() {
     let report = step(&mut Reconciler::new(config(dir.path()), system_clock()), &mut session).await;
     assert_eq!((report.plan.is_empty(), report.plan.unchanged), (true, 3));
     assert_eq!(session.rows(Scope::All).await.unwrap(), rows);
+}
+
+#[tokio::test]
+async fn what_another_changes_is_put_right_however_quiet_it_was_before() {
+    let field = Field::sqlite_file().await;
+    let dir = tempfile::tempdir().unwrap();
+    for id in ["A", "B", "C"] {
+        fs::write(dir.path().join(format!("{id}.yaml")), rule_text(id, 1)).unwrap();
+    }
+    let mut session = field.session().await;
+    let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
+    assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), 3);
+    let mut hand = field.hand().await;
+    let changed = rule_text("A", 1).replace("rule A", "another");
+    for sql in [
+        format!("UPDATE ttp_rule SET yaml_content = '{}' WHERE rule_id = 'A'", changed.replace('\'', "''")),
+        "UPDATE ttp_rule SET rule_version = 9 WHERE rule_id = 'B'".to_owned(),
+        "DELETE FROM ttp_rule WHERE rule_id = 'C'".to_owned(),
+    ] {
+        // Twice, so that what was found before could stand for what would be found now.
+        for _ in 0..2 {
+            let report = step(&mut reconciler, &mut session).await;
+            assert_eq!((report.plan.writes.len(), report.plan.unchanged), (0, 3), "{sql}");
+        }
+        hand.run(&sql).await;
+        let report = step(&mut reconciler, &mut session).await;
+        assert_eq!((report.plan.writes.len(), report.plan.unchanged), (1, 2), "{sql}");
+    }
+    step(&mut reconciler, &mut session).await;
+    fs::write(dir.path().join("A.yaml"), rule_text("A", 2)).unwrap();
+    assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), 1);
+    assert_eq!(hand.text("SELECT rule_version || '' FROM ttp_rule WHERE rule_id = 'A'").await.unwrap(), "2");
+}
+
+#[tokio::test]
+async fn a_file_that_was_looked_at_does_not_go_before_the_directory_that_was_emptied_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |number: u32| dir.path().join(format!("R{number:02}.yaml"));
+    for number in 0..20 {
+        fs::write(file(number), rule_text(&format!("R{number:02}"), 1)).unwrap();
+    }
+    let database = made("sqlite::memory:", system_clock()).await;
+    let mut session = database.try_lock().await.unwrap().unwrap();
+    let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
+    step(&mut reconciler, &mut session).await;
+
+    fs::remove_file(file(0)).unwrap();
+    let mut look_again = ["R00.yaml".to_owned()].into();
+    let mut emptied = false;
+    while reconciler.held().is_none() {
+        let extent = Extent::Names(look_again);
+        let report = reconciler.reconcile(&mut session, &extent, false).await.unwrap();
+        assert_eq!(report.plan.deletes, []);
+        look_again = report.look_again.into_iter().collect();
+        if !std::mem::replace(&mut emptied, true) {
+            (1..20).for_each(|number| fs::remove_file(file(number)).unwrap());
+        }
+    }
+    assert_eq!(session.rows(Scope::All).await.unwrap().len(), 20);
+}
+
+#[tokio::test]
+async fn what_stood_in_another_database_is_not_taken_to_stand_in_this_one() {
+    let field = Field::sqlite_file().await;
+    let dir = tempfile::tempdir().unwrap();
+    for id in ["A", "B", "C"] {
+        fs::write(dir.path().join(format!("{id}.yaml")), rule_text(id, 1)).unwrap();
+    }
+    let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
+    for _ in 0..2 {
+        let mut session = field.session().await;
+        assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), 3);
+        for _ in 0..2 {
+            assert_eq!(step(&mut reconciler, &mut session).await.plan.unchanged, 3);
+        }
+        session.close().await;
+        let file = field.address.trim_start_matches("sqlite://").to_owned();
+        for end in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{file}{end}"));
+        }
+        field.database.ensure_tables().await.unwrap();
+    }
 }
