@@ -1,24 +1,33 @@
 //! Everything at once, while everything around it breaks; then a judge who only has the records.
 //!
-//! Writers (files, another program's SQL, operators) and a nemesis work side by side, seeded, so
-//! that a failure can be tried again: `RULESYNCD_FAULTS_SEED`. `RULESYNCD_FAULTS_SECONDS` is how
-//! long. Records are kept in `target/faults` and can be judged again:
+//! Writers (files, another program's SQL, operators), guests who mean harm and a nemesis work side
+//! by side, seeded, so that a failure can be tried again: `RULESYNCD_FAULTS_SEED`.
+//! `RULESYNCD_FAULTS_SECONDS` is how long. Each run prints what was judged: the changes, the faults
+//! by kind, the subscribers, and on how many facts each promise.
+//!
+//! Records are kept in `target/faults` and can be judged again:
 //! `RULESYNCD_FAULTS_HISTORY=FILE cargo test --test it faults::a_saved_history -- --ignored`.
 
+mod audit;
 mod chance;
+mod clocks;
+mod daemons;
+mod guests;
 mod history;
 mod nemesis;
+mod relay;
 mod storm;
 mod subscriber;
+mod target;
 mod writers;
 
 use std::path::Path;
 
+use self::clocks::{Clocks, Timeline};
 use self::history::History;
-use self::nemesis::Target;
-use self::storm::storm;
+use self::storm::{Stage, storm};
+use self::target::{Target, block_on};
 use crate::support::servers::{Kind, Server};
-use crate::support::swarm::Swarm;
 
 #[expect(clippy::disallowed_methods, reason = "a parameter of the test, not of the program")]
 fn parameter(name: &str) -> Option<String> {
@@ -29,38 +38,46 @@ fn number(name: &str, default: u64) -> u64 {
     parameter(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Judges, keeps the records, and prints how much was judged.
-#[expect(clippy::print_stdout, reason = "how much was judged is what a reader of the run wants to know")]
+/// Keeps the records and judges them.
 fn conclude(history: &History) {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let kept = project.join(format!("target/faults/{}-{}.json", history.backend, history.seed));
     std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
     std::fs::write(&kept, serde_json::to_vec(history).unwrap()).unwrap();
+    judge(history, &kept);
+}
+
+/// Judges, and prints how much was judged.
+#[expect(clippy::print_stdout, reason = "how much was judged is what a reader of the run wants to know")]
+fn judge(history: &History, kept: &Path) {
     let verdict = history.judge();
     println!("{}, seed {}: {verdict}", history.backend, history.seed);
-    assert!(
-        verdict.violations.is_empty(),
-        "{} (records in {})",
-        verdict.violations.join("\n"),
-        kept.display()
-    );
+    let violations = verdict.violations.join("\n");
+    assert!(violations.is_empty(), "{violations} (records in {})", kept.display());
 }
 
 #[test]
 fn a_storm_on_sqlite() {
-    conclude(&storm(&Swarm::on_sqlite(), Target::Sqlite, number("SEED", 1), number("SECONDS", 15)));
+    let home = tempfile::tempdir().unwrap();
+    storm_on_a_file(home.path(), false, number("SEED", 1));
 }
 
 #[test]
-#[ignore = "needs root"]
+#[ignore = "needs root and libfaketime"]
 fn a_storm_on_a_disk_that_fills_up_as_root() {
     let mount = SmallDisk::mount();
-    let swarm = Swarm::on(format!("sqlite://{}", mount.path().join("rules.db").display()));
-    let target = Target::SmallDisk(mount.path().to_owned());
-    conclude(&storm(&swarm, target, number("SEED", 2), number("SECONDS", 15)));
+    storm_on_a_file(mount.path(), true, number("SEED", 2));
 }
 
-/// A file system of a few megabytes, unmounted when dropped.
+fn storm_on_a_file(home: &Path, fills: bool, seed: u64) {
+    std::fs::create_dir(home.join("db")).unwrap();
+    let timeline = Timeline::begin();
+    let clocks = Clocks::new(timeline, fills);
+    let target = Target::Sqlite { home: home.to_owned(), fills };
+    conclude(&storm(Stage { timeline, clocks, target }, seed, number("SECONDS", 20)));
+}
+
+/// A file system of some megabytes, unmounted when dropped.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -68,7 +85,12 @@ impl SmallDisk {
         let dir = tempfile::tempdir().unwrap();
         let mut mount = std::process::Command::new("mount");
         assert!(
-            mount.args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(dir.path()).status().unwrap().success()
+            mount
+                .args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"])
+                .arg(dir.path())
+                .status()
+                .unwrap()
+                .success()
         );
         Self(dir)
     }
@@ -85,24 +107,26 @@ impl Drop for SmallDisk {
 }
 
 fn storm_on(kind: Kind) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (server, url) = runtime.block_on(async {
-        let server = Server::start(kind, &[]).await;
+    let timeline = Timeline::begin();
+    let clocks = Clocks::new(timeline, true);
+    let (server, url) = block_on(async {
+        let server = Server::start_in(kind, &[], clocks.environment("database")).await;
         let url = server.create("rules").await;
         (server, url)
     });
-    let target = Target::Server(Box::new(server), runtime);
-    conclude(&storm(&Swarm::on(url), target, number("SEED", 1), number("SECONDS", 30)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let target = Target::Server { server: Box::new(server), url, runtime };
+    conclude(&storm(Stage { timeline, clocks, target }, number("SEED", 1), number("SECONDS", 30)));
 }
 
 #[test]
-#[ignore = "needs PostgreSQL"]
+#[ignore = "needs PostgreSQL and libfaketime"]
 fn a_storm_on_postgresql() {
     storm_on(Kind::Postgres);
 }
 
 #[test]
-#[ignore = "needs MariaDB"]
+#[ignore = "needs MariaDB and libfaketime"]
 fn a_storm_on_mariadb() {
     storm_on(Kind::MariaDb);
 }
@@ -111,7 +135,6 @@ fn a_storm_on_mariadb() {
 #[ignore = "judges the records that RULESYNCD_FAULTS_HISTORY names"]
 fn a_saved_history_is_judged_again() {
     let Some(path) = parameter("HISTORY") else { return };
-    let history: History = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let verdict = history.judge();
-    assert!(verdict.violations.is_empty(), "{verdict}\n{}", verdict.violations.join("\n"));
+    let history: History = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    judge(&history, Path::new(&path));
 }

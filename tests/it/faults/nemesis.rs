@@ -1,141 +1,268 @@
-//! Who breaks things.
+//! Who breaks things, each only once the last is mended, and writes down what and when.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::Connection as _;
-use tokio::runtime::Runtime;
-
 use super::chance::Chance;
-use super::storm::Daemons;
+use super::clocks::Timeline;
+use super::daemons::{Daemons, MASTERS, WORKERS, ask, hosts, socket};
+use super::history::{Fault, Restart, worker_host};
+use super::relay::{Mode, Relay};
+use super::target::Target;
 use super::writers::Author;
-use crate::support::databases::Hand;
-use crate::support::servers::{Kind, Server};
-use crate::support::swarm::Swarm;
+use crate::support::swarm::{Swarm, wait_for};
 
-/// The database that is broken.
-pub(super) enum Target {
-    Sqlite,
-    /// A SQLite file on a disk of this mount point, which is filled to the last byte.
-    SmallDisk(PathBuf),
-    Server(Box<Server>, Runtime),
+pub(super) struct Nemesis<'n, 'd> {
+    pub(super) swarm: &'n Swarm,
+    pub(super) target: &'n mut Target,
+    pub(super) daemons: &'n mut Daemons<'d>,
+    /// Between each host and a server; none where there is no server.
+    pub(super) ways: BTreeMap<String, Relay>,
+    /// Between the workers and those subscribers that are cut off.
+    pub(super) subscribers: Vec<Relay>,
+    pub(super) author: &'n Mutex<Author<'n>>,
+    pub(super) chance: Chance,
+    pub(super) timeline: Timeline,
+    pub(super) faults: Vec<Fault>,
+    pub(super) restarts: Vec<Restart>,
+    pub(super) takeovers: Vec<u64>,
 }
 
-impl Target {
-    pub(super) fn backend(&self) -> &'static str {
-        match self {
-            Self::Sqlite | Self::SmallDisk(_) => "sqlite",
-            Self::Server(server, _) if server.kind() == Kind::Postgres => "postgresql",
-            Self::Server(..) => "mysql",
+/// What is done, and to which hosts; none is all.
+type Done = (&'static str, Vec<String>);
+
+type Deed<'n, 'd> = fn(&mut Nemesis<'n, 'd>) -> Done;
+
+/// How far a clock is put off, in seconds.
+const OFFSETS: [i64; 10] = [1, -1, 3, -3, 61, -61, 3_600, -3_600, 18_000, -18_000];
+
+impl<'n, 'd> Nemesis<'n, 'd> {
+    /// Goes through all that it can do, in one order after another, until the end.
+    pub(super) fn rage(&mut self, end: &AtomicBool) {
+        let mut deeds: Vec<Deed<'n, 'd>> = vec![
+            Self::kill_the_holder,
+            Self::kill_the_standby,
+            Self::kill_a_worker,
+            Self::restart_a_worker_without_its_database,
+            Self::swap_the_directory,
+            Self::empty_the_directory,
+            Self::overflow_the_watch,
+            Self::cut_subscribers,
+            Self::break_the_database,
+        ];
+        if self.target.is_server() {
+            deeds.extend::<[Deed<'n, 'd>; 4]>([
+                Self::cut_connections,
+                Self::refuse_connections,
+                Self::let_connections_hang,
+                Self::end_sessions,
+            ]);
+        }
+        if self.daemons.ways.clocks.can_be_stepped() {
+            deeds.extend::<[Deed<'n, 'd>; 3]>([Self::step_a_clock; 3]);
+        }
+        let mut deck = Vec::new();
+        while !end.load(Ordering::Relaxed) {
+            if deck.is_empty() {
+                deck.clone_from(&deeds);
+            }
+            let place = self.chance.below(deck.len() as u64);
+            let deed = deck.swap_remove(usize::try_from(place).unwrap());
+            self.chance.pause(400);
+            let from = self.timeline.now();
+            let (what, hosts) = deed(self);
+            let (hosts, to) = (hosts.into_iter().collect(), self.timeline.now());
+            self.faults.push(Fault { what: what.to_owned(), hosts, from, to });
         }
     }
-}
 
-/// Another program's connection; `None` while the database is away.
-pub(super) async fn hand(backend: &str, url: &str) -> Option<Hand> {
-    Some(match backend {
-        "sqlite" => Hand::Sqlite(sqlx::SqliteConnection::connect(url).await.ok()?),
-        "mysql" => Hand::MySql(sqlx::MySqlConnection::connect(url).await.ok()?),
-        _ => Hand::Postgres(sqlx::PgConnection::connect(url).await.ok()?),
-    })
-}
-
-/// Breaks things until the end, each only once the last is mended, and tells how often what.
-pub(super) fn rage(
-    swarm: &Swarm,
-    target: &mut Target,
-    daemons: &mut Daemons<'_>,
-    author: &Mutex<Author>,
-    mut chance: Chance,
-    end: &AtomicBool,
-) -> BTreeMap<String, usize> {
-    let mut done = BTreeMap::new();
-    while !end.load(Ordering::Relaxed) {
-        chance.pause(1_200);
-        let what = match chance.below(7) {
-            0 | 1 => {
-                daemons.restart_master();
-                "master killed"
-            }
-            2 | 3 => {
-                daemons.restart_worker(usize::try_from(chance.below(2)).unwrap());
-                "worker killed"
-            }
-            4 => {
-                swap_directory(swarm, author, &mut chance);
-                "directory swapped"
-            }
-            5 => {
-                daemons.while_the_master_sleeps(|| overflow_the_watch(swarm));
-                "watch overflowed"
-            }
-            _ => break_database(swarm, target, &mut chance),
-        };
-        *done.entry(what.to_owned()).or_default() += 1;
+    fn some_worker(&mut self) -> usize {
+        usize::try_from(self.chance.below(WORKERS as u64)).unwrap()
     }
-    done
-}
 
-/// Another directory with the same files takes the place of the first, which is away for a moment.
-fn swap_directory(swarm: &Swarm, author: &Mutex<Author>, chance: &mut Chance) {
-    let _nobody_writes = author.lock().unwrap();
-    let (staged, old) = (swarm.path("staged"), swarm.path("old"));
-    fs::create_dir(&staged).unwrap();
-    for entry in fs::read_dir(swarm.rules()).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), staged.join(entry.file_name())).unwrap();
+    fn some_while(&mut self) -> Duration {
+        Duration::from_millis(200 + self.chance.below(1_000))
     }
-    fs::rename(swarm.rules(), &old).unwrap();
-    chance.pause(300);
-    fs::rename(&staged, swarm.rules()).unwrap();
-    fs::remove_dir_all(&old).unwrap();
-}
 
-/// More events than the kernel keeps for one watch (fs.inotify.max_queued_events, 16,384).
-fn overflow_the_watch(swarm: &Swarm) {
-    // Two files in turn: the kernel merges an event with an equal one before it.
-    let notes = ["notes.txt", "more.txt"].map(|name| swarm.rules().join(name));
-    for _ in 0..4_000 {
-        for note in &notes {
-            // A directory that is being swapped is away for a moment.
-            let _ = fs::write(note, "x");
+    fn the_holder(&self) -> &'static str {
+        wait_for("a master to hold the lock", || self.daemons.holder())
+    }
+
+    /// The other one takes over; then the first comes back as the standby.
+    fn kill_the_holder(&mut self) -> Done {
+        let holder = self.the_holder();
+        self.daemons.kill(holder);
+        let from = self.timeline.now();
+        self.the_holder();
+        self.takeovers.push(self.timeline.now() - from);
+        self.daemons.start(holder);
+        ("holder of the lock killed", vec![holder.to_owned()])
+    }
+
+    fn kill_the_standby(&mut self) -> Done {
+        let holder = self.the_holder();
+        let standby = MASTERS.into_iter().find(|host| *host != holder).unwrap();
+        self.daemons.kill(standby);
+        self.daemons.start(standby);
+        ("standby killed", vec![standby.to_owned()])
+    }
+
+    fn kill_a_worker(&mut self) -> Done {
+        let host = worker_host(self.some_worker());
+        self.daemons.kill(&host);
+        self.daemons.start(&host);
+        ("worker killed", vec![host])
+    }
+
+    fn restart_a_worker_without_its_database(&mut self) -> Done {
+        let worker = self.some_worker();
+        let host = worker_host(worker);
+        let way = self.ways.get(&host);
+        if let Some(way) = way {
+            way.set(Mode::Refuse);
+            way.cut();
         }
+        self.target.move_away(true);
+        let place = socket(self.swarm, &host);
+        let down = || ask(&place).filter(|status| status["database"]["state"] == "down");
+        wait_for("the worker to miss its database", down);
+        self.daemons.stop_softly(&host);
+        self.daemons.start(&host);
+        let status = wait_for("the worker to tell of its database", || ask(&place));
+        self.restarts.push(Restart {
+            worker,
+            epoch: status["stream"]["epoch"].as_str().unwrap().to_owned(),
+            database: status["database"]["state"].as_str().unwrap().to_owned(),
+            stale_for_ms: status["database"]["stale_for_ms"].as_u64().unwrap(),
+        });
+        // Subscribers come back meanwhile and are served what is known.
+        std::thread::sleep(Duration::from_millis(500));
+        self.target.move_away(false);
+        if let Some(way) = way {
+            way.set(Mode::Pass);
+            return ("connections refused, worker restarted", vec![host]);
+        }
+        ("database moved away, worker restarted", Vec::new())
     }
-}
 
-fn break_database(swarm: &Swarm, target: &mut Target, chance: &mut Chance) -> &'static str {
-    let away = Duration::from_millis(300 + chance.below(1_500));
-    match target {
-        Target::Sqlite => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let mut hand = hand("sqlite", swarm.url()).await.unwrap();
-                if hand.try_run("BEGIN IMMEDIATE").await.is_ok() {
-                    tokio::time::sleep(away).await;
-                    hand.run("ROLLBACK").await;
+    /// Another directory with the same files takes the place of the first, which is away for a moment.
+    fn swap_the_directory(&mut self) -> Done {
+        let _nobody_writes = self.author.lock().unwrap();
+        let (rules, staged, old) = (self.swarm.rules(), self.swarm.path("staged"), self.swarm.path("old"));
+        assert!(Command::new("cp").arg("-a").args([&rules, &staged]).status().unwrap().success());
+        fs::rename(&rules, &old).unwrap();
+        self.chance.pause(300);
+        fs::rename(&staged, &rules).unwrap();
+        fs::remove_dir_all(&old).unwrap();
+        ("directory swapped", vec!["directory".to_owned()])
+    }
+
+    /// As if it were not mounted: it is there, and nothing in it.
+    fn empty_the_directory(&mut self) -> Done {
+        let away = self.some_while();
+        let _nobody_writes = self.author.lock().unwrap();
+        let (rules, old) = (self.swarm.rules(), self.swarm.path("old"));
+        fs::rename(&rules, &old).unwrap();
+        fs::create_dir(&rules).unwrap();
+        std::thread::sleep(away);
+        fs::remove_dir(&rules).unwrap();
+        fs::rename(&old, &rules).unwrap();
+        ("directory emptied", vec!["directory".to_owned()])
+    }
+
+    /// More events than the kernel keeps for one watch (fs.inotify.max_queued_events, 16,384).
+    fn overflow_the_watch(&mut self) -> Done {
+        let holder = self.the_holder();
+        // Two files in turn: the kernel merges an event with an equal one before it.
+        let notes = ["notes.txt", "more.txt"].map(|name| self.swarm.rules().join(name));
+        self.daemons.while_it_sleeps(holder, || {
+            for _ in 0..4_000 {
+                for note in &notes {
+                    fs::write(note, "x").unwrap();
                 }
-            });
-            "database locked"
+            }
+        });
+        ("watch overflowed", vec![holder.to_owned()])
+    }
+
+    fn cut_subscribers(&mut self) -> Done {
+        let worker = self.some_worker();
+        let relay = &self.subscribers[worker];
+        if self.chance.below(2) == 0 {
+            relay.set(Mode::Hang);
+            std::thread::sleep(Duration::from_millis(300));
+            relay.set(Mode::Pass);
         }
-        Target::SmallDisk(mount) => {
-            let filler = mount.join("filler");
-            let mut file = fs::File::create(&filler).unwrap();
-            while file.write_all(&[0; 4096]).is_ok() {}
-            std::thread::sleep(away);
-            drop(file);
-            fs::remove_file(filler).unwrap();
-            "disk full"
+        relay.cut();
+        ("subscribers cut", vec![format!("subscribers of {}", worker_host(worker))])
+    }
+
+    fn break_the_database(&mut self) -> Done {
+        (self.target.break_for_a_while(&mut self.chance), Vec::new())
+    }
+
+    /// The ways of one host, or of all.
+    fn some_ways(&mut self) -> Vec<String> {
+        let hosts = hosts();
+        let chosen = usize::try_from(self.chance.below(hosts.len() as u64 + 1)).unwrap();
+        hosts.get(chosen).map_or(hosts.clone(), |host| vec![host.clone()])
+    }
+
+    fn set_ways(&self, hosts: &[String], mode: Mode) {
+        hosts.iter().for_each(|host| self.ways[host].set(mode));
+    }
+
+    fn cut_ways(&self, hosts: &[String]) {
+        hosts.iter().for_each(|host| self.ways[host].cut());
+    }
+
+    fn cut_connections(&mut self) -> Done {
+        let hosts = self.some_ways();
+        self.cut_ways(&hosts);
+        ("connections cut", hosts)
+    }
+
+    fn refuse_connections(&mut self) -> Done {
+        let (hosts, away) = (self.some_ways(), self.some_while());
+        self.set_ways(&hosts, Mode::Refuse);
+        self.cut_ways(&hosts);
+        std::thread::sleep(away);
+        self.set_ways(&hosts, Mode::Pass);
+        ("connections refused", hosts)
+    }
+
+    /// Now and then for longer than a statement may take; then they go on, or are cut.
+    fn let_connections_hang(&mut self) -> Done {
+        let (hosts, away) = (self.some_ways(), self.some_while() * 3);
+        self.set_ways(&hosts, Mode::Hang);
+        std::thread::sleep(away);
+        if self.chance.below(2) == 0 {
+            self.cut_ways(&hosts);
         }
-        Target::Server(server, runtime) => {
-            server.stop();
-            std::thread::sleep(away);
-            runtime.block_on(server.go_on());
-            "database stopped"
-        }
+        self.set_ways(&hosts, Mode::Pass);
+        ("connections hung", hosts)
+    }
+
+    fn end_sessions(&mut self) -> Done {
+        self.target.end_sessions();
+        ("sessions ended", Vec::new())
+    }
+
+    /// A clock is wrong from now on, until it is put off in another way.
+    fn step_a_clock(&mut self) -> Done {
+        let mut clocks = hosts();
+        clocks.extend(["database", "operator"].map(str::to_owned));
+        let host = self.chance.pick(&clocks).clone();
+        let clock = self.daemons.ways.clock(&host).to_owned();
+        let seconds = *self.chance.pick(&OFFSETS);
+        self.daemons.ways.clocks.step(&clock, seconds);
+        (
+            if seconds > 0 { "clock stepped forward" } else { "clock stepped back" },
+            vec![format!("clock of {clock}")],
+        )
     }
 }

@@ -1,4 +1,4 @@
-//! Subscribers of every temper, which write down every line.
+//! Subscribers of every temper, which write down every line and when they heard it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
@@ -10,18 +10,26 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::chance::Chance;
-use super::history::Heard;
+use super::clocks::Timeline;
+use super::history::{Heard, Line};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Temper {
-    /// Stays, and comes back when it is cut off.
+    /// Stays, and comes back when its worker was away.
     Steady,
+    /// Stays too, but its connection is cut by others.
+    Cut,
     /// Goes away in the middle of things and resumes.
     Restless,
     /// Takes its time.
     Slow,
     /// Never reads.
     Mute,
+}
+
+impl Temper {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Steady, Self::Steady, Self::Cut, Self::Restless, Self::Slow, Self::Mute];
 }
 
 /// The place up to which a subscriber has heard.
@@ -32,8 +40,11 @@ pub(super) struct Subscriber {
     pub(super) worker: usize,
     pub(super) temper: Temper,
     pub(super) place: Place,
+    /// The storm is over: who takes its time takes no more.
+    pub(super) over: Arc<AtomicBool>,
     pub(super) end: Arc<AtomicBool>,
     pub(super) chance: Chance,
+    pub(super) timeline: Timeline,
 }
 
 impl Subscriber {
@@ -41,13 +52,21 @@ impl Subscriber {
         let mut heard = Heard {
             worker: self.worker,
             name: format!("{:?} of worker {}", self.temper, self.worker),
+            prompt: self.temper == Temper::Steady,
             connections: Vec::new(),
             to_the_end: self.temper != Temper::Mute,
         };
         while !self.end.load(Ordering::Relaxed) {
-            match UnixStream::connect(&self.socket) {
-                Ok(stream) => heard.connections.push(self.connection(stream)),
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            let lines = UnixStream::connect(&self.socket).map(|stream| self.connection(stream));
+            match lines {
+                Ok(lines) if !lines.is_empty() => {
+                    heard.connections.push(lines);
+                    // Now and then it stays away for a while: its worker may have begun anew, and far.
+                    if self.temper == Temper::Restless && self.chance.below(4) == 0 {
+                        self.chance.pause(2_000);
+                    }
+                }
+                _ => std::thread::sleep(Duration::from_millis(20)),
             }
         }
         heard
@@ -55,7 +74,7 @@ impl Subscriber {
 
     /// Listens on one connection until either side has enough. A cut in the middle of a line, or
     /// of a snapshot, is as if that had not been said.
-    fn connection(&mut self, mut stream: UnixStream) -> Vec<Value> {
+    fn connection(&mut self, mut stream: UnixStream) -> Vec<Line> {
         let mut lines = Vec::new();
         let mut snapshot = None;
         stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -84,10 +103,12 @@ impl Subscriber {
                             self.at(said["epoch"].as_str().unwrap(), said["seq"].as_u64().unwrap());
                         }
                         "change" => self.place.lock().unwrap().1 = said["seq"].as_u64().unwrap(),
+                        // Turned away: the worker has all that it may have.
+                        "error" => std::thread::sleep(Duration::from_millis(20)),
                         _ => {}
                     }
-                    lines.push(said);
-                    if self.temper == Temper::Slow {
+                    lines.push(Line { at: self.timeline.now(), said });
+                    if self.temper == Temper::Slow && !self.over.load(Ordering::Relaxed) {
                         self.chance.pause(120);
                     }
                 }

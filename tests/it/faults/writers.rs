@@ -1,19 +1,48 @@
-//! Who writes: the files' author, another program, operators.
+//! Who writes: the files' author, another program, operators. What each is about to do is written
+//! down first.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use rulesyncd::clock::Timestamp;
+use rulesyncd::clock::{Clock as _, SystemClock, Timestamp};
 
 use super::chance::Chance;
+use super::clocks::Timeline;
+use super::history::{Order, Removal, Rule};
 use crate::support::databases::Hand;
 use crate::support::rules::rule_text;
 use crate::support::swarm::Swarm;
 
+/// What was written and taken away.
+pub(super) struct Book {
+    pub(super) timeline: Timeline,
+    pub(super) texts: Mutex<BTreeMap<String, Rule>>,
+    pub(super) removals: Mutex<Vec<Removal>>,
+}
+
+impl Book {
+    pub(super) fn new(timeline: Timeline) -> Self {
+        Self { timeline, texts: Mutex::default(), removals: Mutex::default() }
+    }
+
+    fn note_text(&self, rule_id: &str, version: i64, text: &str) {
+        let rule = Rule::of(rule_id, version, text);
+        self.texts.lock().unwrap().insert(rule.sha256.clone(), rule);
+    }
+
+    fn note_removal(&self, rule_id: &str) {
+        let removal = Removal { at: self.timeline.now(), rule_id: rule_id.to_owned() };
+        self.removals.lock().unwrap().push(removal);
+    }
+}
+
 /// The directory as its author left it. Whoever swaps the directory holds this, too.
-#[derive(Default)]
-pub(super) struct Author {
+pub(super) struct Author<'a> {
+    swarm: &'a Swarm,
+    book: &'a Book,
     versions: BTreeMap<String, i64>,
     pub(super) valid: BTreeMap<String, i64>,
     pub(super) invalid: BTreeSet<(String, i64)>,
@@ -38,66 +67,95 @@ pub(super) fn all() -> Vec<String> {
     [standing(), passing(), foreign()].concat()
 }
 
-impl Author {
-    fn next_version(&mut self, id: &str) -> i64 {
-        let version = self.versions.entry(id.to_owned()).or_default();
-        *version += 1;
-        *version
+/// Files that hold no rule and stand all the time.
+pub(super) const BAD_FILES: [&str; 5] =
+    ["dangling.yaml", "fifo.yaml", "folder.yaml", "junk.yaml", "large.yaml"];
+
+/// Rows that are no rule or no state, and stand all the time.
+pub(super) const BAD_ROWS: [&str; 4] = ["BAD NAME", "BAD_ID", "BAD_STATE", "BAD_TEXT"];
+
+pub(super) fn poison_directory(swarm: &Swarm) {
+    let at = |name: &str| swarm.rules().join(name);
+    swarm.save("large.yaml", vec![b'#'; 1 << 20]);
+    swarm.save("junk.yaml", [0xff, 0xfe, 0, 1, 2]);
+    std::fs::create_dir(at("folder.yaml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", at("dangling.yaml")).unwrap();
+    assert!(Command::new("mkfifo").arg(at("fifo.yaml")).status().unwrap().success());
+}
+
+pub(super) async fn poison_tables(hand: &mut Hand) {
+    let now = SystemClock.now();
+    hand.put_text("BAD_TEXT", 1, "rule_id: [", now).await;
+    hand.put_text("BAD_ID", 1, &rule_text("ANOTHER", 1), now).await;
+    hand.put_text("BAD NAME", 1, &rule_text("BAD", 1), now).await;
+    hand.put_state("BAD_STATE", "asleep", None, now).await;
+}
+
+impl<'a> Author<'a> {
+    pub(super) fn new(swarm: &'a Swarm, book: &'a Book) -> Self {
+        let (versions, valid, invalid) = Default::default();
+        Self { swarm, book, versions, valid, invalid }
     }
 
-    pub(super) fn save(&mut self, swarm: &Swarm, id: &str, in_place: bool) {
-        let version = self.next_version(id);
-        let (name, text) = (format!("{id}.yaml"), rule_text(id, i32::try_from(version).unwrap()));
+    fn next_text(&mut self, id: &str) -> (i64, String) {
+        let version = self.versions.entry(id.to_owned()).or_default();
+        *version += 1;
+        (*version, rule_text(id, i32::try_from(*version).unwrap()))
+    }
+
+    fn save(&mut self, id: &str, in_place: bool) {
+        let (version, text) = self.next_text(id);
+        self.book.note_text(id, version, &text);
+        let name = format!("{id}.yaml");
         if in_place {
-            swarm.save(&name, text)
+            self.swarm.save(&name, text)
         } else {
-            swarm.save_atomically(&name, text)
+            self.swarm.save_atomically(&name, text)
         }
         self.valid.insert(id.to_owned(), version);
     }
 
-    fn spoil(&mut self, swarm: &Swarm, id: &str) {
-        let version = self.next_version(id);
-        let text = rule_text(id, i32::try_from(version).unwrap());
-        swarm.save(&format!("{id}.yaml"), text.replace("applies_to", "applies"));
+    fn spoil(&mut self, id: &str) {
+        let (version, text) = self.next_text(id);
         self.invalid.insert((id.to_owned(), version));
+        self.swarm.save(&format!("{id}.yaml"), text.replace("applies_to", "applies"));
         self.valid.remove(id);
     }
 
-    /// Every file a valid one again, and every rule that stands, saved.
-    pub(super) fn mend(&mut self, swarm: &Swarm) {
+    fn remove(&mut self, id: &str) {
+        let file = self.swarm.rules().join(format!("{id}.yaml"));
+        if file.exists() {
+            self.book.note_removal(id);
+            std::fs::remove_file(file).unwrap();
+            self.valid.remove(id);
+        }
+    }
+
+    /// Every file a valid one again, and every rule that stands, saved. One that came and went is
+    /// gone for good.
+    pub(super) fn mend(&mut self) {
         for id in standing() {
-            self.save(swarm, &id, false);
+            self.save(&id, false);
         }
-        for id in passing() {
-            let spoilt = !self.valid.contains_key(&id) && swarm.rules().join(format!("{id}.yaml")).exists();
-            if spoilt {
-                self.save(swarm, &id, false);
-            }
-        }
+        self.remove(&passing()[0]);
     }
 }
 
-pub(super) fn write_files(swarm: &Swarm, author: &Mutex<Author>, mut chance: Chance, end: &AtomicBool) {
+pub(super) fn write_files(author: &Mutex<Author<'_>>, mut chance: Chance, end: &AtomicBool) {
+    let (standing, passing) = (standing(), passing());
     while !end.load(Ordering::Relaxed) {
         {
+            let (stands, passes) = (chance.pick(&standing), chance.pick(&passing));
             let mut author = author.lock().unwrap();
-            let (standing, passing) = (standing(), passing());
             match chance.below(10) {
-                0..=4 => author.save(swarm, &chance.pick(&standing[..]).clone(), chance.below(2) == 0),
-                5 => author.spoil(swarm, &chance.pick(&standing[..]).clone()),
-                6 | 7 => author.save(swarm, &chance.pick(&passing[..]).clone(), chance.below(2) == 0),
-                8 => {
-                    let id = chance.pick(&passing[..]);
-                    if std::fs::remove_file(swarm.rules().join(format!("{id}.yaml"))).is_ok() {
-                        author.valid.remove(id);
-                    }
-                }
+                0..=4 => author.save(stands, chance.below(2) == 0),
+                5 => author.spoil(stands),
+                6 | 7 => author.save(passes, chance.below(2) == 0),
+                8 => author.remove(passes),
                 // As git does: removed and written in one breath.
                 _ => {
-                    let id = chance.pick(&standing[..]);
-                    let _ = std::fs::remove_file(swarm.rules().join(format!("{id}.yaml")));
-                    author.save(swarm, id, true);
+                    let _ = std::fs::remove_file(author.swarm.rules().join(format!("{stands}.yaml")));
+                    author.save(stands, true);
                 }
             }
         }
@@ -105,51 +163,79 @@ pub(super) fn write_files(swarm: &Swarm, author: &Mutex<Author>, mut chance: Cha
     }
 }
 
-/// Another program, whose clock is right, an hour ahead, or an hour behind.
+/// By how much another program's clock is off, in seconds.
+const SKEWS: [i64; 3] = [0, 3_600, -3_600];
+
+/// Another program, whose clock is right, an hour ahead, or an hour behind. At the end it writes
+/// each of its rules once more, and does not give up before it has.
 pub(super) async fn write_rows(
     connect: impl AsyncFn() -> Option<Hand>,
-    now: impl Fn() -> Timestamp,
+    book: &Book,
     mut chance: Chance,
     end: &AtomicBool,
 ) {
     let mut hand = None;
     let mut version = 0;
-    while !end.load(Ordering::Relaxed) {
-        tokio::time::sleep(std::time::Duration::from_millis(chance.below(150))).await;
+    let mut left = foreign();
+    while !left.is_empty() {
+        let ending = end.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(chance.below(150))).await;
         if hand.is_none() {
             hand = connect().await;
         }
         let Some(open) = &mut hand else { continue };
         version += 1;
-        let hour = 3_600_000_000;
-        let skew = *chance.pick(&[0, hour, -hour]);
-        let stamp = Timestamp::from_micros(now().as_micros() + skew);
-        let id = chance.pick(&foreign()).clone();
-        let done = if chance.below(6) == 0 {
+        let skew = SKEWS[usize::try_from(version).unwrap() % SKEWS.len()] * 1_000_000;
+        let stamp = Timestamp::from_micros(SystemClock.now().as_micros() + skew);
+        let id = if ending { left[0].clone() } else { chance.pick(&left).clone() };
+        let done = if chance.below(6) == 0 && !ending {
+            book.note_removal(&id);
             open.try_run(&format!("DELETE FROM ttp_rule WHERE rule_id = '{id}'")).await.map(drop)
         } else {
+            book.note_text(&id, version.into(), &rule_text(&id, version));
             open.try_put(&id, version, stamp).await
         };
-        if done.is_err() {
-            hand = None;
+        match done {
+            Ok(()) if ending => drop(left.remove(0)),
+            Ok(()) => {}
+            Err(_) => hand = None,
         }
     }
 }
 
 /// Operators; that the database is away at times is told to them, and they go on.
-pub(super) fn set_states(swarm: &Swarm, mut chance: Chance, end: &AtomicBool) -> usize {
+pub(super) fn set_states(
+    run: impl Fn(&[&str]) -> std::process::Output,
+    timeline: Timeline,
+    mut chance: Chance,
+    end: &AtomicBool,
+) -> Vec<Order> {
     let ids = all();
-    let mut done = 0;
+    let mut orders = Vec::new();
     while !end.load(Ordering::Relaxed) {
         let id = chance.pick(&ids);
-        let output = match chance.below(4) {
-            0 => swarm.run(&["state", "clear", id]),
-            1 => swarm.run(&["state", "set", id, "disabled", "--expires-in", "1s"]),
-            2 => swarm.run(&["state", "set", id, "clipped", "--confidence-max", "0.85"]),
-            _ => swarm.run(&["state", "set", id, "disabled", "--reason", "storm"]),
+        let (state, rest): (_, &[&str]) = match chance.below(4) {
+            0 => (None, &[]),
+            1 => (Some("disabled"), &["--expires-in", "1s"]),
+            2 => (Some("clipped"), &["--confidence-max", "0.85"]),
+            _ => (Some("disabled"), &["--reason", "storm"]),
         };
-        done += usize::from(output.status.success());
-        chance.pause(300);
+        let order = match state {
+            Some(state) => ["state", "--json", "set", id, state].to_vec(),
+            None => ["state", "--json", "clear", id].to_vec(),
+        };
+        let from = timeline.now();
+        let output = run(&[&order, rest].concat());
+        let answer = output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap());
+        orders.push(Order {
+            from,
+            to: timeline.now(),
+            rule_id: id.clone(),
+            state: state.map(str::to_owned),
+            ends: rest.contains(&"--expires-in"),
+            answer,
+        });
+        chance.pause(250);
     }
-    done
+    orders
 }

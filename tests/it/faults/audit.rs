@@ -1,0 +1,121 @@
+//! What the database itself saw: triggers on the rules' table that write down every row, in the
+//! order of the writes; and what stands at the end. Another reader's eyes, not the daemon's.
+
+use std::collections::BTreeMap;
+
+use rulesyncd::clock::{Clock as _, SystemClock};
+
+use super::history::{Rule, Write};
+use super::writers;
+use crate::support::databases::Hand;
+
+/// Makes the table and its triggers.
+pub(super) async fn begin(hand: &mut Hand) {
+    let (number, stamp): (_, fn(&str) -> String) = match hand {
+        Hand::Sqlite(_) => ("INTEGER PRIMARY KEY AUTOINCREMENT", |row| format!("{row}.updated_at")),
+        Hand::MySql(_) => {
+            ("BIGINT PRIMARY KEY AUTO_INCREMENT", |row| format!("CAST({row}.updated_at AS CHAR)"))
+        }
+        Hand::Postgres(_) => {
+            ("BIGSERIAL PRIMARY KEY", |row| format!("to_char({row}.updated_at, 'YYYY-MM-DD HH24:MI:SS.US')"))
+        }
+    };
+    let table = format!(
+        "CREATE TABLE audit (n {number}, rule_id VARCHAR(255), rule_version INT, yaml_content TEXT, \
+         updated_at VARCHAR(40), updated_by VARCHAR(255))"
+    );
+    hand.run(&table).await;
+    for (event, row) in [("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")] {
+        let what = if event == "DELETE" {
+            "NULL, NULL".to_owned()
+        } else {
+            format!("{row}.rule_version, {row}.yaml_content")
+        };
+        let insert = format!(
+            "INSERT INTO audit (rule_id, rule_version, yaml_content, updated_at, updated_by) \
+             VALUES ({row}.rule_id, {what}, {}, {row}.updated_by);",
+            stamp(row)
+        );
+        let on = format!("TRIGGER audit_{event} AFTER {event} ON ttp_rule FOR EACH ROW");
+        let trigger = match hand {
+            Hand::Postgres(_) => format!(
+                "CREATE FUNCTION audit_{event}() RETURNS trigger LANGUAGE plpgsql AS \
+                 $$ BEGIN {insert} RETURN NULL; END $$; CREATE {on} EXECUTE FUNCTION audit_{event}()"
+            ),
+            _ => format!("CREATE {on} BEGIN {insert} END"),
+        };
+        hand.run(&trigger).await;
+    }
+}
+
+/// Every write in its order.
+pub(super) async fn read(hand: &mut Hand) -> Vec<Write> {
+    let text = cast(hand);
+    let columns = format!(
+        "SELECT rule_id, CAST(rule_version AS {text}), yaml_content, updated_at, updated_by FROM audit ORDER BY n"
+    );
+    let rows = hand.rows(&columns).await;
+    rows.into_iter()
+        .map(|row| {
+            let [rule_id, version, text, updated_at, updated_by] = row.try_into().unwrap();
+            let rule_id = rule_id.unwrap();
+            let written = version.zip(text);
+            Write {
+                written: written.map(|(version, text)| Rule::of(&rule_id, version.parse().unwrap(), &text)),
+                rule_id,
+                updated_at: updated_at.unwrap(),
+                updated_by: updated_by.unwrap(),
+            }
+        })
+        .collect()
+}
+
+/// The rules and the states in force that stand.
+pub(super) async fn standing(hand: &mut Hand) -> (BTreeMap<String, Rule>, BTreeMap<String, String>) {
+    let text = cast(hand);
+    let now = SystemClock.now().to_sql_text();
+    let (known, (mut rules, mut states)) = (writers::all(), <(BTreeMap<_, _>, BTreeMap<_, _>)>::default());
+    let rows = format!("SELECT rule_id, CAST(rule_version AS {text}), yaml_content FROM ttp_rule");
+    for row in hand.rows(&rows).await {
+        let [id, version, text] = row.map_all();
+        if known.contains(&id) {
+            rules.insert(id.clone(), Rule::of(&id, version.parse().unwrap(), &text));
+        }
+    }
+    let rows =
+        format!("SELECT rule_id, state FROM ttp_rule_state WHERE expires_at IS NULL OR expires_at > '{now}'");
+    for row in hand.rows(&rows).await {
+        let [id, state] = row.map_all();
+        if known.contains(&id) {
+            states.insert(id, state);
+        }
+    }
+    (rules, states)
+}
+
+/// How many states end within the next seconds: who compares waits until none does.
+pub(super) async fn ending(hand: &mut Hand) -> String {
+    let text = cast(hand);
+    let now = SystemClock.now();
+    let soon = now.after(std::time::Duration::from_secs(6)).to_sql_text();
+    let query = format!(
+        "SELECT CAST(count(*) AS {text}) FROM ttp_rule_state WHERE expires_at > '{}' AND expires_at < '{soon}'",
+        now.before(std::time::Duration::from_secs(1)).to_sql_text()
+    );
+    hand.text(&query).await.unwrap()
+}
+
+fn cast(hand: &Hand) -> &'static str {
+    if matches!(hand, Hand::MySql(_)) { "CHAR" } else { "TEXT" }
+}
+
+/// A row of texts, none of which is null.
+trait Texts {
+    fn map_all<const N: usize>(self) -> [String; N];
+}
+
+impl Texts for Vec<Option<String>> {
+    fn map_all<const N: usize>(self) -> [String; N] {
+        self.into_iter().map(Option::unwrap).collect::<Vec<_>>().try_into().unwrap()
+    }
+}

@@ -1,0 +1,121 @@
+//! Clocks of hosts that can be stepped while the programs run: libfaketime stands between them and
+//! the kernel, and reads from a file how far the clock is off. Monotonic time goes on, as it does
+//! on a host.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use rulesyncd::clock::{Clock as _, SystemClock};
+use tempfile::TempDir;
+
+use super::history::Step;
+
+/// The time that nobody steps.
+#[derive(Clone, Copy)]
+pub(super) struct Timeline {
+    began: Instant,
+    /// The same moment in microseconds since 1970, by the kernel's clock.
+    pub(super) began_at: i64,
+}
+
+impl Timeline {
+    pub(super) fn begin() -> Self {
+        Self { began: Instant::now(), began_at: SystemClock.now().as_micros() }
+    }
+
+    /// Milliseconds since the beginning.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap()
+    }
+}
+
+pub(super) struct Clocks {
+    /// `None` where libfaketime is not installed: every clock is then right.
+    library: Option<PathBuf>,
+    directory: TempDir,
+    timeline: Timeline,
+    steps: Mutex<BTreeMap<String, Vec<Step>>>,
+}
+
+impl Clocks {
+    /// With `demanded` it is an error that they cannot be stepped.
+    pub(super) fn new(timeline: Timeline, demanded: bool) -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        let library = std::fs::read_dir("/usr/lib")
+            .unwrap()
+            .map(|entry| entry.unwrap().path().join("faketime/libfaketimeMT.so.1"))
+            .find(|path| path.exists());
+        assert!(library.is_some() || !demanded, "libfaketime is not installed (Debian: faketime)");
+        let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
+        // A server runs as a user of its own, and reads its clock here.
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        Self { library, directory, timeline, steps: Mutex::default() }
+    }
+
+    pub(super) fn can_be_stepped(&self) -> bool {
+        self.library.is_some()
+    }
+
+    /// What a program of this host is to have in its environment.
+    pub(super) fn environment(&self, host: &str) -> Vec<(String, String)> {
+        let Some(library) = &self.library else { return Vec::new() };
+        let file = self.directory.path().join(host);
+        if !file.exists() {
+            self.step(host, 0);
+        }
+        [
+            ("LD_PRELOAD", library.display().to_string()),
+            ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("NO_FAKE_STAT", "1".to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    pub(super) fn adopt(&self, host: &str, command: &mut Command) {
+        command.envs(self.environment(host));
+    }
+
+    /// Puts a host's clock so many seconds off.
+    pub(super) fn step(&self, host: &str, seconds: i64) {
+        let (file, beside) = (self.directory.path().join(host), self.directory.path().join("next"));
+        std::fs::write(&beside, format!("{seconds:+}\n")).unwrap();
+        std::fs::rename(beside, file).unwrap();
+        let step = Step { at: self.timeline.now(), seconds };
+        self.steps.lock().unwrap().entry(host.to_owned()).or_default().push(step);
+    }
+
+    /// Puts every clock right.
+    pub(super) fn put_right(&self) {
+        let hosts: Vec<String> = self.steps.lock().unwrap().keys().cloned().collect();
+        hosts.iter().for_each(|host| self.step(host, 0));
+    }
+
+    pub(super) fn steps(&self) -> BTreeMap<String, Vec<Step>> {
+        self.steps.lock().unwrap().clone()
+    }
+
+    /// Takes away what the library keeps in shared memory for processes that were killed: another
+    /// process of that number could not start.
+    pub(super) fn clear_up() {
+        for entry in std::fs::read_dir("/dev/shm").unwrap().map_while(Result::ok) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let pid =
+                ["faketime_shm_", "sem.faketime_sem_"].iter().find_map(|start| name.strip_prefix(start));
+            if pid.is_some_and(|pid| !PathBuf::from("/proc").join(pid).exists()) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+impl Drop for Clocks {
+    fn drop(&mut self) {
+        Self::clear_up();
+    }
+}

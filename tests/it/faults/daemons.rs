@@ -1,0 +1,192 @@
+//! The daemons of the storm, each on a host of its own: started, killed, and watched.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::clocks::{Clocks, Timeline};
+use super::guests;
+use super::history::{MasterLog, Sample, worker_host};
+use crate::support::swarm::{Daemon, Swarm};
+
+pub(super) const WORKERS: usize = 2;
+
+/// Two masters over one directory, of which one stands by.
+pub(super) const MASTERS: [&str; 2] = ["master", "other"];
+
+pub(super) fn hosts() -> Vec<String> {
+    MASTERS.map(str::to_owned).into_iter().chain((0..WORKERS).map(worker_host)).collect()
+}
+
+/// The socket on which a host's daemon answers.
+pub(super) fn socket(swarm: &Swarm, host: &str) -> PathBuf {
+    swarm.path(&format!("{host}.sock"))
+}
+
+/// How the daemons reach what they work with.
+pub(super) struct Ways<'a> {
+    pub(super) swarm: &'a Swarm,
+    pub(super) clocks: &'a Clocks,
+    /// The database's address as each host has it.
+    pub(super) urls: BTreeMap<String, String>,
+    /// Hosts that go by one clock, as those of one file must.
+    pub(super) one_clock: bool,
+}
+
+impl Ways<'_> {
+    /// By which clock a host goes.
+    pub(super) fn clock<'h>(&self, host: &'h str) -> &'h str {
+        if self.one_clock { "database" } else { host }
+    }
+}
+
+/// The processes that are killed and started again.
+pub(super) struct Daemons<'a> {
+    pub(super) ways: &'a Ways<'a>,
+    running: BTreeMap<String, Daemon>,
+    /// Their process ids, for whoever watches.
+    pub(super) pids: &'a Mutex<BTreeMap<String, u32>>,
+    pub(super) lives: usize,
+    pub(super) ended: Vec<String>,
+    logs: Vec<(String, PathBuf)>,
+}
+
+impl<'a> Daemons<'a> {
+    pub(super) fn start_all(ways: &'a Ways<'a>, pids: &'a Mutex<BTreeMap<String, u32>>) -> Self {
+        let (running, ended, logs) = Default::default();
+        let mut daemons = Self { ways, running, pids, lives: 0, ended, logs };
+        hosts().iter().for_each(|host| daemons.start(host));
+        daemons
+    }
+
+    pub(super) fn start(&mut self, host: &str) {
+        let (swarm, mode) = (self.ways.swarm, if host.starts_with("worker") { "worker" } else { "master" });
+        let daemon = swarm.daemon(mode, |command| {
+            self.ways.clocks.adopt(self.ways.clock(host), command);
+            command
+                .env("RULESYNCD_DATABASE_URL", &self.ways.urls[host])
+                .env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", "2s")
+                .env("RULESYNCD_TELEMETRY_LOG_FORMAT", "json")
+                // Deletions here are many and meant; the whole directory is too much all the same.
+                .env("RULESYNCD_MASTER_MAX_DELETE", "60%")
+                .env("RULESYNCD_MASTER_RESCAN_INTERVAL", "2s")
+                .env("RULESYNCD_MASTER_SOCKET", socket(swarm, host))
+                .env("RULESYNCD_SOCKET", socket(swarm, host))
+                .env("RULESYNCD_WORKER_CACHE", swarm.path(&format!("{host}.ndjson")))
+                .env("RULESYNCD_WORKER_POLL_INTERVAL", "200ms")
+                .env("RULESYNCD_WORKER_OVERLAP", "2s")
+                .env("RULESYNCD_WORKER_FULL_SCAN_INTERVAL", "2s")
+                .env("RULESYNCD_WORKER_HEARTBEAT_INTERVAL", "200ms")
+                .env("RULESYNCD_WORKER_SUBSCRIBER_QUEUE", "16")
+                .env("RULESYNCD_WORKER_MAX_SUBSCRIBERS", guests::ADMITTED);
+        });
+        self.lives += 1;
+        self.logs.push((host.to_owned(), daemon.log_path()));
+        self.pids.lock().unwrap().insert(host.to_owned(), daemon.pid());
+        self.running.insert(host.to_owned(), daemon);
+    }
+
+    /// Takes a daemon that is to end; it is noted where it has already ended by itself.
+    fn take(&mut self, host: &str) -> Daemon {
+        self.pids.lock().unwrap().remove(host);
+        let mut daemon = self.running.remove(host).unwrap();
+        if let Some(status) = daemon.ended() {
+            self.ended.push(format!("{host} ({status})"));
+        }
+        daemon
+    }
+
+    /// As `kill -9` does.
+    pub(super) fn kill(&mut self, host: &str) {
+        self.take(host).kill();
+        Clocks::clear_up();
+    }
+
+    pub(super) fn stop_softly(&mut self, host: &str) {
+        let status = self.take(host).stop();
+        if !status.success() {
+            self.ended.push(format!("{host} (asked to stop: {status})"));
+        }
+    }
+
+    /// Stops a daemon in its tracks while something happens.
+    pub(super) fn while_it_sleeps(&self, host: &str, something: impl FnOnce()) {
+        self.running[host].signal("STOP");
+        something();
+        self.running[host].signal("CONT");
+    }
+
+    /// The master that holds the lock.
+    pub(super) fn holder(&self) -> Option<&'static str> {
+        MASTERS
+            .into_iter()
+            .find(|host| ask(&socket(self.ways.swarm, host)).is_some_and(|status| status["lock"] == "held"))
+    }
+
+    /// Ends them all, and tells what the masters wrote to their logs.
+    pub(super) fn end_all(&mut self) -> BTreeMap<String, MasterLog> {
+        hosts().iter().for_each(|host| self.kill(host));
+        let mut masters: BTreeMap<String, MasterLog> = BTreeMap::new();
+        for (host, path) in self.logs.iter().filter(|(host, _)| MASTERS.contains(&&**host)) {
+            let log = masters.entry(host.clone()).or_default();
+            for line in std::fs::read_to_string(path).unwrap().lines() {
+                // The last line of one that was killed may be cut short.
+                let record: Value = serde_json::from_str(line).unwrap_or_default();
+                log.took_the_lock += usize::from(record["message"] == "this master holds the lock");
+                if let (Some(id), Some(version)) =
+                    (record["rule_id"].as_str(), record["rule_version"].as_i64())
+                {
+                    log.wrote.insert((id.to_owned(), version));
+                }
+            }
+        }
+        masters
+    }
+}
+
+/// What a daemon says of itself.
+pub(super) fn ask(socket: &Path) -> Option<Value> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    stream.write_all(b"{\"op\":\"status\",\"id\":1}\n").ok()?;
+    BufReader::new(stream).lines().find_map(|line| {
+        let said: Value = serde_json::from_str(&line.ok()?).ok()?;
+        (said["type"] == "response").then(|| said["result"].clone())
+    })
+}
+
+/// Looks at every daemon again and again until the end.
+pub(super) fn watch(
+    swarm: &Swarm,
+    pids: &Mutex<BTreeMap<String, u32>>,
+    timeline: Timeline,
+    end: &AtomicBool,
+) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    while !end.load(Ordering::Relaxed) {
+        for (host, pid) in pids.lock().unwrap().clone() {
+            let Some(resident_kib) = resident(pid) else { continue };
+            let at = timeline.now();
+            let status = ask(&socket(swarm, &host));
+            let database = status.map(|status| match status["lock"].as_str() {
+                Some(lock) => lock != "none" && status["database_down_since"].is_null(),
+                None => status["database"]["state"] == "up",
+            });
+            samples.push(Sample { at, host, pid, resident_kib, database });
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    samples
+}
+
+fn resident(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}

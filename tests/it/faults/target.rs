@@ -1,0 +1,132 @@
+//! The database that is broken.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sqlx::Connection as _;
+use tokio::runtime::Runtime;
+
+use super::chance::Chance;
+use crate::support::databases::Hand;
+use crate::support::servers::{Kind, Server};
+
+pub(super) enum Target {
+    /// A SQLite file in the directory `db` of this one. With `fills` it is a disk's mount point,
+    /// which is filled to the last byte.
+    Sqlite {
+        home: PathBuf,
+        fills: bool,
+    },
+    Server {
+        server: Box<Server>,
+        url: String,
+        runtime: Runtime,
+    },
+}
+
+impl Target {
+    pub(super) fn backend(&self) -> &'static str {
+        match self {
+            Self::Sqlite { .. } => "sqlite",
+            Self::Server { server, .. } if server.kind() == Kind::Postgres => "postgresql",
+            Self::Server { .. } => "mysql",
+        }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        if matches!(self, Self::Sqlite { fills: true, .. }) { "small-disk" } else { self.backend() }
+    }
+
+    pub(super) fn is_server(&self) -> bool {
+        matches!(self, Self::Server { .. })
+    }
+
+    /// The address for whoever is not to be disturbed on the way.
+    pub(super) fn url(&self) -> String {
+        match self {
+            Self::Sqlite { home, .. } => format!("sqlite://{}", home.join("db/rules.db").display()),
+            Self::Server { url, .. } => url.clone(),
+        }
+    }
+
+    /// Breaks the database for a while and mends it; tells what was done.
+    pub(super) fn break_for_a_while(&mut self, chance: &mut Chance) -> &'static str {
+        let away = Duration::from_millis(300 + chance.below(1_500));
+        let url = self.url();
+        match self {
+            Self::Sqlite { home, fills: true } => {
+                let filler = home.join("filler");
+                let mut file = fs::File::create(&filler).unwrap();
+                while file.write_all(&[0; 4096]).is_ok() {}
+                std::thread::sleep(away);
+                drop(file);
+                fs::remove_file(filler).unwrap();
+                "disk full"
+            }
+            Self::Sqlite { .. } => {
+                block_on(async {
+                    let mut hand = hand("sqlite", &url).await.unwrap();
+                    if hand.try_run("BEGIN IMMEDIATE").await.is_ok() {
+                        tokio::time::sleep(away).await;
+                        hand.run("ROLLBACK").await;
+                    }
+                });
+                "database locked"
+            }
+            Self::Server { server, runtime, .. } => {
+                server.stop();
+                std::thread::sleep(away);
+                runtime.block_on(server.go_on());
+                "database stopped"
+            }
+        }
+    }
+
+    /// A SQLite file's directory, moved out of the way or back.
+    pub(super) fn move_away(&self, away: bool) {
+        if let Self::Sqlite { home, .. } = self {
+            let (here, there) = (home.join("db"), home.join("db.away"));
+            let (from, to) = if away { (here, there) } else { (there, here) };
+            fs::rename(from, to).unwrap();
+        }
+    }
+
+    /// Has the server end every session of the daemons.
+    pub(super) fn end_sessions(&self) {
+        let Self::Server { server, runtime, url } = self else { return };
+        let list = match server.kind() {
+            Kind::Postgres => {
+                "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity WHERE application_name = 'rulesyncd'"
+            }
+            Kind::MariaDb => {
+                "SELECT CAST(GROUP_CONCAT(id) AS CHAR) FROM information_schema.processlist \
+                 WHERE db = 'rules' AND id <> CONNECTION_ID()"
+            }
+        };
+        runtime.block_on(async {
+            let mut hand = hand(self.backend(), url).await.unwrap();
+            let found = hand.text(list).await.unwrap_or_default();
+            if server.kind() == Kind::MariaDb {
+                for id in found.split(',') {
+                    // It may have ended by itself meanwhile.
+                    let _ = hand.try_run(&format!("KILL {id}")).await;
+                }
+            }
+        });
+    }
+}
+
+/// Another program's connection; `None` while the database is away.
+pub(super) async fn hand(backend: &str, url: &str) -> Option<Hand> {
+    Some(match backend {
+        "sqlite" => Hand::Sqlite(sqlx::SqliteConnection::connect(url).await.ok()?),
+        "mysql" => Hand::MySql(sqlx::MySqlConnection::connect(url).await.ok()?),
+        _ => Hand::Postgres(sqlx::PgConnection::connect(url).await.ok()?),
+    })
+}
+
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
