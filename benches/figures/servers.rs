@@ -1,0 +1,131 @@
+//! The databases, and what many idle workers cost them.
+
+use std::cell::{Cell, OnceCell};
+use std::time::Duration;
+
+use rulesyncd::rule::Catalogue;
+use rulesyncd::store::{Database, DatabaseFollower, Follow as _, RuleStore as _};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::contest::{Contender, Figure, Unit};
+use crate::plain;
+use crate::support::databases::{config, system_clock};
+use crate::support::servers::{Kind, Server};
+
+/// Servers that are started when they are first wanted.
+pub(crate) struct Databases {
+    runtime: Runtime,
+    postgres: OnceCell<Server>,
+    mariadb: OnceCell<Server>,
+    made: Cell<usize>,
+}
+
+/// A database of its own.
+pub(crate) struct Fresh {
+    address: String,
+    _directory: Option<TempDir>,
+}
+
+impl Fresh {
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Databases {
+    pub(crate) fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { runtime, postgres: OnceCell::new(), mariadb: OnceCell::new(), made: Cell::default() }
+    }
+
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    fn with_server<T>(&self, backend: &str, work: impl AsyncFnOnce(&Server) -> T) -> T {
+        let (place, kind, many) = match backend {
+            "postgresql" => (&self.postgres, Kind::Postgres, "-cmax_connections=500"),
+            _ => (&self.mariadb, Kind::MariaDb, "--max-connections=500"),
+        };
+        let server = place.get_or_init(|| self.runtime.block_on(Server::start(kind, &[many])));
+        self.runtime.block_on(work(server))
+    }
+
+    /// A database without tables.
+    pub(crate) fn fresh(&self, backend: &str) -> Fresh {
+        if backend == "sqlite" {
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("rules.db");
+            // The plain driver makes none.
+            std::fs::File::create(&file).unwrap();
+            return Fresh { address: format!("sqlite://{}", file.display()), _directory: Some(directory) };
+        }
+        self.made.set(self.made.get() + 1);
+        let name = format!("measured{}", self.made.get());
+        let address = self.with_server(backend, async |server| server.create(&name).await);
+        Fresh { address, _directory: None }
+    }
+}
+
+/// What a server computes, in percent of a core, while 200 idle workers poll it once a second.
+pub(crate) fn idle_workers<'a>(databases: &'a Databases, backend: &'static str, rules: usize) -> Figure<'a> {
+    const WORKERS: usize = 200;
+    const POLLS: u32 = 10;
+    let mut workers: Option<(Fresh, Vec<(DatabaseFollower, Catalogue)>)> = None;
+    let name =
+        format!("{WORKERS} idle workers of {rules} rules on {backend}, server's core, % a poll a second");
+    Figure::new(name, Unit::Percent, move |contender| {
+        // In this process, so of this build alone; the floor is a poll that asks for one number.
+        let (database, followers) = workers.get_or_insert_with(|| {
+            let database = databases.fresh(backend);
+            let followers = databases.block_on(async {
+                let mut hand = plain::hand(database.address()).await;
+                let directory = tempfile::tempdir().unwrap();
+                for number in 0..rules {
+                    let text = crate::host::rule_text(number, 1);
+                    std::fs::write(directory.path().join(format!("{number}.yaml")), text).unwrap();
+                }
+                plain::written(directory.path(), &mut hand).await;
+                let mut followers = Vec::new();
+                for _ in 0..WORKERS {
+                    // Each worker is a process of its own, with its own connections.
+                    let database = Database::open(&config(database.address()), system_clock()).await.unwrap();
+                    let (mut follower, mut catalogue) = (database.follow(), Catalogue::default());
+                    catalogue.apply(follower.look(&catalogue).await.unwrap());
+                    followers.push((follower, catalogue));
+                }
+                // Until the overlap has passed, each look reads it again.
+                tokio::time::sleep(Duration::from_secs(7)).await;
+                for (follower, catalogue) in &mut followers {
+                    follower.look(catalogue).await.unwrap();
+                }
+                followers
+            });
+            (database, followers)
+        });
+        databases.with_server(backend, async |server| {
+            let mut hand = plain::hand(database.address()).await;
+            let before = cpu_time(server);
+            for _ in 0..POLLS {
+                for (follower, catalogue) in followers.iter_mut() {
+                    match contender {
+                        Contender::Floor => drop(hand.text("SELECT '1'").await),
+                        Contender::Build(_) => drop(follower.look(catalogue).await.unwrap()),
+                    }
+                }
+            }
+            vec![(cpu_time(server) - before).as_secs_f64() / f64::from(POLLS) * 100.0]
+        })
+    })
+    .rounds(3)
+}
+
+/// The time that the server's processes have computed for.
+fn cpu_time(server: &Server) -> Duration {
+    let of = |process: std::fs::DirEntry| {
+        let at_home = std::fs::read_link(process.path().join("cwd")).ok()?.starts_with(server.path());
+        at_home.then(|| crate::resting::cpu_time(&process.path()))
+    };
+    std::fs::read_dir("/proc").unwrap().map(Result::unwrap).filter_map(of).sum()
+}
