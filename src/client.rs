@@ -97,14 +97,18 @@ impl Connection {
         Ok(Self { reader: LineReader::new(read, MAX_LINE), writer })
     }
 
-    /// Sends one request.
+    /// Sends one request. That the daemon has closed the connection is for [`Connection::next`] to
+    /// tell, for it may have said why.
     ///
     /// # Errors
     /// When the connection is broken.
     pub async fn send(&mut self, op: Op) -> Result<(), ClientError> {
         let mut line = Vec::new();
         encode::line(&mut line, &Request { op, id: None });
-        Ok(self.writer.write_all(&line).await?)
+        match self.writer.write_all(&line).await {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            sent => Ok(sent?),
+        }
     }
 
     /// The next line; `None` when the daemon has closed the connection. Cancel safe.

@@ -326,6 +326,12 @@ class _Connection:
 
     async def __aenter__(self) -> "_Connection":
         self._reader, self._writer = await asyncio.open_unix_connection(self._socket, limit=LONGEST_LINE)
+        try:
+            # First of all: who is turned away is told why here, and can say nothing any more.
+            await self.line("hello")
+        except BaseException:
+            self._writer.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rulesyncd::client::{ClientError, Event, Subscriber, ask};
+use rulesyncd::client::{ClientError, Connection, Event, Subscriber, ask};
 use rulesyncd::config::WorkerConfig;
 use rulesyncd::wire::{ErrorCode, NewValue, Op, ServerLine, SnapshotReason, Subscribe};
 use serde_json::json;
@@ -158,6 +158,22 @@ async fn a_server_that_breaks_its_promise_is_begun_anew_and_a_refusal_is_final()
         timeout(PATIENCE, copy.subscriber.next()).await.unwrap()
     });
     assert!(matches!(refused, Err(ClientError::Refused { code: ErrorCode::NotAllowed, .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn who_is_turned_away_before_it_has_spoken_hears_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut connection = Connection::open(&socket).await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let refusal = json!({"type": "error", "code": "not_allowed", "message": "not you"});
+    stream.write_all(format!("{refusal}\n").as_bytes()).await.unwrap();
+    drop(stream);
+    let refused = connection.ask(Op::Status).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Refused { code: ErrorCode::NotAllowed, .. }), "{refused:?}");
+    let refused = connection.ask(Op::Status).await.unwrap_err();
+    assert!(matches!(refused, ClientError::Closed), "then nothing more: {refused:?}");
 }
 
 #[tokio::test]

@@ -6,9 +6,11 @@ Needs the program's path in RULESYNCD_PROGRAM and the client's directory on the 
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -187,6 +189,32 @@ class RuleStoreTest(unittest.IsolatedAsyncioTestCase):
         self.swarm.start("worker")
         with self.assertRaisesRegex(RuleStoreError, "allow_uids"):
             await asyncio.wait_for(self.store.load_compiled(), DEADLINE)
+
+    async def test_a_user_that_is_turned_away_before_it_has_spoken_is_told(self):
+        path = str(self.swarm.path / "quick.sock")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+
+            def turn_away():
+                connection, _ = listener.accept()
+                with connection:
+                    connection.send(b'{"type":"error","code":"not_allowed","message":"not you"}\n')
+
+            # In one step of this loop, so before the client's next.
+            asyncio.get_running_loop().add_reader(listener, turn_away)
+            self.addCleanup(asyncio.get_running_loop().remove_reader, listener.fileno())
+            store = RuleStore(path)
+            for call in (store.load_compiled, lambda: store.get_state("R1"), store.subscribe_changes().__anext__):
+                with self.assertLogsNothing(), self.assertRaisesRegex(RuleStoreError, "not you"):
+                    await asyncio.wait_for(call(), DEADLINE)
+
+    @contextlib.contextmanager
+    def assertLogsNothing(self):
+        with self.assertLogs("rule_store") as logs:
+            logging.getLogger("rule_store").info("one record, for assertLogs wants one")
+            yield
+        self.assertEqual(len(logs.output), 1, logs.output)
 
 
 if __name__ == "__main__":
