@@ -14,6 +14,7 @@ use layers::{Layers, Value};
 pub use setting::{Kind, SECTIONS, SETTINGS, Setting, config_schema};
 pub use units::{Percent, duration, size};
 
+use crate::rule::Limits;
 use crate::store::Address;
 
 /// Why a configuration cannot be used: where, what was found, what was expected.
@@ -187,7 +188,7 @@ impl Config {
             updated_by: from.value("master.updated_by", label)?,
             rescan_interval: from.value("master.rescan_interval", some_time)?,
             max_delete: from.value("master.max_delete", Percent::parse)?,
-            max_rule_size: from.value("master.max_rule_size", size)?,
+            max_rule_size: from.value("master.max_rule_size", rule_size)?,
             socket: from.value("master.socket", path)?,
         };
         let worker = WorkerConfig {
@@ -324,6 +325,16 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
 fn at_least_one<T: std::str::FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
     let value: T = number(text)?;
     if value < T::from(1) { Err("0 is too few; expected at least 1".to_owned()) } else { Ok(value) }
+}
+
+fn rule_size(text: &str) -> Result<usize, String> {
+    match size(text)? {
+        bytes if bytes > Limits::LARGEST => {
+            let most = units::show_size(Limits::LARGEST);
+            Err(format!("`{text}` is too large; workers take in rules of {most} at most"))
+        }
+        bytes => Ok(bytes),
+    }
 }
 
 fn some_time(text: &str) -> Result<Duration, String> {

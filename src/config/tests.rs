@@ -75,6 +75,14 @@ fn the_address_may_stand_in_a_file_of_its_own() {
 }
 
 #[test]
+fn a_rule_may_not_be_larger_than_workers_take_in() {
+    let size = |text: &str| load(&format!("master:\n  max_rule_size: {text}\n"), in_memory);
+    assert_eq!(size("4MiB").unwrap().master.max_rule_size, 4 << 20);
+    let refused = size("4097KiB").unwrap_err().to_string();
+    assert!(refused.contains("master.max_rule_size") && refused.contains("4MiB at most"), "{refused}");
+}
+
+#[test]
 fn what_is_shown_reads_itself_back() {
     let config = load(
         "worker:\n  allow_uids: [0, 1000]\n  socket_mode: 0640\nmaster:\n  max_rule_size: 1MiB\n",

@@ -37,7 +37,7 @@ impl Reader {
             reason,
         };
         // How large a rule may be is for its master to say: `master.max_rule_size`.
-        let limits = Limits { size: usize::MAX, ..Limits::default() };
+        let limits = Limits { size: Limits::LARGEST, ..Limits::default() };
         let definition = parse(row.yaml_content.as_bytes(), &limits)
             .map_err(|diagnostics| rejected(first_error(&diagnostics)))?
             .definition;

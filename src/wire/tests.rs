@@ -8,7 +8,9 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, Definition, Emit, KnownRule, RuleChange, RuleId, RuleState, StateKind};
+use crate::rule::{
+    self, ContentDigest, Definition, Emit, KnownRule, Limits, RuleChange, RuleId, RuleState, StateKind,
+};
 use crate::telemetry::trace::Traceparent;
 use crate::wire::{Cursor, ErrorCode};
 
@@ -289,4 +291,24 @@ fn the_schema_names_every_line_and_field() {
     for field in ["auto_revert", "content_sha256", "stale_for_ms", "digest", "match_spec", "confidence_max"] {
         assert!(schema.contains(&format!("\"{field}\":")), "{field}");
     }
+}
+
+#[test]
+fn the_largest_rule_fits_into_a_line_whatever_is_in_it() {
+    let size = Limits::LARGEST;
+    // What grows most on its way into JSON: two bytes of text are one of a value, are six.
+    let head = "rule_id: R1\nrule_version: 1\nname: n\napplies_to: [a]\n\
+        emits: [{tactic: TA0001, technique_id: T1000, confidence: 1}]\n";
+    let fits =
+        |escapes: usize| format!("{head}match: {{a: &a \"{}\", b: [*a, *a]}}\n", r"\e".repeat(escapes));
+    let text = fits((size - fits(0).len()) / 2);
+    assert!(size - text.len() < 2, "{}", text.len());
+    let limits = Limits { size, ..Limits::default() };
+    let definition = rule::parse(text.as_bytes(), &limits).unwrap().definition;
+    let definition_json = serde_json::to_string(&definition).unwrap();
+    assert!(definition_json.len() > 4 * size, "{}", definition_json.len());
+    let known = KnownRule { definition_json: definition_json.into(), ..rule("n", None) };
+    let mut line = Vec::new();
+    encode::rule_line(&mut line, &known, &state(None, None));
+    assert!(line.len() < MAX_LINE - size, "{}", line.len());
 }

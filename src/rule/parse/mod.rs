@@ -21,12 +21,18 @@ use findings::Findings;
 /// What a rule's text may take at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Size of the text in bytes.
+    /// Size of the text in bytes, and of what its aliases repeat.
     pub size: usize,
     /// How deep mappings and lists may be nested.
     pub depth: usize,
     /// How many values the document may have after its aliases are followed.
     pub nodes: usize,
+}
+
+impl Limits {
+    /// The largest size that any master may allow. Written as JSON, the rule then fits into a line
+    /// of the stream whatever is in it: an escaped character of one byte takes up to six.
+    pub const LARGEST: usize = 4 << 20;
 }
 
 impl Default for Limits {

@@ -29,6 +29,8 @@ pub(super) struct Node<'t> {
     pub(super) kind: Kind<'t>,
     /// How many values it is with all that is in it, aliases followed.
     values: usize,
+    /// How many bytes the scalars in it have, aliases followed.
+    bytes: usize,
     /// How deep it is nested, aliases followed; 0 for a scalar.
     depth: usize,
 }

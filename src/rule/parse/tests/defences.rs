@@ -126,6 +126,13 @@ fn aliases_and_sizes() {
                 c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n\
                 e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]";
     refused(bomb, Code::TooManyValues);
+    // Few values, and gigabytes of text.
+    let repeated = |text: usize, times: usize| {
+        format!("a: &a {}\nb: &b [{}]\nc: [*b]", "x".repeat(text), ["*a"].repeat(times).join(", "))
+    };
+    refused(&repeated(1 << 17, 3), Code::TooManyValues);
+    refused(&repeated(100_000, 2), Code::TooManyValues);
+    taken(&repeated(60_000, 2));
     let long = format!("{GOOD}#{}", "x".repeat(256 * 1024));
     assert_eq!(codes(long), [Code::TooLarge]);
 }

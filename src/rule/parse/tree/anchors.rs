@@ -55,8 +55,9 @@ impl<'t> Builder<'t, '_> {
         }
         self.key_on_one_line(&span);
         let span = self.at(span);
-        let values = self.nodes[target.0].values;
+        let (values, bytes) = (self.nodes[target.0].values, self.nodes[target.0].bytes);
         self.count(values, &span)?;
+        self.repeat(bytes, &span)?;
         self.place(target);
         Some(())
     }

@@ -31,6 +31,8 @@ pub(super) struct Builder<'t, 'f> {
     root: Option<NodeId>,
     /// Values so far, aliases followed.
     values: usize,
+    /// Bytes of scalars that aliases have repeated so far.
+    repeated: usize,
     /// End of the last scalar: what stands between it and the next is a gap.
     seen: usize,
     documents: usize,
@@ -53,6 +55,7 @@ impl<'t, 'f> Builder<'t, 'f> {
             names: HashSet::new(),
             root: None,
             values: 0,
+            repeated: 0,
             seen: 0,
             documents: 0,
             tag: None,
@@ -89,9 +92,10 @@ impl<'t, 'f> Builder<'t, 'f> {
                 if let Some(fault) = dialect::check(self.text, &text, style, span.clone(), flow) {
                     self.advise(fault.code, fault.at, fault.message, fault.help);
                 }
+                let bytes = text.len();
                 let kind = if style == ScalarStyle::Plain { Kind::Plain(text) } else { Kind::Text(text) };
                 let span = self.shown(span.start, span.end);
-                let node = self.push(span, kind, 1, 0)?;
+                let node = self.push(span, kind, bytes, 0)?;
                 self.anchor(anchor, node);
                 self.place(node);
             }
@@ -163,9 +167,9 @@ impl<'t, 'f> Builder<'t, 'f> {
         }
     }
 
-    fn push(&mut self, span: Range<usize>, kind: Kind<'t>, values: usize, depth: usize) -> Option<NodeId> {
+    fn push(&mut self, span: Range<usize>, kind: Kind<'t>, bytes: usize, depth: usize) -> Option<NodeId> {
         self.count(1, &span)?;
-        self.nodes.push(Node { span, line: self.line, kind, values, depth });
+        self.nodes.push(Node { span, line: self.line, kind, values: 1, bytes, depth });
         Some(NodeId(self.nodes.len() - 1))
     }
 
@@ -180,6 +184,17 @@ impl<'t, 'f> Builder<'t, 'f> {
         None
     }
 
+    /// Counts what an alias repeats: as much as a text may have is enough.
+    pub(super) fn repeat(&mut self, bytes: usize, span: &Range<usize>) -> Option<()> {
+        self.repeated = self.repeated.saturating_add(bytes);
+        if self.repeated <= self.limits.size {
+            return Some(());
+        }
+        let message = format!("aliases that repeat more than {} bytes", self.limits.size);
+        self.findings.add(Code::TooManyValues, span.clone(), "", message);
+        None
+    }
+
     fn begin(
         &mut self,
         kind: Kind<'t>,
@@ -189,7 +204,7 @@ impl<'t, 'f> Builder<'t, 'f> {
     ) -> Option<()> {
         // Its end is not known yet: its first line is shown.
         let shown = self.shown(span.start, self.text.len());
-        let node = self.push(shown, kind, 1, 1)?;
+        let node = self.push(shown, kind, 0, 1)?;
         self.anchor(anchor, node);
         self.open.push(Open { node, children: Vec::new(), flow: style == StructureStyle::Flow });
         Some(())
@@ -197,15 +212,16 @@ impl<'t, 'f> Builder<'t, 'f> {
 
     fn end(&mut self, span: Range<usize>) -> Option<()> {
         let Open { node, children, flow } = self.open.pop()?;
-        let (mut values, mut depth) = (1_usize, 0);
+        let (mut values, mut bytes, mut depth) = (1_usize, 0_usize, 0);
         for child in &children {
             let child = &self.nodes[child.0];
             values = values.saturating_add(child.values);
+            bytes = bytes.saturating_add(child.bytes);
             depth = depth.max(child.depth);
         }
         let end = self.at(span).end;
         let here = &mut self.nodes[node.0];
-        (here.values, here.depth) = (values, depth + 1);
+        (here.values, here.bytes, here.depth) = (values, bytes, depth + 1);
         // Of a collection in brackets the first line may hold more than it.
         if flow {
             here.span.end = here.span.end.min(end);
