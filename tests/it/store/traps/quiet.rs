@@ -50,7 +50,10 @@ pub(super) async fn two_transactions_of_one_second(field: &Field) {
     first.run("DELETE FROM ttp_rule WHERE rule_id = 'MANY8'").await;
     assert_eq!(watcher.look().await, ["deleted MANY8"]);
     field.pass(PAST_THE_OVERLAP).await;
-    assert_eq!(watcher.look().await, NOTHING);
+    // The first of these still reads a window, the second counts, and the third need not.
+    for _ in 0..3 {
+        assert_eq!(watcher.look().await, NOTHING);
+    }
     second.commit().await;
     let committed = std::time::Instant::now();
     loop {
