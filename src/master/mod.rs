@@ -3,6 +3,7 @@
 //! [`watch`] says where to look, [`scan`] looks, [`plan`] compares, [`reconcile`] does what is to
 //! be done, and [`Master`] is the daemon around them: lock, standby, retries, rescans.
 
+mod command;
 mod log;
 pub mod plan;
 pub mod reconcile;
@@ -15,10 +16,11 @@ pub mod watch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch as watch_channel};
+use tokio::sync::{mpsc, watch as watch_channel};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+pub use self::command::Command;
 use self::reconcile::{ReconcileError, Reconciler};
 use self::scan::Extent;
 pub use self::status::{Lock, MasterStatus};
@@ -34,23 +36,6 @@ use crate::telemetry::metrics;
 
 /// How often a standby asks for the lock, and a master whether it still has it.
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often a reconcile that was asked for looks again at what was put off.
-const SETTLE_LOOKS: usize = 5;
-
-/// What a running master is asked to do.
-#[derive(Debug)]
-pub enum Command {
-    /// Compare everything now, and say what came of it.
-    Reconcile {
-        /// Carry out deletions that are held back.
-        allow_mass_delete: bool,
-        /// Where to say it. An error is a sentence for the operator.
-        reply: oneshot::Sender<Result<Summary, String>>,
-    },
-    /// Go on with another configuration, and compare everything.
-    Configure(MasterConfig),
-}
 
 /// The daemon that keeps the table equal to the directory.
 #[derive(Debug)]
@@ -206,7 +191,7 @@ impl Master {
                 *due = Some(extent);
                 Ok(())
             }
-            command = receive(&mut self.commands) => self.obey(session, command, due).await,
+            command = command::receive(&mut self.commands) => self.obey(session, command, due).await,
             () = tokio::time::sleep_until(rescan_at.into()) => {
                 *due = Some(Extent::All);
                 Ok(())
@@ -260,75 +245,6 @@ impl Master {
         Ok((summary, PutOff(!report.look_again.is_empty())))
     }
 
-    async fn obey(
-        &mut self,
-        session: &mut MasterSession,
-        command: Command,
-        due: &mut Option<Extent>,
-    ) -> Result<(), StoreError> {
-        match command {
-            Command::Reconcile { allow_mass_delete, reply } => {
-                let result = self.settle(session, allow_mass_delete).await;
-                let said = result.as_ref().copied().map_err(ToString::to_string);
-                let _ = reply.send(said);
-                match result {
-                    Err(ReconcileError::Store(error)) => Err(error),
-                    _ => Ok(()),
-                }
-            }
-            Command::Configure(config) => {
-                self.configure(config);
-                *due = Some(Extent::All);
-                Ok(())
-            }
-        }
-    }
-
-    /// Compares everything until nothing is put off any more.
-    async fn settle(
-        &mut self,
-        session: &mut MasterSession,
-        allow_mass_delete: bool,
-    ) -> Result<Summary, ReconcileError> {
-        let (mut total, mut put_off) = self.reconcile(session, &Extent::All, allow_mass_delete).await?;
-        // Once is enough, but while files come and go there may always be another.
-        for _ in 0..SETTLE_LOOKS {
-            if !put_off.0 {
-                break;
-            }
-            sleep(reconcile::DELETE_AFTER).await;
-            let next;
-            (next, put_off) = self.reconcile(session, &Extent::All, allow_mass_delete).await?;
-            total = total.then(next);
-        }
-        Ok(total)
-    }
-
-    fn configure(&mut self, config: MasterConfig) {
-        if config.rules_dir != self.config.rules_dir {
-            self.watch = Watch::new(config.rules_dir.clone());
-        }
-        self.reconciler = Reconciler::new(config.clone(), Arc::clone(&self.clock));
-        self.config = config;
-        tracing::info!(message_id = event::RELOADED, "the configuration was read again");
-    }
-
-    /// Waits while nothing can be written; commands are answered or kept in mind all the same.
-    async fn idle(&mut self, wait: Duration) {
-        let until = tokio::time::Instant::now() + wait;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => return,
-                command = receive(&mut self.commands) => match command {
-                    Command::Reconcile { reply, .. } => {
-                        let _ = reply.send(Err(self.status.borrow().why_not_writing()));
-                    }
-                    Command::Configure(config) => self.configure(config),
-                },
-            }
-        }
-    }
-
     fn database_lost(&mut self, error: &StoreError) {
         self.set_lock(Lock::None);
         self.status.send_modify(|status| status.database_failed(error, self.clock.now()));
@@ -362,12 +278,5 @@ impl Master {
     fn publish(&self, summary: Summary) {
         let now = self.clock.now();
         self.status.send_modify(|status| status.reconciled(&self.reconciler, summary, now));
-    }
-}
-
-async fn receive(commands: &mut mpsc::Receiver<Command>) -> Command {
-    match commands.recv().await {
-        Some(command) => command,
-        None => std::future::pending().await,
     }
 }

@@ -4,6 +4,7 @@ mod carry;
 mod connection;
 mod connector;
 mod counts;
+mod expiry;
 mod follower;
 mod hints;
 mod lock;

@@ -8,11 +8,11 @@ use super::carry::{self, Departure};
 use super::connection::Connection;
 use super::follower::data_version;
 use super::lock::Lock;
-use super::sql::{Cell, Query};
+use super::sql::Cell;
 use super::tables;
 use super::writes::{Applied, RowSummary, RuleWrite, Scope, batches};
 use crate::clock::{RisingStamp, Timestamp};
-use crate::rule::{StateRow, Table};
+use crate::rule::Table;
 use crate::store::StoreError;
 use crate::telemetry::trace;
 
@@ -26,8 +26,8 @@ const WRITING: &str = "writing the rules";
 /// Every statement is bounded by `database.connect_timeout`.
 #[derive(Debug)]
 pub struct MasterSession {
-    database: Database,
-    connection: Connection,
+    pub(super) database: Database,
+    pub(super) connection: Connection,
     lock: Lock,
     /// The last stamp of each owner's rows.
     stamps: HashMap<String, RisingStamp>,
@@ -152,7 +152,7 @@ impl MasterSession {
     }
 
     /// Begins a transaction that only the holder of the lock goes on with.
-    async fn begin(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
         let begin = self.connection.dialect().begin_write;
         self.connection.run(WRITING, begin).await.map_err(|error| self.unless_lost(error))?;
         match self.lock.is_held(&mut self.connection).await {
@@ -166,7 +166,7 @@ impl MasterSession {
     }
 
     /// Commits what was done, or takes it back.
-    async fn end<T>(&mut self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) async fn end<T>(&mut self, done: Result<T, StoreError>) -> Result<T, StoreError> {
         match done {
             Ok(done) => {
                 if let Err(error) = self.connection.run(WRITING, "COMMIT").await {
@@ -262,60 +262,6 @@ impl MasterSession {
         Ok(if self.whole_seconds { stamp.whole_second() } else { stamp })
     }
 
-    /// Deletes the states that have expired by the database's clock, each only if it still has the
-    /// `expires_at` that was read, and returns them.
-    ///
-    /// # Errors
-    /// As [`MasterSession::apply`].
-    pub async fn remove_expired_states(&mut self) -> Result<Vec<StateRow>, StoreError> {
-        let what = "removing expired states";
-        let now =
-            self.database.now_on(&mut self.connection).await.map_err(|error| self.unless_lost(error))?;
-        let query = tables::select(self.connection.dialect(), Table::States)
-            .and(|filter| filter.push("expires_at IS NOT NULL"));
-        let rows =
-            self.connection.fetch(what, query.into_query()).await.map_err(|error| self.unless_lost(error))?;
-        // Judged here: SQLite would compare a time that another program wrote in its way as text.
-        let expired = rows.into_iter().filter_map(|mut row| {
-            let end = row.0.get(3)?.shown().to_owned();
-            let state = tables::state_row(&mut row).ok()?;
-            state.expires_at.is_some_and(|end| end <= now).then_some((state, end))
-        });
-        let expired: Vec<(StateRow, String)> = expired.collect();
-        if expired.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.begin().await?;
-        let removed = self.remove(what, expired).await;
-        self.end(removed).await
-    }
-
-    async fn remove(
-        &mut self,
-        what: &'static str,
-        expired: Vec<(StateRow, String)>,
-    ) -> Result<Vec<StateRow>, StoreError> {
-        let exact = (self.connection.dialect().exact)("rule_id");
-        let mut removed = Vec::new();
-        for (row, end) in expired {
-            let query: Query = self
-                .connection
-                .query("DELETE FROM ttp_rule_state WHERE rule_id = ")
-                .text(&*row.rule_id)
-                .push(&format!(" AND {exact} = "))
-                .text(&*row.rule_id)
-                .push(" AND expires_at = ")
-                .time_as_read(end);
-            if self.connection.execute(what, query).await? > 0 {
-                removed.push(row);
-            }
-        }
-        if let Some(notify) = self.connection.dialect().notify {
-            self.connection.run(what, notify).await?;
-        }
-        Ok(removed)
-    }
-
     /// Tells whether the lock is still held, and keeps the connection awake: call it every few
     /// seconds (a server takes the lock of a session that is silent for 15 s).
     ///
@@ -346,7 +292,7 @@ impl MasterSession {
     }
 
     /// `error`, unless it means that the connection is gone and the lock with it.
-    fn unless_lost(&self, error: StoreError) -> StoreError {
+    pub(super) fn unless_lost(&self, error: StoreError) -> StoreError {
         if self.connection.is_broken() { StoreError::LockLost } else { error }
     }
 }

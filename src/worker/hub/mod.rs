@@ -3,6 +3,7 @@
 //! A look is taken in and numbered under one lock, so no subscriber sees half of it. The lock is
 //! held for moments and never across a wait. The tail alone writes.
 
+mod reading;
 #[cfg(test)]
 mod tests;
 
@@ -13,12 +14,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub(in crate::worker) use self::reading::{Next, Place, Start};
 use crate::clock::{SharedClock, Timestamp};
-use crate::rule::{Catalogue, CatalogueDigest, Look, Quarantined, RuleChange, RuleState, Seen, Table};
+use crate::rule::{Catalogue, Look, RuleChange, Seen, Table};
 use crate::store::Known;
-use crate::wire::{Cursor, Epoch, Health, SnapshotReason};
-use crate::worker::journal::{EncodedChange, Journal};
-use crate::worker::snapshot::{Filter, Snapshot};
+use crate::wire::Epoch;
+use crate::worker::journal::Journal;
+use crate::worker::snapshot::Snapshot;
 use crate::worker::trace::TailTrace;
 
 /// What the journal's lines may take together, whatever `journal_length` says.
@@ -79,48 +81,6 @@ pub(in crate::worker) struct Heard {
     pub(in crate::worker) first_load: bool,
 }
 
-/// A subscriber's place among the changes.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::worker) struct Place {
-    /// The last change that it has.
-    pub(in crate::worker) cursor: u64,
-    /// The newest change when it had last caught up, or resumed. What came after that, while it
-    /// was busy with what came before, is how far it is behind.
-    target: u64,
-    /// It waits for a change: however many come at once, it is not behind.
-    waiting: bool,
-}
-
-impl Place {
-    const fn new(cursor: u64, newest: u64) -> Self {
-        Self { cursor, target: newest, waiting: false }
-    }
-}
-
-/// Where a subscription begins.
-#[derive(Debug)]
-pub(in crate::worker) enum Start {
-    Resume(Place),
-    Snapshot(Arc<Snapshot>, SnapshotReason),
-}
-
-/// What a subscriber gets next.
-#[derive(Debug)]
-pub(in crate::worker) enum Next {
-    Changes(Vec<Arc<EncodedChange>>),
-    CaughtUp,
-    Lagged,
-}
-
-/// How things stand, for a heartbeat.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::worker) struct Standing {
-    pub(in crate::worker) seq: u64,
-    pub(in crate::worker) digest: Option<CatalogueDigest>,
-    pub(in crate::worker) database: Health,
-    pub(in crate::worker) stale_for: Duration,
-}
-
 impl Hub {
     pub(in crate::worker) fn new(clock: SharedClock, journal_length: usize, queue: usize) -> Self {
         let now = clock.now();
@@ -148,8 +108,6 @@ impl Hub {
     pub(in crate::worker) fn news(&self) -> watch::Receiver<News> {
         self.news.subscribe()
     }
-
-    // What the tail writes.
 
     /// Takes in what was known before this run; `age` is how old it is.
     pub(in crate::worker) fn restore(&self, look: Look, age: Duration) {
@@ -210,109 +168,6 @@ impl Hub {
         let news = News { loaded: inner.loaded, seq: inner.journal.newest() };
         drop(inner);
         self.news.send_if_modified(|old| std::mem::replace(old, news) != news);
-    }
-
-    // What subscribers read.
-
-    /// Where a subscription with this cursor begins; `None` while there is nothing to serve.
-    /// `exact` asks for a snapshot after the newest change, not for one of a moment ago.
-    pub(in crate::worker) fn start(&self, cursor: Option<&Cursor>, exact: bool) -> Option<Start> {
-        let mut inner = self.lock();
-        if !inner.loaded {
-            return None;
-        }
-        let newest = inner.journal.newest();
-        let reason = match cursor.filter(|_| !exact) {
-            None => SnapshotReason::Initial,
-            Some(cursor) if cursor.epoch != self.epoch || cursor.seq > newest => SnapshotReason::EpochChanged,
-            Some(cursor) if cursor.seq < inner.journal.reaches_back_to() => SnapshotReason::Compacted,
-            Some(cursor) => return Some(Start::Resume(Place::new(cursor.seq, newest))),
-        };
-        let reuse = if exact { 0 } else { self.queue / 4 };
-        Some(Start::Snapshot(inner.snapshot(reuse), reason))
-    }
-
-    /// The place of a subscriber that has read the snapshot after change `seq`.
-    pub(in crate::worker) fn place_after(&self, seq: u64) -> Place {
-        Place::new(seq, self.lock().journal.newest())
-    }
-
-    /// Whether a reader of the snapshot after change `seq` may go on with it: it was not
-    /// overtaken by too many changes since `progress`, the newest change when it last got on.
-    pub(in crate::worker) fn snapshot_holds(&self, seq: u64, progress: u64) -> bool {
-        let inner = self.lock();
-        let oldest = inner.snapshots.front().and_then(Weak::upgrade).map_or(0, |snapshot| snapshot.seq);
-        inner.journal.newest() - progress <= self.queue
-            && seq >= inner.journal.reaches_back_to()
-            && seq >= oldest
-    }
-
-    /// The next changes that pass the filter, at most `count` and about `bytes`.
-    pub(in crate::worker) fn next(
-        &self,
-        place: &mut Place,
-        filter: &Filter,
-        count: usize,
-        bytes: usize,
-    ) -> Next {
-        let inner = self.lock();
-        let newest = inner.journal.newest();
-        let lagged = !place.waiting && newest - place.target > self.queue;
-        let Some(waiting) = inner.journal.after(place.cursor).filter(|_| !lagged) else {
-            return Next::Lagged;
-        };
-        if place.waiting || place.cursor >= place.target {
-            place.target = newest;
-        }
-        let (mut changes, mut size) = (Vec::new(), 0);
-        for change in waiting {
-            if changes.len() >= count || size >= bytes {
-                break;
-            }
-            place.cursor = change.seq;
-            if filter.wants(change) {
-                size += change.line.bytes().len();
-                changes.push(Arc::clone(change));
-            }
-        }
-        place.waiting = changes.is_empty();
-        if place.waiting { Next::CaughtUp } else { Next::Changes(changes) }
-    }
-
-    /// How things stand.
-    pub(in crate::worker) fn standing(&self) -> Standing {
-        let inner = self.lock();
-        Standing {
-            seq: inner.journal.newest(),
-            digest: inner.loaded.then(|| inner.catalogue.digest()),
-            database: if inner.state.up { Health::Up } else { Health::Down },
-            stale_for: inner.state.stale_for(self.clock.now()),
-        }
-    }
-
-    /// The state in force; `None` while nothing is loaded.
-    pub(in crate::worker) fn get_state(&self, rule_id: &str) -> Option<RuleState> {
-        let inner = self.lock();
-        inner.loaded.then(|| inner.catalogue.state(rule_id))
-    }
-
-    /// Reads what is known under the lock; to be quick.
-    pub(in crate::worker) fn inspect<T>(
-        &self,
-        read: impl FnOnce(&Catalogue, &Journal, &DatabaseState) -> T,
-    ) -> T {
-        let inner = self.lock();
-        read(&inner.catalogue, &inner.journal, &inner.state)
-    }
-
-    /// A snapshot for a subscriber that did not keep up.
-    pub(in crate::worker) fn snapshot(&self) -> Arc<Snapshot> {
-        self.lock().snapshot(self.queue / 4)
-    }
-
-    /// The rows that take no part.
-    pub(in crate::worker) fn quarantined(&self) -> Vec<Quarantined> {
-        self.lock().catalogue.quarantined().collect()
     }
 }
 

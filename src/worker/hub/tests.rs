@@ -5,9 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::rule::{ChangeKind, ContentDigest, KnownRule, RuleId, StateKind};
-use crate::wire::{NewValue, ServerLine};
-use crate::worker::snapshot::SnapshotReader;
+use crate::rule::{ChangeKind, ContentDigest, KnownRule, RuleId, RuleState, StateKind};
+use crate::wire::{Cursor, NewValue, ServerLine, SnapshotReason};
+use crate::worker::snapshot::{Filter, SnapshotReader};
 
 /// A journal and a queue that are soon too short, but for one look: it can bring a definition and a
 /// state for each key, and a journal that does not hold these leaves everyone behind.

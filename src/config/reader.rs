@@ -1,0 +1,133 @@
+//! From the words of the layers to values: what each key takes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::layers::{Layers, Origin, Value};
+use super::units::{self, duration, size};
+use super::{ConfigError, LogFormat};
+use crate::rule::Limits;
+use crate::store::Address;
+
+/// Reads single keys out of the layers; an error names the key and where its value came from.
+pub(super) struct Reader<'a>(pub(super) &'a Layers);
+
+impl Reader<'_> {
+    pub(super) fn value<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        self.optional(key, read)?.ok_or_else(|| ConfigError(format!("{key} is not set")))
+    }
+
+    pub(super) fn optional<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(Value { items, origin }) = self.0.get(key) else { return Ok(None) };
+        let [item] = items.as_slice() else {
+            return Err(ConfigError(format!(
+                "{origin}: {key} is a list of {}; expected one value",
+                items.len()
+            )));
+        };
+        read(item).map(Some).map_err(|why| ConfigError(format!("{origin}: {key}: {why}")))
+    }
+
+    pub(super) fn list(&self, key: &str) -> Result<Vec<u32>, ConfigError> {
+        let Some(Value { items, origin }) = self.0.get(key) else { return Ok(Vec::new()) };
+        items
+            .iter()
+            .flat_map(|item| item.split(','))
+            .map(|item| number(item.trim()).map_err(|why| ConfigError(format!("{origin}: {key}: {why}"))))
+            .collect()
+    }
+
+    /// The address, from `url` or from the file that `url_file` names, whichever stands in the
+    /// later layer.
+    pub(super) fn address(&self) -> Result<Address, ConfigError> {
+        let layer = |key| self.0.get(key).map_or(0, |value| value.origin.layer());
+        if layer("database.url_file") > 0 && layer("database.url_file") == layer("database.url") {
+            return Err(ConfigError(
+                "database.url and database.url_file are both set; set one of them".to_owned(),
+            ));
+        }
+        if layer("database.url_file") > layer("database.url") {
+            let file: PathBuf = self.value("database.url_file", path)?;
+            let origin =
+                self.0.get("database.url_file").map_or(Origin::Default, |value| value.origin.clone());
+            return read(&file)?.trim().parse().map_err(|why| {
+                ConfigError(format!("{origin}: database.url_file {}: {why}", file.display()))
+            });
+        }
+        self.value("database.url", |text| text.parse().map_err(|why| format!("{why}")))
+    }
+}
+
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+}
+
+pub(super) fn text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+/// What goes into the column `updated_by`.
+pub(super) fn label(text: &str) -> Result<String, String> {
+    match text.chars().count() {
+        1..=255 => Ok(text.to_owned()),
+        length => Err(format!("the label has {length} characters; expected 1 to 255")),
+    }
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("the path is empty".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+pub(super) fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a whole number in range"))
+}
+
+pub(super) fn at_least_one<T: std::str::FromStr + PartialOrd + From<u8>>(text: &str) -> Result<T, String> {
+    let value: T = number(text)?;
+    if value < T::from(1) { Err("0 is too few; expected at least 1".to_owned()) } else { Ok(value) }
+}
+
+pub(super) fn rule_size(text: &str) -> Result<usize, String> {
+    match size(text)? {
+        bytes if bytes > Limits::LARGEST => {
+            let most = units::show_size(Limits::LARGEST);
+            Err(format!("`{text}` is too large; workers take in rules of {most} at most"))
+        }
+        bytes => Ok(bytes),
+    }
+}
+
+pub(super) fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("0s is too short; expected more".to_owned()),
+        time => Ok(time),
+    }
+}
+
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("`{text}` is neither `true` nor `false`"))
+}
+
+pub(super) fn directives(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|why| {
+        format!("`{text}`: {why}; expected a level such as `info`, or directives such as `rulesyncd=debug`")
+    })
+}
+
+pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "auto" => Ok(LogFormat::Auto),
+        "journald" => Ok(LogFormat::Journald),
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("`{text}` is no form of log; expected `auto`, `journald`, `text` or `json`")),
+    }
+}

@@ -1,0 +1,160 @@
+//! Where a database is and how it is entered.
+
+mod parse;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// A database's address, in sqlx's or SQLAlchemy's spelling. Shown without its password.
+///
+/// For SQLite the two disagree. `sqlite:///x` is the absolute `/x`, as sqlx has it; only with a
+/// driver's name, which is SQLAlchemy's alone, are three slashes relative: `sqlite+aiosqlite:///x`
+/// is `x`, and `sqlite+aiosqlite:////x` is `/x`. `sqlite:x` and `sqlite://x` are relative.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A SQLite file.
+    SqliteFile(PathBuf),
+    /// A SQLite database in this process's memory.
+    SqliteMemory,
+    /// MySQL, MariaDB, or what speaks their protocol.
+    MySql(Server),
+    /// PostgreSQL, or what speaks its protocol.
+    Postgres(Server),
+}
+
+/// Where a database server is and as whom it is entered.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The way to it.
+    pub host: Host,
+    /// `None` is the name of the user of this process.
+    pub user: Option<String>,
+    /// `None` where the server wants none.
+    pub password: Option<String>,
+    /// The database's name.
+    pub database: String,
+    /// `None` leaves it to what is safe for the host.
+    pub tls: Option<TlsMode>,
+    /// A file of certificates that may sign the server's; `None` is the built-in roots.
+    pub tls_ca: Option<PathBuf>,
+}
+
+/// The way to a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Host {
+    /// A Unix socket: the file for MySQL, the file or its directory for PostgreSQL.
+    Socket(PathBuf),
+    /// A name or an address, and a port.
+    Tcp(String, u16),
+}
+
+impl Host {
+    /// Whether what is sent never leaves this host.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Socket(_) => true,
+            Self::Tcp(name, _) => {
+                name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+        }
+    }
+}
+
+/// How a connection is encrypted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlsMode {
+    /// Never.
+    Disable,
+    /// If the server can; nothing is verified.
+    Prefer,
+    /// Always; nothing is verified.
+    Require,
+    /// Always; the certificate's signer is verified.
+    VerifyCa,
+    /// Always; the certificate's signer and the host's name are verified.
+    VerifyFull,
+}
+
+impl TlsMode {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+}
+
+/// Why a text is no address; the message has no secret in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidAddress(pub String);
+
+impl Address {
+    /// `text` with the password taken out, should a driver have put it there.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        match self {
+            Self::MySql(Server { password: Some(password), .. })
+            | Self::Postgres(Server { password: Some(password), .. })
+                if !password.is_empty() =>
+            {
+                text.replace(password.as_str(), "***")
+            }
+            _ => text.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, server) = match self {
+            Self::SqliteFile(path) if path.is_absolute() => return write!(f, "sqlite://{}", path.display()),
+            Self::SqliteFile(path) => return write!(f, "sqlite:{}", path.display()),
+            Self::SqliteMemory => return f.write_str("sqlite::memory:"),
+            Self::MySql(server) => ("mysql", server),
+            Self::Postgres(server) => ("postgresql", server),
+        };
+        write!(f, "{scheme}://")?;
+        if let Some(user) = &server.user {
+            let password = if server.password.is_some() { ":***" } else { "" };
+            write!(f, "{user}{password}@")?;
+        }
+        let mut separator = '?';
+        let mut parameter = |f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display| {
+            let before = std::mem::replace(&mut separator, '&');
+            write!(f, "{before}{name}={value}")
+        };
+        match &server.host {
+            Host::Socket(path) => {
+                write!(f, "/{}", server.database)?;
+                parameter(f, "unix_socket", &path.display())?;
+            }
+            Host::Tcp(name, port) if name.contains(':') => write!(f, "[{name}]:{port}/{}", server.database)?,
+            Host::Tcp(name, port) => write!(f, "{name}:{port}/{}", server.database)?,
+        }
+        if let Some(tls) = server.tls {
+            parameter(f, "sslmode", &tls.as_str())?;
+        }
+        if let Some(ca) = &server.tls_ca {
+            parameter(f, "sslrootcert", &ca.display())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.host, self.database)
+    }
+}

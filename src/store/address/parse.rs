@@ -1,0 +1,171 @@
+//! From a text to an address, in whichever spelling it is.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use super::{Address, Host, InvalidAddress, Server, TlsMode};
+
+/// Parameters that other programs put into an address and that change nothing here.
+const PASSED_OVER: &[&str] = &[
+    "application_name",
+    "autocommit",
+    "charset",
+    "check_same_thread",
+    "collation",
+    "command_timeout",
+    "connect_timeout",
+    "prepared_statement_cache_size",
+    "read_timeout",
+    "statement-cache-capacity",
+    "timeout",
+    "uri",
+    "write_timeout",
+];
+
+impl FromStr for Address {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let scheme = text.split(':').next().unwrap_or_default();
+        let (dialect, driver) = match scheme.split_once('+') {
+            Some((dialect, driver)) => (dialect, Some(driver)),
+            None => (scheme, None),
+        };
+        match dialect {
+            "sqlite" => sqlite(&text[scheme.len()..], driver.is_some()),
+            "mysql" | "mariadb" => server(text, 3306).and_then(|server| match server.user {
+                Some(_) => Ok(Self::MySql(server)),
+                None => Err(InvalidAddress("the address names no user: `mysql://USER@HOST/DATABASE`".into())),
+            }),
+            "postgres" | "postgresql" => server(text, 5432).map(Self::Postgres),
+            _ => Err(InvalidAddress(
+                "the address begins with no known database; expected `sqlite:///FILE`, \
+                 `mysql://USER:PASSWORD@HOST/DATABASE` or `postgresql://USER:PASSWORD@HOST/DATABASE`"
+                    .into(),
+            )),
+        }
+    }
+}
+
+/// Reads what stands after `sqlite` or `sqlite+driver`.
+fn sqlite(rest: &str, sqlalchemy: bool) -> Result<Address, InvalidAddress> {
+    let rest = rest.strip_prefix(':').unwrap_or_default();
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let path = path.strip_prefix("//").unwrap_or(path);
+    let mut memory = path.trim_start_matches('/') == ":memory:" || sqlalchemy && path.is_empty();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "mode" => memory |= value == "memory",
+            "cache" => {}
+            _ => passed_over(&name)?,
+        }
+    }
+    let path = if sqlalchemy {
+        path.strip_prefix('/').unwrap_or(path).to_owned()
+    } else {
+        let not_utf8 = |_| InvalidAddress("the path is not UTF-8 once its `%` are decoded".into());
+        percent_decode_str(path).decode_utf8().map_err(not_utf8)?.into_owned()
+    };
+    match path.trim_start_matches('/') {
+        _ if memory => Ok(Address::SqliteMemory),
+        "" => Err(InvalidAddress(
+            "the address names no file; expected `sqlite:///FILE` or `sqlite::memory:`".into(),
+        )),
+        relative if path.starts_with('/') => Ok(Address::SqliteFile(format!("/{relative}").into())),
+        relative => Ok(Address::SqliteFile(relative.into())),
+    }
+}
+
+fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
+    let url = Url::parse(&with_host(text))
+        .map_err(|error| InvalidAddress(format!("the address cannot be read: {error}")))?;
+    let decoded = |part: &str| {
+        percent_decode_str(part)
+            .decode_utf8()
+            .map(|text| text.into_owned())
+            .map_err(|_| InvalidAddress("a part of the address is not UTF-8 once its `%` are decoded".into()))
+    };
+    let given = |text: String| (!text.is_empty()).then_some(text);
+    let mut user = given(decoded(url.username())?);
+    let mut password = url.password().map(decoded).transpose()?;
+    let mut database = given(decoded(url.path().trim_start_matches('/'))?);
+    let mut name = given(decoded(url.host_str().unwrap_or_default())?);
+    let mut port = url.port();
+    let (mut tls, mut tls_ca, mut socket) = (None, None, None);
+    for (key, value) in url.query_pairs() {
+        let value = value.into_owned();
+        match key.replace('-', "_").as_str() {
+            "unix_socket" | "socket" => socket = Some(PathBuf::from(value)),
+            "host" if value.starts_with('/') => socket = Some(PathBuf::from(value)),
+            "host" => name = Some(value),
+            "port" => {
+                port = Some(value.parse().map_err(|_| InvalidAddress(format!("`{value}` is no port")))?);
+            }
+            "user" => user = Some(value),
+            "password" => password = Some(value),
+            "dbname" => database = Some(value),
+            "sslmode" | "ssl_mode" | "ssl" => tls = Some(TlsMode::parse(&value)?),
+            "ssl_disabled" if value == "true" => tls = Some(TlsMode::Disable),
+            "ssl_verify_cert" | "ssl_verify_identity" if value == "true" => tls = Some(TlsMode::VerifyFull),
+            "sslrootcert" | "ssl_ca" => tls_ca = Some(PathBuf::from(value)),
+            _ => passed_over(&key)?,
+        }
+    }
+    // A socket's path may stand in the place of the host: `postgresql://%2Frun%2Fpostgresql/rules`.
+    let name_is_socket = name.as_ref().is_some_and(|name| name.starts_with('/'));
+    let host = match (socket, name) {
+        (None, Some(name)) if name_is_socket => Host::Socket(socket_at(name.into(), port)),
+        (Some(socket), _) => Host::Socket(socket_at(socket, port.filter(|_| default_port == 5432))),
+        (None, name) => {
+            let name = name.unwrap_or_else(|| "localhost".into());
+            Host::Tcp(name.trim_matches(['[', ']']).to_owned(), port.unwrap_or(default_port))
+        }
+    };
+    let database = database.ok_or_else(|| {
+        InvalidAddress("the address names no database; it stands after the host: `…@HOST/DATABASE`".into())
+    })?;
+    Ok(Server { host, user, password, database, tls, tls_ca })
+}
+
+/// PostgreSQL's sockets are named by their port.
+fn socket_at(path: PathBuf, port: Option<u16>) -> PathBuf {
+    port.map_or_else(|| path.clone(), |port| path.join(format!(".s.PGSQL.{port}")))
+}
+
+/// `user@/database?host=/run/postgresql` has no host in its place, which URLs do not know.
+fn with_host(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    match rest.split_at(end) {
+        (user, rest) if user.ends_with('@') => format!("{scheme}://{user}localhost{rest}"),
+        _ => text.to_owned(),
+    }
+}
+
+fn passed_over(name: &str) -> Result<(), InvalidAddress> {
+    if PASSED_OVER.contains(&name) {
+        return Ok(());
+    }
+    Err(InvalidAddress(format!(
+        "the address has the unknown parameter `{name}`; known are host, port, user, password, dbname, \
+         unix_socket, sslmode (ssl-mode) and sslrootcert (ssl-ca)"
+    )))
+}
+
+impl TlsMode {
+    fn parse(text: &str) -> Result<Self, InvalidAddress> {
+        match text.to_ascii_lowercase().replace('_', "-").as_str() {
+            "disable" | "disabled" | "false" => Ok(Self::Disable),
+            "allow" | "prefer" | "preferred" => Ok(Self::Prefer),
+            "require" | "required" | "true" => Ok(Self::Require),
+            "verify-ca" => Ok(Self::VerifyCa),
+            "verify-full" | "verify-identity" => Ok(Self::VerifyFull),
+            _ => Err(InvalidAddress(format!(
+                "`{text}` is no TLS mode; expected disable, prefer, require, verify-ca or verify-full"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+use super::*;
+
+fn shown(text: &str) -> String {
+    text.parse::<Address>().map_or_else(|error| format!("error: {error}"), |address| address.to_string())
+}
+
+#[test]
+fn sqlite_is_read_in_both_spellings() {
+    for (text, expected) in [
+        ("sqlite:///var/lib/rules.db", "sqlite:///var/lib/rules.db"),
+        ("sqlite:////var/lib/rules.db", "sqlite:///var/lib/rules.db"),
+        ("sqlite+aiosqlite:////var/lib/rules.db", "sqlite:///var/lib/rules.db"),
+        ("sqlite+aiosqlite:///rules.db", "sqlite:rules.db"),
+        ("sqlite:rules.db?mode=rwc", "sqlite:rules.db"),
+        ("sqlite://dir/rules%20x.db", "sqlite:dir/rules x.db"),
+        ("sqlite::memory:", "sqlite::memory:"),
+        ("sqlite:///:memory:", "sqlite::memory:"),
+        ("sqlite+pysqlite://", "sqlite::memory:"),
+    ] {
+        assert_eq!(shown(text), expected, "{text}");
+    }
+    assert!(shown("sqlite://").starts_with("error"));
+}
+
+#[test]
+fn servers_are_read_in_both_spellings_and_shown_without_the_password() {
+    for (text, expected) in [
+        ("mysql+asyncmy://u:s3cret@db/rules?charset=utf8mb4", "mysql://u:***@db:3306/rules"),
+        ("mariadb+pymysql://u@h:33/r?unix_socket=/run/my.sock", "mysql://u@/r?unix_socket=/run/my.sock"),
+        ("mysql://u@h/r?ssl-mode=VERIFY_IDENTITY", "mysql://u@h:3306/r?sslmode=verify-full"),
+        ("postgres://u:p%40ss@[::1]:5433/r", "postgresql://u:***@[::1]:5433/r"),
+        ("postgresql+asyncpg:///r?host=/run/postgresql", "postgresql:///r?unix_socket=/run/postgresql"),
+        (
+            "postgresql+psycopg://u:p@/r?host=/run/postgresql",
+            "postgresql://u:***@/r?unix_socket=/run/postgresql",
+        ),
+        (
+            "postgresql://u@localhost/r?host=/run/postgresql&port=5433",
+            "postgresql://u@/r?unix_socket=/run/postgresql/.s.PGSQL.5433",
+        ),
+        ("postgresql://u@%2Frun%2Fpg/r", "postgresql://u@/r?unix_socket=/run/pg"),
+        (
+            "postgresql://u@h/r?sslmode=verify-full&sslrootcert=/ca.pem",
+            "postgresql://u@h:5432/r?sslmode=verify-full&sslrootcert=/ca.pem",
+        ),
+    ] {
+        assert_eq!(shown(text), expected, "{text}");
+        assert_eq!(shown(expected), expected, "read back");
+    }
+    for (text, word) in [
+        ("mysql://h/r", "no user"),
+        ("mysql://u@h", "no database"),
+        ("postgresql://u@h/r?sslmod=verify-full", "`sslmod`"),
+        ("postgresql://u@h/r?sslmode=on", "verify-full"),
+        ("oracle://u@h/r", "no known database"),
+    ] {
+        assert!(shown(text).contains(word), "{text}: {}", shown(text));
+    }
+}
+
+#[test]
+fn no_form_of_an_address_has_the_password_in_it() {
+    let address: Address = "postgresql://u:p%40ssw0rd@h/r".parse().unwrap();
+    let Address::Postgres(server) = &address else { panic!("{address}") };
+    assert_eq!(server.password.as_deref(), Some("p@ssw0rd"));
+    for shown in [format!("{address:?}"), format!("{server:?}"), address.redact("bad p@ssw0rd!")] {
+        assert!(!shown.contains("ssw0rd"), "{shown}");
+    }
+}

@@ -1,0 +1,63 @@
+//! States that have expired are removed, and never one that was set meanwhile.
+
+use super::session::MasterSession;
+use super::sql::Query;
+use super::tables;
+use crate::rule::{StateRow, Table};
+use crate::store::StoreError;
+
+impl MasterSession {
+    /// Deletes the states that have expired by the database's clock, each only if it still has the
+    /// `expires_at` that was read, and returns them.
+    ///
+    /// # Errors
+    /// As [`MasterSession::apply`].
+    pub async fn remove_expired_states(&mut self) -> Result<Vec<StateRow>, StoreError> {
+        let what = "removing expired states";
+        let now =
+            self.database.now_on(&mut self.connection).await.map_err(|error| self.unless_lost(error))?;
+        let query = tables::select(self.connection.dialect(), Table::States)
+            .and(|filter| filter.push("expires_at IS NOT NULL"));
+        let rows =
+            self.connection.fetch(what, query.into_query()).await.map_err(|error| self.unless_lost(error))?;
+        // Judged here: SQLite would compare a time that another program wrote in its way as text.
+        let expired = rows.into_iter().filter_map(|mut row| {
+            let end = row.0.get(3)?.shown().to_owned();
+            let state = tables::state_row(&mut row).ok()?;
+            state.expires_at.is_some_and(|end| end <= now).then_some((state, end))
+        });
+        let expired: Vec<(StateRow, String)> = expired.collect();
+        if expired.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.begin().await?;
+        let removed = self.remove(what, expired).await;
+        self.end(removed).await
+    }
+
+    async fn remove(
+        &mut self,
+        what: &'static str,
+        expired: Vec<(StateRow, String)>,
+    ) -> Result<Vec<StateRow>, StoreError> {
+        let exact = (self.connection.dialect().exact)("rule_id");
+        let mut removed = Vec::new();
+        for (row, end) in expired {
+            let query: Query = self
+                .connection
+                .query("DELETE FROM ttp_rule_state WHERE rule_id = ")
+                .text(&*row.rule_id)
+                .push(&format!(" AND {exact} = "))
+                .text(&*row.rule_id)
+                .push(" AND expires_at = ")
+                .time_as_read(end);
+            if self.connection.execute(what, query).await? > 0 {
+                removed.push(row);
+            }
+        }
+        if let Some(notify) = self.connection.dialect().notify {
+            self.connection.run(what, notify).await?;
+        }
+        Ok(removed)
+    }
+}
