@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDateTime};
+use chrono::{DateTime, Datelike as _, NaiveDateTime, Timelike as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A moment in UTC with microsecond resolution, as the tables and the stream carry it.
@@ -87,7 +87,31 @@ fn micros(span: Duration) -> i64 {
 /// RFC 3339, UTC, microseconds, `Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.to_naive().format("%Y-%m-%dT%H:%M:%S%.6fZ"))
+        let time = self.to_naive();
+        let Some(year) = u32::try_from(time.year()).ok().filter(|year| *year <= 9999) else {
+            return write!(f, "{}", time.format("%Y-%m-%dT%H:%M:%S%.6fZ"));
+        };
+        // A snapshot is full of times, and a format is read anew for each.
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        for (place, number) in [
+            (0..4, year),
+            (5..7, time.month()),
+            (8..10, time.day()),
+            (11..13, time.hour()),
+            (14..16, time.minute()),
+            (17..19, time.second()),
+            (20..26, time.nanosecond() / 1_000),
+        ] {
+            write_decimal(&mut text[place], number);
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+fn write_decimal(digits: &mut [u8], mut number: u32) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
     }
 }
 
@@ -194,6 +218,15 @@ mod tests {
         assert_eq!(expected.to_string(), "2026-05-01T07:25:09.123456Z");
         assert_eq!(expected.to_sql_text(), "2026-05-01 07:25:09.123456");
         assert_eq!(Timestamp::parse("yesterday"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_timestamp_is_written_as_chrono_writes_it(micros in -100_000_000_000_000_000..300_000_000_000_000_000_i64) {
+            let timestamp = Timestamp::from_micros(micros);
+            let expected = timestamp.to_naive().format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+            proptest::prop_assert_eq!(timestamp.to_string(), expected);
+        }
     }
 
     #[test]
