@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::rules::rule_text;
-use crate::support::swarm::{Swarm, text};
+use crate::support::swarm::{Swarm, copy_of_the_program, text};
 
 /// Runs a command that must fail with `code`, and returns what it said.
 fn refused(swarm: &Swarm, args: &[&str], code: i32) -> String {
@@ -104,8 +104,7 @@ fn a_password_is_never_shown() {
 fn as_nobody(swarm: &Swarm, args: &[&str]) -> std::process::Output {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     use std::os::unix::process::CommandExt as _;
-    let program = swarm.path("rulesyncd");
-    fs::copy(env!("CARGO_BIN_EXE_rulesyncd"), &program).unwrap();
+    let program = copy_of_the_program(&swarm.path("."));
     let root = fs::metadata("/proc/self").unwrap().uid() == 0;
     fs::set_permissions(swarm.path("."), fs::Permissions::from_mode(if root { 0o755 } else { 0o700 }))
         .unwrap();

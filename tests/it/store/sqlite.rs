@@ -13,6 +13,7 @@ use rulesyncd::store::{Database, Follow, RuleStore, RuleWrite, StoreError};
 
 use crate::support::databases::{Field, config, made, system_clock};
 use crate::support::rules::{in_words, rule_row};
+use crate::support::swarm::copy_of_the_program;
 
 fn address(directory: &Path) -> String {
     format!("sqlite://{}/rules.db", directory.display())
@@ -204,8 +205,7 @@ async fn a_file_that_may_only_be_read_is_enough_as_root() {
     const NOBODY: u32 = 65_534;
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let program = directory.path().join("rulesyncd");
-    std::fs::copy(env!("CARGO_BIN_EXE_rulesyncd"), &program).unwrap();
+    let program = copy_of_the_program(directory.path());
     let address = address(directory.path());
     let nobody = |args: &[&str]| {
         let mut command = Command::new(&program);

@@ -25,6 +25,16 @@ pub(crate) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T
     }
 }
 
+/// The program in a directory that others may enter, for running it as another user.
+pub(crate) fn copy_of_the_program(directory: &Path) -> PathBuf {
+    let program = directory.join("rulesyncd");
+    // By another process: were it open for writing here, a child that another test makes at that
+    // moment would hold it open, too, and it could not be run (ETXTBSY).
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_rulesyncd")).arg(&program).status();
+    assert!(copied.unwrap().success());
+    program
+}
+
 /// A directory with rules, a database and sockets, and the programs that work on it.
 pub(crate) struct Swarm {
     dir: TempDir,
