@@ -34,6 +34,7 @@ mod sync;
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use contest::{Contender, Figure, Goal, Line, Unit};
 use host::Rules;
@@ -65,8 +66,11 @@ fn figures<'a>(rules: &'a Rules, databases: &'a Databases) -> Vec<Figure<'a>> {
     figures.push(resting::overhead(rules, 100_000));
     figures.push(resting::size());
     figures.push(resting::start_up(rules));
-    for backend in &BACKENDS[1..] {
-        figures.extend([100, 10_000].map(|count| servers::idle_workers(databases, backend, count)));
+    for (backend, poll_interval) in [("postgresql", 1_000), ("mysql", 1_000), ("mysql", 100)] {
+        let poll_interval = Duration::from_millis(poll_interval);
+        figures.extend(
+            [100, 10_000].map(|count| servers::idle_workers(databases, backend, count, poll_interval)),
+        );
     }
     figures.extend(python::STEPS.map(|step| python::step(rules, step, 10_000)));
     figures
