@@ -2,13 +2,14 @@
 //! hints, reloads, rescans and retries all come through here, and so does `rulesyncd sync`.
 
 mod apply;
+mod guard;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::log;
-use super::plan::{self, Conflict, Delete, Plan};
+use super::plan::{self, Conflict, Plan};
 use super::scan::{Broken, DirectoryAway, Extent, Found, Scanned, Scanner};
 use super::trace::Ingest;
 use crate::clock::SharedClock;
@@ -58,7 +59,8 @@ pub struct Reconciler {
     config: MasterConfig,
     clock: SharedClock,
     scanner: Scanner,
-    /// Since when each of these files is missing, though a row names it.
+    /// Since when each of these files is missing, though a row names it; what a look at a part of
+    /// the directory did not see stays as it was.
     missing: BTreeMap<String, Instant>,
     /// Deletions that were carried out, for the guard.
     recent: VecDeque<(Instant, usize)>,
@@ -152,12 +154,12 @@ impl Reconciler {
             Extent::All => self.plan_everything(session, settled).await?,
             Extent::Names(names) => (self.plan_names(session, names.clone()).await?, None),
         };
-        let mut look_again = self.put_off_fresh_deletes(&mut plan);
-        if !everything && !plan.deletes.is_empty() && self.scanner.others_are_gone()? {
-            // More is gone than what was looked at: the guard is to judge all of it.
+        let mut look_again = self.put_off_fresh_deletes(&mut plan, everything);
+        if !everything && !plan.deletes.is_empty() && self.more_is_gone_than(&plan)? {
+            // The guard is to judge all of it.
             everything = true;
             (plan, version) = self.plan_everything(session, None).await?;
-            look_again = self.put_off_fresh_deletes(&mut plan);
+            look_again = self.put_off_fresh_deletes(&mut plan, everything);
         }
         let put_off = self.guard(session, &mut plan, look_again.len(), everything, allow_mass_delete).await?;
         look_again.extend(put_off);
@@ -247,75 +249,6 @@ impl Reconciler {
         let folded = |scanned: &Scanned| scanned.rule().map(|rule| rule.rule_id.folded());
         let files = self.scanner.files().filter(|&(name, scanned)| wanted(name, folded(scanned)));
         files.map(|(name, _)| name.to_owned()).collect()
-    }
-
-    /// Takes out of the plan the rows whose file has been missing only for a moment, and returns
-    /// the names to look at again. A row whose file stands with another id goes at once.
-    fn put_off_fresh_deletes(&mut self, plan: &mut Plan) -> Vec<String> {
-        let now = Instant::now();
-        let mut missing = BTreeMap::new();
-        let mut look_again = Vec::new();
-        plan.deletes.retain(|Delete { source_path, .. }| {
-            if self.scanner.file(source_path).is_some() {
-                return true;
-            }
-            let since = *self.missing.get(source_path).unwrap_or(&now);
-            missing.insert(source_path.clone(), since);
-            let due = now.duration_since(since) >= DELETE_AFTER;
-            if !due {
-                look_again.push(source_path.clone());
-            }
-            due
-        });
-        // What is missing elsewhere in the directory is not forgotten by a look at this part.
-        let before = std::mem::take(&mut self.missing);
-        missing.extend(before.into_iter().filter(|(path, since)| {
-            self.scanner.file(path).is_none() && now.duration_since(*since) < 10 * DELETE_AFTER
-        }));
-        self.missing = missing;
-        look_again
-    }
-
-    /// Takes deletions out of the plan that only an operator may order. Those that would be such
-    /// together with as many as are still `fresh` wait for them: returns their names.
-    async fn guard(
-        &mut self,
-        session: &mut MasterSession,
-        plan: &mut Plan,
-        fresh: usize,
-        everything: bool,
-        allow: bool,
-    ) -> Result<Vec<String>, StoreError> {
-        let window = self.config.rescan_interval;
-        self.recent.retain(|(at, _)| at.elapsed() < window);
-        if plan.deletes.is_empty() || allow {
-            if everything {
-                self.hold(None);
-            }
-            return Ok(Vec::new());
-        }
-        let recent = self.recent.iter().map(|(_, count)| count).sum();
-        let owned = usize::try_from(session.owned(&self.config.updated_by).await?).unwrap_or(usize::MAX);
-        let (share, free) = (self.config.max_delete, MasterConfig::FREE_DELETES);
-        let planned = plan.deletes.len();
-        if plan::is_mass_delete(planned, recent, owned, share, free) {
-            let rule_ids =
-                std::mem::take(&mut plan.deletes).into_iter().map(|delete| delete.rule_id).collect();
-            self.hold(Some(HeldDeletes { rule_ids, owned }));
-        } else if plan::is_mass_delete(planned + fresh, recent, owned, share, free) {
-            let waiting = std::mem::take(&mut plan.deletes).into_iter();
-            return Ok(waiting.map(|delete| delete.source_path).collect());
-        } else if everything {
-            self.hold(None);
-        }
-        Ok(Vec::new())
-    }
-
-    fn hold(&mut self, held: Option<HeldDeletes>) {
-        if held != self.held {
-            log::held(held.as_ref(), self.config.max_delete);
-            self.held = held;
-        }
     }
 
     fn tell_of_files(&self, found: &Found) {

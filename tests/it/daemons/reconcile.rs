@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use rulesyncd::config::{MasterConfig, Percent};
-use rulesyncd::master::reconcile::{Reconciler, Report};
+use rulesyncd::master::reconcile::{DELETE_AFTER, Reconciler, Report};
 use rulesyncd::master::scan::Extent;
 use rulesyncd::store::{MasterSession, Scope};
 
@@ -124,6 +124,30 @@ async fn a_file_that_was_looked_at_does_not_go_before_the_directory_that_was_emp
         }
     }
     assert_eq!(session.rows(Scope::All).await.unwrap().len(), 20);
+}
+
+#[tokio::test]
+async fn a_file_that_is_looked_at_alone_after_all_were_found_gone_goes_with_the_others_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |number: u32| dir.path().join(format!("R{number:02}.yaml"));
+    for number in 0..20 {
+        fs::write(file(number), rule_text(&format!("R{number:02}"), 1)).unwrap();
+    }
+    let database = made("sqlite::memory:", system_clock()).await;
+    let mut session = database.try_lock().await.unwrap().unwrap();
+    let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
+    step(&mut reconciler, &mut session).await;
+
+    (0..20).for_each(|number| fs::remove_file(file(number)).unwrap());
+    assert_eq!(step(&mut reconciler, &mut session).await.look_again.len(), 20);
+    // An event of one of them that comes late: it is looked at, and nothing else is. However late.
+    let late = Extent::Names(["R00.yaml".to_owned()].into());
+    let began = std::time::Instant::now();
+    while began.elapsed() < 12 * DELETE_AFTER {
+        let report = reconciler.reconcile(&mut session, &late, false).await.unwrap();
+        assert_eq!(report.plan.deletes, []);
+    }
+    assert_eq!(reconciler.held().map(|held| held.rule_ids.len()), Some(20));
 }
 
 #[tokio::test]

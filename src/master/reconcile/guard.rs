@@ -1,0 +1,90 @@
+//! Which deletions are carried out: a file may be back in a moment, and a directory that is emptied
+//! must not empty the swarm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::super::log;
+use super::super::plan::{self, Delete, Plan};
+use super::super::scan::DirectoryAway;
+use super::{DELETE_AFTER, HeldDeletes, Reconciler};
+use crate::config::MasterConfig;
+use crate::store::{MasterSession, StoreError};
+
+impl Reconciler {
+    /// Takes out of the plan the rows whose file has been missing only for a moment, and returns
+    /// the names to look at again. A row whose file stands with another id goes at once.
+    pub(super) fn put_off_fresh_deletes(&mut self, plan: &mut Plan, everything: bool) -> Vec<String> {
+        let now = Instant::now();
+        let mut missing = BTreeMap::new();
+        let mut look_again = Vec::new();
+        plan.deletes.retain(|Delete { source_path, .. }| {
+            if self.scanner.file(source_path).is_some() {
+                return true;
+            }
+            let since = *self.missing.get(source_path).unwrap_or(&now);
+            missing.insert(source_path.clone(), since);
+            let due = now.duration_since(since) >= DELETE_AFTER;
+            if !due {
+                look_again.push(source_path.clone());
+            }
+            due
+        });
+        let before = std::mem::take(&mut self.missing);
+        if !everything {
+            missing.extend(before.into_iter().filter(|(path, _)| self.scanner.file(path).is_none()));
+        }
+        self.missing = missing;
+        look_again
+    }
+
+    /// Whether files are missing besides those whose rows this plan for a part of the directory deletes:
+    /// some that were seen to be, or some that nobody looked at since.
+    pub(super) fn more_is_gone_than(&self, plan: &Plan) -> Result<bool, DirectoryAway> {
+        let planned: BTreeSet<&str> = plan.deletes.iter().map(|delete| &*delete.source_path).collect();
+        let is_seen = self.missing.keys().any(|path| !planned.contains(&**path));
+        Ok(is_seen || self.scanner.others_are_gone()?)
+    }
+
+    /// Takes deletions out of the plan that only an operator may order. Those that would be such
+    /// together with as many as are still `fresh` wait for them: returns their names.
+    pub(super) async fn guard(
+        &mut self,
+        session: &mut MasterSession,
+        plan: &mut Plan,
+        fresh: usize,
+        everything: bool,
+        allow: bool,
+    ) -> Result<Vec<String>, StoreError> {
+        let window = self.config.rescan_interval;
+        self.recent.retain(|(at, _)| at.elapsed() < window);
+        if plan.deletes.is_empty() || allow {
+            if everything {
+                self.hold(None);
+            }
+            return Ok(Vec::new());
+        }
+        let recent = self.recent.iter().map(|(_, count)| count).sum();
+        let owned = usize::try_from(session.owned(&self.config.updated_by).await?).unwrap_or(usize::MAX);
+        let (share, free) = (self.config.max_delete, MasterConfig::FREE_DELETES);
+        let planned = plan.deletes.len();
+        if plan::is_mass_delete(planned, recent, owned, share, free) {
+            let rule_ids =
+                std::mem::take(&mut plan.deletes).into_iter().map(|delete| delete.rule_id).collect();
+            self.hold(Some(HeldDeletes { rule_ids, owned }));
+        } else if plan::is_mass_delete(planned + fresh, recent, owned, share, free) {
+            let waiting = std::mem::take(&mut plan.deletes).into_iter();
+            return Ok(waiting.map(|delete| delete.source_path).collect());
+        } else if everything {
+            self.hold(None);
+        }
+        Ok(Vec::new())
+    }
+
+    fn hold(&mut self, held: Option<HeldDeletes>) {
+        if held != self.held {
+            log::held(held.as_ref(), self.config.max_delete);
+            self.held = held;
+        }
+    }
+}
