@@ -163,6 +163,7 @@ impl Reconciler {
         }
         let put_off = self.guard(session, &mut plan, look_again.len(), everything, allow_mass_delete).await?;
         look_again.extend(put_off);
+        look_again.extend(self.spare_what_is_back(&mut plan));
         let mut report = Report { plan, refused: 0, look_again };
         self.carry_out(session, &mut report).await?;
         self.scanner.forget_texts();
@@ -172,19 +173,24 @@ impl Reconciler {
 
     async fn scan(&mut self, extent: &Extent) -> Result<Found, DirectoryAway> {
         let now = self.clock.now();
-        if let Extent::Names(_) = extent {
-            return self.scanner.update(extent, now);
-        }
-        // A whole directory may take a while: it is read beside the runtime, not on it.
-        let empty = Scanner::new(self.config.rules_dir.clone(), Limits::default());
-        let mut scanner = std::mem::replace(&mut self.scanner, empty);
-        let scanned = tokio::task::spawn_blocking(move || {
-            let found = scanner.update(&Extent::All, now);
-            (scanner, found)
-        });
-        let (scanner, found) =
-            scanned.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        self.scanner = scanner;
+        let found = match extent {
+            Extent::Names(_) => self.scanner.update(extent, now),
+            // A whole directory may take a while: it is read beside the runtime, not on it.
+            Extent::All => {
+                let empty = Scanner::new(self.config.rules_dir.clone(), Limits::default());
+                let mut scanner = std::mem::replace(&mut self.scanner, empty);
+                let scanned = tokio::task::spawn_blocking(move || {
+                    let found = scanner.update(&Extent::All, now);
+                    (scanner, found)
+                });
+                let (scanner, found) =
+                    scanned.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                self.scanner = scanner;
+                found
+            }
+        };
+        // Whatever comes of the rest of this reconcile: what was seen is not missing.
+        self.missing.retain(|path, _| self.scanner.file(path).is_none());
         found
     }
 

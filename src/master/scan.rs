@@ -220,6 +220,11 @@ impl Scanner {
         Ok(found)
     }
 
+    /// Whether something has the name now, whatever was found before.
+    pub fn is_there(&self, name: &str) -> bool {
+        self.stamp(name).is_some()
+    }
+
     /// Whether a file that is known has gone and was not looked at since.
     ///
     /// # Errors

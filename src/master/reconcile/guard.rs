@@ -30,12 +30,26 @@ impl Reconciler {
             }
             due
         });
-        let before = std::mem::take(&mut self.missing);
-        if !everything {
-            missing.extend(before.into_iter().filter(|(path, _)| self.scanner.file(path).is_none()));
+        if everything {
+            self.missing = missing;
+        } else {
+            self.missing.extend(missing);
         }
-        self.missing = missing;
         look_again
+    }
+
+    /// Takes out of the plan the rows whose file was missing and stands again by now, and returns the names
+    /// to look at again.
+    pub(super) fn spare_what_is_back(&self, plan: &mut Plan) -> Vec<String> {
+        let mut back = Vec::new();
+        plan.deletes.retain(|Delete { source_path, .. }| {
+            let is_back = self.scanner.file(source_path).is_none() && self.scanner.is_there(source_path);
+            if is_back {
+                back.push(source_path.clone());
+            }
+            !is_back
+        });
+        back
     }
 
     /// Whether files are missing besides those whose rows this plan for a part of the directory deletes:

@@ -52,6 +52,29 @@ async fn a_row_goes_only_when_its_file_stays_away() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_seen_while_the_database_was_away_is_missing_from_then_on_only() {
+    let field = Field::sqlite_file().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("A.yaml");
+    fs::write(&file, rule_text("A", 1)).unwrap();
+    let (mut session, mut hand) = (field.session().await, field.hand().await);
+    let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
+    step(&mut reconciler, &mut session).await;
+
+    fs::remove_file(&file).unwrap();
+    assert_eq!(step(&mut reconciler, &mut session).await.look_again, ["A.yaml"]);
+    fs::write(&file, rule_text("A", 1)).unwrap();
+    hand.run("ALTER TABLE ttp_rule RENAME TO away").await;
+    assert!(reconciler.reconcile(&mut session, &Extent::All, false).await.is_err());
+    hand.run("ALTER TABLE away RENAME TO ttp_rule").await;
+    std::thread::sleep(DELETE_AFTER);
+
+    fs::remove_file(&file).unwrap();
+    let report = step(&mut reconciler, &mut session).await;
+    assert_eq!((report.plan.deletes, report.look_again), (vec![], vec!["A.yaml".to_owned()]));
+}
+
+#[tokio::test]
 async fn a_second_reconcile_of_everything_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     for id in ["A", "B", "C"] {
