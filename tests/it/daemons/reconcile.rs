@@ -1,7 +1,7 @@
 //! The reconciler alone, step by step, on a database in memory.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rulesyncd::config::{MasterConfig, Percent};
 use rulesyncd::master::reconcile::{DELETE_AFTER, Reconciler, Report};
@@ -75,6 +75,33 @@ async fn a_file_that_was_seen_while_the_database_was_away_is_missing_from_then_o
 }
 
 #[tokio::test]
+async fn a_file_that_comes_back_while_the_rows_are_read_keeps_its_row() {
+    let field = Field::sqlite_file().await;
+    let mut hand = field.hand().await;
+    // A writer then locks readers out.
+    hand.run("PRAGMA journal_mode = DELETE").await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("A.yaml");
+    fs::write(&file, rule_text("A", 1)).unwrap();
+    let mut session = field.session().await;
+    let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
+    step(&mut reconciler, &mut session).await;
+    fs::remove_file(&file).unwrap();
+    step(&mut reconciler, &mut session).await;
+    std::thread::sleep(DELETE_AFTER);
+
+    hand.run("BEGIN EXCLUSIVE").await;
+    let missing = Extent::Names(["A.yaml".to_owned()].into());
+    let (report, ()) = tokio::join!(reconciler.reconcile(&mut session, &missing, false), async {
+        fs::write(&file, rule_text("A", 1)).unwrap();
+        hand.run("COMMIT").await;
+    });
+    let report = report.unwrap();
+    assert_eq!((report.plan.deletes, report.look_again), (vec![], vec!["A.yaml".to_owned()]));
+    assert_eq!(session.rows(Scope::All).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_second_reconcile_of_everything_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     for id in ["A", "B", "C"] {
@@ -122,17 +149,23 @@ async fn what_another_changes_is_put_right_however_quiet_it_was_before() {
     assert_eq!(hand.text("SELECT rule_version || '' FROM ttp_rule WHERE rule_id = 'A'").await.unwrap(), "2");
 }
 
-#[tokio::test]
-async fn a_file_that_was_looked_at_does_not_go_before_the_directory_that_was_emptied_after_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = |number: u32| dir.path().join(format!("R{number:02}.yaml"));
+/// A reconciler of these files, R00 to R19, that has written them to a database in memory.
+async fn over_twenty_files(file: impl Fn(u32) -> PathBuf) -> (Reconciler, MasterSession) {
     for number in 0..20 {
         fs::write(file(number), rule_text(&format!("R{number:02}"), 1)).unwrap();
     }
     let database = made("sqlite::memory:", system_clock()).await;
     let mut session = database.try_lock().await.unwrap().unwrap();
-    let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
-    step(&mut reconciler, &mut session).await;
+    let mut reconciler = Reconciler::new(config(file(0).parent().unwrap()), system_clock());
+    assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), 20);
+    (reconciler, session)
+}
+
+#[tokio::test]
+async fn a_file_that_was_looked_at_does_not_go_before_the_directory_that_was_emptied_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |number: u32| dir.path().join(format!("R{number:02}.yaml"));
+    let (mut reconciler, mut session) = over_twenty_files(file).await;
 
     fs::remove_file(file(0)).unwrap();
     let mut look_again = ["R00.yaml".to_owned()].into();
@@ -153,13 +186,7 @@ async fn a_file_that_was_looked_at_does_not_go_before_the_directory_that_was_emp
 async fn a_file_that_is_looked_at_alone_after_all_were_found_gone_goes_with_the_others_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let file = |number: u32| dir.path().join(format!("R{number:02}.yaml"));
-    for number in 0..20 {
-        fs::write(file(number), rule_text(&format!("R{number:02}"), 1)).unwrap();
-    }
-    let database = made("sqlite::memory:", system_clock()).await;
-    let mut session = database.try_lock().await.unwrap().unwrap();
-    let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
-    step(&mut reconciler, &mut session).await;
+    let (mut reconciler, mut session) = over_twenty_files(file).await;
 
     (0..20).for_each(|number| fs::remove_file(file(number)).unwrap());
     assert_eq!(step(&mut reconciler, &mut session).await.look_again.len(), 20);
