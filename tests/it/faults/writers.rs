@@ -34,10 +34,16 @@ impl Book {
     }
 
     fn note_removal(&self, rule_id: &str) {
-        let removal = Removal { at: self.timeline.now(), rule_id: rule_id.to_owned() };
-        self.removals.lock().unwrap().push(removal);
+        self.note_removal_at(self.timeline.now(), rule_id);
+    }
+
+    fn note_removal_at(&self, at: u64, rule_id: &str) {
+        self.removals.lock().unwrap().push(Removal { at, rule_id: rule_id.to_owned() });
     }
 }
+
+/// In milliseconds, well below what a master waits before it takes a file for gone.
+const BREATH: u64 = 100;
 
 /// The directory as its author left it. Whoever swaps the directory holds this, too.
 pub(super) struct Author<'a> {
@@ -131,6 +137,17 @@ impl<'a> Author<'a> {
         }
     }
 
+    /// As git does: removed and written in one breath. Where this machine takes long for a breath, the file
+    /// is as good as taken away.
+    fn replace(&mut self, id: &str) {
+        let from = self.book.timeline.now();
+        let _ = std::fs::remove_file(self.swarm.rules().join(format!("{id}.yaml")));
+        self.save(id, true);
+        if self.book.timeline.now() - from > BREATH {
+            self.book.note_removal_at(from, id);
+        }
+    }
+
     /// Every file a valid one again, and every rule that stands, saved. One that came and went is
     /// gone for good.
     pub(super) fn mend(&mut self) {
@@ -152,11 +169,7 @@ pub(super) fn write_files(author: &Mutex<Author<'_>>, mut chance: Chance, end: &
                 5 => author.spoil(stands),
                 6 | 7 => author.save(passes, chance.below(2) == 0),
                 8 => author.remove(passes),
-                // As git does: removed and written in one breath.
-                _ => {
-                    let _ = std::fs::remove_file(author.swarm.rules().join(format!("{stands}.yaml")));
-                    author.save(stands, true);
-                }
+                _ => author.replace(stands),
             }
         }
         chance.pause(40);

@@ -48,7 +48,7 @@ pub(super) struct History {
 /// Which rule plays which part.
 #[derive(Serialize, Deserialize, Default)]
 pub(super) struct Cast {
-    /// Rules whose file stood all the time.
+    /// Rules whose file stood all the time, but for what is among the removals.
     pub(super) standing: BTreeSet<String>,
     /// Rules that another program wrote.
     pub(super) foreign: BTreeSet<String>,

@@ -190,7 +190,7 @@ impl<'h> Replay<'_, 'h> {
     }
 
     fn end_snapshot(&mut self, line: &Line, verdict: &mut Verdict) {
-        for rule_id in &self.history.cast.standing {
+        for rule_id in self.history.cast.standing.iter().filter(|id| !self.was_taken_away(id, line)) {
             verdict.expect(5, self.known.rules.contains_key(rule_id), || {
                 self.complain(&format!("a snapshot without {rule_id}, whose file stands"), line)
             });
@@ -252,14 +252,17 @@ impl<'h> Replay<'_, 'h> {
 
     /// A rule goes only after somebody took its file or row away.
     fn judge_deletion(&mut self, line: &Line, verdict: &mut Verdict) {
-        let rule_id = word(&line.said, "rule_id");
-        let taken = |removal: &Removal| removal.rule_id == rule_id && removal.at <= line.at;
-        let meant = !self.history.cast.standing.contains(rule_id) && self.history.removals.iter().any(taken);
+        let meant = self.was_taken_away(word(&line.said, "rule_id"), line);
         if !meant && self.history.emptied().any(|fault| in_the_aftermath(fault, line.at)) {
             self.evidence.swept.push((line.at, self.complain("a rule went with the directory", line)));
         } else {
             verdict.expect(5, meant, || self.complain("a rule was deleted whose file stood", line));
         }
+    }
+
+    fn was_taken_away(&self, rule_id: &str, line: &Line) -> bool {
+        let taken = |removal: &Removal| removal.rule_id == rule_id && removal.at <= line.at;
+        self.history.removals.iter().any(taken)
     }
 
     fn take_rule(&mut self, line: &Line, verdict: &mut Verdict) {
