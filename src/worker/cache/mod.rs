@@ -32,8 +32,8 @@ const VERSION: u32 = 1;
 /// A larger file is none of ours.
 const MAX_SIZE: u64 = 2 * 1024 * 1024 * 1024;
 
-/// The least time from one writing to the next.
-const INTERVAL: Duration = Duration::from_secs(5);
+/// The least time from one writing to the next, and so about the most that a killed worker forgets.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// So many times as long as a writing took, there is none: at most a twentieth of the time.
 const REST: u32 = 20;
@@ -259,7 +259,7 @@ pub(in crate::worker) fn restore(path: &Path, origin: &str, hub: &Hub) {
     }
 }
 
-/// Writes the file some seconds after changes, and at the end. An error is told once.
+/// Writes the file soon after changes, and at the end. An error is told once.
 pub(in crate::worker) async fn keep(
     path: PathBuf,
     origin: String,

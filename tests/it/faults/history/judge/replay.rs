@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-use super::super::{Fault, Heard, History, Line, Removal, Rule};
+use super::super::{Fault, Heard, History, Line, Removal, Rule, worker_host};
 use super::Verdict;
 use super::known::Known;
 
@@ -86,10 +86,14 @@ impl<'h> Evidence<'h> {
                 .epochs
                 .iter()
                 .filter(|(_, other)| other.worker == epoch.worker && other.from < epoch.from);
-            let before =
-                earlier.max_by_key(|(_, other)| other.from).and_then(|(name, _)| self.last.get(name));
-            let began = epoch.began.as_ref();
-            if let (Some((_, before)), Some(began)) = (before, began) {
+            let Some((name, before)) = earlier.max_by_key(|(_, other)| other.from) else { continue };
+            // Who is killed may forget the last moment, and its successor can have ended unheard.
+            let host = worker_host(restart.worker);
+            let mut ends = history.faults_of(&host, before.from, epoch.from);
+            if ends.any(|fault| fault.what == "worker killed") {
+                continue;
+            }
+            if let (Some((_, before)), Some(began)) = (self.last.get(name), &epoch.began) {
                 verdict.expect(9, before.rules == began.rules, || {
                     format!(
                         "worker {} knew {:?} and served {:?} after its restart without the database",
