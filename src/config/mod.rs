@@ -108,7 +108,7 @@ pub struct WorkerConfig {
 /// What is logged and exported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelemetryConfig {
-    /// Directives of what is logged, as `tracing_subscriber`'s `EnvFilter` reads them.
+    /// Directives of what is logged, as `tracing_subscriber`'s `Targets` reads them.
     pub log: String,
     /// The form of the log.
     pub log_format: LogFormat,

@@ -1,7 +1,10 @@
 //! From the words of the layers to values: what each key takes.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
 use std::time::Duration;
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::layers::{Layers, Origin, Value};
 use super::units::{self, duration, size};
@@ -117,9 +120,15 @@ pub(super) fn flag(text: &str) -> Result<bool, String> {
 }
 
 pub(super) fn directives(text: &str) -> Result<String, String> {
-    tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|why| {
-        format!("`{text}`: {why}; expected a level such as `info`, or directives such as `rulesyncd=debug`")
-    })
+    // A word alone would be taken for a target, and nothing but that logged.
+    let is_level_alone = |part: &str| part.contains('=') || LevelFilter::from_str(part).is_ok();
+    match Targets::from_str(text) {
+        Ok(_) if text.split(',').map(str::trim).all(is_level_alone) => Ok(text.to_owned()),
+        _ => Err(format!(
+            "`{text}` does not say what is logged; expected a level (`error`, `warn`, `info`, `debug`, `trace`, \
+             `off`), or directives such as `info,sqlx=debug`"
+        )),
+    }
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {

@@ -138,7 +138,7 @@ pub const SETTINGS: &[Setting] = &[
         "telemetry.log",
         "info",
         Kind::Text,
-        "what is logged: a level, or directives such as `rulesyncd=debug`",
+        "what is logged: a level, or directives such as `info,sqlx=debug`",
     )
     .short("RULESYNCD_LOG"),
     set(

@@ -83,6 +83,18 @@ fn a_rule_may_not_be_larger_than_workers_take_in() {
 }
 
 #[test]
+fn a_log_that_would_be_silent_by_a_slip_of_the_pen_is_refused() {
+    let log = |text: &str| load(&format!("telemetry:\n  log: '{text}'\n"), |_| None);
+    for text in ["inof", "rulesyncd", "rulesyncd=loud", "info, sqlx"] {
+        let error = log(text).unwrap_err().to_string();
+        assert!(error.contains("telemetry.log") && error.contains("expected a level"), "{text}: {error}");
+    }
+    for text in ["info", "WARN", "off", "rulesyncd=debug,sqlx=warn", "info, rulesyncd::store=debug"] {
+        log(text).unwrap();
+    }
+}
+
+#[test]
 fn what_is_shown_reads_itself_back() {
     let config = load(
         "worker:\n  allow_uids: [0, 1000]\n  socket_mode: 0640\nmaster:\n  max_rule_size: 1MiB\n",

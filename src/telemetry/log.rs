@@ -4,13 +4,14 @@ use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
 
 use tracing::field::{Field, Visit};
+use tracing_subscriber::Layer;
 use tracing_subscriber::field::{RecordFields, VisitOutput};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer};
 
 use super::TelemetryError;
 use crate::config::{LogFormat, TelemetryConfig, environment};
@@ -20,7 +21,7 @@ use crate::config::{LogFormat, TelemetryConfig, environment};
 /// # Errors
 /// [`TelemetryError`]; nothing is logged anywhere then.
 pub fn start(config: &TelemetryConfig) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&config.log)?;
+    let filter: Targets = config.log.parse()?;
     let format = match config.log_format {
         LogFormat::Auto if under_journald() => LogFormat::Journald,
         LogFormat::Auto => LogFormat::Text,
