@@ -161,7 +161,15 @@ pub(super) fn ask(socket: &Path) -> Option<Value> {
     })
 }
 
-/// Looks at every daemon again and again until the end.
+/// Whether a daemon says that the database answers.
+pub(super) fn has_its_database(status: &Value) -> bool {
+    match status["lock"].as_str() {
+        Some(lock) => lock != "none" && status["database_down_since"].is_null(),
+        None => status["database"]["state"] == "up",
+    }
+}
+
+/// Looks at every daemon again and again until the end, and then once more.
 pub(super) fn watch(
     swarm: &Swarm,
     pids: &Mutex<BTreeMap<String, u32>>,
@@ -169,20 +177,19 @@ pub(super) fn watch(
     end: &AtomicBool,
 ) -> Vec<Sample> {
     let mut samples = Vec::new();
-    while !end.load(Ordering::Relaxed) {
+    loop {
+        let is_last = end.load(Ordering::Relaxed);
         for (host, pid) in pids.lock().unwrap().clone() {
             let Some(resident_kib) = resident(pid) else { continue };
             let at = timeline.now();
-            let status = ask(&socket(swarm, &host));
-            let database = status.map(|status| match status["lock"].as_str() {
-                Some(lock) => lock != "none" && status["database_down_since"].is_null(),
-                None => status["database"]["state"] == "up",
-            });
+            let database = ask(&socket(swarm, &host)).map(|status| has_its_database(&status));
             samples.push(Sample { at, host, pid, resident_kib, database });
+        }
+        if is_last {
+            return samples;
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    samples
 }
 
 fn resident(pid: u32) -> Option<u64> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::audit;
 use super::chance::Chance;
 use super::clocks::{Clocks, Timeline};
-use super::daemons::{Daemons, MASTERS, WORKERS, Ways, ask, hosts, socket, watch};
+use super::daemons::{Daemons, MASTERS, WORKERS, Ways, ask, has_its_database, hosts, socket, watch};
 use super::guests;
 use super::history::{Cast, History, Rest, worker_host};
 use super::nemesis::Nemesis;
@@ -201,9 +201,14 @@ fn listen(
     (places, listeners)
 }
 
-/// Waits until directory, tables and workers say the same, no state is about to end, and every
-/// subscriber has heard everything.
+/// Waits until every daemon has its database, directory, tables and workers say the same, no state is
+/// about to end, and every subscriber has heard everything.
 fn come_to_rest(swarm: &Swarm, backend: &str, places: &[(usize, Temper, Place)]) {
+    for host in hosts() {
+        wait_for(&format!("{host} to have its database"), || {
+            ask(&socket(swarm, &host)).filter(has_its_database)
+        });
+    }
     wait_for("no state to be about to end", || {
         let ending = block_on(async { Some(audit::ending(&mut hand(backend, swarm.url()).await?).await) });
         ending.filter(|count| count == "0")
