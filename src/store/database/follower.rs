@@ -52,6 +52,9 @@ impl DatabaseFollower {
             Some(connection) if !connection.is_broken() && !connection.is_elsewhere() => Ok(connection),
             _ => {
                 self.version = None;
+                // The database may have been put back to what it was at another time, or be another:
+                // no stamp tells how its rows differ from what is known.
+                self.last_full = None;
                 self.database.connector.connect(Purpose::Read).await
             }
         }
@@ -82,10 +85,10 @@ impl Follow for DatabaseFollower {
 
     async fn look<K: Known + Sync>(&mut self, known: &K) -> Result<Look, StoreError> {
         self.hints.start(&self.database);
-        let interval = self.database.follow.full_scan_interval;
-        let full = self.last_full.is_none_or(|last| last.elapsed() >= interval);
         // Kept only if the look comes to its end: whoever gives it up leaves it in no known state.
         let mut connection = self.connection().await?;
+        let interval = self.database.follow.full_scan_interval;
+        let full = self.last_full.is_none_or(|last| last.elapsed() >= interval);
         let now = self.database.clock.now();
         let version = data_version(&mut connection).await?;
         if !full && version.is_some() && version == self.version {

@@ -60,7 +60,7 @@ async fn took_over(database: &Database) -> MasterSession {
 
 async fn an_outage_loses_nothing(server: &mut Server) {
     let field = Field::server(&server.create("outage").await).await;
-    field.save(&[("R1", 1)]).await;
+    field.save(&[("R1", 1), ("R2", 1)]).await;
     let (mut follower, mut catalogue) = (field.database.follow(), Catalogue::default());
     catalogue.apply(follower.look(&catalogue).await.unwrap());
     let mut master = field.session().await;
@@ -77,10 +77,12 @@ async fn an_outage_loses_nothing(server: &mut Server) {
 
     server.go_on().await;
     took_over(&field.database).await.apply(&[RuleWrite::Upsert(rule_row("R1", 2))]).await.unwrap();
+    // As a backup leaves it that was put in the place of what was lost.
+    field.hand().await.put("R2", 9, field.now().await.before(YEAR)).await;
     let look = follower.look(&catalogue).await.unwrap();
     let changes: Vec<_> = catalogue.apply(look).iter().map(in_words).collect();
-    assert_eq!(changes, ["written R1 v2"]);
-    assert_eq!(late.load_compiled().await.unwrap().len(), 1);
+    assert_eq!(changes, ["written R2 v9", "written R1 v2"]);
+    assert_eq!(late.load_compiled().await.unwrap().len(), 2);
 }
 
 async fn each_does_with_its_own_grants_alone(server: &Server) {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rulesyncd::clock::{ManualClock, Timestamp};
-use rulesyncd::rule::Catalogue;
-use rulesyncd::store::{Database, Follow, RuleStore, RuleWrite, StoreError};
+use rulesyncd::rule::{Catalogue, RuleState, Seen, StateKind, Table};
+use rulesyncd::store::{Database, Follow, Known, RuleStore, RuleWrite, StoreError};
 
 use crate::support::databases::{Field, config, made, system_clock};
-use crate::support::rules::{in_words, rule_row};
+use crate::support::rules::{id, in_words, rule_row};
 use crate::support::swarm::copy_of_the_program;
 
 fn address(directory: &Path) -> String {
@@ -107,6 +107,24 @@ async fn another_file_in_the_place_of_the_first_is_followed() {
 }
 
 #[tokio::test]
+async fn an_older_copy_of_the_same_rules_in_the_place_of_the_file_is_followed() {
+    let (first, second) = (Field::sqlite_file().await, Field::sqlite_file().await);
+    second.save(&[("R1", 1)]).await;
+    let mut hand = second.hand().await;
+    hand.run("UPDATE ttp_rule SET updated_at = '2026-01-01 00:00:00.000000'").await;
+    drop(hand);
+    first.save(&[("R1", 2)]).await;
+    let other = Database::open(&config(&first.address), system_clock()).await.unwrap();
+    let (mut follower, mut catalogue) = (other.follow(), Catalogue::default());
+    catalogue.apply(follower.look(&catalogue).await.unwrap());
+    let path = |field: &Field| field.address.strip_prefix("sqlite://").unwrap().to_owned();
+    std::fs::rename(path(&second), path(&first)).unwrap();
+    let look = follower.look(&catalogue).await.unwrap();
+    let changes: Vec<_> = catalogue.apply(look).iter().map(in_words).collect();
+    assert_eq!(changes, ["written R1 v1"]);
+}
+
+#[tokio::test]
 async fn a_master_whose_lock_file_was_replaced_writes_nothing() {
     let field = Field::sqlite_file().await;
     let mut master = field.session().await;
@@ -177,6 +195,50 @@ async fn cells_of_the_wrong_kind_are_quarantined_alone() {
 }
 
 #[tokio::test]
+async fn a_key_that_cannot_be_read_among_many_rows_is_quarantined_alone() {
+    let field = Field::sqlite_file().await;
+    let mut hand = field.hand().await;
+    let ids: Vec<_> = (0..100).map(|number| format!("R{number:03}")).collect();
+    field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
+    let mut watcher = field.watcher().await;
+    hand.run("UPDATE ttp_rule SET rule_id = x'fe' WHERE rule_id = 'R007'").await;
+    hand.put("R008", 2, field.now().await).await;
+    assert_eq!(watcher.look().await, ["written R008 v2", "deleted R007"]);
+    let reasons: Vec<_> = watcher.catalogue.quarantined().map(|row| row.reason).collect();
+    assert_eq!(reasons, ["rule_id is not UTF-8"]);
+    assert!(watcher.look().await.is_empty());
+}
+
+/// What is known of nothing, and puts one file in the place of another when it is asked.
+struct Swapping(String, String);
+
+impl Known for Swapping {
+    fn count(&self, _table: Table) -> u64 {
+        // Once: then there is nothing to put there.
+        let _ = std::fs::rename(&self.0, &self.1);
+        0
+    }
+
+    fn seen(&self, _table: Table, _key: &str) -> Option<Seen> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_of_a_file_that_was_replaced_meanwhile_is_not_believed() {
+    let (first, second) = (Field::sqlite_file().await, Field::sqlite_file().await);
+    first.save(&[("R1", 1)]).await;
+    second.save(&[("R2", 1)]).await;
+    let path = |field: &Field| field.address.strip_prefix("sqlite://").unwrap().to_owned();
+    let mut follower = first.database.follow();
+    let error = follower.look(&Swapping(path(&second), path(&first))).await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("replaced"), "{error}");
+    let mut catalogue = Catalogue::default();
+    let look = follower.look(&catalogue).await.unwrap();
+    assert_eq!(catalogue.apply(look).iter().map(in_words).collect::<Vec<_>>(), ["written R2 v1"]);
+}
+
+#[tokio::test]
 async fn a_state_ends_in_whatever_words_its_end_is_written() {
     let field = Field::sqlite_file().await;
     let mut hand = field.hand().await;
@@ -198,6 +260,41 @@ async fn a_state_ends_in_whatever_words_its_end_is_written() {
     assert_eq!(left.iter().map(|row| row.rule_id.as_str()).collect::<Vec<_>>(), ["R3"]);
 }
 
+#[tokio::test]
+async fn states_are_stamped_in_the_order_in_which_they_are_set_though_the_clock_steps_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = Timestamp::parse("2026-01-01 12:00:00").unwrap();
+    let clock = Arc::new(ManualClock::at(start));
+    let database = made(&address(directory.path()), Arc::<ManualClock>::clone(&clock)).await;
+    let disabled = RuleState { state: StateKind::Disabled, ..RuleState::default() };
+    let mut stamps = Vec::new();
+    for (rule_id, behind) in [("R1", 0), ("R2", 0), ("R3", 3_600)] {
+        clock.set(start.before(Duration::from_secs(behind)));
+        stamps.push(database.set_state(&id(rule_id), disabled.clone()).await.unwrap().set_at);
+    }
+    assert!(stamps.is_sorted_by(|a, b| a < b), "{stamps:?}");
+}
+
+#[tokio::test]
+async fn a_state_that_is_set_while_the_expired_ones_are_removed_stays() {
+    let field = Field::sqlite_file().await;
+    let mut hand = field.hand().await;
+    let now = field.now().await;
+    let minute = Duration::from_secs(60);
+    hand.put_state("R1", "disabled", Some(now.before(minute)), now).await;
+    let mut session = field.session().await;
+    hand.run("BEGIN IMMEDIATE").await;
+    let later = now.after(minute).to_sql_text();
+    hand.run(&format!("UPDATE ttp_rule_state SET expires_at = '{later}', state = 'clipped'")).await;
+    // The master reads the row as it was, and has to wait for the file.
+    let removing = tokio::spawn(async move { session.remove_expired_states().await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!removing.is_finished());
+    hand.commit().await;
+    assert!(removing.await.unwrap().unwrap().is_empty());
+    assert_eq!(field.database.states().await.unwrap()[0].state, "clipped");
+}
+
 /// A worker needs to read the file and no more, be a master there or not.
 #[tokio::test]
 #[ignore = "needs root"]
@@ -216,7 +313,7 @@ async fn a_file_that_may_only_be_read_is_enough_as_root() {
     };
     let field = made(&address, system_clock()).await;
     let mut session = field.try_lock().await.unwrap().unwrap();
-    let disabled = "disabled".parse().map(|state| rulesyncd::rule::RuleState { state, ..Default::default() });
+    let disabled = "disabled".parse().map(|state| RuleState { state, ..RuleState::default() });
     field.set_state(&"R7".parse().unwrap(), disabled.unwrap()).await.unwrap();
     session.apply(&[RuleWrite::Upsert(rule_row("R1", 1))]).await.unwrap();
     let list = |when: &str| {
