@@ -200,3 +200,6 @@ async fn until(end: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

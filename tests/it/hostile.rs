@@ -1,7 +1,7 @@
 //! Clients that mean harm, or do it by mistake: each gets a clear error or a bound, and everyone
 //! else is served.
 
-use std::io::ErrorKind;
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::support::raw::Raw;
 use crate::support::rules::rule_text;
-use crate::support::swarm::Swarm;
+use crate::support::swarm::{DEADLINE, Swarm};
 use crate::support::tables::{Tables, TestWorker, worker_config, worker_over};
 
 /// A subscriber that must hear of every change as if nobody else were there.
@@ -181,4 +181,31 @@ fn a_full_file_table_ends_nothing() {
     swarm.succeed(&["sync"]);
     assert_eq!(witness.change()["rule_version"], 2);
     assert_eq!(worker.count_in_log("no connection can be taken now"), 1, "told once");
+}
+
+/// The same of a master, whose socket only answers questions.
+#[test]
+fn a_masters_full_file_table_ends_nothing_either() {
+    let swarm = Swarm::on_sqlite();
+    let master = swarm.daemon("master", |command| {
+        let program = command.get_program().to_owned();
+        let script = format!("ulimit -n 32; exec {} master", program.to_string_lossy());
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", &script]).env_clear();
+        limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        limited.env("RULESYNCD_LOG", "debug");
+        limited.stdout(std::process::Stdio::null()).stdin(std::process::Stdio::null());
+        *command = limited;
+    });
+    master.wait_for_log("this master holds the lock");
+    let connect = || UnixStream::connect(swarm.path("master.sock")).unwrap();
+    let crowd: Vec<UnixStream> = (0..60).map(|_| connect()).collect();
+    master.wait_for_log("no connection can be taken now");
+    drop(crowd);
+    let mut asking = connect();
+    asking.set_read_timeout(Some(DEADLINE)).unwrap();
+    asking.write_all(b"{\"op\":\"status\"}\n").unwrap();
+    let mut answer = String::new();
+    BufReader::new(asking).read_line(&mut answer).unwrap();
+    assert!(answer.starts_with("{\"type\":\"response\""), "{answer}");
 }

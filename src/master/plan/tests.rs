@@ -149,6 +149,7 @@ fn deletions_are_a_mass_only_above_both_bounds() {
     assert!(!is_mass_delete(12, 0, 60, fifth, 5), "a fifth is within the share");
     assert!(is_mass_delete(13, 0, 60, fifth, 5));
     assert!(is_mass_delete(3, 12, 48, fifth, 5), "what went a moment ago counts");
+    assert!(!is_mass_delete(2, 10, 50, fifth, 5), "and so does that they stood a moment ago");
     assert!(!is_mass_delete(0, 60, 10, fifth, 5), "nothing planned is nothing to hold");
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::clock::ManualClock;
 use crate::rule::StateKind;
 use crate::testing::Mutate;
 
@@ -37,6 +38,31 @@ fn what_was_written_is_read() {
     let states: Vec<_> = cached.look.states.into_iter().map(Result::unwrap).collect();
     assert_eq!((rules, states), (rows().rules, rows().states));
     assert_eq!((&*cached.header.origin, cached.header.fresh_at.as_micros()), ("sqlite:///rules.db", 5));
+}
+
+#[test]
+fn a_file_is_replaced_and_never_written_into() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalogue.ndjson");
+    write(&path, b"old").unwrap();
+    let mut old = File::open(&path).unwrap();
+    write(&path, b"newer").unwrap();
+    let mut found = Vec::new();
+    old.read_to_end(&mut found).unwrap();
+    assert_eq!((&*found, &*std::fs::read(&path).unwrap()), (&b"old"[..], &b"newer"[..]));
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "nothing else is left");
+}
+
+#[test]
+fn what_is_served_again_is_as_old_as_it_was_and_the_time_since() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalogue.ndjson");
+    std::fs::write(&path, file()).unwrap();
+    let hour = Duration::from_secs(3_600);
+    let clock = ManualClock::at(Timestamp::from_micros(5).after(hour));
+    let hub = Hub::new(Arc::new(clock), 10, 10);
+    restore(&path, "sqlite:///rules.db", &hub);
+    assert!(hub.standing().stale_for >= hour, "{:?}", hub.standing());
 }
 
 #[test]

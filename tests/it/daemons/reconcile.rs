@@ -149,15 +149,15 @@ async fn what_another_changes_is_put_right_however_quiet_it_was_before() {
     assert_eq!(hand.text("SELECT rule_version || '' FROM ttp_rule WHERE rule_id = 'A'").await.unwrap(), "2");
 }
 
-/// A reconciler of these files, R00 to R19, that has written them to a database in memory.
-async fn over_twenty_files(file: impl Fn(u32) -> PathBuf) -> (Reconciler, MasterSession) {
-    for number in 0..20 {
+/// A reconciler of so many files that has written them to a database in memory.
+async fn over_files(count: u32, file: impl Fn(u32) -> PathBuf) -> (Reconciler, MasterSession) {
+    for number in 0..count {
         fs::write(file(number), rule_text(&format!("R{number:02}"), 1)).unwrap();
     }
     let database = made("sqlite::memory:", system_clock()).await;
     let mut session = database.try_lock().await.unwrap().unwrap();
     let mut reconciler = Reconciler::new(config(file(0).parent().unwrap()), system_clock());
-    assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), 20);
+    assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), count as usize);
     (reconciler, session)
 }
 
@@ -165,7 +165,7 @@ async fn over_twenty_files(file: impl Fn(u32) -> PathBuf) -> (Reconciler, Master
 async fn a_file_that_was_looked_at_does_not_go_before_the_directory_that_was_emptied_after_it() {
     let dir = tempfile::tempdir().unwrap();
     let file = |number: u32| dir.path().join(format!("R{number:02}.yaml"));
-    let (mut reconciler, mut session) = over_twenty_files(file).await;
+    let (mut reconciler, mut session) = over_files(20, file).await;
 
     fs::remove_file(file(0)).unwrap();
     let mut look_again = ["R00.yaml".to_owned()].into();
@@ -186,7 +186,7 @@ async fn a_file_that_was_looked_at_does_not_go_before_the_directory_that_was_emp
 async fn a_file_that_is_looked_at_alone_after_all_were_found_gone_goes_with_the_others_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let file = |number: u32| dir.path().join(format!("R{number:02}.yaml"));
-    let (mut reconciler, mut session) = over_twenty_files(file).await;
+    let (mut reconciler, mut session) = over_files(20, file).await;
 
     (0..20).for_each(|number| fs::remove_file(file(number)).unwrap());
     assert_eq!(step(&mut reconciler, &mut session).await.look_again.len(), 20);
@@ -221,4 +221,19 @@ async fn what_stood_in_another_database_is_not_taken_to_stand_in_this_one() {
         }
         field.database.ensure_tables().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn deletions_one_after_the_other_are_judged_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |number: u32| dir.path().join(format!("R{number:02}.yaml"));
+    let (mut reconciler, mut session) = over_files(60, file).await;
+
+    // A fifth of those that stood at first may go, in however many steps, and not one more.
+    for (gone, left) in [(0..10, 50), (10..12, 48), (12..13, 48)] {
+        gone.for_each(|number| fs::remove_file(file(number)).unwrap());
+        while !step(&mut reconciler, &mut session).await.look_again.is_empty() {}
+        assert_eq!(session.rows(Scope::All).await.unwrap().len(), left);
+    }
+    assert_eq!(reconciler.held().map(|held| held.rule_ids.clone()), Some(vec!["R12".to_owned()]));
 }

@@ -14,7 +14,10 @@ use rulesyncd::store::{Follow, RuleStore, RuleWrite, Scope, StoreError};
 use crate::support::databases::{Field, OVERLAP, PAST_THE_OVERLAP};
 use crate::support::rules::{id, rule_row, rule_text};
 
-use self::quiet::{two_transactions_of_one_second, what_comes_after_a_long_quiet};
+use self::quiet::{
+    a_deletion_behind_a_change_that_left_no_trace, an_edit_behind_one_of_the_same_second,
+    two_transactions_of_one_second, what_comes_after_a_long_quiet,
+};
 use self::window::{many_rows_and_one_edited, many_rows_and_poison, many_rows_of_one_second};
 
 const NOTHING: [&str; 0] = [];
@@ -75,6 +78,8 @@ traps![
     many_rows_and_poison,
     what_comes_after_a_long_quiet,
     two_transactions_of_one_second,
+    an_edit_behind_one_of_the_same_second,
+    a_deletion_behind_a_change_that_left_no_trace,
 ];
 
 async fn two_rows_with_one_timestamp(field: &Field) {
@@ -281,14 +286,17 @@ async fn a_stamp_in_the_future(field: &Field) {
     assert_eq!(watcher.look().await, ["written R2 v2"]);
 }
 
-/// A writer swaps one rule for another in each transaction, so that every snapshot has one of the
-/// two; a look that mixes two snapshots finds both or none.
+/// A writer swaps one rule for another in each transaction, and gives a state the rule's version for
+/// its reason, so that every snapshot has one of the two rules and the state of that moment; a look
+/// that mixes two snapshots finds both rules or none, or the state of another moment.
 async fn one_look_is_one_snapshot(field: &Field) {
     let mut hand = field.hand().await;
     field.save(&[("A", 1)]).await;
     let mut watcher = field.watcher().await;
     let stamp = field.now().await;
-    let swaps = Arc::new(AtomicI32::new(0));
+    hand.put_state("S", "disabled", None, stamp).await;
+    hand.run("UPDATE ttp_rule_state SET reason = '1'").await;
+    let swaps = Arc::new(AtomicI32::new(2));
     let counter = Arc::clone(&swaps);
     let writer = tokio::spawn(async move {
         for (old, new) in [("A", "B"), ("B", "A")].into_iter().cycle() {
@@ -296,6 +304,7 @@ async fn one_look_is_one_snapshot(field: &Field) {
             hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id = '{old}'")).await;
             let version = counter.fetch_add(1, Ordering::SeqCst);
             hand.put(new, version, stamp.after(Duration::from_millis(1))).await;
+            hand.run(&format!("UPDATE ttp_rule_state SET reason = '{version}'")).await;
             hand.commit().await;
         }
     });
@@ -303,8 +312,9 @@ async fn one_look_is_one_snapshot(field: &Field) {
     while looks < 200 || swaps.load(Ordering::SeqCst) < 100 {
         watcher.look().await;
         looks += 1;
-        let rules: Vec<_> = watcher.catalogue.rule_rows().map(|rule| rule.rule_id.clone()).collect();
-        assert_eq!(rules.len(), 1, "{rules:?}");
+        let rules = watcher.catalogue.rule_rows().map(|rule| rule.rule_version.to_string());
+        let states = watcher.catalogue.state_rows().map(|(_, state)| state.reason.clone().unwrap());
+        assert_eq!(rules.collect::<Vec<_>>(), states.collect::<Vec<_>>());
     }
     writer.abort();
 }
@@ -399,6 +409,12 @@ async fn stamps_rise_above_the_owners_own(field: &Field) {
     let stamp = |id: &str| rows.iter().find(|row| row.rule_id == id).unwrap().updated_at;
     assert!(stamp("R2") >= stamp("R1"), "{rows:?}");
     assert!(stamp("R2") < future.after(Duration::from_secs(60)), "{rows:?}");
+
+    // A state is newer than the one in whose place it is set, whatever clock that one was set by.
+    hand.put_state("R1", "disabled", None, future).await;
+    let clipped = RuleState { state: StateKind::Clipped, ..RuleState::default() };
+    let set_at = field.database.set_state(&id("R1"), clipped).await.unwrap().set_at.unwrap();
+    assert!(set_at >= future.whole_second(), "{set_at} before {future}");
 }
 
 async fn only_an_owned_row_is_deleted(field: &Field) {

@@ -151,11 +151,13 @@ impl Swarm {
     }
 
     /// The rows of `ttp_rule` as another reader of a SQLite file sees them: id, version, path, text
-    /// and owner, by id.
+    /// and owner, by id. None while there is no table.
     pub(crate) fn rows(&self) -> Vec<[String; 5]> {
         let script = "import sqlite3, sys, json\n\
-             rows = sqlite3.connect(sys.argv[1], timeout=10).execute('select rule_id, rule_version, source_path, \
-             yaml_content, updated_by from ttp_rule order by rule_id')\n\
+             db = sqlite3.connect(sys.argv[1], timeout=10)\n\
+             made = db.execute(\"select * from sqlite_master where name = 'ttp_rule'\").fetchall()\n\
+             rows = db.execute('select rule_id, rule_version, source_path, yaml_content, updated_by \
+             from ttp_rule order by rule_id') if made else []\n\
              print(json.dumps([[str(value) for value in row] for row in rows]))";
         serde_json::from_str(&self.python(script)).unwrap()
     }

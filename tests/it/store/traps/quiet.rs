@@ -66,3 +66,61 @@ pub(super) async fn two_transactions_of_one_second(field: &Field) {
         field.pass(Duration::from_millis(50)).await;
     }
 }
+
+/// As above, where the second commits after a look that counted: what was committed meanwhile is found
+/// by its stamp, however little of the overlap a column of whole seconds leaves.
+pub(super) async fn an_edit_behind_one_of_the_same_second(field: &Field) {
+    if field.address.starts_with("sqlite") {
+        return;
+    }
+    let (mut first, mut second) = (field.hand().await, field.hand().await);
+    let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
+    field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
+    let mut watcher = field.watcher().await;
+    // So that the window is where the looks were, and not where the stamps are.
+    first.put("FUTURE", 1, field.now().await.after(Duration::from_secs(3_600))).await;
+    assert_eq!(watcher.look().await, ["written FUTURE v1"]);
+    second.begin().await;
+    second.run("DELETE FROM ttp_rule WHERE rule_id = 'NONE'").await;
+    first.run("DELETE FROM ttp_rule WHERE rule_id = 'FUTURE'").await;
+    assert_eq!(watcher.look().await, ["deleted FUTURE"]);
+    field.pass(PAST_THE_OVERLAP).await;
+    assert_eq!(watcher.look().await, NOTHING);
+    // Late in a second, so that the stamp is cut by much.
+    while field.now().await.as_micros().rem_euclid(1_000_000) < 700_000 {
+        field.pass(Duration::from_millis(20)).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(watcher.look().await, NOTHING);
+    }
+    second.put("MANY7", 2, field.now().await.before(OVERLAP).whole_second()).await;
+    second.commit().await;
+    let committed = std::time::Instant::now();
+    loop {
+        let heard = watcher.look().await;
+        if !heard.is_empty() {
+            assert_eq!(heard, ["written MANY7 v2"]);
+            break;
+        }
+        assert!(committed.elapsed() < Duration::from_secs(3), "an edit was not heard");
+        field.pass(Duration::from_millis(20)).await;
+    }
+}
+
+/// A change that leaves nothing to be seen, and one right behind it.
+pub(super) async fn a_deletion_behind_a_change_that_left_no_trace(field: &Field) {
+    let mut hand = field.hand().await;
+    let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
+    field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
+    let mut watcher = field.watcher().await;
+    let old = field.now().await.before(Duration::from_secs(3_600));
+    for round in 0..2 {
+        field.pass(PAST_THE_OVERLAP).await;
+        assert_eq!(watcher.look().await, NOTHING);
+        hand.put("GONE", 1, old).await;
+        hand.run("DELETE FROM ttp_rule WHERE rule_id = 'GONE'").await;
+        assert_eq!(watcher.look().await, NOTHING);
+        hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id = 'MANY{round}'")).await;
+        assert_eq!(watcher.look().await, [format!("deleted MANY{round}")]);
+    }
+}
