@@ -30,7 +30,8 @@ const PARALLEL: usize = 64;
 pub enum Extent {
     /// The whole directory.
     All,
-    /// The files of these names.
+    /// The files of these names. One that is no rule file's name, as a row may have it, is nobody's, whatever
+    /// stands there.
     Names(BTreeSet<String>),
 }
 
@@ -184,7 +185,7 @@ impl Scanner {
             Extent::Names(names) => {
                 // A name alone does not tell a missing file from a missing directory.
                 std::fs::read_dir(&self.directory).map_err(|source| self.away(source))?;
-                names.clone()
+                names.iter().filter(|name| rulefile::is_rule_file_name(name.as_ref())).cloned().collect()
             }
         };
         let mut gone: Vec<String> = match extent {
@@ -220,9 +221,9 @@ impl Scanner {
         Ok(found)
     }
 
-    /// Whether something has the name now, whatever was found before.
+    /// Whether something has the name now, whatever was found before; nothing has one that is no rule file's.
     pub fn is_there(&self, name: &str) -> bool {
-        self.stamp(name).is_some()
+        rulefile::is_rule_file_name(name.as_ref()) && self.stamp(name).is_some()
     }
 
     /// Whether a file that is known has gone and was not looked at since.

@@ -237,3 +237,30 @@ async fn deletions_one_after_the_other_are_judged_together() {
     }
     assert_eq!(reconciler.held().map(|held| held.rule_ids.clone()), Some(vec!["R12".to_owned()]));
 }
+
+/// Another program may have written rows in the master's name.
+#[tokio::test]
+async fn a_row_whose_path_is_no_rule_files_goes_and_nothing_is_read_there() {
+    let field = Field::sqlite_file().await;
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("below")).unwrap();
+    for name in ["A-1.yaml", "below/A.yaml", "notes.txt"] {
+        fs::write(dir.path().join(name), rule_text("A", 1)).unwrap();
+    }
+    let (mut session, mut hand) = (field.session().await, field.hand().await);
+    let outside = dir.path().join("notes.txt").display().to_string();
+    for path in ["", "A-1.yaml", "below/A.yaml", "../x.yaml", &outside] {
+        hand.put("A", 1, field.now().await).await;
+        hand.run(&format!("UPDATE ttp_rule SET updated_by = 'filesystem', source_path = '{path}'")).await;
+        let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
+        let mut look_again = step(&mut reconciler, &mut session).await.look_again;
+        let began = std::time::Instant::now();
+        while !look_again.is_empty() {
+            assert!(began.elapsed() < DEADLINE, "`{path}` is looked at for ever");
+            let extent = Extent::Names(look_again.into_iter().collect());
+            look_again = reconciler.reconcile(&mut session, &extent, false).await.unwrap().look_again;
+        }
+        assert_eq!(session.rows(Scope::All).await.unwrap(), [], "`{path}`");
+        assert_eq!((reconciler.broken().count(), reconciler.valid()), (0, 0), "`{path}` was read");
+    }
+}
