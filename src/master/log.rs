@@ -70,6 +70,9 @@ pub(super) fn deleted(delete: &Delete, trace_id: Option<String>) {
 
 pub(super) fn refused(write: &Write, why: &StoreError, trace_id: Option<String>) {
     let (rule_id, source_path) = (write.rule.rule_id.as_str(), write.path.as_str());
+    if why.is_transient() {
+        return tracing::warn!(rule_id, source_path, trace_id, "{rule_id} is not written yet: {why}");
+    }
     tracing::error!(
         message_id = event::RULE_REJECTED,
         rule_id,

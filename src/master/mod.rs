@@ -50,6 +50,11 @@ pub struct Master {
     pulse: Pulse,
     directory_away: Option<Instant>,
     database_away: Option<Instant>,
+    /// When rows are tried again that another session held; `None` when there are none.
+    retry_at: Option<Instant>,
+    retries: Backoff,
+    /// Whether expired states could not be removed, and that was told.
+    states_stay: bool,
 }
 
 /// Whether a look left something to be looked at again in a moment.
@@ -77,6 +82,9 @@ impl Master {
             status: Arc::new(watch_channel::Sender::new(status)),
             directory_away: None,
             database_away: None,
+            retry_at: None,
+            retries: Backoff::default(),
+            states_stay: false,
             database,
             clock,
             config,
@@ -184,6 +192,7 @@ impl Master {
         rescan_at: Instant,
         due: &mut Option<Extent>,
     ) -> Result<(), StoreError> {
+        let look_at = self.retry_at.map_or(rescan_at, |at| at.min(rescan_at));
         tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
@@ -192,7 +201,7 @@ impl Master {
                 Ok(())
             }
             command = command::receive(&mut self.commands) => self.obey(session, command, due).await,
-            () = tokio::time::sleep_until(rescan_at.into()) => {
+            () = tokio::time::sleep_until(look_at.into()) => {
                 *due = Some(Extent::All);
                 Ok(())
             }
@@ -220,9 +229,6 @@ impl Master {
             if let Err(error) = self.watch.renew() {
                 tracing::warn!("{error}; changes are found every {:?}", self.config.rescan_interval);
             }
-            for expired in metrics::timed("remove_expired_states", session.remove_expired_states()).await? {
-                log::expired(&expired);
-            }
         }
         let result = self.reconciler.reconcile(session, extent, allow_mass_delete).await;
         match &result {
@@ -239,10 +245,36 @@ impl Master {
             Err(ReconcileError::Store(_)) => {}
         }
         let report = result?;
+        if *extent == Extent::All {
+            self.remove_expired_states(session).await?;
+        }
+        if report.retry {
+            self.retry_at = Some(Instant::now() + self.retries.wait());
+        } else if *extent == Extent::All {
+            self.retry_at = None;
+            self.retries.reset();
+        }
         self.watch.look_again(report.look_again.iter().cloned());
         let summary = Summary::of(&report, &self.reconciler);
         self.publish(summary);
         Ok((summary, PutOff(!report.look_again.is_empty())))
+    }
+
+    /// Clears up. What keeps it from that is told, and keeps no rule back: ends are in force all the same.
+    async fn remove_expired_states(&mut self, session: &mut MasterSession) -> Result<(), StoreError> {
+        match metrics::timed("remove_expired_states", session.remove_expired_states()).await {
+            Ok(expired) => {
+                expired.iter().for_each(log::expired);
+                self.states_stay = false;
+            }
+            Err(StoreError::LockLost) => return Err(StoreError::LockLost),
+            Err(error) => {
+                if !std::mem::replace(&mut self.states_stay, true) {
+                    tracing::warn!("expired states are not removed, and are over all the same: {error}");
+                }
+            }
+        }
+        Ok(())
     }
 
     fn database_lost(&mut self, error: &StoreError) {

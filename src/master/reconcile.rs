@@ -45,10 +45,12 @@ pub struct HeldDeletes {
 /// What a reconcile did.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// The plan, without what was put off.
+    /// The plan, without what was put off or refused.
     pub plan: Plan,
     /// Rows that the database did not take.
     pub refused: usize,
+    /// Whether it may take some of them later, without anyone's doing.
+    pub retry: bool,
     /// Names that are to be looked at again after a quiet moment.
     pub look_again: Vec<String>,
 }
@@ -164,7 +166,7 @@ impl Reconciler {
         let put_off = self.guard(session, &mut plan, look_again.len(), everything, allow_mass_delete).await?;
         look_again.extend(put_off);
         look_again.extend(self.spare_what_is_back(&mut plan));
-        let mut report = Report { plan, refused: 0, look_again };
+        let mut report = Report { plan, refused: 0, retry: false, look_again };
         self.carry_out(session, &mut report).await?;
         self.scanner.forget_texts();
         self.settled = version.map(|version| Settled { version, plan: report.plan.clone() });

@@ -30,6 +30,14 @@ pub enum StoreError {
         /// What came back, without a secret.
         detail: String,
     },
+    /// Another session holds this one row locked; every other row goes on, and this one later.
+    #[error("{what}: another session holds this row: {detail}")]
+    RowLocked {
+        /// What was tried.
+        what: &'static str,
+        /// What came back, without a secret.
+        detail: String,
+    },
     /// A state that no row may hold.
     #[error(transparent)]
     InvalidState(#[from] InvalidState),
@@ -44,6 +52,6 @@ pub enum StoreError {
 impl StoreError {
     /// Whether trying again later can help without anyone's doing.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::LockLost)
+        matches!(self, Self::Unavailable { .. } | Self::RowLocked { .. } | Self::LockLost)
     }
 }

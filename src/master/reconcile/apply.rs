@@ -60,8 +60,10 @@ impl Reconciler {
         let transaction = Transaction { begun, written: applied.written, ended: trace::now() };
         report.refused = applied.refused.len();
         let refused: BTreeMap<String, StoreError> = applied.refused.into_iter().collect();
-        if !plan.deletes.is_empty() {
-            self.recent.push_back((Instant::now(), plan.deletes.len()));
+        report.retry = refused.values().any(StoreError::is_transient);
+        let deleted = plan.deletes.iter().filter(|delete| !refused.contains_key(&delete.rule_id)).count();
+        if deleted > 0 {
+            self.recent.push_back((Instant::now(), deleted));
         }
         let told_singly = writes.len() <= log::SINGLY;
         if !told_singly {
@@ -69,6 +71,11 @@ impl Reconciler {
         }
         let mut ingests = ingests.into_iter();
         for (delete, ingest) in plan.deletes.iter().zip(&mut ingests) {
+            if let Some(why) = refused.get(&delete.rule_id) {
+                tracing::debug!(rule_id = delete.rule_id, "not deleted yet: {why}");
+                ingest.failed("refused", transaction);
+                continue;
+            }
             self.missing.remove(&delete.source_path);
             if told_singly {
                 log::deleted(delete, ingest.trace_id());
@@ -98,6 +105,8 @@ impl Reconciler {
                 }
             }
         }
+        plan.deletes.retain(|delete| !refused.contains_key(&delete.rule_id));
+        plan.writes.retain(|write| !refused.contains_key(write.rule.rule_id.as_str()));
         Ok(())
     }
 

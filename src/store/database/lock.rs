@@ -37,10 +37,10 @@ impl Lock {
         free.then(|| Self::Memory { _held: Held(Arc::clone(flag)) })
     }
 
-    /// Locks the file beside `database`. It stays when the lock is given back: removing it would
-    /// let two masters lock two files of one name.
+    /// Locks the file beside `database`, by whatever links that is reached. It stays when the lock is given
+    /// back: removing it would let two masters lock two files of one name.
     pub(super) fn file(database: &Path) -> Result<Option<Self>, StoreError> {
-        let mut path = database.as_os_str().to_owned();
+        let mut path = database.canonicalize().unwrap_or_else(|_| database.to_owned()).into_os_string();
         path.push(".lock");
         let path = PathBuf::from(path);
         let refused = |error: std::io::Error| StoreError::Refused {

@@ -6,7 +6,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
 use sqlx::{ConnectOptions, Connection as _, Row as _};
 
 use super::connector::Purpose;
-use super::sql::{Cell, Dialect, Row, Verdict};
+use super::sql::{Cell, Dialect, LOCK_WAIT, Row, Verdict};
 use crate::store::{Host, Server, TlsMode};
 
 pub(super) const DIALECT: Dialect = Dialect {
@@ -98,7 +98,8 @@ pub(super) async fn connect(
     let mut connection = options.connect().await?;
     // The server ends a master's session that is silent for so long, and frees its lock.
     let silence = if purpose == Purpose::Master { 15 } else { 3600 };
-    let lock_wait = timeout.as_secs().max(1);
+    // In whole seconds.
+    let lock_wait = timeout.min(LOCK_WAIT).as_secs().max(1);
     let session = format!(
         "SET SESSION autocommit = 1, time_zone = '+00:00', wait_timeout = {silence}, \
          innodb_lock_wait_timeout = {lock_wait}, \
@@ -137,6 +138,8 @@ fn judge(number: &str, _message: &str) -> Verdict {
         Ok(1290 | 1792 | 1836) => Verdict::Refused("connect to the primary: this server takes no writes"),
         // Too long, no such character, out of range, null, duplicate, not a time.
         Ok(1048 | 1062 | 1153 | 1264 | 1265 | 1292 | 1366 | 1406 | 3140 | 4025) => Verdict::Row,
+        // Waited for too long, or for each other.
+        Ok(1205 | 1213) => Verdict::Locked,
         Ok(1054 | 1064 | 1136) => Verdict::Refused("compare the tables with those that the README shows"),
         _ => Verdict::Transient,
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, Row as _};
 
-use super::sql::{Cell, Dialect, Row, Verdict};
+use super::sql::{Cell, Dialect, LOCK_WAIT, Row, Verdict};
 use crate::store::{Host, Server, TlsMode};
 
 /// The channel on which the writing transaction tells of itself.
@@ -64,7 +64,8 @@ pub(super) fn options(server: &Server, tls: TlsMode, timeout: Duration) -> PgCon
             ("TimeZone", "UTC"),
             ("DateStyle", "ISO"),
             ("statement_timeout", &limit),
-            ("lock_timeout", &limit),
+            // Not for as long as a statement may take: other rows are to be written meanwhile.
+            ("lock_timeout", &timeout.min(LOCK_WAIT).as_millis().to_string()),
             // The server finds out within seconds that the other end is gone, and frees the lock.
             ("tcp_keepalives_idle", "5"),
             ("tcp_keepalives_interval", "2"),
@@ -123,6 +124,8 @@ fn judge(code: &str, _message: &str) -> Verdict {
         _ if code.starts_with("28") => {
             Verdict::Refused("check user and password in `database.url`, and the server's pg_hba.conf")
         }
+        // Waited for too long, or for each other.
+        "55P03" | "40P01" => Verdict::Locked,
         _ if code.starts_with("22") || code.starts_with("23") => Verdict::Row,
         _ if code.starts_with("42") => {
             Verdict::Refused("compare the tables with those that the README shows")

@@ -18,6 +18,9 @@ use crate::telemetry::trace;
 
 const WRITING: &str = "writing the rules";
 
+/// Each row that another session holds is waited for; more than these are not.
+const FEW_LOCKED: usize = 8;
+
 /// The one writer of a database's rules, for as long as its connection and its lock stand.
 ///
 /// Everything goes through the connection that holds the lock. After [`StoreError::LockLost`]
@@ -96,10 +99,12 @@ impl MasterSession {
     /// Writes rules in one transaction, in their order, stamped by the database's clock with
     /// `updated_at` rising strictly above every stamp that its owner's rows have.
     ///
-    /// A row that the database does not take (a text too long for its column) is left out and
-    /// reported; the others are written then each in a transaction of its own.
+    /// A row that the database does not take (a text too long for its column), or that another session
+    /// holds, is left out and reported; the others are written then each in a transaction of its own.
     ///
     /// # Errors
+    /// [`StoreError::RowLocked`] where so many rows are held that it is the table: some may have been
+    /// written.
     /// [`StoreError::LockLost`]: nothing was written. Any other: nothing was written, or it is not
     /// known whether all was (the connection was lost in the commit); compare again.
     pub async fn apply(&mut self, writes: &[RuleWrite]) -> Result<Applied, StoreError> {
@@ -109,10 +114,15 @@ impl MasterSession {
         }
         match self.transact(writes).await {
             Ok(rows) => applied.rows = rows,
-            Err(StoreError::Row { .. }) => {
+            Err(StoreError::Row { .. } | StoreError::RowLocked { .. }) => {
+                let mut locked = 0;
                 for write in writes {
                     match self.transact(std::slice::from_ref(write)).await {
                         Ok(rows) => applied.rows += rows,
+                        Err(error @ StoreError::RowLocked { .. }) if locked < FEW_LOCKED => {
+                            locked += 1;
+                            applied.refused.push((write.rule_id().to_owned(), error));
+                        }
                         Err(error @ StoreError::Row { .. }) => {
                             applied.refused.push((write.rule_id().to_owned(), error));
                         }

@@ -3,6 +3,8 @@
 //! Every cell is read as text, whatever its column's type: the statements cast, so that no
 //! driver's idea of a type stands between a found table and the daemon.
 
+use std::time::Duration;
+
 use crate::clock::Timestamp;
 use crate::rule::Table;
 
@@ -52,6 +54,9 @@ pub(super) struct Dialect {
     pub(super) judge: fn(&str, &str) -> Verdict,
 }
 
+/// How long a row that another session holds is waited for.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(1);
+
 /// What an error of a database means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -63,6 +68,8 @@ pub(super) enum Verdict {
     NoFile,
     /// This row is not taken; another may be.
     Row,
+    /// Another session holds a row of the statement.
+    Locked,
     /// It does not come right until someone does this.
     Refused(&'static str),
 }

@@ -76,3 +76,25 @@ fn a_second_worker_on_the_same_socket_is_refused_and_a_dead_ones_is_taken_over()
     let _second = swarm.worker();
     swarm.subscribe().snapshot();
 }
+
+#[test]
+fn states_that_cannot_be_removed_keep_no_rule_back() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("a.yaml", rule_text("A", 1));
+    swarm.succeed(&["sync"]);
+    swarm.sql(
+        "insert into ttp_rule_state (rule_id, state, expires_at, set_at) values \
+         ('A', 'disabled', '2026-01-01 00:00:00.000000', '2025-12-31 00:00:00.000000'); \
+         create trigger kept before delete on ttp_rule_state begin select raise(abort, 'kept'); end",
+    );
+    let master = swarm.daemon("master", |command| {
+        command.env("RULESYNCD_MASTER_RESCAN_INTERVAL", "50ms");
+    });
+    master.wait_for_log("expired states are not removed");
+    for version in 2..5 {
+        swarm.save("a.yaml", rule_text("A", version));
+        wait_for("the edit", || (swarm.rows()[0][1] == version.to_string()).then_some(()));
+    }
+    assert_eq!(master.count_in_log("expired states are not removed"), 1, "told once");
+    assert_eq!(master.count_in_log("this master holds the lock"), 1, "and the lock is kept");
+}

@@ -47,6 +47,31 @@ async fn a_standby_takes_over(server: &Server) {
     second.apply(&write).await.unwrap();
 }
 
+async fn a_row_that_another_session_holds_stops_no_other(server: &Server) {
+    let field = Field::server(&server.create("held").await).await;
+    field.save(&[("R1", 1), ("R2", 1)]).await;
+    let (mut master, mut hand) = (field.session().await, field.hand().await);
+    let now = field.now().await;
+    hand.put_state("R1", "disabled", Some(now.before(YEAR)), now).await;
+    hand.begin().await;
+    hand.run("UPDATE ttp_rule SET updated_by = 'me' WHERE rule_id = 'R1'").await;
+    hand.run("UPDATE ttp_rule_state SET reason = 'mine' WHERE rule_id = 'R1'").await;
+
+    let error = master.remove_expired_states().await.unwrap_err();
+    assert!(matches!(error, StoreError::RowLocked { .. }), "{error}");
+    let writes =
+        [("R1", 2), ("R2", 2), ("R3", 1)].map(|(id, version)| RuleWrite::Upsert(rule_row(id, version)));
+    let applied = master.apply(&writes).await.unwrap();
+    let refused: Vec<_> = applied.refused.iter().map(|(id, why)| (id.as_str(), why.is_transient())).collect();
+    assert_eq!((refused, applied.rows), (vec![("R1", true)], 2));
+
+    hand.commit().await;
+    assert!(master.apply(&writes).await.unwrap().refused.is_empty());
+    assert_eq!(master.remove_expired_states().await.unwrap().len(), 1);
+    let rows = master.rows(Scope::All).await.unwrap();
+    assert!(rows.iter().all(|row| row.updated_by == "filesystem"), "{rows:?}");
+}
+
 /// The lock, as soon as it is free.
 async fn took_over(database: &Database) -> MasterSession {
     let start = Instant::now();
@@ -234,6 +259,7 @@ async fn everything(kind: Kind) -> Server {
     a_worker_waits_for_the_tables(&server).await;
     what_cannot_come_right_says_what_to_do(&server).await;
     a_standby_takes_over(&server).await;
+    a_row_that_another_session_holds_stops_no_other(&server).await;
     each_does_with_its_own_grants_alone(&server).await;
     expiry_is_judged_by_the_databases_clock(&server).await;
     what_hangs_is_given_up(&server).await;

@@ -1,8 +1,8 @@
 //! What only a SQLite file can do.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,6 +122,24 @@ async fn an_older_copy_of_the_same_rules_in_the_place_of_the_file_is_followed() 
     let look = follower.look(&catalogue).await.unwrap();
     let changes: Vec<_> = catalogue.apply(look).iter().map(in_words).collect();
     assert_eq!(changes, ["written R1 v1"]);
+}
+
+#[tokio::test]
+async fn masters_that_reach_one_file_by_different_ways_have_one_lock() {
+    let field = Field::sqlite_file().await;
+    let file = PathBuf::from(field.address.strip_prefix("sqlite://").unwrap());
+    let links = tempfile::tempdir().unwrap();
+    symlink(file.parent().unwrap(), links.path().join("directory")).unwrap();
+    symlink(&file, links.path().join("file.db")).unwrap();
+    let held = field.session().await;
+    let name = file.file_name().unwrap().to_string_lossy();
+    for path in [format!("directory/{name}"), "file.db".to_owned()] {
+        let other = made(&format!("sqlite://{}", links.path().join(path).display()), system_clock()).await;
+        assert!(other.try_lock().await.unwrap().is_none());
+    }
+    held.close().await;
+    let other = made(&format!("sqlite://{}/file.db", links.path().display()), system_clock()).await;
+    assert!(other.try_lock().await.unwrap().is_some());
 }
 
 #[tokio::test]
