@@ -30,8 +30,8 @@ pub(super) fn written(write: &Write, updated_by: &str, trace_id: Option<String>)
     let (rule_id, rule_version) = (write.rule.rule_id.as_str(), write.rule.rule_version);
     let source_path = write.path.as_str();
     let change_kind = "definition";
-    match &write.replaces {
-        Some(replaced) if replaced.updated_by != updated_by => tracing::warn!(
+    match write.takes_over(updated_by) {
+        Some(replaced) => tracing::warn!(
             message_id = event::RULE_TAKEN_OVER,
             rule_id,
             rule_version,
@@ -39,10 +39,11 @@ pub(super) fn written(write: &Write, updated_by: &str, trace_id: Option<String>)
             change_kind,
             updated_by,
             trace_id,
-            "{rule_id} was written by `{}`; the file {source_path} takes its place",
+            "{} was written by `{}`; the file {source_path} takes its place",
+            replaced.rule_id,
             replaced.updated_by
         ),
-        replaced => tracing::info!(
+        None => tracing::info!(
             message_id = event::RULE_WRITTEN,
             rule_id,
             rule_version,
@@ -51,7 +52,7 @@ pub(super) fn written(write: &Write, updated_by: &str, trace_id: Option<String>)
             updated_by,
             trace_id,
             "{rule_id} {} from {source_path}",
-            if replaced.is_some() { "updated" } else { "added" }
+            if write.replaces.is_some() { "updated" } else { "added" }
         ),
     }
 }

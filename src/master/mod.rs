@@ -225,10 +225,10 @@ impl Master {
         extent: &Extent,
         allow_mass_delete: bool,
     ) -> Result<(Summary, PutOff), ReconcileError> {
-        if *extent == Extent::All {
-            if let Err(error) = self.watch.renew() {
-                tracing::warn!("{error}; changes are found every {:?}", self.config.rescan_interval);
-            }
+        if *extent == Extent::All
+            && let Err(error) = self.watch.renew()
+        {
+            tracing::warn!("{error}; changes are found every {:?}", self.config.rescan_interval);
         }
         let result = self.reconciler.reconcile(session, extent, allow_mass_delete).await;
         match &result {

@@ -63,12 +63,14 @@ pub struct Write {
     pub rule: FileRule,
     /// What stands in the table now; `None` is an insert.
     pub replaces: Option<Replaced>,
+    /// Rows of others beside it whose ids differ from the rule's in case alone: they go.
+    pub twins: Vec<Replaced>,
 }
 
 impl Write {
-    /// Whether the row that stands was written by another than `owner`.
-    pub fn takes_over(&self, owner: &str) -> bool {
-        self.replaces.as_ref().is_some_and(|replaced| replaced.updated_by != owner)
+    /// The row of another than `owner` in whose place this comes.
+    pub fn takes_over(&self, owner: &str) -> Option<&Replaced> {
+        self.replaces.iter().chain(&self.twins).find(|replaced| replaced.updated_by != owner)
     }
 }
 
@@ -135,13 +137,15 @@ pub fn plan(files: &[File], rows: &[RowSummary], owner: &str) -> Plan {
             }
             let row = table.holding(&folded, rule.rule_id.as_str());
             kept.extend(row.map(|row| row.rule_id.as_str()));
-            if row.is_some_and(|row| is_current(row, path, rule, owner)) {
+            let twins = table.twins(&folded, row, owner);
+            if twins.is_empty() && row.is_some_and(|row| is_current(row, path, rule, owner)) {
                 plan.unchanged += 1;
             } else {
                 plan.writes.push(Write {
                     path: path.to_owned(),
                     rule: rule.clone(),
                     replaces: row.map(Replaced::from),
+                    twins,
                 });
             }
         }
@@ -177,22 +181,32 @@ fn is_current(row: &RowSummary, path: &str, rule: &FileRule, owner: &str) -> boo
 /// The rows by id, and by id without case.
 struct Table<'a> {
     exact: HashMap<&'a str, &'a RowSummary>,
-    folded: HashMap<String, &'a RowSummary>,
+    /// Where a case-sensitive table holds several, the owned ones come last.
+    folded: HashMap<String, Vec<&'a RowSummary>>,
 }
 
 impl<'a> Table<'a> {
     fn new(rows: &'a [RowSummary], owner: &str) -> Self {
-        let mut folded = HashMap::with_capacity(rows.len());
-        // Where a case-sensitive table holds both, the owned row stands for the id.
+        let mut folded: HashMap<String, Vec<&RowSummary>> = HashMap::with_capacity(rows.len());
         let (owned, foreign): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.updated_by == owner);
         for row in foreign.into_iter().chain(owned) {
-            folded.insert(row.rule_id.to_ascii_lowercase(), row);
+            folded.entry(row.rule_id.to_ascii_lowercase()).or_default().push(row);
         }
         Self { exact: rows.iter().map(|row| (row.rule_id.as_str(), row)).collect(), folded }
     }
 
+    /// The row that stands for an id.
     fn holding(&self, folded: &str, exact: &str) -> Option<&'a RowSummary> {
-        self.exact.get(exact).or_else(|| self.folded.get(folded)).copied()
+        let exact = self.exact.get(exact).copied();
+        exact.or_else(|| self.folded.get(folded)?.last().copied())
+    }
+
+    /// The others' rows of an id beside the one that stands for it.
+    fn twins(&self, folded: &str, holding: Option<&RowSummary>, owner: &str) -> Vec<Replaced> {
+        let all = self.folded.get(folded).into_iter().flatten();
+        all.filter(|row| row.updated_by != owner && Some(&row.rule_id) != holding.map(|row| &row.rule_id))
+            .map(|row| Replaced::from(*row))
+            .collect()
     }
 }
 

@@ -36,7 +36,7 @@ fn carry_out(plan: &Plan, rows: &[RowSummary]) -> Vec<RowSummary> {
         table.remove(&delete.rule_id);
     }
     for write in &plan.writes {
-        if let Some(replaced) = &write.replaces {
+        for replaced in write.replaces.iter().chain(&write.twins) {
             table.remove(&replaced.rule_id);
         }
         let id = write.rule.rule_id.to_string();
@@ -142,6 +142,16 @@ fn a_file_wins_over_a_foreign_row_and_a_foreign_row_without_a_file_is_left() {
 }
 
 #[test]
+fn a_file_wins_over_a_foreign_row_of_its_id_in_another_case_though_its_own_row_stands() {
+    let files = [file("a.yaml", "abc", "1")];
+    let rows = [row("ABC", "x", "9", "admin"), row("Abc", "y", "9", "git"), row("abc", "a.yaml", "1", OWNER)];
+    let plan = plan(&files, &rows, OWNER);
+    assert_eq!(plan.writes[0].takes_over(OWNER).unwrap().rule_id, "ABC");
+    let ids: Vec<_> = carry_out(&plan, &rows).into_iter().map(|row| row.rule_id).collect();
+    assert_eq!((ids, deleted(&plan)), (vec!["abc".to_owned()], vec![]));
+}
+
+#[test]
 fn deletions_are_a_mass_only_above_both_bounds() {
     let fifth = Percent::parse("20%").unwrap();
     assert!(!is_mass_delete(5, 0, 5, fifth, 5), "five may always go");
@@ -166,7 +176,7 @@ fn directory(ids: Range, contents: Range) -> impl Strategy<Value = Vec<File>> {
 type Range = u8;
 
 fn messy_directory() -> impl Strategy<Value = Vec<File>> {
-    let entry = prop::option::weighted(0.8, (prop::sample::select(vec!["A", "a", "B", "C"]), 0..2u8));
+    let entry = prop::option::weighted(0.8, (prop::sample::select(vec!["AA", "aa", "B", "C"]), 0..2u8));
     prop::collection::btree_map(0..6u8, entry, 0..6).prop_map(|entries| {
         let named = |(name, rule): (u8, Option<(&str, u8)>)| match rule {
             Some((id, content)) => file(&format!("{name}.yaml"), id, &content.to_string()),
@@ -178,7 +188,7 @@ fn messy_directory() -> impl Strategy<Value = Vec<File>> {
 
 fn any_table() -> impl Strategy<Value = Vec<RowSummary>> {
     let entry = (0..6u8, 0..2u8, prop::bool::ANY);
-    prop::collection::btree_map(prop::sample::select(vec!["A", "a", "B", "D"]), entry, 0..4).prop_map(
+    prop::collection::btree_map(prop::sample::select(vec!["AA", "aa", "Aa", "B", "D"]), entry, 0..5).prop_map(
         |entries| {
             let named = |(id, (path, content, own)): (&str, (u8, u8, bool))| {
                 row(id, &format!("{path}.yaml"), &content.to_string(), if own { OWNER } else { "git" })

@@ -32,7 +32,7 @@ impl Reconciler {
         }
         plan.writes.retain(|write| match self.scanner.text(&write.path) {
             Some(text) => {
-                writes.extend(replaced_under_another_key(write));
+                writes.extend(replaced_under_other_keys(write));
                 writes.push(RuleWrite::Upsert(self.row(write, text)));
                 true
             }
@@ -86,7 +86,7 @@ impl Reconciler {
             match refused.get(write.rule.rule_id.as_str()) {
                 None => {
                     self.refused.remove(&write.path);
-                    if told_singly || write.takes_over(&self.config.updated_by) {
+                    if told_singly || write.takes_over(&self.config.updated_by).is_some() {
                         log::written(write, &self.config.updated_by, ingest.trace_id());
                     }
                     ingest.done(if write.replaces.is_some() { "updated" } else { "inserted" }, transaction);
@@ -129,11 +129,10 @@ impl Reconciler {
     }
 }
 
-/// The deletion that makes room for an id that differs from its row's in case alone.
-fn replaced_under_another_key(write: &Write) -> Option<RuleWrite> {
-    let replaced = write.replaces.as_ref()?;
-    (replaced.rule_id != write.rule.rule_id.as_str()).then(|| RuleWrite::Delete {
-        rule_id: replaced.rule_id.clone(),
-        updated_by: replaced.updated_by.clone(),
+/// The deletions that make room for an id: of rows whose ids differ from it in case alone.
+fn replaced_under_other_keys(write: &Write) -> impl Iterator<Item = RuleWrite> {
+    let replaced = write.replaces.iter().chain(&write.twins);
+    replaced.filter(|replaced| replaced.rule_id != write.rule.rule_id.as_str()).map(|replaced| {
+        RuleWrite::Delete { rule_id: replaced.rule_id.clone(), updated_by: replaced.updated_by.clone() }
     })
 }

@@ -264,3 +264,18 @@ async fn a_row_whose_path_is_no_rule_files_goes_and_nothing_is_read_there() {
         assert_eq!((reconciler.broken().count(), reconciler.valid()), (0, 0), "`{path}` was read");
     }
 }
+
+#[tokio::test]
+async fn a_foreign_row_that_differs_in_case_alone_does_not_stand_beside_the_files() {
+    let field = Field::sqlite_file().await;
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("abc.yaml"), rule_text("abc", 1)).unwrap();
+    let (mut session, mut hand) = (field.session().await, field.hand().await);
+    let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
+    step(&mut reconciler, &mut session).await;
+    hand.put("ABC", 9, field.now().await).await;
+    step(&mut reconciler, &mut session).await;
+    let ids: Vec<_> = session.rows(Scope::All).await.unwrap().into_iter().map(|row| row.rule_id).collect();
+    assert_eq!(ids, ["abc"]);
+    assert!(step(&mut reconciler, &mut session).await.plan.is_empty());
+}
