@@ -1,12 +1,11 @@
 //! What a running master is asked to do by others than its directory.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::reconcile::{self, ReconcileError, Reconciler};
+use super::reconcile::{self, ReconcileError};
 use super::scan::Extent;
 use super::watch::Watch;
 use super::{Master, Summary};
@@ -81,7 +80,7 @@ impl Master {
         if config.rules_dir != self.config.rules_dir {
             self.watch = Watch::new(config.rules_dir.clone());
         }
-        self.reconciler = Reconciler::new(config.clone(), Arc::clone(&self.clock));
+        self.reconciler.configure(config.clone());
         self.config = config;
         tracing::info!(message_id = event::RELOADED, "the configuration was read again");
     }

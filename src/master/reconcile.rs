@@ -6,6 +6,7 @@ mod guard;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::log;
@@ -98,6 +99,14 @@ impl Reconciler {
             held: None,
             settled: None,
         }
+    }
+
+    /// Works by another configuration from now on. What was deleted a short while ago, and what is held back,
+    /// stays known to the guard.
+    pub fn configure(&mut self, config: MasterConfig) {
+        let anew = Self::new(config, Arc::clone(&self.clock));
+        let before = std::mem::replace(self, anew);
+        (self.recent, self.held) = (before.recent, before.held);
     }
 
     /// The rules directory.

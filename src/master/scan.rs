@@ -273,11 +273,12 @@ impl Scanner {
         Ok(names)
     }
 
-    /// The stamp of what a name leads to; `None` when nothing has the name. A symbolic link that
-    /// leads nowhere is something: a broken file, not a missing one.
+    /// The stamp of what a name leads to; `None` when nothing has the name, or a folder, which is passed over.
+    /// A symbolic link that leads nowhere is something: a broken file, not a missing one.
     fn stamp(&self, name: &str) -> Option<io::Result<Stamp>> {
         let path = self.directory.join(name);
         match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => None,
             Ok(metadata) => Some(Ok(Stamp::of(&metadata))),
             Err(error) if std::fs::symlink_metadata(&path).is_ok() => Some(Err(error)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,

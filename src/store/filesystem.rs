@@ -146,9 +146,9 @@ impl Scan {
         };
         let mut names = BTreeSet::new();
         for entry in std::fs::read_dir(directory).map_err(away)? {
-            let name = entry.map_err(away)?.file_name();
-            if rulefile::is_rule_file_name(&name) {
-                names.extend(name.into_string().ok());
+            let entry = entry.map_err(away)?;
+            if rulefile::is_rule_file_name(&entry.file_name()) && !entry.path().is_dir() {
+                names.extend(entry.file_name().into_string().ok());
             }
         }
         let mut scan = Self::default();

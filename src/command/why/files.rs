@@ -33,9 +33,9 @@ pub(super) fn holding(
 ) -> io::Result<Vec<RuleFile>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        if rulefile::is_rule_file_name(&name) {
-            names.extend(name.into_string());
+        let entry = entry?;
+        if rulefile::is_rule_file_name(&entry.file_name()) && !entry.path().is_dir() {
+            names.extend(entry.file_name().into_string());
         }
     }
     names.sort_unstable();

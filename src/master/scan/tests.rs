@@ -78,17 +78,25 @@ fn a_name_alone_is_looked_at_without_the_others() {
 }
 
 #[test]
+fn a_folder_is_passed_over_whatever_its_name() {
+    let mut fixture = Fixture::new();
+    fs::create_dir(fixture.dir.path().join("folder.yaml")).unwrap();
+    assert_eq!(fixture.look(), [""; 0]);
+    assert_eq!(fixture.look_at(&Extent::Names(["folder.yaml".to_owned()].into())), [""; 0]);
+    assert!(fixture.scanner.file("folder.yaml").is_none());
+    assert!(!fixture.scanner.others_are_gone().unwrap());
+}
+
+#[test]
 fn what_is_no_rule_is_broken_not_missing_and_says_why() {
     let mut fixture = Fixture::new();
     let at = |name: &str| fixture.dir.path().join(name);
-    fs::create_dir(at("folder.yaml")).unwrap();
     std::os::unix::fs::symlink("nowhere", at("dangling.yaml")).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(at("fifo.yaml")).status().unwrap().success());
     fixture.write("large.yaml", vec![b'#'; 5000]);
     fixture.write("junk.yaml", [0u8, 159, 146, 150]);
     fixture.write("empty.yaml", "");
     fixture.look();
-    assert_eq!(fixture.why("folder.yaml"), "it is a directory, not a file");
     assert!(fixture.why("dangling.yaml").contains("leads nowhere"), "{}", fixture.why("dangling.yaml"));
     assert_eq!(fixture.why("fifo.yaml"), "it is a FIFO, not a file");
     assert_eq!(fixture.why("large.yaml"), "it has 5000 bytes; a rule may have 4096");

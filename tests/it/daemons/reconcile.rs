@@ -231,6 +231,8 @@ async fn deletions_one_after_the_other_are_judged_together() {
 
     // A fifth of those that stood at first may go, in however many steps, and not one more.
     for (gone, left) in [(0..10, 50), (10..12, 48), (12..13, 48)] {
+        // A reload in between is no new beginning.
+        reconciler.configure(config(dir.path()));
         gone.for_each(|number| fs::remove_file(file(number)).unwrap());
         while !step(&mut reconciler, &mut session).await.look_again.is_empty() {}
         assert_eq!(session.rows(Scope::All).await.unwrap().len(), left);
