@@ -11,7 +11,8 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike as _, NaiveDateTime, Timelike as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A moment in UTC with microsecond resolution, as the tables and the stream carry it.
+/// A moment in UTC with microsecond resolution, as the tables and the stream carry it: always within
+/// the years 0001 to 9999, which every database holds and every client reads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(i64);
 
@@ -19,9 +20,17 @@ impl Timestamp {
     /// The earliest moment that any table holds; below every real stamp.
     pub const MIN: Self = Self(-62_135_596_800_000_000);
 
-    /// From microseconds since 1970-01-01T00:00:00Z.
+    /// The latest moment that any table holds: 9999-12-31T23:59:59.999999Z.
+    pub const MAX: Self = Self(253_402_300_799_999_999);
+
+    /// From microseconds since 1970-01-01T00:00:00Z; what is out of range is [`Timestamp::MIN`] or
+    /// [`Timestamp::MAX`].
     pub const fn from_micros(micros: i64) -> Self {
-        Self(micros)
+        match micros {
+            ..=-62_135_596_800_000_000 => Self::MIN,
+            253_402_300_799_999_999.. => Self::MAX,
+            _ => Self(micros),
+        }
     }
 
     /// Microseconds since 1970-01-01T00:00:00Z.
@@ -29,9 +38,10 @@ impl Timestamp {
         self.0
     }
 
-    /// From the naive UTC value that the tables hold; below a microsecond is cut off.
+    /// From the naive UTC value that the tables hold; below a microsecond is cut off. Out of range
+    /// it is as [`Timestamp::from_micros`].
     pub fn from_naive(naive: NaiveDateTime) -> Self {
-        Self(naive.and_utc().timestamp_micros())
+        Self::from_micros(naive.and_utc().timestamp_micros())
     }
 
     /// The naive UTC value that the tables hold.
@@ -48,25 +58,27 @@ impl Timestamp {
     /// and RFC 3339 with any offset. A value without an offset is UTC.
     ///
     /// # Errors
-    /// `None` when the text is none of these.
+    /// `None` when the text is none of these, or its year in UTC is not one of 0001 to 9999.
     pub fn parse(text: &str) -> Option<Self> {
-        if let Ok(with_offset) = DateTime::parse_from_rfc3339(text) {
-            return Some(Self(with_offset.timestamp_micros()));
-        }
-        ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
-            .iter()
-            .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
-            .map(Self::from_naive)
+        let micros = match DateTime::parse_from_rfc3339(text) {
+            Ok(with_offset) => with_offset.timestamp_micros(),
+            Err(_) => ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
+                .iter()
+                .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())?
+                .and_utc()
+                .timestamp_micros(),
+        };
+        (Self::MIN.0..=Self::MAX.0).contains(&micros).then_some(Self(micros))
     }
 
-    /// This moment, `span` later; saturates.
+    /// This moment, `span` later; [`Timestamp::MAX`] at the latest.
     pub fn after(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(micros(span)))
+        Self::from_micros(self.0.saturating_add(micros(span)))
     }
 
-    /// This moment, `span` earlier; saturates.
+    /// This moment, `span` earlier; [`Timestamp::MIN`] at the earliest.
     pub fn before(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(micros(span)))
+        Self::from_micros(self.0.saturating_sub(micros(span)))
     }
 
     /// How long it is from `earlier` to this moment; zero when `earlier` is not earlier.
@@ -88,9 +100,7 @@ fn micros(span: Duration) -> i64 {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = self.to_naive();
-        let Some(year) = u32::try_from(time.year()).ok().filter(|year| *year <= 9999) else {
-            return write!(f, "{}", time.format("%Y-%m-%dT%H:%M:%S%.6fZ"));
-        };
+        let year = time.year().unsigned_abs();
         // A snapshot is full of times, and a format is read anew for each.
         let mut text = *b"0000-00-00T00:00:00.000000Z";
         for (place, number) in [
@@ -145,7 +155,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
     fn now(&self) -> Timestamp {
-        Timestamp(chrono::Utc::now().timestamp_micros())
+        Timestamp::from_micros(chrono::Utc::now().timestamp_micros())
     }
 }
 
@@ -172,11 +182,12 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
     }
 }
 
-/// Stamps that rise strictly from one to the next, whatever the clock does.
+/// Stamps that rise strictly from one to the next, though the clock stands still or steps back by
+/// less than [`RisingStamp::REACH`].
 #[derive(Debug, Clone, Copy)]
 pub struct RisingStamp(Timestamp);
 
@@ -187,15 +198,31 @@ impl Default for RisingStamp {
 }
 
 impl RisingStamp {
-    /// Makes every later stamp greater than `seen`, a stamp that already stands in a table.
-    pub fn rise_above(&mut self, seen: Timestamp) {
-        self.0 = self.0.max(seen);
+    /// How far ahead of the clock a stamp may be and still be risen above.
+    ///
+    /// One that is further away is no clock's: a typing error, or a 9999 that stands for "never". To
+    /// rise above it would carry every later stamp there, and at the end of time no database takes
+    /// another. Nothing is lost below it: workers compare contents, and their window reaches below
+    /// the database's clock whatever stamps they saw, so that order is theirs to find by the overlap
+    /// and the full scan.
+    pub const REACH: Duration = Duration::from_secs(86_400);
+
+    /// Makes every later stamp greater than `seen`, a stamp that already stands in a table, unless
+    /// at `now` it is out of [`RisingStamp::REACH`].
+    pub fn rise_above(&mut self, seen: Timestamp, now: Timestamp) {
+        if seen <= now.after(Self::REACH) {
+            self.0 = self.0.max(seen);
+        }
     }
 
-    /// The next stamp: `now`, or the smallest that is greater than the last where the clock
-    /// stood still or stepped back.
+    /// The next stamp: `now`, or the smallest that is greater than the last where the clock stood
+    /// still or stepped back, but for a last one that is out of [`RisingStamp::REACH`] by now.
     pub fn next(&mut self, now: Timestamp) -> Timestamp {
-        self.0 = now.max(Timestamp(self.0.0.saturating_add(1)));
+        let last = self.0;
+        self.0 = now;
+        if last <= now.after(Self::REACH) {
+            self.0 = now.max(last.after(Duration::from_micros(1)));
+        }
         self.0
     }
 }
@@ -220,9 +247,37 @@ mod tests {
         assert_eq!(Timestamp::parse("yesterday"), None);
     }
 
+    #[test]
+    fn a_year_that_not_every_reader_takes_is_no_time() {
+        for text in [
+            "+10000-01-01 00:00:00",
+            "+294246-01-01T00:00:00",
+            "0000-12-31 23:59:59",
+            "-0001-01-01 00:00:00",
+            "9999-12-31T23:59:59-01:00",
+            "0001-01-01T00:00:00+01:00",
+        ] {
+            assert_eq!(Timestamp::parse(text), None, "{text}");
+            assert!(serde_json::from_value::<Timestamp>(text.into()).is_err(), "{text}");
+        }
+        assert_eq!(Timestamp::parse("0001-01-01 00:00:00"), Some(Timestamp::MIN));
+        assert_eq!(Timestamp::parse("9999-12-31 23:59:59.999999"), Some(Timestamp::MAX));
+    }
+
+    #[test]
+    fn no_arithmetic_leaves_the_years_that_a_table_holds() {
+        let now = Timestamp::from_micros(1_777_620_309_123_456);
+        for span in [Duration::from_secs(300_000 * 31_557_600), Duration::MAX] {
+            assert_eq!(now.after(span).to_string(), "9999-12-31T23:59:59.999999Z");
+            assert_eq!(now.before(span).to_string(), "0001-01-01T00:00:00.000000Z");
+        }
+        assert_eq!(Timestamp::from_micros(i64::MAX).to_sql_text(), "9999-12-31 23:59:59.999999");
+        assert_eq!(Timestamp::from_micros(i64::MIN), Timestamp::MIN);
+    }
+
     proptest::proptest! {
         #[test]
-        fn a_timestamp_is_written_as_chrono_writes_it(micros in -100_000_000_000_000_000..300_000_000_000_000_000_i64) {
+        fn a_timestamp_is_written_as_chrono_writes_it(micros in Timestamp::MIN.0..=Timestamp::MAX.0) {
             let timestamp = Timestamp::from_micros(micros);
             let expected = timestamp.to_naive().format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
             proptest::prop_assert_eq!(timestamp.to_string(), expected);
@@ -240,7 +295,21 @@ mod tests {
         let first = stamp.next(Timestamp::from_micros(1_000));
         let second = stamp.next(Timestamp::from_micros(10));
         assert_eq!((first.as_micros(), second.as_micros()), (1_000, 1_001));
-        stamp.rise_above(Timestamp::from_micros(5_000));
+        stamp.rise_above(Timestamp::from_micros(5_000), Timestamp::from_micros(2_000));
         assert_eq!(stamp.next(Timestamp::from_micros(2_000)).as_micros(), 5_001);
+    }
+
+    #[test]
+    fn a_stamp_that_is_no_clocks_carries_no_other_along() {
+        let now = Timestamp::from_micros(1_777_620_309_123_456);
+        let mut stamp = RisingStamp::default();
+        stamp.rise_above(now.after(RisingStamp::REACH), now);
+        stamp.rise_above(Timestamp::MAX, now);
+        let risen = stamp.next(now);
+        assert_eq!(risen.since(now), RisingStamp::REACH + Duration::from_micros(1));
+        // A clock that was set years ahead, and back again.
+        stamp.next(Timestamp::MAX);
+        assert_eq!(stamp.next(now), now);
+        assert!(stamp.next(now) > now);
     }
 }

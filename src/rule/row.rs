@@ -64,7 +64,7 @@ impl StateRow {
             set_by: self.set_by.clone(),
             set_at: self.set_at,
         };
-        state.validate()?;
+        state.validate_found()?;
         Ok(state)
     }
 }

@@ -55,6 +55,11 @@ pub enum InvalidState {
     /// The ceiling is outside of 0 to 1, or not a number.
     #[error("confidence_max is {0}; expected a number from 0 to 1, or none")]
     ConfidenceMax(f64),
+    /// The end is one that no column holds.
+    #[error(
+        "the state would end in the year 10000 or later; expected an earlier end, or none for a state that stays"
+    )]
+    ExpiresAt,
 }
 
 /// An operator's state of a rule: a row of `ttp_rule_state`, or the default where none stands.
@@ -75,11 +80,23 @@ pub struct RuleState {
 }
 
 impl RuleState {
-    /// Checks what no column type checks.
+    /// Checks a state that is to be written: what no column type checks, and whether the columns hold it.
+    ///
+    /// # Errors
+    /// [`InvalidState::ConfidenceMax`] when the ceiling is not within 0 to 1,
+    /// [`InvalidState::ExpiresAt`] when the end was cut off at [`Timestamp::MAX`].
+    pub fn validate(&self) -> Result<(), InvalidState> {
+        if self.expires_at == Some(Timestamp::MAX) {
+            return Err(InvalidState::ExpiresAt);
+        }
+        self.validate_found()
+    }
+
+    /// Checks a state that was found in a row. Other programs write the last moment there is for "never".
     ///
     /// # Errors
     /// [`InvalidState::ConfidenceMax`] when the ceiling is not within 0 to 1.
-    pub fn validate(&self) -> Result<(), InvalidState> {
+    pub(super) fn validate_found(&self) -> Result<(), InvalidState> {
         match self.confidence_max {
             Some(ceiling) if !(0.0..=1.0).contains(&ceiling) => Err(InvalidState::ConfidenceMax(ceiling)),
             _ => Ok(()),
@@ -115,6 +132,17 @@ mod tests {
         let state = RuleState { state: StateKind::Disabled, expires_at: Some(end), ..RuleState::default() };
         assert_eq!(state.effective(Timestamp::from_micros(999)), state);
         assert_eq!(state.effective(end), RuleState::default());
+    }
+
+    #[test]
+    fn an_end_that_no_column_holds_is_refused() {
+        let now = Timestamp::from_micros(1_777_620_309_123_456);
+        let state = |years: u64| {
+            let end = now.after(std::time::Duration::from_secs(years * 31_557_600));
+            RuleState { expires_at: Some(end), ..RuleState::default() }
+        };
+        assert_eq!(state(7_000).validate(), Ok(()));
+        assert_eq!(state(300_000).validate(), Err(InvalidState::ExpiresAt));
     }
 
     #[test]

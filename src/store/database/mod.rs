@@ -229,10 +229,11 @@ impl Database {
         Ok(done)
     }
 
-    /// A stamp above every one that this process gave and that the row has.
+    /// A stamp above every one that this process gave and that the row has, within
+    /// [`RisingStamp::REACH`] of `now`.
     fn set_at(&self, now: Timestamp, standing: Option<Timestamp>) -> Timestamp {
         let mut stamp = self.shared.set_at.lock().unwrap_or_else(PoisonError::into_inner);
-        stamp.rise_above(standing.unwrap_or(Timestamp::MIN));
+        stamp.rise_above(standing.unwrap_or(Timestamp::MIN), now);
         stamp.next(now)
     }
 }

@@ -97,7 +97,8 @@ impl MasterSession {
     }
 
     /// Writes rules in one transaction, in their order, stamped by the database's clock with
-    /// `updated_at` rising strictly above every stamp that its owner's rows have.
+    /// `updated_at` rising strictly above every stamp that its owner's rows have and a clock can have
+    /// given.
     ///
     /// A row that the database does not take (a text too long for its column), or that another session
     /// holds, is left out and reported; the others are written then each in a transaction of its own.
@@ -255,16 +256,22 @@ impl MasterSession {
         self.connection.execute(WRITING, query).await
     }
 
-    /// The next stamp of an owner's row.
+    /// The next stamp of an owner's row; it rises above those that are within
+    /// [`RisingStamp::REACH`] of `now`.
     async fn stamp(&mut self, owner: &str, now: Timestamp) -> Result<Timestamp, StoreError> {
         if !self.stamps.contains_key(owner) {
             let (latest, by) =
                 (self.text("max(updated_at)"), (self.connection.dialect().exact)("updated_by"));
-            let query =
-                self.connection.query(format!("SELECT {latest} FROM ttp_rule WHERE {by} = ")).text(owner);
+            // One that is out of reach would hide those that are not.
+            let query = self
+                .connection
+                .query(format!("SELECT {latest} FROM ttp_rule WHERE {by} = "))
+                .text(owner)
+                .push(" AND updated_at <= ")
+                .time(Some(now.after(RisingStamp::REACH)));
             let latest = self.connection.cell("reading the latest stamp", query).await?;
             let mut stamp = RisingStamp::default();
-            stamp.rise_above(Timestamp::parse(latest.shown()).unwrap_or(Timestamp::MIN));
+            stamp.rise_above(Timestamp::parse(latest.shown()).unwrap_or(Timestamp::MIN), now);
             self.stamps.insert(owner.to_owned(), stamp);
         }
         let stamp = self.stamps.entry(owner.to_owned()).or_default().next(now);

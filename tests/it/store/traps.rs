@@ -1,5 +1,6 @@
 //! What a watermark alone gets wrong, and what must come out right, on every database.
 
+mod extremes;
 mod quiet;
 mod window;
 
@@ -14,6 +15,7 @@ use rulesyncd::store::{Follow, RuleStore, RuleWrite, Scope, StoreError};
 use crate::support::databases::{Field, OVERLAP, PAST_THE_OVERLAP};
 use crate::support::rules::{id, rule_row, rule_text};
 
+use self::extremes::a_stamp_of_the_last_year;
 use self::quiet::{
     a_deletion_behind_a_change_that_left_no_trace, an_edit_behind_one_of_the_same_second,
     two_transactions_of_one_second, what_comes_after_a_long_quiet,
@@ -80,6 +82,7 @@ traps![
     two_transactions_of_one_second,
     an_edit_behind_one_of_the_same_second,
     a_deletion_behind_a_change_that_left_no_trace,
+    a_stamp_of_the_last_year,
 ];
 
 async fn two_rows_with_one_timestamp(field: &Field) {

@@ -1,0 +1,44 @@
+//! Values that no clock and no hand of sense gives, in rows that others wrote.
+
+use std::time::Duration;
+
+use rulesyncd::rule::{RuleState, StateKind};
+use rulesyncd::store::{RuleStore, Scope};
+
+use super::NOTHING;
+use crate::support::databases::Field;
+use crate::support::rules::id;
+
+/// A stamp that somebody wrote for "never" does not carry the owner's stamps to the end of time.
+pub(super) async fn a_stamp_of_the_last_year(field: &Field) {
+    let mut hand = field.hand().await;
+    field.save(&[("R1", 1), ("R2", 1)]).await;
+    let now = field.now().await;
+    let (hour, minute) = (Duration::from_secs(3_600), Duration::from_secs(60));
+    let soon = now.after(hour).to_sql_text();
+    hand.run(&format!("UPDATE ttp_rule SET updated_at = '{soon}' WHERE rule_id = 'R2'")).await;
+    hand.run("UPDATE ttp_rule SET updated_at = '9999-12-31 23:59:59' WHERE rule_id = 'R1'").await;
+    let mut watcher = field.watcher().await;
+    field.save(&[("R1", 2), ("R3", 1)]).await;
+    field.save(&[("R3", 2)]).await;
+    assert_eq!(watcher.look().await, ["written R1 v2", "written R3 v2"]);
+    for row in field.database.rows(Scope::All).await.unwrap() {
+        // The stamp that a clock can have given is risen above, the other is not.
+        assert!(row.updated_at >= now.after(hour).whole_second(), "{row:?}");
+        assert!(row.updated_at < now.after(hour + minute), "{row:?}");
+    }
+
+    let far = now.after(Duration::from_secs(86_400 * 365_000)).whole_second();
+    hand.put_state("R1", "disabled", None, far).await;
+    assert_eq!(watcher.look().await, ["state R1 disabled"]);
+    let clipped = RuleState { state: StateKind::Clipped, ..RuleState::default() };
+    let set_at = field.database.set_state(&id("R1"), clipped.clone()).await.unwrap().set_at.unwrap();
+    assert!(set_at < now.after(minute), "{set_at}");
+    assert_eq!(watcher.look().await, ["state R1 clipped"]);
+
+    // An end past the end of time is refused, not cut off.
+    let ages = RuleState { expires_at: Some(now.after(Duration::MAX)), ..clipped };
+    let error = field.database.set_state(&id("R1"), ages).await.unwrap_err();
+    assert!(error.to_string().contains("year 10000"), "{error}");
+    assert_eq!(watcher.look().await, NOTHING);
+}
