@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::ConnectOptions as _;
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::postgres::PgConnectOptions;
@@ -122,7 +121,7 @@ impl Connector {
                 Target::MySql(options) => {
                     Ok((Link::MySql(mysql::connect(options, purpose, self.timeout).await?), None))
                 }
-                Target::Postgres(options) => Ok((Link::Postgres(options.connect().await?), None)),
+                Target::Postgres(options) => Ok((Link::Postgres(postgres::connect(options).await?), None)),
             }
         };
         match tokio::time::timeout(self.limit(), connecting).await {

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
-use sqlx::{ConnectOptions, Row as _};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use super::sql::{Cell, Dialect, LOCK_WAIT, Row, Verdict};
 use crate::store::{Host, Server, TlsMode};
@@ -28,7 +28,11 @@ pub(super) const DIALECT: Dialect = Dialect {
     now: Some("now()::timestamp::text"),
     commits: None,
     rules_version: None,
-    digest: Some("encode(sha256(convert_to(yaml_content, 'UTF8')), 'hex')"),
+    // What takes any bytes for a text converts none of them, and says so of the first that is not UTF-8.
+    digest: Some(
+        "encode(sha256(convert_to(yaml_content, \
+         CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END::name)), 'hex')",
+    ),
     whole_second: "updated_at = date_trunc('second', updated_at)",
     placeholder: |n| format!("${n}"),
     time: |placeholder| format!("{placeholder}::timestamp"),
@@ -92,6 +96,19 @@ pub(super) fn options(server: &Server, tls: TlsMode, timeout: Duration) -> PgCon
         Some(ca) => options.ssl_root_cert(ca),
         None => options,
     }
+}
+
+/// Connects. A database without an encoding hands its texts over as they are: as UTF-8 it would refuse
+/// all rows of an answer for the one that is none.
+pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    const AS_THEY_ARE: &str = "SELECT set_config('client_encoding', 'SQL_ASCII', false) \
+         WHERE current_setting('server_encoding') = 'SQL_ASCII'";
+    let mut connection = options.connect().await?;
+    if let Err(error) = sqlx::raw_sql(AS_THEY_ARE).execute(&mut connection).await {
+        connection.close().await.ok();
+        return Err(error);
+    }
+    Ok(connection)
 }
 
 /// The driver wants the directory and the port; people also write the socket in it.

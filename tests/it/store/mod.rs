@@ -2,6 +2,7 @@
 
 mod faults;
 mod network;
+mod oddities;
 mod servers;
 mod service;
 mod sqlite;
