@@ -98,7 +98,8 @@ impl Connector {
         }
     }
 
-    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+    /// A place among the connections that ask, of which there are `database.max_connections`.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, StoreError> {
         let permit = Arc::clone(&self.permits).acquire_owned();
         match tokio::time::timeout(self.timeout, permit).await {
             Ok(permit) => permit.map_err(|_| StoreError::Closed),
@@ -109,9 +110,23 @@ impl Connector {
         }
     }
 
+    /// Connects as soon as there is a place.
     pub(super) async fn connect(self: &Arc<Self>, purpose: Purpose) -> Result<Connection, StoreError> {
-        let what = "connecting to the database";
         let permit = self.permit().await?;
+        self.connect_with(purpose, Some(permit)).await
+    }
+
+    /// Connects for good, on a connection that `database.max_connections` does not count.
+    pub(super) async fn connect_uncounted(self: &Arc<Self>) -> Result<Connection, StoreError> {
+        self.connect_with(Purpose::Read, None).await
+    }
+
+    async fn connect_with(
+        self: &Arc<Self>,
+        purpose: Purpose,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Connection, StoreError> {
+        let what = "connecting to the database";
         let connecting = async {
             match &self.target {
                 Target::Sqlite(place) => {

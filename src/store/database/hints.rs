@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::Database;
 use super::connection::Connection;
-use super::connector::{Connector, Purpose};
+use super::connector::Connector;
 use super::follower::data_version;
 use super::postgres;
 use crate::backoff::Backoff;
@@ -94,7 +94,8 @@ where
     }
 }
 
-/// PostgreSQL: waits for notifications of writing transactions.
+/// PostgreSQL: waits for notifications of writing transactions, on a connection that
+/// `database.max_connections` does not count: it would be kept for good from those that ask.
 async fn listen(
     tell: &watch::Sender<()>,
     connector: &Arc<Connector>,
@@ -102,7 +103,6 @@ async fn listen(
 ) -> Result<(), StoreError> {
     let what = "listening for notifications";
     let Some(options) = connector.postgres() else { return Ok(()) };
-    let _permit = connector.permit().await?;
     let judge = |error| connector.judge(what, error);
     let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
     let pool = pool.acquire_timeout(connector.timeout()).connect_lazy_with(options.clone());
@@ -133,7 +133,8 @@ async fn listen(
     }
 }
 
-/// SQLite: waits for writes to the files, then asks whether someone has committed.
+/// SQLite: waits for writes to the files, then asks whether someone has committed, likewise on a
+/// connection that is not counted.
 async fn watch_files(
     tell: &watch::Sender<()>,
     connector: &Arc<Connector>,
@@ -142,7 +143,7 @@ async fn watch_files(
     let Some(path) = connector.place().and_then(|place| place.file()) else { return Ok(()) };
     let written = Arc::new(Notify::new());
     let _watcher = watcher(path, Arc::clone(&written));
-    let mut connection = connector.connect(Purpose::Read).await?;
+    let mut connection = connector.connect_uncounted().await?;
     let mut version = data_version(&mut connection).await?;
     backoff.reset();
     tell.send_replace(());

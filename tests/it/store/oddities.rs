@@ -1,9 +1,12 @@
-//! What servers do that others have set up.
+//! Databases and settings that are not as most are.
+
+use std::time::{Duration, Instant};
 
 use rulesyncd::rule::Catalogue;
-use rulesyncd::store::{Follow, RuleStore, Scope};
+use rulesyncd::store::{Database, Follow, RuleStore, Scope};
 
-use crate::support::databases::Field;
+use super::sqlite::heard;
+use crate::support::databases::{Field, config, system_clock};
 use crate::support::servers::{Kind, Server};
 
 /// What `initdb --locale=C` makes takes any bytes for a text, and then refuses to hand them over as UTF-8.
@@ -16,7 +19,7 @@ async fn a_text_that_is_no_utf8_is_quarantined_alone() {
     let many: Vec<_> = (0..100).map(|n| format!("Re{n}")).collect();
     field.save(&many.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
     let mut watcher = field.watcher().await;
-    let mut scanner = field.watcher_with(std::time::Duration::ZERO).await;
+    let mut scanner = field.watcher_with(Duration::ZERO).await;
 
     let mut hand = field.hand().await;
     hand.run(
@@ -57,4 +60,48 @@ async fn a_text_that_is_no_utf8_is_quarantined_alone() {
     let mut again = Catalogue::default();
     let look = field.database.follow().look(&again).await.unwrap();
     assert_eq!(again.apply(look).len(), 101);
+}
+
+/// Nothing is found later for it, and the one that watches the file does not count either.
+#[tokio::test]
+async fn one_connection_is_enough_to_follow_a_file() {
+    let field = Field::sqlite_file().await;
+    let mut scarce = config(&field.address);
+    scarce.max_connections = 1;
+    let database = Database::open(&scarce, system_clock()).await.unwrap();
+    let (mut follower, mut catalogue) = (database.follow(), Catalogue::default());
+    catalogue.apply(follower.look(&catalogue).await.unwrap());
+    field.save(&[("R1", 1)]).await;
+    assert_eq!(heard(&mut follower, &mut catalogue).await, ["written R1 v1"]);
+}
+
+/// A worker that may have one connection looks again after an outage: what listens does not count.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn one_connection_is_enough_to_follow() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    let field = Field::server(&server.create("scarce").await).await;
+    let mut scarce = config(&field.address);
+    (scarce.max_connections, scarce.connect_timeout) = (1, Duration::from_secs(1));
+    let database = Database::open(&scarce, system_clock()).await.unwrap();
+    let (mut follower, mut catalogue) = (database.follow(), Catalogue::default());
+    catalogue.apply(follower.look(&catalogue).await.unwrap());
+    let mut hand = field.hand().await;
+    let others = "FROM pg_stat_activity WHERE application_name = 'rulesyncd' AND datname = 'scarce'";
+    for version in 1..4 {
+        field.save(&[("R1", version)]).await;
+        assert_eq!(heard(&mut follower, &mut catalogue).await, [format!("written R1 v{version}")]);
+        hand.run(&format!("SELECT pg_terminate_backend(pid) {others}")).await;
+        // Until what listens is there again, and would have taken the only place there is.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while hand.text(&format!("SELECT max(pid)::text {others} AND query LIKE 'LISTEN%'")).await.is_none() {
+            assert!(Instant::now() < deadline, "nothing listens");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if let Err(error) = follower.look(&catalogue).await {
+            // The first look after it may find its connection gone.
+            assert!(error.is_transient(), "{error}");
+            catalogue.apply(follower.look(&catalogue).await.unwrap());
+        }
+    }
 }
