@@ -18,7 +18,7 @@ mod sqlite;
 mod tables;
 mod writes;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ struct Shared {
     /// What keeps a database in memory alive.
     _anchor: Option<Mutex<Connection>>,
     memory_lock: Arc<AtomicBool>,
+    /// Whether it was tried to make what indexes are missing.
+    indexed: AtomicBool,
     set_at: Mutex<RisingStamp>,
 }
 
@@ -92,6 +94,7 @@ impl Database {
             committed: watch::Sender::new(()),
             _anchor: anchor,
             memory_lock: Arc::default(),
+            indexed: AtomicBool::default(),
             set_at: Mutex::default(),
         };
         Ok(Self { connector, clock, follow: FollowConfig::default(), shared: Arc::new(shared) })
@@ -129,15 +132,23 @@ impl Database {
             .ok_or_else(|| StoreError::Unavailable { what, detail: "the answer is no time".into() })
     }
 
-    /// Creates the tables that are missing, and where it may their indexes; tables that stand are
-    /// left as they are. A SQLite file is created if there is none.
+    /// Creates the tables that are missing; tables that stand are left as they are, but for an index
+    /// where there is none and it can be made. That is tried once, for whoever may not create it would
+    /// be told so at each try, in the server's log too. A SQLite file is created if there is none.
     ///
     /// # Errors
     /// When the database does not answer or does not allow it.
     pub async fn ensure_tables(&self) -> Result<(), StoreError> {
         let mut connection = self.connector.connect(Purpose::Create).await?;
+        let mut is_new = false;
         for table in [Table::Rules, Table::States] {
-            tables::ensure(&mut connection, table).await?;
+            is_new |= tables::ensure(&mut connection, table).await?;
+        }
+        if !self.shared.indexed.swap(true, Ordering::Relaxed) || is_new {
+            for table in [Table::Rules, Table::States] {
+                // Everything works without it, only slower.
+                tables::index(&mut connection, table).await.ok();
+            }
         }
         connection.close().await;
         Ok(())

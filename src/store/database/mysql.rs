@@ -19,6 +19,7 @@ pub(super) const DIALECT: Dialect = Dialect {
              AND table_name = '{table}' AND column_name = '{column}' AND seq_in_index = 1"
         )
     },
+    wait_briefly: Some("SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"),
     // The isolation level that makes this one snapshot is pinned for the session.
     begin_look: "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
     begin_write: "START TRANSACTION READ WRITE",

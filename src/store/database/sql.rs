@@ -17,6 +17,8 @@ pub(super) struct Dialect {
     pub(super) create_states: &'static str,
     /// Finds an index that begins with a column of a table.
     pub(super) find_index: fn(&str, &str) -> String,
+    /// Makes the session wait for a table's lock for a second at most.
+    pub(super) wait_briefly: Option<&'static str>,
     /// Begins a transaction that sees one snapshot and writes nothing.
     pub(super) begin_look: &'static str,
     /// Begins a transaction that writes.

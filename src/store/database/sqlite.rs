@@ -25,6 +25,7 @@ pub(super) const DIALECT: Dialect = Dialect {
              WHERE info.seqno = 0 AND info.name = '{column}'"
         )
     },
+    wait_briefly: None,
     begin_look: "BEGIN DEFERRED",
     begin_write: "BEGIN IMMEDIATE",
     now: None,

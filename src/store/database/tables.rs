@@ -281,24 +281,34 @@ pub(super) async fn delete_state(connection: &mut Connection, rule_id: &RuleId) 
     Ok(connection.execute("clearing a state", query).await? > 0)
 }
 
-/// Creates a table where it is missing, and an index on its stamp where there is none.
-pub(super) async fn ensure(connection: &mut Connection, table: Table) -> Result<(), StoreError> {
+/// Creates a table where it is missing; tells whether it was.
+pub(super) async fn ensure(connection: &mut Connection, table: Table) -> Result<bool, StoreError> {
     let what = "creating the tables";
     let dialect = connection.dialect();
     // Asked for, not created if missing: to create needs a right even where nothing is to be done.
     let probe = connection.query(format!("SELECT rule_id FROM {} WHERE 1 = 0", table.name()));
-    if connection.fetch(what, probe).await.is_err() {
-        let create = match table {
-            Table::Rules => dialect.create_rules,
-            Table::States => dialect.create_states,
-        };
-        connection.run(what, create).await?;
+    if connection.fetch(what, probe).await.is_ok() {
+        return Ok(false);
     }
+    let create = match table {
+        Table::Rules => dialect.create_rules,
+        Table::States => dialect.create_states,
+    };
+    connection.run(what, create).await.map(|()| true)
+}
+
+/// Creates an index on a table's stamp where there is none, and waits a second at most for those who
+/// use the table: whoever comes after it has to wait as long.
+pub(super) async fn index(connection: &mut Connection, table: Table) -> Result<(), StoreError> {
+    let what = "creating an index";
+    let dialect = connection.dialect();
     let (name, stamp) = (table.name(), table.stamp());
     let query = connection.query((dialect.find_index)(name, stamp));
     if connection.fetch(what, query).await?.is_empty() {
-        // Everything works without it, only slower, and not everyone may.
-        connection.run(what, &format!("CREATE INDEX ix_{name}_{stamp} ON {name} ({stamp})")).await.ok();
+        if let Some(wait_briefly) = dialect.wait_briefly {
+            connection.run(what, wait_briefly).await?;
+        }
+        connection.run(what, &format!("CREATE INDEX ix_{name}_{stamp} ON {name} ({stamp})")).await?;
     }
     Ok(())
 }

@@ -5,8 +5,11 @@ use std::time::{Duration, Instant};
 use rulesyncd::rule::Catalogue;
 use rulesyncd::store::{Database, Follow, RuleStore, Scope};
 
+use sqlx::Connection as _;
+
+use super::servers::{FOUND_ON_MYSQL, FOUND_ON_POSTGRES};
 use super::sqlite::heard;
-use crate::support::databases::{Field, config, system_clock};
+use crate::support::databases::{Field, Hand, config, system_clock};
 use crate::support::servers::{Kind, Server};
 
 /// What `initdb --locale=C` makes takes any bytes for a text, and then refuses to hand them over as UTF-8.
@@ -104,4 +107,59 @@ async fn one_connection_is_enough_to_follow() {
             catalogue.apply(follower.look(&catalogue).await.unwrap());
         }
     }
+}
+
+/// Tables as others made them, without an index, and read by someone in a transaction that does not end.
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn an_index_that_cannot_be_made_holds_nobody_up() {
+    let server = Server::start(Kind::MariaDb, &[]).await;
+    let address = server.create("busy").await;
+    server.run("busy", FOUND_ON_MYSQL).await.unwrap();
+    let open = async || Database::open(&config(&address), system_clock()).await.unwrap();
+    let mut reader = Hand::MySql(sqlx::MySqlConnection::connect(&address).await.unwrap());
+    let mut worker = open().await.follow();
+    reader.begin().await;
+    reader.run("SELECT * FROM ttp_rule LEFT JOIN ttp_rule_state USING (rule_id)").await;
+    let database = open().await;
+    let waiting = tokio::spawn({
+        let database = database.clone();
+        async move {
+            let start = Instant::now();
+            database.ensure_tables().await.map(|()| start.elapsed())
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let start = Instant::now();
+    worker.look(&Catalogue::default()).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(4), "a reader waited for {:?}", start.elapsed());
+    let waited = waiting.await.unwrap().unwrap();
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
+    // It is tried once: a standby asks every second.
+    let start = Instant::now();
+    database.ensure_tables().await.unwrap();
+    assert!(start.elapsed() < Duration::from_millis(700), "{:?}", start.elapsed());
+    // The next start finds them free.
+    reader.commit().await;
+    open().await.ensure_tables().await.unwrap();
+    let indexes = "SELECT CAST(COUNT(*) AS CHAR) FROM information_schema.statistics \
+                   WHERE table_schema = 'busy' AND index_name LIKE 'ix%'";
+    assert_eq!(reader.text(indexes).await.as_deref(), Some("2"));
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn an_index_is_asked_for_once_where_it_is_not_allowed() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    server.create("theirs").await;
+    server.run("theirs", FOUND_ON_POSTGRES).await.unwrap();
+    let grant = "CREATE ROLE master LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ttp_rule, ttp_rule_state TO master";
+    server.run("theirs", grant).await.unwrap();
+    let address = server.address_as("master", "theirs");
+    let database = Database::open(&config(&address), system_clock()).await.unwrap();
+    for _ in 0..5 {
+        database.ensure_tables().await.unwrap();
+    }
+    let log = std::fs::read_to_string(server.path().join("log")).unwrap();
+    assert_eq!(log.matches("must be owner of table").count(), 2, "{log}");
 }

@@ -6,7 +6,7 @@ use crate::support::databases::Field;
 use crate::support::servers::{Kind, Server};
 
 /// The tables as another program made them.
-const FOUND_ON_MYSQL: &str = "
+pub(super) const FOUND_ON_MYSQL: &str = "
     CREATE TABLE ttp_rule (
         rule_id varchar(255) NOT NULL, rule_version int(11) NOT NULL, source_path varchar(255) NOT NULL,
         yaml_content mediumtext NOT NULL, updated_at datetime NOT NULL, updated_by varchar(255) NOT NULL,
@@ -19,7 +19,7 @@ const FOUND_ON_MYSQL: &str = "
         PRIMARY KEY (rule_id)
     ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci";
 
-const FOUND_ON_POSTGRES: &str = "
+pub(super) const FOUND_ON_POSTGRES: &str = "
     CREATE TABLE ttp_rule (
         rule_id varchar PRIMARY KEY, rule_version integer NOT NULL, source_path varchar NOT NULL,
         yaml_content text NOT NULL, updated_at timestamp NOT NULL, updated_by varchar NOT NULL,
