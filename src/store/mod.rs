@@ -42,7 +42,8 @@ pub trait RuleStore: Send + Sync {
     /// some hold whole seconds).
     ///
     /// # Errors
-    /// [`StoreError::InvalidState`] where the state is not valid; nothing is written then.
+    /// [`StoreError::InvalidState`] where the state is not valid, and [`StoreError::Refused`] where a
+    /// database has none of this id but one of an id that differs in case; nothing is written then.
     fn set_state(
         &self,
         rule_id: &RuleId,
@@ -50,6 +51,9 @@ pub trait RuleStore: Send + Sync {
     ) -> impl Future<Output = Result<RuleState, StoreError>> + Send;
 
     /// Takes a state away, so that the default is in force. `false` when none stood.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] where a database has none of this id but one of an id that differs in case.
     fn clear_state(&self, rule_id: &RuleId) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// A follower that has seen nothing yet: its first look is everything.

@@ -270,6 +270,7 @@ impl RuleStore for Database {
         let departure = Departure::of_state(rule_id.as_str(), state.fingerprint(), &change);
         let write = self.write_state("setting a state", (&change, departure), async |connection| {
             let now = self.now_on(connection).await?;
+            tables::refuse_another_case(connection, "setting a state", rule_id).await?;
             let standing = tables::state_of(connection, rule_id).await?;
             let set_at = self.set_at(now, standing.and_then(|row| row.set_at));
             tables::write_state(connection, &StateRow::new(rule_id, &state), set_at).await?;
@@ -285,6 +286,7 @@ impl RuleStore for Database {
         let change = state_change(rule_id, StateKind::default(), None);
         let departure = Departure::of_state(rule_id.as_str(), RuleState::default().fingerprint(), &change);
         let write = self.write_state("clearing a state", (&change, departure), async |connection| {
+            tables::refuse_another_case(connection, "clearing a state", rule_id).await?;
             tables::delete_state(connection, rule_id).await
         });
         let done = metrics::timed("clear_state", write).await;

@@ -208,6 +208,28 @@ pub(super) async fn state_of(
     }
 }
 
+/// Refuses an id where none but one of another case has a state: on some databases the two are one, so
+/// they are everywhere.
+pub(super) async fn refuse_another_case(
+    connection: &mut Connection,
+    what: &'static str,
+    rule_id: &RuleId,
+) -> Result<(), StoreError> {
+    let query = select_keys(connection.dialect(), Table::States)
+        .and(|filter| filter.push("lower(rule_id) = ").text(rule_id.as_str().to_ascii_lowercase()));
+    let keys: Vec<String> = connection.fetch(what, query.into_query()).await?.iter().map(key).collect();
+    match keys.first() {
+        Some(standing) if !keys.iter().any(|key| key == rule_id.as_str()) => Err(StoreError::Refused {
+            what,
+            detail: format!(
+                "{rule_id} has no state, but `{standing}` has, and ids that differ only in case are one"
+            ),
+            remedy: "name it as it stands, or clear that one first".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Rows of `table` to write, in place of those that stand under their keys.
 pub(super) fn upsert<R>(
     dialect: &'static Dialect,

@@ -15,7 +15,7 @@ use rulesyncd::store::{Follow, RuleStore, RuleWrite, Scope, StoreError};
 use crate::support::databases::{Field, OVERLAP, PAST_THE_OVERLAP};
 use crate::support::rules::{id, rule_row, rule_text};
 
-use self::extremes::a_stamp_of_the_last_year;
+use self::extremes::{a_stamp_of_the_last_year, a_state_of_an_id_in_another_case};
 use self::quiet::{
     a_deletion_behind_a_change_that_left_no_trace, an_edit_behind_one_of_the_same_second,
     two_transactions_of_one_second, what_comes_after_a_long_quiet,
@@ -83,6 +83,7 @@ traps![
     an_edit_behind_one_of_the_same_second,
     a_deletion_behind_a_change_that_left_no_trace,
     a_stamp_of_the_last_year,
+    a_state_of_an_id_in_another_case,
 ];
 
 async fn two_rows_with_one_timestamp(field: &Field) {

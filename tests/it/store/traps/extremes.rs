@@ -42,3 +42,25 @@ pub(super) async fn a_stamp_of_the_last_year(field: &Field) {
     assert!(error.to_string().contains("year 10000"), "{error}");
     assert_eq!(watcher.look().await, NOTHING);
 }
+
+/// Two ids that differ only in case are one: on MySQL the one would be written over the other, and the
+/// state of a rule would end without a word.
+pub(super) async fn a_state_of_an_id_in_another_case(field: &Field) {
+    let mut watcher = field.watcher().await;
+    let state = |state| RuleState { state, ..RuleState::default() };
+    field.database.set_state(&id("R1"), state(StateKind::Disabled)).await.unwrap();
+    assert_eq!(watcher.look().await, ["state R1 disabled"]);
+    for error in [
+        field.database.set_state(&id("r1"), state(StateKind::Clipped)).await.map(drop).unwrap_err(),
+        field.database.clear_state(&id("r1")).await.map(drop).unwrap_err(),
+    ] {
+        assert!(!error.is_transient() && error.to_string().contains("`R1`"), "{error}");
+    }
+    assert_eq!(watcher.look().await, NOTHING);
+    assert!(!field.database.clear_state(&id("R2")).await.unwrap());
+    field.database.set_state(&id("R1"), state(StateKind::Clipped)).await.unwrap();
+    assert_eq!(watcher.look().await, ["state R1 clipped"]);
+    assert!(field.database.clear_state(&id("R1")).await.unwrap());
+    field.database.set_state(&id("r1"), state(StateKind::Disabled)).await.unwrap();
+    assert_eq!(watcher.look().await, ["state R1 enabled", "state r1 disabled"]);
+}
