@@ -19,4 +19,4 @@ pub use digest::ContentDigest;
 pub use id::{InvalidRuleId, RuleId};
 pub use parse::{Limits, ParsedRule, parse, parse_in_steps};
 pub use row::{RuleRow, StateRow};
-pub use state::{InvalidState, RuleState, StateKind};
+pub use state::{InvalidState, LONGEST_TEXT, RuleState, StateKind};

@@ -54,7 +54,7 @@ impl StateRow {
     /// The state that the row says, expired or not.
     ///
     /// # Errors
-    /// [`InvalidState`] when the word or the ceiling is not one that a state can have.
+    /// [`InvalidState`] when the word, the ceiling or a text is not one that a state can have.
     pub fn state(&self) -> Result<RuleState, InvalidState> {
         let state = RuleState {
             state: self.state.parse()?,

@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::ContentDigest;
 use crate::clock::Timestamp;
 
+/// The most bytes of a column's text other than a rule's own. Some databases set no bound, and what
+/// another program writes must fit into a line of the stream, a log and a screen.
+pub const LONGEST_TEXT: usize = 4096;
+
 /// What an operator can say of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -42,14 +46,14 @@ impl std::str::FromStr for StateKind {
         [Self::Enabled, Self::Disabled, Self::Clipped]
             .into_iter()
             .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| InvalidState::Kind(text.to_owned()))
+            .ok_or_else(|| InvalidState::Kind(text.chars().take(40).collect()))
     }
 }
 
 /// Why a row of `ttp_rule_state` is no state; the message says what was found and expected.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InvalidState {
-    /// The `state` column holds another word.
+    /// The `state` column holds another word; its beginning.
     #[error("the state is `{0}`; expected `enabled`, `disabled` or `clipped`")]
     Kind(String),
     /// The ceiling is outside of 0 to 1, or not a number.
@@ -60,6 +64,14 @@ pub enum InvalidState {
         "the state would end in the year 10000 or later; expected an earlier end, or none for a state that stays"
     )]
     ExpiresAt,
+    /// A text is longer than it may be.
+    #[error("{column} has {length} bytes; at most {LONGEST_TEXT} are possible")]
+    TooLong {
+        /// Whose text it is.
+        column: &'static str,
+        /// How many bytes it has.
+        length: usize,
+    },
 }
 
 /// An operator's state of a rule: a row of `ttp_rule_state`, or the default where none stands.
@@ -83,8 +95,8 @@ impl RuleState {
     /// Checks a state that is to be written: what no column type checks, and whether the columns hold it.
     ///
     /// # Errors
-    /// [`InvalidState::ConfidenceMax`] when the ceiling is not within 0 to 1,
-    /// [`InvalidState::ExpiresAt`] when the end was cut off at [`Timestamp::MAX`].
+    /// [`InvalidState::ExpiresAt`] when the end was cut off at [`Timestamp::MAX`], and as
+    /// [`InvalidState::ConfidenceMax`] and [`InvalidState::TooLong`] say.
     pub fn validate(&self) -> Result<(), InvalidState> {
         if self.expires_at == Some(Timestamp::MAX) {
             return Err(InvalidState::ExpiresAt);
@@ -95,8 +107,15 @@ impl RuleState {
     /// Checks a state that was found in a row. Other programs write the last moment there is for "never".
     ///
     /// # Errors
-    /// [`InvalidState::ConfidenceMax`] when the ceiling is not within 0 to 1.
+    /// [`InvalidState::ConfidenceMax`] when the ceiling is not within 0 to 1, [`InvalidState::TooLong`]
+    /// when a text is longer than [`LONGEST_TEXT`].
     pub(super) fn validate_found(&self) -> Result<(), InvalidState> {
+        for (column, text) in [("reason", &self.reason), ("set_by", &self.set_by)] {
+            let length = text.as_ref().map_or(0, String::len);
+            if length > LONGEST_TEXT {
+                return Err(InvalidState::TooLong { column, length });
+            }
+        }
         match self.confidence_max {
             Some(ceiling) if !(0.0..=1.0).contains(&ceiling) => Err(InvalidState::ConfidenceMax(ceiling)),
             _ => Ok(()),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use crate::rule::{ContentDigest, Diagnostic, KnownRule, Limits, Rejected, RuleRow, Seen, Severity, parse};
+use crate::rule::{
+    ContentDigest, Diagnostic, KnownRule, LONGEST_TEXT, Limits, Rejected, RuleRow, Seen, Severity, parse,
+};
 
 /// As many rules as are worth a trip to another thread.
 const WORTH_A_THREAD: usize = 16;
@@ -36,6 +38,14 @@ impl Reader {
             seen: Seen::rule(row.updated_at, text, row.rule_version, &row.source_path),
             reason,
         };
+        for (column, text) in [("source_path", &row.source_path), ("updated_by", &row.updated_by)] {
+            if text.len() > LONGEST_TEXT {
+                let length = text.len();
+                return Err(rejected(format!(
+                    "{column} has {length} bytes; at most {LONGEST_TEXT} are possible"
+                )));
+            }
+        }
         // How large a rule may be is for its master to say: `master.max_rule_size`.
         let limits = Limits { size: Limits::LARGEST, ..Limits::default() };
         let definition = parse(row.yaml_content.as_bytes(), &limits)
@@ -44,7 +54,7 @@ impl Reader {
         if definition.rule_id.as_str() != row.rule_id {
             return Err(rejected(format!(
                 "the row's rule_id is `{}`, that in its text is `{}`",
-                row.rule_id.escape_debug(),
+                row.rule_id.chars().take(255).collect::<String>().escape_debug(),
                 definition.rule_id
             )));
         }

@@ -15,7 +15,9 @@ use rulesyncd::store::{Follow, RuleStore, RuleWrite, Scope, StoreError};
 use crate::support::databases::{Field, OVERLAP, PAST_THE_OVERLAP};
 use crate::support::rules::{id, rule_row, rule_text};
 
-use self::extremes::{a_stamp_of_the_last_year, a_state_of_an_id_in_another_case};
+use self::extremes::{
+    a_stamp_of_the_last_year, a_state_of_an_id_in_another_case, texts_that_are_longer_than_a_line,
+};
 use self::quiet::{
     a_deletion_behind_a_change_that_left_no_trace, an_edit_behind_one_of_the_same_second,
     two_transactions_of_one_second, what_comes_after_a_long_quiet,
@@ -84,6 +86,7 @@ traps![
     a_deletion_behind_a_change_that_left_no_trace,
     a_stamp_of_the_last_year,
     a_state_of_an_id_in_another_case,
+    texts_that_are_longer_than_a_line,
 ];
 
 async fn two_rows_with_one_timestamp(field: &Field) {

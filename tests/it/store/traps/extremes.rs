@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rulesyncd::rule::{RuleState, StateKind};
-use rulesyncd::store::{RuleStore, Scope};
+use rulesyncd::store::{RuleStore, Scope, StoreError};
 
 use super::NOTHING;
 use crate::support::databases::Field;
@@ -63,4 +63,45 @@ pub(super) async fn a_state_of_an_id_in_another_case(field: &Field) {
     assert!(field.database.clear_state(&id("R1")).await.unwrap());
     field.database.set_state(&id("r1"), state(StateKind::Disabled)).await.unwrap();
     assert_eq!(watcher.look().await, ["state R1 enabled", "state r1 disabled"]);
+}
+
+/// One text of another program, longer than a line of the stream may be, is not sent to anybody.
+pub(super) async fn texts_that_are_longer_than_a_line(field: &Field) {
+    if field.database.backend() == "mysql" {
+        // Its columns have a bound.
+        return;
+    }
+    let (mut hand, now) = (field.hand().await, field.now().await);
+    field.save(&[("R1", 1), ("R2", 1), ("R3", 1)]).await;
+    for rule_id in ["R1", "R2", "R3"] {
+        hand.put_state(rule_id, "disabled", None, now).await;
+    }
+    let long = |length: usize| format!("'{}'", "é".repeat(length / 2));
+    for (table, column, rule_id) in [
+        ("ttp_rule_state", "reason", "R1"),
+        ("ttp_rule_state", "set_by", "R2"),
+        ("ttp_rule", "source_path", "R2"),
+        ("ttp_rule", "updated_by", "R3"),
+    ] {
+        let text = long(100_000);
+        hand.run(&format!("UPDATE {table} SET {column} = {text} WHERE rule_id = '{rule_id}'")).await;
+    }
+    hand.run(&format!("UPDATE ttp_rule_state SET reason = {} WHERE rule_id = 'R3'", long(4_096))).await;
+    let watcher = field.watcher().await;
+    let said: Vec<_> =
+        watcher.catalogue.quarantined().map(|row| format!("{}: {}", row.key, row.reason)).collect();
+    let too_long = "has 100000 bytes; at most 4096 are possible";
+    assert_eq!(
+        said,
+        [
+            format!("R2: source_path {too_long}"),
+            format!("R3: updated_by {too_long}"),
+            format!("R1: reason {too_long}"),
+            format!("R2: set_by {too_long}"),
+        ]
+    );
+    assert_eq!(watcher.catalogue.state("R3").reason.map(|reason| reason.len()), Some(4_096));
+    let reason = Some("é".repeat(100_000));
+    let set = field.database.set_state(&id("R1"), RuleState { reason, ..RuleState::default() }).await;
+    assert!(matches!(set, Err(StoreError::InvalidState(_))), "{set:?}");
 }
