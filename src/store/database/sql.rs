@@ -228,19 +228,14 @@ impl Row {
         text.parse().map_err(|_| format!("{column} is `{}`; expected an integer", shortened(&text)))
     }
 
-    /// Reads a time. One that PostgreSQL calls infinite is none.
+    /// Reads a time that may be null. One that PostgreSQL calls infinite is none.
     pub(super) fn optional_time(&mut self, index: usize, column: &str) -> Result<Option<Timestamp>, BadCell> {
-        match self.optional(index, column)? {
-            Some(text) if text == "infinity" => Ok(None),
-            Some(text) => Timestamp::parse(&text)
-                .map(Some)
-                .ok_or_else(|| format!("{column} is `{}`; expected a time", shortened(&text))),
-            None => Ok(None),
-        }
+        let text = self.optional(index, column)?.filter(|text| text != "infinity");
+        text.map(|text| read_time(&text, column)).transpose()
     }
 
     pub(super) fn time(&mut self, index: usize, column: &str) -> Result<Timestamp, BadCell> {
-        self.optional_time(index, column)?.ok_or_else(|| format!("{column} is null"))
+        read_time(&self.text(index, column)?, column)
     }
 
     /// Reads a number. What a 32-bit column can hold is read as the shortest number that such a
@@ -254,6 +249,10 @@ impl Row {
         let held_by_32_bits = f64::from(narrow) == wide;
         Ok(Some(if held_by_32_bits { narrow.to_string().parse().unwrap_or(wide) } else { wide }))
     }
+}
+
+fn read_time(text: &str, column: &str) -> Result<Timestamp, BadCell> {
+    Timestamp::parse(text).ok_or_else(|| format!("{column} is `{}`; expected a time", shortened(text)))
 }
 
 fn shortened(text: &str) -> String {

@@ -297,6 +297,11 @@ async fn on_postgres() {
     assert_eq!(watcher.catalogue.state("R2").expires_at, None);
     let reasons: Vec<_> = watcher.catalogue.quarantined().map(|row| row.reason).collect();
     assert_eq!(reasons, ["updated_at is `-infinity`; expected a time"]);
+    // An end of a state may be infinite; a stamp that is says so.
+    hand.run("UPDATE ttp_rule SET updated_at = 'infinity' WHERE rule_id = 'R1'").await;
+    let watcher = field.watcher().await;
+    let reasons: Vec<_> = watcher.catalogue.quarantined().map(|row| row.reason).collect();
+    assert_eq!(reasons, ["updated_at is `infinity`; expected a time"]);
 
     // A notification is a hint, and so is the way back after a broken connection.
     let other = Database::open(&config(&field.address), system_clock()).await.unwrap();
