@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::io::{Interest, Ready};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -119,6 +120,7 @@ impl Session<'_> {
         let (read, write) = stream.split();
         let mut requests = LineReader::new(read, MAX_REQUEST);
         let mut reading = true;
+        let mut asking = false;
         let mut news = self.hub.news();
         let mut beat = every(heartbeat);
         let mut deadline = None;
@@ -148,6 +150,8 @@ impl Session<'_> {
                     line = requests.next(), if reading && !finished && self.out.said() < ANSWERS => {
                         Step::Request(line.map(|line| line.map(Request::parse)))
                     }
+                    // Once only, and never alone: a peer that does not read may never be ready.
+                    ready = write.ready(Interest::WRITABLE), if asking => Step::Asked(ready),
                     // A peer that is stuck in a snapshot must hear that it was overtaken.
                     _ = news.changed(), if self.out.is_empty() || matches!(self.feed, Feed::Snapshot(_)) => {
                         Step::News
@@ -168,11 +172,16 @@ impl Session<'_> {
                 }
                 Step::Request(Err(FrameError::Io(error))) => return Err(error),
                 Step::Request(Ok(None)) => {
-                    reading = false;
                     // Who subscribed and closed one direction alone goes on listening.
-                    let closed = write.ready(tokio::io::Interest::WRITABLE).await?.is_write_closed();
-                    if closed || matches!(self.feed, Feed::Idle) {
+                    (reading, asking) = (false, true);
+                    if matches!(self.feed, Feed::Idle) {
                         self.feed = Feed::Done;
+                    }
+                }
+                Step::Asked(ready) => {
+                    asking = false;
+                    if ready?.is_write_closed() {
+                        return Ok(());
                     }
                 }
                 Step::News => self.overtaken(),
@@ -326,6 +335,7 @@ impl Session<'_> {
 enum Step {
     Written(std::io::Result<()>),
     Request(Result<Option<Result<Request, BadRequest>>, FrameError>),
+    Asked(std::io::Result<Ready>),
     News,
     Beat,
     Stop,

@@ -1,6 +1,7 @@
 //! Clients that mean harm, or do it by mistake: each gets a clear error or a bound, and everyone
 //! else is served.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -139,7 +140,7 @@ async fn only_the_users_that_are_named_may_connect() {
     let directory = tempfile::tempdir().unwrap();
     let tables = Tables::default();
     tables.write([("R1", 1)]);
-    let own = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(directory.path()).unwrap());
+    let own = std::os::unix::fs::MetadataExt::uid(&fs::metadata(directory.path()).unwrap());
     for (allow_uids, first) in [(vec![own + 1], "error"), (vec![own + 1, own], "hello")] {
         let worker =
             TestWorker::start(&tables, &WorkerConfig { allow_uids, ..worker_config(directory.path()) });
@@ -208,4 +209,36 @@ fn a_masters_full_file_table_ends_nothing_either() {
     let mut answer = String::new();
     BufReader::new(asking).read_line(&mut answer).unwrap();
     assert!(answer.starts_with("{\"type\":\"response\""), "{answer}");
+}
+
+/// What it was being sent when it closed is let go of as it is for any other that does not read.
+#[test]
+fn who_closes_one_direction_and_does_not_read_is_lagged_and_holds_up_no_stop() {
+    const RULES: usize = 100;
+    let swarm = Swarm::on_sqlite();
+    let write_all = |version| {
+        for number in 0..RULES {
+            let id = format!("R{number}");
+            swarm.save(
+                &format!("{id}.yaml"),
+                rule_text(&id, version) + &format!("description: {}\n", "d".repeat(20_000)),
+            );
+        }
+        swarm.succeed(&["sync"]);
+    };
+    write_all(1);
+    let worker = swarm.daemon("worker", |command| {
+        command.env("RULESYNCD_WORKER_JOURNAL_LENGTH", "10");
+    });
+    let half = swarm.subscribe();
+    // Once another has had its snapshot, the worker has long filled this one's socket.
+    assert_eq!(swarm.subscribe().snapshot().len(), RULES);
+    half.shut_down_writing();
+    write_all(2);
+    worker.wait_for_log("stuck in a snapshot");
+    let log = worker.log_path();
+    assert!(worker.stop().success());
+    let log = fs::read_to_string(log).unwrap();
+    assert!(!log.contains("did not read to the end"), "each connection ends by itself:\n{log}");
+    drop(half);
 }

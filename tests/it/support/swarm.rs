@@ -283,6 +283,11 @@ impl Subscriber {
         stream.write_all(b"\n").unwrap();
     }
 
+    /// Says that nothing more will be asked; what comes can still be read.
+    pub(crate) fn shut_down_writing(&self) {
+        self.lines.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
     /// The next line, heartbeats too.
     pub(crate) fn line(&mut self) -> Value {
         let mut line = String::new();
