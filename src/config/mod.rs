@@ -240,6 +240,7 @@ impl Config {
         let scalar = |text: &str| serde_json::Value::from(text).to_string();
         match (setting.key, setting.kind) {
             ("database.url", _) => scalar(&self.database.address.to_string()),
+            ("telemetry.otlp", _) => scalar(&units::without_secret(&value.items.join(""))),
             (_, Kind::Counts) => format!("[{}]", value.items.join(", ")),
             (_, Kind::Count | Kind::Flag | Kind::Duration) => value.items.join(""),
             ("master.max_rule_size", _) => units::show_size(self.master.max_rule_size),

@@ -89,6 +89,21 @@ pub(crate) fn mode(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("`{text}` is not a permission mode; expected octal digits, such as `0660`"))
 }
 
+/// An address of HTTP without its password. A user's name that stands alone goes, too: it is as
+/// often a token.
+///
+/// Not read as an address first: what is none, or has a password with odd characters, hides it too.
+pub(crate) fn without_secret(address: &str) -> String {
+    let (scheme, rest) = address.split_at(address.find("://").map_or(0, |end| end + 3));
+    match rest.rsplit_once('@') {
+        Some((entry, host)) => {
+            let user = entry.split_once(':').map_or_else(String::new, |(user, _)| format!("{user}:"));
+            format!("{scheme}{user}***@{host}")
+        }
+        None => address.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

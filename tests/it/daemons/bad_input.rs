@@ -151,3 +151,20 @@ fn what_may_not_be_read_or_written_is_told_with_the_systems_reason() {
     mode(&swarm.rules(), 0o755);
     assert_eq!(swarm.rows(), before);
 }
+
+#[test]
+fn the_collectors_password_is_not_shown() {
+    let swarm = Swarm::on_sqlite();
+    for (address, shown) in [
+        ("http://user:hunter2@collector:4318", "http://user:***@collector:4318"),
+        ("https://user:hunter2@with/an@collector/x", "https://user:***@collector/x"),
+        ("https://hunter2@collector", "https://***@collector"),
+        ("user:hunter2@collector:4318", "user:***@collector:4318"),
+        ("http://collector:4318/v1", "http://collector:4318/v1"),
+    ] {
+        let output =
+            swarm.command(&["config", "worker"]).env("RULESYNCD_TELEMETRY_OTLP", address).output().unwrap();
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(said.contains(&format!("  otlp: \"{shown}\"")) && !said.contains("hunter2"), "{said}");
+    }
+}
