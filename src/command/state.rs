@@ -10,6 +10,7 @@ use super::{Failure, Outcome};
 use crate::cli::{ConfigFlags, DatabaseFlags, prepare_quietly, print};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::{duration, environment};
+use crate::paint::plain;
 use crate::rule::{RuleId, RuleState, StateKind, StateRow};
 use crate::store::{Database, RuleStore as _};
 use crate::telemetry;
@@ -155,7 +156,7 @@ async fn list(database: &Database, as_json: bool) -> Outcome {
             Some(end) if end <= now => "expired".to_owned(),
             Some(end) => end.to_string(),
         };
-        table.add_row([
+        let cells = [
             row.rule_id.clone(),
             row.state.clone(),
             row.confidence_max.map_or_else(String::new, |ceiling| ceiling.to_string()),
@@ -163,7 +164,8 @@ async fn list(database: &Database, as_json: bool) -> Outcome {
             row.set_by.clone().unwrap_or_default(),
             row.set_at.map_or_else(String::new, |at| at.to_string()),
             row.reason.clone().unwrap_or_default(),
-        ]);
+        ];
+        table.add_row(cells.map(|cell| plain(&cell).into_owned()));
     }
     let text = if rows.is_empty() { "no state is set\n".to_owned() } else { format!("{table}\n") };
     Ok(print(&text)?)
@@ -173,7 +175,7 @@ fn show(row: &StateRow, as_json: bool) -> Outcome {
     if as_json {
         return Ok(print(&format!("{}\n", to_json(row)))?);
     }
-    let mut line = format!("{} is {}", row.rule_id, row.state);
+    let mut line = format!("{} is {}", plain(&row.rule_id), plain(&row.state));
     if let Some(ceiling) = row.confidence_max {
         line += &format!(", its confidence at most {ceiling}");
     }
@@ -181,10 +183,10 @@ fn show(row: &StateRow, as_json: bool) -> Outcome {
         line += &format!(", until {end}");
     }
     if let Some(who) = &row.set_by {
-        line += &format!(", set by {who}");
+        line += &format!(", set by {}", plain(who));
     }
     if let Some(reason) = &row.reason {
-        line += &format!(": {reason}");
+        line += &format!(": {}", plain(reason));
     }
     Ok(print(&format!("{line}\n"))?)
 }

@@ -18,6 +18,7 @@ use crate::master::Summary;
 use crate::master::plan::Plan;
 use crate::master::reconcile::{DELETE_AFTER, ReconcileError, Reconciler};
 use crate::master::scan::Extent;
+use crate::paint::plain;
 use crate::store::{Database, MasterSession, Scope};
 use crate::telemetry;
 use crate::wire::Op;
@@ -118,19 +119,21 @@ async fn dry_run(database: &Database, reconciler: &mut Reconciler) -> Outcome {
 fn diff(plan: &Plan) -> String {
     let mut text = String::new();
     for delete in &plan.deletes {
-        let _ = writeln!(text, "- {}  {} is gone", delete.rule_id, delete.source_path);
+        let _ = writeln!(text, "- {}  {} is gone", plain(&delete.rule_id), plain(&delete.source_path));
     }
     for write in &plan.writes {
-        let (id, version, path) = (&write.rule.rule_id, write.rule.rule_version, &write.path);
+        let (id, version, path) =
+            (plain(write.rule.rule_id.as_str()), write.rule.rule_version, plain(&write.path));
         let _ = match &write.replaces {
             None => writeln!(text, "+ {id}  version {version} from {path}"),
             Some(row) if row.rule_version == i64::from(version) => {
-                writeln!(text, "~ {id}  version {version} from {path}, now by `{}`", row.updated_by)
+                writeln!(text, "~ {id}  version {version} from {path}, now by `{}`", plain(&row.updated_by))
             }
             Some(row) => writeln!(
                 text,
                 "~ {id}  version {} becomes {version} from {path}, now by `{}`",
-                row.rule_version, row.updated_by
+                row.rule_version,
+                plain(&row.updated_by)
             ),
         };
     }
@@ -138,7 +141,9 @@ fn diff(plan: &Plan) -> String {
         let _ = writeln!(
             text,
             "! {}  {} is not taken: {} holds the id",
-            conflict.rule_id, conflict.path, conflict.held_by
+            plain(conflict.rule_id.as_str()),
+            plain(&conflict.path),
+            plain(&conflict.held_by)
         );
     }
     let added = plan.writes.iter().filter(|write| write.replaces.is_none()).count();

@@ -1,5 +1,6 @@
 //! Where the log goes: journald with its fields, or a terminal, or JSON for machines.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
 
@@ -15,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::TelemetryError;
 use crate::config::{LogFormat, TelemetryConfig, environment};
+use crate::paint::plain;
 
 /// Sends the log where the configuration says, from here to the end of the process.
 ///
@@ -124,10 +126,22 @@ impl Visit for ReadableVisitor<'_> {
             return;
         }
         let space = if std::mem::take(&mut self.first) { "" } else { " " };
+        let mut line = OneLine(&mut self.writer);
         self.result = match field.name() {
-            "message" => write!(self.writer, "{space}{value:?}"),
-            name => write!(self.writer, "{space}{name}={value:?}"),
+            "message" => write!(line, "{space}{value:?}"),
+            name => write!(line, "{space}{name}={value:?}"),
         };
+    }
+}
+
+/// Passes text on without what would end the line or steer a terminal: much of what is logged was
+/// written by others, in rows, in names of files, in what a server says. (Journald and JSON keep it
+/// apart by themselves.)
+struct OneLine<'a, 'writer>(&'a mut Writer<'writer>);
+
+impl std::fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.write_str(&plain(text))
     }
 }
 
@@ -159,10 +173,14 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(message_id = crate::event::RULE_WRITTEN, rule_id = "R0001", "R0001 added");
             tracing::info!(rows = 3, "slow query");
+            let forged = "x\n2026-01-01T00:00:00Z  INFO y\u{1b}[31m";
+            tracing::info!(by = forged, "written by `{forged}`");
         });
         let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
         let ends: Vec<_> =
             log.lines().filter_map(|line| line.split_once(" INFO ")).map(|(_, end)| end).collect();
-        assert_eq!(ends, ["R0001 added", "slow query rows=3"]);
+        let harmless = "x\u{fffd}2026-01-01T00:00:00Z  INFO y\u{fffd}[31m";
+        let last = format!("written by `{harmless}` by={harmless}");
+        assert_eq!(ends, ["R0001 added", "slow query rows=3", &*last]);
     }
 }

@@ -168,3 +168,27 @@ fn the_collectors_password_is_not_shown() {
         assert!(said.contains(&format!("  otlp: \"{shown}\"")) && !said.contains("hunter2"), "{said}");
     }
 }
+
+#[test]
+fn what_others_wrote_forges_no_line_and_steers_no_terminal() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("A.yaml", rule_text("A", 1));
+    swarm.succeed(&["sync"]);
+    swarm.succeed(&["state", "set", "A", "disabled"]);
+    let hostile = "'x' || char(10) || 'forged' || char(27) || '[31m'";
+    swarm.sql(&format!("update ttp_rule set updated_by = {hostile}, rule_version = 9"));
+    swarm.sql(&format!("update ttp_rule_state set reason = {hostile}, set_by = {hostile}"));
+    let harmless = |what: &str, said: &str| {
+        assert!(said.contains("forged"), "{what}: {said}");
+        assert!(
+            !said.contains('\x1b') && !said.lines().any(|line| line.starts_with("forged")),
+            "{what}: {said:?}"
+        );
+    };
+    for args in [&["sync", "--dry-run"][..], &["state", "list"], &["state", "get", "A"]] {
+        harmless(args[0], &swarm.succeed(args));
+    }
+    let master = swarm.master();
+    master.wait_for_log("takes its place");
+    harmless("the log", &master.log());
+}
