@@ -14,8 +14,8 @@ use crate::wire::{
     Cursor, ErrorCode, FrameError, LineReader, MAX_LINE, Op, PROTOCOL, Request, ServerLine, Subscribe, encode,
 };
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take that needs no work.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What went wrong between this program and a daemon's socket.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +35,8 @@ pub enum ClientError {
     #[error("the daemon closed the connection")]
     Closed,
     /// The daemon did not answer in time.
-    #[error("the daemon did not answer within {PATIENCE:?}")]
-    Silent,
+    #[error("the daemon did not answer within {0:?}: it hangs, or was stopped")]
+    Silent(Duration),
     /// The daemon refused.
     #[error("the daemon refused: {message}")]
     Refused {
@@ -129,6 +129,22 @@ impl Connection {
         Ok(Some(Line { text: text.to_owned(), line }))
     }
 
+    /// As [`Connection::next`], for a line that needs no work and so is to come soon.
+    ///
+    /// # Errors
+    /// As [`Connection::next`], and [`ClientError::Silent`].
+    pub async fn next_soon(&mut self) -> Result<Option<Line>, ClientError> {
+        timeout(PATIENCE, self.next()).await.unwrap_or(Err(ClientError::Silent(PATIENCE)))
+    }
+
+    /// As [`Connection::ask`], for so long at most.
+    ///
+    /// # Errors
+    /// As [`Connection::ask`], and [`ClientError::Silent`].
+    pub async fn ask_within(&mut self, op: Op, patience: Duration) -> Result<Value, ClientError> {
+        timeout(patience, self.ask(op)).await.unwrap_or(Err(ClientError::Silent(patience)))
+    }
+
     /// Asks one question and gives back the answer's `result`, however long that takes.
     ///
     /// # Errors
@@ -153,7 +169,7 @@ impl Connection {
 /// When the daemon cannot be reached, refuses, or does not answer in time.
 pub async fn ask(path: &Path, op: Op) -> Result<Value, ClientError> {
     let asked = async { Connection::open(path).await?.ask(op).await };
-    timeout(PATIENCE, asked).await.unwrap_or(Err(ClientError::Silent))
+    timeout(PATIENCE, asked).await.unwrap_or(Err(ClientError::Silent(PATIENCE)))
 }
 
 /// What a subscriber hears.

@@ -23,7 +23,7 @@ const MAX_PATH: usize = 107;
 
 /// How long a connection that only asks may take for its questions, the work they make, and for
 /// reading the answers.
-const ASKING: Duration = Duration::from_mins(5);
+pub(crate) const ASKING: Duration = Duration::from_mins(5);
 
 /// How many such connections there may be at once.
 const ASKERS: usize = 64;

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, Outcome};
 use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare_quietly, print};
-use crate::client::Connection;
+use crate::client::{ClientError, Connection, PATIENCE};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::master::Summary;
@@ -19,6 +19,7 @@ use crate::master::plan::Plan;
 use crate::master::reconcile::{DELETE_AFTER, ReconcileError, Reconciler};
 use crate::master::scan::Extent;
 use crate::paint::plain;
+use crate::socket::ASKING;
 use crate::store::{Database, MasterSession, Scope};
 use crate::telemetry;
 use crate::wire::Op;
@@ -184,7 +185,10 @@ async fn ask_the_master(config: &Config, allow_mass_delete: bool) -> Result<Summ
             socket.display()
         ))
     })?;
-    let result = master.ask(Op::Reconcile { allow_mass_delete }).await;
-    let result = result.map_err(|error| Failure::Environment(error.into()))?;
+    let failed = |error: ClientError| Failure::Environment(anyhow!("{}: {error}", socket.display()));
+    // One that hangs is told at once; one that works may take the time that it gives itself.
+    master.ask_within(Op::Status, PATIENCE).await.map_err(failed)?;
+    let asked = master.ask_within(Op::Reconcile { allow_mass_delete }, ASKING + PATIENCE).await;
+    let result = asked.map_err(failed)?;
     serde_json::from_value(result).context("the master's answer is not one").map_err(Failure::Environment)
 }

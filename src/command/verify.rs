@@ -160,7 +160,7 @@ struct Held {
 }
 
 async fn against_worker(socket: &Path, tables: &Catalogue) -> Result<Vec<Difference>, ClientError> {
-    let held = timeout(PATIENCE, snapshot(socket)).await.unwrap_or(Err(ClientError::Silent))?;
+    let held = timeout(PATIENCE, snapshot(socket)).await.unwrap_or(Err(ClientError::Silent(PATIENCE)))?;
     let Some((digest, held)) = held else {
         let what = "the worker has not yet read the tables".to_owned();
         return Ok(vec![Difference { rule_id: "(all)".to_owned(), what }]);

@@ -1,7 +1,9 @@
 //! `rulesyncd watch`: follow the stream and print it.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
+use anyhow::anyhow;
 use clap::Args;
 
 use super::{Failure, Outcome};
@@ -48,19 +50,7 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
     let path = config.worker.socket;
     let followed = super::runtime()?.block_on(async {
         if args.once {
-            let mut connection = Connection::open(&path).await?;
-            connection.send(Op::Subscribe(subscribe)).await?;
-            while let Some(line) = connection.next().await? {
-                show(&line)?;
-                match line.line {
-                    ServerLine::SnapshotEnd { .. } => return Ok(()),
-                    ServerLine::Error { code, message, .. } => {
-                        return Err(ClientError::Refused { code, message });
-                    }
-                    _ => {}
-                }
-            }
-            return Err(ClientError::Closed);
+            return once(&path, subscribe, show).await;
         }
         let mut subscriber = Subscriber::new(path.clone(), subscribe);
         let mut heard = false;
@@ -70,16 +60,71 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
                     heard = true;
                     show(&line)?;
                 }
-                Event::Disconnected(error) if !heard => return Err(error),
+                Event::Disconnected(error) if !heard => return Err(error.into()),
                 Event::Disconnected(error) => tracing::warn!("{error}; connecting again"),
             }
         }
     });
     match followed {
         // Who closes the pipe has seen enough.
-        Err(ClientError::Broken(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Failure::Environment(error.into())),
+        Err(End::Stream(ClientError::Broken(error))) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Ok(())
+        }
+        Err(End::Stream(error)) => Err(Failure::Environment(error.into())),
+        Err(End::NothingLoaded) => Err(Failure::Environment(anyhow!(
+            "the worker has loaded nothing from its database yet, nor from its cache: `rulesyncd status` says how \
+             its database is"
+        ))),
         Ok(()) => Ok(print("")?),
+    }
+}
+
+/// Why there is nothing more to print.
+enum End {
+    Stream(ClientError),
+    /// There is no snapshot to print.
+    NothingLoaded,
+}
+
+impl From<ClientError> for End {
+    fn from(error: ClientError) -> Self {
+        Self::Stream(error)
+    }
+}
+
+impl From<std::io::Error> for End {
+    fn from(error: std::io::Error) -> Self {
+        Self::Stream(error.into())
+    }
+}
+
+/// Shows one snapshot. A worker that says nothing, or has none, is not waited for.
+async fn once(
+    path: &Path,
+    subscribe: Subscribe,
+    show: impl Fn(&Line) -> std::io::Result<()>,
+) -> Result<(), End> {
+    let mut connection = Connection::open(path).await?;
+    connection.send(Op::Subscribe(subscribe)).await?;
+    let (mut greeted, mut begun) = (false, false);
+    loop {
+        let line = match connection.next_soon().await {
+            // It lives, and its next heartbeat is further away than this waits.
+            Err(ClientError::Silent(_)) if greeted && !begun => return Err(End::NothingLoaded),
+            line => line?.ok_or(ClientError::Closed)?,
+        };
+        show(&line)?;
+        match line.line {
+            ServerLine::Hello { .. } => greeted = true,
+            ServerLine::SnapshotBegin { .. } => begun = true,
+            ServerLine::SnapshotEnd { .. } => return Ok(()),
+            // Where there is a snapshot, it comes before any heartbeat.
+            ServerLine::Heartbeat { .. } if !begun => return Err(End::NothingLoaded),
+            ServerLine::Error { code, message, .. } => {
+                return Err(ClientError::Refused { code, message }.into());
+            }
+            _ => {}
+        }
     }
 }
 

@@ -116,7 +116,8 @@ async fn held(socket: &Path, rule_id: &RuleId) -> Result<Held, ClientError> {
     if status.digest.is_none() {
         return Ok(Held::new(rule_id, status));
     }
-    let lines = timeout(PATIENCE, snapshot(socket, rule_id)).await.unwrap_or(Err(ClientError::Silent))?;
+    let lines =
+        timeout(PATIENCE, snapshot(socket, rule_id)).await.unwrap_or(Err(ClientError::Silent(PATIENCE)))?;
     let mut held = Held::new(rule_id, status);
     for line in lines {
         match line {

@@ -5,5 +5,6 @@ mod directory;
 mod lifecycle;
 mod main_job;
 mod reconcile;
+mod silence;
 mod verify;
 mod why;
