@@ -13,7 +13,8 @@ use std::time::Duration;
 pub use layers::Origin;
 use layers::{Layers, Value};
 use reader::{
-    Reader, at_least_one, directives, flag, label, log_format, path, read, rule_size, some_time, text,
+    Reader, at_least_one, directives, flag, label, log_format, path, patience, read, rule_size, some_time,
+    text, time,
 };
 pub use setting::{Kind, SECTIONS, SETTINGS, Setting, config_schema};
 pub use units::{Percent, duration, size};
@@ -183,7 +184,7 @@ impl Config {
         let database = DatabaseConfig {
             address: from.address()?,
             max_connections: from.value("database.max_connections", at_least_one)?,
-            connect_timeout: from.value("database.connect_timeout", some_time)?,
+            connect_timeout: from.value("database.connect_timeout", patience)?,
             allow_plaintext: from.value("database.allow_plaintext", flag)?,
         };
         let master = MasterConfig {
@@ -200,7 +201,7 @@ impl Config {
             socket_group: from.optional("worker.socket_group", text)?,
             allow_uids: from.list("worker.allow_uids")?,
             poll_interval: from.value("worker.poll_interval", some_time)?,
-            overlap: from.value("worker.overlap", duration)?,
+            overlap: from.value("worker.overlap", time)?,
             full_scan_interval: from.value("worker.full_scan_interval", some_time)?,
             journal_length: from.value("worker.journal_length", at_least_one)?,
             heartbeat_interval: from.value("worker.heartbeat_interval", some_time)?,

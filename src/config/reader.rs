@@ -108,9 +108,32 @@ pub(super) fn rule_size(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A time that may be none.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    // Longer ones overflow clocks, and mean "never", for which there is no use here.
+    at_most(text, Duration::from_hours(366 * 24), "366d")
+}
+
 pub(super) fn some_time(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
+    match time(text)? {
         Duration::ZERO => Err("0s is too short; expected more".to_owned()),
+        time => Ok(time),
+    }
+}
+
+/// A time that every database takes for a limit: they count milliseconds, in 31 bits.
+pub(super) fn patience(text: &str) -> Result<Duration, String> {
+    match at_most(text, Duration::from_hours(1), "1h")? {
+        time if time < Duration::from_millis(1) => {
+            Err(format!("`{text}` is too short; expected at least 1ms"))
+        }
+        time => Ok(time),
+    }
+}
+
+fn at_most(text: &str, longest: Duration, shown: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        time if time > longest => Err(format!("`{text}` is too long; expected at most {shown}")),
         time => Ok(time),
     }
 }

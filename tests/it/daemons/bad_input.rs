@@ -192,3 +192,23 @@ fn what_others_wrote_forges_no_line_and_steers_no_terminal() {
     master.wait_for_log("takes its place");
     harmless("the log", &master.log());
 }
+
+#[test]
+fn a_time_that_cannot_be_kept_is_a_usage_error() {
+    let swarm = Swarm::on_sqlite();
+    let durations = [
+        ("RULESYNCD_WORKER_POLL_INTERVAL", "367d", "at most 366d"),
+        ("RULESYNCD_WORKER_OVERLAP", "999999999h", "at most 366d"),
+        ("RULESYNCD_WORKER_FULL_SCAN_INTERVAL", "18446744073709551615s", "at most 366d"),
+        ("RULESYNCD_WORKER_HEARTBEAT_INTERVAL", "18446744073709551615s", "at most 366d"),
+        ("RULESYNCD_MASTER_RESCAN_INTERVAL", "18446744073709551615s", "at most 366d"),
+        ("RULESYNCD_DATABASE_CONNECT_TIMEOUT", "61m", "at most 1h"),
+        ("RULESYNCD_DATABASE_CONNECT_TIMEOUT", "1ns", "at least 1ms"),
+    ];
+    for (variable, value, expected) in durations {
+        let output = swarm.command(&["config", "worker"]).env(variable, value).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{variable}={value}: {said}");
+        assert!(said.contains(variable) && said.contains(expected), "{variable}={value}: {said}");
+    }
+}
