@@ -59,10 +59,27 @@ impl From<io::Error> for ReadError {
 /// # Errors
 /// [`ReadError`]: nothing there, not a file, too large, or refused by the system.
 pub fn read(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
-    regular(&std::fs::metadata(path)?)?;
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    read_open(&file, max)
+    read_open(&begin(path)?, max)
 }
+
+/// Opens a file for reading, without waiting and only if it is one; the caller judges its size.
+///
+/// # Errors
+/// [`ReadError`], but not [`ReadError::TooLarge`].
+pub(crate) fn open(path: &Path) -> Result<File, ReadError> {
+    let file = begin(path)?;
+    regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Opens what was a file a moment ago.
+fn begin(path: &Path) -> Result<File, ReadError> {
+    regular(&std::fs::metadata(path)?)?;
+    Ok(OpenOptions::new().read(true).custom_flags(HARMLESS).open(path)?)
+}
+
+/// Flags of opening that wait for nobody, whatever is opened.
+pub(crate) const HARMLESS: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
 
 fn read_open(file: &File, max: usize) -> Result<Vec<u8>, ReadError> {
     let metadata = file.metadata()?;
@@ -79,7 +96,11 @@ fn read_open(file: &File, max: usize) -> Result<Vec<u8>, ReadError> {
     Ok(text)
 }
 
-fn regular(metadata: &std::fs::Metadata) -> Result<(), ReadError> {
+/// Whether this is a file.
+///
+/// # Errors
+/// [`ReadError::NotAFile`].
+pub(crate) fn regular(metadata: &std::fs::Metadata) -> Result<(), ReadError> {
     let kind = metadata.file_type();
     let what = match kind {
         _ if kind.is_file() => return Ok(()),

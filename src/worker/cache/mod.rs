@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Timestamp;
 use crate::event;
 use crate::rule::{ContentDigest, Definition, KnownRule, Look, RuleId, RuleState};
+use crate::rulefile::{self, ReadError};
 use crate::wire::encode;
 use crate::worker::hub::Hub;
 
@@ -87,7 +88,7 @@ struct Cached {
 /// Why a file is not taken.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
-    #[error("it cannot be read: {0}")]
+    #[error("{0}")]
     Io(#[from] io::Error),
     #[error("it is torn, or not a catalogue: {0}")]
     Content(String),
@@ -190,8 +191,15 @@ fn render(rows: &Rows, origin: &str, fresh_at: Timestamp) -> Vec<u8> {
 
 /// Puts a file in place whole, so that a crash leaves the old one or the new one.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // What is no file was not put there by a worker, and does not make way for one.
+    if let Ok(found) = std::fs::metadata(path) {
+        rulefile::regular(&found).map_err(io::Error::other)?;
+    }
     let beside = beside(path, "new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let mut open = OpenOptions::new();
+    open.write(true).create(true).truncate(true).mode(0o600).custom_flags(rulefile::HARMLESS);
+    let mut file = open.open(&beside)?;
+    rulefile::regular(&file.metadata()?).map_err(io::Error::other)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&beside, path)?;
@@ -207,10 +215,11 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn read(path: &Path) -> Result<Option<Cached>, Unusable> {
-    let file = match File::open(path) {
+    let file = match rulefile::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
+        Err(ReadError::Absent) => return Ok(None),
+        Err(ReadError::Io(error)) => return Err(error.into()),
+        Err(error) => return Err(io::Error::other(error).into()),
     };
     let mut bytes = Vec::new();
     file.take(MAX_SIZE).read_to_end(&mut bytes)?;

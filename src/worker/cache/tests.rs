@@ -54,6 +54,19 @@ fn a_file_is_replaced_and_never_written_into() {
 }
 
 #[test]
+fn what_is_no_file_is_neither_waited_for_nor_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalogue.ndjson");
+    std::fs::create_dir(&path).unwrap();
+    assert!(write(&path, b"x").unwrap_err().to_string().contains("a directory"));
+    assert!(matches!(read(&path), Err(Unusable::Io(_))));
+    std::fs::remove_dir(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(beside(&path, "new")).status().unwrap().success());
+    write(&path, b"x").unwrap_err();
+    assert!(!path.exists());
+}
+
+#[test]
 fn what_is_served_again_is_as_old_as_it_was_and_the_time_since() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("catalogue.ndjson");

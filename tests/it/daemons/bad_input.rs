@@ -212,3 +212,19 @@ fn a_time_that_cannot_be_kept_is_a_usage_error() {
         assert!(said.contains(variable) && said.contains(expected), "{variable}={value}: {said}");
     }
 }
+
+#[test]
+fn a_cache_that_is_no_file_is_told_and_left_as_it_is() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let swarm = Swarm::on_sqlite();
+    swarm.save("A.yaml", rule_text("A", 1));
+    swarm.succeed(&["sync"]);
+    let cache = swarm.path("catalogue.ndjson");
+    assert!(std::process::Command::new("mkfifo").arg(&cache).status().unwrap().success());
+    let worker = swarm.worker();
+    assert_eq!(swarm.subscribe().snapshot().len(), 1, "served all the same");
+    worker.wait_for_log("catalogue.ndjson cannot be read: it is a FIFO, not a file");
+    worker.wait_for_log("catalogue.ndjson cannot be written: it is a FIFO, not a file");
+    assert!(worker.stop().success());
+    assert!(fs::symlink_metadata(&cache).unwrap().file_type().is_fifo());
+}
