@@ -12,10 +12,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
+use super::refusals::Refusals;
 use super::status::SubscriberStatus;
 use super::subscriber::{FAREWELL, Peer, Service, serve};
-use crate::event;
-
 use crate::socket::ACCEPT_PAUSE;
 use crate::wire::{ErrorCode, ServerLine, encode};
 
@@ -74,10 +73,12 @@ pub(super) async fn accept(
 ) {
     let mut sessions = JoinSet::new();
     let mut failed_at = None;
+    let mut refusals = Refusals::default();
     loop {
         let stream = tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = sessions.join_next() => continue,
+            () = refusals.tell_in_time() => continue,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -94,7 +95,7 @@ pub(super) async fn accept(
         if failed_at.take_if(|time| time.elapsed() > RECOVERED).is_some() {
             tracing::info!("connections can be taken again");
         }
-        let peer = match admit(&stream, &hub, &peers, &admission) {
+        let peer = match admit(&stream, &hub, &peers, &admission, &mut refusals) {
             Ok(peer) => Arc::new(peer),
             Err(refusal) => {
                 turn_away(&stream, refusal);
@@ -112,6 +113,7 @@ pub(super) async fn accept(
         });
     }
     drop(listener);
+    refusals.tell_at_the_end();
     let farewell = async { while sessions.join_next().await.is_some() {} };
     if tokio::time::timeout(FAREWELL + Duration::from_secs(1), farewell).await.is_err() {
         tracing::warn!(subscribers = sessions.len(), "subscribers did not read to the end");
@@ -124,30 +126,25 @@ struct Refusal {
     message: String,
 }
 
-fn admit(stream: &UnixStream, hub: &Hub, peers: &Peers, admission: &Admission) -> Result<Peer, Refusal> {
+fn admit(
+    stream: &UnixStream,
+    hub: &Hub,
+    peers: &Peers,
+    admission: &Admission,
+    refusals: &mut Refusals,
+) -> Result<Peer, Refusal> {
     let refuse = |code, message| Refusal { code, message };
     let credentials = stream
         .peer_cred()
         .map_err(|error| refuse(ErrorCode::NotAllowed, format!("the peer has no credentials: {error}")))?;
     let (uid, pid) = (credentials.uid(), credentials.pid());
     if !admission.allow_uids.is_empty() && !admission.allow_uids.contains(&uid) {
-        tracing::warn!(
-            message_id = event::SUBSCRIBER_REFUSED,
-            uid,
-            pid,
-            "a user that is not in worker.allow_uids was turned away"
-        );
+        refusals.user(uid, pid);
         return Err(refuse(ErrorCode::NotAllowed, format!("user {uid} is not in worker.allow_uids")));
     }
     let connected = peers.lock().len();
     if connected >= admission.max_subscribers {
-        tracing::warn!(
-            message_id = event::SUBSCRIBER_REFUSED,
-            uid,
-            pid,
-            connected,
-            "a subscriber was turned away: worker.max_subscribers is reached"
-        );
+        refusals.number(uid, pid, connected);
         let message =
             format!("{connected} subscribers are connected, which is all that worker.max_subscribers allows");
         return Err(refuse(ErrorCode::TooManySubscribers, message));

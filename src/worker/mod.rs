@@ -14,6 +14,7 @@ mod hub;
 mod journal;
 mod log;
 mod output;
+mod refusals;
 mod snapshot;
 mod status;
 mod subscriber;

@@ -242,3 +242,24 @@ fn who_closes_one_direction_and_does_not_read_is_lagged_and_holds_up_no_stop() {
     assert!(!log.contains("did not read to the end"), "each connection ends by itself:\n{log}");
     drop(half);
 }
+
+#[test]
+fn a_crowd_that_is_turned_away_does_not_flood_the_log() {
+    let swarm = Swarm::on_sqlite();
+    swarm.succeed(&["sync"]);
+    let worker = swarm.daemon("worker", |command| {
+        command.env("RULESYNCD_WORKER_MAX_SUBSCRIBERS", "1");
+    });
+    let _only = swarm.subscribe();
+    for _ in 0..100 {
+        let mut refused = String::new();
+        std::io::Read::read_to_string(&mut UnixStream::connect(swarm.socket()).unwrap(), &mut refused)
+            .unwrap();
+        assert!(refused.contains("too_many_subscribers"), "{refused}");
+    }
+    assert_eq!(worker.count_in_log("turned away"), 1, "{}", worker.log());
+    let log = worker.log_path();
+    assert!(worker.stop().success());
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("99 more connections were turned away"), "{log}");
+}
