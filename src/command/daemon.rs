@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::Failure;
 use crate::event;
@@ -12,6 +13,46 @@ use crate::lifecycle::{Lifecycle, Notifier, Pulse, Request, STOP_WITHIN, feed_wa
 
 /// How often the sentence for `systemctl status` is brought up to date.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Files that a worker needs beside its connections: its database's, its log, what it looks into.
+const OWN_FILES: u64 = 64;
+
+/// Lets this process open as many files as the system allows it, and returns how many those are;
+/// `None` where the system does not tell. The soft limit stands below the hard one for the sake of
+/// programs that use select(2) alone.
+pub(super) fn raise_file_limit() -> Option<u64> {
+    let (soft, hard) = file_limits(&std::fs::read_to_string("/proc/self/limits").ok()?)?;
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(hard), maximum: Some(hard) }) {
+        Ok(()) => Some(hard),
+        // A hardened unit may forbid it.
+        Err(error) => {
+            tracing::debug!(error = %error, "the limit of open files stays as it is");
+            Some(soft)
+        }
+    }
+}
+
+/// The soft and the hard limit of open files, from proc_pid_limits(5). (getrlimit(2) is no way to
+/// ask: where a filter of system calls forbids prlimit(2), rustix makes up an answer.)
+fn file_limits(limits: &str) -> Option<(u64, u64)> {
+    let mut words = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace();
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+}
+
+/// How many connections a worker may serve that may open so many files, where `wanted` are
+/// configured: guests are not to take what it needs itself. Tells of it where those are fewer.
+pub(super) fn connections(wanted: usize, files: u64) -> usize {
+    // With very few files nothing is certain, but some guests are still served.
+    let left = files.saturating_sub(OWN_FILES).max(files / 4);
+    let left = usize::try_from(left).unwrap_or(usize::MAX);
+    if left < wanted {
+        tracing::warn!(
+            "this process may open {files} files: at most {left} connections are served, not the {wanted} of \
+             worker.max_subscribers; raise LimitNOFILE= of its unit, or `ulimit -n`"
+        );
+    }
+    wanted.min(left)
+}
 
 /// Runs `work` to its end: obeys the signals, feeds the watchdog, tells systemd.
 ///
@@ -59,4 +100,22 @@ pub(super) async fn attend(
     };
     tracing::info!(message_id = event::STOPPED, "{mode} stopped");
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_are_left_what_the_worker_does_not_need() {
+        for (wanted, files, served) in
+            [(1024, 4096, 1024), (1024, 1088, 1024), (1024, 1087, 1023), (1024, 32, 8)]
+        {
+            assert_eq!(connections(wanted, files), served, "{wanted} of {files}");
+        }
+        let told =
+            "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024     524288     files\n";
+        assert_eq!(file_limits(told), Some((1024, 524_288)));
+        assert_eq!(file_limits("Max open files            unlimited"), None);
+    }
 }

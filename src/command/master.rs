@@ -49,6 +49,7 @@ pub(crate) fn run(args: MasterArgs) -> Outcome {
 
 async fn master(flags: Flags, config: Config) -> Outcome {
     super::require_directory(&config.master.rules_dir)?;
+    daemon::raise_file_limit();
     let lifecycle = Lifecycle::start()?;
     let clock = Arc::new(SystemClock);
     let database = Database::open(&config.database, clock.clone()).await?;

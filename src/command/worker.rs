@@ -37,12 +37,15 @@ pub(crate) fn run(args: WorkerArgs) -> Outcome {
     super::runtime()?.block_on(worker(config))
 }
 
-async fn worker(config: Config) -> Outcome {
+async fn worker(mut config: Config) -> Outcome {
     if !config.worker.allow_uids.is_empty() && !sees_every_user() {
         return Err(Failure::Usage(anyhow!(
             "worker.allow_uids cannot be judged here: this process is in a user namespace, where other users have \
              no number of their own; set PrivateUsers=no for its unit"
         )));
+    }
+    if let Some(files) = daemon::raise_file_limit() {
+        config.worker.max_subscribers = daemon::connections(config.worker.max_subscribers, files);
     }
     let lifecycle = Lifecycle::start()?;
     let listener = passed_socket()?;

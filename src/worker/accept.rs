@@ -145,8 +145,10 @@ fn admit(
     let connected = peers.lock().len();
     if connected >= admission.max_subscribers {
         refusals.number(uid, pid, connected);
-        let message =
-            format!("{connected} subscribers are connected, which is all that worker.max_subscribers allows");
+        let message = format!(
+            "{connected} subscribers are connected, which is all that worker.max_subscribers, or the files that \
+             the worker may open, allow"
+        );
         return Err(refuse(ErrorCode::TooManySubscribers, message));
     }
     let number = peers.last.fetch_add(1, Ordering::Relaxed) + 1;

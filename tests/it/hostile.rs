@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::support::raw::Raw;
 use crate::support::rules::rule_text;
-use crate::support::swarm::{DEADLINE, Swarm};
+use crate::support::swarm::{DEADLINE, Daemon, Swarm};
 use crate::support::tables::{Tables, TestWorker, worker_config, worker_over};
 
 /// A subscriber that must hear of every change as if nobody else were there.
@@ -155,22 +155,31 @@ async fn only_the_users_that_are_named_may_connect() {
     }
 }
 
-/// The daemon may open so many files that a few subscribers fill its table.
+/// A daemon whose process was given limits by a line of shell.
+fn limited(swarm: &Swarm, mode: &str, limit: &str) -> Daemon {
+    swarm.daemon(mode, |command| {
+        let script = format!("{limit}; exec {} {mode}", command.get_program().to_string_lossy());
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", &script]).env_clear();
+        limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        limited.env("RULESYNCD_LOG", "debug");
+        limited.stdout(std::process::Stdio::null()).stdin(std::process::Stdio::null());
+        *command = limited;
+    })
+}
+
+/// Of the files that the worker was promised at its start, most are taken away from it.
 #[test]
 fn a_full_file_table_ends_nothing() {
     let swarm = Swarm::on_sqlite();
     swarm.save("R1.yaml", rule_text("R1", 1));
     swarm.succeed(&["sync"]);
-    let worker = swarm.daemon("worker", |command| {
-        let program = command.get_program().to_owned();
-        let script = format!("ulimit -n 32; exec {} worker", program.to_string_lossy());
-        let mut limited = std::process::Command::new("sh");
-        limited.args(["-c", &script]).env_clear();
-        limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        limited.stdout(std::process::Stdio::null()).stdin(std::process::Stdio::null());
-        *command = limited;
-    });
+    let worker = swarm.worker();
     let mut witness = swarm.subscribe();
+    let pid = worker.pid().to_string();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let limit = format!("--nofile={}", open + 8);
+    assert!(std::process::Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
     let crowd: Vec<UnixStream> = (0..60).map(|_| UnixStream::connect(swarm.socket()).unwrap()).collect();
     worker.wait_for_log("no connection can be taken now");
     witness.snapshot();
@@ -188,16 +197,7 @@ fn a_full_file_table_ends_nothing() {
 #[test]
 fn a_masters_full_file_table_ends_nothing_either() {
     let swarm = Swarm::on_sqlite();
-    let master = swarm.daemon("master", |command| {
-        let program = command.get_program().to_owned();
-        let script = format!("ulimit -n 32; exec {} master", program.to_string_lossy());
-        let mut limited = std::process::Command::new("sh");
-        limited.args(["-c", &script]).env_clear();
-        limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        limited.env("RULESYNCD_LOG", "debug");
-        limited.stdout(std::process::Stdio::null()).stdin(std::process::Stdio::null());
-        *command = limited;
-    });
+    let master = limited(&swarm, "master", "ulimit -n 32");
     master.wait_for_log("this master holds the lock");
     let connect = || UnixStream::connect(swarm.path("master.sock")).unwrap();
     let crowd: Vec<UnixStream> = (0..60).map(|_| connect()).collect();
@@ -262,4 +262,37 @@ fn a_crowd_that_is_turned_away_does_not_flood_the_log() {
     assert!(worker.stop().success());
     let log = fs::read_to_string(log).unwrap();
     assert!(log.contains("99 more connections were turned away"), "{log}");
+}
+
+#[test]
+fn guests_do_not_take_the_files_that_the_worker_needs() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    swarm.succeed(&["sync"]);
+    let worker = limited(&swarm, "worker", "ulimit -n 100");
+    worker.wait_for_log("at most 36 connections are served");
+    let mut witness = swarm.subscribe();
+    witness.snapshot();
+    let crowd: Vec<UnixStream> = (0..150).map(|_| UnixStream::connect(swarm.socket()).unwrap()).collect();
+    worker.wait_for_log("turned away");
+    // As after a restart of a server, every file of the database is opened anew.
+    fs::copy(swarm.path("rules.db"), swarm.path("copy.db")).unwrap();
+    fs::rename(swarm.path("copy.db"), swarm.path("rules.db")).unwrap();
+    swarm.save("R1.yaml", rule_text("R1", 2));
+    swarm.succeed(&["sync"]);
+    assert_eq!(witness.change()["rule_version"], 2, "the crowd is still there");
+    assert_eq!(worker.count_in_log("no connection can be taken now"), 0);
+    drop(crowd);
+}
+
+#[test]
+fn a_daemon_may_open_as_many_files_as_its_hard_limit_allows() {
+    let swarm = Swarm::on_sqlite();
+    for mode in ["master", "worker"] {
+        let daemon = limited(&swarm, mode, "ulimit -Sn 100; ulimit -Hn 4000");
+        let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["4000", "4000"], "{mode}");
+        assert!(!daemon.log().contains("connections are served"), "{}", daemon.log());
+    }
 }
