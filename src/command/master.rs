@@ -102,11 +102,24 @@ async fn serve(
             path.display()
         );
     }
+    let waiting = listener.is_none();
+    let mut failing = false;
     while listener.is_none() {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(SOCKET_RETRY) => listener = try_listen(path)?,
+            () = tokio::time::sleep(SOCKET_RETRY) => {}
         }
+        // It may be that the directory is away just now.
+        match try_listen(path) {
+            Ok(found) => listener = found,
+            Err(error) if std::mem::replace(&mut failing, true) => {
+                tracing::debug!(error = %error, "the socket still cannot be made");
+            }
+            Err(error) => tracing::error!("{error}; trying on, and `status` hears nothing until then"),
+        }
+    }
+    if waiting {
+        tracing::info!("this master answers at {}", path.display());
     }
     match listener {
         Some((listener, _listening)) => Ok(serve_questions(listener, answers, stop).await?),

@@ -1,5 +1,8 @@
 //! Signals, exits, and the second daemon on a host.
 
+use std::fs;
+use std::os::unix::net::UnixStream;
+
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, text, wait_for};
 
@@ -20,19 +23,19 @@ fn a_reload_takes_a_new_directory() {
     let swarm = Swarm::on_sqlite();
     let file = swarm.path("master.yaml");
     let other = swarm.path("other");
-    std::fs::create_dir(&other).unwrap();
-    std::fs::write(other.join("a.yaml"), rule_text("A", 1)).unwrap();
-    std::fs::write(&file, format!("master:\n  rules_dir: {}\n", swarm.rules().display())).unwrap();
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("a.yaml"), rule_text("A", 1)).unwrap();
+    fs::write(&file, format!("master:\n  rules_dir: {}\n", swarm.rules().display())).unwrap();
     let master = swarm.daemon("master", |command| {
         command.arg("--config").arg(&file).env_remove("RULESYNCD_RULES_DIR");
     });
-    std::fs::write(&file, format!("master:\n  rules_dri: {}\n", other.display())).unwrap();
+    fs::write(&file, format!("master:\n  rules_dri: {}\n", other.display())).unwrap();
     master.signal("HUP");
     master.wait_for_log("did you mean `rules_dir`?; the master goes on as it was configured before");
-    std::fs::write(&file, format!("master:\n  rules_dir: {}\n", other.display())).unwrap();
+    fs::write(&file, format!("master:\n  rules_dir: {}\n", other.display())).unwrap();
     master.signal("HUP");
     wait_for("a rule of the other directory", || (swarm.rows().len() == 1).then_some(()));
-    std::fs::write(other.join("b.yaml"), rule_text("B", 1)).unwrap();
+    fs::write(other.join("b.yaml"), rule_text("B", 1)).unwrap();
     wait_for("a later rule of the other directory", || (swarm.rows().len() == 2).then_some(()));
 }
 
@@ -97,4 +100,26 @@ fn states_that_cannot_be_removed_keep_no_rule_back() {
     }
     assert_eq!(master.count_in_log("expired states are not removed"), 1, "told once");
     assert_eq!(master.count_in_log("this master holds the lock"), 1, "and the lock is kept");
+}
+
+#[test]
+fn a_standby_whose_sockets_directory_was_away_serves_it_once_it_is_back() {
+    let swarm = Swarm::on_sqlite();
+    let run = swarm.path("run");
+    fs::create_dir(&run).unwrap();
+    let socket = run.join("master.sock");
+    let master = || {
+        swarm.daemon("master", |command| {
+            command.env("RULESYNCD_MASTER_SOCKET", &socket);
+        })
+    };
+    let (first, second) = (master(), master());
+    second.wait_for_log("another master of this host answers");
+    fs::remove_dir_all(&run).unwrap();
+    second.wait_for_log("master.sock cannot be made");
+    first.kill();
+    fs::create_dir(&run).unwrap();
+    second.wait_for_log("answers at");
+    wait_for("the standby's socket", || UnixStream::connect(&socket).ok());
+    assert_eq!(second.count_in_log("cannot be made"), 1, "told once");
 }
