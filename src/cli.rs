@@ -180,11 +180,18 @@ pub(crate) fn put(text: &str) -> io::Result<()> {
     // Colour goes to a terminal alone, and `NO_COLOR` is obeyed: both are anstream's to know.
     let choice = if stdout.is_terminal() { ColorChoice::Auto } else { ColorChoice::Never };
     let mut stdout = AutoStream::new(stdout, choice);
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| io::Error::new(error.kind(), format!("standard output broke: {error}")))
 }
 
-/// Prints why a command failed, on standard error.
+/// Prints why a command failed, on standard error. What an error says of its cause itself is not
+/// said again.
 pub fn complain(error: &anyhow::Error) {
-    let _ = writeln!(io::stderr(), "rulesyncd: {error:#}");
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !said.contains(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    let _ = writeln!(io::stderr(), "rulesyncd: {said}");
 }

@@ -67,9 +67,8 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
     });
     match followed {
         // Who closes the pipe has seen enough.
-        Err(End::Stream(ClientError::Broken(error))) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            Ok(())
-        }
+        Err(End::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(End::Output(error)) => Err(error.into()),
         Err(End::Stream(error)) => Err(Failure::Environment(error.into())),
         Err(End::NothingLoaded) => Err(Failure::Environment(anyhow!(
             "the worker has loaded nothing from its database yet, nor from its cache: `rulesyncd status` says how \
@@ -82,6 +81,8 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
 /// Why there is nothing more to print.
 enum End {
     Stream(ClientError),
+    /// Standard output takes no more.
+    Output(std::io::Error),
     /// There is no snapshot to print.
     NothingLoaded,
 }
@@ -94,7 +95,7 @@ impl From<ClientError> for End {
 
 impl From<std::io::Error> for End {
     fn from(error: std::io::Error) -> Self {
-        Self::Stream(error.into())
+        Self::Output(error)
     }
 }
 

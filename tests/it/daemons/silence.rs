@@ -2,9 +2,10 @@
 //! so.
 
 use std::fs;
+use std::process::Stdio;
 
 use crate::support::rules::rule_text;
-use crate::support::swarm::Swarm;
+use crate::support::swarm::{Swarm, text};
 
 #[test]
 fn a_daemon_that_does_not_answer_is_told_in_bounded_time() {
@@ -36,4 +37,29 @@ fn a_look_at_a_worker_that_has_loaded_nothing_ends_and_says_so() {
     let said = fs::read_to_string(log).unwrap();
     assert_eq!(ended.code(), Some(3), "{said}");
     assert!(said.contains("has loaded nothing from its database"), "{said}");
+}
+
+#[test]
+fn a_standard_output_that_breaks_is_told_once_and_as_what_it_is() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("A.yaml", rule_text("A", 1));
+    swarm.succeed(&["sync"]);
+    let _worker = swarm.worker();
+    for args in [&["watch"][..], &["watch", "--once"], &["status"], &["state", "list"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = swarm.command(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {said}");
+        assert!(said.contains("standard output") && !said.contains("connection"), "{args:?}: {said}");
+        assert_eq!(said.matches("No space left on device").count(), 1, "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_cause_that_a_message_names_is_not_named_again() {
+    let swarm = Swarm::on_sqlite();
+    for args in [&["watch"][..], &["worker", "--socket", "/nowhere/at/all"]] {
+        let said = text(&swarm.run(args).stderr);
+        assert_eq!(said.matches("No such file or directory").count(), 1, "{args:?}: {said}");
+    }
 }
