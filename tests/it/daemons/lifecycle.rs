@@ -119,7 +119,7 @@ fn a_standby_whose_sockets_directory_was_away_serves_it_once_it_is_back() {
     second.wait_for_log("master.sock cannot be made");
     first.kill();
     fs::create_dir(&run).unwrap();
-    second.wait_for_log("answers at");
+    second.wait_for_log("this master answers at");
     wait_for("the standby's socket", || UnixStream::connect(&socket).ok());
     assert_eq!(second.count_in_log("cannot be made"), 1, "told once");
 }
