@@ -175,9 +175,11 @@ async fn version_unless_elsewhere(connection: &mut Connection) -> Result<Option<
     if connection.is_elsewhere() { Ok(None) } else { data_version(connection).await }
 }
 
-/// Watches the database's directory for its file, and the files that SQLite puts beside it.
+/// Watches the database's directory for its file, by whatever links that is reached, and the files that
+/// SQLite puts beside it.
 /// `None` when there can be no watch (too many of them, no directory): then the poll alone finds.
 fn watcher(path: &Path, written: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = path.file_name()?.to_string_lossy().into_owned();
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -71,15 +71,20 @@ pub(super) async fn heard(follower: &mut impl Follow, catalogue: &mut Catalogue)
 #[tokio::test]
 async fn a_commit_by_another_process_is_a_hint() {
     let field = Field::sqlite_file().await;
-    // Opened apart, so that nothing in this process tells of the other.
-    let other = Database::open(&config(&field.address), system_clock()).await.unwrap();
-    let (mut follower, mut catalogue) = (other.follow(), Catalogue::default());
-    follower.look(&catalogue).await.unwrap();
-    let mut hand = field.hand().await;
-    for version in 1..20 {
-        hand.put("R1", version, field.now().await).await;
-        let expected = format!("written R1 v{version}");
-        assert_eq!(heard(&mut follower, &mut catalogue).await, [expected]);
+    let links = tempfile::tempdir().unwrap();
+    let link = links.path().join("link.db");
+    symlink(field.address.strip_prefix("sqlite://").unwrap(), &link).unwrap();
+    for address in [field.address.clone(), format!("sqlite://{}", link.display())] {
+        // Opened apart, so that nothing in this process tells of the other.
+        let other = Database::open(&config(&address), system_clock()).await.unwrap();
+        let (mut follower, mut catalogue) = (other.follow(), Catalogue::default());
+        catalogue.apply(follower.look(&catalogue).await.unwrap());
+        let mut hand = field.hand().await;
+        for version in 1..20 {
+            hand.put("R1", version, field.now().await).await;
+            let expected = format!("written R1 v{version}");
+            assert_eq!(heard(&mut follower, &mut catalogue).await, [expected], "{address}");
+        }
     }
 }
 
