@@ -76,11 +76,16 @@ pub(super) fn database_back(away: Duration) {
     );
 }
 
-pub(super) fn database_away(error: &str) {
+/// `loaded` is whether anything is known.
+pub(super) fn database_away(error: &str, loaded: bool) {
+    let meanwhile = match loaded {
+        true => "what is known is served on, marked stale",
+        false => "nothing is known yet, and subscribers wait",
+    };
     tracing::error!(
         message_id = event::DATABASE_AWAY,
         error,
-        "the database does not answer, trying on: {error}; what is known is served on, marked stale"
+        "the database does not answer, trying on: {error}; {meanwhile}"
     );
 }
 

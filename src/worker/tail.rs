@@ -136,7 +136,7 @@ impl<F: Follow> Tail<F> {
         if std::mem::replace(&mut self.failing, true) {
             tracing::debug!(error, "the database still does not answer");
         } else {
-            log::database_away(&error);
+            log::database_away(&error, self.hub.standing().digest.is_some());
         }
     }
 

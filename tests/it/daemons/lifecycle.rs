@@ -123,3 +123,15 @@ fn a_standby_whose_sockets_directory_was_away_serves_it_once_it_is_back() {
     wait_for("the standby's socket", || UnixStream::connect(&socket).ok());
     assert_eq!(second.count_in_log("cannot be made"), 1, "told once");
 }
+
+#[test]
+fn a_worker_without_its_database_says_what_it_serves_meanwhile() {
+    let swarm = Swarm::on_sqlite();
+    let worker = swarm.worker();
+    worker.wait_for_log("a master makes it; nothing is known yet");
+    swarm.save("a.yaml", rule_text("A", 1));
+    swarm.succeed(&["sync"]);
+    worker.wait_for_log("1 rules are loaded");
+    fs::rename(swarm.path("rules.db"), swarm.path("away.db")).unwrap();
+    worker.wait_for_log("what is known is served on");
+}
