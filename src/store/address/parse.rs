@@ -79,6 +79,14 @@ fn sqlite(rest: &str, sqlalchemy: bool) -> Result<Address, InvalidAddress> {
     }
 }
 
+/// Whether a character of the password was taken for the end of the host: `u:12/secret@host/rules` would
+/// have the host `u`, and a database that is no secret to anyone.
+fn is_cut_in_its_password(url: &Url) -> bool {
+    url.path().contains('@')
+        || url.query_pairs().any(|(key, _)| key.contains('@'))
+        || url.fragment().is_some_and(|fragment| fragment.contains('@'))
+}
+
 fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
     let url = Url::parse(&with_host(text))
         .map_err(|error| InvalidAddress(format!("the address cannot be read: {error}")))?;
@@ -88,6 +96,13 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
             .map(|text| text.into_owned())
             .map_err(|_| InvalidAddress("a part of the address is not UTF-8 once its `%` are decoded".into()))
     };
+    if is_cut_in_its_password(&url) {
+        return Err(InvalidAddress(
+            "the address has an `@` after its host, as where a password is not encoded: write `/` in it as `%2F`, \
+             `?` as `%3F`, `#` as `%23`, `@` as `%40`"
+                .into(),
+        ));
+    }
     let given = |text: String| (!text.is_empty()).then_some(text);
     let mut user = given(decoded(url.username())?);
     let mut password = url.password().map(decoded).transpose()?;

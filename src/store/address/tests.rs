@@ -67,3 +67,15 @@ fn no_form_of_an_address_has_the_password_in_it() {
         assert!(!shown.contains("ssw0rd"), "{shown}");
     }
 }
+
+#[test]
+fn a_password_that_ends_the_address_too_soon_is_refused_and_not_shown() {
+    for scheme in ["postgresql", "mysql"] {
+        for end in ["/", "?", "#"] {
+            let said = shown(&format!("{scheme}://rules:12{end}s3cret@host/db?dbname=x"));
+            assert!(said.starts_with("error: the address has an `@`"), "{said}");
+            assert!(!said.contains("s3cret"), "{said}");
+        }
+    }
+    assert_eq!(shown("mysql://u:12%2Fs3cret@h/r"), "mysql://u:***@h:3306/r");
+}
