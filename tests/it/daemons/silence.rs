@@ -12,9 +12,11 @@ fn a_daemon_that_does_not_answer_is_told_in_bounded_time() {
     let swarm = Swarm::on_sqlite();
     swarm.save("A.yaml", rule_text("A", 1));
     let (master, worker) = (swarm.master(), swarm.worker());
+    // A master that has only started does not hold the lock yet, and `sync` would do the work itself.
+    master.wait_for_log("this master holds the lock");
     swarm.subscribe().snapshot();
-    master.signal("STOP");
-    worker.signal("STOP");
+    master.freeze();
+    worker.freeze();
     let start = |args: &[&str]| swarm.spawn(swarm.command(args));
     for asking in [start(&["sync"]), start(&["watch", "--once"])] {
         let log = asking.log_path();

@@ -117,9 +117,9 @@ impl<'a> Daemons<'a> {
 
     /// Stops a daemon in its tracks while something happens.
     pub(super) fn while_it_sleeps(&self, host: &str, something: impl FnOnce()) {
-        self.running[host].signal("STOP");
+        self.running[host].freeze();
         something();
-        self.running[host].signal("CONT");
+        self.running[host].thaw();
     }
 
     /// The master that holds the lock.

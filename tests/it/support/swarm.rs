@@ -228,6 +228,26 @@ impl Daemon {
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
     }
 
+    /// SIGSTOP, and waits until no thread of it runs: the signal alone stops them one by one, some
+    /// time later.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.pid());
+        let stopped = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The state follows the name, which stands in parentheses and may hold any.
+            stat.rsplit_once(')').is_none_or(|(_, rest)| rest.starts_with(" T"))
+        };
+        wait_for("every thread to stop", || {
+            fs::read_dir(&tasks).unwrap().all(|task| stopped(task.unwrap())).then_some(())
+        });
+    }
+
+    /// Lets a frozen daemon go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
     /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()

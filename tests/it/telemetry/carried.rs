@@ -56,11 +56,11 @@ async fn on_mariadb() {
 fn what_several_edits_did_at_once_points_to_each_of_them() {
     let Observed { receiver, swarm, mut subscriber, master: _master, worker } = Observed::new();
     // One look finds all of them: the worker sleeps while they are written.
-    worker.signal("STOP");
+    worker.freeze();
     swarm.save("r2.yaml", rule_text("R2", 1));
     swarm.save("r3.yaml", rule_text("R3", 1));
     let edits = ["R2", "R3"].map(|id| receiver.named("ttp.rule.ingest", "rule_id", id));
-    worker.signal("CONT");
+    worker.thaw();
     subscriber.change();
     subscriber.change();
     let arrivals = ["1", "2"].map(|seq| arrival(&receiver, seq));
