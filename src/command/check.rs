@@ -90,10 +90,10 @@ fn rows(database: DatabaseFlags) -> Result<Rows, Failure> {
         return Ok(Rows::new());
     }
     let config = Config::load(&flags)?;
-    let rows = super::runtime()?.block_on(async {
+    let rows = super::block_on(async {
         let database = Database::open(&config.database, Arc::new(SystemClock)).await?;
         database.rows(Scope::All).await
-    })?;
+    })??;
     let folded = |row: &RowSummary| row.rule_id.to_ascii_lowercase();
     Ok(rows.iter().map(|row| (folded(row), (row.rule_version, row.content))).collect())
 }

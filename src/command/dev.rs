@@ -43,7 +43,7 @@ pub(crate) fn run(args: DevArgs) -> Outcome {
     telemetry::export(&config.telemetry, "dev")?;
     config.worker.cache = scratch.path("catalogue.ndjson");
     super::require_directory(&config.master.rules_dir)?;
-    super::runtime()?.block_on(dev(config))
+    super::block_on(dev(config))?
 }
 
 async fn dev(config: Config) -> Outcome {
@@ -61,7 +61,7 @@ async fn dev(config: Config) -> Outcome {
     worker.handle().observe();
     let stop = lifecycle.stop_token();
     introduce(&config)?;
-    let work = async {
+    let work = Box::pin(async {
         let working = async {
             let ((), served) =
                 tokio::join!(master.run(stop.clone()), worker.run(&database, None, &pulse, stop.clone()));
@@ -78,7 +78,7 @@ async fn dev(config: Config) -> Outcome {
             ended = working => ended,
             ended = printing => ended,
         }
-    };
+    });
     daemon::attend("dev", lifecycle, pulse.clone(), work, || status.borrow().sentence(), |_| {}).await
 }
 

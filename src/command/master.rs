@@ -44,7 +44,7 @@ pub(crate) fn run(args: MasterArgs) -> Outcome {
     let flags = args.database.over(args.rules_dir.over(args.config.flags()));
     let config = prepare(&flags)?;
     telemetry::export(&config.telemetry, "master")?;
-    super::runtime()?.block_on(master(flags, config))
+    super::block_on(master(flags, config))?
 }
 
 async fn master(flags: Flags, config: Config) -> Outcome {
@@ -61,11 +61,11 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     let stop = lifecycle.stop_token();
     let listener = try_listen(&config.master.socket)?;
     let answers = answers(status.clone(), commands.clone());
-    let work = async {
+    let work = Box::pin(async {
         let serving = serve(&config.master.socket, listener, answers, stop.clone());
         let (served, ()) = tokio::join!(serving, master.run(stop.clone()));
         served
-    };
+    });
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", status.borrow().sentence()),
         Request::Reload => match Config::load(&flags) {

@@ -86,12 +86,14 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// The runtime of every command: one thread, since the work is I/O and threads cost memory.
+/// Runs a command's work to its end, on one thread: it is I/O, and threads cost memory. It stands on
+/// the heap: a stack that has once held it keeps those pages for as long as a daemon lives.
 ///
 /// # Errors
 /// When the operating system gives no event queue.
-pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(Box::pin(work)))
 }
 
 /// Ends early, with what to do, where the rules directory cannot be read.

@@ -83,7 +83,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 pub(crate) fn run(args: StateArgs) -> Outcome {
     let config = prepare_quietly(args.database.over(args.config.flags()))?;
     telemetry::export(&config.telemetry, "state")?;
-    super::runtime()?.block_on(async {
+    super::block_on(async {
         let clock = std::sync::Arc::new(SystemClock);
         let database = Database::open(&config.database, clock).await?;
         match args.action {
@@ -106,7 +106,7 @@ pub(crate) fn run(args: StateArgs) -> Outcome {
                 Ok(print(&format!("{rule_id} {outcome}\n"))?)
             }
         }
-    })
+    })?
 }
 
 impl SetArgs {

@@ -39,7 +39,7 @@ pub(crate) fn run(args: StatusArgs) -> Outcome {
     if !one {
         sockets.insert(0, config.master.socket);
     }
-    let answers = super::runtime()?.block_on(ask_all(sockets));
+    let answers = super::block_on(ask_all(sockets))?;
     let (answered, failed): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
     if answered.is_empty() {
         let why = failed.into_iter().filter_map(Result::err).map(|error| error.to_string());

@@ -46,7 +46,7 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
     let config = prepare_quietly(args.database.over(args.rules_dir.over(args.config.flags())))?;
     telemetry::export(&config.telemetry, "sync")?;
     super::require_directory(&config.master.rules_dir)?;
-    super::runtime()?.block_on(async {
+    super::block_on(async {
         let clock = Arc::new(SystemClock);
         let database = Database::open(&config.database, clock.clone()).await?;
         let mut reconciler = Reconciler::new(config.master.clone(), clock);
@@ -68,7 +68,7 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
             return Err(Failure::Wrong);
         }
         Ok(())
-    })
+    })?
 }
 
 /// A sign of life on a terminal; nothing elsewhere.

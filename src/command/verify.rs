@@ -76,7 +76,7 @@ pub(crate) fn run(args: VerifyArgs) -> Outcome {
     if needs_directory {
         super::require_directory(&config.master.rules_dir)?;
     }
-    let verdict = super::runtime()?.block_on(async {
+    let verdict = super::block_on(async {
         let mut verdict = compare(&config, needs_worker).await?;
         for _ in 1..LOOKS {
             if verdict.differences.is_empty() {
@@ -86,7 +86,7 @@ pub(crate) fn run(args: VerifyArgs) -> Outcome {
             verdict = compare(&config, needs_worker).await?;
         }
         Ok::<_, Failure>(verdict)
-    })?;
+    })??;
     let text = if args.json { format!("{}\n", serde_json::json!(verdict)) } else { human(&verdict) };
     print(&text)?;
     if verdict.differences.is_empty() { Ok(()) } else { Err(Failure::Wrong) }

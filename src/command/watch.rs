@@ -48,7 +48,7 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
         text.map_or(Ok(()), |text| put(&text))
     };
     let path = config.worker.socket;
-    let followed = super::runtime()?.block_on(async {
+    let followed = super::block_on(async {
         if args.once {
             return once(&path, subscribe, show).await;
         }
@@ -64,7 +64,7 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
                 Event::Disconnected(error) => tracing::warn!("{error}; connecting again"),
             }
         }
-    });
+    })?;
     match followed {
         // Who closes the pipe has seen enough.
         Err(End::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

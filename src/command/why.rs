@@ -53,7 +53,7 @@ pub struct WhyArgs {
 pub(crate) fn run(args: WhyArgs) -> Outcome {
     let flags = args.database.over(args.rules_dir.over(args.config.flags()));
     let config = prepare_quietly(args.socket.over("worker.socket", flags))?;
-    let story = super::runtime()?.block_on(gather(&config, args.rule_id));
+    let story = super::block_on(gather(&config, args.rule_id))?;
     if let (Err(database), Err(worker), true) = (&story.table, &story.worker, story.files.is_empty()) {
         return Err(Failure::Environment(anyhow::anyhow!("{database}\n{worker}")));
     }

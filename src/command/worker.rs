@@ -34,7 +34,7 @@ pub(crate) fn run(args: WorkerArgs) -> Outcome {
     let flags = args.database.over(args.config.flags());
     let config = prepare(&args.socket.over("worker.socket", flags))?;
     telemetry::export(&config.telemetry, "worker")?;
-    super::runtime()?.block_on(worker(config))
+    super::block_on(worker(config))?
 }
 
 async fn worker(mut config: Config) -> Outcome {
@@ -56,7 +56,7 @@ async fn worker(mut config: Config) -> Outcome {
     let handle = worker.handle();
     handle.observe();
     let stop = lifecycle.stop_token();
-    let work = async { Ok(worker.run(&database, listener, &pulse, stop).await?) };
+    let work = async { Ok(Box::pin(worker.run(&database, listener, &pulse, stop)).await?) };
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", handle.status().sentence()),
         Request::Reload => tracing::info!("the worker takes a changed configuration at its next start"),
