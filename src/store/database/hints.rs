@@ -89,7 +89,7 @@ where
 {
     let mut backoff = Backoff::default();
     loop {
-        listen(&tell, &connector, &mut backoff).await.ok();
+        Box::pin(listen(&tell, &connector, &mut backoff)).await.ok();
         tokio::time::sleep(backoff.wait()).await;
     }
 }
