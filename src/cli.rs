@@ -79,7 +79,7 @@ impl Cli {
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigFlags {
     /// The configuration file [env: RULESYNCD_CONFIG]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
@@ -89,7 +89,7 @@ pub struct DatabaseFlags {
     /// The database's address, in sqlx's or SQLAlchemy's spelling [env: RULESYNCD_DATABASE_URL].
     /// An address with a password belongs in the environment or in `database.url_file`: every user
     /// of the host can read a command line
-    #[arg(long, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
 }
 

@@ -69,7 +69,10 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", status.borrow().sentence()),
         Request::Reload => match Config::load(&flags) {
-            Ok(config) => drop(commands.try_send(Command::Configure(config.master))),
+            Ok(changed) => {
+                tell_what_waits(&config, &changed);
+                drop(commands.try_send(Command::Configure(changed.master)));
+            }
             Err(why) => tracing::error!(
                 message_id = event::CONFIGURATION_REFUSED,
                 "{why}; the master goes on as it was configured before"
@@ -77,6 +80,19 @@ async fn master(flags: Flags, config: Config) -> Outcome {
         },
     };
     daemon::attend("master", lifecycle, pulse, work, || status.borrow().sentence(), on_request).await
+}
+
+/// Tells of what a reload does not change in a master that runs.
+fn tell_what_waits(running: &Config, changed: &Config) {
+    let waits = [
+        ("`database`", running.database != changed.database),
+        ("`telemetry`", running.telemetry != changed.telemetry),
+        ("`master.socket`", running.master.socket != changed.master.socket),
+    ];
+    let waits: Vec<&str> = waits.into_iter().filter_map(|(what, differs)| differs.then_some(what)).collect();
+    if !waits.is_empty() {
+        tracing::warn!("{} changed: this master takes that at its next start", waits.join(" and "));
+    }
 }
 
 /// The master's socket; `None` while another master of this host, whose standby this one may be,

@@ -37,6 +37,12 @@ fn a_reload_takes_a_new_directory() {
     wait_for("a rule of the other directory", || (swarm.rows().len() == 1).then_some(()));
     fs::write(other.join("b.yaml"), rule_text("B", 1)).unwrap();
     wait_for("a later rule of the other directory", || (swarm.rows().len() == 2).then_some(()));
+    assert_eq!(master.count_in_log("at its next start"), 0, "{}", master.log());
+
+    let others = "database: {connect_timeout: 7s}\ntelemetry: {log_format: json}\n";
+    fs::write(&file, format!("{others}master:\n  rules_dir: {}\n", swarm.rules().display())).unwrap();
+    master.signal("HUP");
+    master.wait_for_log("`database` and `telemetry` changed: this master takes that at its next start");
 }
 
 #[test]

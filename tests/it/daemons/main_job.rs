@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::support::rules::rule_text;
-use crate::support::swarm::{Swarm, wait_for};
+use crate::support::swarm::{Swarm, text, wait_for};
 
 fn swarm_with(count: usize) -> Swarm {
     let swarm = Swarm::on_sqlite();
@@ -166,6 +166,13 @@ fn dev_prints_every_change_of_a_directory_however_it_is_named() {
     wait_for_line("R0002 v1");
     swarm.save_atomically("R0002.yaml", rule_text("R0002", 2));
     wait_for_line("written  R0002 v2");
+    // What it says to type in another terminal works as it stands.
+    let introduction = fs::read_to_string(&printed).unwrap();
+    let said = introduction.lines().find_map(|line| line.trim().strip_prefix("rulesyncd state ")).unwrap();
+    let words: Vec<&str> = said.split(' ').map(|word| if word == "ID" { "R0001" } else { word }).collect();
+    let state = swarm.command(&["state"]).args(words).env_remove("RULESYNCD_DATABASE_URL").output().unwrap();
+    assert!(state.status.success(), "{said}: {}", text(&state.stderr));
+    wait_for_line("R0001  disabled");
     assert_eq!(dev.stop().code(), Some(0));
 }
 
