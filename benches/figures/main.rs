@@ -36,6 +36,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use clap::Parser;
 use contest::{Contender, Figure, Goal, Line, Unit};
 use host::Rules;
 use servers::Databases;
@@ -116,9 +117,21 @@ fn tell(line: &Line, against: bool) {
     println!("| {:<78} | {:>10} | {:>10} | {ratio:>6} | {verdict:<24} |", line.name, columns[0], columns[1]);
 }
 
-/// The value after a flag.
-fn flag(name: &str) -> Option<String> {
-    std::env::args().skip_while(|argument| argument != name).nth(1)
+/// Every figure of speed and size, beside what the machine allows or beside another build
+#[derive(Debug, Parser)]
+struct Flags {
+    /// As cargo calls it
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// The figures with these words alone; may be given more than once
+    #[arg(long, value_name = "WORDS")]
+    only: Vec<String>,
+    /// Beside another build instead of the floors
+    #[arg(long, value_name = "PROGRAM")]
+    against: Option<PathBuf>,
+    /// Also draw how they grow, as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 fn main() {
@@ -130,16 +143,16 @@ fn main() {
     let own = std::process::id().to_string();
     let raised = Command::new("prlimit").args(["--pid", &own, "--nofile=8192:"]).status();
     assert!(raised.is_ok_and(|status| status.success()), "prlimit could not allow 8192 open files");
-    let against = flag("--against").map(PathBuf::from);
+    let Flags { only, against, plot, .. } = Flags::parse();
     let first = against.clone().map_or(Contender::Floor, Contender::Build);
     let contenders = [first, Contender::Build(env!("CARGO_BIN_EXE_rulesyncd").into())];
     let (rules, databases) = (Rules::default(), Databases::new());
-    let (only, mut told) = (flag("--only"), Vec::new());
+    let mut told = Vec::new();
     let heading = if against.is_some() { "the other" } else { "floor" };
     println!("| {:<78} | {heading:>10} | {:>10} | {:>6} | {:<24} |", "figure", "this", "ratio", "");
     println!("|{:-<80}|{:->11}:|{:->11}:|{:->7}:|{:-<26}|", "", "", "", "", "");
     for figure in figures(&rules, &databases) {
-        if only.as_ref().is_some_and(|only| !figure.name.contains(only)) {
+        if !only.is_empty() && !only.iter().any(|words| figure.name.contains(words)) {
             continue;
         }
         for line in figure.run(&contenders) {
@@ -147,7 +160,7 @@ fn main() {
             told.push(line);
         }
     }
-    if let Some(path) = flag("--plot") {
+    if let Some(path) = plot {
         std::fs::write(path, plot::svg(&told)).unwrap();
     }
 }
