@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use layers::Origin;
 use layers::{Layers, Value};
 use reader::{
-    Reader, at_least_one, directives, flag, label, log_format, path, patience, read, rule_size, some_time,
+    Reader, at_least_one, directives, flag, interval, label, log_format, path, patience, read, rule_size,
     text, time,
 };
 pub use setting::{Kind, SECTIONS, SETTINGS, Setting, config_schema};
@@ -190,7 +190,7 @@ impl Config {
         let master = MasterConfig {
             rules_dir: from.value("master.rules_dir", path)?,
             updated_by: from.value("master.updated_by", label)?,
-            rescan_interval: from.value("master.rescan_interval", some_time)?,
+            rescan_interval: from.value("master.rescan_interval", interval)?,
             max_delete: from.value("master.max_delete", Percent::parse)?,
             max_rule_size: from.value("master.max_rule_size", rule_size)?,
             socket: from.value("master.socket", path)?,
@@ -200,11 +200,11 @@ impl Config {
             socket_mode: from.value("worker.socket_mode", units::mode)?,
             socket_group: from.optional("worker.socket_group", text)?,
             allow_uids: from.list("worker.allow_uids")?,
-            poll_interval: from.value("worker.poll_interval", some_time)?,
+            poll_interval: from.value("worker.poll_interval", interval)?,
             overlap: from.value("worker.overlap", time)?,
-            full_scan_interval: from.value("worker.full_scan_interval", some_time)?,
+            full_scan_interval: from.value("worker.full_scan_interval", interval)?,
             journal_length: from.value("worker.journal_length", at_least_one)?,
-            heartbeat_interval: from.value("worker.heartbeat_interval", some_time)?,
+            heartbeat_interval: from.value("worker.heartbeat_interval", interval)?,
             max_subscribers: from.value("worker.max_subscribers", at_least_one)?,
             subscriber_queue: from.value("worker.subscriber_queue", at_least_one)?,
             cache: from.value("worker.cache", path)?,

@@ -114,21 +114,21 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
     at_most(text, Duration::from_hours(366 * 24), "366d")
 }
 
-pub(super) fn some_time(text: &str) -> Result<Duration, String> {
-    match time(text)? {
-        Duration::ZERO => Err("0s is too short; expected more".to_owned()),
-        time => Ok(time),
-    }
+/// A time after which something is done again; a shorter one would keep a core busy, and be a slip.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    at_least_1ms(text, time(text)?)
 }
 
 /// A time that every database takes for a limit: they count milliseconds, in 31 bits.
 pub(super) fn patience(text: &str) -> Result<Duration, String> {
-    match at_most(text, Duration::from_hours(1), "1h")? {
-        time if time < Duration::from_millis(1) => {
-            Err(format!("`{text}` is too short; expected at least 1ms"))
-        }
-        time => Ok(time),
+    at_least_1ms(text, at_most(text, Duration::from_hours(1), "1h")?)
+}
+
+fn at_least_1ms(text: &str, time: Duration) -> Result<Duration, String> {
+    if time < Duration::from_millis(1) {
+        return Err(format!("`{text}` is too short; expected at least 1ms"));
     }
+    Ok(time)
 }
 
 fn at_most(text: &str, longest: Duration, shown: &str) -> Result<Duration, String> {

@@ -76,7 +76,12 @@ pub const SECTIONS: [&str; 4] = ["database", "master", "worker", "telemetry"];
 pub const SETTINGS: &[Setting] = &[
     set("database.url", "sqlite:///var/lib/rulesyncd/rules.db", Kind::Text, "where the tables are"),
     unset("database.url_file", Kind::Path, "a file that holds the address, such as a systemd credential"),
-    set("database.max_connections", "4", Kind::Count, "connections of one daemon at most"),
+    set(
+        "database.max_connections",
+        "4",
+        Kind::Count,
+        "connections of one daemon at most, beside the one that listens",
+    ),
     set("database.connect_timeout", "5s", Kind::Duration, "how long connecting or one query may take"),
     set("database.allow_plaintext", "false", Kind::Flag, "allow an unencrypted connection to another host"),
     set("master.rules_dir", "/etc/rulesyncd/rules", Kind::Path, "the directory that holds the rules")

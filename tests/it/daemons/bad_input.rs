@@ -198,6 +198,8 @@ fn a_time_that_cannot_be_kept_is_a_usage_error() {
     let swarm = Swarm::on_sqlite();
     let durations = [
         ("RULESYNCD_WORKER_POLL_INTERVAL", "367d", "at most 366d"),
+        ("RULESYNCD_WORKER_POLL_INTERVAL", "1ns", "at least 1ms"),
+        ("RULESYNCD_WORKER_HEARTBEAT_INTERVAL", "0s", "at least 1ms"),
         ("RULESYNCD_WORKER_OVERLAP", "999999999h", "at most 366d"),
         ("RULESYNCD_WORKER_FULL_SCAN_INTERVAL", "18446744073709551615s", "at most 366d"),
         ("RULESYNCD_WORKER_HEARTBEAT_INTERVAL", "18446744073709551615s", "at most 366d"),
