@@ -53,10 +53,6 @@ pub(super) enum Place {
     Memory(String),
 }
 
-/// The pages a reader keeps, in KiB (as `PRAGMA cache_size` has it, where a negative number is one): a
-/// look reads each of them once, and the system keeps them, too.
-const READER_CACHE: &str = "-256";
-
 impl Place {
     /// A new database in memory; it lives as long as a connection to it.
     pub(super) fn memory() -> Self {
@@ -125,7 +121,7 @@ impl Place {
         };
         let options = options.filename(path);
         let options = match purpose {
-            Purpose::Read => options.read_only(true).pragma("cache_size", READER_CACHE),
+            Purpose::Read => options.read_only(true),
             Purpose::Write => options,
             // What the directory holds can be written again: a commit need not wait for the disk.
             Purpose::Master => options.synchronous(SqliteSynchronous::Normal),
