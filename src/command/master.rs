@@ -91,7 +91,7 @@ fn tell_what_waits(running: &Config, changed: &Config) {
     ];
     let waits: Vec<&str> = waits.into_iter().filter_map(|(what, differs)| differs.then_some(what)).collect();
     if !waits.is_empty() {
-        tracing::warn!("{} changed: this master takes that at its next start", waits.join(" and "));
+        tracing::warn!("{} changed: this master takes that at its next start", waits.join(", "));
     }
 }
 

@@ -114,7 +114,7 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
     at_most(text, Duration::from_hours(366 * 24), "366d")
 }
 
-/// A time after which something is done again; a shorter one would keep a core busy, and be a slip.
+/// How long until something is done again: at least 1ms, since less keeps a core busy and is a slip.
 pub(super) fn interval(text: &str) -> Result<Duration, String> {
     at_least_1ms(text, time(text)?)
 }

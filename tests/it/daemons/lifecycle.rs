@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, text, wait_for};
@@ -25,14 +26,19 @@ fn a_reload_takes_a_new_directory() {
     let other = swarm.path("other");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("a.yaml"), rule_text("A", 1)).unwrap();
-    fs::write(&file, format!("master:\n  rules_dir: {}\n", swarm.rules().display())).unwrap();
+    let socket = swarm.path("master.sock").display().to_string();
+    let master_of = |rules: &Path, socket: &str| {
+        format!("master:\n  rules_dir: {}\n  socket: {socket}\n", rules.display())
+    };
+    fs::write(&file, master_of(&swarm.rules(), &socket)).unwrap();
     let master = swarm.daemon("master", |command| {
-        command.arg("--config").arg(&file).env_remove("RULESYNCD_RULES_DIR");
+        command.arg("--config").arg(&file);
+        command.env_remove("RULESYNCD_RULES_DIR").env_remove("RULESYNCD_MASTER_SOCKET");
     });
     fs::write(&file, format!("master:\n  rules_dri: {}\n", other.display())).unwrap();
     master.signal("HUP");
     master.wait_for_log("did you mean `rules_dir`?; the master goes on as it was configured before");
-    fs::write(&file, format!("master:\n  rules_dir: {}\n", other.display())).unwrap();
+    fs::write(&file, master_of(&other, &socket)).unwrap();
     master.signal("HUP");
     wait_for("a rule of the other directory", || (swarm.rows().len() == 1).then_some(()));
     fs::write(other.join("b.yaml"), rule_text("B", 1)).unwrap();
@@ -40,9 +46,11 @@ fn a_reload_takes_a_new_directory() {
     assert_eq!(master.count_in_log("at its next start"), 0, "{}", master.log());
 
     let others = "database: {connect_timeout: 7s}\ntelemetry: {log_format: json}\n";
-    fs::write(&file, format!("{others}master:\n  rules_dir: {}\n", swarm.rules().display())).unwrap();
+    fs::write(&file, others.to_owned() + &master_of(&other, "/elsewhere/master.sock")).unwrap();
     master.signal("HUP");
-    master.wait_for_log("`database` and `telemetry` changed: this master takes that at its next start");
+    master.wait_for_log(
+        "`database`, `telemetry`, `master.socket` changed: this master takes that at its next start",
+    );
 }
 
 #[test]

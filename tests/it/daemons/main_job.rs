@@ -177,6 +177,22 @@ fn dev_prints_every_change_of_a_directory_however_it_is_named() {
 }
 
 #[test]
+fn the_flags_of_state_stand_before_or_after_what_it_is_to_do() {
+    let swarm = Swarm::on_sqlite();
+    swarm.succeed(&["sync"]);
+    swarm.succeed(&["state", "set", "R1", "disabled"]);
+    let file = swarm.path("rulesyncd.yaml");
+    fs::write(&file, format!("database: {{url: '{}'}}\n", swarm.url())).unwrap();
+    let file = file.to_str().unwrap();
+    for (flag, value) in [("--config", file), ("--database-url", swarm.url())] {
+        for args in [["state", flag, value, "list"], ["state", "list", flag, value]] {
+            let listed = swarm.command(&args).env_remove("RULESYNCD_DATABASE_URL").output().unwrap();
+            assert!(text(&listed.stdout).contains("R1"), "{args:?}: {}", text(&listed.stderr));
+        }
+    }
+}
+
+#[test]
 fn a_rule_as_large_as_its_master_allows_reaches_the_workers() {
     let swarm = Swarm::on_sqlite();
     let large =
