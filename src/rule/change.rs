@@ -81,7 +81,7 @@ pub enum RuleChange {
         /// The rule as it is now.
         rule: Arc<KnownRule>,
         /// The state that is in force for it.
-        state: RuleState,
+        state: Arc<RuleState>,
     },
     /// The definition is gone.
     Deleted {
@@ -93,7 +93,7 @@ pub enum RuleChange {
         /// Whose state; a rule of that id need not exist.
         rule_id: RuleId,
         /// The state as it is now: the default when it was cleared or has expired.
-        state: RuleState,
+        state: Arc<RuleState>,
         /// Whether the state ended by its expiry, not by someone's hand.
         auto_revert: bool,
     },

@@ -133,7 +133,7 @@ impl Follow for FilesystemFollower {
 #[derive(Default)]
 struct Scan {
     files: BTreeMap<String, File>,
-    rules: Vec<Result<Arc<KnownRule>, Rejected>>,
+    rules: Vec<Result<Arc<KnownRule>, Box<Rejected>>>,
     /// Ids of rules, and names of files that hold none.
     keys: BTreeSet<String>,
 }
@@ -184,7 +184,7 @@ impl Scan {
         if let Some(rule) = rule {
             let seen = Seen::other(Timestamp::MIN, content);
             self.keys.extend(rule.is_err().then(|| name.to_owned()));
-            self.rules.push(rule.map_err(|reason| Rejected { key: name.to_owned(), seen, reason }));
+            self.rules.push(rule.map_err(|reason| Box::new(Rejected { key: name.to_owned(), seen, reason })));
         }
         self.keys.extend(rule_id.as_ref().map(RuleId::to_string));
         self.files.insert(name.to_owned(), File { content, rule_id });

@@ -17,7 +17,7 @@ const WORTH_A_THREAD: usize = 16;
 const BATCH: usize = 256;
 
 /// Reads a row, or tells why it is no rule.
-pub(super) fn known_rule(row: &RuleRow) -> Result<Arc<KnownRule>, Rejected> {
+pub(super) fn known_rule(row: &RuleRow) -> Result<Arc<KnownRule>, Box<Rejected>> {
     Reader::default().read(row)
 }
 
@@ -31,12 +31,11 @@ struct Reader {
 }
 
 impl Reader {
-    fn read(&mut self, row: &RuleRow) -> Result<Arc<KnownRule>, Rejected> {
+    fn read(&mut self, row: &RuleRow) -> Result<Arc<KnownRule>, Box<Rejected>> {
         let text = ContentDigest::of(&row.yaml_content);
-        let rejected = |reason| Rejected {
-            key: row.rule_id.clone(),
-            seen: Seen::rule(row.updated_at, text, row.rule_version, &row.source_path),
-            reason,
+        let rejected = |reason| {
+            let seen = Seen::rule(row.updated_at, text, row.rule_version, &row.source_path);
+            Box::new(Rejected { key: row.rule_id.clone(), seen, reason })
         };
         for (column, text) in [("source_path", &row.source_path), ("updated_by", &row.updated_by)] {
             if text.len() > LONGEST_TEXT {
@@ -89,7 +88,7 @@ pub(super) fn first_error(diagnostics: &[Diagnostic]) -> String {
 }
 
 /// A rule, or why a row is none.
-type Read = Result<Arc<KnownRule>, Rejected>;
+type Read = Result<Arc<KnownRule>, Box<Rejected>>;
 
 /// Rows that are being read, at most two batches at a time.
 #[derive(Default)]
@@ -110,7 +109,7 @@ impl Reading {
 
     /// Takes in what is not even a row of the right types.
     pub(super) fn reject(&mut self, rejected: Rejected) {
-        self.done.push(Err(rejected));
+        self.done.push(Err(Box::new(rejected)));
     }
 
     async fn send(&mut self) {

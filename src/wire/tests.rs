@@ -120,8 +120,9 @@ proptest! {
         line.clear();
         encode::state_line(&mut line, &rule_id, &state);
         as_serde_writes_it(&line);
+        let state = Arc::new(state);
         let kinds = [
-            RuleChange::Written { rule, state: state.clone() },
+            RuleChange::Written { rule, state: Arc::clone(&state) },
             RuleChange::Deleted { rule_id: rule_id.clone() },
             RuleChange::State { rule_id, state, auto_revert },
         ];

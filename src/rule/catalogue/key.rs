@@ -2,8 +2,9 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
-use super::super::RuleId;
+use super::super::{KnownRule, RuleId};
 
 /// An id for which another one that differs only in case is the same.
 #[derive(Debug)]
@@ -33,15 +34,23 @@ fn folded(id: &str) -> impl Iterator<Item = u8> {
     id.bytes().map(|byte| byte.to_ascii_lowercase())
 }
 
-/// An id in the order that puts ids side by side which differ only in case.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Folded(pub(super) RuleId);
+/// A rule in the order that puts ids side by side which differ only in case.
+#[derive(Debug)]
+pub(super) struct Folded(pub(super) Arc<KnownRule>);
 
 impl Folded {
     pub(super) fn is_twin(&self, other: &Self) -> bool {
-        self.0.as_str().eq_ignore_ascii_case(other.0.as_str())
+        self.key().eq_ignore_ascii_case(other.key())
     }
 }
+
+impl PartialEq for Folded {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Folded {}
 
 impl PartialOrd for Folded {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
@@ -62,7 +71,7 @@ pub(super) trait Key {
 
 impl Key for Folded {
     fn key(&self) -> &str {
-        self.0.as_str()
+        self.0.rule_id.as_str()
     }
 }
 

@@ -68,9 +68,9 @@ pub struct Look {
     /// The database's clock at the look.
     pub now: Timestamp,
     /// Rules that may be new or another than before, or why a row is none.
-    pub rules: Vec<Result<Arc<KnownRule>, Rejected>>,
+    pub rules: Vec<Result<Arc<KnownRule>, Box<Rejected>>>,
     /// States that may be new or another than before, or why a row is none.
-    pub states: Vec<Result<(RuleId, RuleState), Rejected>>,
+    pub states: Vec<Result<(RuleId, RuleState), Box<Rejected>>>,
     /// Every key that `ttp_rule` has: what is known and not in it is gone. `None`: none is gone.
     pub rule_keys: Option<Vec<String>>,
     /// The same of `ttp_rule_state`.

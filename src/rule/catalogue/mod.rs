@@ -12,7 +12,7 @@ mod states;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ use crate::store::Known;
 pub struct Catalogue {
     /// Every valid row. Of ids that differ only in case, which stand side by side, the first is
     /// in force.
-    rules: BTreeMap<Folded, Arc<KnownRule>>,
+    rules: BTreeSet<Folded>,
     in_force: usize,
     states: States,
     rejected_rules: BTreeMap<String, Rejected>,
@@ -67,7 +67,7 @@ impl Catalogue {
                     if let Ok(rule_id) = RuleId::new(&rejected.key) {
                         self.states.replace(&rule_id, None, &mut states);
                     }
-                    self.rejected_states.insert(rejected.key.clone(), rejected);
+                    self.rejected_states.insert(rejected.key.clone(), *rejected);
                 }
             }
         }
@@ -89,12 +89,12 @@ impl Catalogue {
                     if let Ok(rule_id) = RuleId::new(&rejected.key) {
                         self.replace(&rule_id, None, &mut rules);
                     }
-                    self.rejected_rules.insert(rejected.key.clone(), rejected);
+                    self.rejected_rules.insert(rejected.key.clone(), *rejected);
                 }
             }
         }
         if let Some(keys) = key_set(look.rule_keys.as_deref()) {
-            let known = self.rules.keys().map(|id| &id.0);
+            let known = self.rule_rows().map(|rule| &rule.rule_id);
             let gone: Vec<RuleId> = known.filter(|id| !keys.contains(id.as_str())).cloned().collect();
             for rule_id in gone {
                 self.replace(&rule_id, None, &mut rules);
@@ -125,13 +125,13 @@ impl Catalogue {
         let mut previous: Option<&Folded> = None;
         self.rules
             .iter()
-            .filter(move |(id, _)| !previous.replace(id).is_some_and(|other| other.is_twin(id)))
-            .map(|(_, rule)| (rule, self.states.in_force(rule.rule_id.as_str())))
+            .filter(move |rule| !previous.replace(rule).is_some_and(|other| other.is_twin(rule)))
+            .map(|Folded(rule)| (rule, self.states.in_force(rule.rule_id.as_str())))
     }
 
     /// The rule of this id, if it is in force.
     pub fn rule(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
-        let rule = self.rules.get(&rule_id as &dyn Key)?;
+        let Folded(rule) = self.rules.get(&rule_id as &dyn Key)?;
         self.twin_in_force(rule_id).filter(|first| first.rule_id == rule.rule_id)
     }
 
@@ -152,7 +152,7 @@ impl Catalogue {
 
     /// Every valid row of the rule table, in force or not.
     pub fn rule_rows(&self) -> impl Iterator<Item = &Arc<KnownRule>> {
-        self.rules.values()
+        self.rules.iter().map(|Folded(rule)| rule)
     }
 
     /// The state in force: the default for a rule that has none, or that is not known.
@@ -181,15 +181,15 @@ impl Catalogue {
         };
         // Mostly there are none, and then nothing is searched.
         let passed_over = self.rules.len() - self.in_force;
-        let neighbours = self.rules.keys().zip(self.rules.keys().skip(1));
+        let neighbours = self.rules.iter().zip(self.rules.iter().skip(1));
         let twins = neighbours.filter(|(a, b)| a.is_twin(b)).take(passed_over);
         let twins = twins.map(|(first, second)| Quarantined {
             table: Table::Rules,
-            key: second.0.to_string(),
+            key: second.0.rule_id.to_string(),
             reason: format!(
                 "the id differs from `{}` only in case, and the first in the order of bytes is taken; \
                  rename or delete one of the two",
-                first.0
+                first.0.rule_id
             ),
         });
         rejected(Table::Rules, &self.rejected_rules)
@@ -205,9 +205,9 @@ impl Catalogue {
             before.entry(caseless).or_insert_with(|| self.twin_in_force(rule_id.as_str()).cloned());
         }
         match rule {
-            Some(rule) => self.rules.insert(Folded(rule_id.clone()), rule),
-            None => self.rules.remove(&rule_id.as_str() as &dyn Key),
-        };
+            Some(rule) => drop(self.rules.replace(Folded(rule))),
+            None => drop(self.rules.take(&rule_id.as_str() as &dyn Key)),
+        }
     }
 
     /// Of the rows whose ids differ from `rule_id` at most in case, the one that is in force.
@@ -215,8 +215,8 @@ impl Catalogue {
         // Capitals come first in the order of bytes, so no twin stands before this.
         let first = rule_id.to_ascii_uppercase();
         let from: &dyn Key = &first.as_str();
-        let (id, rule) = self.rules.range::<dyn Key, _>((Included(from), Unbounded)).next()?;
-        id.0.as_str().eq_ignore_ascii_case(rule_id).then_some(rule)
+        let Folded(rule) = self.rules.range::<dyn Key, _>((Included(from), Unbounded)).next()?;
+        rule.rule_id.as_str().eq_ignore_ascii_case(rule_id).then_some(rule)
     }
 
     /// What became of the rules that were in force before, by the order of [`Catalogue::apply`].
@@ -245,8 +245,9 @@ impl Catalogue {
         }
         written.sort_by(|a, b| (a.updated_at, &a.rule_id).cmp(&(b.updated_at, &b.rule_id)));
         deleted.sort();
+        let default = Arc::<RuleState>::default();
         let written = written.into_iter().map(|rule| {
-            let state = self.state(rule.rule_id.as_str());
+            let state = Arc::clone(self.states.in_force(rule.rule_id.as_str()).unwrap_or(&default));
             RuleChange::Written { rule, state }
         });
         written.chain(deleted.into_iter().map(|rule_id| RuleChange::Deleted { rule_id })).collect()
@@ -267,7 +268,7 @@ impl Known for Catalogue {
             Table::Rules => self
                 .rules
                 .get(&key as &dyn Key)
-                .map(|rule| {
+                .map(|Folded(rule)| {
                     Seen::rule(rule.updated_at, rule.content_sha256, rule.rule_version, &rule.source_path)
                 })
                 .or_else(|| self.rejected_rules.get(key).map(|row| row.seen)),

@@ -124,7 +124,7 @@ impl States {
             }
             let ended = self.rows.get(&rule_id).or(touched.row.as_ref());
             let auto_revert = after.is_none() && ended.is_some_and(|row| row.is_expired(self.now));
-            let state = after.map_or_else(RuleState::default, |state| RuleState::clone(state));
+            let state = after.cloned().unwrap_or_default();
             changes.push(RuleChange::State { rule_id, state, auto_revert });
         }
         changes.sort_by_key(|change| match change {

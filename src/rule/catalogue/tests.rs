@@ -35,9 +35,9 @@ fn disabled(set_at: i64, expires_at: Option<i64>) -> RuleState {
     }
 }
 
-fn rejected(key: &str) -> Rejected {
+fn rejected(key: &str) -> Box<Rejected> {
     let seen = Seen::other(at(1), ContentDigest::of(key));
-    Rejected { key: key.to_owned(), seen, reason: "emits is missing".to_owned() }
+    Box::new(Rejected { key: key.to_owned(), seen, reason: "emits is missing".to_owned() })
 }
 
 fn found(now: i64, rules: Vec<Arc<KnownRule>>, states: Vec<(&str, RuleState)>) -> Look {
@@ -195,8 +195,8 @@ fn the_digest_is_what_its_documentation_says() {
 #[derive(Debug, Default, Clone)]
 struct Tables {
     now: i64,
-    rules: BTreeMap<String, Result<Arc<KnownRule>, Rejected>>,
-    states: BTreeMap<String, Result<RuleState, Rejected>>,
+    rules: BTreeMap<String, Result<Arc<KnownRule>, Box<Rejected>>>,
+    states: BTreeMap<String, Result<RuleState, Box<Rejected>>>,
 }
 
 impl Tables {
@@ -325,10 +325,10 @@ proptest! {
                         prop_assert!(heard.0.remove(rule_id.as_str()).is_some());
                     }
                     RuleChange::State { rule_id, state, auto_revert } => {
-                        prop_assert!(!auto_revert || state == RuleState::default());
-                        let default = state == RuleState::default();
-                        let old = heard.1.insert(rule_id.to_string(), state.clone());
-                        prop_assert_ne!(old, Some(state));
+                        prop_assert!(!auto_revert || *state == RuleState::default());
+                        let default = *state == RuleState::default();
+                        let old = heard.1.insert(rule_id.to_string(), RuleState::clone(&state));
+                        prop_assert_ne!(old.as_ref(), Some(&*state));
                         if default { heard.1.remove(rule_id.as_str()); }
                     }
                 }

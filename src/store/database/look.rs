@@ -143,13 +143,19 @@ impl<K: Known + Sync> Looking<'_, K> {
         self.watermarks.as_ref().map_or(Timestamp::MIN, |watermarks| watermarks.low(table, overlap))
     }
 
+    /// Where to put every key of a table that is compared as a whole; `None` where nothing is known that
+    /// could be gone.
+    fn wanted_keys(&self, table: Table) -> Option<Vec<String>> {
+        (self.full && self.known.count(table) > 0).then(Vec::new)
+    }
+
     fn is_quiet(&self, table: Table, counts: Counts) -> bool {
         counts.in_window == 0 && counts.rows == self.known.count(table)
     }
 
     async fn rules(&mut self, counts: Counts, reading: &mut Reading) -> Result<Found, StoreError> {
         let low = self.low(Table::Rules);
-        let mut found = Found { keys: self.full.then(Vec::new), ..Found::default() };
+        let mut found = Found { keys: self.wanted_keys(Table::Rules), ..Found::default() };
         let rows = if self.full { counts.rows } else { counts.in_window };
         if rows == 0 {
             return Ok(found);
@@ -251,7 +257,7 @@ impl<K: Known + Sync> Looking<'_, K> {
 
     async fn states(&mut self, counts: Counts, look: &mut Look) -> Result<Found, StoreError> {
         let low = self.low(Table::States);
-        let mut found = Found { keys: self.full.then(Vec::new), ..Found::default() };
+        let mut found = Found { keys: self.wanted_keys(Table::States), ..Found::default() };
         if (if self.full { counts.rows } else { counts.in_window }) == 0 {
             return Ok(found);
         }
@@ -269,7 +275,7 @@ impl<K: Known + Sync> Looking<'_, K> {
                 let rule_id = RuleId::new(&row.rule_id).map_err(|error| error.to_string())?;
                 Ok((rule_id, row.state().map_err(|error| error.to_string())?))
             });
-            look.states.push(state.map_err(|reason| Rejected { key, seen, reason }));
+            look.states.push(state.map_err(|reason| Box::new(Rejected { key, seen, reason })));
         }
         Ok(found)
     }

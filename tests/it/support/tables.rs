@@ -28,7 +28,7 @@ pub(crate) struct Tables {
 
 #[derive(Default)]
 struct Inner {
-    rules: BTreeMap<String, Result<Arc<KnownRule>, Rejected>>,
+    rules: BTreeMap<String, Result<Arc<KnownRule>, Box<Rejected>>>,
     states: BTreeMap<String, RuleState>,
     stamp: i64,
     /// What a look fails with.
@@ -64,7 +64,7 @@ impl Tables {
     /// Makes a row that is no rule.
     pub(crate) fn break_rule(&self, rule_id: &str, reason: &str) {
         let seen = Seen::other(Timestamp::MIN, ContentDigest::of(reason));
-        let rejected = Rejected { key: rule_id.to_owned(), seen, reason: reason.to_owned() };
+        let rejected = Box::new(Rejected { key: rule_id.to_owned(), seen, reason: reason.to_owned() });
         self.edit(|inner| inner.rules.insert(rule_id.to_owned(), Err(rejected)));
     }
 
