@@ -32,7 +32,7 @@ pub(super) struct Connection {
     broken: bool,
     /// Of a SQLite file, which one it is.
     file: Option<sqlite::Identity>,
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl std::fmt::Debug for Connection {
@@ -57,7 +57,7 @@ impl Connection {
         link: Link,
         connector: Arc<Connector>,
         file: Option<sqlite::Identity>,
-        permit: Option<OwnedSemaphorePermit>,
+        permit: OwnedSemaphorePermit,
     ) -> Self {
         Self { link, connector, broken: false, file, _permit: permit }
     }

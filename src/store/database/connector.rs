@@ -113,19 +113,6 @@ impl Connector {
     /// Connects as soon as there is a place.
     pub(super) async fn connect(self: &Arc<Self>, purpose: Purpose) -> Result<Connection, StoreError> {
         let permit = self.permit().await?;
-        self.connect_with(purpose, Some(permit)).await
-    }
-
-    /// Connects for good, on a connection that `database.max_connections` does not count.
-    pub(super) async fn connect_uncounted(self: &Arc<Self>) -> Result<Connection, StoreError> {
-        self.connect_with(Purpose::Read, None).await
-    }
-
-    async fn connect_with(
-        self: &Arc<Self>,
-        purpose: Purpose,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<Connection, StoreError> {
         let what = "connecting to the database";
         let connecting = async {
             match &self.target {

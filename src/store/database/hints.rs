@@ -12,15 +12,13 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::Database;
-use super::connection::Connection;
 use super::connector::Connector;
-use super::follower::data_version;
 use super::postgres;
 use crate::backoff::Backoff;
 use crate::store::StoreError;
 
-/// The file is written a moment before its commit can be seen: after how many milliseconds it is
-/// looked at again.
+/// The file is written a moment before its commit can be seen: after how many milliseconds there is
+/// another hint.
 const COMMIT_DELAYS: [u64; 5] = [1, 2, 4, 8, 16];
 
 /// A transaction that makes more writes than these is not looked after at each of them.
@@ -133,32 +131,27 @@ async fn listen(
     }
 }
 
-/// SQLite: waits for writes to the files, then asks whether someone has committed, likewise on a
-/// connection that is not counted.
+/// SQLite: hints at each write to the files, and a few times soon after. Who is told asks on a connection
+/// of its own whether there was a commit, which is no more work there than here.
 async fn watch_files(
     tell: &watch::Sender<()>,
     connector: &Arc<Connector>,
     backoff: &mut Backoff,
 ) -> Result<(), StoreError> {
-    let Some(path) = connector.place().and_then(|place| place.file()) else { return Ok(()) };
+    let Some(place) = connector.place() else { return Ok(()) };
     let written = Arc::new(Notify::new());
-    let _watcher = watcher(path, Arc::clone(&written));
-    let mut connection = connector.connect_uncounted().await?;
-    let mut version = data_version(&mut connection).await?;
+    let Some(_watcher) = place.file().and_then(|path| watcher(path, Arc::clone(&written))) else {
+        return Ok(());
+    };
+    let watched = place.identity(false);
     backoff.reset();
     tell.send_replace(());
-    while !connection.is_elsewhere() {
+    // Another file in the place may be reached by other links: the watch is to follow them.
+    while place.identity(false) == watched {
         written.notified().await;
+        tell.send_replace(());
         let (mut delays, mut writes) = (COMMIT_DELAYS.into_iter(), 0);
-        loop {
-            let now = version_unless_elsewhere(&mut connection).await?;
-            if now != version {
-                version = now;
-                tell.send_replace(());
-                // What was written meanwhile may be the next commit's.
-                (delays, writes) = (COMMIT_DELAYS.into_iter(), 0);
-            }
-            let Some(delay) = delays.next() else { break };
+        while let Some(delay) = delays.next() {
             // Of a commit's writes the last comes just before it can be seen.
             if tokio::time::timeout(Duration::from_millis(delay), written.notified()).await.is_ok() {
                 (delays, writes) = (COMMIT_DELAYS.into_iter(), writes + 1);
@@ -166,13 +159,10 @@ async fn watch_files(
                     tokio::time::sleep(Duration::from_millis(COMMIT_DELAYS[0])).await;
                 }
             }
+            tell.send_replace(());
         }
     }
     Ok(())
-}
-
-async fn version_unless_elsewhere(connection: &mut Connection) -> Result<Option<String>, StoreError> {
-    if connection.is_elsewhere() { Ok(None) } else { data_version(connection).await }
 }
 
 /// Watches the database's directory for its file, by whatever links that is reached, and the files that
