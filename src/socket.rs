@@ -212,6 +212,8 @@ async fn answer(mut stream: UnixStream, ask: &(dyn Fn(Op) -> Answer + Send + Syn
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+
     use super::*;
 
     #[test]
@@ -272,5 +274,29 @@ mod tests {
         assert_eq!(group_id("1234").unwrap(), 1234);
         let refused = group_id("no such group").unwrap_err();
         assert!(refused.to_string().contains("socket_group"), "{refused}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_connects_and_asks_nothing_keeps_others_out_no_longer_than_a_question_may_take() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (listener, _listening) = listen(&path, 0o660, None).unwrap();
+        let ask = |_| Box::pin(async { Ok(Value::from("the answer")) }) as Answer;
+        tokio::spawn(serve_questions(listener, ask, CancellationToken::new()));
+        let connect = || async { BufReader::new(UnixStream::connect(&path).await.unwrap()) };
+        let mut silent = Vec::new();
+        for _ in 0..ASKERS {
+            silent.push(connect().await);
+        }
+        let begun = tokio::time::Instant::now();
+        let mut asker = connect().await;
+        asker.write_all(b"{\"op\":\"status\"}\n").await.unwrap();
+        let mut line = String::new();
+        asker.read_line(&mut line).await.unwrap();
+        assert!(line.contains("the answer"), "{line}");
+        assert!(begun.elapsed() >= ASKING, "there was a place after {:?}", begun.elapsed());
+        for mut connection in silent {
+            assert_eq!(connection.read_line(&mut line).await.unwrap(), 0, "its time is over");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The layers of the configuration and where each value came from.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,23 @@ impl Layers {
         self.values.insert(key, Value { items, origin });
     }
 
+    /// As [`Layers::set`], one value that the system gave.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where it is not text; what it is, is not shown: it may be a secret.
+    pub(crate) fn set_text(
+        &mut self,
+        key: &'static str,
+        value: OsString,
+        origin: Origin,
+    ) -> Result<(), ConfigError> {
+        let text = value.into_string().map_err(|_| {
+            ConfigError(format!("{origin}: {key}: the value is not UTF-8; expected text, of a path too"))
+        })?;
+        self.set(key, vec![text], origin);
+        Ok(())
+    }
+
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
     }
@@ -112,14 +130,21 @@ impl Layers {
     }
 
     /// Lays the environment's values over what is there; an empty variable says nothing.
-    pub(crate) fn add_environment(&mut self, lookup: impl Fn(&str) -> Option<String>) {
+    ///
+    /// # Errors
+    /// [`ConfigError`] where a value is not text.
+    pub(crate) fn add_environment(
+        &mut self,
+        lookup: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<(), ConfigError> {
         for setting in SETTINGS {
             for name in setting.short_env.map(str::to_owned).into_iter().chain([setting.env()]) {
                 if let Some(value) = lookup(&name).filter(|value| !value.is_empty()) {
-                    self.set(setting.key, vec![value], Origin::Environment(name));
+                    self.set_text(setting.key, value, Origin::Environment(name))?;
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -6,8 +6,9 @@ mod reader;
 mod setting;
 mod units;
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use layers::Origin;
@@ -153,28 +154,27 @@ impl Config {
     /// [`ConfigError`] with the first thing that is wrong: the file or line, the environment
     /// variable or the flag, what was found, and what was expected.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
-        Self::load_from(flags, environment)
+        Self::load_from(flags, variable)
     }
 
-    fn load_from(flags: &Flags, environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    fn load_from(flags: &Flags, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let mut layers = Layers::defaults();
         if flags.quiet {
             layers.set("telemetry.log", vec!["warn".to_owned()], Origin::Default);
         }
-        let file = flags.config.clone().or_else(|| environment("RULESYNCD_CONFIG").map(PathBuf::from));
+        let file = flags.config.clone().or_else(|| variable("RULESYNCD_CONFIG").map(PathBuf::from));
         if let Some(path) = file {
             layers.add_file(&path, &read(&path)?)?;
         }
-        layers.add_environment(environment);
-        let shown = |path: &Path| vec![path.to_string_lossy().into_owned()];
+        layers.add_environment(variable)?;
         if let Some(url) = &flags.database_url {
             layers.set("database.url", vec![url.clone()], Origin::Flag("--database-url"));
         }
         if let Some(dir) = &flags.rules_dir {
-            layers.set("master.rules_dir", shown(dir), Origin::Flag("--rules-dir"));
+            layers.set_text("master.rules_dir", dir.into(), Origin::Flag("--rules-dir"))?;
         }
         if let Some((key, socket)) = &flags.socket {
-            layers.set(key, shown(socket), Origin::Flag("--socket"));
+            layers.set_text(key, socket.into(), Origin::Flag("--socket"))?;
         }
         Self::resolve(layers)
     }
@@ -250,10 +250,15 @@ impl Config {
     }
 }
 
-/// A variable of the environment; `None` where it is not set or not text.
+/// A variable of the environment; `None` where it is not set.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// A variable of the environment; `None` where it is not set or not text.
 pub(crate) fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    variable(name)?.into_string().ok()
 }
 
 #[cfg(test)]

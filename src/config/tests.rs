@@ -1,3 +1,6 @@
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
+
 use super::*;
 
 const NO_ENVIRONMENT: fn(&str) -> Option<String> = |_| None;
@@ -6,11 +9,15 @@ fn in_memory(name: &str) -> Option<String> {
     (name == "RULESYNCD_DATABASE_URL").then(|| "sqlite::memory:".to_owned())
 }
 
+fn raw(environment: impl Fn(&str) -> Option<String>) -> impl Fn(&str) -> Option<OsString> {
+    move |name| environment(name).map(OsString::from)
+}
+
 fn load(file: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rulesyncd.yaml");
     std::fs::write(&path, file).unwrap();
-    Config::load_from(&Flags { config: Some(path), ..Flags::default() }, environment)
+    Config::load_from(&Flags { config: Some(path), ..Flags::default() }, raw(environment))
 }
 
 #[test]
@@ -28,7 +35,7 @@ fn a_later_layer_wins() {
     assert_eq!(config.master.updated_by, "filesystem");
 
     let flags = Flags { rules_dir: Some("/from/flag".into()), ..Flags::default() };
-    let config = Config::load_from(&flags, environment).unwrap();
+    let config = Config::load_from(&flags, raw(environment)).unwrap();
     assert_eq!(config.master.rules_dir, Path::new("/from/flag"));
 }
 
@@ -56,11 +63,27 @@ fn a_wrong_value_names_where_it_came_from() {
 }
 
 #[test]
+fn a_value_that_is_no_text_is_refused_and_not_shown() {
+    let bytes = || OsString::from_vec(b"/rules/secret\xff".to_vec());
+    let environment = |name: &str| (name == "RULESYNCD_RULES_DIR").then(bytes);
+    let error = Config::load_from(&Flags::default(), environment).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "RULESYNCD_RULES_DIR: master.rules_dir: the value is not UTF-8; expected text, of a path too"
+    );
+    let flags = Flags { rules_dir: Some(bytes().into()), ..Flags::default() };
+    let error = Config::load_from(&flags, raw(in_memory)).unwrap_err().to_string();
+    assert!(error.starts_with("--rules-dir: master.rules_dir: the value is not UTF-8"), "{error}");
+}
+
+#[test]
 fn a_file_that_is_no_yaml_or_not_there_is_named() {
     assert!(load("worker: [", NO_ENVIRONMENT).unwrap_err().to_string().contains("rulesyncd.yaml"));
     assert!(load("worker: 7\n", NO_ENVIRONMENT).unwrap_err().to_string().contains("rulesyncd.yaml"));
     let missing = Flags { config: Some("/nowhere/x.yaml".into()), ..Flags::default() };
-    assert!(Config::load_from(&missing, NO_ENVIRONMENT).unwrap_err().to_string().contains("/nowhere/x.yaml"));
+    assert!(
+        Config::load_from(&missing, raw(NO_ENVIRONMENT)).unwrap_err().to_string().contains("/nowhere/x.yaml")
+    );
 }
 
 #[test]
@@ -110,7 +133,7 @@ fn what_is_shown_reads_itself_back() {
 
 #[test]
 fn the_defaults_resolve() {
-    let config = Config::load_from(&Flags::default(), in_memory).unwrap();
+    let config = Config::load_from(&Flags::default(), raw(in_memory)).unwrap();
     assert_eq!(config.worker.journal_length, 65_536);
     assert_eq!(config.worker.allow_uids, Vec::<u32>::new());
 }
