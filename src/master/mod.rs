@@ -267,7 +267,7 @@ impl Master {
                 expired.iter().for_each(log::expired);
                 self.states_stay = false;
             }
-            Err(StoreError::LockLost) => return Err(StoreError::LockLost),
+            Err(error @ StoreError::LockLost { .. }) => return Err(error),
             Err(error) => {
                 if !std::mem::replace(&mut self.states_stay, true) {
                     tracing::warn!("expired states are not removed, and are over all the same: {error}");

@@ -42,8 +42,11 @@ pub enum StoreError {
     #[error(transparent)]
     InvalidState(#[from] InvalidState),
     /// The lock that makes this process the only writer is no longer held; nothing was written.
-    #[error("the master's lock was lost; nothing was written")]
-    LockLost,
+    #[error("the master's lock was lost: {detail}; nothing was written")]
+    LockLost {
+        /// What tells that it was.
+        detail: String,
+    },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -52,6 +55,6 @@ pub enum StoreError {
 impl StoreError {
     /// Whether trying again later can help without anyone's doing.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::RowLocked { .. } | Self::LockLost)
+        matches!(self, Self::Unavailable { .. } | Self::RowLocked { .. } | Self::LockLost { .. })
     }
 }

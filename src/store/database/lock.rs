@@ -68,14 +68,24 @@ impl Lock {
         }
     }
 
-    /// Whether the lock still makes its holder the only writer.
-    pub(super) async fn is_held(&self, connection: &mut Connection) -> Result<bool, StoreError> {
-        if connection.is_broken() || connection.is_elsewhere() || !self.stands_in_its_place() {
-            return Ok(false);
+    /// Makes sure that the lock still makes its holder the only writer.
+    ///
+    /// # Errors
+    /// [`StoreError::LockLost`] when it does not; another when the database does not say.
+    pub(super) async fn ensure_held(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let lost = |detail: &str| Err(StoreError::LockLost { detail: detail.to_owned() });
+        if connection.is_broken() {
+            return lost("its connection has ended");
+        }
+        if connection.is_elsewhere() {
+            return lost("the database's file was removed, or another stands in its place");
+        }
+        if !self.stands_in_its_place() {
+            return lost("the lock's file was removed, or another stands in its place");
         }
         match connection.dialect().holds_lock {
-            Some(sql) => ask(connection, sql).await,
-            None => Ok(true),
+            Some(sql) if !ask(connection, sql).await? => lost("the server does not know of it any more"),
+            _ => Ok(()),
         }
     }
 }

@@ -8,7 +8,6 @@ use super::carry::{self, Departure};
 use super::connection::Connection;
 use super::follower::data_version;
 use super::lock::Lock;
-use super::sql::Cell;
 use super::tables;
 use super::writes::{Applied, RowSummary, RuleWrite, Scope, batches};
 use crate::clock::{RisingStamp, Timestamp};
@@ -166,14 +165,11 @@ impl MasterSession {
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
         let begin = self.connection.dialect().begin_write;
         self.connection.run(WRITING, begin).await.map_err(|error| self.unless_lost(error))?;
-        match self.lock.is_held(&mut self.connection).await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                self.connection.run(WRITING, "ROLLBACK").await.ok();
-                Err(StoreError::LockLost)
-            }
-            Err(error) => Err(self.unless_lost(error)),
+        let held = self.lock.ensure_held(&mut self.connection).await;
+        if let Err(StoreError::LockLost { .. }) = held {
+            self.connection.run(WRITING, "ROLLBACK").await.ok();
         }
+        held.map_err(|error| self.unless_lost(error))
     }
 
     /// Commits what was done, or takes it back.
@@ -285,18 +281,11 @@ impl MasterSession {
     /// # Errors
     /// [`StoreError::LockLost`] when it is not.
     pub async fn alive(&mut self) -> Result<(), StoreError> {
-        match self.lock.is_held(&mut self.connection).await {
-            Ok(true) => {
-                let query = self.connection.query("SELECT '1'");
-                match self.connection.cell("asking for a sign of life", query).await {
-                    Ok(Cell::Text(_)) => Ok(()),
-                    Ok(_) => Err(StoreError::LockLost),
-                    Err(error) => Err(self.unless_lost(error)),
-                }
-            }
-            Ok(false) => Err(StoreError::LockLost),
-            Err(error) => Err(self.unless_lost(error)),
-        }
+        let held = self.lock.ensure_held(&mut self.connection).await;
+        held.map_err(|error| self.unless_lost(error))?;
+        let query = self.connection.query("SELECT '1'");
+        let answer = self.connection.cell("asking for a sign of life", query).await;
+        answer.map(drop).map_err(|error| self.unless_lost(error))
     }
 
     /// Gives the lock back, so that a standby takes over at once.
@@ -310,6 +299,10 @@ impl MasterSession {
 
     /// `error`, unless it means that the connection is gone and the lock with it.
     pub(super) fn unless_lost(&self, error: StoreError) -> StoreError {
-        if self.connection.is_broken() { StoreError::LockLost } else { error }
+        match error {
+            lost @ StoreError::LockLost { .. } => lost,
+            error if self.connection.is_broken() => StoreError::LockLost { detail: error.to_string() },
+            error => error,
+        }
     }
 }

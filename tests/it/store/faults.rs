@@ -41,8 +41,8 @@ async fn a_standby_takes_over(server: &Server) {
     end_the_lock_holder(server.kind(), &mut hand).await;
     let mut second = took_over(&field.database).await;
     let write = [RuleWrite::Upsert(rule_row("R1", 1))];
-    assert!(matches!(master.apply(&write).await, Err(StoreError::LockLost)));
-    assert!(matches!(master.alive().await, Err(StoreError::LockLost)));
+    assert!(matches!(master.apply(&write).await, Err(StoreError::LockLost { .. })));
+    assert!(matches!(master.alive().await, Err(StoreError::LockLost { .. })));
     assert!(second.rows(Scope::All).await.unwrap().is_empty(), "a master without the lock wrote");
     second.apply(&write).await.unwrap();
 }
@@ -93,7 +93,7 @@ async fn an_outage_loses_nothing(server: &mut Server) {
     server.stop();
     let error = follower.look(&catalogue).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
-    assert!(matches!(master.alive().await, Err(StoreError::LockLost)));
+    assert!(matches!(master.alive().await, Err(StoreError::LockLost { .. })));
     let error = field.database.try_lock().await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     // A daemon starts while its database is away.

@@ -105,7 +105,11 @@ async fn another_file_in_the_place_of_the_first_is_followed() {
     assert_eq!(changes, ["written R2 v1", "deleted R1"]);
     // The master writes no more into the file that is gone.
     let write = [RuleWrite::Upsert(rule_row("R3", 1))];
-    assert!(matches!(master.apply(&write).await, Err(StoreError::LockLost)));
+    let lost = master.apply(&write).await.unwrap_err();
+    assert!(
+        matches!(lost, StoreError::LockLost { .. }) && lost.to_string().contains("database's file"),
+        "{lost}"
+    );
     drop(master);
     first.save(&[("R3", 1)]).await;
     assert_eq!(heard(&mut follower, &mut catalogue).await, ["written R3 v1"]);
@@ -154,9 +158,13 @@ async fn a_master_whose_lock_file_was_replaced_writes_nothing() {
     let lock = format!("{}.lock", field.address.strip_prefix("sqlite://").unwrap());
     std::fs::remove_file(&lock).unwrap();
     let mut second = field.session().await;
-    assert!(matches!(master.alive().await, Err(StoreError::LockLost)));
+    let lost = master.alive().await.unwrap_err();
+    assert!(
+        matches!(lost, StoreError::LockLost { .. }) && lost.to_string().contains("lock's file"),
+        "{lost}"
+    );
     let write = [RuleWrite::Upsert(rule_row("R1", 1))];
-    assert!(matches!(master.apply(&write).await, Err(StoreError::LockLost)));
+    assert!(matches!(master.apply(&write).await, Err(StoreError::LockLost { .. })));
     assert!(field.database.load_compiled().await.unwrap().is_empty());
     second.apply(&write).await.unwrap();
     second.alive().await.unwrap();
@@ -173,7 +181,7 @@ async fn a_database_that_another_keeps_locked_is_waited_for_and_no_longer() {
     hand.run("BEGIN IMMEDIATE").await;
     let write = [RuleWrite::Upsert(rule_row("R1", 1))];
     let error = session.apply(&write).await.unwrap_err();
-    assert!(error.is_transient() && !matches!(error, StoreError::LockLost), "{error}");
+    assert!(error.is_transient() && !matches!(error, StoreError::LockLost { .. }), "{error}");
     // Whoever reads is not held up.
     database.load_compiled().await.unwrap();
     hand.run("COMMIT").await;
