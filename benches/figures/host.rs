@@ -103,9 +103,16 @@ impl Host {
         start.elapsed().as_secs_f64()
     }
 
-    /// Starts a daemon that lives as long as this; returns its process id.
+    /// Starts a daemon, with the environment that its unit gives it, that lives as long as this; returns
+    /// its process id.
     pub(crate) fn start(&mut self, mode: &str) -> u32 {
-        let daemon = self.command(&[mode]).spawn().unwrap();
+        let unit = match mode {
+            "worker" => include_str!("../../systemd/rulesyncd-worker.service"),
+            _ => include_str!("../../systemd/rulesyncd-master.service"),
+        };
+        let variables = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
+        let variables = variables.flat_map(str::split_whitespace).filter_map(|pair| pair.split_once('='));
+        let daemon = self.command(&[mode]).envs(variables).spawn().unwrap();
         let id = daemon.id();
         self.daemons.push(daemon);
         id

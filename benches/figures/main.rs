@@ -50,7 +50,7 @@ fn figures<'a>(rules: &'a Rules, databases: &'a Databases) -> Vec<Figure<'a>> {
     let mut figures = Vec::new();
     figures.extend(SIZES.map(|count| sync::cold(rules, databases, "sqlite", count)));
     figures.extend(BACKENDS[1..].iter().map(|backend| sync::cold(rules, databases, backend, 10_000)));
-    figures.extend(SIZES.map(|count| sync::unchanged(rules, count)));
+    figures.extend(SIZES.map(|count| sync::unchanged(rules, databases, count)));
     figures.extend(SIZES.map(|count| sync::unchanged_beside_a_master(rules, count)));
     figures.extend(SIZES.map(|count| following::first_load(rules, databases, "sqlite", count)));
     figures

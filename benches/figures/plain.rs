@@ -1,5 +1,6 @@
 //! The floors: the same work by the barest means.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -88,9 +89,25 @@ async fn insert(hand: &mut Hand, texts: &[String]) {
 
 /// Selects all rows, and parses them.
 pub(crate) async fn selected(hand: &mut Hand) -> f64 {
+    let start = Instant::now();
+    let good = on_two_threads(rows(hand).await, |text| is_rule(text.as_bytes()));
+    assert!(!good.is_empty() && good.into_iter().all(|good| good));
+    start.elapsed().as_secs_f64()
+}
+
+/// Reads and hashes, selects all rows and hashes these, and compares.
+pub(crate) async fn compared(directory: &Path, hand: &mut Hand) -> f64 {
+    let start = Instant::now();
+    let files: HashSet<_> = texts(directory, ContentDigest::of).into_iter().collect();
+    let rows = on_two_threads(rows(hand).await, ContentDigest::of);
+    assert!(!files.is_empty() && rows.into_iter().collect::<HashSet<_>>() == files);
+    start.elapsed().as_secs_f64()
+}
+
+/// The texts of all rows, of which all columns are read.
+async fn rows(hand: &mut Hand) -> Vec<String> {
     const ALL: &str =
         "SELECT rule_id, rule_version, source_path, yaml_content, updated_at, updated_by FROM ttp_rule";
-    let start = Instant::now();
     macro_rules! fetch {
         ($hand:expr) => {{
             let mut rows = sqlx::query(ALL).fetch($hand);
@@ -104,14 +121,11 @@ pub(crate) async fn selected(hand: &mut Hand) -> f64 {
             texts
         }};
     }
-    let texts = match hand {
+    match hand {
         Hand::Sqlite(hand) => fetch!(hand),
         Hand::MySql(hand) => fetch!(hand),
         Hand::Postgres(hand) => fetch!(hand),
-    };
-    let good = on_two_threads(texts, |text| is_rule(text.as_bytes()));
-    assert!(!good.is_empty() && good.into_iter().all(|good| good));
-    start.elapsed().as_secs_f64()
+    }
 }
 
 /// Changes one row and commits it.

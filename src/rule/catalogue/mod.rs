@@ -199,8 +199,8 @@ impl Catalogue {
 
     /// Writes or removes a row.
     fn replace(&mut self, rule_id: &RuleId, rule: Option<Arc<KnownRule>>, before: &mut Before) {
-        let known = self.rules.get(&rule_id.as_str() as &dyn Key);
-        if rule.is_some() || known.is_some() {
+        let is_known = || self.rules.contains(&rule_id.as_str() as &dyn Key);
+        if rule.is_some() || is_known() {
             let caseless = Caseless(rule_id.clone());
             before.entry(caseless).or_insert_with(|| self.twin_in_force(rule_id.as_str()).cloned());
         }

@@ -153,11 +153,13 @@ async fn watch_files(
         let (mut delays, mut writes) = (COMMIT_DELAYS.into_iter(), 0);
         while let Some(delay) = delays.next() {
             // Of a commit's writes the last comes just before it can be seen.
-            if tokio::time::timeout(Duration::from_millis(delay), written.notified()).await.is_ok() {
-                (delays, writes) = (COMMIT_DELAYS.into_iter(), writes + 1);
-                if writes > FEW_WRITES {
-                    tokio::time::sleep(Duration::from_millis(COMMIT_DELAYS[0])).await;
-                }
+            let next = tokio::time::timeout(Duration::from_millis(delay), written.notified());
+            writes = if next.await.is_ok() { writes + 1 } else { 0 };
+            if writes > 0 {
+                delays = COMMIT_DELAYS.into_iter();
+            }
+            if writes > FEW_WRITES {
+                tokio::time::sleep(Duration::from_millis(COMMIT_DELAYS[0])).await;
             }
             tell.send_replace(());
         }
