@@ -114,6 +114,11 @@ impl Reconciler {
         self.scanner.directory()
     }
 
+    /// Whether a link leads to any of the rule files, as far as was seen.
+    pub fn has_links(&self) -> bool {
+        self.scanner.has_links()
+    }
+
     /// Files whose id another file holds, by path.
     pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
         self.conflicts.values()

@@ -1,22 +1,19 @@
 //! What stands in the rules directory: names, then stamps, then texts, each only where the one
 //! before says that something changed.
 
+mod stamp;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
+use self::stamp::Stamp;
 use super::plan::{File, FileRule};
 use crate::clock::Timestamp;
 use crate::rule::{self, ContentDigest, Diagnostic, Limits, Severity};
 use crate::rulefile::{self, ReadError};
 use crate::telemetry::trace;
-
-/// A file that was written so short a while before it was read may be written again without its
-/// stamp moving: file systems stamp in ticks. It is read again until it is older.
-const STAMP_TICK: Duration = Duration::from_millis(100);
 
 /// So many bytes of texts are kept from when they were read until they are written; what is more is
 /// read again then.
@@ -83,16 +80,6 @@ pub(super) struct Steps {
     pub(super) ended: Timestamp,
 }
 
-/// What tells, without reading it, that a file is the one that was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl Scanned {
     /// The rule in the file; `None` where it holds none.
     pub const fn rule(&self) -> Option<&FileRule> {
@@ -106,31 +93,6 @@ impl Scanned {
     /// known.
     pub fn saved_at(&self) -> Option<Timestamp> {
         self.stamp.map(|stamp| stamp.modified().max(stamp.changed()))
-    }
-}
-
-impl Stamp {
-    fn of(metadata: &std::fs::Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// Whether the file changed so long before `now` that a later change must show in the stamp.
-    fn is_settled(&self, now: Timestamp) -> bool {
-        now.since(self.changed()) > STAMP_TICK
-    }
-
-    fn modified(&self) -> Timestamp {
-        Timestamp::from_micros(self.modified.0 * 1_000_000 + self.modified.1 / 1_000)
-    }
-
-    fn changed(&self) -> Timestamp {
-        Timestamp::from_micros(self.changed.0 * 1_000_000 + self.changed.1 / 1_000)
     }
 }
 
@@ -170,6 +132,11 @@ impl Scanner {
         self.files.get(name)
     }
 
+    /// Whether a link leads to any of the files; one that cannot be read may be a link that leads nowhere.
+    pub fn has_links(&self) -> bool {
+        self.files.values().any(|scanned| scanned.stamp.is_none_or(|stamp| stamp.is_link))
+    }
+
     /// Every file in the form that plans are made of.
     pub fn facts(&self) -> impl Iterator<Item = File> {
         self.files().map(|(name, scanned)| File { path: name.to_owned(), rule: scanned.rule().cloned() })
@@ -193,7 +160,7 @@ impl Scanner {
             Extent::Names(_) => Vec::new(),
         };
         let stamped = shared(names.into_iter().collect(), |name: String| {
-            let stamp = self.stamp(&name);
+            let stamp = Stamp::at(&self.directory.join(&name));
             let is_as_read = matches!(stamp, Some(Ok(stamp)) if self.is_as_read(&name, stamp, now));
             (!is_as_read).then_some((name, stamp))
         });
@@ -223,7 +190,7 @@ impl Scanner {
 
     /// Whether something has the name now, whatever was found before; nothing has one that is no rule file's.
     pub fn is_there(&self, name: &str) -> bool {
-        rulefile::is_rule_file_name(name.as_ref()) && self.stamp(name).is_some()
+        rulefile::is_rule_file_name(name.as_ref()) && Stamp::at(&self.directory.join(name)).is_some()
     }
 
     /// Whether a file that is known has gone and was not looked at since.
@@ -271,19 +238,6 @@ impl Scanner {
             }
         }
         Ok(names)
-    }
-
-    /// The stamp of what a name leads to; `None` when nothing has the name, or a folder, which is passed over.
-    /// A symbolic link that leads nowhere is something: a broken file, not a missing one.
-    fn stamp(&self, name: &str) -> Option<io::Result<Stamp>> {
-        let path = self.directory.join(name);
-        match std::fs::metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => None,
-            Ok(metadata) => Some(Ok(Stamp::of(&metadata))),
-            Err(error) if std::fs::symlink_metadata(&path).is_ok() => Some(Err(error)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => Some(Err(error)),
-        }
     }
 
     fn is_as_read(&self, name: &str, stamp: Stamp, now: Timestamp) -> bool {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ impl WatchError {
 struct Hints {
     pending: Mutex<Pending>,
     arrived: Notify,
+    /// Whether no rule file is a link, so that only the files' own names matter.
+    no_links: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -204,6 +207,13 @@ impl Watch {
         }
     }
 
+    /// Takes to heart whether any rule file is a link, as far as was seen. Until it is told that none is,
+    /// names that come and go beside the files are hints too: one may be a link's target. Editors and
+    /// `rsync` make such names with each file.
+    pub fn has_links(&self, has_links: bool) {
+        self.hints.no_links.store(!has_links, Ordering::Relaxed);
+    }
+
     /// Makes names be looked at again after a quiet moment, as if they had been touched.
     pub fn look_again(&self, names: impl IntoIterator<Item = String>) {
         for name in names {
@@ -267,10 +277,10 @@ fn listen(hints: &Hints, directory: &Path, outlooks: &Outlooks, event: notify::R
         match name.to_str().filter(|_| is_rule_file_name(name)) {
             Some(name) if weight == Weight::Finished => hints.finished(name.to_owned()),
             Some(name) => hints.touched(name.to_owned()),
+            None if weight == Weight::Content || hints.no_links.load(Ordering::Relaxed) => {}
             // A link that leads to the files may have been swapped, as a mounted ConfigMap's
             // `..data` is.
-            None if weight != Weight::Content => hints.something_else(),
-            None => {}
+            None => hints.something_else(),
         }
     }
 }

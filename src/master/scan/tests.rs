@@ -106,6 +106,29 @@ fn what_is_no_rule_is_broken_not_missing_and_says_why() {
 }
 
 #[test]
+fn links_among_the_files_are_seen_and_a_file_that_cannot_be_read_may_be_one() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", rule("A", "one"));
+    fixture.write("beside.txt", rule("B", "one"));
+    fixture.look();
+    assert!(!fixture.scanner.has_links());
+    for target in ["beside.txt", "nowhere"] {
+        let link = fixture.dir.path().join("b.yaml");
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        assert_eq!(fixture.look(), ["b.yaml"]);
+        assert!(fixture.scanner.has_links(), "{target}");
+        fs::remove_file(&link).unwrap();
+        fixture.look();
+        assert!(!fixture.scanner.has_links());
+    }
+    // The same file by its own name and by a link are two things.
+    fs::rename(fixture.dir.path().join("a.yaml"), fixture.dir.path().join("a.txt")).unwrap();
+    std::os::unix::fs::symlink("a.txt", fixture.dir.path().join("a.yaml")).unwrap();
+    fixture.look();
+    assert!(fixture.scanner.has_links());
+}
+
+#[test]
 fn a_directory_that_is_away_leaves_everything_as_it_was() {
     let mut fixture = Fixture::new();
     fixture.write("a.yaml", rule("A", "one"));

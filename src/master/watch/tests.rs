@@ -72,6 +72,31 @@ async fn looking_and_other_files_contents_make_no_hint() {
     assert_eq!(heard_until(&watch, dir.path()).await, [names(["sentinel.yaml"])]);
 }
 
+#[tokio::test]
+async fn what_editors_put_beside_the_files_makes_no_hint_where_no_file_is_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.yaml"), "x").unwrap();
+    let watch = armed(dir.path());
+    let at = |name: &str| dir.path().join(name);
+    let save_as_editors_do = || {
+        fs::write(at("4913"), "").unwrap();
+        fs::remove_file(at("4913")).unwrap();
+        fs::rename(at("a.yaml"), at("a.yaml~")).unwrap();
+        fs::write(at("a.yaml"), "y").unwrap();
+        fs::remove_file(at("a.yaml~")).unwrap();
+    };
+    watch.has_links(false);
+    save_as_editors_do();
+    let all = heard_until(&watch, dir.path()).await;
+    let has_a = |extent: &Extent| matches!(extent, Extent::Names(names) if names.contains("a.yaml"));
+    assert!(all.iter().any(has_a) && !all.contains(&Extent::All), "{all:?}");
+    // What the kernel said before is taken in; a look at all would wait for a quiet moment.
+    assert!(watch.hints.lock().all.is_none());
+    watch.has_links(true);
+    save_as_editors_do();
+    while heard(&watch).await != Extent::All {}
+}
+
 /// After whatever happened, a hint to look at all comes, and the new directory is heard.
 async fn expect_a_new_directory(mut watch: Watch, directory: &Path) {
     while heard(&watch).await != Extent::All {}
