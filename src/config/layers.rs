@@ -88,7 +88,9 @@ impl Layers {
         origin: Origin,
     ) -> Result<(), ConfigError> {
         let text = value.into_string().map_err(|_| {
-            ConfigError(format!("{origin}: {key}: the value is not UTF-8; expected text, of a path too"))
+            ConfigError(format!(
+                "{origin}: {key}: the value is not UTF-8; expected text: a path that is none is reached by a link"
+            ))
         })?;
         self.set(key, vec![text], origin);
         Ok(())

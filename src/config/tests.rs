@@ -69,7 +69,8 @@ fn a_value_that_is_no_text_is_refused_and_not_shown() {
     let error = Config::load_from(&Flags::default(), environment).unwrap_err().to_string();
     assert_eq!(
         error,
-        "RULESYNCD_RULES_DIR: master.rules_dir: the value is not UTF-8; expected text, of a path too"
+        "RULESYNCD_RULES_DIR: master.rules_dir: the value is not UTF-8; expected text: a path that is none is \
+         reached by a link"
     );
     let flags = Flags { rules_dir: Some(bytes().into()), ..Flags::default() };
     let error = Config::load_from(&flags, raw(in_memory)).unwrap_err().to_string();

@@ -231,7 +231,7 @@ impl Master {
             tracing::warn!("{error}; changes are found every {:?}", self.config.rescan_interval);
         }
         let result = self.reconciler.reconcile(session, extent, allow_mass_delete).await;
-        self.watch.has_links(self.reconciler.has_links());
+        self.watch.expect_links(self.reconciler.has_links());
         match &result {
             Ok(_) => {
                 self.directory_back();

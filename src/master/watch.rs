@@ -207,10 +207,10 @@ impl Watch {
         }
     }
 
-    /// Takes to heart whether any rule file is a link, as far as was seen. Until it is told that none is,
-    /// names that come and go beside the files are hints too: one may be a link's target. Editors and
-    /// `rsync` make such names with each file.
-    pub fn has_links(&self, has_links: bool) {
+    /// Says whether any rule file is a link. While one is, or nothing was said, names that come and go beside
+    /// the files are hints to look at all: one may stand on the way to a file. Editors and `rsync` make such
+    /// names with each file.
+    pub fn expect_links(&self, has_links: bool) {
         self.hints.no_links.store(!has_links, Ordering::Relaxed);
     }
 

@@ -1,4 +1,4 @@
-//! What tells, without reading it, that a file is the one that was read.
+//! A file without its content.
 
 use std::fs::Metadata;
 use std::io;

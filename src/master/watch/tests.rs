@@ -85,14 +85,14 @@ async fn what_editors_put_beside_the_files_makes_no_hint_where_no_file_is_a_link
         fs::write(at("a.yaml"), "y").unwrap();
         fs::remove_file(at("a.yaml~")).unwrap();
     };
-    watch.has_links(false);
+    watch.expect_links(false);
     save_as_editors_do();
     let all = heard_until(&watch, dir.path()).await;
     let has_a = |extent: &Extent| matches!(extent, Extent::Names(names) if names.contains("a.yaml"));
     assert!(all.iter().any(has_a) && !all.contains(&Extent::All), "{all:?}");
     // What the kernel said before is taken in; a look at all would wait for a quiet moment.
     assert!(watch.hints.lock().all.is_none());
-    watch.has_links(true);
+    watch.expect_links(true);
     save_as_editors_do();
     while heard(&watch).await != Extent::All {}
 }

@@ -131,8 +131,8 @@ async fn listen(
     }
 }
 
-/// SQLite: hints at each write to the files, and a few times soon after. Who is told asks on a connection
-/// of its own whether there was a commit, which is no more work there than here.
+/// SQLite: hints at each write to the files, and a few times soon after, whether or not there was a commit:
+/// a look begins with that question.
 async fn watch_files(
     tell: &watch::Sender<()>,
     connector: &Arc<Connector>,

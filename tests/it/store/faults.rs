@@ -7,6 +7,7 @@ use rulesyncd::clock::{Clock as _, ManualClock, SystemClock};
 use rulesyncd::rule::{Catalogue, RuleState, StateKind};
 use rulesyncd::store::{Database, Follow, MasterSession, RuleStore, RuleWrite, Scope, StoreError};
 
+use super::assert_lock_lost;
 use super::sqlite::heard;
 use crate::support::databases::{Field, Hand, config, system_clock};
 use crate::support::rules::{id, in_words, rule_row};
@@ -41,8 +42,8 @@ async fn a_standby_takes_over(server: &Server) {
     end_the_lock_holder(server.kind(), &mut hand).await;
     let mut second = took_over(&field.database).await;
     let write = [RuleWrite::Upsert(rule_row("R1", 1))];
-    assert!(matches!(master.apply(&write).await, Err(StoreError::LockLost { .. })));
-    assert!(matches!(master.alive().await, Err(StoreError::LockLost { .. })));
+    assert_lock_lost(master.apply(&write).await, "writing the rules: ");
+    assert_lock_lost(master.alive().await, "its connection has ended");
     assert!(second.rows(Scope::All).await.unwrap().is_empty(), "a master without the lock wrote");
     second.apply(&write).await.unwrap();
 }
@@ -93,7 +94,7 @@ async fn an_outage_loses_nothing(server: &mut Server) {
     server.stop();
     let error = follower.look(&catalogue).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
-    assert!(matches!(master.alive().await, Err(StoreError::LockLost { .. })));
+    assert_lock_lost(master.alive().await, "asking for ");
     let error = field.database.try_lock().await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     // A daemon starts while its database is away.

@@ -9,3 +9,13 @@ mod sqlite;
 mod story;
 mod tls;
 mod traps;
+
+use rulesyncd::store::StoreError;
+
+/// Makes sure that what a master tried failed with its lock, and that it says how that was noticed.
+fn assert_lock_lost<T: std::fmt::Debug>(result: Result<T, StoreError>, how: &str) {
+    let error = result.expect_err("the lock was held");
+    assert!(matches!(error, StoreError::LockLost { .. }), "{error}");
+    let told = error.to_string();
+    assert!(told.starts_with(&format!("the master's lock was lost: {how}")), "{told}");
+}
