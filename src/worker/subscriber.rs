@@ -134,6 +134,12 @@ impl Session<'_> {
             if self.out.is_empty() {
                 self.fill();
             }
+            // A heartbeat or an answer that the peer does not take holds it up like a change.
+            if let Feed::Live(place) = &mut self.feed
+                && !self.out.is_empty()
+            {
+                place.keep_busy();
+            }
             let finished = matches!(self.feed, Feed::Done);
             if finished && self.out.is_empty() {
                 return Ok(());

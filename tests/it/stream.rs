@@ -6,6 +6,8 @@ use rulesyncd::config::WorkerConfig;
 use rulesyncd::rule::{RuleState, StateKind};
 use rulesyncd::wire::Health;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
 
 use crate::support::raw::Raw;
 use crate::support::tables::{Tables, TestWorker, worker_config, worker_over};
@@ -256,6 +258,34 @@ async fn a_stop_is_told_after_everything_else() {
     }
     assert!(!socket.exists(), "the socket's file is removed");
     assert!(cache.exists(), "what is known is kept");
+}
+
+#[tokio::test]
+async fn who_does_not_read_its_answers_is_behind_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let tables = Tables::default();
+    tables.write([("R1", 1)]);
+    let config =
+        WorkerConfig { subscriber_queue: 100, journal_length: 10_000, ..worker_config(directory.path()) };
+    let worker = TestWorker::start(&tables, &config);
+    let mut reader = Raw::subscribe(worker.socket(), json!({})).await;
+    let mut sleeper = Raw::subscribe(worker.socket(), json!({})).await;
+    reader.snapshot().await;
+    sleeper.snapshot().await;
+    // It had caught up when its answers filled the connection, and then its questions did.
+    let questions = "{\"op\":\"status\"}\n".repeat(1_000);
+    while timeout(Duration::from_millis(500), sleeper.write.write_all(questions.as_bytes())).await.is_ok() {}
+    for version in 2..=300 {
+        tables.write([("R1", version)]);
+        assert_eq!(reader.event().await["rule_version"], version);
+    }
+    let next = loop {
+        let line = sleeper.event().await;
+        if line["type"] != "response" {
+            break line;
+        }
+    };
+    assert_eq!((&next["type"], &next["reason"]), (&json!("snapshot_begin"), &json!("lagged")), "{next}");
 }
 
 #[tokio::test]

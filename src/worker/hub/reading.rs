@@ -25,6 +25,11 @@ impl Place {
     const fn new(cursor: u64, newest: u64) -> Self {
         Self { cursor, target: newest, waiting: false }
     }
+
+    /// The subscriber is being sent something, of the stream or not: it is behind by what comes now.
+    pub(in crate::worker) const fn keep_busy(&mut self) {
+        self.waiting = false;
+    }
 }
 
 /// Where a subscription begins.
