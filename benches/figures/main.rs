@@ -11,7 +11,7 @@
 //! same work by the barest means in this process: see `plain`. Needs PostgreSQL, MariaDB, the
 //! Python packages of the tests, and a quiet machine.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a bench fails by panicking")]
-#![expect(clippy::print_stdout, reason = "its outcome is what it prints")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "its outcome is what it prints")]
 #![expect(clippy::cast_precision_loss, reason = "counts and bytes of this size are exact")]
 
 mod contest;
