@@ -55,7 +55,8 @@ impl<K: Known + Sync> Looking<'_, K> {
             }
         }
         let is_worth_it = self.known.count(Table::Rules) > CHEAP_TO_COUNT;
-        let version = dialect.rules_version.filter(|_| is_worth_it).unwrap_or("NULL");
+        let version = dialect.rules_version.as_ref().filter(|_| is_worth_it);
+        let version = version.map_or("NULL", |version| version.value);
         let query = query.push(&format!(" FROM (SELECT {version} AS version) AS versions"));
         // Read before the snapshot where it is the host's: what is not seen is later than it.
         let now = self.database.clock.now();

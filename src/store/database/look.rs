@@ -20,10 +20,6 @@ const FEW: u64 = 64;
 /// Texts that are read by their keys in one statement.
 const CHUNK: usize = 500;
 
-/// For so long the rules are taken for those that were counted, while there is no sign of a change: a
-/// poll more often than that asks for the sign alone.
-const COUNTED_FOR: Duration = Duration::from_secs(1);
-
 pub(super) const WHAT: &str = "reading the tables";
 
 /// What is remembered from look to look.
@@ -89,7 +85,9 @@ impl<K: Known + Sync> Looking<'_, K> {
     pub(super) async fn look(mut self) -> Result<(Look, Watermarks), StoreError> {
         if let (Some(watermarks), false, false) = (&self.watermarks, self.full, self.expectant) {
             let watermarks = watermarks.clone();
-            let lately = watermarks.counted.as_ref().filter(|(at, _)| at.elapsed() < COUNTED_FOR);
+            let version = self.connection.dialect().rules_version.as_ref();
+            let believed_for = version.map_or(Duration::ZERO, |version| version.believed_for);
+            let lately = watermarks.counted.as_ref().filter(|(at, _)| at.elapsed() < believed_for);
             let lately = lately.map(|(_, version)| version.clone());
             // One statement is one snapshot too: an idle poll is no more than this.
             let begun = Instant::now();

@@ -6,7 +6,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
 use sqlx::{ConnectOptions, Connection as _, Row as _};
 
 use super::connector::Purpose;
-use super::sql::{Cell, Dialect, LOCK_WAIT, Row, Verdict};
+use super::sql::{Cell, Dialect, LOCK_WAIT, Row, RulesVersion, Verdict};
 use crate::store::{Host, Server, TlsMode};
 
 pub(super) const DIALECT: Dialect = Dialect {
@@ -54,9 +54,12 @@ pub(super) const DIALECT: Dialect = Dialect {
 /// MySQL answers from a cache, and an engine that does not know says null for ever. Only once it is two
 /// seconds ago, for it has whole seconds. Two transactions may have begun in one second and commit one
 /// after the other, so that it is a sign and no proof.
-const RULES_VERSION: &str = "(SELECT CAST(update_time AS CHAR) FROM information_schema.tables \
+const RULES_VERSION: RulesVersion = RulesVersion {
+    value: "(SELECT CAST(update_time AS CHAR) FROM information_schema.tables \
      WHERE table_schema = DATABASE() AND table_name = 'ttp_rule' AND engine = 'InnoDB' \
-     AND VERSION() LIKE '%MariaDB%' AND update_time < UTC_TIMESTAMP() - INTERVAL 2 SECOND)";
+     AND VERSION() LIKE '%MariaDB%' AND update_time < UTC_TIMESTAMP() - INTERVAL 2 SECOND)",
+    believed_for: Duration::from_secs(1),
+};
 
 /// How the server is reached.
 pub(super) fn options(server: &Server, tls: TlsMode) -> MySqlConnectOptions {

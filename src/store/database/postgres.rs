@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
-use super::sql::{Cell, Dialect, LOCK_WAIT, Row, Verdict};
+use super::sql::{Cell, Dialect, LOCK_WAIT, Row, RulesVersion, Verdict};
 use crate::store::{Host, Server, TlsMode};
 
 /// The channel on which the writing transaction tells of itself.
@@ -28,7 +28,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     // When the transaction began: not later than its snapshot.
     now: Some("now()::timestamp::text"),
     commits: None,
-    rules_version: None,
+    rules_version: Some(RULES_VERSION),
     // What takes any bytes for a text converts none of them, and says so of the first that is not UTF-8.
     digest: Some(
         "encode(sha256(convert_to(yaml_content, \
@@ -50,6 +50,17 @@ pub(super) const DIALECT: Dialect = Dialect {
     // An administrator's shutdown, a crash, a start that is not over; what is wrong with the connection.
     ends_connection: |code| code.starts_with("57P0") || code.starts_with("08"),
     judge,
+};
+
+/// The snapshot: which transactions it sees. Two that are alike see the same rows of every table, so that
+/// it is a proof, for as long as the server runs, which numbers its transactions only upwards; and none on
+/// a server that replays another's, where a snapshot does not name those under way
+/// (<https://www.postgresql.org/docs/current/functions-info.html>, `pg_current_snapshot`, whose name before
+/// PostgreSQL 13 this is).
+const RULES_VERSION: RulesVersion = RulesVersion {
+    value: "(CASE WHEN NOT pg_is_in_recovery() \
+            THEN concat_ws(' ', pg_postmaster_start_time(), txid_current_snapshot()) END)",
+    believed_for: Duration::MAX,
 };
 
 /// How the server is reached. The session's own settings make it independent of the server's.

@@ -8,6 +8,14 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::rule::Table;
 
+/// What tells that `ttp_rule` is as it was.
+pub(super) struct RulesVersion {
+    /// A value that is another once anyone has committed to the table; null while it does not tell.
+    pub(super) value: &'static str,
+    /// How long it is believed without counting the rows: it may be a proof, or no more than a sign.
+    pub(super) believed_for: Duration,
+}
+
 /// How one dialect says what all have to say.
 pub(super) struct Dialect {
     /// The name that [`super::Database::backend`] gives.
@@ -27,8 +35,8 @@ pub(super) struct Dialect {
     pub(super) now: Option<&'static str>,
     /// Answers with a value that is another once another session has committed anything.
     pub(super) commits: Option<&'static str>,
-    /// A value that is mostly another once anyone has committed to `ttp_rule`; null while it does not tell.
-    pub(super) rules_version: Option<&'static str>,
+    /// What tells without counting that nobody has committed to `ttp_rule`.
+    pub(super) rules_version: Option<RulesVersion>,
     /// The hexadecimal SHA-256 of `yaml_content` as UTF-8; `None` where the database cannot.
     pub(super) digest: Option<&'static str>,
     /// Whether `updated_at` may be a whole second.

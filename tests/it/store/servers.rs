@@ -61,6 +61,16 @@ async fn postgres_with_tables_as_found() {
     everything(&Server::start(Kind::Postgres, &odd).await, FOUND_ON_POSTGRES).await;
 }
 
+/// The traps share a server, where somebody always writes: what is believed while nobody does needs one
+/// of its own.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn postgres_where_nobody_else_writes() {
+    let server = Server::start(Kind::Postgres, &["-cautovacuum=off"]).await;
+    traps::what_comes_after_a_long_quiet(&Field::server(&server.create("quiet").await).await).await;
+    traps::a_deletion_that_was_under_way(&Field::server(&server.create("late").await).await).await;
+}
+
 #[tokio::test]
 #[ignore = "needs MariaDB"]
 async fn mariadb_with_tables_made_by_the_daemon() {

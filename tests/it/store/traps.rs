@@ -20,8 +20,9 @@ use self::extremes::{
 };
 use self::quiet::{
     a_deletion_behind_a_change_that_left_no_trace, an_edit_behind_one_of_the_same_second,
-    two_transactions_of_one_second, what_comes_after_a_long_quiet,
+    two_transactions_of_one_second,
 };
+pub(super) use self::quiet::{a_deletion_that_was_under_way, what_comes_after_a_long_quiet};
 use self::window::{many_rows_and_one_edited, many_rows_and_poison, many_rows_of_one_second};
 
 const NOTHING: [&str; 0] = [];
@@ -84,6 +85,7 @@ traps![
     two_transactions_of_one_second,
     an_edit_behind_one_of_the_same_second,
     a_deletion_behind_a_change_that_left_no_trace,
+    a_deletion_that_was_under_way,
     a_stamp_of_the_last_year,
     a_state_of_an_id_in_another_case,
     texts_that_are_longer_than_a_line,
