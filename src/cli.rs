@@ -17,6 +17,7 @@ use crate::config::{Config, Flags};
 #[command(
     name = "rulesyncd",
     version,
+    long_version = concat!(env!("CARGO_PKG_VERSION"), "\nwith the ids of MITRE ATT&CK ", env!("ATTACK_VERSION")),
     max_term_width = 100,
     after_help = "Exit codes: 0 fine, 1 what was checked is wrong, 2 usage or configuration, \
                   3 the environment (database, directory, socket).\n\n\

@@ -4,6 +4,7 @@ mod files;
 mod judge;
 mod report;
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::cli::DatabaseFlags;
 use crate::clock::SystemClock;
 use crate::config::{Config, Flags};
 use crate::rule::Code;
+use crate::rule::attack::Attack;
 use crate::store::{Database, RowSummary, Scope};
 use judge::Rows;
 use report::Summary;
@@ -34,6 +36,10 @@ pub struct CheckArgs {
     /// Take warnings for errors.
     #[arg(long)]
     strict: bool,
+    /// Hold tactics and techniques against this publication of ATT&CK, a STIX bundle such as
+    /// enterprise-attack.json, instead of the table that the program carries; once for each matrix.
+    #[arg(long, value_name = "FILE")]
+    attack: Vec<PathBuf>,
     /// Explain a code that a finding has, and do nothing else.
     #[arg(long, value_name = "CODE", value_parser = code_parser())]
     explain: Option<Code>,
@@ -68,7 +74,8 @@ pub fn run(args: &CheckArgs) -> Outcome {
         return print(code.explanation().as_bytes());
     }
     let rows = rows(args.database.clone())?;
-    let judged = judge::judge_all(&files::collect(&args.paths), &rows, args.strict);
+    let attack = attack(&args.attack)?;
+    let judged = judge::judge_all(&files::collect(&args.paths), &attack, &rows, args.strict);
     let summary = Summary::of(&judged);
     let output = match args.format {
         Format::Human => report::human(&judged, &summary),
@@ -81,6 +88,18 @@ pub fn run(args: &CheckArgs) -> Outcome {
         return Err(Failure::Environment(anyhow::anyhow!("{} {what} could not be read", summary.unreadable)));
     }
     if summary.errors > 0 { Err(Failure::Wrong) } else { Ok(()) }
+}
+
+/// The facts of ATT&CK: the program's, as far as no file has the same matrix.
+fn attack(files: &[PathBuf]) -> Result<Cow<'static, Attack>, Failure> {
+    let mut attack = Cow::Borrowed(Attack::built_in());
+    for file in files {
+        let environment =
+            |error: anyhow::Error| Failure::Environment(error.context(file.display().to_string()));
+        let bundle = std::fs::read(file).map_err(|error| environment(error.into()))?;
+        attack.to_mut().update_from_stix(&bundle).map_err(|error| environment(error.into()))?;
+    }
+    Ok(attack)
 }
 
 /// What the database has, if one is given.

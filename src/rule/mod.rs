@@ -1,6 +1,7 @@
 //! The domain, without I/O: what a rule is, how its text is read, what an operator may say of it,
 //! what is known of all rules, and what a change is.
 
+pub mod attack;
 mod catalogue;
 mod change;
 mod compiled;
@@ -17,6 +18,6 @@ pub use compiled::{CompiledRule, Definition, Emit};
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use digest::ContentDigest;
 pub use id::{InvalidRuleId, RuleId};
-pub use parse::{Limits, ParsedRule, parse, parse_in_steps};
+pub use parse::{Limits, ParsedRule, lint, parse, parse_in_steps};
 pub use row::{RuleRow, StateRow};
 pub use state::{InvalidState, LONGEST_TEXT, RuleState, StateKind};

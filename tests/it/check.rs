@@ -1,5 +1,6 @@
 //! `rulesyncd check` as it is run by people, editors and builds.
 
+mod attack;
 mod messages;
 mod paths;
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::files::Target;
+use crate::rule::attack::Attack;
 use crate::rule::{self, Code, ContentDigest, Diagnostic, Limits, ParsedRule, Severity};
 use crate::rulefile::{self, ReadError};
 
@@ -27,9 +28,9 @@ pub(super) struct Judged {
 /// What the database has: by folded id, version and digest of the text.
 pub(super) type Rows = HashMap<String, (i64, ContentDigest)>;
 
-/// Judges all, in their order, and against `rows`. `strict` takes warnings for errors.
-pub(super) fn judge_all(targets: &[Target], rows: &Rows, strict: bool) -> Vec<Judged> {
-    let mut judged = in_parallel(targets);
+/// Judges all, in their order, and against `attack` and `rows`. `strict` takes warnings for errors.
+pub(super) fn judge_all(targets: &[Target], attack: &Attack, rows: &Rows, strict: bool) -> Vec<Judged> {
+    let mut judged = in_parallel(targets, attack);
     find_duplicates(&mut judged);
     judged.iter_mut().for_each(|judged| find_same_version(judged, rows));
     for finding in judged.iter_mut().flat_map(|judged| &mut judged.findings).filter(|_| strict) {
@@ -38,7 +39,7 @@ pub(super) fn judge_all(targets: &[Target], rows: &Rows, strict: bool) -> Vec<Ju
     judged
 }
 
-fn in_parallel(targets: &[Target]) -> Vec<Judged> {
+fn in_parallel(targets: &[Target], attack: &Attack) -> Vec<Judged> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
@@ -46,7 +47,7 @@ fn in_parallel(targets: &[Target]) -> Vec<Judged> {
             let at = next.fetch_add(1, Ordering::Relaxed);
             targets.get(at).map(|target| (at, target))
         } {
-            done.push((at, judge(target)));
+            done.push((at, judge(target, attack)));
         }
         done
     };
@@ -64,21 +65,21 @@ fn in_parallel(targets: &[Target]) -> Vec<Judged> {
     done.into_iter().map(|(_, judged)| judged).collect()
 }
 
-fn judge(target: &Target) -> Judged {
+fn judge(target: &Target, attack: &Attack) -> Judged {
     let (path, named) = match target {
         Target::File { path, named } => (path.clone(), *named),
         Target::Unreadable { path, reason } => {
             return Judged { path: path.clone(), unreadable: Some(reason.clone()), ..Judged::default() };
         }
     };
-    let mut judged = judge_file(&path);
+    let mut judged = judge_file(&path, attack);
     if !named && judged.unreadable.is_none() {
         judged.findings.insert(0, Diagnostic::file_name(&path));
     }
     Judged { path, ..judged }
 }
 
-fn judge_file(path: &Path) -> Judged {
+fn judge_file(path: &Path, attack: &Attack) -> Judged {
     let limits = Limits::default();
     let text = match rulefile::read(path, limits.size) {
         Ok(text) => text,
@@ -88,7 +89,7 @@ fn judge_file(path: &Path) -> Judged {
         }
         Err(error) => return Judged { unreadable: Some(error.to_string()), ..Judged::default() },
     };
-    let (findings, rule) = match rule::parse(&text, &limits) {
+    let (findings, rule) = match rule::lint(&text, &limits, attack) {
         Ok(mut rule) => (std::mem::take(&mut rule.warnings), Some(rule)),
         Err(findings) => (findings, None),
     };

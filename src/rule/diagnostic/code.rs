@@ -90,6 +90,16 @@ codes! {
     UnknownKey = "unknown-key", Warning;
     /// An id that is not shaped like ATT&CK's.
     AttackId = "attack-id", Warning;
+    /// An id that ATT&CK does not have.
+    AttackUnknown = "attack-unknown", Warning;
+    /// A technique that ATT&CK has revoked.
+    AttackRevoked = "attack-revoked", Warning;
+    /// A technique that ATT&CK advises against.
+    AttackDeprecated = "attack-deprecated", Warning;
+    /// A technique beside a tactic that it does not belong to.
+    AttackTactic = "attack-tactic", Warning;
+    /// Ids of two matrices in one rule.
+    AttackDomain = "attack-domain", Warning;
     /// A pattern that Python's `re` does not compile.
     Pattern = "pattern", Warning;
     /// The same rule id in two files.

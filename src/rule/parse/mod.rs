@@ -4,7 +4,6 @@
 //! characters → events of a YAML 1.2 parser, held against what YAML 1.1 readers take alike → a
 //! tree with places → fields.
 
-mod attack;
 mod characters;
 mod findings;
 mod gap;
@@ -15,6 +14,7 @@ mod tree;
 
 use std::ops::Range;
 
+use super::attack::Attack;
 use super::{Definition, Diagnostic};
 use findings::Findings;
 
@@ -73,11 +73,29 @@ pub fn parse_in_steps(
     limits: &Limits,
     parsed: impl FnOnce(),
 ) -> Result<ParsedRule, Vec<Diagnostic>> {
+    read_rule(text, limits, None, parsed)
+}
+
+/// As [`parse`]; tactics and techniques are held against what ATT&CK says of them, too, which only
+/// warns.
+///
+/// # Errors
+/// As [`parse`].
+pub fn lint(text: &[u8], limits: &Limits, attack: &Attack) -> Result<ParsedRule, Vec<Diagnostic>> {
+    read_rule(text, limits, Some(attack), || {})
+}
+
+fn read_rule(
+    text: &[u8],
+    limits: &Limits,
+    attack: Option<&Attack>,
+    parsed: impl FnOnce(),
+) -> Result<ParsedRule, Vec<Diagnostic>> {
     let mut findings = Findings::default();
     let definition = characters::check(text, limits, &mut findings)
         .and_then(|source| tree::build(source, limits, &mut findings))
         .inspect(|_| parsed())
-        .and_then(|tree| read::definition(&tree, &mut findings));
+        .and_then(|tree| read::definition(&tree, attack, &mut findings));
     let refused = findings.has_errors();
     let diagnostics = findings.finish(text);
     match definition {

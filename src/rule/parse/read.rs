@@ -1,24 +1,25 @@
 //! From the tree to the fields of a rule.
 
+mod emits;
 mod values;
 
 use std::ops::Range;
 
 use super::findings::Findings;
+use super::pattern;
 use super::tree::{Kind, NodeId, Tree};
-use super::{attack, pattern};
-use crate::rule::{Code, Definition, Emit, RuleId};
+use crate::rule::attack::Attack;
+use crate::rule::{Code, Definition, RuleId};
 use values::{Expected, Values};
 
 const NEEDED: [&str; 6] = ["rule_id", "rule_version", "name", "applies_to", "match", "emits"];
 const OPTIONAL: [&str; 2] = ["description", "evidence_fields"];
-const EMIT_NEEDED: [&str; 3] = ["tactic", "technique_id", "confidence"];
-const EMIT_OPTIONAL: [&str; 1] = ["sub_technique_id"];
 
-/// Reads the document as a rule, and where id and version stand; `None` where a field could not be made out. Everything wrong or
-/// suspect is noted.
+/// Reads the document as a rule, and where id and version stand; `None` where a field could not be
+/// made out. Everything wrong or suspect is noted; ids are held against `attack` where it is given.
 pub(super) fn definition(
     tree: &Tree<'_>,
+    attack: Option<&Attack>,
     findings: &mut Findings,
 ) -> Option<(Definition, [Range<usize>; 2])> {
     let mut values = Values::new(tree, findings);
@@ -36,7 +37,7 @@ pub(super) fn definition(
     let description = values.field(&fields, "description", Values::text_or_null);
     let applies_to = values.field(&fields, "applies_to", |values, node| values.texts(node, true));
     let match_spec = values.field(&fields, "match", match_spec);
-    let emits = values.field(&fields, "emits", emits);
+    let emits = values.field(&fields, "emits", |values, node| emits::read(values, node, attack));
     let evidence_fields = values.field(&fields, "evidence_fields", |values, node| values.texts(node, false));
 
     let mut applies_to = applies_to?;
@@ -96,72 +97,4 @@ fn match_spec(
             values.add(Code::Pattern, node, format!("not a regular expression of Python's: {reason}"));
         }
     })
-}
-
-fn emits(values: &mut Values<'_, '_>, node: NodeId) -> Option<Vec<Emit>> {
-    let emits: Vec<Option<Emit>> = values.list(node, true, emit)?;
-    emits.into_iter().collect()
-}
-
-fn emit(values: &mut Values<'_, '_>, node: NodeId) -> Option<Emit> {
-    if !matches!(values.node(node).kind, Kind::Mapping(_)) {
-        values.wrong_type(node, Expected::Mapping);
-        return None;
-    }
-    let fields = values.fields(node, &EMIT_NEEDED, &EMIT_OPTIONAL);
-    let tactic = values.field(&fields, "tactic", |values, node| {
-        attack_id(values, node, attack::is_tactic, "a tactic's id is like `TA0007`")
-    });
-    let technique_id = values.field(&fields, "technique_id", |values, node| {
-        attack_id(values, node, attack::is_technique, "a technique's id is like `T1083` or `T1548.001`")
-    });
-    let sub_technique_id = values.field(&fields, "sub_technique_id", |values, node| {
-        let sub = values.text_or_null(node)?;
-        match (&sub, &technique_id) {
-            (Some(sub), Some(technique)) if !sub.starts_with(technique.as_str()) => {
-                let message = format!("`{sub}` does not begin with its technique's id, `{technique}`");
-                values.add(Code::SubTechnique, node, message);
-                None
-            }
-            (Some(sub), _) if !attack::is_sub_technique(sub) => {
-                values.add(
-                    Code::AttackId,
-                    node,
-                    format!("`{sub}` is not shaped like a sub-technique's id, `T1548.001`"),
-                );
-                Some(Some(sub.clone()))
-            }
-            _ => Some(sub),
-        }
-    });
-    let confidence = values.field(&fields, "confidence", confidence);
-    Some(Emit {
-        technique_id: technique_id?,
-        sub_technique_id: sub_technique_id.flatten(),
-        tactic: tactic?,
-        confidence: confidence?,
-    })
-}
-
-fn attack_id(
-    values: &mut Values<'_, '_>,
-    node: NodeId,
-    shaped: fn(&str) -> bool,
-    expected: &str,
-) -> Option<String> {
-    let id = values.text(node)?;
-    if !shaped(&id) {
-        let message = format!("{} is not shaped like ATT&CK's ids: {expected}", super::findings::Quoted(&id));
-        values.add(Code::AttackId, node, message);
-    }
-    Some(id)
-}
-
-fn confidence(values: &mut Values<'_, '_>, node: NodeId) -> Option<f64> {
-    let number = values.number(node)?;
-    if (0.0..=1.0).contains(&number) {
-        return Some(number);
-    }
-    values.add(Code::OutOfRange, node, "expected a number from 0 to 1");
-    None
 }

@@ -67,7 +67,13 @@ impl<'t, 'f> Values<'t, 'f> {
         self.findings.add(code, span, field, message);
     }
 
-    fn advise(&mut self, code: Code, node: NodeId, message: impl Into<String>, help: impl Into<String>) {
+    pub(super) fn advise(
+        &mut self,
+        code: Code,
+        node: NodeId,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         let (span, field) = (self.node(node).span.clone(), self.path.to_string());
         self.findings.advise(code, span, field, message, help);
     }

@@ -1,0 +1,128 @@
+//! What ATT&CK says of its ids: which exist, which were revoked or deprecated, and which tactics a
+//! technique belongs to.
+//!
+//! The program carries the table of one version, compressed; it is unpacked when it is first asked
+//! for, which daemons never do. `LICENSE.txt` beside the table has ATT&CK's terms of use.
+
+mod shape;
+mod stix;
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+pub(super) use shape::{is_sub_technique, is_tactic, is_technique};
+pub use stix::InvalidBundle;
+
+/// One of ATT&CK's matrices, which share no tactic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Domain {
+    /// Computers, their networks and clouds.
+    Enterprise,
+    /// Phones and tablets.
+    Mobile,
+    /// Industrial control systems.
+    Ics,
+}
+
+/// Whether a technique is still one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// It is.
+    Current,
+    /// MITRE keeps it, and advises against its use.
+    Deprecated,
+    /// Another took its place, where one did.
+    Revoked(Option<String>),
+}
+
+/// A technique, or a sub-technique.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Technique {
+    /// The name without that of a sub-technique's technique.
+    pub name: String,
+    /// The matrix that it is in.
+    pub domain: Domain,
+    /// Whether it is still one.
+    pub status: Status,
+    /// The ids of its tactics, at least one in every table that MITRE publishes.
+    pub tactics: Vec<String>,
+}
+
+/// A tactic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tactic {
+    /// The name.
+    pub name: String,
+    /// The matrix that it is in.
+    pub domain: Domain,
+}
+
+/// The facts of one version of ATT&CK.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attack {
+    version: String,
+    tactics: BTreeMap<String, Tactic>,
+    techniques: BTreeMap<String, Technique>,
+}
+
+impl Attack {
+    /// The table that the program carries.
+    pub fn built_in() -> &'static Self {
+        static TABLE: LazyLock<Attack> = LazyLock::new(|| {
+            let packed = include_bytes!(concat!(env!("OUT_DIR"), "/attack.tsv.deflate"));
+            let text = miniz_oxide::inflate::decompress_to_vec(packed).unwrap_or_default();
+            table::read(&String::from_utf8_lossy(&text))
+        });
+        &TABLE
+    }
+
+    /// The version that the facts are of, such as `18.1`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The tactic of this id; `None` where there is none in this version.
+    pub fn tactic(&self, id: &str) -> Option<&Tactic> {
+        self.tactics.get(id)
+    }
+
+    /// The technique or sub-technique of this id; `None` where there is none in this version.
+    pub fn technique(&self, id: &str) -> Option<&Technique> {
+        self.techniques.get(id)
+    }
+
+    /// The current technique that took the place of a revoked one, with its id, however often it
+    /// was revoked since; `None` where none did.
+    pub fn successor(&self, id: &str) -> Option<(&str, &Technique)> {
+        let mut id = id;
+        // A chain is short; one without an end would be a circle.
+        for _ in 0..8 {
+            let Status::Revoked(Some(next)) = &self.techniques.get(id)?.status else { return None };
+            let (next, technique) = self.techniques.get_key_value(next)?;
+            if technique.status == Status::Current {
+                return Some((next, technique));
+            }
+            id = next;
+        }
+        None
+    }
+}
+
+impl Domain {
+    /// MITRE's word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enterprise => "enterprise",
+            Self::Mobile => "mobile",
+            Self::Ics => "ics",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        [Self::Enterprise, Self::Mobile, Self::Ics].into_iter().find(|domain| domain.as_str() == word)
+    }
+}
+
+#[cfg(test)]
+mod tests;

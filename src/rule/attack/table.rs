@@ -1,0 +1,61 @@
+//! The table as text: a line a tactic or technique, fields parted by tabs.
+
+use std::fmt::Write as _;
+
+use super::{Attack, Domain, Status, Tactic, Technique};
+
+/// What stands before the lines.
+const HEADER: &str = "\
+# MITRE ATT&CK techniques and tactics, facts extracted from the public STIX data of ATT&CK.
+# (c) The MITRE Corporation. This work is reproduced and distributed with the permission of The MITRE Corporation.
+# tactic: id, domain, name. technique: id, domain, status, revoked by, tactics, name. See LICENSE.txt.
+";
+
+/// Reads what [`Attack::to_table`] wrote; other lines are passed over.
+pub(super) fn read(text: &str) -> Attack {
+    let mut attack = Attack::default();
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        match fields[..] {
+            ["version", version] => version.clone_into(&mut attack.version),
+            ["tactic", id, domain, name] => {
+                let Some(domain) = Domain::from_word(domain) else { continue };
+                attack.tactics.insert(id.to_owned(), Tactic { name: name.to_owned(), domain });
+            }
+            ["technique", id, domain, status, successor, tactics, name] => {
+                let Some(domain) = Domain::from_word(domain) else { continue };
+                let status = match status {
+                    "revoked" => Status::Revoked(Some(successor.to_owned()).filter(|id| !id.is_empty())),
+                    "deprecated" => Status::Deprecated,
+                    _ => Status::Current,
+                };
+                let tactics = tactics.split(',').filter(|id| !id.is_empty()).map(str::to_owned).collect();
+                let technique = Technique { name: name.to_owned(), domain, status, tactics };
+                attack.techniques.insert(id.to_owned(), technique);
+            }
+            _ => {}
+        }
+    }
+    attack
+}
+
+impl Attack {
+    /// The facts as the table that the program is built with, sorted by id.
+    pub fn to_table(&self) -> String {
+        let mut text = format!("{HEADER}version\t{}\n", self.version);
+        for (id, Tactic { name, domain }) in &self.tactics {
+            let _ = writeln!(text, "tactic\t{id}\t{}\t{name}", domain.as_str());
+        }
+        for (id, Technique { name, domain, status, tactics }) in &self.techniques {
+            let (status, successor) = match status {
+                Status::Current => ("current", ""),
+                Status::Deprecated => ("deprecated", ""),
+                Status::Revoked(successor) => ("revoked", successor.as_deref().unwrap_or_default()),
+            };
+            let tactics = tactics.join(",");
+            let domain = domain.as_str();
+            let _ = writeln!(text, "technique\t{id}\t{domain}\t{status}\t{successor}\t{tactics}\t{name}");
+        }
+        text
+    }
+}
