@@ -3,6 +3,7 @@
 mod files;
 mod judge;
 mod report;
+mod settings;
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -20,6 +21,7 @@ use crate::rule::attack::Attack;
 use crate::store::{Database, RowSummary, Scope};
 use judge::Rows;
 use report::Summary;
+use settings::{Level, Overrides, Settings};
 
 /// Validate rule files or directories, without a database
 #[derive(Debug, clap::Args)]
@@ -36,6 +38,16 @@ pub struct CheckArgs {
     /// Take warnings for errors.
     #[arg(long)]
     strict: bool,
+    /// Take findings of this code for errors, whatever the settings say; of --error, --warn and
+    /// --off for one code the strictest counts.
+    #[arg(long, value_name = "CODE", value_parser = code_parser())]
+    error: Vec<Code>,
+    /// Take findings of this code for warnings.
+    #[arg(long, value_name = "CODE", value_parser = code_parser())]
+    warn: Vec<Code>,
+    /// Do not list findings of this code.
+    #[arg(long, value_name = "CODE", value_parser = code_parser())]
+    off: Vec<Code>,
     /// Hold tactics and techniques against this publication of ATT&CK, a STIX bundle such as
     /// enterprise-attack.json, instead of the table that the program carries; once for each matrix.
     #[arg(long, value_name = "FILE")]
@@ -64,6 +76,15 @@ fn code_parser() -> impl clap::builder::TypedValueParser<Value = Code> {
         .try_map(|name| name.parse().map_err(|()| "no such code"))
 }
 
+impl CheckArgs {
+    fn overrides(&self) -> Result<Overrides, Failure> {
+        let flags = [(&self.off, Level::Off), (&self.warn, Level::Warning), (&self.error, Level::Error)];
+        let levels =
+            flags.into_iter().flat_map(|(codes, level)| codes.iter().map(move |&code| (code, level)));
+        Overrides::new(levels, self.strict)
+    }
+}
+
 /// Checks, and prints what was found.
 ///
 /// # Errors
@@ -75,7 +96,8 @@ pub fn run(args: &CheckArgs) -> Outcome {
     }
     let rows = rows(args.database.clone())?;
     let attack = attack(&args.attack)?;
-    let judged = judge::judge_all(&files::collect(&args.paths), &attack, &rows, args.strict);
+    let mut settings = Settings::new(args.overrides()?);
+    let judged = judge::judge_all(&files::collect(&args.paths), &attack, &rows, &mut settings)?;
     let summary = Summary::of(&judged);
     let output = match args.format {
         Format::Human => report::human(&judged, &summary),

@@ -17,6 +17,7 @@ use reader::{
     Reader, at_least_one, directives, flag, interval, label, log_format, path, patience, read, rule_size,
     text, time,
 };
+pub(crate) use setting::nearest;
 pub use setting::{Kind, SECTIONS, SETTINGS, Setting, config_schema};
 pub use units::{Percent, duration, size};
 

@@ -3,6 +3,7 @@
 mod attack;
 mod messages;
 mod paths;
+mod settings;
 
 use std::fs;
 use std::path::Path;

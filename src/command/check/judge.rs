@@ -1,5 +1,6 @@
 //! Every file is read and judged, on all processors, then held against the others.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::files::Target;
+use super::settings::Settings;
+use crate::command::Failure;
 use crate::rule::attack::Attack;
-use crate::rule::{self, Code, ContentDigest, Diagnostic, Limits, ParsedRule, Severity};
+use crate::rule::{self, Code, ContentDigest, Diagnostic, Limits, ParsedRule};
 use crate::rulefile::{self, ReadError};
 
 /// What became of one path.
@@ -28,15 +31,25 @@ pub(super) struct Judged {
 /// What the database has: by folded id, version and digest of the text.
 pub(super) type Rows = HashMap<String, (i64, ContentDigest)>;
 
-/// Judges all, in their order, and against `attack` and `rows`. `strict` takes warnings for errors.
-pub(super) fn judge_all(targets: &[Target], attack: &Attack, rows: &Rows, strict: bool) -> Vec<Judged> {
+/// Judges all, in their order, and against `attack` and `rows`; errors come first, and how bad each
+/// finding is `settings` say.
+///
+/// # Errors
+/// [`Failure::Usage`] when settings cannot be read.
+pub(super) fn judge_all(
+    targets: &[Target],
+    attack: &Attack,
+    rows: &Rows,
+    settings: &mut Settings,
+) -> Result<Vec<Judged>, Failure> {
     let mut judged = in_parallel(targets, attack);
     find_duplicates(&mut judged);
     judged.iter_mut().for_each(|judged| find_same_version(judged, rows));
-    for finding in judged.iter_mut().flat_map(|judged| &mut judged.findings).filter(|_| strict) {
-        finding.severity = Severity::Error;
+    for judged in &mut judged {
+        settings.apply(&judged.path, &mut judged.findings)?;
+        judged.findings.sort_by_key(|finding| (Reverse(finding.severity), finding.span.start));
     }
-    judged
+    Ok(judged)
 }
 
 fn in_parallel(targets: &[Target], attack: &Attack) -> Vec<Judged> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use crate::rule::{Code, Diagnostic, Severity};
 
 /// The most findings that are told of one text: a hostile one must not make megabytes of advice.
-const MOST: usize = 100;
+const MOST: usize = 20;
 
 /// What was found so far. Lines and columns are worked out at the end.
 #[derive(Debug, Default)]

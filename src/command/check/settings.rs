@@ -1,0 +1,214 @@
+//! How bad each kind of finding is to the users of a directory: the file [`FILE_NAME`] beside the
+//! rules or above them, and flags over it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use glob::Pattern;
+use serde::Deserialize;
+
+use crate::command::Failure;
+use crate::config::nearest;
+use crate::rule::{Code, Diagnostic, Severity};
+
+/// The file's name.
+pub(super) const FILE_NAME: &str = ".rulesyncd-check.yaml";
+
+/// What a finding counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    Off,
+    Warning,
+    Error,
+}
+
+/// The file as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    codes: BTreeMap<String, Level>,
+    allowed_keys: Vec<String>,
+    overrides: Vec<WrittenOverride>,
+}
+
+/// Other levels for some of the files.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenOverride {
+    files: Vec<String>,
+    codes: BTreeMap<String, Level>,
+}
+
+/// The file as it is meant.
+#[derive(Debug, Default)]
+struct File {
+    levels: Levels,
+    allowed_keys: Vec<Pattern>,
+    overrides: Vec<(Vec<Pattern>, Levels)>,
+}
+
+type Levels = HashMap<Code, Level>;
+
+/// What the flags say of codes, which counts before any file.
+#[derive(Debug, Default)]
+pub(super) struct Overrides {
+    levels: Levels,
+    strict: bool,
+}
+
+/// The settings of each directory, read once each.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    flags: Overrides,
+    directories: HashMap<PathBuf, Arc<File>>,
+}
+
+impl Overrides {
+    /// Flags that say `levels`, of two for one code the later; `strict` makes an error of what is a warning then.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for a code whose level nobody can change.
+    pub(super) fn new(
+        levels: impl IntoIterator<Item = (Code, Level)>,
+        strict: bool,
+    ) -> Result<Self, Failure> {
+        let levels = levels.into_iter().map(|(code, level)| settable(code, level));
+        let levels = levels.collect::<Result<_, _>>().map_err(Failure::Usage)?;
+        Ok(Self { levels, strict })
+    }
+}
+
+impl Settings {
+    /// Settings with these flags; files are read as directories are met.
+    pub(super) fn new(flags: Overrides) -> Self {
+        Self { flags, directories: HashMap::new() }
+    }
+
+    /// Gives the findings of the file at `path` the levels that are set for it, and drops those
+    /// that are off.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] when the settings of its directory cannot be read.
+    pub(super) fn apply(&mut self, path: &Path, findings: &mut Vec<Diagnostic>) -> Result<(), Failure> {
+        if findings.is_empty() {
+            return Ok(());
+        }
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let file = self.of_directory(directory)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        findings.retain_mut(|finding| {
+            if finding.code == Code::UnknownKey && file.allows(&finding.field) {
+                return false;
+            }
+            let of_file = || file.level(&name, finding.code);
+            match self.flags.levels.get(&finding.code).copied().or_else(of_file) {
+                Some(Level::Off) => return false,
+                Some(Level::Warning) => finding.severity = Severity::Warning,
+                Some(Level::Error) => finding.severity = Severity::Error,
+                None => {}
+            }
+            if self.flags.strict {
+                finding.severity = Severity::Error;
+            }
+            true
+        });
+        Ok(())
+    }
+
+    /// The settings that are nearest to `directory`, going up.
+    fn of_directory(&mut self, directory: &Path) -> Result<Arc<File>, Failure> {
+        if let Some(file) = self.directories.get(directory) {
+            return Ok(Arc::clone(file));
+        }
+        let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+        let mut file = File::default();
+        for above in absolute.ancestors() {
+            let path = above.join(FILE_NAME);
+            match std::fs::read_to_string(&path) {
+                Ok(text) => {
+                    file = File::read(&text).map_err(|error| unusable(&path, error))?;
+                    break;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                // What stands above the rules may be nobody's business.
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => break,
+                Err(error) => return Err(unusable(&path, error)),
+            }
+        }
+        let file = Arc::new(file);
+        self.directories.insert(directory.to_owned(), Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+fn unusable(path: &Path, error: impl Into<anyhow::Error>) -> Failure {
+    Failure::Usage(error.into().context(path.display().to_string()))
+}
+
+impl File {
+    fn read(text: &str) -> anyhow::Result<Self> {
+        // An empty document is null, which is no mapping.
+        if text.lines().all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#')) {
+            return Ok(Self::default());
+        }
+        let written: Written = serde_yaml::from_str(text)?;
+        let overrides = written.overrides.into_iter();
+        let overrides =
+            overrides.map(|special| anyhow::Ok((patterns(&special.files)?, levels(&special.codes)?)));
+        Ok(Self {
+            levels: levels(&written.codes)?,
+            allowed_keys: patterns(&written.allowed_keys)?,
+            overrides: overrides.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Whether a key of this name is one of the users' own; of a key in a mapping the last part counts.
+    fn allows(&self, field: &str) -> bool {
+        let key = field.rsplit('.').next().unwrap_or(field);
+        self.allowed_keys.iter().any(|glob| glob.matches(key) || glob.matches(field))
+    }
+
+    /// What is said of a code for a file of this name; of several that say something the last counts.
+    fn level(&self, name: &str, code: Code) -> Option<Level> {
+        let of_file = self.overrides.iter().rev().find_map(|(files, levels)| {
+            levels.get(&code).filter(|_| files.iter().any(|glob| glob.matches(name)))
+        });
+        of_file.or_else(|| self.levels.get(&code)).copied()
+    }
+}
+
+fn levels(written: &BTreeMap<String, Level>) -> anyhow::Result<Levels> {
+    written.iter().map(|(name, &level)| settable(code(name)?, level)).collect()
+}
+
+/// The code of this name.
+fn code(name: &str) -> anyhow::Result<Code> {
+    name.parse().map_err(|()| {
+        let names = Code::ALL.iter().map(|code| code.as_str());
+        match nearest(name, names) {
+            Some(near) => anyhow::anyhow!("there is no code {name:?}; did you mean `{near}`?"),
+            None => anyhow::anyhow!("there is no code {name:?}; a finding shows its code in brackets"),
+        }
+    })
+}
+
+/// A code, where it may have this level.
+fn settable(code: Code, level: Level) -> anyhow::Result<(Code, Level)> {
+    anyhow::ensure!(
+        code.severity() == Severity::Warning || level == Level::Error,
+        "{code} is an error whatever is set: a master does not take such a file"
+    );
+    Ok((code, level))
+}
+
+fn patterns(texts: &[String]) -> anyhow::Result<Vec<Pattern>> {
+    let patterns = texts.iter().map(|text| {
+        Pattern::new(text).map_err(|error| anyhow::anyhow!("{text:?} is no pattern of names: {error}"))
+    });
+    patterns.collect()
+}

@@ -1,0 +1,107 @@
+//! How bad a finding is, as the users of a directory set it.
+
+use std::fs;
+
+use super::{GOOD, check, directory};
+
+const SETTINGS: &str = ".rulesyncd-check.yaml";
+
+/// A rule that is taken with two warnings: `unknown-key` of `owner` and of `last_reviewed`.
+fn reviewed() -> String {
+    format!("{GOOD}owner: blue\nlast_reviewed: '2026-05-02'\n")
+}
+
+/// What stands in the brackets of each finding's title, in order: `warning[unknown-key]`.
+fn titles(out: &str) -> Vec<String> {
+    let titles = out.lines().filter(|line| line.starts_with("error[") || line.starts_with("warning["));
+    titles.map(|line| line.split(']').next().unwrap().to_owned() + "]").collect()
+}
+
+#[test]
+fn a_file_above_the_rules_says_how_bad_a_code_is() {
+    let files = directory(&[(SETTINGS, "codes:\n  unknown-key: error\n")]);
+    let rules = files.path().join("team/rules");
+    fs::create_dir_all(&rules).unwrap();
+    fs::write(rules.join("a.yaml"), reviewed()).unwrap();
+    let run = check(files.path(), &["team/rules"]);
+    assert_eq!(titles(&run.out), ["error[unknown-key]", "error[unknown-key]"]);
+    assert_eq!(run.code, 1);
+
+    // The nearest file alone counts.
+    fs::write(rules.join(SETTINGS), "codes: {unknown-key: off}\n").unwrap();
+    let run = check(files.path(), &["team/rules"]);
+    assert_eq!((run.out.as_str(), run.code), ("1 file: nothing wrong\n", 0));
+    // A flag counts before it, and from wherever one looks.
+    let run = check(&rules, &["a.yaml", "--warn", "unknown-key"]);
+    assert_eq!(titles(&run.out), ["warning[unknown-key]", "warning[unknown-key]"]);
+}
+
+#[test]
+fn keys_of_ones_own_are_allowed_by_name_and_by_pattern() {
+    let files = directory(&[(SETTINGS, "allowed_keys: [owner, '*_reviewed']\n"), ("a.yaml", &reviewed())]);
+    let run = check(files.path(), &["--strict", "."]);
+    assert_eq!((run.out.as_str(), run.code), ("1 file: nothing wrong\n", 0));
+    fs::write(files.path().join(SETTINGS), "allowed_keys: [own]\n").unwrap();
+    assert_eq!(titles(&check(files.path(), &["."]).out).len(), 2);
+}
+
+#[test]
+fn some_files_have_levels_of_their_own() {
+    let settings =
+        "codes: {unknown-key: error}\noverrides:\n- {files: ['old_*'], codes: {unknown-key: off}}\n";
+    let second = reviewed().replace("R0001", "R0002");
+    let files = directory(&[(SETTINGS, settings), ("a.yaml", &reviewed()), ("old_b.yaml", &second)]);
+    let run = check(files.path(), &["."]);
+    assert_eq!(titles(&run.out), ["error[unknown-key]", "error[unknown-key]"]);
+    assert!(!run.out.contains("old_b.yaml"), "{}", run.out);
+}
+
+#[test]
+fn flags_set_levels_and_strict_raises_what_is_left() {
+    let tactic = GOOD.replace("T1083", "T1029") + "owner: blue\n";
+    let files = directory(&[("a.yaml", &tactic)]);
+    let run = check(files.path(), &["a.yaml", "--error", "attack-tactic"]);
+    assert_eq!(titles(&run.out), ["error[attack-tactic]", "warning[unknown-key]"]);
+    assert_eq!(run.code, 1);
+    let run = check(files.path(), &["a.yaml", "--strict", "--off", "attack-tactic"]);
+    assert_eq!(titles(&run.out), ["error[unknown-key]"]);
+}
+
+#[test]
+fn what_a_master_refuses_is_an_error_whatever_is_set() {
+    let files = directory(&[("a.yaml", GOOD)]);
+    let run = check(files.path(), &["a.yaml", "--off", "duplicate-key"]);
+    assert_eq!(run.code, 2);
+    assert!(run.err.contains("duplicate-key is an error whatever is set"), "{}", run.err);
+}
+
+#[test]
+fn settings_that_cannot_be_used_are_told_with_their_file_and_change_nothing() {
+    for (settings, expected) in [
+        ("codes: {unknown-kye: off}\n", "there is no code \"unknown-kye\"; did you mean `unknown-key`?"),
+        ("codes: {syntax: warning}\n", "syntax is an error whatever is set"),
+        ("codes: {unknown-key: loud}\n", "loud"),
+        ("code: {}\n", "code"),
+        ("allowed_keys: ['[']\n", "is no pattern of names"),
+    ] {
+        let files = directory(&[(SETTINGS, settings), ("a.yaml", &reviewed())]);
+        let run = check(files.path(), &["."]);
+        assert_eq!(run.code, 2, "{settings}");
+        assert!(run.err.contains(SETTINGS) && run.err.contains(expected), "{settings}: {}", run.err);
+    }
+    let files = directory(&[(SETTINGS, "# nothing yet\n"), ("a.yaml", GOOD)]);
+    assert_eq!(check(files.path(), &["."]).code, 0);
+}
+
+#[test]
+fn a_file_with_very_many_findings_is_told_of_twenty() {
+    let marks = "\u{feff}".repeat(80_000);
+    let files = directory(&[("a.yaml", &format!("{GOOD}# {marks}\n"))]);
+    let run = check(files.path(), &["--format", "json", "a.yaml"]);
+    let report: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    assert_eq!(findings.len(), 20);
+    let last = findings.last().unwrap()["help"].as_str().unwrap();
+    assert!(last.ends_with("79980 more findings are not listed"), "{last}");
+    assert!(run.out.len() < 20_000, "{} bytes", run.out.len());
+}
