@@ -60,6 +60,8 @@ codes! {
     SeveralDocuments = "several-documents", Error;
     /// The document is not a mapping.
     NotAMapping = "not-a-mapping", Error;
+    /// A rule of another program.
+    ForeignFormat = "foreign-format", Error;
     /// An alias of nothing, or of what it is itself part of.
     Alias = "alias", Error;
     /// A tag.

@@ -20,6 +20,9 @@ pub(super) fn check<'t>(text: &'t [u8], limits: &Limits, findings: &mut Findings
             let at = error.valid_up_to();
             let end = at + error.error_len().unwrap_or(text.len() - at);
             let (message, help) = match text {
+                [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => {
+                    ("the file is UTF-32; a rule is UTF-8", "save it as UTF-8".to_owned())
+                }
                 [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
                     ("the file is UTF-16; a rule is UTF-8", "save it as UTF-8".to_owned())
                 }
@@ -35,6 +38,14 @@ pub(super) fn check<'t>(text: &'t [u8], limits: &Limits, findings: &mut Findings
     // So are most texts, and a byte is sooner looked at than a character.
     if text.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b' '..=b'~')) {
         return Some(source);
+    }
+    // A text has no NUL; in UTF-16 and UTF-32 half of its bytes or more are.
+    if let [first, second, ..] = text
+        && (*first == 0 || *second == 0)
+    {
+        let message = "the file is UTF-16 or UTF-32, as far as its first bytes tell; a rule is UTF-8";
+        findings.advise(Code::Encoding, 0..2, "", message, "save it as UTF-8");
+        return None;
     }
     let mut good = true;
     let mut characters = source.char_indices().peekable();

@@ -29,6 +29,12 @@ pub(super) fn definition(
         values.add(Code::NotAMapping, root, message);
         return None;
     }
+    if let Some(format) = foreign(tree, root) {
+        let message = format!("this looks like a rule of {format}; this program has a format of its own");
+        let help = "see `rulesyncd check --explain foreign-format`";
+        values.advise(Code::ForeignFormat, root, message, help);
+        return None;
+    }
     let fields = values.fields(root, &NEEDED, &OPTIONAL);
     // Each is read whatever became of the others: all that is wrong is told at once.
     let rule_id = values.field(&fields, "rule_id", rule_id);
@@ -61,6 +67,18 @@ pub(super) fn definition(
     Some((definition, places))
 }
 
+/// The program whose rule this is by its keys, where it has none of ours; `None` for any other mapping.
+fn foreign(tree: &Tree<'_>, root: NodeId) -> Option<&'static str> {
+    const FORMATS: [(&str, &[&str]); 2] =
+        [("Sigma", &["logsource", "detection"]), ("Splunk", &["search", "how_to_implement"])];
+    let Kind::Mapping(pairs) = &tree.node(root).kind else { return None };
+    let has = |name: &str| {
+        pairs.iter().any(|&(key, _)| matches!(&tree.node(key).kind, Kind::Plain(key) if key == name))
+    };
+    let format = FORMATS.iter().find(|(_, keys)| keys.iter().all(|key| has(key)));
+    format.map(|&(name, _)| name).filter(|_| !has("rule_id"))
+}
+
 fn rule_id(values: &mut Values<'_, '_>, node: NodeId) -> Option<RuleId> {
     let text = values.text(node)?;
     match RuleId::new(&text) {
@@ -76,7 +94,7 @@ fn rule_version(values: &mut Values<'_, '_>, node: NodeId) -> Option<i32> {
     let number = values.integer(node)?;
     let version = i32::try_from(number).ok().filter(|&version| version >= 0);
     if version.is_none() {
-        values.add(Code::OutOfRange, node, format!("expected an integer from 0 to {}", i32::MAX));
+        values.add(Code::OutOfRange, node, format!("expected a whole number from 0 to {}", i32::MAX));
     }
     version
 }

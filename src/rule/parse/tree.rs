@@ -4,6 +4,7 @@
 mod anchors;
 mod build;
 mod dialect;
+mod mistakes;
 mod syntax;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use granit_parser::Parser;
 use super::Limits;
 use super::findings::Findings;
 use build::Builder;
+pub(super) use mistakes::{Mistake, is_odd_space, odd_space};
 
 /// A node of a [`Tree`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

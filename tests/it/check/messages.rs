@@ -93,6 +93,69 @@ fn text_that_is_no_yaml() {
         "%YAML 1.1\n---\na: b\n",
         "a: \u{85}b\n",
         "description: |\n  no end",
+        "name: [\n",
     ];
     insta::assert_snapshot!(texts.map(told).join("\n========\n"));
+}
+
+#[test]
+fn slips_that_people_make() {
+    let texts = [
+        "<<<<<<< HEAD\nname: a\n=======\nname: b\n>>>>>>> branch\n",
+        "name: a\n<<<<<<< HEAD\nmatch: b\n",
+        "match:\n\u{a0} field: a\n  pattern: b\n",
+        "match:\n\u{a0}\u{a0}field: a\n",
+        "match:\n\u{3000}field: a\n  pattern: b\n",
+        "pattern: \"C:\\Users\"\n",
+        "pattern: \"\\x4\"\n",
+        "pattern: \"\\ud800\"\n",
+        "name: a # it's fine\npattern: 'x\nemits: []\n",
+        "name: \"a\nb: c\n",
+        "emits:\n-tactic: TA0007\n technique_id: T1083\n",
+        "emits:\n-tactic: TA0007\n",
+        "applies_to:\n  -command\n",
+        "name:x\nb: c\n",
+        "name: {{ name }}\n",
+        "name: {% if a %}b{% endif %}\n",
+        "rule_version: {{ version }}\n",
+    ];
+    insta::assert_snapshot!(texts.map(told).join("\n========\n"));
+}
+
+#[test]
+fn numbers() {
+    let rule = |version: &str, confidence: &str| {
+        format!(
+            "rule_version: {version}\nemits:\n- {{tactic: TA0007, technique_id: T1083, confidence: {confidence}}}\n"
+        )
+    };
+    let numbers = [("yes", "90"), ("v1", "90%"), ("2026-05-17", "'0,85'"), ("1.5", "1.5"), ("010", "-1")];
+    insta::assert_snapshot!(numbers.map(|(version, share)| told(&rule(version, share))).join("\n========\n"));
+}
+
+#[test]
+fn files_that_are_no_rules() {
+    let sigma =
+        "title: a\nid: 36a037c4\ndate: 2020-06-18\nlogsource: {product: linux}\ndetection: {condition: b}\n";
+    insta::assert_snapshot!([told(sigma), told("- a\n"), told("a: b\n")].join("\n========\n"));
+}
+
+#[test]
+fn other_encodings_are_named() {
+    let wide = |text: &str, zeros: usize| -> Vec<u8> {
+        text.bytes().flat_map(|byte| std::iter::once(byte).chain(std::iter::repeat_n(0, zeros))).collect()
+    };
+    for (bytes, expected) in [
+        ([vec![0xff, 0xfe, 0, 0], wide("a: b\n", 3)].concat(), "the file is UTF-32;"),
+        ([vec![0, 0, 0xfe, 0xff], vec![0, 0, 0, b'a']].concat(), "the file is UTF-32;"),
+        ([vec![0xff, 0xfe], wide("a: b\n", 1)].concat(), "the file is UTF-16;"),
+        (wide("a: b\n", 1), "the file is UTF-16 or UTF-32,"),
+    ] {
+        let files = directory(&[]);
+        std::fs::write(files.path().join("rule.yaml"), bytes).unwrap();
+        let run = check(files.path(), &["rule.yaml"]);
+        assert_eq!(run.code, 1);
+        assert!(run.out.starts_with(&format!("error[encoding]: {expected}")), "{}", run.out);
+        assert!(run.out.contains("\n1 file: 1 error in 1 file, 0 warnings\n"), "{}", run.out);
+    }
 }

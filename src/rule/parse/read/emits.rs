@@ -91,12 +91,30 @@ fn attack_id(
 }
 
 fn confidence(values: &mut Values<'_, '_>, node: NodeId) -> Option<f64> {
+    if let Kind::Plain(text) | Kind::Text(text) = &values.node(node).kind
+        && let Some(share) = share(text)
+    {
+        let message = format!("expected a number from 0 to 1, found {}", Quoted(text));
+        values.advise(Code::OutOfRange, node, message, format!("{share}?"));
+        return None;
+    }
     let number = values.number(node)?;
     if (0.0..=1.0).contains(&number) {
         return Some(number);
     }
-    values.add(Code::OutOfRange, node, "expected a number from 0 to 1");
+    values.add(Code::OutOfRange, node, format!("expected a number from 0 to 1, found {number}"));
     None
+}
+
+/// What was meant by a confidence in percent or with a comma: `90`, `90%`, `0,9`. `None` where it is neither.
+fn share(text: &str) -> Option<f64> {
+    if let Some((whole, part)) = text.split_once(',')
+        && matches!(whole, "0" | "1")
+    {
+        return format!("{whole}.{part}").parse().ok();
+    }
+    let percent: f64 = text.strip_suffix('%').unwrap_or(text).trim_end().parse().ok()?;
+    ((2.0..=100.0).contains(&percent) || text.ends_with('%')).then_some(percent / 100.0)
 }
 
 fn known_tactic(values: &mut Values<'_, '_>, node: NodeId, attack: &Attack, id: &str) -> Option<()> {

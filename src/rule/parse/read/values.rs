@@ -30,7 +30,7 @@ impl Expected {
     const fn describe(self) -> &'static str {
         match self {
             Self::Text | Self::TextOrNull => "a text",
-            Self::Integer => "an integer",
+            Self::Integer => "a whole number",
             Self::Number => "a number",
             Self::List => "a list",
             Self::Mapping => "a mapping",
@@ -102,7 +102,12 @@ impl<'t, 'f> Values<'t, 'f> {
         if scalar::same(old, new) {
             return Some(old);
         }
-        self.ambiguous(node, text, old, new, expected);
+        if matches!(expected, Expected::Integer | Expected::Number) && ![old, new].iter().any(is_number) {
+            let message = format!("expected {}, found {}", expected.describe(), Quoted(text));
+            self.add(Code::WrongType, node, message);
+        } else {
+            self.ambiguous(node, text, old, new, expected);
+        }
         None
     }
 
@@ -137,6 +142,11 @@ impl<'t, 'f> Values<'t, 'f> {
         }
     }
 
+    fn begins_with_a_dash(&self, pairs: &[(NodeId, NodeId)]) -> bool {
+        let first = pairs.first().map(|&(key, _)| &self.node(key).kind);
+        matches!(first, Some(Kind::Plain(key)) if key.starts_with('-'))
+    }
+
     /// Notes that a value is of another kind.
     pub(super) fn wrong_type(&mut self, node: NodeId, expected: Expected) {
         let message = format!("expected {}, found {}", expected.describe(), self.describe(node));
@@ -147,12 +157,23 @@ impl<'t, 'f> Values<'t, 'f> {
             (Kind::Text(text), Expected::Integer | Expected::Number) if text.parse::<f64>().is_ok() => {
                 self.advise(Code::WrongType, node, message, "remove the quotes");
             }
-            (Kind::Plain(_) | Kind::Text(_), Expected::List) => {
+            (Kind::Plain(text), Expected::List) if text.starts_with('-') => {
+                let help = format!("put a space after the `-`: {}", Quoted(&text.replacen('-', "- ", 1)));
+                self.advise(Code::WrongType, node, message, help);
+            }
+            (Kind::Mapping(pairs), Expected::List) if self.begins_with_a_dash(pairs) => {
+                self.advise(Code::WrongType, node, message, "put a space after each `-`");
+            }
+            (Kind::Plain(text) | Kind::Text(text), Expected::List) if !text.is_empty() => {
                 self.advise(Code::WrongType, node, message, "put it into brackets: [ ]");
             }
             _ => self.add(Code::WrongType, node, message),
         }
     }
+}
+
+fn is_number(reading: &Reading) -> bool {
+    matches!(reading, Reading::Int(_) | Reading::HugeInt | Reading::Float(_))
 }
 
 fn readings(text: &str) -> (Reading, Reading) {

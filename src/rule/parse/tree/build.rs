@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use granit_parser::{ErrorKind, Event, ScalarStyle, ScanError, StructureStyle};
 
+use super::mistakes::{self, Mistake};
 use super::{Kind, Node, NodeId, Tree, dialect, syntax};
 use crate::rule::Code;
 use crate::rule::parse::Limits;
@@ -105,6 +106,10 @@ impl<'t, 'f> Builder<'t, 'f> {
             }
             Event::MappingStart(style, anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), &span);
+                if let Some(template) = mistakes::template(&self.text[span.start..], span.start) {
+                    self.mistake(template);
+                    return None;
+                }
                 self.begin(Kind::Mapping(Vec::new()), style, span, anchor)?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(span)?,
@@ -251,6 +256,10 @@ impl<'t, 'f> Builder<'t, 'f> {
         }
     }
 
+    fn mistake(&mut self, Mistake { code, at, message, help }: Mistake) {
+        self.advise(code, at, message, &help);
+    }
+
     fn too_deep(&self) -> String {
         format!("values are nested deeper than {}", self.limits.depth)
     }
@@ -261,6 +270,10 @@ impl<'t, 'f> Builder<'t, 'f> {
         if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
             let (span, message) = (self.at(at..at), self.too_deep());
             self.findings.add(Code::TooDeep, span, "", message);
+            return None;
+        }
+        if let Some(mistake) = mistakes::recognize(error.kind(), self.text, at, self.seen) {
+            self.mistake(mistake);
             return None;
         }
         let bracket = self.open.iter().find(|open| open.flow).map(|open| self.nodes[open.node.0].line);

@@ -49,13 +49,6 @@ fn syntax(
         ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => {
             ("a key without a colon", "put a colon and a space after the key, on its line")
         }
-        ErrorKind::UnknownQuotedScalarEscape => {
-            ("an escape that YAML does not know", "use single quotes: a backslash stands there as it is")
-        }
-        ErrorKind::UnclosedQuotedScalar | ErrorKind::InvalidQuotedScalarIndent => (
-            "a quoted text that does not end",
-            "close the quote; inside of single quotes a quote is written twice",
-        ),
         ErrorKind::InvalidTrailingSingleQuotedScalar => {
             ("something after a quoted text", "inside of single quotes a quote is written twice: 'it''s'")
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{Expected, Fields, Kind, NodeId, Reading, Step, Values, quote, readings, scalar};
 use crate::rule::Code;
+use crate::rule::parse::tree::{Mistake, is_odd_space, odd_space};
 
 impl<'t> Values<'t, '_> {
     /// The fields of a mapping, each once. Those of `needed` that are not there are told. Keys that
@@ -21,10 +22,11 @@ impl<'t> Values<'t, '_> {
         for (key, at, value) in bad {
             let nearest =
                 known.iter().filter(|name| near(name, key)).min_by_key(|name| strsim::levenshtein(name, key));
-            let help = nearest.map_or_else(
-                || "it is kept in the stored text and otherwise ignored".to_owned(),
-                |name| format!("`{name}` is a field"),
-            );
+            let help = match nearest {
+                Some(name) => format!("`{name}` is a field"),
+                None if key.starts_with('-') => "put a space after the `-` of a list's element".to_owned(),
+                None => "it is kept in the stored text and otherwise ignored".to_owned(),
+            };
             self.within(Step::Key(key), |values| {
                 values.advise(Code::UnknownKey, at, "not a known key", help);
                 values.loadable(value);
@@ -86,6 +88,11 @@ impl<'t> Values<'t, '_> {
                 } else if old != Reading::Text {
                     let message = format!("a key that is {}; expected a text", old.describe(text));
                     self.advise(Code::KeyNotString, at, message, quote(text));
+                } else if let Some(space) = text.chars().next().filter(|&first| is_odd_space(first)) {
+                    let start = self.node(at).span.start;
+                    let Mistake { code, at, message, help } =
+                        odd_space(start..start + space.len_utf8(), space);
+                    self.findings.advise(code, at, "", message, help);
                 } else {
                     return Some(text);
                 }
