@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use rulesyncd::cli::{Cli, complain};
-use rulesyncd::telemetry;
+use rulesyncd::{store, telemetry};
 
 fn main() -> ExitCode {
+    store::quiet_driver_panics();
     let outcome = Cli::parse().run();
     telemetry::finish();
     match outcome {

@@ -1,6 +1,7 @@
 //! The databases, and what many idle workers cost them.
 
 use std::cell::{Cell, OnceCell};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rulesyncd::rule::Catalogue;
@@ -12,6 +13,9 @@ use crate::contest::{Contender, Figure, Unit};
 use crate::plain;
 use crate::support::databases::{config, system_clock};
 use crate::support::servers::{Kind, Server};
+
+/// A worker's part that follows the tables, and what it knows.
+type Worker = (DatabaseFollower, Arc<Catalogue>);
 
 /// Servers that are started when they are first wanted.
 pub(crate) struct Databases {
@@ -77,7 +81,7 @@ pub(crate) fn idle_workers<'a>(
 ) -> Figure<'a> {
     const WORKERS: u32 = 200;
     const SPAN: Duration = Duration::from_secs(4);
-    let mut workers: Option<(Fresh, Vec<(DatabaseFollower, Catalogue)>)> = None;
+    let mut workers: Option<(Fresh, Vec<Worker>)> = None;
     let name = format!(
         "{WORKERS} idle workers of {rules} rules on {backend}, a poll in {poll_interval:?}, server's core"
     );
@@ -97,8 +101,9 @@ pub(crate) fn idle_workers<'a>(
                 for _ in 0..WORKERS {
                     // Each worker is a process of its own, with its own connections.
                     let database = Database::open(&config(database.address()), system_clock()).await.unwrap();
-                    let (mut follower, mut catalogue) = (database.follow(), Catalogue::default());
-                    catalogue.apply(follower.look(&catalogue).await.unwrap());
+                    let (mut follower, mut catalogue) = (database.follow(), Arc::<Catalogue>::default());
+                    let look = follower.look(&catalogue).await.unwrap();
+                    Arc::get_mut(&mut catalogue).unwrap().apply(look);
                     followers.push((follower, catalogue));
                 }
                 // Until the overlap has passed, each look reads it again.

@@ -79,6 +79,7 @@ fn worker(status: &WorkerStatus) -> String {
         let stale = Duration::from_millis(database.stale_for_ms);
         lines.add("stale", format!("{}since {} ago{}", Paint::Warn, span(stale), Paint::Off));
     }
+    add_driver_failures(&mut lines, database.driver_failures);
     lines.add("rules", status.rules.to_string());
     lines.add("states", status.states.to_string());
     if let Some(watermark) = status.watermark {
@@ -132,6 +133,7 @@ fn master(status: &MasterStatus) -> String {
             Some(since) => answers(Health::Down, now, since),
         },
     );
+    add_driver_failures(&mut lines, status.driver_failures);
     lines.add(
         "lock",
         match status.lock {
@@ -156,6 +158,12 @@ fn master(status: &MasterStatus) -> String {
     text += &table("ids in two files", ["RULE", "HELD BY", "PASSED OVER"], conflicts);
     let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
     text + &table("deletions held back; `rulesyncd sync --allow-mass-delete` lets them go", ["RULE"], held)
+}
+
+fn add_driver_failures(lines: &mut Lines, failures: u64) {
+    if failures > 0 {
+        lines.add("driver", format!("{}failed {failures} times{}", Paint::Bad, Paint::Off));
+    }
 }
 
 fn answers(state: Health, now: Timestamp, since: Timestamp) -> String {

@@ -124,8 +124,9 @@ async fn compare(config: &Config, needs_worker: bool) -> Result<Verdict, Failure
 
 /// Everything that the tables say, read by the code that a worker reads them with.
 async fn tables(database: &Database) -> Result<Catalogue, StoreError> {
+    let look = database.follow().look(&Arc::<Catalogue>::default()).await?;
     let mut catalogue = Catalogue::default();
-    catalogue.apply(database.follow().look(&catalogue).await?);
+    catalogue.apply(look);
     Ok(catalogue)
 }
 

@@ -37,6 +37,9 @@ use crate::telemetry::metrics;
 /// How often a standby asks for the lock, and a master whether it still has it.
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often a master that is to stop looks whether its last write has ended.
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+
 /// The daemon that keeps the table equal to the directory.
 #[derive(Debug)]
 pub struct Master {
@@ -64,6 +67,15 @@ struct PutOff(bool);
 enum End {
     Stopped,
     Lost(StoreError),
+}
+
+/// Ends once there is a stop and no write under way. What only reads is given up: a database that does
+/// not answer is not waited for.
+async fn stopped_between_writes(stop: &CancellationToken, database: &Database) {
+    stop.cancelled().await;
+    while database.is_writing() {
+        sleep(STOP_CHECK_INTERVAL).await;
+    }
 }
 
 impl Master {
@@ -120,7 +132,13 @@ impl Master {
                 session = self.acquire() => session,
             };
             let end = match session {
-                Ok(session) => self.serve(session, &stop, &mut backoff).await,
+                Ok(session) => {
+                    let database = self.database.clone();
+                    tokio::select! {
+                        end = self.serve(session, &stop, &mut backoff) => end,
+                        () = stopped_between_writes(&stop, &database) => End::Stopped,
+                    }
+                }
                 Err(error) => End::Lost(error),
             };
             let End::Lost(error) = end else { return };

@@ -7,7 +7,7 @@ use super::reconcile::Reconciler;
 use super::scan::Broken;
 use crate::clock::Timestamp;
 use crate::config::MasterConfig;
-use crate::store::StoreError;
+use crate::store::{StoreError, driver_failures};
 
 /// Whether this master may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,10 @@ pub struct MasterStatus {
     pub pending_mass_delete: Vec<String>,
     /// The last error; `None` when there was none.
     pub last_error: Option<String>,
+    /// How often in this run the database's driver panicked on what the database sent, or was kept busy by
+    /// it without end.
+    #[serde(default)]
+    pub driver_failures: u64,
 }
 
 /// A file that holds no rule.
@@ -91,12 +95,14 @@ impl MasterStatus {
             conflicts: Vec::new(),
             pending_mass_delete: Vec::new(),
             last_error: None,
+            driver_failures: 0,
         }
     }
 
     pub(super) fn database_failed(&mut self, error: &StoreError, now: Timestamp) {
         self.database_down_since.get_or_insert(now);
         self.last_error = Some(error.to_string());
+        self.driver_failures = driver_failures();
     }
 
     pub(super) const fn database_works(&mut self) {

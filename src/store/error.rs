@@ -11,6 +11,15 @@ pub enum StoreError {
         /// What came back, without a secret.
         detail: String,
     },
+    /// The driver panicked on what the store sent, or was kept busy by it without end: as if the store
+    /// did not answer.
+    #[error("{what}: {detail}")]
+    Driver {
+        /// What was tried.
+        what: &'static str,
+        /// What the driver did, without what the store sent.
+        detail: String,
+    },
     /// The store answered that this cannot be, and will answer so until someone mends it. At a
     /// start it ends the daemon; a daemon that runs says it and goes on trying.
     #[error("{what}: {detail}; {remedy}")]
@@ -55,6 +64,9 @@ pub enum StoreError {
 impl StoreError {
     /// Whether trying again later can help without anyone's doing.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::RowLocked { .. } | Self::LockLost { .. })
+        matches!(
+            self,
+            Self::Unavailable { .. } | Self::Driver { .. } | Self::RowLocked { .. } | Self::LockLost { .. }
+        )
     }
 }

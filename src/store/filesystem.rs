@@ -108,7 +108,7 @@ impl Follow for FilesystemFollower {
         }
     }
 
-    async fn look<K: Known + Sync>(&mut self, known: &K) -> Result<Look, StoreError> {
+    async fn look<K: Known + Send + Sync + 'static>(&mut self, known: &Arc<K>) -> Result<Look, StoreError> {
         let first = known.count(crate::rule::Table::Rules) == 0;
         let (directory, files) = (self.store.directory.clone(), std::mem::take(&mut self.files));
         let before = if first { BTreeMap::new() } else { files.clone() };

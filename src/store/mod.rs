@@ -10,10 +10,12 @@ mod subscription;
 mod watermark;
 
 use std::future::Future;
+use std::sync::Arc;
 
 pub use address::{Address, Host, InvalidAddress, Server, TlsMode};
 pub use database::{
-    Applied, Database, DatabaseFollower, Departure, FollowConfig, MasterSession, RowSummary, RuleWrite, Scope,
+    Applied, Database, DatabaseFollower, Departure, FollowConfig, MasterSession, RowSummary, RuleWrite,
+    Scope, driver_failures, quiet_driver_panics,
 };
 pub use error::StoreError;
 pub use filesystem::{FilesystemFollower, FilesystemStore};
@@ -99,7 +101,10 @@ pub trait Follow: Send {
     ///
     /// # Errors
     /// When the store does not answer; whoever follows looks again later.
-    fn look<K: Known + Sync>(&mut self, known: &K) -> impl Future<Output = Result<Look, StoreError>> + Send;
+    fn look<K: Known + Send + Sync + 'static>(
+        &mut self,
+        known: &Arc<K>,
+    ) -> impl Future<Output = Result<Look, StoreError>> + Send;
 
     /// The traces in which what the last look found was written. Not every store can tell, and
     /// none does while no spans are recorded.

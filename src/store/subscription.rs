@@ -1,11 +1,12 @@
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Follow, StoreError};
+use super::{Follow, Known, StoreError};
 use crate::backoff::{Backoff, jittered};
-use crate::rule::{Catalogue, CompiledRule, RuleChange};
+use crate::rule::{Catalogue, CompiledRule, RuleChange, Seen, Table};
 
 /// The longest that a change waits where nothing hints at it, and a state for its end.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -14,7 +15,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Subscription<F> {
     follower: F,
-    catalogue: Catalogue,
+    catalogue: Arc<Mutex<Catalogue>>,
     changes: VecDeque<RuleChange>,
     backoff: Backoff,
     next_look: Instant,
@@ -23,8 +24,9 @@ pub struct Subscription<F> {
 impl<F: Follow> Subscription<F> {
     /// Begins with what stands now.
     pub(super) async fn begin(mut follower: F) -> Result<Self, StoreError> {
-        let mut catalogue = Catalogue::default();
-        catalogue.apply(follower.look(&catalogue).await?);
+        let catalogue = Arc::<Mutex<Catalogue>>::default();
+        let look = follower.look(&catalogue).await?;
+        lock(&catalogue).apply(look);
         let (changes, backoff) = Default::default();
         Ok(Self {
             follower,
@@ -36,8 +38,8 @@ impl<F: Follow> Subscription<F> {
     }
 
     /// What stands, as far as it is known.
-    pub const fn catalogue(&self) -> &Catalogue {
-        &self.catalogue
+    pub fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
+        lock(&self.catalogue)
     }
 
     /// The next change, when there is one; a store that does not answer is asked again and again.
@@ -53,7 +55,7 @@ impl<F: Follow> Subscription<F> {
             }
             let wait = match self.follower.look(&self.catalogue).await {
                 Ok(look) => {
-                    self.changes.extend(self.catalogue.apply(look));
+                    self.changes.extend(lock(&self.catalogue).apply(look));
                     self.backoff.reset();
                     jittered(POLL_INTERVAL)
                 }
@@ -64,10 +66,26 @@ impl<F: Follow> Subscription<F> {
     }
 }
 
+fn lock(catalogue: &Mutex<Catalogue>) -> MutexGuard<'_, Catalogue> {
+    catalogue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Known to a look that goes on in another thread.
+impl Known for Mutex<Catalogue> {
+    fn count(&self, table: Table) -> u64 {
+        lock(self).count(table)
+    }
+
+    fn seen(&self, table: Table, key: &str) -> Option<Seen> {
+        lock(self).seen(table, key)
+    }
+}
+
 /// Every valid rule with the state in force for it, by id.
 pub(super) async fn load<F: Follow>(mut follower: F) -> Result<Vec<CompiledRule>, StoreError> {
+    let look = follower.look(&Arc::<Catalogue>::default()).await?;
     let mut catalogue = Catalogue::default();
-    catalogue.apply(follower.look(&catalogue).await?);
+    catalogue.apply(look);
     let state = |rule_id: &str| catalogue.state(rule_id);
     let compiled = catalogue.rules().filter_map(|(rule, _)| rule.compiled(state(rule.rule_id.as_str())).ok());
     Ok(compiled.collect())

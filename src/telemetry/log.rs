@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
 use tracing_subscriber::field::{RecordFields, VisitOutput};
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -23,7 +23,7 @@ use crate::paint::plain;
 /// # Errors
 /// [`TelemetryError`]; nothing is logged anywhere then.
 pub fn start(config: &TelemetryConfig) -> Result<(), TelemetryError> {
-    let filter: Targets = config.log.parse()?;
+    let filter = filter(&config.log)?;
     let format = match config.log_format {
         LogFormat::Auto if under_journald() => LogFormat::Journald,
         LogFormat::Auto => LogFormat::Text,
@@ -41,6 +41,13 @@ pub fn start(config: &TelemetryConfig) -> Result<(), TelemetryError> {
     };
     tracing_subscriber::registry().with(filter).with(layer).try_init()?;
     Ok(())
+}
+
+/// What is logged, by the directives of `telemetry.log`.
+fn filter(directives: &str) -> Result<Targets, TelemetryError> {
+    let filter: Targets = directives.parse()?;
+    // What the server says: as much as it likes, and before anyone knows who it is.
+    Ok(filter.with_target("sqlx::postgres::notice", LevelFilter::OFF))
 }
 
 /// Whether standard error is a terminal whose owner did not refuse colour
@@ -163,6 +170,15 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_servers_notices_are_logged_at_no_level() {
+        for directives in ["info", "trace", "sqlx=trace", "sqlx::postgres=trace,info"] {
+            let filter = filter(directives).unwrap();
+            assert!(!filter.would_enable("sqlx::postgres::notice", &tracing::Level::ERROR), "{directives}");
+        }
+        assert!(filter("info,sqlx=debug").unwrap().would_enable("sqlx::query", &tracing::Level::DEBUG));
     }
 
     #[test]

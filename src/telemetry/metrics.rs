@@ -24,6 +24,7 @@ pub(super) struct Metrics {
     changes: Counter<u64>,
     propagation: Histogram<f64>,
     latency: Histogram<f64>,
+    driver_failures: Counter<u64>,
 }
 
 impl Metrics {
@@ -41,6 +42,10 @@ impl Metrics {
             changes: counter("ttp.rule.changes", "Changes that went to the stream"),
             propagation: seconds("ttp.rule.propagation", "How long a change took for a leg of its way"),
             latency: seconds("ttp.store.latency", "How long the store took for an operation"),
+            driver_failures: counter(
+                "rulesyncd.driver_failures",
+                "Panics of the database's driver, and threads that it kept busy without end",
+            ),
             meter,
         }
     }
@@ -59,6 +64,13 @@ pub enum Leg {
 pub fn compiled(count: usize, store_backend: &str) {
     if let Some(metrics) = sdk_metrics().filter(|_| count > 0) {
         metrics.compiled.add(count as u64, &[KeyValue::new("store_backend", store_backend.to_owned())]);
+    }
+}
+
+/// The database's driver panicked, or its thread was abandoned.
+pub fn driver_failed() {
+    if let Some(metrics) = sdk_metrics() {
+        metrics.driver_failures.add(1, &[]);
     }
 }
 

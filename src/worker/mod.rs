@@ -41,7 +41,7 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::config::WorkerConfig;
 use crate::lifecycle::Pulse;
 use crate::socket::{ListenError, listen};
-use crate::store::RuleStore;
+use crate::store::{RuleStore, driver_failures};
 use crate::telemetry::metrics;
 
 /// How long the first answer of the database may take before the catalogue on disk is served in its
@@ -206,6 +206,7 @@ impl Shared {
                     since: database.since,
                     stale_for_ms: u64::try_from(standing.stale_for.as_millis()).unwrap_or(u64::MAX),
                     last_error: database.last_error.clone(),
+                    driver_failures: driver_failures(),
                 },
                 watermark: catalogue.watermark(),
                 rules: catalogue.rule_count() as u64,

@@ -78,6 +78,10 @@ pub struct DatabaseStatus {
     pub stale_for_ms: u64,
     /// Why it did not answer last time it did not.
     pub last_error: Option<String>,
+    /// How often in this run the database's driver panicked on what the database sent, or was kept busy by
+    /// it without end.
+    #[serde(default)]
+    pub driver_failures: u64,
 }
 
 /// A row that takes no part.

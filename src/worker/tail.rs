@@ -17,6 +17,9 @@ use crate::rule::{Look, Quarantined, RuleChange, Table};
 use crate::store::{Follow, StoreError};
 use crate::telemetry::metrics::{self, Leg};
 
+/// How often the pulse beats while a look takes long.
+const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Follows the tables and writes what it hears into the hub.
 #[derive(Debug)]
 pub(super) struct Tail<F> {
@@ -64,7 +67,7 @@ impl<F: Follow> Tail<F> {
             pulse.beat();
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = self.look() => self.looked.cancel(),
+                () = self.look(pulse) => self.looked.cancel(),
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -73,17 +76,20 @@ impl<F: Follow> Tail<F> {
         }
     }
 
-    /// Looks once. States end on time though the database lets the look wait.
-    async fn look(&mut self) {
+    /// Looks once. States end on time though the database lets the look wait, and the pulse beats: the
+    /// database's thread is not this one.
+    async fn look(&mut self, pulse: &Pulse) {
         let trace = TailTrace::begin();
         let found = {
-            let look = metrics::timed("look", self.follower.look(&*self.hub));
+            let look = metrics::timed("look", self.follower.look(&self.hub));
             tokio::pin!(look);
+            let mut beat = tokio::time::interval(BEAT_INTERVAL);
             loop {
                 let end = next_end(&self.hub, self.clock);
                 tokio::select! {
                     found = &mut look => break found,
                     () = until(end) => expire(&self.hub, self.clock),
+                    _ = beat.tick() => pulse.beat(),
                 }
             }
         };

@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod daemons;
 mod differential;
+mod driver;
 mod faults;
 mod hostile;
 mod python;

@@ -44,12 +44,13 @@ impl Reconciler {
         if writes.is_empty() {
             return Ok(());
         }
+        let count = writes.len();
         let ingests = self.ingests(plan);
         let written = plan.writes.iter().zip(&ingests[plan.deletes.len()..]);
         let departures: Vec<_> = written.filter_map(|(write, ingest)| ingest.departure(write)).collect();
-        session.carry(&departures).await;
+        session.carry(departures).await;
         let begun = trace::now();
-        let applied = match metrics::timed("write_rules", session.apply(&writes)).await {
+        let applied = match metrics::timed("write_rules", session.apply(writes)).await {
             Ok(applied) => applied,
             Err(error) => {
                 let transaction = Transaction { begun, written: None, ended: trace::now() };
@@ -65,7 +66,7 @@ impl Reconciler {
         if deleted > 0 {
             self.recent.push_back((Instant::now(), deleted));
         }
-        let told_singly = writes.len() <= log::SINGLY;
+        let told_singly = count <= log::SINGLY;
         if !told_singly {
             log::bulk(plan);
         }

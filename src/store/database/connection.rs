@@ -152,9 +152,21 @@ impl Connection {
         Ok(rows)
     }
 
-    /// The first cell of the first row.
+    /// The only row of an answer that has at most one. A server that sends more may send them without
+    /// end, so that they are not read.
+    pub(super) async fn row(&mut self, what: &'static str, query: Query) -> Result<Option<Row>, StoreError> {
+        let mut rows = self.stream(what, query);
+        let row = rows.next().await?;
+        if row.is_some() && rows.next().await?.is_some() {
+            *rows.broken = true;
+            return Err(StoreError::Unavailable { what, detail: "the answer has more than one row".into() });
+        }
+        Ok(row)
+    }
+
+    /// The first cell of the only row.
     pub(super) async fn cell(&mut self, what: &'static str, query: Query) -> Result<Cell, StoreError> {
-        let row = self.fetch(what, query).await?.into_iter().next();
+        let row = self.row(what, query).await?;
         Ok(row.and_then(|row| row.0.into_iter().next()).unwrap_or(Cell::Null))
     }
 

@@ -18,6 +18,10 @@ use crate::store::{Address, Host, Server, StoreError, TlsMode};
 /// its own, better, message comes first.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// A whole poll, which is many statements and their rows, may take so many times as long as one of
+/// them.
+const POLL_STATEMENTS: u32 = 12;
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -136,6 +140,17 @@ impl Connector {
     /// How long to wait for an answer.
     pub(super) fn limit(&self) -> Duration {
         self.timeout + GRACE
+    }
+
+    /// The longest that a whole poll may take.
+    pub(super) fn poll_limit(&self) -> Duration {
+        self.timeout.saturating_mul(POLL_STATEMENTS)
+    }
+
+    /// The error of a database that answers, and does not come to an end in time.
+    pub(super) fn endless(&self, what: &'static str, limit: Duration) -> StoreError {
+        let limit = humantime::format_duration(limit);
+        StoreError::Unavailable { what, detail: self.at(&format!("not at its end after {limit}")) }
     }
 
     /// What went wrong, with where: an operator may have several databases.

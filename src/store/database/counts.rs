@@ -60,7 +60,7 @@ impl<K: Known + Sync> Looking<'_, K> {
         let query = query.push(&format!(" FROM (SELECT {version} AS version) AS versions"));
         // Read before the snapshot where it is the host's: what is not seen is later than it.
         let now = self.database.clock.now();
-        let row = self.connection.fetch(WHAT, query).await?.pop();
+        let row = self.connection.row(WHAT, query).await?;
         let mut row = row.ok_or_else(|| unreadable("no answer"))?;
         let now = match dialect.now {
             Some(_) => row.time(0, "the clock").map_err(|why| unreadable(&why))?,

@@ -1,18 +1,13 @@
 //! States that have expired are removed, and never one that was set meanwhile.
 
-use super::session::MasterSession;
+use super::session::Session;
 use super::sql::Query;
 use super::tables;
 use crate::rule::{StateRow, Table};
 use crate::store::StoreError;
 
-impl MasterSession {
-    /// Deletes the states that have expired by the database's clock, each only if it still has the
-    /// `expires_at` that was read, and returns them.
-    ///
-    /// # Errors
-    /// As [`MasterSession::apply`].
-    pub async fn remove_expired_states(&mut self) -> Result<Vec<StateRow>, StoreError> {
+impl Session {
+    pub(super) async fn remove_expired_states(&mut self) -> Result<Vec<StateRow>, StoreError> {
         let what = "removing expired states";
         let now =
             self.database.now_on(&mut self.connection).await.map_err(|error| self.unless_lost(error))?;

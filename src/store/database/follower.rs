@@ -1,11 +1,13 @@
 //! One follower's place in a database.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::connector::Purpose;
 use super::hints::Hints;
-use super::look::{Looking, Watermarks};
+use super::look::{Looking, WHAT, Watermarks};
 use super::sql::Cell;
 use super::{Database, carry};
 use crate::rule::Look;
@@ -19,31 +21,79 @@ pub struct DatabaseFollower {
     hints: Hints,
     /// `None` before the first look, and after one that failed or was given up.
     connection: Option<Connection>,
+    memory: Memory,
+    traces: Vec<Carried>,
+    /// Whether something hinted since the last look.
+    hinted: bool,
+}
+
+/// What is remembered from one look to the next.
+#[derive(Debug, Clone)]
+struct Memory {
     watermarks: Option<Watermarks>,
     last_full: Option<Instant>,
     /// Of SQLite, what [`data_version`] answered before the last look.
     version: Option<String>,
-    traces: Vec<Carried>,
     /// Whether the table of traces can be read; asked again with each full look.
     carries: bool,
-    /// Whether something hinted since the last look.
+}
+
+/// A look on the database's thread, with all that it needs.
+struct OneLook<K> {
+    database: Database,
+    connection: Option<Connection>,
+    memory: Memory,
     hinted: bool,
+    known: Arc<K>,
+}
+
+/// What a look leaves behind.
+struct Looked {
+    look: Look,
+    connection: Connection,
+    memory: Memory,
+    traces: Vec<Carried>,
 }
 
 impl DatabaseFollower {
     pub(super) fn new(database: Database) -> Self {
         let hints = Hints::new(&database);
-        Self {
-            database,
-            hints,
-            connection: None,
-            watermarks: None,
-            last_full: None,
-            version: None,
-            traces: Vec::new(),
-            carries: true,
-            hinted: false,
+        let memory = Memory { watermarks: None, last_full: None, version: None, carries: true };
+        Self { database, hints, connection: None, memory, traces: Vec::new(), hinted: false }
+    }
+}
+
+impl<K: Known + Send + Sync> OneLook<K> {
+    async fn look(mut self) -> Result<Looked, StoreError> {
+        // Kept only if the look comes to its end: whoever gives it up leaves it in no known state.
+        let mut connection = self.connection().await?;
+        let interval = self.database.follow.full_scan_interval;
+        let full = self.memory.last_full.is_none_or(|last| last.elapsed() >= interval);
+        let now = self.database.clock.now();
+        let version = data_version(&mut connection).await?;
+        if !full && version.is_some() && version == self.memory.version {
+            let watermarks = self.memory.watermarks.map(|watermarks| watermarks.idle(now));
+            let memory = Memory { watermarks, ..self.memory };
+            let look = Look { now, ..Look::default() };
+            return Ok(Looked { look, connection, memory, traces: Vec::new() });
         }
+        let looking = Looking {
+            database: &self.database,
+            connection: &mut connection,
+            known: &*self.known,
+            watermarks: self.memory.watermarks.clone(),
+            full,
+            expectant: self.hinted || version.is_some(),
+        };
+        let (look, watermarks) = looking.look().await?;
+        let traces = self.arrivals(&mut connection, &look).await;
+        if connection.is_elsewhere() {
+            let detail = "the file was replaced while it was read".into();
+            return Err(StoreError::Unavailable { what: WHAT, detail });
+        }
+        let last_full = if full { Some(Instant::now()) } else { self.memory.last_full };
+        let memory = Memory { watermarks: Some(watermarks), last_full, version, ..self.memory };
+        Ok(Looked { look, connection, memory, traces })
     }
 
     /// The connection of the last look, if it still leads to the database.
@@ -51,28 +101,27 @@ impl DatabaseFollower {
         match self.connection.take() {
             Some(connection) if !connection.is_broken() && !connection.is_elsewhere() => Ok(connection),
             _ => {
-                self.version = None;
+                self.memory.version = None;
                 // The database may have been put back to what it was at another time, or be another:
                 // no stamp tells how its rows differ from what is known.
-                self.last_full = None;
+                self.memory.last_full = None;
                 self.database.connector.connect(Purpose::Read).await
             }
         }
     }
-}
 
-impl DatabaseFollower {
     /// The traces in which what the look found was written; none on a first look, which is no news.
     async fn arrivals(&mut self, connection: &mut Connection, look: &Look) -> Vec<Carried> {
-        self.carries |= look.full;
+        self.memory.carries |= look.full;
         let rules = look.rules.iter().flatten().map(|rule| rule.rule_id.to_string());
         let states = look.states.iter().flatten().map(|(rule_id, _)| rule_id.to_string());
         let rule_ids: Vec<String> = rules.chain(states).collect();
-        if trace::now().is_none() || !self.carries || rule_ids.is_empty() || self.watermarks.is_none() {
+        let is_first = self.memory.watermarks.is_none();
+        if trace::now().is_none() || !self.memory.carries || rule_ids.is_empty() || is_first {
             return Vec::new();
         }
         let found = carry::arrive(connection, &rule_ids).await;
-        self.carries = found.is_ok();
+        self.memory.carries = found.is_ok();
         found.unwrap_or_default()
     }
 }
@@ -83,40 +132,26 @@ impl Follow for DatabaseFollower {
         self.hinted = true;
     }
 
-    async fn look<K: Known + Sync>(&mut self, known: &K) -> Result<Look, StoreError> {
+    async fn look<K: Known + Send + Sync + 'static>(&mut self, known: &Arc<K>) -> Result<Look, StoreError> {
         self.hints.start(&self.database);
-        // Kept only if the look comes to its end: whoever gives it up leaves it in no known state.
-        let mut connection = self.connection().await?;
-        let interval = self.database.follow.full_scan_interval;
-        let full = self.last_full.is_none_or(|last| last.elapsed() >= interval);
-        let now = self.database.clock.now();
-        let version = data_version(&mut connection).await?;
-        if !full && version.is_some() && version == self.version {
-            self.connection = Some(connection);
-            self.watermarks = self.watermarks.take().map(|watermarks| watermarks.idle(now));
-            return Ok(Look { now, ..Look::default() });
-        }
-        let looking = Looking {
-            database: &self.database,
-            connection: &mut connection,
-            known,
-            watermarks: self.watermarks.clone(),
-            full,
-            expectant: self.hinted || version.is_some(),
+        let one_look = OneLook {
+            database: self.database.clone(),
+            connection: self.connection.take(),
+            memory: self.memory.clone(),
+            hinted: self.hinted,
+            known: Arc::clone(known),
         };
-        let (look, watermarks) = looking.look().await?;
-        self.hinted = false;
-        self.traces = self.arrivals(&mut connection, &look).await;
-        if connection.is_elsewhere() {
-            let detail = "the file was replaced while it was read".into();
-            return Err(StoreError::Unavailable { what: "reading the tables", detail });
+        let limit = self.database.poll_limit();
+        let looked = self.database.on_thread(WHAT, limit, one_look.look()).await;
+        if matches!(looked, Err(StoreError::Driver { .. })) {
+            // The thread may have been left behind, and whoever listens with it.
+            self.hints = Hints::new(&self.database);
         }
+        let Looked { look, connection, memory, traces } = looked?;
         self.connection = Some(connection);
-        self.version = version;
-        self.watermarks = Some(watermarks);
-        if full {
-            self.last_full = Some(Instant::now());
-        }
+        self.memory = memory;
+        self.traces.extend(traces);
+        self.hinted = false;
         Ok(look)
     }
 

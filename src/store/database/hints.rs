@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::Database;
 use super::connector::Connector;
 use super::postgres;
+use super::thread::caught;
 use crate::backoff::Backoff;
 use crate::store::StoreError;
 
@@ -48,14 +49,14 @@ impl Hints {
         }
     }
 
-    /// Begins to listen, if it did not yet.
+    /// Begins to listen on the database's thread, if it did not yet.
     pub(super) fn start(&mut self, database: &Database) {
         let Some(tell) = self.tell.take() else { return };
-        let connector = Arc::clone(&database.connector);
+        let (thread, connector) = (&database.shared.thread, Arc::clone(&database.connector));
         self.task = if connector.postgres().is_some() {
-            Some(tokio::spawn(retried(tell, connector, listen)))
+            thread.spawn(retried(tell, connector, listen))
         } else if connector.place().is_some_and(|place| place.file().is_some()) {
-            Some(tokio::spawn(retried(tell, connector, watch_files)))
+            thread.spawn(retried(tell, connector, watch_files))
         } else {
             None
         };
@@ -87,7 +88,8 @@ where
 {
     let mut backoff = Backoff::default();
     loop {
-        Box::pin(listen(&tell, &connector, &mut backoff)).await.ok();
+        // The driver may panic here, too.
+        caught("listening for notifications", Box::pin(listen(&tell, &connector, &mut backoff))).await.ok();
         tokio::time::sleep(backoff.wait()).await;
     }
 }

@@ -9,35 +9,40 @@ mod follower;
 mod hints;
 mod lock;
 mod look;
+mod master_session;
 mod mysql;
 mod pages;
 mod postgres;
 mod session;
 mod sql;
 mod sqlite;
+mod states;
 mod tables;
+mod thread;
 mod writes;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 pub use carry::Departure;
 pub use follower::DatabaseFollower;
-pub use session::MasterSession;
+pub use master_session::MasterSession;
+pub use thread::{driver_failures, quiet_driver_panics};
 pub use writes::{Applied, RowSummary, RuleWrite, Scope};
 
 use self::connection::Connection;
 use self::connector::{Connector, Purpose};
 use self::lock::Lock;
-use super::{RuleStore, StoreError};
+use self::session::Session;
+use self::thread::DatabaseThread;
+use self::writes::OwnedScope;
+use super::StoreError;
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
 use crate::config::DatabaseConfig;
-use crate::rule::{CompiledRule, RuleId, RuleState, StateKind, StateRow, Table};
-use crate::telemetry::metrics;
-use crate::telemetry::trace::{self, Span};
+use crate::rule::{StateRow, Table};
 
 /// How tables are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +79,19 @@ struct Shared {
     /// Whether it was tried to make what indexes are missing.
     indexed: AtomicBool,
     set_at: Mutex<RisingStamp>,
+    /// Where the driver runs.
+    thread: DatabaseThread,
+    /// How many writes of a master are under way.
+    writing: AtomicUsize,
+}
+
+/// A write that is under way for as long as this lives.
+struct Writing(Arc<Shared>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.writing.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Database {
@@ -96,6 +114,8 @@ impl Database {
             memory_lock: Arc::default(),
             indexed: AtomicBool::default(),
             set_at: Mutex::default(),
+            thread: DatabaseThread::new(),
+            writing: AtomicUsize::default(),
         };
         Ok(Self { connector, clock, follow: FollowConfig::default(), shared: Arc::new(shared) })
     }
@@ -112,15 +132,61 @@ impl Database {
         self.connector.dialect().backend
     }
 
+    /// Whether a write of a master's session is under way.
+    pub fn is_writing(&self) -> bool {
+        self.shared.writing.load(Ordering::Relaxed) > 0
+    }
+
+    fn writing(&self) -> Writing {
+        self.shared.writing.fetch_add(1, Ordering::Relaxed);
+        Writing(Arc::clone(&self.shared))
+    }
+
+    /// The longest that a whole poll may take, and whatever else only reads.
+    fn poll_limit(&self) -> Option<Duration> {
+        Some(self.connector.poll_limit())
+    }
+
+    /// Does `work` on the database's thread, within `limit` where there is one.
+    fn on_thread<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        limit: Option<Duration>,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> impl Future<Output = Result<T, StoreError>> {
+        let (connector, work) = (Arc::clone(&self.connector), Box::pin(work));
+        let bounded = async move {
+            let Some(limit) = limit else { return work.await };
+            let ended = tokio::time::timeout(limit, work).await;
+            ended.unwrap_or_else(|_| Err(connector.endless(what, limit)))
+        };
+        self.shared.thread.run(what, self.connector.limit(), bounded)
+    }
+
+    /// Does `work` on the database's thread, within the time that a whole poll may take.
+    fn ask<T: Send + 'static, W>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(Self) -> W,
+    ) -> impl Future<Output = Result<T, StoreError>>
+    where
+        W: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        self.on_thread(what, self.poll_limit(), work(self.clone()))
+    }
+
     /// The database's clock.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
-        let mut connection = self.connector.connect(Purpose::Read).await?;
-        let now = self.now_on(&mut connection).await?;
-        connection.close().await;
-        Ok(now)
+        self.ask("reading the database's clock", |database| async move {
+            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let now = database.now_on(&mut connection).await?;
+            connection.close().await;
+            Ok(now)
+        })
+        .await
     }
 
     async fn now_on(&self, connection: &mut Connection) -> Result<Timestamp, StoreError> {
@@ -139,19 +205,24 @@ impl Database {
     /// # Errors
     /// When the database does not answer or does not allow it.
     pub async fn ensure_tables(&self) -> Result<(), StoreError> {
-        let mut connection = self.connector.connect(Purpose::Create).await?;
-        let mut is_new = false;
-        for table in [Table::Rules, Table::States] {
-            is_new |= tables::ensure(&mut connection, table).await?;
-        }
-        if !self.shared.indexed.swap(true, Ordering::Relaxed) || is_new {
+        // An index on a large table takes its time.
+        let database = self.clone();
+        self.on_thread("making the tables", None, async move {
+            let mut connection = database.connector.connect(Purpose::Create).await?;
+            let mut is_new = false;
             for table in [Table::Rules, Table::States] {
-                // Everything works without it, only slower.
-                tables::index(&mut connection, table).await.ok();
+                is_new |= tables::ensure(&mut connection, table).await?;
             }
-        }
-        connection.close().await;
-        Ok(())
+            if !database.shared.indexed.swap(true, Ordering::Relaxed) || is_new {
+                for table in [Table::Rules, Table::States] {
+                    // Everything works without it, only slower.
+                    tables::index(&mut connection, table).await.ok();
+                }
+            }
+            connection.close().await;
+            Ok(())
+        })
+        .await
     }
 
     /// Becomes the one writer; `None` while another is.
@@ -165,18 +236,21 @@ impl Database {
             None => Some(Lock::Session),
         };
         let Some(lock) = lock else { return Ok(None) };
-        let mut connection = self.connector.connect(Purpose::Master).await?;
-        let lock = match connection.dialect().try_lock {
-            Some(sql) => lock::lock_session(&mut connection, sql).await?,
-            None => Some(lock),
-        };
-        match lock {
-            Some(lock) => MasterSession::new(self.clone(), connection, lock).await.map(Some),
-            None => {
-                connection.close().await;
-                Ok(None)
+        let session = self.ask("taking the master's lock", |database| async move {
+            let mut connection = database.connector.connect(Purpose::Master).await?;
+            let lock = match connection.dialect().try_lock {
+                Some(sql) => lock::lock_session(&mut connection, sql).await?,
+                None => Some(lock),
+            };
+            match lock {
+                Some(lock) => Session::new(database, connection, lock).await.map(Some),
+                None => {
+                    connection.close().await;
+                    Ok(None)
+                }
             }
-        }
+        });
+        Ok(session.await?.map(|session| MasterSession::new(self.clone(), session)))
     }
 
     /// The rows of `ttp_rule` in `scope`, without the right to write them.
@@ -184,10 +258,14 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn rows(&self, scope: Scope<'_>) -> Result<Vec<RowSummary>, StoreError> {
-        let mut connection = self.connector.connect(Purpose::Read).await?;
-        let rows = tables::summaries(&mut connection, scope).await?;
-        connection.close().await;
-        Ok(rows)
+        let scope = OwnedScope::from(scope);
+        self.ask("reading the rules", |database| async move {
+            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let rows = tables::summaries(&mut connection, scope.borrowed()).await?;
+            connection.close().await;
+            Ok(rows)
+        })
+        .await
     }
 
     /// Every row of `ttp_rule_state`, expired ones too, by id. A row that cannot be read is passed
@@ -196,10 +274,15 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn states(&self) -> Result<Vec<StateRow>, StoreError> {
-        let mut connection = self.connector.connect(Purpose::Read).await?;
-        let query = tables::select(connection.dialect(), Table::States);
-        let rows = connection.fetch("reading the states", query.into_query()).await?;
-        connection.close().await;
+        let what = "reading the states";
+        let rows = self.ask(what, move |database| async move {
+            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let query = tables::select(connection.dialect(), Table::States);
+            let rows = connection.fetch(what, query.into_query()).await?;
+            connection.close().await;
+            Ok(rows)
+        });
+        let rows = rows.await?;
         let mut rows: Vec<_> =
             rows.into_iter().filter_map(|mut row| tables::state_row(&mut row).ok()).collect();
         rows.sort_unstable_by(|a, b| a.rule_id.cmp(&b.rule_id));
@@ -210,111 +293,6 @@ impl Database {
     fn tell(&self) {
         self.shared.committed.send_replace(());
     }
-
-    /// Does `work` in a transaction of an operator's connection.
-    async fn write_state<T>(
-        &self,
-        what: &'static str,
-        (change, departure): (&Span, Option<Departure>),
-        work: impl AsyncFnOnce(&mut Connection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let writing = change.child("ttp.store.write_state", trace::now());
-        let mut connection = self.connector.connect(Purpose::Write).await?;
-        if let Some(departure) = departure {
-            // Where the table is missing or closed to this user, the trace ends here.
-            carry::depart(&mut connection, &[departure]).await.ok();
-        }
-        connection.run(what, connection.dialect().begin_write).await?;
-        // Should it fail, the connection ends and the transaction with it.
-        let done = work(&mut connection).await?;
-        let written = trace::now();
-        writing.end(written);
-        let publishing = change.child("ttp.rule.publish", written);
-        if let Some(notify) = connection.dialect().notify {
-            connection.run(what, notify).await?;
-        }
-        connection.run(what, "COMMIT").await?;
-        self.tell();
-        publishing.end(trace::now());
-        connection.close().await;
-        Ok(done)
-    }
-
-    /// A stamp above every one that this process gave and that the row has, within
-    /// [`RisingStamp::REACH`] of `now`.
-    fn set_at(&self, now: Timestamp, standing: Option<Timestamp>) -> Timestamp {
-        let mut stamp = self.shared.set_at.lock().unwrap_or_else(PoisonError::into_inner);
-        stamp.rise_above(standing.unwrap_or(Timestamp::MIN), now);
-        stamp.next(now)
-    }
-}
-
-impl RuleStore for Database {
-    type Follower = DatabaseFollower;
-
-    async fn load_compiled(&self) -> Result<Vec<CompiledRule>, StoreError> {
-        super::subscription::load(self.follow()).await
-    }
-
-    async fn get_state(&self, rule_id: &RuleId) -> Result<RuleState, StoreError> {
-        let mut connection = self.connector.connect(Purpose::Read).await?;
-        let row = tables::state_of(&mut connection, rule_id).await?;
-        let now = self.now_on(&mut connection).await?;
-        connection.close().await;
-        Ok(row.map(|row| row.state()).transpose()?.unwrap_or_default().effective(now))
-    }
-
-    async fn set_state(&self, rule_id: &RuleId, state: RuleState) -> Result<RuleState, StoreError> {
-        state.validate()?;
-        let change = state_change(rule_id, state.state, state.set_by.as_deref());
-        let departure = Departure::of_state(rule_id.as_str(), state.fingerprint(), &change);
-        let write = self.write_state("setting a state", (&change, departure), async |connection| {
-            let now = self.now_on(connection).await?;
-            tables::refuse_another_case(connection, "setting a state", rule_id).await?;
-            let standing = tables::state_of(connection, rule_id).await?;
-            let set_at = self.set_at(now, standing.and_then(|row| row.set_at));
-            tables::write_state(connection, &StateRow::new(rule_id, &state), set_at).await?;
-            // As the columns hold it: a whole-second column cuts the fraction off.
-            let written = tables::state_of(connection, rule_id).await?;
-            Ok(written.map(|row| row.state()).transpose()?.unwrap_or_default())
-        });
-        let done = metrics::timed("set_state", write).await;
-        finish(change, done)
-    }
-
-    async fn clear_state(&self, rule_id: &RuleId) -> Result<bool, StoreError> {
-        let change = state_change(rule_id, StateKind::default(), None);
-        let departure = Departure::of_state(rule_id.as_str(), RuleState::default().fingerprint(), &change);
-        let write = self.write_state("clearing a state", (&change, departure), async |connection| {
-            tables::refuse_another_case(connection, "clearing a state", rule_id).await?;
-            tables::delete_state(connection, rule_id).await
-        });
-        let done = metrics::timed("clear_state", write).await;
-        finish(change, done)
-    }
-
-    fn follow(&self) -> DatabaseFollower {
-        DatabaseFollower::new(self.clone())
-    }
-}
-
-/// The span of a state that is set or cleared.
-fn state_change(rule_id: &RuleId, state: StateKind, set_by: Option<&str>) -> Span {
-    let mut change = Span::root("ttp.rule.state.change", trace::now());
-    change.set("rule_id", rule_id.to_string());
-    change.set("state", state.as_str());
-    if let Some(set_by) = set_by {
-        change.set("set_by", set_by.to_owned());
-    }
-    change
-}
-
-fn finish<T>(mut change: Span, done: Result<T, StoreError>) -> Result<T, StoreError> {
-    if done.is_err() {
-        change.fail();
-    }
-    change.end(trace::now());
-    done
 }
 
 /// What follows the rows of an INSERT in SQLite and PostgreSQL.

@@ -1,4 +1,4 @@
-//! The one writer of the rules, while it holds the lock.
+//! The one writer of the rules, while it holds the lock, as it is on the database's thread.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,14 +20,10 @@ const WRITING: &str = "writing the rules";
 /// Each row that another session holds is waited for; more than these are not.
 const FEW_LOCKED: usize = 8;
 
-/// The one writer of a database's rules, for as long as its connection and its lock stand.
-///
-/// Everything goes through the connection that holds the lock. After [`StoreError::LockLost`]
-/// nothing is written any more: drop the session and ask for another.
-///
-/// Every statement is bounded by `database.connect_timeout`.
+/// What [`super::MasterSession`] is made of. Everything goes through the connection that holds the
+/// lock.
 #[derive(Debug)]
-pub struct MasterSession {
+pub(super) struct Session {
     pub(super) database: Database,
     pub(super) connection: Connection,
     lock: Lock,
@@ -43,7 +39,7 @@ pub struct MasterSession {
     number: u64,
 }
 
-impl MasterSession {
+impl Session {
     pub(super) async fn new(
         database: Database,
         mut connection: Connection,
@@ -63,31 +59,17 @@ impl MasterSession {
         })
     }
 
-    /// The rows of `ttp_rule` in `scope`. A row that cannot be read as one (its stamp is no time)
-    /// is nobody's and like no file, so that a file of its id mends it.
-    ///
-    /// # Errors
-    /// [`StoreError::LockLost`] when the connection is gone.
-    pub async fn rows(&mut self, scope: Scope<'_>) -> Result<Vec<RowSummary>, StoreError> {
+    pub(super) async fn rows(&mut self, scope: Scope<'_>) -> Result<Vec<RowSummary>, StoreError> {
         let rows = tables::summaries(&mut self.connection, scope).await;
         rows.map_err(|error| self.unless_lost(error))
     }
 
-    /// A value that is another once someone else has committed, and in every session; `None` where the
-    /// database cannot tell. It tells nothing of what this session writes.
-    ///
-    /// # Errors
-    /// As [`MasterSession::rows`].
-    pub async fn version(&mut self) -> Result<Option<String>, StoreError> {
+    pub(super) async fn version(&mut self) -> Result<Option<String>, StoreError> {
         let version = data_version(&mut self.connection).await.map_err(|error| self.unless_lost(error))?;
         Ok(version.map(|version| format!("{} {version}", self.number)))
     }
 
-    /// How many rows `updated_by` owns; what the guard against mass deletion compares with.
-    ///
-    /// # Errors
-    /// As [`MasterSession::rows`].
-    pub async fn owned(&mut self, updated_by: &str) -> Result<u64, StoreError> {
+    pub(super) async fn owned(&mut self, updated_by: &str) -> Result<u64, StoreError> {
         let (count, by) = (self.text("count(*)"), (self.connection.dialect().exact)("updated_by"));
         let query =
             self.connection.query(format!("SELECT {count} FROM ttp_rule WHERE {by} = ")).text(updated_by);
@@ -95,19 +77,7 @@ impl MasterSession {
         Ok(owned.map_err(|error| self.unless_lost(error))?.shown().parse().unwrap_or(0))
     }
 
-    /// Writes rules in one transaction, in their order, stamped by the database's clock with
-    /// `updated_at` rising strictly above every stamp that its owner's rows have and a clock can have
-    /// given.
-    ///
-    /// A row that the database does not take (a text too long for its column), or that another session
-    /// holds, is left out and reported; the others are written then each in a transaction of its own.
-    ///
-    /// # Errors
-    /// [`StoreError::RowLocked`] where so many rows are held that it is the table: some may have been
-    /// written.
-    /// [`StoreError::LockLost`]: nothing was written. Any other: nothing was written, or it is not
-    /// known whether all was (the connection was lost in the commit); compare again.
-    pub async fn apply(&mut self, writes: &[RuleWrite]) -> Result<Applied, StoreError> {
+    pub(super) async fn apply(&mut self, writes: &[RuleWrite]) -> Result<Applied, StoreError> {
         let mut applied = Applied::default();
         if writes.is_empty() {
             return Ok(applied);
@@ -136,9 +106,7 @@ impl MasterSession {
         Ok(applied)
     }
 
-    /// Leaves the traces of what is about to be applied for the workers, if the database lets it. It
-    /// is no error where it does not.
-    pub async fn carry(&mut self, departures: &[Departure]) {
+    pub(super) async fn carry(&mut self, departures: &[Departure]) {
         if departures.is_empty() || self.carries == Some(false) {
             return;
         }
@@ -275,12 +243,7 @@ impl MasterSession {
         Ok(if self.whole_seconds { stamp.whole_second() } else { stamp })
     }
 
-    /// Tells whether the lock is still held, and keeps the connection awake: call it every few
-    /// seconds (a server takes the lock of a session that is silent for 15 s).
-    ///
-    /// # Errors
-    /// [`StoreError::LockLost`] when it is not.
-    pub async fn alive(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn alive(&mut self) -> Result<(), StoreError> {
         let held = self.lock.ensure_held(&mut self.connection).await;
         held.map_err(|error| self.unless_lost(error))?;
         let query = self.connection.query("SELECT '1'");
@@ -288,8 +251,7 @@ impl MasterSession {
         answer.map(drop).map_err(|error| self.unless_lost(error))
     }
 
-    /// Gives the lock back, so that a standby takes over at once.
-    pub async fn close(self) {
+    pub(super) async fn close(self) {
         self.connection.close().await;
     }
 

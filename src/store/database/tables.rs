@@ -309,7 +309,7 @@ pub(super) async fn ensure(connection: &mut Connection, table: Table) -> Result<
     let dialect = connection.dialect();
     // Asked for, not created if missing: to create needs a right even where nothing is to be done.
     let probe = connection.query(format!("SELECT rule_id FROM {} WHERE 1 = 0", table.name()));
-    if connection.fetch(what, probe).await.is_ok() {
+    if connection.row(what, probe).await.is_ok() {
         return Ok(false);
     }
     let create = match table {

@@ -25,6 +25,33 @@ pub enum Scope<'a> {
     },
 }
 
+/// A [`Scope`] that goes to another thread.
+#[derive(Debug)]
+pub(super) enum OwnedScope {
+    All,
+    Touching { rule_ids: Vec<String>, source_paths: Vec<String> },
+}
+
+impl From<Scope<'_>> for OwnedScope {
+    fn from(scope: Scope<'_>) -> Self {
+        match scope {
+            Scope::All => Self::All,
+            Scope::Touching { rule_ids, source_paths } => {
+                Self::Touching { rule_ids: rule_ids.to_vec(), source_paths: source_paths.to_vec() }
+            }
+        }
+    }
+}
+
+impl OwnedScope {
+    pub(super) fn borrowed(&self) -> Scope<'_> {
+        match self {
+            Self::All => Scope::All,
+            Self::Touching { rule_ids, source_paths } => Scope::Touching { rule_ids, source_paths },
+        }
+    }
+}
+
 /// A row of `ttp_rule` without its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowSummary {

@@ -13,7 +13,7 @@ struct Away {
 impl Follow for Away {
     async fn hint(&mut self) {}
 
-    async fn look<K: Known + Sync>(&mut self, _known: &K) -> Result<Look, StoreError> {
+    async fn look<K: Known + Send + Sync + 'static>(&mut self, _known: &Arc<K>) -> Result<Look, StoreError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let mut looks = self.looks.lock().unwrap();
         looks.push(Instant::now());

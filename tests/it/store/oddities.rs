@@ -1,5 +1,6 @@
 //! Databases and settings that are not as most are.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rulesyncd::rule::Catalogue;
@@ -9,7 +10,7 @@ use sqlx::Connection as _;
 
 use super::servers::{FOUND_ON_MYSQL, FOUND_ON_POSTGRES};
 use super::sqlite::heard;
-use crate::support::databases::{Field, Hand, config, system_clock};
+use crate::support::databases::{Field, Hand, config, look, system_clock};
 use crate::support::servers::{Kind, Server};
 
 /// What `initdb --locale=C` makes takes any bytes for a text, and then refuses to hand them over as UTF-8.
@@ -60,9 +61,8 @@ async fn a_text_that_is_no_utf8_is_quarantined_alone() {
     assert_eq!(rows.len(), 103);
     assert!(rows.iter().all(|row| row.updated_by != "filesystem" || row.rule_id.starts_with("Re")));
     assert_eq!(field.database.load_compiled().await.unwrap().len(), 100);
-    let mut again = Catalogue::default();
-    let look = field.database.follow().look(&again).await.unwrap();
-    assert_eq!(again.apply(look).len(), 101);
+    let mut again = Arc::<Catalogue>::default();
+    assert_eq!(look(&mut field.database.follow(), &mut again).await.unwrap().len(), 101);
 }
 
 /// Nothing is found later for it, and the one that watches the file does not count either.
@@ -72,8 +72,8 @@ async fn one_connection_is_enough_to_follow_a_file() {
     let mut scarce = config(&field.address);
     scarce.max_connections = 1;
     let database = Database::open(&scarce, system_clock()).await.unwrap();
-    let (mut follower, mut catalogue) = (database.follow(), Catalogue::default());
-    catalogue.apply(follower.look(&catalogue).await.unwrap());
+    let (mut follower, mut catalogue) = (database.follow(), Arc::<Catalogue>::default());
+    look(&mut follower, &mut catalogue).await.unwrap();
     field.save(&[("R1", 1)]).await;
     assert_eq!(heard(&mut follower, &mut catalogue).await, ["written R1 v1"]);
 }
@@ -87,8 +87,8 @@ async fn one_connection_is_enough_to_follow() {
     let mut scarce = config(&field.address);
     (scarce.max_connections, scarce.connect_timeout) = (1, Duration::from_secs(1));
     let database = Database::open(&scarce, system_clock()).await.unwrap();
-    let (mut follower, mut catalogue) = (database.follow(), Catalogue::default());
-    catalogue.apply(follower.look(&catalogue).await.unwrap());
+    let (mut follower, mut catalogue) = (database.follow(), Arc::<Catalogue>::default());
+    look(&mut follower, &mut catalogue).await.unwrap();
     let mut hand = field.hand().await;
     let others = "FROM pg_stat_activity WHERE application_name = 'rulesyncd' AND datname = 'scarce'";
     for version in 1..4 {
@@ -104,7 +104,7 @@ async fn one_connection_is_enough_to_follow() {
         if let Err(error) = follower.look(&catalogue).await {
             // The first look after it may find its connection gone.
             assert!(error.is_transient(), "{error}");
-            catalogue.apply(follower.look(&catalogue).await.unwrap());
+            look(&mut follower, &mut catalogue).await.unwrap();
         }
     }
 }
@@ -131,7 +131,7 @@ async fn an_index_that_cannot_be_made_holds_nobody_up() {
     });
     tokio::time::sleep(Duration::from_millis(300)).await;
     let start = Instant::now();
-    worker.look(&Catalogue::default()).await.unwrap();
+    worker.look(&Arc::<Catalogue>::default()).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(4), "a reader waited for {:?}", start.elapsed());
     let waited = waiting.await.unwrap().unwrap();
     assert!(waited < Duration::from_secs(4), "{waited:?}");

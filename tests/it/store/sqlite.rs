@@ -12,7 +12,7 @@ use rulesyncd::rule::{Catalogue, RuleState, Seen, StateKind, Table};
 use rulesyncd::store::{Database, Follow, Known, RuleStore, RuleWrite, StoreError};
 
 use super::assert_lock_lost;
-use crate::support::databases::{Field, config, made, system_clock};
+use crate::support::databases::{Field, config, look, made, system_clock};
 use crate::support::rules::{id, in_words, rule_row};
 use crate::support::swarm::copy_of_the_program;
 
@@ -39,7 +39,7 @@ async fn a_worker_waits_for_the_file_and_the_tables() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rules.db");
     let database = Database::open(&config(&address(directory.path())), system_clock()).await.unwrap();
-    let (mut follower, mut catalogue) = (database.follow(), Catalogue::default());
+    let (mut follower, mut catalogue) = (database.follow(), Arc::<Catalogue>::default());
     let error = follower.look(&catalogue).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("waiting for"), "{error}");
     assert!(!path.exists(), "a worker made the file");
@@ -50,17 +50,16 @@ async fn a_worker_waits_for_the_file_and_the_tables() {
     let field = made(&address(directory.path()), system_clock()).await;
     let mut session = field.try_lock().await.unwrap().unwrap();
     session.apply(&[RuleWrite::Upsert(rule_row("R1", 1))]).await.unwrap();
-    let changes = catalogue.apply(follower.look(&catalogue).await.unwrap());
+    let changes = look(&mut follower, &mut catalogue).await.unwrap();
     assert_eq!(changes.iter().map(in_words).collect::<Vec<_>>(), ["written R1 v1"]);
 }
 
 /// Waits for hints and looks, until something changed.
-pub(super) async fn heard(follower: &mut impl Follow, catalogue: &mut Catalogue) -> Vec<String> {
+pub(super) async fn heard(follower: &mut impl Follow, catalogue: &mut Arc<Catalogue>) -> Vec<String> {
     let hearing = async {
         loop {
             follower.hint().await;
-            let look = follower.look(catalogue).await.unwrap();
-            let changes = catalogue.apply(look);
+            let changes = look(follower, catalogue).await.unwrap();
             if !changes.is_empty() {
                 return changes.iter().map(in_words).collect();
             }
@@ -78,8 +77,8 @@ async fn a_commit_by_another_process_is_a_hint() {
     for address in [field.address.clone(), format!("sqlite://{}", link.display())] {
         // Opened apart, so that nothing in this process tells of the other.
         let other = Database::open(&config(&address), system_clock()).await.unwrap();
-        let (mut follower, mut catalogue) = (other.follow(), Catalogue::default());
-        catalogue.apply(follower.look(&catalogue).await.unwrap());
+        let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
+        look(&mut follower, &mut catalogue).await.unwrap();
         let mut hand = field.hand().await;
         for version in 1..20 {
             hand.put("R1", version, field.now().await).await;
@@ -95,14 +94,14 @@ async fn another_file_in_the_place_of_the_first_is_followed() {
     first.save(&[("R1", 1)]).await;
     second.save(&[("R2", 1)]).await;
     let other = Database::open(&config(&first.address), system_clock()).await.unwrap();
-    let (mut follower, mut catalogue) = (other.follow(), Catalogue::default());
-    catalogue.apply(follower.look(&catalogue).await.unwrap());
+    let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
+    look(&mut follower, &mut catalogue).await.unwrap();
     let path = |field: &Field| field.address.strip_prefix("sqlite://").unwrap().to_owned();
     let mut master = first.session().await;
     // A backup is put in the place of the file, as by `mv`.
     std::fs::rename(path(&second), path(&first)).unwrap();
-    let look = follower.look(&catalogue).await.unwrap();
-    let changes: Vec<_> = catalogue.apply(look).iter().map(in_words).collect();
+    let changes = look(&mut follower, &mut catalogue).await.unwrap();
+    let changes: Vec<_> = changes.iter().map(in_words).collect();
     assert_eq!(changes, ["written R2 v1", "deleted R1"]);
     // The master writes no more into the file that is gone.
     let write = [RuleWrite::Upsert(rule_row("R3", 1))];
@@ -121,12 +120,12 @@ async fn an_older_copy_of_the_same_rules_in_the_place_of_the_file_is_followed() 
     drop(hand);
     first.save(&[("R1", 2)]).await;
     let other = Database::open(&config(&first.address), system_clock()).await.unwrap();
-    let (mut follower, mut catalogue) = (other.follow(), Catalogue::default());
-    catalogue.apply(follower.look(&catalogue).await.unwrap());
+    let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
+    look(&mut follower, &mut catalogue).await.unwrap();
     let path = |field: &Field| field.address.strip_prefix("sqlite://").unwrap().to_owned();
     std::fs::rename(path(&second), path(&first)).unwrap();
-    let look = follower.look(&catalogue).await.unwrap();
-    let changes: Vec<_> = catalogue.apply(look).iter().map(in_words).collect();
+    let changes = look(&mut follower, &mut catalogue).await.unwrap();
+    let changes: Vec<_> = changes.iter().map(in_words).collect();
     assert_eq!(changes, ["written R1 v1"]);
 }
 
@@ -255,11 +254,11 @@ async fn what_was_read_of_a_file_that_was_replaced_meanwhile_is_not_believed() {
     second.save(&[("R2", 1)]).await;
     let path = |field: &Field| field.address.strip_prefix("sqlite://").unwrap().to_owned();
     let mut follower = first.database.follow();
-    let error = follower.look(&Swapping(path(&second), path(&first))).await.unwrap_err();
+    let error = follower.look(&Arc::new(Swapping(path(&second), path(&first)))).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("replaced"), "{error}");
-    let mut catalogue = Catalogue::default();
-    let look = follower.look(&catalogue).await.unwrap();
-    assert_eq!(catalogue.apply(look).iter().map(in_words).collect::<Vec<_>>(), ["written R2 v1"]);
+    let mut catalogue = Arc::<Catalogue>::default();
+    let changes = look(&mut follower, &mut catalogue).await.unwrap();
+    assert_eq!(changes.iter().map(in_words).collect::<Vec<_>>(), ["written R2 v1"]);
 }
 
 #[tokio::test]

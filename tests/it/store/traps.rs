@@ -453,7 +453,7 @@ async fn one_row_that_the_database_does_not_take(field: &Field) {
     bad.rule_version = 1 << 40;
     let writes = [rule_row("R1", 1), bad, rule_row("R3", 1)].map(RuleWrite::Upsert);
     let mut session = field.session().await;
-    let applied = session.apply(&writes).await.unwrap();
+    let applied = session.apply(writes).await.unwrap();
     assert_eq!(applied.rows, 2);
     assert_eq!(applied.refused.len(), 1);
     assert_eq!(applied.refused[0].0, "R2");
@@ -501,7 +501,7 @@ async fn a_batch_of_many(field: &Field) {
     let ids: Vec<_> = (0..2_500).map(|n| format!("R{n:04}")).collect();
     let writes: Vec<_> = ids.iter().map(|id| RuleWrite::Upsert(rule_row(id, 1))).collect();
     let mut session = field.session().await;
-    assert_eq!(session.apply(&writes).await.unwrap().rows, 2_500);
+    assert_eq!(session.apply(writes).await.unwrap().rows, 2_500);
     assert_eq!(session.owned("filesystem").await.unwrap(), 2_500);
     let folded: Vec<_> = ids.iter().map(|id| id.to_lowercase()).collect();
     let paths = ["R0007.yaml".to_owned()];
@@ -510,13 +510,13 @@ async fn a_batch_of_many(field: &Field) {
     let mut watcher = field.watcher().await;
     assert_eq!(watcher.catalogue.rule_count(), 2_500);
     let again: Vec<_> = ids[..600].iter().map(|id| RuleWrite::Upsert(rule_row(id, 2))).collect();
-    session.apply(&again).await.unwrap();
+    session.apply(again).await.unwrap();
     assert_eq!(watcher.look().await.len(), 600);
     let gone: Vec<_> = ids
         .iter()
         .map(|id| RuleWrite::Delete { rule_id: id.clone(), updated_by: "filesystem".into() })
         .collect();
-    assert_eq!(session.apply(&gone).await.unwrap().rows, 2_500);
+    assert_eq!(session.apply(gone).await.unwrap().rows, 2_500);
     assert_eq!(watcher.look().await.len(), 2_500);
     assert_eq!(watcher.catalogue.rule_count(), 0);
 }
@@ -531,6 +531,6 @@ async fn a_batch_of_large_ones(field: &Field) {
         })
         .collect();
     let mut session = field.session().await;
-    assert_eq!(session.apply(&writes).await.unwrap().rows, 100);
+    assert_eq!(session.apply(writes).await.unwrap().rows, 100);
     assert_eq!(session.rows(Scope::All).await.unwrap().len(), 100);
 }

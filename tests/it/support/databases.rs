@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use rulesyncd::clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp};
 use rulesyncd::config::DatabaseConfig;
-use rulesyncd::rule::Catalogue;
+use rulesyncd::rule::{Catalogue, Look, RuleChange};
 use rulesyncd::store::{
     Address, Database, DatabaseFollower, Follow, FollowConfig, MasterSession, RuleStore, RuleWrite,
+    StoreError,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row as _};
 use tempfile::TempDir;
@@ -235,7 +236,7 @@ impl Field {
         let writes: Vec<_> =
             rules.iter().map(|(id, version)| RuleWrite::Upsert(rule_row(id, *version))).collect();
         let mut session = self.session().await;
-        let applied = session.apply(&writes).await.unwrap();
+        let applied = session.apply(writes).await.unwrap();
         assert!(applied.refused.is_empty(), "{applied:?}");
         session.close().await;
     }
@@ -250,7 +251,7 @@ impl Field {
         let follow = FollowConfig { overlap: OVERLAP, full_scan_interval };
         let mut watcher = Watcher {
             follower: self.database.clone().following(follow).follow(),
-            catalogue: Catalogue::default(),
+            catalogue: Arc::default(),
             rows: 0,
             mended: 0,
         };
@@ -268,7 +269,7 @@ pub(crate) const PAST_THE_OVERLAP: Duration = Duration::from_millis(3_200);
 /// A worker's part that follows the tables.
 pub(crate) struct Watcher {
     pub(crate) follower: DatabaseFollower,
-    pub(crate) catalogue: Catalogue,
+    pub(crate) catalogue: Arc<Catalogue>,
     /// Rows that the last look read.
     pub(crate) rows: u64,
     /// Rows that the last look mended.
@@ -280,6 +281,20 @@ impl Watcher {
     pub(crate) async fn look(&mut self) -> Vec<String> {
         let look = self.follower.look(&self.catalogue).await.unwrap();
         (self.rows, self.mended) = (look.rows, look.mended);
-        self.catalogue.apply(look).iter().map(in_words).collect()
+        taken_in(&mut self.catalogue, look).iter().map(in_words).collect()
     }
+}
+
+/// Looks once, and takes in what is found.
+pub(crate) async fn look(
+    follower: &mut impl Follow,
+    catalogue: &mut Arc<Catalogue>,
+) -> Result<Vec<RuleChange>, StoreError> {
+    let look = follower.look(catalogue).await?;
+    Ok(taken_in(catalogue, look))
+}
+
+fn taken_in(catalogue: &mut Arc<Catalogue>, look: Look) -> Vec<RuleChange> {
+    // A look that has ended has let go of it.
+    Arc::get_mut(catalogue).unwrap().apply(look)
 }

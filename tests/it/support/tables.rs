@@ -159,7 +159,7 @@ impl Follow for Tables {
         self.changed.notified().await;
     }
 
-    async fn look<K: Known + Sync>(&mut self, _: &K) -> Result<Look, StoreError> {
+    async fn look<K: Known + Send + Sync + 'static>(&mut self, _: &Arc<K>) -> Result<Look, StoreError> {
         let now = self.now();
         if self.lock().hangs {
             std::future::pending::<()>().await;

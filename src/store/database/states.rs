@@ -1,0 +1,132 @@
+//! The database as a store of rules and of operators' states.
+
+use std::sync::PoisonError;
+
+use super::carry::{self, Departure};
+use super::connection::Connection;
+use super::connector::Purpose;
+use super::{Database, DatabaseFollower, tables};
+use crate::clock::Timestamp;
+use crate::rule::{CompiledRule, RuleId, RuleState, StateKind, StateRow};
+use crate::store::{RuleStore, StoreError, subscription};
+use crate::telemetry::metrics;
+use crate::telemetry::trace::{self, Span};
+
+impl RuleStore for Database {
+    type Follower = DatabaseFollower;
+
+    async fn load_compiled(&self) -> Result<Vec<CompiledRule>, StoreError> {
+        subscription::load(self.follow()).await
+    }
+
+    async fn get_state(&self, rule_id: &RuleId) -> Result<RuleState, StoreError> {
+        let rule_id = rule_id.clone();
+        self.ask("reading a state", |database| async move {
+            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let row = tables::state_of(&mut connection, &rule_id).await?;
+            let now = database.now_on(&mut connection).await?;
+            connection.close().await;
+            Ok(row.map(|row| row.state()).transpose()?.unwrap_or_default().effective(now))
+        })
+        .await
+    }
+
+    async fn set_state(&self, rule_id: &RuleId, state: RuleState) -> Result<RuleState, StoreError> {
+        state.validate()?;
+        let change = state_change(rule_id, state.state, state.set_by.as_deref());
+        let departure = Departure::of_state(rule_id.as_str(), state.fingerprint(), &change);
+        let rule_id = rule_id.clone();
+        let write = self.ask("setting a state", |database| async move {
+            let write = database.write_state("setting a state", (&change, departure), async |connection| {
+                let now = database.now_on(connection).await?;
+                tables::refuse_another_case(connection, "setting a state", &rule_id).await?;
+                let standing = tables::state_of(connection, &rule_id).await?;
+                let set_at = database.set_at(now, standing.and_then(|row| row.set_at));
+                tables::write_state(connection, &StateRow::new(&rule_id, &state), set_at).await?;
+                // As the columns hold it: a whole-second column cuts the fraction off.
+                let written = tables::state_of(connection, &rule_id).await?;
+                Ok(written.map(|row| row.state()).transpose()?.unwrap_or_default())
+            });
+            let done = write.await;
+            finish(change, done)
+        });
+        metrics::timed("set_state", write).await
+    }
+
+    async fn clear_state(&self, rule_id: &RuleId) -> Result<bool, StoreError> {
+        let change = state_change(rule_id, StateKind::default(), None);
+        let departure = Departure::of_state(rule_id.as_str(), RuleState::default().fingerprint(), &change);
+        let rule_id = rule_id.clone();
+        let write = self.ask("clearing a state", |database| async move {
+            let write = database.write_state("clearing a state", (&change, departure), async |connection| {
+                tables::refuse_another_case(connection, "clearing a state", &rule_id).await?;
+                tables::delete_state(connection, &rule_id).await
+            });
+            let done = write.await;
+            finish(change, done)
+        });
+        metrics::timed("clear_state", write).await
+    }
+
+    fn follow(&self) -> DatabaseFollower {
+        DatabaseFollower::new(self.clone())
+    }
+}
+
+/// The span of a state that is set or cleared.
+fn state_change(rule_id: &RuleId, state: StateKind, set_by: Option<&str>) -> Span {
+    let mut change = Span::root("ttp.rule.state.change", trace::now());
+    change.set("rule_id", rule_id.to_string());
+    change.set("state", state.as_str());
+    if let Some(set_by) = set_by {
+        change.set("set_by", set_by.to_owned());
+    }
+    change
+}
+
+fn finish<T>(mut change: Span, done: Result<T, StoreError>) -> Result<T, StoreError> {
+    if done.is_err() {
+        change.fail();
+    }
+    change.end(trace::now());
+    done
+}
+
+impl Database {
+    /// Does `work` in a transaction of an operator's connection.
+    async fn write_state<T>(
+        &self,
+        what: &'static str,
+        (change, departure): (&Span, Option<Departure>),
+        work: impl AsyncFnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let writing = change.child("ttp.store.write_state", trace::now());
+        let mut connection = self.connector.connect(Purpose::Write).await?;
+        if let Some(departure) = departure {
+            // Where the table is missing or closed to this user, the trace ends here.
+            carry::depart(&mut connection, &[departure]).await.ok();
+        }
+        connection.run(what, connection.dialect().begin_write).await?;
+        // Should it fail, the connection ends and the transaction with it.
+        let done = work(&mut connection).await?;
+        let written = trace::now();
+        writing.end(written);
+        let publishing = change.child("ttp.rule.publish", written);
+        if let Some(notify) = connection.dialect().notify {
+            connection.run(what, notify).await?;
+        }
+        connection.run(what, "COMMIT").await?;
+        self.tell();
+        publishing.end(trace::now());
+        connection.close().await;
+        Ok(done)
+    }
+
+    /// A stamp above every one that this process gave and that the row has, within
+    /// [`RisingStamp::REACH`] of `now`.
+    fn set_at(&self, now: Timestamp, standing: Option<Timestamp>) -> Timestamp {
+        let mut stamp = self.shared.set_at.lock().unwrap_or_else(PoisonError::into_inner);
+        stamp.rise_above(standing.unwrap_or(Timestamp::MIN), now);
+        stamp.next(now)
+    }
+}

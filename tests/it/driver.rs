@@ -1,0 +1,187 @@
+//! A database server that is broken or hostile costs freshness, and nothing else: whatever the driver
+//! makes of what it sends, both daemons live, and the stream, the requests and the signals are served.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::forged::{Forged, Says, message, resident};
+use crate::support::rules::rule_text;
+use crate::support::servers::{Kind, Server};
+use crate::support::swarm::{Daemon, Subscriber, Swarm, wait_for};
+
+/// How long a request may take while the driver has its troubles.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+const PANICKED: &str = "the database's driver panicked at ";
+
+/// A master and a worker whose database says what the test wants it to.
+struct Deceived {
+    forged: Forged,
+    swarm: Swarm,
+    master: Daemon,
+    worker: Daemon,
+    _server: Server,
+}
+
+impl Deceived {
+    async fn by(kind: Kind) -> Self {
+        let server = Server::start(kind, &[]).await;
+        server.create("rules").await;
+        let forged = Forged::before(&server);
+        let swarm = Swarm::on(forged.address("rules"));
+        swarm.save("R1.yaml", rule_text("R1", 1));
+        let quick = |command: &mut std::process::Command| {
+            command.env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", "1s");
+        };
+        let (master, worker) = (swarm.daemon("master", quick), swarm.daemon("worker", quick));
+        wait_for("the first rule", || (swarm.subscribe().snapshot().len() == 1).then_some(()));
+        Self { forged, swarm, master, worker, _server: server }
+    }
+
+    /// Lets the database say this until both daemons have noticed, and looks at them meanwhile.
+    fn hear(&self, says: Says) {
+        let noticed = |daemon: &Daemon| daemon.count_in_log(" ERROR ");
+        let before = (noticed(&self.master), noticed(&self.worker));
+        self.forged.say(says.clone());
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(5)
+            || noticed(&self.master) == before.0
+            || noticed(&self.worker) == before.1
+        {
+            assert!(begun.elapsed() < Duration::from_secs(60), "not noticed: {says:?}");
+            let asked = Instant::now();
+            let mut subscriber = self.swarm.subscribe();
+            assert_eq!(subscriber.snapshot_of_one(), "R1");
+            assert!(asked.elapsed() < AT_ONCE, "a subscriber waited for {:?}", asked.elapsed());
+            let asked = Instant::now();
+            assert_eq!(status(&self.swarm.path("master.sock"))["mode"], "master");
+            assert!(asked.elapsed() < AT_ONCE, "the master answered after {:?}", asked.elapsed());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(self.forged.deceived() > 0, "the daemons were told the truth");
+        for (daemon, before) in [(&self.master, before.0), (&self.worker, before.1)] {
+            assert!(resident(daemon.pid()) < 128 * 1024, "{} KiB", resident(daemon.pid()));
+            // A record when the outage begins, and where its cause changes; not one for each try.
+            assert!(noticed(daemon) <= before + 3, "{}", daemon.log());
+            assert!(daemon.log().lines().count() < 100, "{}", daemon.log());
+            assert!(!daemon.log().contains("panicked at /"), "{}", daemon.log());
+        }
+    }
+
+    fn says_that_the_driver_panicked(&self) {
+        let worker = &status(&self.swarm.socket())["database"];
+        assert_eq!(worker["state"], "down", "{worker}");
+        for status in [worker, &status(&self.swarm.path("master.sock"))] {
+            assert!(status["driver_failures"].as_u64().unwrap() > 0, "{status}");
+            let why = status["last_error"].as_str().unwrap();
+            assert!(why.contains(PANICKED), "{why}");
+        }
+    }
+
+    /// Lets the database say the truth again: both daemons follow it as if nothing had been.
+    fn recover(&self, version: i32) {
+        let mut subscriber = self.swarm.subscribe();
+        subscriber.snapshot();
+        self.forged.say(Says::TheTruth);
+        self.swarm.save("R1.yaml", rule_text("R1", version));
+        assert_eq!(subscriber.change()["rule_version"], version);
+    }
+
+    /// Both daemons obey a signal while the database says this.
+    fn stop_under(self, says: Says) {
+        self.hear(says);
+        for daemon in [self.master, self.worker] {
+            let begun = Instant::now();
+            assert!(daemon.stop().success());
+            assert!(begun.elapsed() < Duration::from_secs(2), "it took {:?}", begun.elapsed());
+        }
+    }
+}
+
+impl Subscriber {
+    /// Reads a snapshot of one rule, and tells which.
+    fn snapshot_of_one(&mut self) -> String {
+        let rules = self.snapshot();
+        assert_eq!(rules.len(), 1, "{rules:?}");
+        rules[0]["rule_id"].as_str().unwrap().to_owned()
+    }
+}
+
+fn status(socket: &std::path::Path) -> Value {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(b"{\"op\":\"status\"}\n").unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    let answer = wait_for("the answer", || {
+        let line: Value = serde_json::from_str(&lines.next()?.unwrap()).unwrap();
+        (line["type"] == "response").then_some(line)
+    });
+    answer["result"].clone()
+}
+
+/// A request for authentication that has no kind: the driver reads past its end.
+fn without_kind() -> Says {
+    Says::Once(message(b'R', b""))
+}
+
+/// A greeting that ends where the connection's number would stand.
+fn half_a_greeting() -> Says {
+    Says::Once(b"\x05\x00\x00\x00\x0a8.0\x00".to_vec())
+}
+
+#[tokio::test]
+#[ignore = "starts a server"]
+async fn a_panic_of_the_driver_is_an_outage_on_postgres() {
+    let deceived = Deceived::by(Kind::Postgres).await;
+    deceived.hear(without_kind());
+    deceived.says_that_the_driver_panicked();
+    deceived.recover(2);
+    deceived.stop_under(without_kind());
+}
+
+#[tokio::test]
+#[ignore = "starts a server"]
+async fn a_panic_of_the_driver_is_an_outage_on_mariadb() {
+    let deceived = Deceived::by(Kind::MariaDb).await;
+    deceived.hear(half_a_greeting());
+    deceived.says_that_the_driver_panicked();
+    deceived.recover(2);
+    deceived.stop_under(half_a_greeting());
+}
+
+#[tokio::test]
+#[ignore = "starts a server"]
+async fn notices_without_end_starve_nobody_and_are_not_logged() {
+    let deceived = Deceived::by(Kind::Postgres).await;
+    let notice = message(b'N', b"SNOTICE\0VNOTICE\0C00000\0Mlook at me\0\0");
+    deceived.hear(Says::Forever(notice.clone()));
+    assert!(!deceived.worker.log().contains("look at me"));
+    deceived.recover(2);
+    deceived.stop_under(Says::Forever(notice));
+}
+
+#[tokio::test]
+#[ignore = "starts a server"]
+async fn rows_without_end_starve_nobody() {
+    let deceived = Deceived::by(Kind::Postgres).await;
+    deceived.hear(Says::RowsWithoutEnd);
+    deceived.recover(2);
+    deceived.stop_under(Says::RowsWithoutEnd);
+}
+
+#[tokio::test]
+#[ignore = "starts a server"]
+async fn a_command_says_in_one_line_that_the_driver_failed() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    let forged = Forged::before(&server);
+    forged.say(without_kind());
+    let swarm = Swarm::on(forged.address("postgres"));
+    for command in [&["state", "list"][..], &["sync"], &["state", "set", "R1", "disabled"], &["verify"]] {
+        let ended = swarm.run(command);
+        let told = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!((ended.status.code(), told.lines().count()), (Some(3), 1), "{command:?}: {told}");
+        assert!(told.contains(PANICKED), "{told}");
+    }
+}
