@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::command::{self, Outcome};
 use crate::config::{Config, Flags};
+use crate::telemetry::report_failure;
 
 /// Keeps detection rules in step across a swarm of hosts.
 ///
@@ -47,6 +48,17 @@ enum Command {
 }
 
 impl Cli {
+    /// Parses the arguments of this process. Where help or the version is asked for, prints it and
+    /// ends the process; where the arguments cannot be used, reports that and ends it with exit code 2.
+    pub fn from_arguments() -> Self {
+        Self::try_parse().unwrap_or_else(|error| {
+            if error.use_stderr() && report_failure(error.to_string().trim_end()) {
+                std::process::exit(error.exit_code());
+            }
+            error.exit()
+        })
+    }
+
     /// Runs the command.
     ///
     /// # Errors
@@ -185,8 +197,8 @@ pub(crate) fn put(text: &str) -> io::Result<()> {
     written.map_err(|error| io::Error::new(error.kind(), format!("standard output broke: {error}")))
 }
 
-/// Prints why a command failed, on standard error. What an error says of its cause itself is not
-/// said again.
+/// Reports why a command failed: to the journal where standard error is connected to it, else on
+/// standard error. What an error says of its cause itself is not said again.
 pub fn complain(error: &anyhow::Error) {
     let mut said = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -194,5 +206,7 @@ pub fn complain(error: &anyhow::Error) {
             said = format!("{said}: {cause}");
         }
     }
-    let _ = writeln!(io::stderr(), "rulesyncd: {said}");
+    if !report_failure(&said) {
+        let _ = writeln!(io::stderr(), "rulesyncd: {said}");
+    }
 }

@@ -15,6 +15,8 @@ kinds! {
     STARTED = "e5ea998a4aa045138034134eef89b915";
     /// The daemon ends.
     STOPPED = "85a46d95e67242fd94fe69ab74334fb0";
+    /// The process cannot start, or cannot go on.
+    FAILED = "6d05acf598904a169826cd1b2feb8cf4";
     /// A rule was written to the table.
     RULE_WRITTEN = "a27880826f594059ab09172d15cc7f35";
     /// A rule was deleted from the table.

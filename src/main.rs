@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use rulesyncd::cli::{Cli, complain};
 use rulesyncd::{store, telemetry};
 
 fn main() -> ExitCode {
     store::quiet_driver_panics();
-    let outcome = Cli::parse().run();
+    let outcome = Cli::from_arguments().run();
     telemetry::finish();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

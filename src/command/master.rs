@@ -48,7 +48,6 @@ pub(crate) fn run(args: MasterArgs) -> Outcome {
 }
 
 async fn master(flags: Flags, config: Config) -> Outcome {
-    super::require_directory(&config.master.rules_dir)?;
     daemon::raise_file_limit();
     let lifecycle = Lifecycle::start()?;
     let clock = Arc::new(SystemClock);

@@ -143,6 +143,9 @@ fn master(status: &MasterStatus) -> String {
         },
     );
     lines.add("directory", plain(&status.rules_dir));
+    if let Some(since) = status.directory_unavailable_since {
+        lines.add("", format!("{}unavailable{} for {}", Paint::Bad, Paint::Off, ago(now, since)));
+    }
     lines.add("rules", status.rules.to_string());
     if let Some(at) = status.reconciled_at {
         lines.add("compared", format!("{} ago", ago(now, at)));

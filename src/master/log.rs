@@ -155,7 +155,8 @@ pub(super) fn expired(row: &StateRow) {
 pub(super) fn directory_away(error: &DirectoryAway) {
     tracing::error!(
         message_id = event::DIRECTORY_AWAY,
-        "{error}; every rule stays as it is until the directory can be read again"
+        "{error}; every rule stays as it is until the rules directory can be read: create or mount it, or name \
+         another in master.rules_dir"
     );
 }
 

@@ -256,6 +256,7 @@ impl Master {
                 self.database_back();
             }
             Err(ReconcileError::Directory(error)) => {
+                self.status.send_modify(|status| status.directory_failed(error, self.clock.now()));
                 if self.directory_away.is_none() {
                     self.directory_away = Some(Instant::now());
                     log::directory_away(error);
@@ -317,6 +318,7 @@ impl Master {
     }
 
     fn directory_back(&mut self) {
+        self.status.send_modify(MasterStatus::directory_works);
         if let Some(since) = self.directory_away.take() {
             log::directory_back(self.reconciler.directory(), since.elapsed());
         }

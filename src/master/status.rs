@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Summary;
 use super::reconcile::Reconciler;
-use super::scan::Broken;
+use super::scan::{Broken, DirectoryAway};
 use crate::clock::Timestamp;
 use crate::config::MasterConfig;
 use crate::store::{StoreError, driver_failures};
@@ -38,6 +38,9 @@ pub struct MasterStatus {
     pub lock: Lock,
     /// Since when the database does not answer; `None` while it does.
     pub database_down_since: Option<Timestamp>,
+    /// Since when the rules directory cannot be read; `None` while it can.
+    #[serde(default)]
+    pub directory_unavailable_since: Option<Timestamp>,
     /// When everything or a part was last compared; `None` before the first time.
     pub reconciled_at: Option<Timestamp>,
     /// What the last comparison came to.
@@ -88,6 +91,7 @@ impl MasterStatus {
             rules_dir: config.rules_dir.display().to_string(),
             lock: Lock::None,
             database_down_since: None,
+            directory_unavailable_since: None,
             reconciled_at: None,
             last: None,
             rules: 0,
@@ -103,6 +107,15 @@ impl MasterStatus {
         self.database_down_since.get_or_insert(now);
         self.last_error = Some(error.to_string());
         self.driver_failures = driver_failures();
+    }
+
+    pub(super) fn directory_failed(&mut self, error: &DirectoryAway, now: Timestamp) {
+        self.directory_unavailable_since.get_or_insert(now);
+        self.last_error = Some(error.to_string());
+    }
+
+    pub(super) const fn directory_works(&mut self) {
+        self.directory_unavailable_since = None;
     }
 
     pub(super) const fn database_works(&mut self) {
@@ -142,11 +155,17 @@ impl MasterStatus {
 
     /// One sentence for `systemctl status`.
     pub fn sentence(&self) -> String {
-        let doing = match (self.lock, self.database_down_since) {
-            (_, Some(since)) => format!("database away since {since}"),
-            (Lock::Standby, None) => "standby: another master holds the lock".to_owned(),
-            (Lock::None, None) => "connecting".to_owned(),
-            (Lock::Held, None) => format!("{} rules in step", self.rules),
+        let doing = match (self.lock, self.database_down_since, self.directory_unavailable_since) {
+            (_, Some(since), _) => format!("database away since {since}"),
+            (Lock::Standby, None, _) => "standby: another master holds the lock".to_owned(),
+            (Lock::None, None, _) => "connecting".to_owned(),
+            (Lock::Held, None, Some(since)) => {
+                format!(
+                    "rules directory {} unavailable since {since}; every rule stays as it is",
+                    self.rules_dir
+                )
+            }
+            (Lock::Held, None, None) => format!("{} rules in step", self.rules),
         };
         let mut sentence = doing;
         for (count, what) in [

@@ -1,7 +1,7 @@
 //! Where the log goes: journald with its fields, or a terminal, or JSON for machines.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 
 use tracing::field::{Field, Visit};
@@ -16,6 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::TelemetryError;
 use crate::config::{LogFormat, TelemetryConfig, environment};
+use crate::event;
 use crate::paint::plain;
 
 /// Sends the log where the configuration says, from here to the end of the process.
@@ -68,6 +69,30 @@ fn under_journald() -> bool {
     let metadata = std::fs::File::from(stderr).metadata();
     use std::os::unix::fs::MetadataExt as _;
     metadata.is_ok_and(|m| device == m.dev().to_string() && inode == m.ino().to_string())
+}
+
+/// Reports why the process cannot start or go on, where standard error is connected to journald: one
+/// record of priority `err` with the id of [`event::FAILED`]. It needs neither a configuration nor
+/// [`start`], for these may be what failed. Returns whether it was reported; where it was not,
+/// standard error is the place.
+pub fn report_failure(message: &str) -> bool {
+    if !under_journald() {
+        return false;
+    }
+    match journald() {
+        Ok(layer) => {
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+                tracing::error!(message_id = event::FAILED, "{message}");
+            });
+        }
+        // Journald reads standard error line by line, and takes a line's priority from its prefix
+        // (sd-daemon(3)).
+        Err(_) => {
+            let lines: String = message.lines().map(|line| format!("<3>{line}\n")).collect();
+            drop(std::io::stderr().write_all(lines.as_bytes()));
+        }
+    }
+    true
 }
 
 /// Fields under their own names (`RULE_ID`, `MESSAGE_ID`), levels as syslog priorities have them.

@@ -10,7 +10,7 @@ pub mod metrics;
 mod otlp;
 pub mod trace;
 
-pub use log::{start, wants_colour};
+pub use log::{report_failure, start, wants_colour};
 pub use otlp::{export, finish};
 
 /// Why the log, or the export of traces and metrics, cannot be set up.

@@ -145,3 +145,17 @@ fn an_emptied_directory_does_not_empty_the_table_until_somebody_says_so() {
     swarm.succeed(&["sync", "--allow-mass-delete"]);
     assert_eq!(ids(&swarm), ["NEW"]);
 }
+
+#[test]
+fn a_directory_that_is_missing_at_the_start_is_waited_for() {
+    let swarm = Swarm::on_sqlite();
+    fs::remove_dir(swarm.rules()).unwrap();
+    let master = swarm.master();
+    master.wait_for_log("every rule stays as it is until the rules directory can be read");
+    let status = swarm.succeed(&["status", "--json"]);
+    assert!(status.contains(r#""directory_unavailable_since":"2"#), "{status}");
+    fill(&swarm.rules(), 1, 3);
+    wait_for_version(&swarm, "1", 3);
+    master.wait_for_log("can be read again");
+    assert_eq!(master.count_in_log("every rule stays as it is"), 1);
+}

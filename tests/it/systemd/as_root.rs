@@ -1,6 +1,8 @@
 //! As a person would: install the package, follow the README, and then everything that happens to a
 //! service at night.
 
+mod failures;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;

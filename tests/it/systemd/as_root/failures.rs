@@ -1,0 +1,134 @@
+//! Daemons that cannot start: how often they are tried, and what the journal says of it.
+
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rulesyncd::event;
+use serde_json::Value;
+
+use super::{installed, save_rule};
+use crate::support::container::Container;
+
+/// The records of fatal errors in a unit's journal, of this boot.
+fn failures(container: &Container, unit: &str) -> Vec<Value> {
+    let records = container
+        .sh(&format!("journalctl --no-pager -q -o json -u {unit} MESSAGE_ID={} || true", event::FAILED));
+    records.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn an_unusable_configuration_is_no_start_loop_however_often_programs_connect() {
+    let container = installed();
+    container.sh(
+        "echo 'worker: {pol_interval: 1s}' > /etc/rulesyncd/worker.yaml; systemctl start rulesyncd-worker.socket",
+    );
+    // One program that connects again as soon as it is let go, and one that waits in between.
+    let socket = container.path("/run/rulesyncd/events.sock");
+    let stop = Arc::new(AtomicBool::new(false));
+    let programs: Vec<_> = [Duration::ZERO, Duration::from_millis(700)]
+        .into_iter()
+        .map(|pause| {
+            let (socket, stop) = (socket.clone(), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let mut connected = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    if let Ok(mut stream) = UnixStream::connect(&socket) {
+                        connected += 1;
+                        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+                        let _ = stream.read(&mut [0]);
+                    }
+                    std::thread::sleep(pause.max(Duration::from_millis(1)));
+                }
+                connected
+            })
+        })
+        .collect();
+    let socket_state = "systemctl show -P ActiveState rulesyncd-worker.socket; systemctl show -P ActiveState rulesyncd-worker";
+    container.wait_for(socket_state, "inactive\nfailed");
+    let starts = failures(&container, "rulesyncd-worker").len();
+    println!("{starts} starts");
+    assert!((1..=8).contains(&starts), "{starts} starts");
+    // The programs go on all the while. A loop of two seconds or faster would show in this time.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(failures(&container, "rulesyncd-worker").len(), starts);
+    assert_eq!(container.sh(socket_state), "inactive\nfailed\n");
+
+    // Corrected and started, it serves the programs that are still there.
+    container.sh("echo '{}' > /etc/rulesyncd/worker.yaml; systemctl start rulesyncd-master rulesyncd-worker");
+    container.wait_for(socket_state, "active\nactive");
+    container.subscribe().snapshot();
+    stop.store(true, Ordering::Relaxed);
+    for program in programs {
+        assert!(program.join().unwrap() > 0);
+    }
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn a_rules_directory_that_is_missing_at_the_start_is_waited_for() {
+    let container = installed();
+    container.sh("rmdir /etc/rulesyncd/rules; systemctl start rulesyncd-master");
+    container.wait_for(
+        "systemctl show -P StatusText rulesyncd-master",
+        "rules directory /etc/rulesyncd/rules unavailable since ",
+    );
+    container.sh("mkdir /etc/rulesyncd/rules");
+    save_rule(&container, "A", 1);
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rules in step");
+    assert_eq!(container.property("rulesyncd-master", "NRestarts"), "0");
+    let told = container.sh(&format!(
+        "journalctl --no-pager -q -o cat -u rulesyncd-master MESSAGE_ID={}",
+        event::DIRECTORY_AWAY
+    ));
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(told.contains("create or mount it"), "{told}");
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn why_a_daemon_cannot_start_is_an_error_of_the_journal_that_its_catalogue_explains() {
+    let container = installed();
+    let drop_in = "/etc/systemd/system/rulesyncd-master.service.d";
+    let command =
+        format!("mkdir -p {drop_in}; printf '[Service]\\nExecStart=\\nExecStart=/usr/bin/rulesyncd master ");
+    for (prepare, expected) in [
+        ("echo 'master: {rule_dir: x}' > /etc/rulesyncd/master.yaml".to_owned(), "did you mean `rules_dir`?"),
+        (format!("{command}--confg x\\n' > {drop_in}/x.conf"), "unexpected argument '--confg'"),
+        (format!("{command}--database-url nonsense\\n' > {drop_in}/x.conf"), "begins with no known database"),
+    ] {
+        let before = failures(&container, "rulesyncd-master").len();
+        container.sh(&format!("{prepare}; systemctl daemon-reload; ! systemctl restart rulesyncd-master"));
+        container.wait_for("systemctl is-failed rulesyncd-master", "failed");
+        assert_eq!(container.property("rulesyncd-master", "ExecMainStatus"), "2", "{expected}");
+        let records = failures(&container, "rulesyncd-master");
+        assert_eq!(records.len(), before + 1, "{records:?}");
+        let record = &records[before];
+        assert_eq!(record["PRIORITY"], "3", "{record}");
+        assert!(record["MESSAGE"].as_str().unwrap().contains(expected), "{record}");
+    }
+    let explained = container.sh("journalctl --no-pager -x -p err -u rulesyncd-master");
+    assert!(explained.contains("rulesyncd cannot start, or cannot go on"), "{explained}");
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn restarts_wait_longer_and_longer_where_systemd_knows_how() {
+    let container = installed();
+    let drop_ins = |version: u32| {
+        container.sh(&format!(
+            "cd $(mktemp -d); printf '#!/bin/sh\\necho \"systemd {version} ({version}.1-1)\"\\n' > systemctl; chmod +x systemctl
+             mkdir out; PATH=$PWD:$PATH /usr/lib/systemd/system-generators/rulesyncd-generator out out out
+             cd out; grep -r RestartSteps . | sort"
+        ))
+    };
+    assert_eq!(
+        drop_ins(254),
+        "./rulesyncd-master.service.d/50-growing-waits.conf:RestartSteps=5\n\
+         ./rulesyncd-worker.service.d/50-growing-waits.conf:RestartSteps=5\n"
+    );
+    assert_eq!(drop_ins(252), "");
+}
