@@ -212,7 +212,7 @@ mod tests {
         let writer = captured.clone();
         let subscriber = tracing_subscriber::registry().with(text(move || writer.clone(), false));
         tracing::subscriber::with_default(subscriber, || {
-            tracing::info!(message_id = crate::event::RULE_WRITTEN, rule_id = "R0001", "R0001 added");
+            tracing::info!(message_id = event::RULE_WRITTEN, rule_id = "R0001", "R0001 added");
             tracing::info!(rows = 3, "slow query");
             let forged = "x\n2026-01-01T00:00:00Z  INFO y\u{1b}[31m";
             tracing::info!(by = forged, "written by `{forged}`");
