@@ -104,6 +104,8 @@ codes! {
     AttackDomain = "attack-domain", Warning;
     /// A pattern that Python's `re` does not compile.
     Pattern = "pattern", Warning;
+    /// A pattern that takes very long on some texts.
+    Backtracking = "backtracking", Warning;
     /// The same rule id in two files.
     DuplicateId = "duplicate-id", Warning;
     /// Another text than the table's with no higher version.

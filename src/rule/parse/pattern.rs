@@ -1,17 +1,20 @@
-//! Whether Python's `re` would compile a pattern.
+//! Whether Python's `re` would compile a pattern, and how long it may take to match.
 //!
 //! Judged by Python's own grammar (3.11 and later, for texts), not by another engine's: what is
 //! valid there must not be called wrong here. Nothing is matched; only what makes `re.compile`
 //! fail is looked for, widths included, since a look-behind must have one width.
 
+pub(super) mod backtracking;
 mod class;
 mod escape;
 mod group;
+mod node;
 mod token;
 
 use std::collections::HashMap;
 use std::fmt;
 
+use node::{Greed, Node, Place, Set};
 use token::{Token, Tokens};
 
 /// Deeper groups are not judged: Python gives up on them at a depth of its own.
@@ -90,6 +93,28 @@ struct Judge {
     /// Whether the flags that exclude each other were set for the whole pattern.
     ascii: bool,
     unicode: bool,
+    mode: Mode,
+}
+
+/// The flags that change what a part of a pattern matches.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mode {
+    ignore_case: bool,
+    dot_all: bool,
+    lines: bool,
+}
+
+impl Mode {
+    fn set(&mut self, flags: &str, on: bool) {
+        for flag in flags.chars() {
+            match flag {
+                'i' => self.ignore_case = on,
+                's' => self.dot_all = on,
+                'm' => self.lines = on,
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Judges a pattern.
@@ -97,18 +122,24 @@ struct Judge {
 /// # Errors
 /// Why Python's `re` would not compile it.
 pub(super) fn judge(pattern: &str) -> Result<(), Fault> {
+    tree(pattern).map(drop)
+}
+
+/// The pattern as a tree; `None` where it is too deep to be judged.
+fn tree(pattern: &str) -> Result<Option<Node>, Fault> {
     let tokens = Tokens::new(pattern)?;
-    match whole(tokens.clone(), false) {
-        Err(Stop::Verbose) => match whole(tokens, true) {
-            Err(Stop::Fault(fault)) => Err(fault),
-            _ => Ok(()),
-        },
+    let read = match whole(tokens.clone(), false) {
+        Err(Stop::Verbose) => whole(tokens, true),
+        read => read,
+    };
+    match read {
+        Ok(node) => Ok(Some(node)),
         Err(Stop::Fault(fault)) => Err(fault),
-        _ => Ok(()),
+        Err(_) => Ok(None),
     }
 }
 
-fn whole(tokens: Tokens, verbose: bool) -> Result<(), Stop> {
+fn whole(tokens: Tokens, verbose: bool) -> Result<Node, Stop> {
     let mut judge = Judge {
         tokens,
         groups: vec![None],
@@ -118,14 +149,15 @@ fn whole(tokens: Tokens, verbose: bool) -> Result<(), Stop> {
         depth: 0,
         ascii: false,
         unicode: false,
+        mode: Mode::default(),
     };
-    judge.alternatives(verbose, true)?;
+    let (_, node) = judge.alternatives(verbose, true)?;
     if judge.tokens.peek().is_some() {
         return Err(judge.fault_here("a parenthesis is closed that was not opened"));
     }
     match judge.asked.iter().find(|&&(number, _)| number >= judge.groups.len()) {
         Some(&(number, at)) => Err(fault(at, format!("there is no group {number}"))),
-        None => Ok(()),
+        None => Ok(node),
     }
 }
 
@@ -139,22 +171,27 @@ impl Judge {
     }
 
     /// Alternatives up to a closing parenthesis or the end. `outermost` is the whole pattern.
-    fn alternatives(&mut self, verbose: bool, outermost: bool) -> Result<Width, Stop> {
-        let mut width = self.sequence(verbose, outermost)?;
+    fn alternatives(&mut self, verbose: bool, outermost: bool) -> Result<(Width, Node), Stop> {
+        let (mut width, first) = self.sequence(verbose, outermost)?;
+        let mut nodes = vec![first];
         while self.tokens.eat('|') {
-            width = width.or(self.sequence(verbose, false)?);
+            let (other, node) = self.sequence(verbose, false)?;
+            width = width.or(other);
+            nodes.push(node);
         }
-        Ok(width)
+        let node = if nodes.len() == 1 { nodes.remove(0) } else { Node::Alternatives(nodes) };
+        Ok((width, node))
     }
 
     /// One alternative. `first` says that it is the pattern's first: flags may stand there.
-    fn sequence(&mut self, verbose: bool, first: bool) -> Result<Width, Stop> {
+    fn sequence(&mut self, verbose: bool, first: bool) -> Result<(Width, Node), Stop> {
         self.depth += 1;
         if self.depth > DEEPEST {
             return Err(Stop::Unknown);
         }
         let mut total = Width::ZERO;
-        let mut last: Option<(Kind, Width)> = None;
+        let mut nodes = Vec::new();
+        let mut last: Option<(Kind, Width, Node)> = None;
         loop {
             let at = self.tokens.position();
             let Some(token) = self.tokens.peek() else { break };
@@ -169,44 +206,80 @@ impl Judge {
                 Token::Escape(escaped) => self.escape(escaped, at)?,
                 Token::Char('*' | '+' | '?' | '{') => match self.repetition(token) {
                     Some(bounds) => {
-                        let (least, most) = bounds?;
-                        let width = match last {
-                            None | Some((Kind::Place, _)) => {
-                                return Err(fault(at, "there is nothing to repeat"));
-                            }
-                            Some((Kind::Repeat, _)) => return Err(fault(at, "a repetition of a repetition")),
-                            Some((Kind::Other, width)) => width,
-                        };
-                        last = Some((Kind::Repeat, width.repeated(least, most)));
-                        if !self.tokens.eat('?') {
-                            self.tokens.eat('+');
-                        }
+                        last = Some(self.repeat(last, bounds?, at)?);
                         continue;
                     }
-                    None => (Kind::Other, Width::ONE),
+                    None => self.one(Set::of('{')),
                 },
-                Token::Char('^' | '$') => (Kind::Place, Width::ZERO),
+                Token::Char('^') => (
+                    Kind::Place,
+                    Width::ZERO,
+                    Node::Place(if self.mode.lines { Place::LineStart } else { Place::Start }),
+                ),
+                Token::Char('$') => (
+                    Kind::Place,
+                    Width::ZERO,
+                    Node::Place(if self.mode.lines { Place::LineEnd } else { Place::End }),
+                ),
                 Token::Char('[') => {
-                    self.class(at)?;
-                    (Kind::Other, Width::ONE)
+                    let set = self.class(at)?;
+                    self.one(set)
                 }
                 Token::Char('(') => {
                     let empty = last.is_none();
                     match self.group(verbose, at, first && empty)? {
-                        Some(width) => (Kind::Other, width),
+                        Some((width, node)) => (Kind::Other, width, node),
                         // A comment, or flags: nothing that could be repeated.
                         None => continue,
                     }
                 }
-                Token::Char(_) => (Kind::Other, Width::ONE),
+                Token::Char('.') => self.one(Set::dot(self.mode.dot_all)),
+                Token::Char(character) => self.one(Set::of(character)),
             };
             // What was last can no longer be repeated.
-            if let Some((_, width)) = last.replace(item) {
+            if let Some((_, width, node)) = last.replace(item) {
                 total = total.then(width);
+                nodes.push(node);
             }
         }
         self.depth -= 1;
-        Ok(last.map_or(total, |(_, width)| total.then(width)))
+        if let Some((_, width, node)) = last {
+            total = total.then(width);
+            nodes.push(node);
+        }
+        let node = match nodes.len() {
+            0 => Node::Empty,
+            1 => nodes.remove(0),
+            _ => Node::Sequence(nodes),
+        };
+        Ok((total, node))
+    }
+
+    /// One character of a set, under the flags that hold here.
+    fn one(&self, set: Set) -> (Kind, Width, Node) {
+        (Kind::Other, Width::ONE, Node::Set(Set { ignore_case: self.mode.ignore_case, ..set }))
+    }
+
+    /// What was last, repeated by the operator at `at`.
+    fn repeat(
+        &mut self,
+        last: Option<(Kind, Width, Node)>,
+        (least, most): (u64, u64),
+        at: usize,
+    ) -> Result<(Kind, Width, Node), Stop> {
+        let (width, node) = match last {
+            None | Some((Kind::Place, ..)) => return Err(fault(at, "there is nothing to repeat")),
+            Some((Kind::Repeat, ..)) => return Err(fault(at, "a repetition of a repetition")),
+            Some((Kind::Other, width, node)) => (width, Box::new(node)),
+        };
+        let greed = if self.tokens.eat('?') {
+            Greed::Lazy
+        } else if self.tokens.eat('+') {
+            Greed::Possessive
+        } else {
+            Greed::Greedy
+        };
+        Ok((Kind::Repeat, width.repeated(least, most), Node::Repeat { node, least, most, greed }))
     }
 
     /// Blanks and comments, where they have no meaning.

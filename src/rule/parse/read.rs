@@ -42,7 +42,8 @@ pub(super) fn definition(
     let name = values.field(&fields, "name", Values::text);
     let description = values.field(&fields, "description", Values::text_or_null);
     let applies_to = values.field(&fields, "applies_to", |values, node| values.texts(node, true));
-    let match_spec = values.field(&fields, "match", match_spec);
+    let match_spec =
+        values.field(&fields, "match", |values, node| match_spec(values, node, attack.is_some()));
     let emits = values.field(&fields, "emits", |values, node| emits::read(values, node, attack));
     let evidence_fields = values.field(&fields, "evidence_fields", |values, node| values.texts(node, false));
 
@@ -99,20 +100,28 @@ fn rule_version(values: &mut Values<'_, '_>, node: NodeId) -> Option<i32> {
     version
 }
 
+/// Reads what the daemon passes on; patterns in it are held against Python's grammar, and `timed`
+/// says that the time to match them is judged, too.
 fn match_spec(
     values: &mut Values<'_, '_>,
     node: NodeId,
+    timed: bool,
 ) -> Option<serde_json::Map<String, serde_json::Value>> {
     if !matches!(values.node(node).kind, Kind::Mapping(_)) {
         values.wrong_type(node, Expected::Mapping);
         return None;
     }
-    values.mapping(node, &|values, key, node| {
-        if key == "pattern"
-            && let Kind::Plain(text) | Kind::Text(text) = &values.node(node).kind
-            && let Err(reason) = pattern::judge(text)
-        {
+    values.mapping(node, &move |values, key, node| {
+        if key != "pattern" {
+            return;
+        }
+        let (Kind::Plain(text) | Kind::Text(text)) = &values.node(node).kind else { return };
+        if let Err(reason) = pattern::judge(text) {
             values.add(Code::Pattern, node, format!("not a regular expression of Python's: {reason}"));
+        } else if let Some(found) = timed.then(|| pattern::backtracking::find(text)).flatten() {
+            let help = "let repetitions that follow each other take different characters, or bound them, as \
+                        `{1,99}` does";
+            values.advise(Code::Backtracking, node, found.to_string(), help);
         }
     })
 }

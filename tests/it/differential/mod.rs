@@ -33,16 +33,32 @@ fn python_compiles_the_patterns_that_are_not_warned_of() {
     judged_by_python("patterns.py", (0..PATTERNS).map(|_| pattern_case(&generate::pattern(&mut dice))));
 }
 
-fn judged_by_python(script: &str, cases: impl Iterator<Item = Value>) {
+/// Patterns of others' rule sets are warned of where Python's `re` takes long on them, and nowhere else.
+#[test]
+#[ignore = "needs target/venv and target/rule-sets: tests/run"]
+fn python_takes_long_on_the_patterns_that_are_warned_of() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rule_sets = root.join("target/rule-sets");
+    python(
+        "backtracking.py",
+        &[Path::new(env!("CARGO_BIN_EXE_rulesyncd")), &rule_sets, &root.join("config")],
+    );
+}
+
+fn judged_by_python(script: &str, cases: impl Iterator<Item = Value>) {
     let mut file = BufWriter::new(tempfile::NamedTempFile::new().unwrap());
     for case in cases {
         writeln!(file, "{case}").unwrap();
     }
-    let file = file.into_inner().unwrap();
+    python(script, &[file.into_inner().unwrap().path()]);
+}
+
+/// Runs one of the scripts, which ends well where all is as it should be.
+fn python(script: &str, arguments: &[&Path]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let judged = Command::new(root.join("target/venv/bin/python"))
         .arg(root.join("tests/python").join(script))
-        .arg(file.path())
+        .args(arguments)
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&judged.stdout);

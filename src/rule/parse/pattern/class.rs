@@ -1,40 +1,55 @@
 use super::escape::octal;
 use super::token::Token;
-use super::{Judge, Stop, fault};
+use super::{Judge, Set, Stop, fault};
 
 /// A member of a class.
 enum Member {
     /// A character; `None` where it is not known which.
     Character(Option<char>),
     /// A set, like `\d`.
-    Set,
+    Set(char),
+}
+
+impl Set {
+    fn take(&mut self, member: Member) {
+        match member {
+            Member::Character(character) => self.ranges.extend(character.map(|one| (one, one))),
+            Member::Set(class) => self.classes.push(class),
+        }
+    }
 }
 
 impl Judge {
     /// A class, after its opening bracket at `at`.
-    pub(super) fn class(&mut self, at: usize) -> Result<(), Stop> {
+    pub(super) fn class(&mut self, at: usize) -> Result<Set, Stop> {
         let unclosed = || fault(at, "a class that is not closed");
-        self.tokens.eat('^');
+        let mut set = Set { negated: self.tokens.eat('^'), ..Set::default() };
         let mut first = true;
         loop {
             let place = self.tokens.position();
             let token = self.tokens.next().ok_or_else(unclosed)?;
             if token == Token::Char(']') && !first {
-                return Ok(());
+                return Ok(set);
             }
             first = false;
             let low = self.member(token, place)?;
             if !self.tokens.eat('-') {
+                set.take(low);
                 continue;
             }
             let high_place = self.tokens.position();
             let token = self.tokens.next().ok_or_else(unclosed)?;
             if token == Token::Char(']') {
-                return Ok(());
+                set.take(low);
+                set.take(Member::Character(Some('-')));
+                return Ok(set);
             }
             let high = self.member(token, high_place)?;
             let good = match (low, high) {
-                (Member::Character(Some(low)), Member::Character(Some(high))) => low <= high,
+                (Member::Character(Some(low)), Member::Character(Some(high))) => {
+                    set.ranges.push((low, high));
+                    low <= high
+                }
                 (Member::Character(_), Member::Character(_)) => true,
                 _ => false,
             };
@@ -50,7 +65,7 @@ impl Judge {
             Token::Escape(escaped) => escaped,
         };
         match escaped {
-            'd' | 'D' | 's' | 'S' | 'w' | 'W' => Ok(Member::Set),
+            'd' | 'D' | 's' | 'S' | 'w' | 'W' => Ok(Member::Set(escaped)),
             'b' => Ok(Member::Character(Some('\u{8}'))),
             '0'..='7' => {
                 let mut digits = String::from(escaped);

@@ -1,26 +1,32 @@
 use super::token::Token;
-use super::{Judge, Kind, Stop, Width, fault};
+use super::{Judge, Kind, Node, Place, Set, Stop, Width, fault};
 
 impl Judge {
     /// What a backslash and `escaped`, at `at`, stand for outside of a class.
-    pub(super) fn escape(&mut self, escaped: char, at: usize) -> Result<(Kind, Width), Stop> {
+    pub(super) fn escape(&mut self, escaped: char, at: usize) -> Result<(Kind, Width, Node), Stop> {
+        let place = |place| Ok((Kind::Place, Width::ZERO, Node::Place(place)));
         match escaped {
-            'A' | 'b' | 'B' | 'Z' => Ok((Kind::Place, Width::ZERO)),
-            'd' | 'D' | 's' | 'S' | 'w' | 'W' => Ok((Kind::Other, Width::ONE)),
+            'A' => place(Place::Start),
+            'b' => place(Place::WordEdge),
+            'B' => place(Place::NoWordEdge),
+            'Z' => place(Place::LastEnd),
+            'd' | 'D' | 's' | 'S' | 'w' | 'W' => Ok(self.one(Set::class(escaped))),
             '0' => {
                 // Octal, at most two digits more.
+                let mut digits = String::from('0');
                 for _ in 0..2 {
-                    self.tokens.eat_if(|character| character.is_digit(8));
+                    digits.extend(self.tokens.eat_if(|character| character.is_digit(8)));
                 }
-                Ok((Kind::Other, Width::ONE))
+                let character = octal(&digits, at)?;
+                Ok(self.one(character.map(Set::of).unwrap_or_default()))
             }
             '1'..='9' => self.number(escaped, at),
-            _ => self.character(escaped, at).map(|_| (Kind::Other, Width::ONE)),
+            _ => self.character(escaped, at).map(|one| self.one(one.map(Set::of).unwrap_or_default())),
         }
     }
 
     /// A group's number, or three octal digits.
-    fn number(&mut self, first: char, at: usize) -> Result<(Kind, Width), Stop> {
+    fn number(&mut self, first: char, at: usize) -> Result<(Kind, Width, Node), Stop> {
         let mut number = String::from(first);
         number.extend(self.tokens.eat_if(|character| character.is_ascii_digit()));
         if number.len() == 2
@@ -28,11 +34,11 @@ impl Judge {
             && let Some(third) = self.tokens.eat_if(|character| character.is_digit(8))
         {
             number.push(third);
-            octal(&number, at)?;
-            return Ok((Kind::Other, Width::ONE));
+            let character = octal(&number, at)?;
+            return Ok(self.one(character.map(Set::of).unwrap_or_default()));
         }
         let group = number.parse().unwrap_or(usize::MAX);
-        self.reference(group, at).map(|width| (Kind::Other, width))
+        self.reference(group, at).map(|width| (Kind::Other, width, Node::Reference(group)))
     }
 
     /// A group that is referred to: it must be there, and closed.

@@ -1,5 +1,5 @@
 use super::token::Token;
-use super::{Judge, Stop, Width, fault};
+use super::{Judge, Node, Stop, Width, fault};
 
 /// Flags of a group: which are set, which unset.
 #[derive(Default)]
@@ -11,7 +11,12 @@ struct Flags {
 impl Judge {
     /// A group, after its opening parenthesis at `at`: its width, or `None` for what matches
     /// nothing and cannot be repeated. `start` says that the pattern's flags may stand here.
-    pub(super) fn group(&mut self, verbose: bool, at: usize, start: bool) -> Result<Option<Width>, Stop> {
+    pub(super) fn group(
+        &mut self,
+        verbose: bool,
+        at: usize,
+        start: bool,
+    ) -> Result<Option<(Width, Node)>, Stop> {
         if !self.tokens.eat('?') {
             return self.capture(verbose, at, None).map(Some);
         }
@@ -20,9 +25,13 @@ impl Judge {
         };
         match kind {
             'P' => self.named_group(verbose, at).map(Some),
-            ':' | '>' => self.rest(verbose, at).map(Some),
+            ':' => self.rest(verbose, at).map(Some),
+            '>' => self.rest(verbose, at).map(|(width, node)| Some((width, Node::Atomic(Box::new(node))))),
             '#' => self.comment(at).map(|()| None),
-            '=' | '!' => self.rest(verbose, at).map(|_| Some(Width::ZERO)),
+            '=' | '!' => self.rest(verbose, at).map(|(_, node)| {
+                let node = Node::Look { behind: false, negated: kind == '!', node: Box::new(node) };
+                Some((Width::ZERO, node))
+            }),
             '<' => self.look_behind(verbose, at).map(Some),
             '(' => self.condition(verbose, at).map(Some),
             '-' => self.flags(String::new(), verbose, at, start),
@@ -34,12 +43,12 @@ impl Judge {
     }
 
     /// What is in a group, up to and with its end.
-    fn rest(&mut self, verbose: bool, at: usize) -> Result<Width, Stop> {
-        let width = self.alternatives(verbose, false)?;
-        if self.tokens.eat(')') { Ok(width) } else { Err(fault(at, "a parenthesis that is not closed")) }
+    fn rest(&mut self, verbose: bool, at: usize) -> Result<(Width, Node), Stop> {
+        let read = self.alternatives(verbose, false)?;
+        if self.tokens.eat(')') { Ok(read) } else { Err(fault(at, "a parenthesis that is not closed")) }
     }
 
-    fn capture(&mut self, verbose: bool, at: usize, name: Option<String>) -> Result<Width, Stop> {
+    fn capture(&mut self, verbose: bool, at: usize, name: Option<String>) -> Result<(Width, Node), Stop> {
         let number = self.groups.len();
         if let Some(name) = name
             && self.names.insert(name.clone(), number).is_some()
@@ -47,15 +56,15 @@ impl Judge {
             return Err(fault(at, format!("a second group of the name `{name}`")));
         }
         self.groups.push(None);
-        let width = self.rest(verbose, at)?;
+        let (width, node) = self.rest(verbose, at)?;
         if let Some(group) = self.groups.get_mut(number) {
             *group = Some(width);
         }
-        Ok(width)
+        Ok((width, Node::Capture(number, Box::new(node))))
     }
 
     /// After `(?P`.
-    fn named_group(&mut self, verbose: bool, at: usize) -> Result<Width, Stop> {
+    fn named_group(&mut self, verbose: bool, at: usize) -> Result<(Width, Node), Stop> {
         if self.tokens.eat('<') {
             let name = self.name('>', at)?;
             return self.capture(verbose, at, Some(name));
@@ -63,7 +72,7 @@ impl Judge {
         if self.tokens.eat('=') {
             let name = self.name(')', at)?;
             return match self.names.get(&name).copied() {
-                Some(group) => self.reference(group, at),
+                Some(group) => self.reference(group, at).map(|width| (width, Node::Reference(group))),
                 None => Err(fault(at, format!("there is no group `{name}` yet"))),
             };
         }
@@ -104,22 +113,23 @@ impl Judge {
     }
 
     /// After `(?<`.
-    fn look_behind(&mut self, verbose: bool, at: usize) -> Result<Width, Stop> {
-        if !self.tokens.eat('=') && !self.tokens.eat('!') {
+    fn look_behind(&mut self, verbose: bool, at: usize) -> Result<(Width, Node), Stop> {
+        let negated = self.tokens.eat('!');
+        if !negated && !self.tokens.eat('=') {
             return Err(fault(at, "a group that begins with `(?<` (Python names a group with `(?P<name>`)"));
         }
         let outer = self.behind;
         self.behind = Some(outer.unwrap_or(self.groups.len()));
-        let width = self.rest(verbose, at)?;
+        let (width, node) = self.rest(verbose, at)?;
         self.behind = outer;
         if width.least == width.most {
-            return Ok(Width::ZERO);
+            return Ok((Width::ZERO, Node::Look { behind: true, negated, node: Box::new(node) }));
         }
         Err(fault(at, "a look-behind that has more than one width"))
     }
 
     /// After `(?(`: a group's number or name, what to match with it, and without.
-    fn condition(&mut self, verbose: bool, at: usize) -> Result<Width, Stop> {
+    fn condition(&mut self, verbose: bool, at: usize) -> Result<(Width, Node), Stop> {
         let name = self.until(')', at)?;
         let group = if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
             let group = name.parse().unwrap_or(usize::MAX);
@@ -137,21 +147,31 @@ impl Judge {
         if self.behind.is_some() {
             self.reference(group, at)?;
         }
-        let mut width = self.sequence(verbose, false)?;
-        width = if self.tokens.eat('|') {
-            let without = self.sequence(verbose, false)?;
+        let (with_width, with) = self.sequence(verbose, false)?;
+        let (width, without) = if self.tokens.eat('|') {
+            let (width, without) = self.sequence(verbose, false)?;
             if self.tokens.peek() == Some(Token::Char('|')) {
                 return Err(fault(at, "a condition with more than two alternatives"));
             }
-            width.or(without)
+            (with_width.or(width), without)
         } else {
-            width.or(Width::ZERO)
+            (with_width.or(Width::ZERO), Node::Empty)
         };
-        if self.tokens.eat(')') { Ok(width) } else { Err(fault(at, "a parenthesis that is not closed")) }
+        if self.tokens.eat(')') {
+            Ok((width, Node::Condition(group, Box::new(with), Box::new(without))))
+        } else {
+            Err(fault(at, "a parenthesis that is not closed"))
+        }
     }
 
     /// Flags, for the pattern or for a group; `first` was read already.
-    fn flags(&mut self, first: String, verbose: bool, at: usize, start: bool) -> Result<Option<Width>, Stop> {
+    fn flags(
+        &mut self,
+        first: String,
+        verbose: bool,
+        at: usize,
+        start: bool,
+    ) -> Result<Option<(Width, Node)>, Stop> {
         let mut flags = Flags { on: first, off: String::new() };
         let flag = |character: char| character.is_ascii_alphabetic();
         // `(?-` has its hyphen behind it already.
@@ -171,7 +191,12 @@ impl Judge {
             return Err(fault(at, "flags of a group without `:` or `)` after them"));
         }
         let verbose = (verbose || flags.on.contains('x')) && !flags.off.contains('x');
-        self.rest(verbose, at).map(Some)
+        let outer = self.mode;
+        self.mode.set(&flags.on, true);
+        self.mode.set(&flags.off, false);
+        let read = self.rest(verbose, at);
+        self.mode = outer;
+        read.map(Some)
     }
 
     fn pattern_flags(&mut self, on: &str, verbose: bool, at: usize, start: bool) -> Result<(), Stop> {
@@ -180,6 +205,7 @@ impl Judge {
         }
         self.ascii |= on.contains('a');
         self.unicode |= on.contains('u');
+        self.mode.set(on, true);
         if self.ascii && self.unicode {
             return Err(fault(at, "the flags `a` and `u`, which exclude each other,"));
         }

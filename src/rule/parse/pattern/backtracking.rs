@@ -1,0 +1,257 @@
+//! Texts on which a matcher that backtracks takes very long.
+//!
+//! Python's `re` tries every way to match before it says that there is none. Where repetitions can
+//! share the same characters among them, the number of ways grows with the square of the text, or
+//! doubles with each character. For each repetition a text is made that leads into it and then
+//! repeats what it takes; a matcher that works in Python's order ([`machine`]) counts what such
+//! texts cost, at lengths that tell how the cost grows.
+
+mod machine;
+mod program;
+
+use std::fmt;
+
+use super::node::{Node, Set};
+use crate::rule::parse::findings::Quoted;
+use machine::cost;
+use program::Program;
+
+/// The length of the text that is spoken of, in characters.
+const LENGTH: usize = 20_000;
+
+/// What may be spent on one pattern, in nanoseconds of Python's time.
+const BUDGET: u64 = 40_000_000;
+
+/// What one text may cost before its growth is known.
+const BUDGET_OF_A_TEXT: u64 = 2_000_000;
+
+/// What tells how the cost grows from there on.
+const ENOUGH: u64 = 60_000;
+
+/// A text of [`LENGTH`] that takes longer than this is warned of, in nanoseconds.
+const TOO_LONG: f64 = 250e6;
+
+/// What takes longer takes for ever, in seconds: a day.
+const FOR_EVER: f64 = 86_400.0;
+
+/// How a pattern's cost grows, with the text that shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::rule::parse) struct Backtracking {
+    /// What the text begins with.
+    pub(super) prefix: String,
+    /// What is repeated then.
+    pub(super) pump: String,
+    /// What it ends with, so that there is no match.
+    pub(super) suffix: String,
+    /// Seconds that Python takes for [`LENGTH`] characters; `None` where it is more than a day, as it is
+    /// wherever the time doubles with each character.
+    pub(super) seconds: Option<f64>,
+}
+
+impl fmt::Display for Backtracking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { prefix, pump, suffix, seconds } = self;
+        let start = Quoted(&format!("{prefix}{}", pump.repeat(3))).to_string();
+        let text = format!("{}…{}`", start.trim_end_matches(['`', '…']), suffix.escape_default());
+        match seconds {
+            Some(seconds) => {
+                write!(f, "{LENGTH} characters like {text} take Python's `re` about {seconds:.1} s")
+            }
+            None => write!(f, "Python's `re` does not come to an end with {LENGTH} characters like {text}"),
+        }
+    }
+}
+
+/// The worst of the texts that were tried; `None` where none takes long, or the pattern is too large
+/// to be judged, or is no pattern.
+pub(in crate::rule::parse) fn find(pattern: &str) -> Option<Backtracking> {
+    let tree = super::tree(pattern).ok()??;
+    let mut repeats = Vec::new();
+    collect(&tree, &mut Vec::new(), &mut repeats);
+    if repeats.is_empty() {
+        return None;
+    }
+    let program = Program::of(&tree)?;
+    let alphabet = alphabet(&program.sets);
+    let mut spent = 0;
+    let mut worst: Option<Backtracking> = None;
+    for (prefix, body) in &repeats {
+        for (prefix, pump) in pumps(prefix, body, &alphabet) {
+            for suffix in suffixes(body) {
+                if spent >= BUDGET {
+                    return worst;
+                }
+                let attempt = Attempt { program: &program, prefix: &prefix, pump: &pump, suffix };
+                let Some(seconds) = attempt.growth(&mut spent) else { continue };
+                let is_worse = match (&worst, seconds) {
+                    (None, _) => true,
+                    (Some(Backtracking { seconds: None, .. }), _) => false,
+                    (Some(_), None) => true,
+                    (Some(Backtracking { seconds: Some(known), .. }), Some(seconds)) => seconds > *known,
+                };
+                if is_worse {
+                    let (prefix, pump, suffix) = (prefix.clone(), pump.clone(), suffix.to_owned());
+                    worst = Some(Backtracking { prefix, pump, suffix, seconds });
+                }
+                if seconds.is_none() {
+                    return worst;
+                }
+            }
+        }
+    }
+    worst
+}
+
+struct Attempt<'a> {
+    program: &'a Program,
+    prefix: &'a str,
+    pump: &'a str,
+    suffix: &'a str,
+}
+
+impl Attempt<'_> {
+    /// `Some(None)` where it takes for ever, `Some(seconds)` where it is too long at [`LENGTH`], `None`
+    /// where it is not.
+    #[expect(clippy::option_option, reason = "what is found, and how long it takes, where that is bounded")]
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn growth(&self, spent: &mut u64) -> Option<Option<f64>> {
+        let mut at = |count: usize| {
+            let text = [self.prefix, &self.pump.repeat(count), self.suffix].concat();
+            let cost = cost(self.program, &text, BUDGET_OF_A_TEXT);
+            *spent += cost;
+            cost
+        };
+        let (mut count, mut short, mut long) = (24, at(12), at(24));
+        if long >= BUDGET_OF_A_TEXT {
+            (count, short, long) = (12, at(6), short);
+        }
+        // The longer the text, the less what comes once counts beside what is repeated.
+        while count < 300 && long < ENOUGH {
+            if count >= 96 && long < short.saturating_mul(5) / 2 {
+                return None;
+            }
+            count *= 2;
+            (short, long) = (long, at(count));
+        }
+        let degree = (long as f64 / short as f64).log2();
+        let repeats = LENGTH as f64 / self.pump.chars().count() as f64;
+        let nanoseconds = long as f64 * (repeats / count as f64).powf(degree);
+        let seconds = Some(nanoseconds / 1e9).filter(|&seconds| seconds < FOR_EVER);
+        (degree > 1.5 && nanoseconds > TOO_LONG).then_some(seconds)
+    }
+}
+
+/// Every repetition that can go on and on, with a text that leads to it.
+fn collect<'n>(node: &'n Node, before: &mut Vec<&'n Node>, found: &mut Vec<(String, &'n Node)>) {
+    match node {
+        Node::Repeat { node: body, most, .. } => {
+            if *most >= 20 {
+                found.push((before.iter().map(|node| witness(node)).collect(), body));
+            }
+            collect(body, before, found);
+        }
+        Node::Sequence(nodes) => {
+            let length = before.len();
+            for node in nodes {
+                collect(node, before, found);
+                before.push(node);
+            }
+            before.truncate(length);
+        }
+        Node::Alternatives(nodes) => nodes.iter().for_each(|node| collect(node, before, found)),
+        Node::Capture(_, node) | Node::Atomic(node) | Node::Look { node, .. } => collect(node, before, found),
+        Node::Condition(_, with, without) => {
+            collect(with, before, found);
+            collect(without, before, found);
+        }
+        Node::Empty | Node::Set(_) | Node::Place(_) | Node::Reference(_) => {}
+    }
+}
+
+/// A short text that a node matches, as far as its looks and references let it.
+fn witness(node: &Node) -> String {
+    match node {
+        Node::Set(set) => member(set).map(String::from).unwrap_or_default(),
+        Node::Sequence(nodes) => nodes.iter().map(witness).collect(),
+        Node::Alternatives(nodes) => nodes.iter().map(witness).min_by_key(String::len).unwrap_or_default(),
+        Node::Repeat { node, least, .. } => {
+            witness(node).repeat(usize::try_from(*least).unwrap_or(0).min(100))
+        }
+        Node::Capture(_, node) | Node::Atomic(node) => witness(node),
+        Node::Condition(_, with, _) => witness(with),
+        Node::Empty | Node::Place(_) | Node::Look { .. } | Node::Reference(_) => String::new(),
+    }
+}
+
+/// A character of the set, one that is easy to read where there is one.
+fn member(set: &Set) -> Option<char> {
+    readable().find(|&character| set.contains(character)).or_else(|| set.ranges.first().map(|&(low, _)| low))
+}
+
+fn readable() -> impl Iterator<Item = char> {
+    ('a'..='z').chain(' '..='~').chain(['\n', '\t', '\u{e9}'])
+}
+
+/// One character for each way in which the sets of a pattern tell characters apart.
+fn alphabet(sets: &[Set]) -> Vec<char> {
+    let mut seen = Vec::new();
+    readable()
+        .filter(|&character| {
+            let kind: Vec<bool> = sets.iter().map(|set| set.contains(character)).collect();
+            let new = !seen.contains(&kind);
+            if new {
+                seen.push(kind);
+            }
+            new
+        })
+        .take(40)
+        .collect()
+}
+
+/// What is put before the repeated text, and what is repeated.
+fn pumps(prefix: &str, body: &Node, alphabet: &[char]) -> Vec<(String, String)> {
+    let mut pumps: Vec<String> = Vec::new();
+    match body {
+        Node::Set(set) => pumps.extend(alphabet.iter().filter(|&&c| set.contains(c)).map(|&c| c.to_string())),
+        _ => {
+            branches(body, &mut pumps);
+            pumps.push(witness(body));
+            // A repetition within takes one character after the other, too.
+            let inner: Vec<_> = pumps.iter().flat_map(|pump| pump.chars()).map(String::from).collect();
+            pumps.extend(inner);
+        }
+    }
+    pumps.retain(|pump| !pump.is_empty());
+    pumps.sort();
+    pumps.dedup();
+    // A match may begin again at each repetition of the whole.
+    let begun = pumps.iter().take(6).filter(|_| !prefix.is_empty());
+    let begun: Vec<_> = begun.map(|pump| (String::new(), format!("{prefix}{pump}"))).collect();
+    let led_into = pumps.into_iter().take(16).map(|pump| (prefix.to_owned(), pump));
+    begun.into_iter().chain(led_into).collect()
+}
+
+/// Texts of the alternatives within a node, which may be repeated in turn.
+fn branches(node: &Node, found: &mut Vec<String>) {
+    match node {
+        Node::Alternatives(nodes) => found.extend(nodes.iter().map(witness)),
+        Node::Capture(_, node) | Node::Atomic(node) => branches(node, found),
+        Node::Repeat { node, .. } => {
+            branches(node, found);
+            found.push(witness(node));
+        }
+        Node::Sequence(nodes) => nodes.iter().for_each(|node| branches(node, found)),
+        _ => {}
+    }
+}
+
+/// Ends that keep a text from matching: nothing, and something that the repetition does not take.
+fn suffixes(body: &Node) -> [&'static str; 2] {
+    let is_taken = |end: &str| matches!(body, Node::Set(set) if end.chars().any(|end| set.contains(end)));
+    // A line feed alone may stand behind the end.
+    let end = ["!", "\u{0}", "\n\n"].into_iter().find(|end| !is_taken(end));
+    ["", end.unwrap_or("\n\n")]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! A pattern as instructions for a matcher that backtracks, as Python's does.
+
+use crate::rule::parse::pattern::node::{Greed, Node, Place, Set};
+
+/// Longer programs are not judged: a repetition with large bounds is written out.
+const LONGEST: usize = 4_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Op {
+    /// One character of the set of this number.
+    Set(usize),
+    /// So many characters of a set: as many as possible first, or as few; a possessive run gives nothing back.
+    Run {
+        set: usize,
+        least: u64,
+        most: u64,
+        greed: Greed,
+    },
+    /// Goes on at the first, and at the second if that led nowhere.
+    Split(usize, usize),
+    Jump(usize),
+    /// Writes down where the text was reached.
+    Save(usize),
+    /// Leads nowhere if nothing was matched since that was written down.
+    Progress(usize),
+    Place(Place),
+    /// What a group matched, which stands between two marks.
+    Reference(usize, usize),
+    /// What stands up to `end` must match here, or must not, and takes no characters.
+    Look {
+        behind: Option<u64>,
+        negated: bool,
+        end: usize,
+    },
+    /// What stands up to `end`, once.
+    Atomic {
+        end: usize,
+    },
+    /// Goes to `otherwise` unless the group before has matched.
+    Condition {
+        mark: usize,
+        otherwise: usize,
+    },
+    /// The end of the program, of a look, of an atomic group.
+    Accept,
+}
+
+/// The instructions, and the sets that they name.
+#[derive(Debug, Default)]
+pub(super) struct Program {
+    pub(super) ops: Vec<Op>,
+    pub(super) sets: Vec<Set>,
+    /// How many marks there are; a group has two.
+    pub(super) marks: usize,
+}
+
+impl Program {
+    /// The program of a pattern; `None` where it would be too long.
+    pub(super) fn of(pattern: &Node) -> Option<Self> {
+        let mut program = Self { marks: 2 * groups(pattern), ..Self::default() };
+        program.node(pattern)?;
+        program.push(Op::Accept)?;
+        Some(program)
+    }
+
+    fn push(&mut self, op: Op) -> Option<usize> {
+        self.ops.push(op);
+        (self.ops.len() <= LONGEST).then_some(self.ops.len() - 1)
+    }
+
+    fn here(&self) -> usize {
+        self.ops.len()
+    }
+
+    fn set(&mut self, set: &Set) -> usize {
+        self.sets.iter().position(|known| known == set).unwrap_or_else(|| {
+            self.sets.push(set.clone());
+            self.sets.len() - 1
+        })
+    }
+
+    fn node(&mut self, node: &Node) -> Option<()> {
+        match node {
+            Node::Empty => {}
+            Node::Set(set) => {
+                let set = self.set(set);
+                self.push(Op::Set(set))?;
+            }
+            Node::Sequence(nodes) => {
+                for node in nodes {
+                    self.node(node)?;
+                }
+            }
+            Node::Alternatives(nodes) => self.alternatives(nodes)?,
+            Node::Repeat { node, least, most, greed } => self.repeat(node, *least, *most, *greed)?,
+            Node::Place(place) => drop(self.push(Op::Place(*place))?),
+            Node::Capture(group, node) => {
+                self.push(Op::Save(2 * group - 2))?;
+                self.node(node)?;
+                self.push(Op::Save(2 * group - 1))?;
+            }
+            Node::Reference(group) => drop(self.push(Op::Reference(2 * group - 2, 2 * group - 1))?),
+            Node::Look { behind, negated, node } => {
+                let behind = if *behind { Some(width(node)) } else { None };
+                let look = self.push(Op::Accept)?;
+                self.node(node)?;
+                let end = self.push(Op::Accept)? + 1;
+                self.ops[look] = Op::Look { behind, negated: *negated, end };
+            }
+            Node::Atomic(node) => {
+                let atomic = self.push(Op::Accept)?;
+                self.node(node)?;
+                let end = self.push(Op::Accept)? + 1;
+                self.ops[atomic] = Op::Atomic { end };
+            }
+            Node::Condition(group, with, without) => {
+                let condition = self.push(Op::Accept)?;
+                self.node(with)?;
+                let jump = self.push(Op::Accept)?;
+                self.ops[condition] = Op::Condition { mark: 2 * group - 1, otherwise: self.here() };
+                self.node(without)?;
+                self.ops[jump] = Op::Jump(self.here());
+            }
+        }
+        Some(())
+    }
+
+    fn alternatives(&mut self, nodes: &[Node]) -> Option<()> {
+        let mut ends = Vec::with_capacity(nodes.len());
+        for (index, node) in nodes.iter().enumerate() {
+            if index + 1 == nodes.len() {
+                self.node(node)?;
+                break;
+            }
+            let split = self.push(Op::Accept)?;
+            self.node(node)?;
+            ends.push(self.push(Op::Accept)?);
+            self.ops[split] = Op::Split(split + 1, self.here());
+        }
+        for end in ends {
+            self.ops[end] = Op::Jump(self.here());
+        }
+        Some(())
+    }
+
+    fn repeat(&mut self, node: &Node, least: u64, most: u64, greed: Greed) -> Option<()> {
+        if let Node::Set(set) = node {
+            let set = self.set(set);
+            self.push(Op::Run { set, least, most, greed })?;
+            return Some(());
+        }
+        if greed == Greed::Possessive {
+            let greedy = Node::Repeat { node: Box::new(node.clone()), least, most, greed: Greed::Greedy };
+            return self.node(&Node::Atomic(Box::new(greedy)));
+        }
+        for _ in 0..least {
+            self.node(node)?;
+        }
+        let split = |one, other| match greed {
+            Greed::Lazy => Op::Split(other, one),
+            _ => Op::Split(one, other),
+        };
+        if most == u64::MAX {
+            let mark = self.marks;
+            self.marks += 1;
+            let start = self.push(Op::Accept)?;
+            self.push(Op::Save(mark))?;
+            self.node(node)?;
+            self.push(Op::Progress(mark))?;
+            self.push(Op::Jump(start))?;
+            self.ops[start] = split(start + 1, self.here());
+            return Some(());
+        }
+        let mut splits = Vec::new();
+        for _ in least..most {
+            splits.push(self.push(Op::Accept)?);
+            self.node(node)?;
+        }
+        for start in splits {
+            self.ops[start] = split(start + 1, self.here());
+        }
+        Some(())
+    }
+}
+
+/// The number of the last group.
+fn groups(node: &Node) -> usize {
+    match node {
+        Node::Capture(group, node) => groups(node).max(*group),
+        Node::Repeat { node, .. } | Node::Look { node, .. } | Node::Atomic(node) => groups(node),
+        Node::Sequence(nodes) | Node::Alternatives(nodes) => nodes.iter().map(groups).max().unwrap_or(0),
+        Node::Condition(_, with, without) => groups(with).max(groups(without)),
+        Node::Empty | Node::Set(_) | Node::Place(_) | Node::Reference(_) => 0,
+    }
+}
+
+/// How many characters a node of one width matches.
+fn width(node: &Node) -> u64 {
+    match node {
+        Node::Set(_) => 1,
+        Node::Sequence(nodes) => nodes.iter().map(width).fold(0, u64::saturating_add),
+        Node::Alternatives(nodes) => nodes.first().map_or(0, width),
+        Node::Repeat { node, least, .. } => width(node).saturating_mul(*least),
+        Node::Capture(_, node) | Node::Atomic(node) => width(node),
+        Node::Condition(_, with, _) => width(with),
+        Node::Empty | Node::Place(_) | Node::Look { .. } | Node::Reference(_) => 0,
+    }
+}

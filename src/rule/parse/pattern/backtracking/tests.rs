@@ -1,0 +1,31 @@
+use super::*;
+
+#[test]
+fn sets_of_repetitions_that_share_characters_are_found() {
+    for pattern in
+        [r"(a+)+$", r"(a|a)*$", r"(a|aa)+$", r"([a-zA-Z]+)*\d", r"(.*a){20}", r"^(\w+\s?)*$", r"(x+x+)+y"]
+    {
+        let found = find(pattern).unwrap_or_else(|| panic!("{pattern}"));
+        assert_eq!(found.seconds, None, "{pattern}: {found:?}");
+    }
+    for pattern in [r"\s+$", r"\bfind\s+\S+.*-perm\b", r".*.*=.*", r"\d+\d+x", r".*,.*;x"] {
+        let found = find(pattern).unwrap_or_else(|| panic!("{pattern}"));
+        assert!(found.seconds.is_some(), "{pattern}: {found:?}");
+    }
+}
+
+#[test]
+fn what_is_quick_is_not_warned_of() {
+    for pattern in [
+        r"\bfind\b",
+        r"^[a-z]+$",
+        r"^\s*(curl|wget)\s",
+        r"^(?:[a-z]+,)*[a-z]+$",
+        r"(?>a+)+$",
+        r"a{1,5}b{1,5}",
+        r"(a++)+$",
+        r"^(?=.*x)y",
+    ] {
+        assert_eq!(find(pattern), None, "{pattern}");
+    }
+}
