@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
+use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use super::{Failure, Outcome};
 use crate::cli::Cli;
+use crate::config::{SECTIONS, SETTINGS, Setting};
 
-/// Write the manual pages, one a command, into a directory
+/// Write the manual pages, one for each command and one of the configuration, into a directory
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd man /usr/local/share/man/man1")]
 pub struct ManArgs {
@@ -17,7 +19,56 @@ pub struct ManArgs {
 }
 
 pub(crate) fn run(args: ManArgs) -> Outcome {
+    let page = args.dir.join("rulesyncd.yaml.5");
     clap_mangen::generate_to(Cli::definition(), &args.dir)
+        .and_then(|()| std::fs::write(page, configuration().to_roff()))
         .with_context(|| format!("cannot write manual pages into {}", args.dir.display()))
         .map_err(Failure::Environment)
+}
+
+/// The manual page of the configuration files, rulesyncd.yaml(5).
+fn configuration() -> Roff {
+    let mut page = Roff::new();
+    page.control("TH", ["rulesyncd.yaml", "5", "", concat!("rulesyncd ", env!("CARGO_PKG_VERSION"))]);
+    page.control("SH", ["NAME"]);
+    page.text([roman("rulesyncd.yaml - the configuration of rulesyncd's master and worker")]);
+    page.control("SH", ["SYNOPSIS"]);
+    page.text([italic("/etc/rulesyncd/master.yaml")]);
+    page.control("br", []);
+    page.text([italic("/etc/rulesyncd/worker.yaml")]);
+    page.control("SH", ["DESCRIPTION"]);
+    page.text([
+        roman("A YAML file of sections, each with keys. Later ones win: defaults, the file, the environment, flags. \
+               Every key has a variable of the environment. An unknown key is an error. Durations are written \
+               250ms, 1s, 5m; sizes 256KiB. "),
+        bold("rulesyncd config master"),
+        roman(" prints the values in effect, and where each comes from."),
+    ]);
+    for section in SECTIONS {
+        page.control("SH", [section]);
+        for setting in SETTINGS.iter().filter(|setting| setting.section() == section) {
+            page.control("TP", []);
+            page.text(term(setting));
+            page.text([roman(format!("{} [{}]", sentence(setting.about), variables(setting)))]);
+        }
+    }
+    page.control("SH", ["SEE ALSO"]);
+    page.text([roman("rulesyncd(1), rulesyncd-master(1), rulesyncd-worker(1), rulesyncd-config(1)")]);
+    page
+}
+
+fn term(setting: &Setting) -> Vec<Inline> {
+    match setting.default {
+        Some(default) => vec![bold(format!("{}:", setting.name())), roman(" "), italic(default)],
+        None => vec![bold(format!("{}:", setting.name())), roman(" (not set)")],
+    }
+}
+
+fn sentence(about: &str) -> String {
+    let mut letters = about.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).chain(['.']).collect()).unwrap_or_default()
+}
+
+fn variables(setting: &Setting) -> String {
+    setting.short_env.map_or_else(|| setting.env(), |short| format!("{short}, {}", setting.env()))
 }

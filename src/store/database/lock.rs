@@ -1,6 +1,7 @@
 //! What makes a master the only one.
 
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
 use super::sql::{Cell, Query};
+use super::sqlite::create_beside_its_owner;
 use crate::store::StoreError;
 
 /// The master's lock while it is held.
@@ -48,7 +50,13 @@ impl Lock {
             detail: format!("{}: {error}", path.display()),
             remedy: "give the service's user the right to write the database's directory".into(),
         };
-        let file = File::options().create(true).append(true).open(&path).map_err(refused)?;
+        let file = match create_beside_its_owner(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                File::options().create(true).append(true).open(&path)
+            }
+            created => created,
+        };
+        let file = file.map_err(refused)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),

@@ -120,6 +120,10 @@ impl Place {
             Self::File(path) => path,
         };
         let options = options.filename(path);
+        if purpose == Purpose::Create {
+            // What keeps this from being made keeps SQLite, too, and SQLite's error is the one that is read.
+            let _ = create_beside_its_owner(path);
+        }
         let options = match purpose {
             Purpose::Read => options.read_only(true),
             Purpose::Write => options,
@@ -159,6 +163,25 @@ impl Identity {
     pub(super) const fn is_frozen(&self) -> bool {
         self.frozen.is_some()
     }
+}
+
+/// Creates a file for appending, which must not exist. What root creates in another user's directory
+/// belongs to that user, as the files do that SQLite makes beside a database: a command run by root
+/// must not lock the service out of its own database.
+///
+/// # Errors
+/// As [`std::fs::OpenOptions::create_new`], which follows no link; [`std::io::ErrorKind::AlreadyExists`]
+/// is one of them.
+pub(super) fn create_beside_its_owner(path: &Path) -> std::io::Result<std::fs::File> {
+    let file = std::fs::File::options().append(true).create_new(true).open(path)?;
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => std::fs::metadata(parent)?,
+        _ => std::fs::metadata(".")?,
+    };
+    if file.metadata()?.uid() == 0 && directory.uid() != 0 {
+        std::os::unix::fs::fchown(&file, Some(directory.uid()), Some(directory.gid()))?;
+    }
+    Ok(file)
 }
 
 fn beside(path: &Path, end: &str) -> PathBuf {

@@ -1,0 +1,112 @@
+//! The Debian package: what is in it, what its removal leaves, and what root's commands leave.
+
+use std::process::Command;
+
+use super::{installed, package, save_rule};
+use crate::support::swarm::text;
+
+#[test]
+#[ignore = "needs root and lintian"]
+fn lintian_finds_neither_an_error_nor_a_warning() {
+    let found = Command::new("lintian").arg("--allow-root").arg(package()).output().unwrap();
+    assert_eq!((text(&found.stdout).as_str(), found.status.success()), ("", true), "{}", text(&found.stderr));
+    let changelog = include_str!("../../../../systemd/debian/changelog");
+    assert!(changelog.starts_with(concat!("rulesyncd (", env!("CARGO_PKG_VERSION"), "-")));
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn its_documents_lead_to_what_is_there_and_its_python_client_follows_the_rules() {
+    let container = installed();
+    let documents = container.sh("find /usr/share/doc/rulesyncd -name '*.md'");
+    let mut links = 0;
+    for document in documents.lines() {
+        let folder = document.rsplit_once('/').unwrap().0;
+        let markdown = std::fs::read_to_string(container.path(document)).unwrap();
+        for link in markdown.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap();
+            if target.contains("://") || target.is_empty() {
+                continue;
+            }
+            let path = if target.starts_with('/') { target.to_owned() } else { format!("{folder}/{target}") };
+            assert!(container.try_sh(&format!("test -e {path}")).status.success(), "{document}: {link}");
+            links += 1;
+        }
+    }
+    assert!(links > 8, "{links}");
+    for file in ["protocol.md", "examples/rule_store.py", "changelog.gz", "changelog.Debian.gz", "copyright"]
+    {
+        container.sh(&format!("test -s /usr/share/doc/rulesyncd/{file}"));
+    }
+    for unit in ["rulesyncd-master.service", "rulesyncd-worker.service", "rulesyncd-worker.socket"] {
+        for page in container.property(unit, "Documentation").split_whitespace() {
+            let page = page.trim_matches('"').strip_prefix("man:").unwrap_or_else(|| panic!("{unit}: {page}"));
+            let (name, section) = page.trim_end_matches(')').split_once('(').unwrap();
+            container.sh(&format!("man -P cat {section} {name} > /dev/null"));
+        }
+    }
+    let manual = container.sh("man -P cat 5 rulesyncd.yaml");
+    for setting in rulesyncd::config::SETTINGS {
+        assert!(manual.contains(&format!("{}:", setting.name())), "{}: {manual}", setting.key);
+    }
+
+    save_rule(&container, "A", 1);
+    container.sh("systemctl start rulesyncd-master rulesyncd-worker");
+    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rules in step");
+    let heard = container.sh(
+        "cd /usr/share/doc/rulesyncd/examples; PYTHONDONTWRITEBYTECODE=1 timeout 20 python3 - <<'END'
+import asyncio
+from rule_store import RuleStore
+rules = asyncio.run(RuleStore('/run/rulesyncd/events.sock').load_compiled())
+print([rule.rule_id for rule in rules])
+END",
+    );
+    assert_eq!(heard, "['A']\n");
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn a_purge_leaves_nothing_of_the_package_and_names_what_is_the_operators() {
+    let container = installed();
+    let left = "find /etc /run /usr /var/lib -xdev -name '*rulesyncd*'; \
+                getent passwd | grep rulesyncd || true; getent group | grep rulesyncd || true";
+    let said = container.sh("dpkg --purge rulesyncd 2>&1");
+    assert!(!said.contains("stays"), "{said}");
+    assert_eq!(container.sh(left), "");
+
+    container.sh("dpkg -i /home/rulesyncd.deb; systemctl start rulesyncd-master rulesyncd-worker");
+    save_rule(&container, "A", 1);
+    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rules in step");
+    container.sh("systemctl stop rulesyncd-worker; test -f /var/lib/rulesyncd/catalogue.ndjson");
+    let said = container.sh("dpkg --purge rulesyncd 2>&1");
+    assert!(
+        said.contains("what you made stays: /etc/rulesyncd/rules /etc/rulesyncd /var/lib/rulesyncd"),
+        "{said}"
+    );
+    container.sh(
+        "test -f /etc/rulesyncd/rules/A.yaml; test -f /var/lib/rulesyncd/rules.db; test ! -e /run/rulesyncd
+         test ! -e /var/lib/rulesyncd/catalogue.ndjson; test ! -e /etc/rulesyncd/master.yaml
+         test $(stat -c %U /var/lib/rulesyncd/rules.db) != UNKNOWN",
+    );
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn what_root_synchronises_first_the_service_writes_afterwards() {
+    let container = installed();
+    save_rule(&container, "A", 1);
+    container.sh("rulesyncd sync");
+    let owners = container.sh("stat -c '%n %U' /var/lib/rulesyncd /var/lib/rulesyncd/*");
+    let owner = owners.split_whitespace().nth(1).unwrap();
+    assert_ne!(owner, "root");
+    assert!(owners.contains("rules.db.lock") && owners.lines().all(|line| line.ends_with(owner)), "{owners}");
+    container.sh("systemctl start rulesyncd-master");
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rules in step");
+    save_rule(&container, "A", 2);
+    container.wait_for("rulesyncd why A", "2");
+    container.sh(
+        "rulesyncd state set A disabled && systemctl restart rulesyncd-master && rulesyncd state clear A",
+    );
+    save_rule(&container, "B", 1);
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "2 rules in step");
+}
