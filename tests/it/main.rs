@@ -9,6 +9,7 @@ mod differential;
 mod driver;
 mod faults;
 mod hostile;
+mod portable;
 mod python;
 mod restart;
 mod slow_reader;

@@ -18,7 +18,7 @@ fn package() -> &'static Path {
     PACKAGE.get_or_init(|| {
         let project = Path::new(env!("CARGO_MANIFEST_DIR"));
         let tools = project.join("target/tools/bin");
-        let script = "PATH=$0:$PATH systemd/build-deb dev";
+        let script = "PATH=$0:$PATH packaging/build-deb dev";
         let made = Command::new("sh").args(["-c", script]).arg(tools).current_dir(project).output().unwrap();
         assert!(made.status.success(), "{}", text(&made.stderr));
         project.join(text(&made.stdout).trim())

@@ -10,7 +10,7 @@ use crate::support::swarm::text;
 fn lintian_finds_neither_an_error_nor_a_warning() {
     let found = Command::new("lintian").arg("--allow-root").arg(package()).output().unwrap();
     assert_eq!((text(&found.stdout).as_str(), found.status.success()), ("", true), "{}", text(&found.stderr));
-    let changelog = include_str!("../../../../systemd/debian/changelog");
+    let changelog = include_str!("../../../../packaging/debian/changelog");
     assert!(changelog.starts_with(concat!("rulesyncd (", env!("CARGO_PKG_VERSION"), "-")));
 }
 
@@ -40,7 +40,8 @@ fn its_documents_lead_to_what_is_there_and_its_python_client_follows_the_rules()
     }
     for unit in ["rulesyncd-master.service", "rulesyncd-worker.service", "rulesyncd-worker.socket"] {
         for page in container.property(unit, "Documentation").split_whitespace() {
-            let page = page.trim_matches('"').strip_prefix("man:").unwrap_or_else(|| panic!("{unit}: {page}"));
+            let page =
+                page.trim_matches('"').strip_prefix("man:").unwrap_or_else(|| panic!("{unit}: {page}"));
             let (name, section) = page.trim_end_matches(')').split_once('(').unwrap();
             container.sh(&format!("man -P cat {section} {name} > /dev/null"));
         }

@@ -8,4 +8,4 @@ s#\]\(benches/growth\.svg\)#](growth.svg)#g
 s#\]\(CHANGELOG\.md\)#](changelog.gz)#g
 s#\]\(LICENSE\)#](/usr/share/common-licenses/Apache-2.0)#g
 s#\]\(src/rule/attack/LICENSE\.txt\)#](copyright)#g
-s#\[([^]]*)\]\((CONTRIBUTING\.md|src/[^)]*)\)#\1#g
+s#\[([^]]*)\]\((CONTRIBUTING\.md|Containerfile|src/[^)]*)\)#\1#g
