@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -11,17 +10,42 @@ use tempfile::TempDir;
 use super::swarm::{Subscriber, text, wait_for};
 
 pub(crate) struct Container {
-    // In this order: the process ends before its disk is unmounted and removed, and only then does
-    // the next one boot.
+    // In this order: the process ends before its disk is unmounted and removed.
     nspawn: Child,
     leader: u32,
     disk: Overlay,
-    _alone: MutexGuard<'static, ()>,
+    _group: ControlGroup,
 }
 
-/// Two containers at once would share this machine's control groups, and find their units' groups
-/// removed by one another.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// A control group of a container's own: containers that share one remove the groups of each other's
+/// units.
+struct ControlGroup(PathBuf);
+
+impl ControlGroup {
+    fn create(name: &str) -> Self {
+        // Where systemd uses the old hierarchies, the unified one is mounted beside them.
+        let unified = Path::new("/sys/fs/cgroup/unified");
+        let mounted = if unified.is_dir() { unified } else { Path::new("/sys/fs/cgroup") };
+        let group = Self(mounted.join(format!("rulesyncd-{name}")));
+        fs::create_dir(&group.0).unwrap();
+        group
+    }
+
+    fn remove(folder: &Path) {
+        for below in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if below.path().is_dir() {
+                Self::remove(&below.path());
+            }
+        }
+        let _ = fs::remove_dir(folder);
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        Self::remove(&self.0);
+    }
+}
 
 struct Overlay {
     dir: TempDir,
@@ -69,12 +93,28 @@ fn run(program: &str, args: &[&str]) {
 impl Container {
     /// Boots, with a network of its own that leads nowhere, and waits until everything is up.
     pub(crate) fn boot() -> Self {
-        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let disk = Overlay::mount();
+        let name = disk
+            .dir
+            .path()
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .replace(|c: char| !c.is_alphanumeric(), "");
+        let group = ControlGroup::create(&name);
+        fs::write(disk.root().join("etc/machine-id"), format!("{}\n", uuid::Uuid::new_v4().simple()))
+            .unwrap();
         let console = fs::File::create(disk.dir.path().join("console")).unwrap();
-        let nspawn = Command::new("systemd-nspawn")
+        let nspawn = Command::new("sh")
+            .args(["-c", "echo $$ > $0/cgroup.procs; exec systemd-nspawn \"$@\""])
+            .arg(&group.0)
             .args([
                 "--quiet",
+                &format!("--machine={name}"),
+                // For IPAddressAllow= and its like, which are programs in the kernel.
+                "--system-call-filter=bpf",
+                "--capability=CAP_BPF,CAP_PERFMON",
                 "--register=no",
                 "--keep-unit",
                 "--private-network",
@@ -88,13 +128,14 @@ impl Container {
                 "systemd.mask=mariadb.service",
                 "systemd.mask=postgresql.service",
             ])
+            .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")
             .stdin(Stdio::null())
             .stdout(console.try_clone().unwrap())
             .stderr(console)
             .spawn()
             .unwrap();
         let children = format!("/proc/{0}/task/{0}/children", nspawn.id());
-        let mut container = Self { nspawn, leader: 0, disk, _alone };
+        let mut container = Self { nspawn, leader: 0, disk, _group: group };
         wait_for("the container to be up", || {
             // The first child is a helper that soon gives way to the container's first process.
             container.leader = fs::read_to_string(&children).ok()?.split_whitespace().next()?.parse().ok()?;

@@ -91,7 +91,7 @@ fn the_units_are_sound_and_closed() {
             container.sh(&format!("systemd-analyze security --no-pager --threshold={threshold} {unit}"));
         }
     };
-    exposed(3);
+    exposed(2);
     container.sh(
         "for unit in rulesyncd-master rulesyncd-worker; do install -Dt /etc/systemd/system/$unit.service.d \
          /usr/share/doc/rulesyncd/examples/remote-database.conf; done; systemctl daemon-reload",
@@ -178,9 +178,9 @@ fn a_database_whose_address_is_a_credential_fails_neither_unit_while_it_is_away(
          systemctl start postgresql@$cluster-main
          runuser -u postgres -- createuser rulesyncd
          runuser -u postgres -- createdb -O rulesyncd rules
-         install -m 0600 /dev/stdin /etc/rulesyncd/database_url \\
-           <<< 'postgres:///rules?host=/run/postgresql&user=rulesyncd'
          for unit in rulesyncd-master rulesyncd-worker; do
+           install -m 0600 /dev/stdin /etc/rulesyncd/$unit.url \\
+             <<< 'postgres:///rules?host=/run/postgresql&user=rulesyncd'
            install -Dt /etc/systemd/system/$unit.service.d /usr/share/doc/rulesyncd/examples/remote-database.conf
          done
          systemctl daemon-reload
@@ -206,6 +206,27 @@ fn a_database_whose_address_is_a_credential_fails_neither_unit_while_it_is_away(
         let records = container.sh(&format!("journalctl --no-pager -q -o cat -p warning -u {unit}"));
         assert!(records.lines().count() <= 3, "{unit}: {records}");
     }
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn the_drop_in_for_a_remote_database_reaches_the_address_that_it_names_and_no_other() {
+    let container = installed();
+    container.sh(
+        "cluster=$(ls /etc/postgresql | head -1)
+         systemctl start postgresql@$cluster-main
+         runuser -u postgres -- psql -q -c \"create role rulesyncd login password 'p'\" -c 'create database rules owner rulesyncd'
+         install -m 0600 /dev/stdin /etc/rulesyncd/rulesyncd-master.url <<< 'postgres://rulesyncd:p@127.0.0.1/rules?sslmode=disable'
+         install -Dt /etc/systemd/system/rulesyncd-master.service.d /usr/share/doc/rulesyncd/examples/remote-database.conf
+         systemctl daemon-reload; systemctl start rulesyncd-master",
+    );
+    save_rule(&container, "A", 1);
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "database away");
+    container.sh(
+        "sed -i s/192.0.2.10/127.0.0.1/ /etc/systemd/system/rulesyncd-master.service.d/remote-database.conf
+         systemctl daemon-reload; systemctl restart rulesyncd-master",
+    );
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rules in step");
 }
 
 #[test]
