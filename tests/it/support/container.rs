@@ -145,6 +145,22 @@ impl Container {
         container
     }
 
+    /// Lays a cable between two containers, and gives its ends these addresses.
+    pub(crate) fn connect(ends: [(&Self, &str); 2]) {
+        let [(one, _), (other, _)] = ends;
+        let [one, other] = [one, other].map(|container| container.leader.to_string());
+        run(
+            "ip",
+            &[
+                "link", "add", "cable", "netns", &one, "type", "veth", "peer", "name", "cable", "netns",
+                &other,
+            ],
+        );
+        for (container, address) in ends {
+            container.sh(&format!("ip address add {address} dev cable; ip link set cable up"));
+        }
+    }
+
     /// A path of the container, as this machine sees it.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.leader))
