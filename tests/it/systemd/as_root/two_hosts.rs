@@ -69,42 +69,101 @@ impl Walk {
     }
 }
 
-/// What the walk takes for given: a name, PostgreSQL that listens with TLS, the authority's certificate.
-fn prepare(rules: &Container, sensor: &Container) {
-    Container::connect([(rules, "192.0.2.10/24"), (sensor, "192.0.2.20/24")]);
-    for host in [rules, sensor] {
-        host.sh("echo '192.0.2.10 db.example.org' >> /etc/hosts");
-        host.put(package(), "/root/rulesyncd.deb");
-    }
-    rules.sh(
-        "cd /root
-         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=Test authority' -keyout ca.key -out ca.pem
-         openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=db.example.org -keyout server.key -out server.csr
-         printf 'subjectAltName=DNS:db.example.org\\nextendedKeyUsage=serverAuth\\n' > extensions
-         openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out server.pem
-         cluster=$(ls /etc/postgresql | head -1)
+/// A database's server, as the walk takes it for given.
+struct Server {
+    /// How its addresses begin.
+    scheme: &'static str,
+    /// Starts it with TLS; the certificate is in /root.
+    start: &'static str,
+    /// What makes its block of grants another's than the other server's.
+    grants: &'static str,
+    /// Prints the users of the daemons' sessions that are encrypted, and their hosts.
+    sessions: &'static str,
+}
+
+const POSTGRES: Server = Server {
+    scheme: "postgres://",
+    start: "cluster=$(ls /etc/postgresql | head -1)
          data=/var/lib/postgresql/$cluster/main
          install -o postgres -m 0600 server.key server.pem $data
          cd /etc/postgresql/$cluster/main
          printf \"listen_addresses = '*'\\nssl = on\\nssl_cert_file = '$data/server.pem'\\nssl_key_file = '$data/server.key'\\n\" >> postgresql.conf
          echo 'hostssl honeypots all 192.0.2.0/24 scram-sha-256' >> pg_hba.conf
          systemctl start postgresql@$cluster-main",
-    );
+    grants: "CREATE ROLE",
+    sessions: "runuser -u postgres -- psql -Atc \"select distinct usename, host(client_addr) from pg_stat_activity a \
+         join pg_stat_ssl s on s.pid = a.pid and s.ssl where usename like 'rulesyncd%' order by 1\"",
+};
+
+const MARIADB: Server = Server {
+    scheme: "mysql://",
+    start: "install -d -o mysql /run/mysqld
+         install -o mysql -m 0600 server.key server.pem /var/lib/mysql
+         systemd-run -q --unit=database -p Type=notify -p User=mysql mariadbd --bind-address=0.0.0.0 \
+           --skip-name-resolve --require-secure-transport=on --ssl-cert=/var/lib/mysql/server.pem --ssl-key=/var/lib/mysql/server.key",
+    grants: "CREATE USER",
+    sessions: "mariadb -NB -e \"select distinct user, substring_index(host, ':', 1) from information_schema.processlist \
+         where user like 'rulesyncd%' order by 1\" | tr '\\t' '|'",
+};
+
+/// Names, a cable, a server with a certificate of an authority of its own, and the package.
+fn prepare(server: &Server, rules: &Container, sensor: &Container) {
+    Container::connect([(rules, "192.0.2.10/24"), (sensor, "192.0.2.20/24")]);
+    for host in [rules, sensor] {
+        host.sh("echo '192.0.2.10 db.example.org' >> /etc/hosts");
+        host.put(package(), "/root/rulesyncd.deb");
+    }
+    let new = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    rules.sh(&format!(
+        "cd /root
+         {new} -x509 -days 2 -subj '/CN=Test authority' -keyout ca.key -out ca.pem
+         {new} -subj /CN=db.example.org -keyout server.key -out server.csr
+         printf 'subjectAltName=DNS:db.example.org\\nextendedKeyUsage=serverAuth\\n' > extensions
+         openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out server.pem
+         {}",
+        server.start
+    ));
     std::fs::copy(rules.path("/root/ca.pem"), sensor.path("/root/ca.pem")).unwrap();
     let grants = blocks("### What each may do", "sql");
-    let grants = grants.iter().find(|(_, block)| block.contains("CREATE ROLE")).unwrap().1;
+    let grants = grants.iter().find(|(_, block)| block.contains(server.grants)).unwrap().1;
     std::fs::write(rules.path("/root/grants.sql"), with_passwords(grants, 1)).unwrap();
 }
 
+/// The walk's blocks for a server: those of its own in the place of the other's.
+fn blocks_for(server: &Server) -> VecDeque<Block> {
+    let (mut own, shared): (VecDeque<_>, VecDeque<_>) =
+        blocks("## Two hosts", "sh ").into_iter().partition(|(info, _)| info.ends_with(", MariaDB"));
+    let mut chosen = VecDeque::new();
+    for (hosts, commands) in shared {
+        let (hosts, commands) = match server.scheme == MARIADB.scheme && commands.contains("-u postgres") {
+            true => own.pop_front().unwrap(),
+            false => (hosts, commands),
+        };
+        chosen.push_back(Block {
+            hosts: hosts.split(", ").filter(|host| *host != "MariaDB").collect(),
+            commands: commands.replace(POSTGRES.scheme, server.scheme),
+        });
+    }
+    assert!(server.scheme == POSTGRES.scheme || own.is_empty());
+    chosen
+}
+
 #[test]
-#[ignore = "needs root and systemd-nspawn"]
-fn the_walk_through_two_hosts_followed_word_for_word_works() {
+#[ignore = "needs root, systemd-nspawn and PostgreSQL"]
+fn the_walk_through_two_hosts_followed_word_for_word_works_on_postgres() {
+    follow(&POSTGRES);
+}
+
+#[test]
+#[ignore = "needs root, systemd-nspawn and MariaDB"]
+fn the_walk_through_two_hosts_followed_word_for_word_works_on_mariadb() {
+    follow(&MARIADB);
+}
+
+fn follow(server: &Server) {
     let (rules, sensor) = (installed_nowhere(), installed_nowhere());
-    prepare(&rules, &sensor);
-    let blocks = blocks("## Two hosts", "sh ")
-        .into_iter()
-        .map(|(hosts, commands)| Block { hosts: hosts.split(", ").collect(), commands: commands.to_owned() });
-    let mut walk = Walk { blocks: blocks.collect(), rules, sensor };
+    prepare(server, &rules, &sensor);
+    let mut walk = Walk { blocks: blocks_for(server), rules, sensor };
 
     walk.step(&["rules", "sensor"], "dpkg -i", 1);
     walk.step(&["rules"], "grants.sql", 1);
@@ -116,10 +175,7 @@ fn the_walk_through_two_hosts_followed_word_for_word_works() {
     save_rule(&walk.rules, "NEW", 1);
     assert_eq!(subscriber.change()["rule_id"], "NEW");
     // Each daemon is a role of its own, over TLS.
-    let sessions = walk.rules.sh(
-        "runuser -u postgres -- psql -Atc \"select distinct usename, client_addr from pg_stat_activity a join \
-         pg_stat_ssl s on s.pid = a.pid and s.ssl where usename like 'rulesyncd%' order by 1\"",
-    );
+    let sessions = walk.rules.sh(server.sessions);
     assert_eq!(sessions, "rulesyncd_master|192.0.2.10\nrulesyncd_worker|192.0.2.20\n");
 
     let printed = walk.step(&["rules"], "rulesyncd state set", 1);
@@ -127,7 +183,7 @@ fn the_walk_through_two_hosts_followed_word_for_word_works() {
     assert_eq!(subscriber.change()["rule_id"], "DIS0002");
 
     // A new password: the old worker follows on, and the restarted one has the new.
-    walk.step(&["rules"], "ALTER ROLE", 2);
+    walk.step(&["rules"], "ALTER ", 2);
     save_rule(&walk.rules, "NEW", 2);
     assert_eq!(subscriber.change()["rule_id"], "NEW");
     walk.step(&["sensor"], "systemctl restart rulesyncd-worker", 2);
@@ -136,12 +192,12 @@ fn the_walk_through_two_hosts_followed_word_for_word_works() {
     assert_eq!(subscriber.change()["rule_id"], "NEW");
 
     // What changed since the backup is the files' and the backup's again.
-    walk.step(&["rules"], "pg_dump", 2);
+    walk.step(&["rules"], "tar -czf", 2);
     walk.rules.sh("RULESYNCD_DATABASE_URL_FILE=~/operator.url rulesyncd state clear DIS0002");
     assert_eq!(subscriber.change()["rule_id"], "DIS0002");
     save_rule(&walk.rules, "LATER", 1);
     assert_eq!(subscriber.change()["rule_id"], "LATER");
-    walk.step(&["rules"], "pg_restore", 2);
+    walk.step(&["rules"], "systemctl stop rulesyncd-master", 2);
     walk.rules.wait_for("systemctl show -P StatusText rulesyncd-master", "14 rules in step");
     let states = walk.rules.sh("RULESYNCD_DATABASE_URL_FILE=~/operator.url rulesyncd state list");
     assert!(states.contains("DIS0002"), "{states}");
