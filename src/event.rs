@@ -31,6 +31,8 @@ kinds! {
     RULE_TAKEN_OVER = "599b766d37204a53adb39404b99b1bea";
     /// Deletions wait for an operator's word.
     MASS_DELETE_HELD = "49e6e871ff5841948afd365bfacb1bd0";
+    /// An operator had deletions carried out that were held back.
+    MASS_DELETE_ALLOWED = "55bf73f9af34415f92501626115f3bca";
     /// The rules directory cannot be read.
     DIRECTORY_AWAY = "b5e276c3312d4b8c8fb2df6a7439bf33";
     /// The rules directory can be read again.

@@ -1,5 +1,6 @@
 //! A daemon's Unix socket: how it comes to stand at its path, and what the master answers there.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,12 +9,15 @@ use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::wire::{BadRequest, ErrorCode, LineReader, MAX_REQUEST, Op, Request, ServerLine, encode};
@@ -21,12 +25,15 @@ use crate::wire::{BadRequest, ErrorCode, LineReader, MAX_REQUEST, Op, Request, S
 /// The longest path that a socket's address holds, in bytes.
 const MAX_PATH: usize = 107;
 
-/// How long a connection that only asks may take for its questions, the work they make, and for
-/// reading the answers.
-pub(crate) const ASKING: Duration = Duration::from_mins(5);
+/// How long a daemon may take to answer a request that needs no work, and a client to send its next request
+/// or to read an answer.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many such connections there may be at once.
-const ASKERS: usize = 64;
+/// How long the work of one request may take.
+pub(crate) const WORK_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// How many connections that only ask there may be at once.
+const MAX_CLIENTS: usize = 64;
 
 /// How long to wait when no connection can be taken, as with a full file table.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -142,32 +149,31 @@ fn group_id(group: &str) -> Result<u32, ListenError> {
     entry.and_then(|gid| gid.parse().ok()).ok_or_else(|| ListenError::NoGroup(group.to_owned()))
 }
 
-/// The answer to a question, or the error line that is sent in its place.
+/// The answer to a request, or the error line that is sent instead.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Value, (ErrorCode, String)>> + Send>>;
 
-/// Answers questions on a socket that has no stream, until the shutdown.
+/// Answers requests on a socket that has no stream, until the shutdown. `ask` is told who asks.
 ///
 /// # Errors
 /// When the listener cannot be used.
-pub async fn serve_questions(
+pub async fn serve_requests(
     listener: StdListener,
-    ask: impl Fn(Op) -> Answer + Send + Sync + 'static,
+    ask: impl Fn(Op, UCred) -> Answer + Send + Sync + 'static,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
     let ask = Arc::new(ask);
-    let mut askers = JoinSet::new();
+    let mut clients = Clients::default();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            Some(_) = askers.join_next() => {}
-            accepted = listener.accept(), if askers.len() < ASKERS => match accepted {
+            Some(_) = clients.tasks.join_next() => {}
+            accepted = listener.accept(), if clients.has_room() => match accepted {
                 Ok((stream, _)) => {
-                    let ask = Arc::clone(&ask);
-                    askers.spawn(async move {
-                        let asked = tokio::time::timeout(ASKING, answer(stream, &*ask)).await;
-                        if let Ok(Err(error)) = asked {
+                    let (ask, is_busy) = (Arc::clone(&ask), Arc::new(AtomicBool::new(false)));
+                    clients.add(Arc::clone(&is_busy), async move {
+                        if let Err(error) = serve_client(stream, &*ask, &is_busy).await {
                             tracing::debug!(error = %error, "the connection broke");
                         }
                     });
@@ -181,16 +187,58 @@ pub async fn serve_questions(
     }
 }
 
-async fn answer(mut stream: UnixStream, ask: &(dyn Fn(Op) -> Answer + Send + Sync)) -> io::Result<()> {
+/// The connections that are open, oldest first: at most [`MAX_CLIENTS`].
+#[derive(Default)]
+struct Clients {
+    tasks: JoinSet<()>,
+    open: VecDeque<(Arc<AtomicBool>, AbortHandle)>,
+}
+
+impl Clients {
+    /// Whether another connection can be taken: there is a place, or one that asks nothing to close.
+    fn has_room(&self) -> bool {
+        self.tasks.len() < MAX_CLIENTS || self.open.iter().any(is_idle)
+    }
+
+    /// Serves one more, and closes the oldest that asks nothing where that takes its place.
+    fn add(&mut self, is_busy: Arc<AtomicBool>, serving: impl Future<Output = ()> + Send + 'static) {
+        self.open.retain(|(_, task)| !task.is_finished());
+        if self.open.len() >= MAX_CLIENTS
+            && let Some((_, task)) = self.open.iter().position(is_idle).and_then(|at| self.open.remove(at))
+        {
+            task.abort();
+        }
+        self.open.push_back((is_busy, self.tasks.spawn(serving)));
+    }
+}
+
+fn is_idle((is_busy, _): &(Arc<AtomicBool>, AbortHandle)) -> bool {
+    !is_busy.load(Ordering::Relaxed)
+}
+
+/// Answers one connection's requests until it sends none for [`REQUEST_TIMEOUT`], or makes a mistake.
+/// `is_busy` is set while a request is worked on.
+async fn serve_client(
+    mut stream: UnixStream,
+    ask: &(dyn Fn(Op, UCred) -> Answer + Send + Sync),
+    is_busy: &AtomicBool,
+) -> io::Result<()> {
+    let peer = stream.peer_cred()?;
     let (read, mut write) = stream.split();
     let mut requests = LineReader::new(read, MAX_REQUEST);
     loop {
-        let answer = match requests.next().await {
+        let request = timeout(REQUEST_TIMEOUT, requests.next()).await?;
+        is_busy.store(true, Ordering::Relaxed);
+        let answer = match request {
             Ok(None) => return Ok(()),
             Ok(Some(line)) => match Request::parse(line) {
-                Ok(Request { op, id }) => match ask(op).await {
-                    Ok(result) => Ok(ServerLine::Response { id, result }),
-                    Err((code, message)) => Err(BadRequest { id, code, message }),
+                Ok(Request { op, id }) => match timeout(WORK_TIMEOUT, ask(op, peer)).await {
+                    Ok(Ok(result)) => Ok(ServerLine::Response { id, result }),
+                    Ok(Err((code, message))) => Err(BadRequest { id, code, message }),
+                    Err(_) => {
+                        let message = format!("not done within {WORK_TIMEOUT:?}; it goes on");
+                        Err(BadRequest { id, code: ErrorCode::Failed, message })
+                    }
                 },
                 Err(bad) => Err(bad),
             },
@@ -203,10 +251,11 @@ async fn answer(mut stream: UnixStream, ask: &(dyn Fn(Op) -> Answer + Send + Syn
             answer.unwrap_or_else(|BadRequest { id, code, message }| ServerLine::Error { id, code, message });
         let mut bytes = Vec::new();
         encode::line(&mut bytes, &line);
-        write.write_all(&bytes).await?;
+        timeout(REQUEST_TIMEOUT, write.write_all(&bytes)).await??;
         if last {
             return Ok(());
         }
+        is_busy.store(false, Ordering::Relaxed);
     }
 }
 
@@ -276,27 +325,67 @@ mod tests {
         assert!(refused.to_string().contains("socket_group"), "{refused}");
     }
 
+    type Reader = BufReader<UnixStream>;
+
+    async fn read(client: &mut Reader) -> String {
+        let mut line = String::new();
+        client.read_line(&mut line).await.unwrap();
+        line
+    }
+
+    async fn ask_for_status(path: &Path) -> String {
+        let mut client = BufReader::new(UnixStream::connect(path).await.unwrap());
+        client.write_all(b"{\"op\":\"status\"}\n").await.unwrap();
+        read(&mut client).await
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn who_connects_and_asks_nothing_keeps_others_out_no_longer_than_a_question_may_take() {
+    async fn connections_that_ask_nothing_keep_nobody_out_and_are_closed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
-        let (listener, _listening) = listen(&path, 0o660, None).unwrap();
-        let ask = |_| Box::pin(async { Ok(Value::from("the answer")) }) as Answer;
-        tokio::spawn(serve_questions(listener, ask, CancellationToken::new()));
-        let connect = || async { BufReader::new(UnixStream::connect(&path).await.unwrap()) };
-        let mut silent = Vec::new();
-        for _ in 0..ASKERS {
-            silent.push(connect().await);
+        let (listener, _listening) = listen(&path, 0o600, None).unwrap();
+        let ask = |_, peer: UCred| Box::pin(async move { Ok(Value::from(peer.uid())) }) as Answer;
+        tokio::spawn(serve_requests(listener, ask, CancellationToken::new()));
+        let mut idle = Vec::new();
+        for _ in 0..200 {
+            idle.push(BufReader::new(UnixStream::connect(&path).await.unwrap()));
+            tokio::task::yield_now().await;
         }
         let begun = tokio::time::Instant::now();
-        let mut asker = connect().await;
-        asker.write_all(b"{\"op\":\"status\"}\n").await.unwrap();
-        let mut line = String::new();
-        asker.read_line(&mut line).await.unwrap();
-        assert!(line.contains("the answer"), "{line}");
-        assert!(begun.elapsed() >= ASKING, "there was a place after {:?}", begun.elapsed());
-        for mut connection in silent {
-            assert_eq!(connection.read_line(&mut line).await.unwrap(), 0, "its time is over");
+        let uid = rustix::process::geteuid().as_raw();
+        assert!(ask_for_status(&path).await.contains(&format!("\"result\":{uid}")));
+        assert_eq!(begun.elapsed(), Duration::ZERO, "nobody waited");
+        for client in &mut idle {
+            assert_eq!(read(client).await, "", "closed without a word");
         }
+        assert!(begun.elapsed() <= REQUEST_TIMEOUT, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_work_is_not_closed_for_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (listener, _listening) = listen(&path, 0o600, None).unwrap();
+        let ask = |op, _| {
+            Box::pin(async move {
+                if matches!(op, Op::Reconcile { .. }) {
+                    tokio::time::sleep(WORK_TIMEOUT / 2).await;
+                }
+                Ok(Value::from("done"))
+            }) as Answer
+        };
+        tokio::spawn(serve_requests(listener, ask, CancellationToken::new()));
+        let mut working = BufReader::new(UnixStream::connect(&path).await.unwrap());
+        working.write_all(b"{\"op\":\"reconcile\"}\n").await.unwrap();
+        for _ in 0..2 * MAX_CLIENTS {
+            assert!(ask_for_status(&path).await.contains("done"));
+        }
+        let mut idle = Vec::new();
+        for _ in 0..2 * MAX_CLIENTS {
+            idle.push(UnixStream::connect(&path).await.unwrap());
+            tokio::task::yield_now().await;
+        }
+        assert!(ask_for_status(&path).await.contains("done"));
+        assert!(read(&mut working).await.contains("done"));
     }
 }

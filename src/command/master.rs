@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::net::unix::UCred;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -15,14 +16,15 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Flags};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Pulse, Request};
+use crate::master::reconcile::Operator;
 use crate::master::{Command, Master, MasterStatus};
-use crate::socket::{Answer, ListenError, Listening, listen, serve_questions};
+use crate::socket::{Answer, ListenError, Listening, listen, serve_requests};
 use crate::store::Database;
 use crate::telemetry;
 use crate::wire::{ErrorCode, Op};
 
-/// Who may open the master's socket may have rules deleted: the service's user and group.
-const SOCKET_MODE: u32 = 0o660;
+/// Who may open the master's socket may have rules deleted: the service's user alone, and root.
+const SOCKET_MODE: u32 = 0o600;
 
 /// How often a second master of a host looks whether the socket is free.
 const SOCKET_RETRY: Duration = Duration::from_secs(1);
@@ -108,7 +110,7 @@ fn try_listen(path: &Path) -> Result<Option<(UnixListener, Listening)>, ListenEr
 async fn serve(
     path: &Path,
     mut listener: Option<(UnixListener, Listening)>,
-    answers: impl Fn(Op) -> Answer + Send + Sync + 'static,
+    answers: impl Fn(Op, UCred) -> Answer + Send + Sync + 'static,
     stop: CancellationToken,
 ) -> Outcome {
     if listener.is_none() {
@@ -137,7 +139,7 @@ async fn serve(
         tracing::info!("this master answers at {}", path.display());
     }
     match listener {
-        Some((listener, _listening)) => Ok(serve_questions(listener, answers, stop).await?),
+        Some((listener, _listening)) => Ok(serve_requests(listener, answers, stop).await?),
         None => Ok(()),
     }
 }
@@ -146,8 +148,8 @@ async fn serve(
 fn answers(
     status: watch::Receiver<MasterStatus>,
     commands: mpsc::Sender<Command>,
-) -> impl Fn(Op) -> Answer + Send + Sync + 'static {
-    move |op| {
+) -> impl Fn(Op, UCred) -> Answer + Send + Sync + 'static {
+    move |op, peer| {
         let (status, commands) = (status.clone(), commands.clone());
         Box::pin(async move {
             match op {
@@ -155,7 +157,9 @@ fn answers(
                 Op::Reconcile { allow_mass_delete } => {
                     let failed = |why: String| (ErrorCode::Failed, why);
                     let (reply, said) = oneshot::channel();
-                    let command = Command::Reconcile { allow_mass_delete, reply };
+                    let operator = Operator { uid: peer.uid(), pid: peer.pid() };
+                    let lifted_by = allow_mass_delete.then_some(operator);
+                    let command = Command::Reconcile { lifted_by, reply };
                     let gone = || failed("the master is stopping".to_owned());
                     commands.send(command).await.map_err(|_| gone())?;
                     let summary = said.await.map_err(|_| gone())?.map_err(failed)?;

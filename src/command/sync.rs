@@ -16,10 +16,10 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::master::Summary;
 use crate::master::plan::Plan;
-use crate::master::reconcile::{DELETE_AFTER, ReconcileError, Reconciler};
+use crate::master::reconcile::{DELETE_AFTER, Operator, ReconcileError, Reconciler};
 use crate::master::scan::Extent;
 use crate::paint::plain;
-use crate::socket::ASKING;
+use crate::socket::WORK_TIMEOUT;
 use crate::store::{Database, MasterSession, Scope};
 use crate::telemetry;
 use crate::wire::Op;
@@ -90,10 +90,11 @@ async fn reconcile(
     reconciler: &mut Reconciler,
     allow_mass_delete: bool,
 ) -> Result<Summary, Failure> {
+    let lifted_by = allow_mass_delete.then(Operator::this_process);
     let mut total = Summary::default();
     loop {
         let report = reconciler
-            .reconcile(&mut session, &Extent::All, allow_mass_delete)
+            .reconcile(&mut session, &Extent::All, lifted_by)
             .await
             .map_err(|error| Failure::Environment(error.into()))?;
         total = total.then(Summary::of(&report, reconciler));
@@ -188,7 +189,7 @@ async fn ask_the_master(config: &Config, allow_mass_delete: bool) -> Result<Summ
     let failed = |error: ClientError| Failure::Environment(anyhow!("{}: {error}", socket.display()));
     // One that hangs is told at once; one that works may take the time that it gives itself.
     master.ask_within(Op::Status, PATIENCE).await.map_err(failed)?;
-    let asked = master.ask_within(Op::Reconcile { allow_mass_delete }, ASKING + PATIENCE).await;
+    let asked = master.ask_within(Op::Reconcile { allow_mass_delete }, WORK_TIMEOUT + PATIENCE).await;
     let result = asked.map_err(failed)?;
     serde_json::from_value(result).context("the master's answer is not one").map_err(Failure::Environment)
 }

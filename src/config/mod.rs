@@ -8,7 +8,7 @@ mod units;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use layers::Origin;
@@ -162,6 +162,15 @@ impl Config {
         let mut layers = Layers::defaults();
         if flags.quiet {
             layers.set("telemetry.log", vec!["warn".to_owned()], Origin::Default);
+        }
+        // systemd's name for the directory that a unit may write: a default like any other, so the file wins.
+        if let Some(directory) = variable("STATE_DIRECTORY").filter(|path| !path.is_empty()) {
+            let cache = Path::new(&directory).join("catalogue.ndjson");
+            layers.set_text(
+                "worker.cache",
+                cache.into(),
+                Origin::Environment("STATE_DIRECTORY".to_owned()),
+            )?;
         }
         let file = flags.config.clone().or_else(|| variable("RULESYNCD_CONFIG").map(PathBuf::from));
         if let Some(path) = file {

@@ -40,6 +40,18 @@ fn a_later_layer_wins() {
 }
 
 #[test]
+fn the_cache_is_in_the_units_state_directory_unless_somebody_says_otherwise() {
+    let unit = |name: &str| match name {
+        "STATE_DIRECTORY" => Some("/var/lib/rulesyncd-worker".to_owned()),
+        _ => in_memory(name),
+    };
+    let config = load("{}", unit).unwrap();
+    assert_eq!(config.worker.cache, Path::new("/var/lib/rulesyncd-worker/catalogue.ndjson"));
+    let config = load("worker:\n  cache: /elsewhere\n", unit).unwrap();
+    assert_eq!(config.worker.cache, Path::new("/elsewhere"));
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_its_line_and_its_neighbour() {
     let error =
         load("worker:\n  poll_interval: 1s\n  pol_intervall: 2s\n", NO_ENVIRONMENT).unwrap_err().to_string();

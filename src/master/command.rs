@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::reconcile::{self, ReconcileError};
+use super::reconcile::{self, Operator, ReconcileError};
 use super::scan::Extent;
 use super::watch::Watch;
 use super::{Master, Summary};
@@ -21,8 +21,8 @@ const SETTLE_LOOKS: usize = 5;
 pub enum Command {
     /// Compare everything now, and say what came of it.
     Reconcile {
-        /// Carry out deletions that are held back.
-        allow_mass_delete: bool,
+        /// Who has the deletions carried out that are held back; `None` leaves them so.
+        lifted_by: Option<Operator>,
         /// Where to say it. An error is a sentence for the operator.
         reply: oneshot::Sender<Result<Summary, String>>,
     },
@@ -39,8 +39,8 @@ impl Master {
         due: &mut Option<Extent>,
     ) -> Result<(), StoreError> {
         match command {
-            Command::Reconcile { allow_mass_delete, reply } => {
-                let result = self.settle(session, allow_mass_delete).await;
+            Command::Reconcile { lifted_by, reply } => {
+                let result = self.settle(session, lifted_by).await;
                 let said = result.as_ref().copied().map_err(ToString::to_string);
                 let _ = reply.send(said);
                 match result {
@@ -60,9 +60,9 @@ impl Master {
     async fn settle(
         &mut self,
         session: &mut MasterSession,
-        allow_mass_delete: bool,
+        lifted_by: Option<Operator>,
     ) -> Result<Summary, ReconcileError> {
-        let (mut total, mut put_off) = self.reconcile(session, &Extent::All, allow_mass_delete).await?;
+        let (mut total, mut put_off) = self.reconcile(session, &Extent::All, lifted_by).await?;
         // Once is enough, but while files come and go there may always be another.
         for _ in 0..SETTLE_LOOKS {
             if !put_off.0 {
@@ -70,7 +70,7 @@ impl Master {
             }
             sleep(reconcile::DELETE_AFTER).await;
             let next;
-            (next, put_off) = self.reconcile(session, &Extent::All, allow_mass_delete).await?;
+            (next, put_off) = self.reconcile(session, &Extent::All, lifted_by).await?;
             total = total.then(next);
         }
         Ok(total)

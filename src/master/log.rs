@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::plan::{Conflict, Delete, FileRule, Plan, Write};
-use super::reconcile::HeldDeletes;
+use super::reconcile::{HeldDeletes, Operator};
 use super::scan::{Broken, DirectoryAway};
 use crate::config::Percent;
 use crate::event;
@@ -15,6 +15,9 @@ use crate::store::StoreError;
 /// Up to so many rows of one transaction have a record each; more share one, so that a first sync
 /// of a large directory does not flood the journal.
 pub(super) const SINGLY: usize = 1_000;
+
+/// How many ids a record of a mass deletion names.
+const LISTED: usize = 100;
 
 pub(super) fn bulk(plan: &Plan) {
     let (written, deleted) = (plan.writes.len(), plan.deletes.len());
@@ -139,6 +142,26 @@ pub(super) fn held(held: Option<&HeldDeletes>, max_delete: Percent) {
         ),
         None => tracing::info!(message_id = event::MASS_DELETE_HELD, "no deletion is held back any more"),
     }
+}
+
+/// The guard against mass deletion was lifted, and these rows are gone.
+pub(super) fn guard_lifted(by: Operator, deletes: &[Delete]) {
+    let Operator { uid, pid } = by;
+    let named: Vec<&str> = deletes.iter().take(LISTED).map(|delete| delete.rule_id.as_str()).collect();
+    let more = match deletes.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    tracing::warn!(
+        message_id = event::MASS_DELETE_ALLOWED,
+        uid,
+        pid,
+        deletions = deletes.len(),
+        "user {uid} (process {}) lifted the guard against mass deletion; {} rules were deleted: {}{more}",
+        pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()),
+        deletes.len(),
+        named.join(", ")
+    );
 }
 
 pub(super) fn expired(row: &StateRow) {

@@ -21,7 +21,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub use self::command::Command;
-use self::reconcile::{ReconcileError, Reconciler};
+use self::reconcile::{Operator, ReconcileError, Reconciler};
 use self::scan::Extent;
 pub use self::status::{Lock, MasterStatus};
 pub use self::summary::Summary;
@@ -230,7 +230,7 @@ impl Master {
     /// One look, and what follows from it. A directory that is away is told of, and is no error:
     /// the watch and the rescan come back to it.
     async fn look(&mut self, session: &mut MasterSession, extent: &Extent) -> Result<(), StoreError> {
-        match self.reconcile(session, extent, false).await {
+        match self.reconcile(session, extent, None).await {
             Ok(_) => Ok(()),
             Err(ReconcileError::Directory(_)) => Ok(()),
             Err(ReconcileError::Store(error)) => Err(error),
@@ -241,14 +241,14 @@ impl Master {
         &mut self,
         session: &mut MasterSession,
         extent: &Extent,
-        allow_mass_delete: bool,
+        lifted_by: Option<Operator>,
     ) -> Result<(Summary, PutOff), ReconcileError> {
         if *extent == Extent::All
             && let Err(error) = self.watch.renew()
         {
             tracing::warn!("{error}; changes are found every {:?}", self.config.rescan_interval);
         }
-        let result = self.reconciler.reconcile(session, extent, allow_mass_delete).await;
+        let result = self.reconciler.reconcile(session, extent, lifted_by).await;
         self.watch.expect_links(self.reconciler.has_links());
         match &result {
             Ok(_) => {

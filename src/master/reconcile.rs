@@ -34,6 +34,23 @@ pub enum ReconcileError {
     Store(#[from] StoreError),
 }
 
+/// Who lets deletions above the guard's bounds be carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operator {
+    /// The user's number, as the kernel gives it.
+    pub uid: u32,
+    /// The process; `None` where the kernel does not say.
+    pub pid: Option<i32>,
+}
+
+impl Operator {
+    /// Whoever runs this process.
+    pub fn this_process() -> Self {
+        let pid = i32::try_from(std::process::id()).ok();
+        Self { uid: rustix::process::geteuid().as_raw(), pid }
+    }
+}
+
 /// Deletions that wait for an operator's word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldDeletes {
@@ -154,7 +171,7 @@ impl Reconciler {
 
     /// Makes the table equal to the directory, as far as `extent` goes.
     ///
-    /// Deletions above the guard's bounds are held back, unless `allow_mass_delete`.
+    /// Deletions above the guard's bounds are held back, unless somebody lifts the guard; that is one warning.
     ///
     /// # Errors
     /// [`ReconcileError`]; the next reconcile of everything does what this one could not.
@@ -162,7 +179,7 @@ impl Reconciler {
         &mut self,
         session: &mut MasterSession,
         extent: &Extent,
-        allow_mass_delete: bool,
+        lifted_by: Option<Operator>,
     ) -> Result<Report, ReconcileError> {
         let settled = self.settled.take();
         let mut everything = *extent == Extent::All;
@@ -177,11 +194,16 @@ impl Reconciler {
             (plan, version) = self.plan_everything(session, None).await?;
             look_again = self.put_off_fresh_deletes(&mut plan, everything);
         }
-        let put_off = self.guard(session, &mut plan, look_again.len(), everything, allow_mass_delete).await?;
+        let is_allowed = lifted_by.is_some();
+        let (put_off, is_lifted) =
+            self.guard(session, &mut plan, look_again.len(), everything, is_allowed).await?;
         look_again.extend(put_off);
         look_again.extend(self.spare_what_is_back(&mut plan));
         let mut report = Report { plan, refused: 0, retry: false, look_again };
         self.carry_out(session, &mut report).await?;
+        if let Some(operator) = lifted_by.filter(|_| is_lifted && !report.plan.deletes.is_empty()) {
+            log::guard_lifted(operator, &report.plan.deletes);
+        }
         self.scanner.forget_texts();
         self.settled = version.map(|version| Settled { version, plan: report.plan.clone() });
         Ok(report)

@@ -60,39 +60,43 @@ impl Reconciler {
         Ok(is_seen || self.scanner.others_are_gone()?)
     }
 
-    /// Takes deletions out of the plan that only an operator may order. Those that would be such
-    /// together with as many as are still `fresh` wait for them: returns their names.
+    /// Takes deletions out of the plan that only an operator may order, unless they are allowed. Those that
+    /// would be such together with as many as are still `fresh` wait for them: returns their names, and
+    /// whether deletions are carried out that would be held back if they were not allowed.
     pub(super) async fn guard(
         &mut self,
         session: &mut MasterSession,
         plan: &mut Plan,
         fresh: usize,
         everything: bool,
-        allow: bool,
-    ) -> Result<Vec<String>, StoreError> {
+        is_allowed: bool,
+    ) -> Result<(Vec<String>, bool), StoreError> {
         let window = self.config.rescan_interval;
         self.recent.retain(|(at, _)| at.elapsed() < window);
-        if plan.deletes.is_empty() || allow {
+        if plan.deletes.is_empty() {
             if everything {
                 self.hold(None);
             }
-            return Ok(Vec::new());
+            return Ok((Vec::new(), false));
         }
         let recent = self.recent.iter().map(|(_, count)| count).sum();
         let owned = usize::try_from(session.owned(&self.config.updated_by).await?).unwrap_or(usize::MAX);
         let (share, free) = (self.config.max_delete, MasterConfig::FREE_DELETES);
         let planned = plan.deletes.len();
-        if plan::is_mass_delete(planned, recent, owned, share, free) {
-            let rule_ids =
-                std::mem::take(&mut plan.deletes).into_iter().map(|delete| delete.rule_id).collect();
-            self.hold(Some(HeldDeletes { rule_ids, owned }));
-        } else if plan::is_mass_delete(planned + fresh, recent, owned, share, free) {
-            let waiting = std::mem::take(&mut plan.deletes).into_iter();
-            return Ok(waiting.map(|delete| delete.source_path).collect());
-        } else if everything {
-            self.hold(None);
+        let is_mass_delete = |deletes| plan::is_mass_delete(deletes, recent, owned, share, free);
+        if is_allowed || !is_mass_delete(planned + fresh) {
+            if everything {
+                self.hold(None);
+            }
+            return Ok((Vec::new(), is_allowed && is_mass_delete(planned)));
         }
-        Ok(Vec::new())
+        let deletes = std::mem::take(&mut plan.deletes).into_iter();
+        if is_mass_delete(planned) {
+            let rule_ids = deletes.map(|delete| delete.rule_id).collect();
+            self.hold(Some(HeldDeletes { rule_ids, owned }));
+            return Ok((Vec::new(), false));
+        }
+        Ok((deletes.map(|delete| delete.source_path).collect(), false))
     }
 
     fn hold(&mut self, held: Option<HeldDeletes>) {

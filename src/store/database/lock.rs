@@ -1,15 +1,15 @@
 //! What makes a master the only one.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
 use super::sql::{Cell, Query};
-use super::sqlite::create_beside_its_owner;
+use super::sqlite::{Readers, create_beside_its_owner};
 use crate::store::StoreError;
 
 /// The master's lock while it is held.
@@ -50,13 +50,18 @@ impl Lock {
             detail: format!("{}: {error}", path.display()),
             remedy: "give the service's user the right to write the database's directory".into(),
         };
-        let file = match create_beside_its_owner(&path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                File::options().create(true).append(true).open(&path)
-            }
+        let file = match create_beside_its_owner(&path, Readers::Owner) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => File::options()
+                .create(true)
+                .append(true)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path),
             created => created,
         };
         let file = file.map_err(refused)?;
+        // An older version let a group open it, and who can open it can hold the lock. Another user's stays.
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),

@@ -1,7 +1,8 @@
 //! SQLite: a file or the memory of this process.
 
+use std::fs::Permissions;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -122,7 +123,7 @@ impl Place {
         let options = options.filename(path);
         if purpose == Purpose::Create {
             // What keeps this from being made keeps SQLite, too, and SQLite's error is the one that is read.
-            let _ = create_beside_its_owner(path);
+            let _ = create_beside_its_owner(path, Readers::OfTheDirectory);
         }
         let options = match purpose {
             Purpose::Read => options.read_only(true),
@@ -165,21 +166,37 @@ impl Identity {
     }
 }
 
+/// Who may read a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Readers {
+    /// Its owner alone.
+    Owner,
+    /// Whoever the umask lets, and the group where the group may read the directory: the master and the
+    /// worker of a host are two users of one group.
+    OfTheDirectory,
+}
+
 /// Creates a file for appending, which must not exist. What root creates in another user's directory
 /// belongs to that user, as the files do that SQLite makes beside a database: a command run by root
-/// must not lock the service out of its own database.
+/// must not lock the service out of its own database. (What SQLite makes beside it has its mode, too.)
 ///
 /// # Errors
 /// As [`std::fs::OpenOptions::create_new`], which follows no link; [`std::io::ErrorKind::AlreadyExists`]
 /// is one of them.
-pub(super) fn create_beside_its_owner(path: &Path) -> std::io::Result<std::fs::File> {
-    let file = std::fs::File::options().append(true).create_new(true).open(path)?;
+pub(super) fn create_beside_its_owner(path: &Path, readers: Readers) -> std::io::Result<std::fs::File> {
+    const GROUP_READS: u32 = 0o040;
+    let mode = if readers == Readers::Owner { 0o600 } else { 0o644 };
+    let file = std::fs::File::options().append(true).create_new(true).mode(mode).open(path)?;
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => std::fs::metadata(parent)?,
         _ => std::fs::metadata(".")?,
     };
-    if file.metadata()?.uid() == 0 && directory.uid() != 0 {
+    let found = file.metadata()?;
+    if found.uid() == 0 && directory.uid() != 0 {
         std::os::unix::fs::fchown(&file, Some(directory.uid()), Some(directory.gid()))?;
+    }
+    if readers == Readers::OfTheDirectory && directory.mode() & GROUP_READS != 0 {
+        file.set_permissions(Permissions::from_mode((found.mode() | GROUP_READS) & 0o777))?;
     }
     Ok(file)
 }

@@ -1,10 +1,10 @@
 //! Directories that are swapped, emptied, unmounted, or not there.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 
 use crate::support::rules::rule_text;
-use crate::support::swarm::{Swarm, wait_for};
+use crate::support::swarm::{Swarm, text, wait_for};
 
 fn ids(swarm: &Swarm) -> Vec<String> {
     swarm.rows().into_iter().map(|[id, ..]| id).collect()
@@ -144,6 +144,32 @@ fn an_emptied_directory_does_not_empty_the_table_until_somebody_says_so() {
     assert_eq!(swarm.run(&["sync"]).status.code(), Some(1), "held deletions are no success");
     swarm.succeed(&["sync", "--allow-mass-delete"]);
     assert_eq!(ids(&swarm), ["NEW"]);
+    // Who did that, and what went, is one warning.
+    let log = master.log();
+    let lifted: Vec<_> = log.lines().filter(|line| line.contains("lifted the guard")).collect();
+    assert_eq!(lifted.len(), 1, "{log}");
+    let user = fs::metadata(swarm.rules()).unwrap().uid();
+    let (who, what) = (format!("user {user} (process "), "20 rules were deleted: R00, R01, R02, ");
+    assert!(lifted[0].contains("WARN") && lifted[0].contains(&who) && lifted[0].contains(what), "{log}");
+}
+
+#[test]
+fn lifting_the_guard_without_a_master_is_a_warning_too_and_a_few_deletions_are_none() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules(), 1, 20);
+    swarm.succeed(&["sync"]);
+    let sync = |remove: std::ops::Range<u32>| {
+        remove.for_each(|number| swarm.remove(&format!("R{number:02}.yaml")));
+        text(&swarm.run(&["sync", "--allow-mass-delete"]).stderr)
+    };
+    assert_eq!(sync(0..3), "", "the guard lets three go");
+    let log = sync(3..20);
+    assert_eq!(
+        log.matches("lifted the guard against mass deletion; 17 rules were deleted").count(),
+        1,
+        "{log}"
+    );
+    assert_eq!(ids(&swarm), [""; 0]);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Signals, exits, and the second daemon on a host.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, text, wait_for};
@@ -148,4 +150,26 @@ fn a_worker_without_its_database_says_what_it_serves_meanwhile() {
     worker.wait_for_log("1 rules are loaded");
     fs::rename(swarm.path("rules.db"), swarm.path("away.db")).unwrap();
     worker.wait_for_log("what is known is served on");
+}
+
+#[test]
+fn a_new_database_is_read_by_the_group_of_its_directory_and_its_lock_by_nobody_else() {
+    for (umask, directory, expected) in [
+        ("077", 0o750, ("640", "600")),
+        ("077", 0o700, ("600", "600")),
+        ("022", 0o755, ("644", "600")),
+        ("022", 0o700, ("644", "600")),
+    ] {
+        let swarm = Swarm::on_sqlite();
+        fs::set_permissions(swarm.path(""), fs::Permissions::from_mode(directory)).unwrap();
+        let sync = swarm.command(&["sync"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask $0; exec \"$@\"", umask]).arg(sync.get_program()).args(sync.get_args());
+        shell.envs(sync.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        assert!(shell.output().unwrap().status.success());
+        let mode =
+            |name| format!("{:o}", fs::metadata(swarm.path(name)).unwrap().permissions().mode() & 0o7777);
+        let found = (mode("rules.db"), mode("rules.db.lock"));
+        assert_eq!((found.0.as_str(), found.1.as_str()), expected, "umask {umask}, directory {directory:o}");
+    }
 }

@@ -24,7 +24,7 @@ fn config(rules_dir: &Path) -> MasterConfig {
 }
 
 async fn step(reconciler: &mut Reconciler, session: &mut MasterSession) -> Report {
-    reconciler.reconcile(session, &Extent::All, false).await.unwrap()
+    reconciler.reconcile(session, &Extent::All, None).await.unwrap()
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn a_file_that_was_seen_while_the_database_was_away_is_missing_from_then_o
     assert_eq!(step(&mut reconciler, &mut session).await.look_again, ["A.yaml"]);
     fs::write(&file, rule_text("A", 1)).unwrap();
     hand.run("ALTER TABLE ttp_rule RENAME TO away").await;
-    assert!(reconciler.reconcile(&mut session, &Extent::All, false).await.is_err());
+    assert!(reconciler.reconcile(&mut session, &Extent::All, None).await.is_err());
     hand.run("ALTER TABLE away RENAME TO ttp_rule").await;
     std::thread::sleep(DELETE_AFTER);
 
@@ -92,7 +92,7 @@ async fn a_file_that_comes_back_while_the_rows_are_read_keeps_its_row() {
 
     hand.run("BEGIN EXCLUSIVE").await;
     let missing = Extent::Names(["A.yaml".to_owned()].into());
-    let (report, ()) = tokio::join!(reconciler.reconcile(&mut session, &missing, false), async {
+    let (report, ()) = tokio::join!(reconciler.reconcile(&mut session, &missing, None), async {
         fs::write(&file, rule_text("A", 1)).unwrap();
         hand.run("COMMIT").await;
     });
@@ -172,7 +172,7 @@ async fn a_file_that_was_looked_at_does_not_go_before_the_directory_that_was_emp
     let mut emptied = false;
     while reconciler.held().is_none() {
         let extent = Extent::Names(look_again);
-        let report = reconciler.reconcile(&mut session, &extent, false).await.unwrap();
+        let report = reconciler.reconcile(&mut session, &extent, None).await.unwrap();
         assert_eq!(report.plan.deletes, []);
         look_again = report.look_again.into_iter().collect();
         if !std::mem::replace(&mut emptied, true) {
@@ -194,7 +194,7 @@ async fn a_file_that_is_looked_at_alone_after_all_were_found_gone_goes_with_the_
     let late = Extent::Names(["R00.yaml".to_owned()].into());
     let began = std::time::Instant::now();
     while began.elapsed() < 12 * DELETE_AFTER {
-        let report = reconciler.reconcile(&mut session, &late, false).await.unwrap();
+        let report = reconciler.reconcile(&mut session, &late, None).await.unwrap();
         assert_eq!(report.plan.deletes, []);
     }
     assert_eq!(reconciler.held().map(|held| held.rule_ids.len()), Some(20));
@@ -260,7 +260,7 @@ async fn a_row_whose_path_is_no_rule_files_goes_and_nothing_is_read_there() {
         while !look_again.is_empty() {
             assert!(began.elapsed() < DEADLINE, "`{path}` is looked at for ever");
             let extent = Extent::Names(look_again.into_iter().collect());
-            look_again = reconciler.reconcile(&mut session, &extent, false).await.unwrap().look_again;
+            look_again = reconciler.reconcile(&mut session, &extent, None).await.unwrap().look_again;
         }
         assert_eq!(session.rows(Scope::All).await.unwrap(), [], "`{path}`");
         assert_eq!((reconciler.broken().count(), reconciler.valid()), (0, 0), "`{path}` was read");

@@ -4,6 +4,7 @@
 mod failures;
 mod package;
 mod two_hosts;
+mod users;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -110,14 +111,20 @@ fn the_units_are_sound_and_closed() {
 
     // What the daemon's user may write, seen from inside of the unit.
     container.sh("systemctl start rulesyncd-master rulesyncd-worker");
+    container.wait_for("ls /var/lib/rulesyncd/", "rules.db.lock");
     for (unit, allowed) in [
-        ("rulesyncd-master", "/run/rulesyncd /var/lib/rulesyncd"),
-        ("rulesyncd-worker", "/var/lib/rulesyncd"),
+        (
+            "rulesyncd-master",
+            "/run/rulesyncd /run/rulesyncd/master.sock /var/lib/rulesyncd /var/lib/rulesyncd/rules.db \
+             /var/lib/rulesyncd/rules.db.lock",
+        ),
+        ("rulesyncd-worker", "/run/rulesyncd/events.sock /var/lib/rulesyncd-worker"),
     ] {
         let pid = container.property(unit, "MainPID");
         let writable = container.sh(&format!(
-            "nsenter -t {pid} -m -S $(id -u rulesyncd) -G $(id -g rulesyncd) -- bash -c 'for place in /etc \
-             /etc/rulesyncd /etc/rulesyncd/rules /usr/bin /var /var/log /run /run/rulesyncd /var/lib /var/lib/rulesyncd \
+            "nsenter -t {pid} -m -S $(id -u {unit}) -G $(id -g {unit}) -- bash -c 'for place in /etc \
+             /etc/rulesyncd /etc/rulesyncd/rules /usr/bin /var /var/log /run /run/rulesyncd /run/rulesyncd/* /var/lib \
+             /var/lib/rulesyncd /var/lib/rulesyncd/rules.db /var/lib/rulesyncd/rules.db.lock /var/lib/rulesyncd-worker \
              /home /root; do [ -w $place ] && echo $place; done; true'"
         ));
         assert_eq!(writable.split_whitespace().collect::<Vec<_>>().join(" "), allowed, "{unit}");
@@ -185,17 +192,20 @@ fn a_database_whose_address_is_a_credential_fails_neither_unit_while_it_is_away(
         "systemctl unmask --runtime postgresql.service || true
          cluster=$(ls /etc/postgresql | head -1)
          systemctl start postgresql@$cluster-main
-         runuser -u postgres -- createuser rulesyncd
-         runuser -u postgres -- createdb -O rulesyncd rules
+         runuser -u postgres -- createuser rulesyncd-master
+         runuser -u postgres -- createuser rulesyncd-worker
+         runuser -u postgres -- createdb -O rulesyncd-master rules
+         runuser -u postgres -- psql -q rules -c 'ALTER DEFAULT PRIVILEGES FOR ROLE \"rulesyncd-master\" GRANT SELECT ON TABLES TO \"rulesyncd-worker\"'
          for unit in rulesyncd-master rulesyncd-worker; do
            install -m 0600 /dev/stdin /etc/rulesyncd/$unit.url \\
-             <<< 'postgres:///rules?host=/run/postgresql&user=rulesyncd'
+             <<< \"postgres:///rules?host=/run/postgresql&user=$unit\"
            install -Dt /etc/systemd/system/$unit.service.d /usr/share/doc/rulesyncd/examples/remote-database.conf
          done
          systemctl daemon-reload
          systemctl start rulesyncd-master rulesyncd-worker",
     );
     save_rule(&container, "A", 1);
+    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rules in step");
     let mut subscriber = container.subscribe();
     while subscriber.snapshot().is_empty() {
         subscriber = container.subscribe();

@@ -78,7 +78,7 @@ fn a_purge_leaves_nothing_of_the_package_and_names_what_is_the_operators() {
     container.sh("dpkg -i /home/rulesyncd.deb; systemctl start rulesyncd-master rulesyncd-worker");
     save_rule(&container, "A", 1);
     container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rules in step");
-    container.sh("systemctl stop rulesyncd-worker; test -f /var/lib/rulesyncd/catalogue.ndjson");
+    container.sh("systemctl stop rulesyncd-worker; test -f /var/lib/rulesyncd-worker/catalogue.ndjson");
     let said = container.sh("dpkg --purge rulesyncd 2>&1");
     assert!(
         said.contains("what you made stays: /etc/rulesyncd/rules /etc/rulesyncd /var/lib/rulesyncd"),
@@ -86,7 +86,7 @@ fn a_purge_leaves_nothing_of_the_package_and_names_what_is_the_operators() {
     );
     container.sh(
         "test -f /etc/rulesyncd/rules/A.yaml; test -f /var/lib/rulesyncd/rules.db; test ! -e /run/rulesyncd
-         test ! -e /var/lib/rulesyncd/catalogue.ndjson; test ! -e /etc/rulesyncd/master.yaml
+         test ! -e /var/lib/rulesyncd-worker; test ! -e /etc/rulesyncd/master.yaml
          test $(stat -c %U /var/lib/rulesyncd/rules.db) != UNKNOWN",
     );
 }
