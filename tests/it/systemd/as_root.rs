@@ -103,7 +103,7 @@ fn the_units_are_sound_and_closed() {
     };
     exposed(2);
     container.sh(
-        "for unit in rulesyncd-master rulesyncd-worker; do install -Dt /etc/systemd/system/$unit.service.d \
+        "for unit in rulesyncd-master rulesyncd-worker; do install -m 0644 -Dt /etc/systemd/system/$unit.service.d \
          /usr/share/doc/rulesyncd/examples/remote-database.conf; done; systemctl daemon-reload",
     );
     exposed(10);
@@ -199,7 +199,7 @@ fn a_database_whose_address_is_a_credential_fails_neither_unit_while_it_is_away(
          for unit in rulesyncd-master rulesyncd-worker; do
            install -m 0600 /dev/stdin /etc/rulesyncd/$unit.url \\
              <<< \"postgres:///rules?host=/run/postgresql&user=$unit\"
-           install -Dt /etc/systemd/system/$unit.service.d /usr/share/doc/rulesyncd/examples/remote-database.conf
+           install -m 0644 -Dt /etc/systemd/system/$unit.service.d /usr/share/doc/rulesyncd/examples/remote-database.conf
          done
          systemctl daemon-reload
          systemctl start rulesyncd-master rulesyncd-worker",
@@ -236,7 +236,7 @@ fn the_drop_in_for_a_remote_database_reaches_the_address_that_it_names_and_no_ot
          systemctl start postgresql@$cluster-main
          runuser -u postgres -- psql -q -c \"create role rulesyncd login password 'p'\" -c 'create database rules owner rulesyncd'
          install -m 0600 /dev/stdin /etc/rulesyncd/rulesyncd-master.url <<< 'postgres://rulesyncd:p@127.0.0.1/rules?sslmode=disable'
-         install -Dt /etc/systemd/system/rulesyncd-master.service.d /usr/share/doc/rulesyncd/examples/remote-database.conf
+         install -m 0644 -Dt /etc/systemd/system/rulesyncd-master.service.d /usr/share/doc/rulesyncd/examples/remote-database.conf
          systemctl daemon-reload; systemctl start rulesyncd-master",
     );
     save_rule(&container, "A", 1);

@@ -68,6 +68,25 @@ fn an_unusable_configuration_is_no_start_loop_however_often_programs_connect() {
 
 #[test]
 #[ignore = "needs root and systemd-nspawn"]
+fn a_database_address_that_is_missing_is_no_start_loop() {
+    let container = installed();
+    container.sh(
+        "for unit in rulesyncd-master rulesyncd-worker; do
+           install -m 0644 -Dt /etc/systemd/system/$unit.service.d /usr/share/doc/rulesyncd/examples/remote-database.conf
+         done
+         systemctl daemon-reload; systemctl start rulesyncd-worker.socket; ! systemctl start rulesyncd-master",
+    );
+    let _program = UnixStream::connect(container.path("/run/rulesyncd/events.sock")).unwrap();
+    container.wait_for("systemctl show -P ActiveState rulesyncd-worker.socket", "inactive");
+    for unit in ["rulesyncd-master", "rulesyncd-worker"] {
+        assert_eq!(container.property(unit, "ActiveState"), "failed");
+        assert_eq!(container.property(unit, "NRestarts"), "0");
+        container.wait_for(&format!("journalctl --no-pager -u {unit}"), "Failed at step CREDENTIALS");
+    }
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
 fn a_rules_directory_that_is_missing_at_the_start_is_waited_for() {
     let container = installed();
     container.sh("rmdir /etc/rulesyncd/rules; systemctl start rulesyncd-master");
