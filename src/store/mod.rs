@@ -19,6 +19,7 @@ pub use database::{
 };
 pub use error::StoreError;
 pub use filesystem::{FilesystemFollower, FilesystemStore};
+pub(crate) use rows::RowReader;
 pub use subscription::Subscription;
 
 use crate::rule::{CompiledRule, ContentDigest, Look, RuleId, RuleState, Seen, Table};
@@ -78,6 +79,16 @@ pub trait Known {
     fn count(&self, table: Table) -> u64;
     /// What is known of the row, rejected ones too; `None` when it is not known.
     fn seen(&self, table: Table, key: &str) -> Option<Seen>;
+    /// Where the texts of rules go that a look reads; `None` where nobody wants them.
+    fn texts(&self) -> Option<Arc<dyn TextSink>> {
+        None
+    }
+}
+
+/// Takes the texts of valid rules as they are read.
+pub trait TextSink: Send + Sync {
+    /// Takes a text and its digest.
+    fn put(&self, content: ContentDigest, text: &str);
 }
 
 /// The trace in which a change was written, as far as its writer left word.

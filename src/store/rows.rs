@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use super::TextSink;
 use crate::rule::{
     ContentDigest, Diagnostic, KnownRule, LONGEST_TEXT, Limits, Rejected, RuleRow, Seen, Severity, parse,
 };
@@ -18,20 +19,23 @@ const BATCH: usize = 256;
 
 /// Reads a row, or tells why it is no rule.
 pub(super) fn known_rule(row: &RuleRow) -> Result<Arc<KnownRule>, Box<Rejected>> {
-    Reader::default().read(row)
+    RowReader::default().read(row)
 }
 
 /// What one row after the other is read with, so that what they have in common is held once.
 #[derive(Default)]
-struct Reader {
+pub(crate) struct RowReader {
     /// A definition is written here first: what is held then has its size, and leaves no gap.
     json: Vec<u8>,
     /// Whose the last row was; mostly all are of one.
     updated_by: Arc<str>,
+    /// Where the texts of valid rows go.
+    texts: Option<Arc<dyn TextSink>>,
 }
 
-impl Reader {
-    fn read(&mut self, row: &RuleRow) -> Result<Arc<KnownRule>, Box<Rejected>> {
+impl RowReader {
+    /// Hashes and parses a row's text.
+    pub(crate) fn read(&mut self, row: &RuleRow) -> Result<Arc<KnownRule>, Box<Rejected>> {
         let text = ContentDigest::of(&row.yaml_content);
         let rejected = |reason| {
             let seen = Seen::rule(row.updated_at, text, row.rule_version, &row.source_path);
@@ -60,6 +64,9 @@ impl Reader {
         self.json.clear();
         serde_json::to_writer(&mut self.json, &definition).map_err(|error| rejected(error.to_string()))?;
         let definition_json = String::from_utf8_lossy(&self.json).into();
+        if let Some(texts) = &self.texts {
+            texts.put(text, &row.yaml_content);
+        }
         if *self.updated_by != *row.updated_by {
             self.updated_by = row.updated_by.as_str().into();
         }
@@ -91,14 +98,23 @@ pub(super) fn first_error(diagnostics: &[Diagnostic]) -> String {
 type Read = Result<Arc<KnownRule>, Box<Rejected>>;
 
 /// Rows that are being read, at most two batches at a time.
-#[derive(Default)]
 pub(super) struct Reading {
+    texts: Option<Arc<dyn TextSink>>,
     waiting: Vec<RuleRow>,
     batches: VecDeque<JoinHandle<Vec<Read>>>,
     done: Vec<Read>,
 }
 
 impl Reading {
+    /// Reads rows, and gives their texts to `texts`.
+    pub(super) fn new(texts: Option<Arc<dyn TextSink>>) -> Self {
+        Self { texts, waiting: Vec::new(), batches: VecDeque::new(), done: Vec::new() }
+    }
+
+    fn reader(&self) -> RowReader {
+        RowReader { texts: self.texts.clone(), ..RowReader::default() }
+    }
+
     /// Takes a row in; waits while two batches are on their way.
     pub(super) async fn push(&mut self, row: RuleRow) {
         self.waiting.push(row);
@@ -113,9 +129,8 @@ impl Reading {
     }
 
     async fn send(&mut self) {
-        let batch = std::mem::take(&mut self.waiting);
+        let (batch, mut reader) = (std::mem::take(&mut self.waiting), self.reader());
         self.batches.push_back(tokio::task::spawn_blocking(move || {
-            let mut reader = Reader::default();
             batch.iter().map(|row| reader.read(row)).collect()
         }));
         if self.batches.len() > 2 {
@@ -133,7 +148,7 @@ impl Reading {
     /// Everything that was taken in.
     pub(super) async fn finish(mut self) -> Vec<Read> {
         if self.batches.is_empty() && self.waiting.len() < WORTH_A_THREAD {
-            let mut reader = Reader::default();
+            let mut reader = self.reader();
             self.done.extend(self.waiting.iter().map(|row| reader.read(row)));
             return self.done;
         }

@@ -34,6 +34,7 @@ pub use status::{
 
 use self::accept::{Admission, Peers};
 use self::bus::Bus;
+use self::cache::Texts;
 use self::hub::Hub;
 use self::subscriber::Service;
 use self::tail::Tail;
@@ -84,7 +85,9 @@ impl Worker {
     /// A worker that will follow the store that `origin` names.
     pub fn new(config: WorkerConfig, origin: Origin, clock: SharedClock) -> Self {
         let started_at = clock.now();
-        let hub = Arc::new(Hub::new(clock, config.journal_length, config.subscriber_queue));
+        let texts = Arc::new(Texts::new(config.cache.clone()));
+        let hub = Hub::new(clock, config.journal_length, config.subscriber_queue).with_texts(texts);
+        let hub = Arc::new(hub.polled_every(config.poll_interval));
         let bus = config.bus_socket.clone().map(|path| Bus::new(path, started_at));
         Self { config, shared: Arc::new(Shared { hub, peers: Arc::default(), bus, origin, started_at }) }
     }
@@ -127,10 +130,21 @@ impl Worker {
         let (hub, peers) = (Arc::clone(&shared.hub), Arc::clone(&shared.peers));
         let looked = CancellationToken::new();
         let backend = shared.origin.backend.clone();
-        let tail = Tail::new(store.follow(), Arc::clone(&hub), config.poll_interval, backend, looked.clone());
+        let restored = CancellationToken::new();
+        let tail = Tail::new(
+            || store.follow(),
+            Arc::clone(&hub),
+            config.poll_interval,
+            backend,
+            looked.clone(),
+            restored.clone(),
+        );
         let origin = shared.origin.url.clone();
-        cache::restore(&config.cache, &origin, &hub);
-        let keep = cache::keep(config.cache, origin, Arc::clone(&hub), shutdown.clone());
+        let keep = async {
+            cache::restore(config.cache.clone(), &origin, &hub).await;
+            restored.cancel();
+            cache::keep(config.cache, origin, Arc::clone(&hub), shutdown.clone()).await;
+        };
         let hints = async {
             if let Some(bus) = &shared.bus {
                 bus.publish(Arc::clone(&hub), shutdown.clone()).await;

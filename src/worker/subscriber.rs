@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::hub::{Hub, Next, Place, Start};
+use super::hub::{Hub, News, Next, Place, Start};
 use super::output::Output;
 use super::snapshot::{Filter, Snapshot, SnapshotReader};
 use super::status::WorkerStatus;
@@ -122,6 +122,7 @@ impl Session<'_> {
         let mut reading = true;
         let mut asking = false;
         let mut news = self.hub.news();
+        let mut health = health(&news.borrow());
         let mut beat = every(heartbeat);
         let mut deadline = None;
         self.out.say(&ServerLine::Hello {
@@ -190,7 +191,12 @@ impl Session<'_> {
                         return Ok(());
                     }
                 }
-                Step::News => self.overtaken(),
+                Step::News => {
+                    self.overtaken();
+                    // That the database went away, or what is served became stale, waits for no interval.
+                    let turned = std::mem::replace(&mut health, self::health(&news.borrow())) != health;
+                    self.heartbeat_due |= turned && self.peer.subscribed.load(Ordering::Relaxed);
+                }
                 Step::Beat => self.heartbeat_due = self.peer.subscribed.load(Ordering::Relaxed),
                 Step::Stop => self.stopping = true,
                 Step::Expired => return Ok(()),
@@ -335,6 +341,11 @@ impl Session<'_> {
         self.out.say(&ServerLine::Error { id, code, message });
         self.feed = Feed::Done;
     }
+}
+
+/// What a heartbeat tells of at once when it turns.
+const fn health(news: &News) -> (bool, bool) {
+    (news.up, news.stale)
 }
 
 /// What woke a session.

@@ -17,13 +17,15 @@ use crate::rule::{Look, Quarantined, RuleChange, Table};
 use crate::store::{Follow, StoreError};
 use crate::telemetry::metrics::{self, Leg};
 
-/// How often the pulse beats while a look takes long.
-const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the pulse beats while a look takes long, and it is seen whether what is served has become stale.
+const BEAT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Follows the tables and writes what it hears into the hub.
 #[derive(Debug)]
-pub(super) struct Tail<F> {
+pub(super) struct Tail<F, N> {
     follower: F,
+    /// Makes a follower that has seen nothing.
+    follow: N,
     hub: Arc<Hub>,
     poll_interval: Duration,
     /// The database's clock at the last look, and when that was.
@@ -37,19 +39,24 @@ pub(super) struct Tail<F> {
     backend: String,
     /// Cancelled once the first look has ended, well or not.
     looked: CancellationToken,
+    /// Cancelled once the hub has what was known before this run.
+    restored: CancellationToken,
 }
 
-impl<F: Follow> Tail<F> {
-    /// A tail that has not looked yet; `looked` is cancelled once it has, whatever came of it.
+impl<F: Follow, N: Fn() -> F> Tail<F, N> {
+    /// A tail that has not looked yet; `looked` is cancelled once it has, whatever came of it. What it finds
+    /// counts after `restored`.
     pub(super) fn new(
-        follower: F,
+        follow: N,
         hub: Arc<Hub>,
         poll_interval: Duration,
         backend: String,
         looked: CancellationToken,
+        restored: CancellationToken,
     ) -> Self {
         Self {
-            follower,
+            follower: follow(),
+            follow,
             hub,
             poll_interval,
             clock: None,
@@ -58,6 +65,7 @@ impl<F: Follow> Tail<F> {
             quarantined: BTreeSet::new(),
             backend,
             looked,
+            restored,
         }
     }
 
@@ -79,6 +87,9 @@ impl<F: Follow> Tail<F> {
     /// Looks once. States end on time though the database lets the look wait, and the pulse beats: the
     /// database's thread is not this one.
     async fn look(&mut self, pulse: &Pulse) {
+        if self.hub.begin_to_reread() {
+            self.follower = (self.follow)();
+        }
         let trace = TailTrace::begin();
         let found = {
             let look = metrics::timed("look", self.follower.look(&self.hub));
@@ -89,10 +100,14 @@ impl<F: Follow> Tail<F> {
                 tokio::select! {
                     found = &mut look => break found,
                     () = until(end) => expire(&self.hub, self.clock),
-                    _ = beat.tick() => pulse.beat(),
+                    _ = beat.tick() => {
+                        pulse.beat();
+                        self.hub.announce();
+                    }
                 }
             }
         };
+        self.restored.cancelled().await;
         match found {
             Ok(look) => self.heard(look, trace),
             Err(error) => self.failed(&error),

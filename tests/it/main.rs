@@ -13,6 +13,7 @@ mod portable;
 mod python;
 mod restart;
 mod slow_reader;
+mod staleness;
 mod store;
 mod stream;
 mod support;

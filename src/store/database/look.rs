@@ -112,7 +112,7 @@ impl<K: Known + Sync> Looking<'_, K> {
         };
         let mut look = Look { now, full: self.full, ..Look::default() };
 
-        let mut reading = Reading::default();
+        let mut reading = Reading::new(self.known.texts());
         let mut rules = self.rules(rule_counts, &mut reading).await?;
         look.rule_keys = self.keys(Table::Rules, rule_counts, &mut rules).await?;
         let mut states = self.states(state_counts, &mut look).await?;

@@ -263,6 +263,12 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_can_be_caught_in_every_profile() {
+        let manifest = include_str!("../../../Cargo.toml");
+        assert!(manifest.contains("[profile.dist]") && !manifest.contains("panic = \"abort\""));
+    }
+
+    #[test]
     fn a_place_in_the_source_has_nothing_of_the_building_host() {
         let file = "/home/me/.cargo/registry/src/index.crates.io-1/sqlx-postgres-0.9.0/src/message/mod.rs";
         assert_eq!(source(file), "sqlx-postgres-0.9.0/src/message/mod.rs");

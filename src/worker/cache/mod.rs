@@ -2,36 +2,36 @@
 //! known rules at once.
 //!
 //! One JSON object a line: a header with the format, the store it was read from and when it was
-//! last that store's; a line for each row; and the SHA-256 of all lines before the last. A file is
-//! taken whole or not at all.
+//! last that store's; a line for each row, with its text; and the SHA-256 of all lines before the last.
+//! A file is taken whole or not at all, and what it says of itself is not believed: each text is hashed
+//! and parsed again, and until the database was read nothing of it counts as known.
 
+mod format;
 #[cfg(test)]
 mod tests;
+mod texts;
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufWriter, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::format::{Cached, Rows, Unusable, Unwritten};
+pub(in crate::worker) use self::texts::Texts;
 use crate::clock::Timestamp;
 use crate::event;
-use crate::rule::{ContentDigest, Definition, KnownRule, Look, RuleId, RuleState};
 use crate::rulefile::{self, ReadError};
-use crate::wire::encode;
 use crate::worker::hub::Hub;
 
-const FORMAT: &str = "rulesyncd catalogue";
-const VERSION: u32 = 1;
-
-/// A larger file is none of ours.
-const MAX_SIZE: u64 = 2 * 1024 * 1024 * 1024;
+/// A larger file is none of ours: what is read of it must fit into the memory that the unit allows, of
+/// which this is a quarter.
+const MAX_SIZE: u64 = 256 << 20;
 
 /// The least time from one writing to the next, and so about the most that a killed worker forgets.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -39,158 +39,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// So many times as long as a writing took, there is none: at most a twentieth of the time.
 const REST: u32 = 20;
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Header {
-    format: String,
-    version: u32,
-    origin: String,
-    fresh_at: Timestamp,
-    rules: usize,
-    states: usize,
-}
-
-#[derive(Debug, Deserialize)]
-struct RuleRecord {
-    rule_id: RuleId,
-    rule_version: i64,
-    source_path: Box<str>,
-    updated_at: Timestamp,
-    updated_by: Arc<str>,
-    content_sha256: ContentDigest,
-    definition: Box<RawValue>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct StateRecord {
-    rule_id: RuleId,
-    state: RuleState,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Trailer {
-    sha256: ContentDigest,
-}
-
-/// Every row that is known and valid.
-#[derive(Debug, Default)]
-pub(in crate::worker) struct Rows {
-    pub(in crate::worker) rules: Vec<Arc<KnownRule>>,
-    pub(in crate::worker) states: Vec<(RuleId, RuleState)>,
-}
-
-/// What a file holds.
-#[derive(Debug)]
-struct Cached {
-    header: Header,
-    look: Look,
-}
-
-/// Why a file is not taken.
-#[derive(Debug, thiserror::Error)]
-enum Unusable {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("it is torn, or not a catalogue: {0}")]
-    Content(String),
-}
-
-/// Reads a file's bytes.
-fn parse(bytes: &[u8]) -> Result<Cached, Unusable> {
-    let content = |why: &str| Unusable::Content(why.to_owned());
-    let body = bytes.strip_suffix(b"\n").ok_or_else(|| content("it does not end with a whole line"))?;
-    let split = body.iter().rposition(|&byte| byte == b'\n').ok_or_else(|| content("it has one line"))?;
-    let (body, trailer) = (&bytes[..=split], &body[split + 1..]);
-    let trailer: Trailer = serde_json::from_slice(trailer).map_err(|_| content("it has no checksum"))?;
-    if trailer.sha256 != ContentDigest::of(body) {
-        return Err(content("the checksum is another"));
-    }
-    let mut lines = body.split_inclusive(|&byte| byte == b'\n');
-    let header: Header = record(lines.next().unwrap_or_default())?;
-    if header.format != FORMAT || header.version != VERSION {
-        return Err(content("it is of another version"));
-    }
-    let mut look = Look::default();
-    for line in lines.by_ref().take(header.rules) {
-        look.rules.push(Ok(Arc::new(rule(record(line)?)?)));
-    }
-    for line in lines.by_ref().take(header.states) {
-        let StateRecord { rule_id, state } = record(line)?;
-        look.states.push(Ok((rule_id, state)));
-    }
-    if look.rules.len() != header.rules || look.states.len() != header.states || lines.next().is_some() {
-        return Err(content("it does not hold what its header says"));
-    }
-    Ok(Cached { header, look })
-}
-
-fn record<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, Unusable> {
-    serde_json::from_slice(line).map_err(|error| Unusable::Content(error.to_string()))
-}
-
-fn rule(record: RuleRecord) -> Result<KnownRule, Unusable> {
-    let definition: Definition = serde_json::from_str(record.definition.get())
-        .map_err(|error| Unusable::Content(format!("{}: {error}", record.rule_id)))?;
-    if definition.rule_id != record.rule_id {
-        return Err(Unusable::Content(format!("{} is stored as {}", definition.rule_id, record.rule_id)));
-    }
-    Ok(KnownRule {
-        rule_id: record.rule_id,
-        rule_version: record.rule_version,
-        source_path: record.source_path,
-        updated_at: record.updated_at,
-        updated_by: record.updated_by,
-        content_sha256: record.content_sha256,
-        definition_json: Box::<str>::from(record.definition),
-    })
-}
-
-/// The bytes of a file.
-fn render(rows: &Rows, origin: &str, fresh_at: Timestamp) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Rule<'a> {
-        rule_id: &'a RuleId,
-        rule_version: i64,
-        source_path: &'a str,
-        updated_at: Timestamp,
-        updated_by: &'a str,
-        content_sha256: ContentDigest,
-    }
-    let mut out = Vec::with_capacity(rows.rules.iter().map(|rule| rule.definition_json.len() + 400).sum());
-    let header = Header {
-        format: FORMAT.to_owned(),
-        version: VERSION,
-        origin: origin.to_owned(),
-        fresh_at,
-        rules: rows.rules.len(),
-        states: rows.states.len(),
-    };
-    encode::line(&mut out, &header);
-    for rule in &rows.rules {
-        let head = Rule {
-            rule_id: &rule.rule_id,
-            rule_version: rule.rule_version,
-            source_path: &rule.source_path,
-            updated_at: rule.updated_at,
-            updated_by: &rule.updated_by,
-            content_sha256: rule.content_sha256,
-        };
-        encode::line(&mut out, &head);
-        // The definition goes in as the bytes that it is, before the `}` and the LF.
-        out.truncate(out.len() - 2);
-        out.extend_from_slice(br#","definition":"#);
-        out.extend_from_slice(rule.definition_json.as_bytes());
-        out.extend_from_slice(b"}\n");
-    }
-    for (rule_id, state) in &rows.states {
-        encode::line(&mut out, &StateRecord { rule_id: rule_id.clone(), state: state.clone() });
-    }
-    let sha256 = ContentDigest::of(&out);
-    encode::line(&mut out, &Trailer { sha256 });
-    out
-}
-
 /// Puts a file in place whole, so that a crash leaves the old one or the new one.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(
+    path: &Path,
+    fill: impl FnOnce(BufWriter<&File>) -> Result<(), Unwritten>,
+) -> Result<(), Unwritten> {
     // What is no file was not put there by a worker, and does not make way for one.
     if let Ok(found) = std::fs::metadata(path) {
         rulefile::regular(&found).map_err(io::Error::other)?;
@@ -198,13 +51,13 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = beside(path, "new");
     let mut open = OpenOptions::new();
     open.write(true).create(true).truncate(true).mode(0o600).custom_flags(rulefile::HARMLESS);
-    let mut file = open.open(&beside)?;
+    let file = open.open(&beside)?;
     rulefile::regular(&file.metadata()?).map_err(io::Error::other)?;
-    file.write_all(bytes)?;
+    fill(BufWriter::with_capacity(1 << 16, &file))?;
     file.sync_all()?;
     std::fs::rename(&beside, path)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    Ok(File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()?)
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -214,23 +67,34 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn read(path: &Path) -> Result<Option<Cached>, Unusable> {
+/// Opens a file of a size that a catalogue may have; `None` where there is none.
+fn open(path: &Path) -> Result<Option<File>, Unusable> {
     let file = match rulefile::open(path) {
         Ok(file) => file,
         Err(ReadError::Absent) => return Ok(None),
         Err(ReadError::Io(error)) => return Err(error.into()),
         Err(error) => return Err(io::Error::other(error).into()),
     };
-    let mut bytes = Vec::new();
-    file.take(MAX_SIZE).read_to_end(&mut bytes)?;
-    parse(&bytes).map(Some)
+    match file.metadata()?.len() {
+        size if size > MAX_SIZE => {
+            Err(Unusable::Content(format!("it has {size} bytes; at most {MAX_SIZE} are possible")))
+        }
+        _ => Ok(Some(file)),
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Cached>, Unusable> {
+    // Should it grow meanwhile, the rest is not read.
+    open(path)?.map(|file| format::read(file.take(MAX_SIZE))).transpose()
 }
 
 /// Serves what the last run knew of this store, marked stale. A file that is torn or foreign is
 /// set aside and never served.
-pub(in crate::worker) fn restore(path: &Path, origin: &str, hub: &Hub) {
+pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, hub: &Hub) {
     let place = path.display();
-    match read(path) {
+    let reading = path.clone();
+    let found = tokio::task::spawn_blocking(move || read(&reading)).await;
+    match found.unwrap_or_else(|error| Err(Unusable::Content(error.to_string()))) {
         Ok(None) => {}
         Ok(Some(cached)) if cached.header.origin != origin => tracing::warn!(
             message_id = event::CACHE_SET_ASIDE,
@@ -239,8 +103,7 @@ pub(in crate::worker) fn restore(path: &Path, origin: &str, hub: &Hub) {
         ),
         Ok(Some(Cached { header, mut look })) => {
             look.now = hub.clock.now();
-            let age = look.now.since(header.fresh_at);
-            hub.restore(look, age);
+            hub.restore(look, age(header.fresh_at, hub.clock.now()));
             tracing::info!(
                 rules = header.rules,
                 "{} rules of {} are served until the database answers",
@@ -253,9 +116,13 @@ pub(in crate::worker) fn restore(path: &Path, origin: &str, hub: &Hub) {
             error = %error,
             "{place} cannot be read: {error}; starting without it"
         ),
+        Err(Unusable::Version) => tracing::warn!(
+            message_id = event::CACHE_SET_ASIDE,
+            "{place} was written by another version of the program: it is not served, and will be written over"
+        ),
         Err(Unusable::Content(why)) => {
-            let aside = beside(path, "corrupt");
-            let moved = std::fs::rename(path, &aside);
+            let aside = beside(&path, "corrupt");
+            let moved = std::fs::rename(&path, &aside);
             tracing::error!(
                 message_id = event::CACHE_SET_ASIDE,
                 "{place} is torn, or no catalogue ({why}): it is not served; {}",
@@ -266,6 +133,12 @@ pub(in crate::worker) fn restore(path: &Path, origin: &str, hub: &Hub) {
             );
         }
     }
+}
+
+/// How old a file is that was written at `fresh_at`, by a clock that may have stepped since. Of a time
+/// ahead of the clock nothing is known but that one of the two is wrong, by as much at least.
+fn age(fresh_at: Timestamp, now: Timestamp) -> Duration {
+    now.since(fresh_at).max(fresh_at.since(now))
 }
 
 /// Writes the file soon after changes, and at the end. An error is told once.
@@ -303,24 +176,60 @@ pub(in crate::worker) async fn keep(
 
 async fn save(path: &Path, origin: &str, hub: &Hub, failing: &mut bool) {
     let fresh_at = hub.clock.now().before(hub.standing().stale_for);
+    let looks = hub.texts().map_or(0, |texts| texts.looks());
     let rows = hub.inspect(|catalogue, _, _| Rows {
         rules: catalogue.rule_rows().cloned().collect(),
         states: catalogue.state_rows().map(|(id, state)| (id.clone(), state.clone())).collect(),
     });
-    let (target, origin) = (path.to_owned(), origin.to_owned());
-    let written =
-        tokio::task::spawn_blocking(move || write(&target, &render(&rows, &origin, fresh_at))).await;
-    match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
-        Ok(()) if std::mem::take(failing) => tracing::info!("{} is written again", path.display()),
-        Ok(()) => {}
-        Err(error) if std::mem::replace(failing, true) => {
-            tracing::debug!(error = %error, "{} still cannot be written", path.display());
+    let (target, origin, texts) = (path.to_owned(), origin.to_owned(), hub.texts().cloned());
+    let written = tokio::task::spawn_blocking(move || {
+        write(&target, &rows, (&origin, fresh_at), texts.as_deref(), looks)
+    });
+    let error = match written.await.unwrap_or_else(|error| Err(io::Error::other(error).into())) {
+        Ok(()) if std::mem::take(failing) => {
+            tracing::info!("{} is written again", path.display());
+            return;
         }
-        Err(error) => tracing::error!(
+        Ok(()) => return,
+        Err(error) => error,
+    };
+    if let (Unwritten::Missing(_), Some(texts)) = (&error, hub.texts()) {
+        // Somebody took the file away, or changed it. The database has the texts.
+        texts.clear();
+        hub.ask_to_reread();
+    }
+    if std::mem::replace(failing, true) {
+        tracing::debug!(error = %error, "{} still cannot be written", path.display());
+    } else {
+        tracing::error!(
             message_id = event::CACHE_SET_ASIDE,
             error = %error,
             "{} cannot be written: {error}; a restart without the database would serve older rules, or none",
             path.display()
-        ),
+        );
     }
+}
+
+/// Writes the file; texts that did not change are those of the file before. `rows` are those after so many
+/// `looks`.
+fn write(
+    path: &Path,
+    rows: &Rows,
+    of: (&str, Timestamp),
+    texts: Option<&Texts>,
+    looks: u64,
+) -> Result<(), Unwritten> {
+    let before = open(path).ok().flatten();
+    let text = |content: &_| texts.and_then(|texts| texts.get(content));
+    let written =
+        replace(path, |out| format::write(out, rows, of, before.map(|file| file.take(MAX_SIZE)), text));
+    if let Some(texts) = texts {
+        // Where it was not written, what it was to hold is wanted still.
+        let wanted: HashSet<_> = match written {
+            Ok(()) => HashSet::new(),
+            Err(_) => rows.rules.iter().map(|rule| rule.content_sha256).collect(),
+        };
+        texts.forget(looks, |content| wanted.contains(content));
+    }
+    written
 }

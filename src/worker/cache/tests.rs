@@ -1,22 +1,31 @@
+use super::format::Trailer;
 use super::*;
 use crate::clock::ManualClock;
-use crate::rule::StateKind;
+use crate::rule::{ContentDigest, KnownRule, RuleId, RuleState, StateKind};
+use crate::store::{RowReader, TextSink as _};
 use crate::testing::Mutate;
+use crate::wire::encode;
+
+const ORIGIN: &str = "sqlite:///rules.db";
+
+fn text(key: &str) -> String {
+    format!(
+        "# \"né\"\nrule_id: {key}\nrule_version: 3\nname: né\ndescription: \"a\\nb\"\napplies_to: [command]\n\
+         match:\n  n: 1.50\nemits:\n  - tactic: TA0007\n    technique_id: T1083\n    confidence: 0.85\n"
+    )
+}
 
 fn rows() -> Rows {
     let rule = |key: &str| {
-        let definition = format!(
-            r#"{{"rule_id":"{key}","rule_version":3,"name":"né","description":"a\nb","applies_to":["command"],"match_spec":{{"n":1.50}},"emits":[{{"technique_id":"T1083","sub_technique_id":null,"tactic":"TA0007","confidence":0.85}}],"evidence_fields":[]}}"#
-        );
-        Arc::new(KnownRule {
-            rule_id: RuleId::new(key).unwrap(),
+        let row = crate::rule::RuleRow {
+            rule_id: key.to_owned(),
             rule_version: 3,
-            source_path: "a \"b\".yaml".into(),
+            source_path: "a \"b\".yaml".to_owned(),
+            yaml_content: text(key),
             updated_at: Timestamp::from_micros(1_777_620_309_123_456),
-            updated_by: "filesystem".into(),
-            content_sha256: ContentDigest::of(key),
-            definition_json: definition.into(),
-        })
+            updated_by: "filesystem".to_owned(),
+        };
+        RowReader::default().read(&row).unwrap()
     };
     let state = RuleState {
         state: StateKind::Clipped,
@@ -27,26 +36,77 @@ fn rows() -> Rows {
     Rows { rules: vec![rule("R1"), rule("r-2")], states: vec![(RuleId::new("R9").unwrap(), state)] }
 }
 
+/// A text of the two rules.
+fn known_text(content: &ContentDigest) -> Option<String> {
+    [text("R1"), text("r-2")].into_iter().find(|text| ContentDigest::of(text) == *content)
+}
+
 fn file() -> Vec<u8> {
-    render(&rows(), "sqlite:///rules.db", Timestamp::from_micros(5))
+    let mut bytes = Vec::new();
+    let of = (ORIGIN, Timestamp::from_micros(5));
+    format::write(&mut bytes, &rows(), of, None::<&[u8]>, known_text).unwrap();
+    bytes
+}
+
+fn parse(bytes: &[u8]) -> Result<Cached, Unusable> {
+    format::read(bytes)
+}
+
+fn put(path: &Path, bytes: &[u8]) -> Result<(), Unwritten> {
+    replace(path, |mut out| Ok(io::Write::write_all(&mut out, bytes)?))
+}
+
+fn rules(cached: Cached) -> Vec<Arc<KnownRule>> {
+    cached.look.rules.into_iter().map(Result::unwrap).collect()
 }
 
 #[test]
 fn what_was_written_is_read() {
-    let cached = parse(&file()).unwrap();
-    let rules: Vec<_> = cached.look.rules.into_iter().map(Result::unwrap).collect();
-    let states: Vec<_> = cached.look.states.into_iter().map(Result::unwrap).collect();
-    assert_eq!((rules, states), (rows().rules, rows().states));
-    assert_eq!((&*cached.header.origin, cached.header.fresh_at.as_micros()), ("sqlite:///rules.db", 5));
+    let mut cached = parse(&file()).unwrap();
+    assert_eq!((&*cached.header.origin, cached.header.fresh_at.as_micros()), (ORIGIN, 5));
+    let states: Vec<_> = cached.look.states.drain(..).map(Result::unwrap).collect();
+    assert_eq!((rules(cached), states), (rows().rules, rows().states));
+}
+
+#[test]
+fn texts_come_from_the_file_before_or_from_where_they_were_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalogue.ndjson");
+    let texts = Texts::new(path.clone());
+    let (all, of) = (rows(), (ORIGIN, Timestamp::from_micros(5)));
+    let first = || Rows { rules: vec![Arc::clone(&all.rules[0])], states: Vec::new() };
+    assert!(matches!(write(&path, &all, of, Some(&texts), 0), Err(Unwritten::Missing(2))));
+    texts.put(all.rules[0].content_sha256, &text("R1"));
+    texts.taken_in();
+    write(&path, &first(), of, Some(&texts), 1).unwrap();
+    assert_eq!(texts.get(&all.rules[0].content_sha256), None, "it is in the file");
+    texts.put(all.rules[1].content_sha256, &text("r-2"));
+    write(&path, &all, of, Some(&texts), 0).unwrap();
+    assert_eq!(rules(read(&path).unwrap().unwrap()), all.rules);
+    // It was read by a look that was not taken in before: the next file may need it.
+    assert!(texts.get(&all.rules[1].content_sha256).is_some());
+    // Nothing else lies there, not even what the texts were kept in.
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+
+    // A text that was overtaken by another before it came to the file is forgotten.
+    texts.put(ContentDigest::of("overtaken"), "overtaken");
+    texts.taken_in();
+    write(&path, &all, of, Some(&texts), texts.looks()).unwrap();
+    assert_eq!(texts.get(&ContentDigest::of("overtaken")), None);
+
+    // What was changed there meanwhile is not carried on.
+    let changed = String::from_utf8(std::fs::read(&path).unwrap()).unwrap().replacen("T1083", "T1082", 1);
+    std::fs::write(&path, changed).unwrap();
+    assert!(matches!(write(&path, &all, of, Some(&texts), 0), Err(Unwritten::Missing(1))));
 }
 
 #[test]
 fn a_file_is_replaced_and_never_written_into() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("catalogue.ndjson");
-    write(&path, b"old").unwrap();
+    put(&path, b"old").unwrap();
     let mut old = File::open(&path).unwrap();
-    write(&path, b"newer").unwrap();
+    put(&path, b"newer").unwrap();
     let mut found = Vec::new();
     old.read_to_end(&mut found).unwrap();
     assert_eq!((&*found, &*std::fs::read(&path).unwrap()), (&b"old"[..], &b"newer"[..]));
@@ -58,24 +118,68 @@ fn what_is_no_file_is_neither_waited_for_nor_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("catalogue.ndjson");
     std::fs::create_dir(&path).unwrap();
-    assert!(write(&path, b"x").unwrap_err().to_string().contains("a directory"));
+    assert!(put(&path, b"x").unwrap_err().to_string().contains("a directory"));
     assert!(matches!(read(&path), Err(Unusable::Io(_))));
     std::fs::remove_dir(&path).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(beside(&path, "new")).status().unwrap().success());
-    write(&path, b"x").unwrap_err();
+    put(&path, b"x").unwrap_err();
     assert!(!path.exists());
 }
 
-#[test]
-fn what_is_served_again_is_as_old_as_it_was_and_the_time_since() {
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A hub at `now` that was given this file.
+async fn restored(bytes: &[u8], now: Timestamp) -> (Hub, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("catalogue.ndjson");
-    std::fs::write(&path, file()).unwrap();
-    let hour = Duration::from_secs(3_600);
-    let clock = ManualClock::at(Timestamp::from_micros(5).after(hour));
-    let hub = Hub::new(Arc::new(clock), 10, 10);
-    restore(&path, "sqlite:///rules.db", &hub);
-    assert!(hub.standing().stale_for >= hour, "{:?}", hub.standing());
+    std::fs::write(&path, bytes).unwrap();
+    let hub = Hub::new(Arc::new(ManualClock::at(now)), 10, 10);
+    restore(path, ORIGIN, &hub).await;
+    (hub, directory)
+}
+
+#[tokio::test]
+async fn what_is_served_again_is_as_old_as_it_was_and_the_time_since() {
+    let (hub, _directory) = restored(&file(), Timestamp::from_micros(5).after(HOUR)).await;
+    assert!(hub.standing().stale_for >= HOUR, "{:?}", hub.standing());
+}
+
+#[tokio::test]
+async fn what_is_of_a_time_to_come_is_stale() {
+    let (hub, _directory) = restored(&file(), Timestamp::from_micros(5).before(HOUR)).await;
+    assert!(hub.standing().stale_for >= HOUR, "{:?}", hub.standing());
+}
+
+#[tokio::test]
+async fn nothing_of_it_counts_as_known_until_the_database_was_read() {
+    use crate::rule::{Look, Table};
+    use crate::store::Known as _;
+    use crate::worker::trace::TailTrace;
+    let (hub, _directory) = restored(&file(), Timestamp::from_micros(5)).await;
+    assert_eq!(hub.inspect(|catalogue, _, _| catalogue.rule_count()), 2);
+    assert_eq!((hub.count(Table::Rules), hub.seen(Table::Rules, "R1")), (0, None));
+    assert_eq!((hub.count(Table::States), hub.seen(Table::States, "R9")), (0, None));
+    // The first look finds one of the rules, with another text; it tells of no keys, for none was known.
+    let mut rule = KnownRule::clone(&rows().rules[0]);
+    rule.content_sha256 = ContentDigest::of("another");
+    let look = Look { rules: vec![Ok(Arc::new(rule))], full: true, ..Look::default() };
+    let heard = hub.apply(look, &mut TailTrace::default());
+    let heard: Vec<_> = heard.changes.iter().map(|change| change.rule_id().as_str()).collect();
+    assert_eq!(heard, ["R1", "r-2", "R9"], "one is another, one is gone, and so is the state");
+    assert_eq!((hub.count(Table::Rules), hub.count(Table::States)), (1, 0));
+}
+
+#[test]
+fn a_file_that_is_too_large_is_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("catalogue.ndjson");
+    let unit = include_str!("../../../systemd/rulesyncd-worker.service");
+    assert!(unit.contains("MemoryMax=1G") && MAX_SIZE * 4 <= 1 << 30);
+    // Sparse: it takes no room on the disk, and would take it in memory.
+    File::create(&path).unwrap().set_len(MAX_SIZE + 1).unwrap();
+    assert!(matches!(read(&path), Err(Unusable::Content(why)) if why.contains("bytes")));
+    File::create(&path).unwrap().set_len(MAX_SIZE).unwrap();
+    assert!(matches!(read(&path), Err(Unusable::Content(why)) if why.contains("too long")));
 }
 
 #[test]
@@ -95,21 +199,35 @@ fn any_other_byte_anywhere_and_any_end_is_refused() {
 fn a_file_with_a_right_checksum_and_wrong_content_is_refused() {
     let body = String::from_utf8(file()).unwrap();
     let body = body.strip_suffix('\n').and_then(|body| Some(&body[..=body.rfind('\n')?])).unwrap();
+    let digest = |key: &str| ContentDigest::of(text(key)).to_string();
+    let (of_first, of_second) = (digest("R1"), digest("r-2"));
     for (from, to) in [
         ("rulesyncd catalogue", "another catalogue"),
-        ("\"version\":1", "\"version\":2"),
+        ("\"version\":2", "\"version\":1"),
         ("\"rules\":2", "\"rules\":1"),
         ("\"rules\":2", "\"rules\":18446744073709551615"),
         ("\"states\":1", "\"states\":0"),
-        ("\"definition\":{\"rule_id\":\"R1\"", "\"definition\":{\"rule_id\":\"R3\""),
-        ("\"confidence\":0.85", "\"confidence\":\"high\""),
+        ("confidence: 0.85", "confidence: 0.86"),
+        (&of_first, &of_second),
         ("\"state\":\"clipped\"", "\"state\":\"cut\""),
+        ("\"confidence_max\":0.85", "\"confidence_max\":85"),
     ] {
         assert!(body.contains(from), "{from}");
         let refused = parse(&sealed(body.replacen(from, to, 1).as_bytes()));
-        assert!(matches!(refused, Err(Unusable::Content(_))), "{to}");
+        assert!(matches!(refused, Err(Unusable::Content(_) | Unusable::Version)), "{to}");
     }
     assert!(parse(&sealed(body.as_bytes())).is_ok());
+}
+
+/// A row that is no rule any more, or is another's, is left out alone, as it would be in the table.
+#[test]
+fn a_row_that_is_no_rule_is_rejected_alone() {
+    let body = String::from_utf8(file()).unwrap();
+    let body = body.strip_suffix('\n').and_then(|body| Some(&body[..=body.rfind('\n')?])).unwrap();
+    let cached =
+        parse(&sealed(body.replacen("{\"rule_id\":\"R1\"", "{\"rule_id\":\"R3\"", 1).as_bytes())).unwrap();
+    let [Err(rejected), Ok(rule)] = &cached.look.rules[..] else { panic!("{:?}", cached.look.rules) };
+    assert_eq!((&*rejected.key, rule.rule_id.as_str()), ("R3", "r-2"));
 }
 
 /// The file with this body and the checksum that belongs to it.
@@ -144,8 +262,7 @@ fn junk(count: u64) {
             taken += 1;
             let lines = body.iter().filter(|&&byte| byte == b'\n').count();
             assert_eq!(cached.look.rules.len() + cached.look.states.len() + 1, lines);
-            for rule in cached.look.rules {
-                let rule = rule.unwrap();
+            for rule in cached.look.rules.into_iter().flatten() {
                 assert_eq!(rule.definition().unwrap().rule_id, rule.rule_id);
             }
         }

@@ -16,15 +16,19 @@ use tokio::time::Instant;
 
 pub(in crate::worker) use self::reading::{Next, Place, Start};
 use crate::clock::{SharedClock, Timestamp};
-use crate::rule::{Catalogue, Look, RuleChange, Seen, Table};
-use crate::store::Known;
+use crate::rule::{Catalogue, Look, Rejected, RuleChange, RuleId, Seen, Table};
+use crate::store::{Known, TextSink};
 use crate::wire::Epoch;
+use crate::worker::cache::Texts;
 use crate::worker::journal::Journal;
 use crate::worker::snapshot::Snapshot;
 use crate::worker::trace::TailTrace;
 
 /// What the journal's lines may take together, whatever `journal_length` says.
 const JOURNAL_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long a look may take that is not told as staleness.
+const LATE: Duration = Duration::from_millis(500);
 
 /// How many snapshots may be read at once; who still reads an older one begins anew.
 const SNAPSHOTS: usize = 16;
@@ -38,6 +42,10 @@ pub(in crate::worker) struct Hub {
     news: watch::Sender<News>,
     /// How many changes a subscriber may be behind.
     queue: u64,
+    /// How old the last look that ended may be and what is served is not stale.
+    fresh_for: Duration,
+    /// Where the texts of rules go; `None` where there is no cache.
+    texts: Option<Arc<Texts>>,
 }
 
 /// What subscribers wait for.
@@ -47,6 +55,10 @@ pub(in crate::worker) struct News {
     pub(in crate::worker) loaded: bool,
     /// The newest change.
     pub(in crate::worker) seq: u64,
+    /// Whether the database answers.
+    pub(in crate::worker) up: bool,
+    /// Whether what is served is not the database's of now, as far as is known.
+    pub(in crate::worker) stale: bool,
 }
 
 #[derive(Debug)]
@@ -54,6 +66,10 @@ struct Inner {
     catalogue: Catalogue,
     journal: Journal,
     loaded: bool,
+    /// Whether the catalogue was compared with the database. What the cache says was not.
+    compared: bool,
+    /// Whether everything is to be read again.
+    reread: bool,
     state: DatabaseState,
     /// Every snapshot that someone may still read, oldest first.
     snapshots: VecDeque<Weak<Snapshot>>,
@@ -88,6 +104,8 @@ impl Hub {
             catalogue: Catalogue::default(),
             journal: Journal::new(journal_length, JOURNAL_BYTES),
             loaded: false,
+            compared: false,
+            reread: false,
             state: DatabaseState { up: false, since: now, last_error: None, fresh: None },
             snapshots: VecDeque::new(),
         };
@@ -95,9 +113,29 @@ impl Hub {
             epoch: Epoch::starting(now),
             clock,
             inner: Mutex::new(inner),
-            news: watch::Sender::new(News { loaded: false, seq: 0 }),
+            news: watch::Sender::new(News { loaded: false, seq: 0, up: false, stale: true }),
             queue: queue.max(1) as u64,
+            fresh_for: Duration::MAX,
+            texts: None,
         }
+    }
+
+    /// The same, over a database that is looked at so often: what is served is stale once a look is due that
+    /// has not ended, be it that the database is silent or that it sends on and on.
+    pub(in crate::worker) fn polled_every(mut self, poll_interval: Duration) -> Self {
+        self.fresh_for = poll_interval.mul_f64(1.1).saturating_add(LATE);
+        self
+    }
+
+    /// The same, whose texts are kept for a cache.
+    pub(in crate::worker) fn with_texts(mut self, texts: Arc<Texts>) -> Self {
+        self.texts = Some(texts);
+        self
+    }
+
+    /// Where the texts of rules are kept for the cache.
+    pub(in crate::worker) const fn texts(&self) -> Option<&Arc<Texts>> {
+        self.texts.as_ref()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -109,9 +147,13 @@ impl Hub {
         self.news.subscribe()
     }
 
-    /// Takes in what was known before this run; `age` is how old it is.
+    /// Takes in what was known before this run, unless the database was quicker; `age` is how old it is. It
+    /// is served, and counts for nothing when the database is read.
     pub(in crate::worker) fn restore(&self, look: Look, age: Duration) {
         let mut inner = self.lock();
+        if inner.loaded {
+            return;
+        }
         inner.catalogue.apply(look);
         inner.loaded = true;
         inner.state.fresh = Some((Instant::now(), age));
@@ -120,9 +162,14 @@ impl Hub {
     }
 
     /// Takes in a look and numbers what it changed.
-    pub(in crate::worker) fn apply(&self, look: Look, trace: &mut TailTrace) -> Heard {
+    pub(in crate::worker) fn apply(&self, mut look: Look, trace: &mut TailTrace) -> Heard {
         let now = self.clock.now();
         let mut inner = self.lock();
+        if !std::mem::replace(&mut inner.compared, true) {
+            // The look knew of nothing, and so found all there is.
+            look.rule_keys.get_or_insert_with(|| found_keys(&look.rules, |rule| &rule.rule_id));
+            look.state_keys.get_or_insert_with(|| found_keys(&look.states, |(rule_id, _)| rule_id));
+        }
         let changes = inner.catalogue.apply(look);
         let first_load = !std::mem::replace(&mut inner.loaded, true);
         let heard = if first_load {
@@ -133,6 +180,9 @@ impl Hub {
         };
         inner.state.fresh = Some((Instant::now(), Duration::ZERO));
         drop(inner);
+        if let Some(texts) = &self.texts {
+            texts.taken_in();
+        }
         self.announce();
         heard
     }
@@ -151,7 +201,8 @@ impl Hub {
     /// this is a turn.
     pub(in crate::worker) fn database(&self, result: Result<(), String>) -> Option<Timestamp> {
         let now = self.clock.now();
-        let state = &mut self.lock().state;
+        let mut inner = self.lock();
+        let state = &mut inner.state;
         let turned = (state.up != result.is_ok()).then_some(state.since);
         if turned.is_some() {
             state.up = result.is_ok();
@@ -160,12 +211,30 @@ impl Hub {
         if let Err(error) = result {
             state.last_error = Some(error);
         }
+        drop(inner);
+        self.announce();
         turned
     }
 
-    fn announce(&self) {
+    /// Asks the tail to read everything again, as if nothing were known.
+    pub(in crate::worker) fn ask_to_reread(&self) {
+        self.lock().reread = true;
+    }
+
+    /// Whether that was asked. From here on nothing counts as known, up to the next look, which must be a
+    /// follower's first: only the tail may ask this, and only between two looks.
+    pub(in crate::worker) fn begin_to_reread(&self) -> bool {
+        let mut inner = self.lock();
+        let reread = std::mem::take(&mut inner.reread);
+        inner.compared &= !reread;
+        reread
+    }
+
+    /// Tells whoever waits of what is new, were it only that what is served has become stale.
+    pub(in crate::worker) fn announce(&self) {
         let inner = self.lock();
-        let news = News { loaded: inner.loaded, seq: inner.journal.newest() };
+        let stale = !inner.state.stale_for(self.clock.now(), self.fresh_for).is_zero();
+        let news = News { loaded: inner.loaded, seq: inner.journal.newest(), up: inner.state.up, stale };
         drop(inner);
         self.news.send_if_modified(|old| std::mem::replace(old, news) != news);
     }
@@ -198,22 +267,37 @@ impl Inner {
 }
 
 impl DatabaseState {
-    fn stale_for(&self, now: Timestamp) -> Duration {
+    /// The time since the last look that ended; zero where that is not longer ago than `fresh_for`, and
+    /// the one after it did not fail.
+    fn stale_for(&self, now: Timestamp, fresh_for: Duration) -> Duration {
         match self.fresh {
-            _ if self.up => Duration::ZERO,
+            Some((at, _)) if self.up && at.elapsed() <= fresh_for => Duration::ZERO,
             Some((at, age)) => at.elapsed() + age,
             None => now.since(self.since),
         }
     }
 }
 
+/// The keys of all rows that a look found.
+fn found_keys<T>(rows: &[Result<T, Box<Rejected>>], id: impl Fn(&T) -> &RuleId) -> Vec<String> {
+    rows.iter()
+        .map(|row| row.as_ref().map_or_else(|rejected| rejected.key.clone(), |row| id(row).to_string()))
+        .collect()
+}
+
 /// The tail asks what is known while it looks; nobody else writes meanwhile.
 impl Known for Hub {
     fn count(&self, table: Table) -> u64 {
-        self.lock().catalogue.count(table)
+        let inner = self.lock();
+        if inner.compared { inner.catalogue.count(table) } else { 0 }
     }
 
     fn seen(&self, table: Table, key: &str) -> Option<Seen> {
-        self.lock().catalogue.seen(table, key)
+        let inner = self.lock();
+        inner.catalogue.seen(table, key).filter(|_| inner.compared)
+    }
+
+    fn texts(&self) -> Option<Arc<dyn TextSink>> {
+        self.texts.clone().map(|texts| texts as _)
     }
 }

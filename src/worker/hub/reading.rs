@@ -129,7 +129,7 @@ impl Hub {
             seq: inner.journal.newest(),
             digest: inner.loaded.then(|| inner.catalogue.digest()),
             database: if inner.state.up { Health::Up } else { Health::Down },
-            stale_for: inner.state.stale_for(self.clock.now()),
+            stale_for: inner.state.stale_for(self.clock.now(), self.fresh_for),
         }
     }
 

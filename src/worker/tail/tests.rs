@@ -26,10 +26,13 @@ impl Follow for Away {
 
 /// When it looked in ten minutes.
 async fn looks(answers_at: usize) -> Vec<Instant> {
-    let looks = Arc::default();
-    let away = Away { answers_at, looks: Arc::clone(&looks) };
+    let looks = Arc::<Mutex<Vec<Instant>>>::default();
+    let follow = || Away { answers_at, looks: Arc::clone(&looks) };
     let hub = Arc::new(Hub::new(Arc::new(SystemClock), 10, 10));
-    let tail = Tail::new(away, hub, Duration::from_millis(1), "away".into(), CancellationToken::new());
+    let restored = CancellationToken::new();
+    restored.cancel();
+    let looked = CancellationToken::new();
+    let tail = Tail::new(follow, hub, Duration::from_millis(1), "away".into(), looked, restored);
     let (pulse, shutdown) = (Pulse::default(), CancellationToken::new());
     tokio::time::timeout(Duration::from_secs(600), tail.run(&pulse, &shutdown)).await.unwrap_err();
     Arc::try_unwrap(looks).unwrap().into_inner().unwrap()

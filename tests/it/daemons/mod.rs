@@ -4,6 +4,7 @@ mod bad_input;
 mod directory;
 mod lifecycle;
 mod main_job;
+mod own_cache;
 mod reconcile;
 mod silence;
 mod verify;

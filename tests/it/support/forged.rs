@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -23,6 +24,8 @@ pub(crate) enum Says {
     Forever(Vec<u8>),
     /// Of PostgreSQL, the server's first row again and again.
     RowsWithoutEnd,
+    /// Of PostgreSQL, what the server says, with a pause before each row.
+    Slowly(Duration),
 }
 
 /// Ends with this value, and its connections with it.
@@ -118,7 +121,7 @@ impl Shared {
                 self.deceived.fetch_add(1, Ordering::SeqCst);
                 forever(&mut client, bytes)
             }
-            Says::TheTruth | Says::RowsWithoutEnd => self.pass(client, &says),
+            Says::TheTruth | Says::RowsWithoutEnd | Says::Slowly(_) => self.pass(client, &says),
         };
     }
 
@@ -132,14 +135,14 @@ impl Shared {
         });
         let passed = match says {
             Says::TheTruth => io::copy(&mut server, &mut client).map(drop),
-            _ => self.one_row_forever(&mut server, &mut client),
+            _ => self.row_by_row(&mut server, &mut client, says),
         };
         let _ = client.shutdown(Shutdown::Both);
         passed
     }
 
     /// PostgreSQL's messages: a letter, a length that counts itself, and the rest.
-    fn one_row_forever(&self, server: &mut UnixStream, client: &mut UnixStream) -> io::Result<()> {
+    fn row_by_row(&self, server: &mut UnixStream, client: &mut UnixStream, says: &Says) -> io::Result<()> {
         loop {
             let mut head = [0; 5];
             server.read_exact(&mut head)?;
@@ -149,7 +152,10 @@ impl Shared {
             server.read_exact(&mut message[5..])?;
             if head[0] == b'D' {
                 self.deceived.fetch_add(1, Ordering::SeqCst);
-                forever(client, &message)?;
+                match says {
+                    Says::Slowly(pause) => std::thread::sleep(*pause),
+                    _ => forever(client, &message)?,
+                }
             }
             client.write_all(&message)?;
         }

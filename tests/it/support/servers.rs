@@ -168,6 +168,29 @@ impl Server {
         }
     }
 
+    /// SIGSTOP to every process of the server: connections stand, and nothing answers.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a frozen server go on.
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let mut processes = vec![self.child.as_ref().unwrap().id()];
+        let mut next = 0;
+        while let Some(process) = processes.get(next) {
+            let children =
+                std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap();
+            processes.extend(children.split_whitespace().map(|child| child.parse::<u32>().unwrap()));
+            next += 1;
+        }
+        let processes = processes[1..].iter().map(u32::to_string);
+        assert!(Command::new("kill").args(["-s", signal]).args(processes).status().unwrap().success());
+    }
+
     /// Stops the server at once: connections break, what was committed stays.
     pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -240,6 +263,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if self.child.is_some() {
+            self.thaw();
+        }
         self.stop();
     }
 }

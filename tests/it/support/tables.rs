@@ -118,15 +118,25 @@ pub(crate) fn known_rule(rule_id: &str, version: i32, stamp: i64) -> KnownRule {
         }],
         evidence_fields: vec![],
     };
+    let text = text(rule_id.as_str(), version);
     KnownRule {
         source_path: format!("{rule_id}.yaml").into(),
         rule_version: version.into(),
         updated_at: Timestamp::from_micros(1_777_000_000_000_000 + stamp),
         updated_by: "filesystem".into(),
-        content_sha256: ContentDigest::of(format!("{rule_id} {version}")),
+        content_sha256: ContentDigest::of(text),
         definition_json: serde_json::to_string(&definition).unwrap().into(),
         rule_id,
     }
+}
+
+/// The text of [`known_rule`].
+fn text(rule_id: &str, version: i32) -> String {
+    format!(
+        r#"{{"rule_id": "{rule_id}", "rule_version": {version}, "name": "rule \"{rule_id}\" — é", "applies_to": ["command"],
+         "match": {{"pattern": "a\\b", "field": "x", "n": [1, 2.50, null]}},
+         "emits": [{{"technique_id": "T1083", "tactic": "TA0007", "confidence": 0.85}}]}}"#
+    )
 }
 
 impl RuleStore for Tables {
@@ -159,7 +169,7 @@ impl Follow for Tables {
         self.changed.notified().await;
     }
 
-    async fn look<K: Known + Send + Sync + 'static>(&mut self, _: &Arc<K>) -> Result<Look, StoreError> {
+    async fn look<K: Known + Send + Sync + 'static>(&mut self, known: &Arc<K>) -> Result<Look, StoreError> {
         let now = self.now();
         if self.lock().hangs {
             std::future::pending::<()>().await;
@@ -167,6 +177,12 @@ impl Follow for Tables {
         let inner = self.lock();
         if let Some(detail) = inner.away.clone() {
             return Err(StoreError::Unavailable { what: "looking at the tables", detail });
+        }
+        if let Some(texts) = known.texts() {
+            for rule in inner.rules.values().flatten() {
+                let version = i32::try_from(rule.rule_version).unwrap();
+                texts.put(rule.content_sha256, &text(rule.rule_id.as_str(), version));
+            }
         }
         let state = |(key, state): (&String, &RuleState)| Ok((RuleId::new(key).unwrap(), state.clone()));
         Ok(Look {

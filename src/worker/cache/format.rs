@@ -1,0 +1,264 @@
+//! The lines of the file: what is written, and what is believed of what is read.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::MAX_SIZE;
+use crate::clock::Timestamp;
+use crate::rule::{ContentDigest, KnownRule, Look, RuleId, RuleRow, RuleState, StateRow};
+use crate::store::RowReader;
+use crate::wire::encode;
+
+const FORMAT: &str = "rulesyncd catalogue";
+const VERSION: u32 = 2;
+
+/// A longer line is none of ours: a text of the largest size, each of its bytes escaped as six.
+const MAX_LINE: u64 = 6 * crate::rule::Limits::LARGEST as u64 + (1 << 20);
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Header {
+    format: String,
+    version: u32,
+    /// The store that it was read from.
+    pub(super) origin: String,
+    /// When it was last that store's.
+    pub(super) fresh_at: Timestamp,
+    pub(super) rules: usize,
+    pub(super) states: usize,
+}
+
+/// A row of `ttp_rule`.
+#[derive(Debug, Serialize, Deserialize)]
+struct RuleRecord<'a> {
+    #[serde(borrow)]
+    rule_id: Cow<'a, str>,
+    rule_version: i64,
+    #[serde(borrow)]
+    source_path: Cow<'a, str>,
+    updated_at: Timestamp,
+    #[serde(borrow)]
+    updated_by: Cow<'a, str>,
+    content_sha256: ContentDigest,
+    #[serde(borrow)]
+    yaml_content: Cow<'a, str>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StateRecord {
+    rule_id: RuleId,
+    state: RuleState,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Trailer {
+    pub(super) sha256: ContentDigest,
+}
+
+/// Every row that is known and valid.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct Rows {
+    pub(in crate::worker) rules: Vec<Arc<KnownRule>>,
+    pub(in crate::worker) states: Vec<(RuleId, RuleState)>,
+}
+
+/// What a file holds.
+#[derive(Debug)]
+pub(super) struct Cached {
+    pub(super) header: Header,
+    pub(super) look: Look,
+}
+
+/// Why a file is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it is torn, or not a catalogue: {0}")]
+    Content(String),
+    #[error("another version of the program wrote it")]
+    Version,
+}
+
+/// Lines of a bounded length, and their digest.
+struct Lines<R> {
+    read: BufReader<R>,
+    line: Vec<u8>,
+    hash: Sha256,
+}
+
+impl<R: Read> Lines<R> {
+    /// The next whole line; the digest is that of all lines before it.
+    fn next(&mut self) -> Result<&[u8], Unusable> {
+        self.hash.update(&self.line);
+        self.line.clear();
+        self.read.by_ref().take(MAX_LINE).read_until(b'\n', &mut self.line)?;
+        match self.line.last() {
+            Some(b'\n') => Ok(&self.line),
+            Some(_) if self.line.len() as u64 == MAX_LINE => Err(content("it has a line that is too long")),
+            Some(_) => Err(content("it does not end with a whole line")),
+            None => Err(content("it ends before it is complete")),
+        }
+    }
+}
+
+fn content(why: &str) -> Unusable {
+    Unusable::Content(why.to_owned())
+}
+
+fn record<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, Unusable> {
+    serde_json::from_slice(line).map_err(|error| Unusable::Content(error.to_string()))
+}
+
+/// Reads a file. Nothing in it is believed but the rows' fields: each text is hashed and parsed here.
+pub(super) fn read(file: impl Read) -> Result<Cached, Unusable> {
+    let mut lines = Lines { read: BufReader::new(file), line: Vec::new(), hash: Sha256::new() };
+    let header: Header = record(lines.next()?)?;
+    if header.format != FORMAT {
+        return Err(content("it is of another format"));
+    }
+    if header.version != VERSION {
+        return Err(Unusable::Version);
+    }
+    let mut look = Look::default();
+    let mut reader = RowReader::default();
+    for _ in 0..header.rules {
+        let record: RuleRecord<'_> = record(lines.next()?)?;
+        if ContentDigest::of(&*record.yaml_content) != record.content_sha256 {
+            let rule_id = record.rule_id.chars().take(255).collect::<String>();
+            return Err(Unusable::Content(format!(
+                "the text of {} has another digest",
+                rule_id.escape_debug()
+            )));
+        }
+        look.rules.push(reader.read(&record.into()));
+    }
+    for _ in 0..header.states {
+        let StateRecord { rule_id, state } = record(lines.next()?)?;
+        let state = StateRow::new(&rule_id, &state).state().map_err(|error| content(&error.to_string()))?;
+        look.states.push(Ok((rule_id, state)));
+    }
+    let trailer: Trailer =
+        record(lines.next()?).map_err(|_| content("it has no checksum where it should end"))?;
+    if trailer.sha256.as_bytes() != <[u8; 32]>::from(lines.hash.clone().finalize()).as_slice() {
+        return Err(content("the checksum is another"));
+    }
+    match lines.read.fill_buf()? {
+        [] => Ok(Cached { header, look }),
+        _ => Err(content("it goes on after its end")),
+    }
+}
+
+impl From<RuleRecord<'_>> for RuleRow {
+    fn from(record: RuleRecord<'_>) -> Self {
+        Self {
+            rule_id: record.rule_id.into_owned(),
+            rule_version: record.rule_version,
+            source_path: record.source_path.into_owned(),
+            yaml_content: record.yaml_content.into_owned(),
+            updated_at: record.updated_at,
+            updated_by: record.updated_by.into_owned(),
+        }
+    }
+}
+
+/// Why a file was not written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unwritten {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the rules take more than the {} MiB that it may have", MAX_SIZE >> 20)]
+    TooLarge,
+    #[error("the texts of {0} rules are missing")]
+    Missing(usize),
+}
+
+/// Lines on their way out, and their digest.
+struct Sealed<W> {
+    write: W,
+    line: Vec<u8>,
+    hash: Sha256,
+    size: u64,
+}
+
+impl<W: Write> Sealed<W> {
+    fn line(&mut self, line: &impl Serialize) -> Result<(), Unwritten> {
+        self.line.clear();
+        encode::line(&mut self.line, line);
+        self.size += self.line.len() as u64;
+        if self.size > MAX_SIZE {
+            return Err(Unwritten::TooLarge);
+        }
+        self.hash.update(&self.line);
+        Ok(self.write.write_all(&self.line)?)
+    }
+
+    fn rule(&mut self, rule: &KnownRule, text: &str) -> Result<(), Unwritten> {
+        self.line(&RuleRecord {
+            rule_id: rule.rule_id.as_str().into(),
+            rule_version: rule.rule_version,
+            source_path: (&*rule.source_path).into(),
+            updated_at: rule.updated_at,
+            updated_by: (&*rule.updated_by).into(),
+            content_sha256: rule.content_sha256,
+            yaml_content: text.into(),
+        })
+    }
+}
+
+/// Writes a file. The texts of the rules are taken from the file before it, where there is one, and else from
+/// `text`.
+pub(super) fn write(
+    out: impl Write,
+    rows: &Rows,
+    (origin, fresh_at): (&str, Timestamp),
+    before: Option<impl Read>,
+    text: impl Fn(&ContentDigest) -> Option<String>,
+) -> Result<(), Unwritten> {
+    let mut out = Sealed { write: out, line: Vec::new(), hash: Sha256::new(), size: 0 };
+    out.line(&Header {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        origin: origin.to_owned(),
+        fresh_at,
+        rules: rows.rules.len(),
+        states: rows.states.len(),
+    })?;
+    let mut wanted: HashMap<ContentDigest, &Arc<KnownRule>> =
+        rows.rules.iter().map(|rule| (rule.content_sha256, rule)).collect();
+    if let Some(before) = before {
+        let mut lines = Lines { read: BufReader::new(before), line: Vec::new(), hash: Sha256::new() };
+        // It ends with an error, at the latest after its last line; what it does not hold may be had elsewhere.
+        while let Ok(line) = lines.next() {
+            let Ok(record) = record::<RuleRecord<'_>>(line) else { continue };
+            // Not believed either: whoever can write the directory may have changed it meanwhile.
+            if ContentDigest::of(&*record.yaml_content) == record.content_sha256
+                && let Some(rule) = wanted.remove(&record.content_sha256)
+            {
+                out.rule(rule, &record.yaml_content)?;
+            }
+        }
+    }
+    let mut missing = 0;
+    for rule in &rows.rules {
+        if wanted.remove(&rule.content_sha256).is_some() {
+            match text(&rule.content_sha256) {
+                Some(text) => out.rule(rule, &text)?,
+                None => missing += 1,
+            }
+        }
+    }
+    if missing > 0 {
+        return Err(Unwritten::Missing(missing));
+    }
+    for (rule_id, state) in &rows.states {
+        out.line(&StateRecord { rule_id: rule_id.clone(), state: state.clone() })?;
+    }
+    let sha256 = ContentDigest::from_bytes(out.hash.clone().finalize().into());
+    out.line(&Trailer { sha256 })?;
+    Ok(out.write.flush()?)
+}

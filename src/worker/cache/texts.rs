@@ -1,0 +1,147 @@
+//! The texts of rules that were read and are not yet in the cache, on disk: what is served has no need of
+//! them, and in memory they would take as much again.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{MAX_SIZE, beside};
+use crate::rule::ContentDigest;
+use crate::rulefile;
+use crate::store::TextSink;
+
+/// Texts by their digests, in a file that has no name and goes with this process.
+#[derive(Debug)]
+pub(in crate::worker) struct Texts {
+    cache: PathBuf,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// `None` before the first text.
+    file: Option<File>,
+    end: u64,
+    places: HashMap<ContentDigest, Place>,
+    /// How many looks were taken in.
+    looks: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    start: u64,
+    length: usize,
+    /// How many looks had been taken in when it was read.
+    look: u64,
+}
+
+impl Texts {
+    /// Texts for the cache at this path, in a file beside it.
+    pub(in crate::worker) fn new(cache: PathBuf) -> Self {
+        Self { cache, inner: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The text of this digest; `None` where it is not here.
+    pub(super) fn get(&self, content: &ContentDigest) -> Option<String> {
+        let inner = self.lock();
+        inner.read(*inner.places.get(content)?).ok()
+    }
+
+    /// What was read up to here is taken in by now, or is nobody's.
+    pub(in crate::worker) fn taken_in(&self) {
+        self.lock().looks += 1;
+    }
+
+    /// How many looks were taken in.
+    pub(super) fn looks(&self) -> u64 {
+        self.lock().looks
+    }
+
+    /// Forgets the texts that were read before the given number of looks was taken in, but for those that are
+    /// `wanted`.
+    pub(super) fn forget(&self, looks: u64, wanted: impl Fn(&ContentDigest) -> bool) {
+        let mut inner = self.lock();
+        inner.places.retain(|content, place| place.look >= looks || wanted(content));
+        if let Err(error) = inner.shrink(&self.cache) {
+            tracing::debug!(error = %error, "texts that the cache is to get are lost");
+            inner.clear();
+        }
+    }
+
+    /// Forgets every text.
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+}
+
+impl TextSink for Texts {
+    /// A text that cannot be kept is missing when the cache is written, which tells of it.
+    fn put(&self, content: ContentDigest, text: &str) {
+        let mut inner = self.lock();
+        if inner.places.contains_key(&content) || inner.end + text.len() as u64 > MAX_SIZE {
+            return;
+        }
+        if let Err(error) = inner.put(&self.cache, content, text) {
+            tracing::debug!(error = %error, "a text is not kept for the cache");
+        }
+    }
+}
+
+impl Inner {
+    fn put(&mut self, cache: &Path, content: ContentDigest, text: &str) -> io::Result<()> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => unnamed(cache)?,
+        };
+        let file = self.file.insert(file);
+        file.write_all_at(text.as_bytes(), self.end)?;
+        self.places.insert(content, Place { start: self.end, length: text.len(), look: self.looks });
+        self.end += text.len() as u64;
+        Ok(())
+    }
+
+    fn read(&self, place: Place) -> io::Result<String> {
+        let mut text = vec![0; place.length];
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        file.read_exact_at(&mut text, place.start)?;
+        String::from_utf8(text).map_err(io::Error::other)
+    }
+
+    /// Gives the disk back what nothing is in, once that is more than half of it.
+    fn shrink(&mut self, cache: &Path) -> io::Result<()> {
+        let live: u64 = self.places.values().map(|place| place.length as u64).sum();
+        if live * 2 < self.end {
+            let mut fresh = Self { looks: self.looks, ..Self::default() };
+            for (content, place) in &self.places {
+                fresh.put(cache, *content, &self.read(*place)?)?;
+            }
+            for (content, place) in &mut fresh.places {
+                place.look = self.places[content].look;
+            }
+            *self = fresh;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        *self = Self { looks: self.looks, ..Self::default() };
+    }
+}
+
+/// A file beside the cache that has no name.
+fn unnamed(cache: &Path) -> io::Result<File> {
+    let path = beside(cache, "texts");
+    let mut open = OpenOptions::new();
+    open.read(true).write(true).create(true).truncate(true).mode(0o600);
+    let file = open.custom_flags(rulefile::HARMLESS).open(&path)?;
+    rulefile::regular(&file.metadata()?).map_err(io::Error::other)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
