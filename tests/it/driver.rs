@@ -10,8 +10,12 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Subscriber, Swarm, wait_for};
 
-/// How long a request may take while the driver has its troubles.
+/// How long a request takes while the driver has its troubles, on a machine that is not too busy: of many
+/// requests the middle one.
 const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// How long any request may take.
+const SOON: Duration = Duration::from_secs(2);
 
 const PANICKED: &str = "the database's driver panicked at ";
 
@@ -44,7 +48,7 @@ impl Deceived {
         let noticed = |daemon: &Daemon| daemon.count_in_log(" ERROR ");
         let before = (noticed(&self.master), noticed(&self.worker));
         self.forged.say(says.clone());
-        let begun = Instant::now();
+        let (begun, mut waits) = (Instant::now(), [Vec::new(), Vec::new()]);
         while begun.elapsed() < Duration::from_secs(5)
             || noticed(&self.master) == before.0
             || noticed(&self.worker) == before.1
@@ -53,11 +57,16 @@ impl Deceived {
             let asked = Instant::now();
             let mut subscriber = self.swarm.subscribe();
             assert_eq!(subscriber.snapshot_of_one(), "R1");
-            assert!(asked.elapsed() < AT_ONCE, "a subscriber waited for {:?}", asked.elapsed());
+            waits[0].push(asked.elapsed());
             let asked = Instant::now();
             assert_eq!(status(&self.swarm.path("master.sock"))["mode"], "master");
-            assert!(asked.elapsed() < AT_ONCE, "the master answered after {:?}", asked.elapsed());
+            waits[1].push(asked.elapsed());
             std::thread::sleep(Duration::from_millis(50));
+        }
+        for (who, mut waits) in ["a subscriber", "who asked the master"].into_iter().zip(waits) {
+            waits.sort_unstable();
+            let (middle, longest) = (waits[waits.len() / 2], waits[waits.len() - 1]);
+            assert!(middle < AT_ONCE && longest < SOON, "{who} waited for {middle:?}, at most {longest:?}");
         }
         assert!(self.forged.deceived() > 0, "the daemons were told the truth");
         for (daemon, before) in [(&self.master, before.0), (&self.worker, before.1)] {
