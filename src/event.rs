@@ -23,6 +23,10 @@ kinds! {
     RULE_DELETED = "a25ffdb78ba742998873ba645a92e766";
     /// A file or a row is no rule.
     RULE_REJECTED = "f05631314b044fa3aed67544188ce7dc";
+    /// The rules directory cannot be watched, or that is over.
+    WATCH_FAILED = "6a1d1c1f8d7c4b0f9b53a0c9d0a6f2be";
+    /// A YAML file is not read for its name or place, or that is over.
+    FILE_PASSED_OVER = "0b7f3a6f0c2f4d2f9b0d8f6f3a5c1e47";
     /// A rejected file or row is a rule again.
     RULE_MENDED = "30d9deea7013433eb7fa1d2ec0b9b391";
     /// Two files claim one id.

@@ -146,6 +146,9 @@ fn master(status: &MasterStatus) -> String {
     if let Some(since) = status.directory_unavailable_since {
         lines.add("", format!("{}unavailable{} for {}", Paint::Bad, Paint::Off, ago(now, since)));
     }
+    if let Some(error) = &status.watch_error {
+        lines.add("", format!("{}not watched{}: {}", Paint::Warn, Paint::Off, plain(error)));
+    }
     lines.add("rules", status.rules.to_string());
     if let Some(at) = status.reconciled_at {
         lines.add("compared", format!("{} ago", ago(now, at)));
@@ -159,6 +162,8 @@ fn master(status: &MasterStatus) -> String {
     let conflicts =
         status.conflicts.iter().map(|file| [file.rule_id.as_str(), &file.held_by, &file.source_path]);
     text += &table("ids in two files", ["RULE", "HELD BY", "PASSED OVER"], conflicts);
+    let passed_over = status.passed_over.iter().map(|path| [path.as_str()]);
+    text += &table("YAML files that are not read for their name or place", ["FILE"], passed_over);
     let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
     text + &table("deletions held back; `rulesyncd sync --allow-mass-delete` lets them go", ["RULE"], held)
 }

@@ -51,7 +51,7 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
         let database = Database::open(&config.database, clock.clone()).await?;
         let mut reconciler = Reconciler::new(config.master.clone(), clock);
         if args.dry_run {
-            return dry_run(&database, &mut reconciler).await;
+            return dry_run(&database, &mut reconciler, args.allow_mass_delete).await;
         }
         database.ensure_tables().await?;
         let summary = match database.try_lock().await? {
@@ -63,12 +63,17 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
             }
             None => ask_the_master(&config, args.allow_mass_delete).await?,
         };
-        print(&describe(&summary))?;
-        if summary.held > 0 || summary.broken > 0 || summary.conflicts > 0 || summary.refused > 0 {
-            return Err(Failure::Wrong);
-        }
-        Ok(())
+        print(&describe(&summary, ["added", "changed", "deleted"]))?;
+        judge(&summary)
     })?
+}
+
+/// What is not as it should be afterwards is no success.
+fn judge(summary: &Summary) -> Outcome {
+    if summary.held > 0 || summary.broken > 0 || summary.conflicts > 0 || summary.refused > 0 {
+        return Err(Failure::Wrong);
+    }
+    Ok(())
 }
 
 /// A sign of life on a terminal; nothing elsewhere.
@@ -98,7 +103,7 @@ async fn reconcile(
             .await
             .map_err(|error| Failure::Environment(error.into()))?;
         total = total.then(Summary::of(&report, reconciler));
-        if report.look_again.is_empty() {
+        if report.look_again.is_empty() && report.changing.is_empty() {
             break;
         }
         // A file that is missing must stay so for a moment before its row goes.
@@ -108,13 +113,20 @@ async fn reconcile(
     Ok(total)
 }
 
-async fn dry_run(database: &Database, reconciler: &mut Reconciler) -> Outcome {
+async fn dry_run(database: &Database, reconciler: &mut Reconciler, allow_mass_delete: bool) -> Outcome {
     let rows = database.rows(Scope::All).await?;
-    let plan = reconciler
-        .preview(&rows)
+    let report = reconciler
+        .preview(&rows, allow_mass_delete)
         .await
         .map_err(|away| Failure::Environment(ReconcileError::from(away).into()))?;
-    Ok(print(&diff(&plan))?)
+    let summary = Summary::of(&report, reconciler);
+    let invalid =
+        reconciler.broken().map(|(path, why)| format!("! {}  {}\n", plain(path), plain(&why.sentence())));
+    let held = reconciler.held().into_iter().flat_map(|held| &held.rule_ids);
+    let held = held.map(|rule_id| format!("! {}  its deletion would be held back\n", plain(rule_id)));
+    let text: String = std::iter::once(diff(&report.plan)).chain(invalid).chain(held).collect();
+    print(&(text + &describe(&summary, ["to add", "to change", "to delete"])))?;
+    judge(&summary)
 }
 
 /// The plan as a diff: `+` is added, `~` changed, `-` deleted, `!` in conflict.
@@ -148,21 +160,13 @@ fn diff(plan: &Plan) -> String {
             plain(&conflict.held_by)
         );
     }
-    let added = plan.writes.iter().filter(|write| write.replaces.is_none()).count();
-    let _ = writeln!(
-        text,
-        "{added} to add, {} to change, {} to delete, {} unchanged, {} in conflict",
-        plan.writes.len() - added,
-        plan.deletes.len(),
-        plan.unchanged,
-        plan.conflicts.len()
-    );
     text
 }
 
-fn describe(summary: &Summary) -> String {
+/// What was done, or is to be done: the words are for rows that are new, changed and gone.
+fn describe(summary: &Summary, [new, changed, gone]: [&str; 3]) -> String {
     let Summary { inserted, updated, deleted, unchanged, conflicts, broken, refused, held } = summary;
-    let mut text = format!("{inserted} added, {updated} changed, {deleted} deleted, {unchanged} unchanged");
+    let mut text = format!("{inserted} {new}, {updated} {changed}, {deleted} {gone}, {unchanged} unchanged");
     for (count, what) in
         [(broken, "rejected"), (conflicts, "in conflict"), (refused, "refused by the database")]
     {

@@ -99,8 +99,8 @@ async fn compare(config: &Config, needs_worker: bool) -> Result<Verdict, Failure
     let (mut left_out, mut differences) = (Vec::new(), Vec::new());
 
     let rows = database.rows(Scope::All).await?;
-    match Reconciler::new(config.master.clone(), clock).preview(&rows).await {
-        Ok(plan) => differences.extend(against_directory(&plan)),
+    match Reconciler::new(config.master.clone(), clock).preview(&rows, true).await {
+        Ok(report) => differences.extend(against_directory(&report.plan)),
         Err(away) => left_out.push(format!("the rules directory: {away}")),
     }
     for row in tables.quarantined() {

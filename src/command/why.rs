@@ -20,6 +20,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::master::MasterStatus;
 use crate::rule::RuleId;
+use crate::rulefile::LinkPolicy;
 use crate::store::{Database, Scope, StoreError};
 use crate::wire::{Op, ServerLine, Subscribe};
 use crate::worker::WorkerStatus;
@@ -74,7 +75,8 @@ async fn gather(config: &Config, rule_id: RuleId) -> Story {
     let row = table.as_ref().ok().and_then(|table| table.row.as_ref());
     let master = &config.master;
     let (directory, limit) = (&master.rules_dir, master.max_rule_size);
-    let files = files::holding(directory, &rule_id, row.map(|row| &*row.source_path), limit);
+    let links = LinkPolicy::new(directory, &master.follow_links_to);
+    let files = files::holding(directory, &rule_id, row.map(|row| &*row.source_path), limit, &links);
     let files_unknown =
         files.as_ref().err().map(|error| format!("{} cannot be read: {error}", directory.display()));
     Story {

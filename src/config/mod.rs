@@ -14,8 +14,8 @@ use std::time::Duration;
 pub use layers::Origin;
 use layers::{Layers, Value};
 use reader::{
-    Reader, at_least_one, directives, flag, interval, label, log_format, path, patience, read, rule_size,
-    text, time,
+    Reader, at_least_one, directives, flag, interval, label, log_format, number, path, patience, read,
+    rule_size, text, time,
 };
 pub(crate) use setting::nearest;
 pub use setting::{Kind, SECTIONS, SETTINGS, Setting, config_schema};
@@ -60,6 +60,8 @@ pub struct DatabaseConfig {
 pub struct MasterConfig {
     /// The directory that holds the rules.
     pub rules_dir: PathBuf,
+    /// Directories outside of it that links among the rules may lead to.
+    pub follow_links_to: Vec<PathBuf>,
     /// The label of the rows that this master owns.
     pub updated_by: String,
     /// How often everything is compared, whatever the watch said.
@@ -199,6 +201,7 @@ impl Config {
         };
         let master = MasterConfig {
             rules_dir: from.value("master.rules_dir", path)?,
+            follow_links_to: from.list("master.follow_links_to", path)?,
             updated_by: from.value("master.updated_by", label)?,
             rescan_interval: from.value("master.rescan_interval", interval)?,
             max_delete: from.value("master.max_delete", Percent::parse)?,
@@ -209,7 +212,7 @@ impl Config {
             socket: from.value("worker.socket", path)?,
             socket_mode: from.value("worker.socket_mode", units::mode)?,
             socket_group: from.optional("worker.socket_group", text)?,
-            allow_uids: from.list("worker.allow_uids")?,
+            allow_uids: from.list("worker.allow_uids", number)?,
             poll_interval: from.value("worker.poll_interval", interval)?,
             overlap: from.value("worker.overlap", time)?,
             full_scan_interval: from.value("worker.full_scan_interval", interval)?,
@@ -252,7 +255,7 @@ impl Config {
         match (setting.key, setting.kind) {
             ("database.url", _) => scalar(&self.database.address.to_string()),
             ("telemetry.otlp", _) => scalar(&units::without_secret(&value.items.join(""))),
-            (_, Kind::Counts) => format!("[{}]", value.items.join(", ")),
+            (_, Kind::Counts | Kind::Paths) => format!("[{}]", value.items.join(", ")),
             (_, Kind::Count | Kind::Flag | Kind::Duration) => value.items.join(""),
             ("master.max_rule_size", _) => units::show_size(self.master.max_rule_size),
             _ => scalar(&value.items.join("")),

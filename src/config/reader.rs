@@ -39,12 +39,16 @@ impl Reader<'_> {
         read(item).map(Some).map_err(|why| ConfigError(format!("{origin}: {key}: {why}")))
     }
 
-    pub(super) fn list(&self, key: &str) -> Result<Vec<u32>, ConfigError> {
+    pub(super) fn list<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, ConfigError> {
         let Some(Value { items, origin }) = self.0.get(key) else { return Ok(Vec::new()) };
         items
             .iter()
             .flat_map(|item| item.split(','))
-            .map(|item| number(item.trim()).map_err(|why| ConfigError(format!("{origin}: {key}: {why}"))))
+            .map(|item| read(item.trim()).map_err(|why| ConfigError(format!("{origin}: {key}: {why}"))))
             .collect()
     }
 

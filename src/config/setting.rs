@@ -38,6 +38,8 @@ pub enum Kind {
     Mode,
     /// A list of whole numbers.
     Counts,
+    /// A list of paths.
+    Paths,
 }
 
 impl Setting {
@@ -86,6 +88,11 @@ pub const SETTINGS: &[Setting] = &[
     set("database.allow_plaintext", "false", Kind::Flag, "allow an unencrypted connection to another host"),
     set("master.rules_dir", "/etc/rulesyncd/rules", Kind::Path, "the directory that holds the rules")
         .short("RULESYNCD_RULES_DIR"),
+    unset(
+        "master.follow_links_to",
+        Kind::Paths,
+        "directories outside of rules_dir that links among the rules may lead to",
+    ),
     set("master.updated_by", "filesystem", Kind::Text, "the label of the rows that this master owns"),
     set(
         "master.rescan_interval",
@@ -188,6 +195,7 @@ impl Setting {
             Kind::Mode => json!({ "type": ["string", "integer"], "examples": ["0660"] }),
             Kind::Count => json!({ "type": "integer", "minimum": 1 }),
             Kind::Flag => json!({ "type": "boolean" }),
+            Kind::Paths => json!({ "type": "array", "items": { "type": "string", "minLength": 1 } }),
             Kind::Counts => json!({ "type": "array", "items": { "type": "integer", "minimum": 0 } }),
         };
         schema["description"] = json!(self.about);

@@ -62,7 +62,7 @@ impl Master {
         session: &mut MasterSession,
         lifted_by: Option<Operator>,
     ) -> Result<Summary, ReconcileError> {
-        let (mut total, mut put_off) = self.reconcile(session, &Extent::All, lifted_by).await?;
+        let (mut total, mut put_off) = self.reconcile(session, &Extent::Reread, lifted_by).await?;
         // Once is enough, but while files come and go there may always be another.
         for _ in 0..SETTLE_LOOKS {
             if !put_off.0 {
@@ -79,6 +79,7 @@ impl Master {
     fn configure(&mut self, config: MasterConfig) {
         if config.rules_dir != self.config.rules_dir {
             self.watch = Watch::new(config.rules_dir.clone());
+            self.reconciler.heed(self.watch.unfinished());
         }
         self.reconciler.configure(config.clone());
         self.config = config;

@@ -86,8 +86,26 @@ pub(super) fn refused(write: &Write, why: &StoreError, trace_id: Option<String>)
     );
 }
 
+pub(super) fn passed_over(source_path: &str) {
+    tracing::warn!(
+        message_id = event::FILE_PASSED_OVER,
+        source_path,
+        "{source_path} is not read: rules are the files directly in the directory whose names are letters, digits and \
+         `_`, ending in .yaml or .yml"
+    );
+}
+
+pub(super) fn no_longer_passed_over(source_path: &str) {
+    tracing::info!(
+        message_id = event::FILE_PASSED_OVER,
+        source_path,
+        "{source_path} is gone, or is read now"
+    );
+}
+
 pub(super) fn broken(source_path: &str, why: &Broken, trace_id: Option<String>) {
     match why {
+        Broken::Unfinished => {}
         Broken::Unreadable(why) => tracing::error!(
             message_id = event::RULE_REJECTED,
             source_path,
@@ -132,12 +150,12 @@ pub(super) fn conflict(conflict: &Conflict) {
 
 pub(super) fn held(held: Option<&HeldDeletes>, max_delete: Percent) {
     match held {
-        Some(HeldDeletes { rule_ids, owned }) => tracing::error!(
+        Some(HeldDeletes { rule_ids, owned, .. }) => tracing::error!(
             message_id = event::MASS_DELETE_HELD,
             deletions = rule_ids.len(),
             owned,
-            "{} of {owned} rules would be deleted, more than master.max_delete = {max_delete} allows: nothing is \
-             deleted; bring the files back, or run `rulesyncd sync --allow-mass-delete`",
+            "{} of {owned} rules would be deleted, more than master.max_delete = {max_delete} allows, or all: nothing \
+             is deleted; bring the files back, or run `rulesyncd sync --allow-mass-delete`",
             rule_ids.len()
         ),
         None => tracing::info!(message_id = event::MASS_DELETE_HELD, "no deletion is held back any more"),

@@ -13,6 +13,7 @@ mod summary;
 mod trace;
 pub mod watch;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,9 @@ const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a master that is to stop looks whether its last write has ended.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// After so long a file is looked at again that changed while it was read.
+const CHANGING_FOR: Duration = Duration::from_millis(50);
 
 /// The daemon that keeps the table equal to the directory.
 #[derive(Debug)]
@@ -69,6 +73,14 @@ enum End {
     Lost(StoreError),
 }
 
+/// Waits until then; `None` is never.
+async fn at(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Ends once there is a stop and no write under way. What only reads is given up: a database that does
 /// not answer is not waited for.
 async fn stopped_between_writes(stop: &CancellationToken, database: &Database) {
@@ -88,9 +100,12 @@ impl Master {
         pulse: Pulse,
     ) -> Self {
         let status = MasterStatus::new(&config, database.backend(), clock.now());
+        let watch = Watch::new(config.rules_dir.clone());
+        let mut reconciler = Reconciler::new(config.clone(), Arc::clone(&clock));
+        reconciler.heed(watch.unfinished());
         Self {
-            reconciler: Reconciler::new(config.clone(), Arc::clone(&clock)),
-            watch: Watch::new(config.rules_dir.clone()),
+            reconciler,
+            watch,
             status: Arc::new(watch_channel::Sender::new(status)),
             directory_away: None,
             database_away: None,
@@ -114,6 +129,12 @@ impl Master {
         gauge("rulesyncd.rules", "Rules in force", |status| status.rules);
         gauge("rulesyncd.quarantined", "Files that take no part", |status| {
             status.broken.len() + status.conflicts.len()
+        });
+        gauge("rulesyncd.watching", "Whether changes of the directory are heard at once", |status| {
+            usize::from(status.watch_error.is_none())
+        });
+        gauge("rulesyncd.held_deletes", "Deletions that are held back", |status| {
+            status.pending_mass_delete.len()
         });
     }
 
@@ -189,7 +210,7 @@ impl Master {
             self.pulse.beat();
             let step = match due.take() {
                 Some(extent) => {
-                    if extent == Extent::All {
+                    if extent.is_all() {
                         rescan_at = Instant::now() + jittered(self.config.rescan_interval);
                     }
                     self.look(&mut session, &extent).await.map(|()| backoff.reset())
@@ -210,7 +231,8 @@ impl Master {
         rescan_at: Instant,
         due: &mut Option<Extent>,
     ) -> Result<(), StoreError> {
-        let look_at = self.retry_at.map_or(rescan_at, |at| at.min(rescan_at));
+        let retry_at = self.retry_at;
+        let recheck = self.reconciler.recheck_in();
         tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
@@ -219,8 +241,17 @@ impl Master {
                 Ok(())
             }
             command = command::receive(&mut self.commands) => self.obey(session, command, due).await,
-            () = tokio::time::sleep_until(look_at.into()) => {
+            () = at(retry_at) => {
                 *due = Some(Extent::All);
+                Ok(())
+            }
+            () = at(Some(rescan_at)) => {
+                *due = Some(Extent::Reread);
+                Ok(())
+            }
+            () = sleep(recheck.unwrap_or_default()), if recheck.is_some() => {
+                let changed = self.reconciler.recheck();
+                *due = Some(Extent::Names(changed)).filter(|changed| *changed != Extent::Names(BTreeSet::new()));
                 Ok(())
             }
             () = sleep(LOCK_INTERVAL) => session.alive().await,
@@ -243,13 +274,11 @@ impl Master {
         extent: &Extent,
         lifted_by: Option<Operator>,
     ) -> Result<(Summary, PutOff), ReconcileError> {
-        if *extent == Extent::All
-            && let Err(error) = self.watch.renew()
-        {
-            tracing::warn!("{error}; changes are found every {:?}", self.config.rescan_interval);
+        if extent.is_all() {
+            self.renew_watch();
         }
         let result = self.reconciler.reconcile(session, extent, lifted_by).await;
-        self.watch.expect_links(self.reconciler.has_links());
+        self.watch.expect_links(self.reconciler.has_links(), self.reconciler.link_targets());
         match &result {
             Ok(_) => {
                 self.directory_back();
@@ -265,19 +294,39 @@ impl Master {
             Err(ReconcileError::Store(_)) => {}
         }
         let report = result?;
-        if *extent == Extent::All {
+        if extent.is_all() {
             self.remove_expired_states(session).await?;
         }
         if report.retry {
             self.retry_at = Some(Instant::now() + self.retries.wait());
-        } else if *extent == Extent::All {
+        } else if extent.is_all() {
             self.retry_at = None;
             self.retries.reset();
         }
-        self.watch.look_again(report.look_again.iter().cloned());
+        self.watch.look_again(report.look_again.iter().cloned(), reconcile::DELETE_AFTER);
+        self.watch.look_again(report.changing.iter().cloned(), CHANGING_FOR);
         let summary = Summary::of(&report, &self.reconciler);
         self.publish(summary);
-        Ok((summary, PutOff(!report.look_again.is_empty())))
+        Ok((summary, PutOff(!report.look_again.is_empty() || !report.changing.is_empty())))
+    }
+
+    /// Watches what is there now. That it cannot is said once, and once that it can again.
+    fn renew_watch(&mut self) {
+        let failure = self.watch.renew().err().map(|error| error.to_string());
+        let was_failing = self.status.borrow().watch_error.is_some();
+        match &failure {
+            Some(error) if !was_failing => tracing::warn!(
+                message_id = event::WATCH_FAILED,
+                "{error}; until then changes are found every {:?}",
+                self.config.rescan_interval
+            ),
+            None if was_failing => tracing::info!(
+                message_id = event::WATCH_FAILED,
+                "the rules directory is watched again; changes are found at once"
+            ),
+            _ => {}
+        }
+        self.status.send_modify(|status| status.watch_error = failure);
     }
 
     /// Clears up. What keeps it from that is told, and keeps no rule back: ends are in force all the same.

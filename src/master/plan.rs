@@ -213,10 +213,18 @@ impl<'a> Table<'a> {
 /// Whether so many deletions may be carried out without an operator's word.
 ///
 /// `recent` are deletions that were carried out a short while ago: a directory that empties file
-/// by file is a mass deletion too. `owned` are the rows that the master owns now.
+/// by file is a mass deletion too. `owned` are the rows that the
+/// master owned before the plan.
 pub fn is_mass_delete(planned: usize, recent: usize, owned: usize, share: Percent, free: usize) -> bool {
     let total = planned + recent;
     planned > 0 && total > free && share.is_exceeded_by(total, owned + recent)
+}
+
+/// Whether these deletions would leave none of the rows that were `owned` before the plan: an emptied
+/// directory, or one that another was mounted over, whatever the number. A file that stands and holds
+/// another id now is neither; `missing` of the planned deletions are of files that are gone.
+pub const fn leaves_none(planned: usize, missing: usize, owned: usize) -> bool {
+    missing > 0 && planned >= owned
 }
 
 #[cfg(test)]

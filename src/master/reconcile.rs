@@ -5,7 +5,7 @@ mod apply;
 mod guard;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use super::log;
 use super::plan::{self, Conflict, Plan};
 use super::scan::{Broken, DirectoryAway, Extent, Found, Scanned, Scanner};
 use super::trace::Ingest;
+use super::watch::UnfinishedFiles;
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::rule::{ContentDigest, Limits};
@@ -20,8 +21,8 @@ use crate::store::{MasterSession, RowSummary, Scope, StoreError};
 use crate::telemetry::metrics;
 
 /// How long a file must have been missing before its row goes: `git checkout` and many editors
-/// remove a file and write it anew.
-pub const DELETE_AFTER: Duration = Duration::from_millis(150);
+/// remove a file and write it anew, on a slow mount in seconds. Nobody waits for a deletion.
+pub const DELETE_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Why nothing could be compared.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +57,9 @@ impl Operator {
 pub struct HeldDeletes {
     /// The rules whose rows would go, by id.
     pub rule_ids: Vec<String>,
-    /// The rows that the master owns.
+    /// The files that they came from.
+    pub source_paths: BTreeSet<String>,
+    /// The rows that the master owned before.
     pub owned: usize,
 }
 
@@ -69,8 +72,10 @@ pub struct Report {
     pub refused: usize,
     /// Whether it may take some of them later, without anyone's doing.
     pub retry: bool,
-    /// Names that are to be looked at again after a quiet moment.
+    /// Names that are to be looked at again after [`DELETE_AFTER`]: their files are missing.
     pub look_again: Vec<String>,
+    /// Names that are to be looked at again in a moment: their files changed while they were read.
+    pub changing: Vec<String>,
 }
 
 /// The directory, and what is remembered of it from one reconcile to the next.
@@ -79,6 +84,7 @@ pub struct Reconciler {
     config: MasterConfig,
     clock: SharedClock,
     scanner: Scanner,
+    unfinished: UnfinishedFiles,
     /// Since when each of these files is missing, though a row names it; what a look at a part of
     /// the directory did not see stays as it was.
     missing: BTreeMap<String, Instant>,
@@ -87,6 +93,11 @@ pub struct Reconciler {
     conflicts: BTreeMap<String, Conflict>,
     refused: BTreeMap<String, ContentDigest>,
     held: Option<HeldDeletes>,
+    /// How many rows were owned when the first of the files went that are missing now: what is
+    /// inserted meanwhile does not make a mass deletion a small one.
+    owned_before: Option<usize>,
+    /// YAML files of which it was said that they are not read.
+    passed_over: BTreeSet<String>,
     settled: Option<Settled>,
 }
 
@@ -103,17 +114,20 @@ impl Reconciler {
     /// A reconciler that has looked at nothing yet.
     pub fn new(config: MasterConfig, clock: SharedClock) -> Self {
         let limits = Limits { size: config.max_rule_size, ..Limits::default() };
-        let scanner = Scanner::new(config.rules_dir.clone(), limits);
+        let scanner = Scanner::new(config.rules_dir.clone(), &config.follow_links_to, limits);
         let (missing, conflicts, refused) = Default::default();
         Self {
             config,
             clock,
             scanner,
+            unfinished: UnfinishedFiles::default(),
             missing,
             recent: VecDeque::new(),
             conflicts,
             refused,
             held: None,
+            owned_before: None,
+            passed_over: BTreeSet::new(),
             settled: None,
         }
     }
@@ -123,7 +137,24 @@ impl Reconciler {
     pub fn configure(&mut self, config: MasterConfig) {
         let anew = Self::new(config, Arc::clone(&self.clock));
         let before = std::mem::replace(self, anew);
-        (self.recent, self.held) = (before.recent, before.held);
+        (self.recent, self.held, self.unfinished) = (before.recent, before.held, before.unfinished);
+        self.owned_before = before.owned_before;
+    }
+
+    /// Leaves files alone that are being written; nobody tells of such before this is called.
+    pub fn heed(&mut self, unfinished: UnfinishedFiles) {
+        self.unfinished = unfinished;
+    }
+
+    /// How long to wait before [`Reconciler::recheck`]; `None` where there is nothing to do.
+    pub fn recheck_in(&self) -> Option<Duration> {
+        self.scanner.recheck_in(self.clock.now())
+    }
+
+    /// Reads the files again that were so young when they were read that their stamp may not show a
+    /// later change; names those that are to be looked at.
+    pub fn recheck(&mut self) -> BTreeSet<String> {
+        self.scanner.recheck(self.clock.now())
     }
 
     /// The rules directory.
@@ -136,9 +167,19 @@ impl Reconciler {
         self.scanner.has_links()
     }
 
+    /// The directories that links among the rule files lead to.
+    pub fn link_targets(&self) -> BTreeSet<PathBuf> {
+        self.scanner.link_targets()
+    }
+
     /// Files whose id another file holds, by path.
     pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
         self.conflicts.values()
+    }
+
+    /// YAML files that are not read for their name or place, by path.
+    pub const fn passed_over(&self) -> &BTreeSet<String> {
+        self.scanner.passed_over()
     }
 
     /// Files that hold no rule, by name.
@@ -146,6 +187,7 @@ impl Reconciler {
         self.scanner
             .files()
             .filter_map(|(name, scanned)| scanned.outcome.as_ref().err().map(|why| (name, why)))
+            .filter(|(_, why)| **why != Broken::Unfinished)
     }
 
     /// How many files hold a rule.
@@ -158,15 +200,26 @@ impl Reconciler {
         self.held.as_ref()
     }
 
-    /// What there is to do for the whole directory, with these rows; nothing is remembered as done.
+    /// What a reconcile of everything would do with these rows, and what would come of it; nothing is
+    /// written or remembered as done. No file is waited for that may be back in a moment.
     ///
     /// # Errors
     /// [`DirectoryAway`] when the directory cannot be read.
-    pub async fn preview(&mut self, rows: &[RowSummary]) -> Result<Plan, DirectoryAway> {
-        let found = self.scan(&Extent::All).await?;
+    pub async fn preview(
+        &mut self,
+        rows: &[RowSummary],
+        allow_mass_delete: bool,
+    ) -> Result<Report, DirectoryAway> {
+        let found = self.scan(&Extent::Reread).await?;
         self.tell_of_files(&found);
         let files: Vec<_> = self.scanner.facts().collect();
-        Ok(plan::plan(&files, rows, &self.config.updated_by))
+        let mut plan = plan::plan(&files, rows, &self.config.updated_by);
+        self.tell_of_conflicts(&plan.conflicts, |_| true);
+        let owned = rows.iter().filter(|row| row.updated_by == self.config.updated_by).count();
+        if !allow_mass_delete && self.is_mass_delete(&plan, 0, 0, owned) {
+            self.held = Some(HeldDeletes::take(&mut plan, owned));
+        }
+        Ok(Report { plan, ..Report::default() })
     }
 
     /// Makes the table equal to the directory, as far as `extent` goes.
@@ -182,24 +235,29 @@ impl Reconciler {
         lifted_by: Option<Operator>,
     ) -> Result<Report, ReconcileError> {
         let settled = self.settled.take();
-        let mut everything = *extent == Extent::All;
+        let mut everything = extent.is_all();
         let (mut plan, mut version) = match extent {
-            Extent::All => self.plan_everything(session, settled).await?,
+            Extent::All | Extent::Reread => self.plan_everything(session, extent, settled).await?,
             Extent::Names(names) => (self.plan_names(session, names.clone()).await?, None),
         };
         let mut look_again = self.put_off_fresh_deletes(&mut plan, everything);
-        if !everything && !plan.deletes.is_empty() && self.more_is_gone_than(&plan)? {
+        if !everything
+            && (self.held_are_back() || !plan.deletes.is_empty() && self.more_is_gone_than(&plan)?)
+        {
             // The guard is to judge all of it.
             everything = true;
-            (plan, version) = self.plan_everything(session, None).await?;
+            (plan, version) = self.plan_everything(session, &Extent::All, None).await?;
             look_again = self.put_off_fresh_deletes(&mut plan, everything);
         }
+        self.count_before(session).await?;
         let is_allowed = lifted_by.is_some();
         let (put_off, is_lifted) =
             self.guard(session, &mut plan, look_again.len(), everything, is_allowed).await?;
         look_again.extend(put_off);
         look_again.extend(self.spare_what_is_back(&mut plan));
-        let mut report = Report { plan, refused: 0, retry: false, look_again };
+        // What began to be written while it was read is not whole.
+        plan.writes.retain(|write| !self.unfinished.contains(&write.path));
+        let mut report = Report { plan, look_again, ..Report::default() };
         self.carry_out(session, &mut report).await?;
         if let Some(operator) = lifted_by.filter(|_| is_lifted && !report.plan.deletes.is_empty()) {
             log::guard_lifted(operator, &report.plan.deletes);
@@ -212,13 +270,14 @@ impl Reconciler {
     async fn scan(&mut self, extent: &Extent) -> Result<Found, DirectoryAway> {
         let now = self.clock.now();
         let found = match extent {
-            Extent::Names(_) => self.scanner.update(extent, now),
+            Extent::Names(_) => self.scanner.update(extent, &self.unfinished.names(), now),
             // A whole directory may take a while: it is read beside the runtime, not on it.
-            Extent::All => {
-                let empty = Scanner::new(self.config.rules_dir.clone(), Limits::default());
+            Extent::All | Extent::Reread => {
+                let empty = Scanner::new(self.config.rules_dir.clone(), &[], Limits::default());
                 let mut scanner = std::mem::replace(&mut self.scanner, empty);
+                let (extent, unfinished) = (extent.clone(), self.unfinished.names());
                 let scanned = tokio::task::spawn_blocking(move || {
-                    let found = scanner.update(&Extent::All, now);
+                    let found = scanner.update(&extent, &unfinished, now);
                     (scanner, found)
                 });
                 let (scanner, found) =
@@ -235,9 +294,10 @@ impl Reconciler {
     async fn plan_everything(
         &mut self,
         session: &mut MasterSession,
+        extent: &Extent,
         settled: Option<Settled>,
     ) -> Result<(Plan, Option<String>), ReconcileError> {
-        let found = self.scan(&Extent::All).await?;
+        let found = self.scan(extent).await?;
         self.tell_of_files(&found);
         let version = session.version().await?;
         if let Some(Settled { version: then, plan }) = settled
@@ -295,11 +355,18 @@ impl Reconciler {
         files.map(|(name, _)| name.to_owned()).collect()
     }
 
-    fn tell_of_files(&self, found: &Found) {
+    fn tell_of_files(&mut self, found: &Found) {
+        let passed_over = self.scanner.passed_over();
+        passed_over.difference(&self.passed_over).for_each(|path| log::passed_over(path));
+        self.passed_over.difference(passed_over).for_each(|path| log::no_longer_passed_over(path));
+        self.passed_over.clone_from(passed_over);
         for (name, before) in &found.changed {
-            let was_broken = before.as_ref().is_some_and(|before| before.rule().is_none());
+            let was_broken = before
+                .as_ref()
+                .is_some_and(|before| matches!(&before.outcome, Err(why) if *why != Broken::Unfinished));
             let scanned = self.scanner.file(name);
             match scanned.map(|scanned| &scanned.outcome) {
+                Some(Err(Broken::Unfinished)) => {}
                 Some(Err(why)) => {
                     let ingest = Ingest::of(name, scanned);
                     log::broken(name, why, ingest.trace_id());

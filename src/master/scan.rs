@@ -1,5 +1,10 @@
-//! What stands in the rules directory: names, then stamps, then texts, each only where the one
-//! before says that something changed.
+//! What stands in the rules directory: names, then stamps, then texts.
+//!
+//! A scan after an event reads the files that the event names, whatever their stamps say; a scan of
+//! the whole directory reads those whose stamp is another than when they were read, or was too young
+//! then to be trusted; a rescan and `rulesyncd sync` read every file. A file that is still being
+//! written, as far as events or an empty text tell, stays as it was: no half of it is published. A
+//! process that hears no events, such as `rulesyncd sync` alone, cannot know that of a text.
 
 mod stamp;
 
@@ -7,12 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use self::stamp::Stamp;
 use super::plan::{File, FileRule};
 use crate::clock::Timestamp;
 use crate::rule::{self, ContentDigest, Diagnostic, Limits, Severity};
-use crate::rulefile::{self, ReadError};
+use crate::rulefile::{self, LinkPolicy, Listing, ReadError};
 use crate::telemetry::trace;
 
 /// So many bytes of texts are kept from when they were read until they are written; what is more is
@@ -22,14 +28,29 @@ const KEPT: usize = 16 << 20;
 /// From so many files on, looking at them is shared by two threads.
 const PARALLEL: usize = 64;
 
+/// Files that are too young are looked at again no sooner than this.
+const RECHECK_AFTER: Duration = Duration::from_millis(20);
+
+/// How long an empty file is taken for one that is being written.
+const EMPTY_FOR: Duration = Duration::from_secs(5);
+
 /// Which files are looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Extent {
-    /// The whole directory.
+    /// The whole directory; files whose stamp can be trusted are not read again.
     All,
+    /// The whole directory, and every file is read.
+    Reread,
     /// The files of these names. One that is no rule file's name, as a row may have it, is nobody's, whatever
     /// stands there.
     Names(BTreeSet<String>),
+}
+
+impl Extent {
+    /// Whether it is the whole directory.
+    pub const fn is_all(&self) -> bool {
+        matches!(self, Self::All | Self::Reread)
+    }
 }
 
 /// The directory could not be read; nothing is known of what stands in it.
@@ -47,13 +68,30 @@ pub enum Broken {
     Unreadable(String),
     /// It was read, and these are its errors.
     Invalid(Vec<Diagnostic>),
+    /// It is new and still being written.
+    Unfinished,
 }
 
 impl Broken {
+    /// Why, with up to three places.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Unfinished => "it is still being written".to_owned(),
+            Self::Unreadable(why) => why.clone(),
+            Self::Invalid(findings) => {
+                let findings = findings.iter().take(3);
+                let places =
+                    findings.map(|found| format!("{}:{}: {}", found.line, found.column, found.message));
+                places.collect::<Vec<_>>().join("; ")
+            }
+        }
+    }
+
     /// One of a few words that tells the reason's kind.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Unreadable(_) => "unreadable",
+            Self::Unfinished => "unfinished",
             Self::Invalid(findings) => findings.first().map_or("invalid", |finding| finding.code.as_str()),
         }
     }
@@ -63,6 +101,10 @@ impl Broken {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanned {
     stamp: Option<Stamp>,
+    /// Whether the stamp, when the file was read, was old enough to show every later change.
+    is_settled: bool,
+    /// The digest of a text that holds no rule, so that it is judged once.
+    invalid: Option<Box<ContentDigest>>,
     /// The rule in it, or why there is none.
     pub outcome: Result<FileRule, Broken>,
     /// When it was read; only while spans are recorded, until [`Scanner::forget_texts`].
@@ -81,11 +123,24 @@ pub(super) struct Steps {
 }
 
 impl Scanned {
+    /// A file without a rule; `invalid` is the digest of its text, where that was read.
+    const fn broken(why: Broken, invalid: Option<Box<ContentDigest>>) -> Self {
+        Self { stamp: None, is_settled: true, invalid, outcome: Err(why), steps: None, text: None }
+    }
+
     /// The rule in the file; `None` where it holds none.
     pub const fn rule(&self) -> Option<&FileRule> {
         match &self.outcome {
             Ok(rule) => Some(rule),
             Err(_) => None,
+        }
+    }
+
+    /// The digest of what was read; `None` where nothing was.
+    fn digest(&self) -> Option<ContentDigest> {
+        match &self.outcome {
+            Ok(rule) => Some(rule.content),
+            Err(_) => self.invalid.as_deref().copied(),
         }
     }
 
@@ -108,13 +163,27 @@ pub struct Found {
 pub struct Scanner {
     directory: PathBuf,
     limits: Limits,
+    links: LinkPolicy,
     files: BTreeMap<String, Scanned>,
+    /// YAML files that are not read, as of the last scan of everything.
+    passed_over: BTreeSet<String>,
+    /// Files whose stamp was too young when they were read, or that are empty and young.
+    unsettled: BTreeSet<String>,
 }
 
 impl Scanner {
-    /// A scanner that has looked at nothing yet.
-    pub fn new(directory: PathBuf, limits: Limits) -> Self {
-        Self { directory, limits, files: BTreeMap::new() }
+    /// A scanner that has looked at nothing yet. Links among the files may lead out of the directory to
+    /// those of `allowed`.
+    pub fn new(directory: PathBuf, allowed: &[PathBuf], limits: Limits) -> Self {
+        let links = LinkPolicy::new(&directory, allowed);
+        Self {
+            directory,
+            limits,
+            links,
+            files: BTreeMap::new(),
+            passed_over: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
+        }
     }
 
     /// The directory that is scanned.
@@ -132,9 +201,21 @@ impl Scanner {
         self.files.get(name)
     }
 
+    /// YAML files that are not read for their name or place, as of the last scan of everything.
+    pub const fn passed_over(&self) -> &BTreeSet<String> {
+        &self.passed_over
+    }
+
     /// Whether a link leads to any of the files; one that cannot be read may be a link that leads nowhere.
     pub fn has_links(&self) -> bool {
         self.files.values().any(|scanned| scanned.stamp.is_none_or(|stamp| stamp.is_link))
+    }
+
+    /// The directories that links among the files lead to.
+    pub fn link_targets(&self) -> BTreeSet<PathBuf> {
+        let links = self.files.iter().filter(|(_, file)| file.stamp.is_some_and(|stamp| stamp.is_link));
+        let targets = links.filter_map(|(name, _)| self.directory.join(name).canonicalize().ok());
+        targets.filter_map(|target| Some(target.parent()?.to_owned())).collect()
     }
 
     /// Every file in the form that plans are made of.
@@ -142,26 +223,39 @@ impl Scanner {
         self.files().map(|(name, scanned)| File { path: name.to_owned(), rule: scanned.rule().cloned() })
     }
 
-    /// Looks again at the files of `extent`.
+    /// Looks again at the files of `extent`. Those that are `unfinished` stay as they are known.
     ///
     /// # Errors
     /// [`DirectoryAway`] when the directory cannot be read; everything known stays as it was.
-    pub fn update(&mut self, extent: &Extent, now: Timestamp) -> Result<Found, DirectoryAway> {
+    pub fn update(
+        &mut self,
+        extent: &Extent,
+        unfinished: &BTreeSet<String>,
+        now: Timestamp,
+    ) -> Result<Found, DirectoryAway> {
         let names = match extent {
-            Extent::All => self.list()?,
+            Extent::All | Extent::Reread => {
+                let Listing { rules, passed_over } = self.list()?;
+                self.passed_over = passed_over;
+                rules
+            }
             Extent::Names(names) => {
                 // A name alone does not tell a missing file from a missing directory.
                 std::fs::read_dir(&self.directory).map_err(|source| self.away(source))?;
                 names.iter().filter(|name| rulefile::is_rule_file_name(name.as_ref())).cloned().collect()
             }
         };
+        let names = self.with_other_names(names);
         let mut gone: Vec<String> = match extent {
-            Extent::All => self.files.keys().filter(|&known| !names.contains(known)).cloned().collect(),
+            Extent::All | Extent::Reread => {
+                self.files.keys().filter(|&known| !names.contains(known)).cloned().collect()
+            }
             Extent::Names(_) => Vec::new(),
         };
         let stamped = shared(names.into_iter().collect(), |name: String| {
             let stamp = Stamp::at(&self.directory.join(&name));
-            let is_as_read = matches!(stamp, Some(Ok(stamp)) if self.is_as_read(&name, stamp, now));
+            let is_as_read =
+                *extent == Extent::All && matches!(stamp, Some(Ok(stamp)) if self.is_as_read(&name, stamp));
             (!is_as_read).then_some((name, stamp))
         });
         let mut to_read = Vec::new();
@@ -173,12 +267,32 @@ impl Scanner {
         }
         let mut found = Found::default();
         for name in gone {
+            self.unsettled.remove(&name);
             if let Some(before) = self.files.remove(&name) {
                 found.changed.insert(name, Some(before));
             }
         }
         let kept = AtomicUsize::new(0);
-        for (name, scanned) in shared(to_read, |(name, stamp)| self.read(name, stamp, &kept)) {
+        let read = shared(to_read, |(name, stamp)| {
+            let is_unfinished = unfinished.contains(&name)
+                || matches!(&stamp, Ok(stamp) if stamp.is_empty && stamp.age(now) < EMPTY_FOR);
+            let scanned = if is_unfinished { None } else { Some(self.read(&name, stamp, &kept, now)) };
+            (name, scanned)
+        });
+        for (name, scanned) in read {
+            let Some(scanned) = scanned else {
+                // Without an event it is looked at again as a young file is.
+                if !unfinished.contains(&name) {
+                    self.unsettled.insert(name.clone());
+                }
+                self.files.entry(name).or_insert_with(|| Scanned::broken(Broken::Unfinished, None));
+                continue;
+            };
+            if scanned.is_settled {
+                self.unsettled.remove(&name);
+            } else {
+                self.unsettled.insert(name.clone());
+            }
             let outcome = scanned.outcome.clone();
             let before = self.files.insert(name.clone(), scanned);
             if before.as_ref().is_none_or(|before| before.outcome != outcome) {
@@ -186,6 +300,74 @@ impl Scanner {
             }
         }
         Ok(found)
+    }
+
+    /// The names, and those of known files that are the same file as one of them: hard links.
+    fn with_other_names(&self, mut names: BTreeSet<String>) -> BTreeSet<String> {
+        let known = |name: &String| self.files.get(name)?.stamp.filter(|stamp| stamp.has_other_names);
+        let found = |name: &String| match Stamp::at(&self.directory.join(name)) {
+            Some(Ok(stamp)) if stamp.has_other_names => Some(stamp),
+            _ => known(name),
+        };
+        if names.len() < self.files.len() {
+            let linked: Vec<Stamp> = names.iter().filter_map(found).collect();
+            if !linked.is_empty() {
+                let same = |file: &Scanned| {
+                    file.stamp.is_some_and(|stamp| linked.iter().any(|other| stamp.is_same_file(other)))
+                };
+                names.extend(self.files.iter().filter(|(_, file)| same(file)).map(|(name, _)| name.clone()));
+            }
+        }
+        names
+    }
+
+    /// How long after `now` files that were too young to be trusted are to be looked at again; `None`
+    /// where there are none, or only such as are stamped ahead of the clock.
+    pub fn recheck_in(&self, now: Timestamp) -> Option<Duration> {
+        let waits = self.unsettled.iter().filter_map(|name| {
+            let stamp = match Stamp::at(&self.directory.join(name)) {
+                Some(Ok(stamp)) => stamp,
+                _ => return Some(Duration::ZERO),
+            };
+            let wait = if stamp.is_empty {
+                EMPTY_FOR.saturating_sub(stamp.age(now))
+            } else {
+                stamp.settles_in(now).unwrap_or_default()
+            };
+            Some(wait).filter(|&wait| wait <= EMPTY_FOR)
+        });
+        waits.max().map(|wait| wait.max(RECHECK_AFTER))
+    }
+
+    /// Reads the files again that were too young to be trusted, and names those that are not as they
+    /// were read; the others are known as they are from now on.
+    pub fn recheck(&mut self, now: Timestamp) -> BTreeSet<String> {
+        let mut changed = BTreeSet::new();
+        for name in std::mem::take(&mut self.unsettled) {
+            let stamp = match Stamp::at(&self.directory.join(&name)) {
+                Some(Ok(stamp)) => stamp,
+                _ => {
+                    changed.insert(name);
+                    continue;
+                }
+            };
+            let bytes = self.read_text(&name);
+            let known = self
+                .files
+                .get_mut(&name)
+                .filter(|known| bytes.is_ok_and(|bytes| known.digest() == Some(ContentDigest::of(&bytes))));
+            match known {
+                None => drop(changed.insert(name)),
+                Some(known) => {
+                    known.stamp = Some(stamp);
+                    known.is_settled = stamp.settles_in(now).is_none();
+                    if !known.is_settled {
+                        self.unsettled.insert(name);
+                    }
+                }
+            }
+        }
+        changed
     }
 
     /// Whether something has the name now, whatever was found before; nothing has one that is no rule file's.
@@ -198,7 +380,7 @@ impl Scanner {
     /// # Errors
     /// [`DirectoryAway`] when the directory cannot be read.
     pub fn others_are_gone(&self) -> Result<bool, DirectoryAway> {
-        let names = self.list()?;
+        let names = self.list()?.rules;
         Ok(self.files.keys().any(|known| !names.contains(known)))
     }
 
@@ -210,7 +392,7 @@ impl Scanner {
             return Some(text.clone());
         }
         let rule = scanned.outcome.as_ref().ok()?;
-        let bytes = rulefile::read(&self.directory.join(name), self.limits.size).ok()?;
+        let bytes = self.read_text(name).ok()?;
         if ContentDigest::of(&bytes) != rule.content {
             return None;
         }
@@ -229,42 +411,45 @@ impl Scanner {
         DirectoryAway { path: self.directory.clone(), source }
     }
 
-    fn list(&self) -> Result<BTreeSet<String>, DirectoryAway> {
-        let mut names = BTreeSet::new();
-        for entry in std::fs::read_dir(&self.directory).map_err(|source| self.away(source))? {
-            let name = entry.map_err(|source| self.away(source))?.file_name();
-            if rulefile::is_rule_file_name(&name) {
-                names.extend(name.into_string());
-            }
-        }
-        Ok(names)
+    fn list(&self) -> Result<Listing, DirectoryAway> {
+        Listing::of(&self.directory).map_err(|source| self.away(source))
     }
 
-    fn is_as_read(&self, name: &str, stamp: Stamp, now: Timestamp) -> bool {
-        let read = |known: &Scanned| known.stamp == Some(stamp);
-        stamp.is_settled(now) && self.files.get(name).is_some_and(read)
+    fn read_text(&self, name: &str) -> Result<Vec<u8>, ReadError> {
+        rulefile::read_within(&self.directory.join(name), self.limits.size, &self.links)
     }
 
-    fn read(&self, name: String, stamp: io::Result<Stamp>, kept: &AtomicUsize) -> (String, Scanned) {
-        let broken = |why: Broken, stamp| Scanned { stamp, outcome: Err(why), steps: None, text: None };
-        let unreadable = |why: String| broken(Broken::Unreadable(why), None);
+    fn is_as_read(&self, name: &str, stamp: Stamp) -> bool {
+        self.files.get(name).is_some_and(|known| known.is_settled && known.stamp == Some(stamp))
+    }
+
+    fn read(&self, name: &str, stamp: io::Result<Stamp>, kept: &AtomicUsize, now: Timestamp) -> Scanned {
         let (begun, mut parsed) = (trace::now(), None);
         let mut scanned = match stamp {
-            Err(error) => unreadable(ReadError::from(error).to_string()),
-            Ok(stamp) => match rulefile::read(&self.directory.join(&name), self.limits.size) {
-                Err(error) => unreadable(error.to_string()),
-                Ok(bytes) => match understand(bytes, &self.limits, || parsed = trace::now()) {
-                    Ok((rule, text)) => {
-                        let fits = kept.fetch_add(text.len(), Ordering::Relaxed) < KEPT;
-                        let text = fits.then_some(text);
-                        Scanned { stamp: Some(stamp), outcome: Ok(rule), steps: None, text }
+            Err(error) => Scanned::broken(Broken::Unreadable(ReadError::from(error).to_string()), None),
+            Ok(stamp) => match self.read_text(name) {
+                Err(error) => Scanned::broken(Broken::Unreadable(error.to_string()), None),
+                Ok(bytes) => {
+                    let content = ContentDigest::of(&bytes);
+                    let is_settled = stamp.settles_in(now).is_none();
+                    if let Some(known) = self.files.get(name).filter(|known| known.digest() == Some(content))
+                    {
+                        return Scanned { stamp: Some(stamp), is_settled, ..known.clone() };
                     }
-                    Err(errors) => broken(Broken::Invalid(errors), Some(stamp)),
-                },
+                    let scanned = match understand(bytes, content, &self.limits, || parsed = trace::now()) {
+                        Ok((rule, text)) => {
+                            let fits = kept.fetch_add(text.len(), Ordering::Relaxed) < KEPT;
+                            let text = fits.then_some(text);
+                            Scanned { outcome: Ok(rule), text, ..Scanned::broken(Broken::Unfinished, None) }
+                        }
+                        Err(errors) => Scanned::broken(Broken::Invalid(errors), Some(Box::new(content))),
+                    };
+                    Scanned { stamp: Some(stamp), is_settled, ..scanned }
+                }
             },
         };
         scanned.steps = begun.zip(trace::now()).map(|(begun, ended)| Steps { begun, parsed, ended });
-        (name, scanned)
+        scanned
     }
 }
 
@@ -284,11 +469,11 @@ fn shared<I: Send, T: Send>(mut items: Vec<I>, work: impl Fn(I) -> T + Sync) -> 
 
 fn understand(
     bytes: Vec<u8>,
+    content: ContentDigest,
     limits: &Limits,
     parsed: impl FnOnce(),
 ) -> Result<(FileRule, Box<str>), Vec<Diagnostic>> {
     let definition = rule::parse_in_steps(&bytes, limits, parsed).map_err(errors_alone)?.definition;
-    let content = ContentDigest::of(&bytes);
     // `parse` has accepted it, so it is UTF-8 and nothing is replaced.
     let text = String::from_utf8_lossy(&bytes).into_owned().into_boxed_str();
     Ok((FileRule { rule_id: definition.rule_id, rule_version: definition.rule_version, content }, text))

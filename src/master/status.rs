@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Summary;
 use super::reconcile::Reconciler;
-use super::scan::{Broken, DirectoryAway};
+use super::scan::DirectoryAway;
 use crate::clock::Timestamp;
 use crate::config::MasterConfig;
 use crate::store::{StoreError, driver_failures};
@@ -51,6 +51,13 @@ pub struct MasterStatus {
     pub broken: Vec<BrokenFile>,
     /// Files whose id another file holds.
     pub conflicts: Vec<ConflictingFile>,
+    /// YAML files that are not read for their name or place.
+    #[serde(default)]
+    pub passed_over: Vec<String>,
+    /// Why changes of the directory are not heard at once but found by the rescan; `None` where they
+    /// are heard.
+    #[serde(default)]
+    pub watch_error: Option<String>,
     /// Rules whose deletion waits for an operator's word.
     pub pending_mass_delete: Vec<String>,
     /// The last error; `None` when there was none.
@@ -97,6 +104,8 @@ impl MasterStatus {
             rules: 0,
             broken: Vec::new(),
             conflicts: Vec::new(),
+            passed_over: Vec::new(),
+            watch_error: None,
             pending_mass_delete: Vec::new(),
             last_error: None,
             driver_failures: 0,
@@ -128,7 +137,7 @@ impl MasterStatus {
         self.rules = reconciler.valid();
         self.broken = reconciler
             .broken()
-            .map(|(name, why)| BrokenFile { source_path: name.to_owned(), reason: reason(why) })
+            .map(|(name, why)| BrokenFile { source_path: name.to_owned(), reason: why.sentence() })
             .collect();
         self.conflicts = reconciler
             .conflicts()
@@ -138,6 +147,7 @@ impl MasterStatus {
                 held_by: conflict.held_by.clone(),
             })
             .collect();
+        self.passed_over = reconciler.passed_over().iter().cloned().collect();
         self.pending_mass_delete = reconciler.held().map(|held| held.rule_ids.clone()).unwrap_or_default();
     }
 
@@ -171,24 +181,16 @@ impl MasterStatus {
         for (count, what) in [
             (self.broken.len(), "files rejected"),
             (self.conflicts.len(), "files in conflict"),
+            (self.passed_over.len(), "YAML files not read for their name or place"),
             (self.pending_mass_delete.len(), "deletions held back, see `rulesyncd sync --allow-mass-delete`"),
         ] {
             if count > 0 {
                 sentence += &format!("; {count} {what}");
             }
         }
+        if self.watch_error.is_some() {
+            sentence += "; the directory is not watched";
+        }
         sentence
-    }
-}
-
-fn reason(why: &Broken) -> String {
-    match why {
-        Broken::Unreadable(why) => why.clone(),
-        Broken::Invalid(findings) => findings
-            .iter()
-            .take(3)
-            .map(|finding| format!("{}:{}: {}", finding.line, finding.column, finding.message))
-            .collect::<Vec<_>>()
-            .join("; "),
     }
 }

@@ -44,6 +44,8 @@ impl Summary {
             inserted: self.inserted + later.inserted,
             updated: self.updated + later.updated,
             deleted: self.deleted + later.deleted,
+            // What was written before stands in the table as it is by now.
+            unchanged: later.unchanged.saturating_sub(self.inserted + self.updated),
             ..later
         }
     }

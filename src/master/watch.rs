@@ -4,7 +4,7 @@
 //! directory is to be looked at; what stands there is found by looking. So an overflow, a replaced
 //! directory and a retargeted link are one case: look at all of it, and watch it anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -18,11 +18,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::scan::Extent;
-use crate::rulefile::is_rule_file_name;
+use crate::rulefile::{is_rule_file_name, seems_a_rule};
 
-/// How long a name must be quiet that was touched but not yet finished: created, written to,
-/// removed. An editor that writes in steps, or removes and writes anew, is seen once.
+/// How long a name must be quiet that came or went, or whose permissions changed. An editor that writes in steps, or removes and writes anew, is seen once.
 const QUIET: Duration = Duration::from_millis(50);
+
+/// How long after the last write a file is waited for that its writer has not closed. Who writes on is
+/// waited for; who opened a file and forgot it is not.
+const WRITTEN_AT_MOST: Duration = Duration::from_secs(5);
 
 /// The longest that such a name can be held back by further events.
 const QUIET_AT_MOST: Duration = Duration::from_millis(500);
@@ -63,9 +66,13 @@ struct Pending {
     all: Option<Due>,
     /// Names that are finished: to be looked at at once.
     finished: BTreeSet<String>,
-    /// Names that may still be written to.
+    /// Names that came or went, or whose permissions changed.
     touched: BTreeSet<String>,
     touched_due: Option<Due>,
+    /// Files that are being written, each with when it is no longer waited for.
+    written: BTreeMap<String, Instant>,
+    /// Names to be looked at again, each with when.
+    later: BTreeMap<String, Instant>,
 }
 
 /// When something that is not yet quiet is to be looked at.
@@ -97,6 +104,7 @@ impl Hints {
     fn finished(&self, name: String) {
         let mut pending = self.lock();
         pending.touched.remove(&name);
+        pending.written.remove(&name);
         pending.finished.insert(name);
         drop(pending);
         self.arrived.notify_one();
@@ -110,6 +118,20 @@ impl Hints {
         self.arrived.notify_one();
     }
 
+    fn written(&self, name: String) {
+        let mut pending = self.lock();
+        pending.touched.remove(&name);
+        pending.finished.remove(&name);
+        pending.written.insert(name, Instant::now() + WRITTEN_AT_MOST);
+        drop(pending);
+        self.arrived.notify_one();
+    }
+
+    fn gone(&self, name: String) {
+        self.lock().written.remove(&name);
+        self.touched(name);
+    }
+
     fn something_else(&self) {
         let due = Due::later(self.lock().all, Instant::now());
         self.look_at_all(due);
@@ -119,28 +141,64 @@ impl Hints {
     fn take(&self, now: Instant) -> Option<Result<Extent, Instant>> {
         let mut pending = self.lock();
         if pending.all.is_some_and(|due| due.at <= now) {
-            *pending = Pending::default();
+            let Pending { written, later, .. } = std::mem::take(&mut *pending);
+            (pending.written, pending.later) = (written, later);
             return Some(Ok(Extent::All));
         }
-        if !pending.finished.is_empty() {
-            return Some(Ok(Extent::Names(std::mem::take(&mut pending.finished))));
+        let mut names = std::mem::take(&mut pending.finished);
+        let Pending { written, later, .. } = &mut *pending;
+        for waiting in [written, later] {
+            names.extend(waiting.extract_if(.., |_, at| *at <= now).map(|(name, _)| name));
         }
         if pending.touched_due.is_some_and(|due| due.at <= now) {
             pending.touched_due = None;
-            return Some(Ok(Extent::Names(std::mem::take(&mut pending.touched))));
+            names.append(&mut pending.touched);
         }
-        let dues = [pending.all, pending.touched_due];
-        dues.into_iter().flatten().map(|due| due.at).min().map(Err)
+        if !names.is_empty() {
+            return Some(Ok(Extent::Names(names)));
+        }
+        let dues = [pending.all, pending.touched_due].into_iter().flatten().map(|due| due.at);
+        let waiting = pending.written.values().chain(pending.later.values()).copied();
+        dues.chain(waiting).min().map(Err)
     }
 }
 
-/// A watch on a directory, on its parent, and on every folder in which a link leads to it.
+/// The files that are being written, as far as the kernel's events tell: whoever reads one gets a
+/// half of it.
+#[derive(Debug, Clone, Default)]
+pub struct UnfinishedFiles(Arc<Hints>);
+
+impl UnfinishedFiles {
+    /// Their names.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.0.lock().written.keys().cloned().collect()
+    }
+
+    /// Whether a file is one of them.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.lock().written.contains_key(name)
+    }
+}
+
+/// A watch on a directory, on its ancestors, on every folder in which a link leads to it, and on those
+/// that links in it lead to.
 #[derive(Debug)]
 pub struct Watch {
     directory: PathBuf,
     hints: Arc<Hints>,
     watcher: Option<RecommendedWatcher>,
-    watched: Option<(Option<Identity>, Outlooks)>,
+    watched: Option<Watched>,
+    /// The directories that links among the files lead to.
+    link_targets: BTreeSet<PathBuf>,
+}
+
+/// What is watched: the directory, the folders from which one sees that it is replaced, and those that
+/// links among the files lead to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Watched {
+    directory: Option<Identity>,
+    outlooks: Outlooks,
+    link_targets: BTreeSet<PathBuf>,
 }
 
 /// Device and inode.
@@ -155,7 +213,7 @@ impl Watch {
     pub fn new(directory: PathBuf) -> Self {
         // Events carry absolute paths, however the watch was named.
         let directory = std::path::absolute(&directory).unwrap_or(directory);
-        Self { directory, hints: Arc::default(), watcher: None, watched: None }
+        Self { directory, hints: Arc::default(), watcher: None, watched: None, link_targets: BTreeSet::new() }
     }
 
     /// Sets the watches anew if the directory is another than the one that is watched, or there
@@ -166,29 +224,31 @@ impl Watch {
     /// [`WatchError`] when the kernel refuses. What was watched is not watched any more; the
     /// regular rescan still finds everything.
     pub fn renew(&mut self) -> Result<(), WatchError> {
-        let identity = identity(&self.directory);
-        let outlooks = outlooks(&self.directory);
-        let (directory, hints, seen) = (self.directory.clone(), Arc::clone(&self.hints), outlooks.clone());
-        let watched = Some((identity, outlooks.clone()));
-        if watched == self.watched {
+        let watched = Watched {
+            directory: identity(&self.directory),
+            outlooks: outlooks(&self.directory),
+            link_targets: self.link_targets.clone(),
+        };
+        if self.watched.as_ref() == Some(&watched) {
             return Ok(());
         }
         self.watched = None;
         self.watcher = None;
+        let (directory, hints, seen) = (self.directory.clone(), Arc::clone(&self.hints), watched.clone());
         let mut watcher = notify::recommended_watcher(move |event| listen(&hints, &directory, &seen, event))
             .map_err(|error| WatchError::new(&self.directory, &error))?;
-        for (folder, _) in &outlooks {
-            watcher
-                .watch(folder, RecursiveMode::NonRecursive)
-                .map_err(|error| WatchError::new(folder, &error))?;
-        }
-        if identity.is_some() {
-            watcher
-                .watch(&self.directory, RecursiveMode::NonRecursive)
-                .map_err(|error| WatchError::new(&self.directory, &error))?;
+        let own = watched.directory.map(|_| self.directory.as_path());
+        let folders = watched.outlooks.iter().map(|(folder, _)| folder.as_path());
+        for folder in folders.chain(watched.link_targets.iter().map(PathBuf::as_path)).chain(own) {
+            match watcher.watch(folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {}
+                // What may not be entered or is gone is seen by the rescan.
+                Err(error) if own != Some(folder) && is_not_there(&error) => {}
+                Err(error) => return Err(WatchError::new(folder, &error)),
+            }
         }
         self.watcher = Some(watcher);
-        self.watched = watched;
+        self.watched = Some(watched);
         Ok(())
     }
 
@@ -210,15 +270,29 @@ impl Watch {
     /// Says whether any rule file is a link. While one is, or nothing was said, names that come and go beside
     /// the files are hints to look at all: one may stand on the way to a file. Editors and `rsync` make such
     /// names with each file.
-    pub fn expect_links(&self, has_links: bool) {
+    ///
+    /// `targets` are the directories that the links lead to: they are watched, too, from the next look at all on,
+    /// which is to come at once where they are new.
+    pub fn expect_links(&mut self, has_links: bool, targets: BTreeSet<PathBuf>) {
         self.hints.no_links.store(!has_links, Ordering::Relaxed);
+        if targets != self.link_targets {
+            self.link_targets = targets;
+            self.hints.look_at_all(None);
+        }
     }
 
-    /// Makes names be looked at again after a quiet moment, as if they had been touched.
-    pub fn look_again(&self, names: impl IntoIterator<Item = String>) {
-        for name in names {
-            self.hints.touched(name);
-        }
+    /// Makes names be looked at again, `after` a while.
+    pub fn look_again(&self, names: impl IntoIterator<Item = String>, after: Duration) {
+        let at = Instant::now() + after;
+        let mut pending = self.hints.lock();
+        pending.later.extend(names.into_iter().map(|name| (name, at)));
+        drop(pending);
+        self.hints.arrived.notify_one();
+    }
+
+    /// The files that are being written.
+    pub fn unfinished(&self) -> UnfinishedFiles {
+        UnfinishedFiles(Arc::clone(&self.hints))
     }
 }
 
@@ -227,10 +301,21 @@ fn identity(path: &Path) -> Option<Identity> {
     std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// The folders from which one sees that `directory` is replaced, each with the name to look for:
-/// its parent; for every link on the way, the folder that the link is in; and where a part of the
-/// way is missing, the last folder that is there.
+/// Whether a folder is gone or may not be read.
+fn is_not_there(error: &notify::Error) -> bool {
+    let of_io = |error: &std::io::Error| {
+        matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied)
+    };
+    matches!(&error.kind, notify::ErrorKind::PathNotFound)
+        || matches!(&error.kind, notify::ErrorKind::Io(error) if of_io(error))
+}
+
+/// The folders from which one sees that `directory` is replaced, each with the name to look for: every
+/// ancestor on its file system; for every link on the way, the folder that the link is in; and where a
+/// part of the way is missing, the last folder that is there.
 fn outlooks(directory: &Path) -> Outlooks {
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
+    let own_device = device(directory);
     let mut outlooks = BTreeSet::new();
     let mut to_resolve = vec![directory.to_owned()];
     // A chain of links longer than the kernel follows (path_resolution(7)) leads nowhere.
@@ -242,7 +327,8 @@ fn outlooks(directory: &Path) -> Outlooks {
             if let Component::Normal(name) = part {
                 let here = reached.join(name);
                 let link = std::fs::read_link(&here);
-                if link.is_ok() || parts.peek().is_none() || !here.exists() {
+                let is_on_its_disk = own_device.is_some() && device(&here) == own_device;
+                if link.is_ok() || parts.peek().is_none() || !here.exists() || is_on_its_disk {
                     outlooks.insert((reached.clone(), name.to_owned()));
                 }
                 if let Ok(target) = link {
@@ -259,7 +345,7 @@ fn outlooks(directory: &Path) -> Outlooks {
     outlooks
 }
 
-fn listen(hints: &Hints, directory: &Path, outlooks: &Outlooks, event: notify::Result<notify::Event>) {
+fn listen(hints: &Hints, directory: &Path, watched: &Watched, event: notify::Result<notify::Event>) {
     let event = match event {
         Ok(event) if event.need_rescan() => return hints.look_at_all(None),
         Ok(event) => event,
@@ -268,16 +354,31 @@ fn listen(hints: &Hints, directory: &Path, outlooks: &Outlooks, event: notify::R
     let Some(weight) = Weight::of(event.kind) else { return };
     for path in event.paths {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
-        if outlooks.iter().any(|(outlook, part)| folder == outlook && name == part) {
+        if watched.outlooks.iter().any(|(outlook, part)| folder == outlook && name == part) {
             hints.something_else();
         }
         if folder != directory {
+            if watched.link_targets.contains(folder) && !matches!(weight, Weight::Content | Weight::Text) {
+                hints.something_else();
+            }
             continue;
         }
         match name.to_str().filter(|_| is_rule_file_name(name)) {
-            Some(name) if weight == Weight::Finished => hints.finished(name.to_owned()),
-            Some(name) => hints.touched(name.to_owned()),
-            None if weight == Weight::Content || hints.no_links.load(Ordering::Relaxed) => {}
+            Some(name) => {
+                let name = name.to_owned();
+                match weight {
+                    Weight::Finished => hints.finished(name),
+                    Weight::Text => hints.written(name),
+                    Weight::Gone => hints.gone(name),
+                    Weight::Name | Weight::Content => hints.touched(name),
+                }
+            }
+            // A YAML file that is not read is told of.
+            None if seems_a_rule(name) && !matches!(weight, Weight::Content | Weight::Text) => {
+                hints.something_else();
+            }
+            None if matches!(weight, Weight::Content | Weight::Text)
+                || hints.no_links.load(Ordering::Relaxed) => {}
             // A link that leads to the files may have been swapped, as a mounted ConfigMap's
             // `..data` is.
             None => hints.something_else(),
@@ -290,9 +391,13 @@ fn listen(hints: &Hints, directory: &Path, outlooks: &Outlooks, event: notify::R
 enum Weight {
     /// The file is whole: closed after writing, or moved here.
     Finished,
-    /// The name came or went.
+    /// The name came.
     Name,
-    /// The content or the permissions are changing.
+    /// The name went.
+    Gone,
+    /// The text is changing, and whoever changes it has the file open.
+    Text,
+    /// The permissions changed, or it is not known what did.
     Content,
 }
 
@@ -303,9 +408,9 @@ impl Weight {
             EventKind::Access(AccessKind::Close(AccessMode::Write))
             | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Self::Finished),
             EventKind::Access(_) => None,
-            EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
-                Some(Self::Name)
-            }
+            EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From)) => Some(Self::Gone),
+            EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_)) => Some(Self::Name),
+            EventKind::Modify(ModifyKind::Data(_)) => Some(Self::Text),
             EventKind::Modify(_) | EventKind::Any | EventKind::Other => Some(Self::Content),
         }
     }

@@ -13,7 +13,7 @@ use crate::clock::{RisingStamp, SharedClock, Timestamp};
 use crate::rule::{
     CompiledRule, ContentDigest, KnownRule, Limits, Look, Rejected, RuleId, RuleRow, RuleState, Seen, parse,
 };
-use crate::rulefile;
+use crate::rulefile::{self, LinkPolicy, Listing};
 
 /// What a rule of this store says of its writer.
 const UPDATED_BY: &str = "filesystem";
@@ -144,22 +144,18 @@ impl Scan {
             what: "reading the rules directory",
             detail: format!("{}: {error}", directory.display()),
         };
-        let mut names = BTreeSet::new();
-        for entry in std::fs::read_dir(directory).map_err(away)? {
-            let entry = entry.map_err(away)?;
-            if rulefile::is_rule_file_name(&entry.file_name()) && !entry.path().is_dir() {
-                names.extend(entry.file_name().into_string().ok());
-            }
-        }
+        let names = Listing::of(directory).map_err(away)?.rules;
+        let links = LinkPolicy::new(directory, &[]);
         let mut scan = Self::default();
         for name in names {
-            scan.file(&directory.join(&name), &name, before.get(&name));
+            scan.file(&directory.join(&name), &name, &links, before.get(&name));
         }
         Ok(scan)
     }
 
-    fn file(&mut self, path: &Path, name: &str, before: Option<&File>) {
-        let read = rulefile::read(path, Limits::default().size).map_err(|error| error.to_string());
+    fn file(&mut self, path: &Path, name: &str, links: &LinkPolicy, before: Option<&File>) {
+        let read =
+            rulefile::read_within(path, Limits::default().size, links).map_err(|error| error.to_string());
         let content = match &read {
             Ok(text) => ContentDigest::of(text),
             Err(reason) => ContentDigest::of(reason),

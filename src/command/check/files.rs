@@ -1,16 +1,20 @@
 //! From the paths of the command line to the files to check.
 
 use std::collections::HashSet;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::rulefile;
+use crate::rulefile::{self, LinkPolicy, Listing};
 
 /// A path to check, or why there is nothing to check there.
 #[derive(Debug)]
 pub(super) enum Target {
     /// A file; `named` tells that its name is a rule's.
     File { path: PathBuf, named: bool },
+    /// A file of a directory, which is read as its master would read it.
+    InDirectory { path: PathBuf, policy: Arc<LinkPolicy> },
+    /// A YAML file in or below a directory that its master does not read.
+    PassedOver(PathBuf),
     /// A path that is no file and cannot be listed.
     Unreadable { path: PathBuf, reason: String },
 }
@@ -28,14 +32,18 @@ pub(super) fn collect(paths: &[PathBuf]) -> Vec<Target> {
             }
             continue;
         }
-        match list(path) {
-            Ok(files) if files.is_empty() => {
+        match Listing::of(path) {
+            Ok(Listing { rules, passed_over }) if rules.is_empty() && passed_over.is_empty() => {
                 let reason = "no rule in it: a rule's file is named [A-Za-z0-9_]+.yaml or .yml".to_owned();
                 targets.push(Target::Unreadable { path: path.clone(), reason });
             }
-            Ok(files) => {
-                let new = files.into_iter().filter(|path| seen.insert(path.clone()));
-                targets.extend(new.map(|path| Target::File { path, named: true }));
+            Ok(Listing { rules, passed_over }) => {
+                let policy = Arc::new(LinkPolicy::new(path, &[]));
+                let files = rules.into_iter().map(|name| path.join(name));
+                for path in files.filter(|path| seen.insert(path.clone())) {
+                    targets.push(Target::InDirectory { path, policy: Arc::clone(&policy) });
+                }
+                targets.extend(passed_over.into_iter().map(|name| Target::PassedOver(path.join(name))));
             }
             Err(error) => {
                 let reason = format!("the directory cannot be read: {error}");
@@ -44,17 +52,4 @@ pub(super) fn collect(paths: &[PathBuf]) -> Vec<Target> {
         }
     }
     targets
-}
-
-/// The rule files directly in a directory; folders are passed over whatever their names.
-fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if rulefile::is_rule_file_name(&entry.file_name()) && !entry.file_type()?.is_dir() {
-            files.push(entry.path());
-        }
-    }
-    files.sort_unstable();
-    Ok(files)
 }

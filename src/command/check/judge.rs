@@ -79,34 +79,41 @@ fn in_parallel(targets: &[Target], attack: &Attack) -> Vec<Judged> {
 }
 
 fn judge(target: &Target, attack: &Attack) -> Judged {
-    let (path, named) = match target {
-        Target::File { path, named } => (path.clone(), *named),
-        Target::Unreadable { path, reason } => {
-            return Judged { path: path.clone(), unreadable: Some(reason.clone()), ..Judged::default() };
+    match target {
+        Target::File { path, named } => {
+            let mut judged = judge_text(path, rulefile::read(path, Limits::default().size), attack);
+            if !named && judged.unreadable.is_none() {
+                judged.findings.insert(0, Diagnostic::file_name(path));
+            }
+            judged
         }
-    };
-    let mut judged = judge_file(&path, attack);
-    if !named && judged.unreadable.is_none() {
-        judged.findings.insert(0, Diagnostic::file_name(&path));
+        Target::InDirectory { path, policy } => {
+            judge_text(path, rulefile::read_within(path, Limits::default().size, policy), attack)
+        }
+        Target::PassedOver(path) => {
+            Judged { path: path.clone(), findings: vec![Diagnostic::file_name(path)], ..Judged::default() }
+        }
+        Target::Unreadable { path, reason } => {
+            Judged { path: path.clone(), unreadable: Some(reason.clone()), ..Judged::default() }
+        }
     }
-    Judged { path, ..judged }
 }
 
-fn judge_file(path: &Path, attack: &Attack) -> Judged {
-    let limits = Limits::default();
-    let text = match rulefile::read(path, limits.size) {
+fn judge_text(path: &Path, text: Result<Vec<u8>, ReadError>, attack: &Attack) -> Judged {
+    let judged = Judged { path: path.to_owned(), ..Judged::default() };
+    let text = match text {
         Ok(text) => text,
         Err(error @ ReadError::TooLarge { .. }) => {
             let finding = Diagnostic::of_file(Code::TooLarge, error.to_string());
-            return Judged { findings: vec![finding], ..Judged::default() };
+            return Judged { findings: vec![finding], ..judged };
         }
-        Err(error) => return Judged { unreadable: Some(error.to_string()), ..Judged::default() },
+        Err(error) => return Judged { unreadable: Some(error.to_string()), ..judged },
     };
-    let (findings, rule) = match rule::lint(&text, &limits, attack) {
+    let (findings, rule) = match rule::lint(&text, &Limits::default(), attack) {
         Ok(mut rule) => (std::mem::take(&mut rule.warnings), Some(rule)),
         Err(findings) => (findings, None),
     };
-    Judged { text, findings, rule, ..Judged::default() }
+    Judged { text, findings, rule, ..judged }
 }
 
 /// Notes where one id is in two files of a directory: the first by path would be taken.

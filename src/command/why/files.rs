@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, Limits, RuleId, Severity, parse};
-use crate::rulefile;
+use crate::rulefile::{self, LinkPolicy, Listing};
 
 /// A file that has to do with the rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,16 +30,10 @@ pub(super) fn holding(
     rule_id: &RuleId,
     row_path: Option<&str>,
     limit: usize,
+    links: &LinkPolicy,
 ) -> io::Result<Vec<RuleFile>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if rulefile::is_rule_file_name(&entry.file_name()) && !entry.path().is_dir() {
-            names.extend(entry.file_name().into_string());
-        }
-    }
-    names.sort_unstable();
-    let look = |name: String| look(directory, name, rule_id, row_path, limit);
+    let names = Listing::of(directory)?.rules;
+    let look = |name: String| look(directory, name, rule_id, row_path, limit, links);
     Ok(names.into_iter().filter_map(look).collect())
 }
 
@@ -49,6 +43,7 @@ fn look(
     rule_id: &RuleId,
     row_path: Option<&str>,
     limit: usize,
+    links: &LinkPolicy,
 ) -> Option<RuleFile> {
     let path = directory.join(&name);
     let is_rows = row_path == Some(&*name);
@@ -61,7 +56,7 @@ fn look(
         rule_version: None,
         error: None,
     };
-    match rulefile::read(&path, limit) {
+    match rulefile::read_within(&path, limit, links) {
         Err(error) => {
             file.error = Some(error.to_string());
             is_rows.then_some(file)

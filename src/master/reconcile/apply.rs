@@ -37,7 +37,7 @@ impl Reconciler {
                 true
             }
             None => {
-                report.look_again.push(write.path.clone());
+                report.changing.push(write.path.clone());
                 false
             }
         });
@@ -67,9 +67,6 @@ impl Reconciler {
             self.recent.push_back((Instant::now(), deleted));
         }
         let told_singly = count <= log::SINGLY;
-        if !told_singly {
-            log::bulk(plan);
-        }
         let mut ingests = ingests.into_iter();
         for (delete, ingest) in plan.deletes.iter().zip(&mut ingests) {
             if let Some(why) = refused.get(&delete.rule_id) {
@@ -108,6 +105,9 @@ impl Reconciler {
         }
         plan.deletes.retain(|delete| !refused.contains_key(&delete.rule_id));
         plan.writes.retain(|write| !refused.contains_key(write.rule.rule_id.as_str()));
+        if !told_singly {
+            log::bulk(plan);
+        }
         Ok(())
     }
 

@@ -11,6 +11,16 @@ use super::{DELETE_AFTER, HeldDeletes, Reconciler};
 use crate::config::MasterConfig;
 use crate::store::{MasterSession, StoreError};
 
+impl HeldDeletes {
+    /// Takes the deletions out of a plan, for an operator to order; `owned` are the rows before it.
+    pub(super) fn take(plan: &mut Plan, owned: usize) -> Self {
+        let deletes = std::mem::take(&mut plan.deletes).into_iter();
+        let (rule_ids, source_paths) =
+            deletes.map(|Delete { rule_id, source_path }| (rule_id, source_path)).unzip();
+        Self { rule_ids, source_paths, owned }
+    }
+}
+
 impl Reconciler {
     /// Takes out of the plan the rows whose file has been missing only for a moment, and returns
     /// the names to look at again. A row whose file stands with another id goes at once.
@@ -81,22 +91,48 @@ impl Reconciler {
         }
         let recent = self.recent.iter().map(|(_, count)| count).sum();
         let owned = usize::try_from(session.owned(&self.config.updated_by).await?).unwrap_or(usize::MAX);
-        let (share, free) = (self.config.max_delete, MasterConfig::FREE_DELETES);
-        let planned = plan.deletes.len();
-        let is_mass_delete = |deletes| plan::is_mass_delete(deletes, recent, owned, share, free);
-        if is_allowed || !is_mass_delete(planned + fresh) {
+        let owned = self.owned_before.map_or(owned, |before| before.min(owned));
+        if is_allowed || !self.is_mass_delete(plan, fresh, recent, owned) {
             if everything {
                 self.hold(None);
             }
-            return Ok((Vec::new(), is_allowed && is_mass_delete(planned)));
+            return Ok((Vec::new(), is_allowed && self.is_mass_delete(plan, 0, recent, owned)));
         }
-        let deletes = std::mem::take(&mut plan.deletes).into_iter();
-        if is_mass_delete(planned) {
-            let rule_ids = deletes.map(|delete| delete.rule_id).collect();
-            self.hold(Some(HeldDeletes { rule_ids, owned }));
+        if self.is_mass_delete(plan, 0, recent, owned) {
+            self.hold(Some(HeldDeletes::take(plan, owned)));
             return Ok((Vec::new(), false));
         }
+        let deletes = std::mem::take(&mut plan.deletes).into_iter();
         Ok((deletes.map(|delete| delete.source_path).collect(), false))
+    }
+
+    /// Notes how many rows are owned when the first file is found missing, before anything is
+    /// inserted in the same breath.
+    pub(super) async fn count_before(&mut self, session: &mut MasterSession) -> Result<(), StoreError> {
+        if self.missing.is_empty() {
+            self.owned_before = None;
+        } else if self.owned_before.is_none() {
+            let owned = session.owned(&self.config.updated_by).await?;
+            self.owned_before = Some(usize::try_from(owned).unwrap_or(usize::MAX));
+        }
+        Ok(())
+    }
+
+    /// Whether the deletions of the plan, together with as many as are `fresh`, are for an operator to order.
+    pub(super) fn is_mass_delete(&self, plan: &Plan, fresh: usize, recent: usize, owned: usize) -> bool {
+        let (share, free) = (self.config.max_delete, MasterConfig::FREE_DELETES);
+        let planned = plan.deletes.len();
+        let missing = |delete: &&Delete| self.scanner.file(&delete.source_path).is_none();
+        let missing = plan.deletes.iter().filter(missing).count();
+        planned > 0
+            && (plan::is_mass_delete(planned + fresh, recent, owned, share, free)
+                || plan::leaves_none(planned + fresh, missing + fresh, owned))
+    }
+
+    /// Whether a file stands again whose deletion is held back.
+    pub(super) fn held_are_back(&self) -> bool {
+        let mut paths = self.held.iter().flat_map(|held| &held.source_paths);
+        paths.any(|path| self.scanner.file(path).is_some())
     }
 
     fn hold(&mut self, held: Option<HeldDeletes>) {

@@ -9,8 +9,13 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 
 /// A file that was written so short a while before it was read may be written again without its
-/// stamp moving: file systems stamp in ticks. It is read again until it is older.
-const STAMP_TICK: Duration = Duration::from_millis(100);
+/// stamp moving: file systems stamp in ticks. (Git calls such entries "racily clean".)
+const TICK: Duration = Duration::from_millis(100);
+
+/// The same where stamps are whole seconds, or every second second, as on ext4 with small inodes and
+/// on FAT. A stamp that only happens to be a whole second is taken for one of these, which costs
+/// one more reading.
+const WHOLE_SECONDS_TICK: Duration = Duration::from_millis(2_100);
 
 /// What tells, without reading it, that a file is the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +27,10 @@ pub(super) struct Stamp {
     changed: (i64, i64),
     /// Whether a symbolic link led there.
     pub(super) is_link: bool,
+    /// Whether the file has other names, which no event of this one names.
+    pub(super) has_other_names: bool,
+    /// Whether it is a file without a text.
+    pub(super) is_empty: bool,
 }
 
 impl Stamp {
@@ -49,12 +58,28 @@ impl Stamp {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
             is_link,
+            has_other_names: metadata.nlink() > 1,
+            is_empty: metadata.is_file() && metadata.size() == 0,
         }
     }
 
-    /// Whether the file changed so long before `now` that a later change must show in the stamp.
-    pub(super) fn is_settled(&self, now: Timestamp) -> bool {
-        now.since(self.changed()) > STAMP_TICK
+    /// How long after `now` a later change of the file is sure to show in the stamp; `None` where it
+    /// is already. A stamp ahead of the clock settles when the clock has passed it.
+    pub(super) fn settles_in(&self, now: Timestamp) -> Option<Duration> {
+        let is_whole = self.changed.1 == 0 && self.modified.1 == 0;
+        let tick = if is_whole { WHOLE_SECONDS_TICK } else { TICK };
+        let settled_at = self.changed().after(tick);
+        (settled_at >= now).then(|| settled_at.since(now) + Duration::from_millis(1))
+    }
+
+    /// How long the file has been as it is; zero where its stamp is ahead of `now`.
+    pub(super) fn age(&self, now: Timestamp) -> Duration {
+        now.since(self.changed())
+    }
+
+    /// Whether it is of the same file as another, by whatever names.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
     }
 
     pub(super) fn modified(&self) -> Timestamp {

@@ -18,7 +18,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let scanner = Scanner::new(dir.path().to_owned(), Limits { size: 4096, ..Limits::default() });
+        let scanner = Scanner::new(dir.path().to_owned(), &[], Limits { size: 4096, ..Limits::default() });
         Self { dir, scanner }
     }
 
@@ -31,13 +31,29 @@ impl Fixture {
     }
 
     fn look_at(&mut self, extent: &Extent) -> Vec<String> {
-        self.scanner.update(extent, SystemClock.now()).unwrap().changed.into_keys().collect()
+        self.look_at_time(extent, SystemClock.now())
+    }
+
+    fn look_at_time(&mut self, extent: &Extent, now: Timestamp) -> Vec<String> {
+        self.scanner.update(extent, &BTreeSet::new(), now).unwrap().changed.into_keys().collect()
+    }
+
+    fn scanner_stamp(&self, name: &str) -> Stamp {
+        Stamp::at(&self.dir.path().join(name)).unwrap().unwrap()
+    }
+
+    /// Another text in the file, and the scanner made to believe that the stamp is the one it knows.
+    fn write_under_the_old_stamp(&mut self, name: &str, text: String) {
+        self.write(name, text);
+        let stamp = self.scanner_stamp(name);
+        self.scanner.files.get_mut(name).unwrap().stamp = Some(stamp);
     }
 
     fn why(&self, name: &str) -> String {
         match self.scanner.file(name).unwrap().outcome.as_ref().unwrap_err() {
             Broken::Unreadable(why) => why.clone(),
             Broken::Invalid(findings) => findings[0].message.clone(),
+            Broken::Unfinished => "unfinished".to_owned(),
         }
     }
 }
@@ -97,6 +113,8 @@ fn what_is_no_rule_is_broken_not_missing_and_says_why() {
     fixture.write("junk.yaml", [0u8, 159, 146, 150]);
     fixture.write("empty.yaml", "");
     fixture.look();
+    assert_eq!(fixture.why("empty.yaml"), "unfinished", "a moment ago somebody may have begun to write it");
+    fixture.look_at_time(&Extent::All, SystemClock.now().after(EMPTY_FOR));
     assert!(fixture.why("dangling.yaml").contains("leads nowhere"), "{}", fixture.why("dangling.yaml"));
     assert_eq!(fixture.why("fifo.yaml"), "it is a FIFO, not a file");
     assert_eq!(fixture.why("large.yaml"), "it has 5000 bytes; a rule may have 4096");
@@ -136,7 +154,7 @@ fn a_directory_that_is_away_leaves_everything_as_it_was() {
     let aside = fixture.dir.path().with_extension("aside");
     fs::rename(fixture.dir.path(), &aside).unwrap();
     for extent in [Extent::All, Extent::Names(["a.yaml".to_owned()].into())] {
-        let away = fixture.scanner.update(&extent, SystemClock.now()).unwrap_err();
+        let away = fixture.scanner.update(&extent, &BTreeSet::new(), SystemClock.now()).unwrap_err();
         assert!(away.to_string().contains(&*fixture.dir.path().to_string_lossy()), "{away}");
     }
     assert!(fixture.scanner.file("a.yaml").is_some());
@@ -166,4 +184,54 @@ fn many_files_are_read_by_two_threads_to_the_same_end() {
         let id = scanned.rule().unwrap().rule_id.as_str().to_lowercase();
         assert_eq!(name, format!("{id}.yaml"));
     }
+}
+
+#[test]
+fn a_young_file_is_read_again_until_its_stamp_shows_every_later_change() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", rule("A", "one"));
+    let written = fixture.scanner_stamp("a.yaml").changed();
+    fixture.look_at_time(&Extent::All, written.after(Duration::from_millis(50)));
+    let wait = fixture.scanner.recheck_in(written.after(Duration::from_millis(50))).unwrap();
+    assert!(wait >= Duration::from_millis(50) && wait < Duration::from_secs(3), "{wait:?}");
+    // Another text under the same stamp: what a coarse stamp, or a write through a mapping, leaves.
+    fixture.write_under_the_old_stamp("a.yaml", rule("A", "two"));
+    assert_eq!(fixture.scanner.recheck(written.after(Duration::from_secs(3))), ["a.yaml".to_owned()].into());
+    assert_eq!(
+        fixture.look_at_time(
+            &Extent::Names(["a.yaml".to_owned()].into()),
+            written.after(Duration::from_secs(3))
+        ),
+        ["a.yaml"]
+    );
+    assert_eq!(fixture.scanner.recheck_in(written.after(Duration::from_secs(3))), None);
+}
+
+#[test]
+fn a_rescan_reads_what_no_stamp_shows() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", rule("A", "one"));
+    let later = SystemClock.now().after(Duration::from_secs(5));
+    fixture.look_at_time(&Extent::All, later);
+    fixture.write_under_the_old_stamp("a.yaml", rule("A", "two"));
+    assert_eq!(fixture.look_at_time(&Extent::All, later), [""; 0]);
+    assert_eq!(fixture.look_at_time(&Extent::Reread, later), ["a.yaml"]);
+}
+
+#[test]
+fn a_file_that_is_being_written_stays_as_it_was() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", rule("A", "one"));
+    fixture.look();
+    let before = fixture.scanner.file("a.yaml").unwrap().outcome.clone();
+    fixture.write("a.yaml", "rule_id: A\n");
+    fixture.write("new.yaml", "rule_id: N\n");
+    let unfinished = ["a.yaml".to_owned(), "new.yaml".to_owned()].into();
+    for extent in [Extent::All, Extent::Reread, Extent::Names(["a.yaml".to_owned()].into())] {
+        let found = fixture.scanner.update(&extent, &unfinished, SystemClock.now()).unwrap();
+        assert_eq!(found, Found::default(), "{extent:?}");
+    }
+    assert_eq!(fixture.scanner.file("a.yaml").unwrap().outcome, before);
+    assert_eq!(fixture.why("new.yaml"), "unfinished");
+    assert_eq!(fixture.look(), ["a.yaml", "new.yaml"]);
 }

@@ -76,7 +76,7 @@ async fn looking_and_other_files_contents_make_no_hint() {
 async fn what_editors_put_beside_the_files_makes_no_hint_where_no_file_is_a_link() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.yaml"), "x").unwrap();
-    let watch = armed(dir.path());
+    let mut watch = armed(dir.path());
     let at = |name: &str| dir.path().join(name);
     let save_as_editors_do = || {
         fs::write(at("4913"), "").unwrap();
@@ -85,14 +85,14 @@ async fn what_editors_put_beside_the_files_makes_no_hint_where_no_file_is_a_link
         fs::write(at("a.yaml"), "y").unwrap();
         fs::remove_file(at("a.yaml~")).unwrap();
     };
-    watch.expect_links(false);
+    watch.expect_links(false, BTreeSet::new());
     save_as_editors_do();
     let all = heard_until(&watch, dir.path()).await;
     let has_a = |extent: &Extent| matches!(extent, Extent::Names(names) if names.contains("a.yaml"));
     assert!(all.iter().any(has_a) && !all.contains(&Extent::All), "{all:?}");
     // What the kernel said before is taken in; a look at all would wait for a quiet moment.
     assert!(watch.hints.lock().all.is_none());
-    watch.expect_links(true);
+    watch.expect_links(true, BTreeSet::new());
     save_as_editors_do();
     while heard(&watch).await != Extent::All {}
 }
@@ -160,9 +160,9 @@ async fn a_mounted_configmap_that_is_swapped_is_seen() {
 async fn an_overflow_and_an_error_of_the_kernel_are_hints_to_look_at_all() {
     let watch = Watch::new("/rules".into());
     let overflow = notify::Event::new(EventKind::Other).set_flag(Flag::Rescan);
-    listen(&watch.hints, Path::new("/rules"), &Outlooks::new(), Ok(overflow));
+    listen(&watch.hints, Path::new("/rules"), &Watched::default(), Ok(overflow));
     assert_eq!(heard(&watch).await, Extent::All);
-    listen(&watch.hints, Path::new("/rules"), &Outlooks::new(), Err(notify::Error::generic("broken")));
+    listen(&watch.hints, Path::new("/rules"), &Watched::default(), Err(notify::Error::generic("broken")));
     assert_eq!(heard(&watch).await, Extent::All);
 }
 
@@ -173,7 +173,7 @@ async fn a_name_that_never_rests_is_looked_at_all_the_same() {
     let touch = || {
         let created = EventKind::Create(CreateKind::File);
         let event = notify::Event::new(created).add_path("/rules/a.yaml".into());
-        listen(&watch.hints, Path::new("/rules"), &Outlooks::new(), Ok(event));
+        listen(&watch.hints, Path::new("/rules"), &Watched::default(), Ok(event));
     };
     touch();
     let restless = async {

@@ -25,8 +25,12 @@ pub(super) fn definition(
     let mut values = Values::new(tree, findings);
     let root = tree.root();
     if !matches!(tree.node(root).kind, Kind::Mapping(_)) {
-        let message = format!("expected a mapping (`rule_id: …`), found {}", values.describe(root));
-        values.add(Code::NotAMapping, root, message);
+        // What it says stays unsaid: it may be another's secret, and no rule.
+        let found = match tree.node(root).kind {
+            Kind::List(_) => "a list",
+            _ => "a single value",
+        };
+        values.add(Code::NotAMapping, root, format!("expected a mapping (`rule_id: …`), found {found}"));
         return None;
     }
     if let Some(format) = foreign(tree, root) {

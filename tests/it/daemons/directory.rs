@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
+use crate::support::mounts::Mount;
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, text, wait_for};
 
@@ -184,4 +185,168 @@ fn a_directory_that_is_missing_at_the_start_is_waited_for() {
     wait_for_version(&swarm, "1", 3);
     master.wait_for_log("can be read again");
     assert_eq!(master.count_in_log("every rule stays as it is"), 1);
+}
+
+#[test]
+#[ignore = "needs root to mount"]
+fn an_empty_file_system_that_is_mounted_over_five_rules_deletes_none_as_root() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules(), 1, 5);
+    let master = swarm.master();
+    wait_for_version(&swarm, "1", 5);
+    let mount = Mount::tmpfs(&swarm.rules(), "1m");
+    assert_eq!(swarm.run(&["sync"]).status.code(), Some(1), "deletions that are held back are no success");
+    master.wait_for_log("5 of 5 rules would be deleted");
+    assert_eq!(ids(&swarm).len(), 5);
+    drop(mount);
+    swarm.succeed(&["sync"]);
+    master.wait_for_log("no deletion is held back any more");
+    assert_eq!(master.count_in_log("deleted from"), 0);
+}
+
+#[test]
+fn a_directory_that_is_swapped_for_one_with_other_rules_deletes_none_of_the_old() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules(), 1, 20);
+    let master = swarm.master();
+    wait_for_version(&swarm, "1", 20);
+    let others = swarm.path("others");
+    fs::create_dir(&others).unwrap();
+    for number in 0..500 {
+        let id = format!("OTHER{number}");
+        fs::write(others.join(format!("{id}.yaml")), rule_text(&id, 1)).unwrap();
+    }
+    fs::rename(swarm.rules(), swarm.path("aside")).unwrap();
+    fs::rename(others, swarm.rules()).unwrap();
+    master.wait_for_log("20 of 20 rules would be deleted");
+    assert_eq!(ids(&swarm).len(), 520);
+}
+
+#[test]
+fn deletions_that_were_held_back_are_forgotten_as_soon_as_the_files_are_back() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules(), 1, 20);
+    let master = swarm.master();
+    wait_for_version(&swarm, "1", 20);
+    let held = || {
+        let status = swarm.succeed(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        status.to_string().contains("\"pending_mass_delete\":[\"R")
+    };
+    fs::create_dir(swarm.path("aside")).unwrap();
+    for number in 0..12 {
+        let name = format!("R{number:02}.yaml");
+        fs::rename(swarm.rules().join(&name), swarm.path("aside").join(&name)).unwrap();
+    }
+    master.wait_for_log("12 of 20 rules would be deleted");
+    wait_for("the status to say so", || held().then_some(()));
+    // The rescan, which would find them too, is a minute away.
+    for number in 0..12 {
+        let name = format!("R{number:02}.yaml");
+        fs::rename(swarm.path("aside").join(&name), swarm.rules().join(&name)).unwrap();
+    }
+    wait_for("the status to forget them", || (!held()).then_some(()));
+    master.wait_for_log("no deletion is held back any more");
+}
+
+#[test]
+fn a_dry_run_says_what_sync_does() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules(), 1, 20);
+    swarm.succeed(&["sync"]);
+    let numbers = |args: &[&str]| {
+        let run = swarm.run(args);
+        let out = String::from_utf8(run.stdout).unwrap();
+        let line = out.lines().last().unwrap();
+        let words = [("to add", "added"), ("to change", "changed"), ("to delete", "deleted")];
+        (
+            words.iter().fold(line.to_owned(), |line, (dry, done)| line.replace(dry, done)),
+            run.status.code(),
+            out,
+        )
+    };
+    // One deletion and two edits of twenty files.
+    swarm.remove("R00.yaml");
+    for id in ["R01", "R02"] {
+        swarm.save(&format!("{id}.yaml"), rule_text(id, 2));
+    }
+    let dry = numbers(&["sync", "--dry-run"]);
+    assert_eq!((&*dry.0, dry.1), ("0 added, 2 changed, 1 deleted, 17 unchanged", Some(0)));
+    let done = numbers(&["sync"]);
+    assert_eq!((done.0, done.1), (dry.0, dry.1));
+
+    swarm.save("broken.yaml", "rule_id: [\n");
+    for number in 3..15 {
+        swarm.remove(&format!("R{number:02}.yaml"));
+    }
+    let dry = numbers(&["sync", "--dry-run"]);
+    assert!(dry.2.contains("! broken.yaml  2:1: ") || dry.2.contains("! broken.yaml  "), "{}", dry.2);
+    assert!(dry.2.contains("! R03  its deletion would be held back"), "{}", dry.2);
+    assert_eq!(dry.1, Some(1));
+    let done = numbers(&["sync"]);
+    assert_eq!((done.0, done.1), (dry.0, dry.1));
+    assert_eq!(ids(&swarm).len(), 19);
+}
+
+#[test]
+fn a_yaml_file_that_is_not_read_is_named_once_and_again_when_that_is_over() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules(), 1, 2);
+    fs::create_dir(swarm.rules().join("linux")).unwrap();
+    fs::write(swarm.rules().join("linux/R9.yaml"), rule_text("R9", 1)).unwrap();
+    swarm.save("my-rule.yaml", rule_text("MINE", 1));
+    let master = swarm.master();
+    master.wait_for_log("my-rule.yaml is not read");
+    master.wait_for_log("linux/R9.yaml is not read");
+    wait_for_version(&swarm, "1", 2);
+    let status = swarm.succeed(&["status", "--json"]);
+    assert!(status.contains(r#""passed_over":["linux/R9.yaml","my-rule.yaml"]"#), "{status}");
+    fs::rename(swarm.rules().join("my-rule.yaml"), swarm.rules().join("my_rule.yaml")).unwrap();
+    master.wait_for_log("my-rule.yaml is gone, or is read now");
+    wait_for("the rule", || (ids(&swarm) == ["MINE", "R00", "R01"]).then_some(()));
+    assert_eq!(master.count_in_log("my-rule.yaml is not read"), 1);
+}
+
+#[test]
+fn a_link_out_of_the_directory_is_not_read_and_nothing_of_its_text_is_said() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules(), 1, 2);
+    fs::write(swarm.path("secret"), "canary-of-the-secret\n").unwrap();
+    symlink(swarm.path("secret"), swarm.rules().join("S.yaml")).unwrap();
+    fs::create_dir(swarm.path("shared")).unwrap();
+    fs::write(swarm.path("shared/T.yaml"), rule_text("T", 1)).unwrap();
+    symlink(swarm.path("shared/T.yaml"), swarm.rules().join("T.yaml")).unwrap();
+    let master = swarm.daemon("master", |command| {
+        command.env("RULESYNCD_MASTER_FOLLOW_LINKS_TO", swarm.path("shared"));
+    });
+    master.wait_for_log("S.yaml: it is a symbolic link out of the rules directory");
+    wait_for("the rule that a listed directory holds", || (ids(&swarm) == ["R00", "R01", "T"]).then_some(()));
+    // Its text changes where no event of the rules directory tells.
+    fs::write(swarm.path("shared/T.yaml"), rule_text("T", 2)).unwrap();
+    wait_for("the edit behind the link", || (swarm.rows()[2][1] == "2").then_some(()));
+    fs::write(swarm.rules().join("U.yaml"), "canary-of-the-secret\n").unwrap();
+    master.wait_for_log("U.yaml:1:1: ");
+    let rules = swarm.rules().display().to_string();
+    let said = [
+        master.log(),
+        swarm.succeed(&["status", "--json"]),
+        String::from_utf8(swarm.run(&["check", "--format", "json", &rules]).stdout).unwrap(),
+    ];
+    assert!(said.iter().all(|said| !said.contains("canary")), "{said:?}");
+}
+
+#[test]
+fn a_grandparent_that_is_replaced_is_noticed_at_once() {
+    let swarm = Swarm::on_sqlite();
+    let parent = swarm.path("a/b");
+    fill(&parent.join("rules"), 1, 3);
+    fill(&swarm.path("next/b/rules"), 2, 3);
+    fs::remove_dir(swarm.rules()).unwrap();
+    let _master = swarm.daemon("master", |command| {
+        command.env("RULESYNCD_RULES_DIR", parent.join("rules"));
+    });
+    wait_for_version(&swarm, "1", 3);
+    fs::rename(swarm.path("a"), swarm.path("aside")).unwrap();
+    fs::rename(swarm.path("next"), swarm.path("a")).unwrap();
+    wait_for_version(&swarm, "2", 3);
 }

@@ -6,6 +6,8 @@ mod lifecycle;
 mod main_job;
 mod own_cache;
 mod reconcile;
+mod saves;
+mod scanner_model;
 mod silence;
 mod verify;
 mod why;

@@ -15,12 +15,18 @@ use crate::support::swarm::DEADLINE;
 fn config(rules_dir: &Path) -> MasterConfig {
     MasterConfig {
         rules_dir: rules_dir.to_owned(),
+        follow_links_to: Vec::new(),
         updated_by: "filesystem".to_owned(),
         rescan_interval: DEADLINE,
         max_delete: Percent::parse("20%").unwrap(),
         max_rule_size: 4096,
         socket: rules_dir.join("unused.sock"),
     }
+}
+
+/// A rule that stays: the last one is never deleted without an operator's word.
+fn another_rule(directory: &Path) {
+    fs::write(directory.join("Z.yaml"), rule_text("Z", 1)).unwrap();
 }
 
 async fn step(reconciler: &mut Reconciler, session: &mut MasterSession) -> Report {
@@ -35,7 +41,8 @@ async fn a_row_goes_only_when_its_file_stays_away() {
     let mut session = database.try_lock().await.unwrap().unwrap();
     let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
     fs::write(&file, rule_text("A", 1)).unwrap();
-    assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), 1);
+    another_rule(dir.path());
+    assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), 2);
 
     // As git and editors do: away, and back a moment later.
     fs::remove_file(&file).unwrap();
@@ -48,7 +55,7 @@ async fn a_row_goes_only_when_its_file_stays_away() {
     fs::remove_file(&file).unwrap();
     assert_eq!(step(&mut reconciler, &mut session).await.plan.deletes.len(), 0);
     while step(&mut reconciler, &mut session).await.plan.deletes.is_empty() {}
-    assert_eq!(session.rows(Scope::All).await.unwrap().len(), 0);
+    assert_eq!(session.rows(Scope::All).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -83,6 +90,7 @@ async fn a_file_that_comes_back_while_the_rows_are_read_keeps_its_row() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("A.yaml");
     fs::write(&file, rule_text("A", 1)).unwrap();
+    another_rule(dir.path());
     let mut session = field.session().await;
     let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
     step(&mut reconciler, &mut session).await;
@@ -98,7 +106,7 @@ async fn a_file_that_comes_back_while_the_rows_are_read_keeps_its_row() {
     });
     let report = report.unwrap();
     assert_eq!((report.plan.deletes, report.look_again), (vec![], vec!["A.yaml".to_owned()]));
-    assert_eq!(session.rows(Scope::All).await.unwrap().len(), 1);
+    assert_eq!(session.rows(Scope::All).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -249,11 +257,16 @@ async fn a_row_whose_path_is_no_rule_files_goes_and_nothing_is_read_there() {
     for name in ["A-1.yaml", "below/A.yaml", "notes.txt"] {
         fs::write(dir.path().join(name), rule_text("A", 1)).unwrap();
     }
+    another_rule(dir.path());
     let (mut session, mut hand) = (field.session().await, field.hand().await);
+    step(&mut Reconciler::new(config(dir.path()), system_clock()), &mut session).await;
     let outside = dir.path().join("notes.txt").display().to_string();
     for path in ["", "A-1.yaml", "below/A.yaml", "../x.yaml", &outside] {
         hand.put("A", 1, field.now().await).await;
-        hand.run(&format!("UPDATE ttp_rule SET updated_by = 'filesystem', source_path = '{path}'")).await;
+        hand.run(&format!(
+            "UPDATE ttp_rule SET updated_by = 'filesystem', source_path = '{path}' WHERE rule_id = 'A'"
+        ))
+        .await;
         let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
         let mut look_again = step(&mut reconciler, &mut session).await.look_again;
         let began = std::time::Instant::now();
@@ -262,8 +275,9 @@ async fn a_row_whose_path_is_no_rule_files_goes_and_nothing_is_read_there() {
             let extent = Extent::Names(look_again.into_iter().collect());
             look_again = reconciler.reconcile(&mut session, &extent, None).await.unwrap().look_again;
         }
-        assert_eq!(session.rows(Scope::All).await.unwrap(), [], "`{path}`");
-        assert_eq!((reconciler.broken().count(), reconciler.valid()), (0, 0), "`{path}` was read");
+        let rows = session.rows(Scope::All).await.unwrap();
+        assert_eq!(rows.iter().map(|row| &*row.rule_id).collect::<Vec<_>>(), ["Z"], "`{path}`");
+        assert_eq!((reconciler.broken().count(), reconciler.valid()), (0, 1), "`{path}` was read");
     }
 }
 

@@ -9,7 +9,7 @@
 //! `RULESYNCD_FAULTS_HISTORY=FILE cargo test --test it faults::a_saved_history -- --ignored`.
 
 mod audit;
-mod chance;
+pub(crate) mod chance;
 mod clocks;
 mod daemons;
 mod guests;
@@ -27,6 +27,7 @@ use self::clocks::{Clocks, Timeline};
 use self::history::History;
 use self::storm::{Stage, storm};
 use self::target::{Target, block_on};
+use crate::support::mounts::Mount;
 use crate::support::servers::{Kind, Server};
 
 #[expect(clippy::disallowed_methods, reason = "a parameter of the test, not of the program")]
@@ -65,8 +66,9 @@ fn a_storm_on_sqlite() {
 #[test]
 #[ignore = "needs root and libfaketime"]
 fn a_storm_on_a_disk_that_fills_up_as_root() {
-    let mount = SmallDisk::mount();
-    storm_on_a_file(mount.path(), true, number("SEED", 2));
+    let home = tempfile::tempdir().unwrap();
+    let _mount = Mount::tmpfs(home.path(), "96m");
+    storm_on_a_file(home.path(), true, number("SEED", 2));
 }
 
 fn storm_on_a_file(home: &Path, fills: bool, seed: u64) {
@@ -75,35 +77,6 @@ fn storm_on_a_file(home: &Path, fills: bool, seed: u64) {
     let clocks = Clocks::new(timeline, fills);
     let target = Target::Sqlite { home: home.to_owned(), fills };
     conclude(&storm(Stage { timeline, clocks, target }, seed, number("SECONDS", 20)));
-}
-
-/// A file system of some megabytes, unmounted when dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut mount = std::process::Command::new("mount");
-        assert!(
-            mount
-                .args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"])
-                .arg(dir.path())
-                .status()
-                .unwrap()
-                .success()
-        );
-        Self(dir)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.path()).status();
-    }
 }
 
 fn storm_on(kind: Kind) {
