@@ -8,9 +8,10 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::faults::chance::Chance;
+use crate::faults::number;
 use crate::support::mounts::Mount;
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, text, wait_for};
@@ -58,11 +59,8 @@ fn a_million_operations_on_files_as_root() {
 }
 
 fn run(file_system: FileSystem, operations: u64) {
-    // The seed of a run that failed is in its message; the same seed does the same operations.
-    let seed = std::env::var("RULESYNCD_FILES_SEED").map_or_else(
-        |_| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as u64,
-        |seed| seed.parse().unwrap(),
-    );
+    // The same seed does the same operations.
+    let seed = number("SEED", 1 + file_system as u64);
     let swarm = Swarm::on_sqlite();
     let layers = tempfile::tempdir_in("/dev/shm").unwrap();
     let _mount = match file_system {

@@ -35,7 +35,7 @@ fn parameter(name: &str) -> Option<String> {
     std::env::var(format!("RULESYNCD_FAULTS_{name}")).ok()
 }
 
-fn number(name: &str, default: u64) -> u64 {
+pub(crate) fn number(name: &str, default: u64) -> u64 {
     parameter(name).map_or(default, |text| text.parse().unwrap())
 }
 
