@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use super::Failure;
 use crate::event;
 use crate::lifecycle::{Lifecycle, Notifier, Pulse, Request, STOP_WITHIN, feed_watchdog};
+use crate::store::StoreError;
 
 /// How often the sentence for `systemctl status` is brought up to date.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -52,6 +53,13 @@ pub(super) fn connections(wanted: usize, files: u64) -> usize {
         );
     }
     wanted.min(left)
+}
+
+/// Why a daemon cannot open its database. No server is asked for that: the configuration names what
+/// cannot be used (a file that is no database, a certificate that cannot be read, a connection that would
+/// not be encrypted), and another start would not mend it.
+pub(super) fn unusable(error: StoreError) -> Failure {
+    Failure::Usage(error.into())
 }
 
 /// Runs `work` to its end: obeys the signals, feeds the watchdog, tells systemd.

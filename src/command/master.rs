@@ -53,7 +53,7 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     daemon::raise_file_limit();
     let lifecycle = Lifecycle::start()?;
     let clock = Arc::new(SystemClock);
-    let database = Database::open(&config.database, clock.clone()).await?;
+    let database = Database::open(&config.database, clock.clone()).await.map_err(daemon::unusable)?;
     let pulse = Pulse::default();
     let (commands, receiver) = mpsc::channel(16);
     let master = Master::new(config.master.clone(), database, clock, receiver, pulse.clone());

@@ -67,7 +67,7 @@ async fn worker(mut config: Config) -> Outcome {
 /// The database as this configuration follows it.
 pub(super) async fn open(config: &Config, clock: Arc<SystemClock>) -> Result<Database, Failure> {
     let (overlap, full_scan_interval) = (config.worker.overlap, config.worker.full_scan_interval);
-    let database = Database::open(&config.database, clock).await?;
+    let database = Database::open(&config.database, clock).await.map_err(daemon::unusable)?;
     Ok(database.following(FollowConfig { overlap, full_scan_interval }))
 }
 
@@ -86,5 +86,5 @@ fn passed_socket() -> Result<Option<UnixListener>, Failure> {
     ListenFd::from_env()
         .take_unix_listener(0)
         .context("the socket that was passed is not one to listen on: see ListenStream= in rulesyncd-worker.socket")
-        .map_err(Failure::Environment)
+        .map_err(Failure::Usage)
 }

@@ -56,8 +56,8 @@ fn a_file_that_is_no_database_is_named_and_left_as_it_is() {
     let swarm = Swarm::on_sqlite();
     let junk = "this is a letter, not a database; ".repeat(100);
     fs::write(swarm.path("rules.db"), &junk).unwrap();
-    for command in ["sync", "master", "worker"] {
-        let said = refused(&swarm, &[command], 3);
+    for (command, code) in [("sync", 3), ("master", 2), ("worker", 2)] {
+        let said = refused(&swarm, &[command], code);
         assert!(said.contains("rules.db"), "{command}: {said}");
     }
     assert_eq!(fs::read_to_string(swarm.path("rules.db")).unwrap(), junk);
@@ -224,4 +224,22 @@ fn a_cache_that_is_no_file_is_told_and_left_as_it_is() {
     worker.wait_for_log("catalogue.ndjson cannot be written: it is a FIFO, not a file");
     assert!(worker.stop().success());
     assert!(fs::symlink_metadata(&cache).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn a_database_that_no_start_can_use_ends_a_daemon_as_its_configuration_does() {
+    let swarm = Swarm::on_sqlite();
+    fs::write(swarm.path("text"), "this is no database at all").unwrap();
+    let text_file = format!("sqlite://{}", swarm.path("text").display());
+    for (url, expected) in [
+        (text_file.as_str(), "not a SQLite database"),
+        ("mysql://u@db.example.org/x?sslrootcert=/nonexistent.pem", "/nonexistent.pem"),
+        ("postgres://u@db.example.org/x?sslmode=disable", "allow_plaintext"),
+    ] {
+        for mode in ["master", "worker"] {
+            // systemd does not restart what ends with 2.
+            let said = refused(&swarm, &[mode, "--database-url", url], 2);
+            assert!(said.contains(expected), "{said}");
+        }
+    }
 }
