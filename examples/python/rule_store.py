@@ -9,7 +9,10 @@
 exactly there: a change that falls between the two is not lost. It outlives its connection: it
 connects again, resumes after the last change that it gave out, and where the worker cannot resume
 it takes a snapshot and gives out what differs. So the caller hears of each change once, in order,
-and what it has built from them is the database's rules and states. At every heartbeat it compares
+and what it has built from them is the database's rules and states. Each subscription is its own:
+of two tasks that iterate, each hears every change. A consumer that leaves the loop, by ``break`` or
+by an exception, loses nothing: the next subscription goes on after the last change that was handed
+out. At every heartbeat it compares
 the digest of what it has given out with the worker's, and begins anew should they ever differ.
 
 Run as a program it prints the changes: ``python3 rule_store.py /run/rulesyncd/events.sock``.
@@ -25,9 +28,10 @@ import logging
 import os
 import random
 import struct
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, AsyncIterator, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Deque, Dict, List, Mapping, Optional, Tuple, Union
 
 __all__ = ["CompiledRule", "Change", "Emit", "RuleState", "RuleStore", "RuleStoreError"]
 
@@ -161,7 +165,6 @@ class RuleStore:
 
     ``socket`` is the worker's. States are set by ``command``, the rulesyncd program, which finds the
     database by its own configuration, or by ``database_url`` where that is given.
-    One task at a time may use ``subscribe_changes``.
     """
 
     def __init__(
@@ -174,8 +177,10 @@ class RuleStore:
         self._socket = socket
         self._command = command
         self._database_url = database_url
-        self._known: Optional[_Known] = None
-        self._cursor: Optional[Dict[str, Any]] = None
+        #: What ``load_compiled`` gave; each subscription begins there.
+        self._loaded = _Position()
+        #: What a subscription that ended had handed out; the next one goes on from there.
+        self._left: Optional[_Position] = None
 
     async def load_compiled(self) -> List[CompiledRule]:
         """Every rule with the state in force for it.
@@ -188,7 +193,8 @@ class RuleStore:
                 async with _Connection(self._socket) as connection:
                     connection.send({"op": "subscribe", "follow": False})
                     await connection.line("snapshot_begin")
-                    self._known, rules, self._cursor = await connection.snapshot()
+                    known, rules, cursor = await connection.snapshot()
+                    self._loaded, self._left = _Position(known, cursor), None
                     return list(rules.values())
             except (OSError, _Lost) as error:
                 wait = await _pause(error, wait)
@@ -225,48 +231,15 @@ class RuleStore:
         given = [f"{name}={value}" for name, value in options.items() if value is not None]
         return RuleState.from_json(await self._run("set", rule_id, state.state, *given))
 
-    async def subscribe_changes(self) -> AsyncIterator[Change]:
+    def subscribe_changes(self) -> "_Changes":
         """Every change, one at a time: what happened since ``load_compiled``, then what happens.
 
-        A change is acknowledged to the worker when the next one is asked for.
+        Each call is a subscription of its own. Where one has ended (its iterator is closed or gone),
+        the next goes on after the last change that it handed out. A change is acknowledged to the
+        worker when the next one is asked for. ``anext`` may be cancelled, as ``asyncio.wait_for`` does.
         """
-        wait = FIRST_WAIT
-        while True:
-            try:
-                async with _Connection(self._socket) as connection:
-                    request: Dict[str, Any] = {"op": "subscribe"}
-                    if self._cursor is not None:
-                        request["cursor"] = self._cursor
-                    connection.send(request)
-                    while True:
-                        line = await connection.line()
-                        for change in await self._take_in(connection, line):
-                            wait = FIRST_WAIT
-                            yield change
-                        if line["type"] in ("snapshot_begin", "change") and self._cursor is not None:
-                            connection.send({"op": "ack", "seq": self._cursor["seq"]})
-            except (OSError, _Lost) as error:
-                wait = await _pause(error, wait)
-
-    async def _take_in(self, connection: "_Connection", line: Dict[str, Any]) -> List[Change]:
-        kind = line["type"]
-        if kind == "snapshot_begin":
-            known, rules, cursor = await connection.snapshot()
-            before, self._known, self._cursor = self._known, known, cursor
-            # Whoever has nothing yet has asked for changes alone.
-            return [] if before is None else _differences(before, known, rules)
-        if kind == "change":
-            if self._known is None or self._cursor is None or line["seq"] != self._cursor["seq"] + 1:
-                self._cursor = None
-                raise _Lost(f"change {line['seq']} does not follow what came before")
-            self._cursor = {"epoch": self._cursor["epoch"], "seq": line["seq"]}
-            return [_change(self._known, line)]
-        if kind == "heartbeat" and self._known is not None and line.get("digest") is not None:
-            if self._cursor is not None and line["seq"] == self._cursor["seq"]:
-                if line["digest"] != self._known.digest():
-                    self._cursor = None
-                    raise _Lost("what was heard is not what the worker has")
-        return []
+        position, self._left = self._left or self._loaded.copy(), None
+        return _Changes(self, position)
 
     async def _run(self, *arguments: str) -> Dict[str, Any]:
         environment = dict(os.environ)
@@ -287,6 +260,147 @@ class RuleStore:
             raise RuleStoreError(complaint.decode(errors="replace").strip())
         answer: Dict[str, Any] = json.loads(out)
         return answer
+
+
+@dataclass
+class _Position:
+    """What was handed out: as a copy, and as the place in the stream, where that is known."""
+
+    known: Optional[_Known] = None
+    cursor: Optional[Dict[str, Any]] = None
+
+    def copy(self) -> "_Position":
+        if self.known is None:
+            return _Position()
+        return _Position(_Known(dict(self.known.rules), dict(self.known.states)), self.cursor)
+
+
+class _Changes:
+    """One subscription: an asynchronous iterator."""
+
+    def __init__(self, store: RuleStore, position: _Position) -> None:
+        self._store = store
+        self._position = position
+        self._connection: Optional[_Connection] = None
+        #: Differences of a snapshot that are not handed out yet, and where they lead.
+        self._differences: Deque[Change] = deque()
+        self._after: Optional[_Position] = None
+        self._acknowledge = False
+        self._wait = FIRST_WAIT
+        self._ended = False
+
+    def __aiter__(self) -> "_Changes":
+        return self
+
+    async def __anext__(self) -> Change:
+        if self._ended:
+            raise StopAsyncIteration
+        while True:
+            if self._differences:
+                return self._hand_out_difference()
+            try:
+                change = await self._next()
+            except (OSError, _Lost) as error:
+                self._disconnect()
+                self._wait = await _pause(error, self._wait)
+            else:
+                if change is not None:
+                    return change
+
+    async def aclose(self) -> None:
+        """Ends the subscription; the next one goes on after the last change that was handed out."""
+        self._end()
+
+    def __del__(self) -> None:
+        # Whoever leaves the loop by ``break`` or by an exception closes nothing.
+        self._end()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._store._left = self._position
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            # The loop may be closed already.
+            with contextlib.suppress(RuntimeError):
+                self._connection.close()
+            self._connection = None
+
+    async def _next(self) -> Optional[Change]:
+        """Takes in one line; the change that it is, if it is one."""
+        if self._connection is None:
+            self._connection = await _Connection(self._store._socket).__aenter__()
+            request: Dict[str, Any] = {"op": "subscribe"}
+            if self._position.cursor is not None:
+                request["cursor"] = self._position.cursor
+            self._connection.send(request)
+        elif self._acknowledge and self._position.cursor is not None:
+            self._connection.send({"op": "ack", "seq": self._position.cursor["seq"]})
+        self._acknowledge = False
+        line = await self._connection.line()
+        kind = line["type"]
+        if kind == "snapshot_begin":
+            try:
+                known, rules, cursor = await self._connection.snapshot()
+            except BaseException:
+                # Who is cancelled here has read a part of it.
+                self._disconnect()
+                raise
+            self._take_in_snapshot(_Position(known, cursor), rules)
+        elif kind == "change":
+            return self._take_in_change(line)
+        elif kind == "heartbeat":
+            self._compare(line)
+        return None
+
+    def _take_in_snapshot(self, after: _Position, rules: Dict[str, CompiledRule]) -> None:
+        self._wait = FIRST_WAIT
+        if self._position.known is None:
+            # Whoever has nothing yet has asked for changes alone.
+            self._position, self._acknowledge = after, True
+            return
+        assert after.known is not None
+        # Until all of them are handed out there is no place in the stream that says what was.
+        self._position.cursor = None
+        self._after = after
+        self._differences.extend(_differences(self._position.known, after.known, rules))
+        if not self._differences:
+            self._position, self._after, self._acknowledge = after, None, True
+
+    def _hand_out_difference(self) -> Change:
+        """Notes a difference as handed out, and hands it out."""
+        change = self._differences.popleft()
+        kind, rule_id, value = change
+        assert self._position.known is not None and self._after is not None and self._after.known is not None
+        if isinstance(value, RuleState):
+            self._position.known.put_state(rule_id, value)
+        elif value is None:
+            self._position.known.rules.pop(rule_id, None)
+        else:
+            self._position.known.rules[rule_id] = self._after.known.rules[rule_id]
+        if not self._differences:
+            self._position, self._after, self._acknowledge = self._after, None, True
+        return change
+
+    def _take_in_change(self, line: Dict[str, Any]) -> Change:
+        known, cursor = self._position.known, self._position.cursor
+        if known is None or cursor is None or line["seq"] != cursor["seq"] + 1:
+            self._position.cursor = None
+            raise _Lost(f"change {line['seq']} does not follow what came before")
+        self._wait = FIRST_WAIT
+        change = _change(known, line)
+        self._position.cursor, self._acknowledge = {"epoch": cursor["epoch"], "seq": line["seq"]}, True
+        return change
+
+    def _compare(self, line: Dict[str, Any]) -> None:
+        known, cursor = self._position.known, self._position.cursor
+        if known is None or cursor is None or line.get("digest") is None or line["seq"] != cursor["seq"]:
+            return
+        if line["digest"] != known.digest():
+            self._position.cursor = None
+            raise _Lost("what was heard is not what the worker has")
 
 
 def _change(known: _Known, line: Dict[str, Any]) -> Change:
@@ -335,6 +449,9 @@ class _Connection:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._writer.close()
 
     def send(self, request: Dict[str, Any]) -> None:

@@ -159,6 +159,53 @@ class RuleStoreTest(unittest.IsolatedAsyncioTestCase):
         self.swarm.save("R3", 2)
         self.assertEqual(await self.next(), ["R3 v2"])
 
+    async def test_a_consumer_that_raises_in_the_middle_of_a_snapshots_differences_loses_nothing(self):
+        for number in range(10):
+            self.swarm.save(f"N{number}", 1)
+        self.assertEqual(sorted(await self.next(10)), [f"N{number} v1" for number in range(10)])
+        await self.changes.aclose()
+        # The worker is another one then: what happened meanwhile comes as a snapshot's differences.
+        self.swarm.kill("worker")
+        for number in range(10):
+            self.swarm.save(f"N{number}", 2)
+        while sum(row[1] for row in self.rows()) != 2 + 10 * 2:
+            await asyncio.sleep(0.01)
+        self.swarm.start("worker")
+        heard = []
+
+        async def consume(until):
+            async for change in self.store.subscribe_changes():
+                heard.append(words(change))
+                if len(heard) == until:
+                    raise ValueError("a handler that fails once")
+
+        for until in (3, 4, 10):
+            with self.assertRaises(ValueError):
+                await asyncio.wait_for(consume(until), DEADLINE)
+        self.assertEqual(sorted(heard), [f"N{number} v2" for number in range(10)])
+        self.swarm.save("N0", 3)
+        self.changes = self.store.subscribe_changes()
+        self.assertEqual(await self.next(), ["N0 v3"])
+
+    async def test_each_of_two_tasks_hears_every_change(self):
+        async def hear(count):
+            changes = self.store.subscribe_changes()
+            heard = []
+            while len(heard) < count:
+                # A wait that is cut off again and again loses nothing either.
+                with contextlib.suppress(asyncio.TimeoutError):
+                    heard.append(words(await asyncio.wait_for(changes.__anext__(), 0.02)))
+            return heard
+
+        tasks = [asyncio.ensure_future(hear(20)) for _ in range(3)]
+        for version in range(2, 22):
+            self.swarm.save("R1", version)
+            # One after the other: of edits that fall into one poll the last is heard.
+            self.assertEqual(await self.next(), [f"R1 v{version}"])
+        expected = [f"R1 v{version}" for version in range(2, 22)]
+        for heard in await asyncio.wait_for(asyncio.gather(*tasks), DEADLINE):
+            self.assertEqual(heard, expected)
+
     def rows(self):
         with contextlib.closing(sqlite3.connect(self.swarm.path / "rules.db", timeout=10)) as database:
             return database.execute("select rule_id, rule_version from ttp_rule").fetchall()
@@ -175,9 +222,9 @@ class RuleStoreTest(unittest.IsolatedAsyncioTestCase):
         while self.acknowledged() != [self.swarm.status()["stream"]["seq"]]:
             self.assertLess(time.monotonic(), deadline)
             await asyncio.sleep(0.05)
-        self.assertEqual(self.store._known.digest(), self.swarm.status()["digest"])
+        self.assertEqual(self.changes._position.known.digest(), self.swarm.status()["digest"])
         # A copy that went wrong is found at a heartbeat and mended.
-        self.store._known.rules["R9"] = (1, "0" * 64, "R9.yaml")
+        self.changes._position.known.rules["R9"] = (1, "0" * 64, "R9.yaml")
         self.assertEqual(await asking, ["R9 deleted"])
 
     def acknowledged(self):
