@@ -61,6 +61,8 @@ kinds! {
     CACHE_SET_ASIDE = "187e7d446533460a8a3ac5591b92cfd8";
     /// A full scan found what the watermark had missed.
     SCAN_MENDED = "675055fa6c414a8baf30e7753c287502";
+    /// Rules were written with a lower version than before.
+    VERSIONS_FELL = "7ea0c8b6e1ff4409bda07912751a5330";
     /// The configuration was read again.
     RELOADED = "3dfb9a018f334b0284390eedf223693e";
     /// The configuration cannot be used.

@@ -1,5 +1,6 @@
 //! One file a subcommand; each reads like a wiring list.
 
+pub mod allow_mass_delete;
 pub mod check;
 pub mod completions;
 pub mod config;

@@ -99,7 +99,12 @@ fn worker(status: &WorkerStatus) -> String {
     if let Some(error) = &status.last_error {
         lines.add("last error", plain(error));
     }
+    if let Some(since) = status.pending_since {
+        lines.add("held back", format!("for {}", ago(now, since)));
+    }
     let mut text = lines.text();
+    let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
+    text += &table("deletions held back; `rulesyncd allow-mass-delete` lets them go", ["RULE"], held);
     let bad = status.quarantined.iter().map(|row| [row.rule_id.as_str(), &row.table, &row.reason]);
     text += &table("rejected rows", ["ID", "TABLE", "REASON"], bad);
     let subscribers = status.stream.subscribers.iter().map(|peer| {

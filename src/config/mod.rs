@@ -98,6 +98,11 @@ pub struct WorkerConfig {
     pub full_scan_interval: Duration,
     /// Changes kept for resuming.
     pub journal_length: usize,
+    /// The share of the known rules whose deletion is followed at once, above
+    /// [`MasterConfig::FREE_DELETES`].
+    pub max_delete: Percent,
+    /// How long a larger deletion is held back where nobody allows it.
+    pub max_delete_hold: Duration,
     /// How often a quiet subscriber hears a heartbeat.
     pub heartbeat_interval: Duration,
     /// Connections served at once.
@@ -217,6 +222,8 @@ impl Config {
             overlap: from.value("worker.overlap", time)?,
             full_scan_interval: from.value("worker.full_scan_interval", interval)?,
             journal_length: from.value("worker.journal_length", at_least_one)?,
+            max_delete: from.value("worker.max_delete", Percent::parse)?,
+            max_delete_hold: from.value("worker.max_delete_hold", time)?,
             heartbeat_interval: from.value("worker.heartbeat_interval", interval)?,
             max_subscribers: from.value("worker.max_subscribers", at_least_one)?,
             subscriber_queue: from.value("worker.subscriber_queue", at_least_one)?,

@@ -131,6 +131,18 @@ pub const SETTINGS: &[Setting] = &[
     set("worker.overlap", "5s", Kind::Duration, "how far below the watermark a row may still appear"),
     set("worker.full_scan_interval", "60s", Kind::Duration, "how often everything is compared"),
     set("worker.journal_length", "65536", Kind::Count, "changes kept for resuming"),
+    set(
+        "worker.max_delete",
+        "20%",
+        Kind::Percent,
+        "the share of the known rules whose deletion is followed at once, above 5",
+    ),
+    set(
+        "worker.max_delete_hold",
+        "1h",
+        Kind::Duration,
+        "how long a larger deletion is held back where nobody allows it",
+    ),
     set("worker.heartbeat_interval", "15s", Kind::Duration, "how often a quiet subscriber hears a heartbeat"),
     set("worker.max_subscribers", "1024", Kind::Count, "connections served at once"),
     set(

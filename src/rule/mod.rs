@@ -12,7 +12,7 @@ mod parse;
 mod row;
 mod state;
 
-pub use catalogue::{Catalogue, CatalogueDigest, Look, Quarantined, Rejected, Seen, Table};
+pub use catalogue::{Catalogue, CatalogueDigest, Delta, Look, Quarantined, Rejected, Seen, Table};
 pub use change::{ChangeKind, KnownRule, RuleChange};
 pub use compiled::{CompiledRule, Definition, Emit};
 pub use diagnostic::{Code, Diagnostic, Severity};

@@ -33,6 +33,8 @@ pub enum Op {
         /// The last change it has taken in.
         seq: u64,
     },
+    /// To a worker, by its own user or root: follow the deletions that are held back.
+    AllowMassDelete {},
     /// To a master: compare the directory with the table now.
     Reconcile {
         /// Carry out deletions that are held back.
@@ -98,7 +100,7 @@ impl Request {
                 bad(None, ErrorCode::BadRequest, message)
             })?),
         };
-        let known = ["subscribe", "get_state", "status", "ack", "reconcile"];
+        let known = ["subscribe", "get_state", "status", "ack", "allow_mass_delete", "reconcile"];
         match fields.get("op") {
             Some(Value::String(op)) if known.contains(&op.as_str()) => {}
             other => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::hub::{Heard, Hub};
 use crate::event;
-use crate::rule::{Quarantined, RuleChange, Table};
+use crate::rule::{Quarantined, RuleChange, RuleId, Table};
 
 /// More changes of one look than this are one record, each of them at debug alone.
 const TOLD_SINGLY: usize = 100;
@@ -61,6 +61,72 @@ pub(super) fn changes(hub: &Hub, heard: &Heard, trace_id: Option<&str>) {
             ),
         }
     }
+}
+
+/// Rules of one look that are named in a record.
+const NAMED: usize = 10;
+
+/// Deletions are held back, `0` where none are any more; followed after that time by themselves.
+pub(super) fn held_back(held: usize, time_left: Option<Duration>) {
+    if held == 0 {
+        tracing::info!(message_id = event::MASS_DELETE_HELD, "no deletion is held back any more");
+        return;
+    }
+    let by_itself = time_left.map_or_else(String::new, |left| {
+        let left = Duration::from_secs(left.as_secs_f64().round() as u64);
+        format!(", or wait: they are followed in {}", humantime::format_duration(left))
+    });
+    tracing::error!(
+        message_id = event::MASS_DELETE_HELD,
+        deletions = held,
+        "{held} rules are gone from the tables, or are no rules any more, which is more than worker.max_delete allows: \
+         they are served on; bring them back, run `rulesyncd allow-mass-delete` on this host{by_itself}"
+    );
+}
+
+/// Who had the deletions followed that were held back.
+pub(super) enum Lifted {
+    By { uid: u32, pid: Option<i32> },
+    InTime,
+}
+
+pub(super) fn guard_lifted(hub: &Hub, heard: &Heard, lifted: Lifted) {
+    changes(hub, heard, None);
+    let deletions = heard.changes.len();
+    match lifted {
+        Lifted::By { uid, pid } => tracing::warn!(
+            message_id = event::MASS_DELETE_ALLOWED,
+            uid,
+            pid,
+            deletions,
+            "user {uid} (process {}) lifted the guard against mass deletion; {deletions} rules are deleted",
+            pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string())
+        ),
+        Lifted::InTime => tracing::warn!(
+            message_id = event::MASS_DELETE_ALLOWED,
+            deletions,
+            "nobody brought back what was deleted within worker.max_delete_hold; {deletions} rules are deleted"
+        ),
+    }
+}
+
+/// Versions are the authors', and rise: who sets them back puts an older rule in the place of a newer one.
+pub(super) fn fallen(fallen: &[(RuleId, i64, i64)]) {
+    if fallen.is_empty() {
+        return;
+    }
+    let named = fallen.iter().take(NAMED).map(|(rule_id, old, new)| format!("{rule_id} from {old} to {new}"));
+    let more = match fallen.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    tracing::warn!(
+        message_id = event::VERSIONS_FELL,
+        rules = fallen.len(),
+        "the version of {} rules fell: {}{more}; they are served as the tables hold them",
+        fallen.len(),
+        named.collect::<Vec<_>>().join(", ")
+    );
 }
 
 pub(super) fn loaded(rules: usize) {

@@ -33,6 +33,12 @@ pub struct WorkerStatus {
     pub digest: Option<CatalogueDigest>,
     /// Rows that take no part, and why.
     pub quarantined: Vec<QuarantinedStatus>,
+    /// Rules that are served though the tables do not hold them any more: their deletion is held back.
+    #[serde(default)]
+    pub pending_mass_delete: Vec<String>,
+    /// Since when; `None` where there are none.
+    #[serde(default)]
+    pub pending_since: Option<Timestamp>,
     /// The event stream.
     pub stream: StreamStatus,
     /// The host's message bus; `None` where none is configured.
@@ -55,6 +61,10 @@ impl WorkerStatus {
         sentence += &format!("; change {}, {} subscribers", self.stream.seq, self.stream.subscribers.len());
         if let Some(watermark) = self.watermark {
             sentence += &format!("; watermark {watermark}");
+        }
+        if !self.pending_mass_delete.is_empty() {
+            let held = self.pending_mass_delete.len();
+            sentence += &format!("; {held} deletions held back, see `rulesyncd allow-mass-delete`");
         }
         if !self.quarantined.is_empty() {
             sentence += &format!("; {} rows rejected", self.quarantined.len());

@@ -53,6 +53,12 @@ pub(super) struct Peer {
 pub(super) trait Service: Send + Sync + 'static {
     /// What `status` answers.
     fn status(&self) -> WorkerStatus;
+
+    /// Follows the deletions that are held back, for this user and process, and tells how many they are.
+    ///
+    /// # Errors
+    /// Why the user may not.
+    fn allow_mass_delete(&self, uid: u32, pid: Option<i32>) -> Result<usize, String>;
 }
 
 enum Feed {
@@ -314,6 +320,10 @@ impl Session<'_> {
                 let status = self.service.status();
                 self.respond(request.id, &status);
             }
+            Op::AllowMassDelete {} => match self.service.allow_mass_delete(self.peer.uid, self.peer.pid) {
+                Ok(deleted) => self.respond(request.id, &serde_json::json!({ "deleted": deleted })),
+                Err(message) => self.refuse(request.id, ErrorCode::NotAllowed, message),
+            },
             Op::Reconcile { .. } => {
                 let message = "a worker only reads; ask the master on its socket".to_owned();
                 self.refuse(request.id, ErrorCode::UnknownOp, message);

@@ -100,6 +100,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
                 tokio::select! {
                     found = &mut look => break found,
                     () = until(end) => expire(&self.hub, self.clock),
+                    () = until(self.hub.release_at()) => release(&self.hub),
                     _ = beat.tick() => {
                         pulse.beat();
                         self.hub.announce();
@@ -125,6 +126,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
                 () = sleep_until(poll) => return,
                 () = self.follower.hint(), if !self.failing => return,
                 () = until(end) => expire(&self.hub, self.clock),
+                () = until(self.hub.release_at()) => release(&self.hub),
             }
         }
     }
@@ -147,6 +149,10 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             log::mended(mended);
         }
         tell(&self.hub, &heard, self.clock, trace.trace_id());
+        log::fallen(&heard.fallen);
+        if let Some(held) = heard.held_back {
+            log::held_back(held, self.hub.release_at().map(|at| at.duration_since(Instant::now())));
+        }
         trace.end();
         self.tell_quarantined();
     }
@@ -187,6 +193,12 @@ fn next_end(hub: &Hub, clock: Option<(Timestamp, Instant)>) -> Option<Instant> {
 fn expire(hub: &Hub, clock: Option<(Timestamp, Instant)>) {
     let (now, at) = database_now(hub, clock);
     tell(hub, &hub.expire(now.after(at.elapsed())), clock, None);
+}
+
+/// Follows the deletions that were held back long enough.
+fn release(hub: &Hub) {
+    let heard = hub.release();
+    log::guard_lifted(hub, &heard, log::Lifted::InTime);
 }
 
 /// Tells the log and the metrics of changes that went to the stream.

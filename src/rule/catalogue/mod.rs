@@ -6,6 +6,7 @@
 //! the first in the order of bytes is the rule, whichever came first.
 
 mod digest;
+mod held;
 mod key;
 mod look;
 mod states;
@@ -17,6 +18,7 @@ use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
 pub use digest::CatalogueDigest;
+pub use held::Delta;
 pub use look::{Look, Rejected, Seen, Table};
 
 use self::key::{Caseless, Folded, Key};
@@ -31,6 +33,8 @@ pub struct Catalogue {
     /// Every valid row. Of ids that differ only in case, which stand side by side, the first is
     /// in force.
     rules: BTreeSet<Folded>,
+    /// Those of them that the table does not hold any more, or not as rules.
+    held: BTreeSet<RuleId>,
     in_force: usize,
     states: States,
     rejected_rules: BTreeMap<String, Rejected>,
@@ -55,6 +59,13 @@ impl Catalogue {
     /// stamps, then deletions by id, then states in the order of their stamps. States whose end
     /// has come at the look's time are among them.
     pub fn apply(&mut self, look: Look) -> Vec<RuleChange> {
+        self.apply_guarded(look, |_, _| false).changes
+    }
+
+    /// The same, but for rules whose row is gone or is no rule any more: where `is_too_many` says so of
+    /// their number, and of the rows that were known before, all of them stay, until fewer are missing or
+    /// [`Catalogue::release`] is called.
+    pub fn apply_guarded(&mut self, look: Look, is_too_many: impl Fn(usize, usize) -> bool) -> Delta {
         let mut states = states::Before::new();
         for found in look.states {
             match found {
@@ -77,34 +88,37 @@ impl Catalogue {
         }
         self.states.judge(look.now, &mut states);
 
+        let (rows, mut going) = (self.rules.len(), BTreeSet::new());
         let mut rules = Before::new();
         for found in look.rules {
             match found {
                 Ok(rule) => {
                     self.watermark = self.watermark.max(Some(rule.updated_at));
                     self.rejected_rules.remove(rule.rule_id.as_str());
+                    self.held.remove(&rule.rule_id);
                     self.replace(&rule.rule_id.clone(), Some(rule), &mut rules);
                 }
                 Err(rejected) => {
-                    if let Ok(rule_id) = RuleId::new(&rejected.key) {
-                        self.replace(&rule_id, None, &mut rules);
+                    if let Ok(rule_id) = RuleId::new(&rejected.key)
+                        && self.rules.contains(&rule_id.as_str() as &dyn Key)
+                    {
+                        going.insert(rule_id);
                     }
                     self.rejected_rules.insert(rejected.key.clone(), *rejected);
                 }
             }
         }
         if let Some(keys) = key_set(look.rule_keys.as_deref()) {
-            let known = self.rule_rows().map(|rule| &rule.rule_id);
-            let gone: Vec<RuleId> = known.filter(|id| !keys.contains(id.as_str())).cloned().collect();
-            for rule_id in gone {
-                self.replace(&rule_id, None, &mut rules);
-            }
+            let known = self.rules.iter().map(|Folded(rule)| &rule.rule_id);
+            going.extend(known.filter(|id| !keys.contains(id.as_str())).cloned());
             self.rejected_rules.retain(|key, _| keys.contains(key.as_str()));
         }
 
-        let mut changes = self.definitions(rules);
-        changes.extend(self.states.changes(states, &mut self.digest));
-        changes
+        self.delete(going, rows, is_too_many, &mut rules);
+
+        let mut delta = self.definitions(rules);
+        delta.changes.extend(self.states.changes(states, &mut self.digest));
+        delta
     }
 
     /// The states whose end has come at `now`, by the database's clock: the default is in force
@@ -220,8 +234,8 @@ impl Catalogue {
     }
 
     /// What became of the rules that were in force before, by the order of [`Catalogue::apply`].
-    fn definitions(&mut self, before: Before) -> Vec<RuleChange> {
-        let (mut written, mut deleted) = (Vec::new(), Vec::new());
+    fn definitions(&mut self, before: Before) -> Delta {
+        let (mut written, mut deleted, mut fallen) = (Vec::new(), Vec::new(), Vec::new());
         for (id, old) in before {
             let new = self.twin_in_force(id.0.as_str()).cloned();
             if let (Some(old), Some(new)) = (&old, &new)
@@ -229,6 +243,11 @@ impl Catalogue {
                 && old.same_content(new)
             {
                 continue;
+            }
+            if let (Some(old), Some(new)) = (&old, &new)
+                && new.rule_version < old.rule_version
+            {
+                fallen.push((new.rule_id.clone(), old.rule_version, new.rule_version));
             }
             if let Some(old) = old {
                 self.in_force -= 1;
@@ -250,14 +269,15 @@ impl Catalogue {
             let state = Arc::clone(self.states.in_force(rule.rule_id.as_str()).unwrap_or(&default));
             RuleChange::Written { rule, state }
         });
-        written.chain(deleted.into_iter().map(|rule_id| RuleChange::Deleted { rule_id })).collect()
+        let deleted = deleted.into_iter().map(|rule_id| RuleChange::Deleted { rule_id });
+        Delta { changes: written.chain(deleted).collect(), fallen }
     }
 }
 
 impl Known for Catalogue {
     fn count(&self, table: Table) -> u64 {
         let count = match table {
-            Table::Rules => self.rules.len() + self.rejected_rules.len(),
+            Table::Rules => self.rules.len() - self.held.len() + self.rejected_rules.len(),
             Table::States => self.states.len() + self.rejected_states.len(),
         };
         count as u64
@@ -268,6 +288,7 @@ impl Known for Catalogue {
             Table::Rules => self
                 .rules
                 .get(&key as &dyn Key)
+                .filter(|Folded(rule)| !self.held.contains(&rule.rule_id))
                 .map(|Folded(rule)| {
                     Seen::rule(rule.updated_at, rule.content_sha256, rule.rule_version, &rule.source_path)
                 })

@@ -345,3 +345,75 @@ proptest! {
         }
     }
 }
+
+/// More than two deletions are too many.
+fn guarded(catalogue: &mut Catalogue, look: Look) -> Vec<String> {
+    tell(&catalogue.apply_guarded(look, |going, _| going > 2).changes)
+}
+
+fn keys(keys: &[&str]) -> Option<Vec<String>> {
+    Some(keys.iter().map(|&key| key.to_owned()).collect())
+}
+
+const MANY: [&str; 5] = ["A", "B", "C", "D", "E"];
+
+#[test]
+fn deletions_that_are_too_many_are_held_back_all_together() {
+    let mut catalogue = Catalogue::default();
+    catalogue.apply(found(1, MANY.iter().map(|key| rule(key, 1, 1)).collect(), vec![]));
+    let (all, digest) = (catalogue.rule_count(), catalogue.digest());
+    let [kept, broken, ..] = MANY;
+    // Gone, and no rule any more, are the same to a subscriber.
+    let look = Look {
+        rules: vec![Err(rejected(broken))],
+        rule_keys: keys(&[kept, broken]),
+        ..found(2, vec![], vec![])
+    };
+    assert_eq!(guarded(&mut catalogue, look), [""; 0]);
+    assert_eq!((catalogue.rule_count(), catalogue.digest()), (all, digest));
+    assert_eq!(catalogue.held_back().len(), MANY.len() - 1);
+    // What counts as known is what the table holds, so that no look reads it again.
+    assert_eq!(catalogue.count(Table::Rules), 2);
+    assert!(catalogue.seen(Table::Rules, kept).is_some() && catalogue.seen(Table::Rules, broken).is_some());
+    assert_eq!(catalogue.seen(Table::Rules, MANY[2]), None);
+    // Other changes go on, and a further deletion waits with the others.
+    assert_eq!(
+        guarded(&mut catalogue, found(3, vec![rule(kept, 2, 3)], vec![])),
+        [format!("{kept} v2 enabled")]
+    );
+    let look = Look { rule_keys: keys(&[broken]), ..found(4, vec![], vec![]) };
+    assert_eq!(guarded(&mut catalogue, look), [""; 0]);
+    // Whatever comes back is held back no more; once few are missing, these go.
+    let back = MANY[2..].iter().map(|key| rule(key, 1, 1)).collect();
+    let look = Look { rule_keys: keys(&MANY[1..]), ..found(5, back, vec![]) };
+    let mut gone = guarded(&mut catalogue, look);
+    gone.sort();
+    let mut expected = [format!("{kept} deleted"), format!("{broken} deleted")];
+    expected.sort();
+    assert_eq!(gone, expected);
+    assert!(catalogue.held_back().is_empty());
+}
+
+#[test]
+fn a_catalogue_whose_deletions_were_released_is_as_if_they_had_been_followed() {
+    let (mut held, mut free) = (Catalogue::default(), Catalogue::default());
+    let all = || found(1, MANY.iter().map(|key| rule(key, 1, 1)).collect(), vec![]);
+    let emptied = || Look { rule_keys: keys(&[]), ..found(2, vec![], vec![]) };
+    for catalogue in [&mut held, &mut free] {
+        catalogue.apply(all());
+    }
+    assert_eq!(guarded(&mut held, emptied()), [""; 0]);
+    assert_eq!(tell(&held.release()), tell(&free.apply(emptied())));
+    assert_eq!((held.rule_count(), held.digest()), (0, free.digest()));
+    assert_eq!(held.release(), []);
+}
+
+#[test]
+fn versions_that_fall_are_told() {
+    let mut catalogue = Catalogue::default();
+    catalogue.apply(found(1, vec![rule("R1", 3, 1), rule("R2", 1, 1)], vec![]));
+    let delta =
+        catalogue.apply_guarded(found(2, vec![rule("R1", 2, 2), rule("R2", 2, 2)], vec![]), |_, _| false);
+    assert_eq!(delta.fallen, [(id("R1"), 3, 2)]);
+    assert_eq!(delta.changes.len(), 2, "they are followed");
+}

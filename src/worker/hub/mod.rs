@@ -3,6 +3,7 @@
 //! A look is taken in and numbered under one lock, so no subscriber sees half of it. The lock is
 //! held for moments and never across a wait. The tail alone writes.
 
+mod guard;
 mod reading;
 #[cfg(test)]
 mod tests;
@@ -14,9 +15,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::guard::Guard;
 pub(in crate::worker) use self::reading::{Next, Place, Start};
 use crate::clock::{SharedClock, Timestamp};
-use crate::rule::{Catalogue, Look, Rejected, RuleChange, RuleId, Seen, Table};
+use crate::rule::{Catalogue, Delta, Look, Rejected, RuleChange, RuleId, Seen, Table};
 use crate::store::{Known, TextSink};
 use crate::wire::Epoch;
 use crate::worker::cache::Texts;
@@ -64,6 +66,7 @@ pub(in crate::worker) struct News {
 #[derive(Debug)]
 struct Inner {
     catalogue: Catalogue,
+    guard: Guard,
     journal: Journal,
     loaded: bool,
     /// Whether the catalogue was compared with the database. What the cache says was not.
@@ -95,6 +98,10 @@ pub(in crate::worker) struct Heard {
     pub(in crate::worker) first_seq: u64,
     /// Whether there was nothing to serve before: the changes are then no changes to anyone.
     pub(in crate::worker) first_load: bool,
+    /// How many deletions are held back, where it was none before, or is none any more.
+    pub(in crate::worker) held_back: Option<usize>,
+    /// Rules whose version fell, with the version before and after.
+    pub(in crate::worker) fallen: Vec<(RuleId, i64, i64)>,
 }
 
 impl Hub {
@@ -102,6 +109,7 @@ impl Hub {
         let now = clock.now();
         let inner = Inner {
             catalogue: Catalogue::default(),
+            guard: Guard::none(),
             journal: Journal::new(journal_length, JOURNAL_BYTES),
             loaded: false,
             compared: false,
@@ -170,14 +178,19 @@ impl Hub {
             look.rule_keys.get_or_insert_with(|| found_keys(&look.rules, |rule| &rule.rule_id));
             look.state_keys.get_or_insert_with(|| found_keys(&look.states, |(rule_id, _)| rule_id));
         }
-        let changes = inner.catalogue.apply(look);
+        let is_too_many = inner.guard.judge();
+        let Delta { changes, fallen } = inner.catalogue.apply_guarded(look, is_too_many);
+        let held = inner.catalogue.held_back().len();
+        let turned = inner.guard.note(&changes, held, now);
         let first_load = !std::mem::replace(&mut inner.loaded, true);
-        let heard = if first_load {
-            Heard { changes, first_seq: 0, first_load }
+        let mut heard = if first_load {
+            Heard { changes, first_seq: 0, first_load, held_back: None, fallen: Vec::new() }
         } else {
             trace.publish(&changes, inner.journal.newest() + 1);
             inner.number(changes, now, trace)
         };
+        heard.held_back = turned.then_some(held);
+        heard.fallen = fallen;
         inner.state.fresh = Some((Instant::now(), Duration::ZERO));
         drop(inner);
         if let Some(texts) = &self.texts {
@@ -244,7 +257,7 @@ impl Inner {
     fn number(&mut self, changes: Vec<RuleChange>, now: Timestamp, trace: &TailTrace) -> Heard {
         let first_seq = self.journal.newest() + 1;
         self.journal.append(&changes, now, |index| trace.traceparent(index));
-        Heard { changes, first_seq, first_load: false }
+        Heard { changes, first_seq, first_load: false, held_back: None, fallen: Vec::new() }
     }
 
     /// A snapshot that is at most `reuse` changes old, so that many who come one after the other

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::{DatabaseState, Hub};
+use crate::clock::Timestamp;
 use crate::rule::{Catalogue, CatalogueDigest, Quarantined, RuleState};
 use crate::wire::{Cursor, Health, SnapshotReason};
 use crate::worker::journal::{EncodedChange, Journal};
@@ -146,6 +147,13 @@ impl Hub {
     ) -> T {
         let inner = self.lock();
         read(&inner.catalogue, &inner.journal, &inner.state)
+    }
+
+    /// The rules whose deletion is held back, and since when.
+    pub(in crate::worker) fn held_back(&self) -> (Vec<String>, Option<Timestamp>) {
+        let inner = self.lock();
+        let held = inner.catalogue.held_back().iter().map(ToString::to_string).collect();
+        (held, inner.guard.since.map(|(_, since)| since))
     }
 
     /// A snapshot for a subscriber that did not keep up.

@@ -4,6 +4,7 @@ mod bad_input;
 mod directory;
 mod lifecycle;
 mod main_job;
+mod mass_delete;
 mod own_cache;
 mod reconcile;
 mod saves;

@@ -75,6 +75,7 @@ impl<'a> Daemons<'a> {
                 .env("RULESYNCD_TELEMETRY_LOG_FORMAT", "json")
                 // Deletions here are many and meant; the whole directory is too much all the same.
                 .env("RULESYNCD_MASTER_MAX_DELETE", "60%")
+                .env("RULESYNCD_WORKER_MAX_DELETE", "100%")
                 .env("RULESYNCD_MASTER_RESCAN_INTERVAL", "2s")
                 .env("RULESYNCD_MASTER_SOCKET", socket(swarm, host))
                 .env("RULESYNCD_SOCKET", socket(swarm, host))

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rulesyncd::clock::{Clock as _, SharedClock, SystemClock, Timestamp};
-use rulesyncd::config::WorkerConfig;
+use rulesyncd::config::{Percent, WorkerConfig};
 use rulesyncd::lifecycle::Pulse;
 use rulesyncd::rule::{
     CompiledRule, ContentDigest, Definition, Emit, KnownRule, Look, Rejected, RuleId, RuleState, Seen,
@@ -216,6 +216,8 @@ pub(crate) fn worker_config(directory: &Path) -> WorkerConfig {
         overlap: Duration::from_secs(5),
         full_scan_interval: Duration::from_secs(60),
         journal_length: 1_000,
+        max_delete: Percent::parse("20%").unwrap(),
+        max_delete_hold: Duration::from_secs(3_600),
         heartbeat_interval: Duration::from_millis(100),
         max_subscribers: 64,
         subscriber_queue: 100,

@@ -1,0 +1,36 @@
+//! `rulesyncd allow-mass-delete`: the deletions that this host's worker holds back.
+
+use anyhow::anyhow;
+use clap::Args;
+
+use super::{Failure, Outcome};
+use crate::cli::{ConfigFlags, SocketFlags, prepare_quietly, print};
+use crate::client::ask;
+use crate::wire::Op;
+
+/// Let this host's worker follow the deletions that it holds back
+///
+/// A worker holds back a deletion of more than `worker.max_delete` of its rules, and shows them in `status`. What
+/// is held back by a master is carried out by `sync --allow-mass-delete`. Root and the worker's own user may
+/// run this.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: sudo rulesyncd allow-mass-delete --socket /run/rulesyncd/events.sock")]
+pub struct AllowMassDeleteArgs {
+    #[command(flatten)]
+    config: ConfigFlags,
+    #[command(flatten)]
+    socket: SocketFlags,
+}
+
+pub(crate) fn run(args: AllowMassDeleteArgs) -> Outcome {
+    let config = prepare_quietly(args.socket.over("worker.socket", args.config.flags()))?;
+    let socket = config.worker.socket;
+    let answer = super::block_on(ask(&socket, Op::AllowMassDelete {}))?;
+    let answer = answer.map_err(|error| Failure::Environment(error.into()))?;
+    let deleted = answer["deleted"].as_u64();
+    let deleted = deleted.ok_or_else(|| Failure::Environment(anyhow!("the worker's answer is not one")))?;
+    Ok(print(&match deleted {
+        0 => "no deletion is held back\n".to_owned(),
+        _ => format!("{deleted} deletions were held back, and are followed\n"),
+    })?)
+}

@@ -1,0 +1,138 @@
+//! A worker is not emptied at once by whoever can write the tables.
+
+use serde_json::Value;
+
+use crate::support::rules::rule_text;
+use crate::support::swarm::{Daemon, Swarm, wait_for};
+
+const RULES: usize = 10;
+
+/// A worker that knows ten rules; their master is gone.
+fn swarm(adapt: impl Fn(&mut std::process::Command)) -> (Swarm, Daemon) {
+    let swarm = Swarm::on_sqlite();
+    for number in 0..RULES {
+        swarm.save(&format!("R{number}.yaml"), rule_text(&format!("R{number}"), 2));
+    }
+    let (master, worker) = (swarm.master(), swarm.daemon("worker", adapt));
+    wait_for("the rules", || (swarm.subscribe().snapshot().len() == RULES).then_some(()));
+    master.stop();
+    (swarm, worker)
+}
+
+fn status(swarm: &Swarm) -> Value {
+    let socket = swarm.socket();
+    serde_json::from_str(&swarm.succeed(&["status", "--json", "--socket", socket.to_str().unwrap()])).unwrap()
+}
+
+#[test]
+fn a_mass_deletion_is_held_back_over_a_restart_until_it_is_allowed() {
+    let (swarm, worker) = swarm(|_| {});
+    swarm.sql("DELETE FROM ttp_rule WHERE rule_id <> 'R0'");
+    worker.wait_for_log("9 rules are gone from the tables");
+    assert_eq!(swarm.subscribe().snapshot().len(), RULES);
+    assert_eq!(status(&swarm)["pending_mass_delete"].as_array().unwrap().len(), 9);
+    assert!(swarm.succeed(&["status"]).contains("rulesyncd allow-mass-delete"));
+    // Other changes are followed, and one more deletion waits with the others.
+    let mut subscriber = swarm.subscribe();
+    subscriber.snapshot();
+    swarm.sql("UPDATE ttp_rule SET rule_version = 3, updated_at = '2100-01-01 00:00:00.000000'");
+    assert_eq!(subscriber.change()["rule_version"], 3);
+    swarm.sql("DELETE FROM ttp_rule");
+    wait_for("the last one", || {
+        (status(&swarm)["pending_mass_delete"].as_array()?.len() == RULES).then_some(())
+    });
+    assert_eq!(worker.count_in_log("rules are gone from the tables"), 1, "it is said once");
+    worker.stop();
+
+    let worker = swarm.worker();
+    worker.wait_for_log("10 rules are gone from the tables");
+    let mut subscriber = swarm.subscribe();
+    assert_eq!(subscriber.snapshot().len(), RULES);
+    let told = swarm.succeed(&["allow-mass-delete"]);
+    assert!(told.contains("10 deletions were held back"), "{told}");
+    for _ in 0..RULES {
+        assert_eq!(subscriber.change()["new_value"], Value::Null);
+    }
+    assert!(worker.log().contains("lifted the guard against mass deletion; 10 rules are deleted"));
+    assert_eq!(status(&swarm)["pending_mass_delete"].as_array().unwrap().len(), 0);
+    assert_eq!(swarm.succeed(&["allow-mass-delete"]), "no deletion is held back\n");
+}
+
+/// The other way to empty a worker: rows that are no rules.
+#[test]
+fn a_table_of_garbage_deletes_no_rule_and_what_comes_back_is_held_back_no_more() {
+    let (swarm, worker) = swarm(|_| {});
+    swarm.sql("CREATE TABLE kept AS SELECT * FROM ttp_rule; UPDATE ttp_rule SET yaml_content = 'garbage'");
+    worker.wait_for_log("10 rules are gone from the tables, or are no rules any more");
+    let mut subscriber = swarm.subscribe();
+    assert_eq!(subscriber.snapshot().len(), RULES);
+    swarm.sql("DELETE FROM ttp_rule; INSERT INTO ttp_rule SELECT * FROM kept");
+    worker.wait_for_log("no deletion is held back any more");
+    swarm.sql("DELETE FROM ttp_rule WHERE rule_id = 'R7'");
+    assert_eq!(subscriber.nothing_before("R7")["new_value"], Value::Null);
+}
+
+#[test]
+fn a_mass_deletion_is_followed_after_the_configured_time() {
+    let (swarm, worker) = swarm(|command| {
+        command.env("RULESYNCD_WORKER_MAX_DELETE_HOLD", "2s");
+    });
+    let mut subscriber = swarm.subscribe();
+    subscriber.snapshot();
+    swarm.sql("DELETE FROM ttp_rule");
+    worker.wait_for_log("they are followed in 2s");
+    for _ in 0..RULES {
+        assert_eq!(subscriber.change()["new_value"], Value::Null);
+    }
+    assert!(worker.log().contains("nobody brought back what was deleted"), "{}", worker.log());
+}
+
+/// Row by row is all the same.
+#[test]
+fn tables_that_empty_row_by_row_are_held_back_once_many_are_gone() {
+    let (swarm, worker) = swarm(|_| {});
+    let mut subscriber = swarm.subscribe();
+    subscriber.snapshot();
+    for number in 0..5 {
+        swarm.sql(&format!("DELETE FROM ttp_rule WHERE rule_id = 'R{number}'"));
+        assert_eq!(subscriber.change()["new_value"], Value::Null);
+    }
+    swarm.sql("DELETE FROM ttp_rule WHERE rule_id = 'R5'");
+    worker.wait_for_log("1 rules are gone from the tables");
+    assert_eq!(swarm.subscribe().snapshot().len(), 5);
+}
+
+#[test]
+fn versions_that_fall_are_followed_and_told_in_one_record() {
+    let (swarm, worker) = swarm(|_| {});
+    let mut subscriber = swarm.subscribe();
+    subscriber.snapshot();
+    swarm.sql("UPDATE ttp_rule SET rule_version = 1, updated_at = '2100-01-01 00:00:00.000000'");
+    for _ in 0..RULES {
+        assert_eq!(subscriber.change()["rule_version"], 1);
+    }
+    worker.wait_for_log("the version of 10 rules fell: R0 from 2 to 1, R1 from 2 to 1");
+    assert_eq!(worker.count_in_log(" WARN "), 1, "{}", worker.log());
+}
+
+/// Who may read the stream may not lift the guard.
+#[test]
+fn only_root_and_the_workers_own_user_may_allow_it_as_root() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let (swarm, worker) = swarm(|command| {
+        command.env("RULESYNCD_WORKER_SOCKET_MODE", "0666");
+    });
+    swarm.sql("DELETE FROM ttp_rule");
+    worker.wait_for_log("10 rules are gone from the tables");
+    let directory = swarm.socket().parent().unwrap().to_owned();
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = "import socket, sys\n\
+         s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); f = s.makefile('rw')\n\
+         f.readline(); f.write('{\"op\":\"allow_mass_delete\"}\\n'); f.flush(); print(f.readline())";
+    let mut other = std::process::Command::new("python3");
+    let answer = other.args(["-c", script]).arg(swarm.socket()).uid(65_534).gid(65_534).output().unwrap();
+    let answer = String::from_utf8(answer.stdout).unwrap();
+    assert!(answer.contains("not_allowed") && answer.contains("user 65534 may not"), "{answer}");
+    assert_eq!(swarm.subscribe().snapshot().len(), RULES);
+}
