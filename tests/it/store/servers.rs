@@ -40,7 +40,7 @@ async fn everything(server: &Server, found: &str) {
         Field::server(&address).await
     };
     story::of_a_database(field("story").await.database).await;
-    traps::all(field).await;
+    traps::all(server.kind(), field).await;
 }
 
 #[tokio::test]

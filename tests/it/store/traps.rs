@@ -14,6 +14,7 @@ use rulesyncd::store::{Follow, RuleStore, RuleWrite, Scope, StoreError};
 
 use crate::support::databases::{Field, OVERLAP, PAST_THE_OVERLAP};
 use crate::support::rules::{id, rule_row, rule_text};
+use crate::support::servers::Kind;
 
 use self::extremes::{
     a_stamp_of_the_last_year, a_state_of_an_id_in_another_case, texts_that_are_longer_than_a_line,
@@ -27,22 +28,47 @@ use self::window::{many_rows_and_one_edited, many_rows_and_poison, many_rows_of_
 
 const NOTHING: [&str; 0] = [];
 
-/// Makes a test of each trap for each kind of SQLite database, and one function of all.
+/// Makes a test of each trap for each kind of SQLite database that can set it, and one function of all
+/// for servers. Between two transactions: there must be two at once, which a database in memory does not
+/// have. On servers: two must write at once.
 macro_rules! traps {
-    ($($trap:ident),* $(,)?) => {
+    (
+        everywhere: [$($trap:ident),* $(,)?],
+        between_two_transactions: [$($between:ident),* $(,)?],
+        on_servers: [$($writing:ident),* $(,)?],
+        where_texts_have_no_bound: [$($unbounded:ident),* $(,)?],
+    ) => {
         mod sqlite_file {
             $(#[tokio::test] async fn $trap() { super::$trap(&super::Field::sqlite_file().await).await; })*
+            $(#[tokio::test] async fn $between() { super::$between(&super::Field::sqlite_file().await).await; })*
+            $(#[tokio::test] async fn $unbounded() { super::$unbounded(&super::Field::sqlite_file().await).await; })*
         }
         mod sqlite_memory {
             $(#[tokio::test] async fn $trap() { super::$trap(&super::Field::sqlite_memory().await).await; })*
+            $(#[tokio::test] async fn $unbounded() { super::$unbounded(&super::Field::sqlite_memory().await).await; })*
         }
         /// Runs every trap, each on a database of its own, all at once.
-        pub(super) async fn all(mut field: impl AsyncFnMut(&str) -> Field) {
+        pub(super) async fn all(kind: Kind, mut field: impl AsyncFnMut(&str) -> Field) {
             let mut traps = tokio::task::JoinSet::new();
             $(
                 let under_test = field(stringify!($trap)).await;
                 traps.spawn(async move { (stringify!($trap), $trap(&under_test).await) });
             )*
+            $(
+                let under_test = field(stringify!($between)).await;
+                traps.spawn(async move { (stringify!($between), $between(&under_test).await) });
+            )*
+            $(
+                let under_test = field(stringify!($writing)).await;
+                traps.spawn(async move { (stringify!($writing), $writing(&under_test).await) });
+            )*
+            // MySQL's columns have a bound.
+            if kind == Kind::Postgres {
+                $(
+                    let under_test = field(stringify!($unbounded)).await;
+                    traps.spawn(async move { (stringify!($unbounded), $unbounded(&under_test).await) });
+                )*
+            }
             let mut sprung = 0;
             while let Some(trap) = traps.join_next().await {
                 sprung += usize::from(trap.is_err());
@@ -53,42 +79,50 @@ macro_rules! traps {
 }
 
 traps![
-    two_rows_with_one_timestamp,
-    one_rule_saved_twice_within_a_second,
-    a_late_commit,
-    a_clock_that_is_behind,
-    a_row_deleted_by_another,
-    an_idle_poll_reads_no_row,
-    many_rows_with_one_stamp_in_the_future,
-    a_row_that_is_no_rule,
-    a_row_that_was_only_touched,
-    an_edit_between_the_first_look_and_the_second,
-    states_that_others_set,
-    a_stamp_in_the_future,
-    one_look_is_one_snapshot,
-    an_edit_by_hand_that_left_the_stamp_alone,
-    a_swap_that_left_the_count_alone,
-    a_ceiling_of_a_32_bit_column,
-    ids_that_differ_only_in_case,
-    expired_states_alone_are_removed,
-    stamps_rise_above_the_owners_own,
-    only_an_owned_row_is_deleted,
-    one_row_that_the_database_does_not_take,
-    texts_with_everything_in_them,
-    one_writer_at_a_time,
-    a_batch_of_many,
-    a_batch_of_large_ones,
-    many_rows_and_one_edited,
-    many_rows_of_one_second,
-    many_rows_and_poison,
-    what_comes_after_a_long_quiet,
-    two_transactions_of_one_second,
-    an_edit_behind_one_of_the_same_second,
-    a_deletion_behind_a_change_that_left_no_trace,
-    a_deletion_that_was_under_way,
-    a_stamp_of_the_last_year,
-    a_state_of_an_id_in_another_case,
-    texts_that_are_longer_than_a_line,
+    everywhere: [
+        two_rows_with_one_timestamp,
+        one_rule_saved_twice_within_a_second,
+        a_clock_that_is_behind,
+        a_row_deleted_by_another,
+        an_idle_poll_reads_no_row,
+        many_rows_with_one_stamp_in_the_future,
+        a_row_that_is_no_rule,
+        a_row_that_was_only_touched,
+        an_edit_between_the_first_look_and_the_second,
+        states_that_others_set,
+        a_stamp_in_the_future,
+        one_look_is_one_snapshot,
+        an_edit_by_hand_that_left_the_stamp_alone,
+        a_swap_that_left_the_count_alone,
+        a_ceiling_of_a_32_bit_column,
+        ids_that_differ_only_in_case,
+        expired_states_alone_are_removed,
+        stamps_rise_above_the_owners_own,
+        only_an_owned_row_is_deleted,
+        one_row_that_the_database_does_not_take,
+        texts_with_everything_in_them,
+        one_writer_at_a_time,
+        a_batch_of_many,
+        a_batch_of_large_ones,
+        many_rows_and_one_edited,
+        many_rows_of_one_second,
+        many_rows_and_poison,
+        what_comes_after_a_long_quiet,
+        a_deletion_behind_a_change_that_left_no_trace,
+        a_stamp_of_the_last_year,
+        a_state_of_an_id_in_another_case,
+    ],
+    between_two_transactions: [
+        a_late_commit,
+        a_deletion_that_was_under_way,
+    ],
+    on_servers: [
+        two_transactions_of_one_second,
+        an_edit_behind_one_of_the_same_second,
+    ],
+    where_texts_have_no_bound: [
+        texts_that_are_longer_than_a_line,
+    ],
 ];
 
 async fn two_rows_with_one_timestamp(field: &Field) {
@@ -117,10 +151,6 @@ async fn one_rule_saved_twice_within_a_second(field: &Field) {
 }
 
 async fn a_late_commit(field: &Field) {
-    if field.is_memory() {
-        // There readers wait for the one who writes: no look can come in between.
-        return;
-    }
     let (mut first, mut late) = (field.hand().await, field.hand().await);
     let mut watcher = field.watcher().await;
     let now = field.now().await;

@@ -44,12 +44,16 @@ impl Server {
         let mut server = Self { kind, directory, options, environment, port: 5432, child: None };
         server.give_away();
         let data = format!("{}/data", server.path().display());
+        // MariaDB removes what others left in the directory for temporary files: each has its own.
+        let temporary = format!("{}/tmp", server.path().display());
+        assert!(server.command("mkdir").arg(&temporary).status().unwrap().success());
         let made = match kind {
             Kind::MariaDb => server
                 .command("mariadb-install-db")
                 .args([
                     "--no-defaults",
                     &format!("--datadir={data}"),
+                    &format!("--tmpdir={temporary}"),
                     "--auth-root-authentication-method=normal",
                     "--skip-test-db",
                 ])
@@ -116,6 +120,7 @@ impl Server {
                 "mariadbd",
                 "--no-defaults",
                 &format!("--datadir={directory}/data"),
+                &format!("--tmpdir={directory}/tmp"),
                 &format!("--socket={directory}/sock"),
                 &format!("--pid-file={directory}/pid"),
                 "--innodb-flush-log-at-trx-commit=0",
@@ -182,13 +187,21 @@ impl Server {
         let mut processes = vec![self.child.as_ref().unwrap().id()];
         let mut next = 0;
         while let Some(process) = processes.get(next) {
-            let children =
-                std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap();
+            // A process of the server may end at any moment.
+            let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+            let children = children.unwrap_or_default();
             processes.extend(children.split_whitespace().map(|child| child.parse::<u32>().unwrap()));
             next += 1;
         }
-        let processes = processes[1..].iter().map(u32::to_string);
-        assert!(Command::new("kill").args(["-s", signal]).args(processes).status().unwrap().success());
+        let is_there = |process: &&u32| std::path::Path::new(&format!("/proc/{process}")).exists();
+        for process in &processes[1..] {
+            let kill = Command::new("kill").args(["-s", signal, &process.to_string()]).output().unwrap();
+            assert!(
+                kill.status.success() || !is_there(&process),
+                "{}",
+                String::from_utf8_lossy(&kill.stderr)
+            );
+        }
     }
 
     /// Stops the server at once: connections break, what was committed stays.

@@ -94,7 +94,10 @@ fn the_units_are_sound_and_closed() {
     let complaints = container.try_sh(
         "systemd-analyze verify rulesyncd-master.service rulesyncd-worker.service rulesyncd-worker.socket 2>&1",
     );
-    assert_eq!((text(&complaints.stdout).as_str(), complaints.status.success()), ("", true));
+    // Other packages of the host have units, too.
+    let complaints = text(&complaints.stdout);
+    let ours: Vec<&str> = complaints.lines().filter(|line| line.contains("rulesyncd")).collect();
+    assert_eq!(ours, [""; 0], "{complaints}");
     let exposed = |threshold: u32| {
         for unit in ["rulesyncd-master.service", "rulesyncd-worker.service"] {
             // The threshold is in tenths.

@@ -67,10 +67,6 @@ pub(super) async fn a_state_of_an_id_in_another_case(field: &Field) {
 
 /// One text of another program, longer than a line of the stream may be, is not sent to anybody.
 pub(super) async fn texts_that_are_longer_than_a_line(field: &Field) {
-    if field.database.backend() == "mysql" {
-        // Its columns have a bound.
-        return;
-    }
     let (mut hand, now) = (field.hand().await, field.now().await);
     field.save(&[("R1", 1), ("R2", 1), ("R3", 1)]).await;
     for rule_id in ["R1", "R2", "R3"] {
