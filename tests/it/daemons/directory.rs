@@ -350,3 +350,37 @@ fn a_grandparent_that_is_replaced_is_noticed_at_once() {
     fs::rename(swarm.path("next"), swarm.path("a")).unwrap();
     wait_for_version(&swarm, "2", 3);
 }
+
+#[test]
+#[ignore = "needs root to make a user namespace"]
+fn a_directory_that_cannot_be_watched_is_said_once_and_once_when_it_is_over_as_root() {
+    let swarm = Swarm::on_sqlite();
+    fill(&swarm.rules(), 1, 2);
+    // The kernel's own limit, in a namespace of the test's own.
+    let master = swarm.daemon("master", |command| {
+        let program = command.get_program().to_owned();
+        let mut within = std::process::Command::new("unshare");
+        within.args(["--user", "--map-root-user", "sh", "-c"]);
+        within.arg("echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" master").arg(program);
+        within.env_clear();
+        for (name, value) in command.get_envs() {
+            within.env(name, value.unwrap());
+        }
+        within.env("RULESYNCD_MASTER_RESCAN_INTERVAL", "200ms").stdout(std::process::Stdio::null());
+        *command = within;
+    });
+    master.wait_for_log("raise fs.inotify.max_user_instances");
+    // The rescan finds what no event tells.
+    wait_for_version(&swarm, "1", 2);
+    swarm.save("R00.yaml", rule_text("R00", 2));
+    wait_for("an edit", || (swarm.rows()[0][1] == "2").then_some(()));
+    assert!(swarm.succeed(&["status"]).contains("not watched"));
+    let raised = std::process::Command::new("nsenter")
+        .args(["--user", "--preserve-credentials", "--target", &master.pid().to_string()])
+        .args(["sh", "-c", "echo 128 > /proc/sys/user/max_inotify_instances"])
+        .status();
+    assert!(raised.unwrap().success());
+    master.wait_for_log("the rules directory is watched again");
+    assert!(!swarm.succeed(&["status"]).contains("not watched"));
+    assert_eq!(master.count_in_log("max_user_instances"), 1, "one record, not one for each rescan");
+}

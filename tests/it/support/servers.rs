@@ -193,7 +193,7 @@ impl Server {
             processes.extend(children.split_whitespace().map(|child| child.parse::<u32>().unwrap()));
             next += 1;
         }
-        let is_there = |process: &&u32| std::path::Path::new(&format!("/proc/{process}")).exists();
+        let is_there = |process: &&u32| Path::new(&format!("/proc/{process}")).exists();
         for process in &processes[1..] {
             let kill = Command::new("kill").args(["-s", signal, &process.to_string()]).output().unwrap();
             assert!(
