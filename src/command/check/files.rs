@@ -43,7 +43,15 @@ pub(super) fn collect(paths: &[PathBuf]) -> Vec<Target> {
                 for path in files.filter(|path| seen.insert(path.clone())) {
                     targets.push(Target::InDirectory { path, policy: Arc::clone(&policy) });
                 }
-                targets.extend(passed_over.into_iter().map(|name| Target::PassedOver(path.join(name))));
+                // A folder that is a path of its own is a rules directory of its own.
+                let own: Vec<PathBuf> = paths.iter().flat_map(|path| path.canonicalize()).collect();
+                for file in passed_over.iter().map(|name| path.join(name)) {
+                    let folder = file.parent().filter(|folder| *folder != path.as_path());
+                    let is_named = folder.and_then(|folder| folder.canonicalize().ok());
+                    if is_named.is_none_or(|folder| !own.contains(&folder)) {
+                        targets.push(Target::PassedOver(file));
+                    }
+                }
             }
             Err(error) => {
                 let reason = format!("the directory cannot be read: {error}");

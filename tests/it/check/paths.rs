@@ -17,7 +17,7 @@ fn of_a_directory_only_rules_are_read() {
     ]);
     fs::create_dir(files.path().join("folder.yaml")).unwrap();
     fs::create_dir(files.path().join("nested")).unwrap();
-    fs::write(files.path().join("nested/b.yaml"), "x").unwrap();
+    fs::write(files.path().join("nested/b.txt"), "x").unwrap();
     assert_eq!(check(files.path(), &["."]).out, "1 file: nothing wrong\n");
 }
 
@@ -75,4 +75,33 @@ fn an_empty_directory_is_no_success() {
 fn a_file_is_checked_once() {
     let files = directory(&[("a.yaml", GOOD)]);
     assert_eq!(check(files.path(), &[".", "./a.yaml", "."]).out, "1 file: nothing wrong\n");
+}
+
+#[test]
+fn a_directory_is_listed_as_its_master_lists_it() {
+    let files = directory(&[("R1.yaml", GOOD)]);
+    let rules = files.path();
+    fs::create_dir(rules.join("linux")).unwrap();
+    symlink("linux", rules.join("x.yaml")).unwrap();
+    let run = check(rules, &["."]);
+    assert_eq!(
+        (run.code, &*run.out),
+        (0, "1 file: nothing wrong\n"),
+        "a link to a directory is none of its files"
+    );
+
+    for name in ["my-rule.yaml", "R2.YAML", "linux/R9.yaml"] {
+        fs::write(rules.join(name), GOOD).unwrap();
+    }
+    let run = check(rules, &["."]);
+    assert_eq!(run.code, 0);
+    assert!(
+        run.out.ends_with("4 files: 3 warnings\nmore on a finding: rulesyncd check --explain file-name\n"),
+        "{}",
+        run.out
+    );
+    for name in ["my-rule.yaml", "R2.YAML", "linux/R9.yaml"] {
+        assert!(run.out.contains(&format!("--> ./{name}:1:1")), "{}", run.out);
+    }
+    assert_eq!(check(rules, &["--strict", "."]).code, 1);
 }

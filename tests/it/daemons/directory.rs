@@ -384,3 +384,18 @@ fn a_directory_that_cannot_be_watched_is_said_once_and_once_when_it_is_over_as_r
     assert!(!swarm.succeed(&["status"]).contains("not watched"));
     assert_eq!(master.count_in_log("max_user_instances"), 1, "one record, not one for each rescan");
 }
+
+#[test]
+fn a_record_of_many_rules_counts_those_that_the_database_took() {
+    let swarm = Swarm::on_sqlite();
+    swarm.succeed(&["sync"]);
+    swarm.sql(
+        "create trigger no before insert on ttp_rule when new.rule_id = 'R05' \
+         begin select raise(abort, 'not this one'); end",
+    );
+    fill(&swarm.rules(), 1, 1_100);
+    let master = swarm.master();
+    master.wait_for_log("1099 rules written, 0 deleted");
+    master.wait_for_log("the database does not take R05");
+    assert_eq!(ids(&swarm).len(), 1_099);
+}
