@@ -7,7 +7,7 @@ use anstream::{AutoStream, ColorChoice};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::command::{self, Outcome};
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, SystemFiles};
 use crate::telemetry::report_failure;
 
 /// Keeps detection rules in step across a swarm of hosts.
@@ -21,7 +21,7 @@ use crate::telemetry::report_failure;
     long_version = concat!(env!("CARGO_PKG_VERSION"), "\nwith the ids of MITRE ATT&CK ", env!("ATTACK_VERSION")),
     max_term_width = 100,
     after_help = "Exit codes: 0 fine, 1 what was checked is wrong, 2 usage or configuration, \
-                  3 the environment (database, directory, socket).\n\n\
+                  3 the environment (database, directory, socket), or no answer within 5 s.\n\n\
                   Example: rulesyncd dev --rules-dir config/rules"
 )]
 pub struct Cli {
@@ -93,7 +93,8 @@ impl Cli {
 /// Where the configuration is, and the flags that override it.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigFlags {
-    /// The configuration file [env: RULESYNCD_CONFIG]
+    /// The configuration file [env: RULESYNCD_CONFIG]; where none is named, /etc/rulesyncd/master.yaml and
+    /// worker.yaml
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -163,12 +164,12 @@ impl RulesDirFlags {
 }
 
 /// As [`prepare`], for a command that prints what it does: only warnings are logged where nobody
-/// says otherwise.
+/// says otherwise, and the configuration is the host's daemons' where no other is named.
 ///
 /// # Errors
 /// As [`prepare`].
 pub(crate) fn prepare_quietly(flags: Flags) -> Result<Config, command::Failure> {
-    prepare(&Flags { quiet: true, ..flags })
+    prepare(&Flags { quiet: true, system_files: SystemFiles::Both, ..flags })
 }
 
 /// Resolves the configuration and starts the log by it.

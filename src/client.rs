@@ -10,12 +10,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backoff::Backoff;
+use crate::socket::REQUEST_TIMEOUT;
 use crate::wire::{
     Cursor, ErrorCode, FrameError, LineReader, MAX_LINE, Op, PROTOCOL, Request, ServerLine, Subscribe, encode,
 };
-
-/// How long an answer may take that needs no work.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What went wrong between this program and a daemon's socket.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +49,12 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether no daemon is there to answer.
+    pub(crate) fn is_absent(&self) -> bool {
+        let Self::Connect { source, .. } = self else { return false };
+        matches!(source.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
+    }
+
     /// Whether the daemon's word is final: connecting again would end the same.
     const fn is_final(&self) -> bool {
         matches!(
@@ -134,7 +138,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::next`], and [`ClientError::Silent`].
     pub async fn next_soon(&mut self) -> Result<Option<Line>, ClientError> {
-        timeout(PATIENCE, self.next()).await.unwrap_or(Err(ClientError::Silent(PATIENCE)))
+        timeout(REQUEST_TIMEOUT, self.next()).await.unwrap_or(Err(ClientError::Silent(REQUEST_TIMEOUT)))
     }
 
     /// As [`Connection::ask`], for so long at most.
@@ -169,7 +173,7 @@ impl Connection {
 /// When the daemon cannot be reached, refuses, or does not answer in time.
 pub async fn ask(path: &Path, op: Op) -> Result<Value, ClientError> {
     let asked = async { Connection::open(path).await?.ask(op).await };
-    timeout(PATIENCE, asked).await.unwrap_or(Err(ClientError::Silent(PATIENCE)))
+    timeout(REQUEST_TIMEOUT, asked).await.unwrap_or(Err(ClientError::Silent(REQUEST_TIMEOUT)))
 }
 
 /// What a subscriber hears.

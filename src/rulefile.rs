@@ -131,6 +131,17 @@ impl From<io::Error> for ReadError {
     }
 }
 
+impl ReadError {
+    /// The system's error that is nearest.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            Self::Absent => io::ErrorKind::NotFound.into(),
+            Self::Io(error) => error,
+            other => io::Error::other(other),
+        }
+    }
+}
+
 /// Reads a file of at most `max` bytes, following symbolic links.
 ///
 /// It never waits for a writer (FIFO), never opens what is not a file when it can be told before,

@@ -210,14 +210,15 @@ class RuleStore:
             except (OSError, _Lost) as error:
                 wait = await _pause(error, wait)
 
-    async def set_state(self, rule_id: str, state: RuleState) -> RuleState:
+    async def set_state(self, rule_id: str, state: RuleState, *, force: bool = False) -> RuleState:
         """Sets a rule's state in place of the one that stands, and returns it as it now stands.
 
         The default state takes away what was set. Every worker hears of it, this one too, in its
         own time: ``subscribe_changes`` tells when. ``set_at`` is the database's to say.
+        ``force`` sets the state of a rule that does not exist yet.
 
-        Raises ``RuleStoreError`` with the command's words when the state is not valid or the
-        database cannot be written.
+        Raises ``RuleStoreError`` with the command's words when the state is not valid, there is no such
+        rule, the database cannot be written, or it is not the one that the daemons of this host use.
         """
         if state == RuleState():
             await self._run("clear", rule_id)
@@ -229,6 +230,8 @@ class RuleStore:
             "--set-by": state.set_by,
         }
         given = [f"{name}={value}" for name, value in options.items() if value is not None]
+        if force:
+            given.append("--force")
         return RuleState.from_json(await self._run("set", rule_id, state.state, *given))
 
     def subscribe_changes(self) -> "_Changes":
@@ -242,7 +245,8 @@ class RuleStore:
         return _Changes(self, position)
 
     async def _run(self, *arguments: str) -> Dict[str, Any]:
-        environment = dict(os.environ)
+        # The database must be the one that this worker follows.
+        environment = {**os.environ, "RULESYNCD_SOCKET": self._socket}
         if self._database_url is not None:
             # Not as an argument: every user of the host can read those.
             environment["RULESYNCD_DATABASE_URL"] = self._database_url

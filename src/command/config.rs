@@ -3,13 +3,16 @@
 use clap::{Args, ValueEnum};
 
 use super::Outcome;
+use super::common::Daemons;
 use crate::cli::{ConfigFlags, print};
-use crate::config::Config;
+use crate::config::{Config, Flags, Origin, SystemFiles};
 
 /// Print the resolved configuration of a daemon, each value with where it came from, secrets
 /// redacted
+///
+/// Where no configuration names the database, the daemon is asked, should it run on this host.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: rulesyncd config worker --config /etc/rulesyncd/worker.yaml")]
+#[command(after_help = "Example: rulesyncd config worker")]
 pub struct ConfigArgs {
     /// Whose configuration
     daemon: Daemon,
@@ -24,10 +27,13 @@ enum Daemon {
 }
 
 pub(crate) fn run(args: ConfigArgs) -> Outcome {
-    let config = Config::load(&args.config.flags())?;
-    let section = match args.daemon {
-        Daemon::Master => "master",
-        Daemon::Worker => "worker",
+    let (section, system_files) = match args.daemon {
+        Daemon::Master => ("master", SystemFiles::Master),
+        Daemon::Worker => ("worker", SystemFiles::Worker),
     };
+    let mut config = Config::load(&Flags { system_files, ..args.config.flags() })?;
+    if config.database_origin() == Origin::Default {
+        config = super::block_on(Daemons::ask(&config))?.show_database(section, config)?;
+    }
     Ok(print(&config.show(&["database", section, "telemetry"]))?)
 }

@@ -55,7 +55,7 @@ async fn dev(config: Config) -> Outcome {
     let pulse = Pulse::default();
     let (_commands, receiver) = mpsc::channel(1);
     let master = Master::new(config.master.clone(), database.clone(), clock.clone(), receiver, pulse.clone());
-    let worker = Worker::new(config.worker.clone(), worker::origin(&config, &database), clock);
+    let worker = Worker::new(config.worker.clone(), worker::origin(&database), clock);
     let status = master.status();
     master.observe();
     worker.handle().observe();

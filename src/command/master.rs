@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Outcome, daemon};
 use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare};
 use crate::clock::SystemClock;
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, SystemFiles};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Pulse, Request};
 use crate::master::reconcile::Operator;
@@ -44,6 +44,7 @@ pub struct MasterArgs {
 
 pub(crate) fn run(args: MasterArgs) -> Outcome {
     let flags = args.database.over(args.rules_dir.over(args.config.flags()));
+    let flags = Flags { system_files: SystemFiles::Master, ..flags };
     let config = prepare(&flags)?;
     telemetry::export(&config.telemetry, "master")?;
     super::block_on(master(flags, config))?

@@ -2,6 +2,7 @@
 
 pub mod allow_mass_delete;
 pub mod check;
+mod common;
 pub mod completions;
 pub mod config;
 mod daemon;
@@ -29,6 +30,8 @@ use crate::telemetry::TelemetryError;
 pub enum Failure {
     /// What was checked is wrong; everything that there is to say was printed. Exit code 1.
     Wrong,
+    /// What did not answer was named; what there was to compare is in sync. Exit code 3.
+    Unanswered,
     /// The command line or the configuration cannot be used. Exit code 2.
     Usage(anyhow::Error),
     /// The database, the directory or the socket cannot be used. Exit code 3.
@@ -44,14 +47,14 @@ impl Failure {
         ExitCode::from(match self {
             Self::Wrong => 1,
             Self::Usage(_) => 2,
-            Self::Environment(_) => 3,
+            Self::Unanswered | Self::Environment(_) => 3,
         })
     }
 
     /// What to print; `None` where everything was printed.
     pub const fn message(&self) -> Option<&anyhow::Error> {
         match self {
-            Self::Wrong => None,
+            Self::Wrong | Self::Unanswered => None,
             Self::Usage(error) | Self::Environment(error) => Some(error),
         }
     }

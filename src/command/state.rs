@@ -6,13 +6,14 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::common::choose_database;
 use super::{Failure, Outcome};
 use crate::cli::{ConfigFlags, DatabaseFlags, prepare_quietly, print};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::{duration, environment};
 use crate::paint::plain;
 use crate::rule::{RuleId, RuleState, StateKind, StateRow};
-use crate::store::{Database, RuleStore as _};
+use crate::store::{Database, RuleStore as _, Scope, StoreError};
 use crate::telemetry;
 
 /// Switch rules off, clip them, and see who did
@@ -54,7 +55,7 @@ enum Action {
 
 #[derive(Debug, Args)]
 struct SetArgs {
-    /// The rule; it need not exist yet
+    /// The rule
     #[arg(value_name = "ID")]
     rule_id: RuleId,
     /// `enabled`, `disabled` or `clipped`
@@ -71,6 +72,9 @@ struct SetArgs {
     /// Why, for whoever looks at it next
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Set the state although there is no such rule yet
+    #[arg(long)]
+    force: bool,
     /// Who sets it; the login name where not given
     #[arg(long, value_name = "NAME")]
     set_by: Option<String>,
@@ -84,26 +88,45 @@ pub(crate) fn run(args: StateArgs) -> Outcome {
     let config = prepare_quietly(args.database.over(args.config.flags()))?;
     telemetry::export(&config.telemetry, "state")?;
     super::block_on(async {
+        let config = choose_database(config).await?;
         let clock = std::sync::Arc::new(SystemClock);
         let database = Database::open(&config.database, clock).await?;
+        let place = config.database.address.place();
         match args.action {
             Action::List => list(&database, args.json).await,
             Action::Get { rule_id } => {
                 let state = database.get_state(&rule_id).await?;
-                show(&StateRow::new(&rule_id, &state), args.json)
+                let row = StateRow::new(&rule_id, &state);
+                if args.json {
+                    return Ok(print(&format!("{}\n", to_json(&row)))?);
+                }
+                let unknown = if exists(&database, &rule_id).await? { "" } else { "; there is no such rule" };
+                Ok(print(&format!("{}{unknown}\n", in_words(&row)))?)
             }
             Action::Set(set) => {
                 let state = set.state(database.now().await?)?;
+                if !set.force {
+                    ensure_exists(&database, &set.rule_id).await?;
+                }
                 let state = database.set_state(&set.rule_id, state).await?;
-                show(&StateRow::new(&set.rule_id, &state), args.json)
+                let row = StateRow::new(&set.rule_id, &state);
+                if args.json {
+                    let mut told = to_json(&row);
+                    told["database"] = json!(place);
+                    return Ok(print(&format!("{told}\n"))?);
+                }
+                Ok(print(&format!("{}\non {}\n", in_words(&row), plain(&place)))?)
             }
             Action::Clear { rule_id } => {
                 let cleared = database.clear_state(&rule_id).await?;
                 if args.json {
-                    return Ok(print(&format!("{}\n", json!({ "rule_id": rule_id, "cleared": cleared })))?);
+                    return Ok(print(&format!(
+                        "{}\n",
+                        json!({ "rule_id": rule_id, "cleared": cleared, "database": place })
+                    ))?);
                 }
                 let outcome = if cleared { "is enabled again" } else { "had no state" };
-                Ok(print(&format!("{rule_id} {outcome}\n"))?)
+                Ok(print(&format!("{rule_id} {outcome}\non {}\n", plain(&place)))?)
             }
         }
     })?
@@ -171,10 +194,45 @@ async fn list(database: &Database, as_json: bool) -> Outcome {
     Ok(print(&text)?)
 }
 
-fn show(row: &StateRow, as_json: bool) -> Outcome {
-    if as_json {
-        return Ok(print(&format!("{}\n", to_json(row)))?);
+/// Whether the table has the rule.
+async fn exists(database: &Database, rule_id: &RuleId) -> Result<bool, StoreError> {
+    let ids = [rule_id.folded()];
+    let rows = database.rows(Scope::Touching { rule_ids: &ids, source_paths: &[] }).await?;
+    Ok(rows.iter().any(|row| row.rule_id == rule_id.as_str()))
+}
+
+/// Refuses a rule that the table does not have, and names those that are nearly called so.
+///
+/// # Errors
+/// [`Failure::Usage`], and [`Failure::Environment`] when the database does not answer.
+async fn ensure_exists(database: &Database, rule_id: &RuleId) -> Outcome {
+    if exists(database, rule_id).await? {
+        return Ok(());
     }
+    let rows = database.rows(Scope::All).await?;
+    let near = near_names(rule_id.as_str(), rows.iter().map(|row| row.rule_id.as_str()));
+    let near = match near.split_last() {
+        None => String::new(),
+        Some((last, [])) => format!("; did you mean {last}?"),
+        Some((last, others)) => format!("; did you mean {} or {last}?", others.join(", ")),
+    };
+    Err(Failure::Usage(anyhow!("no rule {rule_id}{near}; states of unknown rules need --force")))
+}
+
+/// Those of `names` that a slip of the pen makes of `found`, the nearest first; a few at most.
+fn near_names<'a>(found: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    const SHOWN: usize = 3;
+    const SLIPS: usize = 2;
+    let found = found.to_ascii_lowercase();
+    let slips = |name: &str| strsim::damerau_levenshtein(&found, &name.to_ascii_lowercase());
+    let mut near: Vec<_> =
+        names.map(|name| (slips(name), name)).filter(|&(slips, _)| slips <= SLIPS).collect();
+    near.sort_unstable();
+    near.truncate(SHOWN);
+    near.into_iter().map(|(_, name)| name).collect()
+}
+
+fn in_words(row: &StateRow) -> String {
     let mut line = format!("{} is {}", plain(&row.rule_id), plain(&row.state));
     if let Some(ceiling) = row.confidence_max {
         line += &format!(", its confidence at most {ceiling}");
@@ -188,7 +246,7 @@ fn show(row: &StateRow, as_json: bool) -> Outcome {
     if let Some(reason) = &row.reason {
         line += &format!(": {}", plain(reason));
     }
-    Ok(print(&format!("{line}\n"))?)
+    line
 }
 
 fn to_json(row: &StateRow) -> serde_json::Value {
@@ -201,4 +259,17 @@ fn to_json(row: &StateRow) -> serde_json::Value {
         "set_by": row.set_by,
         "set_at": row.set_at,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_are_the_nearest_whatever_their_case() {
+        let names = ["DIS0002", "dis0001", "DIS0012", "DIS0102", "EXE0002", "DIS0020"];
+        assert_eq!(near_names("DIS0002", names.into_iter()), ["DIS0002", "DIS0012", "DIS0020"]);
+        assert_eq!(near_names("DSI0001", ["dis0001", "DIS0002"].into_iter()), ["dis0001", "DIS0002"]);
+        assert_eq!(near_names("NOPE1", names.into_iter()), [""; 0]);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,18 +10,19 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::common::Daemons;
 use super::{Failure, Outcome};
 use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare_quietly, print};
-use crate::client::{ClientError, Connection, PATIENCE};
+use crate::client::{ClientError, Connection};
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::master::Summary;
 use crate::master::plan::Plan;
 use crate::master::reconcile::{DELETE_AFTER, Operator, ReconcileError, Reconciler};
 use crate::master::scan::Extent;
+use crate::master::{MasterStatus, Summary};
 use crate::paint::plain;
-use crate::socket::WORK_TIMEOUT;
-use crate::store::{Database, MasterSession, Scope};
+use crate::socket::{REQUEST_TIMEOUT, WORK_TIMEOUT};
+use crate::store::{Address, Database, MasterSession, Scope};
 use crate::telemetry;
 use crate::wire::Op;
 
@@ -45,8 +47,17 @@ pub struct SyncArgs {
 pub(crate) fn run(args: SyncArgs) -> Outcome {
     let config = prepare_quietly(args.database.over(args.rules_dir.over(args.config.flags())))?;
     telemetry::export(&config.telemetry, "sync")?;
-    super::require_directory(&config.master.rules_dir)?;
     super::block_on(async {
+        let daemons = Daemons::ask(&config).await;
+        let config = daemons.choose_rules_dir(config)?;
+        if !args.dry_run
+            && let Some((master, address)) = daemons.writing_master(&config)
+        {
+            let summary = ask_the_master(&config, &master, args.allow_mass_delete).await?;
+            return report(&summary, &address);
+        }
+        let config = daemons.choose_database(config)?;
+        super::require_directory(&config.master.rules_dir)?;
         let clock = Arc::new(SystemClock);
         let database = Database::open(&config.database, clock.clone()).await?;
         let mut reconciler = Reconciler::new(config.master.clone(), clock);
@@ -61,11 +72,17 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
                 bar.finish_and_clear();
                 summary?
             }
-            None => ask_the_master(&config, args.allow_mass_delete).await?,
+            None => ask_the_lock_holder(&config, daemons, args.allow_mass_delete).await?,
         };
-        print(&describe(&summary, ["added", "changed", "deleted"]))?;
-        judge(&summary)
+        report(&summary, &config.database.address)
     })?
+}
+
+/// Prints what was done, and where.
+fn report(summary: &Summary, address: &Address) -> Outcome {
+    let done = describe(summary, ["added", "changed", "deleted"]);
+    print(&format!("{done}on {}\n", plain(&address.place())))?;
+    judge(summary)
 }
 
 /// What is not as it should be afterwards is no success.
@@ -74,6 +91,22 @@ fn judge(summary: &Summary) -> Outcome {
         return Err(Failure::Wrong);
     }
     Ok(())
+}
+
+/// Refuses to ask the master of this host about another directory than its own.
+fn ensure_same_directory(config: &Config, master: &MasterStatus) -> Outcome {
+    let (named, its) = (&config.master.rules_dir, Path::new(&master.rules_dir));
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if real(named) == real(its) {
+        return Ok(());
+    }
+    Err(Failure::Usage(anyhow!(
+        "{} is not the rules directory of the master that keeps {}, which is {}: stop that master first, or leave \
+         the directory to it",
+        named.display(),
+        master.database.url,
+        its.display()
+    )))
 }
 
 /// A sign of life on a terminal; nothing elsewhere.
@@ -180,20 +213,36 @@ fn describe(summary: &Summary, [new, changed, gone]: [&str; 3]) -> String {
     text + "\n"
 }
 
-/// The lock is held: whoever holds it is asked to do the work, if it is a master of this host.
-async fn ask_the_master(config: &Config, allow_mass_delete: bool) -> Result<Summary, Failure> {
+/// Asks the master of this host, which holds the lock, to do the work.
+async fn ask_the_master(
+    config: &Config,
+    master: &MasterStatus,
+    allow_mass_delete: bool,
+) -> Result<Summary, Failure> {
+    ensure_same_directory(config, master)?;
     let socket = &config.master.socket;
-    let answer = Connection::open(socket).await;
-    let mut master = answer.map_err(|error| {
-        Failure::Environment(anyhow!(
-            "a master holds the lock, and none listens at {} ({error}); run this on the master's host",
-            socket.display()
-        ))
-    })?;
     let failed = |error: ClientError| Failure::Environment(anyhow!("{}: {error}", socket.display()));
-    // One that hangs is told at once; one that works may take the time that it gives itself.
-    master.ask_within(Op::Status, PATIENCE).await.map_err(failed)?;
-    let asked = master.ask_within(Op::Reconcile { allow_mass_delete }, WORK_TIMEOUT + PATIENCE).await;
-    let result = asked.map_err(failed)?;
+    let mut connection = Connection::open(socket).await.map_err(failed)?;
+    let work = Op::Reconcile { allow_mass_delete };
+    let result = connection.ask_within(work, WORK_TIMEOUT + REQUEST_TIMEOUT).await.map_err(failed)?;
     serde_json::from_value(result).context("the master's answer is not one").map_err(Failure::Environment)
+}
+
+/// As [`ask_the_master`], where the lock was found to be held: by the master of this host, or by another.
+async fn ask_the_lock_holder(
+    config: &Config,
+    daemons: Daemons,
+    allow_mass_delete: bool,
+) -> Result<Summary, Failure> {
+    // One that answered may have taken the lock since.
+    let daemons = if daemons.master_hangs() { daemons } else { Daemons::ask(config).await };
+    match daemons.writing_master(config) {
+        Some((master, _)) => ask_the_master(config, &master, allow_mass_delete).await,
+        None => Err(Failure::Environment(anyhow!(
+            "a master holds the lock of {}, and none that does answers at {} ({}); run this on the master's host",
+            config.database.address.place(),
+            config.master.socket.display(),
+            daemons.why_no_master()
+        ))),
+    }
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
+use super::common::{self, Daemons};
 use super::{Failure, Outcome};
 use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly, print};
 use crate::client::{ClientError, Connection};
@@ -16,9 +18,11 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::master::plan::Plan;
 use crate::master::reconcile::Reconciler;
+use crate::master::scan::Broken;
 use crate::paint::plain;
 use crate::rule::{Catalogue, CatalogueDigest, RuleState};
-use crate::store::{Database, Follow as _, RuleStore as _, Scope, StoreError};
+use crate::socket::{REQUEST_TIMEOUT, WORK_TIMEOUT};
+use crate::store::{Database, Follow as _, RowSummary, RuleStore as _, Scope, StoreError};
 use crate::wire::{Op, RuleLine, ServerLine, Subscribe};
 
 /// A difference that is still there after so many looks is one; before, it may be on its way.
@@ -27,13 +31,11 @@ const LOOKS: u32 = 4;
 /// How long to wait between two looks.
 const BETWEEN: Duration = Duration::from_millis(500);
 
-/// How long the worker may take for its snapshot.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Compare the rules directory, the tables and this host's worker, rule by rule
 ///
-/// What this host does not have is left out and said so. Exit code 1, with a table, where
-/// something differs; what is only on its way is given two seconds to arrive.
+/// What this host does not have is left out, and named. Exit code 1, with a table, where something
+/// differs or a file is invalid; what is only on its way is given two seconds to arrive. Exit code 3
+/// where something did not answer within 5 s.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd verify --rules-dir /etc/rulesyncd/rules")]
 pub struct VerifyArgs {
@@ -56,8 +58,12 @@ struct Verdict {
     rules: usize,
     states: usize,
     digest: CatalogueDigest,
-    /// Places that were not compared, with why.
+    /// The places that were compared.
+    compared: Vec<&'static str>,
+    /// Places that this host does not have.
     left_out: Vec<String>,
+    /// Places that this host has and that did not answer.
+    unanswered: Vec<String>,
     differences: Vec<Difference>,
 }
 
@@ -73,53 +79,95 @@ pub(crate) fn run(args: VerifyArgs) -> Outcome {
     let (needs_directory, needs_worker) = (args.rules_dir.is_given(), args.socket.is_given());
     let flags = args.database.over(args.rules_dir.over(args.config.flags()));
     let config = prepare_quietly(args.socket.over("worker.socket", flags))?;
-    if needs_directory {
-        super::require_directory(&config.master.rules_dir)?;
-    }
     let verdict = super::block_on(async {
-        let mut verdict = compare(&config, needs_worker).await?;
+        let daemons = Daemons::ask(&config).await;
+        let config = daemons.choose_database(daemons.choose_rules_dir(config)?)?;
+        if needs_directory {
+            super::require_directory(&config.master.rules_dir)?;
+        }
+        let mut verdict = compare(&config, &daemons, needs_worker).await?;
         for _ in 1..LOOKS {
             if verdict.differences.is_empty() {
                 break;
             }
             sleep(BETWEEN).await;
-            verdict = compare(&config, needs_worker).await?;
+            verdict = compare(&config, &daemons, needs_worker).await?;
         }
         Ok::<_, Failure>(verdict)
     })??;
     let text = if args.json { format!("{}\n", serde_json::json!(verdict)) } else { human(&verdict) };
     print(&text)?;
-    if verdict.differences.is_empty() { Ok(()) } else { Err(Failure::Wrong) }
+    match () {
+        () if !verdict.differences.is_empty() => Err(Failure::Wrong),
+        () if verdict.unanswered.is_empty() && verdict.compared.len() > 1 => Ok(()),
+        () => Err(Failure::Unanswered),
+    }
 }
 
-async fn compare(config: &Config, needs_worker: bool) -> Result<Verdict, Failure> {
+async fn compare(config: &Config, daemons: &Daemons, needs_worker: bool) -> Result<Verdict, Failure> {
     let clock = Arc::new(SystemClock);
     let database = Database::open(&config.database, clock.clone()).await?;
+    common::ping(&database).await?;
     let tables = tables(&database).await?;
-    let (mut left_out, mut differences) = (Vec::new(), Vec::new());
-
-    let rows = database.rows(Scope::All).await?;
-    match Reconciler::new(config.master.clone(), clock).preview(&rows, true).await {
-        Ok(report) => differences.extend(against_directory(&report.plan)),
-        Err(away) => left_out.push(format!("the rules directory: {away}")),
-    }
-    for row in tables.quarantined() {
-        let what = format!("the row is rejected: {}", row.reason);
-        differences.push(Difference { rule_id: row.key, what });
-    }
-    match against_worker(&config.worker.socket, &tables).await {
-        Ok(found) => differences.extend(found),
-        Err(error) if needs_worker => return Err(Failure::Environment(error.into())),
-        Err(error) => left_out.push(format!("the worker: {error}")),
-    }
-    differences.sort_by(|a, b| a.rule_id.cmp(&b.rule_id));
-    Ok(Verdict {
+    let mut verdict = Verdict {
         rules: tables.rule_count(),
         states: tables.states().count(),
         digest: tables.digest(),
-        left_out,
-        differences,
-    })
+        compared: vec!["tables"],
+        left_out: Vec::new(),
+        unanswered: Vec::new(),
+        differences: Vec::new(),
+    };
+    let rows = database.rows(Scope::All).await?;
+    let mut reconciler = Reconciler::new(config.master.clone(), clock);
+    match reconciler.preview(&rows, true).await {
+        Ok(_) if reconciler.is_empty() && !daemons.keep_rules(config) => {
+            let directory = config.master.rules_dir.display();
+            verdict
+                .left_out
+                .push(format!("the rules directory: {directory} is empty, and no master runs here"));
+        }
+        Ok(report) => {
+            verdict.compared.push("directory");
+            verdict.differences.extend(against_directory(&report.plan));
+            verdict.differences.extend(invalid_files(&reconciler, &rows));
+        }
+        Err(away) if daemons.keep_rules(config) => {
+            verdict.unanswered.push(format!("the rules directory: {away}"));
+        }
+        Err(away) => verdict.left_out.push(format!("the rules directory: {away}")),
+    }
+    for row in tables.quarantined() {
+        let what = format!("the row is quarantined: {}", row.reason);
+        verdict.differences.push(Difference { rule_id: row.key, what });
+    }
+    match against_worker(&config.worker.socket, &daemons.worker, &tables).await {
+        Ok(found) => {
+            verdict.compared.push("worker");
+            verdict.differences.extend(found);
+        }
+        Err(error) if error.is_absent() && !needs_worker => {
+            verdict.left_out.push(format!("the worker: {error}"))
+        }
+        Err(error) => verdict.unanswered.push(format!("the worker: {error}")),
+    }
+    if let Err(error) = &daemons.master
+        && !error.is_absent()
+    {
+        verdict.unanswered.push(format!("the master: {error}"));
+    }
+    verdict.differences.sort_by(|a, b| a.rule_id.cmp(&b.rule_id));
+    Ok(verdict)
+}
+
+/// The files that hold no rule: under the id of the row that came from them, else under their name.
+fn invalid_files(reconciler: &Reconciler, rows: &[RowSummary]) -> Vec<Difference> {
+    let ids: BTreeMap<&str, &str> = rows.iter().map(|row| (&*row.source_path, &*row.rule_id)).collect();
+    let difference = |(path, why): (&str, &Broken)| Difference {
+        rule_id: (*ids.get(path).unwrap_or(&path)).to_owned(),
+        what: format!("{path} is invalid: {}", why.sentence()),
+    };
+    reconciler.broken().map(difference).collect()
 }
 
 /// Everything that the tables say, read by the code that a worker reads them with.
@@ -160,9 +208,17 @@ struct Held {
     states: BTreeMap<String, RuleState>,
 }
 
-async fn against_worker(socket: &Path, tables: &Catalogue) -> Result<Vec<Difference>, ClientError> {
-    let held = timeout(PATIENCE, snapshot(socket)).await.unwrap_or(Err(ClientError::Silent(PATIENCE)))?;
-    let Some((digest, held)) = held else {
+async fn against_worker(
+    socket: &Path,
+    status: &Result<Value, ClientError>,
+    tables: &Catalogue,
+) -> Result<Vec<Difference>, ClientError> {
+    // One that hung a moment ago is not waited for again.
+    if let Err(ClientError::Silent(waited)) = status {
+        return Err(ClientError::Silent(*waited));
+    }
+    let held = timeout(WORK_TIMEOUT, snapshot(socket)).await;
+    let Some((digest, held)) = held.unwrap_or(Err(ClientError::Silent(WORK_TIMEOUT)))? else {
         let what = "the worker has not yet read the tables".to_owned();
         return Ok(vec![Difference { rule_id: "(all)".to_owned(), what }]);
     };
@@ -217,13 +273,13 @@ fn in_words(state: &RuleState) -> String {
 /// The worker's digest and what it holds; `None` before it has read the tables.
 async fn snapshot(socket: &Path) -> Result<Option<(CatalogueDigest, Held)>, ClientError> {
     let mut connection = Connection::open(socket).await?;
-    let status = connection.ask(Op::Status).await?;
+    let status = connection.ask_within(Op::Status, REQUEST_TIMEOUT).await?;
     if status["digest"].is_null() {
         return Ok(None);
     }
     connection.send(Op::Subscribe(Subscribe { follow: false, ..Subscribe::default() })).await?;
     let mut held = Held::default();
-    while let Some(line) = connection.next().await? {
+    while let Some(line) = connection.next_soon().await? {
         match line.line {
             ServerLine::Rule(rule) => {
                 let id = rule.rule_id.to_string();
@@ -244,7 +300,7 @@ async fn snapshot(socket: &Path) -> Result<Option<(CatalogueDigest, Held)>, Clie
 }
 
 fn human(verdict: &Verdict) -> String {
-    let Verdict { rules, states, digest, left_out, differences } = verdict;
+    let Verdict { rules, states, digest, compared, left_out, unanswered, differences } = verdict;
     let mut text = String::new();
     if !differences.is_empty() {
         let mut table = comfy_table::Table::new();
@@ -256,11 +312,16 @@ fn human(verdict: &Verdict) -> String {
         text += &format!("{table}\n");
     }
     for place in left_out {
-        text += &format!("not compared: {}\n", plain(place));
+        text += &format!("not here: {}\n", plain(place));
     }
-    let outcome = match differences.len() {
-        0 => "all in step".to_owned(),
-        count => format!("{count} differences"),
+    for place in unanswered {
+        text += &format!("no answer: {}\n", plain(place));
+    }
+    let outcome = match (differences.len(), &**compared) {
+        (0, [_]) => "nothing to compare them with".to_owned(),
+        (0, places) => format!("in sync: {}", places.join(", ")),
+        (1, _) => "1 difference".to_owned(),
+        (count, _) => format!("{count} differences"),
     };
     text + &format!("{rules} rules, {states} states, digest {digest}: {outcome}\n")
 }

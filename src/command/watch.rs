@@ -7,8 +7,9 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::{Failure, Outcome};
-use crate::cli::{ConfigFlags, SocketFlags, prepare_quietly, print, put};
+use crate::cli::{ConfigFlags, SocketFlags, prepare, print, put};
 use crate::client::{ClientError, Connection, Event, Line, Subscriber};
+use crate::config::{Flags, SystemFiles};
 use crate::paint::{Paint, plain};
 use crate::rule::{ChangeKind, CompiledRule, RuleId, RuleState};
 use crate::wire::{ChangeLine, Cursor, NewValue, Op, ServerLine, SnapshotReason, Subscribe};
@@ -36,7 +37,8 @@ pub struct WatchArgs {
 }
 
 pub(crate) fn run(args: WatchArgs) -> Outcome {
-    let config = prepare_quietly(args.socket.over("worker.socket", args.config.flags()))?;
+    let flags = Flags { quiet: true, system_files: SystemFiles::Worker, ..args.config.flags() };
+    let config = prepare(&args.socket.over("worker.socket", flags))?;
     let subscribe = Subscribe {
         cursor: args.from,
         kinds: None,

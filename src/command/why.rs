@@ -6,32 +6,29 @@ mod tell;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use self::story::{Held, Story, Table};
+use super::common::{self, Daemons};
 use super::{Failure, Outcome};
 use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly, print};
-use crate::client::{ClientError, Connection, ask};
+use crate::client::{ClientError, Connection};
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::master::MasterStatus;
 use crate::rule::RuleId;
 use crate::rulefile::LinkPolicy;
-use crate::store::{Database, Scope, StoreError};
+use crate::socket::WORK_TIMEOUT;
+use crate::store::{Database, Scope};
 use crate::wire::{Op, ServerLine, Subscribe};
 use crate::worker::WorkerStatus;
-
-/// How long the worker may take to tell what it holds.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tell where a rule is: its file, its row, its state, this worker, its subscribers
 ///
 /// Each part that can be reached from this host is shown, and what is wrong where they differ.
-/// Exit code 1 where something is wrong.
+/// Exit code 1 where something is wrong, 3 where something did not answer within 5 s.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd why R0015")]
 pub struct WhyArgs {
@@ -54,7 +51,11 @@ pub struct WhyArgs {
 pub(crate) fn run(args: WhyArgs) -> Outcome {
     let flags = args.database.over(args.rules_dir.over(args.config.flags()));
     let config = prepare_quietly(args.socket.over("worker.socket", flags))?;
-    let story = super::block_on(gather(&config, args.rule_id))?;
+    let story = super::block_on(async {
+        let daemons = Daemons::ask(&config).await;
+        let config = daemons.choose_database(daemons.choose_rules_dir(config)?)?;
+        Ok::<_, Failure>(gather(&config, daemons, args.rule_id).await)
+    })??;
     if let (Err(database), Err(worker), true) = (&story.table, &story.worker, story.files.is_empty()) {
         return Err(Failure::Environment(anyhow::anyhow!("{database}\n{worker}")));
     }
@@ -62,36 +63,68 @@ pub(crate) fn run(args: WhyArgs) -> Outcome {
     let text = if args.json {
         let mut told = json!(story);
         told["wrong"] = json!(wrong);
+        told["compared"] = json!(story.compared());
         format!("{told}\n")
     } else {
         tell::human(&story, &wrong)
     };
     print(&text)?;
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::Wrong) }
+    match () {
+        () if !wrong.is_empty() => Err(Failure::Wrong),
+        () if story.unanswered.is_empty() && story.compared().len() > 1 => Ok(()),
+        () => Err(Failure::Unanswered),
+    }
 }
 
-async fn gather(config: &Config, rule_id: RuleId) -> Story {
-    let table = table(config, &rule_id).await.map_err(|error| error.to_string());
+async fn gather(config: &Config, daemons: Daemons, rule_id: RuleId) -> Story {
+    let table = table(config, &rule_id).await.map_err(message);
     let row = table.as_ref().ok().and_then(|table| table.row.as_ref());
     let master = &config.master;
     let (directory, limit) = (&master.rules_dir, master.max_rule_size);
     let links = LinkPolicy::new(directory, &master.follow_links_to);
     let files = files::holding(directory, &rule_id, row.map(|row| &*row.source_path), limit, &links);
-    let files_unknown =
-        files.as_ref().err().map(|error| format!("{} cannot be read: {error}", directory.display()));
+    let files_unknown = match &files {
+        Err(error) => Some(format!("{} cannot be read: {error}", directory.display())),
+        Ok(found) if found.is_empty() && !daemons.keep_rules(config) => {
+            Some(format!("no master runs here, and nothing in {} names the rule", directory.display()))
+        }
+        Ok(_) => None,
+    };
+    let mut unanswered = Vec::new();
+    if table.is_err() {
+        unanswered.push("the database");
+    }
+    if files.is_err() && daemons.keep_rules(config) {
+        unanswered.push("the rules directory");
+    }
+    if daemons.master.as_ref().is_err_and(|error| !error.is_absent()) {
+        unanswered.push("the master");
+    }
+    let master = daemons.master_status();
+    let worker = held(&config.worker.socket, daemons.worker, &rule_id).await;
+    if worker.as_ref().is_err_and(|error| !error.is_absent()) {
+        unanswered.push("the worker");
+    }
     Story {
         files: files.unwrap_or_default(),
         files_unknown,
-        owner: master.updated_by.clone(),
+        owner: config.master.updated_by.clone(),
         table,
-        master: master_status(&master.socket).await,
-        worker: held(&config.worker.socket, &rule_id).await.map_err(|error| error.to_string()),
+        master,
+        worker: worker.map_err(|error| error.to_string()),
+        unanswered,
         rule_id,
     }
 }
 
-async fn table(config: &Config, rule_id: &RuleId) -> Result<Table, StoreError> {
+/// What a failure says, in one text.
+fn message(failure: Failure) -> String {
+    failure.message().map_or_else(String::new, |error| format!("{error:#}"))
+}
+
+async fn table(config: &Config, rule_id: &RuleId) -> Result<Table, Failure> {
     let database = Database::open(&config.database, Arc::new(SystemClock)).await?;
+    common::ping(&database).await?;
     let ids = [rule_id.folded()];
     let rows = database.rows(Scope::Touching { rule_ids: &ids, source_paths: &[] }).await?;
     let (mut exact, others): (Vec<_>, Vec<_>) =
@@ -105,21 +138,20 @@ async fn table(config: &Config, rule_id: &RuleId) -> Result<Table, StoreError> {
     })
 }
 
-/// `None` where no master of this host answers: it need not run here.
-async fn master_status(socket: &Path) -> Option<MasterStatus> {
-    serde_json::from_value(ask(socket, Op::Status).await.ok()?).ok()
-}
-
-/// What the worker holds of this rule.
-async fn held(socket: &Path, rule_id: &RuleId) -> Result<Held, ClientError> {
-    let status = ask(socket, Op::Status).await?;
+/// What the worker of this status holds of this rule.
+async fn held(
+    socket: &Path,
+    status: Result<Value, ClientError>,
+    rule_id: &RuleId,
+) -> Result<Held, ClientError> {
     let status: WorkerStatus =
-        serde_json::from_value(status).map_err(|error| ClientError::Protocol(error.to_string()))?;
+        serde_json::from_value(status?).map_err(|error| ClientError::Protocol(error.to_string()))?;
     if status.digest.is_none() {
         return Ok(Held::new(rule_id, status));
     }
-    let lines =
-        timeout(PATIENCE, snapshot(socket, rule_id)).await.unwrap_or(Err(ClientError::Silent(PATIENCE)))?;
+    let lines = timeout(WORK_TIMEOUT, snapshot(socket, rule_id))
+        .await
+        .unwrap_or(Err(ClientError::Silent(WORK_TIMEOUT)))?;
     let mut held = Held::new(rule_id, status);
     for line in lines {
         match line {
@@ -139,7 +171,7 @@ async fn snapshot(socket: &Path, rule_id: &RuleId) -> Result<Vec<ServerLine>, Cl
     let rule_ids = Some(vec![rule_id.clone()]);
     connection.send(Op::Subscribe(Subscribe { rule_ids, ..Subscribe::default() })).await?;
     let mut lines = Vec::new();
-    while let Some(line) = connection.next().await? {
+    while let Some(line) = connection.next_soon().await? {
         match line.line {
             ServerLine::SnapshotEnd { .. } => return Ok(lines),
             ServerLine::Error { code, message, .. } => return Err(ClientError::Refused { code, message }),

@@ -10,9 +10,9 @@ use listenfd::ListenFd;
 use super::{Failure, Outcome, daemon};
 use crate::cli::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, Flags, SystemFiles};
 use crate::lifecycle::{Lifecycle, Pulse, Request};
-use crate::store::{Database, FollowConfig};
+use crate::store::{Database, DatabasePlace, FollowConfig};
 use crate::telemetry;
 use crate::worker::{Origin, Worker};
 
@@ -31,7 +31,7 @@ pub struct WorkerArgs {
 }
 
 pub(crate) fn run(args: WorkerArgs) -> Outcome {
-    let flags = args.database.over(args.config.flags());
+    let flags = Flags { system_files: SystemFiles::Worker, ..args.database.over(args.config.flags()) };
     let config = prepare(&args.socket.over("worker.socket", flags))?;
     telemetry::export(&config.telemetry, "worker")?;
     super::block_on(worker(config))?
@@ -52,7 +52,7 @@ async fn worker(mut config: Config) -> Outcome {
     let clock = Arc::new(SystemClock);
     let database = open(&config, clock.clone()).await?;
     let pulse = Pulse::default();
-    let worker = Worker::new(config.worker.clone(), origin(&config, &database), clock);
+    let worker = Worker::new(config.worker.clone(), origin(&database), clock);
     let handle = worker.handle();
     handle.observe();
     let stop = lifecycle.stop_token();
@@ -71,8 +71,9 @@ pub(super) async fn open(config: &Config, clock: Arc<SystemClock>) -> Result<Dat
     Ok(database.following(FollowConfig { overlap, full_scan_interval }))
 }
 
-pub(super) fn origin(config: &Config, database: &Database) -> Origin {
-    Origin { url: config.database.address.to_string(), backend: database.backend().to_owned() }
+pub(super) fn origin(database: &Database) -> Origin {
+    let DatabasePlace { url, url_file } = database.place();
+    Origin { url, url_file, backend: database.backend().to_owned() }
 }
 
 /// Whether a peer's user id is told as it is: in a user namespace (user_namespaces(7)) it may not be.

@@ -16,6 +16,8 @@ use super::setting::{SECTIONS, SETTINGS, find, nearest};
 pub enum Origin {
     /// Nobody said anything.
     Default,
+    /// The daemon of this name runs on this host, and says so.
+    Daemon(&'static str),
     /// The file, and the line in it.
     File(PathBuf, u64),
     /// The environment variable.
@@ -29,9 +31,10 @@ impl Origin {
     pub(crate) const fn layer(&self) -> u8 {
         match self {
             Self::Default => 0,
-            Self::File(..) => 1,
-            Self::Environment(_) => 2,
-            Self::Flag(_) => 3,
+            Self::Daemon(_) => 1,
+            Self::File(..) => 2,
+            Self::Environment(_) => 3,
+            Self::Flag(_) => 4,
         }
     }
 }
@@ -40,6 +43,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::Daemon(name) => write!(f, "the running {name}"),
             Self::File(path, line) => write!(f, "{}:{line}", path.display()),
             Self::Environment(name) => f.write_str(name),
             Self::Flag(flag) => f.write_str(flag),
@@ -94,6 +98,15 @@ impl Layers {
         })?;
         self.set(key, vec![text], origin);
         Ok(())
+    }
+
+    /// Lays those values of `other` over what is there whose key and section `is_wanted`.
+    pub(crate) fn extend(&mut self, other: &Self, is_wanted: impl Fn(&str, &str) -> bool) {
+        for (key, value) in &other.values {
+            if is_wanted(key, key.split('.').next().unwrap_or_default()) {
+                self.values.insert(key, value.clone());
+            }
+        }
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {

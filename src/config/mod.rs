@@ -1,6 +1,7 @@
 //! What the daemon is told: defaults, then the file, then the environment, then flags; a later
 //! one wins. The only place that reads the environment.
 
+mod files;
 mod layers;
 mod reader;
 mod setting;
@@ -11,6 +12,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use files::SystemFiles;
 pub use layers::Origin;
 use layers::{Layers, Value};
 use reader::{
@@ -47,6 +49,8 @@ pub struct Config {
 pub struct DatabaseConfig {
     /// Where it is; shown without its password.
     pub address: Address,
+    /// The file that the address was read from; `None` where it stood in the configuration itself.
+    pub url_file: Option<PathBuf>,
     /// Connections of one daemon at most.
     pub max_connections: u32,
     /// How long connecting, or any one query, may take.
@@ -150,6 +154,8 @@ pub struct Flags {
     pub rules_dir: Option<PathBuf>,
     /// `--socket`, and the key that it is for.
     pub socket: Option<(&'static str, PathBuf)>,
+    /// The files of the host that are read where no other is named.
+    pub system_files: SystemFiles,
     /// Whether only warnings are logged where nobody says otherwise: a command that prints what it
     /// does need not log it too.
     pub quiet: bool,
@@ -162,10 +168,14 @@ impl Config {
     /// [`ConfigError`] with the first thing that is wrong: the file or line, the environment
     /// variable or the flag, what was found, and what was expected.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
-        Self::load_from(flags, variable)
+        Self::load_from(flags, variable, Path::new(files::DIRECTORY))
     }
 
-    fn load_from(flags: &Flags, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+    fn load_from(
+        flags: &Flags,
+        variable: impl Fn(&str) -> Option<OsString>,
+        directory: &Path,
+    ) -> Result<Self, ConfigError> {
         let mut layers = Layers::defaults();
         if flags.quiet {
             layers.set("telemetry.log", vec!["warn".to_owned()], Origin::Default);
@@ -180,9 +190,13 @@ impl Config {
             )?;
         }
         let file = flags.config.clone().or_else(|| variable("RULESYNCD_CONFIG").map(PathBuf::from));
-        if let Some(path) = file {
-            layers.add_file(&path, &read(&path)?)?;
-        }
+        let two_databases = match file {
+            Some(path) => {
+                layers.add_file(&path, &read(&path)?)?;
+                None
+            }
+            None => files::add(&mut layers, directory, flags.system_files, !flags.quiet)?,
+        };
         layers.add_environment(variable)?;
         if let Some(url) = &flags.database_url {
             layers.set("database.url", vec![url.clone()], Origin::Flag("--database-url"));
@@ -193,6 +207,35 @@ impl Config {
         if let Some((key, socket)) = &flags.socket {
             layers.set_text(key, socket.into(), Origin::Flag("--socket"))?;
         }
+        let origin = Reader(&layers).database_origin();
+        if let Some(pair) = two_databases.filter(|_| matches!(origin, Origin::File(..))) {
+            files::ensure_same_database(&pair)?;
+        }
+        Self::resolve(layers)
+    }
+
+    /// Where the database was named.
+    pub fn database_origin(&self) -> Origin {
+        Reader(&self.layers).database_origin()
+    }
+
+    /// Where the rules directory was named.
+    pub fn rules_dir_origin(&self) -> Origin {
+        self.layers.get("master.rules_dir").map_or(Origin::Default, |value| value.origin.clone())
+    }
+
+    /// This configuration with `value` for `key`, on the word of the running daemon `name`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn with_word_of(
+        &self,
+        name: &'static str,
+        key: &'static str,
+        value: impl Into<OsString>,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = self.layers.clone();
+        layers.set_text(key, value.into(), Origin::Daemon(name))?;
         Self::resolve(layers)
     }
 
@@ -200,6 +243,7 @@ impl Config {
         let from = Reader(&layers);
         let database = DatabaseConfig {
             address: from.address()?,
+            url_file: from.address_file()?,
             max_connections: from.value("database.max_connections", at_least_one)?,
             connect_timeout: from.value("database.connect_timeout", patience)?,
             allow_plaintext: from.value("database.allow_plaintext", flag)?,

@@ -6,11 +6,16 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use super::files;
 use super::layers::{Layers, Origin, Value};
 use super::units::{self, duration, size};
 use super::{ConfigError, LogFormat};
 use crate::rule::Limits;
+use crate::rulefile;
 use crate::store::Address;
+
+/// The most bytes of a file with an address.
+const LONGEST_ADDRESS: usize = 64 * 1024;
 
 /// Reads single keys out of the layers; an error names the key and where its value came from.
 pub(super) struct Reader<'a>(pub(super) &'a Layers);
@@ -52,8 +57,24 @@ impl Reader<'_> {
             .collect()
     }
 
+    /// Where the database was named: the later layer of `url` and `url_file`.
+    pub(super) fn database_origin(&self) -> Origin {
+        let origins = ["database.url_file", "database.url"].into_iter().filter_map(|key| self.0.get(key));
+        let origins = origins.map(|value| value.origin.clone());
+        origins.max_by_key(Origin::layer).unwrap_or(Origin::Default)
+    }
+
+    /// The file that `url_file` names, where the address comes from there.
+    pub(super) fn address_file(&self) -> Result<Option<PathBuf>, ConfigError> {
+        let layer = |key| self.0.get(key).map_or(0, |value| value.origin.layer());
+        if layer("database.url_file") <= layer("database.url") {
+            return Ok(None);
+        }
+        self.value("database.url_file", path).map(Some)
+    }
+
     /// The address, from `url` or from the file that `url_file` names, whichever stands in the
-    /// later layer.
+    /// later layer. A relative path is seen from this process.
     pub(super) fn address(&self) -> Result<Address, ConfigError> {
         let layer = |key| self.0.get(key).map_or(0, |value| value.origin.layer());
         if layer("database.url_file") > 0 && layer("database.url_file") == layer("database.url") {
@@ -61,15 +82,22 @@ impl Reader<'_> {
                 "database.url and database.url_file are both set; set one of them".to_owned(),
             ));
         }
-        if layer("database.url_file") > layer("database.url") {
-            let file: PathBuf = self.value("database.url_file", path)?;
-            let origin =
-                self.0.get("database.url_file").map_or(Origin::Default, |value| value.origin.clone());
-            return read(&file)?.trim().parse().map_err(|why| {
+        if let Some(file) = self.address_file()? {
+            let origin = self.database_origin();
+            let text = match origin {
+                // Another user's process names it: whatever stands there, reading it ends.
+                Origin::Daemon(_) => rulefile::read(&file, LONGEST_ADDRESS)
+                    .map_err(rulefile::ReadError::into_io)
+                    .map(|text| String::from_utf8_lossy(&text).into_owned()),
+                _ => std::fs::read_to_string(&file),
+            };
+            let text = text.map_err(|error| files::unreadable_address(&origin, &file, &error))?;
+            let address = text.trim().parse::<Address>().map_err(|why| {
                 ConfigError(format!("{origin}: database.url_file {}: {why}", file.display()))
-            });
+            })?;
+            return Ok(address.absolute());
         }
-        self.value("database.url", |text| text.parse().map_err(|why| format!("{why}")))
+        self.value("database.url", |text| text.parse().map_err(|why| format!("{why}"))).map(Address::absolute)
     }
 }
 

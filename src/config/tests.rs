@@ -3,6 +3,9 @@ use std::path::Path;
 
 use super::*;
 
+/// A directory in which no daemon has its configuration.
+const NOWHERE: &str = "/nowhere";
+
 const NO_ENVIRONMENT: fn(&str) -> Option<String> = |_| None;
 
 fn in_memory(name: &str) -> Option<String> {
@@ -17,7 +20,7 @@ fn load(file: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Conf
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rulesyncd.yaml");
     std::fs::write(&path, file).unwrap();
-    Config::load_from(&Flags { config: Some(path), ..Flags::default() }, raw(environment))
+    Config::load_from(&Flags { config: Some(path), ..Flags::default() }, raw(environment), Path::new(NOWHERE))
 }
 
 #[test]
@@ -35,7 +38,7 @@ fn a_later_layer_wins() {
     assert_eq!(config.master.updated_by, "filesystem");
 
     let flags = Flags { rules_dir: Some("/from/flag".into()), ..Flags::default() };
-    let config = Config::load_from(&flags, raw(environment)).unwrap();
+    let config = Config::load_from(&flags, raw(environment), Path::new(NOWHERE)).unwrap();
     assert_eq!(config.master.rules_dir, Path::new("/from/flag"));
 }
 
@@ -78,14 +81,15 @@ fn a_wrong_value_names_where_it_came_from() {
 fn a_value_that_is_no_text_is_refused_and_not_shown() {
     let bytes = || OsString::from_vec(b"/rules/secret\xff".to_vec());
     let environment = |name: &str| (name == "RULESYNCD_RULES_DIR").then(bytes);
-    let error = Config::load_from(&Flags::default(), environment).unwrap_err().to_string();
+    let error =
+        Config::load_from(&Flags::default(), environment, Path::new(NOWHERE)).unwrap_err().to_string();
     assert_eq!(
         error,
         "RULESYNCD_RULES_DIR: master.rules_dir: the value is not UTF-8; expected text: a path that is none is \
          reached by a link"
     );
     let flags = Flags { rules_dir: Some(bytes().into()), ..Flags::default() };
-    let error = Config::load_from(&flags, raw(in_memory)).unwrap_err().to_string();
+    let error = Config::load_from(&flags, raw(in_memory), Path::new(NOWHERE)).unwrap_err().to_string();
     assert!(error.starts_with("--rules-dir: master.rules_dir: the value is not UTF-8"), "{error}");
 }
 
@@ -95,7 +99,10 @@ fn a_file_that_is_no_yaml_or_not_there_is_named() {
     assert!(load("worker: 7\n", NO_ENVIRONMENT).unwrap_err().to_string().contains("rulesyncd.yaml"));
     let missing = Flags { config: Some("/nowhere/x.yaml".into()), ..Flags::default() };
     assert!(
-        Config::load_from(&missing, raw(NO_ENVIRONMENT)).unwrap_err().to_string().contains("/nowhere/x.yaml")
+        Config::load_from(&missing, raw(NO_ENVIRONMENT), Path::new(NOWHERE))
+            .unwrap_err()
+            .to_string()
+            .contains("/nowhere/x.yaml")
     );
 }
 
@@ -146,7 +153,7 @@ fn what_is_shown_reads_itself_back() {
 
 #[test]
 fn the_defaults_resolve() {
-    let config = Config::load_from(&Flags::default(), raw(in_memory)).unwrap();
+    let config = Config::load_from(&Flags::default(), raw(in_memory), Path::new(NOWHERE)).unwrap();
     assert_eq!(config.worker.journal_length, 65_536);
     assert_eq!(config.worker.allow_uids, Vec::<u32>::new());
 }

@@ -99,7 +99,7 @@ impl Master {
         commands: mpsc::Receiver<Command>,
         pulse: Pulse,
     ) -> Self {
-        let status = MasterStatus::new(&config, database.backend(), clock.now());
+        let status = MasterStatus::new(&config, &database, clock.now());
         let watch = Watch::new(config.rules_dir.clone());
         let mut reconciler = Reconciler::new(config.clone(), Arc::clone(&clock));
         reconciler.heed(watch.unfinished());

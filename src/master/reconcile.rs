@@ -190,6 +190,11 @@ impl Reconciler {
             .filter(|(_, why)| **why != Broken::Unfinished)
     }
 
+    /// Whether the directory has no rule file.
+    pub fn is_empty(&self) -> bool {
+        self.scanner.files().next().is_none()
+    }
+
     /// How many files hold a rule.
     pub fn valid(&self) -> usize {
         self.scanner.files().filter(|(_, scanned)| scanned.rule().is_some()).count()

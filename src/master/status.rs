@@ -7,7 +7,7 @@ use super::reconcile::Reconciler;
 use super::scan::DirectoryAway;
 use crate::clock::Timestamp;
 use crate::config::MasterConfig;
-use crate::store::{StoreError, driver_failures};
+use crate::store::{Database, DatabasePlace, StoreError, driver_failures};
 
 /// Whether this master may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct MasterStatus {
     pub started_at: Timestamp,
     /// `sqlite`, `mysql` or `postgresql`.
     pub backend: String,
+    /// Which database it writes.
+    #[serde(default)]
+    pub database: DatabasePlace,
     /// The directory that it watches.
     pub rules_dir: String,
     /// Whether it may write.
@@ -89,12 +92,13 @@ pub struct ConflictingFile {
 }
 
 impl MasterStatus {
-    pub(super) fn new(config: &MasterConfig, backend: &str, now: Timestamp) -> Self {
+    pub(super) fn new(config: &MasterConfig, database: &Database, now: Timestamp) -> Self {
         Self {
             mode: "master".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: now,
-            backend: backend.to_owned(),
+            backend: database.backend().to_owned(),
+            database: database.place(),
             rules_dir: config.rules_dir.display().to_string(),
             lock: Lock::None,
             database_down_since: None,

@@ -22,6 +22,7 @@ mod tail;
 mod trace;
 
 use std::os::unix::net::UnixListener as StdListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ const FRESH_WITHIN: Duration = Duration::from_secs(1);
 pub struct Origin {
     /// Its address without a password.
     pub url: String,
+    /// The file that the whole address was read from; `None` where it stood in the configuration.
+    pub url_file: Option<PathBuf>,
     /// What it is: `sqlite`, `mysql`, `postgresql`, `filesystem`.
     pub backend: String,
 }
@@ -217,6 +220,7 @@ impl Shared {
                 started_at: self.started_at,
                 database: DatabaseStatus {
                     url: self.origin.url.clone(),
+                    url_file: self.origin.url_file.clone(),
                     backend: self.origin.backend.clone(),
                     state: standing.database,
                     since: database.since,

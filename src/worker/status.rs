@@ -1,5 +1,6 @@
 //! What the worker tells whoever asks how it is.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,9 @@ impl WorkerStatus {
 pub struct DatabaseStatus {
     /// Its address without a password.
     pub url: String,
+    /// The file that the whole address was read from; `None` where it stood in the configuration.
+    #[serde(default)]
+    pub url_file: Option<PathBuf>,
     /// What it is: `sqlite`, `mysql`, `postgresql`, `filesystem`.
     pub backend: String,
     /// Whether it answers.

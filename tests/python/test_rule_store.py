@@ -143,6 +143,22 @@ class RuleStoreTest(unittest.IsolatedAsyncioTestCase):
         with self.assertRaisesRegex(RuleStoreError, "confidence"):
             await self.store.set_state("R1", RuleState("clipped"))
 
+    async def test_a_state_of_an_unknown_rule_is_refused_with_near_names_unless_forced(self):
+        with self.assertRaisesRegex(RuleStoreError, "no rule R11; did you mean R1 or R2?"):
+            await self.store.set_state("R11", RuleState("disabled"))
+        await self.store.set_state("R11", RuleState("disabled"), force=True)
+        self.assertEqual(await self.next(), ["R11 disabled"])
+
+    async def test_another_database_than_the_workers_is_refused(self):
+        elsewhere = RuleStore(
+            str(self.swarm.path / "events.sock"),
+            command=self.store._command,
+            database_url=f"sqlite://{self.swarm.path}/other.db",
+        )
+        with self.assertRaisesRegex(RuleStoreError, "--database-url"):
+            await elsewhere.set_state("R1", RuleState("disabled"))
+        self.assertFalse((self.swarm.path / "other.db").exists())
+
     async def test_a_killed_worker_costs_no_change_and_repeats_none(self):
         self.swarm.save("R1", 2)
         self.assertEqual(await self.next(), ["R1 v2"])

@@ -30,6 +30,8 @@ pub(super) struct Story {
     /// This host's worker, or why it does not answer.
     #[serde(serialize_with = "or_error")]
     pub(super) worker: Result<Held, String>,
+    /// The places of this host that did not answer.
+    pub(super) unanswered: Vec<&'static str>,
 }
 
 /// What the tables say.
@@ -155,6 +157,21 @@ impl Story {
             wrong.push(format!("no file, no row and no worker here knows {}", self.rule_id));
         }
         wrong
+    }
+
+    /// The places that were compared with one another.
+    pub(super) fn compared(&self) -> Vec<&'static str> {
+        let mut compared = Vec::new();
+        if self.files_unknown.is_none() {
+            compared.push("directory");
+        }
+        if self.table.is_ok() {
+            compared.push("tables");
+        }
+        if self.worker.as_ref().is_ok_and(|held| held.loaded) {
+            compared.push("worker");
+        }
+        compared
     }
 
     fn is_nowhere(&self) -> bool {

@@ -38,10 +38,16 @@ pub(super) fn human(story: &Story, wrong: &[String]) -> String {
         Ok(held) => worker(&mut lines, held, now),
     }
     let mut text = lines.text();
-    if wrong.is_empty() {
-        return text + &format!("\n{}in step{}\n", Paint::Good, Paint::Off);
-    }
     text.push('\n');
+    for place in &story.unanswered {
+        text += &format!("{}no answer{}: {place}\n", Paint::Bad, Paint::Off);
+    }
+    if wrong.is_empty() {
+        return match &*story.compared() {
+            [] | [_] => text + "there is nothing to compare\n",
+            places => text + &format!("{}in sync{}: {}\n", Paint::Good, Paint::Off, places.join(", ")),
+        };
+    }
     for wrong in wrong {
         text += &format!("{}wrong{}: {}\n", Paint::Bad, Paint::Off, plain(wrong));
     }

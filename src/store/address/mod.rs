@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// A database's address, in sqlx's or SQLAlchemy's spelling. Shown without its password.
 ///
 /// For SQLite the two disagree. `sqlite:///x` is the absolute `/x`, as sqlx has it; only with a
@@ -40,6 +42,16 @@ pub struct Server {
     pub tls: Option<TlsMode>,
     /// A file of certificates that may sign the server's; `None` is the built-in roots.
     pub tls_ca: Option<PathBuf>,
+}
+
+/// Which database a daemon uses, as it tells whoever may ask.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabasePlace {
+    /// Its address without a password; empty where the daemon's version does not tell.
+    pub url: String,
+    /// The file that the whole address was read from; `None` where it stood in the configuration.
+    #[serde(default)]
+    pub url_file: Option<PathBuf>,
 }
 
 /// The way to a server.
@@ -96,6 +108,62 @@ impl TlsMode {
 pub struct InvalidAddress(pub String);
 
 impl Address {
+    /// The same database, whatever the directory from which it is looked at.
+    #[must_use]
+    pub(crate) fn absolute(self) -> Self {
+        match self {
+            Self::SqliteFile(path) => Self::SqliteFile(std::path::absolute(&path).unwrap_or(path)),
+            other => other,
+        }
+    }
+
+    /// Where the database is, without who enters it and how: to show, and to compare by eye.
+    pub fn place(&self) -> String {
+        let without_user = |server: &Server| Server {
+            user: None,
+            password: None,
+            tls: None,
+            tls_ca: None,
+            host: server.host.clone(),
+            database: server.database.clone(),
+        };
+        match self {
+            Self::MySql(server) => Self::MySql(without_user(server)).to_string(),
+            Self::Postgres(server) => Self::Postgres(without_user(server)).to_string(),
+            sqlite => sqlite.to_string(),
+        }
+    }
+
+    /// Whether this and `other`, which is seen from the same host, lead to one database, as far as addresses
+    /// say. A server of this host may be called by many names.
+    pub fn is_same_database(&self, other: &Self) -> bool {
+        let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        match (self, other) {
+            (Self::SqliteFile(one), Self::SqliteFile(other)) => real(one) == real(other),
+            (Self::MySql(one), Self::MySql(other)) | (Self::Postgres(one), Self::Postgres(other)) => {
+                let is_same_host = match (&one.host, &other.host) {
+                    (Host::Socket(one), Host::Socket(other)) => real(one) == real(other),
+                    (Host::Tcp(name, port), Host::Tcp(other_name, other_port)) => {
+                        let is_same_name = name.eq_ignore_ascii_case(other_name)
+                            || (one.host.is_local() && other.host.is_local());
+                        is_same_name && port == other_port
+                    }
+                    (one, other) => one.is_local() && other.is_local(),
+                };
+                is_same_host && one.database == other.database
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a password belongs to the address.
+    pub const fn has_password(&self) -> bool {
+        matches!(
+            self,
+            Self::MySql(Server { password: Some(_), .. }) | Self::Postgres(Server { password: Some(_), .. })
+        )
+    }
+
     /// `text` with the password taken out, should a driver have put it there.
     pub(crate) fn redact(&self, text: &str) -> String {
         match self {

@@ -79,3 +79,48 @@ fn a_password_that_ends_the_address_too_soon_is_refused_and_not_shown() {
     }
     assert_eq!(shown("mysql://u:12%2Fs3cret@h/r"), "mysql://u:***@h:3306/r");
 }
+
+#[test]
+fn a_database_is_the_same_whoever_enters_it_and_whatever_its_server_is_called_here() {
+    let same = |one: &str, other: &str| {
+        let (one, other): (Address, Address) = (one.parse().unwrap(), other.parse().unwrap());
+        assert_eq!(one.is_same_database(&other), other.is_same_database(&one), "{one} {other}");
+        one.is_same_database(&other)
+    };
+    for (one, other) in [
+        (
+            "postgres://a:x@db.example.org/rules",
+            "postgresql://b@DB.example.org:5432/rules?sslmode=verify-full",
+        ),
+        ("mysql://a@localhost/rules", "mysql://b@127.0.0.1/rules"),
+        ("postgres://a@localhost/rules", "postgres:///rules?host=/run/postgresql"),
+    ] {
+        assert!(same(one, other), "{one} {other}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| format!("sqlite://{}/{name}", directory.path().display());
+    std::fs::write(directory.path().join("rules.db"), "").unwrap();
+    std::os::unix::fs::symlink("rules.db", directory.path().join("link.db")).unwrap();
+    assert!(same(&at("rules.db"), &at("link.db")));
+    for (one, other) in [
+        ("postgres://a@db.example.org/rules", "postgres://a@db.example.org/other"),
+        ("postgres://a@db.example.org/rules", "postgres://a@db2.example.org/rules"),
+        ("postgres://a@db.example.org/rules", "postgres://a@db.example.org:5433/rules"),
+        ("postgres://a@db.example.org/rules", "postgres://a@localhost/rules"),
+        ("postgres://a@localhost/rules", "mysql://a@localhost/rules"),
+        ("sqlite:///a.db", "sqlite:///b.db"),
+    ] {
+        assert!(!same(one, other), "{one} {other}");
+    }
+}
+
+#[test]
+fn a_place_names_no_user_and_no_secret() {
+    let place = |address: &str| address.parse::<Address>().unwrap().place();
+    assert_eq!(
+        place("postgres://ada:secret@db.example.org/honeypots?sslmode=verify-full"),
+        "postgresql://db.example.org:5432/honeypots"
+    );
+    assert_eq!(place("mysql://ada:secret@[::1]:3307/r"), "mysql://[::1]:3307/r");
+    assert_eq!(place("sqlite:///var/lib/rulesyncd/rules.db"), "sqlite:///var/lib/rulesyncd/rules.db");
+}

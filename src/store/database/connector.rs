@@ -1,5 +1,6 @@
 //! How connections to one database are made, and what the errors of its driver mean.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub(super) enum Purpose {
 pub(super) struct Connector {
     target: Target,
     pub(super) address: Address,
+    pub(super) url_file: Option<PathBuf>,
     timeout: Duration,
     permits: Arc<Semaphore>,
 }
@@ -70,7 +72,13 @@ impl Connector {
             place.check()?;
         }
         let permits = Arc::new(Semaphore::new(usize::try_from(config.max_connections).unwrap_or(1).max(1)));
-        Ok(Self { target, address: config.address.clone(), timeout, permits })
+        Ok(Self {
+            target,
+            address: config.address.clone(),
+            url_file: config.url_file.clone(),
+            timeout,
+            permits,
+        })
     }
 
     pub(super) fn dialect(&self) -> &'static Dialect {

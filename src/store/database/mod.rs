@@ -39,7 +39,7 @@ use self::lock::Lock;
 use self::session::Session;
 use self::thread::DatabaseThread;
 use self::writes::OwnedScope;
-use super::StoreError;
+use super::{DatabasePlace, StoreError};
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
 use crate::config::DatabaseConfig;
 use crate::rule::{StateRow, Table};
@@ -130,6 +130,11 @@ impl Database {
     /// `sqlite`, `mysql` or `postgresql`.
     pub fn backend(&self) -> &'static str {
         self.connector.dialect().backend
+    }
+
+    /// Where it is, for a daemon to tell.
+    pub fn place(&self) -> DatabasePlace {
+        DatabasePlace { url: self.connector.address.to_string(), url_file: self.connector.url_file.clone() }
     }
 
     /// Whether a write of a master's session is under way.

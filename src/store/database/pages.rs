@@ -178,6 +178,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let config = DatabaseConfig {
             address: format!("sqlite://{}/t.db", directory.path().display()).parse().unwrap(),
+            url_file: None,
             max_connections: 1,
             connect_timeout: Duration::from_secs(5),
             allow_plaintext: false,

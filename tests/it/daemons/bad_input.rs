@@ -27,7 +27,10 @@ fn a_missing_directory_names_the_key_and_deletes_nothing() {
 #[test]
 fn an_empty_directory_is_fine_and_keeps_up_to_five_rows_only() {
     let swarm = Swarm::on_sqlite();
-    assert_eq!(swarm.succeed(&["sync"]), "0 added, 0 changed, 0 deleted, 0 unchanged\n");
+    assert_eq!(
+        swarm.succeed(&["sync"]),
+        format!("0 added, 0 changed, 0 deleted, 0 unchanged\non {}\n", swarm.url())
+    );
 }
 
 #[test]
@@ -42,7 +45,10 @@ fn every_kind_of_junk_is_named_and_stops_nothing_else() {
     assert!(std::process::Command::new("mkfifo").arg(at("fifo.yaml")).status().unwrap().success());
     let output = swarm.run(&["sync"]);
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(text(&output.stdout), "1 added, 0 changed, 0 deleted, 0 unchanged, 4 rejected\n");
+    assert_eq!(
+        text(&output.stdout),
+        format!("1 added, 0 changed, 0 deleted, 0 unchanged, 4 rejected\non {}\n", swarm.url())
+    );
     let said = text(&output.stderr);
     for name in ["large", "junk", "dangling", "fifo"] {
         assert_eq!(said.matches(&format!(" {name}.yaml:")).count(), 1, "{name} in\n{said}");

@@ -257,7 +257,7 @@ fn a_dry_run_says_what_sync_does() {
     let numbers = |args: &[&str]| {
         let run = swarm.run(args);
         let out = String::from_utf8(run.stdout).unwrap();
-        let line = out.lines().last().unwrap();
+        let line = out.lines().find(|line| line.contains(" unchanged")).unwrap();
         let words = [("to add", "added"), ("to change", "changed"), ("to delete", "deleted")];
         (
             words.iter().fold(line.to_owned(), |line, (dry, done)| line.replace(dry, done)),

@@ -31,11 +31,18 @@ fn sync_writes_every_rule_verbatim_and_then_nothing() {
     let swarm = swarm_with(59);
     let odd = format!("# a comment\r\n{}unknown_key: [1, 2]\n", rule_text("ODD", 7));
     swarm.save("odd.yml", &odd);
-    assert_eq!(swarm.succeed(&["sync"]), "60 added, 0 changed, 0 deleted, 0 unchanged\n");
+    let place = swarm.url();
+    assert_eq!(
+        swarm.succeed(&["sync"]),
+        format!("60 added, 0 changed, 0 deleted, 0 unchanged\non {place}\n")
+    );
     let rows = swarm.rows();
     assert_eq!(rows.len(), 60);
     assert_eq!(rows[0], ["ODD", "7", "odd.yml", &odd, "filesystem"]);
-    assert_eq!(swarm.succeed(&["sync"]), "0 added, 0 changed, 0 deleted, 60 unchanged\n");
+    assert_eq!(
+        swarm.succeed(&["sync"]),
+        format!("0 added, 0 changed, 0 deleted, 60 unchanged\non {place}\n")
+    );
     assert_eq!(swarm.rows(), rows);
 }
 
@@ -179,6 +186,7 @@ fn dev_prints_every_change_of_a_directory_however_it_is_named() {
 #[test]
 fn the_flags_of_state_stand_before_or_after_what_it_is_to_do() {
     let swarm = Swarm::on_sqlite();
+    swarm.save("R1.yaml", rule_text("R1", 1));
     swarm.succeed(&["sync"]);
     swarm.succeed(&["state", "set", "R1", "disabled"]);
     let file = swarm.path("rulesyncd.yaml");

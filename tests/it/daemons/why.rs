@@ -1,4 +1,4 @@
-//! `rulesyncd why` over real daemons: in step, then apart in one place after the other.
+//! `rulesyncd why` over real daemons: in sync, then apart in one place after the other.
 
 use serde_json::Value;
 
@@ -21,9 +21,9 @@ fn a_rules_story_is_told_from_its_file_to_its_subscribers() {
         subscriber = swarm.subscribe();
     }
 
-    let told = wait_for("the rule in step", || Some(why(&swarm, "R1")).filter(|(code, _)| *code == 0)).1;
+    let told = wait_for("the rule in sync", || Some(why(&swarm, "R1")).filter(|(code, _)| *code == 0)).1;
     for part in
-        ["r1.yaml", "version 3, sha256 ", "of filesystem from r1.yaml", "none is set: enabled", "in step"]
+        ["r1.yaml", "version 3, sha256 ", "of filesystem from r1.yaml", "none is set: enabled", "in sync"]
     {
         assert!(told.contains(part), "no `{part}` in\n{told}");
     }
@@ -45,7 +45,7 @@ fn a_rules_story_is_told_from_its_file_to_its_subscribers() {
     let (code, told) = why(&swarm, "R1");
     assert!(code == 1 && told.contains("the row has another text: no master answers on this host"), "{told}");
 
-    // A state is in step again once the worker has it.
+    // A state is in sync again once the worker has it.
     swarm.succeed(&["state", "set", "R1", "disabled", "--reason", "noisy"]);
     subscriber.change();
     let told = why(&swarm, "R1").1;

@@ -233,7 +233,8 @@ pub(super) fn set_states(
             _ => (Some("disabled"), &["--reason", "storm"]),
         };
         let order = match state {
-            Some(state) => ["state", "--json", "set", id, state].to_vec(),
+            // The rule may be gone just now.
+            Some(state) => ["state", "--json", "set", "--force", id, state].to_vec(),
             None => ["state", "--json", "clear", id].to_vec(),
         };
         let from = timeline.now();

@@ -18,6 +18,7 @@ use super::rules::{in_words, rule_row, rule_text};
 /// How tests reach `address`.
 pub(crate) fn config(address: &str) -> DatabaseConfig {
     DatabaseConfig {
+        url_file: None,
         address: address.parse::<Address>().unwrap(),
         max_connections: 8,
         connect_timeout: Duration::from_secs(5),

@@ -4,6 +4,7 @@ pub(crate) mod container;
 pub(crate) mod databases;
 pub(crate) mod forged;
 pub(crate) mod mounts;
+pub(crate) mod namespace;
 pub(crate) mod network;
 pub(crate) mod raw;
 pub(crate) mod rules;

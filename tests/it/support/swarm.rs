@@ -95,6 +95,8 @@ impl Swarm {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("LOGNAME", "operator")
+            // Not what this machine's own daemons are configured with.
+            .env("RULESYNCD_CONFIG", "/dev/null")
             .env("RULESYNCD_DATABASE_URL", &self.url)
             .env("RULESYNCD_RULES_DIR", self.rules())
             .env("RULESYNCD_SOCKET", self.socket())

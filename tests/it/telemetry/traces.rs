@@ -87,8 +87,17 @@ fn a_state_that_is_set_is_a_tree_though_the_command_ends_at_once() {
     let receiver = Receiver::new(Manner::Takes);
     let swarm = Swarm::on_sqlite();
     swarm.succeed(&["sync"]);
-    let mut command =
-        swarm.command(&["state", "set", "R1", "clipped", "--confidence-max", "0.5", "--set-by", "ada"]);
+    let mut command = swarm.command(&[
+        "state",
+        "set",
+        "R1",
+        "clipped",
+        "--confidence-max",
+        "0.5",
+        "--set-by",
+        "ada",
+        "--force",
+    ]);
     receiver.collect(&mut command);
     // Long enough that only the end of the command can have sent it.
     command.env("OTEL_BSP_SCHEDULE_DELAY", "60000").env("OTEL_SERVICE_NAME", "swarm-7");

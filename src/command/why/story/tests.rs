@@ -38,6 +38,7 @@ fn held(text: &str) -> Held {
 /// A rule that is everywhere the same.
 fn story() -> Story {
     Story {
+        unanswered: Vec::new(),
         rule_id: RuleId::new("R").unwrap(),
         files: vec![file("a.yaml", "one")],
         files_unknown: None,

@@ -182,6 +182,14 @@ fn follow(server: &Server) {
     assert!(printed.contains("DIS0002") && printed.contains("disabled"), "{printed}");
     assert_eq!(subscriber.change()["rule_id"], "DIS0002");
 
+    // Root's commands find the daemon's database and its credential by themselves.
+    let listed = walk.rules.sh("rulesyncd state list; rulesyncd verify");
+    assert!(listed.contains("DIS0002") && listed.contains("in sync: tables, directory\n"), "{listed}");
+    let refused = walk.rules.try_sh("rulesyncd state set DIS0003 disabled");
+    assert_eq!(refused.status.code(), Some(3), "the master's role may not set states");
+    let listed = walk.sensor.sh("rulesyncd state list; rulesyncd verify");
+    assert!(listed.contains("DIS0002") && listed.contains("in sync: tables, worker\n"), "{listed}");
+
     // A new password: the old worker follows on, and the restarted one has the new.
     walk.step(&["rules"], "ALTER ", 2);
     save_rule(&walk.rules, "NEW", 2);

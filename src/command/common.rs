@@ -1,0 +1,208 @@
+//! What commands share: which daemons run on this host, and which database a command acts on.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::{Failure, Outcome};
+use crate::client::{ClientError, ask};
+use crate::config::{Config, Origin};
+use crate::master::{Lock, MasterStatus};
+use crate::socket::REQUEST_TIMEOUT;
+use crate::store::{Address, Database, DatabasePlace};
+use crate::wire::Op;
+
+/// What the daemons of this host say of themselves.
+#[derive(Debug)]
+pub(super) struct Daemons {
+    pub(super) master: Result<Value, ClientError>,
+    pub(super) worker: Result<Value, ClientError>,
+}
+
+/// The database that a daemon says it uses.
+struct Told {
+    name: &'static str,
+    place: DatabasePlace,
+    address: Address,
+}
+
+/// As [`Daemons::choose_database`], without asking anybody where the flag names the database.
+///
+/// # Errors
+/// As [`Daemons::choose_database`].
+pub(super) async fn choose_database(config: Config) -> Result<Config, Failure> {
+    if matches!(config.database_origin(), Origin::Flag(_)) {
+        return Ok(config);
+    }
+    Daemons::ask(&config).await.choose_database(config)
+}
+
+/// Makes sure that the database answers within [`REQUEST_TIMEOUT`]: what it then takes longer for is work.
+///
+/// # Errors
+/// [`Failure::Environment`].
+pub(super) async fn ping(database: &Database) -> Outcome {
+    match timeout(REQUEST_TIMEOUT, database.now()).await {
+        Ok(answer) => Ok(answer.map(drop)?),
+        Err(_) => {
+            Err(Failure::Environment(anyhow!("the database did not answer within {REQUEST_TIMEOUT:?}")))
+        }
+    }
+}
+
+impl Daemons {
+    /// Asks both, at once: within [`REQUEST_TIMEOUT`] it is known who answers.
+    pub(super) async fn ask(config: &Config) -> Self {
+        let (master, worker) =
+            tokio::join!(ask(&config.master.socket, Op::Status), ask(&config.worker.socket, Op::Status));
+        Self { master, worker }
+    }
+
+    /// The database of each daemon that answers, the master's first.
+    fn told(&self) -> Vec<Told> {
+        let told = |(name, status): (&'static str, &Result<Value, ClientError>)| {
+            let place = status.as_ref().ok()?.get("database")?;
+            let place: DatabasePlace = serde_json::from_value(place.clone()).ok()?;
+            Some(Told { name, address: place.url.parse().ok()?, place })
+        };
+        self.by_name().into_iter().filter_map(told).collect()
+    }
+
+    const fn by_name(&self) -> [(&'static str, &Result<Value, ClientError>); 2] {
+        [("master", &self.master), ("worker", &self.worker)]
+    }
+
+    /// The status of the master of this host, where it answers.
+    pub(super) fn master_status(&self) -> Option<MasterStatus> {
+        serde_json::from_value(self.master.as_ref().ok()?.clone()).ok()
+    }
+
+    /// Whether the master of this host was asked and says nothing.
+    pub(super) fn master_hangs(&self) -> bool {
+        matches!(self.master, Err(ClientError::Silent(_)))
+    }
+
+    /// Why the master of this host is not the one that writes.
+    pub(super) fn why_no_master(&self) -> String {
+        match &self.master {
+            Err(error) => error.to_string(),
+            Ok(_) => match self.master_status().map(|master| master.lock) {
+                Some(Lock::Held) => "it writes another database".to_owned(),
+                Some(Lock::Standby) => "it stands by".to_owned(),
+                Some(Lock::None) | None => "it does not know who holds it".to_owned(),
+            },
+        }
+    }
+
+    /// The master of this host, where it writes the database that the command is to act on.
+    pub(super) fn writing_master(&self, config: &Config) -> Option<(MasterStatus, Address)> {
+        let master = self.master_status().filter(|master| master.lock == Lock::Held)?;
+        let address: Address = master.database.url.parse().ok()?;
+        let is_meant = match config.database_origin() {
+            Origin::Default => self.told().iter().all(|told| told.address.is_same_database(&address)),
+            _ => config.database.address.is_same_database(&address),
+        };
+        is_meant.then_some((master, address))
+    }
+
+    /// Whether this host is to have a rules directory: somebody named one, or a master runs here.
+    pub(super) fn keep_rules(&self, config: &Config) -> bool {
+        let is_named = config.rules_dir_origin() != Origin::Default;
+        is_named || self.master.as_ref().err().is_none_or(|error| !error.is_absent())
+    }
+
+    /// `config` with the rules directory of this host's master, where the configuration names none.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub(super) fn choose_rules_dir(&self, config: Config) -> Result<Config, Failure> {
+        match self.master_status() {
+            Some(master)
+                if config.rules_dir_origin() == Origin::Default
+                    && Path::new(&master.rules_dir).is_absolute() =>
+            {
+                Ok(config.with_word_of("master", "master.rules_dir", master.rules_dir)?)
+            }
+            _ => Ok(config),
+        }
+    }
+
+    /// `config` with the database that the daemon `name` uses, to be shown and not to be entered.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub(super) fn show_database(&self, name: &'static str, config: Config) -> Result<Config, Failure> {
+        match self.told().into_iter().find(|told| told.name == name) {
+            Some(told) => Ok(config.with_word_of(name, "database.url", told.place.url)?),
+            None => Ok(config),
+        }
+    }
+
+    /// `config` with the database that a command is to act on: the one that it names, which must be the one
+    /// that the daemons of this host use unless the flag names it; else the daemons'; else the default.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] where the daemons use another database, or one that this process cannot enter;
+    /// [`Failure::Environment`] where a daemon does not say which it uses.
+    pub(super) fn choose_database(&self, config: Config) -> Result<Config, Failure> {
+        let told = self.told();
+        let origin = config.database_origin();
+        match origin {
+            Origin::Flag(_) => return Ok(config),
+            Origin::Default => {}
+            _ => {
+                let named = &config.database.address;
+                return match told.iter().find(|told| !told.address.is_same_database(named)) {
+                    Some(other) => Err(Failure::Usage(anyhow!(
+                        "{origin} names the database {}, and the {} of this host uses {}: name the one that is \
+                         meant with --database-url",
+                        named.place(),
+                        other.name,
+                        other.address.place()
+                    ))),
+                    None => Ok(config),
+                };
+            }
+        }
+        let [first, others @ ..] = &*told else { return self.choose_default(config) };
+        if let Some(other) = others.iter().find(|other| !other.address.is_same_database(&first.address)) {
+            return Err(Failure::Usage(anyhow!(
+                "the {} of this host uses {}, and the {} uses {}: name the one that is meant with --database-url",
+                first.name,
+                first.address.place(),
+                other.name,
+                other.address.place()
+            )));
+        }
+        if let Some(file) = &first.place.url_file {
+            return Ok(config.with_word_of(first.name, "database.url_file", file)?);
+        }
+        if first.address.has_password() {
+            return Err(Failure::Usage(anyhow!(
+                "the {} of this host uses {}, and the password is known to it alone: give the address, with \
+                 RULESYNCD_DATABASE_URL_FILE and a file of your own or with --database-url",
+                first.name,
+                first.address
+            )));
+        }
+        Ok(config.with_word_of(first.name, "database.url", &first.place.url)?)
+    }
+
+    /// `config` as it is, unless a daemon runs here that does not say which database it uses.
+    fn choose_default(&self, config: Config) -> Result<Config, Failure> {
+        let is_there = |(_, status): &(_, &Result<_, ClientError>)| match status {
+            Err(error) => !error.is_absent(),
+            Ok(_) => true,
+        };
+        let Some((name, status)) = self.by_name().into_iter().find(is_there) else { return Ok(config) };
+        let why = match status {
+            Err(error) => error.to_string(),
+            Ok(_) => "it does not say".to_owned(),
+        };
+        Err(Failure::Environment(anyhow!(
+            "which database the {name} of this host uses is not known: {why}; name the database with --database-url"
+        )))
+    }
+}
