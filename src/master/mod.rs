@@ -81,6 +81,17 @@ async fn at(then: Option<Instant>) {
     }
 }
 
+/// Lets the pulse beat while the database is asked: it may take longer than the watchdog waits. Never ends.
+async fn beat_while_asking(pulse: &Pulse, database: &Database) {
+    let mut interval = tokio::time::interval(LOCK_INTERVAL);
+    loop {
+        interval.tick().await;
+        if database.is_asked() {
+            pulse.beat();
+        }
+    }
+}
+
 /// Ends once there is a stop and no write under way. What only reads is given up: a database that does
 /// not answer is not waited for.
 async fn stopped_between_writes(stop: &CancellationToken, database: &Database) {
@@ -145,7 +156,15 @@ impl Master {
 
     /// Works until `stop`: takes the lock, or stands by until it is free; keeps the table right;
     /// begins again whenever the database or the lock was lost. A write that has begun is finished.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
+        let (pulse, database) = (self.pulse.clone(), self.database.clone());
+        tokio::select! {
+            () = self.work(stop) => {}
+            () = beat_while_asking(&pulse, &database) => {}
+        }
+    }
+
+    async fn work(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::default();
         while !stop.is_cancelled() {
             let session = tokio::select! {

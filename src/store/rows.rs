@@ -2,6 +2,7 @@
 //! done beside the reading of the rows, on up to two threads.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
@@ -34,6 +35,16 @@ pub(crate) struct RowReader {
 }
 
 impl RowReader {
+    /// The same as [`RowReader::read`]; should the parser panic, it is this one row that is no rule.
+    fn read_harmlessly(&mut self, row: &RuleRow) -> Read {
+        catch_unwind(AssertUnwindSafe(|| self.read(row))).unwrap_or_else(|_| {
+            let text = ContentDigest::of(&row.yaml_content);
+            let seen = Seen::rule(row.updated_at, text, row.rule_version, &row.source_path);
+            let reason = "the parser fails on its text: please report it".to_owned();
+            Err(Box::new(Rejected { key: row.rule_id.clone(), seen, reason }))
+        })
+    }
+
     /// Hashes and parses a row's text.
     pub(crate) fn read(&mut self, row: &RuleRow) -> Result<Arc<KnownRule>, Box<Rejected>> {
         let text = ContentDigest::of(&row.yaml_content);
@@ -131,7 +142,7 @@ impl Reading {
     async fn send(&mut self) {
         let (batch, mut reader) = (std::mem::take(&mut self.waiting), self.reader());
         self.batches.push_back(tokio::task::spawn_blocking(move || {
-            batch.iter().map(|row| reader.read(row)).collect()
+            batch.iter().map(|row| reader.read_harmlessly(row)).collect()
         }));
         if self.batches.len() > 2 {
             self.receive().await;
@@ -140,7 +151,7 @@ impl Reading {
 
     async fn receive(&mut self) {
         if let Some(batch) = self.batches.pop_front() {
-            // It fails only when the runtime ends, and nobody waits for rules then.
+            // It fails only when the runtime ends, and nobody waits for rules then: a panic is caught before.
             self.done.extend(batch.await.unwrap_or_default());
         }
     }
@@ -149,7 +160,7 @@ impl Reading {
     pub(super) async fn finish(mut self) -> Vec<Read> {
         if self.batches.is_empty() && self.waiting.len() < WORTH_A_THREAD {
             let mut reader = self.reader();
-            self.done.extend(self.waiting.iter().map(|row| reader.read(row)));
+            self.done.extend(self.waiting.iter().map(|row| reader.read_harmlessly(row)));
             return self.done;
         }
         self.send().await;
@@ -157,5 +168,50 @@ impl Reading {
             self.receive().await;
         }
         self.done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    /// Panics at one text, as a fault of the parser would.
+    struct Faulty;
+
+    impl TextSink for Faulty {
+        fn put(&self, _content: ContentDigest, text: &str) {
+            assert!(!text.contains("name: faulty"), "a fault of the parser");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_row_on_which_the_parser_panics_is_rejected_alone() {
+        for count in [3, 2 * BATCH] {
+            let mut reading = Reading::new(Some(Arc::new(Faulty)));
+            for number in 0..count {
+                let name = if number == 1 { "faulty" } else { "sound" };
+                reading
+                    .push(RuleRow {
+                        rule_id: format!("R{number}"),
+                        rule_version: 1,
+                        source_path: format!("R{number}.yaml"),
+                        yaml_content: format!(
+                            "rule_id: R{number}\nrule_version: 1\nname: {name}\napplies_to: [command]\nmatch:\n  \
+                             field: command_text\n  pattern: x\nemits:\n  - tactic: TA0007\n    technique_id: \
+                             T1083\n    confidence: 0.85\n"
+                        ),
+                        updated_at: Timestamp::MIN,
+                        updated_by: "filesystem".into(),
+                    })
+                    .await;
+            }
+            let read = reading.finish().await;
+            assert_eq!(read.len(), count);
+            let rejected: Vec<_> = read.into_iter().filter_map(Result::err).collect();
+            assert_eq!(rejected.len(), 1);
+            assert_eq!(rejected[0].key, "R1");
+            assert!(rejected[0].reason.contains("the parser fails"), "{}", rejected[0].reason);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A database server that is broken or hostile costs freshness, and nothing else: whatever the driver
 //! makes of what it sends, both daemons live, and the stream, the requests and the signals are served.
 
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -193,4 +194,49 @@ async fn a_command_says_in_one_line_that_the_driver_failed() {
         assert_eq!((ended.status.code(), told.lines().count()), (Some(3), 1), "{command:?}: {told}");
         assert!(told.contains(PANICKED), "{told}");
     }
+}
+
+/// A poll may take longer than systemd waits for a sign of life.
+#[tokio::test]
+#[ignore = "starts a server"]
+async fn a_database_that_takes_its_time_is_no_daemon_that_hangs() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    server.create("rules").await;
+    let forged = Forged::before(&server);
+    let swarm = Swarm::on(forged.address("rules"));
+    for number in 0..20 {
+        swarm.save(&format!("R{number}.yaml"), rule_text(&format!("R{number}"), 1));
+    }
+    let watched = |mode: &str| {
+        let notify = UnixDatagram::bind(swarm.path(&format!("{mode}.notify"))).unwrap();
+        notify.set_nonblocking(true).unwrap();
+        let daemon = swarm.daemon(mode, |command| {
+            command
+                .env("NOTIFY_SOCKET", swarm.path(&format!("{mode}.notify")))
+                .env("WATCHDOG_USEC", "2000000");
+            command
+                .env("RULESYNCD_WORKER_FULL_SCAN_INTERVAL", "1s")
+                .env("RULESYNCD_MASTER_RESCAN_INTERVAL", "1s");
+            command.env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", "1s");
+        });
+        (notify, daemon)
+    };
+    let daemons = [watched("master"), watched("worker")];
+    wait_for("the rules", || (swarm.subscribe().snapshot().len() == 20).then_some(()));
+    forged.say(Says::Slowly(Duration::from_millis(900)));
+    let begun = Instant::now();
+    let mut last = [begun; 2];
+    while begun.elapsed() < Duration::from_secs(10) {
+        for ((notify, daemon), last) in daemons.iter().zip(&mut last) {
+            let mut message = [0; 4096];
+            while let Ok(length) = notify.recv(&mut message) {
+                if message[..length].starts_with(b"WATCHDOG=1") {
+                    *last = Instant::now();
+                }
+            }
+            assert!(last.elapsed() < Duration::from_secs(2), "no sign of life: {}", daemon.log());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(forged.deceived() > 10, "no row came slowly");
 }

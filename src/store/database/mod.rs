@@ -81,16 +81,25 @@ struct Shared {
     set_at: Mutex<RisingStamp>,
     /// Where the driver runs.
     thread: DatabaseThread,
-    /// How many writes of a master are under way.
-    writing: AtomicUsize,
+    /// How many operations are on their way to the thread and back.
+    asked: Arc<AtomicUsize>,
+    /// How many writes of a master are among them.
+    writing: Arc<AtomicUsize>,
 }
 
-/// A write that is under way for as long as this lives.
-struct Writing(Arc<Shared>);
+/// Counts something for as long as it is under way.
+struct UnderWay(Arc<AtomicUsize>);
 
-impl Drop for Writing {
+impl UnderWay {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.writing.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -115,7 +124,8 @@ impl Database {
             indexed: AtomicBool::default(),
             set_at: Mutex::default(),
             thread: DatabaseThread::new(),
-            writing: AtomicUsize::default(),
+            asked: Arc::default(),
+            writing: Arc::default(),
         };
         Ok(Self { connector, clock, follow: FollowConfig::default(), shared: Arc::new(shared) })
     }
@@ -142,9 +152,14 @@ impl Database {
         self.shared.writing.load(Ordering::Relaxed) > 0
     }
 
-    fn writing(&self) -> Writing {
-        self.shared.writing.fetch_add(1, Ordering::Relaxed);
-        Writing(Arc::clone(&self.shared))
+    /// Whether whoever asked is waiting for the database. It is bounded, each statement by itself, so that a
+    /// daemon which waits is not one that hangs.
+    pub fn is_asked(&self) -> bool {
+        self.shared.asked.load(Ordering::Relaxed) > 0
+    }
+
+    fn writing(&self) -> UnderWay {
+        UnderWay::begin(&self.shared.writing)
     }
 
     /// The longest that a whole poll may take, and whatever else only reads.
@@ -165,7 +180,11 @@ impl Database {
             let ended = tokio::time::timeout(limit, work).await;
             ended.unwrap_or_else(|_| Err(connector.endless(what, limit)))
         };
-        self.shared.thread.run(what, self.connector.limit(), bounded)
+        let asked = UnderWay::begin(&self.shared.asked);
+        async move {
+            let _asked = asked;
+            self.shared.thread.run(what, self.connector.limit(), bounded).await
+        }
     }
 
     /// Does `work` on the database's thread, within the time that a whole poll may take.
