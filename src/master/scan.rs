@@ -276,7 +276,8 @@ impl Scanner {
         let read = shared(to_read, |(name, stamp)| {
             let is_unfinished = unfinished.contains(&name)
                 || matches!(&stamp, Ok(stamp) if stamp.is_empty && stamp.age(now) < EMPTY_FOR);
-            let scanned = if is_unfinished { None } else { Some(self.read(&name, stamp, &kept, now)) };
+            let scanned = (!is_unfinished).then(|| self.read(&name, stamp, &kept, now));
+            let scanned = scanned.filter(|scanned| scanned.outcome != Err(Broken::Unfinished));
             (name, scanned)
         });
         for (name, scanned) in read {
@@ -429,6 +430,8 @@ impl Scanner {
             Err(error) => Scanned::broken(Broken::Unreadable(ReadError::from(error).to_string()), None),
             Ok(stamp) => match self.read_text(name) {
                 Err(error) => Scanned::broken(Broken::Unreadable(error.to_string()), None),
+                // Emptied, or made anew, since it was stamped: somebody is about to write it.
+                Ok(bytes) if bytes.is_empty() && !stamp.is_empty => Scanned::broken(Broken::Unfinished, None),
                 Ok(bytes) => {
                     let content = ContentDigest::of(&bytes);
                     let is_settled = stamp.settles_in(now).is_none();
