@@ -12,7 +12,7 @@ use crate::cli::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
 use crate::clock::SystemClock;
 use crate::config::{Config, Flags, SystemFiles};
 use crate::lifecycle::{Lifecycle, Pulse, Request};
-use crate::store::{Database, DatabasePlace, FollowConfig};
+use crate::store::{Address, Database, DatabasePlace, FollowConfig};
 use crate::telemetry;
 use crate::worker::{Origin, Worker};
 
@@ -73,7 +73,8 @@ pub(super) async fn open(config: &Config, clock: Arc<SystemClock>) -> Result<Dat
 
 pub(super) fn origin(database: &Database) -> Origin {
     let DatabasePlace { url, url_file } = database.place();
-    Origin { url, url_file, backend: database.backend().to_owned() }
+    let place = url.parse::<Address>().map_or_else(|_| url.clone(), |address| address.place());
+    Origin { url, url_file, place, backend: database.backend().to_owned() }
 }
 
 /// Whether a peer's user id is told as it is: in a user namespace (user_namespaces(7)) it may not be.

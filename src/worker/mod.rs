@@ -57,6 +57,9 @@ pub struct Origin {
     pub url: String,
     /// The file that the whole address was read from; `None` where it stood in the configuration.
     pub url_file: Option<PathBuf>,
+    /// Server, port and database alone: whose rules a cache holds, whoever reads them and however the
+    /// connection is protected.
+    pub place: String,
     /// What it is: `sqlite`, `mysql`, `postgresql`, `filesystem`.
     pub backend: String,
 }
@@ -143,7 +146,7 @@ impl Worker {
             looked.clone(),
             restored.clone(),
         );
-        let origin = shared.origin.url.clone();
+        let origin = shared.origin.place.clone();
         let keep = async {
             cache::restore(config.cache.clone(), &origin, &hub).await;
             restored.cancel();

@@ -104,3 +104,24 @@ async fn on_mariadb() {
     let url = format!("mysql+pymysql://root@localhost/service?unix_socket={}", socket.display());
     beside_a_service(url);
 }
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_cache_is_its_databases_whoever_reads_it() {
+    let mut server = Server::start(Kind::Postgres, &[]).await;
+    let url = server.create("rules").await;
+    server.run("rules", "CREATE ROLE another LOGIN SUPERUSER").await.unwrap();
+    let swarm = Swarm::on(url);
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    swarm.succeed(&["sync"]);
+    let worker = swarm.worker();
+    assert_eq!(swarm.subscribe().snapshot().len(), 1);
+    worker.stop();
+
+    let by_another = server.address_as("another", "rules");
+    server.stop();
+    let _worker = swarm.daemon("worker", |command| {
+        command.env("RULESYNCD_DATABASE_URL", by_another);
+    });
+    assert_eq!(swarm.subscribe().snapshot().len(), 1, "what is known is served while the database is away");
+}

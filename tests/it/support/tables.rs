@@ -234,7 +234,12 @@ impl TestWorker {
     /// A worker that is told that its store is at `url`.
     pub(crate) fn start_from(url: &str, tables: &Tables, config: &WorkerConfig) -> Self {
         let clock: SharedClock = Arc::new(SystemClock);
-        let origin = Origin { url: url.to_owned(), url_file: None, backend: "memory".to_owned() };
+        let origin = Origin {
+            url: url.to_owned(),
+            url_file: None,
+            place: url.to_owned(),
+            backend: "memory".to_owned(),
+        };
         let worker = Worker::new(config.clone(), origin, clock);
         let (handle, stop) = (worker.handle(), CancellationToken::new());
         let (store, token) = (tables.clone(), stop.clone());
