@@ -141,12 +141,6 @@ impl Master {
         gauge("rulesyncd.quarantined", "Files that take no part", |status| {
             status.broken.len() + status.conflicts.len()
         });
-        gauge("rulesyncd.watching", "Whether changes of the directory are heard at once", |status| {
-            usize::from(status.watch_error.is_none())
-        });
-        gauge("rulesyncd.held_deletes", "Deletions that are held back", |status| {
-            status.pending_mass_delete.len()
-        });
     }
 
     /// How the master is doing, for whoever asks.

@@ -75,6 +75,9 @@ fn what_else_can_become_of_a_file_is_its_outcome() {
     let [parse] = receiver.children(&unreadable, ["ttp.rule.parse"]);
     assert!(parse.failed);
 
+    // The last rule would not be deleted without an operator's word.
+    swarm.save("r9.yaml", rule_text("R9", 1));
+    subscriber.change();
     swarm.remove("r1.yaml");
     subscriber.change();
     let deleted = receiver.named("ttp.rule.ingest", "outcome", "deleted");
