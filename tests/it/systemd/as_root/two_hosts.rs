@@ -185,7 +185,7 @@ fn follow(server: &Server) {
     // Root's commands find the daemon's database and its credential by themselves.
     let listed = walk.rules.sh("rulesyncd state list; rulesyncd verify");
     assert!(listed.contains("DIS0002") && listed.contains("in sync: tables, directory\n"), "{listed}");
-    let refused = walk.rules.try_sh("rulesyncd state set DIS0003 disabled");
+    let refused = walk.rules.try_sh("rulesyncd state set NEW disabled");
     assert_eq!(refused.status.code(), Some(3), "the master's role may not set states");
     let listed = walk.sensor.sh("rulesyncd state list; rulesyncd verify");
     assert!(listed.contains("DIS0002") && listed.contains("in sync: tables, worker\n"), "{listed}");
