@@ -109,7 +109,7 @@ impl Daemons {
 
     /// Whether this host is to have a rules directory: somebody named one, or a master runs here.
     pub(super) fn keep_rules(&self, config: &Config) -> bool {
-        let is_named = config.rules_dir_origin() != Origin::Default;
+        let is_named = config.origin("master.rules_dir") != Origin::Default;
         is_named || self.master.as_ref().err().is_none_or(|error| !error.is_absent())
     }
 
@@ -120,7 +120,7 @@ impl Daemons {
     pub(super) fn choose_rules_dir(&self, config: Config) -> Result<Config, Failure> {
         match self.master_status() {
             Some(master)
-                if config.rules_dir_origin() == Origin::Default
+                if config.origin("master.rules_dir") == Origin::Default
                     && Path::new(&master.rules_dir).is_absolute() =>
             {
                 Ok(config.with_word_of("master", "master.rules_dir", master.rules_dir)?)

@@ -20,7 +20,7 @@ use crate::master::reconcile::Operator;
 use crate::master::{Command, Master, MasterStatus};
 use crate::socket::{Answer, ListenError, Listening, listen, serve_requests};
 use crate::store::Database;
-use crate::telemetry;
+use crate::telemetry::{self, tally};
 use crate::wire::{ErrorCode, Op};
 
 /// Who may open the master's socket may have rules deleted: the service's user alone, and root.
@@ -154,7 +154,11 @@ fn answers(
         let (status, commands) = (status.clone(), commands.clone());
         Box::pin(async move {
             match op {
-                Op::Status => Ok(serde_json::to_value(&*status.borrow()).unwrap_or_default()),
+                Op::Status => {
+                    let mut answer = serde_json::to_value(&*status.borrow()).unwrap_or_default();
+                    answer["metrics"] = serde_json::json!(tally::metrics());
+                    Ok(answer)
+                }
                 Op::Reconcile { allow_mass_delete } => {
                     let failed = |why: String| (ErrorCode::Failed, why);
                     let (reply, said) = oneshot::channel();

@@ -32,6 +32,8 @@ pub enum Failure {
     Wrong,
     /// What did not answer was named; what there was to compare is in sync. Exit code 3.
     Unanswered,
+    /// A monitoring plugin's exit code; everything was printed.
+    Checked(u8),
     /// The command line or the configuration cannot be used. Exit code 2.
     Usage(anyhow::Error),
     /// The database, the directory or the socket cannot be used. Exit code 3.
@@ -48,13 +50,14 @@ impl Failure {
             Self::Wrong => 1,
             Self::Usage(_) => 2,
             Self::Unanswered | Self::Environment(_) => 3,
+            Self::Checked(code) => *code,
         })
     }
 
     /// What to print; `None` where everything was printed.
     pub const fn message(&self) -> Option<&anyhow::Error> {
         match self {
-            Self::Wrong | Self::Unanswered => None,
+            Self::Wrong | Self::Unanswered | Self::Checked(_) => None,
             Self::Usage(error) | Self::Environment(error) => Some(error),
         }
     }

@@ -1,61 +1,141 @@
 //! `rulesyncd status`: how the daemons of this host are.
 
-use std::path::PathBuf;
+mod check;
+mod prometheus;
+
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 use comfy_table::Table;
 use serde_json::Value;
 
+use super::common::Daemons;
 use super::{Failure, Outcome};
 use crate::cli::{ConfigFlags, SocketFlags, prepare_quietly, print};
 use crate::client::{ClientError, ask};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::config::Origin;
 use crate::master::{Lock, MasterStatus};
 use crate::paint::{Paint, plain};
 use crate::wire::{Health, Op};
 use crate::worker::WorkerStatus;
 
-/// Tell how the daemons of this host are
+/// Show the state of the daemons of this host
 ///
 /// Without --socket, the master and the worker that the configuration names are asked, and who
-/// answers is shown.
+/// answers is shown. What did not answer within 5 s is named, with exit code 3.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: rulesyncd status --socket /run/rulesyncd/events.sock --json")]
+#[command(after_help = "Examples:\n  rulesyncd status\n  rulesyncd status --check\n  \
+                        rulesyncd status --format prometheus > /var/lib/prometheus/node-exporter/rulesyncd.prom\n\n\
+                        --check ends with the exit codes of monitoring plugins: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.")]
 pub struct StatusArgs {
     #[command(flatten)]
     config: ConfigFlags,
     #[command(flatten)]
     socket: SocketFlags,
-    /// Print one JSON object for each daemon
-    #[arg(long)]
+    /// Say in one line whether all is well, as monitoring plugins do
+    ///
+    /// A daemon must answer where its unit is enabled, its socket exists or the configuration names it.
+    #[arg(long, conflicts_with_all = ["format", "json"])]
+    check: bool,
+    /// How the state is written.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Print one JSON object for each daemon, as --format json
+    #[arg(long, conflicts_with = "format")]
     json: bool,
 }
 
-pub(crate) fn run(args: StatusArgs) -> Outcome {
-    let one = args.socket.is_given();
-    let config = prepare_quietly(args.socket.over("worker.socket", args.config.flags()))?;
-    let mut sockets = vec![config.worker.socket];
-    if !one {
-        sockets.insert(0, config.master.socket);
-    }
-    let answers = super::block_on(ask_all(sockets))?;
-    let (answered, failed): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
-    if answered.is_empty() {
-        let why = failed.into_iter().filter_map(Result::err).map(|error| error.to_string());
-        return Err(Failure::Environment(anyhow::anyhow!(why.collect::<Vec<_>>().join("\n"))));
-    }
-    let show = if args.json { |status: &Value| format!("{status}\n") } else { human };
-    let texts: Vec<String> = answered.into_iter().flatten().map(|status| show(&status)).collect();
-    Ok(print(&texts.join(if args.json { "" } else { "\n" }))?)
+/// How the state is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    Human,
+    /// One JSON object for each daemon.
+    Json,
+    /// The metrics, for the textfile collector of Prometheus' node_exporter.
+    Prometheus,
 }
 
-async fn ask_all(sockets: Vec<PathBuf>) -> Vec<Result<Value, ClientError>> {
-    let mut answers = Vec::new();
-    for socket in &sockets {
-        answers.push(ask(socket, Op::Status).await);
+/// A daemon that was asked, and what came of it.
+#[derive(Debug)]
+struct Asked {
+    name: &'static str,
+    /// Whether it is to run on this host.
+    is_expected: bool,
+    answer: Result<Value, ClientError>,
+}
+
+pub(crate) fn run(args: StatusArgs) -> Outcome {
+    if args.check {
+        return match ask_all(args.socket, args.config) {
+            Ok(asked) => check::report(&asked, SystemClock.now()),
+            Err(failure) => check::cannot_tell(&failure),
+        };
     }
-    answers
+    let asked = ask_all(args.socket, args.config)?;
+    if args.format == Format::Prometheus {
+        return Ok(print(&prometheus::render(&asked))?);
+    }
+    let is_json = args.json || args.format == Format::Json;
+    let answered: Vec<&Value> = asked.iter().filter_map(|asked| asked.answer.as_ref().ok()).collect();
+    if answered.is_empty() {
+        let why = asked.iter().filter_map(|asked| asked.answer.as_ref().err()).map(ToString::to_string);
+        return Err(Failure::Environment(anyhow::anyhow!(why.collect::<Vec<_>>().join("\n"))));
+    }
+    let show = if is_json { |status: &Value| format!("{status}\n") } else { human };
+    let texts: Vec<String> = answered.into_iter().map(show).collect();
+    print(&texts.join(if is_json { "" } else { "\n" }))?;
+    // Who may not be asked, or is not here, is no failure of theirs.
+    let hung = asked.iter().filter_map(|asked| match &asked.answer {
+        Err(error) if !matches!(error, ClientError::Connect { .. }) => {
+            Some(format!("no answer: the {}: {error}", asked.name))
+        }
+        _ => None,
+    });
+    let hung: Vec<_> = hung.collect();
+    if hung.is_empty() { Ok(()) } else { Err(Failure::Environment(anyhow::anyhow!(hung.join("\n")))) }
+}
+
+/// Asks the daemon at the socket that is named, or both of this host, at once.
+fn ask_all(socket: SocketFlags, config: ConfigFlags) -> Result<Vec<Asked>, Failure> {
+    let is_one = socket.is_given();
+    let config = prepare_quietly(socket.over("worker.socket", config.flags()))?;
+    Ok(super::block_on(async {
+        if is_one {
+            let answer = ask(&config.worker.socket, Op::Status).await;
+            let is_master = answer.as_ref().is_ok_and(|status| status["mode"] == "master");
+            let name = if is_master { "master" } else { "worker" };
+            return vec![Asked { name, is_expected: true, answer }];
+        }
+        let Daemons { master, worker } = Daemons::ask(&config).await;
+        let is_expected = |name: &'static str, key: &str, socket: &Path| {
+            config.origin(key) != Origin::Default || socket.exists() || is_enabled(name)
+        };
+        vec![
+            Asked {
+                name: "master",
+                is_expected: is_expected("master", "master.socket", &config.master.socket),
+                answer: master,
+            },
+            Asked {
+                name: "worker",
+                is_expected: is_expected("worker", "worker.socket", &config.worker.socket),
+                answer: worker,
+            },
+        ]
+    })?)
+}
+
+/// Whether systemd starts the daemon on this host.
+fn is_enabled(name: &str) -> bool {
+    ["multi-user.target.wants", "sockets.target.wants"].iter().any(|wants| {
+        ["service", "socket"].iter().any(|kind| {
+            let link = format!("/etc/systemd/system/{wants}/rulesyncd-{name}.{kind}");
+            Path::new(&link).symlink_metadata().is_ok()
+        })
+    })
 }
 
 /// A status for people. One that this version cannot read is shown as it came.

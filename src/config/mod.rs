@@ -219,9 +219,9 @@ impl Config {
         Reader(&self.layers).database_origin()
     }
 
-    /// Where the rules directory was named.
-    pub fn rules_dir_origin(&self) -> Origin {
-        self.layers.get("master.rules_dir").map_or(Origin::Default, |value| value.origin.clone())
+    /// Where the value of `key` comes from.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.layers.get(key).map_or(Origin::Default, |value| value.origin.clone())
     }
 
     /// This configuration with `value` for `key`, on the word of the running daemon `name`.

@@ -1,13 +1,15 @@
 //! What the daemon tells of itself: the log, and over OTLP traces and metrics.
 //!
 //! Spans and measurements are made at the edges, beside the log's records, through [`trace`] and
-//! [`metrics`]; where nothing is exported each of their calls is one look at an empty cell. Nothing
+//! [`metrics`]; where nothing is exported a span is one look at an empty cell. [`tally`] keeps the
+//! measurements for `rulesyncd status`, too. Nothing
 //! of a rule's text, no reason and no address goes into them: ids, versions, paths and counts.
 
 mod collector;
 mod log;
 pub mod metrics;
 mod otlp;
+pub mod tally;
 pub mod trace;
 
 pub use log::{report_failure, start, wants_colour};

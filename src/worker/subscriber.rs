@@ -18,6 +18,7 @@ use super::snapshot::{Filter, Snapshot, SnapshotReader};
 use super::status::WorkerStatus;
 use crate::clock::Timestamp;
 use crate::event;
+use crate::telemetry::tally;
 use crate::wire::{
     BadRequest, Cursor, ErrorCode, FrameError, LineReader, MAX_REQUEST, Op, PROTOCOL, Request, RequestId,
     ServerLine, SnapshotReason,
@@ -317,8 +318,9 @@ impl Session<'_> {
                 }),
             },
             Op::Status => {
-                let status = self.service.status();
-                self.respond(request.id, &status);
+                let mut answer = serde_json::json!(self.service.status());
+                answer["metrics"] = serde_json::json!(tally::metrics());
+                self.respond(request.id, &answer);
             }
             Op::AllowMassDelete {} => match self.service.allow_mass_delete(self.peer.uid, self.peer.pid) {
                 Ok(deleted) => self.respond(request.id, &serde_json::json!({ "deleted": deleted })),

@@ -3,6 +3,7 @@
 mod carried;
 mod collector;
 mod outages;
+mod prometheus;
 mod receiver;
 mod secrets;
 mod traces;

@@ -1,0 +1,182 @@
+//! `rulesyncd status --check`: one line and the exit code of a monitoring plugin.
+
+use super::Asked;
+use crate::cli::print;
+use crate::client::ClientError;
+use crate::clock::Timestamp;
+use crate::command::{Failure, Outcome};
+use crate::master::{Lock, MasterStatus};
+use crate::paint::plain;
+use crate::wire::Health;
+use crate::worker::WorkerStatus;
+
+/// How bad it is, from the least to the worst, as the plugins' guidelines order them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Severity {
+    Ok,
+    Unknown,
+    Warning,
+    Critical,
+}
+
+impl Severity {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Warning => "WARNING",
+            Self::Critical => "CRITICAL",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+
+    const fn exit_code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Warning => 1,
+            Self::Critical => 2,
+            Self::Unknown => 3,
+        }
+    }
+}
+
+/// Something to tell, and how bad it is.
+type Finding = (Severity, String);
+
+/// Prints how the daemons are, and ends with the exit code for it.
+pub(super) fn report(asked: &[Asked], now: Timestamp) -> Outcome {
+    let (severity, line) = judge(asked, now);
+    end(severity, &line)
+}
+
+/// Prints why nothing could be checked.
+pub(super) fn cannot_tell(failure: &Failure) -> Outcome {
+    let why = failure.message().map_or_else(String::new, |error| format!("{error:#}"));
+    end(Severity::Unknown, &why)
+}
+
+fn end(severity: Severity, line: &str) -> Outcome {
+    print(&format!("RULESYNCD {}: {}\n", severity.word(), plain(&line.replace('\n', "; "))))?;
+    match severity.exit_code() {
+        0 => Ok(()),
+        code => Err(Failure::Checked(code)),
+    }
+}
+
+/// The worst of all, and everything as bad as a warning in one line, the worst first.
+fn judge(asked: &[Asked], now: Timestamp) -> Finding {
+    let mut findings: Vec<Finding> = asked.iter().flat_map(|asked| of_daemon(asked, now)).collect();
+    if findings.is_empty() {
+        let nothing = "no daemon of rulesyncd runs on this host, or is enabled here".to_owned();
+        return (Severity::Unknown, nothing);
+    }
+    findings.sort_by_key(|&(severity, _)| std::cmp::Reverse(severity));
+    let worst = findings[0].0;
+    let told = findings.into_iter().filter(|&(severity, _)| worst == Severity::Ok || severity > Severity::Ok);
+    (worst, told.map(|(_, text)| text).collect::<Vec<_>>().join("; "))
+}
+
+fn of_daemon(asked: &Asked, now: Timestamp) -> Vec<Finding> {
+    let name = asked.name;
+    let status = match &asked.answer {
+        Err(error) if error.is_absent() && !asked.is_expected => return Vec::new(),
+        Err(ClientError::Connect { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            return vec![(
+                Severity::Unknown,
+                format!("{name}: its socket may not be opened; run this as root"),
+            )];
+        }
+        Err(error) => return vec![(Severity::Critical, format!("{name}: {error}"))],
+        Ok(status) => status.clone(),
+    };
+    let read = match name {
+        "master" => serde_json::from_value(status).map(|status| master(&status)),
+        _ => serde_json::from_value(status).map(|status| worker(&status, now)),
+    };
+    let findings = match read {
+        Ok((findings, _)) if !findings.is_empty() => findings,
+        Ok((_, well)) => vec![(Severity::Ok, well)],
+        Err(error) => vec![(Severity::Unknown, format!("its status cannot be read: {error}"))],
+    };
+    findings.into_iter().map(|(severity, text)| (severity, format!("{name}: {text}"))).collect()
+}
+
+/// So many things, where there are any.
+fn some(count: usize, one: &str, many: &str) -> Option<Finding> {
+    match count {
+        0 => None,
+        1 => Some((Severity::Warning, format!("1 {one}"))),
+        _ => Some((Severity::Warning, format!("{count} {many}"))),
+    }
+}
+
+/// What is wrong with a master, and what to say of one that is well.
+fn master(status: &MasterStatus) -> (Vec<Finding>, String) {
+    let mut findings = Vec::new();
+    let cause = status.last_error.as_deref().unwrap_or("no answer yet");
+    if let Some(since) = status.database_down_since {
+        findings.push((Severity::Critical, format!("database unavailable since {since}: {cause}")));
+    }
+    if let Some(since) = status.directory_unavailable_since {
+        let directory = &status.rules_dir;
+        findings.push((Severity::Critical, format!("rules directory {directory} unavailable since {since}")));
+    }
+    let well = match (status.lock, status.reconciled_at) {
+        (Lock::Standby, _) => return (findings, "standby, another master writes".to_owned()),
+        (Lock::None, _) if findings.is_empty() => {
+            findings.push((Severity::Warning, "not yet connected to the database".to_owned()));
+            String::new()
+        }
+        (Lock::Held, None) if findings.is_empty() => {
+            findings.push((Severity::Warning, "nothing is compared yet".to_owned()));
+            String::new()
+        }
+        _ => format!("{} rules", status.rules),
+    };
+    let held = "held back, `rulesyncd sync --allow-mass-delete` carries them out";
+    findings.extend(some(
+        status.pending_mass_delete.len(),
+        &format!("deletion {held}"),
+        &format!("deletions {held}"),
+    ));
+    findings.extend(some(status.broken.len(), "invalid file", "invalid files"));
+    findings.extend(some(status.conflicts.len(), "conflict", "conflicts"));
+    let rejected = status.last.map_or(0, |last| last.refused);
+    findings.extend(some(rejected, "rule rejected by the database", "rules rejected by the database"));
+    if let Some(why) = &status.watch_error {
+        findings.push((Severity::Warning, format!("changes are found by the rescan alone: {why}")));
+    }
+    (findings, well)
+}
+
+/// What is wrong with a worker, and what to say of one that is well.
+fn worker(status: &WorkerStatus, now: Timestamp) -> (Vec<Finding>, String) {
+    let mut findings = Vec::new();
+    let stale = std::time::Duration::from_secs(status.database.stale_for_ms / 1_000);
+    let stale = humantime::format_duration(stale);
+    match (status.database.state, status.digest) {
+        (Health::Up, None) => findings.push((Severity::Critical, "nothing is loaded yet".to_owned())),
+        (Health::Up, Some(_)) if status.database.stale_for_ms > 0 => {
+            findings.push((Severity::Warning, format!("what it serves is stale for {stale}")));
+        }
+        (Health::Up, Some(_)) => {}
+        (Health::Down, digest) => {
+            let serves = match digest {
+                None => "nothing was ever loaded".to_owned(),
+                Some(_) => format!("{} rules stale for {stale}", status.rules),
+            };
+            let since = status.database.since;
+            let cause = status.database.last_error.as_deref().unwrap_or("no answer yet");
+            findings
+                .push((Severity::Critical, format!("database unavailable since {since}, {serves}: {cause}")));
+        }
+    }
+    findings.extend(some(status.quarantined.len(), "quarantined row", "quarantined rows"));
+    let held = status.pending_mass_delete.len();
+    findings.extend(some(held, "deletion held back", "deletions held back"));
+    if let Some(bus) = status.bus.as_ref().filter(|bus| bus.state == Health::Down) {
+        let away = super::ago(now, bus.since);
+        findings.push((Severity::Warning, format!("the bus {} is unavailable for {away}", bus.socket)));
+    }
+    let subscribers = status.stream.subscribers.iter().filter(|peer| peer.subscribed).count();
+    (findings, format!("{} rules, {subscribers} subscribers", status.rules))
+}
