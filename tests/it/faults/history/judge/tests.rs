@@ -228,7 +228,7 @@ fn what_kept_every_promise_is_judged_on_each_and_found_without_fault() {
 #[test]
 fn the_judge_finds_each_kind_of_fault_and_no_other() {
     type Spoil = fn(&mut History);
-    let spoilt: [(&str, &str, Spoil); 45] = [
+    let spoilt: [(&str, &str, Spoil); 46] = [
         ("P1", "the file has version 3", |h| *h.rest.directory.get_mut("S").unwrap() = 3),
         ("P1", "ended with", |h| say(h, 6_300, deletion(3, "S"))),
         ("P2", "an older version", |h| say(h, 6_300, change(3, "S", 1))),
@@ -277,6 +277,9 @@ fn the_judge_finds_each_kind_of_fault_and_no_other() {
         ("P10", "found the database again", |h| drop(h.samples.pop())),
         ("P10", "stale though the database answers", |h| {
             say(h, 6_300, json!({"type": "heartbeat", "database": "up", "stale_for_ms": 9}));
+        }),
+        ("P10", "stale though the database answers", |h| {
+            say(h, 6_300, json!({"type": "heartbeat", "database": "up", "stale_for_ms": 5_500}));
         }),
         ("P11", "not above what stood", |h| h.audit[4].updated_at = time(1)),
         ("P11", "in 2 turns", |h| {
