@@ -38,12 +38,12 @@ struct Run {
 }
 
 fn check(directory: &Path, arguments: &[&str]) -> Run {
-    let output = Command::new(env!("CARGO_BIN_EXE_rulesyncd"))
-        .current_dir(directory)
-        .arg("check")
-        .args(arguments)
-        .output()
-        .unwrap();
+    check_by(Command::new(env!("CARGO_BIN_EXE_rulesyncd")), directory, arguments)
+}
+
+/// The same by a command that begins with the program.
+fn check_by(mut program: Command, directory: &Path, arguments: &[&str]) -> Run {
+    let output = program.current_dir(directory).arg("check").args(arguments).output().unwrap();
     Run {
         code: output.status.code().unwrap(),
         out: String::from_utf8(output.stdout).unwrap(),

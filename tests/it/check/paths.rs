@@ -2,8 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
-use super::{GOOD, check, directory};
+use super::{GOOD, check, check_by, directory};
+use crate::support::swarm::copy_of_the_program;
+
+const NOBODY: u32 = 65_534;
 
 #[test]
 fn of_a_directory_only_rules_are_read() {
@@ -33,9 +38,7 @@ fn a_file_that_is_named_is_read_whatever_its_name() {
 fn what_cannot_be_read_is_the_environments_fault_and_the_rest_is_checked() {
     let files = directory(&[("bad.yaml", "name: x\n"), ("big.yaml", &"#".repeat(10_000_000))]);
     symlink("nowhere", files.path().join("dangling.yaml")).unwrap();
-    assert!(
-        std::process::Command::new("mkfifo").arg(files.path().join("fifo.yaml")).status().unwrap().success()
-    );
+    assert!(Command::new("mkfifo").arg(files.path().join("fifo.yaml")).status().unwrap().success());
     let run = check(files.path(), &[".", "none.yaml"]);
     assert_eq!(run.code, 3);
     assert_eq!(run.err, "rulesyncd: 3 paths could not be read\n");
@@ -55,10 +58,15 @@ fn a_file_without_permission_is_told() {
     let files = directory(&[("a.yaml", GOOD)]);
     let path = files.path().join("a.yaml");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let programs = directory(&[]);
+    fs::set_permissions(programs.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut program = Command::new(copy_of_the_program(programs.path()));
+    // Root reads everything.
     if fs::read(&path).is_ok() {
-        return; // root reads everything
+        program.uid(NOBODY).gid(NOBODY);
     }
-    let run = check(files.path(), &["."]);
+    let run = check_by(assert_cmd::Command::from_std(program), files.path(), &["."]);
     assert_eq!(run.code, 3);
     assert!(run.out.contains("it cannot be read: Permission denied"), "{}", run.out);
 }

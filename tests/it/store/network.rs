@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::network::Host;
 use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
-use crate::support::swarm::{Daemon, Subscriber, Swarm};
+use crate::support::swarm::{Daemon, Subscriber, Swarm, wait_for};
 
 /// Longer than a server takes to find out that a master is gone.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,7 +73,7 @@ async fn a_swarm_survives(kind: Kind, net: u8) {
     // The server goes away and comes back.
     server.stop();
     swarm.save("r2.yaml", rule_text("R2", 1));
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    workers.iter().for_each(|worker| worker.wait_for_log("the database does not answer"));
     server.go_on().await;
     hears(&mut near, "R2");
     hears(&mut far, "R2");
@@ -82,7 +82,10 @@ async fn a_swarm_survives(kind: Kind, net: u8) {
     hosts[3].cut();
     swarm.save("r3.yaml", rule_text("R3", 1));
     hears(&mut near, "R3");
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    wait_for("the far worker's outage", || {
+        (workers[1].count_in_log("the database does not answer") == 2).then_some(())
+    });
+    assert_eq!(workers[0].count_in_log("the database does not answer"), 1, "{}", workers[0].log());
     hosts[3].heal();
     hears(&mut far, "R3");
 

@@ -129,7 +129,7 @@ async fn an_index_that_cannot_be_made_holds_nobody_up() {
             database.ensure_tables().await.map(|()| start.elapsed())
         }
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.until_a_session_is_blocked().await;
     let start = Instant::now();
     worker.look(&Arc::<Catalogue>::default()).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(4), "a reader waited for {:?}", start.elapsed());

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection, MySqlConnection, PgConnection};
 use tempfile::TempDir;
 
+use super::databases::Hand;
+
 /// What is to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -264,6 +266,31 @@ impl Server {
                 sqlx::raw_sql(sql).execute(&mut hand).await?;
                 hand.close().await
             }
+        }
+    }
+
+    /// Waits until a session of the server waits for a lock that another one holds.
+    pub(crate) async fn until_a_session_is_blocked(&self) {
+        let mut hand = self.hand().await;
+        let blocked = match self.kind {
+            Kind::MariaDb => {
+                "SELECT CAST((SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT') + \
+                 (SELECT COUNT(*) FROM information_schema.processlist WHERE state LIKE 'Waiting for table%lock') AS CHAR)"
+            }
+            Kind::Postgres => "SELECT COUNT(*)::text FROM pg_locks WHERE NOT granted",
+        };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while hand.text(blocked).await.as_deref() == Some("0") {
+            assert!(Instant::now() < deadline, "no session is blocked");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn hand(&self) -> Hand {
+        let address = self.address("");
+        match self.kind {
+            Kind::MariaDb => Hand::MySql(MySqlConnection::connect(&address).await.unwrap()),
+            Kind::Postgres => Hand::Postgres(PgConnection::connect(&address).await.unwrap()),
         }
     }
 
