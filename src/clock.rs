@@ -96,6 +96,13 @@ fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// A span of time for people: whole seconds, and below one second milliseconds.
+pub fn humanize(span: Duration) -> humantime::FormattedDuration {
+    let millis = Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+    let is_short = span < Duration::from_secs(1);
+    humantime::format_duration(if is_short { millis } else { Duration::from_secs(span.as_secs()) })
+}
+
 /// RFC 3339, UTC, microseconds, `Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -282,6 +289,12 @@ mod tests {
             let expected = timestamp.to_naive().format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
             proptest::prop_assert_eq!(timestamp.to_string(), expected);
         }
+    }
+
+    #[test]
+    fn a_span_below_a_second_is_not_told_as_none() {
+        let told = |millis| humanize(Duration::from_millis(millis)).to_string();
+        assert_eq!([told(7), told(999), told(1_999), told(3_661_500)], ["7ms", "999ms", "1s", "1h 1m 1s"]);
     }
 
     #[test]

@@ -41,10 +41,12 @@ kinds! {
     DIRECTORY_AWAY = "b5e276c3312d4b8c8fb2df6a7439bf33";
     /// The rules directory can be read again.
     DIRECTORY_BACK = "28923d385fdd44099053f9faa3429555";
-    /// The database does not answer.
+    /// The database does not answer, does not for another cause, or has not for an hour.
     DATABASE_AWAY = "f66d0bac39f54758ad847fd67e8776e0";
     /// The database answers again.
     DATABASE_BACK = "a23c1f6b849f43a9864a0fded3442f00";
+    /// A worker waits for the tables, which a master makes, or they are there.
+    TABLES_AWAITED = "9d7d2f0f4f3c4a0e8a1b7c52d5e63b18";
     /// Another master holds the lock.
     STANDBY = "de486e83ba664e1bad1fd965b4071e97";
     /// This master holds the lock.

@@ -42,6 +42,7 @@ pub mod config;
 pub mod event;
 pub mod lifecycle;
 pub mod master;
+pub mod outage;
 pub mod paint;
 pub mod rule;
 pub mod rulefile;

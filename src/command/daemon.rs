@@ -1,6 +1,7 @@
 //! What the daemons have in common: what is heard while they work, and how they end.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use anyhow::anyhow;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::Failure;
+use crate::config::{DatabaseConfig, environment};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Notifier, Pulse, Request, STOP_WITHIN, feed_watchdog};
-use crate::store::StoreError;
+use crate::store::{Database, StoreError};
 
 /// How often the sentence for `systemctl status` is brought up to date.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -60,6 +62,40 @@ pub(super) fn connections(wanted: usize, files: u64) -> usize {
 /// not be encrypted), and another start would not mend it.
 pub(super) fn unusable(error: StoreError) -> Failure {
     Failure::Usage(error.into())
+}
+
+/// Has the daemon give another password from now on, where that is what a reload found changed in `running`.
+pub(super) fn reload_password(database: &Database, running: &mut DatabaseConfig, changed: &DatabaseConfig) {
+    if running.differs_in_password_only(changed) {
+        match database.change_password(changed) {
+            Ok(()) => {
+                *running = changed.clone();
+                tracing::info!(
+                    message_id = event::RELOADED,
+                    "the database's password is another: connections made from now on use it"
+                );
+            }
+            Err(error) => tracing::error!("the database's password stays as it was: {error}"),
+        }
+    } else if let Some(file) = changed.url_file.as_ref().filter(|file| is_credential(file)) {
+        tracing::info!(
+            "{} is a credential, which systemd copies when the unit starts: restart the unit after a change of it",
+            file.display()
+        );
+    }
+}
+
+fn is_credential(file: &Path) -> bool {
+    environment("CREDENTIALS_DIRECTORY").is_some_and(|directory| file.starts_with(directory))
+}
+
+/// Tells which keys, or groups of them, a reload found changed that the daemon takes at its next start.
+pub(super) fn warn_restart_required(keys: &[(&str, bool)]) {
+    let changed = keys.iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| format!("`{key}`"));
+    let changed: Vec<String> = changed.collect();
+    if !changed.is_empty() {
+        tracing::warn!("{} changed: restart the daemon to apply it", changed.join(", "));
+    }
 }
 
 /// Runs `work` to its end: obeys the signals, feeds the watchdog, tells systemd.

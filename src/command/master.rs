@@ -57,7 +57,7 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     let database = Database::open(&config.database, clock.clone()).await.map_err(daemon::unusable)?;
     let pulse = Pulse::default();
     let (commands, receiver) = mpsc::channel(16);
-    let master = Master::new(config.master.clone(), database, clock, receiver, pulse.clone());
+    let master = Master::new(config.master.clone(), database.clone(), clock, receiver, pulse.clone());
     let status = master.status();
     master.observe();
     let stop = lifecycle.stop_token();
@@ -68,11 +68,17 @@ async fn master(flags: Flags, config: Config) -> Outcome {
         let (served, ()) = tokio::join!(serving, master.run(stop.clone()));
         served
     });
+    let mut running = config.clone();
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", status.borrow().sentence()),
         Request::Reload => match Config::load(&flags) {
             Ok(changed) => {
-                tell_what_waits(&config, &changed);
+                daemon::reload_password(&database, &mut running.database, &changed.database);
+                daemon::warn_restart_required(&[
+                    ("database", running.database != changed.database),
+                    ("telemetry", running.telemetry != changed.telemetry),
+                    ("master.socket", running.master.socket != changed.master.socket),
+                ]);
                 drop(commands.try_send(Command::Configure(changed.master)));
             }
             Err(why) => tracing::error!(
@@ -82,19 +88,6 @@ async fn master(flags: Flags, config: Config) -> Outcome {
         },
     };
     daemon::attend("master", lifecycle, pulse, work, || status.borrow().sentence(), on_request).await
-}
-
-/// Tells of what a reload does not change in a master that runs.
-fn tell_what_waits(running: &Config, changed: &Config) {
-    let waits = [
-        ("`database`", running.database != changed.database),
-        ("`telemetry`", running.telemetry != changed.telemetry),
-        ("`master.socket`", running.master.socket != changed.master.socket),
-    ];
-    let waits: Vec<&str> = waits.into_iter().filter_map(|(what, differs)| differs.then_some(what)).collect();
-    if !waits.is_empty() {
-        tracing::warn!("{} changed: this master takes that at its next start", waits.join(", "));
-    }
 }
 
 /// The master's socket; `None` while another master of this host, whose standby this one may be,

@@ -176,9 +176,7 @@ fn worker(status: &WorkerStatus) -> String {
         lines.add("", answers(bus.state, now, bus.since));
         lines.add("", format!("{} hints published, {} missed", bus.published, bus.missed));
     }
-    if let Some(error) = &status.last_error {
-        lines.add("last error", plain(error));
-    }
+    add_last_error(&mut lines, status.last_error.as_deref(), status.last_error_at, now);
     if let Some(since) = status.pending_since {
         lines.add("held back", format!("for {}", ago(now, since)));
     }
@@ -238,9 +236,7 @@ fn master(status: &MasterStatus) -> String {
     if let Some(at) = status.reconciled_at {
         lines.add("compared", format!("{} ago", ago(now, at)));
     }
-    if let Some(error) = &status.last_error {
-        lines.add("last error", plain(error));
-    }
+    add_last_error(&mut lines, status.last_error.as_deref(), status.last_error_at, now);
     let mut text = lines.text();
     let broken = status.broken.iter().map(|file| [&*file.source_path, &*file.reason]);
     text += &table("rejected files", ["FILE", "REASON"], broken);
@@ -256,6 +252,13 @@ fn master(status: &MasterStatus) -> String {
 fn add_driver_failures(lines: &mut Lines, failures: u64) {
     if failures > 0 {
         lines.add("driver", format!("{}failed {failures} times{}", Paint::Bad, Paint::Off));
+    }
+}
+
+fn add_last_error(lines: &mut Lines, error: Option<&str>, at: Option<Timestamp>, now: Timestamp) {
+    if let Some(error) = error {
+        let when = at.map_or_else(String::new, |at| format!(" ({} ago)", ago(now, at)));
+        lines.add("last error", format!("{}{when}", plain(error)));
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Failure, Outcome, daemon};
 use crate::cli::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
 use crate::clock::SystemClock;
 use crate::config::{Config, Flags, SystemFiles};
+use crate::event;
 use crate::lifecycle::{Lifecycle, Pulse, Request};
 use crate::store::{Address, Database, DatabasePlace, FollowConfig};
 use crate::telemetry;
@@ -32,12 +33,14 @@ pub struct WorkerArgs {
 
 pub(crate) fn run(args: WorkerArgs) -> Outcome {
     let flags = Flags { system_files: SystemFiles::Worker, ..args.database.over(args.config.flags()) };
-    let config = prepare(&args.socket.over("worker.socket", flags))?;
+    let flags = args.socket.over("worker.socket", flags);
+    let config = prepare(&flags)?;
     telemetry::export(&config.telemetry, "worker")?;
-    super::block_on(worker(config))?
+    super::block_on(worker(flags, config))?
 }
 
-async fn worker(mut config: Config) -> Outcome {
+async fn worker(flags: Flags, mut config: Config) -> Outcome {
+    let mut running = config.clone();
     if !config.worker.allow_uids.is_empty() && !sees_every_user() {
         return Err(Failure::Usage(anyhow!(
             "worker.allow_uids cannot be judged here: this process is in a user namespace, where other users have \
@@ -59,7 +62,21 @@ async fn worker(mut config: Config) -> Outcome {
     let work = async { Ok(Box::pin(worker.run(&database, listener, &pulse, stop)).await?) };
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", handle.status().sentence()),
-        Request::Reload => tracing::info!("the worker takes a changed configuration at its next start"),
+        Request::Reload => match Config::load(&flags) {
+            Ok(changed) => {
+                daemon::reload_password(&database, &mut running.database, &changed.database);
+                daemon::warn_restart_required(&[
+                    ("database", running.database != changed.database),
+                    ("telemetry", running.telemetry != changed.telemetry),
+                    ("worker", running.worker != changed.worker),
+                ]);
+                tracing::info!(message_id = event::RELOADED, "the configuration was read again");
+            }
+            Err(why) => tracing::error!(
+                message_id = event::CONFIGURATION_REFUSED,
+                "{why}; the worker goes on as it was configured before"
+            ),
+        },
     };
     daemon::attend("worker", lifecycle, pulse.clone(), work, || handle.status().sentence(), on_request).await
 }

@@ -59,6 +59,15 @@ pub struct DatabaseConfig {
     pub allow_plaintext: bool,
 }
 
+impl DatabaseConfig {
+    /// Whether `other` differs from this in the password, and in nothing else.
+    pub fn differs_in_password_only(&self, other: &Self) -> bool {
+        self != other
+            && Self { address: self.address.clone().with_password_of(&other.address), ..self.clone() }
+                == *other
+    }
+}
+
 /// What the master is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MasterConfig {

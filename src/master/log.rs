@@ -7,8 +7,10 @@ use std::time::Duration;
 use super::plan::{Conflict, Delete, FileRule, Plan, Write};
 use super::reconcile::{HeldDeletes, Operator};
 use super::scan::{Broken, DirectoryAway};
+use crate::clock::humanize;
 use crate::config::Percent;
 use crate::event;
+use crate::outage::OutageRecord;
 use crate::rule::StateRow;
 use crate::store::StoreError;
 
@@ -193,10 +195,34 @@ pub(super) fn expired(row: &StateRow) {
     );
 }
 
-pub(super) fn directory_away(error: &DirectoryAway) {
+/// How long an outage lasts of which this is not the first record, in parentheses.
+fn lasting(record: OutageRecord) -> String {
+    match record {
+        OutageRecord::Begun => String::new(),
+        OutageRecord::CauseChanged(lasted) => {
+            format!(" (unavailable for {}; the cause is new)", humanize(lasted))
+        }
+        OutageRecord::Reminder(lasted) => format!(" (unavailable for {})", humanize(lasted)),
+    }
+}
+
+pub(super) fn database_away(error: &StoreError, record: OutageRecord) {
+    tracing::error!(
+        message_id = event::DATABASE_AWAY,
+        "{error}{}; trying again until it works",
+        lasting(record)
+    );
+}
+
+pub(super) fn database_back(away: Duration) {
+    tracing::info!(message_id = event::DATABASE_BACK, "the database answers again after {}", humanize(away));
+}
+
+pub(super) fn directory_away(error: &DirectoryAway, record: OutageRecord) {
+    let lasting = lasting(record);
     tracing::error!(
         message_id = event::DIRECTORY_AWAY,
-        "{error}; every rule stays as it is until the rules directory can be read: create or mount it, or name \
+        "{error}{lasting}; every rule stays as it is until the rules directory can be read: create or mount it, or name \
          another in master.rules_dir"
     );
 }
@@ -206,6 +232,6 @@ pub(super) fn directory_back(directory: &Path, away: Duration) {
         message_id = event::DIRECTORY_BACK,
         "{} can be read again after {}",
         directory.display(),
-        humantime::format_duration(Duration::from_secs(away.as_secs()))
+        humanize(away)
     );
 }

@@ -15,10 +15,10 @@ pub mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch as watch_channel};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use self::command::Command;
@@ -32,6 +32,7 @@ use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::event;
 use crate::lifecycle::Pulse;
+use crate::outage::Outage;
 use crate::store::{Database, MasterSession, StoreError};
 use crate::telemetry::metrics;
 
@@ -55,8 +56,8 @@ pub struct Master {
     commands: mpsc::Receiver<Command>,
     status: Arc<watch_channel::Sender<MasterStatus>>,
     pulse: Pulse,
-    directory_away: Option<Instant>,
-    database_away: Option<Instant>,
+    directory_outage: Outage,
+    database_outage: Outage,
     /// When rows are tried again that another session held; `None` when there are none.
     retry_at: Option<Instant>,
     retries: Backoff,
@@ -76,7 +77,7 @@ enum End {
 /// Waits until then; `None` is never.
 async fn at(then: Option<Instant>) {
     match then {
-        Some(then) => tokio::time::sleep_until(then.into()).await,
+        Some(then) => tokio::time::sleep_until(then).await,
         None => std::future::pending().await,
     }
 }
@@ -118,8 +119,8 @@ impl Master {
             reconciler,
             watch,
             status: Arc::new(watch_channel::Sender::new(status)),
-            directory_away: None,
-            database_away: None,
+            directory_outage: Outage::default(),
+            database_outage: Outage::default(),
             retry_at: None,
             retries: Backoff::default(),
             states_stay: false,
@@ -298,10 +299,11 @@ impl Master {
                 self.database_back();
             }
             Err(ReconcileError::Directory(error)) => {
+                // The session has the lock: the database is not what is unavailable.
+                self.database_back();
                 self.status.send_modify(|status| status.directory_failed(error, self.clock.now()));
-                if self.directory_away.is_none() {
-                    self.directory_away = Some(Instant::now());
-                    log::directory_away(error);
+                if let Some(record) = self.directory_outage.failed(&error.to_string(), Instant::now()) {
+                    log::directory_away(error, record);
                 }
             }
             Err(ReconcileError::Store(_)) => {}
@@ -362,27 +364,22 @@ impl Master {
     fn database_lost(&mut self, error: &StoreError) {
         self.set_lock(Lock::None);
         self.status.send_modify(|status| status.database_failed(error, self.clock.now()));
-        if self.database_away.is_none() {
-            self.database_away = Some(Instant::now());
-            tracing::error!(message_id = event::DATABASE_AWAY, "{error}; trying again until it works");
+        if let Some(record) = self.database_outage.failed(&error.cause(), Instant::now()) {
+            log::database_away(error, record);
         }
     }
 
     fn database_back(&mut self) {
         self.status.send_modify(MasterStatus::database_works);
-        if let Some(since) = self.database_away.take() {
-            tracing::info!(
-                message_id = event::DATABASE_BACK,
-                "the database answers again after {}",
-                humantime::format_duration(Duration::from_secs(since.elapsed().as_secs()))
-            );
+        if let Some(lasted) = self.database_outage.ended(Instant::now()) {
+            log::database_back(lasted);
         }
     }
 
     fn directory_back(&mut self) {
         self.status.send_modify(MasterStatus::directory_works);
-        if let Some(since) = self.directory_away.take() {
-            log::directory_back(self.reconciler.directory(), since.elapsed());
+        if let Some(lasted) = self.directory_outage.ended(Instant::now()) {
+            log::directory_back(self.reconciler.directory(), lasted);
         }
     }
 

@@ -63,8 +63,11 @@ pub struct MasterStatus {
     pub watch_error: Option<String>,
     /// Rules whose deletion waits for an operator's word.
     pub pending_mass_delete: Vec<String>,
-    /// The last error; `None` when there was none.
+    /// Why the database or the directory is unavailable; `None` while neither is.
     pub last_error: Option<String>,
+    /// When that was last met.
+    #[serde(default)]
+    pub last_error_at: Option<Timestamp>,
     /// How often in this run the database's driver panicked on what the database sent, or was kept busy by
     /// it without end.
     #[serde(default)]
@@ -112,27 +115,37 @@ impl MasterStatus {
             watch_error: None,
             pending_mass_delete: Vec::new(),
             last_error: None,
+            last_error_at: None,
             driver_failures: 0,
         }
     }
 
     pub(super) fn database_failed(&mut self, error: &StoreError, now: Timestamp) {
         self.database_down_since.get_or_insert(now);
-        self.last_error = Some(error.to_string());
+        (self.last_error, self.last_error_at) = (Some(error.to_string()), Some(now));
         self.driver_failures = driver_failures();
     }
 
     pub(super) fn directory_failed(&mut self, error: &DirectoryAway, now: Timestamp) {
         self.directory_unavailable_since.get_or_insert(now);
-        self.last_error = Some(error.to_string());
+        (self.last_error, self.last_error_at) = (Some(error.to_string()), Some(now));
     }
 
-    pub(super) const fn directory_works(&mut self) {
+    pub(super) fn directory_works(&mut self) {
         self.directory_unavailable_since = None;
+        self.forget_error();
     }
 
-    pub(super) const fn database_works(&mut self) {
+    pub(super) fn database_works(&mut self) {
         self.database_down_since = None;
+        self.forget_error();
+    }
+
+    /// An error ends with the outage; that of another outage is met again with its next try.
+    fn forget_error(&mut self) {
+        if self.database_down_since.is_none() && self.directory_unavailable_since.is_none() {
+            (self.last_error, self.last_error_at) = (None, None);
+        }
     }
 
     pub(super) fn reconciled(&mut self, reconciler: &Reconciler, summary: Summary, now: Timestamp) {

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use crate::rule::InvalidState;
 
 /// What a store could not do, by consequence.
@@ -9,6 +11,14 @@ pub enum StoreError {
         /// What was tried.
         what: &'static str,
         /// What came back, without a secret.
+        detail: String,
+    },
+    /// The tables are not there yet: a master makes them. Try again.
+    #[error("{what}: waiting for {detail}; a master makes them")]
+    NoTables {
+        /// What was tried.
+        what: &'static str,
+        /// Which tables, with where, without a secret.
         detail: String,
     },
     /// The driver panicked on what the store sent, or was kept busy by it without end: as if the store
@@ -66,7 +76,25 @@ impl StoreError {
     pub const fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable { .. } | Self::Driver { .. } | Self::RowLocked { .. } | Self::LockLost { .. }
+            Self::Unavailable { .. }
+                | Self::NoTables { .. }
+                | Self::Driver { .. }
+                | Self::RowLocked { .. }
+                | Self::LockLost { .. }
         )
+    }
+
+    /// Why it failed, without what was tried: two tries of different statements may fail for one cause.
+    pub fn cause(&self) -> Cow<'_, str> {
+        match self {
+            Self::Unavailable { detail, .. }
+            | Self::NoTables { detail, .. }
+            | Self::Driver { detail, .. }
+            | Self::Refused { detail, .. }
+            | Self::Row { detail, .. }
+            | Self::RowLocked { detail, .. }
+            | Self::LockLost { detail } => detail.into(),
+            Self::InvalidState(_) | Self::Closed => self.to_string().into(),
+        }
     }
 }

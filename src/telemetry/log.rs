@@ -47,6 +47,10 @@ pub fn start(config: &TelemetryConfig) -> Result<(), TelemetryError> {
 /// What is logged, by the directives of `telemetry.log`.
 fn filter(directives: &str) -> Result<Targets, TelemetryError> {
     let filter: Targets = directives.parse()?;
+    // The driver's warnings say again what an error says in this program's words, or what no operator
+    // acts on. Who wants them names it.
+    let is_named = filter.iter().any(|(target, _)| target.starts_with("sqlx"));
+    let filter = if is_named { filter } else { filter.with_target("sqlx", LevelFilter::OFF) };
     // What the server says: as much as it likes, and before anyone knows who it is.
     Ok(filter.with_target("sqlx::postgres::notice", LevelFilter::OFF))
 }
@@ -182,6 +186,8 @@ mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
 
+    use tracing::Level;
+
     use super::*;
 
     #[derive(Clone, Default)]
@@ -201,9 +207,21 @@ mod tests {
     fn a_servers_notices_are_logged_at_no_level() {
         for directives in ["info", "trace", "sqlx=trace", "sqlx::postgres=trace,info"] {
             let filter = filter(directives).unwrap();
-            assert!(!filter.would_enable("sqlx::postgres::notice", &tracing::Level::ERROR), "{directives}");
+            assert!(!filter.would_enable("sqlx::postgres::notice", &Level::ERROR), "{directives}");
         }
-        assert!(filter("info,sqlx=debug").unwrap().would_enable("sqlx::query", &tracing::Level::DEBUG));
+        assert!(filter("info,sqlx=debug").unwrap().would_enable("sqlx::query", &Level::DEBUG));
+    }
+
+    #[test]
+    fn the_drivers_own_warnings_are_logged_where_they_are_asked_for() {
+        for target in ["sqlx::query", "sqlx_core::net::tls", "sqlx_postgres::options::pgpass"] {
+            let is_logged = |directives: &str| filter(directives).unwrap().would_enable(target, &Level::WARN);
+            for directives in ["info", "trace", "rulesyncd=debug,warn"] {
+                assert!(!is_logged(directives), "{target} {directives}");
+            }
+            assert!(is_logged("info,sqlx=warn"), "{target}");
+        }
+        assert!(filter("info").unwrap().would_enable("rulesyncd::worker", &Level::INFO));
     }
 
     #[test]

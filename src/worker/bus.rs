@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::hub::{Hub, Next, Place};
@@ -23,6 +23,7 @@ use super::snapshot::Filter;
 use super::status::BusStatus;
 use crate::backoff::Backoff;
 use crate::clock::Timestamp;
+use crate::outage::Outage;
 use crate::rule::{ChangeKind, RuleState};
 use crate::wire::{Health, Subscribe};
 
@@ -73,7 +74,7 @@ impl Bus {
     pub(super) async fn publish(&self, hub: Arc<Hub>, shutdown: CancellationToken) {
         let mut place = hub.place_after(hub.standing().seq);
         let mut backoff = Backoff::default();
-        let mut told = false;
+        let mut outage = Outage::default();
         loop {
             let ended = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -81,7 +82,9 @@ impl Bus {
                     Ok(stream) => {
                         tracing::info!("the message bus at {} is connected", self.path.display());
                         self.turn(Health::Up, hub.clock.now());
-                        (told, backoff) = (false, Backoff::default());
+                        self.lock().last_error = None;
+                        backoff.reset();
+                        outage.ended(Instant::now());
                         self.serve(stream, &hub, &mut place, &shutdown).await
                     }
                     Err(error) => Err(error),
@@ -92,12 +95,10 @@ impl Bus {
                 self.turn(Health::Down, hub.clock.now());
             }
             self.lock().last_error = Some(error.to_string());
-            if std::mem::replace(&mut told, true) {
-                tracing::debug!(error = %error, "the message bus is still away");
-            } else {
+            if outage.failed(&error.to_string(), Instant::now()).is_some() {
                 tracing::warn!(
                     error = %error,
-                    "the message bus at {} is away, trying on: {error}; subscribers are not concerned",
+                    "the message bus at {} is unavailable, trying on: {error}; subscribers are not concerned",
                     self.path.display()
                 );
             }

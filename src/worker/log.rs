@@ -4,8 +4,11 @@
 use std::time::Duration;
 
 use super::hub::{Heard, Hub};
+use crate::clock::humanize;
 use crate::event;
+use crate::outage::OutageRecord;
 use crate::rule::{Quarantined, RuleChange, RuleId, Table};
+use crate::store::StoreError;
 
 /// More changes of one look than this are one record, each of them at debug alone.
 const TOLD_SINGLY: usize = 100;
@@ -138,21 +141,46 @@ pub(super) fn database_back(away: Duration) {
         message_id = event::DATABASE_BACK,
         away_ms = away.as_millis(),
         "the database answers again, after {}; the catalogue is fresh",
-        humantime::format_duration(Duration::from_secs(away.as_secs()))
+        humanize(away)
     );
 }
 
 /// `loaded` is whether anything is known.
-pub(super) fn database_away(error: &str, loaded: bool) {
+pub(super) fn database_unavailable(error: &StoreError, record: OutageRecord, loaded: bool) {
     let meanwhile = match loaded {
         true => "what is known is served on, marked stale",
         false => "nothing is known yet, and subscribers wait",
     };
-    tracing::error!(
-        message_id = event::DATABASE_AWAY,
-        error,
-        "the database does not answer, trying on: {error}; {meanwhile}"
-    );
+    let what = match record {
+        OutageRecord::Begun => "the database does not answer".to_owned(),
+        OutageRecord::CauseChanged(lasted) => {
+            format!("the database is unavailable for another cause, after {}", humanize(lasted))
+        }
+        OutageRecord::Reminder(lasted) => {
+            format!("the database has been unavailable for {}", humanize(lasted))
+        }
+    };
+    tracing::error!(message_id = event::DATABASE_AWAY, %error, "{what}, trying on: {error}; {meanwhile}");
+}
+
+/// The worker started before the master made the tables.
+pub(super) fn tables_awaited(error: &StoreError, record: OutageRecord) {
+    let cause = error.cause();
+    match record {
+        OutageRecord::Begun | OutageRecord::CauseChanged(_) => tracing::info!(
+            message_id = event::TABLES_AWAITED,
+            "waiting for {cause}: a master makes them; subscribers wait"
+        ),
+        OutageRecord::Reminder(lasted) => tracing::warn!(
+            message_id = event::TABLES_AWAITED,
+            "waiting for {cause} for {}; see that a master runs and that it uses this database",
+            humanize(lasted)
+        ),
+    }
+}
+
+pub(super) fn tables_found(waited: Duration) {
+    tracing::info!(message_id = event::TABLES_AWAITED, "the tables exist, after {}", humanize(waited));
 }
 
 pub(super) fn mended(mended: u64) {

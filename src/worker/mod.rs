@@ -215,6 +215,7 @@ impl Shared {
         hub.inspect(|catalogue, journal, database| {
             stream.resumable_from = journal.reaches_back_to();
             stream.journal_bytes = journal.bytes() as u64;
+            let (last_error, last_error_at) = database.last_error.clone().unzip();
             WorkerStatus {
                 mode: "worker".to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -228,7 +229,8 @@ impl Shared {
                     state: standing.database,
                     since: database.since,
                     stale_for_ms: u64::try_from(standing.stale_for.as_millis()).unwrap_or(u64::MAX),
-                    last_error: database.last_error.clone(),
+                    last_error: last_error.clone(),
+                    last_error_at,
                     driver_failures: driver_failures(),
                 },
                 watermark: catalogue.watermark(),
@@ -240,7 +242,8 @@ impl Shared {
                 pending_since,
                 stream,
                 bus: self.bus.as_ref().map(Bus::status),
-                last_error: database.last_error.clone(),
+                last_error,
+                last_error_at,
             }
         })
     }

@@ -44,8 +44,11 @@ pub struct WorkerStatus {
     pub stream: StreamStatus,
     /// The host's message bus; `None` where none is configured.
     pub bus: Option<BusStatus>,
-    /// The last thing that went wrong.
+    /// What is wrong now, as `database.last_error`; `None` where nothing is.
     pub last_error: Option<String>,
+    /// When that was last met.
+    #[serde(default)]
+    pub last_error_at: Option<Timestamp>,
 }
 
 impl WorkerStatus {
@@ -90,8 +93,11 @@ pub struct DatabaseStatus {
     pub since: Timestamp,
     /// How long ago what is known was the database's; 0 when it is.
     pub stale_for_ms: u64,
-    /// Why it did not answer last time it did not.
+    /// Why it does not answer; `None` while it does.
     pub last_error: Option<String>,
+    /// When it last did not.
+    #[serde(default)]
+    pub last_error_at: Option<Timestamp>,
     /// How often in this run the database's driver panicked on what the database sent, or was kept busy by
     /// it without end.
     #[serde(default)]
@@ -168,6 +174,6 @@ pub struct BusStatus {
     pub published: u64,
     /// Changes that were told to nobody because the bus was away or slow.
     pub missed: u64,
-    /// Why it was last away.
+    /// Why it is away; `None` while it is connected.
     pub last_error: Option<String>,
 }

@@ -166,10 +166,8 @@ impl Session<'_> {
                     }
                     // Once only, and never alone: a peer that does not read may never be ready.
                     ready = write.ready(Interest::WRITABLE), if asking => Step::Asked(ready),
-                    // A peer that is stuck in a snapshot must hear that it was overtaken.
-                    _ = news.changed(), if self.out.is_empty() || matches!(self.feed, Feed::Snapshot(_)) => {
-                        Step::News
-                    }
+                    // With output left, too: a peer that does not take it may have been overtaken.
+                    _ = news.changed() => Step::News,
                     _ = beat.tick() => Step::Beat,
                     () = shutdown.cancelled(), if !self.stopping => Step::Stop,
                 }
@@ -240,7 +238,7 @@ impl Session<'_> {
                     Next::Changes(changes) => self.out.extend(&changes),
                     Next::CaughtUp => self.beat(cursor),
                     Next::Lagged => {
-                        self.lag("the subscriber is too far behind: it gets a snapshot");
+                        self.lag();
                         self.fill();
                     }
                 }
@@ -258,24 +256,31 @@ impl Session<'_> {
         self.feed = Feed::Snapshot(SnapshotReader::new(snapshot, reason));
     }
 
-    /// Lets go of a snapshot that too many changes have overtaken; the peer gets another when it
-    /// reads on.
+    /// Lets go of a snapshot or a place that too many changes have overtaken; the peer gets a snapshot when
+    /// it reads on.
     fn overtaken(&mut self) {
-        if let Feed::Snapshot(reader) = &self.feed
-            && !self.hub.snapshot_holds(reader.seq(), self.progress)
-        {
-            self.lag("the subscriber is stuck in a snapshot that is out of date: it gets another");
+        let is_overtaken = match &self.feed {
+            Feed::Snapshot(reader) => !self.hub.snapshot_holds(reader.seq(), self.progress),
+            Feed::Live(place) => !self.out.is_empty() && self.hub.is_overtaken(place),
+            Feed::Idle | Feed::Starting | Feed::Lagged | Feed::Done => false,
+        };
+        if is_overtaken {
+            self.lag();
         }
     }
 
-    fn lag(&mut self, message: &'static str) {
+    fn lag(&mut self) {
+        let Peer { number: subscriber, uid, pid, .. } = self.peer;
         let seq = self.peer.cursor.load(Ordering::Relaxed);
+        let process = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
         tracing::info!(
             message_id = event::SUBSCRIBER_LAGGED,
-            subscriber = self.peer.number,
-            uid = self.peer.uid,
+            subscriber,
+            uid,
+            pid,
             seq,
-            "{message}"
+            "subscriber {subscriber} (process {process} of user {uid}) does not keep up: it gets a snapshot in place of \
+             the changes after {seq} when it reads on"
         );
         self.feed = Feed::Lagged;
     }

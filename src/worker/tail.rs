@@ -13,6 +13,7 @@ use super::trace::TailTrace;
 use crate::backoff::{Backoff, jittered};
 use crate::clock::Timestamp;
 use crate::lifecycle::Pulse;
+use crate::outage::Outage;
 use crate::rule::{Look, Quarantined, RuleChange, Table};
 use crate::store::{Follow, StoreError};
 use crate::telemetry::metrics::{self, Leg};
@@ -30,8 +31,10 @@ pub(super) struct Tail<F, N> {
     poll_interval: Duration,
     /// The database's clock at the last look, and when that was.
     clock: Option<(Timestamp, Instant)>,
-    /// Whether the last look failed, and how long to wait then.
-    failing: bool,
+    outage: Outage,
+    /// Whether an error of this outage was logged, and not only that the tables are waited for.
+    error_logged: bool,
+    /// How long to wait after a look that failed.
     backoff: Backoff,
     /// What was already logged.
     quarantined: BTreeSet<Quarantined>,
@@ -60,7 +63,8 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             hub,
             poll_interval,
             clock: None,
-            failing: false,
+            outage: Outage::default(),
+            error_logged: false,
             backoff: Backoff::default(),
             quarantined: BTreeSet::new(),
             backend,
@@ -118,13 +122,13 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     /// Waits until there is a reason to look: a hint, the interval, or, while the database is
     /// away, the end of the backoff. States end meanwhile.
     async fn pause(&mut self) {
-        let wait = if self.failing { self.backoff.wait() } else { jittered(self.poll_interval) };
+        let wait = if self.outage.is_ongoing() { self.backoff.wait() } else { jittered(self.poll_interval) };
         let poll = Instant::now() + wait;
         loop {
             let end = next_end(&self.hub, self.clock);
             tokio::select! {
                 () = sleep_until(poll) => return,
-                () = self.follower.hint(), if !self.failing => return,
+                () = self.follower.hint(), if !self.outage.is_ongoing() => return,
                 () = until(end) => expire(&self.hub, self.clock),
                 () = until(self.hub.release_at()) => release(&self.hub),
             }
@@ -135,15 +139,18 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         trace.found(&look, self.follower.traces());
         metrics::compiled(look.rules.iter().filter(|rule| rule.is_ok()).count(), &self.backend);
         self.clock = Some((look.now, Instant::now()));
-        self.failing = false;
         self.backoff.reset();
         let mended = look.mended;
         let heard = self.hub.apply(look, &mut trace);
-        let back = self.hub.database(Ok(()));
+        self.hub.database(Ok(()));
+        if let Some(lasted) = self.outage.ended(Instant::now()) {
+            match std::mem::take(&mut self.error_logged) {
+                true => log::database_back(lasted),
+                false => log::tables_found(lasted),
+            }
+        }
         if heard.first_load {
             log::loaded(self.hub.inspect(|catalogue, _, _| catalogue.rule_count()));
-        } else if let Some(since) = back {
-            log::database_back(self.hub.clock.now().since(since));
         }
         if mended > 0 && !heard.first_load {
             log::mended(mended);
@@ -158,12 +165,15 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     }
 
     fn failed(&mut self, error: &StoreError) {
-        let error = error.to_string();
-        self.hub.database(Err(error.clone()));
-        if std::mem::replace(&mut self.failing, true) {
-            tracing::debug!(error, "the database still does not answer");
-        } else {
-            log::database_away(&error, self.hub.standing().digest.is_some());
+        self.hub.database(Err(error.to_string()));
+        let is_loaded = self.hub.standing().digest.is_some();
+        match (self.outage.failed(&error.cause(), Instant::now()), error) {
+            (None, _) => tracing::debug!(%error, "the database is still unavailable"),
+            (Some(record), StoreError::NoTables { .. }) if !is_loaded => log::tables_awaited(error, record),
+            (Some(record), _) => {
+                self.error_logged = true;
+                log::database_unavailable(error, record, is_loaded);
+            }
         }
     }
 

@@ -235,7 +235,7 @@ fn who_closes_one_direction_and_does_not_read_is_lagged_and_holds_up_no_stop() {
     assert_eq!(swarm.subscribe().snapshot().len(), RULES);
     half.shut_down_writing();
     write_all(2);
-    worker.wait_for_log("stuck in a snapshot");
+    worker.wait_for_log("does not keep up");
     let log = worker.log_path();
     assert!(worker.stop().success());
     let log = fs::read_to_string(log).unwrap();

@@ -156,6 +156,17 @@ impl Address {
         }
     }
 
+    /// This address with the password of `other`.
+    #[must_use]
+    pub(crate) fn with_password_of(mut self, other: &Self) -> Self {
+        if let (Self::MySql(own), Self::MySql(other)) | (Self::Postgres(own), Self::Postgres(other)) =
+            (&mut self, other)
+        {
+            own.password.clone_from(&other.password);
+        }
+        self
+    }
+
     /// Whether a password belongs to the address.
     pub const fn has_password(&self) -> bool {
         matches!(

@@ -1,7 +1,7 @@
 //! How connections to one database are made, and what the errors of its driver mean.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
@@ -40,6 +40,7 @@ pub(super) enum Purpose {
 #[derive(Debug)]
 pub(super) struct Connector {
     target: Target,
+    /// Where the database is; its password may have been changed since.
     pub(super) address: Address,
     pub(super) url_file: Option<PathBuf>,
     timeout: Duration,
@@ -49,24 +50,41 @@ pub(super) struct Connector {
 #[derive(Debug)]
 enum Target {
     Sqlite(sqlite::Place),
-    MySql(Box<MySqlConnectOptions>),
-    Postgres(Box<PgConnectOptions>),
+    MySql(RwLock<Arc<Login<MySqlConnectOptions>>>),
+    Postgres(RwLock<Arc<Login<PgConnectOptions>>>),
+}
+
+/// How a server is entered.
+#[derive(Debug)]
+struct Login<O> {
+    address: Address,
+    options: O,
+}
+
+fn current<O>(login: &RwLock<Arc<Login<O>>>) -> Arc<Login<O>> {
+    Arc::clone(&login.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn replace<O>(login: &RwLock<Arc<Login<O>>>, address: &Address, options: O) {
+    let new = Arc::new(Login { address: address.clone(), options });
+    *login.write().unwrap_or_else(PoisonError::into_inner) = new;
 }
 
 impl Connector {
     pub(super) fn new(config: &DatabaseConfig) -> Result<Self, StoreError> {
         let timeout = config.connect_timeout;
+        let address = config.address.clone();
         let target = match &config.address {
             Address::SqliteFile(path) => Target::Sqlite(sqlite::Place::File(path.clone())),
             Address::SqliteMemory => Target::Sqlite(sqlite::Place::memory()),
             Address::MySql(server) => {
-                Target::MySql(Box::new(mysql::options(server, tls(server, config.allow_plaintext)?)))
+                let options = mysql::options(server, tls(server, config.allow_plaintext)?);
+                Target::MySql(RwLock::new(Arc::new(Login { address, options })))
             }
-            Address::Postgres(server) => Target::Postgres(Box::new(postgres::options(
-                server,
-                tls(server, config.allow_plaintext)?,
-                timeout,
-            ))),
+            Address::Postgres(server) => {
+                let options = postgres::options(server, tls(server, config.allow_plaintext)?, timeout);
+                Target::Postgres(RwLock::new(Arc::new(Login { address, options })))
+            }
         };
         if let Target::Sqlite(place) = &target {
             place.check()?;
@@ -79,6 +97,21 @@ impl Connector {
             timeout,
             permits,
         })
+    }
+
+    /// Has connections that are made from now on give the password of `config`, which differs in nothing else.
+    pub(super) fn change_password(&self, config: &DatabaseConfig) -> Result<(), StoreError> {
+        match (&self.target, &config.address) {
+            (Target::MySql(login), address @ Address::MySql(server)) => {
+                replace(login, address, mysql::options(server, tls(server, config.allow_plaintext)?));
+            }
+            (Target::Postgres(login), address @ Address::Postgres(server)) => {
+                let tls = tls(server, config.allow_plaintext)?;
+                replace(login, address, postgres::options(server, tls, self.timeout));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     pub(super) fn dialect(&self) -> &'static Dialect {
@@ -102,10 +135,14 @@ impl Connector {
         self.timeout
     }
 
+    pub(super) const fn is_postgres(&self) -> bool {
+        matches!(self.target, Target::Postgres(_))
+    }
+
     /// How PostgreSQL is listened to; `None` for another database.
-    pub(super) fn postgres(&self) -> Option<&PgConnectOptions> {
+    pub(super) fn postgres(&self) -> Option<PgConnectOptions> {
         match &self.target {
-            Target::Postgres(options) => Some(options),
+            Target::Postgres(login) => Some(current(login).options.clone()),
             _ => None,
         }
     }
@@ -132,10 +169,13 @@ impl Connector {
                     let (link, frozen) = place.connect(purpose, self.timeout).await?;
                     Ok((Link::Sqlite(link), place.identity(frozen)))
                 }
-                Target::MySql(options) => {
-                    Ok((Link::MySql(mysql::connect(options, purpose, self.timeout).await?), None))
+                Target::MySql(login) => {
+                    let login = current(login);
+                    Ok((Link::MySql(mysql::connect(&login.options, purpose, self.timeout).await?), None))
                 }
-                Target::Postgres(options) => Ok((Link::Postgres(postgres::connect(options).await?), None)),
+                Target::Postgres(login) => {
+                    Ok((Link::Postgres(postgres::connect(&current(login).options).await?), None))
+                }
             }
         };
         match tokio::time::timeout(self.limit(), connecting).await {
@@ -166,6 +206,15 @@ impl Connector {
         format!("{detail} ({})", self.address)
     }
 
+    /// `text` without the password, should the driver have put it there.
+    fn redact(&self, text: &str) -> String {
+        match &self.target {
+            Target::Sqlite(_) => text.to_owned(),
+            Target::MySql(login) => current(login).address.redact(text),
+            Target::Postgres(login) => current(login).address.redact(text),
+        }
+    }
+
     /// The error of a database that does not answer in time.
     pub(super) fn silent(&self, what: &'static str) -> StoreError {
         StoreError::Unavailable { what, detail: self.at(&format!("no answer within {:?}", self.timeout)) }
@@ -178,7 +227,7 @@ impl Connector {
 
     /// What an error of the driver means to whoever asked.
     pub(super) fn judge(&self, what: &'static str, error: sqlx::Error) -> StoreError {
-        let detail = self.at(&self.address.redact(&error.to_string()));
+        let detail = self.at(&self.redact(&error.to_string()));
         let unavailable = |detail| StoreError::Unavailable { what, detail };
         let error = match error {
             sqlx::Error::Database(error) => error,
@@ -190,17 +239,16 @@ impl Connector {
             _ => return unavailable(detail),
         };
         let code = code(&*error);
-        let message = self.address.redact(error.message());
+        let message = self.redact(error.message());
         let verdict = (self.dialect().judge)(&code, &message);
         let message = self.at(&message);
         match verdict {
             Verdict::Transient => unavailable(message),
-            Verdict::NoTable => {
-                unavailable(format!("waiting for the tables ({message}); a master makes them"))
-            }
+            Verdict::NoTable => StoreError::NoTables { what, detail: format!("the tables ({message})") },
             Verdict::NoFile => match self.place().and_then(sqlite::Place::file) {
                 Some(path) if matches!(std::fs::exists(path), Ok(false)) => {
-                    unavailable(format!("waiting for {}; a master makes it", path.display()))
+                    let detail = format!("the tables ({} does not exist)", path.display());
+                    StoreError::NoTables { what, detail }
                 }
                 _ => StoreError::Refused {
                     what,

@@ -53,7 +53,7 @@ impl Hints {
     pub(super) fn start(&mut self, database: &Database) {
         let Some(tell) = self.tell.take() else { return };
         let (thread, connector) = (&database.shared.thread, Arc::clone(&database.connector));
-        self.task = if connector.postgres().is_some() {
+        self.task = if connector.is_postgres() {
             thread.spawn(retried(tell, connector, listen))
         } else if connector.place().is_some_and(|place| place.file().is_some()) {
             thread.spawn(retried(tell, connector, watch_files))
@@ -105,7 +105,7 @@ async fn listen(
     let Some(options) = connector.postgres() else { return Ok(()) };
     let judge = |error| connector.judge(what, error);
     let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
-    let pool = pool.acquire_timeout(connector.timeout()).connect_lazy_with(options.clone());
+    let pool = pool.acquire_timeout(connector.timeout()).connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await.map_err(judge)?;
     listener.eager_reconnect(false);
     listener.listen(postgres::CHANNEL).await.map_err(judge)?;

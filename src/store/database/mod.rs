@@ -147,6 +147,16 @@ impl Database {
         DatabasePlace { url: self.connector.address.to_string(), url_file: self.connector.url_file.clone() }
     }
 
+    /// Has connections that are made from now on give the password of `config`. Those that stand are kept.
+    ///
+    /// `config` must differ from the one of [`Database::open`] in the password alone.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn change_password(&self, config: &DatabaseConfig) -> Result<(), StoreError> {
+        self.connector.change_password(config)
+    }
+
     /// Whether a write of a master's session is under way.
     pub fn is_writing(&self) -> bool {
         self.shared.writing.load(Ordering::Relaxed) > 0

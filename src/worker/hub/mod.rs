@@ -84,7 +84,8 @@ pub(in crate::worker) struct DatabaseState {
     pub(in crate::worker) up: bool,
     /// Since when it is up or down.
     pub(in crate::worker) since: Timestamp,
-    pub(in crate::worker) last_error: Option<String>,
+    /// Why it is unavailable, and when it last was; `None` while it is available.
+    pub(in crate::worker) last_error: Option<(String, Timestamp)>,
     /// The last moment at which the catalogue was the database's: by the clock, and how long it
     /// was already over then.
     fresh: Option<(Instant, Duration)>,
@@ -210,23 +211,18 @@ impl Hub {
         heard
     }
 
-    /// Notes whether the database answers. Returns since when it had been the other way, where
-    /// this is a turn.
-    pub(in crate::worker) fn database(&self, result: Result<(), String>) -> Option<Timestamp> {
+    /// Notes whether the database answers.
+    pub(in crate::worker) fn database(&self, result: Result<(), String>) {
         let now = self.clock.now();
         let mut inner = self.lock();
         let state = &mut inner.state;
-        let turned = (state.up != result.is_ok()).then_some(state.since);
-        if turned.is_some() {
+        if state.up != result.is_ok() {
             state.up = result.is_ok();
             state.since = now;
         }
-        if let Err(error) = result {
-            state.last_error = Some(error);
-        }
+        state.last_error = result.err().map(|error| (error, now));
         drop(inner);
         self.announce();
-        turned
     }
 
     /// Asks the tail to read everything again, as if nothing were known.

@@ -91,6 +91,12 @@ impl Hub {
             && seq >= oldest
     }
 
+    /// Whether the subscriber at `place`, which is being sent something, is too far behind to go on from there.
+    pub(in crate::worker) fn is_overtaken(&self, place: &Place) -> bool {
+        let inner = self.lock();
+        inner.journal.newest() - place.target > self.queue || place.cursor < inner.journal.reaches_back_to()
+    }
+
     /// The next changes that pass the filter, at most `count` and about `bytes`.
     pub(in crate::worker) fn next(
         &self,

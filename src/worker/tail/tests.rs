@@ -26,6 +26,10 @@ impl Follow for Away {
 
 /// When it looked in ten minutes.
 async fn looks(answers_at: usize) -> Vec<Instant> {
+    looks_within(answers_at, Duration::from_secs(600)).await
+}
+
+async fn looks_within(answers_at: usize, time: Duration) -> Vec<Instant> {
     let looks = Arc::<Mutex<Vec<Instant>>>::default();
     let follow = || Away { answers_at, looks: Arc::clone(&looks) };
     let hub = Arc::new(Hub::new(Arc::new(SystemClock), 10, 10));
@@ -34,7 +38,7 @@ async fn looks(answers_at: usize) -> Vec<Instant> {
     let looked = CancellationToken::new();
     let tail = Tail::new(follow, hub, Duration::from_millis(1), "away".into(), looked, restored);
     let (pulse, shutdown) = (Pulse::default(), CancellationToken::new());
-    tokio::time::timeout(Duration::from_secs(600), tail.run(&pulse, &shutdown)).await.unwrap_err();
+    tokio::time::timeout(time, tail.run(&pulse, &shutdown)).await.unwrap_err();
     Arc::try_unwrap(looks).unwrap().into_inner().unwrap()
 }
 
@@ -42,6 +46,41 @@ async fn looks(answers_at: usize) -> Vec<Instant> {
 async fn a_database_that_is_away_is_asked_ever_more_rarely_whatever_hints() {
     let count = looks(usize::MAX).await.len();
     assert!((60..150).contains(&count), "{count} looks in ten minutes");
+}
+
+/// Collects the messages of records at `error`.
+#[derive(Clone, Default)]
+struct Errors(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Errors {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Message<'a>(&'a mut Vec<String>);
+        impl tracing::field::Visit for Message<'_> {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0.push(format!("{value:?}"));
+                }
+            }
+        }
+        if *event.metadata().level() == tracing::Level::ERROR {
+            event.record(&mut Message(&mut self.0.lock().unwrap()));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_logged_when_it_begins_and_each_hour() {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    let errors = Errors::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(errors.clone()));
+    looks_within(usize::MAX, Duration::from_secs(3 * 3_600 + 60)).await;
+    let errors = errors.0.lock().unwrap();
+    let begins: Vec<&str> = errors.iter().map(|error| error.split(", trying on").next().unwrap()).collect();
+    assert_eq!(begins.len(), 4, "{errors:?}");
+    assert_eq!(begins[0], "the database does not answer");
+    for (hour, begin) in begins.iter().enumerate().skip(1) {
+        assert!(begin.starts_with(&format!("the database has been unavailable for {hour}h")), "{errors:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,14 +45,12 @@ fn a_reload_takes_a_new_directory() {
     wait_for("a rule of the other directory", || (swarm.rows().len() == 1).then_some(()));
     fs::write(other.join("b.yaml"), rule_text("B", 1)).unwrap();
     wait_for("a later rule of the other directory", || (swarm.rows().len() == 2).then_some(()));
-    assert_eq!(master.count_in_log("at its next start"), 0, "{}", master.log());
+    assert_eq!(master.count_in_log("restart the daemon"), 0, "{}", master.log());
 
     let others = "database: {connect_timeout: 7s}\ntelemetry: {log_format: json}\n";
     fs::write(&file, others.to_owned() + &master_of(&other, "/elsewhere/master.sock")).unwrap();
     master.signal("HUP");
-    master.wait_for_log(
-        "`database`, `telemetry`, `master.socket` changed: this master takes that at its next start",
-    );
+    master.wait_for_log("`database`, `telemetry`, `master.socket` changed: restart the daemon to apply it");
 }
 
 #[test]
@@ -144,7 +142,7 @@ fn a_standby_whose_sockets_directory_was_away_serves_it_once_it_is_back() {
 fn a_worker_without_its_database_says_what_it_serves_meanwhile() {
     let swarm = Swarm::on_sqlite();
     let worker = swarm.worker();
-    worker.wait_for_log("a master makes it; nothing is known yet");
+    worker.wait_for_log("waiting for the tables");
     swarm.save("a.yaml", rule_text("A", 1));
     swarm.succeed(&["sync"]);
     worker.wait_for_log("rules are loaded");

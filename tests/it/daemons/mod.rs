@@ -5,6 +5,7 @@ mod directory;
 mod lifecycle;
 mod main_job;
 mod mass_delete;
+mod outages;
 mod own_cache;
 mod reconcile;
 mod saves;

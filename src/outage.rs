@@ -1,0 +1,118 @@
+//! When an outage is worth a record: when it begins, when its cause changes, each hour, and when it ends.
+//!
+//! Nothing here logs: whoever tries knows the words. Time is handed in, and is not the host's clock,
+//! which may step.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How often there is a record of an outage that goes on.
+pub const REMINDER_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// Changes of the cause that have a record between two reminders: two causes may alternate with each try.
+pub const MAX_CAUSE_CHANGES: u32 = 10;
+
+/// Something that does not work for now, and is tried again and again.
+#[derive(Debug, Default)]
+pub struct Outage(Option<Ongoing>);
+
+#[derive(Debug)]
+struct Ongoing {
+    since: Instant,
+    /// When there was the last record that is due each hour.
+    reminded: Instant,
+    /// The cause of the last record.
+    cause: String,
+    /// Changes of the cause since `reminded`.
+    cause_changes: u32,
+}
+
+/// What of an outage is to be logged. Each but the first has the time since the outage began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutageRecord {
+    /// It begins.
+    Begun,
+    /// Its cause is another than that of the last record.
+    CauseChanged(Duration),
+    /// It goes on: [`REMINDER_INTERVAL`] has passed.
+    Reminder(Duration),
+}
+
+impl Outage {
+    /// A try failed at `now`, for this cause; what is to be logged of it.
+    pub fn failed(&mut self, cause: &str, now: Instant) -> Option<OutageRecord> {
+        let Some(ongoing) = &mut self.0 else {
+            let cause = cause.to_owned();
+            self.0 = Some(Ongoing { since: now, reminded: now, cause, cause_changes: 0 });
+            return Some(OutageRecord::Begun);
+        };
+        let lasted = now.duration_since(ongoing.since);
+        let record = if now.duration_since(ongoing.reminded) >= REMINDER_INTERVAL {
+            (ongoing.reminded, ongoing.cause_changes) = (now, 0);
+            OutageRecord::Reminder(lasted)
+        } else if ongoing.cause != cause && ongoing.cause_changes < MAX_CAUSE_CHANGES {
+            ongoing.cause_changes += 1;
+            OutageRecord::CauseChanged(lasted)
+        } else {
+            return None;
+        };
+        cause.clone_into(&mut ongoing.cause);
+        Some(record)
+    }
+
+    /// A try succeeded at `now`: how long the outage lasted that ends with it; `None` where there was none.
+    pub fn ended(&mut self, now: Instant) -> Option<Duration> {
+        self.0.take().map(|ongoing| now.duration_since(ongoing.since))
+    }
+
+    /// Whether the last try failed.
+    pub const fn is_ongoing(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRY_INTERVAL: Duration = Duration::from_secs(10);
+
+    /// The records of an outage that is tried at an interval for so long, with the number of the try.
+    fn records(tries: u32, cause: impl Fn(u32) -> String) -> Vec<(u32, OutageRecord)> {
+        let (mut outage, begun) = (Outage::default(), Instant::now());
+        let at = |number| begun + TRY_INTERVAL * number;
+        (0..tries).filter_map(|number| Some((number, outage.failed(&cause(number), at(number))?))).collect()
+    }
+
+    #[test]
+    fn an_outage_of_one_cause_has_a_record_at_its_beginning_and_each_hour() {
+        let hours = |hours: u64| OutageRecord::Reminder(Duration::from_secs(3_600 * hours));
+        let expected = [(0, OutageRecord::Begun), (360, hours(1)), (720, hours(2)), (1_080, hours(3))];
+        assert_eq!(records(1_100, |_| "refused".into()), expected);
+    }
+
+    #[test]
+    fn another_cause_has_a_record_and_a_cause_that_returns_has_one() {
+        let cause = |number| if (100..200).contains(&number) { "wrong password" } else { "refused" };
+        let changed = |number| (number, OutageRecord::CauseChanged(TRY_INTERVAL * number));
+        let expected = [(0, OutageRecord::Begun), changed(100), changed(200)];
+        assert_eq!(records(300, |number| cause(number).into()), expected);
+    }
+
+    #[test]
+    fn causes_that_change_with_each_try_do_not_fill_the_journal() {
+        let day = records(24 * 360, |number| number.to_string());
+        assert_eq!(day.len(), 24 * (1 + MAX_CAUSE_CHANGES as usize));
+    }
+
+    #[test]
+    fn an_outage_ends_once_and_the_next_begins_anew() {
+        let (mut outage, begun) = (Outage::default(), Instant::now());
+        assert_eq!(outage.ended(begun), None);
+        outage.failed("refused", begun);
+        assert_eq!(outage.ended(begun + TRY_INTERVAL), Some(TRY_INTERVAL));
+        assert_eq!((outage.ended(begun + TRY_INTERVAL), outage.is_ongoing()), (None, false));
+        assert_eq!(outage.failed("refused", begun + TRY_INTERVAL * 2), Some(OutageRecord::Begun));
+    }
+}
