@@ -306,7 +306,7 @@ impl<'h> Replay<'_, 'h> {
                 let host = worker_host(self.heard.worker);
                 let frozen = self
                     .history
-                    .faults_of(&host, line.at.saturating_sub(stale), line.at)
+                    .faults_of(&host, line.at.saturating_sub(*OVERDUE.end()), line.at)
                     .any(Fault::is_outage);
                 verdict.expect(10, stale == 0 || OVERDUE.contains(&stale) || frozen, || {
                     self.complain("stale though the database answers", line)

@@ -276,10 +276,10 @@ fn the_judge_finds_each_kind_of_fault_and_no_other() {
         ("P10", "found the database again", |h| h.samples[2].at = 60_000),
         ("P10", "found the database again", |h| drop(h.samples.pop())),
         ("P10", "stale though the database answers", |h| {
-            say(h, 6_300, json!({"type": "heartbeat", "database": "up", "stale_for_ms": 9}));
+            say(h, 7_300, json!({"type": "heartbeat", "database": "up", "stale_for_ms": 9}));
         }),
         ("P10", "stale though the database answers", |h| {
-            say(h, 6_300, json!({"type": "heartbeat", "database": "up", "stale_for_ms": 5_500}));
+            say(h, 7_300, json!({"type": "heartbeat", "database": "up", "stale_for_ms": 5_500}));
         }),
         ("P11", "not above what stood", |h| h.audit[4].updated_at = time(1)),
         ("P11", "in 2 turns", |h| {
