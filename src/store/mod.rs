@@ -22,7 +22,7 @@ pub use filesystem::{FilesystemFollower, FilesystemStore};
 pub(crate) use rows::RowReader;
 pub use subscription::Subscription;
 
-use crate::rule::{CompiledRule, ContentDigest, Look, RuleId, RuleState, Seen, Table};
+use crate::rule::{CompiledRule, ContentDigest, KnownRule, Look, RuleId, RuleState, Seen, Table};
 use crate::telemetry::trace::Traceparent;
 
 /// A place where rules and operator states live.
@@ -89,6 +89,12 @@ pub trait Known {
 pub trait TextSink: Send + Sync {
     /// Takes a text and its digest.
     fn put(&self, content: ContentDigest, text: &str);
+
+    /// The rule that this process has already parsed from a text of this digest; `None` where it has not, or
+    /// does not remember.
+    fn parsed(&self, _rule_id: &str, _content: &ContentDigest) -> Option<Arc<KnownRule>> {
+        None
+    }
 }
 
 /// The trace in which a change was written, as far as its writer left word.

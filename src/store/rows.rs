@@ -60,6 +60,10 @@ impl RowReader {
                 )));
             }
         }
+        let parsed = self.texts.as_ref().and_then(|texts| texts.parsed(&row.rule_id, &text));
+        if let Some(parsed) = parsed {
+            return Ok(self.as_in_row(parsed, row));
+        }
         // How large a rule may be is for its master to say: `master.max_rule_size`.
         let limits = Limits { size: Limits::LARGEST, ..Limits::default() };
         let definition = parse(row.yaml_content.as_bytes(), &limits)
@@ -78,18 +82,41 @@ impl RowReader {
         if let Some(texts) = &self.texts {
             texts.put(text, &row.yaml_content);
         }
-        if *self.updated_by != *row.updated_by {
-            self.updated_by = row.updated_by.as_str().into();
-        }
         Ok(Arc::new(KnownRule {
             rule_id: definition.rule_id,
             rule_version: row.rule_version,
             source_path: row.source_path.as_str().into(),
             updated_at: row.updated_at,
-            updated_by: Arc::clone(&self.updated_by),
+            updated_by: self.updated_by(row),
             content_sha256: text,
             definition_json,
         }))
+    }
+
+    /// The row of a text that was parsed before.
+    fn as_in_row(&mut self, parsed: Arc<KnownRule>, row: &RuleRow) -> Arc<KnownRule> {
+        let is_same = (parsed.rule_version, parsed.updated_at) == (row.rule_version, row.updated_at)
+            && *parsed.source_path == *row.source_path
+            && *parsed.updated_by == *row.updated_by;
+        if is_same {
+            return parsed;
+        }
+        Arc::new(KnownRule {
+            rule_id: parsed.rule_id.clone(),
+            rule_version: row.rule_version,
+            source_path: row.source_path.as_str().into(),
+            updated_at: row.updated_at,
+            updated_by: self.updated_by(row),
+            content_sha256: parsed.content_sha256,
+            definition_json: parsed.definition_json.clone(),
+        })
+    }
+
+    fn updated_by(&mut self, row: &RuleRow) -> Arc<str> {
+        if *self.updated_by != *row.updated_by {
+            self.updated_by = row.updated_by.as_str().into();
+        }
+        Arc::clone(&self.updated_by)
     }
 }
 

@@ -47,8 +47,8 @@ pub(super) struct Tail<F, N> {
 }
 
 impl<F: Follow, N: Fn() -> F> Tail<F, N> {
-    /// A tail that has not looked yet; `looked` is cancelled once it has, whatever came of it. What it finds
-    /// counts after `restored`.
+    /// A tail that has not looked yet; `looked` is cancelled once it has, whatever came of it. It
+    /// begins after `restored`.
     pub(super) fn new(
         follow: N,
         hub: Arc<Hub>,
@@ -75,6 +75,11 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
 
     /// Follows until the shutdown.
     pub(super) async fn run(mut self, pulse: &Pulse, shutdown: &CancellationToken) {
+        // What was parsed of the cache need not be parsed again.
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = self.restored.cancelled() => {}
+        }
         loop {
             pulse.beat();
             tokio::select! {
@@ -112,7 +117,6 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
                 }
             }
         };
-        self.restored.cancelled().await;
         match found {
             Ok(look) => self.heard(look, trace),
             Err(error) => self.failed(&error),

@@ -6,10 +6,10 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{MAX_SIZE, beside};
-use crate::rule::ContentDigest;
+use crate::rule::{ContentDigest, KnownRule, RuleId};
 use crate::rulefile;
 use crate::store::TextSink;
 
@@ -28,6 +28,8 @@ struct Inner {
     places: HashMap<ContentDigest, Place>,
     /// How many looks were taken in.
     looks: u64,
+    /// What was parsed of the cache, until the first look is taken in: most of it is there again.
+    restored: HashMap<RuleId, Arc<KnownRule>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,9 +56,16 @@ impl Texts {
         inner.read(*inner.places.get(content)?).ok()
     }
 
+    /// Remembers what was parsed of the cache, so that nothing is parsed twice.
+    pub(in crate::worker) fn remember<'a>(&self, rules: impl Iterator<Item = &'a Arc<KnownRule>>) {
+        self.lock().restored = rules.map(|rule| (rule.rule_id.clone(), Arc::clone(rule))).collect();
+    }
+
     /// What was read up to here is taken in by now, or is nobody's.
     pub(in crate::worker) fn taken_in(&self) {
-        self.lock().looks += 1;
+        let mut inner = self.lock();
+        inner.looks += 1;
+        inner.restored = HashMap::new();
     }
 
     /// How many looks were taken in.
@@ -92,9 +101,17 @@ impl TextSink for Texts {
             tracing::debug!(error = %error, "a text is not kept for the cache");
         }
     }
+
+    fn parsed(&self, rule_id: &str, content: &ContentDigest) -> Option<Arc<KnownRule>> {
+        self.lock().restored.get(rule_id).filter(|rule| rule.content_sha256 == *content).cloned()
+    }
 }
 
 impl Inner {
+    fn empty(&self) -> Self {
+        Self { looks: self.looks, restored: self.restored.clone(), ..Self::default() }
+    }
+
     fn put(&mut self, cache: &Path, content: ContentDigest, text: &str) -> io::Result<()> {
         let file = match self.file.take() {
             Some(file) => file,
@@ -118,7 +135,7 @@ impl Inner {
     fn shrink(&mut self, cache: &Path) -> io::Result<()> {
         let live: u64 = self.places.values().map(|place| place.length as u64).sum();
         if live * 2 < self.end {
-            let mut fresh = Self { looks: self.looks, ..Self::default() };
+            let mut fresh = self.empty();
             for (content, place) in &self.places {
                 fresh.put(cache, *content, &self.read(*place)?)?;
             }
@@ -131,7 +148,7 @@ impl Inner {
     }
 
     fn clear(&mut self) {
-        *self = Self { looks: self.looks, ..Self::default() };
+        *self = self.empty();
     }
 }
 

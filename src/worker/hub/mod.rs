@@ -163,6 +163,9 @@ impl Hub {
         if inner.loaded {
             return;
         }
+        if let Some(texts) = &self.texts {
+            texts.remember(look.rules.iter().flatten());
+        }
         inner.catalogue.apply(look);
         inner.loaded = true;
         inner.state.fresh = Some((Instant::now(), age));
