@@ -55,7 +55,7 @@ pub struct DatabaseConfig {
     pub max_connections: u32,
     /// How long connecting, or any one query, may take.
     pub connect_timeout: Duration,
-    /// Whether an unencrypted connection to another host is allowed.
+    /// Whether a connection to another host may be unencrypted or unverified.
     pub allow_plaintext: bool,
 }
 

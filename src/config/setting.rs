@@ -85,7 +85,12 @@ pub const SETTINGS: &[Setting] = &[
         "connections of one daemon at most, beside the one that listens",
     ),
     set("database.connect_timeout", "5s", Kind::Duration, "how long connecting or one query may take"),
-    set("database.allow_plaintext", "false", Kind::Flag, "allow an unencrypted connection to another host"),
+    set(
+        "database.allow_plaintext",
+        "false",
+        Kind::Flag,
+        "allow a connection to another host that is not encrypted or not verified",
+    ),
     set("master.rules_dir", "/etc/rulesyncd/rules", Kind::Path, "the directory that holds the rules")
         .short("RULESYNCD_RULES_DIR"),
     unset(

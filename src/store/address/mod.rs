@@ -91,7 +91,13 @@ pub enum TlsMode {
 }
 
 impl TlsMode {
-    const fn as_str(self) -> &'static str {
+    /// Whether the server must show a certificate that somebody trusted has signed.
+    pub const fn is_verified(self) -> bool {
+        matches!(self, Self::VerifyCa | Self::VerifyFull)
+    }
+
+    /// As libpq spells it.
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Disable => "disable",
             Self::Prefer => "prefer",

@@ -284,6 +284,8 @@ fn tls(server: &Server, allow_plaintext: bool) -> Result<TlsMode, StoreError> {
         })?;
     }
     let mode = match (server.tls, server.host.is_local()) {
+        // As libpq has it: whoever names the signers wants them to be verified.
+        (Some(TlsMode::Require), _) if server.tls_ca.is_some() => TlsMode::VerifyCa,
         (Some(mode), _) => mode,
         (None, _) if server.tls_ca.is_some() => TlsMode::VerifyFull,
         (None, true) => TlsMode::Prefer,
@@ -292,18 +294,14 @@ fn tls(server: &Server, allow_plaintext: bool) -> Result<TlsMode, StoreError> {
     };
     match (mode, &server.host) {
         (_, Host::Socket(_)) => Ok(TlsMode::Disable),
-        (TlsMode::Disable | TlsMode::Prefer, Host::Tcp(name, _))
-            if !server.host.is_local() && !allow_plaintext =>
-        {
+        // TLS that verifies nothing is plaintext to whoever answers in the server's place.
+        (_, Host::Tcp(name, _)) if !mode.is_verified() && !server.host.is_local() && !allow_plaintext => {
+            let mode = mode.as_str();
             Err(refused(
                 format!(
-                    "`sslmode={}` would send rules and password to {name} unencrypted",
-                    match mode {
-                        TlsMode::Disable => "disable",
-                        _ => "prefer",
-                    }
+                    "`sslmode={mode}` verifies no certificate: whoever answers in the place of {name} would get the password and decide the rules"
                 ),
-                "take sslmode=verify-full, or set `database.allow_plaintext`",
+                "use sslmode=verify-full (with `sslrootcert` for certificates of your own), or set `database.allow_plaintext`",
             ))
         }
         (mode, _) => Ok(mode),

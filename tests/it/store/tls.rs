@@ -16,8 +16,10 @@ async fn plaintext_to_another_host_is_refused_unless_it_is_allowed() {
         Database::open(&config, system_clock()).await.map(drop)
     };
     for scheme in ["mysql", "postgresql"] {
-        for mode in ["disable", "prefer"] {
-            let address = format!("{scheme}://someone:s3cr3t@db.example/rules?sslmode={mode}");
+        // TLS that verifies nothing gives the password to whoever answers.
+        for mode in ["sslmode=disable", "sslmode=prefer", "sslmode=require", "ssl=true", "ssl-mode=REQUIRED"]
+        {
+            let address = format!("{scheme}://someone:s3cr3t@db.example/rules?{mode}");
             let error = open(&address, false).await.unwrap_err();
             let said = error.to_string();
             assert!(matches!(error, StoreError::Refused { .. }), "{said}");
@@ -100,6 +102,7 @@ async fn certificates_are_verified(kind: Kind) {
     for (host, ca, mode) in [
         ("localhost", "stranger.pem", ""),
         ("localhost", "stranger.pem", "&sslmode=verify-ca"),
+        ("localhost", "stranger.pem", "&sslmode=require"),
         ("127.0.0.1", "ca.pem", ""),
     ] {
         let error = connect(host, ca, mode).await.unwrap_err();
