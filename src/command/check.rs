@@ -21,6 +21,7 @@ use crate::rule::attack::Attack;
 use crate::store::{Database, RowSummary, Scope};
 use judge::Rows;
 use report::Summary;
+pub(super) use report::findings as render_findings;
 use settings::{Level, Overrides, Settings};
 
 /// Validate rule files or directories, without a database

@@ -13,6 +13,7 @@ pub mod schema;
 pub mod state;
 pub mod status;
 pub mod sync;
+pub mod test;
 pub mod verify;
 pub mod watch;
 pub mod why;

@@ -10,6 +10,7 @@ mod digest;
 mod id;
 mod parse;
 mod row;
+mod samples;
 mod state;
 
 pub use catalogue::{Catalogue, CatalogueDigest, Delta, Look, Quarantined, Rejected, Seen, Table};
@@ -18,6 +19,9 @@ pub use compiled::{CompiledRule, Definition, Emit};
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use digest::ContentDigest;
 pub use id::{InvalidRuleId, RuleId};
-pub use parse::{Limits, ParsedRule, lint, parse, parse_in_steps};
+pub use parse::{
+    Limits, ParsedRule, lint, parse, parse_in_steps, pattern_fault, samples, spell_for_fancy_regex,
+};
 pub use row::{RuleRow, StateRow};
+pub use samples::{Expectation, FieldPattern, Sample};
 pub use state::{InvalidState, LONGEST_TEXT, RuleState, StateKind};

@@ -13,6 +13,7 @@ mod operator;
 mod portable;
 mod python;
 mod restart;
+mod samples;
 mod slow_reader;
 mod staleness;
 mod store;

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde_json::{Value, json};
 
 use super::judge::Judged;
+use crate::command::common::count;
 use crate::rule::{Diagnostic, Severity};
 
 /// The numbers.
@@ -45,23 +47,17 @@ impl Summary {
 /// where there is no terminal.
 pub(super) fn human(judged: &[Judged], summary: &Summary) -> String {
     let mut out = String::new();
-    let renderer = Renderer::styled();
     for judged in judged {
         let path = judged.path.display().to_string();
         if let Some(reason) = &judged.unreadable {
             let report = [annotate_snippets::Group::with_title(
                 Level::ERROR.primary_title(format!("{path}: {reason}")),
             )];
-            out += &renderer.render(&report);
+            out += &Renderer::styled().render(&report);
             out += "\n\n";
         }
-        let source = source(&judged.text);
-        for finding in &judged.findings {
-            out += &one(&renderer, &path, &source, finding);
-            out += "\n\n";
-        }
+        out += &findings(&judged.path, &judged.text, &judged.findings);
     }
-    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let _ = write!(out, "{}: ", count(summary.files, "file"));
     let _ = match (summary.errors, summary.warnings) {
         (0, 0) => writeln!(out, "nothing wrong"),
@@ -78,6 +74,13 @@ pub(super) fn human(judged: &[Judged], summary: &Summary) -> String {
         let _ = writeln!(out, "more on a finding: rulesyncd check --explain {}", finding.code);
     }
     out
+}
+
+/// The findings in one text, each with the line that it is about.
+pub(in crate::command) fn findings(path: &Path, text: &[u8], findings: &[Diagnostic]) -> String {
+    let renderer = Renderer::styled();
+    let (path, source) = (path.display().to_string(), source(text));
+    findings.iter().map(|finding| one(&renderer, &path, &source, finding) + "\n\n").collect()
 }
 
 fn one(renderer: &Renderer, path: &str, source: &str, finding: &Diagnostic) -> String {

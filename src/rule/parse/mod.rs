@@ -15,6 +15,7 @@ mod tree;
 use std::ops::Range;
 
 use super::attack::Attack;
+use super::samples::{FieldPattern, Sample};
 use super::{Definition, Diagnostic};
 use findings::Findings;
 
@@ -104,6 +105,39 @@ fn read_rule(
         }
         _ => Err(diagnostics),
     }
+}
+
+/// Reads a test file: samples for `patterns`, those of a rule.
+///
+/// # Errors
+/// All that is wrong with the text at once, in the order of the text.
+pub fn samples(
+    text: &[u8],
+    limits: &Limits,
+    patterns: &[FieldPattern],
+) -> Result<Vec<Sample>, Vec<Diagnostic>> {
+    let mut findings = Findings::default();
+    let samples = characters::check(text, limits, &mut findings)
+        .and_then(|source| tree::build(source, limits, &mut findings))
+        .and_then(|tree| read::samples(&tree, patterns, &mut findings));
+    let refused = findings.has_errors();
+    match samples {
+        Some(samples) if !refused => Ok(samples),
+        _ => Err(findings.finish(text)),
+    }
+}
+
+/// Why Python's `re` would not compile a pattern; `None` where it would.
+pub fn pattern_fault(pattern: &str) -> Option<String> {
+    pattern::judge(pattern).err().map(|fault| fault.to_string())
+}
+
+/// A pattern of Python's `re` in the spelling of the crate `fancy-regex`.
+///
+/// # Errors
+/// Why Python would not compile it, or what in it only Python's own `re` matches.
+pub fn spell_for_fancy_regex(pattern: &str) -> Result<String, String> {
+    pattern::spell(pattern)
 }
 
 #[cfg(test)]

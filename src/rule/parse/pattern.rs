@@ -9,12 +9,14 @@ mod class;
 mod escape;
 mod group;
 mod node;
+mod spelling;
 mod token;
 
 use std::collections::HashMap;
 use std::fmt;
 
 use node::{Greed, Node, Place, Set};
+pub(super) use spelling::spell;
 use token::{Token, Tokens};
 
 /// Deeper groups are not judged: Python gives up on them at a depth of its own.
@@ -93,6 +95,8 @@ struct Judge {
     /// Whether the flags that exclude each other were set for the whole pattern.
     ascii: bool,
     unicode: bool,
+    /// Whether that for ASCII is set for a group.
+    ascii_group: bool,
     mode: Mode,
 }
 
@@ -127,19 +131,25 @@ pub(super) fn judge(pattern: &str) -> Result<(), Fault> {
 
 /// The pattern as a tree; `None` where it is too deep to be judged.
 fn tree(pattern: &str) -> Result<Option<Node>, Fault> {
+    Ok(read(pattern)?.map(|(node, _)| node))
+}
+
+/// The pattern as a tree, and whether a flag in it lets classes match ASCII alone; `None` where it is too deep
+/// to be judged.
+fn read(pattern: &str) -> Result<Option<(Node, bool)>, Fault> {
     let tokens = Tokens::new(pattern)?;
     let read = match whole(tokens.clone(), false) {
         Err(Stop::Verbose) => whole(tokens, true),
         read => read,
     };
     match read {
-        Ok(node) => Ok(Some(node)),
+        Ok(read) => Ok(Some(read)),
         Err(Stop::Fault(fault)) => Err(fault),
         Err(_) => Ok(None),
     }
 }
 
-fn whole(tokens: Tokens, verbose: bool) -> Result<Node, Stop> {
+fn whole(tokens: Tokens, verbose: bool) -> Result<(Node, bool), Stop> {
     let mut judge = Judge {
         tokens,
         groups: vec![None],
@@ -149,6 +159,7 @@ fn whole(tokens: Tokens, verbose: bool) -> Result<Node, Stop> {
         depth: 0,
         ascii: false,
         unicode: false,
+        ascii_group: false,
         mode: Mode::default(),
     };
     let (_, node) = judge.alternatives(verbose, true)?;
@@ -157,7 +168,7 @@ fn whole(tokens: Tokens, verbose: bool) -> Result<Node, Stop> {
     }
     match judge.asked.iter().find(|&&(number, _)| number >= judge.groups.len()) {
         Some(&(number, at)) => Err(fault(at, format!("there is no group {number}"))),
-        None => Ok(node),
+        None => Ok((node, judge.ascii || judge.ascii_group)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! From the tree to the fields of a rule.
 
 mod emits;
+mod samples;
 mod values;
 
 use std::ops::Range;
@@ -10,6 +11,7 @@ use super::pattern;
 use super::tree::{Kind, NodeId, Tree};
 use crate::rule::attack::Attack;
 use crate::rule::{Code, Definition, RuleId};
+pub(super) use samples::samples;
 use values::{Expected, Values};
 
 const NEEDED: [&str; 6] = ["rule_id", "rule_version", "name", "applies_to", "match", "emits"];

@@ -33,6 +33,14 @@ fn python_compiles_the_patterns_that_are_not_warned_of() {
     judged_by_python("patterns.py", (0..PATTERNS).map(|_| pattern_case(&generate::pattern(&mut dice))));
 }
 
+/// What `rulesyncd test` finds without a Python is what it finds with one.
+#[test]
+#[ignore = "needs target/venv: tests/python/run"]
+fn python_finds_what_the_crate_finds_by_our_spelling() {
+    let mut dice = Dice::new(2);
+    judged_by_python("matches.py", (0..PATTERNS / 4).filter_map(|_| match_case(&mut dice)));
+}
+
 /// Patterns of others' rule sets are warned of where Python's `re` takes long on them, and nowhere else.
 #[test]
 #[ignore = "needs target/venv and target/rule-sets: tests/run"]
@@ -67,6 +75,21 @@ fn python(script: &str, arguments: &[&Path]) {
         println!("{told}");
     }
     assert!(judged.status.success(), "{told}{}", String::from_utf8_lossy(&judged.stderr));
+}
+
+/// What the crate finds in a text that the pattern may match; `None` for a pattern that it cannot try.
+fn match_case(dice: &mut Dice) -> Option<Value> {
+    const LETTERS: &[char] = &[
+        'a', 'b', 'c', 'x', 'A', 'B', '_', '1', ' ', '\n', '\t', '\u{1c}', 'é', '-', '[', ']', '&', '{', '}',
+        '^', '$',
+    ];
+    let pattern = generate::pattern(dice);
+    let spelled = rule::spell_for_fancy_regex(&pattern).ok()?;
+    let compiled = fancy_regex::Regex::new(&spelled).ok()?;
+    let text: String = (0..dice.roll(10)).map(|_| LETTERS[dice.roll(LETTERS.len())]).collect();
+    let characters = |at: usize| text[..at].chars().count();
+    let found = compiled.find(&text).ok()?.map(|found| [characters(found.start()), characters(found.end())]);
+    Some(json!({ "pattern": pattern, "text": text, "found": found }))
 }
 
 fn pattern_case(pattern: &str) -> Value {

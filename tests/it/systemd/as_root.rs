@@ -64,9 +64,9 @@ fn the_readme_followed_word_for_word_brings_a_saved_rule_to_a_subscriber() {
     assert_eq!(container.property("rulesyncd-master", "UnitFileState"), "disabled");
     container.sh(&readme_commands("Run it as a service").replace("./rulesyncd.deb", "/home/rulesyncd.deb"));
 
-    container.wait_for("systemctl status rulesyncd-master", "12 rules in step");
+    container.wait_for("systemctl status rulesyncd-master", "13 rules in step");
     let mut subscriber = container.subscribe();
-    assert_eq!(subscriber.snapshot().len(), 12);
+    assert_eq!(subscriber.snapshot().len(), 13);
     save_rule(&container, "NEW", 1);
     assert_eq!(subscriber.change()["rule_id"], "NEW");
     container.wait_for("systemctl status rulesyncd-worker", "13 rules in step");

@@ -25,6 +25,9 @@ const BUDGET: u64 = 40_000_000;
 /// What one text may cost before its growth is known.
 const BUDGET_OF_A_TEXT: u64 = 2_000_000;
 
+/// What a text may cost that is longer than the bounds of a pattern's repetitions.
+const BUDGET_BEYOND_BOUNDS: u64 = 20_000_000;
+
 /// What tells how the cost grows from there on.
 const ENOUGH: u64 = 60_000;
 
@@ -73,15 +76,17 @@ pub(in crate::rule::parse) fn find(pattern: &str) -> Option<Backtracking> {
     }
     let program = Program::of(&tree)?;
     let alphabet = alphabet(&program.sets);
+    let bound = repeats.iter().map(|&(.., most)| most).filter(|&most| most < LENGTH as u64 / 2).max();
+    let bound = bound.and_then(|most| usize::try_from(most).ok());
     let mut spent = 0;
     let mut worst: Option<Backtracking> = None;
-    for (prefix, body) in &repeats {
+    for (prefix, body, _) in &repeats {
         for (prefix, pump) in pumps(prefix, body, &alphabet) {
             for suffix in suffixes(body) {
                 if spent >= BUDGET {
                     return worst;
                 }
-                let attempt = Attempt { program: &program, prefix: &prefix, pump: &pump, suffix };
+                let attempt = Attempt { program: &program, prefix: &prefix, pump: &pump, suffix, bound };
                 let Some(seconds) = attempt.growth(&mut spent) else { continue };
                 let is_worse = match (&worst, seconds) {
                     (None, _) => true,
@@ -107,6 +112,8 @@ struct Attempt<'a> {
     prefix: &'a str,
     pump: &'a str,
     suffix: &'a str,
+    /// The most that a repetition with a bound repeats.
+    bound: Option<usize>,
 }
 
 impl Attempt<'_> {
@@ -116,8 +123,7 @@ impl Attempt<'_> {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn growth(&self, spent: &mut u64) -> Option<Option<f64>> {
         let mut at = |count: usize| {
-            let text = [self.prefix, &self.pump.repeat(count), self.suffix].concat();
-            let cost = cost(self.program, &text, BUDGET_OF_A_TEXT);
+            let cost = self.cost(count, BUDGET_OF_A_TEXT);
             *spent += cost;
             cost
         };
@@ -136,17 +142,44 @@ impl Attempt<'_> {
         let degree = (long as f64 / short as f64).log2();
         let repeats = LENGTH as f64 / self.pump.chars().count() as f64;
         let nanoseconds = long as f64 * (repeats / count as f64).powf(degree);
+        if degree <= 1.5 || nanoseconds <= TOO_LONG {
+            return None;
+        }
+        let nanoseconds = match self.bound {
+            Some(bound) => self.beyond(bound, spent).unwrap_or(nanoseconds),
+            None => nanoseconds,
+        };
         let seconds = Some(nanoseconds / 1e9).filter(|&seconds| seconds < FOR_EVER);
-        (degree > 1.5 && nanoseconds > TOO_LONG).then_some(seconds)
+        (nanoseconds > TOO_LONG).then_some(seconds)
+    }
+
+    fn cost(&self, count: usize, budget: u64) -> u64 {
+        cost(self.program, &[self.prefix, &self.pump.repeat(count), self.suffix].concat(), budget)
+    }
+
+    /// What a text of [`LENGTH`] costs, in nanoseconds, by texts that are longer than `bound`: from there on the
+    /// cost grows more slowly. `None` where those cost too much to tell.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn beyond(&self, bound: usize, spent: &mut u64) -> Option<f64> {
+        let pump = self.pump.chars().count();
+        let count = (2 * bound).div_ceil(pump);
+        let [short, long] = [count, 2 * count].map(|count| self.cost(count, BUDGET_BEYOND_BOUNDS));
+        *spent += short + long;
+        if long >= BUDGET_BEYOND_BOUNDS {
+            return None;
+        }
+        let degree = (long as f64 / short as f64).log2();
+        let repeats = LENGTH as f64 / pump as f64;
+        Some(long as f64 * (repeats / (2 * count) as f64).powf(degree))
     }
 }
 
-/// Every repetition that can go on and on, with a text that leads to it.
-fn collect<'n>(node: &'n Node, before: &mut Vec<&'n Node>, found: &mut Vec<(String, &'n Node)>) {
+/// Every repetition that can go on and on, with a text that leads to it, and how often it repeats at most.
+fn collect<'n>(node: &'n Node, before: &mut Vec<&'n Node>, found: &mut Vec<(String, &'n Node, u64)>) {
     match node {
         Node::Repeat { node: body, most, .. } => {
             if *most >= 20 {
-                found.push((before.iter().map(|node| witness(node)).collect(), body));
+                found.push((before.iter().map(|node| witness(node)).collect(), body, *most));
             }
             collect(body, before, found);
         }

@@ -84,20 +84,34 @@ impl Judge {
         }
     }
 
-    /// A character by its name; the names are Python's to know.
+    /// A character by its name.
     fn named(&mut self, at: usize) -> Result<Option<char>, Stop> {
-        let mut length = 0;
+        let mut name = String::new();
         if self.tokens.eat('{') {
             while let Some(Token::Char(character)) = self.tokens.next() {
                 match character {
-                    '}' if length > 0 => return Ok(None),
-                    '}' => break,
-                    _ => length += 1,
+                    '}' if name.is_empty() => break,
+                    '}' => {
+                        let unknown =
+                            || fault(at, format!("`\\N{{{name}}}`, which is the name of no character,"));
+                        return by_name(&name).map(Some).ok_or_else(unknown);
+                    }
+                    _ => name.push(character),
                 }
             }
         }
         Err(fault(at, "`\\N` without a character's name in braces"))
     }
+}
+
+/// The character of this name or alias, in whatever case.
+fn by_name(name: &str) -> Option<char> {
+    let found = unicode_names2::character(name)?;
+    let Some(known) = unicode_names2::name(found).map(|name| name.to_string()) else { return Some(found) };
+    // The crate passes over blanks, hyphens and underscores; Python does not.
+    let letters = |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+    let is_loose = letters(&known).eq_ignore_ascii_case(&letters(name));
+    (known.eq_ignore_ascii_case(name) || !is_loose && !name.contains('_')).then_some(found)
 }
 
 /// A character by its octal number.

@@ -191,6 +191,7 @@ impl Judge {
             return Err(fault(at, "flags of a group without `:` or `)` after them"));
         }
         let verbose = (verbose || flags.on.contains('x')) && !flags.off.contains('x');
+        self.ascii_group |= flags.on.contains('a');
         let outer = self.mode;
         self.mode.set(&flags.on, true);
         self.mode.set(&flags.off, false);

@@ -168,10 +168,10 @@ fn follow(server: &Server) {
     walk.step(&["rules", "sensor"], "dpkg -i", 1);
     walk.step(&["rules"], "grants.sql", 1);
     walk.step(&["rules"], "enable --now rulesyncd-master", 1);
-    walk.rules.wait_for("systemctl show -P StatusText rulesyncd-master", "12 rules in step");
+    walk.rules.wait_for("systemctl show -P StatusText rulesyncd-master", "13 rules in step");
     let printed = walk.step(&["sensor"], "enable --now rulesyncd-worker.socket", 1);
     assert!(printed.contains("DIS0002") && printed.contains("db.example.org"), "{printed}");
-    let mut subscriber = walk.subscribe_to(12);
+    let mut subscriber = walk.subscribe_to(13);
     save_rule(&walk.rules, "NEW", 1);
     assert_eq!(subscriber.change()["rule_id"], "NEW");
     // Each daemon is a role of its own, over TLS.

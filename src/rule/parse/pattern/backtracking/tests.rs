@@ -29,3 +29,18 @@ fn what_is_quick_is_not_warned_of() {
         assert_eq!(find(pattern), None, "{pattern}");
     }
 }
+
+#[test]
+fn a_bound_that_keeps_the_time_short_is_believed() {
+    for quick in [
+        r"\bfind\s[^;|&]{0,400}\s-perm\s{1,9}[-/]?(?:u[+=]s|[246]000)\b",
+        r"\b(?:nc|ncat|netcat)\b[^;|&]{0,400}\s-[a-z]{0,16}e\b",
+        r"a{1,99}b",
+    ] {
+        assert_eq!(find(quick), None, "{quick}");
+    }
+    // A bound that nothing comes near is none, and one repetition with a bound helps no other.
+    for slow in [r"a{1,9000}a*b", r"x{1,99}a*a*b"] {
+        assert!(find(slow).is_some(), "{slow}");
+    }
+}

@@ -47,7 +47,7 @@ impl<'t> Values<'t, '_> {
     }
 
     /// The pairs of a mapping whose keys are strings, each once: key, its node, value.
-    pub(super) fn keys(&mut self, node: NodeId) -> Vec<(&'t str, NodeId, NodeId)> {
+    pub(in crate::rule::parse::read) fn keys(&mut self, node: NodeId) -> Vec<(&'t str, NodeId, NodeId)> {
         let Kind::Mapping(pairs) = &self.node(node).kind else { return Vec::new() };
         let mut first = HashMap::with_capacity(pairs.len());
         let mut keys = Vec::with_capacity(pairs.len());

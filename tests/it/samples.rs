@@ -1,0 +1,226 @@
+//! `rulesyncd test`: the patterns of rules on their samples, by Python and without it.
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+const RULE: &str = "\
+rule_id: R0001
+rule_version: 1
+name: suid_search
+applies_to: [command]
+match: {field: command_text, pattern: '\\bfind\\b.*-perm'}
+emits:
+- {tactic: TA0007, technique_id: T1083, confidence: 0.85}
+";
+
+const SEVERAL_FIELDS: &str = "\
+rule_id: R0002
+rule_version: 1
+name: cron
+applies_to: [command]
+match:
+  any:
+  - {field: command_text, pattern: 'crontab -$'}
+  - {field: path, pattern: '^/etc/cron'}
+emits:
+- {tactic: TA0007, technique_id: T1083, confidence: 0.85}
+";
+
+fn directory(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        fs::write(directory.path().join(name), text).unwrap();
+    }
+    directory
+}
+
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn program(directory: &Path, arguments: &[&str]) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_rulesyncd"));
+    program.current_dir(directory).arg("test").args(arguments);
+    program
+}
+
+fn run(mut program: Command) -> Run {
+    let output = program.output().unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// With the interpreter that is first in PATH.
+fn by_python(directory: &Path, arguments: &[&str]) -> Run {
+    run(program(directory, arguments))
+}
+
+/// Where there is no interpreter.
+fn without_python(directory: &Path, arguments: &[&str]) -> Run {
+    let mut program = program(directory, arguments);
+    program.env("PATH", "/nonexistent");
+    run(program)
+}
+
+/// The version of the interpreter is this machine's.
+fn settle(out: &str) -> String {
+    let mut lines: Vec<String> = out.lines().map(str::to_owned).collect();
+    if let Some(last) = lines.last_mut()
+        && let Some((before, version)) = last.split_once("of Python ")
+    {
+        assert!(version.starts_with("3."), "{version}");
+        *last = format!("{before}of Python 3");
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn the_sample_rules_pass_their_tests_by_both_engines_and_have_no_finding() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rules");
+    let python = by_python(&rules, &["."]);
+    assert!(
+        python.out.starts_with("13 rules, 10 tested: 57 samples passed; tried by the `re` of Python 3."),
+        "{}",
+        python.out
+    );
+    assert_eq!((python.code, python.err.as_str()), (0, ""));
+    let fancy = without_python(&rules, &["."]);
+    assert_eq!(
+        (fancy.code, fancy.out.as_str()),
+        (
+            0,
+            "13 rules, 10 tested: 57 samples passed; tried by the Rust crate fancy-regex, since there is no python3 \
+             (see --python)\n"
+        )
+    );
+    let check = Command::new(env!("CARGO_BIN_EXE_rulesyncd"))
+        .arg("check")
+        .arg("--strict")
+        .arg(&rules)
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(check.stdout).unwrap(), "13 files: nothing wrong\n");
+}
+
+#[test]
+fn a_sample_that_is_not_as_expected_is_shown_as_a_difference() {
+    let files = directory(&[
+        ("find.yaml", RULE),
+        (
+            "find.test.yaml",
+            "must_match:\n- find / -perm -4000\n- |\n  find\n  -perm\nmust_not_match:\n- \"find\\x1b / -perm 644\"\n- ls\n",
+        ),
+        ("cron.yml", SEVERAL_FIELDS),
+        (
+            "cron.test.yml",
+            "must_match:\n- path: /var/cron\nmust_not_match:\n- command_text: \"crontab -\\n\"\n",
+        ),
+        ("untested.yaml", &RULE.replace("R0001", "R0003")),
+    ]);
+    let python = by_python(files.path(), &["."]);
+    let fancy = without_python(files.path(), &["."]);
+    assert_eq!((python.code, python.err.as_str()), (1, ""));
+    insta::assert_snapshot!(settle(&python.out));
+    // The two differ in who is named, and in nothing else.
+    let differences = |out: &str| out.lines().rev().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(differences(&python.out), differences(&fancy.out));
+    assert!(fancy.out.contains("tried by the Rust crate fancy-regex"), "{}", fancy.out);
+    assert_eq!(fancy.code, 1);
+}
+
+#[test]
+fn what_is_wrong_with_a_test_file_is_told_with_its_line() {
+    let files = directory(&[
+        ("a.yaml", RULE),
+        (
+            "a.test.yaml",
+            "must_mach: [x]\nmust_match:\n- yes\n- {command_text: x, path: y}\n- {path: y}\n- [x]\n",
+        ),
+        ("b.yaml", SEVERAL_FIELDS),
+        ("b.test.yaml", "must_match:\n- crontab -\nmust_not_match: []\n"),
+        ("c.yaml", RULE),
+        ("c.test.yaml", "- x\n"),
+        ("d.yaml", RULE),
+        ("d.test.yaml", "must_match:\n- 'x\n"),
+        ("e.yaml", RULE),
+        ("e.test.yaml", "{}\n"),
+        ("f.test.yaml", "must_match: [x]\n"),
+        ("g.yaml", &RULE.replace("rule_version: 1\n", "")),
+        ("g.test.yaml", "must_match: [x]\n"),
+        ("h.yaml", &RULE.replace("pattern", "regex")),
+        ("h.test.yaml", "must_match: [x]\n"),
+        ("i.yaml", &RULE.replace(".*", "(")),
+        ("i.test.yaml", "must_match: [x]\n"),
+    ]);
+    let run = without_python(files.path(), &["."]);
+    assert_eq!(run.code, 1);
+    insta::assert_snapshot!(run.out);
+}
+
+#[test]
+fn a_pattern_that_does_not_come_to_an_end_fails_and_the_next_is_tried() {
+    let files = directory(&[
+        ("a.yaml", &RULE.replace("\\bfind\\b.*-perm", "^(a+)+$")),
+        ("a.test.yaml", &format!("must_match:\n- aaa\nmust_not_match:\n- {}!\n- b\n", "a".repeat(60))),
+    ]);
+    let run = by_python(files.path(), &["."]);
+    assert_eq!(run.code, 1);
+    assert!(
+        run.out.contains("+ match.pattern does not work: it found nothing in this text within 10s"),
+        "{}",
+        run.out
+    );
+    assert!(
+        run.out.contains("1 rule, 1 tested: 2 of 3 samples passed; tried by the `re` of Python 3."),
+        "{}",
+        run.out
+    );
+}
+
+#[test]
+fn what_only_python_can_try_is_not_passed_without_it() {
+    let files = directory(&[
+        ("a.yaml", &RULE.replace("\\bfind\\b.*-perm", "(?a)\\w")),
+        ("a.test.yaml", "must_match: [x]\nmust_not_match: [é]\n"),
+    ]);
+    assert_eq!(by_python(files.path(), &["a.yaml"]).code, 0);
+    let run = without_python(files.path(), &["a.test.yaml"]);
+    assert_eq!(run.code, 3);
+    assert!(run.out.contains("0 of 2 samples passed"), "{}", run.out);
+    assert_eq!(run.err, "rulesyncd: not every sample was tried: name a Python interpreter with --python\n");
+}
+
+#[test]
+fn nothing_to_test_and_an_interpreter_that_does_not_run_are_errors() {
+    let files =
+        directory(&[("a.yaml", RULE), ("b.yaml", RULE), ("b.test.yaml", "must_match: [find -perm]\n")]);
+    let empty = tempfile::tempdir().unwrap();
+    for (arguments, directory, told) in [
+        (&["."][..], empty.path(), "no test in .: the samples of NAME.yaml are in NAME.test.yaml beside it"),
+        (&["a.yaml"], files.path(), "a.yaml has no test: expected its samples in a.test.yaml"),
+        (&["absent"], files.path(), "absent has no test"),
+        (
+            &["--python", "/nonexistent/python", "."],
+            files.path(),
+            "/nonexistent/python does not run: there is no such program",
+        ),
+        (
+            &["--python", "/bin/true", "."],
+            files.path(),
+            "/bin/true does not run: it is no Python 3 that answers",
+        ),
+    ] {
+        let run = by_python(directory, arguments);
+        assert_eq!((run.code, run.out.as_str()), (3, ""), "{arguments:?}");
+        assert!(run.err.contains(told), "{arguments:?}: {}", run.err);
+    }
+    assert_eq!(by_python(files.path(), &["--python", "python3", "b.yaml"]).code, 0);
+}
