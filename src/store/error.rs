@@ -57,6 +57,15 @@ pub enum StoreError {
         /// What came back, without a secret.
         detail: String,
     },
+    /// A table was altered after the transaction began, as by a master that makes an index: a transaction
+    /// that begins now sees it.
+    #[error("{what}: {detail}")]
+    TablesAltered {
+        /// What was tried.
+        what: &'static str,
+        /// What came back, without a secret.
+        detail: String,
+    },
     /// A state that no row may hold.
     #[error(transparent)]
     InvalidState(#[from] InvalidState),
@@ -80,6 +89,7 @@ impl StoreError {
                 | Self::NoTables { .. }
                 | Self::Driver { .. }
                 | Self::RowLocked { .. }
+                | Self::TablesAltered { .. }
                 | Self::LockLost { .. }
         )
     }
@@ -93,6 +103,7 @@ impl StoreError {
             | Self::Refused { detail, .. }
             | Self::Row { detail, .. }
             | Self::RowLocked { detail, .. }
+            | Self::TablesAltered { detail, .. }
             | Self::LockLost { detail } => detail.into(),
             Self::InvalidState(_) | Self::Closed => self.to_string().into(),
         }

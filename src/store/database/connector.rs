@@ -258,6 +258,7 @@ impl Connector {
             },
             Verdict::Row => StoreError::Row { what, detail: message },
             Verdict::Locked => StoreError::RowLocked { what, detail: message },
+            Verdict::Altered => StoreError::TablesAltered { what, detail: message },
             Verdict::Refused(remedy) => StoreError::Refused { what, detail: message, remedy: remedy.into() },
         }
     }

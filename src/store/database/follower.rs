@@ -14,6 +14,9 @@ use crate::rule::Look;
 use crate::store::{Carried, Follow, Known, StoreError};
 use crate::telemetry::trace;
 
+/// How often a poll begins anew at once whose tables were altered meanwhile.
+const ALTERED_RETRIES: usize = 3;
+
 /// One follower's place in a database, with a connection of its own.
 #[derive(Debug)]
 pub struct DatabaseFollower {
@@ -126,14 +129,11 @@ impl<K: Known + Send + Sync> OneLook<K> {
     }
 }
 
-impl Follow for DatabaseFollower {
-    async fn hint(&mut self) {
-        self.hints.next().await;
-        self.hinted = true;
-    }
-
-    async fn look<K: Known + Send + Sync + 'static>(&mut self, known: &Arc<K>) -> Result<Look, StoreError> {
-        self.hints.start(&self.database);
+impl DatabaseFollower {
+    async fn look_once<K: Known + Send + Sync + 'static>(
+        &mut self,
+        known: &Arc<K>,
+    ) -> Result<Looked, StoreError> {
         let one_look = OneLook {
             database: self.database.clone(),
             connection: self.connection.take(),
@@ -142,7 +142,25 @@ impl Follow for DatabaseFollower {
             known: Arc::clone(known),
         };
         let limit = self.database.poll_limit();
-        let looked = self.database.on_thread(WHAT, limit, one_look.look()).await;
+        self.database.on_thread(WHAT, limit, one_look.look()).await
+    }
+}
+
+impl Follow for DatabaseFollower {
+    async fn hint(&mut self) {
+        self.hints.next().await;
+        self.hinted = true;
+    }
+
+    async fn look<K: Known + Send + Sync + 'static>(&mut self, known: &Arc<K>) -> Result<Look, StoreError> {
+        self.hints.start(&self.database);
+        let mut looked = self.look_once(known).await;
+        for _ in 0..ALTERED_RETRIES {
+            if !matches!(looked, Err(StoreError::TablesAltered { .. })) {
+                break;
+            }
+            looked = self.look_once(known).await;
+        }
         if matches!(looked, Err(StoreError::Driver { .. })) {
             // The thread may have been left behind, and whoever listens with it.
             self.hints = Hints::new(&self.database);

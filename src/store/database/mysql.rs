@@ -144,6 +144,7 @@ fn judge(number: &str, _message: &str) -> Verdict {
         Ok(1048 | 1062 | 1153 | 1264 | 1265 | 1292 | 1366 | 1406 | 3140 | 4025) => Verdict::Row,
         // Waited for too long, or for each other.
         Ok(1205 | 1213) => Verdict::Locked,
+        Ok(1412) => Verdict::Altered,
         Ok(1054 | 1064 | 1136) => Verdict::Refused("compare the tables with those that the README shows"),
         _ => Verdict::Transient,
     }

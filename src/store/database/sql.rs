@@ -80,6 +80,8 @@ pub(super) enum Verdict {
     Row,
     /// Another session holds a row of the statement.
     Locked,
+    /// A table was altered since the transaction began.
+    Altered,
     /// It does not come right until someone does this.
     Refused(&'static str),
 }

@@ -227,6 +227,26 @@ async fn a_fresh_state_is_not_removed(server: &Server) {
     assert_eq!(field.database.states().await.unwrap()[0].state, "clipped");
 }
 
+/// A table is altered, or made, between a poll's snapshot and its reading.
+async fn a_poll_outlives_an_altered_table(server: &Server) {
+    let field = Field::server(&server.create("altered").await).await;
+    let alter = match server.kind() {
+        Kind::MariaDb => "ALTER TABLE ttp_rule FORCE",
+        Kind::Postgres => "CREATE INDEX extra ON ttp_rule (source_path); DROP INDEX extra",
+    };
+    let mut hand = field.hand().await;
+    let altering = tokio::spawn(async move {
+        for _ in 0..30 {
+            hand.run(alter).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    while !altering.is_finished() {
+        field.database.follow().look(&Arc::<Catalogue>::default()).await.unwrap();
+    }
+    altering.await.unwrap();
+}
+
 async fn a_worker_waits_for_the_tables(server: &Server) {
     let address = server.create("empty").await;
     let database = Database::open(&config(&address), system_clock()).await.unwrap();
@@ -256,6 +276,7 @@ async fn what_cannot_come_right_says_what_to_do(server: &Server) {
 
 async fn everything(kind: Kind) -> Server {
     let mut server = Server::start(kind, &[]).await;
+    a_poll_outlives_an_altered_table(&server).await;
     a_worker_waits_for_the_tables(&server).await;
     what_cannot_come_right_says_what_to_do(&server).await;
     a_standby_takes_over(&server).await;
