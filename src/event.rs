@@ -1,6 +1,9 @@
 //! The kinds of records that an operator acts on. Each has an id by which `journalctl` finds it
 //! and the message catalogue (`systemd/rulesyncd.catalog`) explains it; ids never change.
 
+/// The target of records of what operators order: journald has them at the priority `notice`.
+pub const AUDIT: &str = "rulesyncd::audit";
+
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $id:literal;)*) => {
         $($(#[$doc])* pub const $name: &str = $id;)*

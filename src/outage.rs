@@ -1,4 +1,5 @@
-//! When an outage is worth a record: when it begins, when its cause changes, each hour, and when it ends.
+//! What is worth a record of its own. An outage is when it begins, when its cause changes, each hour, and
+//! when it ends; of many things at once one record tells, so that journald drops none.
 //!
 //! Nothing here logs: whoever tries knows the words. Time is handed in, and is not the host's clock,
 //! which may step.
@@ -72,9 +73,62 @@ impl Outage {
     }
 }
 
+/// How many things may have a record each within [`BUDGET_INTERVAL`]. Journald takes 10,000 of a unit in
+/// 30 s unless told otherwise (`RateLimitBurst` in journald.conf(5)), and drops what is above.
+pub const RECORD_BUDGET: usize = 1_000;
+
+/// How long it takes until a budget that was used up is whole again.
+pub const BUDGET_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Says of a number of like things whether each may have a record, or one record is to tell of them all.
+#[derive(Debug)]
+pub struct RecordBudget {
+    left: usize,
+    /// When `left` was last counted; `None` before the first.
+    counted: Option<std::time::Instant>,
+}
+
+impl Default for RecordBudget {
+    fn default() -> Self {
+        Self { left: RECORD_BUDGET, counted: None }
+    }
+}
+
+impl RecordBudget {
+    /// Takes `count` records of the budget, if it has them at `now`; `false` takes none.
+    pub fn take(&mut self, count: usize, now: std::time::Instant) -> bool {
+        let share = self.counted.map_or(1.0, |then| {
+            now.saturating_duration_since(then).as_secs_f64() / BUDGET_INTERVAL.as_secs_f64()
+        });
+        let earned = (RECORD_BUDGET as f64 * share.min(1.0)) as usize;
+        if earned > 0 {
+            self.left = (self.left + earned).min(RECORD_BUDGET);
+            self.counted = Some(now);
+        }
+        let is_enough = count <= self.left;
+        if is_enough {
+            self.left -= count;
+        }
+        is_enough
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_budget_of_records_is_used_up_and_comes_back() {
+        let (mut budget, begun) = (RecordBudget::default(), std::time::Instant::now());
+        assert!(budget.take(RECORD_BUDGET, begun));
+        assert!(!budget.take(1, begun));
+        // However often it is asked meanwhile, it gives no more than its rate.
+        let asked = (1..=3_000).map(|tick| begun + BUDGET_INTERVAL * tick / 3_000);
+        let taken = asked.filter(|&now| budget.take(1, now)).count();
+        assert!((RECORD_BUDGET / 2..=RECORD_BUDGET).contains(&taken), "{taken}");
+        assert!(!budget.take(RECORD_BUDGET + 1, begun + BUDGET_INTERVAL * 9), "more than it ever has");
+        assert!(budget.take(RECORD_BUDGET, begun + BUDGET_INTERVAL * 9));
+    }
 
     const TRY_INTERVAL: Duration = Duration::from_secs(10);
 

@@ -1,7 +1,7 @@
 //! What the daemons have in common: what is heard while they work, and how they end.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::Failure;
-use crate::config::{DatabaseConfig, environment};
+use crate::config::{Config, DatabaseConfig, environment};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Notifier, Pulse, Request, STOP_WITHIN, feed_watchdog};
 use crate::store::{Database, StoreError};
@@ -98,6 +98,23 @@ pub(super) fn warn_restart_required(keys: &[(&str, bool)]) {
     }
 }
 
+/// What a daemon works with, for the record of its start.
+pub(super) struct About {
+    /// `None` where no file configures it.
+    pub(super) config_file: Option<PathBuf>,
+    /// Without a password.
+    pub(super) database: String,
+    /// The directory that a master watches, or the socket that a worker serves.
+    pub(super) place: String,
+}
+
+impl About {
+    pub(super) fn new(config: &Config, place: String) -> Self {
+        let config_file = config.file().map(Path::to_owned);
+        Self { config_file, database: config.database.address.place(), place }
+    }
+}
+
 /// Runs `work` to its end: obeys the signals, feeds the watchdog, tells systemd.
 ///
 /// `work` is to end when the lifecycle's stop token is cancelled; what has not ended
@@ -107,6 +124,7 @@ pub(super) fn warn_restart_required(keys: &[(&str, bool)]) {
 /// What `work` ended with, or [`Failure::Environment`] where it did not end in time.
 pub(super) async fn attend(
     mode: &'static str,
+    about: &About,
     mut lifecycle: Lifecycle,
     pulse: Pulse,
     work: impl Future<Output = Result<(), Failure>>,
@@ -119,7 +137,18 @@ pub(super) async fn attend(
     let mut watchdog = pin!(feed_watchdog(pulse));
     let mut tick = tokio::time::interval(STATUS_INTERVAL);
     notifier.ready();
-    tracing::info!(message_id = event::STARTED, version = env!("CARGO_PKG_VERSION"), "{mode} started");
+    let About { config_file, database, place } = about;
+    tracing::info!(
+        message_id = event::STARTED,
+        version = env!("CARGO_PKG_VERSION"),
+        config_file = config_file.as_ref().map(|file| file.display().to_string()),
+        database,
+        "{mode} started: {place}, database {database}, {}",
+        config_file.as_ref().map_or_else(
+            || "no configuration file".to_owned(),
+            |file| format!("configured by {}", file.display())
+        )
+    );
     let ended = loop {
         tokio::select! {
             ended = &mut work => break ended,

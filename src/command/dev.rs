@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::sync::mpsc;
 
+use super::daemon::About;
 use super::{Failure, Outcome, daemon, watch, worker};
 use crate::cli::{RulesDirFlags, prepare, put};
 use crate::client::{ClientError, Event, Subscriber};
@@ -79,7 +80,8 @@ async fn dev(config: Config) -> Outcome {
             ended = printing => ended,
         }
     });
-    daemon::attend("dev", lifecycle, pulse.clone(), work, || status.borrow().sentence(), |_| {}).await
+    let about = About::new(&config, format!("rules in {}", config.master.rules_dir.display()));
+    daemon::attend("dev", &about, lifecycle, pulse.clone(), work, || status.borrow().sentence(), |_| {}).await
 }
 
 fn introduce(config: &Config) -> std::io::Result<()> {

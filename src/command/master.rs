@@ -10,6 +10,7 @@ use tokio::net::unix::UCred;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::daemon::About;
 use super::{Outcome, daemon};
 use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare};
 use crate::clock::SystemClock;
@@ -87,7 +88,8 @@ async fn master(flags: Flags, config: Config) -> Outcome {
             ),
         },
     };
-    daemon::attend("master", lifecycle, pulse, work, || status.borrow().sentence(), on_request).await
+    let about = About::new(&config, format!("rules in {}", config.master.rules_dir.display()));
+    daemon::attend("master", &about, lifecycle, pulse, work, || status.borrow().sentence(), on_request).await
 }
 
 /// The master's socket; `None` while another master of this host, whose standby this one may be,

@@ -155,12 +155,20 @@ impl SetArgs {
     }
 }
 
-/// Who is at the terminal: `sudo` says who it was before.
+/// Who is at the terminal: `sudo` says who it was before, and without a login the user's number has a name.
 fn login_name() -> String {
+    let uid = rustix::process::geteuid().as_raw();
     ["SUDO_USER", "LOGNAME", "USER"]
         .into_iter()
         .find_map(|name| environment(name).filter(|value| !value.is_empty()))
-        .unwrap_or_else(|| "unknown".to_owned())
+        .or_else(|| name_of_user(&std::fs::read_to_string("/etc/passwd").ok()?, uid))
+        .unwrap_or_else(|| format!("uid {uid}"))
+}
+
+/// The first name of a user in a passwd(5) file.
+fn name_of_user(passwd: &str, uid: u32) -> Option<String> {
+    let mut users = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    users.find(|fields| fields.get(2) == Some(&&*uid.to_string())).map(|fields| fields[0].to_owned())
 }
 
 async fn list(database: &Database, as_json: bool) -> Outcome {
@@ -264,6 +272,13 @@ fn to_json(row: &StateRow) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_users_number_has_its_first_name() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\n\nodd\nalice:x:1000:1000::/:\nally:x:1000:1000::/:\n";
+        assert_eq!(name_of_user(passwd, 1_000).as_deref(), Some("alice"));
+        assert_eq!(name_of_user(passwd, 100), None);
+    }
 
     #[test]
     fn near_names_are_the_nearest_whatever_their_case() {

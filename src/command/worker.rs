@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use listenfd::ListenFd;
 
+use super::daemon::About;
 use super::{Failure, Outcome, daemon};
 use crate::cli::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
 use crate::clock::SystemClock;
@@ -78,7 +79,17 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
             ),
         },
     };
-    daemon::attend("worker", lifecycle, pulse.clone(), work, || handle.status().sentence(), on_request).await
+    let about = About::new(&config, format!("socket {}", config.worker.socket.display()));
+    daemon::attend(
+        "worker",
+        &about,
+        lifecycle,
+        pulse.clone(),
+        work,
+        || handle.status().sentence(),
+        on_request,
+    )
+    .await
 }
 
 /// The database as this configuration follows it.

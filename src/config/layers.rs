@@ -100,6 +100,14 @@ impl Layers {
         Ok(())
     }
 
+    /// A file that values came from; `None` where nothing came from any.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.values.values().find_map(|value| match &value.origin {
+            Origin::File(path, _) => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
     /// Lays those values of `other` over what is there whose key and section `is_wanted`.
     pub(crate) fn extend(&mut self, other: &Self, is_wanted: impl Fn(&str, &str) -> bool) {
         for (key, value) in &other.values {

@@ -223,6 +223,11 @@ impl Config {
         Self::resolve(layers)
     }
 
+    /// The configuration file; `None` where there is none, or nothing in it.
+    pub fn file(&self) -> Option<&Path> {
+        self.layers.file()
+    }
+
     /// Where the database was named.
     pub fn database_origin(&self) -> Origin {
         Reader(&self.layers).database_origin()

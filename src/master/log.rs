@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::audit::StateChange;
 use super::plan::{Conflict, Delete, FileRule, Plan, Write};
 use super::reconcile::{HeldDeletes, Operator};
 use super::scan::{Broken, DirectoryAway};
@@ -11,23 +12,48 @@ use crate::clock::humanize;
 use crate::config::Percent;
 use crate::event;
 use crate::outage::OutageRecord;
-use crate::rule::StateRow;
+use crate::rule::{RuleId, StateKind, StateRow};
 use crate::store::StoreError;
 
-/// Up to so many rows of one transaction have a record each; more share one, so that a first sync
-/// of a large directory does not flood the journal.
-pub(super) const SINGLY: usize = 1_000;
+/// How many files a record of many broken files names.
+const NAMED: usize = 10;
 
 /// How many ids a record of a mass deletion names.
 const LISTED: usize = 100;
 
-pub(super) fn bulk(plan: &Plan) {
+/// `restored` of the writes undo what another program did to the rows.
+pub(super) fn bulk(plan: &Plan, restored: usize) {
     let (written, deleted) = (plan.writes.len(), plan.deletes.len());
     tracing::info!(
         message_id = event::RULE_WRITTEN,
         written,
         deleted,
-        "{written} rules written, {deleted} deleted"
+        restored,
+        "{written} rules written{}, {deleted} deleted",
+        match restored {
+            0 => String::new(),
+            _ => format!(" ({restored} of them because another program had changed or deleted them)"),
+        }
+    );
+}
+
+/// A row is written again although its file did not change: another program changed or deleted it.
+pub(super) fn restored(write: &Write, trace_id: Option<String>) {
+    let (rule_id, source_path) = (write.rule.rule_id.as_str(), write.path.as_str());
+    let what = match &write.replaces {
+        None => "deleted from the table by another program".to_owned(),
+        Some(row) => {
+            format!("changed in the table by another program (`updated_by` is `{}`)", row.updated_by)
+        }
+    };
+    tracing::warn!(
+        message_id = event::RULE_TAKEN_OVER,
+        rule_id,
+        rule_version = write.rule.rule_version,
+        source_path,
+        change_kind = "definition",
+        trace_id,
+        "{rule_id} was {what}; it is written again as {source_path} has it"
     );
 }
 
@@ -105,14 +131,25 @@ pub(super) fn no_longer_passed_over(source_path: &str) {
     );
 }
 
-pub(super) fn broken(source_path: &str, why: &Broken, trace_id: Option<String>) {
+/// `rule_id` is the id that the file names or had, and `has_row` whether its last good version is in the table.
+pub(super) fn broken(
+    source_path: &str,
+    rule_id: Option<&str>,
+    has_row: bool,
+    why: &Broken,
+    trace_id: Option<String>,
+) {
+    let code = why.word();
+    let kept = if has_row { "its last good version stays" } else { "no rule of it is in the table" };
     match why {
         Broken::Unfinished => {}
         Broken::Unreadable(why) => tracing::error!(
             message_id = event::RULE_REJECTED,
+            rule_id,
             source_path,
+            code,
             trace_id,
-            "{source_path}: {why}; its last good version stays"
+            "{source_path}: {why}; {kept}"
         ),
         Broken::Invalid(findings) => {
             let first = findings.first().map(|finding| {
@@ -124,14 +161,42 @@ pub(super) fn broken(source_path: &str, why: &Broken, trace_id: Option<String>) 
             };
             tracing::error!(
                 message_id = event::RULE_REJECTED,
+                rule_id,
                 source_path,
+                code,
                 trace_id,
                 errors = findings.len(),
-                "{source_path}:{}{more}; its last good version stays, `rulesyncd check` shows all",
+                "{source_path}:{}{more}; {kept}, `rulesyncd check` shows all",
                 first.unwrap_or_default()
             );
         }
     }
+}
+
+/// So many files at once are broken that they share a record.
+pub(super) fn many_broken(source_paths: &[String]) {
+    let files = source_paths.len();
+    let named = &source_paths[..files.min(NAMED)];
+    let more = match files - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    tracing::error!(
+        message_id = event::RULE_REJECTED,
+        files,
+        "{files} files are no valid rules: {}{more}; their last good versions stay, `rulesyncd check` shows why",
+        named.join(", ")
+    );
+}
+
+/// A file that held no rule was removed.
+pub(super) fn broken_file_removed(source_path: &str, rule_id: Option<&RuleId>) {
+    tracing::info!(
+        message_id = event::RULE_MENDED,
+        rule_id = rule_id.map(RuleId::as_str),
+        source_path,
+        "{source_path}, which held no valid rule, is gone"
+    );
 }
 
 pub(super) fn mended(source_path: &str, rule: &FileRule) {
@@ -147,6 +212,18 @@ pub(super) fn conflict(conflict: &Conflict) {
         source_path,
         held_by,
         "{source_path} and {held_by} both hold {rule_id}; {held_by} keeps it: change one id, or remove one file"
+    );
+}
+
+/// One of the two files was removed, or holds another id now.
+pub(super) fn conflict_ended(conflict: &Conflict) {
+    let Conflict { rule_id, path: source_path, held_by } = conflict;
+    tracing::info!(
+        message_id = event::RULE_CONFLICT,
+        rule_id = rule_id.as_str(),
+        source_path,
+        held_by,
+        "{source_path} and {held_by} no longer both hold {rule_id}"
     );
 }
 
@@ -184,8 +261,36 @@ pub(super) fn guard_lifted(by: Operator, deletes: &[Delete]) {
     );
 }
 
+/// What an operator ordered.
+pub(super) fn state_changed(change: &StateChange) {
+    match change {
+        StateChange::Set(row) => tracing::info!(
+            target: event::AUDIT,
+            message_id = event::STATE_CHANGED,
+            rule_id = row.rule_id,
+            change_kind = "state",
+            new_state = row.state,
+            set_by = row.set_by,
+            "{} {}",
+            row.rule_id,
+            row.state().map_or_else(|why| format!("has a row that is no state: {why}"), |state| state.summary())
+        ),
+        StateChange::Cleared(row) => tracing::info!(
+            target: event::AUDIT,
+            message_id = event::STATE_CHANGED,
+            rule_id = row.rule_id,
+            change_kind = "state",
+            new_state = StateKind::Enabled.as_str(),
+            "{} enabled: its state `{}` was cleared",
+            row.rule_id,
+            row.state
+        ),
+    }
+}
+
 pub(super) fn expired(row: &StateRow) {
     tracing::info!(
+        target: event::AUDIT,
         message_id = event::STATE_CHANGED,
         rule_id = row.rule_id,
         change_kind = "state",
@@ -214,8 +319,36 @@ pub(super) fn database_away(error: &StoreError, record: OutageRecord) {
     );
 }
 
-pub(super) fn database_back(away: Duration) {
-    tracing::info!(message_id = event::DATABASE_BACK, "the database answers again after {}", humanize(away));
+pub(super) fn database_back(away: Duration, holds_lock: bool) {
+    tracing::info!(
+        message_id = event::DATABASE_BACK,
+        "the database answers again after {}{}",
+        humanize(away),
+        if holds_lock { "; this master holds the lock" } else { "" }
+    );
+}
+
+pub(super) fn lock_taken() {
+    tracing::info!(message_id = event::LOCK_TAKEN, "this master holds the lock");
+}
+
+/// The master that held the lock has ended.
+pub(super) fn took_over(stood_by: Duration) {
+    tracing::warn!(
+        message_id = event::LOCK_TAKEN,
+        "the other master has given the lock back, or was lost: this master takes over after standing by for {}",
+        humanize(stood_by)
+    );
+}
+
+/// `holder` is who holds the lock, as far as the database says.
+pub(super) fn standing_by(holder: Option<&str>) {
+    tracing::info!(
+        message_id = event::STANDBY,
+        holder,
+        "another master ({}) holds the lock; standing by to take over when it ends",
+        holder.unwrap_or("the database does not say which")
+    );
 }
 
 pub(super) fn directory_away(error: &DirectoryAway, record: OutageRecord) {

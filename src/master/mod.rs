@@ -3,6 +3,7 @@
 //! [`watch`] says where to look, [`scan`] looks, [`plan`] compares, [`reconcile`] does what is to
 //! be done, and [`Master`] is the daemon around them: lock, standby, retries, rescans.
 
+mod audit;
 mod command;
 mod log;
 pub mod plan;
@@ -21,6 +22,7 @@ use tokio::sync::{mpsc, watch as watch_channel};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::audit::StateAudit;
 pub use self::command::Command;
 use self::reconcile::{Operator, ReconcileError, Reconciler};
 use self::scan::Extent;
@@ -58,6 +60,7 @@ pub struct Master {
     pulse: Pulse,
     directory_outage: Outage,
     database_outage: Outage,
+    audit: StateAudit,
     /// When rows are tried again that another session held; `None` when there are none.
     retry_at: Option<Instant>,
     retries: Backoff,
@@ -119,6 +122,7 @@ impl Master {
             reconciler,
             watch,
             status: Arc::new(watch_channel::Sender::new(status)),
+            audit: StateAudit::default(),
             directory_outage: Outage::default(),
             database_outage: Outage::default(),
             retry_at: None,
@@ -141,6 +145,12 @@ impl Master {
         gauge("rulesyncd.rules", "Rules in force", |status| status.rules);
         gauge("rulesyncd.quarantined", "Files that take no part", |status| {
             status.broken.len() + status.conflicts.len()
+        });
+        gauge("rulesyncd.held_back", "Rules whose deletion is held back", |status| {
+            status.pending_mass_delete.len()
+        });
+        gauge("rulesyncd.unwatched", "1 while changes are found by the rescan alone", |status| {
+            usize::from(status.watch_error.is_some())
         });
     }
 
@@ -188,21 +198,24 @@ impl Master {
 
     /// Waits for the lock.
     async fn acquire(&mut self) -> Result<MasterSession, StoreError> {
-        let mut told = false;
+        let mut stands_by_since = None;
         loop {
             self.pulse.beat();
             self.database.ensure_tables().await?;
             if let Some(session) = self.database.try_lock().await? {
-                tracing::info!(message_id = event::LOCK_TAKEN, "this master holds the lock");
+                match stands_by_since {
+                    Some(since) => log::took_over(Instant::now() - since),
+                    // Where this follows a failure, the record of its end says so.
+                    None if self.database_outage.is_ongoing() => {}
+                    None => log::lock_taken(),
+                }
                 self.set_lock(Lock::Held);
                 return Ok(session);
             }
-            if !std::mem::replace(&mut told, true) {
+            if stands_by_since.is_none() {
+                stands_by_since = Some(Instant::now());
                 self.database_back();
-                tracing::info!(
-                    message_id = event::STANDBY,
-                    "another master holds the lock; standing by to take over when it ends"
-                );
+                log::standing_by(self.database.lock_holder().await.ok().flatten().as_deref());
                 self.set_lock(Lock::Standby);
             }
             self.idle(jittered(LOCK_INTERVAL)).await;
@@ -268,7 +281,11 @@ impl Master {
                 *due = Some(Extent::Names(changed)).filter(|changed| *changed != Extent::Names(BTreeSet::new()));
                 Ok(())
             }
-            () = sleep(LOCK_INTERVAL) => session.alive().await,
+            () = sleep(LOCK_INTERVAL) => {
+                session.alive().await?;
+                let mark = self.audit.mark.clone();
+                self.audit_states(session, mark).await
+            }
         }
     }
 
@@ -310,6 +327,7 @@ impl Master {
         }
         let report = result?;
         if extent.is_all() {
+            self.audit_states(session, None).await?;
             self.remove_expired_states(session).await?;
         }
         if report.retry {
@@ -348,7 +366,10 @@ impl Master {
     async fn remove_expired_states(&mut self, session: &mut MasterSession) -> Result<(), StoreError> {
         match metrics::timed("remove_expired_states", session.remove_expired_states()).await {
             Ok(expired) => {
-                expired.iter().for_each(log::expired);
+                for row in &expired {
+                    log::expired(row);
+                    self.audit.forget(&row.rule_id);
+                }
                 self.states_stay = false;
             }
             Err(error @ StoreError::LockLost { .. }) => return Err(error),
@@ -357,6 +378,21 @@ impl Master {
                     tracing::warn!("expired states are not removed, and are over all the same: {error}");
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Logs what operators ordered since the last time. No rule waits for it.
+    async fn audit_states(
+        &mut self,
+        session: &mut MasterSession,
+        mark: Option<String>,
+    ) -> Result<(), StoreError> {
+        match session.states_since(mark).await {
+            Ok(Some((mark, rows))) => self.audit.read(mark, rows).iter().for_each(log::state_changed),
+            Ok(None) => {}
+            Err(error @ StoreError::LockLost { .. }) => return Err(error),
+            Err(error) => tracing::debug!(%error, "the states are not read"),
         }
         Ok(())
     }
@@ -372,7 +408,7 @@ impl Master {
     fn database_back(&mut self) {
         self.status.send_modify(MasterStatus::database_works);
         if let Some(lasted) = self.database_outage.ended(Instant::now()) {
-            log::database_back(lasted);
+            log::database_back(lasted, self.status.borrow().lock == Lock::Held);
         }
     }
 

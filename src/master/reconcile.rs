@@ -4,19 +4,20 @@
 mod apply;
 mod guard;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::log;
-use super::plan::{self, Conflict, Plan};
+use super::plan::{self, Conflict, File, Plan};
 use super::scan::{Broken, DirectoryAway, Extent, Found, Scanned, Scanner};
 use super::trace::Ingest;
 use super::watch::UnfinishedFiles;
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
-use crate::rule::{ContentDigest, Limits};
+use crate::outage::RecordBudget;
+use crate::rule::{ContentDigest, Limits, RuleId};
 use crate::store::{MasterSession, RowSummary, Scope, StoreError};
 use crate::telemetry::metrics;
 
@@ -99,6 +100,9 @@ pub struct Reconciler {
     /// YAML files of which it was said that they are not read.
     passed_over: BTreeSet<String>,
     settled: Option<Settled>,
+    /// Files that changed and have no record yet, each as it was before; `None` is new.
+    unlogged: BTreeMap<String, Option<Scanned>>,
+    records: RecordBudget,
 }
 
 /// A reconcile of everything that found nothing to do. While no file changes and nobody commits,
@@ -129,6 +133,8 @@ impl Reconciler {
             owned_before: None,
             passed_over: BTreeSet::new(),
             settled: None,
+            unlogged: BTreeMap::new(),
+            records: RecordBudget::default(),
         }
     }
 
@@ -216,7 +222,8 @@ impl Reconciler {
         allow_mass_delete: bool,
     ) -> Result<Report, DirectoryAway> {
         let found = self.scan(&Extent::Reread).await?;
-        self.tell_of_files(&found);
+        self.take_in(found);
+        self.tell_of_files(rows);
         let files: Vec<_> = self.scanner.facts().collect();
         let mut plan = plan::plan(&files, rows, &self.config.updated_by);
         self.tell_of_conflicts(&plan.conflicts, |_| true);
@@ -303,17 +310,20 @@ impl Reconciler {
         settled: Option<Settled>,
     ) -> Result<(Plan, Option<String>), ReconcileError> {
         let found = self.scan(extent).await?;
-        self.tell_of_files(&found);
+        let is_unchanged = found.changed.is_empty();
+        self.take_in(found);
         let version = session.version().await?;
         if let Some(Settled { version: then, plan }) = settled
-            && found.changed.is_empty()
+            && is_unchanged
             && version.as_ref() == Some(&then)
         {
             return Ok((plan, version));
         }
         let rows = metrics::timed("read_rows", session.rows(Scope::All)).await?;
+        self.tell_of_files(&rows);
         let files: Vec<_> = self.scanner.facts().collect();
         let plan = plan::plan(&files, &rows, &self.config.updated_by);
+        self.remember_written(&files, &plan);
         self.tell_of_conflicts(&plan.conflicts, |_| true);
         let version = version.filter(|_| plan.is_empty());
         Ok((plan, version))
@@ -329,10 +339,10 @@ impl Reconciler {
         let mut to_look = names.clone();
         while !to_look.is_empty() {
             let found = self.scan(&Extent::Names(to_look.clone())).await?;
-            self.tell_of_files(&found);
             let before = found.changed.values().flatten().filter_map(|scanned| scanned.rule());
             let now = to_look.iter().filter_map(|name| self.scanner.file(name)?.rule());
             ids.extend(before.chain(now).map(|rule| rule.rule_id.folded()));
+            self.take_in(found);
             // A file that claims the same id may have gone or changed in the same breath.
             to_look =
                 self.names_where(|name, id| !names.contains(name) && id.is_some_and(|id| ids.contains(&id)));
@@ -342,6 +352,7 @@ impl Reconciler {
             (ids.iter().cloned().collect(), names.iter().cloned().collect());
         let scope = Scope::Touching { rule_ids: &id_list, source_paths: &path_list };
         let rows = metrics::timed("read_rows", session.rows(scope)).await?;
+        self.tell_of_files(&rows);
         for row in &rows {
             ids.insert(row.rule_id.to_ascii_lowercase());
             names.insert(row.source_path.clone());
@@ -360,27 +371,63 @@ impl Reconciler {
         files.map(|(name, _)| name.to_owned()).collect()
     }
 
-    fn tell_of_files(&mut self, found: &Found) {
+    /// What changed has its record once the rows are read: whether a broken file has a last good version is
+    /// theirs to say.
+    fn take_in(&mut self, found: Found) {
+        for (name, before) in found.changed {
+            self.unlogged.entry(name).or_insert(before);
+        }
+    }
+
+    /// The table has these files as they are, but for those that the plan writes or leaves out.
+    fn remember_written(&mut self, files: &[File], plan: &Plan) {
+        let writes = plan.writes.iter().map(|write| write.path.as_str());
+        let not_written: BTreeSet<&str> =
+            writes.chain(plan.conflicts.iter().map(|conflict| conflict.path.as_str())).collect();
+        let written = files.iter().filter(|file| file.rule.is_some()).map(|file| file.path.as_str());
+        self.scanner.are_written(written.filter(|path| !not_written.contains(path)));
+    }
+
+    fn tell_of_files(&mut self, rows: &[RowSummary]) {
         let passed_over = self.scanner.passed_over();
         passed_over.difference(&self.passed_over).for_each(|path| log::passed_over(path));
         self.passed_over.difference(passed_over).for_each(|path| log::no_longer_passed_over(path));
         self.passed_over.clone_from(passed_over);
-        for (name, before) in &found.changed {
+        let mut broken = Vec::new();
+        for (name, before) in std::mem::take(&mut self.unlogged) {
             let was_broken = before
                 .as_ref()
                 .is_some_and(|before| matches!(&before.outcome, Err(why) if *why != Broken::Unfinished));
-            let scanned = self.scanner.file(name);
-            match scanned.map(|scanned| &scanned.outcome) {
+            match self.scanner.file(&name).map(|scanned| &scanned.outcome) {
                 Some(Err(Broken::Unfinished)) => {}
-                Some(Err(why)) => {
-                    let ingest = Ingest::of(name, scanned);
-                    log::broken(name, why, ingest.trace_id());
-                    metrics::rejected(why.word());
-                    ingest.rejected();
+                Some(Err(_)) => broken.push(name),
+                Some(Ok(rule)) if was_broken => log::mended(&name, rule),
+                None if was_broken => {
+                    log::broken_file_removed(&name, before.as_ref().and_then(Scanned::rule_id))
                 }
-                Some(Ok(rule)) if was_broken => log::mended(name, rule),
                 _ => {}
             }
+        }
+        if broken.is_empty() {
+            return;
+        }
+        let rows: HashMap<&str, &str> =
+            rows.iter().map(|row| (row.source_path.as_str(), row.rule_id.as_str())).collect();
+        let singly = self.records.take(broken.len(), Instant::now());
+        if !singly {
+            log::many_broken(&broken);
+        }
+        for name in broken {
+            let Some(scanned) = self.scanner.file(&name) else { continue };
+            let Err(why) = &scanned.outcome else { continue };
+            let ingest = Ingest::of(&name, Some(scanned));
+            if singly {
+                let kept = rows.get(name.as_str()).copied();
+                let rule_id = scanned.rule_id().map(RuleId::as_str).or(kept);
+                log::broken(&name, rule_id, kept.is_some(), why, ingest.trace_id());
+            }
+            metrics::rejected(why.word());
+            ingest.rejected();
         }
     }
 
@@ -394,6 +441,12 @@ impl Reconciler {
             }
             self.conflicts.insert(conflict.path.clone(), conflict.clone());
         }
-        self.conflicts.extend(before.into_iter().filter(|(path, _)| !looked_at(path)));
+        for (path, conflict) in before {
+            if !looked_at(&path) {
+                self.conflicts.insert(path, conflict);
+            } else if !self.conflicts.contains_key(&path) {
+                log::conflict_ended(&conflict);
+            }
+        }
     }
 }

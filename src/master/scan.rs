@@ -17,7 +17,7 @@ use std::time::Duration;
 use self::stamp::Stamp;
 use super::plan::{File, FileRule};
 use crate::clock::Timestamp;
-use crate::rule::{self, ContentDigest, Diagnostic, Limits, Severity};
+use crate::rule::{self, ContentDigest, Diagnostic, Limits, RuleId, Severity};
 use crate::rulefile::{self, LinkPolicy, Listing, ReadError};
 use crate::telemetry::trace;
 
@@ -105,6 +105,10 @@ pub struct Scanned {
     is_settled: bool,
     /// The digest of a text that holds no rule, so that it is judged once.
     invalid: Option<Box<ContentDigest>>,
+    /// The id that a file without a rule names, or that it had when it last held one.
+    named: Option<RuleId>,
+    /// Whether the row of this rule is known to have been written.
+    is_written: bool,
     /// The rule in it, or why there is none.
     pub outcome: Result<FileRule, Broken>,
     /// When it was read; only while spans are recorded, until [`Scanner::forget_texts`].
@@ -125,7 +129,16 @@ pub(super) struct Steps {
 impl Scanned {
     /// A file without a rule; `invalid` is the digest of its text, where that was read.
     const fn broken(why: Broken, invalid: Option<Box<ContentDigest>>) -> Self {
-        Self { stamp: None, is_settled: true, invalid, outcome: Err(why), steps: None, text: None }
+        Self {
+            stamp: None,
+            is_settled: true,
+            invalid,
+            named: None,
+            is_written: false,
+            outcome: Err(why),
+            steps: None,
+            text: None,
+        }
     }
 
     /// The rule in the file; `None` where it holds none.
@@ -134,6 +147,17 @@ impl Scanned {
             Ok(rule) => Some(rule),
             Err(_) => None,
         }
+    }
+
+    /// The id that the file names, or named when it last held a rule; `None` where that is not known.
+    pub fn rule_id(&self) -> Option<&RuleId> {
+        self.rule().map(|rule| &rule.rule_id).or(self.named.as_ref())
+    }
+
+    /// Whether the table is known to have had this rule as it is: if it has another now, another program
+    /// wrote that.
+    pub const fn is_written(&self) -> bool {
+        self.is_written
     }
 
     /// The digest of what was read; `None` where nothing was.
@@ -281,7 +305,7 @@ impl Scanner {
             (name, scanned)
         });
         for (name, scanned) in read {
-            let Some(scanned) = scanned else {
+            let Some(mut scanned) = scanned else {
                 // Without an event it is looked at again as a young file is.
                 if !unfinished.contains(&name) {
                     self.unsettled.insert(name.clone());
@@ -293,6 +317,9 @@ impl Scanner {
                 self.unsettled.remove(&name);
             } else {
                 self.unsettled.insert(name.clone());
+            }
+            if scanned.outcome.is_err() && scanned.named.is_none() {
+                scanned.named = self.files.get(&name).and_then(Scanned::rule_id).cloned();
             }
             let outcome = scanned.outcome.clone();
             let before = self.files.insert(name.clone(), scanned);
@@ -408,6 +435,15 @@ impl Scanner {
         }
     }
 
+    /// The table has the rules of these files as they are.
+    pub(super) fn are_written<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        for name in names {
+            if let Some(scanned) = self.files.get_mut(name) {
+                scanned.is_written = true;
+            }
+        }
+    }
+
     fn away(&self, source: io::Error) -> DirectoryAway {
         DirectoryAway { path: self.directory.clone(), source }
     }
@@ -445,7 +481,10 @@ impl Scanner {
                             let text = fits.then_some(text);
                             Scanned { outcome: Ok(rule), text, ..Scanned::broken(Broken::Unfinished, None) }
                         }
-                        Err(errors) => Scanned::broken(Broken::Invalid(errors), Some(Box::new(content))),
+                        Err(NoRule { errors, named }) => Scanned {
+                            named,
+                            ..Scanned::broken(Broken::Invalid(errors), Some(Box::new(content)))
+                        },
                     };
                     Scanned { stamp: Some(stamp), is_settled, ..scanned }
                 }
@@ -470,13 +509,24 @@ fn shared<I: Send, T: Send>(mut items: Vec<I>, work: impl Fn(I) -> T + Sync) -> 
     })
 }
 
+/// What is known of a text that is no rule.
+struct NoRule {
+    errors: Vec<Diagnostic>,
+    named: Option<RuleId>,
+}
+
 fn understand(
     bytes: Vec<u8>,
     content: ContentDigest,
     limits: &Limits,
     parsed: impl FnOnce(),
-) -> Result<(FileRule, Box<str>), Vec<Diagnostic>> {
-    let definition = rule::parse_in_steps(&bytes, limits, parsed).map_err(errors_alone)?.definition;
+) -> Result<(FileRule, Box<str>), NoRule> {
+    let definition = rule::parse_in_steps(&bytes, limits, parsed)
+        .map_err(|findings| NoRule {
+            errors: errors_alone(findings),
+            named: rule::rule_id_of(&bytes, limits),
+        })?
+        .definition;
     // `parse` has accepted it, so it is UTF-8 and nothing is replaced.
     let text = String::from_utf8_lossy(&bytes).into_owned().into_boxed_str();
     Ok((FileRule { rule_id: definition.rule_id, rule_version: definition.rule_version, content }, text))

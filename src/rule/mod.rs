@@ -20,7 +20,8 @@ pub use diagnostic::{Code, Diagnostic, Severity};
 pub use digest::ContentDigest;
 pub use id::{InvalidRuleId, RuleId};
 pub use parse::{
-    Limits, ParsedRule, lint, parse, parse_in_steps, pattern_fault, samples, spell_for_fancy_regex,
+    Limits, ParsedRule, lint, parse, parse_in_steps, pattern_fault, rule_id_of, samples,
+    spell_for_fancy_regex,
 };
 pub use row::{RuleRow, StateRow};
 pub use samples::{Expectation, FieldPattern, Sample};

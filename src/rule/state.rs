@@ -92,6 +92,18 @@ pub struct RuleState {
 }
 
 impl RuleState {
+    /// `disabled until 2026-05-01T07:25:09.000000Z by alice: noisy on mail hosts`, as far as it says so. Its texts
+    /// are an operator's and are not cleaned.
+    pub fn summary(&self) -> String {
+        let parts = [
+            self.confidence_max.map(|ceiling| format!(" at most {ceiling}")),
+            self.expires_at.map(|end| format!(" until {end}")),
+            self.set_by.as_deref().map(|who| format!(" by {who}")),
+            self.reason.as_deref().map(|why| format!(": {why}")),
+        ];
+        self.state.to_string() + &parts.into_iter().flatten().collect::<String>()
+    }
+
     /// Checks a state that is to be written: what no column type checks, and whether the columns hold it.
     ///
     /// # Errors

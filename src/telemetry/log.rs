@@ -5,9 +5,10 @@ use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 
 use tracing::field::{Field, Visit};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::Layer;
 use tracing_subscriber::field::{RecordFields, VisitOutput};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -31,7 +32,14 @@ pub fn start(config: &TelemetryConfig) -> Result<(), TelemetryError> {
         format => format,
     };
     let layer = match format {
-        LogFormat::Journald => journald()?.boxed(),
+        LogFormat::Journald => {
+            let is_audit = |metadata: &tracing::Metadata<'_>| metadata.target() == event::AUDIT;
+            let audit = journald(Priority::Notice)?.with_filter(filter_fn(is_audit));
+            journald(Priority::Informational)?
+                .with_filter(filter_fn(move |metadata| !is_audit(metadata)))
+                .and_then(audit)
+                .boxed()
+        }
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
@@ -83,7 +91,7 @@ pub fn report_failure(message: &str) -> bool {
     if !under_journald() {
         return false;
     }
-    match journald() {
+    match journald(Priority::Informational) {
         Ok(layer) => {
             tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
                 tracing::error!(message_id = event::FAILED, "{message}");
@@ -100,14 +108,13 @@ pub fn report_failure(message: &str) -> bool {
 }
 
 /// Fields under their own names (`RULE_ID`, `MESSAGE_ID`), levels as syslog priorities have them.
-fn journald() -> Result<tracing_journald::Layer, TelemetryError> {
-    use tracing_journald::{Priority, PriorityMappings};
+fn journald(info: Priority) -> Result<tracing_journald::Layer, TelemetryError> {
     let layer = tracing_journald::layer().map_err(TelemetryError::Journald)?;
     Ok(layer.with_field_prefix(None).with_syslog_identifier("rulesyncd".to_owned()).with_priority_mappings(
         PriorityMappings {
             error: Priority::Error,
             warn: Priority::Warning,
-            info: Priority::Informational,
+            info,
             debug: Priority::Debug,
             trace: Priority::Debug,
         },

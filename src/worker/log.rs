@@ -7,7 +7,7 @@ use super::hub::{Heard, Hub};
 use crate::clock::humanize;
 use crate::event;
 use crate::outage::OutageRecord;
-use crate::rule::{Quarantined, RuleChange, RuleId, Table};
+use crate::rule::{Quarantined, RuleChange, RuleId, RuleState, Table};
 use crate::store::StoreError;
 
 /// More changes of one look than this are one record, each of them at debug alone.
@@ -42,6 +42,15 @@ pub(super) fn changes(hub: &Hub, heard: &Heard, trace_id: Option<&str>) {
                 }
             };
         }
+        // An operator's word has a record of its own, however many there are.
+        macro_rules! audit {
+            ($($record:tt)*) => {
+                tracing::info!(
+                    target: event::AUDIT, message_id = event::STATE_CHANGED, epoch, seq, trace_id, rule_id,
+                    change_kind, $($record)*
+                )
+            };
+        }
         match change {
             RuleChange::Written { rule, .. } => record!(
                 event::RULE_CHANGED,
@@ -53,14 +62,16 @@ pub(super) fn changes(hub: &Hub, heard: &Heard, trace_id: Option<&str>) {
             ),
             RuleChange::Deleted { .. } => record!(event::RULE_CHANGED, "{rule_id} deleted"),
             RuleChange::State { auto_revert: true, .. } => {
-                record!(event::STATE_CHANGED, auto_revert = true, "{rule_id}: its state has expired");
+                audit!(auto_revert = true, "{rule_id} enabled: its state has expired")
             }
-            RuleChange::State { state, .. } => record!(
-                event::STATE_CHANGED,
+            RuleChange::State { state, .. } if **state == RuleState::default() => {
+                audit!(new_state = state.state.as_str(), "{rule_id} enabled: its state was cleared");
+            }
+            RuleChange::State { state, .. } => audit!(
                 new_state = state.state.as_str(),
                 set_by = state.set_by,
-                "{rule_id} is {}",
-                state.state
+                "{rule_id} {}",
+                state.summary()
             ),
         }
     }
@@ -201,6 +212,19 @@ pub(super) fn quarantined(row: &Quarantined) {
         "the row `{}` of {table} takes no part: {reason}",
         rule_id.escape_debug()
     );
+}
+
+/// So many rows of one poll that they share a record.
+pub(super) fn many_quarantined(rows: usize) {
+    tracing::error!(
+        message_id = event::RULE_REJECTED,
+        rows,
+        "{rows} rows take no part: `rulesyncd status` shows them"
+    );
+}
+
+pub(super) fn many_released(rows: usize) {
+    tracing::info!(message_id = event::RULE_MENDED, rows, "{rows} rows are no longer rejected");
 }
 
 pub(super) fn released(row: &Quarantined) {

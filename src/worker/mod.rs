@@ -186,6 +186,9 @@ impl WorkerHandle {
             metrics::gauge(name, what, "worker", move || read(&worker.status()));
         };
         gauge("rulesyncd.rules", "Rules in force", |status| status.rules as f64);
+        gauge("rulesyncd.held_back", "Rules whose deletion is held back", |status| {
+            status.pending_mass_delete.len() as f64
+        });
         gauge("rulesyncd.quarantined", "Rows that take no part", |status| status.quarantined.len() as f64);
         gauge("rulesyncd.stale_seconds", "Since when what is known is not the database's", |status| {
             status.database.stale_for_ms as f64 / 1_000.0

@@ -13,7 +13,7 @@ use super::trace::TailTrace;
 use crate::backoff::{Backoff, jittered};
 use crate::clock::Timestamp;
 use crate::lifecycle::Pulse;
-use crate::outage::Outage;
+use crate::outage::{Outage, RecordBudget};
 use crate::rule::{Look, Quarantined, RuleChange, Table};
 use crate::store::{Follow, StoreError};
 use crate::telemetry::metrics::{self, Leg};
@@ -38,6 +38,7 @@ pub(super) struct Tail<F, N> {
     backoff: Backoff,
     /// What was already logged.
     quarantined: BTreeSet<Quarantined>,
+    records: RecordBudget,
     /// The store's name, for what is counted.
     backend: String,
     /// Cancelled once the first look has ended, well or not.
@@ -67,6 +68,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             error_logged: false,
             backoff: Backoff::default(),
             quarantined: BTreeSet::new(),
+            records: RecordBudget::default(),
             backend,
             looked,
             restored,
@@ -183,8 +185,15 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
 
     fn tell_quarantined(&mut self) {
         let now: BTreeSet<Quarantined> = self.hub.quarantined().into_iter().collect();
+        let found = now.difference(&self.quarantined).count();
+        let singly = self.records.take(found, Instant::now().into_std());
+        if !singly {
+            log::many_quarantined(found);
+        }
         for row in now.difference(&self.quarantined) {
-            log::quarantined(row);
+            if singly {
+                log::quarantined(row);
+            }
             metrics::rejected(match row.table {
                 Table::Rules => "rule_row",
                 Table::States => "state_row",
@@ -192,7 +201,12 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         }
         let still =
             |row: &Quarantined| now.iter().any(|other| (other.table, &other.key) == (row.table, &row.key));
-        self.quarantined.difference(&now).filter(|row| !still(row)).for_each(log::released);
+        let released: Vec<_> = self.quarantined.difference(&now).filter(|row| !still(row)).collect();
+        if self.records.take(released.len(), Instant::now().into_std()) {
+            released.into_iter().for_each(log::released);
+        } else {
+            log::many_released(released.len());
+        }
         self.quarantined = now;
     }
 }

@@ -66,7 +66,8 @@ impl Reconciler {
         if deleted > 0 {
             self.recent.push_back((Instant::now(), deleted));
         }
-        let told_singly = count <= log::SINGLY;
+        let told_singly = self.records.take(count, Instant::now());
+        let (mut restored, mut written) = (0, Vec::new());
         let mut ingests = ingests.into_iter();
         for (delete, ingest) in plan.deletes.iter().zip(&mut ingests) {
             if let Some(why) = refused.get(&delete.rule_id) {
@@ -84,7 +85,12 @@ impl Reconciler {
             match refused.get(write.rule.rule_id.as_str()) {
                 None => {
                     self.refused.remove(&write.path);
-                    if told_singly || write.takes_over(&self.config.updated_by).is_some() {
+                    written.push(write.path.as_str());
+                    let is_restored = self.scanner.file(&write.path).is_some_and(Scanned::is_written);
+                    restored += usize::from(is_restored);
+                    if told_singly && is_restored {
+                        log::restored(write, ingest.trace_id());
+                    } else if told_singly || write.takes_over(&self.config.updated_by).is_some() {
                         log::written(write, &self.config.updated_by, ingest.trace_id());
                     }
                     ingest.done(if write.replaces.is_some() { "updated" } else { "inserted" }, transaction);
@@ -103,10 +109,11 @@ impl Reconciler {
                 }
             }
         }
+        self.scanner.are_written(written.into_iter());
         plan.deletes.retain(|delete| !refused.contains_key(&delete.rule_id));
         plan.writes.retain(|write| !refused.contains_key(write.rule.rule_id.as_str()));
         if !told_singly {
-            log::bulk(plan);
+            log::bulk(plan, restored);
         }
         Ok(())
     }

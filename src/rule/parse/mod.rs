@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use super::attack::Attack;
 use super::samples::{FieldPattern, Sample};
-use super::{Definition, Diagnostic};
+use super::{Definition, Diagnostic, RuleId};
 use findings::Findings;
 
 /// What a rule's text may take at most.
@@ -84,6 +84,13 @@ pub fn parse_in_steps(
 /// As [`parse`].
 pub fn lint(text: &[u8], limits: &Limits, attack: &Attack) -> Result<ParsedRule, Vec<Diagnostic>> {
     read_rule(text, limits, Some(attack), || {})
+}
+
+/// The id that a text names, be it a rule or not; `None` where it names none, or cannot be read as YAML.
+pub fn rule_id_of(text: &[u8], limits: &Limits) -> Option<RuleId> {
+    let mut findings = Findings::default();
+    let tree = tree::build(characters::check(text, limits, &mut findings)?, limits, &mut findings)?;
+    read::rule_id_of(&tree)
 }
 
 fn read_rule(

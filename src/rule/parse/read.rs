@@ -74,6 +74,18 @@ pub(super) fn definition(
     Some((definition, places))
 }
 
+/// The id that a document names, whatever else is wrong with it.
+pub(super) fn rule_id_of(tree: &Tree<'_>) -> Option<RuleId> {
+    let mut findings = Findings::default();
+    let mut values = Values::new(tree, &mut findings);
+    let root = tree.root();
+    if !matches!(tree.node(root).kind, Kind::Mapping(_)) {
+        return None;
+    }
+    let fields = values.fields(root, &NEEDED, &OPTIONAL);
+    values.field(&fields, "rule_id", rule_id)
+}
+
 /// The program whose rule this is by its keys, where it has none of ours; `None` for any other mapping.
 fn foreign(tree: &Tree<'_>, root: NodeId) -> Option<&'static str> {
     const FORMATS: [(&str, &[&str]); 2] =

@@ -1,7 +1,7 @@
 //! What makes a master the only one.
 
 use std::fs::{File, Permissions, TryLockError};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,9 +42,7 @@ impl Lock {
     /// Locks the file beside `database`, by whatever links that is reached. It stays when the lock is given
     /// back: removing it would let two masters lock two files of one name.
     pub(super) fn file(database: &Path) -> Result<Option<Self>, StoreError> {
-        let mut path = database.canonicalize().unwrap_or_else(|_| database.to_owned()).into_os_string();
-        path.push(".lock");
-        let path = PathBuf::from(path);
+        let path = Self::path_beside(database);
         let refused = |error: std::io::Error| StoreError::Refused {
             what: "taking the master's lock",
             detail: format!("{}: {error}", path.display()),
@@ -68,7 +66,32 @@ impl Lock {
             Err(TryLockError::Error(error)) => return Err(refused(error)),
         }
         let lock = Self::File { file, path };
-        Ok(lock.stands_in_its_place().then_some(lock))
+        if !lock.stands_in_its_place() {
+            return Ok(None);
+        }
+        lock.sign();
+        Ok(Some(lock))
+    }
+
+    /// Leaves word of this process for standbys, which no reader depends on.
+    fn sign(&self) {
+        let Self::File { file, .. } = self else { return };
+        let signed = file.set_len(0).and_then(|()| writeln!(&*file, "{}", std::process::id()));
+        if let Err(error) = signed {
+            tracing::debug!(%error, "the lock's file does not say who holds it");
+        }
+    }
+
+    /// The process that locked the file beside `database`; `None` where it does not say.
+    pub(super) fn holder_of_file(database: &Path) -> Option<String> {
+        let process: u32 = std::fs::read_to_string(Self::path_beside(database)).ok()?.trim().parse().ok()?;
+        Some(format!("process {process} of this host"))
+    }
+
+    fn path_beside(database: &Path) -> PathBuf {
+        let mut path = database.canonicalize().unwrap_or_else(|_| database.to_owned()).into_os_string();
+        path.push(".lock");
+        path.into()
     }
 
     /// Whether the locked file is still the one of that name; another master could lock another.

@@ -120,6 +120,23 @@ impl MasterSession {
         .await
     }
 
+    /// Every row of `ttp_rule_state` that can be read, with a mark of them all; `None` where the mark is still
+    /// `mark`. Two changes of one rule within what the column's stamp can tell apart may have one mark: ask
+    /// without a mark from time to time.
+    ///
+    /// # Errors
+    /// As [`MasterSession::rows`].
+    pub async fn states_since(
+        &mut self,
+        mark: Option<String>,
+    ) -> Result<Option<(String, Vec<StateRow>)>, StoreError> {
+        self.call("reading the states", self.database.poll_limit(), |mut session| async move {
+            let states = session.states_since(mark).await;
+            (session, states)
+        })
+        .await
+    }
+
     /// Tells whether the lock is still held, and keeps the connection awake: call it every few
     /// seconds (a server takes the lock of a session that is silent for 15 s).
     ///

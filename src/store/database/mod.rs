@@ -287,6 +287,26 @@ impl Database {
         Ok(session.await?.map(|session| MasterSession::new(self.clone(), session)))
     }
 
+    /// Who holds the master's lock, in words; `None` where nobody does, or the database does not say.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn lock_holder(&self) -> Result<Option<String>, StoreError> {
+        if let Some(sqlite::Place::File(path)) = self.connector.place() {
+            return Ok(Lock::holder_of_file(path));
+        }
+        let what = "asking who holds the master's lock";
+        self.ask(what, move |database| async move {
+            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let Some(sql) = connection.dialect().lock_holder else { return Ok(None) };
+            let query = connection.query(sql);
+            let holder = connection.cell(what, query).await?;
+            connection.close().await;
+            Ok(Some(holder.shown().to_owned()).filter(|holder| !holder.is_empty()))
+        })
+        .await
+    }
+
     /// The rows of `ttp_rule` in `scope`, without the right to write them.
     ///
     /// # Errors

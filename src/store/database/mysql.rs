@@ -45,6 +45,11 @@ pub(super) const DIALECT: Dialect = Dialect {
     holds_lock: Some(
         "SELECT CAST(IS_USED_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32))) = CONNECTION_ID() AS CHAR)",
     ),
+    // Without the right PROCESS a user sees their own sessions.
+    lock_holder: Some(
+        "SELECT CONCAT('session ', ID, ', ', USER, '@', HOST) FROM information_schema.PROCESSLIST \
+         WHERE ID = IS_USED_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32)))",
+    ),
     // Shut down, aborted, killed, killed, silent for too long.
     ends_connection: |number| matches!(number, "1053" | "1152" | "1927" | "3169" | "4031"),
     judge,

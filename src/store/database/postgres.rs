@@ -47,6 +47,13 @@ pub(super) const DIALECT: Dialect = Dialect {
         "SELECT (EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted \
          AND pid = pg_backend_pid() AND (classid::bigint << 32 | objid::bigint) = 8247617475583766115))::text",
     ),
+    lock_holder: Some(
+        "SELECT 'session ' || l.pid || coalesce(', ' || a.usename, '') \
+         || coalesce(' at ' || host(a.client_addr) || ' port ' || a.client_port, ' on the server''s own host') \
+         FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.granted \
+         AND (l.classid::bigint << 32 | l.objid::bigint) = 8247617475583766115 \
+         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1",
+    ),
     // An administrator's shutdown, a crash, a start that is not over; what is wrong with the connection.
     ends_connection: |code| code.starts_with("57P0") || code.starts_with("08"),
     judge,

@@ -8,10 +8,11 @@ use super::carry::{self, Departure};
 use super::connection::Connection;
 use super::follower::data_version;
 use super::lock::Lock;
+use super::sql::Cell;
 use super::tables;
 use super::writes::{Applied, RowSummary, RuleWrite, Scope, batches};
 use crate::clock::{RisingStamp, Timestamp};
-use crate::rule::Table;
+use crate::rule::{StateRow, Table};
 use crate::store::StoreError;
 use crate::telemetry::trace;
 
@@ -75,6 +76,25 @@ impl Session {
             self.connection.query(format!("SELECT {count} FROM ttp_rule WHERE {by} = ")).text(updated_by);
         let owned = self.connection.cell("counting the rules", query).await;
         Ok(owned.map_err(|error| self.unless_lost(error))?.shown().parse().unwrap_or(0))
+    }
+
+    pub(super) async fn states_since(
+        &mut self,
+        mark: Option<String>,
+    ) -> Result<Option<(String, Vec<StateRow>)>, StoreError> {
+        let what = "reading the states";
+        let (count, newest) = (self.text("count(*)"), self.text("max(set_at)"));
+        let query = self.connection.query(format!("SELECT {count}, {newest} FROM ttp_rule_state"));
+        let row = self.connection.row(what, query).await.map_err(|error| self.unless_lost(error))?;
+        let now = row.iter().flat_map(|row| &row.0).map(Cell::shown).collect::<Vec<_>>().join(" ");
+        if mark.as_ref() == Some(&now) {
+            return Ok(None);
+        }
+        let query = tables::select(self.connection.dialect(), Table::States);
+        let rows = self.connection.fetch(what, query.into_query()).await;
+        let rows = rows.map_err(|error| self.unless_lost(error))?;
+        let states = rows.into_iter().filter_map(|mut row| tables::state_row(&mut row).ok()).collect();
+        Ok(Some((now, states)))
     }
 
     pub(super) async fn apply(&mut self, writes: &[RuleWrite]) -> Result<Applied, StoreError> {

@@ -54,6 +54,8 @@ pub(super) struct Dialect {
     pub(super) try_lock: Option<&'static str>,
     /// Answers whether this session holds the master's lock.
     pub(super) holds_lock: Option<&'static str>,
+    /// Says which session holds the master's lock; no text where that is not known, or nobody does.
+    pub(super) lock_holder: Option<&'static str>,
     /// What follows the rows of an INSERT so that rows that stand are written over.
     pub(super) upsert: fn(&[&str]) -> String,
     /// Tells listeners that something is committed with this transaction.

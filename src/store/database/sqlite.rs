@@ -42,6 +42,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     notify: None,
     try_lock: None,
     holds_lock: None,
+    lock_holder: None,
     ends_connection: |_| false,
     judge,
 };

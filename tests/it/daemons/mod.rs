@@ -8,6 +8,7 @@ mod mass_delete;
 mod outages;
 mod own_cache;
 mod reconcile;
+mod records;
 mod saves;
 mod scanner_model;
 mod silence;

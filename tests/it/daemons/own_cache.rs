@@ -7,11 +7,15 @@ use serde_json::Value;
 
 use crate::support::forged::resident;
 use crate::support::rules::rule_text;
+use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Subscriber, Swarm, wait_for};
 
 /// A swarm whose worker was stopped and knew R1 and R2, and its master.
 fn stopped() -> (Swarm, Daemon) {
-    let swarm = Swarm::on_sqlite();
+    stopped_on(Swarm::on_sqlite())
+}
+
+fn stopped_on(swarm: Swarm) -> (Swarm, Daemon) {
     for id in ["R1", "R2"] {
         swarm.save(&format!("{id}.yaml"), rule_text(id, 1));
     }
@@ -45,7 +49,25 @@ fn pattern(rule: &Value) -> &str {
 
 #[test]
 fn a_poisoned_cache_is_mended_by_the_first_look() {
-    let (swarm, _master) = stopped();
+    a_poisoned_cache_is_mended_on(Swarm::on_sqlite());
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_poisoned_cache_is_mended_on_postgresql() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    a_poisoned_cache_is_mended_on(Swarm::on(server.create("rules").await));
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn a_poisoned_cache_is_mended_on_mariadb() {
+    let server = Server::start(Kind::MariaDb, &[]).await;
+    a_poisoned_cache_is_mended_on(Swarm::on(server.create("rules").await));
+}
+
+fn a_poisoned_cache_is_mended_on(swarm: Swarm) {
+    let (swarm, _master) = stopped_on(swarm);
     let text = |row: &Value| row["yaml_content"].as_str().unwrap().to_owned();
     let edits: [&dyn Fn(&mut Value); 3] = [
         &|row| row["yaml_content"] = text(row).replace("'v1'", "'harmless'").into(),

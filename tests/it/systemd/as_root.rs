@@ -83,6 +83,12 @@ fn the_readme_followed_word_for_word_brings_a_saved_rule_to_a_subscriber() {
     std::fs::write(container.path("/etc/rulesyncd/rules/BAD.yaml"), "rule_id: [").unwrap();
     container.wait_for("journalctl --no-pager -o json -p err -u rulesyncd-master", "BAD.yaml");
 
+    // Who switched a rule off stands out: at notice, on the master and on the worker.
+    container.sh("rulesyncd state set NEW disabled --set-by alice --reason 'noisy on mail hosts'");
+    for unit in ["rulesyncd-master", "rulesyncd-worker"] {
+        let notices = format!("journalctl --no-pager -o cat -p notice..notice -u {unit} RULE_ID=NEW");
+        container.wait_for(&notices, "NEW disabled by alice: noisy on mail hosts\n");
+    }
     let manual = container.sh("man -P cat rulesyncd-sync");
     assert!(manual.contains("--allow-mass-delete"), "{manual}");
 }

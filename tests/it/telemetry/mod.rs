@@ -75,6 +75,9 @@ fn each_metric_has_its_labels_and_values() {
         ("rulesyncd.rules{mode=worker}", 1.0),
         ("rulesyncd.quarantined{mode=master}", 2.0),
         ("rulesyncd.quarantined{mode=worker}", 1.0),
+        ("rulesyncd.held_back{mode=master}", 0.0),
+        ("rulesyncd.held_back{mode=worker}", 0.0),
+        ("rulesyncd.unwatched{mode=master}", 0.0),
         ("rulesyncd.subscribers{mode=worker}", 1.0),
         ("rulesyncd.stale_seconds{mode=worker}", 0.0),
         ("rulesyncd.lag{mode=worker}", 0.0),
@@ -88,7 +91,7 @@ fn each_metric_has_its_labels_and_values() {
         assert_eq!(receiver.unit(histogram).as_deref(), Some("s"));
     }
     let named: Vec<_> = receiver.metrics();
-    assert_eq!(named.iter().filter(|name| name.starts_with("rulesyncd.")).count(), 7, "{named:?}");
+    assert_eq!(named.iter().filter(|name| name.starts_with("rulesyncd.")).count(), 10, "{named:?}");
 }
 
 #[test]
