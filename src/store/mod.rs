@@ -12,7 +12,7 @@ mod watermark;
 use std::future::Future;
 use std::sync::Arc;
 
-pub use address::{Address, DatabasePlace, Host, InvalidAddress, Server, TlsMode};
+pub use address::{Address, ClientCertificate, DatabasePlace, Host, InvalidAddress, Server, TlsMode};
 pub use database::{
     Applied, Database, DatabaseFollower, Departure, FollowConfig, MasterSession, RowSummary, RuleWrite,
     Scope, driver_failures, quiet_driver_panics,

@@ -40,8 +40,21 @@ pub struct Server {
     pub database: String,
     /// `None` leaves it to what is safe for the host.
     pub tls: Option<TlsMode>,
-    /// A file of certificates that may sign the server's; `None` is the built-in roots.
+    /// A file of certificates that may sign the server's, and no others; `None` is the built-in roots.
     pub tls_ca: Option<PathBuf>,
+    /// What the server is shown over TLS; `None` is nothing.
+    pub tls_client: Option<ClientCertificate>,
+    /// The user that a socket's server must run as, by name or number; `None` is any.
+    pub peer: Option<String>,
+}
+
+/// The files, in PEM, by which a server knows this client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientCertificate {
+    /// The certificate, and those that lead from it to the one that the server trusts.
+    pub certificate: PathBuf,
+    /// Its private key, unencrypted.
+    pub key: PathBuf,
 }
 
 /// Which database a daemon uses, as it tells whoever may ask.
@@ -130,6 +143,8 @@ impl Address {
             password: None,
             tls: None,
             tls_ca: None,
+            tls_client: None,
+            peer: None,
             host: server.host.clone(),
             database: server.database.clone(),
         };
@@ -227,6 +242,13 @@ impl fmt::Display for Address {
         }
         if let Some(ca) = &server.tls_ca {
             parameter(f, "sslrootcert", &ca.display())?;
+        }
+        if let Some(client) = &server.tls_client {
+            parameter(f, "sslcert", &client.certificate.display())?;
+            parameter(f, "sslkey", &client.key.display())?;
+        }
+        if let Some(peer) = &server.peer {
+            parameter(f, "requirepeer", peer)?;
         }
         Ok(())
     }

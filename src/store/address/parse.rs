@@ -6,7 +6,7 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{Address, Host, InvalidAddress, Server, TlsMode};
+use super::{Address, ClientCertificate, Host, InvalidAddress, Server, TlsMode};
 
 /// Parameters that other programs put into an address and that change nothing here.
 const PASSED_OVER: &[&str] = &[
@@ -109,7 +109,8 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
     let mut database = given(decoded(url.path().trim_start_matches('/'))?);
     let mut name = given(decoded(url.host_str().unwrap_or_default())?);
     let mut port = url.port();
-    let (mut tls, mut tls_ca, mut socket) = (None, None, None);
+    let (mut tls, mut tls_ca, mut socket, mut peer) = (None, None, None, None);
+    let (mut certificate, mut key_file) = (None, None);
     for (key, value) in url.query_pairs() {
         let value = value.into_owned();
         match key.replace('-', "_").as_str() {
@@ -126,6 +127,9 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
             "ssl_disabled" if value == "true" => tls = Some(TlsMode::Disable),
             "ssl_verify_cert" | "ssl_verify_identity" if value == "true" => tls = Some(TlsMode::VerifyFull),
             "sslrootcert" | "ssl_ca" => tls_ca = Some(PathBuf::from(value)),
+            "sslcert" | "ssl_cert" => certificate = Some(PathBuf::from(value)),
+            "sslkey" | "ssl_key" => key_file = Some(PathBuf::from(value)),
+            "requirepeer" => peer = Some(value),
             _ => passed_over(&key)?,
         }
     }
@@ -142,7 +146,23 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
     let database = database.ok_or_else(|| {
         InvalidAddress("the address names no database; it stands after the host: `…@HOST/DATABASE`".into())
     })?;
-    Ok(Server { host, user, password, database, tls, tls_ca })
+    let tls_client = match (certificate, key_file) {
+        (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),
+        (None, None) => None,
+        _ => {
+            return Err(InvalidAddress(
+                "a client certificate needs both `sslcert` (ssl-cert) and `sslkey` (ssl-key)".into(),
+            ));
+        }
+    };
+    if peer.is_some() && matches!(host, Host::Tcp(..)) {
+        return Err(InvalidAddress(
+            "`requirepeer` says which user the server of a Unix socket must run as, and the address names no \
+             socket; over TCP, sslmode=verify-full verifies the server"
+                .into(),
+        ));
+    }
+    Ok(Server { host, user, password, database, tls, tls_ca, tls_client, peer })
 }
 
 /// PostgreSQL's sockets are named by their port.
@@ -166,7 +186,7 @@ fn passed_over(name: &str) -> Result<(), InvalidAddress> {
     }
     Err(InvalidAddress(format!(
         "the address has the unknown parameter `{name}`; known are host, port, user, password, dbname, \
-         unix_socket, sslmode (ssl-mode) and sslrootcert (ssl-ca)"
+         unix_socket, requirepeer, sslmode (ssl-mode), sslrootcert (ssl-ca), sslcert (ssl-cert) and sslkey (ssl-key)"
     )))
 }
 

@@ -43,6 +43,14 @@ fn servers_are_read_in_both_spellings_and_shown_without_the_password() {
             "postgresql://u@h/r?sslmode=verify-full&sslrootcert=/ca.pem",
             "postgresql://u@h:5432/r?sslmode=verify-full&sslrootcert=/ca.pem",
         ),
+        (
+            "mysql://u@h/r?ssl-ca=/ca.pem&ssl-cert=/me.pem&ssl-key=/me.key",
+            "mysql://u@h:3306/r?sslrootcert=/ca.pem&sslcert=/me.pem&sslkey=/me.key",
+        ),
+        (
+            "postgresql:///r?host=/run/postgresql&requirepeer=postgres",
+            "postgresql:///r?unix_socket=/run/postgresql&requirepeer=postgres",
+        ),
     ] {
         assert_eq!(shown(text), expected, "{text}");
         assert_eq!(shown(expected), expected, "read back");
@@ -52,6 +60,9 @@ fn servers_are_read_in_both_spellings_and_shown_without_the_password() {
         ("mysql://u@h", "no database"),
         ("postgresql://u@h/r?sslmod=verify-full", "`sslmod`"),
         ("postgresql://u@h/r?sslmode=on", "verify-full"),
+        ("postgresql://u@h/r?sslcert=/me.pem", "`sslkey`"),
+        ("mysql://u@h/r?ssl-key=/me.key", "`sslcert`"),
+        ("postgresql://u@h/r?requirepeer=postgres", "names no socket"),
         ("oracle://u@h/r", "no known database"),
     ] {
         assert!(shown(text).contains(word), "{text}: {}", shown(text));

@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::connector::Connector;
 use super::pages::{Page, Pages};
+use super::relay::Relay;
 use super::sql::{Arg, Cell, Dialect, Query, Row, Select};
 use super::{mysql, postgres, sqlite};
 use crate::rule::Table;
@@ -25,11 +26,19 @@ pub(super) enum Link {
     Postgres(PgConnection),
 }
 
+/// What a link's bytes go through.
+struct Transport {
+    /// `None` where the database is a file.
+    relay: Option<Relay>,
+    /// Whether the link is lost, or in an unknown state.
+    broken: bool,
+}
+
 /// One connection to the database. Once broken it stays so: drop it and make another.
 pub(super) struct Connection {
     link: Link,
+    transport: Transport,
     connector: Arc<Connector>,
-    broken: bool,
     /// Of a SQLite file, which one it is.
     file: Option<sqlite::Identity>,
     _permit: OwnedSemaphorePermit,
@@ -55,11 +64,12 @@ macro_rules! bound {
 impl Connection {
     pub(super) const fn new(
         link: Link,
+        relay: Option<Relay>,
         connector: Arc<Connector>,
         file: Option<sqlite::Identity>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        Self { link, connector, broken: false, file, _permit: permit }
+        Self { link, transport: Transport { relay, broken: false }, connector, file, _permit: permit }
     }
 
     pub(super) fn dialect(&self) -> &'static Dialect {
@@ -72,7 +82,7 @@ impl Connection {
 
     /// Whether the connection is lost, or in an unknown state.
     pub(super) const fn is_broken(&self) -> bool {
-        self.broken
+        self.transport.broken
     }
 
     /// Whether another file stands now in the place of the SQLite file that is open, or the file is
@@ -92,7 +102,7 @@ impl Connection {
                 Link::Postgres(link) => sqlx::raw_sql(sql).execute(link).await.map(drop),
             }
         };
-        bounded(&self.connector, &mut self.broken, what, running).await
+        bounded(&self.connector, &mut self.transport, what, running).await
     }
 
     /// Runs a statement and tells how many rows it wrote.
@@ -104,7 +114,7 @@ impl Connection {
                 Link::Postgres(link) => bound!(query).execute(link).await.map(|done| done.rows_affected()),
             }
         };
-        bounded(&self.connector, &mut self.broken, what, running).await
+        bounded(&self.connector, &mut self.transport, what, running).await
     }
 
     /// Rows, as they are asked for.
@@ -133,14 +143,14 @@ impl Connection {
                 bound!(query).fetch(link).map(|row| row.and_then(|row| postgres::read(&row))).boxed()
             }
         };
-        Stream { rows, connector: &self.connector, broken: &mut self.broken, what }
+        Stream { rows, connector: &self.connector, transport: &mut self.transport, what }
     }
 
     /// The answer to a question for a page; `None` where it is none.
     async fn page(&mut self, what: &'static str, query: Query) -> Result<Option<Page>, StoreError> {
         let Link::Sqlite(link) = &mut self.link else { return Ok(None) };
         let reading = async { bound!(query).fetch_one(link).await.and_then(|row| Page::read(&row)) };
-        bounded(&self.connector, &mut self.broken, what, reading).await
+        bounded(&self.connector, &mut self.transport, what, reading).await
     }
 
     pub(super) async fn fetch(&mut self, what: &'static str, query: Query) -> Result<Vec<Row>, StoreError> {
@@ -158,7 +168,7 @@ impl Connection {
         let mut rows = self.stream(what, query);
         let row = rows.next().await?;
         if row.is_some() && rows.next().await?.is_some() {
-            *rows.broken = true;
+            rows.transport.broken = true;
             return Err(StoreError::Unavailable { what, detail: "the answer has more than one row".into() });
         }
         Ok(row)
@@ -177,6 +187,10 @@ impl Connection {
                 Link::Sqlite(link) => link.close().await,
                 Link::MySql(link) => link.close().await,
                 Link::Postgres(link) => link.close().await,
+            }
+            .ok();
+            if let Some(relay) = self.transport.relay {
+                relay.ended().await;
             }
         };
         tokio::time::timeout(self.connector.timeout(), closing).await.ok();
@@ -223,7 +237,7 @@ impl Rows<'_> {
 pub(super) struct Stream<'c> {
     rows: BoxStream<'c, Result<Row, sqlx::Error>>,
     connector: &'c Arc<Connector>,
-    broken: &'c mut bool,
+    transport: &'c mut Transport,
     what: &'static str,
 }
 
@@ -234,28 +248,33 @@ impl Stream<'_> {
             Poll::Ready(row) => Poll::Ready(row.transpose()),
             Poll::Pending => Poll::Pending,
         });
-        bounded(self.connector, self.broken, self.what, next).await
+        bounded(self.connector, self.transport, self.what, next).await
     }
 }
 
 async fn bounded<T>(
     connector: &Connector,
-    broken: &mut bool,
+    transport: &mut Transport,
     what: &'static str,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, StoreError> {
-    if *broken {
+    if transport.broken {
         return Err(StoreError::Unavailable { what, detail: "the connection was lost".into() });
     }
     // Until the work is done the connection is in no known state, should whoever waits go away.
-    *broken = true;
+    transport.broken = true;
     match tokio::time::timeout(connector.limit(), work).await {
         Ok(Ok(done)) => {
-            *broken = false;
+            transport.broken = false;
             Ok(done)
         }
         Ok(Err(error)) => {
-            *broken = !matches!(&error, sqlx::Error::Database(error) if !connector.is_last_word(&**error));
+            let error = match &transport.relay {
+                Some(relay) => relay.explain(error),
+                None => error,
+            };
+            transport.broken =
+                !matches!(&error, sqlx::Error::Database(error) if !connector.is_last_word(&**error));
             Err(connector.judge(what, error))
         }
         Err(_) => Err(connector.silent(what)),

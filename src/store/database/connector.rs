@@ -1,6 +1,6 @@
 //! How connections to one database are made, and what the errors of its driver mean.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{Connection, Link};
+use super::relay::{Protocol, Relay, Route};
 use super::sql::{Dialect, Verdict};
 use super::{mysql, postgres, sqlite};
 use crate::config::DatabaseConfig;
-use crate::store::{Address, Host, Server, StoreError, TlsMode};
+use crate::store::{Address, Server, StoreError};
 
 /// A database waits this much longer than it was told to before its silence is an error, so that
 /// its own, better, message comes first.
@@ -59,31 +60,45 @@ enum Target {
 struct Login<O> {
     address: Address,
     options: O,
+    route: Arc<Route>,
+}
+
+impl<O> Login<O> {
+    /// The way for one more connection: what the driver connects to is told by `socket`.
+    fn relay(&self, socket: impl FnOnce(&O, &Path) -> O) -> Result<(O, Relay), sqlx::Error> {
+        let relay = Relay::start(Arc::clone(&self.route))?;
+        Ok((socket(&self.options, relay.socket()), relay))
+    }
+}
+
+fn mysql_login(server: &Server, config: &DatabaseConfig) -> Result<Login<MySqlConnectOptions>, StoreError> {
+    let route = Route::to(server, Protocol::MySql, config)?;
+    Ok(Login { address: config.address.clone(), options: mysql::options(server), route: Arc::new(route) })
+}
+
+fn postgres_login(server: &Server, config: &DatabaseConfig) -> Result<Login<PgConnectOptions>, StoreError> {
+    let route = Route::to(server, Protocol::Postgres, config)?;
+    let options = postgres::options(server, config.connect_timeout);
+    Ok(Login { address: config.address.clone(), options, route: Arc::new(route) })
 }
 
 fn current<O>(login: &RwLock<Arc<Login<O>>>) -> Arc<Login<O>> {
     Arc::clone(&login.read().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn replace<O>(login: &RwLock<Arc<Login<O>>>, address: &Address, options: O) {
-    let new = Arc::new(Login { address: address.clone(), options });
-    *login.write().unwrap_or_else(PoisonError::into_inner) = new;
+fn replace<O>(login: &RwLock<Arc<Login<O>>>, new: Login<O>) {
+    *login.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
 }
 
 impl Connector {
     pub(super) fn new(config: &DatabaseConfig) -> Result<Self, StoreError> {
         let timeout = config.connect_timeout;
-        let address = config.address.clone();
         let target = match &config.address {
             Address::SqliteFile(path) => Target::Sqlite(sqlite::Place::File(path.clone())),
             Address::SqliteMemory => Target::Sqlite(sqlite::Place::memory()),
-            Address::MySql(server) => {
-                let options = mysql::options(server, tls(server, config.allow_plaintext)?);
-                Target::MySql(RwLock::new(Arc::new(Login { address, options })))
-            }
+            Address::MySql(server) => Target::MySql(RwLock::new(Arc::new(mysql_login(server, config)?))),
             Address::Postgres(server) => {
-                let options = postgres::options(server, tls(server, config.allow_plaintext)?, timeout);
-                Target::Postgres(RwLock::new(Arc::new(Login { address, options })))
+                Target::Postgres(RwLock::new(Arc::new(postgres_login(server, config)?)))
             }
         };
         if let Target::Sqlite(place) = &target {
@@ -102,12 +117,9 @@ impl Connector {
     /// Has connections that are made from now on give the password of `config`, which differs in nothing else.
     pub(super) fn change_password(&self, config: &DatabaseConfig) -> Result<(), StoreError> {
         match (&self.target, &config.address) {
-            (Target::MySql(login), address @ Address::MySql(server)) => {
-                replace(login, address, mysql::options(server, tls(server, config.allow_plaintext)?));
-            }
-            (Target::Postgres(login), address @ Address::Postgres(server)) => {
-                let tls = tls(server, config.allow_plaintext)?;
-                replace(login, address, postgres::options(server, tls, self.timeout));
+            (Target::MySql(login), Address::MySql(server)) => replace(login, mysql_login(server, config)?),
+            (Target::Postgres(login), Address::Postgres(server)) => {
+                replace(login, postgres_login(server, config)?);
             }
             _ => {}
         }
@@ -139,12 +151,10 @@ impl Connector {
         matches!(self.target, Target::Postgres(_))
     }
 
-    /// How PostgreSQL is listened to; `None` for another database.
-    pub(super) fn postgres(&self) -> Option<PgConnectOptions> {
-        match &self.target {
-            Target::Postgres(login) => Some(current(login).options.clone()),
-            _ => None,
-        }
+    /// The way for one more connection to PostgreSQL; `None` for another database.
+    pub(super) fn postgres(&self) -> Result<Option<(PgConnectOptions, Relay)>, sqlx::Error> {
+        let Target::Postgres(login) = &self.target else { return Ok(None) };
+        current(login).relay(|options, socket| options.clone().socket(socket)).map(Some)
     }
 
     /// A place among the connections that ask, of which there are `database.max_connections`.
@@ -167,19 +177,24 @@ impl Connector {
             match &self.target {
                 Target::Sqlite(place) => {
                     let (link, frozen) = place.connect(purpose, self.timeout).await?;
-                    Ok((Link::Sqlite(link), place.identity(frozen)))
+                    Ok((Link::Sqlite(link), None, place.identity(frozen)))
                 }
                 Target::MySql(login) => {
-                    let login = current(login);
-                    Ok((Link::MySql(mysql::connect(&login.options, purpose, self.timeout).await?), None))
+                    let (options, relay) =
+                        current(login).relay(|options, socket| options.clone().socket(socket))?;
+                    let link = mysql::connect(&options, purpose, self.timeout).await;
+                    Ok((Link::MySql(link.map_err(|error| relay.explain(error))?), Some(relay), None))
                 }
                 Target::Postgres(login) => {
-                    Ok((Link::Postgres(postgres::connect(&current(login).options).await?), None))
+                    let (options, relay) =
+                        current(login).relay(|options, socket| options.clone().socket(socket))?;
+                    let link = postgres::connect(&options).await;
+                    Ok((Link::Postgres(link.map_err(|error| relay.explain(error))?), Some(relay), None))
                 }
             }
         };
         match tokio::time::timeout(self.limit(), connecting).await {
-            Ok(Ok((link, file))) => Ok(Connection::new(link, Arc::clone(self), file, permit)),
+            Ok(Ok((link, relay, file))) => Ok(Connection::new(link, relay, Arc::clone(self), file, permit)),
             Ok(Err(error)) => Err(self.judge(what, error)),
             Err(_) => Err(self.silent(what)),
         }
@@ -233,7 +248,7 @@ impl Connector {
             sqlx::Error::Database(error) => error,
             // The handshake's errors come as one or the other.
             sqlx::Error::Tls(_) | sqlx::Error::Io(_) if detail.contains("certificate") => {
-                let remedy = "check the server's certificate, and `sslrootcert` in `database.url`".into();
+                let remedy = "check the server's certificate, and `sslrootcert`, `sslcert` and `sslkey` in `database.url`".into();
                 return StoreError::Refused { what, detail, remedy };
             }
             _ => return unavailable(detail),
@@ -269,42 +284,5 @@ fn code(error: &dyn DatabaseError) -> String {
     match error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
         Some(error) => error.number().to_string(),
         None => error.code().unwrap_or_default().into_owned(),
-    }
-}
-
-/// What the connection to a server is encrypted with.
-fn tls(server: &Server, allow_plaintext: bool) -> Result<TlsMode, StoreError> {
-    let refused = |detail: String, remedy: &str| StoreError::Refused {
-        what: "opening the database",
-        detail,
-        remedy: remedy.into(),
-    };
-    if let Some(ca) = &server.tls_ca {
-        std::fs::File::open(ca).map_err(|error| {
-            refused(format!("{}: {error}", ca.display()), "name a readable file in `sslrootcert`")
-        })?;
-    }
-    let mode = match (server.tls, server.host.is_local()) {
-        // As libpq has it: whoever names the signers wants them to be verified.
-        (Some(TlsMode::Require), _) if server.tls_ca.is_some() => TlsMode::VerifyCa,
-        (Some(mode), _) => mode,
-        (None, _) if server.tls_ca.is_some() => TlsMode::VerifyFull,
-        (None, true) => TlsMode::Prefer,
-        (None, false) if allow_plaintext => TlsMode::Prefer,
-        (None, false) => TlsMode::VerifyFull,
-    };
-    match (mode, &server.host) {
-        (_, Host::Socket(_)) => Ok(TlsMode::Disable),
-        // TLS that verifies nothing is plaintext to whoever answers in the server's place.
-        (_, Host::Tcp(name, _)) if !mode.is_verified() && !server.host.is_local() && !allow_plaintext => {
-            let mode = mode.as_str();
-            Err(refused(
-                format!(
-                    "`sslmode={mode}` verifies no certificate: whoever answers in the place of {name} would get the password and decide the rules"
-                ),
-                "use sslmode=verify-full (with `sslrootcert` for certificates of your own), or set `database.allow_plaintext`",
-            ))
-        }
-        (mode, _) => Ok(mode),
     }
 }

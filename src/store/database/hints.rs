@@ -102,8 +102,10 @@ async fn listen(
     backoff: &mut Backoff,
 ) -> Result<(), StoreError> {
     let what = "listening for notifications";
-    let Some(options) = connector.postgres() else { return Ok(()) };
-    let judge = |error| connector.judge(what, error);
+    let Some((options, relay)) = connector.postgres().map_err(|error| connector.judge(what, error))? else {
+        return Ok(());
+    };
+    let judge = |error| connector.judge(what, relay.explain(error));
     let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
     let pool = pool.acquire_timeout(connector.timeout()).connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await.map_err(judge)?;

@@ -13,6 +13,7 @@ mod master_session;
 mod mysql;
 mod pages;
 mod postgres;
+mod relay;
 mod session;
 mod sql;
 mod sqlite;

@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions, Connection as _, Row as _};
 
 use super::connector::Purpose;
 use super::sql::{Cell, Dialect, LOCK_WAIT, Row, RulesVersion, Verdict};
-use crate::store::{Host, Server, TlsMode};
+use crate::store::Server;
 
 pub(super) const DIALECT: Dialect = Dialect {
     backend: "mysql",
@@ -66,8 +66,8 @@ const RULES_VERSION: RulesVersion = RulesVersion {
     believed_for: Duration::from_secs(1),
 };
 
-/// How the server is reached.
-pub(super) fn options(server: &Server, tls: TlsMode) -> MySqlConnectOptions {
+/// As whom and how a session is begun; a [`super::relay`] says where.
+pub(super) fn options(server: &Server) -> MySqlConnectOptions {
     let options = MySqlConnectOptions::new()
         .database(&server.database)
         // These are set below, together with the rest of the session.
@@ -75,25 +75,12 @@ pub(super) fn options(server: &Server, tls: TlsMode) -> MySqlConnectOptions {
         .no_engine_substitution(false)
         .timezone(None)
         .charset("utf8mb4")
-        .ssl_mode(match tls {
-            TlsMode::Disable => MySqlSslMode::Disabled,
-            TlsMode::Prefer => MySqlSslMode::Preferred,
-            TlsMode::Require => MySqlSslMode::Required,
-            TlsMode::VerifyCa => MySqlSslMode::VerifyCa,
-            TlsMode::VerifyFull => MySqlSslMode::VerifyIdentity,
-        })
-        .disable_statement_logging();
-    let options = match &server.host {
-        Host::Socket(path) => options.socket(path),
-        Host::Tcp(name, port) => options.host(name).port(*port),
-    };
-    let options = options.username(server.user.as_deref().unwrap_or_default());
-    let options = match &server.password {
+        // TLS is the relay's.
+        .ssl_mode(MySqlSslMode::Disabled)
+        .disable_statement_logging()
+        .username(server.user.as_deref().unwrap_or_default());
+    match &server.password {
         Some(password) => options.password(password),
-        None => options,
-    };
-    match &server.tls_ca {
-        Some(ca) => options.ssl_ca(ca),
         None => options,
     }
 }

@@ -1,13 +1,13 @@
 //! PostgreSQL, and what speaks its protocol.
 
-use std::path::Path;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
+use super::relay::POSTGRES_PORT;
 use super::sql::{Cell, Dialect, LOCK_WAIT, Row, RulesVersion, Verdict};
-use crate::store::{Host, Server, TlsMode};
+use crate::store::Server;
 
 /// The channel on which the writing transaction tells of itself.
 pub(super) const CHANNEL: &str = "rulesyncd";
@@ -70,19 +70,16 @@ const RULES_VERSION: RulesVersion = RulesVersion {
     believed_for: Duration::MAX,
 };
 
-/// How the server is reached. The session's own settings make it independent of the server's.
-pub(super) fn options(server: &Server, tls: TlsMode, timeout: Duration) -> PgConnectOptions {
+/// As whom and how a session is begun; a [`super::relay`] says where. The session's own settings make it
+/// independent of the server's.
+pub(super) fn options(server: &Server, timeout: Duration) -> PgConnectOptions {
     let limit = timeout.as_millis().to_string();
     let options = PgConnectOptions::new_without_pgpass()
+        .port(POSTGRES_PORT)
         .database(&server.database)
         .application_name("rulesyncd")
-        .ssl_mode(match tls {
-            TlsMode::Disable => PgSslMode::Disable,
-            TlsMode::Prefer => PgSslMode::Prefer,
-            TlsMode::Require => PgSslMode::Require,
-            TlsMode::VerifyCa => PgSslMode::VerifyCa,
-            TlsMode::VerifyFull => PgSslMode::VerifyFull,
-        })
+        // TLS is the relay's.
+        .ssl_mode(PgSslMode::Disable)
         .options([
             ("TimeZone", "UTC"),
             ("DateStyle", "ISO"),
@@ -96,23 +93,12 @@ pub(super) fn options(server: &Server, tls: TlsMode, timeout: Duration) -> PgCon
             ("tcp_user_timeout", "11000"),
         ])
         .disable_statement_logging();
-    let options = match &server.host {
-        Host::Socket(path) => {
-            let (directory, port) = socket(path);
-            options.socket(directory).port(port)
-        }
-        Host::Tcp(name, port) => options.host(name).port(*port),
-    };
     let options = match &server.user {
         Some(user) => options.username(user),
         None => options,
     };
-    let options = match &server.password {
+    match &server.password {
         Some(password) => options.password(password),
-        None => options,
-    };
-    match &server.tls_ca {
-        Some(ca) => options.ssl_root_cert(ca),
         None => options,
     }
 }
@@ -128,16 +114,6 @@ pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, 
         return Err(error);
     }
     Ok(connection)
-}
-
-/// The driver wants the directory and the port; people also write the socket in it.
-fn socket(path: &Path) -> (&Path, u16) {
-    let name = path.file_name().and_then(|name| name.to_str());
-    let port = name.and_then(|name| name.strip_prefix(".s.PGSQL.")).and_then(|port| port.parse().ok());
-    match (path.parent(), port) {
-        (Some(directory), Some(port)) => (directory, port),
-        _ => (path, 5432),
-    }
 }
 
 pub(super) fn read(row: &PgRow) -> Result<Row, sqlx::Error> {

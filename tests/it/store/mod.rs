@@ -1,5 +1,6 @@
 //! The stores, from outside.
 
+mod cleartext;
 mod faults;
 mod network;
 mod oddities;

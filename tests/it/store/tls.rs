@@ -1,10 +1,10 @@
 //! Encrypted connections, and unencrypted ones that are refused.
 
-use std::process::Command;
 use std::time::Duration;
 
 use rulesyncd::store::{Database, StoreError};
 
+use crate::support::certificates::Certificates;
 use crate::support::databases::{config, system_clock};
 use crate::support::servers::{Kind, Server};
 
@@ -33,36 +33,20 @@ async fn plaintext_to_another_host_is_refused_unless_it_is_allowed() {
         }
         let error = open(&format!("{scheme}://someone@h/rules?sslrootcert=/nowhere.pem"), false).await;
         assert!(error.unwrap_err().to_string().contains("/nowhere.pem"));
+        // A file in which nothing is would let nobody in, or everybody.
+        let error = open(&format!("{scheme}://someone@h/rules?sslrootcert=/dev/null"), false).await;
+        let said = error.unwrap_err().to_string();
+        assert!(said.contains("/dev/null: there is no certificate in it"), "{said}");
     }
-}
-
-fn openssl(directory: &std::path::Path, arguments: &str) {
-    let done = Command::new("openssl").current_dir(directory).args(arguments.split(' ')).output().unwrap();
-    assert!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// A certificate for localhost that `ca.pem` has signed, and `stranger.pem`, which has signed nothing.
-fn certificates(directory: &std::path::Path) {
-    let new = "req -x509 -newkey rsa:2048 -nodes -days 2";
-    openssl(directory, &format!("{new} -keyout ca.key -out ca.pem -subj /CN=ours"));
-    openssl(directory, &format!("{new} -keyout stranger.key -out stranger.pem -subj /CN=stranger"));
-    openssl(
-        directory,
-        &format!(
-            "{new} -keyout server.key -out server.pem -subj /CN=server -addext subjectAltName=DNS:localhost \
-             -addext basicConstraints=critical,CA:FALSE -CA ca.pem -CAkey ca.key"
-        ),
-    );
 }
 
 /// Whoever the server's certificate does not convince is not told a password.
 async fn certificates_are_verified(kind: Kind) {
-    let kept = tempfile::tempdir().unwrap();
-    certificates(kept.path());
+    let certificates = Certificates::new();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut server = Server::start(kind, &[]).await;
-    for name in ["server.key", "server.pem"] {
-        server.put(name, &std::fs::read(kept.path().join(name)).unwrap());
+    for name in ["server.key", "server.pem", "ca.pem"] {
+        server.put(name, &certificates.read(name));
     }
     server.stop();
     let place = |name: &str| server.path().join(name).display().to_string();
@@ -73,29 +57,32 @@ async fn certificates_are_verified(kind: Kind) {
             "-cssl=on".into(),
             format!("-cssl_cert_file={}", place("server.pem")),
             format!("-cssl_key_file={}", place("server.key")),
+            format!("-cssl_ca_file={}", place("ca.pem")),
         ],
         Kind::MariaDb => vec![
             "--bind-address=127.0.0.1".to_owned(),
             format!("--port={port}"),
             format!("--ssl-cert={}", place("server.pem")),
             format!("--ssl-key={}", place("server.key")),
+            format!("--ssl-ca={}", place("ca.pem")),
         ],
     };
     server.go_on_with(options, port).await;
     server.create("rules").await;
     server.admit("127.0.0.0/8").await;
 
-    let connect = async |host: &str, ca: &str, mode: &str| {
-        let (scheme, user) = match kind {
-            Kind::Postgres => ("postgresql", "postgres"),
-            Kind::MariaDb => ("mysql", "guest"),
-        };
-        let ca = kept.path().join(ca);
+    let (scheme, user) = match kind {
+        Kind::Postgres => ("postgresql", "postgres"),
+        Kind::MariaDb => ("mysql", "guest"),
+    };
+    let connect_as = async |user: &str, host: &str, ca: &str, mode: &str| {
+        let ca = certificates.path(ca);
         let address = format!("{scheme}://{user}@{host}:{port}/rules?sslrootcert={}{mode}", ca.display());
         let mut config = config(&address);
         config.connect_timeout = Duration::from_secs(10);
         Database::open(&config, system_clock()).await.unwrap().now().await
     };
+    let connect = async |host: &str, ca: &str, mode: &str| connect_as(user, host, ca, mode).await;
     // With a file of certificates everything is verified, unless less is asked for.
     connect("localhost", "ca.pem", "").await.unwrap();
     connect("127.0.0.1", "ca.pem", "&sslmode=verify-ca").await.unwrap();
@@ -107,6 +94,28 @@ async fn certificates_are_verified(kind: Kind) {
     ] {
         let error = connect(host, ca, mode).await.unwrap_err();
         assert!(!error.is_transient() && error.to_string().contains("certificate"), "{host} {ca}: {error}");
+    }
+
+    // An account that only the owner of a certificate may use.
+    match kind {
+        Kind::Postgres => {
+            server.run("", "CREATE ROLE guest LOGIN").await.unwrap();
+            server.put(
+                "data/pg_hba.conf",
+                b"local all all trust\nhostssl all guest all cert\nhostssl all all all trust\n",
+            );
+            server.run("", "SELECT pg_reload_conf()").await.unwrap();
+        }
+        Kind::MariaDb => server.run("", "ALTER USER guest@'%' REQUIRE X509").await.unwrap(),
+    }
+    let shown = |name: &str| {
+        let (certificate, key) = (certificates.path(name), certificates.path(&name.replace("pem", "key")));
+        format!("&sslcert={}&sslkey={}", certificate.display(), key.display())
+    };
+    let user = "guest";
+    connect_as(user, "localhost", "ca.pem", &shown("client.pem")).await.unwrap();
+    for refused in [String::new(), shown("stranger.pem")] {
+        connect_as(user, "localhost", "ca.pem", &refused).await.unwrap_err();
     }
 }
 

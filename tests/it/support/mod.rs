@@ -1,8 +1,10 @@
 //! What the tests share.
 
+pub(crate) mod certificates;
 pub(crate) mod container;
 pub(crate) mod databases;
 pub(crate) mod forged;
+pub(crate) mod impostor;
 pub(crate) mod mounts;
 pub(crate) mod namespace;
 pub(crate) mod network;

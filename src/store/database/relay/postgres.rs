@@ -1,0 +1,145 @@
+//! PostgreSQL's frames, version 3: <https://www.postgresql.org/docs/current/protocol-message-formats.html>
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::frames::{Fields, Frame, FrameRules, LONGEST_FRAME, LONGEST_ROW, Violation};
+use super::route::Reached;
+use super::{Route, Stream, password_in_the_clear, tls, violation};
+use crate::store::{Host, TlsMode};
+
+/// What a server may send beside rows before the driver says something again, in bytes. Notifications
+/// and notices come without being asked for.
+const LONGEST_ANSWER: usize = 1 << 20;
+
+/// What a server may send of its parameters in the life of a connection, in bytes: the driver keeps them.
+const LONGEST_PARAMETERS: usize = 256 << 10;
+
+/// The types of the columns and arguments of all statements, by their numbers in `pg_type`: text and its
+/// kin, numbers, times, and what a function without a result gives. Of another type the driver would ask
+/// the server what it is, and what it is made of, without end.
+const TYPES: [u32; 20] =
+    [16, 17, 18, 19, 20, 21, 23, 25, 26, 700, 701, 705, 1042, 1043, 1082, 1114, 1184, 1700, 2278, 0];
+
+const PASSWORD_IN_THE_CLEAR: u32 = 3;
+
+/// What of PostgreSQL's frames may pass.
+pub(super) struct Postgres {
+    /// Whether the server may ask for the password in the clear.
+    is_private: bool,
+    answer: usize,
+    parameters: usize,
+}
+
+impl Postgres {
+    pub(super) const fn new(is_private: bool) -> Self {
+        Self { is_private, answer: 0, parameters: 0 }
+    }
+}
+
+impl FrameRules for Postgres {
+    fn header(&mut self, bytes: &[u8]) -> Result<Option<Frame>, Violation> {
+        let [kind, length @ ..] = bytes else { return Ok(None) };
+        let longest = match kind {
+            b'D' => LONGEST_ROW,
+            b'1' | b'2' | b'3' | b'A' | b'C' | b'E' | b'I' | b'K' | b'N' | b'R' | b'S' | b'T' | b'Z'
+            | b'n' | b's' | b't' => LONGEST_FRAME,
+            _ => return Err(Violation::sent(format!("a message of the unknown kind 0x{kind:02x}"))),
+        };
+        let Ok(length) = <[u8; 4]>::try_from(length) else { return Ok(None) };
+        let length = u32::from_be_bytes(length) as usize;
+        if length < 4 || length > longest {
+            return Err(Violation::sent(format!(
+                "a message of the kind `{}` that has {length} bytes; at most {longest} are read",
+                char::from(*kind)
+            )));
+        }
+        let total = 1 + length;
+        if *kind == b'D' {
+            return Ok(Some(Frame::Passing(total)));
+        }
+        self.answer += total;
+        if *kind == b'S' {
+            self.parameters += total;
+        }
+        if self.answer > LONGEST_ANSWER || self.parameters > LONGEST_PARAMETERS {
+            return Err(Violation::sent(format!(
+                "more than {} bytes of messages that are no rows",
+                self.answer.min(LONGEST_ANSWER)
+            )));
+        }
+        Ok(Some(if matches!(kind, b'R' | b'T' | b't') { Frame::Whole(total) } else { Frame::Passing(total) }))
+    }
+
+    fn frame(&mut self, frame: &[u8]) -> Result<(), Violation> {
+        let mut body = Fields(&frame[5..]);
+        match frame[0] {
+            b'R' if body.array() == Some(PASSWORD_IN_THE_CLEAR.to_be_bytes()) && !self.is_private => {
+                Err(password_in_the_clear())
+            }
+            b'T' => are_known(columns(body), "columns"),
+            b't' => are_known(arguments(body), "arguments"),
+            _ => Ok(()),
+        }
+    }
+
+    fn driver_sent(&mut self, _bytes: &[u8]) -> Result<(), Violation> {
+        self.answer = 0;
+        Ok(())
+    }
+}
+
+fn are_known(types: Option<Vec<u32>>, what: &str) -> Result<(), Violation> {
+    match types {
+        Some(types) if types.iter().all(|kind| TYPES.contains(kind)) => Ok(()),
+        Some(_) => Err(Violation::sent(format!("{what} of a type that no statement has"))),
+        None => Err(Violation::sent(format!("a description of {what} that ends too soon"))),
+    }
+}
+
+/// The types of a row's columns.
+fn columns(mut body: Fields<'_>) -> Option<Vec<u32>> {
+    let count = u16::from_be_bytes(body.array()?);
+    (0..count)
+        .map(|_| {
+            body.text()?;
+            // The table and the column's number in it.
+            body.take(6)?;
+            let kind = u32::from_be_bytes(body.array()?);
+            // The type's length, its modifier, the format.
+            body.take(8)?;
+            Some(kind)
+        })
+        .collect()
+}
+
+/// The types of a statement's arguments.
+fn arguments(mut body: Fields<'_>) -> Option<Vec<u32>> {
+    let count = u16::from_be_bytes(body.array()?);
+    (0..count).map(|_| Some(u32::from_be_bytes(body.array()?))).collect()
+}
+
+/// Asks the server for TLS where it is wanted.
+pub(super) async fn encrypt(
+    reached: Reached,
+    route: &Route,
+) -> Result<(Box<dyn Stream>, Postgres), sqlx::Error> {
+    const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+    let (mut server, plain) = (reached.stream, Postgres::new(reached.is_private));
+    let Host::Tcp(name, _) = &route.host else { return Ok((server, plain)) };
+    if route.tls == TlsMode::Disable {
+        return Ok((server, plain));
+    }
+    server.write_all(&SSL_REQUEST).await?;
+    // One byte alone: what came with it in the clear must not be taken for what TLS protects.
+    match (server.read_u8().await?, route.tls) {
+        (b'S', _) => {
+            let server = tls::handshake(server, name, route).await?;
+            Ok((server, Postgres::new(route.trusts_tls())))
+        }
+        (b'N', TlsMode::Prefer) => Ok((server, plain)),
+        (b'N', _) => Err(sqlx::Error::Tls("the server has no TLS".into())),
+        (other, _) => {
+            Err(violation(Violation::sent(format!("0x{other:02x} in answer to a request for TLS"))))
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Where a server is, what its bytes go through, and whether it may be told a password.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use tokio::net::{TcpStream, UnixStream};
+
+use super::{Protocol, Stream, tls};
+use crate::config::DatabaseConfig;
+use crate::store::{Host, Server, StoreError, TlsMode};
+
+/// How a server is reached.
+pub(in crate::store::database) struct Route {
+    pub(super) protocol: Protocol,
+    /// Of PostgreSQL's sockets the file, not its directory.
+    pub(super) host: Host,
+    pub(super) tls: TlsMode,
+    pub(super) certificates: tls::Files,
+    /// MySQL's servers ask for it in the clear where TLS or a socket protects it.
+    pub(super) password: Option<String>,
+    allow_plaintext: bool,
+    /// The user that a socket's server must run as, by name and number.
+    peer: Option<(String, u32)>,
+}
+
+/// A connection to a server, before anything was said.
+pub(super) struct Reached {
+    pub(super) stream: Box<dyn Stream>,
+    /// Whether the server may ask for the password in the clear although nothing is encrypted.
+    pub(super) is_private: bool,
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Route({:?}, {:?})", self.host, self.tls)
+    }
+}
+
+impl Route {
+    /// # Errors
+    /// [`StoreError::Refused`] for a connection that protects nothing, a certificate that cannot be read,
+    /// and a user that does not exist.
+    pub(in crate::store::database) fn to(
+        server: &Server,
+        protocol: Protocol,
+        config: &DatabaseConfig,
+    ) -> Result<Self, StoreError> {
+        let host = match &server.host {
+            Host::Socket(path) if protocol == Protocol::Postgres => Host::Socket(postgres_socket(path)),
+            host => host.clone(),
+        };
+        let peer = match &server.peer {
+            Some(name) => Some((name.clone(), user_id(name)?)),
+            None => None,
+        };
+        let route = Self {
+            protocol,
+            host,
+            tls: mode(server, config.allow_plaintext)?,
+            certificates: tls::Files { authority: server.tls_ca.clone(), client: server.tls_client.clone() },
+            password: server.password.clone(),
+            allow_plaintext: config.allow_plaintext,
+            peer,
+        };
+        // What is wrong with a certificate is said at the start.
+        tls::config(&route).map_err(|detail| {
+            refused(detail, "name readable PEM files in `sslrootcert`, `sslcert` and `sslkey`")
+        })?;
+        Ok(route)
+    }
+
+    /// Whether the server may be told the password through what is encrypted.
+    pub(super) const fn trusts_tls(&self) -> bool {
+        self.tls.is_verified() || self.allow_plaintext
+    }
+
+    pub(super) async fn connect(&self) -> Result<Reached, sqlx::Error> {
+        Ok(match &self.host {
+            Host::Socket(path) => {
+                let stream = UnixStream::connect(path).await?;
+                let is_trusted = self.is_trusted(path, stream.peer_cred()?.uid())?;
+                Reached { stream: Box::new(stream), is_private: is_trusted || self.allow_plaintext }
+            }
+            Host::Tcp(name, port) => {
+                let stream = TcpStream::connect((name.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                Reached { stream: Box::new(stream), is_private: self.allow_plaintext }
+            }
+        })
+    }
+
+    /// Whether the user of a socket's server is one who can read the password anyway, or the one that was
+    /// asked for.
+    fn is_trusted(&self, socket: &Path, uid: u32) -> Result<bool, sqlx::Error> {
+        match &self.peer {
+            Some((_, wanted)) if *wanted == uid => Ok(true),
+            Some((name, wanted)) => {
+                let detail = format!(
+                    "the server on {} runs as the user {uid}, and `requirepeer` asks for {name} ({wanted})",
+                    socket.display()
+                );
+                Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, detail).into())
+            }
+            None => {
+                let owner = socket.parent().and_then(|directory| std::fs::metadata(directory).ok());
+                let own = rustix::process::geteuid().as_raw();
+                Ok(uid == 0 || uid == own || owner.is_some_and(|directory| directory.uid() == uid))
+            }
+        }
+    }
+}
+
+fn refused(detail: String, remedy: &str) -> StoreError {
+    StoreError::Refused { what: "opening the database", detail, remedy: remedy.into() }
+}
+
+/// What the connection to a server is encrypted with.
+fn mode(server: &Server, allow_plaintext: bool) -> Result<TlsMode, StoreError> {
+    let mode = match (server.tls, server.host.is_local()) {
+        // As libpq has it: whoever names the signers wants them to be verified.
+        (Some(TlsMode::Require), _) if server.tls_ca.is_some() => TlsMode::VerifyCa,
+        (Some(mode), _) => mode,
+        (None, _) if server.tls_ca.is_some() => TlsMode::VerifyFull,
+        (None, true) => TlsMode::Prefer,
+        (None, false) if allow_plaintext => TlsMode::Prefer,
+        (None, false) => TlsMode::VerifyFull,
+    };
+    match (mode, &server.host) {
+        (_, Host::Socket(_)) => Ok(TlsMode::Disable),
+        // TLS that verifies nothing is plaintext to whoever answers in the server's place.
+        (_, Host::Tcp(name, _)) if !mode.is_verified() && !server.host.is_local() && !allow_plaintext => {
+            let mode = mode.as_str();
+            Err(refused(
+                format!(
+                    "`sslmode={mode}` verifies no certificate: whoever answers in the place of {name} would get \
+                     the password and decide the rules"
+                ),
+                "use sslmode=verify-full (with `sslrootcert` for certificates of your own), or set \
+                 `database.allow_plaintext`",
+            ))
+        }
+        (mode, _) => Ok(mode),
+    }
+}
+
+/// The file of PostgreSQL's socket; people also write the directory that it is in.
+fn postgres_socket(path: &Path) -> std::path::PathBuf {
+    let name = path.file_name().and_then(|name| name.to_str());
+    match name.and_then(|name| name.strip_prefix(".s.PGSQL.")).map(str::parse::<u16>) {
+        Some(Ok(_)) => path.to_owned(),
+        _ => path.join(".s.PGSQL.5432"),
+    }
+}
+
+/// The number of a user, by its name in `/etc/passwd` or as it is written.
+fn user_id(user: &str) -> Result<u32, StoreError> {
+    if let Ok(uid) = user.parse() {
+        return Ok(uid);
+    }
+    let known = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let entry = known.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(user)).then(|| fields.nth(1))?
+    });
+    entry.and_then(|uid| uid.parse().ok()).ok_or_else(|| {
+        let detail = format!("`requirepeer` names the user `{user}`, who is not in /etc/passwd");
+        refused(detail, "name the user that the database server runs as, or its number")
+    })
+}

@@ -1,0 +1,209 @@
+//! A listener that answers in the place of a database server, asks for the password in the clear, and
+//! records what it is sent. Written after the protocols' documentation:
+//! <https://www.postgresql.org/docs/current/protocol-flow.html>,
+//! <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html>
+
+use std::io::{self, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::certificates::Certificates;
+use super::forged::message;
+
+/// How the password is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// PostgreSQL's AuthenticationCleartextPassword.
+    Postgres,
+    /// MySQL's greeting names the plugin.
+    MySqlGreeting(&'static str),
+    /// MySQL's greeting names `mysql_native_password`, and then switches to the plugin.
+    MySqlSwitch(&'static str),
+    /// The greeting names `caching_sha2_password`, whose digest is then not known.
+    MySqlDigestUnknown,
+}
+
+/// What it was sent.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Heard {
+    /// Decrypted, where it was encrypted.
+    pub(crate) all: Vec<u8>,
+    /// The part of it that came after the password was asked for.
+    pub(crate) answer: Vec<u8>,
+    pub(crate) connections: usize,
+}
+
+#[derive(Clone)]
+pub(crate) struct Impostor {
+    asks: Asks,
+    tls: Option<Arc<ServerConfig>>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+trait Channel: Read + Write + Send {}
+
+impl<C: Read + Write + Send> Channel for C {}
+
+impl Impostor {
+    pub(crate) fn new(asks: Asks, certificates: Option<&Certificates>) -> Self {
+        let tls = certificates.map(|certificates| {
+            let chain = vec![CertificateDer::from_pem_file(certificates.path("server.pem")).unwrap()];
+            let key = PrivateKeyDer::from_pem_file(certificates.path("server.key")).unwrap();
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let builder = ServerConfig::builder_with_provider(provider);
+            let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+            Arc::new(builder.with_single_cert(chain, key).unwrap())
+        });
+        Self { asks, tls, heard: Arc::default() }
+    }
+
+    /// Listens on loopback, and tells the port.
+    pub(crate) fn on_tcp(&self) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let this = self.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                this.spawn(client.unwrap());
+            }
+        });
+        port
+    }
+
+    pub(crate) fn on_socket(&self, path: &Path) {
+        let listener = UnixListener::bind(path).unwrap();
+        let this = self.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                this.spawn(client.unwrap());
+            }
+        });
+    }
+
+    pub(crate) fn heard(&self) -> Heard {
+        self.heard.lock().unwrap().clone()
+    }
+
+    fn spawn(&self, client: impl Channel + 'static) {
+        let this = self.clone();
+        std::thread::spawn(move || {
+            this.heard.lock().unwrap().connections += 1;
+            // It ends when the client goes.
+            let _ = match this.asks {
+                Asks::Postgres => this.postgres(Box::new(client)),
+                _ => this.mysql(Box::new(client)),
+            };
+        });
+    }
+
+    fn read(&self, client: &mut dyn Channel, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        client.read_exact(&mut bytes)?;
+        self.heard.lock().unwrap().all.extend(&bytes);
+        Ok(bytes)
+    }
+
+    /// Records until the client goes.
+    fn record(&self, mut client: Box<dyn Channel>) -> io::Result<()> {
+        let mut bytes = [0; 1024];
+        loop {
+            let count = client.read(&mut bytes)?;
+            if count == 0 {
+                return Ok(());
+            }
+            let mut heard = self.heard.lock().unwrap();
+            heard.all.extend(&bytes[..count]);
+            heard.answer.extend(&bytes[..count]);
+        }
+    }
+
+    fn encrypted(&self, client: Box<dyn Channel>) -> Box<dyn Channel> {
+        let connection = ServerConnection::new(self.tls.clone().unwrap()).unwrap();
+        Box::new(StreamOwned::new(connection, client))
+    }
+
+    fn postgres(&self, mut client: Box<dyn Channel>) -> io::Result<()> {
+        const SSL_REQUEST: u32 = 80_877_103;
+        loop {
+            let length = u32::from_be_bytes(self.read(&mut *client, 4)?.try_into().unwrap());
+            let body = self.read(&mut *client, length as usize - 4)?;
+            if body[..4] != SSL_REQUEST.to_be_bytes() {
+                break;
+            }
+            client.write_all(if self.tls.is_some() { b"S" } else { b"N" })?;
+            if self.tls.is_some() {
+                client = self.encrypted(client);
+            }
+        }
+        client.write_all(&message(b'R', &3_u32.to_be_bytes()))?;
+        client.flush()?;
+        self.record(client)
+    }
+
+    fn mysql(&self, mut client: Box<dyn Channel>) -> io::Result<()> {
+        const SSL: u32 = 1 << 11;
+        let first = match self.asks {
+            Asks::MySqlGreeting(plugin) => plugin,
+            Asks::MySqlDigestUnknown => "caching_sha2_password",
+            _ => "mysql_native_password",
+        };
+        client.write_all(&packet(0, &greeting(first, self.tls.is_some())))?;
+        let (mut number, mut response) = self.packet(&mut *client)?;
+        if response.len() == 32 && u32::from_le_bytes(response[..4].try_into().unwrap()) & SSL != 0 {
+            client = self.encrypted(client);
+            (number, response) = self.packet(&mut *client)?;
+        }
+        self.heard.lock().unwrap().answer.extend(response);
+        let demand = match self.asks {
+            Asks::MySqlDigestUnknown => vec![1, 4],
+            Asks::MySqlSwitch(plugin) | Asks::MySqlGreeting(plugin) => {
+                [b"\xfe", plugin.as_bytes(), b"\0", &[b'n'; 20], b"\0"].concat()
+            }
+            Asks::Postgres => unreachable!(),
+        };
+        client.write_all(&packet(number + 1, &demand))?;
+        client.flush()?;
+        self.heard.lock().unwrap().answer.clear();
+        self.record(client)
+    }
+
+    fn packet(&self, client: &mut dyn Channel) -> io::Result<(u8, Vec<u8>)> {
+        let head = self.read(client, 4)?;
+        let length = u32::from_le_bytes([head[0], head[1], head[2], 0]) as usize;
+        Ok((head[3], self.read(client, length)?))
+    }
+}
+
+/// A packet of MySQL.
+pub(crate) fn packet(number: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+    [&length[..3], &[number], payload].concat()
+}
+
+/// Protocol::HandshakeV10.
+pub(crate) fn greeting(plugin: &str, has_tls: bool) -> Vec<u8> {
+    // All that a server of today can do but TLS, compression and what is MariaDB's alone.
+    let capabilities = 0x018f_f7df_u32 & !(1 << 11) & !(1 << 5) | u32::from(has_tls) << 11;
+    let (low, high) = (capabilities.to_le_bytes(), capabilities.to_le_bytes());
+    [
+        b"\x0a8.0.36\0\x01\0\0\0",
+        &[b'n'; 8][..],
+        b"\0",
+        &low[..2],
+        b"\x2d\x02\0",
+        &high[2..],
+        &[21],
+        &[0; 10],
+        &[b'n'; 12],
+        b"\0",
+        plugin.as_bytes(),
+        b"\0",
+    ]
+    .concat()
+}
