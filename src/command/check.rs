@@ -1,9 +1,13 @@
 //! `rulesyncd check`: rules are judged without a database, for editors, hooks and builds.
 
 mod files;
+mod fix;
 mod judge;
+mod junit;
 mod report;
+mod sarif;
 mod settings;
+mod watching;
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -12,6 +16,7 @@ use std::sync::Arc;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
+use super::common::count;
 use super::{Failure, Outcome};
 use crate::cli::DatabaseFlags;
 use crate::clock::SystemClock;
@@ -19,23 +24,39 @@ use crate::config::{Config, Flags};
 use crate::rule::Code;
 use crate::rule::attack::Attack;
 use crate::store::{Database, RowSummary, Scope};
-use judge::Rows;
+use files::Target;
+use judge::{Judged, Rows};
 use report::Summary;
 pub(super) use report::findings as render_findings;
 use settings::{Level, Overrides, Settings};
+use watching::Watching;
 
 /// Validate rule files or directories, without a database
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  rulesyncd check /etc/rulesyncd/rules\n  rulesyncd check --strict --format github rules/R0001.yaml\n  rulesyncd check --explain ambiguous-value\n\nWith the flag --database-url (the environment does not count here) a version that did not rise although the text changed is warned of, too.\n\nExit codes: 0 fine, 1 a rule is wrong, 2 usage, 3 a path could not be read."
+    after_help = "Examples:\n  rulesyncd check /etc/rulesyncd/rules\n  rulesyncd check --strict --format github rules/R0001.yaml\n  rulesyncd check --explain ambiguous-value\n  rulesyncd check --fix --diff rules/\n  rulesyncd check --watch rules/\n  rulesyncd check --stdin-name rules/R0001.yaml --format json - < buffer\n\nWith the flag --database-url (the environment does not count here) a version that did not rise although the text changed is warned of, too.\n\nExit codes: 0 fine, 1 a rule is wrong, 2 usage, 3 a path could not be read."
 )]
 pub struct CheckArgs {
-    /// Rule files, or directories of them.
+    /// Rule files, or directories of them; `-` is standard input.
     #[arg(required_unless_present = "explain")]
     paths: Vec<PathBuf>,
     /// How findings are written.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
+    /// The name of the file whose text is on standard input, for its findings and its settings.
+    #[arg(long, value_name = "PATH")]
+    stdin_name: Option<PathBuf>,
+    /// Mend what is mechanical before the check, without another meaning to PyYAML: ambiguous values are quoted,
+    /// tabs between values and in the indentation become spaces, blanks around a rule's id, a byte order mark and
+    /// CR at the ends of lines go away. Files are replaced whole and keep mode and owner.
+    #[arg(long, conflicts_with = "watch")]
+    fix: bool,
+    /// With --fix: show what would be mended, and write nothing. Exit code 1 where there is something.
+    #[arg(long, requires = "fix")]
+    diff: bool,
+    /// Check again whenever a file changes, until the program is interrupted.
+    #[arg(long)]
+    watch: bool,
     /// Take warnings for errors.
     #[arg(long)]
     strict: bool,
@@ -70,6 +91,10 @@ enum Format {
     Json,
     /// Annotations for a pull request, as GitHub's runners read them.
     Github,
+    /// SARIF 2.1.0, for code scanners.
+    Sarif,
+    /// JUnit's XML: one test a file.
+    Junit,
 }
 
 fn code_parser() -> impl clap::builder::TypedValueParser<Value = Code> {
@@ -95,22 +120,94 @@ pub fn run(args: &CheckArgs) -> Outcome {
     if let Some(code) = args.explain {
         return print(code.explanation().as_bytes());
     }
-    let rows = rows(args.database.clone())?;
+    let has_stdin = args.paths.iter().any(|path| path.as_os_str() == "-");
+    if args.stdin_name.is_some() && !has_stdin {
+        return Err(Failure::Usage(anyhow::anyhow!(
+            "--stdin-name names standard input, which is the path `-`"
+        )));
+    }
+    if has_stdin && (args.fix || args.watch) {
+        return Err(Failure::Usage(anyhow::anyhow!("standard input can neither be mended nor watched")));
+    }
+    if args.watch && matches!(args.format, Format::Sarif | Format::Junit) {
+        let reason = "a report for other programs has an end; leave out --watch, or write findings as `human`, `json` \
+                      or `github`";
+        return Err(Failure::Usage(anyhow::anyhow!(reason)));
+    }
+    if args.fix && args.diff {
+        return show_mendings(args);
+    }
     let attack = attack(&args.attack)?;
-    let mut settings = Settings::new(args.overrides()?);
-    let judged = judge::judge_all(&files::collect(&args.paths), &attack, &rows, &mut settings)?;
-    let summary = Summary::of(&judged);
-    let output = match args.format {
-        Format::Human => report::human(&judged, &summary),
-        Format::Json => report::json(&judged, &summary),
-        Format::Github => report::github(&judged),
-    };
-    print(output.as_bytes())?;
+    if args.watch {
+        return watch(args, &attack);
+    }
+    let targets = files::collect(&args.paths, args.stdin_name.as_deref())?;
+    let mut fixed = Vec::new();
+    if args.fix {
+        for mending in fix::mendings(&targets) {
+            mending.write().map_err(Failure::Environment)?;
+            fixed.push(mending.path);
+        }
+    }
+    let judged = judge(args, &targets, &attack)?;
+    let summary = Summary::of(&judged, fixed);
+    print(write(args.format, &judged, &summary).as_bytes())?;
     if summary.unreadable > 0 {
-        let what = if summary.unreadable == 1 { "path" } else { "paths" };
-        return Err(Failure::Environment(anyhow::anyhow!("{} {what} could not be read", summary.unreadable)));
+        let what = count(summary.unreadable, "path");
+        return Err(Failure::Environment(anyhow::anyhow!("{what} could not be read")));
     }
     if summary.errors > 0 { Err(Failure::Wrong) } else { Ok(()) }
+}
+
+fn judge(args: &CheckArgs, targets: &[Target], attack: &Attack) -> Result<Vec<Judged>, Failure> {
+    let rows = rows(args.database.clone())?;
+    let mut settings = Settings::new(args.overrides()?);
+    judge::judge_all(targets, attack, &rows, &mut settings)
+}
+
+fn write(format: Format, judged: &[Judged], summary: &Summary) -> String {
+    match format {
+        Format::Human => report::human(judged, summary),
+        Format::Json => report::json(judged, summary),
+        Format::Github => report::github(judged),
+        Format::Sarif => sarif::report(judged),
+        Format::Junit => junit::report(judged, summary),
+    }
+}
+
+/// Prints what `--fix` would do.
+fn show_mendings(args: &CheckArgs) -> Outcome {
+    let targets = files::collect(&args.paths, None)?;
+    let mut any = false;
+    for mending in fix::mendings(&targets) {
+        any = true;
+        crate::cli::print(&mending.diff())?;
+    }
+    if any { Err(Failure::Wrong) } else { Ok(()) }
+}
+
+/// Checks, and checks again when something changed; prints where that leads to other findings or is of other
+/// texts. Ends with an error alone: a settings file that is half written is reported and waited out.
+fn watch(args: &CheckArgs, attack: &Attack) -> Outcome {
+    let mut shown = None;
+    loop {
+        // What changes during the check is heard of after it.
+        let watching = Watching::start(&args.paths).map_err(Failure::Environment)?;
+        match judge(args, &files::collect(&args.paths, None)?, attack) {
+            Ok(judged) if shown.as_ref() != Some(&judged) => {
+                let report = write(args.format, &judged, &Summary::of(&judged, Vec::new()));
+                let first = shown.replace(judged).is_none();
+                let gap = if first || args.format != Format::Human { "" } else { "\n" };
+                match crate::cli::put(&format!("{gap}{report}")) {
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                    written => written?,
+                }
+            }
+            Ok(_) => {}
+            Err(failure) => failure.message().into_iter().for_each(crate::cli::complain),
+        }
+        watching.wait();
+    }
 }
 
 /// The facts of ATT&CK: the program's, as far as no file has the same matrix.

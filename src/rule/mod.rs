@@ -20,7 +20,7 @@ pub use diagnostic::{Code, Diagnostic, Severity};
 pub use digest::ContentDigest;
 pub use id::{InvalidRuleId, RuleId};
 pub use parse::{
-    Limits, ParsedRule, lint, parse, parse_in_steps, pattern_fault, rule_id_of, samples,
+    Limits, ParsedRule, lint, mend, parse, parse_in_steps, pattern_fault, rule_id_of, samples,
     spell_for_fancy_regex,
 };
 pub use row::{RuleRow, StateRow};

@@ -1,6 +1,9 @@
 //! `rulesyncd check` as it is run by people, editors and builds.
 
 mod attack;
+mod editors;
+mod fix;
+mod formats;
 mod messages;
 mod paths;
 mod settings;

@@ -1,9 +1,11 @@
 //! From the paths of the command line to the files to check.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::rule::Limits;
 use crate::rulefile::{self, LinkPolicy, Listing};
 
 /// A path to check, or why there is nothing to check there.
@@ -15,16 +17,30 @@ pub(super) enum Target {
     InDirectory { path: PathBuf, policy: Arc<LinkPolicy> },
     /// A YAML file in or below a directory that its master does not read.
     PassedOver(PathBuf),
+    /// What is on standard input, under the name of a file; `named` tells that the name is a rule's.
+    Text { path: PathBuf, text: Vec<u8>, named: bool },
     /// A path that is no file and cannot be listed.
     Unreadable { path: PathBuf, reason: String },
 }
 
+/// The name of standard input where nobody says another.
+const STDIN: &str = "<stdin>";
+
 /// The files at `paths`, each once: a file as it is, of a directory what its master would read,
-/// in the order of names.
-pub(super) fn collect(paths: &[PathBuf]) -> Vec<Target> {
+/// in the order of names; for `-` standard input, under the name `stdin_name`.
+///
+/// # Errors
+/// When standard input cannot be read.
+pub(super) fn collect(paths: &[PathBuf], stdin_name: Option<&Path>) -> io::Result<Vec<Target>> {
     let mut seen = HashSet::new();
     let mut targets = Vec::new();
     for path in paths {
+        if path.as_os_str() == "-" {
+            if seen.insert(path.clone()) {
+                targets.push(stdin(stdin_name)?);
+            }
+            continue;
+        }
         if !path.is_dir() {
             let named = path.file_name().is_some_and(rulefile::is_rule_file_name);
             if seen.insert(path.clone()) {
@@ -59,5 +75,13 @@ pub(super) fn collect(paths: &[PathBuf]) -> Vec<Target> {
             }
         }
     }
-    targets
+    Ok(targets)
+}
+
+/// Standard input, up to one byte more than a rule may have.
+fn stdin(name: Option<&Path>) -> io::Result<Target> {
+    let mut text = Vec::new();
+    io::stdin().lock().take(Limits::default().size as u64 + 1).read_to_end(&mut text)?;
+    let named = name.is_none_or(|name| name.file_name().is_some_and(rulefile::is_rule_file_name));
+    Ok(Target::Text { path: name.unwrap_or(Path::new(STDIN)).to_owned(), text, named })
 }

@@ -15,7 +15,7 @@ use crate::rule::{self, Code, ContentDigest, Diagnostic, Limits, ParsedRule};
 use crate::rulefile::{self, ReadError};
 
 /// What became of one path.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Judged {
     pub(super) path: PathBuf,
     /// The file's text, as far as it was read.
@@ -81,14 +81,21 @@ fn in_parallel(targets: &[Target], attack: &Attack) -> Vec<Judged> {
 fn judge(target: &Target, attack: &Attack) -> Judged {
     match target {
         Target::File { path, named } => {
-            let mut judged = judge_text(path, rulefile::read(path, Limits::default().size), attack);
+            let mut judged = judge_read(path, rulefile::read(path, Limits::default().size), attack);
             if !named && judged.unreadable.is_none() {
                 judged.findings.insert(0, Diagnostic::file_name(path));
             }
             judged
         }
         Target::InDirectory { path, policy } => {
-            judge_text(path, rulefile::read_within(path, Limits::default().size, policy), attack)
+            judge_read(path, rulefile::read_within(path, Limits::default().size, policy), attack)
+        }
+        Target::Text { path, text, named } => {
+            let mut judged = judge_text(path, text.clone(), attack);
+            if !named {
+                judged.findings.insert(0, Diagnostic::file_name(path));
+            }
+            judged
         }
         Target::PassedOver(path) => {
             Judged { path: path.clone(), findings: vec![Diagnostic::file_name(path)], ..Judged::default() }
@@ -99,21 +106,24 @@ fn judge(target: &Target, attack: &Attack) -> Judged {
     }
 }
 
-fn judge_text(path: &Path, text: Result<Vec<u8>, ReadError>, attack: &Attack) -> Judged {
+fn judge_read(path: &Path, text: Result<Vec<u8>, ReadError>, attack: &Attack) -> Judged {
     let judged = Judged { path: path.to_owned(), ..Judged::default() };
-    let text = match text {
-        Ok(text) => text,
+    match text {
+        Ok(text) => judge_text(path, text, attack),
         Err(error @ ReadError::TooLarge { .. }) => {
             let finding = Diagnostic::of_file(Code::TooLarge, error.to_string());
-            return Judged { findings: vec![finding], ..judged };
+            Judged { findings: vec![finding], ..judged }
         }
-        Err(error) => return Judged { unreadable: Some(error.to_string()), ..judged },
-    };
+        Err(error) => Judged { unreadable: Some(error.to_string()), ..judged },
+    }
+}
+
+fn judge_text(path: &Path, text: Vec<u8>, attack: &Attack) -> Judged {
     let (findings, rule) = match rule::lint(&text, &Limits::default(), attack) {
         Ok(mut rule) => (std::mem::take(&mut rule.warnings), Some(rule)),
         Err(findings) => (findings, None),
     };
-    Judged { text, findings, rule, ..judged }
+    Judged { path: path.to_owned(), text, findings, rule, unreadable: None }
 }
 
 /// Notes where one id is in two files of a directory: the first by path would be taken.

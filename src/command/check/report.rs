@@ -2,18 +2,21 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde_json::{Value, json};
 
 use super::judge::Judged;
 use crate::command::common::count;
+use crate::paint::plain;
 use crate::rule::{Diagnostic, Severity};
 
 /// The numbers.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
+    /// Files that `--fix` has mended.
+    pub(super) fixed: Vec<PathBuf>,
     pub(super) files: usize,
     /// Files that have an error.
     pub(super) refused: usize,
@@ -23,7 +26,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    pub(super) fn of(judged: &[Judged]) -> Self {
+    pub(super) fn of(judged: &[Judged], fixed: Vec<PathBuf>) -> Self {
         let count = |severity| {
             judged
                 .iter()
@@ -34,6 +37,7 @@ impl Summary {
         let refused =
             |judged: &&Judged| judged.findings.iter().any(|found| found.severity == Severity::Error);
         Self {
+            fixed,
             files: judged.iter().filter(|judged| judged.unreadable.is_none()).count(),
             refused: judged.iter().filter(refused).count(),
             errors: count(Severity::Error),
@@ -47,6 +51,10 @@ impl Summary {
 /// where there is no terminal.
 pub(super) fn human(judged: &[Judged], summary: &Summary) -> String {
     let mut out = String::new();
+    for path in &summary.fixed {
+        let _ = writeln!(out, "mended {}", plain(&path.to_string_lossy()));
+    }
+    out += if summary.fixed.is_empty() { "" } else { "\n" };
     for judged in judged {
         let path = judged.path.display().to_string();
         if let Some(reason) = &judged.unreadable {
@@ -137,7 +145,7 @@ pub(super) fn json(judged: &[Judged], summary: &Summary) -> String {
             Some(json!({ "path": judged.path.to_string_lossy(), "reason": reason }))
         })
         .collect();
-    let report = json!({
+    let mut report = json!({
         "findings": findings,
         "unreadable": unreadable,
         "files": summary.files,
@@ -145,6 +153,10 @@ pub(super) fn json(judged: &[Judged], summary: &Summary) -> String {
         "errors": summary.errors,
         "warnings": summary.warnings,
     });
+    if !summary.fixed.is_empty() {
+        let fixed: Vec<_> = summary.fixed.iter().map(|path| path.to_string_lossy()).collect();
+        report["fixed"] = json!(fixed);
+    }
     format!("{report}\n")
 }
 

@@ -53,12 +53,20 @@ pub struct Diagnostic {
     pub message: String,
     /// What to do about it; `None` where the message says it all.
     pub help: Option<String>,
+    /// What to put in the place, where that is mechanical and no reader then takes the rule for another; `None`
+    /// where it is its author's to decide.
+    pub replacement: Option<String>,
 }
 
 impl Diagnostic {
     /// Works out line and column of the place in `text`.
     pub(super) fn locate(&mut self, text: &[u8]) {
         (self.line, self.column) = position(text, self.span.start);
+    }
+
+    /// Line and column of the end of the place in `text`, both from 1, the column in characters.
+    pub fn end(&self, text: &[u8]) -> (usize, usize) {
+        position(text, self.span.end)
     }
 
     /// That the id, which stands at `span` in `text`, is in the file `other` too.
@@ -111,6 +119,7 @@ impl Diagnostic {
             field: String::new(),
             message,
             help: None,
+            replacement: None,
         }
     }
 

@@ -23,7 +23,7 @@ impl Findings {
         field: impl Into<String>,
         message: impl Into<String>,
     ) {
-        self.push(code, span, field.into(), message.into(), None);
+        self.push(Diagnostic { span, field: field.into(), ..Diagnostic::of_file(code, message.into()) });
     }
 
     /// Notes a finding with advice.
@@ -35,14 +35,30 @@ impl Findings {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.push(code, span, field.into(), message.into(), Some(help.into()));
+        self.replace(code, span, field, message, help, None);
     }
 
-    fn push(&mut self, code: Code, span: Range<usize>, field: String, message: String, help: Option<String>) {
-        let severity = code.severity();
+    /// Notes a finding with advice, and with what to put in its place where that is mechanical.
+    pub(super) fn replace(
+        &mut self,
+        code: Code,
+        span: Range<usize>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+        replacement: Option<String>,
+    ) {
+        let (field, help) = (field.into(), Some(help.into()));
+        self.push(Diagnostic { span, field, help, replacement, ..Diagnostic::of_file(code, message.into()) });
+    }
+
+    fn push(&mut self, found: Diagnostic) {
+        let severity = found.severity;
         self.errors += usize::from(severity == Severity::Error);
         // What an alias repeats is told once.
-        let same = |known: &Diagnostic| known.code == code && known.span == span && known.message == message;
+        let same = |known: &Diagnostic| {
+            known.code == found.code && known.span == found.span && known.message == found.message
+        };
         if self.list.iter().any(same) {
             return;
         }
@@ -55,7 +71,7 @@ impl Findings {
                 _ => return,
             }
         }
-        self.list.push(Diagnostic { code, severity, line: 0, column: 0, span, field, message, help });
+        self.list.push(found);
     }
 
     /// Whether anything refuses the rule.

@@ -7,6 +7,7 @@
 mod characters;
 mod findings;
 mod gap;
+mod mend;
 mod pattern;
 mod read;
 mod scalar;
@@ -18,6 +19,7 @@ use super::attack::Attack;
 use super::samples::{FieldPattern, Sample};
 use super::{Definition, Diagnostic, RuleId};
 use findings::Findings;
+pub use mend::mend;
 
 /// What a rule's text may take at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

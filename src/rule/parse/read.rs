@@ -103,7 +103,8 @@ fn rule_id(values: &mut Values<'_, '_>, node: NodeId) -> Option<RuleId> {
     match RuleId::new(&text) {
         Ok(id) => Some(id),
         Err(error) => {
-            values.add(Code::RuleId, node, error.to_string());
+            let trimmed = RuleId::new(text.trim()).ok().map(|id| id.to_string());
+            values.add_id(node, error.to_string(), &text, trimmed);
             None
         }
     }

@@ -52,11 +52,17 @@ pub(super) enum Kind<'t> {
 pub(super) struct Tree<'t> {
     nodes: Vec<Node<'t>>,
     root: NodeId,
+    has_aliases: bool,
 }
 
 impl<'t> Tree<'t> {
     pub(super) fn root(&self) -> NodeId {
         self.root
+    }
+
+    /// Whether a value stands in more than one place.
+    pub(super) fn has_aliases(&self) -> bool {
+        self.has_aliases
     }
 
     pub(super) fn node(&self, id: NodeId) -> &Node<'t> {

@@ -211,6 +211,32 @@ pub(crate) fn rule(dice: &mut Dice) -> Vec<u8> {
     text
 }
 
+/// A rule with slips that an editor, or a person who knows no YAML, makes.
+pub(crate) fn mendable(dice: &mut Dice) -> Vec<u8> {
+    let mut text = String::from_utf8_lossy(&rule(dice)).into_owned();
+    if dice.one_in(3) {
+        let (blanks, tab) = dice
+            .pick(&["  |\t", "    |\t", ": |:\t", "- |-\t", " | \t", "\n|\t\n", "\n| \n"])
+            .split_once('|')
+            .unwrap();
+        text = if dice.one_in(2) { text.replace(blanks, tab) } else { text.replacen(blanks, tab, 1) };
+    }
+    if dice.one_in(6) {
+        text =
+            text.replace("rule_id: R1", dice.pick(&["rule_id: 'R1 '", "rule_id: \" R1\"", "rule_id: R1  "]));
+    }
+    match dice.roll(8) {
+        0 => text = text.replace('\n', "\r\n"),
+        1 => text = text.replace('\n', "\r"),
+        2 => text = text.replacen('\n', "\r\n", 1 + dice.roll(4)),
+        _ => {}
+    }
+    if dice.one_in(6) {
+        text.insert(0, '\u{feff}');
+    }
+    text.into_bytes()
+}
+
 /// One thing goes wrong.
 fn spoil(dice: &mut Dice, text: &mut Vec<u8>) {
     let at = dice.roll(text.len() + 1);

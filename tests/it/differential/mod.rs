@@ -41,6 +41,20 @@ fn python_finds_what_the_crate_finds_by_our_spelling() {
     judged_by_python("matches.py", (0..PATTERNS / 4).filter_map(|_| match_case(&mut dice)));
 }
 
+/// What `check --fix` writes is to PyYAML the rule that was there.
+#[test]
+#[ignore = "needs target/venv with PyYAML and pydantic: tests/python/run"]
+fn a_mended_file_is_the_same_rule_to_pyyaml() {
+    let mut dice = Dice::new(3);
+    let cases = (0..TEXTS).filter_map(|_| {
+        let before = generate::mendable(&mut dice);
+        let after = rule::mend(&before, &Limits::default())?;
+        assert_eq!(rule::mend(&after, &Limits::default()), None, "{:?}", String::from_utf8_lossy(&after));
+        Some(json!({ "before": hex(&before), "after": hex(&after) }))
+    });
+    judged_by_python("mended.py", cases);
+}
+
 /// Patterns of others' rule sets are warned of where Python's `re` takes long on them, and nowhere else.
 #[test]
 #[ignore = "needs target/venv and target/rule-sets: tests/run"]
@@ -105,8 +119,12 @@ fn pattern_case(pattern: &str) -> Value {
     json!({ "pattern": pattern, "fault": fault.map(|finding| &finding.message) })
 }
 
+fn hex(text: &[u8]) -> String {
+    text.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn case(text: &[u8]) -> Value {
-    let hex: String = text.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(text);
     match rule::parse(text, &Limits::default()) {
         Ok(rule) => json!({ "text": hex, "rule": rule.definition, "codes": [] }),
         Err(findings) => {

@@ -24,12 +24,14 @@ pub(super) enum Expected {
     Any,
     /// Nobody reads it.
     Nothing,
+    /// The text of a key.
+    Key,
 }
 
 impl Expected {
     const fn describe(self) -> &'static str {
         match self {
-            Self::Text | Self::TextOrNull => "a text",
+            Self::Text | Self::TextOrNull | Self::Key => "a text",
             Self::Integer => "a whole number",
             Self::Number => "a number",
             Self::List => "a list",
@@ -65,6 +67,19 @@ impl<'t, 'f> Values<'t, 'f> {
     pub(super) fn add(&mut self, code: Code, node: NodeId, message: impl Into<String>) {
         let (span, field) = (self.node(node).span.clone(), self.path.to_string());
         self.findings.add(code, span, field, message);
+    }
+
+    /// Notes that an id is none; `trimmed` is what would be one, without the blanks around it.
+    pub(super) fn add_id(&mut self, node: NodeId, message: String, text: &str, trimmed: Option<String>) {
+        let span = self.node(node).span.clone();
+        // What is in quotes, on one line and without escapes.
+        let is_whole = span.len() == text.len() + 2 && !text.contains('\n');
+        let Some(id) = trimmed.filter(|_| is_whole && !self.tree.has_aliases()) else {
+            return self.add(Code::RuleId, node, message);
+        };
+        let help = format!("remove the blanks: '{id}'");
+        let field = self.path.to_string();
+        self.findings.replace(Code::RuleId, span, field, message, help, Some(format!("'{id}'")));
     }
 
     pub(super) fn advise(
@@ -129,7 +144,30 @@ impl<'t, 'f> Values<'t, 'f> {
             }
             _ => quote(text),
         };
-        self.advise(Code::AmbiguousValue, node, message, help);
+        let replacement = self.unambiguous(node, text, old, expected);
+        let (span, field) = (self.node(node).span.clone(), self.path.to_string());
+        self.findings.replace(Code::AmbiguousValue, span, field, message, help, replacement);
+    }
+
+    /// The scalar written so that both read what PyYAML reads now, or the text that a field wants: what PyYAML
+    /// reads there no schema takes. `None` where its author must say what is meant.
+    fn unambiguous(&self, node: NodeId, text: &str, old: Reading, expected: Expected) -> Option<String> {
+        // Of a scalar on several lines, or a long one, the place is not all.
+        if self.node(node).span.len() != text.len() {
+            return None;
+        }
+        let quoted = || Some(format!("'{}'", text.replace('\'', "\'\'")));
+        match (old, expected) {
+            (_, Expected::Integer | Expected::Number | Expected::List | Expected::Mapping) => None,
+            (Reading::Fails, _) => quoted(),
+            (Reading::Text, Expected::Text | Expected::TextOrNull | Expected::Key | Expected::Any) => {
+                quoted()
+            }
+            _ if self.tree.has_aliases() => None,
+            (Reading::Bool(value), Expected::Any) => Some(value.to_string()),
+            (_, Expected::Text | Expected::TextOrNull) => quoted(),
+            _ => None,
+        }
     }
 
     /// The value in words.

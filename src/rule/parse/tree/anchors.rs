@@ -53,6 +53,7 @@ impl<'t> Builder<'t, '_> {
             );
             return None;
         }
+        self.has_aliases = true;
         self.key_on_one_line(&span);
         let span = self.at(span);
         let (values, bytes) = (self.nodes[target.0].values, self.nodes[target.0].bytes);

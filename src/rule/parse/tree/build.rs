@@ -29,6 +29,7 @@ pub(super) struct Builder<'t, 'f> {
     pub(super) open: Vec<Open>,
     pub(super) anchors: HashMap<usize, NodeId>,
     pub(super) names: HashSet<Cow<'t, str>>,
+    pub(super) has_aliases: bool,
     root: Option<NodeId>,
     /// Values so far, aliases followed.
     values: usize,
@@ -54,6 +55,7 @@ impl<'t, 'f> Builder<'t, 'f> {
             open: Vec::new(),
             anchors: HashMap::new(),
             names: HashSet::new(),
+            has_aliases: false,
             root: None,
             values: 0,
             repeated: 0,
@@ -296,7 +298,7 @@ impl<'t, 'f> Builder<'t, 'f> {
         let place = if self.seen == 0 { Place::First } else { Place::Last };
         gap::check(last, self.offset + self.seen, place, self.findings);
         match self.root.take() {
-            Some(root) => Some(Tree { nodes: self.nodes, root }),
+            Some(root) => Some(Tree { nodes: self.nodes, root, has_aliases: self.has_aliases }),
             None => {
                 self.findings.add(Code::NotAMapping, 0..0, "", "the file is empty; expected a rule");
                 None

@@ -84,7 +84,7 @@ impl<'t> Values<'t, '_> {
                         "write the keys out, or quote it if it is a name",
                     );
                 } else if !scalar::same(old, new) {
-                    self.ambiguous(at, text, old, new, Expected::Text);
+                    self.ambiguous(at, text, old, new, Expected::Key);
                 } else if old != Reading::Text {
                     let message = format!("a key that is {}; expected a text", old.describe(text));
                     self.advise(Code::KeyNotString, at, message, quote(text));

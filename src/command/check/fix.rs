@@ -1,0 +1,119 @@
+//! `check --fix`: what is mechanical is mended in the files.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use similar::{ChangeTag, TextDiff};
+
+use super::files::Target;
+use crate::paint::{Paint, plain};
+use crate::rule::{self, Limits};
+use crate::rulefile;
+
+/// A file that can be mended.
+#[derive(Debug)]
+pub(super) struct Mending {
+    pub(super) path: PathBuf,
+    before: Vec<u8>,
+    after: Vec<u8>,
+}
+
+/// What can be mended in the files; one that cannot be read is left to the check to tell.
+pub(super) fn mendings(targets: &[Target]) -> impl Iterator<Item = Mending> {
+    targets.iter().filter_map(|target| {
+        let limits = Limits::default();
+        let (path, text) = match target {
+            Target::File { path, .. } => (path, rulefile::read(path, limits.size)),
+            Target::InDirectory { path, policy } => (path, rulefile::read_within(path, limits.size, policy)),
+            Target::Text { .. } | Target::PassedOver(_) | Target::Unreadable { .. } => return None,
+        };
+        let before = text.ok()?;
+        let after = rule::mend(&before, &limits)?;
+        Some(Mending { path: path.clone(), before, after })
+    })
+}
+
+impl Mending {
+    /// Puts the mended text in place whole: whoever reads the file reads the old text or the new one. Mode and
+    /// owner stay, and a symbolic link stays one.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or was changed since it was read.
+    pub(super) fn write(&self) -> anyhow::Result<()> {
+        self.replace().with_context(|| format!("{} cannot be mended", self.path.display()))
+    }
+
+    fn replace(&self) -> anyhow::Result<()> {
+        let path = self.path.canonicalize()?;
+        let metadata = path.metadata()?;
+        // A name that is no rule file's: no master reads it.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let beside = path.with_file_name(format!(".{name}.{}.new", std::process::id()));
+        let written = fill(&beside, &self.after, &metadata).and_then(|()| {
+            if std::fs::read(&path)? != self.before {
+                return Err(io::Error::other("it was changed since it was read"));
+            }
+            std::fs::rename(&beside, &path)
+        });
+        if written.is_err() {
+            let _ = std::fs::remove_file(&beside);
+        }
+        Ok(written?)
+    }
+
+    /// The difference, as `diff -u` shows it.
+    pub(super) fn diff(&self) -> String {
+        let [before, after] = [&self.before, &self.after].map(|text| String::from_utf8_lossy(text));
+        let path = plain(&self.path.to_string_lossy()).into_owned();
+        let diff = TextDiff::configure().newline_terminated(true).diff_lines(&*before, &*after);
+        let (bold, off) = (Paint::Bold, Paint::Off);
+        let mut out = format!("{bold}--- {path}\n+++ {path}{off}\n");
+        for hunk in diff.unified_diff().context_radius(3).iter_hunks() {
+            out += &format!("{}\n", hunk.header());
+            for change in hunk.iter_changes() {
+                let (sign, paint) = match change.tag() {
+                    ChangeTag::Equal => (' ', Paint::Off),
+                    ChangeTag::Delete => ('-', Paint::Bad),
+                    ChangeTag::Insert => ('+', Paint::Good),
+                };
+                out += &format!("{paint}{sign}{}{off}\n", line(change.value()));
+            }
+        }
+        out
+    }
+}
+
+fn fill(path: &Path, text: &[u8], like: &Metadata) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text)?;
+    keep_owner(&file, like)?;
+    file.set_permissions(like.permissions())?;
+    file.sync_all()
+}
+
+/// Only root can give a file away; another's file in a directory of one's own is then left as it is.
+fn keep_owner(file: &File, like: &Metadata) -> io::Result<()> {
+    let now = file.metadata()?;
+    if (now.uid(), now.gid()) == (like.uid(), like.gid()) {
+        return Ok(());
+    }
+    fchown(file, Some(like.uid()), Some(like.gid()))
+}
+
+/// A line of a file, with what its end and its tabs are where those are mended.
+fn line(text: &str) -> String {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let shown: String = text
+        .chars()
+        .flat_map(|character| match character {
+            '\r' => "^M".chars().collect::<Vec<_>>(),
+            '\t' => vec!['\t'],
+            '\u{feff}' => "<U+FEFF>".chars().collect(),
+            other => plain(&other.to_string()).chars().collect(),
+        })
+        .collect();
+    shown
+}

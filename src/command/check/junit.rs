@@ -1,0 +1,61 @@
+//! JUnit's XML: one test a file, which fails where the file has an error.
+
+use std::fmt::Write as _;
+
+use super::judge::Judged;
+use super::report::Summary;
+use crate::rule::{Diagnostic, Severity};
+
+/// One suite. Warnings are the output of a test that passes.
+pub(super) fn report(judged: &[Judged], summary: &Summary) -> String {
+    let (tests, failures, errors) = (judged.len(), summary.refused, summary.unreadable);
+    let counts = format!(r#"tests="{tests}" failures="{failures}" errors="{errors}""#);
+    let mut out = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"rulesyncd check\" {counts}>\n  \
+         <testsuite name=\"rulesyncd check\" {counts} skipped=\"0\">\n"
+    );
+    for judged in judged {
+        let path = escape(&judged.path.to_string_lossy());
+        let _ = writeln!(out, r#"    <testcase name="{path}" classname="rulesyncd.check" file="{path}">"#);
+        if let Some(reason) = &judged.unreadable {
+            let _ = writeln!(out, r#"      <error message="{}" type="unreadable"/>"#, escape(reason));
+        }
+        let of = |severity| judged.findings.iter().filter(move |finding| finding.severity == severity);
+        if let Some(first) = of(Severity::Error).next() {
+            let (message, code) = (escape(&first.title()), first.code);
+            let _ = writeln!(out, r#"      <failure message="{message}" type="{code}">"#);
+            of(Severity::Error).for_each(|finding| line(&mut out, &path, finding));
+            out += "      </failure>\n";
+        }
+        if of(Severity::Warning).next().is_some() {
+            out += "      <system-out>\n";
+            of(Severity::Warning).for_each(|finding| line(&mut out, &path, finding));
+            out += "      </system-out>\n";
+        }
+        out += "    </testcase>\n";
+    }
+    out + "  </testsuite>\n</testsuites>\n"
+}
+
+fn line(out: &mut String, path: &str, finding: &Diagnostic) {
+    let _ = writeln!(out, "{path}:{}", escape(&finding.to_string()));
+}
+
+/// A text as XML has it; what no XML may have is replaced.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            '\t' | '\n' | '\r' => {
+                let _ = write!(out, "&#{};", u32::from(character));
+            }
+            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
+            other => out.push(other),
+        }
+    }
+    out
+}

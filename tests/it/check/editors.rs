@@ -1,0 +1,138 @@
+//! Standard input and `--watch`, as editors use them.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdout, Stdio};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+use super::{GOOD, check, directory};
+
+fn of_stdin(directory: &std::path::Path, text: &str, arguments: &[&str]) -> (i32, String, String) {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_rulesyncd"));
+    let output =
+        program.current_dir(directory).arg("check").args(arguments).write_stdin(text).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn standard_input_is_checked_under_the_name_of_its_file() {
+    let files = directory(&[]);
+    fs::create_dir(files.path().join("rules")).unwrap();
+    fs::write(files.path().join("rules/.rulesyncd-check.yaml"), "allowed_keys: [owner]\n").unwrap();
+    let with_key = format!("{GOOD}owner: x\n");
+
+    assert_eq!(of_stdin(files.path(), GOOD, &["-"]), (0, "1 file: nothing wrong\n".into(), String::new()));
+    let (code, out, _) = of_stdin(files.path(), &with_key, &["-"]);
+    assert!(code == 0 && out.contains(" --> <stdin>:8:1\n"), "{out}");
+    // The settings are those of the directory that the name is in.
+    let (code, out, _) = of_stdin(files.path(), &with_key, &["-", "--stdin-name", "rules/a.yaml"]);
+    assert_eq!((code, out.as_str()), (0, "1 file: nothing wrong\n"));
+    let wrong = GOOD.replace("suid_search", "yes");
+    let (code, out, _) =
+        of_stdin(files.path(), &wrong, &["--format", "json", "--stdin-name", "rules/a.yaml", "-"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    let finding = &report["findings"][0];
+    assert_eq!((code, &finding["path"], &finding["line"]), (1, &"rules/a.yaml".into(), &3.into()));
+    // The name is judged as a file's is.
+    let (_, out, _) = of_stdin(files.path(), GOOD, &["-", "--stdin-name", "rules/a-b.yaml"]);
+    assert!(out.contains("warning[file-name]: `a-b.yaml` is not read from a rules directory"), "{out}");
+    // As much as a rule may have is read, and no more.
+    let (code, out, _) = of_stdin(files.path(), &"#\n".repeat(200_000), &["-"]);
+    assert!(code == 1 && out.contains("error[too-large]"), "{out}");
+}
+
+#[test]
+fn a_name_without_standard_input_is_usage() {
+    let files = directory(&[("a.yaml", GOOD)]);
+    let run = check(files.path(), &["a.yaml", "--stdin-name", "b.yaml"]);
+    assert_eq!(run.code, 2);
+    assert_eq!(run.err, "rulesyncd: --stdin-name names standard input, which is the path `-`\n");
+}
+
+struct Watch {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Watch {
+    fn of(directory: &std::path::Path, paths: &[&str]) -> Self {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rulesyncd"))
+            .current_dir(directory)
+            .args(["check", "--watch", "--format", "json"])
+            .args(paths)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    /// The next report; the runner of the tests bounds the wait.
+    fn next(&mut self) -> Value {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// Reads reports until one has so many files and errors: a save may be seen half done.
+    fn until(&mut self, files: u64, errors: u64) -> Value {
+        loop {
+            let report = self.next();
+            if (&report["files"], &report["errors"]) == (&files.into(), &errors.into()) {
+                return report;
+            }
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_watch_checks_again_when_files_come_change_and_go() {
+    let files = directory(&[]);
+    let rules = files.path().join("rules");
+    fs::create_dir(&rules).unwrap();
+    fs::write(rules.join("a.yaml"), GOOD).unwrap();
+    let mut watch = Watch::of(files.path(), &["rules"]);
+    watch.until(1, 0);
+    fs::write(rules.join("a.yaml"), GOOD.replace("suid_search", "yes")).unwrap();
+    assert_eq!(watch.until(1, 1)["findings"][0]["code"], "ambiguous-value");
+    fs::write(rules.join(".b.tmp"), GOOD.replace("R0001", "R0002")).unwrap();
+    fs::rename(rules.join(".b.tmp"), rules.join("b.yaml")).unwrap();
+    watch.until(2, 1);
+    fs::remove_file(rules.join("a.yaml")).unwrap();
+    watch.until(1, 0);
+    // Settings that are half written are waited out.
+    fs::write(rules.join(".rulesyncd-check.yaml"), "codes: {").unwrap();
+    fs::write(rules.join("b.yaml"), format!("{GOOD}owner: x\n")).unwrap();
+    fs::write(rules.join(".rulesyncd-check.yaml"), "codes: {unknown-key: error}").unwrap();
+    watch.until(1, 1);
+    // A directory that is replaced is another one under the same name.
+    fs::create_dir(files.path().join("next")).unwrap();
+    for name in ["a.yaml", "b.yaml", "c.yaml"] {
+        fs::write(files.path().join("next").join(name), GOOD).unwrap();
+    }
+    fs::rename(&rules, files.path().join("old")).unwrap();
+    fs::rename(files.path().join("next"), &rules).unwrap();
+    watch.until(3, 0);
+    fs::write(rules.join("c.yaml"), "{}").unwrap();
+    watch.until(3, 1);
+}
+
+#[test]
+fn a_report_that_has_an_end_is_not_watched() {
+    let files = directory(&[("a.yaml", GOOD)]);
+    for format in ["sarif", "junit"] {
+        let run = check(files.path(), &["--watch", "--format", format, "."]);
+        assert_eq!((run.code, run.out.as_str()), (2, ""));
+        assert!(run.err.contains("leave out --watch"), "{}", run.err);
+    }
+}
