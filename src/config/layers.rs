@@ -62,6 +62,8 @@ pub(crate) struct Value {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Layers {
     values: BTreeMap<&'static str, Value>,
+    /// The file that was laid over the rest, be there a value in it or not.
+    file: Option<PathBuf>,
 }
 
 impl Layers {
@@ -100,16 +102,14 @@ impl Layers {
         Ok(())
     }
 
-    /// A file that values came from; `None` where nothing came from any.
+    /// The configuration file; `None` where there is none.
     pub(crate) fn file(&self) -> Option<&Path> {
-        self.values.values().find_map(|value| match &value.origin {
-            Origin::File(path, _) => Some(path.as_path()),
-            _ => None,
-        })
+        self.file.as_deref()
     }
 
     /// Lays those values of `other` over what is there whose key and section `is_wanted`.
     pub(crate) fn extend(&mut self, other: &Self, is_wanted: impl Fn(&str, &str) -> bool) {
+        self.file = self.file.take().or_else(|| other.file.clone());
         for (key, value) in &other.values {
             if is_wanted(key, key.split('.').next().unwrap_or_default()) {
                 self.values.insert(key, value.clone());
@@ -123,6 +123,7 @@ impl Layers {
 
     /// Lays the file's values over what is there.
     pub(crate) fn add_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        self.file = Some(path.to_owned());
         let options = serde_yaml::options! { leading_zero_numbers_as_strings: true };
         let unreadable = |error: serde_yaml::Error| ConfigError(format!("{}: {error}", path.display()));
         let document: Option<Document> =

@@ -223,7 +223,7 @@ impl Config {
         Self::resolve(layers)
     }
 
-    /// The configuration file; `None` where there is none, or nothing in it.
+    /// The configuration file; `None` where there is none.
     pub fn file(&self) -> Option<&Path> {
         self.layers.file()
     }

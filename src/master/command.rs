@@ -50,7 +50,7 @@ impl Master {
             }
             Command::Configure(config) => {
                 self.configure(config);
-                *due = Some(Extent::All);
+                *due = Some(Extent::Reread);
                 Ok(())
             }
         }

@@ -141,6 +141,19 @@ impl Reconciler {
     /// Works by another configuration from now on. What was deleted a short while ago, and what is held back,
     /// stays known to the guard.
     pub fn configure(&mut self, config: MasterConfig) {
+        self.settled = None;
+        let reads_alike =
+            (&config.rules_dir, &config.follow_links_to, config.max_rule_size, &config.updated_by)
+                == (
+                    &self.config.rules_dir,
+                    &self.config.follow_links_to,
+                    self.config.max_rule_size,
+                    &self.config.updated_by,
+                );
+        if reads_alike {
+            self.config = config;
+            return;
+        }
         let anew = Self::new(config, Arc::clone(&self.clock));
         let before = std::mem::replace(self, anew);
         (self.recent, self.held, self.unfinished) = (before.recent, before.held, before.unfinished);

@@ -40,7 +40,7 @@ fn the_record_of_a_broken_file_names_the_rule_wherever_its_id_is_to_be_had() {
     assert!(new["message"].as_str().unwrap().contains("no rule of it is in the table"), "{new}");
 
     // No YAML, and so no id in it: the one that it had.
-    swarm.save("a.yaml", "rule_id: A\n  'open\n");
+    swarm.save("a.yaml", "rule_id: 'A\n");
     let known = record(&master, "a.yaml:");
     assert_eq!(known["rule_id"], "A", "{known}");
     assert!(known["message"].as_str().unwrap().contains("its last good version stays"), "{known}");
@@ -177,7 +177,7 @@ fn the_lock_is_told_of(swarm: &Swarm, holder: impl Fn(&Daemon) -> String) {
     let start = record(&first, "master started");
     let start = start["message"].as_str().unwrap();
     assert!(start.contains(&swarm.rules().display().to_string()), "{start}");
-    assert!(start.contains("database ") && start.contains("no configuration file"), "{start}");
+    assert!(start.contains("database ") && start.contains("configured by /dev/null"), "{start}");
     let second = swarm.daemon("master", |command| {
         command.env("RULESYNCD_TELEMETRY_LOG_FORMAT", "json");
         command.env("RULESYNCD_MASTER_SOCKET", swarm.path("second.sock"));
@@ -206,6 +206,25 @@ async fn a_standby_on_mariadb_says_which_session_holds_the_lock() {
 async fn a_standby_on_postgresql_says_which_session_holds_the_lock() {
     let server = Server::start(Kind::Postgres, &[]).await;
     the_lock_is_told_of(&Swarm::on(server.create("rules").await), |_| "session ".to_owned());
+}
+
+#[test]
+fn a_reload_repeats_no_record_and_knows_what_it_wrote() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("A.yaml", rule_text("A", 1));
+    swarm.save("b.yaml", rule_text("A", 1));
+    swarm.save("broken.yaml", "rule_id: BROKEN\n");
+    let master = swarm.daemon("master", |command| {
+        command.env("RULESYNCD_TELEMETRY_LOG_FORMAT", "json");
+    });
+    record(&master, "A added");
+    swarm.sql("update ttp_rule set rule_version = 7");
+    master.signal("HUP");
+    record(&master, "A was changed in the table by another program");
+    let told = |what: &str| {
+        records(&master).iter().filter(|record| record["message"].as_str().unwrap().contains(what)).count()
+    };
+    assert_eq!((told("broken.yaml:"), told("both hold A")), (1, 1), "{}", master.log());
 }
 
 #[test]

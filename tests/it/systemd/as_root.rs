@@ -2,6 +2,7 @@
 //! service at night.
 
 mod failures;
+mod journal;
 mod package;
 mod two_hosts;
 mod users;

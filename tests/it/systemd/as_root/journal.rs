@@ -1,0 +1,86 @@
+//! What an operator finds in the journal at night, with the commands that they would type.
+
+use rulesyncd::event;
+
+use super::{installed, save_rule};
+use crate::support::container::Container;
+use crate::support::rules::rule_text;
+
+/// Waits until the journal of a daemon has `wanted` among the records that `filter` selects.
+fn wait_for(container: &Container, daemon: &str, filter: &str, wanted: &str) {
+    container.wait_for(&format!("journalctl --no-pager -q -o cat -u rulesyncd-{daemon} {filter}"), wanted);
+}
+
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn the_journal_says_what_happened_to_a_rule_and_who_did_it() {
+    let container = installed();
+    let save = |name: &str, text: &str| {
+        std::fs::write(container.path(&format!("/etc/rulesyncd/rules/{name}")), text).unwrap();
+    };
+    for id in ["DIS0002", "EXE0001", "NET0001"] {
+        save_rule(&container, id, 1);
+    }
+    container.sh("systemctl start rulesyncd-master rulesyncd-worker");
+    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "3 rules in step");
+
+    // How it was started.
+    let started = format!("MESSAGE_ID={}", event::STARTED);
+    for (daemon, place) in [("master", "/etc/rulesyncd/rules"), ("worker", "/run/rulesyncd/events.sock")] {
+        for wanted in [place, "database sqlite:", &format!("configured by /etc/rulesyncd/{daemon}.yaml")] {
+            wait_for(&container, daemon, &started, wanted);
+        }
+    }
+
+    // A rule that was broken, by its id, although no id can be read in the file any more.
+    save("DIS0002.yaml", "rule_id: 'DIS0002\n");
+    wait_for(&container, "master", "-p err RULE_ID=DIS0002", "its last good version stays");
+    let code = "journalctl --no-pager -q -o json -u rulesyncd-master RULE_ID=DIS0002 | grep -o '\"CODE\":\"[a-z-]*\"'";
+    container.wait_for(code, "\"CODE\":\"syntax\"");
+    save("DIS0002.yaml", &rule_text("DIS0002", 2));
+    wait_for(&container, "master", "RULE_ID=DIS0002", "DIS0002.yaml holds a rule again");
+
+    // Two files of one id, and that it is over.
+    save("twice.yaml", &rule_text("EXE0001", 1));
+    wait_for(&container, "master", "-p err RULE_ID=EXE0001", "both hold EXE0001");
+    container.sh("rm /etc/rulesyncd/rules/twice.yaml");
+    wait_for(&container, "master", "RULE_ID=EXE0001", "no longer both hold EXE0001");
+
+    // Who switched a rule off, until when, and why.
+    container.sh(
+        "rulesyncd state set DIS0002 disabled --expires-at 2099-05-01T07:25:09Z --reason 'noisy on mail hosts'",
+    );
+    let order = "DIS0002 disabled until 2099-05-01T07:25:09.000000Z by root: noisy on mail hosts\n";
+    for daemon in ["master", "worker"] {
+        wait_for(&container, daemon, "-p notice..notice RULE_ID=DIS0002", order);
+    }
+
+    // What another program did to a row is no edit of its file. A reload compares everything.
+    container.sh(
+        "sqlite3 /var/lib/rulesyncd/rules.db \"PRAGMA busy_timeout = 5000; DELETE FROM ttp_rule WHERE rule_id = 'NET0001'\"
+         systemctl reload rulesyncd-master",
+    );
+    let undone = format!("-p warning MESSAGE_ID={}", event::RULE_TAKEN_OVER);
+    wait_for(&container, "master", &undone, "NET0001 was deleted from the table by another program");
+
+    // A password or another key that was changed is taken, or said to wait for a restart.
+    container.sh(
+        "sed -i 's/#log: info/log: debug/' /etc/rulesyncd/worker.yaml; systemctl reload rulesyncd-worker",
+    );
+    wait_for(&container, "worker", "-p warning", "`telemetry` changed: restart the daemon to apply it");
+
+    // An outage, its end, and none of a lock that was never lost to another master.
+    container.sh("mv /etc/rulesyncd/rules /etc/rulesyncd/elsewhere; systemctl reload rulesyncd-master");
+    let away = format!("MESSAGE_ID={}", event::DIRECTORY_AWAY);
+    wait_for(&container, "master", &away, "create or mount it");
+    container.sh("mv /etc/rulesyncd/elsewhere /etc/rulesyncd/rules; systemctl reload rulesyncd-master");
+    wait_for(
+        &container,
+        "master",
+        &format!("MESSAGE_ID={}", event::DIRECTORY_BACK),
+        "can be read again after ",
+    );
+    let lock = container
+        .sh(&format!("journalctl --no-pager -q -o cat -u rulesyncd-master MESSAGE_ID={}", event::LOCK_TAKEN));
+    assert_eq!(lock, "this master holds the lock\n");
+}
