@@ -9,6 +9,7 @@ mod differential;
 mod driver;
 mod faults;
 mod hostile;
+mod hostile_server;
 mod operator;
 mod portable;
 mod python;

@@ -4,6 +4,7 @@ pub(crate) mod certificates;
 pub(crate) mod container;
 pub(crate) mod databases;
 pub(crate) mod forged;
+pub(crate) mod hostile;
 pub(crate) mod impostor;
 pub(crate) mod mounts;
 pub(crate) mod namespace;

@@ -1,0 +1,126 @@
+//! A database server that is broken, impersonated or owned costs freshness, and nothing else: at each step of
+//! its protocol, whatever it sends, both daemons live, subscribers are served, memory and journal stay small,
+//! and a signal is obeyed.
+
+mod mutations;
+mod mysql;
+mod postgres;
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::support::forged::resident;
+use crate::support::hostile::{Act, Attack, Hostile, Step};
+use crate::support::rules::rule_text;
+use crate::support::servers::{Kind, Server};
+use crate::support::swarm::{Subscriber, Swarm, wait_for};
+
+/// Pairs of a master and a worker that are attacked at once.
+const LANES: usize = 4;
+
+/// How long a subscriber waits while the server has its attacks, on a machine that is not too busy: of many
+/// subscribers the middle one, and any of them.
+const AT_ONCE: Duration = Duration::from_millis(100);
+const SOON: Duration = Duration::from_secs(5);
+
+fn attack(name: &'static str, step: Step, act: Act) -> Attack {
+    Attack { name, step, act }
+}
+
+/// Both daemons under each of the attacks.
+async fn both_daemons_live_through(kind: Kind, attacks: Vec<Attack>) {
+    assert!(attacks.len() >= 40, "{}", attacks.len());
+    let options: &[&str] = if kind == Kind::MariaDb { &["--skip-ssl"] } else { &[] };
+    let server = Server::start(kind, options).await;
+    for lane in 0..LANES {
+        server.create(&format!("lane{lane}")).await;
+    }
+    let (waits, left) = (Mutex::new(Vec::new()), Mutex::new(attacks));
+    std::thread::scope(|scope| {
+        for lane in 0..LANES {
+            let (server, waits, left) = (&server, &waits, &left);
+            scope.spawn(move || {
+                let mut pair = Pair::new(server, &format!("lane{lane}"));
+                loop {
+                    let Some(attack) = left.lock().unwrap().pop() else { return };
+                    let waited = pair.under(attack);
+                    waits.lock().unwrap().extend(waited);
+                }
+            });
+        }
+    });
+    let mut waits = waits.into_inner().unwrap();
+    waits.sort_unstable();
+    let (middle, longest) = (waits[waits.len() / 2], waits[waits.len() - 1]);
+    assert!(middle < AT_ONCE && longest < SOON, "subscribers waited {middle:?}, at most {longest:?}");
+}
+
+/// A master and a worker that reach one database by hostile ways.
+struct Pair {
+    swarm: Swarm,
+    database: String,
+    ways: [Hostile; 2],
+    version: i32,
+}
+
+impl Pair {
+    fn new(server: &Server, database: &str) -> Self {
+        let ways = [Hostile::before(server), Hostile::before(server)];
+        Self { swarm: Swarm::on(ways[0].address(database)), database: database.to_owned(), ways, version: 0 }
+    }
+
+    /// Starts both daemons, lets the server attack them, and stops them under the attack. Tells how long
+    /// subscribers waited.
+    fn under(&mut self, attack: Attack) -> Vec<Duration> {
+        self.version += 1;
+        self.swarm.save("R1.yaml", rule_text("R1", self.version));
+        let daemons = [("master", &self.ways[0]), ("worker", &self.ways[1])].map(|(mode, way)| {
+            way.attack(None);
+            self.swarm.daemon(mode, |command| {
+                command.env("RULESYNCD_DATABASE_URL", way.address(&self.database));
+                command.env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", "1s");
+                command.env("RULESYNCD_WORKER_POLL_INTERVAL", "100ms");
+            })
+        });
+        // What the server did before has left nothing behind.
+        wait_for("the rule", || (served(&self.swarm)? == self.version).then_some(()));
+        let name = attack.name;
+        let is_endless = matches!(attack.act, Act::Forever(_) | Act::Repeat);
+        for way in &self.ways {
+            way.attack(Some(attack.clone()));
+        }
+        let (mut waits, mut since) = (Vec::new(), None);
+        let attacked = || self.ways.iter().all(|way| way.attacked() > 0);
+        let begun = Instant::now();
+        while since.is_none_or(|since: Instant| {
+            since.elapsed() < Duration::from_millis(if is_endless { 1_000 } else { 200 })
+        }) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{name}: not both daemons came to this step");
+            let asked = Instant::now();
+            assert_eq!(served(&self.swarm), Some(self.version), "{name}");
+            waits.push(asked.elapsed());
+            since = since.or_else(|| attacked().then(Instant::now));
+            for daemon in &daemons {
+                let memory = resident(daemon.pid());
+                assert!(memory < 128 * 1024, "{name}: {memory} KiB");
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        for daemon in daemons {
+            assert!(daemon.log().lines().count() < 100, "{name}: {}", daemon.log());
+            let (stopped, log) = (Instant::now(), daemon.log_path());
+            let ended = daemon.stop();
+            let log = std::fs::read_to_string(log).unwrap();
+            assert!(ended.success(), "{name}: {ended:?} {log}");
+            assert!(stopped.elapsed() < Duration::from_secs(2), "{name}: {:?} {log}", stopped.elapsed());
+        }
+        waits
+    }
+}
+
+/// The version of the one rule that a subscriber is sent; `None` while there is none.
+fn served(swarm: &Swarm) -> Option<i32> {
+    let mut subscriber: Subscriber = swarm.subscribe();
+    let rules = subscriber.snapshot();
+    rules.first().map(|rule| rule["rule_version"].as_i64().unwrap().try_into().unwrap())
+}

@@ -1,0 +1,234 @@
+//! A good conversation with a real server, again and again, with random changes in what the server sends.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rulesyncd::store::{Database, RuleStore as _, quiet_driver_panics};
+
+use crate::faults::chance::Chance;
+use crate::faults::number;
+use crate::support::databases::{config, made, system_clock};
+use crate::support::forged::resident;
+use crate::support::rules::rule_row;
+use crate::support::servers::{Kind, Server};
+
+/// Conversations that go on at once.
+const LANES: u64 = 12;
+
+/// How long a client that has sent nothing is waited for: it waits for what never comes.
+const PATIENCE: Duration = Duration::from_millis(40);
+
+/// No try takes as long, on a machine that is busy.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// What the server sends, by what it answers.
+type Conversation = Vec<Vec<u8>>;
+
+fn socket_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::MariaDb => "sock",
+        Kind::Postgres => ".s.PGSQL.5432",
+    }
+}
+
+fn address(kind: Kind, directory: &Path) -> String {
+    let directory = directory.display();
+    match kind {
+        Kind::MariaDb => format!("mysql://root@/rules?socket={directory}/sock"),
+        Kind::Postgres => format!("postgresql://postgres@/rules?host={directory}"),
+    }
+}
+
+/// What a worker's first poll hears of a real server.
+async fn recorded(kind: Kind, server: &Server) -> Conversation {
+    let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
+    let listener = UnixListener::bind(directory.path().join(socket_name(kind))).unwrap();
+    let (real, conversations) = (server.path().join(socket_name(kind)), Arc::default());
+    let kept: Arc<Mutex<Vec<Arc<Mutex<Conversation>>>>> = Arc::clone(&conversations);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let conversation = Arc::new(Mutex::new(vec![Vec::new()]));
+            kept.lock().unwrap().push(Arc::clone(&conversation));
+            let (client, real) = (client.unwrap(), real.clone());
+            std::thread::spawn(move || record(client, &real, conversation));
+        }
+    });
+    let database = Database::open(&config(&address(kind, directory.path())), system_clock()).await.unwrap();
+    assert_eq!(database.load_compiled().await.unwrap().len(), 3);
+    // PostgreSQL's other connection only listens.
+    let conversations = conversations.lock().unwrap();
+    let longest = conversations.iter().max_by_key(|kept| kept.lock().unwrap().len()).unwrap();
+    longest.lock().unwrap().clone()
+}
+
+fn record(mut client: UnixStream, real: &PathBuf, conversation: Arc<Mutex<Conversation>>) {
+    let mut server = UnixStream::connect(real).unwrap();
+    let (mut answers, mut to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+    let answered = Arc::clone(&conversation);
+    std::thread::spawn(move || {
+        let mut bytes = [0; 16 << 10];
+        while let Ok(count @ 1..) = answers.read(&mut bytes) {
+            answered.lock().unwrap().last_mut().unwrap().extend(&bytes[..count]);
+            if to.write_all(&bytes[..count]).is_err() {
+                return;
+            }
+        }
+    });
+    let mut bytes = [0; 16 << 10];
+    while let Ok(count @ 1..) = client.read(&mut bytes) {
+        conversation.lock().unwrap().push(Vec::new());
+        server.write_all(&bytes[..count]).unwrap();
+    }
+}
+
+/// Sends the conversation of the moment to whoever connects.
+struct Replay {
+    directory: tempfile::TempDir,
+    conversation: Arc<Mutex<Conversation>>,
+}
+
+impl Replay {
+    fn new(kind: Kind, conversation: &Conversation) -> Self {
+        let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
+        let listener = UnixListener::bind(directory.path().join(socket_name(kind))).unwrap();
+        let conversation = Arc::new(Mutex::new(conversation.clone()));
+        let replayed = Arc::clone(&conversation);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, conversation) = (client.unwrap(), replayed.lock().unwrap().clone());
+                std::thread::spawn(move || replay(client, &conversation));
+            }
+        });
+        Self { directory, conversation }
+    }
+}
+
+fn replay(mut client: UnixStream, conversation: &Conversation) -> io::Result<()> {
+    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_write_timeout(Some(LONGEST))?;
+    client.write_all(&conversation[0])?;
+    for answer in &conversation[1..] {
+        if client.read(&mut [0; 64 << 10])? == 0 {
+            return Ok(());
+        }
+        client.write_all(answer)?;
+    }
+    Ok(())
+}
+
+/// Changes a few things of what the server sends.
+fn mutated(conversation: &Conversation, chance: &mut Chance) -> Conversation {
+    const BYTES: [u8; 8] = [0, 1, 0x7f, 0x80, 0xfb, 0xfc, 0xfe, 0xff];
+    let mut mutated = conversation.clone();
+    let index = |chance: &mut Chance, end: usize| {
+        usize::try_from(chance.below(u64::try_from(end.max(1)).unwrap())).unwrap()
+    };
+    for _ in 0..=chance.below(4) {
+        let (one, other) = (index(chance, mutated.len()), index(chance, mutated.len()));
+        let length = mutated[one].len();
+        if length == 0 {
+            continue;
+        }
+        // The beginnings have the lengths.
+        let at = if chance.below(2) == 0 { index(chance, length.min(12)) } else { index(chance, length) };
+        let end = at + index(chance, (length - at).min(40)) + 1;
+        let end = end.min(length);
+        match chance.below(9) {
+            0 => mutated[one][at] ^= 1 << chance.below(8),
+            1 => mutated[one][at] = *chance.pick(&BYTES),
+            2 => {
+                let byte = *chance.pick(&BYTES);
+                mutated[one][at..end].fill(byte);
+            }
+            3 => drop(mutated[one].drain(at..end)),
+            4 => {
+                let noise: Vec<u8> =
+                    (0..=chance.below(20)).map(|_| chance.below(256).to_le_bytes()[0]).collect();
+                mutated[one].splice(at..at, noise);
+            }
+            5 => {
+                let again = mutated[one][at..end].to_vec();
+                mutated[one].splice(at..at, again);
+            }
+            6 => mutated[one].truncate(at),
+            7 => mutated.swap(one, other),
+            _ => {
+                let again = mutated[other].clone();
+                mutated[one].splice(at..at, again);
+            }
+        }
+    }
+    mutated
+}
+
+/// Each of so many changed conversations comes to an end, with rules or with an error, and the unchanged one is
+/// understood after all of them.
+#[expect(clippy::print_stdout, reason = "the seed, should it fail")]
+async fn every_conversation_ends(kind: Kind) {
+    quiet_driver_panics();
+    let server = Server::start(kind, &[]).await;
+    let address_of_server = server.create("rules").await;
+    let database = made(&address_of_server, system_clock()).await;
+    let mut session = database.try_lock().await.unwrap().unwrap();
+    let writes: Vec<_> = [("R1", 1), ("R2", 1), ("R3", 7)]
+        .map(|(id, version)| rulesyncd::store::RuleWrite::Upsert(rule_row(id, version)))
+        .into();
+    session.apply(writes).await.unwrap();
+    session.close().await;
+    let conversation = Arc::new(recorded(kind, &server).await);
+    assert!(conversation.len() > 5, "{conversation:?}");
+
+    let (seed, tries) = (number("SEED", 1), number("MUTATIONS", 10_000));
+    println!("{kind:?}: seed {seed}, {tries} mutations of {} answers", conversation.len());
+    let begun = Instant::now();
+    let lanes: Vec<_> = (0..LANES)
+        .map(|lane| {
+            let (conversation, replay) = (Arc::clone(&conversation), Replay::new(kind, &conversation));
+            tokio::spawn(async move {
+                let mut config = config(&address(kind, replay.directory.path()));
+                config.connect_timeout = Duration::from_millis(500);
+                let database = Database::open(&config, system_clock()).await.unwrap();
+                let (mut outcomes, mut chance) = ([0_u64; 2], Chance::new(seed, lane));
+                for number in 0..tries / LANES + 1 {
+                    *replay.conversation.lock().unwrap() = mutated(&conversation, &mut chance);
+                    let tried = tokio::time::timeout(LONGEST, database.load_compiled()).await;
+                    let ended =
+                        tried.unwrap_or_else(|_| panic!("seed {seed}, lane {lane}, try {number}: no end"));
+                    outcomes[usize::from(ended.is_ok())] += 1;
+                }
+                *replay.conversation.lock().unwrap() = Conversation::clone(&conversation);
+                let deadline = Instant::now() + LONGEST;
+                loop {
+                    match database.load_compiled().await {
+                        Ok(rules) if rules.len() == 3 => return outcomes,
+                        other => assert!(Instant::now() < deadline, "seed {seed}, lane {lane}: {other:?}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut outcomes = [0; 2];
+    for lane in lanes {
+        let of_lane = lane.await.unwrap();
+        outcomes = [outcomes[0] + of_lane[0], outcomes[1] + of_lane[1]];
+        let memory = resident(std::process::id());
+        assert!(memory < 512 * 1024, "seed {seed}: {memory} KiB");
+    }
+    println!("{kind:?}: {} errors, {} answers in {:?}", outcomes[0], outcomes[1], begun.elapsed());
+    assert!(outcomes[0] + outcomes[1] >= tries && outcomes[0] > tries / 4, "{outcomes:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn every_mutation_of_a_conversation_with_postgres_ends() {
+    every_conversation_ends(Kind::Postgres).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn every_mutation_of_a_conversation_with_mariadb_ends() {
+    every_conversation_ends(Kind::MariaDb).await;
+}
