@@ -18,7 +18,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::master::plan::Plan;
 use crate::master::reconcile::{DELETE_AFTER, Operator, ReconcileError, Reconciler};
-use crate::master::scan::Extent;
+use crate::master::scan::ScanScope;
 use crate::master::{MasterStatus, Summary};
 use crate::paint::plain;
 use crate::socket::{REQUEST_TIMEOUT, WORK_TIMEOUT};
@@ -132,11 +132,11 @@ async fn reconcile(
     let mut total = Summary::default();
     loop {
         let report = reconciler
-            .reconcile(&mut session, &Extent::All, lifted_by)
+            .reconcile(&mut session, &ScanScope::All, lifted_by)
             .await
             .map_err(|error| Failure::Environment(error.into()))?;
         total = total.then(Summary::of(&report, reconciler));
-        if report.look_again.is_empty() && report.changing.is_empty() {
+        if report.rescan.is_empty() && report.changing.is_empty() {
             break;
         }
         // A file that is missing must stay so for a moment before its row goes.

@@ -18,7 +18,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::master::plan::Plan;
 use crate::master::reconcile::Reconciler;
-use crate::master::scan::Broken;
+use crate::master::scan::InvalidFile;
 use crate::paint::plain;
 use crate::rule::{Catalogue, CatalogueDigest, RuleState};
 use crate::socket::{REQUEST_TIMEOUT, WORK_TIMEOUT};
@@ -163,7 +163,7 @@ async fn compare(config: &Config, daemons: &Daemons, needs_worker: bool) -> Resu
 /// The files that hold no rule: under the id of the row that came from them, else under their name.
 fn invalid_files(reconciler: &Reconciler, rows: &[RowSummary]) -> Vec<Difference> {
     let ids: BTreeMap<&str, &str> = rows.iter().map(|row| (&*row.source_path, &*row.rule_id)).collect();
-    let difference = |(path, why): (&str, &Broken)| Difference {
+    let difference = |(path, why): (&str, &InvalidFile)| Difference {
         rule_id: (*ids.get(path).unwrap_or(&path)).to_owned(),
         what: format!("{path} is invalid: {}", why.sentence()),
     };

@@ -133,7 +133,7 @@ async fn table(config: &Config, rule_id: &RuleId) -> Result<Table, Failure> {
     Ok(Table {
         now: database.now().await?,
         row: exact.pop().map(Into::into),
-        twins: others.into_iter().map(|row| row.rule_id).collect(),
+        case_variants: others.into_iter().map(|row| row.rule_id).collect(),
         state: states.into_iter().find(|row| row.rule_id == rule_id.as_str()).map(Into::into),
     })
 }

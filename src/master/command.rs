@@ -1,4 +1,4 @@
-//! What a running master is asked to do by others than its directory.
+//! Requests to a running master: reconcile now, take another configuration.
 
 use std::time::Duration;
 
@@ -6,41 +6,41 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::reconcile::{self, Operator, ReconcileError};
-use super::scan::Extent;
+use super::scan::ScanScope;
 use super::watch::Watch;
 use super::{Master, Summary};
 use crate::config::MasterConfig;
 use crate::event;
 use crate::store::{MasterSession, StoreError};
 
-/// How often a reconcile that was asked for looks again at what was put off.
-const SETTLE_LOOKS: usize = 5;
+/// How often a requested reconcile repeats for deferred files.
+const MAX_ROUNDS: usize = 5;
 
-/// What a running master is asked to do.
+/// A request to a running master.
 #[derive(Debug)]
 pub enum Command {
-    /// Compare everything now, and say what came of it.
+    /// Reconcile everything now, and reply with the summary.
     Reconcile {
-        /// Who has the deletions carried out that are held back; `None` leaves them so.
+        /// Who lifts the guard against mass deletion; `None` leaves it in place.
         lifted_by: Option<Operator>,
-        /// Where to say it. An error is a sentence for the operator.
+        /// Takes the reply. An error is a sentence for the operator.
         reply: oneshot::Sender<Result<Summary, String>>,
     },
-    /// Go on with another configuration, and compare everything.
+    /// Use this configuration from now on, and reconcile everything.
     Configure(MasterConfig),
 }
 
 impl Master {
-    /// Does what is asked, and leaves in `due` what is to be looked at then.
-    pub(super) async fn obey(
+    /// Handles a request, and leaves in `pending` what to scan next.
+    pub(super) async fn handle(
         &mut self,
         session: &mut MasterSession,
         command: Command,
-        due: &mut Option<Extent>,
+        pending: &mut Option<ScanScope>,
     ) -> Result<(), StoreError> {
         match command {
             Command::Reconcile { lifted_by, reply } => {
-                let result = self.settle(session, lifted_by).await;
+                let result = self.reconcile_until_stable(session, lifted_by).await;
                 let said = result.as_ref().copied().map_err(ToString::to_string);
                 let _ = reply.send(said);
                 match result {
@@ -50,27 +50,27 @@ impl Master {
             }
             Command::Configure(config) => {
                 self.configure(config);
-                *due = Some(Extent::Reread);
+                *pending = Some(ScanScope::Reread);
                 Ok(())
             }
         }
     }
 
-    /// Compares everything until nothing is put off any more.
-    async fn settle(
+    /// Reconciles everything until no file is deferred.
+    async fn reconcile_until_stable(
         &mut self,
         session: &mut MasterSession,
         lifted_by: Option<Operator>,
     ) -> Result<Summary, ReconcileError> {
-        let (mut total, mut put_off) = self.reconcile(session, &Extent::Reread, lifted_by).await?;
-        // Once is enough, but while files come and go there may always be another.
-        for _ in 0..SETTLE_LOOKS {
+        let (mut total, mut put_off) = self.reconcile(session, &ScanScope::Reread, lifted_by).await?;
+        // One more round is usually enough; while files come and go there may always be another.
+        for _ in 0..MAX_ROUNDS {
             if !put_off.0 {
                 break;
             }
             sleep(reconcile::DELETE_AFTER).await;
             let next;
-            (next, put_off) = self.reconcile(session, &Extent::All, lifted_by).await?;
+            (next, put_off) = self.reconcile(session, &ScanScope::All, lifted_by).await?;
             total = total.then(next);
         }
         Ok(total)
@@ -79,14 +79,14 @@ impl Master {
     fn configure(&mut self, config: MasterConfig) {
         if config.rules_dir != self.config.rules_dir {
             self.watch = Watch::new(config.rules_dir.clone());
-            self.reconciler.heed(self.watch.unfinished());
+            self.reconciler.skip_unfinished(self.watch.unfinished());
         }
         self.reconciler.configure(config.clone());
         self.config = config;
         tracing::info!(message_id = event::RELOADED, "the configuration was read again");
     }
 
-    /// Waits while nothing can be written; commands are answered or kept in mind all the same.
+    /// Waits while nothing can be written. Requests are answered meanwhile.
     pub(super) async fn idle(&mut self, wait: Duration) {
         let until = Instant::now() + wait;
         loop {
@@ -103,7 +103,7 @@ impl Master {
     }
 }
 
-/// The next command; never, once nobody is left to give one.
+/// The next request; pending for ever once no sender is left.
 pub(super) async fn receive(commands: &mut mpsc::Receiver<Command>) -> Command {
     match commands.recv().await {
         Some(command) => command,

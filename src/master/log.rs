@@ -1,5 +1,4 @@
-//! What the log says of rules: one record for each thing that an operator acts on, told by whoever
-//! did it. Nothing of a rule's text is in it.
+//! The master's records: one for each thing that an operator acts on. No rule's text is in them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +6,7 @@ use std::time::Duration;
 use super::audit::StateChange;
 use super::plan::{Conflict, Delete, FileRule, Plan, Write};
 use super::reconcile::{HeldDeletes, Operator};
-use super::scan::{Broken, DirectoryAway};
+use super::scan::{DirectoryAway, InvalidFile};
 use crate::clock::humanize;
 use crate::config::Percent;
 use crate::event;
@@ -15,14 +14,14 @@ use crate::outage::OutageRecord;
 use crate::rule::{RuleId, StateKind, StateRow};
 use crate::store::StoreError;
 
-/// How many files a record of many broken files names.
+/// How many files a record of many invalid files names.
 const NAMED: usize = 10;
 
 /// How many ids a record of a mass deletion names.
 const LISTED: usize = 100;
 
-/// `restored` of the writes undo what another program did to the rows.
-pub(super) fn bulk(plan: &Plan, restored: usize) {
+/// More rows than the budget of records allows. `restored` of the writes undo what another program did.
+pub(super) fn many_written(plan: &Plan, restored: usize) {
     let (written, deleted) = (plan.writes.len(), plan.deletes.len());
     tracing::info!(
         message_id = event::RULE_WRITTEN,
@@ -37,7 +36,7 @@ pub(super) fn bulk(plan: &Plan, restored: usize) {
     );
 }
 
-/// A row is written again although its file did not change: another program changed or deleted it.
+/// A row was written again although its file did not change: another program changed or deleted it.
 pub(super) fn restored(write: &Write, trace_id: Option<String>) {
     let (rule_id, source_path) = (write.rule.rule_id.as_str(), write.path.as_str());
     let what = match &write.replaces {
@@ -100,7 +99,7 @@ pub(super) fn deleted(delete: &Delete, trace_id: Option<String>) {
     );
 }
 
-pub(super) fn refused(write: &Write, why: &StoreError, trace_id: Option<String>) {
+pub(super) fn rejected(write: &Write, why: &StoreError, trace_id: Option<String>) {
     let (rule_id, source_path) = (write.rule.rule_id.as_str(), write.path.as_str());
     if why.is_transient() {
         return tracing::warn!(rule_id, source_path, trace_id, "{rule_id} is not written yet: {why}");
@@ -131,19 +130,19 @@ pub(super) fn no_longer_passed_over(source_path: &str) {
     );
 }
 
-/// `rule_id` is the id that the file names or had, and `has_row` whether its last good version is in the table.
-pub(super) fn broken(
+/// `rule_id` is the id that the file names, or had; `has_row` is whether its last good version is in the table.
+pub(super) fn invalid_file(
     source_path: &str,
     rule_id: Option<&str>,
     has_row: bool,
-    why: &Broken,
+    why: &InvalidFile,
     trace_id: Option<String>,
 ) {
     let code = why.word();
     let kept = if has_row { "its last good version stays" } else { "no rule of it is in the table" };
     match why {
-        Broken::Unfinished => {}
-        Broken::Unreadable(why) => tracing::error!(
+        InvalidFile::Unfinished => {}
+        InvalidFile::Unreadable(why) => tracing::error!(
             message_id = event::RULE_REJECTED,
             rule_id,
             source_path,
@@ -151,7 +150,7 @@ pub(super) fn broken(
             trace_id,
             "{source_path}: {why}; {kept}"
         ),
-        Broken::Invalid(findings) => {
+        InvalidFile::Invalid(findings) => {
             let first = findings.first().map(|finding| {
                 format!("{}:{}: {} [{}]", finding.line, finding.column, finding.message, finding.code)
             });
@@ -173,8 +172,8 @@ pub(super) fn broken(
     }
 }
 
-/// So many files at once are broken that they share a record.
-pub(super) fn many_broken(source_paths: &[String]) {
+/// More invalid files than the budget of records allows.
+pub(super) fn many_invalid_files(source_paths: &[String]) {
     let files = source_paths.len();
     let named = &source_paths[..files.min(NAMED)];
     let more = match files - named.len() {
@@ -184,24 +183,24 @@ pub(super) fn many_broken(source_paths: &[String]) {
     tracing::error!(
         message_id = event::RULE_REJECTED,
         files,
-        "{files} files are no valid rules: {}{more}; their last good versions stay, `rulesyncd check` shows why",
+        "{files} files are invalid: {}{more}; their last good versions stay, `rulesyncd check` shows why",
         named.join(", ")
     );
 }
 
-/// A file that held no rule was removed.
-pub(super) fn broken_file_removed(source_path: &str, rule_id: Option<&RuleId>) {
+/// An invalid file was removed.
+pub(super) fn invalid_file_removed(source_path: &str, rule_id: Option<&RuleId>) {
     tracing::info!(
         message_id = event::RULE_MENDED,
         rule_id = rule_id.map(RuleId::as_str),
         source_path,
-        "{source_path}, which held no valid rule, is gone"
+        "{source_path}, which was invalid, was removed"
     );
 }
 
-pub(super) fn mended(source_path: &str, rule: &FileRule) {
+pub(super) fn valid_again(source_path: &str, rule: &FileRule) {
     let rule_id = rule.rule_id.as_str();
-    tracing::info!(message_id = event::RULE_MENDED, rule_id, source_path, "{source_path} holds a rule again");
+    tracing::info!(message_id = event::RULE_MENDED, rule_id, source_path, "{source_path} is valid again");
 }
 
 pub(super) fn conflict(conflict: &Conflict) {
@@ -215,7 +214,7 @@ pub(super) fn conflict(conflict: &Conflict) {
     );
 }
 
-/// One of the two files was removed, or holds another id now.
+/// One of the two files was removed or holds another id.
 pub(super) fn conflict_ended(conflict: &Conflict) {
     let Conflict { rule_id, path: source_path, held_by } = conflict;
     tracing::info!(
@@ -227,7 +226,7 @@ pub(super) fn conflict_ended(conflict: &Conflict) {
     );
 }
 
-pub(super) fn held(held: Option<&HeldDeletes>, max_delete: Percent) {
+pub(super) fn held_back(held: Option<&HeldDeletes>, max_delete: Percent) {
     match held {
         Some(HeldDeletes { rule_ids, owned, .. }) => tracing::error!(
             message_id = event::MASS_DELETE_HELD,
@@ -241,7 +240,7 @@ pub(super) fn held(held: Option<&HeldDeletes>, max_delete: Percent) {
     }
 }
 
-/// The guard against mass deletion was lifted, and these rows are gone.
+/// An operator lifted the guard against mass deletion, and these rows were deleted.
 pub(super) fn guard_lifted(by: Operator, deletes: &[Delete]) {
     let Operator { uid, pid } = by;
     let named: Vec<&str> = deletes.iter().take(LISTED).map(|delete| delete.rule_id.as_str()).collect();
@@ -261,7 +260,7 @@ pub(super) fn guard_lifted(by: Operator, deletes: &[Delete]) {
     );
 }
 
-/// What an operator ordered.
+/// An operator changed a state.
 pub(super) fn state_changed(change: &StateChange) {
     match change {
         StateChange::Set(row) => tracing::info!(
@@ -300,7 +299,7 @@ pub(super) fn expired(row: &StateRow) {
     );
 }
 
-/// How long an outage lasts of which this is not the first record, in parentheses.
+/// The duration of an outage, in parentheses; empty in its first record.
 fn lasting(record: OutageRecord) -> String {
     match record {
         OutageRecord::Begun => String::new(),

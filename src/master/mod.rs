@@ -1,7 +1,7 @@
 //! From the rules directory to the table.
 //!
-//! [`watch`] says where to look, [`scan`] looks, [`plan`] compares, [`reconcile`] does what is to
-//! be done, and [`Master`] is the daemon around them: lock, standby, retries, rescans.
+//! [`watch`] names the files that may have changed, [`scan`] reads them, [`plan`] compares them with the rows, and
+//! [`reconcile`] carries the plan out. [`Master`] is the daemon around them: lock, standby, retries, rescans.
 
 mod audit;
 mod command;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use self::audit::StateAudit;
 pub use self::command::Command;
 use self::reconcile::{Operator, ReconcileError, Reconciler};
-use self::scan::Extent;
+use self::scan::ScanScope;
 pub use self::status::{Lock, MasterStatus};
 pub use self::summary::Summary;
 use self::watch::Watch;
@@ -38,10 +38,10 @@ use crate::outage::Outage;
 use crate::store::{Database, MasterSession, StoreError};
 use crate::telemetry::metrics;
 
-/// How often a standby asks for the lock, and a master whether it still has it.
+/// How often a standby asks for the lock, and a master checks that it still holds it.
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often a master that is to stop looks whether its last write has ended.
+/// How often a stopping master checks whether its last write has ended.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// After so long a file is looked at again that changed while it was read.
@@ -69,7 +69,7 @@ pub struct Master {
 }
 
 /// Whether a look left something to be looked at again in a moment.
-struct PutOff(bool);
+struct Deferred(bool);
 
 /// Why a session ended.
 enum End {
@@ -77,7 +77,7 @@ enum End {
     Lost(StoreError),
 }
 
-/// Waits until then; `None` is never.
+/// Waits until `then`; for ever where that is `None`.
 async fn at(then: Option<Instant>) {
     match then {
         Some(then) => tokio::time::sleep_until(then).await,
@@ -85,7 +85,7 @@ async fn at(then: Option<Instant>) {
     }
 }
 
-/// Lets the pulse beat while the database is asked: it may take longer than the watchdog waits. Never ends.
+/// Keeps the watchdog fed during a slow database call. Never returns.
 async fn beat_while_asking(pulse: &Pulse, database: &Database) {
     let mut interval = tokio::time::interval(LOCK_INTERVAL);
     loop {
@@ -96,8 +96,8 @@ async fn beat_while_asking(pulse: &Pulse, database: &Database) {
     }
 }
 
-/// Ends once there is a stop and no write under way. What only reads is given up: a database that does
-/// not answer is not waited for.
+/// Returns once `stop` is cancelled and no write is in progress. Reads are abandoned: a stop does not wait for
+/// a database that does not answer.
 async fn stopped_between_writes(stop: &CancellationToken, database: &Database) {
     stop.cancelled().await;
     while database.is_writing() {
@@ -106,7 +106,7 @@ async fn stopped_between_writes(stop: &CancellationToken, database: &Database) {
 }
 
 impl Master {
-    /// A master that has not begun; it works while [`Master::run`] does.
+    /// Creates a master. It does nothing before [`Master::run`].
     pub fn new(
         config: MasterConfig,
         database: Database,
@@ -117,7 +117,7 @@ impl Master {
         let status = MasterStatus::new(&config, &database, clock.now());
         let watch = Watch::new(config.rules_dir.clone());
         let mut reconciler = Reconciler::new(config.clone(), Arc::clone(&clock));
-        reconciler.heed(watch.unfinished());
+        reconciler.skip_unfinished(watch.unfinished());
         Self {
             reconciler,
             watch,
@@ -136,14 +136,14 @@ impl Master {
         }
     }
 
-    /// Has the master looked at whenever metrics are exported.
+    /// Registers the gauges that are read whenever metrics are exported.
     pub fn observe(&self) {
         let gauge = |name, what, read: fn(&MasterStatus) -> usize| {
             let status = self.status();
             metrics::gauge(name, what, "master", move || read(&status.borrow()) as f64);
         };
-        gauge("rulesyncd.rules", "Rules in force", |status| status.rules);
-        gauge("rulesyncd.quarantined", "Files that take no part", |status| {
+        gauge("rulesyncd.rules", "Valid rule files", |status| status.rules);
+        gauge("rulesyncd.quarantined", "Invalid files and conflicts", |status| {
             status.broken.len() + status.conflicts.len()
         });
         gauge("rulesyncd.held_back", "Rules whose deletion is held back", |status| {
@@ -154,13 +154,13 @@ impl Master {
         });
     }
 
-    /// How the master is doing, for whoever asks.
+    /// The master's status, as a channel of its latest value.
     pub fn status(&self) -> watch_channel::Receiver<MasterStatus> {
         self.status.subscribe()
     }
 
-    /// Works until `stop`: takes the lock, or stands by until it is free; keeps the table right;
-    /// begins again whenever the database or the lock was lost. A write that has begun is finished.
+    /// Runs until `stop`: takes the lock or stands by for it, keeps the table equal to the directory, and starts over
+    /// whenever the database or the lock is lost. A write that has begun is finished.
     pub async fn run(self, stop: CancellationToken) {
         let (pulse, database) = (self.pulse.clone(), self.database.clone());
         tokio::select! {
@@ -196,7 +196,7 @@ impl Master {
         }
     }
 
-    /// Waits for the lock.
+    /// Waits for the lock, as a standby while another master holds it.
     async fn acquire(&mut self) -> Result<MasterSession, StoreError> {
         let mut stands_by_since = None;
         loop {
@@ -228,21 +228,21 @@ impl Master {
         stop: &CancellationToken,
         backoff: &mut Backoff,
     ) -> End {
-        let mut due = Some(Extent::All);
+        let mut pending = Some(ScanScope::All);
         let mut rescan_at = Instant::now();
         loop {
             if stop.is_cancelled() {
                 return End::Stopped;
             }
             self.pulse.beat();
-            let step = match due.take() {
-                Some(extent) => {
-                    if extent.is_all() {
+            let step = match pending.take() {
+                Some(scope) => {
+                    if scope.is_all() {
                         rescan_at = Instant::now() + jittered(self.config.rescan_interval);
                     }
-                    self.look(&mut session, &extent).await.map(|()| backoff.reset())
+                    self.try_reconcile(&mut session, &scope).await.map(|()| backoff.reset())
                 }
-                None => self.wait(&mut session, stop, rescan_at, &mut due).await,
+                None => self.wait(&mut session, stop, rescan_at, &mut pending).await,
             };
             if let Err(error) = step {
                 return End::Lost(error);
@@ -250,35 +250,35 @@ impl Master {
         }
     }
 
-    /// Waits for the next thing to do, and leaves in `due` what is to be looked at.
+    /// Waits for the next event, and leaves in `pending` what to scan.
     async fn wait(
         &mut self,
         session: &mut MasterSession,
         stop: &CancellationToken,
         rescan_at: Instant,
-        due: &mut Option<Extent>,
+        pending: &mut Option<ScanScope>,
     ) -> Result<(), StoreError> {
         let retry_at = self.retry_at;
         let recheck = self.reconciler.recheck_in();
         tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
-            extent = self.watch.next() => {
-                *due = Some(extent);
+            scope = self.watch.next() => {
+                *pending = Some(scope);
                 Ok(())
             }
-            command = command::receive(&mut self.commands) => self.obey(session, command, due).await,
+            command = command::receive(&mut self.commands) => self.handle(session, command, pending).await,
             () = at(retry_at) => {
-                *due = Some(Extent::All);
+                *pending = Some(ScanScope::All);
                 Ok(())
             }
             () = at(Some(rescan_at)) => {
-                *due = Some(Extent::Reread);
+                *pending = Some(ScanScope::Reread);
                 Ok(())
             }
             () = sleep(recheck.unwrap_or_default()), if recheck.is_some() => {
                 let changed = self.reconciler.recheck();
-                *due = Some(Extent::Names(changed)).filter(|changed| *changed != Extent::Names(BTreeSet::new()));
+                *pending = Some(ScanScope::Names(changed)).filter(|changed| *changed != ScanScope::Names(BTreeSet::new()));
                 Ok(())
             }
             () = sleep(LOCK_INTERVAL) => {
@@ -289,10 +289,14 @@ impl Master {
         }
     }
 
-    /// One look, and what follows from it. A directory that is away is told of, and is no error:
-    /// the watch and the rescan come back to it.
-    async fn look(&mut self, session: &mut MasterSession, extent: &Extent) -> Result<(), StoreError> {
-        match self.reconcile(session, extent, None).await {
+    /// Reconciles. A directory that cannot be read is logged and is no error here: the watch and the rescan try it
+    /// again.
+    async fn try_reconcile(
+        &mut self,
+        session: &mut MasterSession,
+        scope: &ScanScope,
+    ) -> Result<(), StoreError> {
+        match self.reconcile(session, scope, None).await {
             Ok(_) => Ok(()),
             Err(ReconcileError::Directory(_)) => Ok(()),
             Err(ReconcileError::Store(error)) => Err(error),
@@ -302,13 +306,13 @@ impl Master {
     async fn reconcile(
         &mut self,
         session: &mut MasterSession,
-        extent: &Extent,
+        scope: &ScanScope,
         lifted_by: Option<Operator>,
-    ) -> Result<(Summary, PutOff), ReconcileError> {
-        if extent.is_all() {
+    ) -> Result<(Summary, Deferred), ReconcileError> {
+        if scope.is_all() {
             self.renew_watch();
         }
-        let result = self.reconciler.reconcile(session, extent, lifted_by).await;
+        let result = self.reconciler.reconcile(session, scope, lifted_by).await;
         self.watch.expect_links(self.reconciler.has_links(), self.reconciler.link_targets());
         match &result {
             Ok(_) => {
@@ -326,24 +330,24 @@ impl Master {
             Err(ReconcileError::Store(_)) => {}
         }
         let report = result?;
-        if extent.is_all() {
+        if scope.is_all() {
             self.audit_states(session, None).await?;
             self.remove_expired_states(session).await?;
         }
         if report.retry {
             self.retry_at = Some(Instant::now() + self.retries.wait());
-        } else if extent.is_all() {
+        } else if scope.is_all() {
             self.retry_at = None;
             self.retries.reset();
         }
-        self.watch.look_again(report.look_again.iter().cloned(), reconcile::DELETE_AFTER);
-        self.watch.look_again(report.changing.iter().cloned(), CHANGING_FOR);
+        self.watch.schedule_rescan(report.rescan.iter().cloned(), reconcile::DELETE_AFTER);
+        self.watch.schedule_rescan(report.changing.iter().cloned(), CHANGING_FOR);
         let summary = Summary::of(&report, &self.reconciler);
         self.publish(summary);
-        Ok((summary, PutOff(!report.look_again.is_empty() || !report.changing.is_empty())))
+        Ok((summary, Deferred(!report.rescan.is_empty() || !report.changing.is_empty())))
     }
 
-    /// Watches what is there now. That it cannot is said once, and once that it can again.
+    /// Renews the watch. A failure is logged when it begins and when it ends.
     fn renew_watch(&mut self) {
         let failure = self.watch.renew().err().map(|error| error.to_string());
         let was_failing = self.status.borrow().watch_error.is_some();
@@ -362,7 +366,8 @@ impl Master {
         self.status.send_modify(|status| status.watch_error = failure);
     }
 
-    /// Clears up. What keeps it from that is told, and keeps no rule back: ends are in force all the same.
+    /// Removes expired states. A failure is logged once and stops nothing: readers treat an expired state as the
+    /// default anyway.
     async fn remove_expired_states(&mut self, session: &mut MasterSession) -> Result<(), StoreError> {
         match metrics::timed("remove_expired_states", session.remove_expired_states()).await {
             Ok(expired) => {
@@ -375,14 +380,16 @@ impl Master {
             Err(error @ StoreError::LockLost { .. }) => return Err(error),
             Err(error) => {
                 if !std::mem::replace(&mut self.states_stay, true) {
-                    tracing::warn!("expired states are not removed, and are over all the same: {error}");
+                    tracing::warn!(
+                        "expired states cannot be removed, and have no effect all the same: {error}"
+                    );
                 }
             }
         }
         Ok(())
     }
 
-    /// Logs what operators ordered since the last time. No rule waits for it.
+    /// Logs the states that operators changed since the last call. A failure delays no rule.
     async fn audit_states(
         &mut self,
         session: &mut MasterSession,

@@ -1,8 +1,7 @@
-//! What is to be done so that the table equals the directory. Pure: files and rows in, plan out.
+//! Plans the writes that make the table equal to the directory. Pure: files and rows in, plan out.
 //!
-//! Two laws hold, and are tested: a plan that was carried out leaves nothing to do, and where no
-//! file is broken and no id is claimed twice, going from one directory to another in two steps
-//! ends in the same table as going there in one.
+//! Two laws hold and are tested. Planning again after a plan was carried out gives an empty plan. Without invalid
+//! files and conflicts, going from one directory to another in two steps gives the same table as in one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,13 +9,12 @@ use crate::config::Percent;
 use crate::rule::{ContentDigest, RuleId};
 use crate::store::RowSummary;
 
-/// What is known of one file of the rules directory.
+/// A file of the rules directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
     /// The path, relative to the rules directory.
     pub path: String,
-    /// The rule in it; `None` where it holds none that could be read. It then keeps its last good
-    /// row.
+    /// The rule in it; `None` where the file is invalid and keeps its last good row.
     pub rule: Option<FileRule>,
 }
 
@@ -31,21 +29,21 @@ pub struct FileRule {
     pub content: ContentDigest,
 }
 
-/// What is to be done. Deletions come before writes, so that an id that changes its case or its
-/// file never meets itself.
+/// The writes that make the table equal to the directory. Deletions come before writes, so that an id that moves to
+/// another file or changes its case is free when it is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Owned rows whose file is gone.
     pub deletes: Vec<Delete>,
-    /// Files whose row is missing or another.
+    /// Files whose row is missing or differs.
     pub writes: Vec<Write>,
     /// Files whose id another file holds.
     pub conflicts: Vec<Conflict>,
-    /// How many files stand in the table as they are.
+    /// How many files have an equal row.
     pub unchanged: usize,
 }
 
-/// A row that is to go.
+/// A row to delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delete {
     /// The row's key.
@@ -54,32 +52,32 @@ pub struct Delete {
     pub source_path: String,
 }
 
-/// A row that is to be written.
+/// A row to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     /// The file.
     pub path: String,
     /// The rule in it.
     pub rule: FileRule,
-    /// What stands in the table now; `None` is an insert.
+    /// The row that it replaces; `None` is an insert.
     pub replaces: Option<Replaced>,
-    /// Rows of others beside it whose ids differ from the rule's in case alone: they go.
-    pub twins: Vec<Replaced>,
+    /// Rows of other writers whose ids differ from the rule's in case alone. They are deleted.
+    pub case_variants: Vec<Replaced>,
 }
 
 impl Write {
-    /// The row of another than `owner` in whose place this comes.
+    /// The row of a writer other than `owner` that it replaces.
     pub fn takes_over(&self, owner: &str) -> Option<&Replaced> {
-        self.replaces.iter().chain(&self.twins).find(|replaced| replaced.updated_by != owner)
+        self.replaces.iter().chain(&self.case_variants).find(|replaced| replaced.updated_by != owner)
     }
 }
 
-/// What a write finds in its place.
+/// A row that a write replaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replaced {
-    /// The row's key: the rule's id, or one that differs from it in case alone.
+    /// The row's key: the rule's id, or a case variant of it.
     pub rule_id: String,
-    /// Who wrote the row.
+    /// The row's writer.
     pub updated_by: String,
     /// The author's number that it had.
     pub rule_version: i64,
@@ -97,7 +95,7 @@ pub struct Conflict {
 }
 
 impl Plan {
-    /// Whether nothing is to be done.
+    /// Whether it writes and deletes nothing.
     pub const fn is_empty(&self) -> bool {
         self.deletes.is_empty() && self.writes.is_empty()
     }
@@ -105,8 +103,8 @@ impl Plan {
 
 /// Plans what makes `rows` equal to `files`, for the rows that `owner` wrote.
 ///
-/// `rows` are those of every id and every path that stands in `files`, and all owned rows whose
-/// file may be gone: a row that is not among them is not touched.
+/// `rows` must have the rows of every id and every path in `files`, and every owned row whose file may be missing. Other
+/// rows are not touched.
 pub fn plan(files: &[File], rows: &[RowSummary], owner: &str) -> Plan {
     let table = Table::new(rows, owner);
     let mut claims: BTreeMap<String, Vec<(&str, &FileRule)>> = BTreeMap::new();
@@ -137,15 +135,15 @@ pub fn plan(files: &[File], rows: &[RowSummary], owner: &str) -> Plan {
             }
             let row = table.holding(&folded, rule.rule_id.as_str());
             kept.extend(row.map(|row| row.rule_id.as_str()));
-            let twins = table.twins(&folded, row, owner);
-            if twins.is_empty() && row.is_some_and(|row| is_current(row, path, rule, owner)) {
+            let case_variants = table.case_variants(&folded, row, owner);
+            if case_variants.is_empty() && row.is_some_and(|row| is_current(row, path, rule, owner)) {
                 plan.unchanged += 1;
             } else {
                 plan.writes.push(Write {
                     path: path.to_owned(),
                     rule: rule.clone(),
                     replaces: row.map(Replaced::from),
-                    twins,
+                    case_variants,
                 });
             }
         }
@@ -181,7 +179,7 @@ fn is_current(row: &RowSummary, path: &str, rule: &FileRule, owner: &str) -> boo
 /// The rows by id, and by id without case.
 struct Table<'a> {
     exact: HashMap<&'a str, &'a RowSummary>,
-    /// Where a case-sensitive table holds several, the owned ones come last.
+    /// A case-sensitive table may hold several; owned ones come last.
     folded: HashMap<String, Vec<&'a RowSummary>>,
 }
 
@@ -195,14 +193,14 @@ impl<'a> Table<'a> {
         Self { exact: rows.iter().map(|row| (row.rule_id.as_str(), row)).collect(), folded }
     }
 
-    /// The row that stands for an id.
+    /// The row of an id.
     fn holding(&self, folded: &str, exact: &str) -> Option<&'a RowSummary> {
         let exact = self.exact.get(exact).copied();
         exact.or_else(|| self.folded.get(folded)?.last().copied())
     }
 
-    /// The others' rows of an id beside the one that stands for it.
-    fn twins(&self, folded: &str, holding: Option<&RowSummary>, owner: &str) -> Vec<Replaced> {
+    /// The rows of other writers that are case variants of an id.
+    fn case_variants(&self, folded: &str, holding: Option<&RowSummary>, owner: &str) -> Vec<Replaced> {
         let all = self.folded.get(folded).into_iter().flatten();
         all.filter(|row| row.updated_by != owner && Some(&row.rule_id) != holding.map(|row| &row.rule_id))
             .map(|row| Replaced::from(*row))
@@ -210,19 +208,17 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Whether so many deletions may be carried out without an operator's word.
+/// Whether these deletions are to be held back until an operator allows them.
 ///
-/// `recent` are deletions that were carried out a short while ago: a directory that empties file
-/// by file is a mass deletion too. `owned` are the rows that the
-/// master owned before the plan.
+/// `recent` is the number of deletions of the last rescan interval, so that a directory that empties file by file is
+/// a mass deletion, too. `owned` is the number of owned rows before the plan.
 pub fn is_mass_delete(planned: usize, recent: usize, owned: usize, share: Percent, free: usize) -> bool {
     let total = planned + recent;
     planned > 0 && total > free && share.is_exceeded_by(total, owned + recent)
 }
 
-/// Whether these deletions would leave none of the rows that were `owned` before the plan: an emptied
-/// directory, or one that another was mounted over, whatever the number. A file that stands and holds
-/// another id now is neither; `missing` of the planned deletions are of files that are gone.
+/// Whether these deletions would leave none of the `owned` rows, as after a directory was emptied or mounted over.
+/// `missing` of the `planned` deletions are of missing files: without one, files merely hold other ids now.
 pub const fn leaves_none(planned: usize, missing: usize, owned: usize) -> bool {
     missing > 0 && planned >= owned
 }

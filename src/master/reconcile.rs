@@ -1,5 +1,9 @@
-//! One code path that makes the table equal to the directory: look, plan, guard, write. Start-up,
-//! hints, reloads, rescans and retries all come through here, and so does `rulesyncd sync`.
+//! Makes the table equal to the directory: scan, plan, guard, write. Start, events, reloads, rescans, retries and
+//! `rulesyncd sync` all come through here.
+//!
+//! The life of a deletion: the file of an owned row is found *missing*; it stays missing for [`DELETE_AFTER`] and is
+//! *confirmed*; the guard counts it with the other deletions of the last rescan interval; it is *deleted*, or *held
+//! back* with all the others until an operator allows it or the files are back.
 
 mod apply;
 mod guard;
@@ -11,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::log;
 use super::plan::{self, Conflict, File, Plan};
-use super::scan::{Broken, DirectoryAway, Extent, Found, Scanned, Scanner};
+use super::scan::{DirectoryAway, Found, InvalidFile, ScanScope, ScannedFile, Scanner};
 use super::trace::Ingest;
 use super::watch::UnfinishedFiles;
 use crate::clock::SharedClock;
@@ -21,22 +25,22 @@ use crate::rule::{ContentDigest, Limits, RuleId};
 use crate::store::{MasterSession, RowSummary, Scope, StoreError};
 use crate::telemetry::metrics;
 
-/// How long a file must have been missing before its row goes: `git checkout` and many editors
-/// remove a file and write it anew, on a slow mount in seconds. Nobody waits for a deletion.
+/// How long a file must be missing before its row is deleted: `git checkout` and many editors remove a file and
+/// write it again, on a slow mount over seconds.
 pub const DELETE_AFTER: Duration = Duration::from_millis(1_500);
 
-/// Why nothing could be compared.
+/// Why a reconcile failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// The directory cannot be read: nothing is deleted for that.
+    /// The directory cannot be read. Nothing is deleted for that.
     #[error(transparent)]
     Directory(#[from] DirectoryAway),
-    /// The database does not answer, or refuses.
+    /// The database is unavailable, or refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Who lets deletions above the guard's bounds be carried out.
+/// Who lifts the guard against mass deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Operator {
     /// The user's number, as the kernel gives it.
@@ -46,76 +50,76 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Whoever runs this process.
+    /// The user and id of this process.
     pub fn this_process() -> Self {
         let pid = i32::try_from(std::process::id()).ok();
         Self { uid: rustix::process::geteuid().as_raw(), pid }
     }
 }
 
-/// Deletions that wait for an operator's word.
+/// Deletions that are held back until an operator allows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldDeletes {
-    /// The rules whose rows would go, by id.
+    /// The ids of the rows.
     pub rule_ids: Vec<String>,
-    /// The files that they came from.
+    /// The files that the rows came from.
     pub source_paths: BTreeSet<String>,
-    /// The rows that the master owned before.
+    /// How many rows the master owned before.
     pub owned: usize,
 }
 
-/// What a reconcile did.
+/// The result of a reconcile.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// The plan, without what was put off or refused.
+    /// The plan as it was carried out: without what was deferred, held back or rejected.
     pub plan: Plan,
-    /// Rows that the database did not take.
+    /// How many rows the database rejected.
     pub refused: usize,
-    /// Whether it may take some of them later, without anyone's doing.
+    /// Whether some of them may succeed later without anyone's doing.
     pub retry: bool,
-    /// Names that are to be looked at again after [`DELETE_AFTER`]: their files are missing.
-    pub look_again: Vec<String>,
-    /// Names that are to be looked at again in a moment: their files changed while they were read.
+    /// Missing files, to scan again after [`DELETE_AFTER`].
+    pub rescan: Vec<String>,
+    /// Files that changed between scan and write, to scan again in a moment.
     pub changing: Vec<String>,
 }
 
-/// The directory, and what is remembered of it from one reconcile to the next.
+/// Reconciles the table with a directory, and remembers what the next reconcile needs.
 #[derive(Debug)]
 pub struct Reconciler {
     config: MasterConfig,
     clock: SharedClock,
     scanner: Scanner,
     unfinished: UnfinishedFiles,
-    /// Since when each of these files is missing, though a row names it; what a look at a part of
-    /// the directory did not see stays as it was.
+    /// Files that a row names and that are missing, each with since when. A scan of a part of the directory leaves the
+    /// others as they are.
     missing: BTreeMap<String, Instant>,
-    /// Deletions that were carried out, for the guard.
+    /// Deletions of the last rescan interval, for the guard.
     recent: VecDeque<(Instant, usize)>,
     conflicts: BTreeMap<String, Conflict>,
     refused: BTreeMap<String, ContentDigest>,
     held: Option<HeldDeletes>,
-    /// How many rows were owned when the first of the files went that are missing now: what is
-    /// inserted meanwhile does not make a mass deletion a small one.
+    /// How many rows were owned when the first of the missing files was found missing, so that rows that are inserted
+    /// meanwhile do not make a mass deletion look small.
     owned_before: Option<usize>,
-    /// YAML files of which it was said that they are not read.
+    /// YAML files that were logged as passed over.
     passed_over: BTreeSet<String>,
-    settled: Option<Settled>,
+    settled: Option<NoopReconcile>,
     /// Files that changed and have no record yet, each as it was before; `None` is new.
-    unlogged: BTreeMap<String, Option<Scanned>>,
+    unlogged: BTreeMap<String, Option<ScannedFile>>,
     records: RecordBudget,
 }
 
-/// A reconcile of everything that found nothing to do. While no file changes and nobody commits,
-/// another one by the same session would find the same.
+/// A reconcile of everything that found nothing to do. While no file changes and nobody commits, the same session
+/// would find the same again.
 #[derive(Debug)]
-struct Settled {
-    /// What [`MasterSession::version`] said before the rows were read.
+struct NoopReconcile {
+    /// [`MasterSession::version`] before the rows were read.
     version: String,
     plan: Plan,
 }
 
 impl Reconciler {
-    /// A reconciler that has looked at nothing yet.
+    /// A reconciler that has scanned nothing yet.
     pub fn new(config: MasterConfig, clock: SharedClock) -> Self {
         let limits = Limits { size: config.max_rule_size, ..Limits::default() };
         let scanner = Scanner::new(config.rules_dir.clone(), &config.follow_links_to, limits);
@@ -138,8 +142,7 @@ impl Reconciler {
         }
     }
 
-    /// Works by another configuration from now on. What was deleted a short while ago, and what is held back,
-    /// stays known to the guard.
+    /// Uses another configuration from now on. The guard keeps its recent deletions and what is held back.
     pub fn configure(&mut self, config: MasterConfig) {
         self.settled = None;
         let reads_alike =
@@ -160,18 +163,17 @@ impl Reconciler {
         self.owned_before = before.owned_before;
     }
 
-    /// Leaves files alone that are being written; nobody tells of such before this is called.
-    pub fn heed(&mut self, unfinished: UnfinishedFiles) {
+    /// Sets where to ask which files are being written; they keep their rows until they are complete.
+    pub fn skip_unfinished(&mut self, unfinished: UnfinishedFiles) {
         self.unfinished = unfinished;
     }
 
-    /// How long to wait before [`Reconciler::recheck`]; `None` where there is nothing to do.
+    /// How long to wait before [`Reconciler::recheck`]; `None` where nothing is to be read again.
     pub fn recheck_in(&self) -> Option<Duration> {
         self.scanner.recheck_in(self.clock.now())
     }
 
-    /// Reads the files again that were so young when they were read that their stamp may not show a
-    /// later change; names those that are to be looked at.
+    /// Reads the files again whose stamps were too young to be trusted, and returns the names of those to reconcile.
     pub fn recheck(&mut self) -> BTreeSet<String> {
         self.scanner.recheck(self.clock.now())
     }
@@ -181,32 +183,32 @@ impl Reconciler {
         self.scanner.directory()
     }
 
-    /// Whether a link leads to any of the rule files, as far as was seen.
+    /// Whether any of the scanned files is a link.
     pub fn has_links(&self) -> bool {
         self.scanner.has_links()
     }
 
-    /// The directories that links among the rule files lead to.
+    /// The directories that links among the files point to.
     pub fn link_targets(&self) -> BTreeSet<PathBuf> {
         self.scanner.link_targets()
     }
 
-    /// Files whose id another file holds, by path.
+    /// The conflicts, by the path of the file that does not get the id.
     pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
         self.conflicts.values()
     }
 
-    /// YAML files that are not read for their name or place, by path.
+    /// YAML files that are not read because of their name or place, by path.
     pub const fn passed_over(&self) -> &BTreeSet<String> {
         self.scanner.passed_over()
     }
 
-    /// Files that hold no rule, by name.
-    pub fn broken(&self) -> impl Iterator<Item = (&str, &Broken)> {
+    /// Invalid files, by name.
+    pub fn broken(&self) -> impl Iterator<Item = (&str, &InvalidFile)> {
         self.scanner
             .files()
             .filter_map(|(name, scanned)| scanned.outcome.as_ref().err().map(|why| (name, why)))
-            .filter(|(_, why)| **why != Broken::Unfinished)
+            .filter(|(_, why)| **why != InvalidFile::Unfinished)
     }
 
     /// Whether the directory has no rule file.
@@ -214,18 +216,18 @@ impl Reconciler {
         self.scanner.files().next().is_none()
     }
 
-    /// How many files hold a rule.
+    /// How many files are valid.
     pub fn valid(&self) -> usize {
         self.scanner.files().filter(|(_, scanned)| scanned.rule().is_some()).count()
     }
 
-    /// Deletions that wait for an operator's word; `None` when there are none.
+    /// The deletions that are held back; `None` where there are none.
     pub const fn held(&self) -> Option<&HeldDeletes> {
         self.held.as_ref()
     }
 
-    /// What a reconcile of everything would do with these rows, and what would come of it; nothing is
-    /// written or remembered as done. No file is waited for that may be back in a moment.
+    /// What a reconcile of everything would do with these rows. Nothing is written. A missing file counts as missing at
+    /// once.
     ///
     /// # Errors
     /// [`DirectoryAway`] when the directory cannot be read.
@@ -234,12 +236,12 @@ impl Reconciler {
         rows: &[RowSummary],
         allow_mass_delete: bool,
     ) -> Result<Report, DirectoryAway> {
-        let found = self.scan(&Extent::Reread).await?;
+        let found = self.scan(&ScanScope::Reread).await?;
         self.take_in(found);
-        self.tell_of_files(rows);
+        self.log_file_changes(rows);
         let files: Vec<_> = self.scanner.facts().collect();
         let mut plan = plan::plan(&files, rows, &self.config.updated_by);
-        self.tell_of_conflicts(&plan.conflicts, |_| true);
+        self.log_conflicts(&plan.conflicts, |_| true);
         let owned = rows.iter().filter(|row| row.updated_by == self.config.updated_by).count();
         if !allow_mass_delete && self.is_mass_delete(&plan, 0, 0, owned) {
             self.held = Some(HeldDeletes::take(&mut plan, owned));
@@ -247,62 +249,62 @@ impl Reconciler {
         Ok(Report { plan, ..Report::default() })
     }
 
-    /// Makes the table equal to the directory, as far as `extent` goes.
+    /// Makes the table equal to the directory, for the files of `scope`.
     ///
-    /// Deletions above the guard's bounds are held back, unless somebody lifts the guard; that is one warning.
+    /// Mass deletions are held back unless `lifted_by` names who lifts the guard, which is logged as one warning.
     ///
     /// # Errors
-    /// [`ReconcileError`]; the next reconcile of everything does what this one could not.
+    /// [`ReconcileError`]; the next reconcile of everything makes up for it.
     pub async fn reconcile(
         &mut self,
         session: &mut MasterSession,
-        extent: &Extent,
+        scope: &ScanScope,
         lifted_by: Option<Operator>,
     ) -> Result<Report, ReconcileError> {
         let settled = self.settled.take();
-        let mut everything = extent.is_all();
-        let (mut plan, mut version) = match extent {
-            Extent::All | Extent::Reread => self.plan_everything(session, extent, settled).await?,
-            Extent::Names(names) => (self.plan_names(session, names.clone()).await?, None),
+        let mut everything = scope.is_all();
+        let (mut plan, mut version) = match scope {
+            ScanScope::All | ScanScope::Reread => self.plan_everything(session, scope, settled).await?,
+            ScanScope::Names(names) => (self.plan_names(session, names.clone()).await?, None),
         };
-        let mut look_again = self.put_off_fresh_deletes(&mut plan, everything);
+        let mut rescan = self.debounce_deletes(&mut plan, everything);
         if !everything
-            && (self.held_are_back() || !plan.deletes.is_empty() && self.more_is_gone_than(&plan)?)
+            && (self.held_files_are_back() || !plan.deletes.is_empty() && self.other_files_missing(&plan)?)
         {
-            // The guard is to judge all of it.
+            // The guard must see every deletion.
             everything = true;
-            (plan, version) = self.plan_everything(session, &Extent::All, None).await?;
-            look_again = self.put_off_fresh_deletes(&mut plan, everything);
+            (plan, version) = self.plan_everything(session, &ScanScope::All, None).await?;
+            rescan = self.debounce_deletes(&mut plan, everything);
         }
         self.count_before(session).await?;
         let is_allowed = lifted_by.is_some();
         let (put_off, is_lifted) =
-            self.guard(session, &mut plan, look_again.len(), everything, is_allowed).await?;
-        look_again.extend(put_off);
-        look_again.extend(self.spare_what_is_back(&mut plan));
-        // What began to be written while it was read is not whole.
+            self.guard(session, &mut plan, rescan.len(), everything, is_allowed).await?;
+        rescan.extend(put_off);
+        rescan.extend(self.drop_reappeared(&mut plan));
+        // A file that began to be written while it was read is not complete.
         plan.writes.retain(|write| !self.unfinished.contains(&write.path));
-        let mut report = Report { plan, look_again, ..Report::default() };
+        let mut report = Report { plan, rescan, ..Report::default() };
         self.carry_out(session, &mut report).await?;
         if let Some(operator) = lifted_by.filter(|_| is_lifted && !report.plan.deletes.is_empty()) {
             log::guard_lifted(operator, &report.plan.deletes);
         }
         self.scanner.forget_texts();
-        self.settled = version.map(|version| Settled { version, plan: report.plan.clone() });
+        self.settled = version.map(|version| NoopReconcile { version, plan: report.plan.clone() });
         Ok(report)
     }
 
-    async fn scan(&mut self, extent: &Extent) -> Result<Found, DirectoryAway> {
+    async fn scan(&mut self, scope: &ScanScope) -> Result<Found, DirectoryAway> {
         let now = self.clock.now();
-        let found = match extent {
-            Extent::Names(_) => self.scanner.update(extent, &self.unfinished.names(), now),
-            // A whole directory may take a while: it is read beside the runtime, not on it.
-            Extent::All | Extent::Reread => {
+        let found = match scope {
+            ScanScope::Names(_) => self.scanner.update(scope, &self.unfinished.names(), now),
+            // A whole directory may take a while: it is read by a blocking thread.
+            ScanScope::All | ScanScope::Reread => {
                 let empty = Scanner::new(self.config.rules_dir.clone(), &[], Limits::default());
                 let mut scanner = std::mem::replace(&mut self.scanner, empty);
-                let (extent, unfinished) = (extent.clone(), self.unfinished.names());
+                let (scope, unfinished) = (scope.clone(), self.unfinished.names());
                 let scanned = tokio::task::spawn_blocking(move || {
-                    let found = scanner.update(&extent, &unfinished, now);
+                    let found = scanner.update(&scope, &unfinished, now);
                     (scanner, found)
                 });
                 let (scanner, found) =
@@ -311,7 +313,7 @@ impl Reconciler {
                 found
             }
         };
-        // Whatever comes of the rest of this reconcile: what was seen is not missing.
+        // Whatever the rest of this reconcile does, a file that was found is not missing.
         self.missing.retain(|path, _| self.scanner.file(path).is_none());
         found
     }
@@ -319,53 +321,53 @@ impl Reconciler {
     async fn plan_everything(
         &mut self,
         session: &mut MasterSession,
-        extent: &Extent,
-        settled: Option<Settled>,
+        scope: &ScanScope,
+        settled: Option<NoopReconcile>,
     ) -> Result<(Plan, Option<String>), ReconcileError> {
-        let found = self.scan(extent).await?;
+        let found = self.scan(scope).await?;
         let is_unchanged = found.changed.is_empty();
         self.take_in(found);
         let version = session.version().await?;
-        if let Some(Settled { version: then, plan }) = settled
+        if let Some(NoopReconcile { version: then, plan }) = settled
             && is_unchanged
             && version.as_ref() == Some(&then)
         {
             return Ok((plan, version));
         }
         let rows = metrics::timed("read_rows", session.rows(Scope::All)).await?;
-        self.tell_of_files(&rows);
+        self.log_file_changes(&rows);
         let files: Vec<_> = self.scanner.facts().collect();
         let plan = plan::plan(&files, &rows, &self.config.updated_by);
         self.remember_written(&files, &plan);
-        self.tell_of_conflicts(&plan.conflicts, |_| true);
+        self.log_conflicts(&plan.conflicts, |_| true);
         let version = version.filter(|_| plan.is_empty());
         Ok((plan, version))
     }
 
-    /// Plans for some files, and for every other file and row that has to do with them.
+    /// Plans for some files, and for every other file and row of their ids.
     async fn plan_names(
         &mut self,
         session: &mut MasterSession,
         mut names: BTreeSet<String>,
     ) -> Result<Plan, ReconcileError> {
         let mut ids = BTreeSet::new();
-        let mut to_look = names.clone();
-        while !to_look.is_empty() {
-            let found = self.scan(&Extent::Names(to_look.clone())).await?;
+        let mut to_scan = names.clone();
+        while !to_scan.is_empty() {
+            let found = self.scan(&ScanScope::Names(to_scan.clone())).await?;
             let before = found.changed.values().flatten().filter_map(|scanned| scanned.rule());
-            let now = to_look.iter().filter_map(|name| self.scanner.file(name)?.rule());
+            let now = to_scan.iter().filter_map(|name| self.scanner.file(name)?.rule());
             ids.extend(before.chain(now).map(|rule| rule.rule_id.folded()));
             self.take_in(found);
-            // A file that claims the same id may have gone or changed in the same breath.
-            to_look =
+            // A file with the same id may have been removed or changed at the same moment.
+            to_scan =
                 self.names_where(|name, id| !names.contains(name) && id.is_some_and(|id| ids.contains(&id)));
-            names.extend(to_look.iter().cloned());
+            names.extend(to_scan.iter().cloned());
         }
         let (id_list, path_list): (Vec<_>, Vec<_>) =
             (ids.iter().cloned().collect(), names.iter().cloned().collect());
         let scope = Scope::Touching { rule_ids: &id_list, source_paths: &path_list };
         let rows = metrics::timed("read_rows", session.rows(scope)).await?;
-        self.tell_of_files(&rows);
+        self.log_file_changes(&rows);
         for row in &rows {
             ids.insert(row.rule_id.to_ascii_lowercase());
             names.insert(row.source_path.clone());
@@ -374,25 +376,24 @@ impl Reconciler {
             self.names_where(|name, id| names.contains(name) || id.is_some_and(|id| ids.contains(&id)));
         let files: Vec<_> = self.scanner.facts().filter(|file| concerned.contains(&file.path)).collect();
         let plan = plan::plan(&files, &rows, &self.config.updated_by);
-        self.tell_of_conflicts(&plan.conflicts, |path| names.contains(path) || concerned.contains(path));
+        self.log_conflicts(&plan.conflicts, |path| names.contains(path) || concerned.contains(path));
         Ok(plan)
     }
 
     fn names_where(&self, wanted: impl Fn(&str, Option<String>) -> bool) -> BTreeSet<String> {
-        let folded = |scanned: &Scanned| scanned.rule().map(|rule| rule.rule_id.folded());
+        let folded = |scanned: &ScannedFile| scanned.rule().map(|rule| rule.rule_id.folded());
         let files = self.scanner.files().filter(|&(name, scanned)| wanted(name, folded(scanned)));
         files.map(|(name, _)| name.to_owned()).collect()
     }
 
-    /// What changed has its record once the rows are read: whether a broken file has a last good version is
-    /// theirs to say.
+    /// Keeps what changed until it can be logged: the rows tell whether an invalid file has a last good version.
     fn take_in(&mut self, found: Found) {
         for (name, before) in found.changed {
             self.unlogged.entry(name).or_insert(before);
         }
     }
 
-    /// The table has these files as they are, but for those that the plan writes or leaves out.
+    /// Notes which files have an equal row: those that the plan neither writes nor reports as conflicts.
     fn remember_written(&mut self, files: &[File], plan: &Plan) {
         let writes = plan.writes.iter().map(|write| write.path.as_str());
         let not_written: BTreeSet<&str> =
@@ -401,7 +402,7 @@ impl Reconciler {
         self.scanner.are_written(written.filter(|path| !not_written.contains(path)));
     }
 
-    fn tell_of_files(&mut self, rows: &[RowSummary]) {
+    fn log_file_changes(&mut self, rows: &[RowSummary]) {
         let passed_over = self.scanner.passed_over();
         passed_over.difference(&self.passed_over).for_each(|path| log::passed_over(path));
         self.passed_over.difference(passed_over).for_each(|path| log::no_longer_passed_over(path));
@@ -410,13 +411,13 @@ impl Reconciler {
         for (name, before) in std::mem::take(&mut self.unlogged) {
             let was_broken = before
                 .as_ref()
-                .is_some_and(|before| matches!(&before.outcome, Err(why) if *why != Broken::Unfinished));
+                .is_some_and(|before| matches!(&before.outcome, Err(why) if *why != InvalidFile::Unfinished));
             match self.scanner.file(&name).map(|scanned| &scanned.outcome) {
-                Some(Err(Broken::Unfinished)) => {}
+                Some(Err(InvalidFile::Unfinished)) => {}
                 Some(Err(_)) => broken.push(name),
-                Some(Ok(rule)) if was_broken => log::mended(&name, rule),
+                Some(Ok(rule)) if was_broken => log::valid_again(&name, rule),
                 None if was_broken => {
-                    log::broken_file_removed(&name, before.as_ref().and_then(Scanned::rule_id))
+                    log::invalid_file_removed(&name, before.as_ref().and_then(ScannedFile::rule_id))
                 }
                 _ => {}
             }
@@ -428,7 +429,7 @@ impl Reconciler {
             rows.iter().map(|row| (row.source_path.as_str(), row.rule_id.as_str())).collect();
         let singly = self.records.take(broken.len(), Instant::now());
         if !singly {
-            log::many_broken(&broken);
+            log::many_invalid_files(&broken);
         }
         for name in broken {
             let Some(scanned) = self.scanner.file(&name) else { continue };
@@ -437,15 +438,15 @@ impl Reconciler {
             if singly {
                 let kept = rows.get(name.as_str()).copied();
                 let rule_id = scanned.rule_id().map(RuleId::as_str).or(kept);
-                log::broken(&name, rule_id, kept.is_some(), why, ingest.trace_id());
+                log::invalid_file(&name, rule_id, kept.is_some(), why, ingest.trace_id());
             }
             metrics::rejected(why.word());
             ingest.rejected();
         }
     }
 
-    /// Takes over the conflicts among the files that were looked at, and tells of the new ones.
-    fn tell_of_conflicts(&mut self, conflicts: &[Conflict], looked_at: impl Fn(&str) -> bool) {
+    /// Remembers the conflicts among the scanned files, and logs those that are new or have ended.
+    fn log_conflicts(&mut self, conflicts: &[Conflict], is_scanned: impl Fn(&str) -> bool) {
         let before: BTreeMap<_, _> = std::mem::take(&mut self.conflicts);
         for conflict in conflicts {
             if before.get(&conflict.path) != Some(conflict) {
@@ -455,7 +456,7 @@ impl Reconciler {
             self.conflicts.insert(conflict.path.clone(), conflict.clone());
         }
         for (path, conflict) in before {
-            if !looked_at(&path) {
+            if !is_scanned(&path) {
                 self.conflicts.insert(path, conflict);
             } else if !self.conflicts.contains_key(&path) {
                 log::conflict_ended(&conflict);

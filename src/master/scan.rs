@@ -1,10 +1,10 @@
-//! What stands in the rules directory: names, then stamps, then texts.
+//! Reads the rules directory: names, then stamps, then texts.
 //!
 //! A scan after an event reads the files that the event names, whatever their stamps say; a scan of
 //! the whole directory reads those whose stamp is another than when they were read, or was too young
-//! then to be trusted; a rescan and `rulesyncd sync` read every file. A file that is still being
-//! written, as far as events or an empty text tell, stays as it was: no half of it is published. A
-//! process that hears no events, such as `rulesyncd sync` alone, cannot know that of a text.
+//! then to be trusted; a rescan and `rulesyncd sync` read every file. A file that is still being written,
+//! according to events or because it is empty, keeps its last rule, so that no half of it is published. A process
+//! without events, such as `rulesyncd sync` alone, cannot tell.
 
 mod stamp;
 
@@ -21,39 +21,37 @@ use crate::rule::{self, ContentDigest, Diagnostic, Limits, RuleId, Severity};
 use crate::rulefile::{self, LinkPolicy, Listing, ReadError};
 use crate::telemetry::trace;
 
-/// So many bytes of texts are kept from when they were read until they are written; what is more is
-/// read again then.
-const KEPT: usize = 16 << 20;
+/// Texts are kept from scan to write up to this many bytes in all; others are read again when they are written.
+const TEXT_CACHE_BYTES: usize = 16 << 20;
 
-/// From so many files on, looking at them is shared by two threads.
+/// This many files or more are read by two threads.
 const PARALLEL: usize = 64;
 
-/// Files that are too young are looked at again no sooner than this.
+/// Files whose stamp is too young are read again no sooner than this.
 const RECHECK_AFTER: Duration = Duration::from_millis(20);
 
-/// How long an empty file is taken for one that is being written.
+/// How long an empty file counts as one that is being written.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
 
-/// Which files are looked at.
+/// Which files a scan reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Extent {
-    /// The whole directory; files whose stamp can be trusted are not read again.
+pub enum ScanScope {
+    /// The whole directory, without files whose trusted stamp is unchanged.
     All,
-    /// The whole directory, and every file is read.
+    /// Every file of the directory.
     Reread,
-    /// The files of these names. One that is no rule file's name, as a row may have it, is nobody's, whatever
-    /// stands there.
+    /// The files of these names. A name that no rule file can have, as a row may name it, counts as missing.
     Names(BTreeSet<String>),
 }
 
-impl Extent {
-    /// Whether it is the whole directory.
+impl ScanScope {
+    /// Whether it covers the whole directory.
     pub const fn is_all(&self) -> bool {
         matches!(self, Self::All | Self::Reread)
     }
 }
 
-/// The directory could not be read; nothing is known of what stands in it.
+/// The directory cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", .path.display())]
 pub struct DirectoryAway {
@@ -61,19 +59,19 @@ pub struct DirectoryAway {
     source: io::Error,
 }
 
-/// Why a file holds no rule.
+/// Why a file is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Broken {
+pub enum InvalidFile {
     /// It could not be read.
     Unreadable(String),
-    /// It was read, and these are its errors.
+    /// It has these errors.
     Invalid(Vec<Diagnostic>),
-    /// It is new and still being written.
+    /// It is new and still being written; not reported.
     Unfinished,
 }
 
-impl Broken {
-    /// Why, with up to three places.
+impl InvalidFile {
+    /// The reason, with up to three findings.
     pub fn sentence(&self) -> String {
         match self {
             Self::Unfinished => "it is still being written".to_owned(),
@@ -87,7 +85,7 @@ impl Broken {
         }
     }
 
-    /// One of a few words that tells the reason's kind.
+    /// The kind of the reason in one word: a finding's code, `unreadable` or `unfinished`.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Unreadable(_) => "unreadable",
@@ -97,38 +95,38 @@ impl Broken {
     }
 }
 
-/// What is known of one file.
+/// A file as it was last read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scanned {
+pub struct ScannedFile {
     stamp: Option<Stamp>,
     /// Whether the stamp, when the file was read, was old enough to show every later change.
     is_settled: bool,
-    /// The digest of a text that holds no rule, so that it is judged once.
+    /// The digest of an invalid text, so that it is parsed once.
     invalid: Option<Box<ContentDigest>>,
-    /// The id that a file without a rule names, or that it had when it last held one.
+    /// The id that an invalid file names, or that it had while it was valid.
     named: Option<RuleId>,
-    /// Whether the row of this rule is known to have been written.
+    /// See [`ScannedFile::is_written`].
     is_written: bool,
-    /// The rule in it, or why there is none.
-    pub outcome: Result<FileRule, Broken>,
+    /// The rule, or why there is none.
+    pub outcome: Result<FileRule, InvalidFile>,
     /// When it was read; only while spans are recorded, until [`Scanner::forget_texts`].
     pub(super) steps: Option<Steps>,
     /// The text, from when it was read until [`Scanner::forget_texts`].
     text: Option<Box<str>>,
 }
 
-/// When the steps of reading a file were done.
+/// When the steps of reading a file ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Steps {
     pub(super) begun: Timestamp,
-    /// The text was YAML; `None` where it was none.
+    /// `None` where the text was no YAML.
     pub(super) parsed: Option<Timestamp>,
     pub(super) ended: Timestamp,
 }
 
-impl Scanned {
-    /// A file without a rule; `invalid` is the digest of its text, where that was read.
-    const fn broken(why: Broken, invalid: Option<Box<ContentDigest>>) -> Self {
+impl ScannedFile {
+    /// An invalid file; `invalid` is the digest of its text, where that was read.
+    const fn broken(why: InvalidFile, invalid: Option<Box<ContentDigest>>) -> Self {
         Self {
             stamp: None,
             is_settled: true,
@@ -141,7 +139,7 @@ impl Scanned {
         }
     }
 
-    /// The rule in the file; `None` where it holds none.
+    /// The rule; `None` where the file is invalid.
     pub const fn rule(&self) -> Option<&FileRule> {
         match &self.outcome {
             Ok(rule) => Some(rule),
@@ -154,13 +152,12 @@ impl Scanned {
         self.rule().map(|rule| &rule.rule_id).or(self.named.as_ref())
     }
 
-    /// Whether the table is known to have had this rule as it is: if it has another now, another program
-    /// wrote that.
+    /// Whether the row was once equal to this file: if it differs now, another program changed it.
     pub const fn is_written(&self) -> bool {
         self.is_written
     }
 
-    /// The digest of what was read; `None` where nothing was.
+    /// The digest of the text; `None` where it was not read.
     fn digest(&self) -> Option<ContentDigest> {
         match &self.outcome {
             Ok(rule) => Some(rule.content),
@@ -168,36 +165,34 @@ impl Scanned {
         }
     }
 
-    /// When the file came to be as it is: it was written, or put there. `None` where that is not
-    /// known.
+    /// When the file was written or moved here, whichever was later; `None` where that is unknown.
     pub fn saved_at(&self) -> Option<Timestamp> {
         self.stamp.map(|stamp| stamp.modified().max(stamp.changed()))
     }
 }
 
-/// What an update of the scanner found to be another than before.
+/// The files that a scan found changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Files that are new, gone, or have another content, each as it was before; `None` is new.
-    pub changed: BTreeMap<String, Option<Scanned>>,
+    /// Each with what it was before; `None` is a new file.
+    pub changed: BTreeMap<String, Option<ScannedFile>>,
 }
 
-/// The files of one directory, as they were when they were last looked at.
+/// The files of a directory as they were last read.
 #[derive(Debug)]
 pub struct Scanner {
     directory: PathBuf,
     limits: Limits,
     links: LinkPolicy,
-    files: BTreeMap<String, Scanned>,
-    /// YAML files that are not read, as of the last scan of everything.
+    files: BTreeMap<String, ScannedFile>,
+    /// See [`Scanner::passed_over`].
     passed_over: BTreeSet<String>,
     /// Files whose stamp was too young when they were read, or that are empty and young.
     unsettled: BTreeSet<String>,
 }
 
 impl Scanner {
-    /// A scanner that has looked at nothing yet. Links among the files may lead out of the directory to
-    /// those of `allowed`.
+    /// A scanner that has read nothing yet. Links may point out of the directory to places in `allowed`.
     pub fn new(directory: PathBuf, allowed: &[PathBuf], limits: Limits) -> Self {
         let links = LinkPolicy::new(&directory, allowed);
         Self {
@@ -215,71 +210,71 @@ impl Scanner {
         &self.directory
     }
 
-    /// Every file that is known, by name.
-    pub fn files(&self) -> impl Iterator<Item = (&str, &Scanned)> {
+    /// Every file, by name.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &ScannedFile)> {
         self.files.iter().map(|(name, scanned)| (name.as_str(), scanned))
     }
 
     /// One file.
-    pub fn file(&self, name: &str) -> Option<&Scanned> {
+    pub fn file(&self, name: &str) -> Option<&ScannedFile> {
         self.files.get(name)
     }
 
-    /// YAML files that are not read for their name or place, as of the last scan of everything.
+    /// YAML files that are not read because of their name or place, as of the last scan of the whole directory.
     pub const fn passed_over(&self) -> &BTreeSet<String> {
         &self.passed_over
     }
 
-    /// Whether a link leads to any of the files; one that cannot be read may be a link that leads nowhere.
+    /// Whether any of the files is a link; an unreadable one may be a link that leads nowhere.
     pub fn has_links(&self) -> bool {
         self.files.values().any(|scanned| scanned.stamp.is_none_or(|stamp| stamp.is_link))
     }
 
-    /// The directories that links among the files lead to.
+    /// The directories that links among the files point to.
     pub fn link_targets(&self) -> BTreeSet<PathBuf> {
         let links = self.files.iter().filter(|(_, file)| file.stamp.is_some_and(|stamp| stamp.is_link));
         let targets = links.filter_map(|(name, _)| self.directory.join(name).canonicalize().ok());
         targets.filter_map(|target| Some(target.parent()?.to_owned())).collect()
     }
 
-    /// Every file in the form that plans are made of.
+    /// Every file, as input to a plan.
     pub fn facts(&self) -> impl Iterator<Item = File> {
         self.files().map(|(name, scanned)| File { path: name.to_owned(), rule: scanned.rule().cloned() })
     }
 
-    /// Looks again at the files of `extent`. Those that are `unfinished` stay as they are known.
+    /// Scans the files of `scope`. Those in `unfinished` keep what is known of them.
     ///
     /// # Errors
-    /// [`DirectoryAway`] when the directory cannot be read; everything known stays as it was.
+    /// [`DirectoryAway`] when the directory cannot be read; nothing changes then.
     pub fn update(
         &mut self,
-        extent: &Extent,
+        scope: &ScanScope,
         unfinished: &BTreeSet<String>,
         now: Timestamp,
     ) -> Result<Found, DirectoryAway> {
-        let names = match extent {
-            Extent::All | Extent::Reread => {
+        let names = match scope {
+            ScanScope::All | ScanScope::Reread => {
                 let Listing { rules, passed_over } = self.list()?;
                 self.passed_over = passed_over;
                 rules
             }
-            Extent::Names(names) => {
-                // A name alone does not tell a missing file from a missing directory.
+            ScanScope::Names(names) => {
+                // A missing file and a missing directory look alike by the file's name.
                 std::fs::read_dir(&self.directory).map_err(|source| self.away(source))?;
                 names.iter().filter(|name| rulefile::is_rule_file_name(name.as_ref())).cloned().collect()
             }
         };
         let names = self.with_other_names(names);
-        let mut gone: Vec<String> = match extent {
-            Extent::All | Extent::Reread => {
+        let mut gone: Vec<String> = match scope {
+            ScanScope::All | ScanScope::Reread => {
                 self.files.keys().filter(|&known| !names.contains(known)).cloned().collect()
             }
-            Extent::Names(_) => Vec::new(),
+            ScanScope::Names(_) => Vec::new(),
         };
-        let stamped = shared(names.into_iter().collect(), |name: String| {
+        let stamped = parallel_map(names.into_iter().collect(), |name: String| {
             let stamp = Stamp::at(&self.directory.join(&name));
             let is_as_read =
-                *extent == Extent::All && matches!(stamp, Some(Ok(stamp)) if self.is_as_read(&name, stamp));
+                *scope == ScanScope::All && matches!(stamp, Some(Ok(stamp)) if self.is_as_read(&name, stamp));
             (!is_as_read).then_some((name, stamp))
         });
         let mut to_read = Vec::new();
@@ -297,20 +292,20 @@ impl Scanner {
             }
         }
         let kept = AtomicUsize::new(0);
-        let read = shared(to_read, |(name, stamp)| {
+        let read = parallel_map(to_read, |(name, stamp)| {
             let is_unfinished = unfinished.contains(&name)
                 || matches!(&stamp, Ok(stamp) if stamp.is_empty && stamp.age(now) < EMPTY_FOR);
             let scanned = (!is_unfinished).then(|| self.read(&name, stamp, &kept, now));
-            let scanned = scanned.filter(|scanned| scanned.outcome != Err(Broken::Unfinished));
+            let scanned = scanned.filter(|scanned| scanned.outcome != Err(InvalidFile::Unfinished));
             (name, scanned)
         });
         for (name, scanned) in read {
             let Some(mut scanned) = scanned else {
-                // Without an event it is looked at again as a young file is.
+                // Without an event it is read again like a file with a young stamp.
                 if !unfinished.contains(&name) {
                     self.unsettled.insert(name.clone());
                 }
-                self.files.entry(name).or_insert_with(|| Scanned::broken(Broken::Unfinished, None));
+                self.files.entry(name).or_insert_with(|| ScannedFile::broken(InvalidFile::Unfinished, None));
                 continue;
             };
             if scanned.is_settled {
@@ -319,7 +314,7 @@ impl Scanner {
                 self.unsettled.insert(name.clone());
             }
             if scanned.outcome.is_err() && scanned.named.is_none() {
-                scanned.named = self.files.get(&name).and_then(Scanned::rule_id).cloned();
+                scanned.named = self.files.get(&name).and_then(ScannedFile::rule_id).cloned();
             }
             let outcome = scanned.outcome.clone();
             let before = self.files.insert(name.clone(), scanned);
@@ -330,7 +325,7 @@ impl Scanner {
         Ok(found)
     }
 
-    /// The names, and those of known files that are the same file as one of them: hard links.
+    /// The names, and the other names of the same files: hard links.
     fn with_other_names(&self, mut names: BTreeSet<String>) -> BTreeSet<String> {
         let known = |name: &String| self.files.get(name)?.stamp.filter(|stamp| stamp.has_other_names);
         let found = |name: &String| match Stamp::at(&self.directory.join(name)) {
@@ -340,7 +335,7 @@ impl Scanner {
         if names.len() < self.files.len() {
             let linked: Vec<Stamp> = names.iter().filter_map(found).collect();
             if !linked.is_empty() {
-                let same = |file: &Scanned| {
+                let same = |file: &ScannedFile| {
                     file.stamp.is_some_and(|stamp| linked.iter().any(|other| stamp.is_same_file(other)))
                 };
                 names.extend(self.files.iter().filter(|(_, file)| same(file)).map(|(name, _)| name.clone()));
@@ -349,8 +344,8 @@ impl Scanner {
         names
     }
 
-    /// How long after `now` files that were too young to be trusted are to be looked at again; `None`
-    /// where there are none, or only such as are stamped ahead of the clock.
+    /// How long after `now` to call [`Scanner::recheck`]; `None` where no file has a stamp that is too young to be
+    /// trusted, or all such stamps are ahead of the clock.
     pub fn recheck_in(&self, now: Timestamp) -> Option<Duration> {
         let waits = self.unsettled.iter().filter_map(|name| {
             let stamp = match Stamp::at(&self.directory.join(name)) {
@@ -367,8 +362,8 @@ impl Scanner {
         waits.max().map(|wait| wait.max(RECHECK_AFTER))
     }
 
-    /// Reads the files again that were too young to be trusted, and names those that are not as they
-    /// were read; the others are known as they are from now on.
+    /// Reads the files again whose stamps were too young to be trusted, and returns the names of those that have
+    /// changed.
     pub fn recheck(&mut self, now: Timestamp) -> BTreeSet<String> {
         let mut changed = BTreeSet::new();
         for name in std::mem::take(&mut self.unsettled) {
@@ -398,22 +393,22 @@ impl Scanner {
         changed
     }
 
-    /// Whether something has the name now, whatever was found before; nothing has one that is no rule file's.
+    /// Whether a rule file of this name exists now.
     pub fn is_there(&self, name: &str) -> bool {
         rulefile::is_rule_file_name(name.as_ref()) && Stamp::at(&self.directory.join(name)).is_some()
     }
 
-    /// Whether a file that is known has gone and was not looked at since.
+    /// Whether a known file is missing now.
     ///
     /// # Errors
     /// [`DirectoryAway`] when the directory cannot be read.
-    pub fn others_are_gone(&self) -> Result<bool, DirectoryAway> {
+    pub fn has_missing_files(&self) -> Result<bool, DirectoryAway> {
         let names = self.list()?.rules;
         Ok(self.files.keys().any(|known| !names.contains(known)))
     }
 
-    /// The text of a file as it was read; read again where it was forgotten. `None` when the file
-    /// does not hold what was scanned any more: it is to be looked at again.
+    /// The text of a file as it was scanned, read again where it is not kept; `None` when the file has changed since and
+    /// is to be scanned again.
     pub fn text(&self, name: &str) -> Option<Box<str>> {
         let scanned = self.files.get(name)?;
         if let Some(text) = &scanned.text {
@@ -427,7 +422,7 @@ impl Scanner {
         String::from_utf8(bytes).ok().map(String::into_boxed_str)
     }
 
-    /// Gives back the memory of texts that stand in the table.
+    /// Frees the texts that are kept for writing.
     pub fn forget_texts(&mut self) {
         for scanned in self.files.values_mut() {
             scanned.text = None;
@@ -435,7 +430,7 @@ impl Scanner {
         }
     }
 
-    /// The table has the rules of these files as they are.
+    /// Notes that the rows of these files are equal to them.
     pub(super) fn are_written<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         for name in names {
             if let Some(scanned) = self.files.get_mut(name) {
@@ -460,33 +455,41 @@ impl Scanner {
         self.files.get(name).is_some_and(|known| known.is_settled && known.stamp == Some(stamp))
     }
 
-    fn read(&self, name: &str, stamp: io::Result<Stamp>, kept: &AtomicUsize, now: Timestamp) -> Scanned {
+    fn read(&self, name: &str, stamp: io::Result<Stamp>, kept: &AtomicUsize, now: Timestamp) -> ScannedFile {
         let (begun, mut parsed) = (trace::now(), None);
         let mut scanned = match stamp {
-            Err(error) => Scanned::broken(Broken::Unreadable(ReadError::from(error).to_string()), None),
+            Err(error) => {
+                ScannedFile::broken(InvalidFile::Unreadable(ReadError::from(error).to_string()), None)
+            }
             Ok(stamp) => match self.read_text(name) {
-                Err(error) => Scanned::broken(Broken::Unreadable(error.to_string()), None),
-                // Emptied, or made anew, since it was stamped: somebody is about to write it.
-                Ok(bytes) if bytes.is_empty() && !stamp.is_empty => Scanned::broken(Broken::Unfinished, None),
+                Err(error) => ScannedFile::broken(InvalidFile::Unreadable(error.to_string()), None),
+                // Emptied or replaced since it was stamped: it is about to be written.
+                Ok(bytes) if bytes.is_empty() && !stamp.is_empty => {
+                    ScannedFile::broken(InvalidFile::Unfinished, None)
+                }
                 Ok(bytes) => {
                     let content = ContentDigest::of(&bytes);
                     let is_settled = stamp.settles_in(now).is_none();
                     if let Some(known) = self.files.get(name).filter(|known| known.digest() == Some(content))
                     {
-                        return Scanned { stamp: Some(stamp), is_settled, ..known.clone() };
+                        return ScannedFile { stamp: Some(stamp), is_settled, ..known.clone() };
                     }
-                    let scanned = match understand(bytes, content, &self.limits, || parsed = trace::now()) {
+                    let scanned = match parse_file(bytes, content, &self.limits, || parsed = trace::now()) {
                         Ok((rule, text)) => {
-                            let fits = kept.fetch_add(text.len(), Ordering::Relaxed) < KEPT;
+                            let fits = kept.fetch_add(text.len(), Ordering::Relaxed) < TEXT_CACHE_BYTES;
                             let text = fits.then_some(text);
-                            Scanned { outcome: Ok(rule), text, ..Scanned::broken(Broken::Unfinished, None) }
+                            ScannedFile {
+                                outcome: Ok(rule),
+                                text,
+                                ..ScannedFile::broken(InvalidFile::Unfinished, None)
+                            }
                         }
-                        Err(NoRule { errors, named }) => Scanned {
+                        Err(NoRule { errors, named }) => ScannedFile {
                             named,
-                            ..Scanned::broken(Broken::Invalid(errors), Some(Box::new(content)))
+                            ..ScannedFile::broken(InvalidFile::Invalid(errors), Some(Box::new(content)))
                         },
                     };
-                    Scanned { stamp: Some(stamp), is_settled, ..scanned }
+                    ScannedFile { stamp: Some(stamp), is_settled, ..scanned }
                 }
             },
         };
@@ -495,8 +498,8 @@ impl Scanner {
     }
 }
 
-/// Does the same for each item, on two threads where there are many.
-fn shared<I: Send, T: Send>(mut items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
+/// Maps the items, on two threads where there are many.
+fn parallel_map<I: Send, T: Send>(mut items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
     if items.len() < PARALLEL {
         return items.into_iter().map(work).collect();
     }
@@ -509,13 +512,13 @@ fn shared<I: Send, T: Send>(mut items: Vec<I>, work: impl Fn(I) -> T + Sync) -> 
     })
 }
 
-/// What is known of a text that is no rule.
+/// What is known of an invalid text.
 struct NoRule {
     errors: Vec<Diagnostic>,
     named: Option<RuleId>,
 }
 
-fn understand(
+fn parse_file(
     bytes: Vec<u8>,
     content: ContentDigest,
     limits: &Limits,
@@ -527,7 +530,7 @@ fn understand(
             named: rule::rule_id_of(&bytes, limits),
         })?
         .definition;
-    // `parse` has accepted it, so it is UTF-8 and nothing is replaced.
+    // `parse` has accepted it, so it is UTF-8 and this replaces nothing.
     let text = String::from_utf8_lossy(&bytes).into_owned().into_boxed_str();
     Ok((FileRule { rule_id: definition.rule_id, rule_version: definition.rule_version, content }, text))
 }

@@ -1,4 +1,4 @@
-//! How the master is doing, as it tells whoever asks.
+//! The status of a master, as `rulesyncd status` shows it.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,11 +17,11 @@ pub enum Lock {
     Held,
     /// Another master holds it.
     Standby,
-    /// It is not known who holds it: the database does not answer.
+    /// Unknown: the database is unavailable.
     None,
 }
 
-/// What a master tells of itself.
+/// The status of a master.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MasterStatus {
     /// `master`.
@@ -39,47 +39,46 @@ pub struct MasterStatus {
     pub rules_dir: String,
     /// Whether it may write.
     pub lock: Lock,
-    /// Since when the database does not answer; `None` while it does.
+    /// Since when the database is unavailable; `None` while it answers.
     pub database_down_since: Option<Timestamp>,
     /// Since when the rules directory cannot be read; `None` while it can.
     #[serde(default)]
     pub directory_unavailable_since: Option<Timestamp>,
-    /// When everything or a part was last compared; `None` before the first time.
+    /// When the last reconcile ended; `None` before the first.
     pub reconciled_at: Option<Timestamp>,
-    /// What the last comparison came to.
+    /// The counts of the last reconcile.
     pub last: Option<Summary>,
-    /// Files that hold a rule.
+    /// Valid rule files.
     pub rules: usize,
-    /// Files that hold none, with why.
+    /// Invalid files, with the reasons.
     pub broken: Vec<BrokenFile>,
     /// Files whose id another file holds.
     pub conflicts: Vec<ConflictingFile>,
-    /// YAML files that are not read for their name or place.
+    /// YAML files that are not read because of their name or place.
     #[serde(default)]
     pub passed_over: Vec<String>,
-    /// Why changes of the directory are not heard at once but found by the rescan; `None` where they
-    /// are heard.
+    /// Why the directory is not watched, so that only the rescan finds changes; `None` while it is watched.
     #[serde(default)]
     pub watch_error: Option<String>,
-    /// Rules whose deletion waits for an operator's word.
+    /// Rules whose deletion is held back.
     pub pending_mass_delete: Vec<String>,
     /// Why the database or the directory is unavailable; `None` while neither is.
     pub last_error: Option<String>,
     /// When that was last met.
     #[serde(default)]
     pub last_error_at: Option<Timestamp>,
-    /// How often in this run the database's driver panicked on what the database sent, or was kept busy by
-    /// it without end.
+    /// How often in this run the database's driver panicked, or was kept busy without end, by what the database
+    /// sent.
     #[serde(default)]
     pub driver_failures: u64,
 }
 
-/// A file that holds no rule.
+/// An invalid file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrokenFile {
     /// The path, relative to the rules directory.
     pub source_path: String,
-    /// Why, with the place.
+    /// The reason, with its place in the file.
     pub reason: String,
 }
 
@@ -141,7 +140,7 @@ impl MasterStatus {
         self.forget_error();
     }
 
-    /// An error ends with the outage; that of another outage is met again with its next try.
+    /// The error is forgotten with the last outage.
     fn forget_error(&mut self) {
         if self.database_down_since.is_none() && self.directory_unavailable_since.is_none() {
             (self.last_error, self.last_error_at) = (None, None);
@@ -198,7 +197,7 @@ impl MasterStatus {
         for (count, what) in [
             (self.broken.len(), "files rejected"),
             (self.conflicts.len(), "files in conflict"),
-            (self.passed_over.len(), "YAML files not read for their name or place"),
+            (self.passed_over.len(), "YAML files not read because of their name or place"),
             (self.pending_mass_delete.len(), "deletions held back, see `rulesyncd sync --allow-mass-delete`"),
         ] {
             if count > 0 {

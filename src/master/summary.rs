@@ -1,23 +1,23 @@
 use super::reconcile::{Reconciler, Report};
 
-/// What a reconcile of everything came to, in numbers.
+/// The counts of a reconcile of everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Summary {
-    /// Rows that were not there before.
+    /// Rows that were inserted.
     pub inserted: usize,
-    /// Rows that were there and are another now.
+    /// Rows that were updated.
     pub updated: usize,
-    /// Rows that are gone.
+    /// Rows that were deleted.
     pub deleted: usize,
-    /// Files that stood in the table as they are.
+    /// Files whose row was already equal to them.
     pub unchanged: usize,
     /// Files whose id another file holds.
     pub conflicts: usize,
-    /// Files that hold no rule.
+    /// Invalid files.
     pub broken: usize,
-    /// Rows that the database did not take.
+    /// Rows that the database rejected.
     pub refused: usize,
-    /// Deletions that wait for an operator's word.
+    /// Deletions that are held back.
     pub held: usize,
 }
 
@@ -37,14 +37,14 @@ impl Summary {
         }
     }
 
-    /// This and a later one as one: what was done adds up, what stands is the later one's.
+    /// Combines this summary with a later one: writes add up, and the rest is the later one's.
     #[must_use]
     pub const fn then(self, later: Self) -> Self {
         Self {
             inserted: self.inserted + later.inserted,
             updated: self.updated + later.updated,
             deleted: self.deleted + later.deleted,
-            // What was written before stands in the table as it is by now.
+            // What this one wrote is unchanged in the later one.
             unchanged: later.unchanged.saturating_sub(self.inserted + self.updated),
             ..later
         }

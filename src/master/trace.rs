@@ -1,7 +1,7 @@
 //! The spans of a changed file on its way to the table.
 
 use super::plan::{Delete, Write};
-use super::scan::{Scanned, Steps};
+use super::scan::{ScannedFile, Steps};
 use crate::clock::Timestamp;
 use crate::store::Departure;
 use crate::telemetry::trace::{self, Span};
@@ -21,7 +21,7 @@ pub(super) struct Transaction {
 
 impl Ingest {
     /// A file that was read.
-    pub(super) fn of(source_path: &str, scanned: Option<&Scanned>) -> Self {
+    pub(super) fn of(source_path: &str, scanned: Option<&ScannedFile>) -> Self {
         let steps = scanned.and_then(|scanned| scanned.steps);
         let ingest = Self::begin(source_path, steps.map(|steps| steps.begun).or_else(trace::now));
         if let Some(Steps { begun, parsed, ended }) = steps {
@@ -42,14 +42,14 @@ impl Ingest {
     }
 
     /// A file whose row is to be written.
-    pub(super) fn of_write(write: &Write, scanned: Option<&Scanned>) -> Self {
+    pub(super) fn of_write(write: &Write, scanned: Option<&ScannedFile>) -> Self {
         let mut ingest = Self::of(&write.path, scanned);
         ingest.0.set("rule_id", write.rule.rule_id.to_string());
         ingest.0.set("rule_version", i64::from(write.rule.rule_version));
         ingest
     }
 
-    /// A file that is gone.
+    /// A file that was removed.
     pub(super) fn of_delete(delete: &Delete) -> Self {
         let mut ingest = Self::begin(&delete.source_path, trace::now());
         ingest.0.set("rule_id", delete.rule_id.clone());
@@ -62,7 +62,7 @@ impl Ingest {
         Self(span)
     }
 
-    /// What is left of it for the workers.
+    /// The trace context that the workers continue.
     pub(super) fn departure(&self, write: &Write) -> Option<Departure> {
         Departure::of_rule(write.rule.rule_id.as_str(), write.rule.content, self.0.traceparent())
     }
@@ -72,14 +72,14 @@ impl Ingest {
         self.0.trace_id()
     }
 
-    /// The file holds no rule.
+    /// The file is invalid.
     pub(super) fn rejected(mut self) {
         self.0.set("outcome", "rejected");
         self.0.fail();
         self.0.end(trace::now());
     }
 
-    /// What the file asks for was done, in a transaction that it may share with others.
+    /// The row was written or deleted, in a transaction that it may share with others.
     pub(super) fn done(mut self, outcome: &'static str, transaction: Transaction) {
         let Transaction { begun, written, ended } = transaction;
         self.0.child("ttp.store.write_rule", begun).end(written);
@@ -88,7 +88,7 @@ impl Ingest {
         self.0.end(ended);
     }
 
-    /// The database did not take it: the row, or for now the whole transaction.
+    /// The database rejected the row, or the transaction failed.
     pub(super) fn failed(mut self, outcome: &'static str, transaction: Transaction) {
         let mut write = self.0.child("ttp.store.write_rule", transaction.begun);
         write.fail();

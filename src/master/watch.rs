@@ -1,8 +1,8 @@
-//! "Look there": what the kernel says of the rules directory, boiled down to hints.
+//! Turns the kernel's events of the rules directory into scans.
 //!
-//! An event is never taken for the truth. It says which names to look at again, or that all of the
-//! directory is to be looked at; what stands there is found by looking. So an overflow, a replaced
-//! directory and a retargeted link are one case: look at all of it, and watch it anew.
+//! An event is only a hint: it names files to scan, or asks for a scan of the whole directory, and the scan finds
+//! out what is there. An event overflow, a replaced directory and a retargeted link are therefore one case: scan
+//! everything and renew the watches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -17,17 +17,17 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::scan::Extent;
+use super::scan::ScanScope;
 use crate::rulefile::{is_rule_file_name, seems_a_rule};
 
-/// How long a name must be quiet that came or went, or whose permissions changed. An editor that writes in steps, or removes and writes anew, is seen once.
+/// A file that was created, removed or had its permissions changed is scanned after this long without another event,
+/// so that an editor that saves in steps causes one scan.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// How long after the last write a file is waited for that its writer has not closed. Who writes on is
-/// waited for; who opened a file and forgot it is not.
+/// A file that its writer keeps open is scanned this long after the last write.
 const WRITTEN_AT_MOST: Duration = Duration::from_secs(5);
 
-/// The longest that such a name can be held back by further events.
+/// Further events delay such a scan by at most this long.
 const QUIET_AT_MOST: Duration = Duration::from_millis(500);
 
 /// Why a directory cannot be watched, with what to do.
@@ -51,53 +51,53 @@ impl WatchError {
     }
 }
 
-/// What is to be looked at, and when: the meeting point of the kernel's thread and the master.
+/// The pending scans, shared by the thread that receives events and the master.
 #[derive(Debug, Default)]
 struct Hints {
     pending: Mutex<Pending>,
     arrived: Notify,
-    /// Whether no rule file is a link, so that only the files' own names matter.
+    /// Whether no rule file is a symbolic link, so that events of other names do not matter.
     no_links: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// All of the directory, and whether its watches are to be set anew.
-    all: Option<Due>,
-    /// Names that are finished: to be looked at at once.
+    /// A scan of the whole directory.
+    all: Option<Deadline>,
+    /// Files that are completely written: scanned at once.
     finished: BTreeSet<String>,
-    /// Names that came or went, or whose permissions changed.
+    /// Files that were created, removed or had their permissions changed.
     touched: BTreeSet<String>,
-    touched_due: Option<Due>,
-    /// Files that are being written, each with when it is no longer waited for.
+    touched_deadline: Option<Deadline>,
+    /// Files that are being written, each with the time at which it is scanned anyway.
     written: BTreeMap<String, Instant>,
-    /// Names to be looked at again, each with when.
+    /// Files to scan again, each with the time.
     later: BTreeMap<String, Instant>,
 }
 
-/// When something that is not yet quiet is to be looked at.
+/// When to scan what still receives events.
 #[derive(Debug, Clone, Copy)]
-struct Due {
+struct Deadline {
     at: Instant,
     at_most: Instant,
 }
 
-impl Due {
-    fn later(due: Option<Self>, now: Instant) -> Option<Self> {
-        let at_most = due.map_or(now + QUIET_AT_MOST, |due| due.at_most);
+impl Deadline {
+    fn later(deadline: Option<Self>, now: Instant) -> Option<Self> {
+        let at_most = deadline.map_or(now + QUIET_AT_MOST, |deadline| deadline.at_most);
         Some(Self { at: (now + QUIET).min(at_most), at_most })
     }
 }
 
 impl Hints {
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        // A poisoned set of names is still a set of names.
+        // A panic while the lock was held leaves a valid set of names.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn look_at_all(&self, due: Option<Due>) {
+    fn scan_all(&self, deadline: Option<Deadline>) {
         let now = Instant::now();
-        self.lock().all = Some(due.unwrap_or(Due { at: now, at_most: now }));
+        self.lock().all = Some(deadline.unwrap_or(Deadline { at: now, at_most: now }));
         self.arrived.notify_one();
     }
 
@@ -112,7 +112,7 @@ impl Hints {
 
     fn touched(&self, name: String) {
         let mut pending = self.lock();
-        pending.touched_due = Due::later(pending.touched_due, Instant::now());
+        pending.touched_deadline = Deadline::later(pending.touched_deadline, Instant::now());
         pending.touched.insert(name);
         drop(pending);
         self.arrived.notify_one();
@@ -132,39 +132,39 @@ impl Hints {
         self.touched(name);
     }
 
-    fn something_else(&self) {
-        let due = Due::later(self.lock().all, Instant::now());
-        self.look_at_all(due);
+    fn schedule_full_scan(&self) {
+        let deadline = Deadline::later(self.lock().all, Instant::now());
+        self.scan_all(deadline);
     }
 
-    /// What is due at `now`, or when to ask again; `None` when nothing is pending.
-    fn take(&self, now: Instant) -> Option<Result<Extent, Instant>> {
+    /// The scan that is to begin at `now`, or the time of the next one; `None` when none is pending.
+    fn take(&self, now: Instant) -> Option<Result<ScanScope, Instant>> {
         let mut pending = self.lock();
-        if pending.all.is_some_and(|due| due.at <= now) {
+        if pending.all.is_some_and(|deadline| deadline.at <= now) {
             let Pending { written, later, .. } = std::mem::take(&mut *pending);
             (pending.written, pending.later) = (written, later);
-            return Some(Ok(Extent::All));
+            return Some(Ok(ScanScope::All));
         }
         let mut names = std::mem::take(&mut pending.finished);
         let Pending { written, later, .. } = &mut *pending;
         for waiting in [written, later] {
             names.extend(waiting.extract_if(.., |_, at| *at <= now).map(|(name, _)| name));
         }
-        if pending.touched_due.is_some_and(|due| due.at <= now) {
-            pending.touched_due = None;
+        if pending.touched_deadline.is_some_and(|deadline| deadline.at <= now) {
+            pending.touched_deadline = None;
             names.append(&mut pending.touched);
         }
         if !names.is_empty() {
-            return Some(Ok(Extent::Names(names)));
+            return Some(Ok(ScanScope::Names(names)));
         }
-        let dues = [pending.all, pending.touched_due].into_iter().flatten().map(|due| due.at);
+        let deadlines =
+            [pending.all, pending.touched_deadline].into_iter().flatten().map(|deadline| deadline.at);
         let waiting = pending.written.values().chain(pending.later.values()).copied();
-        dues.chain(waiting).min().map(Err)
+        deadlines.chain(waiting).min().map(Err)
     }
 }
 
-/// The files that are being written, as far as the kernel's events tell: whoever reads one gets a
-/// half of it.
+/// The files that are being written according to the kernel's events. Reading one may return half of it.
 #[derive(Debug, Clone, Default)]
 pub struct UnfinishedFiles(Arc<Hints>);
 
@@ -180,53 +180,50 @@ impl UnfinishedFiles {
     }
 }
 
-/// A watch on a directory, on its ancestors, on every folder in which a link leads to it, and on those
-/// that links in it lead to.
+/// A watch on a directory, on its ancestors, on every folder with a link on the way to it, and on the folders that
+/// links in it point to.
 #[derive(Debug)]
 pub struct Watch {
     directory: PathBuf,
     hints: Arc<Hints>,
     watcher: Option<RecommendedWatcher>,
     watched: Option<Watched>,
-    /// The directories that links among the files lead to.
+    /// The directories that links among the files point to.
     link_targets: BTreeSet<PathBuf>,
 }
 
-/// What is watched: the directory, the folders from which one sees that it is replaced, and those that
-/// links among the files lead to.
+/// What is watched: the directory, the folders in which a replacement of it is visible, and the folders that links
+/// among the files point to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Watched {
     directory: Option<Identity>,
-    outlooks: Outlooks,
+    parents: WatchedParents,
     link_targets: BTreeSet<PathBuf>,
 }
 
 /// Device and inode.
 type Identity = (u64, u64);
 
-/// Folders, each with the name to look for in it.
-type Outlooks = BTreeSet<(PathBuf, OsString)>;
+/// Folders, each with the name that matters in it.
+type WatchedParents = BTreeSet<(PathBuf, OsString)>;
 
 impl Watch {
-    /// Prepares a watch of `directory`, which need not exist yet. Nothing is heard before
-    /// [`Watch::renew`].
+    /// Prepares a watch of `directory`, which need not exist yet. No event arrives before [`Watch::renew`].
     pub fn new(directory: PathBuf) -> Self {
         // Events carry absolute paths, however the watch was named.
         let directory = std::path::absolute(&directory).unwrap_or(directory);
         Self { directory, hints: Arc::default(), watcher: None, watched: None, link_targets: BTreeSet::new() }
     }
 
-    /// Sets the watches anew if the directory is another than the one that is watched, or there
-    /// was none. To be called before each look at all of the directory, so that nothing falls
-    /// between the watch and the look.
+    /// Replaces the watches if the directory is not the one that is watched. Call it before each scan of the whole
+    /// directory, so that no change falls between scan and watch.
     ///
     /// # Errors
-    /// [`WatchError`] when the kernel refuses. What was watched is not watched any more; the
-    /// regular rescan still finds everything.
+    /// [`WatchError`] when the kernel refuses. Nothing is watched then; the regular rescan still finds everything.
     pub fn renew(&mut self) -> Result<(), WatchError> {
         let watched = Watched {
             directory: identity(&self.directory),
-            outlooks: outlooks(&self.directory),
+            parents: watched_parents(&self.directory),
             link_targets: self.link_targets.clone(),
         };
         if self.watched.as_ref() == Some(&watched) {
@@ -238,11 +235,11 @@ impl Watch {
         let mut watcher = notify::recommended_watcher(move |event| listen(&hints, &directory, &seen, event))
             .map_err(|error| WatchError::new(&self.directory, &error))?;
         let own = watched.directory.map(|_| self.directory.as_path());
-        let folders = watched.outlooks.iter().map(|(folder, _)| folder.as_path());
+        let folders = watched.parents.iter().map(|(folder, _)| folder.as_path());
         for folder in folders.chain(watched.link_targets.iter().map(PathBuf::as_path)).chain(own) {
             match watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) => {}
-                // What may not be entered or is gone is seen by the rescan.
+                // The rescan covers what is gone or may not be entered.
                 Err(error) if own != Some(folder) && is_not_there(&error) => {}
                 Err(error) => return Err(WatchError::new(folder, &error)),
             }
@@ -252,12 +249,12 @@ impl Watch {
         Ok(())
     }
 
-    /// Waits until something is to be looked at. Cancel safe.
-    pub async fn next(&self) -> Extent {
+    /// Waits for the next scan. Cancel safe.
+    pub async fn next(&self) -> ScanScope {
         loop {
             let arrived = self.hints.arrived.notified();
             match self.hints.take(Instant::now()) {
-                Some(Ok(extent)) => return extent,
+                Some(Ok(scope)) => return scope,
                 Some(Err(at)) => tokio::select! {
                     () = arrived => {}
                     () = tokio::time::sleep_until(at) => {}
@@ -267,22 +264,22 @@ impl Watch {
         }
     }
 
-    /// Says whether any rule file is a link. While one is, or nothing was said, names that come and go beside
-    /// the files are hints to look at all: one may stand on the way to a file. Editors and `rsync` make such
-    /// names with each file.
+    /// Sets whether any rule file is a symbolic link. While one is, or before the first call, an event of a name that is
+    /// no rule file's causes a scan of the whole directory, since a link may lead through it. Without links such
+    /// events are ignored: editors and `rsync` cause them with each file.
     ///
-    /// `targets` are the directories that the links lead to: they are watched, too, from the next look at all on,
-    /// which is to come at once where they are new.
+    /// `targets` are the directories that the links point to. New ones cause a scan of the whole directory at once, and
+    /// are watched from then on.
     pub fn expect_links(&mut self, has_links: bool, targets: BTreeSet<PathBuf>) {
         self.hints.no_links.store(!has_links, Ordering::Relaxed);
         if targets != self.link_targets {
             self.link_targets = targets;
-            self.hints.look_at_all(None);
+            self.hints.scan_all(None);
         }
     }
 
-    /// Makes names be looked at again, `after` a while.
-    pub fn look_again(&self, names: impl IntoIterator<Item = String>, after: Duration) {
+    /// Schedules a scan of these files `after` this long.
+    pub fn schedule_rescan(&self, names: impl IntoIterator<Item = String>, after: Duration) {
         let at = Instant::now() + after;
         let mut pending = self.hints.lock();
         pending.later.extend(names.into_iter().map(|name| (name, at)));
@@ -296,7 +293,7 @@ impl Watch {
     }
 }
 
-/// Device and inode of what a path leads to; `None` when nothing is there.
+/// Device and inode of what a path leads to; `None` where nothing is.
 fn identity(path: &Path) -> Option<Identity> {
     std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
@@ -310,13 +307,13 @@ fn is_not_there(error: &notify::Error) -> bool {
         || matches!(&error.kind, notify::ErrorKind::Io(error) if of_io(error))
 }
 
-/// The folders from which one sees that `directory` is replaced, each with the name to look for: every
-/// ancestor on its file system; for every link on the way, the folder that the link is in; and where a
-/// part of the way is missing, the last folder that is there.
-fn outlooks(directory: &Path) -> Outlooks {
+/// The folders in which a replacement of `directory` is visible, each with the name that matters: every ancestor on
+/// its file system; for every link on the way, the folder that holds the link; and where a part of the way is missing,
+/// the last folder that exists.
+fn watched_parents(directory: &Path) -> WatchedParents {
     let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
     let own_device = device(directory);
-    let mut outlooks = BTreeSet::new();
+    let mut parents = BTreeSet::new();
     let mut to_resolve = vec![directory.to_owned()];
     // A chain of links longer than the kernel follows (path_resolution(7)) leads nowhere.
     for _ in 0..40 {
@@ -329,7 +326,7 @@ fn outlooks(directory: &Path) -> Outlooks {
                 let link = std::fs::read_link(&here);
                 let is_on_its_disk = own_device.is_some() && device(&here) == own_device;
                 if link.is_ok() || parts.peek().is_none() || !here.exists() || is_on_its_disk {
-                    outlooks.insert((reached.clone(), name.to_owned()));
+                    parents.insert((reached.clone(), name.to_owned()));
                 }
                 if let Ok(target) = link {
                     to_resolve.push(reached.join(target).join(parts.collect::<PathBuf>()));
@@ -342,67 +339,68 @@ fn outlooks(directory: &Path) -> Outlooks {
             reached.push(part);
         }
     }
-    outlooks
+    parents
 }
 
 fn listen(hints: &Hints, directory: &Path, watched: &Watched, event: notify::Result<notify::Event>) {
     let event = match event {
-        Ok(event) if event.need_rescan() => return hints.look_at_all(None),
+        Ok(event) if event.need_rescan() => return hints.scan_all(None),
         Ok(event) => event,
-        Err(_) => return hints.look_at_all(None),
+        Err(_) => return hints.scan_all(None),
     };
-    let Some(weight) = Weight::of(event.kind) else { return };
+    let Some(class) = EventClass::of(event.kind) else { return };
     for path in event.paths {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
-        if watched.outlooks.iter().any(|(outlook, part)| folder == outlook && name == part) {
-            hints.something_else();
+        if watched.parents.iter().any(|(parent, part)| folder == parent && name == part) {
+            hints.schedule_full_scan();
         }
         if folder != directory {
-            if watched.link_targets.contains(folder) && !matches!(weight, Weight::Content | Weight::Text) {
-                hints.something_else();
+            if watched.link_targets.contains(folder)
+                && !matches!(class, EventClass::Content | EventClass::Text)
+            {
+                hints.schedule_full_scan();
             }
             continue;
         }
         match name.to_str().filter(|_| is_rule_file_name(name)) {
             Some(name) => {
                 let name = name.to_owned();
-                match weight {
-                    Weight::Finished => hints.finished(name),
-                    Weight::Text => hints.written(name),
-                    Weight::Gone => hints.gone(name),
-                    Weight::Name | Weight::Content => hints.touched(name),
+                match class {
+                    EventClass::Finished => hints.finished(name),
+                    EventClass::Text => hints.written(name),
+                    EventClass::Gone => hints.gone(name),
+                    EventClass::Name | EventClass::Content => hints.touched(name),
                 }
             }
-            // A YAML file that is not read is told of.
-            None if seems_a_rule(name) && !matches!(weight, Weight::Content | Weight::Text) => {
-                hints.something_else();
+            // A scan of everything reports YAML files that are not read.
+            None if seems_a_rule(name) && !matches!(class, EventClass::Content | EventClass::Text) => {
+                hints.schedule_full_scan();
             }
-            None if matches!(weight, Weight::Content | Weight::Text)
+            None if matches!(class, EventClass::Content | EventClass::Text)
                 || hints.no_links.load(Ordering::Relaxed) => {}
-            // A link that leads to the files may have been swapped, as a mounted ConfigMap's
-            // `..data` is.
-            None => hints.something_else(),
+            // A link on the way to the files may have been replaced, as `..data` of a mounted ConfigMap is.
+            None => hints.schedule_full_scan(),
         }
     }
 }
 
-/// What an event means for a name.
+/// What an event means for a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Weight {
-    /// The file is whole: closed after writing, or moved here.
+enum EventClass {
+    /// The file is complete: closed after writing, or moved here.
     Finished,
-    /// The name came.
+    /// The name was created.
     Name,
-    /// The name went.
+    /// The name was removed.
     Gone,
-    /// The text is changing, and whoever changes it has the file open.
+    /// The text changed, and the writer has the file open.
     Text,
-    /// The permissions changed, or it is not known what did.
+    /// The permissions or something unknown changed.
     Content,
 }
 
-impl Weight {
-    /// `None` for what changes nothing: looking at a file makes events too.
+impl EventClass {
+    /// `None` for what changes nothing: reading a file causes events, too.
     const fn of(kind: EventKind) -> Option<Self> {
         match kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write))

@@ -41,7 +41,7 @@ pub(super) struct Table {
     pub(super) now: Timestamp,
     pub(super) row: Option<Row>,
     /// Ids that differ from the rule's in case alone.
-    pub(super) twins: Vec<String>,
+    pub(super) case_variants: Vec<String>,
     pub(super) state: Option<StateOfRow>,
 }
 
@@ -188,7 +188,7 @@ impl Story {
             }
         }
         let Ok(table) = &self.table else { return };
-        for twin in &table.twins {
+        for twin in &table.case_variants {
             wrong.push(format!("a row `{twin}` differs only in case: rename or delete one of the two"));
         }
         if let [first, others @ ..] = &*valid

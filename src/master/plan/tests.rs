@@ -36,7 +36,7 @@ fn carry_out(plan: &Plan, rows: &[RowSummary]) -> Vec<RowSummary> {
         table.remove(&delete.rule_id);
     }
     for write in &plan.writes {
-        for replaced in write.replaces.iter().chain(&write.twins) {
+        for replaced in write.replaces.iter().chain(&write.case_variants) {
             table.remove(&replaced.rule_id);
         }
         let id = write.rule.rule_id.to_string();

@@ -1,12 +1,11 @@
-//! The plan becomes rows: one transaction for all that is to be done, and a record of each thing
-//! that was.
+//! Carries a plan out in one transaction, and logs what was done.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::super::log;
 use super::super::plan::{Plan, Write};
-use super::super::scan::Scanned;
+use super::super::scan::ScannedFile;
 use super::super::trace::{Ingest, Transaction};
 use super::{Reconciler, Report};
 use crate::clock::Timestamp;
@@ -16,7 +15,7 @@ use crate::telemetry::metrics::{self, Leg};
 use crate::telemetry::trace;
 
 impl Reconciler {
-    /// Writes what the plan says, and tells of what was done.
+    /// Writes the plan, and logs what was written.
     pub(super) async fn carry_out(
         &mut self,
         session: &mut MasterSession,
@@ -86,7 +85,7 @@ impl Reconciler {
                 None => {
                     self.refused.remove(&write.path);
                     written.push(write.path.as_str());
-                    let is_restored = self.scanner.file(&write.path).is_some_and(Scanned::is_written);
+                    let is_restored = self.scanner.file(&write.path).is_some_and(ScannedFile::is_written);
                     restored += usize::from(is_restored);
                     if told_singly && is_restored {
                         log::restored(write, ingest.trace_id());
@@ -94,7 +93,7 @@ impl Reconciler {
                         log::written(write, &self.config.updated_by, ingest.trace_id());
                     }
                     ingest.done(if write.replaces.is_some() { "updated" } else { "inserted" }, transaction);
-                    if let Some(saved_at) = self.scanner.file(&write.path).and_then(Scanned::saved_at) {
+                    if let Some(saved_at) = self.scanner.file(&write.path).and_then(ScannedFile::saved_at) {
                         let took = self.clock.now().since(saved_at);
                         metrics::propagated(Leg::SaveToWrite, ChangeKind::Definition, took);
                     }
@@ -102,7 +101,7 @@ impl Reconciler {
                 Some(why) => {
                     if self.refused.insert(write.path.clone(), write.rule.content) != Some(write.rule.content)
                     {
-                        log::refused(write, why, ingest.trace_id());
+                        log::rejected(write, why, ingest.trace_id());
                         metrics::rejected("refused");
                     }
                     ingest.failed("refused", transaction);
@@ -113,12 +112,12 @@ impl Reconciler {
         plan.deletes.retain(|delete| !refused.contains_key(&delete.rule_id));
         plan.writes.retain(|write| !refused.contains_key(write.rule.rule_id.as_str()));
         if !told_singly {
-            log::bulk(plan, restored);
+            log::many_written(plan, restored);
         }
         Ok(())
     }
 
-    /// The spans of what is about to be done: deletions, then writes.
+    /// The spans of the plan: deletions, then writes.
     fn ingests(&self, plan: &Plan) -> Vec<Ingest> {
         let deletes = plan.deletes.iter().map(Ingest::of_delete);
         let writes = plan.writes.iter().map(|write| Ingest::of_write(write, self.scanner.file(&write.path)));
@@ -137,9 +136,9 @@ impl Reconciler {
     }
 }
 
-/// The deletions that make room for an id: of rows whose ids differ from it in case alone.
+/// The deletions of case variants of an id, which make room for it.
 fn replaced_under_other_keys(write: &Write) -> impl Iterator<Item = RuleWrite> {
-    let replaced = write.replaces.iter().chain(&write.twins);
+    let replaced = write.replaces.iter().chain(&write.case_variants);
     replaced.filter(|replaced| replaced.rule_id != write.rule.rule_id.as_str()).map(|replaced| {
         RuleWrite::Delete { rule_id: replaced.rule_id.clone(), updated_by: replaced.updated_by.clone() }
     })

@@ -1,5 +1,5 @@
-//! Which deletions are carried out: a file may be back in a moment, and a directory that is emptied
-//! must not empty the swarm.
+//! Decides which deletions are carried out. A file may be back in a moment, and an emptied directory must not empty
+//! the swarm.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::config::MasterConfig;
 use crate::store::{MasterSession, StoreError};
 
 impl HeldDeletes {
-    /// Takes the deletions out of a plan, for an operator to order; `owned` are the rows before it.
+    /// Takes the deletions out of a plan; `owned` is the number of owned rows before it.
     pub(super) fn take(plan: &mut Plan, owned: usize) -> Self {
         let deletes = std::mem::take(&mut plan.deletes).into_iter();
         let (rule_ids, source_paths) =
@@ -22,35 +22,34 @@ impl HeldDeletes {
 }
 
 impl Reconciler {
-    /// Takes out of the plan the rows whose file has been missing only for a moment, and returns
-    /// the names to look at again. A row whose file stands with another id goes at once.
-    pub(super) fn put_off_fresh_deletes(&mut self, plan: &mut Plan, everything: bool) -> Vec<String> {
+    /// Takes out of the plan the deletions of files that have been missing for less than [`DELETE_AFTER`], and returns
+    /// their names for a rescan. Where the file exists and holds another id, the deletion stays.
+    pub(super) fn debounce_deletes(&mut self, plan: &mut Plan, everything: bool) -> Vec<String> {
         let now = Instant::now();
         let mut missing = BTreeMap::new();
-        let mut look_again = Vec::new();
+        let mut rescan = Vec::new();
         plan.deletes.retain(|Delete { source_path, .. }| {
             if self.scanner.file(source_path).is_some() {
                 return true;
             }
             let since = *self.missing.get(source_path).unwrap_or(&now);
             missing.insert(source_path.clone(), since);
-            let due = now.duration_since(since) >= DELETE_AFTER;
-            if !due {
-                look_again.push(source_path.clone());
+            let is_confirmed = now.duration_since(since) >= DELETE_AFTER;
+            if !is_confirmed {
+                rescan.push(source_path.clone());
             }
-            due
+            is_confirmed
         });
         if everything {
             self.missing = missing;
         } else {
             self.missing.extend(missing);
         }
-        look_again
+        rescan
     }
 
-    /// Takes out of the plan the rows whose file was missing and stands again by now, and returns the names
-    /// to look at again.
-    pub(super) fn spare_what_is_back(&self, plan: &mut Plan) -> Vec<String> {
+    /// Takes out of the plan the deletions of files that are back by now, and returns their names for a rescan.
+    pub(super) fn drop_reappeared(&self, plan: &mut Plan) -> Vec<String> {
         let mut back = Vec::new();
         plan.deletes.retain(|Delete { source_path, .. }| {
             let is_back = self.scanner.file(source_path).is_none() && self.scanner.is_there(source_path);
@@ -62,17 +61,17 @@ impl Reconciler {
         back
     }
 
-    /// Whether files are missing besides those whose rows this plan for a part of the directory deletes:
-    /// some that were seen to be, or some that nobody looked at since.
-    pub(super) fn more_is_gone_than(&self, plan: &Plan) -> Result<bool, DirectoryAway> {
+    /// Whether more files are missing than those whose rows this plan for a part of the directory deletes.
+    pub(super) fn other_files_missing(&self, plan: &Plan) -> Result<bool, DirectoryAway> {
         let planned: BTreeSet<&str> = plan.deletes.iter().map(|delete| &*delete.source_path).collect();
         let is_seen = self.missing.keys().any(|path| !planned.contains(&**path));
-        Ok(is_seen || self.scanner.others_are_gone()?)
+        Ok(is_seen || self.scanner.has_missing_files()?)
     }
 
-    /// Takes deletions out of the plan that only an operator may order, unless they are allowed. Those that
-    /// would be such together with as many as are still `fresh` wait for them: returns their names, and
-    /// whether deletions are carried out that would be held back if they were not allowed.
+    /// Holds back the deletions of the plan if they are a mass deletion and not allowed.
+    ///
+    /// Deletions that would be one only together with the `fresh` ones, which are not confirmed yet, are deferred.
+    /// Returns the names of the deferred ones, and whether an allowed mass deletion is in the plan.
     pub(super) async fn guard(
         &mut self,
         session: &mut MasterSession,
@@ -106,8 +105,7 @@ impl Reconciler {
         Ok((deletes.map(|delete| delete.source_path).collect(), false))
     }
 
-    /// Notes how many rows are owned when the first file is found missing, before anything is
-    /// inserted in the same breath.
+    /// Remembers how many rows are owned when the first file is found missing, before the same plan inserts others.
     pub(super) async fn count_before(&mut self, session: &mut MasterSession) -> Result<(), StoreError> {
         if self.missing.is_empty() {
             self.owned_before = None;
@@ -118,7 +116,7 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Whether the deletions of the plan, together with as many as are `fresh`, are for an operator to order.
+    /// Whether the deletions of the plan, together with the `fresh` ones, are a mass deletion.
     pub(super) fn is_mass_delete(&self, plan: &Plan, fresh: usize, recent: usize, owned: usize) -> bool {
         let (share, free) = (self.config.max_delete, MasterConfig::FREE_DELETES);
         let planned = plan.deletes.len();
@@ -129,15 +127,15 @@ impl Reconciler {
                 || plan::leaves_none(planned + fresh, missing + fresh, owned))
     }
 
-    /// Whether a file stands again whose deletion is held back.
-    pub(super) fn held_are_back(&self) -> bool {
+    /// Whether a file is back whose deletion is held back.
+    pub(super) fn held_files_are_back(&self) -> bool {
         let mut paths = self.held.iter().flat_map(|held| &held.source_paths);
         paths.any(|path| self.scanner.file(path).is_some())
     }
 
     fn hold(&mut self, held: Option<HeldDeletes>) {
         if held != self.held {
-            log::held(held.as_ref(), self.config.max_delete);
+            log::held_back(held.as_ref(), self.config.max_delete);
             self.held = held;
         }
     }

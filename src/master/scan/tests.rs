@@ -27,15 +27,15 @@ impl Fixture {
     }
 
     fn look(&mut self) -> Vec<String> {
-        self.look_at(&Extent::All)
+        self.look_at(&ScanScope::All)
     }
 
-    fn look_at(&mut self, extent: &Extent) -> Vec<String> {
-        self.look_at_time(extent, SystemClock.now())
+    fn look_at(&mut self, scope: &ScanScope) -> Vec<String> {
+        self.look_at_time(scope, SystemClock.now())
     }
 
-    fn look_at_time(&mut self, extent: &Extent, now: Timestamp) -> Vec<String> {
-        self.scanner.update(extent, &BTreeSet::new(), now).unwrap().changed.into_keys().collect()
+    fn look_at_time(&mut self, scope: &ScanScope, now: Timestamp) -> Vec<String> {
+        self.scanner.update(scope, &BTreeSet::new(), now).unwrap().changed.into_keys().collect()
     }
 
     fn scanner_stamp(&self, name: &str) -> Stamp {
@@ -51,9 +51,9 @@ impl Fixture {
 
     fn why(&self, name: &str) -> String {
         match self.scanner.file(name).unwrap().outcome.as_ref().unwrap_err() {
-            Broken::Unreadable(why) => why.clone(),
-            Broken::Invalid(findings) => findings[0].message.clone(),
-            Broken::Unfinished => "unfinished".to_owned(),
+            InvalidFile::Unreadable(why) => why.clone(),
+            InvalidFile::Invalid(findings) => findings[0].message.clone(),
+            InvalidFile::Unfinished => "unfinished".to_owned(),
         }
     }
 }
@@ -88,7 +88,7 @@ fn a_name_alone_is_looked_at_without_the_others() {
     let mut fixture = Fixture::new();
     fixture.write("a.yaml", rule("A", "one"));
     fixture.write("b.yaml", rule("B", "one"));
-    let only_a = Extent::Names(["a.yaml".to_owned(), "missing.yaml".to_owned()].into());
+    let only_a = ScanScope::Names(["a.yaml".to_owned(), "missing.yaml".to_owned()].into());
     assert_eq!(fixture.look_at(&only_a), ["a.yaml"]);
     assert!(fixture.scanner.file("b.yaml").is_none());
 }
@@ -98,9 +98,9 @@ fn a_folder_is_passed_over_whatever_its_name() {
     let mut fixture = Fixture::new();
     fs::create_dir(fixture.dir.path().join("folder.yaml")).unwrap();
     assert_eq!(fixture.look(), [""; 0]);
-    assert_eq!(fixture.look_at(&Extent::Names(["folder.yaml".to_owned()].into())), [""; 0]);
+    assert_eq!(fixture.look_at(&ScanScope::Names(["folder.yaml".to_owned()].into())), [""; 0]);
     assert!(fixture.scanner.file("folder.yaml").is_none());
-    assert!(!fixture.scanner.others_are_gone().unwrap());
+    assert!(!fixture.scanner.has_missing_files().unwrap());
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn what_is_no_rule_is_broken_not_missing_and_says_why() {
     fixture.write("empty.yaml", "");
     fixture.look();
     assert_eq!(fixture.why("empty.yaml"), "unfinished", "a moment ago somebody may have begun to write it");
-    fixture.look_at_time(&Extent::All, SystemClock.now().after(EMPTY_FOR));
+    fixture.look_at_time(&ScanScope::All, SystemClock.now().after(EMPTY_FOR));
     assert!(fixture.why("dangling.yaml").contains("leads nowhere"), "{}", fixture.why("dangling.yaml"));
     assert_eq!(fixture.why("fifo.yaml"), "it is a FIFO, not a file");
     assert_eq!(fixture.why("large.yaml"), "it has 5000 bytes; a rule may have 4096");
@@ -153,8 +153,8 @@ fn a_directory_that_is_away_leaves_everything_as_it_was() {
     fixture.look();
     let aside = fixture.dir.path().with_extension("aside");
     fs::rename(fixture.dir.path(), &aside).unwrap();
-    for extent in [Extent::All, Extent::Names(["a.yaml".to_owned()].into())] {
-        let away = fixture.scanner.update(&extent, &BTreeSet::new(), SystemClock.now()).unwrap_err();
+    for scope in [ScanScope::All, ScanScope::Names(["a.yaml".to_owned()].into())] {
+        let away = fixture.scanner.update(&scope, &BTreeSet::new(), SystemClock.now()).unwrap_err();
         assert!(away.to_string().contains(&*fixture.dir.path().to_string_lossy()), "{away}");
     }
     assert!(fixture.scanner.file("a.yaml").is_some());
@@ -191,7 +191,7 @@ fn a_young_file_is_read_again_until_its_stamp_shows_every_later_change() {
     let mut fixture = Fixture::new();
     fixture.write("a.yaml", rule("A", "one"));
     let written = fixture.scanner_stamp("a.yaml").changed();
-    fixture.look_at_time(&Extent::All, written.after(Duration::from_millis(50)));
+    fixture.look_at_time(&ScanScope::All, written.after(Duration::from_millis(50)));
     let wait = fixture.scanner.recheck_in(written.after(Duration::from_millis(50))).unwrap();
     assert!(wait >= Duration::from_millis(50) && wait < Duration::from_secs(3), "{wait:?}");
     // Another text under the same stamp: what a coarse stamp, or a write through a mapping, leaves.
@@ -199,7 +199,7 @@ fn a_young_file_is_read_again_until_its_stamp_shows_every_later_change() {
     assert_eq!(fixture.scanner.recheck(written.after(Duration::from_secs(3))), ["a.yaml".to_owned()].into());
     assert_eq!(
         fixture.look_at_time(
-            &Extent::Names(["a.yaml".to_owned()].into()),
+            &ScanScope::Names(["a.yaml".to_owned()].into()),
             written.after(Duration::from_secs(3))
         ),
         ["a.yaml"]
@@ -212,10 +212,10 @@ fn a_rescan_reads_what_no_stamp_shows() {
     let mut fixture = Fixture::new();
     fixture.write("a.yaml", rule("A", "one"));
     let later = SystemClock.now().after(Duration::from_secs(5));
-    fixture.look_at_time(&Extent::All, later);
+    fixture.look_at_time(&ScanScope::All, later);
     fixture.write_under_the_old_stamp("a.yaml", rule("A", "two"));
-    assert_eq!(fixture.look_at_time(&Extent::All, later), [""; 0]);
-    assert_eq!(fixture.look_at_time(&Extent::Reread, later), ["a.yaml"]);
+    assert_eq!(fixture.look_at_time(&ScanScope::All, later), [""; 0]);
+    assert_eq!(fixture.look_at_time(&ScanScope::Reread, later), ["a.yaml"]);
 }
 
 #[test]
@@ -227,9 +227,9 @@ fn a_file_that_is_being_written_stays_as_it_was() {
     fixture.write("a.yaml", "rule_id: A\n");
     fixture.write("new.yaml", "rule_id: N\n");
     let unfinished = ["a.yaml".to_owned(), "new.yaml".to_owned()].into();
-    for extent in [Extent::All, Extent::Reread, Extent::Names(["a.yaml".to_owned()].into())] {
-        let found = fixture.scanner.update(&extent, &unfinished, SystemClock.now()).unwrap();
-        assert_eq!(found, Found::default(), "{extent:?}");
+    for scope in [ScanScope::All, ScanScope::Reread, ScanScope::Names(["a.yaml".to_owned()].into())] {
+        let found = fixture.scanner.update(&scope, &unfinished, SystemClock.now()).unwrap();
+        assert_eq!(found, Found::default(), "{scope:?}");
     }
     assert_eq!(fixture.scanner.file("a.yaml").unwrap().outcome, before);
     assert_eq!(fixture.why("new.yaml"), "unfinished");

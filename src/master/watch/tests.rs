@@ -5,26 +5,26 @@ use notify::event::{CreateKind, Flag};
 
 use super::*;
 
-async fn heard(watch: &Watch) -> Extent {
+async fn heard(watch: &Watch) -> ScanScope {
     tokio::time::timeout(Duration::from_secs(5), watch.next()).await.expect("a hint within five seconds")
 }
 
 /// Everything that is heard up to and with a file that is written last.
-async fn heard_until(watch: &Watch, directory: &Path) -> Vec<Extent> {
+async fn heard_until(watch: &Watch, directory: &Path) -> Vec<ScanScope> {
     fs::write(directory.join("sentinel.yaml"), "x").unwrap();
     let mut all = Vec::new();
     loop {
-        let extent = heard(watch).await;
-        let is_last = matches!(&extent, Extent::Names(names) if names.contains("sentinel.yaml"));
-        all.push(extent);
+        let scope = heard(watch).await;
+        let is_last = matches!(&scope, ScanScope::Names(names) if names.contains("sentinel.yaml"));
+        all.push(scope);
         if is_last {
             return all;
         }
     }
 }
 
-fn names<const N: usize>(names: [&str; N]) -> Extent {
-    Extent::Names(names.map(str::to_owned).into())
+fn names<const N: usize>(names: [&str; N]) -> ScanScope {
+    ScanScope::Names(names.map(str::to_owned).into())
 }
 
 fn armed(directory: &Path) -> Watch {
@@ -42,7 +42,7 @@ async fn a_finished_file_is_heard_by_its_name() {
     fs::write(dir.path().join(".b.tmp"), "x").unwrap();
     fs::rename(dir.path().join(".b.tmp"), dir.path().join("b.yaml")).unwrap();
     let heard = heard_until(&watch, dir.path()).await;
-    let has_b = |extent: &Extent| matches!(extent, Extent::Names(names) if names.contains("b.yaml"));
+    let has_b = |scope: &ScanScope| matches!(scope, ScanScope::Names(names) if names.contains("b.yaml"));
     assert!(heard.iter().any(has_b), "{heard:?}");
 }
 
@@ -88,18 +88,18 @@ async fn what_editors_put_beside_the_files_makes_no_hint_where_no_file_is_a_link
     watch.expect_links(false, BTreeSet::new());
     save_as_editors_do();
     let all = heard_until(&watch, dir.path()).await;
-    let has_a = |extent: &Extent| matches!(extent, Extent::Names(names) if names.contains("a.yaml"));
-    assert!(all.iter().any(has_a) && !all.contains(&Extent::All), "{all:?}");
+    let has_a = |scope: &ScanScope| matches!(scope, ScanScope::Names(names) if names.contains("a.yaml"));
+    assert!(all.iter().any(has_a) && !all.contains(&ScanScope::All), "{all:?}");
     // What the kernel said before is taken in; a look at all would wait for a quiet moment.
     assert!(watch.hints.lock().all.is_none());
     watch.expect_links(true, BTreeSet::new());
     save_as_editors_do();
-    while heard(&watch).await != Extent::All {}
+    while heard(&watch).await != ScanScope::All {}
 }
 
 /// After whatever happened, a hint to look at all comes, and the new directory is heard.
 async fn expect_a_new_directory(mut watch: Watch, directory: &Path) {
-    while heard(&watch).await != Extent::All {}
+    while heard(&watch).await != ScanScope::All {}
     watch.renew().unwrap();
     heard_until(&watch, directory).await;
 }
@@ -121,7 +121,7 @@ async fn a_directory_that_comes_later_is_seen_from_the_last_folder_that_is_there
     let rules = dir.path().join("etc/honeypot/rules");
     let mut watch = armed(&rules);
     fs::create_dir_all(&rules).unwrap();
-    while heard(&watch).await != Extent::All {}
+    while heard(&watch).await != ScanScope::All {}
     watch.renew().unwrap();
     heard_until(&watch, &rules).await;
 }
@@ -153,7 +153,7 @@ async fn a_mounted_configmap_that_is_swapped_is_seen() {
     let watch = armed(dir.path());
     symlink("..2", dir.path().join("..data_tmp")).unwrap();
     fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
-    assert_eq!(heard(&watch).await, Extent::All);
+    assert_eq!(heard(&watch).await, ScanScope::All);
 }
 
 #[tokio::test]
@@ -161,9 +161,9 @@ async fn an_overflow_and_an_error_of_the_kernel_are_hints_to_look_at_all() {
     let watch = Watch::new("/rules".into());
     let overflow = notify::Event::new(EventKind::Other).set_flag(Flag::Rescan);
     listen(&watch.hints, Path::new("/rules"), &Watched::default(), Ok(overflow));
-    assert_eq!(heard(&watch).await, Extent::All);
+    assert_eq!(heard(&watch).await, ScanScope::All);
     listen(&watch.hints, Path::new("/rules"), &Watched::default(), Err(notify::Error::generic("broken")));
-    assert_eq!(heard(&watch).await, Extent::All);
+    assert_eq!(heard(&watch).await, ScanScope::All);
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,7 +184,7 @@ async fn a_name_that_never_rests_is_looked_at_all_the_same() {
     };
     tokio::select! {
         () = restless => {}
-        extent = watch.next() => assert_eq!(extent, names(["a.yaml"])),
+        scope = watch.next() => assert_eq!(scope, names(["a.yaml"])),
     }
     assert_eq!(started.elapsed(), QUIET_AT_MOST);
 }

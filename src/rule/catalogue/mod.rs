@@ -196,8 +196,8 @@ impl Catalogue {
         // Mostly there are none, and then nothing is searched.
         let passed_over = self.rules.len() - self.in_force;
         let neighbours = self.rules.iter().zip(self.rules.iter().skip(1));
-        let twins = neighbours.filter(|(a, b)| a.is_twin(b)).take(passed_over);
-        let twins = twins.map(|(first, second)| Quarantined {
+        let case_variants = neighbours.filter(|(a, b)| a.is_twin(b)).take(passed_over);
+        let case_variants = case_variants.map(|(first, second)| Quarantined {
             table: Table::Rules,
             key: second.0.rule_id.to_string(),
             reason: format!(
@@ -207,7 +207,7 @@ impl Catalogue {
             ),
         });
         rejected(Table::Rules, &self.rejected_rules)
-            .chain(twins)
+            .chain(case_variants)
             .chain(rejected(Table::States, &self.rejected_states))
     }
 

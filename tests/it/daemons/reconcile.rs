@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rulesyncd::config::{MasterConfig, Percent};
 use rulesyncd::master::reconcile::{DELETE_AFTER, Reconciler, Report};
-use rulesyncd::master::scan::Extent;
+use rulesyncd::master::scan::ScanScope;
 use rulesyncd::store::{MasterSession, Scope};
 
 use crate::support::databases::{Field, made, system_clock};
@@ -30,7 +30,7 @@ fn another_rule(directory: &Path) {
 }
 
 async fn step(reconciler: &mut Reconciler, session: &mut MasterSession) -> Report {
-    reconciler.reconcile(session, &Extent::All, None).await.unwrap()
+    reconciler.reconcile(session, &ScanScope::All, None).await.unwrap()
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn a_row_goes_only_when_its_file_stays_away() {
     // As git and editors do: away, and back a moment later.
     fs::remove_file(&file).unwrap();
     let report = step(&mut reconciler, &mut session).await;
-    assert_eq!((report.plan.deletes.len(), report.look_again), (0, vec!["a.yaml".to_owned()]));
+    assert_eq!((report.plan.deletes.len(), report.rescan), (0, vec!["a.yaml".to_owned()]));
     fs::write(&file, rule_text("A", 1)).unwrap();
     assert!(step(&mut reconciler, &mut session).await.plan.is_empty());
 
@@ -69,16 +69,16 @@ async fn a_file_that_was_seen_while_the_database_was_away_is_missing_from_then_o
     step(&mut reconciler, &mut session).await;
 
     fs::remove_file(&file).unwrap();
-    assert_eq!(step(&mut reconciler, &mut session).await.look_again, ["A.yaml"]);
+    assert_eq!(step(&mut reconciler, &mut session).await.rescan, ["A.yaml"]);
     fs::write(&file, rule_text("A", 1)).unwrap();
     hand.run("ALTER TABLE ttp_rule RENAME TO away").await;
-    assert!(reconciler.reconcile(&mut session, &Extent::All, None).await.is_err());
+    assert!(reconciler.reconcile(&mut session, &ScanScope::All, None).await.is_err());
     hand.run("ALTER TABLE away RENAME TO ttp_rule").await;
     std::thread::sleep(DELETE_AFTER);
 
     fs::remove_file(&file).unwrap();
     let report = step(&mut reconciler, &mut session).await;
-    assert_eq!((report.plan.deletes, report.look_again), (vec![], vec!["A.yaml".to_owned()]));
+    assert_eq!((report.plan.deletes, report.rescan), (vec![], vec!["A.yaml".to_owned()]));
 }
 
 #[tokio::test]
@@ -99,13 +99,13 @@ async fn a_file_that_comes_back_while_the_rows_are_read_keeps_its_row() {
     std::thread::sleep(DELETE_AFTER);
 
     hand.run("BEGIN EXCLUSIVE").await;
-    let missing = Extent::Names(["A.yaml".to_owned()].into());
+    let missing = ScanScope::Names(["A.yaml".to_owned()].into());
     let (report, ()) = tokio::join!(reconciler.reconcile(&mut session, &missing, None), async {
         fs::write(&file, rule_text("A", 1)).unwrap();
         hand.run("COMMIT").await;
     });
     let report = report.unwrap();
-    assert_eq!((report.plan.deletes, report.look_again), (vec![], vec!["A.yaml".to_owned()]));
+    assert_eq!((report.plan.deletes, report.rescan), (vec![], vec!["A.yaml".to_owned()]));
     assert_eq!(session.rows(Scope::All).await.unwrap().len(), 2);
 }
 
@@ -176,13 +176,13 @@ async fn a_file_that_was_looked_at_does_not_go_before_the_directory_that_was_emp
     let (mut reconciler, mut session) = over_files(20, file).await;
 
     fs::remove_file(file(0)).unwrap();
-    let mut look_again = ["R00.yaml".to_owned()].into();
+    let mut rescan = ["R00.yaml".to_owned()].into();
     let mut emptied = false;
     while reconciler.held().is_none() {
-        let extent = Extent::Names(look_again);
+        let extent = ScanScope::Names(rescan);
         let report = reconciler.reconcile(&mut session, &extent, None).await.unwrap();
         assert_eq!(report.plan.deletes, []);
-        look_again = report.look_again.into_iter().collect();
+        rescan = report.rescan.into_iter().collect();
         if !std::mem::replace(&mut emptied, true) {
             (1..20).for_each(|number| fs::remove_file(file(number)).unwrap());
         }
@@ -197,9 +197,9 @@ async fn a_file_that_is_looked_at_alone_after_all_were_found_gone_goes_with_the_
     let (mut reconciler, mut session) = over_files(20, file).await;
 
     (0..20).for_each(|number| fs::remove_file(file(number)).unwrap());
-    assert_eq!(step(&mut reconciler, &mut session).await.look_again.len(), 20);
+    assert_eq!(step(&mut reconciler, &mut session).await.rescan.len(), 20);
     // An event of one of them that comes late: it is looked at, and nothing else is. However late.
-    let late = Extent::Names(["R00.yaml".to_owned()].into());
+    let late = ScanScope::Names(["R00.yaml".to_owned()].into());
     let began = std::time::Instant::now();
     while began.elapsed() < 12 * DELETE_AFTER {
         let report = reconciler.reconcile(&mut session, &late, None).await.unwrap();
@@ -242,7 +242,7 @@ async fn deletions_one_after_the_other_are_judged_together() {
         // A reload in between is no new beginning.
         reconciler.configure(config(dir.path()));
         gone.for_each(|number| fs::remove_file(file(number)).unwrap());
-        while !step(&mut reconciler, &mut session).await.look_again.is_empty() {}
+        while !step(&mut reconciler, &mut session).await.rescan.is_empty() {}
         assert_eq!(session.rows(Scope::All).await.unwrap().len(), left);
     }
     assert_eq!(reconciler.held().map(|held| held.rule_ids.clone()), Some(vec!["R12".to_owned()]));
@@ -268,12 +268,12 @@ async fn a_row_whose_path_is_no_rule_files_goes_and_nothing_is_read_there() {
         ))
         .await;
         let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
-        let mut look_again = step(&mut reconciler, &mut session).await.look_again;
+        let mut rescan = step(&mut reconciler, &mut session).await.rescan;
         let began = std::time::Instant::now();
-        while !look_again.is_empty() {
+        while !rescan.is_empty() {
             assert!(began.elapsed() < DEADLINE, "`{path}` is looked at for ever");
-            let extent = Extent::Names(look_again.into_iter().collect());
-            look_again = reconciler.reconcile(&mut session, &extent, None).await.unwrap().look_again;
+            let extent = ScanScope::Names(rescan.into_iter().collect());
+            rescan = reconciler.reconcile(&mut session, &extent, None).await.unwrap().rescan;
         }
         let rows = session.rows(Scope::All).await.unwrap();
         assert_eq!(rows.iter().map(|row| &*row.rule_id).collect::<Vec<_>>(), ["Z"], "`{path}`");

@@ -53,9 +53,9 @@ fn the_record_of_a_broken_file_names_the_rule_wherever_its_id_is_to_be_had() {
     assert!(again["message"].as_str().unwrap().contains("its last good version stays"), "{again}");
 
     swarm.remove("new.yaml");
-    assert_eq!(record(&master, "new.yaml, which held no valid rule, is gone")["rule_id"], "NEW");
+    assert_eq!(record(&master, "new.yaml, which was invalid, was removed")["rule_id"], "NEW");
     swarm.save("a.yaml", rule_text("A", 2));
-    assert_eq!(record(&master, "a.yaml holds a rule again")["rule_id"], "A");
+    assert_eq!(record(&master, "a.yaml is valid again")["rule_id"], "A");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn thousands_of_broken_files_and_rows_share_a_record() {
     }
     let (master, worker) = (logging_json(&swarm, "master"), logging_json(&swarm, "worker"));
     record(&master, "GOOD added");
-    let summary = record(&master, &format!("{MANY} files are no valid rules: broken0.yaml, "));
+    let summary = record(&master, &format!("{MANY} files are invalid: broken0.yaml, "));
     assert_eq!((&summary["files"], &summary["level"]), (&MANY.into(), &"ERROR".into()));
     assert!(master.log().lines().count() < 20, "{}", master.log());
     record(&worker, "rules are loaded");

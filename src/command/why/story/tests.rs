@@ -43,7 +43,7 @@ fn story() -> Story {
         files: vec![file("a.yaml", "one")],
         files_unknown: None,
         owner: "filesystem".into(),
-        table: Ok(Table { now: NOW, row: Some(row("one")), twins: Vec::new(), state: None }),
+        table: Ok(Table { now: NOW, row: Some(row("one")), case_variants: Vec::new(), state: None }),
         master: None,
         worker: Ok(held("one")),
     }
@@ -99,7 +99,7 @@ fn each_place_that_differs_is_named() {
             |story| story.files[0].error = Some("line 1, column 2: no".into()),
             "a.yaml: line 1, column 2: no; its last good version stays",
         ),
-        (|story| table(story).twins.push("r".into()), "a row `r` differs only in case"),
+        (|story| table(story).case_variants.push("r".into()), "a row `r` differs only in case"),
         (|story| worker(story).rule = None, "the row is not with the worker"),
         (|story| table(story).row = None, "a.yaml is not in the table: no master answers on this host"),
         (|story| *worker(story) = held("old"), "the worker has version 1 of"),

@@ -38,7 +38,7 @@ fn the_journal_says_what_happened_to_a_rule_and_who_did_it() {
     let code = "journalctl --no-pager -q -o json -u rulesyncd-master RULE_ID=DIS0002 | grep -o '\"CODE\":\"[a-z-]*\"'";
     container.wait_for(code, "\"CODE\":\"syntax\"");
     save("DIS0002.yaml", &rule_text("DIS0002", 2));
-    wait_for(&container, "master", "RULE_ID=DIS0002", "DIS0002.yaml holds a rule again");
+    wait_for(&container, "master", "RULE_ID=DIS0002", "DIS0002.yaml is valid again");
 
     // Two files of one id, and that it is over.
     save("twice.yaml", &rule_text("EXE0001", 1));
