@@ -27,6 +27,8 @@ pub(crate) enum Asks {
     MySqlSwitch(&'static str),
     /// The greeting names `caching_sha2_password`, whose digest is then not known.
     MySqlDigestUnknown,
+    /// The same, and the digest is enough.
+    MySqlDigestKnown,
 }
 
 /// What it was sent.
@@ -34,9 +36,16 @@ pub(crate) enum Asks {
 pub(crate) struct Heard {
     /// Decrypted, where it was encrypted.
     pub(crate) all: Vec<u8>,
-    /// The part of it that came after the password was asked for.
-    pub(crate) answer: Vec<u8>,
+    /// How much of it came before the password was asked for.
+    before: usize,
     pub(crate) connections: usize,
+}
+
+impl Heard {
+    /// What came after the password was asked for.
+    pub(crate) fn answer(&self) -> &[u8] {
+        &self.all[self.before..]
+    }
 }
 
 #[derive(Clone)]
@@ -102,25 +111,29 @@ impl Impostor {
         });
     }
 
+    /// Each byte is recorded as it comes, also those of a message that is never whole.
     fn read(&self, client: &mut dyn Channel, count: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; count];
-        client.read_exact(&mut bytes)?;
-        self.heard.lock().unwrap().all.extend(&bytes);
+        let mut filled = 0;
+        while filled < count {
+            match client.read(&mut bytes[filled..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                more => {
+                    self.heard.lock().unwrap().all.extend(&bytes[filled..filled + more]);
+                    filled += more;
+                }
+            }
+        }
         Ok(bytes)
     }
 
-    /// Records until the client goes.
-    fn record(&self, mut client: Box<dyn Channel>) -> io::Result<()> {
-        let mut bytes = [0; 1024];
-        loop {
-            let count = client.read(&mut bytes)?;
-            if count == 0 {
-                return Ok(());
-            }
-            let mut heard = self.heard.lock().unwrap();
-            heard.all.extend(&bytes[..count]);
-            heard.answer.extend(&bytes[..count]);
-        }
+    /// Asks for the password.
+    fn demand(&self, client: &mut dyn Channel, demand: &[u8]) -> io::Result<()> {
+        let mut heard = self.heard.lock().unwrap();
+        heard.before = heard.all.len();
+        drop(heard);
+        client.write_all(demand)?;
+        client.flush()
     }
 
     fn encrypted(&self, client: Box<dyn Channel>) -> Box<dyn Channel> {
@@ -141,36 +154,41 @@ impl Impostor {
                 client = self.encrypted(client);
             }
         }
-        client.write_all(&message(b'R', &3_u32.to_be_bytes()))?;
-        client.flush()?;
-        self.record(client)
+        self.demand(&mut *client, &message(b'R', &3_u32.to_be_bytes()))?;
+        let head = self.read(&mut *client, 5)?;
+        let length = u32::from_be_bytes(head[1..].try_into().unwrap());
+        self.read(&mut *client, length as usize - 4).map(drop)
     }
 
     fn mysql(&self, mut client: Box<dyn Channel>) -> io::Result<()> {
         const SSL: u32 = 1 << 11;
         let first = match self.asks {
             Asks::MySqlGreeting(plugin) => plugin,
-            Asks::MySqlDigestUnknown => "caching_sha2_password",
+            Asks::MySqlDigestUnknown | Asks::MySqlDigestKnown => "caching_sha2_password",
             _ => "mysql_native_password",
         };
         client.write_all(&packet(0, &greeting(first, self.tls.is_some())))?;
-        let (mut number, mut response) = self.packet(&mut *client)?;
+        let (mut number, response) = self.packet(&mut *client)?;
         if response.len() == 32 && u32::from_le_bytes(response[..4].try_into().unwrap()) & SSL != 0 {
             client = self.encrypted(client);
-            (number, response) = self.packet(&mut *client)?;
+            (number, _) = self.packet(&mut *client)?;
         }
-        self.heard.lock().unwrap().answer.extend(response);
         let demand = match self.asks {
             Asks::MySqlDigestUnknown => vec![1, 4],
+            Asks::MySqlDigestKnown => vec![1, 3],
             Asks::MySqlSwitch(plugin) | Asks::MySqlGreeting(plugin) => {
                 [b"\xfe", plugin.as_bytes(), b"\0", &[b'n'; 20], b"\0"].concat()
             }
             Asks::Postgres => unreachable!(),
         };
-        client.write_all(&packet(number + 1, &demand))?;
+        self.demand(&mut *client, &packet(number + 1, &demand))?;
+        if self.asks != Asks::MySqlDigestKnown {
+            self.packet(&mut *client)?;
+            number += 1;
+        }
+        client.write_all(&packet(number + 2, b"\0\0\0\x02\0\0\0"))?;
         client.flush()?;
-        self.heard.lock().unwrap().answer.clear();
-        self.record(client)
+        self.packet(&mut *client).map(drop)
     }
 
     fn packet(&self, client: &mut dyn Channel) -> io::Result<(u8, Vec<u8>)> {
