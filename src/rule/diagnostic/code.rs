@@ -106,6 +106,8 @@ codes! {
     Pattern = "pattern", Warning;
     /// A pattern that takes very long on some texts.
     Backtracking = "backtracking", Warning;
+    /// A pattern that says something else than it seems.
+    SuspiciousPattern = "suspicious-pattern", Warning;
     /// The same rule id in two files.
     DuplicateId = "duplicate-id", Warning;
     /// Another text than the table's with no higher version.

@@ -10,6 +10,7 @@ mod escape;
 mod group;
 mod node;
 mod spelling;
+mod suspicion;
 mod token;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use std::fmt;
 
 use node::{Greed, Node, Place, Set};
 pub(super) use spelling::spell;
+pub(super) use suspicion::{Suspicion, suspicions};
 use token::{Token, Tokens};
 
 /// Deeper groups are not judged: Python gives up on them at a depth of its own.

@@ -119,12 +119,12 @@ fn rule_version(values: &mut Values<'_, '_>, node: NodeId) -> Option<i32> {
     version
 }
 
-/// Reads what the daemon passes on; patterns in it are held against Python's grammar, and `timed`
-/// says that the time to match them is judged, too.
+/// Reads what the daemon passes on; patterns in it are held against Python's grammar, and `thorough`
+/// says that the time to match them and what they seem to mean are judged, too.
 fn match_spec(
     values: &mut Values<'_, '_>,
     node: NodeId,
-    timed: bool,
+    thorough: bool,
 ) -> Option<serde_json::Map<String, serde_json::Value>> {
     if !matches!(values.node(node).kind, Kind::Mapping(_)) {
         values.wrong_type(node, Expected::Mapping);
@@ -135,12 +135,27 @@ fn match_spec(
             return;
         }
         let (Kind::Plain(text) | Kind::Text(text)) = &values.node(node).kind else { return };
+        if thorough {
+            suspicious(values, node, text);
+        }
         if let Err(reason) = pattern::judge(text) {
             values.add(Code::Pattern, node, format!("not a regular expression of Python's: {reason}"));
-        } else if let Some(found) = timed.then(|| pattern::backtracking::find(text)).flatten() {
+        } else if let Some(found) = thorough.then(|| pattern::backtracking::find(text)).flatten() {
             let help = "let repetitions that follow each other take different characters, or bound them, as \
                         `{1,99}` does";
             values.advise(Code::Backtracking, node, found.to_string(), help);
         }
     })
+}
+
+/// Notes what a pattern says and seems not to mean.
+fn suspicious(values: &mut Values<'_, '_>, node: NodeId, text: &str) {
+    if values.node(node).ends_at_comment {
+        let message = "the pattern ends here: the `#` after the blank begins a comment";
+        let help = "put the pattern into single quotes, with what belongs to it";
+        values.advise(Code::SuspiciousPattern, node, message, help);
+    }
+    for pattern::Suspicion { message, help } in pattern::suspicions(text) {
+        values.advise(Code::SuspiciousPattern, node, message, help);
+    }
 }

@@ -29,6 +29,8 @@ pub(super) struct Node<'t> {
     /// The line on which it begins, from 1.
     pub(super) line: usize,
     pub(super) kind: Kind<'t>,
+    /// Whether it is a scalar without quotes that ends where a comment begins, on the same line.
+    pub(super) ends_at_comment: bool,
     /// How many values it is with all that is in it, aliases followed.
     values: usize,
     /// How many bytes the scalars in it have, aliases followed.

@@ -134,6 +134,28 @@ fn numbers() {
 }
 
 #[test]
+fn patterns() {
+    let pattern = |pattern: &str| {
+        format!(
+            "rule_id: R1\nrule_version: 1\nname: n\napplies_to: [a]\nmatch:\n  pattern: {pattern}\nemits:\n\
+             - {{tactic: TA0007, technique_id: T1083, confidence: 0.5}}\n"
+        )
+    };
+    let patterns = [
+        "find #old",
+        "find # old\n  # older",
+        "'find #old' # a comment",
+        "'/find/i'",
+        "'[[:alpha:]]+'",
+        "“find”",
+        "'\\N{NOPE}'",
+        "'/(/i'",
+        "'(a+)+$'",
+    ];
+    insta::assert_snapshot!(patterns.map(|text| told(&pattern(text))).join("\n========\n"));
+}
+
+#[test]
 fn files_that_are_no_rules() {
     let sigma =
         "title: a\nid: 36a037c4\ndate: 2020-06-18\nlogsource: {product: linux}\ndetection: {condition: b}\n";

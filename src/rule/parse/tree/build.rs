@@ -98,7 +98,10 @@ impl<'t, 'f> Builder<'t, 'f> {
                 let bytes = text.len();
                 let kind = if style == ScalarStyle::Plain { Kind::Plain(text) } else { Kind::Text(text) };
                 let span = self.shown(span.start, span.end);
+                let rest = self.text[self.seen..].trim_start_matches(' ');
+                let ends_at_comment = !empty && matches!(kind, Kind::Plain(_)) && rest.starts_with('#');
                 let node = self.push(span, kind, bytes, 0)?;
+                self.nodes[node.0].ends_at_comment = ends_at_comment;
                 self.anchor(anchor, node);
                 self.place(node);
             }
@@ -176,7 +179,15 @@ impl<'t, 'f> Builder<'t, 'f> {
 
     fn push(&mut self, span: Range<usize>, kind: Kind<'t>, bytes: usize, depth: usize) -> Option<NodeId> {
         self.count(1, &span)?;
-        self.nodes.push(Node { span, line: self.line, kind, values: 1, bytes, depth });
+        self.nodes.push(Node {
+            span,
+            line: self.line,
+            kind,
+            ends_at_comment: false,
+            values: 1,
+            bytes,
+            depth,
+        });
         Some(NodeId(self.nodes.len() - 1))
     }
 
