@@ -44,6 +44,7 @@ pub mod lifecycle;
 pub mod master;
 pub mod outage;
 pub mod paint;
+mod plural;
 pub mod rule;
 pub mod rulefile;
 pub mod socket;

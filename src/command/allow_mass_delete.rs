@@ -31,6 +31,7 @@ pub(crate) fn run(args: AllowMassDeleteArgs) -> Outcome {
     let deleted = deleted.ok_or_else(|| Failure::Environment(anyhow!("the worker's answer is not one")))?;
     Ok(print(&match deleted {
         0 => "no deletion is held back\n".to_owned(),
+        1 => "1 deletion was held back, and is followed\n".to_owned(),
         _ => format!("{deleted} deletions were held back, and are followed\n"),
     })?)
 }

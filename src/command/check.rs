@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
-use super::common::count;
 use super::{Failure, Outcome};
 use crate::cli::DatabaseFlags;
 use crate::clock::SystemClock;
 use crate::config::{Config, Flags};
+use crate::plural::count;
 use crate::rule::Code;
 use crate::rule::attack::Attack;
 use crate::store::{Database, RowSummary, Scope};

@@ -14,11 +14,6 @@ use crate::socket::REQUEST_TIMEOUT;
 use crate::store::{Address, Database, DatabasePlace};
 use crate::wire::Op;
 
-/// A number and what it counts: `1 rule`, `2 rules`.
-pub(super) fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
 /// What the daemons of this host say of themselves.
 #[derive(Debug)]
 pub(super) struct Daemons {

@@ -18,6 +18,7 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::Origin;
 use crate::master::{Lock, MasterStatus};
 use crate::paint::{Paint, plain};
+use crate::plural::count;
 use crate::wire::{Health, Op};
 use crate::worker::WorkerStatus;
 
@@ -174,7 +175,7 @@ fn worker(status: &WorkerStatus) -> String {
     if let Some(bus) = &status.bus {
         lines.add("bus", plain(&bus.socket));
         lines.add("", answers(bus.state, now, bus.since));
-        lines.add("", format!("{} hints published, {} missed", bus.published, bus.missed));
+        lines.add("", format!("{} published, {} missed", count(bus.published, "hint"), bus.missed));
     }
     add_last_error(&mut lines, status.last_error.as_deref(), status.last_error_at, now);
     if let Some(since) = status.pending_since {
@@ -251,7 +252,7 @@ fn master(status: &MasterStatus) -> String {
 
 fn add_driver_failures(lines: &mut Lines, failures: u64) {
     if failures > 0 {
-        lines.add("driver", format!("{}failed {failures} times{}", Paint::Bad, Paint::Off));
+        lines.add("driver", format!("{}failed {}{}", Paint::Bad, count(failures, "time"), Paint::Off));
     }
 }
 

@@ -21,6 +21,7 @@ use crate::master::reconcile::{DELETE_AFTER, Operator, ReconcileError, Reconcile
 use crate::master::scan::ScanScope;
 use crate::master::{MasterStatus, Summary};
 use crate::paint::plain;
+use crate::plural::count;
 use crate::socket::{REQUEST_TIMEOUT, WORK_TIMEOUT};
 use crate::store::{Address, Database, MasterSession, Scope};
 use crate::telemetry;
@@ -200,15 +201,15 @@ fn diff(plan: &Plan) -> String {
 fn describe(summary: &Summary, [new, changed, gone]: [&str; 3]) -> String {
     let Summary { inserted, updated, deleted, unchanged, conflicts, broken, refused, held } = summary;
     let mut text = format!("{inserted} {new}, {updated} {changed}, {deleted} {gone}, {unchanged} unchanged");
-    for (count, what) in
+    for (number, what) in
         [(broken, "rejected"), (conflicts, "in conflict"), (refused, "refused by the database")]
     {
-        if *count > 0 {
-            text += &format!(", {count} {what}");
+        if *number > 0 {
+            text += &format!(", {number} {what}");
         }
     }
     if *held > 0 {
-        text += &format!(", {held} deletions held back (--allow-mass-delete carries them out)");
+        text += &format!(", {} held back (--allow-mass-delete carries them out)", count(*held, "deletion"));
     }
     text + "\n"
 }

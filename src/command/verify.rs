@@ -20,6 +20,7 @@ use crate::master::plan::Plan;
 use crate::master::reconcile::Reconciler;
 use crate::master::scan::InvalidFile;
 use crate::paint::plain;
+use crate::plural::count;
 use crate::rule::{Catalogue, CatalogueDigest, RuleState};
 use crate::socket::{REQUEST_TIMEOUT, WORK_TIMEOUT};
 use crate::store::{Database, Follow as _, RowSummary, RuleStore as _, Scope, StoreError};
@@ -320,8 +321,8 @@ fn human(verdict: &Verdict) -> String {
     let outcome = match (differences.len(), &**compared) {
         (0, [_]) => "nothing to compare them with".to_owned(),
         (0, places) => format!("in sync: {}", places.join(", ")),
-        (1, _) => "1 difference".to_owned(),
-        (count, _) => format!("{count} differences"),
+        (number, _) => count(number, "difference"),
     };
-    text + &format!("{rules} rules, {states} states, digest {digest}: {outcome}\n")
+    let (rules, states) = (count(*rules, "rule"), count(*states, "state"));
+    text + &format!("{rules}, {states}, digest {digest}: {outcome}\n")
 }

@@ -11,6 +11,7 @@ use crate::cli::{ConfigFlags, SocketFlags, prepare, print, put};
 use crate::client::{ClientError, Connection, Event, Line, Subscriber};
 use crate::config::{Flags, SystemFiles};
 use crate::paint::{Paint, plain};
+use crate::plural::count;
 use crate::rule::{ChangeKind, CompiledRule, RuleId, RuleState};
 use crate::wire::{ChangeLine, Cursor, NewValue, Op, ServerLine, SnapshotReason, Subscribe};
 
@@ -141,7 +142,8 @@ pub(crate) fn human(line: &ServerLine) -> Option<String> {
                 SnapshotReason::Compacted => ": the changes since are no longer kept",
                 SnapshotReason::Lagged => ": too many changes were not read in time",
             };
-            format!("{}{rules} rules after change {seq}{why}{}\n", Paint::Dim, Paint::Off)
+            let rules = count(*rules, "rule");
+            format!("{}{rules} after change {seq}{why}{}\n", Paint::Dim, Paint::Off)
         }
         ServerLine::Rule(rule) => {
             format!("  {}{}\n", definition(&rule.new_value), state(&rule.new_value.state))

@@ -11,6 +11,7 @@ use crate::clock::humanize;
 use crate::config::Percent;
 use crate::event;
 use crate::outage::OutageRecord;
+use crate::plural::count;
 use crate::rule::{RuleId, StateKind, StateRow};
 use crate::store::StoreError;
 
@@ -28,7 +29,8 @@ pub(super) fn many_written(plan: &Plan, restored: usize) {
         written,
         deleted,
         restored,
-        "{written} rules written{}, {deleted} deleted",
+        "{} written{}, {deleted} deleted",
+        count(written, "rule"),
         match restored {
             0 => String::new(),
             _ => format!(" ({restored} of them because another program had changed or deleted them)"),
@@ -188,6 +190,25 @@ pub(super) fn many_invalid_files(source_paths: &[String]) {
     );
 }
 
+/// Files that hold rules whose patterns Python does not compile, with the places; no pattern is in the record.
+pub(super) fn uncompilable(patterns: &[(String, Box<str>)]) {
+    let named = patterns.iter().take(NAMED).map(|(source_path, place)| format!("{source_path}:{place}"));
+    let more = match patterns.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    if patterns.is_empty() {
+        return;
+    }
+    tracing::warn!(
+        files = patterns.len(),
+        code = "pattern",
+        "{}{more}: Python's `re` does not compile the pattern; the rule is taken all the same, `rulesyncd check` shows \
+         why",
+        named.collect::<Vec<_>>().join(", ")
+    );
+}
+
 /// An invalid file was removed.
 pub(super) fn invalid_file_removed(source_path: &str, rule_id: Option<&RuleId>) {
     tracing::info!(
@@ -232,9 +253,10 @@ pub(super) fn held_back(held: Option<&HeldDeletes>, max_delete: Percent) {
             message_id = event::MASS_DELETE_HELD,
             deletions = rule_ids.len(),
             owned,
-            "{} of {owned} rules would be deleted, more than master.max_delete = {max_delete} allows, or all: nothing \
+            "{} of {} would be deleted, more than master.max_delete = {max_delete} allows, or all: nothing \
              is deleted; bring the files back, or run `rulesyncd sync --allow-mass-delete`",
-            rule_ids.len()
+            rule_ids.len(),
+            count(*owned, "rule")
         ),
         None => tracing::info!(message_id = event::MASS_DELETE_HELD, "no deletion is held back any more"),
     }
@@ -253,9 +275,10 @@ pub(super) fn guard_lifted(by: Operator, deletes: &[Delete]) {
         uid,
         pid,
         deletions = deletes.len(),
-        "user {uid} (process {}) lifted the guard against mass deletion; {} rules were deleted: {}{more}",
+        "user {uid} (process {}) lifted the guard against mass deletion; {} {} deleted: {}{more}",
         pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()),
-        deletes.len(),
+        count(deletes.len(), "rule"),
+        if deletes.len() == 1 { "was" } else { "were" },
         named.join(", ")
     );
 }

@@ -407,8 +407,11 @@ impl Reconciler {
         passed_over.difference(&self.passed_over).for_each(|path| log::passed_over(path));
         self.passed_over.difference(passed_over).for_each(|path| log::no_longer_passed_over(path));
         self.passed_over.clone_from(passed_over);
-        let mut broken = Vec::new();
+        let (mut broken, mut uncompilable) = (Vec::new(), Vec::new());
         for (name, before) in std::mem::take(&mut self.unlogged) {
+            if let Some(place) = self.scanner.file(&name).and_then(|scanned| scanned.bad_pattern.clone()) {
+                uncompilable.push((name.clone(), place));
+            }
             let was_broken = before
                 .as_ref()
                 .is_some_and(|before| matches!(&before.outcome, Err(why) if *why != InvalidFile::Unfinished));
@@ -422,6 +425,7 @@ impl Reconciler {
                 _ => {}
             }
         }
+        log::uncompilable(&uncompilable);
         if broken.is_empty() {
             return;
         }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use self::stamp::Stamp;
 use super::plan::{File, FileRule};
 use crate::clock::Timestamp;
-use crate::rule::{self, ContentDigest, Diagnostic, Limits, RuleId, Severity};
+use crate::rule::{self, Code, ContentDigest, Diagnostic, Limits, RuleId, Severity};
 use crate::rulefile::{self, LinkPolicy, Listing, ReadError};
 use crate::telemetry::trace;
 
@@ -107,6 +107,8 @@ pub struct ScannedFile {
     named: Option<RuleId>,
     /// See [`ScannedFile::is_written`].
     is_written: bool,
+    /// Where the first pattern is that Python does not compile, `6:12: match.pattern`.
+    pub(super) bad_pattern: Option<Box<str>>,
     /// The rule, or why there is none.
     pub outcome: Result<FileRule, InvalidFile>,
     /// When it was read; only while spans are recorded, until [`Scanner::forget_texts`].
@@ -133,6 +135,7 @@ impl ScannedFile {
             invalid,
             named: None,
             is_written: false,
+            bad_pattern: None,
             outcome: Err(why),
             steps: None,
             text: None,
@@ -475,11 +478,12 @@ impl Scanner {
                         return ScannedFile { stamp: Some(stamp), is_settled, ..known.clone() };
                     }
                     let scanned = match parse_file(bytes, content, &self.limits, || parsed = trace::now()) {
-                        Ok((rule, text)) => {
+                        Ok(ParsedFile { rule, bad_pattern, text }) => {
                             let fits = kept.fetch_add(text.len(), Ordering::Relaxed) < TEXT_CACHE_BYTES;
                             let text = fits.then_some(text);
                             ScannedFile {
                                 outcome: Ok(rule),
+                                bad_pattern,
                                 text,
                                 ..ScannedFile::broken(InvalidFile::Unfinished, None)
                             }
@@ -512,6 +516,13 @@ fn parallel_map<I: Send, T: Send>(mut items: Vec<I>, work: impl Fn(I) -> T + Syn
     })
 }
 
+/// What is known of a valid text.
+struct ParsedFile {
+    rule: FileRule,
+    bad_pattern: Option<Box<str>>,
+    text: Box<str>,
+}
+
 /// What is known of an invalid text.
 struct NoRule {
     errors: Vec<Diagnostic>,
@@ -523,16 +534,20 @@ fn parse_file(
     content: ContentDigest,
     limits: &Limits,
     parsed: impl FnOnce(),
-) -> Result<(FileRule, Box<str>), NoRule> {
-    let definition = rule::parse_in_steps(&bytes, limits, parsed)
-        .map_err(|findings| NoRule {
-            errors: errors_alone(findings),
-            named: rule::rule_id_of(&bytes, limits),
-        })?
-        .definition;
+) -> Result<ParsedFile, NoRule> {
+    let rule = rule::parse_in_steps(&bytes, limits, parsed).map_err(|findings| NoRule {
+        errors: errors_alone(findings),
+        named: rule::rule_id_of(&bytes, limits),
+    })?;
+    let bad_pattern =
+        rule.warnings.iter().find(|warning| warning.code == Code::Pattern).map(|warning| {
+            format!("{}:{}: {}", warning.line, warning.column, warning.field).into_boxed_str()
+        });
+    let definition = rule.definition;
     // `parse` has accepted it, so it is UTF-8 and this replaces nothing.
     let text = String::from_utf8_lossy(&bytes).into_owned().into_boxed_str();
-    Ok((FileRule { rule_id: definition.rule_id, rule_version: definition.rule_version, content }, text))
+    let rule = FileRule { rule_id: definition.rule_id, rule_version: definition.rule_version, content };
+    Ok(ParsedFile { rule, bad_pattern, text })
 }
 
 fn errors_alone(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {

@@ -7,6 +7,7 @@ use super::reconcile::Reconciler;
 use super::scan::DirectoryAway;
 use crate::clock::Timestamp;
 use crate::config::MasterConfig;
+use crate::plural::count;
 use crate::store::{Database, DatabasePlace, StoreError, driver_failures};
 
 /// Whether this master may write.
@@ -54,7 +55,7 @@ pub struct MasterStatus {
     pub broken: Vec<BrokenFile>,
     /// Files whose id another file holds.
     pub conflicts: Vec<ConflictingFile>,
-    /// YAML files that are not read because of their name or place.
+    /// YAML files that are not read because of name or place.
     #[serde(default)]
     pub passed_over: Vec<String>,
     /// Why the directory is not watched, so that only the rescan finds changes; `None` while it is watched.
@@ -191,17 +192,21 @@ impl MasterStatus {
                     self.rules_dir
                 )
             }
-            (Lock::Held, None, None) => format!("{} rules in step", self.rules),
+            (Lock::Held, None, None) => format!("{} in step", count(self.rules, "rule")),
         };
         let mut sentence = doing;
-        for (count, what) in [
-            (self.broken.len(), "files rejected"),
-            (self.conflicts.len(), "files in conflict"),
-            (self.passed_over.len(), "YAML files not read because of their name or place"),
-            (self.pending_mass_delete.len(), "deletions held back, see `rulesyncd sync --allow-mass-delete`"),
+        for (number, what, then) in [
+            (self.broken.len(), "file", "rejected"),
+            (self.conflicts.len(), "file", "in conflict"),
+            (self.passed_over.len(), "YAML file", "not read because of name or place"),
+            (
+                self.pending_mass_delete.len(),
+                "deletion",
+                "held back, see `rulesyncd sync --allow-mass-delete`",
+            ),
         ] {
-            if count > 0 {
-                sentence += &format!("; {count} {what}");
+            if number > 0 {
+                sentence += &format!("; {} {then}", count(number, what));
             }
         }
         if self.watch_error.is_some() {

@@ -15,6 +15,7 @@ use super::hub::Hub;
 use super::refusals::Refusals;
 use super::status::SubscriberStatus;
 use super::subscriber::{FAREWELL, Peer, Service, serve};
+use crate::plural::{count, is_or_are};
 use crate::socket::ACCEPT_PAUSE;
 use crate::wire::{ErrorCode, ServerLine, encode};
 
@@ -146,8 +147,10 @@ fn admit(
     if connected >= admission.max_subscribers {
         refusals.number(uid, pid, connected);
         let message = format!(
-            "{connected} subscribers are connected, which is all that worker.max_subscribers, or the files that \
-             the worker may open, allow"
+            "{} {} connected, which is all that worker.max_subscribers, or the files that \
+             the worker may open, allow",
+            count(connected, "subscriber"),
+            is_or_are(&connected)
         );
         return Err(refuse(ErrorCode::TooManySubscribers, message));
     }

@@ -7,6 +7,7 @@ use super::hub::{Heard, Hub};
 use crate::clock::humanize;
 use crate::event;
 use crate::outage::OutageRecord;
+use crate::plural::{count, is_or_are};
 use crate::rule::{Quarantined, RuleChange, RuleId, RuleState, Table};
 use crate::store::StoreError;
 
@@ -27,7 +28,8 @@ pub(super) fn changes(hub: &Hub, heard: &Heard, trace_id: Option<&str>) {
             seq,
             trace_id,
             changes,
-            "{changes} changes at once"
+            "{} at once",
+            count(changes, "change")
         );
     }
     for (seq, change) in (heard.first_seq..).zip(&heard.changes) {
@@ -93,8 +95,10 @@ pub(super) fn held_back(held: usize, time_left: Option<Duration>) {
     tracing::error!(
         message_id = event::MASS_DELETE_HELD,
         deletions = held,
-        "{held} rules are gone from the tables, or are no rules any more, which is more than worker.max_delete allows: \
-         they are served on; bring them back, run `rulesyncd allow-mass-delete` on this host{by_itself}"
+        "{} {} gone from the tables or invalid in them, which is more than worker.max_delete allows: the worker goes \
+         on serving what it has; restore the rows, or run `rulesyncd allow-mass-delete` on this host{by_itself}",
+        count(held, "rule"),
+        is_or_are(&held)
     );
 }
 
@@ -113,13 +117,17 @@ pub(super) fn guard_lifted(hub: &Hub, heard: &Heard, lifted: Lifted) {
             uid,
             pid,
             deletions,
-            "user {uid} (process {}) lifted the guard against mass deletion; {deletions} rules are deleted",
-            pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string())
+            "user {uid} (process {}) lifted the guard against mass deletion; {} {} deleted",
+            pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()),
+            count(deletions, "rule"),
+            is_or_are(&deletions)
         ),
         Lifted::InTime => tracing::warn!(
             message_id = event::MASS_DELETE_ALLOWED,
             deletions,
-            "nobody brought back what was deleted within worker.max_delete_hold; {deletions} rules are deleted"
+            "nobody brought back what was deleted within worker.max_delete_hold; {} {} deleted",
+            count(deletions, "rule"),
+            is_or_are(&deletions)
         ),
     }
 }
@@ -137,14 +145,14 @@ pub(super) fn fallen(fallen: &[(RuleId, i64, i64)]) {
     tracing::warn!(
         message_id = event::VERSIONS_FELL,
         rules = fallen.len(),
-        "the version of {} rules fell: {}{more}; they are served as the tables hold them",
-        fallen.len(),
+        "the version of {} fell: {}{more}; they are served as the tables hold them",
+        count(fallen.len(), "rule"),
         named.collect::<Vec<_>>().join(", ")
     );
 }
 
 pub(super) fn loaded(rules: usize) {
-    tracing::info!(rules, "{rules} rules are loaded");
+    tracing::info!(rules, "{} {} loaded", count(rules, "rule"), is_or_are(&rules));
 }
 
 pub(super) fn database_back(away: Duration) {
@@ -198,7 +206,8 @@ pub(super) fn mended(mended: u64) {
     tracing::warn!(
         message_id = event::SCAN_MENDED,
         mended,
-        "comparing everything found {mended} rows that no stamp had told of"
+        "comparing everything found {} that no stamp had told of",
+        count(mended, "row")
     );
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::plural::count;
 use crate::rule::{CatalogueDigest, Quarantined, Table};
 use crate::wire::{Epoch, Health};
 
@@ -56,22 +57,25 @@ impl WorkerStatus {
     pub fn sentence(&self) -> String {
         let mut sentence = match (self.digest, self.database.state) {
             (None, _) => "waiting for the first answer of the database".to_owned(),
-            (_, Health::Up) => format!("{} rules in step", self.rules),
+            (_, Health::Up) => format!("{} in step", count(self.rules, "rule")),
             (_, Health::Down) => {
                 let stale = Duration::from_secs(self.database.stale_for_ms / 1_000);
-                format!("database away, {} rules stale for {}", self.rules, humantime::format_duration(stale))
+                let rules = count(self.rules, "rule");
+                format!("database away, {rules} stale for {}", humantime::format_duration(stale))
             }
         };
-        sentence += &format!("; change {}, {} subscribers", self.stream.seq, self.stream.subscribers.len());
+        sentence +=
+            &format!("; change {}, {}", self.stream.seq, count(self.stream.subscribers.len(), "subscriber"));
         if let Some(watermark) = self.watermark {
             sentence += &format!("; watermark {watermark}");
         }
         if !self.pending_mass_delete.is_empty() {
             let held = self.pending_mass_delete.len();
-            sentence += &format!("; {held} deletions held back, see `rulesyncd allow-mass-delete`");
+            sentence +=
+                &format!("; {} held back, see `rulesyncd allow-mass-delete`", count(held, "deletion"));
         }
         if !self.quarantined.is_empty() {
-            sentence += &format!("; {} rows rejected", self.quarantined.len());
+            sentence += &format!("; {} rejected", count(self.quarantined.len(), "row"));
         }
         sentence
     }

@@ -154,7 +154,7 @@ async fn heartbeats_and_status_say_whether_the_database_answers() {
     let status = worker.handle.status();
     assert_eq!(status.database.state, Health::Down);
     assert!(status.last_error.unwrap().contains("connection refused"));
-    assert!(worker.handle.status().sentence().starts_with("database away, 1 rules stale for"));
+    assert!(worker.handle.status().sentence().starts_with("database away, 1 rule stale for"));
     tables.write([("R1", 2)]);
     tables.set_away(None);
     assert_eq!(tell(&raw.event().await), "1 R1 v2");

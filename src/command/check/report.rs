@@ -8,8 +8,8 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde_json::{Value, json};
 
 use super::judge::Judged;
-use crate::command::common::count;
 use crate::paint::plain;
+use crate::plural::count;
 use crate::rule::{Diagnostic, Severity};
 
 /// The numbers.

@@ -7,6 +7,7 @@ use crate::clock::Timestamp;
 use crate::command::{Failure, Outcome};
 use crate::master::{Lock, MasterStatus};
 use crate::paint::plain;
+use crate::plural::count;
 use crate::wire::Health;
 use crate::worker::WorkerStatus;
 
@@ -130,7 +131,7 @@ fn master(status: &MasterStatus) -> (Vec<Finding>, String) {
             findings.push((Severity::Warning, "nothing is compared yet".to_owned()));
             String::new()
         }
-        _ => format!("{} rules", status.rules),
+        _ => count(status.rules, "rule"),
     };
     let held = "held back, `rulesyncd sync --allow-mass-delete` carries them out";
     findings.extend(some(
@@ -162,7 +163,7 @@ fn worker(status: &WorkerStatus, now: Timestamp) -> (Vec<Finding>, String) {
         (Health::Down, digest) => {
             let serves = match digest {
                 None => "nothing was ever loaded".to_owned(),
-                Some(_) => format!("{} rules stale for {stale}", status.rules),
+                Some(_) => format!("{} stale for {stale}", count(status.rules, "rule")),
             };
             let since = status.database.since;
             let cause = status.database.last_error.as_deref().unwrap_or("no answer yet");
@@ -178,5 +179,5 @@ fn worker(status: &WorkerStatus, now: Timestamp) -> (Vec<Finding>, String) {
         findings.push((Severity::Warning, format!("the bus {} is unavailable for {away}", bus.socket)));
     }
     let subscribers = status.stream.subscribers.iter().filter(|peer| peer.subscribed).count();
-    (findings, format!("{} rules, {subscribers} subscribers", status.rules))
+    (findings, format!("{}, {}", count(status.rules, "rule"), count(subscribers, "subscriber")))
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::engine::Engine;
 use crate::command::check::render_findings;
-use crate::command::common::count;
 use crate::paint::{Paint, plain};
+use crate::plural::count;
 use crate::rule::{Diagnostic, Expectation, FieldPattern, Sample};
 
 /// What came of one sample.

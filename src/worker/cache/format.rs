@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::MAX_SIZE;
 use crate::clock::Timestamp;
+use crate::plural::count;
 use crate::rule::{ContentDigest, KnownRule, Look, RuleId, RuleRow, RuleState, StateRow};
 use crate::store::RowReader;
 use crate::wire::encode;
@@ -173,7 +174,7 @@ pub(super) enum Unwritten {
     Io(#[from] io::Error),
     #[error("the rules take more than the {} MiB that it may have", MAX_SIZE >> 20)]
     TooLarge,
-    #[error("the texts of {0} rules are missing")]
+    #[error("the texts of {} are missing", count(*.0, "rule"))]
     Missing(usize),
 }
 

@@ -26,6 +26,7 @@ use self::format::{Cached, Rows, Unusable, Unwritten};
 pub(in crate::worker) use self::texts::Texts;
 use crate::clock::Timestamp;
 use crate::event;
+use crate::plural::{count, is_or_are};
 use crate::rulefile::{self, ReadError};
 use crate::worker::hub::Hub;
 
@@ -106,9 +107,10 @@ pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, hub: &Hub) {
             hub.restore(look, age(header.fresh_at, hub.clock.now()));
             tracing::info!(
                 rules = header.rules,
-                "{} rules of {} are served until the database answers",
-                header.rules,
-                header.fresh_at
+                "{} of {} {} served until the database answers",
+                count(header.rules, "rule"),
+                header.fresh_at,
+                is_or_are(&header.rules)
             );
         }
         Err(Unusable::Io(error)) => tracing::error!(

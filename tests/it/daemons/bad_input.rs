@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::rules::rule_text;
-use crate::support::swarm::{Swarm, copy_of_the_program, text};
+use crate::support::swarm::{Swarm, copy_of_the_program, text, wait_for};
 
 /// Runs a command that must fail with `code`, and returns what it said.
 fn refused(swarm: &Swarm, args: &[&str], code: i32) -> String {
@@ -248,4 +248,37 @@ fn a_database_that_no_start_can_use_ends_a_daemon_as_its_configuration_does() {
             assert!(said.contains(expected), "{said}");
         }
     }
+}
+
+#[test]
+fn a_pattern_that_python_does_not_compile_is_taken_and_is_a_warning_without_its_text() {
+    let swarm = Swarm::on_sqlite();
+    let with = |pattern: &str| {
+        format!("{}\n", rule_text("A", 1).replace("pattern: 'v1'", &format!("pattern: '{pattern}'")))
+    };
+    swarm.save("a.yaml", with("(secret"));
+    let place = with("").lines().position(|line| line.contains("pattern: ''")).unwrap() + 1;
+    let warned = format!("a.yaml:{place}:");
+    let master = swarm.master();
+    master.wait_for_log(&warned);
+    let log = master.log();
+    let line = log.lines().find(|line| line.contains(&warned)).unwrap();
+    assert!(
+        line.contains("WARN") && line.contains("match.pattern: Python's `re` does not compile the pattern"),
+        "{line}"
+    );
+    master.wait_for_log("A added from a.yaml");
+    assert_eq!(swarm.rows().len(), 1);
+    assert!(!log.contains("secret"), "{log}");
+    // It is a warning of `check`, an error where its user says so.
+    let path = swarm.rules().join("a.yaml");
+    assert!(swarm.succeed(&["check", path.to_str().unwrap()]).contains("warning[pattern]"));
+    assert_eq!(swarm.run(&["check", "--strict", path.to_str().unwrap()]).status.code(), Some(1));
+    // Another text is looked at anew, the same one is not.
+    master.signal("HUP");
+    swarm.save("b.yaml", rule_text("B", 1));
+    master.wait_for_log("B added from b.yaml");
+    assert_eq!(master.count_in_log(&warned), 1);
+    swarm.save("a.yaml", with("(another"));
+    wait_for("a second warning", || (master.count_in_log(&warned) == 2).then_some(()));
 }

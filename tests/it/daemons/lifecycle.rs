@@ -60,7 +60,7 @@ fn a_status_is_logged_on_sigusr1() {
     let master = swarm.master();
     wait_for("the row", || (swarm.rows().len() == 1).then_some(()));
     master.signal("USR1");
-    master.wait_for_log("status: 1 rules in step");
+    master.wait_for_log("status: 1 rule in step");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_worker_without_its_database_says_what_it_serves_meanwhile() {
     worker.wait_for_log("waiting for the tables");
     swarm.save("a.yaml", rule_text("A", 1));
     swarm.succeed(&["sync"]);
-    worker.wait_for_log("rules are loaded");
+    worker.wait_for_log(" loaded");
     fs::rename(swarm.path("rules.db"), swarm.path("away.db")).unwrap();
     worker.wait_for_log("what is known is served on");
 }

@@ -63,7 +63,7 @@ fn a_mass_deletion_is_held_back_over_a_restart_until_it_is_allowed() {
 fn a_table_of_garbage_deletes_no_rule_and_what_comes_back_is_held_back_no_more() {
     let (swarm, worker) = swarm(|_| {});
     swarm.sql("CREATE TABLE kept AS SELECT * FROM ttp_rule; UPDATE ttp_rule SET yaml_content = 'garbage'");
-    worker.wait_for_log("10 rules are gone from the tables, or are no rules any more");
+    worker.wait_for_log("10 rules are gone from the tables or invalid in them");
     let mut subscriber = swarm.subscribe();
     assert_eq!(subscriber.snapshot().len(), RULES);
     swarm.sql("DELETE FROM ttp_rule; INSERT INTO ttp_rule SELECT * FROM kept");
@@ -98,7 +98,7 @@ fn tables_that_empty_row_by_row_are_held_back_once_many_are_gone() {
         assert_eq!(subscriber.change()["new_value"], Value::Null);
     }
     swarm.sql("DELETE FROM ttp_rule WHERE rule_id = 'R5'");
-    worker.wait_for_log("1 rules are gone from the tables");
+    worker.wait_for_log("1 rule is gone from the tables");
     assert_eq!(swarm.subscribe().snapshot().len(), 5);
 }
 

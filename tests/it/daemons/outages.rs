@@ -40,7 +40,7 @@ fn an_error_in_the_status_has_a_time_and_ends_with_the_outage() {
         })
     };
     let (master, worker) = (quick("master"), quick("worker"));
-    worker.wait_for_log("are loaded");
+    worker.wait_for_log(" loaded");
     let rename = |from: &str, to: &str| fs::rename(swarm.path(from), swarm.path(to)).unwrap();
     let (begin, end) = (|| rename("rules", "elsewhere"), || rename("elsewhere", "rules"));
     has_an_error_meanwhile(&swarm, "master", begin, end, "No such file");
@@ -57,7 +57,7 @@ fn a_worker_that_starts_before_the_master_waits_for_the_tables_and_that_is_no_er
     swarm.save("a.yaml", rule_text("A", 1));
     let _master = swarm.master();
     worker.wait_for_log("the tables exist");
-    worker.wait_for_log("rules are loaded");
+    worker.wait_for_log(" loaded");
     assert_eq!((worker.count_in_log("ERROR"), worker.count_in_log("WARN")), (0, 0), "{}", worker.log());
 }
 
@@ -67,7 +67,7 @@ fn tables_that_vanish_under_a_worker_are_an_error() {
     swarm.save("a.yaml", rule_text("A", 1));
     swarm.succeed(&["sync"]);
     let worker = swarm.worker();
-    worker.wait_for_log("1 rules are loaded");
+    worker.wait_for_log("1 rule is loaded");
     swarm.sql("alter table ttp_rule rename to elsewhere");
     worker.wait_for_log("ERROR the database does not answer, trying on");
     worker.wait_for_log("what is known is served on");

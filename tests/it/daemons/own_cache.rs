@@ -153,7 +153,7 @@ fn a_cache_that_was_removed_is_written_anew() {
     wait_for_version(2);
     fs::remove_file(&cache).unwrap();
     save(&mut subscriber, 3);
-    worker.wait_for_log("the texts of 1 rules are missing");
+    worker.wait_for_log("the texts of 1 rule are missing");
     // They are read again, of which nobody hears; the next change finds them there.
     save(&mut subscriber, 4);
     wait_for_version(4);

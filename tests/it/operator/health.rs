@@ -116,7 +116,7 @@ fn a_daemon_that_is_stopped_or_gone_is_critical_within_its_patience() {
     assert!(line.starts_with("RULESYNCD CRITICAL: worker: ") && line.contains("refused"), "{line}");
     let socket = swarm.path("master.sock").display().to_string();
     let (code, line) = check(&swarm, &["--socket", &socket]);
-    assert_eq!((code, line.as_str()), (0, "RULESYNCD OK: master: 1 rules"));
+    assert_eq!((code, line.as_str()), (0, "RULESYNCD OK: master: 1 rule"));
 }
 
 #[test]

@@ -215,7 +215,7 @@ fn a_database_whose_address_is_a_credential_fails_neither_unit_while_it_is_away(
          systemctl start rulesyncd-master rulesyncd-worker",
     );
     save_rule(&container, "A", 1);
-    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rules in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rule in step");
     let mut subscriber = container.subscribe();
     while subscriber.snapshot().is_empty() {
         subscriber = container.subscribe();
@@ -255,7 +255,7 @@ fn the_drop_in_for_a_remote_database_reaches_the_address_that_it_names_and_no_ot
         "sed -i s/192.0.2.10/127.0.0.1/ /etc/systemd/system/rulesyncd-master.service.d/remote-database.conf
          systemctl daemon-reload; systemctl restart rulesyncd-master",
     );
-    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rules in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rule in step");
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn an_upgrade_and_a_removal_leave_rules_and_states_alone() {
     let container = installed();
     container.sh("systemctl start rulesyncd-master");
     save_rule(&container, "A", 1);
-    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rules in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rule in step");
     container.sh("rulesyncd state set A disabled");
     let pid = container.property("rulesyncd-master", "MainPID");
     container.sh("dpkg -i /home/rulesyncd.deb");

@@ -34,7 +34,7 @@ fn the_streams_group_opens_the_stream_alone_and_the_worker_only_reads_the_databa
     save_rule(&container, "A", 1);
     container.sh("useradd --system --groups rulesyncd-stream sensor; useradd --system stranger
          systemctl start rulesyncd-master rulesyncd-worker");
-    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rules in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rule in step");
     let catalogue = "/var/lib/rulesyncd-worker/catalogue.ndjson";
     container.wait_for("ls /var/lib/rulesyncd-worker", "catalogue.ndjson");
     let paths = [
