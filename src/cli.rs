@@ -25,8 +25,19 @@ use crate::telemetry::report_failure;
                   Example: rulesyncd dev --rules-dir config/rules"
 )]
 pub struct Cli {
+    /// When to colour what is printed: auto is where it goes to a terminal and NO_COLOR is not set
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto)]
+    color: Colour,
     #[command(subcommand)]
     command: Command,
+}
+
+/// When to colour what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Colour {
+    Auto,
+    Always,
+    Never,
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,6 +61,11 @@ enum Command {
 }
 
 impl Cli {
+    /// Where a shell asks for completions, prints them and ends the process.
+    pub fn complete() {
+        clap_complete::CompleteEnv::with_factory(Self::command).complete();
+    }
+
     /// Parses the arguments of this process. Where help or the version is asked for, prints it and
     /// ends the process; where the arguments cannot be used, reports that and ends it with exit code 2.
     pub fn from_arguments() -> Self {
@@ -66,6 +82,11 @@ impl Cli {
     /// # Errors
     /// [`command::Failure`] with the exit code and what to print.
     pub fn run(self) -> Outcome {
+        match self.color {
+            Colour::Auto => {}
+            Colour::Always => ColorChoice::AlwaysAnsi.write_global(),
+            Colour::Never => ColorChoice::Never.write_global(),
+        }
         match self.command {
             Command::Master(args) => command::master::run(args),
             Command::Worker(args) => command::worker::run(args),
@@ -195,8 +216,11 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
 /// Prints to standard output, and tells of a reader that went away.
 pub(crate) fn put(text: &str) -> io::Result<()> {
     let stdout = io::stdout().lock();
-    // Colour goes to a terminal alone, and `NO_COLOR` is obeyed: both are anstream's to know.
-    let choice = if stdout.is_terminal() { ColorChoice::Auto } else { ColorChoice::Never };
+    // Colour goes to a terminal alone unless --color says otherwise, and anstream obeys `NO_COLOR`.
+    let choice = match ColorChoice::global() {
+        ColorChoice::Auto if !stdout.is_terminal() => ColorChoice::Never,
+        choice => choice,
+    };
     let mut stdout = AutoStream::new(stdout, choice);
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| io::Error::new(error.kind(), format!("standard output broke: {error}")))

@@ -6,6 +6,7 @@ use rulesyncd::cli::{Cli, complain};
 use rulesyncd::{store, telemetry};
 
 fn main() -> ExitCode {
+    Cli::complete();
     store::quiet_driver_panics();
     let outcome = Cli::from_arguments().run();
     telemetry::finish();

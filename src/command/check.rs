@@ -10,14 +10,14 @@ mod settings;
 mod watching;
 
 use std::borrow::Cow;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
 use super::{Failure, Outcome};
-use crate::cli::DatabaseFlags;
+use crate::cli::{DatabaseFlags, complain, print, put};
 use crate::clock::SystemClock;
 use crate::config::{Config, Flags};
 use crate::plural::count;
@@ -57,6 +57,9 @@ pub struct CheckArgs {
     /// Check again whenever a file changes, until the program is interrupted.
     #[arg(long)]
     watch: bool,
+    /// Print findings alone, without the numbers at the end.
+    #[arg(short, long)]
+    quiet: bool,
     /// Take warnings for errors.
     #[arg(long)]
     strict: bool,
@@ -118,7 +121,7 @@ impl CheckArgs {
 /// read; then the rest was checked and told all the same.
 pub fn run(args: &CheckArgs) -> Outcome {
     if let Some(code) = args.explain {
-        return print(code.explanation().as_bytes());
+        return Ok(print(code.explanation())?);
     }
     let has_stdin = args.paths.iter().any(|path| path.as_os_str() == "-");
     if args.stdin_name.is_some() && !has_stdin {
@@ -151,7 +154,7 @@ pub fn run(args: &CheckArgs) -> Outcome {
     }
     let judged = judge(args, &targets, &attack)?;
     let summary = Summary::of(&judged, fixed);
-    print(write(args.format, &judged, &summary).as_bytes())?;
+    print(&write(args, &judged, &summary))?;
     if summary.unreadable > 0 {
         let what = count(summary.unreadable, "path");
         return Err(Failure::Environment(anyhow::anyhow!("{what} could not be read")));
@@ -165,9 +168,9 @@ fn judge(args: &CheckArgs, targets: &[Target], attack: &Attack) -> Result<Vec<Ju
     judge::judge_all(targets, attack, &rows, &mut settings)
 }
 
-fn write(format: Format, judged: &[Judged], summary: &Summary) -> String {
-    match format {
-        Format::Human => report::human(judged, summary),
+fn write(args: &CheckArgs, judged: &[Judged], summary: &Summary) -> String {
+    match args.format {
+        Format::Human => report::human(judged, summary, args.quiet),
         Format::Json => report::json(judged, summary),
         Format::Github => report::github(judged),
         Format::Sarif => sarif::report(judged),
@@ -181,7 +184,7 @@ fn show_mendings(args: &CheckArgs) -> Outcome {
     let mut any = false;
     for mending in fix::mendings(&targets) {
         any = true;
-        crate::cli::print(&mending.diff())?;
+        print(&mending.diff())?;
     }
     if any { Err(Failure::Wrong) } else { Ok(()) }
 }
@@ -195,16 +198,16 @@ fn watch(args: &CheckArgs, attack: &Attack) -> Outcome {
         let watching = Watching::start(&args.paths).map_err(Failure::Environment)?;
         match judge(args, &files::collect(&args.paths, None)?, attack) {
             Ok(judged) if shown.as_ref() != Some(&judged) => {
-                let report = write(args.format, &judged, &Summary::of(&judged, Vec::new()));
+                let report = write(args, &judged, &Summary::of(&judged, Vec::new()));
                 let first = shown.replace(judged).is_none();
                 let gap = if first || args.format != Format::Human { "" } else { "\n" };
-                match crate::cli::put(&format!("{gap}{report}")) {
+                match put(&format!("{gap}{report}")) {
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                     written => written?,
                 }
             }
             Ok(_) => {}
-            Err(failure) => failure.message().into_iter().for_each(crate::cli::complain),
+            Err(failure) => failure.message().into_iter().for_each(complain),
         }
         watching.wait();
     }
@@ -235,19 +238,4 @@ fn rows(database: DatabaseFlags) -> Result<Rows, Failure> {
     })??;
     let folded = |row: &RowSummary| row.rule_id.to_ascii_lowercase();
     Ok(rows.iter().map(|row| (folded(row), (row.rule_version, row.content))).collect())
-}
-
-/// Prints; who closes the pipe early has seen enough.
-fn print(output: &[u8]) -> Outcome {
-    let stdout = io::stdout().lock();
-    // Colour goes to a terminal alone, and `NO_COLOR` is obeyed: both are anstream's to know.
-    let plain = !stdout.is_terminal();
-    let mut stdout = anstream::AutoStream::new(
-        stdout,
-        if plain { anstream::ColorChoice::Never } else { anstream::ColorChoice::Auto },
-    );
-    match stdout.write_all(output).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }

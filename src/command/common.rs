@@ -206,3 +206,38 @@ impl Daemons {
         )))
     }
 }
+
+/// `; did you mean R0015?`, for those of `names` that a slip of the pen makes of `found`; nothing where there are none.
+pub(super) fn did_you_mean<'a>(found: &str, names: impl Iterator<Item = &'a str>) -> String {
+    match near_names(found, names).split_last() {
+        None => String::new(),
+        Some((last, [])) => format!("; did you mean {last}?"),
+        Some((last, others)) => format!("; did you mean {} or {last}?", others.join(", ")),
+    }
+}
+
+/// Those of `names` that a slip of the pen makes of `found`, the nearest first; a few at most.
+fn near_names<'a>(found: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    const SHOWN: usize = 3;
+    const SLIPS: usize = 2;
+    let found = found.to_ascii_lowercase();
+    let slips = |name: &str| strsim::damerau_levenshtein(&found, &name.to_ascii_lowercase());
+    let mut near: Vec<_> =
+        names.map(|name| (slips(name), name)).filter(|&(slips, _)| slips <= SLIPS).collect();
+    near.sort_unstable();
+    near.truncate(SHOWN);
+    near.into_iter().map(|(_, name)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_are_the_nearest_whatever_their_case() {
+        let names = ["DIS0002", "dis0001", "DIS0012", "DIS0102", "EXE0002", "DIS0020"];
+        assert_eq!(near_names("DIS0002", names.into_iter()), ["DIS0002", "DIS0012", "DIS0020"]);
+        assert_eq!(near_names("DSI0001", ["dis0001", "DIS0002"].into_iter()), ["dis0001", "DIS0002"]);
+        assert_eq!(near_names("NOPE1", names.into_iter()), [""; 0]);
+    }
+}

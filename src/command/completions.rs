@@ -1,11 +1,30 @@
-//! `rulesyncd completions`: completion for shells.
+//! `rulesyncd completions`: completion for shells, and the ids of rules for it.
+
+use std::ffi::OsStr;
+use std::time::Duration;
 
 use clap::Args;
+use clap_complete::CompletionCandidate;
+use clap_complete::env::Shells;
 
-use super::Outcome;
-use crate::cli::{Cli, print};
+use super::{Failure, Outcome};
+use crate::cli::print;
+use crate::client::{ClientError, Connection};
+use crate::config::{Config, Flags, SystemFiles};
+use crate::rule::{self, Limits};
+use crate::rulefile::{self, Listing};
+use crate::wire::{Op, ServerLine, Subscribe};
+
+/// A person waits for completions: so long a worker has to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Of more files than these no ids are read.
+const MOST_FILES: usize = 2_000;
 
 /// Print the completion script of a shell
+///
+/// It completes commands, flags, their values, and the ids of the rules that this host's worker, or else its
+/// rules directory, has.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: rulesyncd completions bash > /usr/share/bash-completion/completions/rulesyncd"
@@ -16,7 +35,54 @@ pub struct CompletionsArgs {
 }
 
 pub(crate) fn run(args: CompletionsArgs) -> Outcome {
+    let shell = args.shell.to_string();
+    let shells = Shells::builtins();
+    let unknown = || Failure::Usage(anyhow::anyhow!("there are no completions for {shell}"));
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::definition(), "rulesyncd", &mut script);
+    let program = "rulesyncd";
+    shells.completer(&shell).ok_or_else(unknown)?.write_registration(
+        "COMPLETE",
+        program,
+        program,
+        program,
+        &mut script,
+    )?;
     Ok(print(&String::from_utf8_lossy(&script))?)
+}
+
+/// The ids of rules that begin so; none where nobody knows any.
+pub(super) fn rule_ids(begin: &OsStr) -> Vec<CompletionCandidate> {
+    let begin = begin.to_string_lossy();
+    let flags = Flags { quiet: true, system_files: SystemFiles::Both, ..Flags::default() };
+    let Ok(config) = Config::load(&flags) else { return Vec::new() };
+    let asked = super::block_on(async {
+        tokio::time::timeout(PATIENCE, ids_of_worker(&config.worker.socket)).await.ok()?.ok()
+    });
+    let ids = match asked {
+        Ok(Some(ids)) => ids,
+        _ => ids_of_directory(&config.master.rules_dir),
+    };
+    ids.iter().filter(|id| id.starts_with(&*begin)).map(CompletionCandidate::new).collect()
+}
+
+async fn ids_of_worker(socket: &std::path::Path) -> Result<Vec<String>, ClientError> {
+    let mut connection = Connection::open(socket).await?;
+    connection.send(Op::Subscribe(Subscribe::default())).await?;
+    let mut ids = Vec::new();
+    while let Some(line) = connection.next_soon().await? {
+        match line.line {
+            ServerLine::Rule(rule) => ids.push(rule.rule_id.to_string()),
+            ServerLine::SnapshotEnd { .. } => return Ok(ids),
+            _ => {}
+        }
+    }
+    Err(ClientError::Closed)
+}
+
+fn ids_of_directory(directory: &std::path::Path) -> Vec<String> {
+    let Ok(Listing { rules, .. }) = Listing::of(directory) else { return Vec::new() };
+    let limits = Limits::default();
+    let texts =
+        rules.iter().take(MOST_FILES).flat_map(|name| rulefile::read(&directory.join(name), limits.size));
+    texts.filter_map(|text| rule::rule_id_of(&text, &limits)).map(|id| id.to_string()).collect()
 }

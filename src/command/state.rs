@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use anyhow::anyhow;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
 use serde_json::json;
 
-use super::common::choose_database;
+use super::common::{choose_database, did_you_mean};
+use super::completions::rule_ids;
 use super::{Failure, Outcome};
 use crate::cli::{ConfigFlags, DatabaseFlags, prepare_quietly, print};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -40,7 +43,7 @@ enum Action {
     /// The state in force for a rule
     Get {
         /// The rule
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", add = ArgValueCompleter::new(rule_ids))]
         rule_id: RuleId,
     },
     /// Set a rule's state in place of the one that stands
@@ -48,7 +51,7 @@ enum Action {
     /// Take a rule's state away, so that it is enabled again
     Clear {
         /// The rule
-        #[arg(value_name = "ID")]
+        #[arg(value_name = "ID", add = ArgValueCompleter::new(rule_ids))]
         rule_id: RuleId,
     },
 }
@@ -56,9 +59,10 @@ enum Action {
 #[derive(Debug, Args)]
 struct SetArgs {
     /// The rule
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = ArgValueCompleter::new(rule_ids))]
     rule_id: RuleId,
-    /// `enabled`, `disabled` or `clipped`
+    /// The state
+    #[arg(value_parser = state_parser())]
     state: StateKind,
     /// The ceiling for the rule's confidence, 0 to 1
     #[arg(long, value_name = "NUMBER")]
@@ -78,6 +82,16 @@ struct SetArgs {
     /// Who sets it; the login name where not given
     #[arg(long, value_name = "NAME")]
     set_by: Option<String>,
+}
+
+fn state_parser() -> impl TypedValueParser<Value = StateKind> {
+    PossibleValuesParser::new([
+        PossibleValue::new(StateKind::Enabled.as_str()).help("The rule counts, as without a state"),
+        PossibleValue::new(StateKind::Disabled.as_str()).help("The rule does not count"),
+        PossibleValue::new(StateKind::Clipped.as_str())
+            .help("The rule counts with a confidence of at most --confidence-max"),
+    ])
+    .try_map(|word| word.parse::<StateKind>())
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
@@ -183,7 +197,7 @@ async fn list(database: &Database, as_json: bool) -> Outcome {
     table.set_header(["RULE", "STATE", "CEILING", "UNTIL", "SET BY", "SINCE", "REASON"]);
     for row in &rows {
         let until = match row.expires_at {
-            None => "cleared".to_owned(),
+            None => "until cleared".to_owned(),
             Some(end) if end <= now => "expired".to_owned(),
             Some(end) => end.to_string(),
         };
@@ -218,26 +232,8 @@ async fn ensure_exists(database: &Database, rule_id: &RuleId) -> Outcome {
         return Ok(());
     }
     let rows = database.rows(Scope::All).await?;
-    let near = near_names(rule_id.as_str(), rows.iter().map(|row| row.rule_id.as_str()));
-    let near = match near.split_last() {
-        None => String::new(),
-        Some((last, [])) => format!("; did you mean {last}?"),
-        Some((last, others)) => format!("; did you mean {} or {last}?", others.join(", ")),
-    };
+    let near = did_you_mean(rule_id.as_str(), rows.iter().map(|row| row.rule_id.as_str()));
     Err(Failure::Usage(anyhow!("no rule {rule_id}{near}; states of unknown rules need --force")))
-}
-
-/// Those of `names` that a slip of the pen makes of `found`, the nearest first; a few at most.
-fn near_names<'a>(found: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    const SHOWN: usize = 3;
-    const SLIPS: usize = 2;
-    let found = found.to_ascii_lowercase();
-    let slips = |name: &str| strsim::damerau_levenshtein(&found, &name.to_ascii_lowercase());
-    let mut near: Vec<_> =
-        names.map(|name| (slips(name), name)).filter(|&(slips, _)| slips <= SLIPS).collect();
-    near.sort_unstable();
-    near.truncate(SHOWN);
-    near.into_iter().map(|(_, name)| name).collect()
 }
 
 fn in_words(row: &StateRow) -> String {
@@ -278,13 +274,5 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/sh\n\nodd\nalice:x:1000:1000::/:\nally:x:1000:1000::/:\n";
         assert_eq!(name_of_user(passwd, 1_000).as_deref(), Some("alice"));
         assert_eq!(name_of_user(passwd, 100), None);
-    }
-
-    #[test]
-    fn near_names_are_the_nearest_whatever_their_case() {
-        let names = ["DIS0002", "dis0001", "DIS0012", "DIS0102", "EXE0002", "DIS0020"];
-        assert_eq!(near_names("DIS0002", names.into_iter()), ["DIS0002", "DIS0012", "DIS0020"]);
-        assert_eq!(near_names("DSI0001", ["dis0001", "DIS0002"].into_iter()), ["dis0001", "DIS0002"]);
-        assert_eq!(near_names("NOPE1", names.into_iter()), [""; 0]);
     }
 }

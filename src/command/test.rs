@@ -30,6 +30,9 @@ pub struct TestArgs {
     /// Rust crate fancy-regex
     #[arg(long, value_name = "PROGRAM")]
     python: Option<PathBuf>,
+    /// Print what is not as expected alone, without the numbers at the end
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 pub(crate) fn run(args: TestArgs) -> Outcome {
@@ -39,7 +42,7 @@ pub(crate) fn run(args: TestArgs) -> Outcome {
     for test in &targets.tests {
         run_one(test, &mut engine, &mut report)?;
     }
-    print(&report.finish(targets.rules, &engine))?;
+    print(&if args.quiet { report.differences() } else { report.finish(targets.rules, &engine) })?;
     if report.failed > 0 || report.invalid > 0 {
         return Err(Failure::Wrong);
     }

@@ -5,19 +5,25 @@ use std::path::Path;
 
 use anyhow::anyhow;
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap_complete::ArgValueCompleter;
 
+use super::completions::rule_ids;
 use super::{Failure, Outcome};
 use crate::cli::{ConfigFlags, SocketFlags, prepare, print, put};
-use crate::client::{ClientError, Connection, Event, Line, Subscriber};
+use crate::client::{ClientError, Connection, Event, Line, Subscriber, ask};
 use crate::config::{Flags, SystemFiles};
 use crate::paint::{Paint, plain};
 use crate::plural::count;
 use crate::rule::{ChangeKind, CompiledRule, RuleId, RuleState};
 use crate::wire::{ChangeLine, Cursor, NewValue, Op, ServerLine, SnapshotReason, Subscribe};
+use crate::worker::WorkerStatus;
 
 /// Follow the rules of a worker and print what changes
 #[derive(Debug, Args)]
-#[command(after_help = "Example: rulesyncd watch --json --from 0198c0de-…:41")]
+#[command(
+    after_help = "Examples:\n  rulesyncd watch --kind state\n  rulesyncd watch --from 41            # a change as it is printed, of the worker's present run\n  rulesyncd watch --json --from 0198c0de-…:41"
+)]
 pub struct WatchArgs {
     #[command(flatten)]
     config: ConfigFlags,
@@ -26,23 +32,67 @@ pub struct WatchArgs {
     /// Print the stream's lines as they come
     #[arg(long)]
     json: bool,
-    /// Resume after this change
-    #[arg(long, value_name = "EPOCH:SEQ", conflicts_with = "once")]
-    from: Option<Cursor>,
+    /// Resume after this change: its number, as it is printed, or with the worker's run before it, as the first
+    /// line has it
+    #[arg(long, value_name = "[EPOCH:]SEQ", conflicts_with = "once")]
+    from: Option<ResumeFrom>,
     /// Print the snapshot and exit
     #[arg(long)]
     once: bool,
     /// Only these rules
-    #[arg(long = "rule", value_name = "ID")]
+    #[arg(long = "rule", value_name = "ID", add = ArgValueCompleter::new(rule_ids))]
     rule_ids: Vec<RuleId>,
+    /// Only changes of this kind
+    #[arg(long = "kind", value_name = "KIND", value_parser = kind_parser())]
+    kinds: Vec<ChangeKind>,
+}
+
+/// Where to resume.
+#[derive(Debug, Clone)]
+enum ResumeFrom {
+    /// After this change of this run of the worker.
+    Cursor(Cursor),
+    /// After this change of the worker's present run.
+    Number(u64),
+}
+
+impl std::str::FromStr for ResumeFrom {
+    type Err = <Cursor as std::str::FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self::Number).or_else(|_| text.parse().map(Self::Cursor))
+    }
+}
+
+impl ResumeFrom {
+    async fn cursor(self, socket: &Path) -> Result<Cursor, ClientError> {
+        match self {
+            Self::Cursor(cursor) => Ok(cursor),
+            Self::Number(seq) => {
+                let status: WorkerStatus = serde_json::from_value(ask(socket, Op::Status).await?)
+                    .map_err(|error| ClientError::Protocol(error.to_string()))?;
+                Ok(Cursor { epoch: status.stream.epoch, seq })
+            }
+        }
+    }
+}
+
+fn kind_parser() -> impl TypedValueParser<Value = ChangeKind> {
+    let kinds = [ChangeKind::Definition, ChangeKind::State];
+    let words = [
+        PossibleValue::new(kinds[0].as_str()).help("What a rule says, and its end"),
+        PossibleValue::new(kinds[1].as_str()).help("What an operator says of a rule"),
+    ];
+    PossibleValuesParser::new(words)
+        .try_map(move |word| kinds.into_iter().find(|kind| kind.as_str() == word).ok_or("no such kind"))
 }
 
 pub(crate) fn run(args: WatchArgs) -> Outcome {
     let flags = Flags { quiet: true, system_files: SystemFiles::Worker, ..args.config.flags() };
     let config = prepare(&args.socket.over("worker.socket", flags))?;
-    let subscribe = Subscribe {
-        cursor: args.from,
-        kinds: None,
+    let mut subscribe = Subscribe {
+        cursor: None,
+        kinds: (!args.kinds.is_empty()).then_some(args.kinds),
         rule_ids: (!args.rule_ids.is_empty()).then_some(args.rule_ids),
         follow: !args.once,
     };
@@ -54,6 +104,9 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
     let followed = super::block_on(async {
         if args.once {
             return once(&path, subscribe, show).await;
+        }
+        if let Some(from) = args.from {
+            subscribe.cursor = Some(from.cursor(&path).await?);
         }
         let mut subscriber = Subscriber::new(path.clone(), subscribe);
         let mut heard = false;
@@ -135,7 +188,7 @@ async fn once(
 /// A line for people; `None` where there is nothing to see.
 pub(crate) fn human(line: &ServerLine) -> Option<String> {
     let text = match line {
-        ServerLine::SnapshotBegin { seq, rules, reason, .. } => {
+        ServerLine::SnapshotBegin { epoch, seq, rules, reason, .. } => {
             let why = match reason {
                 SnapshotReason::Initial => "",
                 SnapshotReason::EpochChanged => ": the worker is another run",
@@ -143,7 +196,7 @@ pub(crate) fn human(line: &ServerLine) -> Option<String> {
                 SnapshotReason::Lagged => ": too many changes were not read in time",
             };
             let rules = count(*rules, "rule");
-            format!("{}{rules} after change {seq}{why}{}\n", Paint::Dim, Paint::Off)
+            format!("{}{rules} after change {epoch}:{seq}{why}{}\n", Paint::Dim, Paint::Off)
         }
         ServerLine::Rule(rule) => {
             format!("  {}{}\n", definition(&rule.new_value), state(&rule.new_value.state))

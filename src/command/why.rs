@@ -8,11 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use self::story::{Held, Story, Table};
-use super::common::{self, Daemons};
+use super::common::{self, Daemons, did_you_mean};
+use super::completions::rule_ids;
 use super::{Failure, Outcome};
 use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly, print};
 use crate::client::{ClientError, Connection};
@@ -33,7 +35,7 @@ use crate::worker::WorkerStatus;
 #[command(after_help = "Example: rulesyncd why R0015")]
 pub struct WhyArgs {
     /// The rule
-    #[arg(value_name = "RULE_ID")]
+    #[arg(value_name = "RULE_ID", add = ArgValueCompleter::new(rule_ids))]
     rule_id: RuleId,
     #[command(flatten)]
     config: ConfigFlags,
@@ -130,7 +132,14 @@ async fn table(config: &Config, rule_id: &RuleId) -> Result<Table, Failure> {
     let (mut exact, others): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|row| row.rule_id == rule_id.as_str());
     let states = database.states().await?;
+    let did_you_mean = if exact.is_empty() {
+        let rows = database.rows(Scope::All).await?;
+        did_you_mean(rule_id.as_str(), rows.iter().map(|row| row.rule_id.as_str()))
+    } else {
+        String::new()
+    };
     Ok(Table {
+        did_you_mean,
         now: database.now().await?,
         row: exact.pop().map(Into::into),
         case_variants: others.into_iter().map(|row| row.rule_id).collect(),

@@ -66,6 +66,10 @@ fn filter(directives: &str) -> Result<Targets, TelemetryError> {
 /// Whether standard error is a terminal whose owner did not refuse colour
 /// (<https://no-color.org>).
 pub fn wants_colour() -> bool {
+    match anstream::ColorChoice::global() {
+        anstream::ColorChoice::Auto => {}
+        choice => return choice != anstream::ColorChoice::Never,
+    }
     std::io::stderr().is_terminal() && environment("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 

@@ -47,9 +47,9 @@ impl Summary {
     }
 }
 
-/// The lines with the places underlined, then the numbers; with colour, which is to be stripped
+/// The lines with the places underlined, then the numbers unless it is to be `quiet`; with colour, which is to be stripped
 /// where there is no terminal.
-pub(super) fn human(judged: &[Judged], summary: &Summary) -> String {
+pub(super) fn human(judged: &[Judged], summary: &Summary, quiet: bool) -> String {
     let mut out = String::new();
     for path in &summary.fixed {
         let _ = writeln!(out, "mended {}", plain(&path.to_string_lossy()));
@@ -65,6 +65,9 @@ pub(super) fn human(judged: &[Judged], summary: &Summary) -> String {
             out += "\n\n";
         }
         out += &findings(&judged.path, &judged.text, &judged.findings);
+    }
+    if quiet {
+        return out;
     }
     let _ = write!(out, "{}: ", count(summary.files, "file"));
     let _ = match (summary.errors, summary.warnings) {

@@ -83,9 +83,14 @@ impl Report {
         );
     }
 
+    /// What is not as expected.
+    pub(super) fn differences(&self) -> String {
+        self.out.clone()
+    }
+
     /// All of it, with the numbers at the end, for so many rules.
     pub(super) fn finish(&self, rules: usize, engine: &Engine) -> String {
-        let mut out = self.out.clone();
+        let mut out = self.differences();
         let _ = write!(out, "{}, {} tested: ", count(rules, "rule"), self.tested);
         let passed = self.samples - self.failed - self.untried;
         let _ = if passed == self.samples {

@@ -40,6 +40,9 @@ pub(super) struct Table {
     /// The database's clock.
     pub(super) now: Timestamp,
     pub(super) row: Option<Row>,
+    /// What to say of rows whose ids are nearly the rule's, where it has none.
+    #[serde(skip)]
+    pub(super) did_you_mean: String,
     /// Ids that differ from the rule's in case alone.
     pub(super) case_variants: Vec<String>,
     pub(super) state: Option<StateOfRow>,
@@ -154,7 +157,8 @@ impl Story {
         self.row_against_worker(&mut wrong);
         self.subscribers(&mut wrong);
         if wrong.is_empty() && self.is_nowhere() {
-            wrong.push(format!("no file, no row and no worker here knows {}", self.rule_id));
+            let near = self.table.as_ref().map_or("", |table| &table.did_you_mean);
+            wrong.push(format!("no file, no row and no worker here knows {}{near}", self.rule_id));
         }
         wrong
     }

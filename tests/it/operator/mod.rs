@@ -2,3 +2,4 @@
 
 mod database;
 mod health;
+mod shell;

@@ -43,7 +43,13 @@ fn story() -> Story {
         files: vec![file("a.yaml", "one")],
         files_unknown: None,
         owner: "filesystem".into(),
-        table: Ok(Table { now: NOW, row: Some(row("one")), case_variants: Vec::new(), state: None }),
+        table: Ok(Table {
+            now: NOW,
+            row: Some(row("one")),
+            case_variants: Vec::new(),
+            state: None,
+            did_you_mean: String::new(),
+        }),
         master: None,
         worker: Ok(held("one")),
     }
