@@ -1,13 +1,9 @@
 //! The command line.
 
-use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
-
-use anstream::{AutoStream, ColorChoice};
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use anstream::ColorChoice;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::command::{self, Outcome};
-use crate::config::{Config, Flags, SystemFiles};
 use crate::telemetry::report_failure;
 
 /// Keeps detection rules in step across a swarm of hosts.
@@ -103,139 +99,7 @@ impl Cli {
             Command::Schema(args) => command::schema::run(args),
             Command::Config(args) => command::config::run(args),
             Command::Completions(args) => command::completions::run(args),
-            Command::Man(args) => command::man::run(args),
+            Command::Man(args) => command::man::run(args, Self::command()),
         }
-    }
-
-    /// The definition of the command line, for completions and manual pages.
-    pub(crate) fn definition() -> clap::Command {
-        Self::command()
-    }
-}
-
-/// Where the configuration is, and the flags that override it.
-#[derive(Debug, Clone, Default, Args)]
-pub struct ConfigFlags {
-    /// The configuration file [env: RULESYNCD_CONFIG]; where none is named, /etc/rulesyncd/master.yaml and
-    /// worker.yaml
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-/// The flag for the database.
-#[derive(Debug, Clone, Default, Args)]
-pub struct DatabaseFlags {
-    /// The database's address, in sqlx's or SQLAlchemy's spelling [env: RULESYNCD_DATABASE_URL].
-    /// An address with a password belongs in the environment or in `database.url_file`: every user
-    /// of the host can read a command line
-    #[arg(long, global = true, value_name = "URL")]
-    database_url: Option<String>,
-}
-
-/// The flag for the rules directory.
-#[derive(Debug, Clone, Default, Args)]
-pub struct RulesDirFlags {
-    /// The directory that holds the rules [env: RULESYNCD_RULES_DIR]
-    #[arg(long, value_name = "DIR")]
-    rules_dir: Option<PathBuf>,
-}
-
-/// The flag for a daemon's socket.
-#[derive(Debug, Clone, Default, Args)]
-pub struct SocketFlags {
-    /// The daemon's socket [env: RULESYNCD_SOCKET]
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-}
-
-impl ConfigFlags {
-    /// These flags alone.
-    pub fn flags(self) -> Flags {
-        Flags { config: self.config, ..Flags::default() }
-    }
-}
-
-impl DatabaseFlags {
-    /// Adds these flags.
-    pub fn over(self, flags: Flags) -> Flags {
-        Flags { database_url: self.database_url, ..flags }
-    }
-}
-
-impl SocketFlags {
-    /// Whether the flag is given.
-    pub const fn is_given(&self) -> bool {
-        self.socket.is_some()
-    }
-
-    /// Adds this flag, for the socket that `key` configures.
-    pub fn over(self, key: &'static str, flags: Flags) -> Flags {
-        Flags { socket: self.socket.map(|socket| (key, socket)), ..flags }
-    }
-}
-
-impl RulesDirFlags {
-    /// Whether the flag is given.
-    pub const fn is_given(&self) -> bool {
-        self.rules_dir.is_some()
-    }
-
-    /// Adds these flags.
-    pub fn over(self, flags: Flags) -> Flags {
-        Flags { rules_dir: self.rules_dir, ..flags }
-    }
-}
-
-/// As [`prepare`], for a command that prints what it does: only warnings are logged where nobody
-/// says otherwise, and the configuration is the host's daemons' where no other is named.
-///
-/// # Errors
-/// As [`prepare`].
-pub(crate) fn prepare_quietly(flags: Flags) -> Result<Config, command::Failure> {
-    prepare(&Flags { quiet: true, system_files: SystemFiles::Both, ..flags })
-}
-
-/// Resolves the configuration and starts the log by it.
-///
-/// # Errors
-/// As [`Config::load`] and [`crate::telemetry::start`].
-pub(crate) fn prepare(flags: &Flags) -> Result<Config, command::Failure> {
-    let config = Config::load(flags)?;
-    crate::telemetry::start(&config.telemetry)?;
-    Ok(config)
-}
-
-/// Prints to standard output; a reader that went away ends the program quietly.
-pub(crate) fn print(text: &str) -> io::Result<()> {
-    match put(text) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
-    }
-}
-
-/// Prints to standard output, and tells of a reader that went away.
-pub(crate) fn put(text: &str) -> io::Result<()> {
-    let stdout = io::stdout().lock();
-    // Colour goes to a terminal alone unless --color says otherwise, and anstream obeys `NO_COLOR`.
-    let choice = match ColorChoice::global() {
-        ColorChoice::Auto if !stdout.is_terminal() => ColorChoice::Never,
-        choice => choice,
-    };
-    let mut stdout = AutoStream::new(stdout, choice);
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-    written.map_err(|error| io::Error::new(error.kind(), format!("standard output broke: {error}")))
-}
-
-/// Reports why a command failed: to the journal where standard error is connected to it, else on
-/// standard error. What an error says of its cause itself is not said again.
-pub fn complain(error: &anyhow::Error) {
-    let mut said = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !said.contains(&cause) {
-            said = format!("{said}: {cause}");
-        }
-    }
-    if !report_failure(&said) {
-        let _ = writeln!(io::stderr(), "rulesyncd: {said}");
     }
 }

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use rulesyncd::cli::{Cli, complain};
+use rulesyncd::cli::Cli;
+use rulesyncd::command::print::print_error;
 use rulesyncd::{store, telemetry};
 
 fn main() -> ExitCode {
@@ -13,7 +14,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.message().into_iter().for_each(complain);
+            failure.message().into_iter().for_each(print_error);
             failure.exit_code()
         }
     }

@@ -4,8 +4,9 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::{Failure, Outcome};
-use crate::cli::{ConfigFlags, SocketFlags, prepare_quietly, print};
 use crate::client::ask;
+use crate::command::flags::{ConfigFlags, SocketFlags, prepare_quietly};
+use crate::command::print::print;
 use crate::wire::Op;
 
 /// Let this host's worker follow the deletions that it holds back
@@ -23,7 +24,7 @@ pub struct AllowMassDeleteArgs {
 }
 
 pub(crate) fn run(args: AllowMassDeleteArgs) -> Outcome {
-    let config = prepare_quietly(args.socket.over("worker.socket", args.config.flags()))?;
+    let config = prepare_quietly(args.socket.apply_to("worker.socket", args.config.flags()))?;
     let socket = config.worker.socket;
     let answer = super::block_on(ask(&socket, Op::AllowMassDelete {}))?;
     let answer = answer.map_err(|error| Failure::Environment(error.into()))?;

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
 use super::{Failure, Outcome};
-use crate::cli::{DatabaseFlags, complain, print, put};
 use crate::clock::SystemClock;
+use crate::command::flags::DatabaseFlags;
+use crate::command::print::{print, print_error, write_stdout};
 use crate::config::{Config, Flags};
 use crate::plural::count;
 use crate::rule::Code;
@@ -201,13 +202,13 @@ fn watch(args: &CheckArgs, attack: &Attack) -> Outcome {
                 let report = write(args, &judged, &Summary::of(&judged, Vec::new()));
                 let first = shown.replace(judged).is_none();
                 let gap = if first || args.format != Format::Human { "" } else { "\n" };
-                match put(&format!("{gap}{report}")) {
+                match write_stdout(&format!("{gap}{report}")) {
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                     written => written?,
                 }
             }
             Ok(_) => {}
-            Err(failure) => failure.message().into_iter().for_each(complain),
+            Err(failure) => failure.message().into_iter().for_each(print_error),
         }
         watching.wait();
     }
@@ -227,7 +228,7 @@ fn attack(files: &[PathBuf]) -> Result<Cow<'static, Attack>, Failure> {
 
 /// What the database has, if one is given.
 fn rows(database: DatabaseFlags) -> Result<Rows, Failure> {
-    let flags = database.over(Flags { quiet: true, ..Flags::default() });
+    let flags = database.apply_to(Flags { quiet: true, ..Flags::default() });
     if flags.database_url.is_none() {
         return Ok(Rows::new());
     }

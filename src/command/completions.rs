@@ -8,8 +8,8 @@ use clap_complete::CompletionCandidate;
 use clap_complete::env::Shells;
 
 use super::{Failure, Outcome};
-use crate::cli::print;
 use crate::client::{ClientError, Connection};
+use crate::command::print::print;
 use crate::config::{Config, Flags, SystemFiles};
 use crate::rule::{self, Limits};
 use crate::rulefile::{self, Listing};

@@ -4,7 +4,8 @@ use clap::{Args, ValueEnum};
 
 use super::Outcome;
 use super::common::Daemons;
-use crate::cli::{ConfigFlags, print};
+use crate::command::flags::ConfigFlags;
+use crate::command::print::print;
 use crate::config::{Config, Flags, Origin, SystemFiles};
 
 /// Print the resolved configuration of a daemon, each value with where it came from, secrets

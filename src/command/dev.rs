@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 
 use super::daemon::About;
 use super::{Failure, Outcome, daemon, watch, worker};
-use crate::cli::{RulesDirFlags, prepare, put};
 use crate::client::{ClientError, Event, Subscriber};
 use crate::clock::SystemClock;
+use crate::command::flags::{RulesDirFlags, prepare};
+use crate::command::print::write_stdout;
 use crate::config::{Config, Flags};
 use crate::lifecycle::{Lifecycle, Pulse};
 use crate::master::Master;
@@ -33,7 +34,7 @@ pub struct DevArgs {
 
 pub(crate) fn run(args: DevArgs) -> Outcome {
     let scratch = Scratch::new()?;
-    let mut flags = args.rules_dir.over(Flags {
+    let mut flags = args.rules_dir.apply_to(Flags {
         database_url: Some(format!("sqlite://{}", scratch.path("rules.db").display())),
         socket: Some(("worker.socket", scratch.path("events.sock"))),
         quiet: true,
@@ -87,7 +88,7 @@ async fn dev(config: Config) -> Outcome {
 fn introduce(config: &Config) -> std::io::Result<()> {
     let (rules, database) = (config.master.rules_dir.display(), &config.database.address);
     let socket = config.worker.socket.display();
-    put(&format!(
+    write_stdout(&format!(
         "Watching {rules}: edit a rule there, and the change is printed here. Ctrl-C ends it.\n\
          In another terminal:\n  \
            rulesyncd watch --socket {socket}\n  \
@@ -100,7 +101,7 @@ async fn show(socket: PathBuf) -> Outcome {
     let mut subscriber = Subscriber::new(socket, Subscribe { follow: true, ..Subscribe::default() });
     loop {
         match subscriber.next().await {
-            Ok(Event::Line(line)) => watch::human(&line.line).map_or(Ok(()), |text| put(&text))?,
+            Ok(Event::Line(line)) => watch::human(&line.line).map_or(Ok(()), |text| write_stdout(&text))?,
             // The worker has only just begun, or ends.
             Ok(Event::Disconnected(ClientError::Connect { .. } | ClientError::Closed)) => {}
             Ok(Event::Disconnected(error)) | Err(error) => return Err(Failure::Environment(error.into())),

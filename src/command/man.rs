@@ -7,7 +7,6 @@ use clap::Args;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use super::{Failure, Outcome};
-use crate::cli::Cli;
 use crate::config::{SECTIONS, SETTINGS, Setting};
 
 /// Write the manual pages, one for each command and one of the configuration, into a directory
@@ -18,9 +17,9 @@ pub struct ManArgs {
     dir: PathBuf,
 }
 
-pub(crate) fn run(args: ManArgs) -> Outcome {
+pub(crate) fn run(args: ManArgs, definition: clap::Command) -> Outcome {
     let page = args.dir.join("rulesyncd.yaml.5");
-    clap_mangen::generate_to(Cli::definition(), &args.dir)
+    clap_mangen::generate_to(definition, &args.dir)
         .and_then(|()| std::fs::write(page, configuration().to_roff()))
         .with_context(|| format!("cannot write manual pages into {}", args.dir.display()))
         .map_err(Failure::Environment)

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::daemon::About;
 use super::{Outcome, daemon};
-use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare};
 use crate::clock::SystemClock;
+use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare};
 use crate::config::{Config, Flags, SystemFiles};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Pulse, Request};
@@ -44,7 +44,7 @@ pub struct MasterArgs {
 }
 
 pub(crate) fn run(args: MasterArgs) -> Outcome {
-    let flags = args.database.over(args.rules_dir.over(args.config.flags()));
+    let flags = args.database.apply_to(args.rules_dir.apply_to(args.config.flags()));
     let flags = Flags { system_files: SystemFiles::Master, ..flags };
     let config = prepare(&flags)?;
     telemetry::export(&config.telemetry, "master")?;

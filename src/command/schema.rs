@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::Outcome;
-use crate::cli::print;
+use crate::command::print::print;
 use crate::config::config_schema;
 use crate::wire::event_schema;
 

@@ -11,8 +11,9 @@ use serde_json::json;
 use super::common::{choose_database, did_you_mean};
 use super::completions::rule_ids;
 use super::{Failure, Outcome};
-use crate::cli::{ConfigFlags, DatabaseFlags, prepare_quietly, print};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
+use crate::command::print::print;
 use crate::config::{duration, environment};
 use crate::paint::plain;
 use crate::rule::{RuleId, RuleState, StateKind, StateRow};
@@ -99,7 +100,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 pub(crate) fn run(args: StateArgs) -> Outcome {
-    let config = prepare_quietly(args.database.over(args.config.flags()))?;
+    let config = prepare_quietly(args.database.apply_to(args.config.flags()))?;
     telemetry::export(&config.telemetry, "state")?;
     super::block_on(async {
         let config = choose_database(config).await?;

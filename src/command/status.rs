@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use super::common::Daemons;
 use super::{Failure, Outcome};
-use crate::cli::{ConfigFlags, SocketFlags, prepare_quietly, print};
 use crate::client::{ClientError, ask};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::command::flags::{ConfigFlags, SocketFlags, prepare_quietly};
+use crate::command::print::print;
 use crate::config::Origin;
 use crate::master::{Lock, MasterStatus};
 use crate::paint::{Paint, plain};
@@ -102,7 +103,7 @@ pub(crate) fn run(args: StatusArgs) -> Outcome {
 /// Asks the daemon at the socket that is named, or both of this host, at once.
 fn ask_all(socket: SocketFlags, config: ConfigFlags) -> Result<Vec<Asked>, Failure> {
     let is_one = socket.is_given();
-    let config = prepare_quietly(socket.over("worker.socket", config.flags()))?;
+    let config = prepare_quietly(socket.apply_to("worker.socket", config.flags()))?;
     Ok(super::block_on(async {
         if is_one {
             let answer = ask(&config.worker.socket, Op::Status).await;

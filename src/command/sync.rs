@@ -12,9 +12,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::common::Daemons;
 use super::{Failure, Outcome};
-use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare_quietly, print};
 use crate::client::{ClientError, Connection};
 use crate::clock::SystemClock;
+use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare_quietly};
+use crate::command::print::print;
 use crate::config::Config;
 use crate::master::plan::Plan;
 use crate::master::reconcile::{DELETE_AFTER, Operator, ReconcileError, Reconciler};
@@ -46,7 +47,7 @@ pub struct SyncArgs {
 }
 
 pub(crate) fn run(args: SyncArgs) -> Outcome {
-    let config = prepare_quietly(args.database.over(args.rules_dir.over(args.config.flags())))?;
+    let config = prepare_quietly(args.database.apply_to(args.rules_dir.apply_to(args.config.flags())))?;
     telemetry::export(&config.telemetry, "sync")?;
     super::block_on(async {
         let daemons = Daemons::ask(&config).await;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Failure, Outcome};
-use crate::cli::print;
+use crate::command::print::print;
 use crate::rule::{self, FieldPattern, Limits, Sample};
 use crate::rulefile;
 use engine::{Engine, SearchError};

@@ -12,9 +12,10 @@ use tokio::time::{sleep, timeout};
 
 use super::common::{self, Daemons};
 use super::{Failure, Outcome};
-use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly, print};
 use crate::client::{ClientError, Connection};
 use crate::clock::SystemClock;
+use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
+use crate::command::print::print;
 use crate::config::Config;
 use crate::master::plan::Plan;
 use crate::master::reconcile::Reconciler;
@@ -78,8 +79,8 @@ struct Difference {
 pub(crate) fn run(args: VerifyArgs) -> Outcome {
     // What is named on the command line must be there; what is only configured need not.
     let (needs_directory, needs_worker) = (args.rules_dir.is_given(), args.socket.is_given());
-    let flags = args.database.over(args.rules_dir.over(args.config.flags()));
-    let config = prepare_quietly(args.socket.over("worker.socket", flags))?;
+    let flags = args.database.apply_to(args.rules_dir.apply_to(args.config.flags()));
+    let config = prepare_quietly(args.socket.apply_to("worker.socket", flags))?;
     let verdict = super::block_on(async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_database(daemons.choose_rules_dir(config)?)?;

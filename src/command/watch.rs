@@ -10,8 +10,9 @@ use clap_complete::ArgValueCompleter;
 
 use super::completions::rule_ids;
 use super::{Failure, Outcome};
-use crate::cli::{ConfigFlags, SocketFlags, prepare, print, put};
 use crate::client::{ClientError, Connection, Event, Line, Subscriber, ask};
+use crate::command::flags::{ConfigFlags, SocketFlags, prepare};
+use crate::command::print::{print, write_stdout};
 use crate::config::{Flags, SystemFiles};
 use crate::paint::{Paint, plain};
 use crate::plural::count;
@@ -89,7 +90,7 @@ fn kind_parser() -> impl TypedValueParser<Value = ChangeKind> {
 
 pub(crate) fn run(args: WatchArgs) -> Outcome {
     let flags = Flags { quiet: true, system_files: SystemFiles::Worker, ..args.config.flags() };
-    let config = prepare(&args.socket.over("worker.socket", flags))?;
+    let config = prepare(&args.socket.apply_to("worker.socket", flags))?;
     let mut subscribe = Subscribe {
         cursor: None,
         kinds: (!args.kinds.is_empty()).then_some(args.kinds),
@@ -98,7 +99,7 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
     };
     let show = |line: &Line| {
         let text = if args.json { Some(format!("{}\n", line.text)) } else { human(&line.line) };
-        text.map_or(Ok(()), |text| put(&text))
+        text.map_or(Ok(()), |text| write_stdout(&text))
     };
     let path = config.worker.socket;
     let followed = super::block_on(async {

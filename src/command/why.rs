@@ -16,9 +16,10 @@ use self::story::{Held, Story, Table};
 use super::common::{self, Daemons, did_you_mean};
 use super::completions::rule_ids;
 use super::{Failure, Outcome};
-use crate::cli::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly, print};
 use crate::client::{ClientError, Connection};
 use crate::clock::SystemClock;
+use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
+use crate::command::print::print;
 use crate::config::Config;
 use crate::rule::RuleId;
 use crate::rulefile::LinkPolicy;
@@ -51,8 +52,8 @@ pub struct WhyArgs {
 }
 
 pub(crate) fn run(args: WhyArgs) -> Outcome {
-    let flags = args.database.over(args.rules_dir.over(args.config.flags()));
-    let config = prepare_quietly(args.socket.over("worker.socket", flags))?;
+    let flags = args.database.apply_to(args.rules_dir.apply_to(args.config.flags()));
+    let config = prepare_quietly(args.socket.apply_to("worker.socket", flags))?;
     let story = super::block_on(async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_database(daemons.choose_rules_dir(config)?)?;

@@ -9,8 +9,8 @@ use listenfd::ListenFd;
 
 use super::daemon::About;
 use super::{Failure, Outcome, daemon};
-use crate::cli::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
 use crate::clock::SystemClock;
+use crate::command::flags::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
 use crate::config::{Config, Flags, SystemFiles};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Pulse, Request};
@@ -33,8 +33,8 @@ pub struct WorkerArgs {
 }
 
 pub(crate) fn run(args: WorkerArgs) -> Outcome {
-    let flags = Flags { system_files: SystemFiles::Worker, ..args.database.over(args.config.flags()) };
-    let flags = args.socket.over("worker.socket", flags);
+    let flags = Flags { system_files: SystemFiles::Worker, ..args.database.apply_to(args.config.flags()) };
+    let flags = args.socket.apply_to("worker.socket", flags);
     let config = prepare(&flags)?;
     telemetry::export(&config.telemetry, "worker")?;
     super::block_on(worker(flags, config))?

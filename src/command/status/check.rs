@@ -1,9 +1,9 @@
 //! `rulesyncd status --check`: one line and the exit code of a monitoring plugin.
 
 use super::Asked;
-use crate::cli::print;
 use crate::client::ClientError;
 use crate::clock::Timestamp;
+use crate::command::print::print;
 use crate::command::{Failure, Outcome};
 use crate::master::{Lock, MasterStatus};
 use crate::paint::plain;

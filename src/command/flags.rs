@@ -1,0 +1,99 @@
+//! Flags that several commands share, and the configuration that they give.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failure;
+use crate::config::{Config, Flags, SystemFiles};
+
+/// Where the configuration is, and the flags that override it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ConfigFlags {
+    /// The configuration file [env: RULESYNCD_CONFIG]; where none is named, /etc/rulesyncd/master.yaml and
+    /// worker.yaml
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// The flag for the database.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DatabaseFlags {
+    /// The database's address, in sqlx's or SQLAlchemy's spelling [env: RULESYNCD_DATABASE_URL].
+    /// An address with a password belongs in the environment or in `database.url_file`: every user
+    /// of the host can read a command line
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+/// The flag for the rules directory.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RulesDirFlags {
+    /// The directory that holds the rules [env: RULESYNCD_RULES_DIR]
+    #[arg(long, value_name = "DIR")]
+    rules_dir: Option<PathBuf>,
+}
+
+/// The flag for a daemon's socket.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SocketFlags {
+    /// The daemon's socket [env: RULESYNCD_SOCKET]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl ConfigFlags {
+    /// These flags alone.
+    pub fn flags(self) -> Flags {
+        Flags { config: self.config, ..Flags::default() }
+    }
+}
+
+impl DatabaseFlags {
+    /// `flags` with this one.
+    pub fn apply_to(self, flags: Flags) -> Flags {
+        Flags { database_url: self.database_url, ..flags }
+    }
+}
+
+impl SocketFlags {
+    /// Whether the flag is given.
+    pub const fn is_given(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// `flags` with this one, for the socket that `key` configures.
+    pub fn apply_to(self, key: &'static str, flags: Flags) -> Flags {
+        Flags { socket: self.socket.map(|socket| (key, socket)), ..flags }
+    }
+}
+
+impl RulesDirFlags {
+    /// Whether the flag is given.
+    pub const fn is_given(&self) -> bool {
+        self.rules_dir.is_some()
+    }
+
+    /// `flags` with this one.
+    pub fn apply_to(self, flags: Flags) -> Flags {
+        Flags { rules_dir: self.rules_dir, ..flags }
+    }
+}
+
+/// As [`prepare`], for a command that prints what it does: it logs warnings alone unless configured otherwise, and the configuration is the host's daemons' where no other is named.
+///
+/// # Errors
+/// As [`prepare`].
+pub(super) fn prepare_quietly(flags: Flags) -> Result<Config, Failure> {
+    prepare(&Flags { quiet: true, system_files: SystemFiles::Both, ..flags })
+}
+
+/// Resolves the configuration and starts the log by it.
+///
+/// # Errors
+/// As [`Config::load`] and [`crate::telemetry::start`].
+pub(super) fn prepare(flags: &Flags) -> Result<Config, Failure> {
+    let config = Config::load(flags)?;
+    crate::telemetry::start(&config.telemetry)?;
+    Ok(config)
+}
