@@ -33,6 +33,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod backoff;
 pub mod cli;
 pub mod client;

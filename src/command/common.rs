@@ -7,11 +7,12 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{Failure, Outcome};
+use crate::address::{Address, DatabasePlace};
 use crate::client::{ClientError, ask};
 use crate::config::{Config, Origin};
 use crate::master::{Lock, MasterStatus};
 use crate::socket::REQUEST_TIMEOUT;
-use crate::store::{Address, Database, DatabasePlace};
+use crate::store::Database;
 use crate::wire::Op;
 
 /// What the daemons of this host say of themselves.

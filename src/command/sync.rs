@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::common::Daemons;
 use super::{Failure, Outcome};
+use crate::address::Address;
 use crate::client::{ClientError, Connection};
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare_quietly};
@@ -24,7 +25,7 @@ use crate::master::{MasterStatus, Summary};
 use crate::paint::plain;
 use crate::plural::count;
 use crate::socket::{REQUEST_TIMEOUT, WORK_TIMEOUT};
-use crate::store::{Address, Database, MasterSession, Scope};
+use crate::store::{Database, MasterSession, Scope};
 use crate::telemetry;
 use crate::wire::Op;
 

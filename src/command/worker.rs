@@ -9,12 +9,13 @@ use listenfd::ListenFd;
 
 use super::daemon::About;
 use super::{Failure, Outcome, daemon};
+use crate::address::{Address, DatabasePlace};
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
 use crate::config::{Config, Flags, SystemFiles};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Pulse, Request};
-use crate::store::{Address, Database, DatabasePlace, FollowConfig};
+use crate::store::{Database, FollowConfig};
 use crate::telemetry;
 use crate::worker::{Origin, Worker};
 

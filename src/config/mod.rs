@@ -23,7 +23,7 @@ pub(crate) use setting::nearest;
 pub use setting::{Kind, SECTIONS, SETTINGS, Setting, config_schema};
 pub use units::{Percent, duration, size};
 
-use crate::store::Address;
+pub use crate::address::DatabaseConfig;
 
 /// Why a configuration cannot be used: where, what was found, what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,30 +42,6 @@ pub struct Config {
     /// What is logged and exported.
     pub telemetry: TelemetryConfig,
     layers: Layers,
-}
-
-/// How the database is reached.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DatabaseConfig {
-    /// Where it is; shown without its password.
-    pub address: Address,
-    /// The file that the address was read from; `None` where it stood in the configuration itself.
-    pub url_file: Option<PathBuf>,
-    /// Connections of one daemon at most.
-    pub max_connections: u32,
-    /// How long connecting, or any one query, may take.
-    pub connect_timeout: Duration,
-    /// Whether a connection to another host may be unencrypted or unverified.
-    pub allow_plaintext: bool,
-}
-
-impl DatabaseConfig {
-    /// Whether `other` differs from this in the password, and in nothing else.
-    pub fn differs_in_password_only(&self, other: &Self) -> bool {
-        self != other
-            && Self { address: self.address.clone().with_password_of(&other.address), ..self.clone() }
-                == *other
-    }
 }
 
 /// What the master is told.

@@ -10,9 +10,9 @@ use super::files;
 use super::layers::{Layers, Origin, Value};
 use super::units::{self, duration, size};
 use super::{ConfigError, LogFormat};
+use crate::address::Address;
 use crate::rule::Limits;
 use crate::rulefile;
-use crate::store::Address;
 
 /// The most bytes of a file with an address.
 const LONGEST_ADDRESS: usize = 64 * 1024;

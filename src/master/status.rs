@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::Summary;
 use super::reconcile::Reconciler;
 use super::scan::DirectoryAway;
+use crate::address::DatabasePlace;
 use crate::clock::Timestamp;
 use crate::config::MasterConfig;
 use crate::plural::count;
-use crate::store::{Database, DatabasePlace, StoreError, driver_failures};
+use crate::store::{Database, StoreError, driver_failures};
 
 /// Whether this master may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

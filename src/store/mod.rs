@@ -1,7 +1,6 @@
 //! Where rules and states live: one trait, a store over a directory, and a store over a database
 //! with one small file a dialect.
 
-mod address;
 mod database;
 mod error;
 mod filesystem;
@@ -12,7 +11,6 @@ mod watermark;
 use std::future::Future;
 use std::sync::Arc;
 
-pub use address::{Address, ClientCertificate, DatabasePlace, Host, InvalidAddress, Server, TlsMode};
 pub use database::{
     Applied, Database, DatabaseFollower, Departure, FollowConfig, MasterSession, RowSummary, RuleWrite,
     Scope, driver_failures, quiet_driver_panics,

@@ -13,8 +13,9 @@ use super::connection::{Connection, Link};
 use super::relay::{Protocol, Relay, Route};
 use super::sql::{Dialect, Verdict};
 use super::{mysql, postgres, sqlite};
-use crate::config::DatabaseConfig;
-use crate::store::{Address, Server, StoreError};
+use crate::address::DatabaseConfig;
+use crate::address::{Address, Server};
+use crate::store::StoreError;
 
 /// A database waits this much longer than it was told to before its silence is an error, so that
 /// its own, better, message comes first.

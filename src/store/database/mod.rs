@@ -40,9 +40,10 @@ use self::lock::Lock;
 use self::session::Session;
 use self::thread::DatabaseThread;
 use self::writes::OwnedScope;
-use super::{DatabasePlace, StoreError};
+use super::StoreError;
+use crate::address::DatabaseConfig;
+use crate::address::DatabasePlace;
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
-use crate::config::DatabaseConfig;
 use crate::rule::{StateRow, Table};
 
 /// How tables are followed.

@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions, Connection as _, Row as _};
 
 use super::connector::Purpose;
 use super::sql::{Cell, Dialect, LOCK_WAIT, Row, RulesVersion, Verdict};
-use crate::store::Server;
+use crate::address::Server;
 
 pub(super) const DIALECT: Dialect = Dialect {
     backend: "mysql",

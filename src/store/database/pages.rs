@@ -151,7 +151,7 @@ mod tests {
     use super::super::connector::{Connector, Purpose};
     use super::super::{sqlite, tables};
     use super::*;
-    use crate::config::DatabaseConfig;
+    use crate::address::DatabaseConfig;
 
     const TABLE: &str = "CREATE TABLE ttp_rule (rule_id VARCHAR NOT NULL PRIMARY KEY, rule_version INTEGER, \
          source_path VARCHAR, yaml_content TEXT, updated_at DATETIME, updated_by VARCHAR)";

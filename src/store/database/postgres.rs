@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use super::relay::POSTGRES_PORT;
 use super::sql::{Cell, Dialect, LOCK_WAIT, Row, RulesVersion, Verdict};
-use crate::store::Server;
+use crate::address::Server;
 
 /// The channel on which the writing transaction tells of itself.
 pub(super) const CHANNEL: &str = "rulesyncd";

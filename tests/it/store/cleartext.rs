@@ -144,7 +144,7 @@ async fn a_sockets_server_of_another_user_than_requirepeer_names_hears_nothing()
             "`no-such-user`, who is not in /etc/passwd",
         ),
     ] {
-        let said = match address.parse::<rulesyncd::store::Address>() {
+        let said = match address.parse::<rulesyncd::address::Address>() {
             Err(error) => error.to_string(),
             Ok(_) => Database::open(&config(address), system_clock()).await.unwrap_err().to_string(),
         };

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rulesyncd::address::Address;
 use rulesyncd::clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp};
 use rulesyncd::config::DatabaseConfig;
 use rulesyncd::rule::{Catalogue, Look, RuleChange};
 use rulesyncd::store::{
-    Address, Database, DatabaseFollower, Follow, FollowConfig, MasterSession, RuleStore, RuleWrite,
-    StoreError,
+    Database, DatabaseFollower, Follow, FollowConfig, MasterSession, RuleStore, RuleWrite, StoreError,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row as _};
 use tempfile::TempDir;

@@ -11,7 +11,7 @@ use super::frames::{Fields, LONGEST_FRAME, Violation};
 use super::mysql::{EOF, ERROR, MySql, OK};
 use super::route::Reached;
 use super::{Route, Stream, password_in_the_clear, tls, violation};
-use crate::store::{Host, TlsMode};
+use crate::address::{Host, TlsMode};
 
 /// Steps of an authentication, at most.
 const MAX_STEPS: usize = 16;

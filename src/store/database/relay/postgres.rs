@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::frames::{Fields, Frame, FrameRules, LONGEST_FRAME, LONGEST_ROW, Violation};
 use super::route::Reached;
 use super::{Route, Stream, password_in_the_clear, tls, violation};
-use crate::store::{Host, TlsMode};
+use crate::address::{Host, TlsMode};
 
 /// What a server may send beside rows before the driver says something again, in bytes. Notifications
 /// and notices come without being asked for.

@@ -6,8 +6,9 @@ use std::path::Path;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{Protocol, Stream, tls};
-use crate::config::DatabaseConfig;
-use crate::store::{Host, Server, StoreError, TlsMode};
+use crate::address::DatabaseConfig;
+use crate::address::{Host, Server, TlsMode};
+use crate::store::StoreError;
 
 /// How a server is reached.
 pub(in crate::store::database) struct Route {

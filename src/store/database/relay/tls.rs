@@ -12,7 +12,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 use tokio_rustls::TlsConnector;
 
 use super::{Route, Stream};
-use crate::store::{ClientCertificate, TlsMode};
+use crate::address::{ClientCertificate, TlsMode};
 
 /// Where certificates are. They are read for each connection, so that a new one needs no restart.
 pub(super) struct Files {

@@ -1,5 +1,6 @@
-//! Where a database is and how it is entered.
+//! Where a database is, and how it is reached.
 
+mod config;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -9,6 +10,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::config::DatabaseConfig;
 
 /// A database's address, in sqlx's or SQLAlchemy's spelling. Shown without its password.
 ///
