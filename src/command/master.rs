@@ -17,7 +17,7 @@ use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare};
 use crate::config::{Config, Flags, SystemFiles};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Pulse, Request};
-use crate::master::reconcile::Operator;
+use crate::master::Operator;
 use crate::master::{Command, Master, MasterStatus};
 use crate::socket::{Answer, ListenError, Listening, listen, serve_requests};
 use crate::store::Database;

@@ -3,9 +3,9 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::ConfigError;
 use super::layers::Layers;
 use super::reader::Reader;
-use super::{ConfigError, Origin};
 
 /// Where the daemons' files are.
 pub(super) const DIRECTORY: &str = "/etc/rulesyncd";
@@ -102,19 +102,4 @@ pub(super) fn ensure_same_database(pair: &Pair) -> Result<(), ConfigError> {
         worker_file.display(),
         other.place()
     )))
-}
-
-/// What may be done about a file with a database's address that cannot be read.
-pub(super) fn unreadable_address(origin: &Origin, path: &Path, error: &std::io::Error) -> ConfigError {
-    let remedy = match error.kind() {
-        ErrorKind::PermissionDenied => "run this as root, or name the database with --database-url",
-        ErrorKind::NotFound if path.starts_with("/run/credentials") => {
-            "systemd keeps it there while the service runs; start that, or name the database with --database-url"
-        }
-        _ => "correct the path, or name the database with --database-url",
-    };
-    ConfigError(format!(
-        "{origin}: the database's address in {} cannot be read: {error}; {remedy}",
-        path.display()
-    ))
 }

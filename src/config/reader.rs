@@ -1,12 +1,12 @@
 //! From the words of the layers to values: what each key takes.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::files;
 use super::layers::{Layers, Origin, Value};
 use super::units::{self, duration, size};
 use super::{ConfigError, LogFormat};
@@ -91,7 +91,7 @@ impl Reader<'_> {
                     .map(|text| String::from_utf8_lossy(&text).into_owned()),
                 _ => std::fs::read_to_string(&file),
             };
-            let text = text.map_err(|error| files::unreadable_address(&origin, &file, &error))?;
+            let text = text.map_err(|error| unreadable_address(&origin, &file, &error))?;
             let address = text.trim().parse::<Address>().map_err(|why| {
                 ConfigError(format!("{origin}: database.url_file {}: {why}", file.display()))
             })?;
@@ -194,4 +194,19 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
         "json" => Ok(LogFormat::Json),
         _ => Err(format!("`{text}` is no form of log; expected `auto`, `journald`, `text` or `json`")),
     }
+}
+
+/// What may be done about a file with a database's address that cannot be read.
+fn unreadable_address(origin: &Origin, path: &Path, error: &std::io::Error) -> ConfigError {
+    let remedy = match error.kind() {
+        ErrorKind::PermissionDenied => "run this as root, or name the database with --database-url",
+        ErrorKind::NotFound if path.starts_with("/run/credentials") => {
+            "systemd keeps it there while the service runs; start that, or name the database with --database-url"
+        }
+        _ => "correct the path, or name the database with --database-url",
+    };
+    ConfigError(format!(
+        "{origin}: the database's address in {} cannot be read: {error}; {remedy}",
+        path.display()
+    ))
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::reconcile::{self, Operator, ReconcileError};
+use super::held::Operator;
+use super::reconcile::{self, ReconcileError};
 use super::scan::ScanScope;
 use super::watch::Watch;
 use super::{Master, Summary};

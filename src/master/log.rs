@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::audit::StateChange;
+use super::held::{HeldDeletes, Operator};
 use super::plan::{Conflict, Delete, FileRule, Plan, Write};
-use super::reconcile::{HeldDeletes, Operator};
 use super::scan::{DirectoryAway, InvalidFile};
 use crate::clock::humanize;
 use crate::config::Percent;

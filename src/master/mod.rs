@@ -5,6 +5,7 @@
 
 mod audit;
 mod command;
+mod held;
 mod log;
 pub mod plan;
 pub mod reconcile;
@@ -24,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::audit::StateAudit;
 pub use self::command::Command;
-use self::reconcile::{Operator, ReconcileError, Reconciler};
+pub use self::held::Operator;
+use self::reconcile::{ReconcileError, Reconciler};
 use self::scan::ScanScope;
 pub use self::status::{Lock, MasterStatus};
 pub use self::summary::Summary;

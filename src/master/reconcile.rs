@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::held::{HeldDeletes, Operator};
 use super::log;
 use super::plan::{self, Conflict, File, Plan};
 use super::scan::{DirectoryAway, Found, InvalidFile, ScanScope, ScannedFile, Scanner};
@@ -38,34 +39,6 @@ pub enum ReconcileError {
     /// The database is unavailable, or refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// Who lifts the guard against mass deletion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Operator {
-    /// The user's number, as the kernel gives it.
-    pub uid: u32,
-    /// The process; `None` where the kernel does not say.
-    pub pid: Option<i32>,
-}
-
-impl Operator {
-    /// The user and id of this process.
-    pub fn this_process() -> Self {
-        let pid = i32::try_from(std::process::id()).ok();
-        Self { uid: rustix::process::geteuid().as_raw(), pid }
-    }
-}
-
-/// Deletions that are held back until an operator allows them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldDeletes {
-    /// The ids of the rows.
-    pub rule_ids: Vec<String>,
-    /// The files that the rows came from.
-    pub source_paths: BTreeSet<String>,
-    /// How many rows the master owned before.
-    pub owned: usize,
 }
 
 /// The result of a reconcile.

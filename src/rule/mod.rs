@@ -8,6 +8,7 @@ mod compiled;
 mod diagnostic;
 mod digest;
 mod id;
+mod known;
 mod parse;
 mod row;
 mod samples;
@@ -19,6 +20,7 @@ pub use compiled::{CompiledRule, Definition, Emit};
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use digest::ContentDigest;
 pub use id::{InvalidRuleId, RuleId};
+pub use known::{Known, TextSink};
 pub use parse::{
     Limits, ParsedRule, lint, mend, parse, parse_in_steps, pattern_fault, rule_id_of, samples,
     spell_for_fancy_regex,

@@ -20,7 +20,8 @@ pub use filesystem::{FilesystemFollower, FilesystemStore};
 pub(crate) use rows::RowReader;
 pub use subscription::Subscription;
 
-use crate::rule::{CompiledRule, ContentDigest, KnownRule, Look, RuleId, RuleState, Seen, Table};
+use crate::rule::{CompiledRule, ContentDigest, Look, RuleId, RuleState};
+pub use crate::rule::{Known, TextSink};
 use crate::telemetry::trace::Traceparent;
 
 /// A place where rules and operator states live.
@@ -68,30 +69,6 @@ pub trait RuleStore: Send + Sync {
         &self,
     ) -> impl Future<Output = Result<Subscription<Self::Follower>, StoreError>> + Send {
         Subscription::begin(self.follow())
-    }
-}
-
-/// What is already known, so that a look need not read it again.
-pub trait Known {
-    /// How many rows of the table are known, rejected ones too.
-    fn count(&self, table: Table) -> u64;
-    /// What is known of the row, rejected ones too; `None` when it is not known.
-    fn seen(&self, table: Table, key: &str) -> Option<Seen>;
-    /// Where the texts of rules go that a look reads; `None` where nobody wants them.
-    fn texts(&self) -> Option<Arc<dyn TextSink>> {
-        None
-    }
-}
-
-/// Takes the texts of valid rules as they are read.
-pub trait TextSink: Send + Sync {
-    /// Takes a text and its digest.
-    fn put(&self, content: ContentDigest, text: &str);
-
-    /// The rule that this process has already parsed from a text of this digest; `None` where it has not, or
-    /// does not remember.
-    fn parsed(&self, _rule_id: &str, _content: &ContentDigest) -> Option<Arc<KnownRule>> {
-        None
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-use super::otlp::sdk_metrics;
 use super::tally::{self, Instrument, Kind};
 use crate::rule::{ChangeKind, StateKind};
 
@@ -36,16 +36,24 @@ static PROPAGATION: Instrument =
     seconds("ttp.rule.propagation", "How long a change took for a leg of its way");
 static LATENCY: Instrument = seconds("ttp.store.latency", "How long the store took for an operation");
 
+/// The instruments of the collector; empty where none is named.
+static SDK: OnceLock<Metrics> = OnceLock::new();
+
+/// Has everything that is counted and measured from now on exported by `provider`, the only one of this process.
+pub(super) fn export_by(provider: &SdkMeterProvider) {
+    drop(SDK.set(Metrics::new(provider)));
+}
+
 /// The instruments of the collector.
 #[derive(Debug)]
-pub(super) struct Metrics {
+struct Metrics {
     meter: Meter,
     counters: BTreeMap<&'static str, Counter<u64>>,
     histograms: BTreeMap<&'static str, Histogram<f64>>,
 }
 
 impl Metrics {
-    pub(super) fn new(provider: &SdkMeterProvider) -> Self {
+    fn new(provider: &SdkMeterProvider) -> Self {
         let meter = provider.meter("rulesyncd");
         let counters = [&COMPILED, &REJECTED, &STATE_CHANGED, &CHANGES, &DRIVER_FAILURES];
         let counter =
@@ -68,14 +76,14 @@ fn key_values(labels: &[(&'static str, &str)]) -> Vec<KeyValue> {
 
 fn count(instrument: &'static Instrument, more: u64, labels: &[(&'static str, &str)]) {
     tally::count(instrument, more, labels);
-    if let Some(counter) = sdk_metrics().and_then(|metrics| metrics.counters.get(instrument.name)) {
+    if let Some(counter) = SDK.get().and_then(|metrics| metrics.counters.get(instrument.name)) {
         counter.add(more, &key_values(labels));
     }
 }
 
 fn measure(instrument: &'static Instrument, took: Duration, labels: &[(&'static str, &str)]) {
     tally::measure(instrument, &SECONDS, took.as_secs_f64(), labels);
-    if let Some(histogram) = sdk_metrics().and_then(|metrics| metrics.histograms.get(instrument.name)) {
+    if let Some(histogram) = SDK.get().and_then(|metrics| metrics.histograms.get(instrument.name)) {
         histogram.record(took.as_secs_f64(), &key_values(labels));
     }
 }
@@ -139,7 +147,7 @@ pub fn gauge(
     read: impl Fn() -> f64 + Send + Sync + Clone + 'static,
 ) {
     tally::gauge(name, what, mode, read.clone());
-    if let Some(metrics) = sdk_metrics() {
+    if let Some(metrics) = SDK.get() {
         let labels = [KeyValue::new("mode", mode)];
         let gauge = metrics.meter.f64_observable_gauge(name).with_description(what);
         gauge.with_callback(move |observer| observer.observe(read(), &labels)).build();

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::TelemetryError;
 use super::collector::{Client, Outage, Signal};
-use super::metrics::Metrics;
+use super::metrics;
 use crate::config::{TelemetryConfig, environment};
 
 /// How long the end of the process may wait for a collector.
@@ -29,7 +29,7 @@ static EXPORT: OnceLock<Export> = OnceLock::new();
 #[derive(Debug)]
 struct Export {
     traces: Option<(SdkTracerProvider, SdkTracer)>,
-    metrics: Option<(SdkMeterProvider, Metrics)>,
+    metrics: Option<SdkMeterProvider>,
 }
 
 /// Exports traces and metrics from here on to [`finish`], where the configuration or the standard
@@ -70,7 +70,7 @@ pub fn finish() {
     if let Some((provider, _)) = traces {
         end(Box::new(|| drop(provider.shutdown_with_timeout(FAREWELL))));
     }
-    if let Some((provider, _)) = metrics {
+    if let Some(provider) = metrics {
         end(Box::new(|| drop(provider.shutdown())));
     }
     let last = std::time::Instant::now() + FAREWELL;
@@ -83,10 +83,6 @@ pub fn finish() {
 
 pub(super) fn sdk_tracer() -> Option<&'static SdkTracer> {
     EXPORT.get()?.traces.as_ref().map(|(_, tracer)| tracer)
-}
-
-pub(super) fn sdk_metrics() -> Option<&'static Metrics> {
-    EXPORT.get()?.metrics.as_ref().map(|(_, metrics)| metrics)
 }
 
 /// Where a signal goes; `None` is nowhere.
@@ -192,17 +188,13 @@ fn tracer(
     Ok((provider, tracer))
 }
 
-fn meter(
-    url: &str,
-    resource: Resource,
-    outage: &Arc<Outage>,
-) -> Result<(SdkMeterProvider, Metrics), TelemetryError> {
+fn meter(url: &str, resource: Resource, outage: &Arc<Outage>) -> Result<SdkMeterProvider, TelemetryError> {
     let exporter = to(MetricExporter::builder().with_http(), Signal::Metrics, url, outage);
     let exporter = exporter.build().map_err(refused)?;
     let provider =
         SdkMeterProvider::builder().with_resource(resource).with_periodic_exporter(exporter).build();
-    let metrics = Metrics::new(&provider);
-    Ok((provider, metrics))
+    metrics::export_by(&provider);
+    Ok(provider)
 }
 
 #[cfg(test)]

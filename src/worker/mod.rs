@@ -19,6 +19,7 @@ mod snapshot;
 mod status;
 mod subscriber;
 mod tail;
+mod texts;
 mod trace;
 
 use std::os::unix::net::UnixListener as StdListener;
@@ -35,10 +36,10 @@ pub use status::{
 
 use self::accept::{Admission, Peers};
 use self::bus::Bus;
-use self::cache::Texts;
 use self::hub::Hub;
 use self::subscriber::Service;
 use self::tail::Tail;
+use self::texts::Texts;
 use crate::clock::{SharedClock, Timestamp};
 use crate::config::WorkerConfig;
 use crate::lifecycle::Pulse;

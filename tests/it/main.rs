@@ -10,6 +10,7 @@ mod driver;
 mod faults;
 mod hostile;
 mod hostile_server;
+mod layers;
 mod operator;
 mod portable;
 mod python;

@@ -4,22 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use super::super::held::HeldDeletes;
 use super::super::log;
 use super::super::plan::{self, Delete, Plan};
 use super::super::scan::DirectoryAway;
-use super::{DELETE_AFTER, HeldDeletes, Reconciler};
+use super::{DELETE_AFTER, Reconciler};
 use crate::config::MasterConfig;
 use crate::store::{MasterSession, StoreError};
-
-impl HeldDeletes {
-    /// Takes the deletions out of a plan; `owned` is the number of owned rows before it.
-    pub(super) fn take(plan: &mut Plan, owned: usize) -> Self {
-        let deletes = std::mem::take(&mut plan.deletes).into_iter();
-        let (rule_ids, source_paths) =
-            deletes.map(|Delete { rule_id, source_path }| (rule_id, source_path)).unzip();
-        Self { rule_ids, source_paths, owned }
-    }
-}
 
 impl Reconciler {
     /// Takes out of the plan the deletions of files that have been missing for less than [`DELETE_AFTER`], and returns

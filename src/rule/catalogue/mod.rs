@@ -23,9 +23,8 @@ pub use look::{Look, Rejected, Seen, Table};
 
 use self::key::{Caseless, Folded, Key};
 use self::states::States;
-use super::{KnownRule, RuleChange, RuleId, RuleState, StateRow};
+use super::{Known, KnownRule, RuleChange, RuleId, RuleState, StateRow};
 use crate::clock::Timestamp;
-use crate::store::Known;
 
 /// What is known. Pure: looks and the time go in, changes come out.
 #[derive(Debug, Default)]

@@ -9,7 +9,6 @@
 mod format;
 #[cfg(test)]
 mod tests;
-mod texts;
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -23,16 +22,12 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::format::{Cached, Rows, Unusable, Unwritten};
-pub(in crate::worker) use self::texts::Texts;
 use crate::clock::Timestamp;
 use crate::event;
 use crate::plural::{count, is_or_are};
 use crate::rulefile::{self, ReadError};
 use crate::worker::hub::Hub;
-
-/// A larger file is none of ours: what is read of it must fit into the memory that the unit allows, of
-/// which this is a quarter.
-const MAX_SIZE: u64 = 256 << 20;
+use crate::worker::texts::{MAX_SIZE, Texts, beside};
 
 /// The least time from one writing to the next, and so about the most that a killed worker forgets.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -59,13 +54,6 @@ fn replace(
     std::fs::rename(&beside, path)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     Ok(File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()?)
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    name.into()
 }
 
 /// Opens a file of a size that a catalogue may have; `None` where there is none.

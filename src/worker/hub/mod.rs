@@ -21,9 +21,9 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::rule::{Catalogue, Delta, Look, Rejected, RuleChange, RuleId, Seen, Table};
 use crate::store::{Known, TextSink};
 use crate::wire::Epoch;
-use crate::worker::cache::Texts;
 use crate::worker::journal::Journal;
 use crate::worker::snapshot::Snapshot;
+use crate::worker::texts::Texts;
 use crate::worker::trace::TailTrace;
 
 /// What the journal's lines may take together, whatever `journal_length` says.

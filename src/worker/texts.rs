@@ -8,10 +8,12 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{MAX_SIZE, beside};
 use crate::rule::{ContentDigest, KnownRule, RuleId};
 use crate::rulefile;
 use crate::store::TextSink;
+
+/// The largest cache: a quarter of the memory that the unit allows. A larger file is not one that a worker wrote.
+pub(super) const MAX_SIZE: u64 = 256 << 20;
 
 /// Texts by their digests, in a file that has no name and goes with this process.
 #[derive(Debug)]
@@ -150,6 +152,14 @@ impl Inner {
     fn clear(&mut self) {
         *self = self.empty();
     }
+}
+
+/// The path of a file in the cache's directory that belongs to it.
+pub(super) fn beside(cache: &Path, suffix: &str) -> PathBuf {
+    let mut name = cache.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
 }
 
 /// A file beside the cache that has no name.

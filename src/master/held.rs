@@ -1,0 +1,43 @@
+//! Deletions that are held back, and who allows them.
+
+use std::collections::BTreeSet;
+
+use super::plan::{Delete, Plan};
+
+/// Who lifts the guard against mass deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operator {
+    /// The user's number, as the kernel gives it.
+    pub uid: u32,
+    /// The process; `None` where the kernel does not say.
+    pub pid: Option<i32>,
+}
+
+impl Operator {
+    /// The user and id of this process.
+    pub fn this_process() -> Self {
+        let pid = i32::try_from(std::process::id()).ok();
+        Self { uid: rustix::process::geteuid().as_raw(), pid }
+    }
+}
+
+/// Deletions that are held back until an operator allows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldDeletes {
+    /// The ids of the rows.
+    pub rule_ids: Vec<String>,
+    /// The files that the rows came from.
+    pub source_paths: BTreeSet<String>,
+    /// How many rows the master owned before.
+    pub owned: usize,
+}
+
+impl HeldDeletes {
+    /// Takes the deletions out of a plan; `owned` is the number of owned rows before it.
+    pub(super) fn take(plan: &mut Plan, owned: usize) -> Self {
+        let deletes = std::mem::take(&mut plan.deletes).into_iter();
+        let (rule_ids, source_paths) =
+            deletes.map(|Delete { rule_id, source_path }| (rule_id, source_path)).unzip();
+        Self { rule_ids, source_paths, owned }
+    }
+}

@@ -1,0 +1,29 @@
+//! What a poll may ask of what is already known.
+
+use std::sync::Arc;
+
+use super::{ContentDigest, KnownRule, Seen, Table};
+
+/// What is already known, so that a look need not read it again.
+pub trait Known {
+    /// How many rows of the table are known, rejected ones too.
+    fn count(&self, table: Table) -> u64;
+    /// What is known of the row, rejected ones too; `None` when it is not known.
+    fn seen(&self, table: Table, key: &str) -> Option<Seen>;
+    /// Where the texts of rules go that a look reads; `None` where nobody wants them.
+    fn texts(&self) -> Option<Arc<dyn TextSink>> {
+        None
+    }
+}
+
+/// Takes the texts of valid rules as they are read.
+pub trait TextSink: Send + Sync {
+    /// Takes a text and its digest.
+    fn put(&self, content: ContentDigest, text: &str);
+
+    /// The rule that this process has already parsed from a text of this digest; `None` where it has not, or
+    /// does not remember.
+    fn parsed(&self, _rule_id: &str, _content: &ContentDigest) -> Option<Arc<KnownRule>> {
+        None
+    }
+}
