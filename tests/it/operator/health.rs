@@ -157,7 +157,7 @@ fn a_standby_is_ok_and_a_configuration_that_cannot_be_used_is_unknown() {
     let standby = swarm.daemon("master", |command| {
         command.env("RULESYNCD_MASTER_SOCKET", swarm.path("standby.sock"));
     });
-    standby.wait_for_log("another master holds the lock");
+    standby.wait_for_log(") holds the lock; standing by");
     let socket = swarm.path("standby.sock").display().to_string();
     wait_for_check(&swarm, &["--socket", &socket], 0, &["RULESYNCD OK: master: standby"]);
     let (code, line) = check(&swarm, &["--config", "/nowhere.yaml"]);
