@@ -111,9 +111,9 @@ impl Lifecycle {
 
 /// Proof of progress of a daemon's main loop; the watchdog is fed only while it moves.
 #[derive(Debug, Clone, Default)]
-pub struct Pulse(Arc<AtomicU64>);
+pub struct Liveness(Arc<AtomicU64>);
 
-impl Pulse {
+impl Liveness {
     /// The main loop has come around.
     pub fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -169,14 +169,14 @@ pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
-/// Feeds systemd's watchdog for as long as the pulse moves. Never ends.
-pub async fn feed_watchdog(pulse: Pulse) {
+/// Feeds systemd's watchdog for as long as the liveness moves. Never ends.
+pub async fn feed_watchdog(liveness: Liveness) {
     let Some(interval) = watchdog_interval() else {
         return std::future::pending().await;
     };
     let mut last = None;
     loop {
-        let count = pulse.count();
+        let count = liveness.count();
         if last != Some(count) {
             notify(&[NotifyState::Watchdog]);
             last = Some(count);

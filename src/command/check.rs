@@ -118,7 +118,7 @@ impl CheckArgs {
 /// Checks, and prints what was found.
 ///
 /// # Errors
-/// [`Failure::Wrong`] when a rule is refused, [`Failure::Environment`] when a path could not be
+/// [`Failure::CheckFailed`] when a rule is refused, [`Failure::Environment`] when a path could not be
 /// read; then the rest was checked and told all the same.
 pub fn run(args: &CheckArgs) -> Outcome {
     if let Some(code) = args.explain {
@@ -160,7 +160,7 @@ pub fn run(args: &CheckArgs) -> Outcome {
         let what = count(summary.unreadable, "path");
         return Err(Failure::Environment(anyhow::anyhow!("{what} could not be read")));
     }
-    if summary.errors > 0 { Err(Failure::Wrong) } else { Ok(()) }
+    if summary.errors > 0 { Err(Failure::CheckFailed) } else { Ok(()) }
 }
 
 fn judge(args: &CheckArgs, targets: &[Target], attack: &Attack) -> Result<Vec<Judged>, Failure> {
@@ -187,7 +187,7 @@ fn show_mendings(args: &CheckArgs) -> Outcome {
         any = true;
         print(&mending.diff())?;
     }
-    if any { Err(Failure::Wrong) } else { Ok(()) }
+    if any { Err(Failure::CheckFailed) } else { Ok(()) }
 }
 
 /// Checks, and checks again when something changed; prints where that leads to other findings or is of other

@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use super::Failure;
 use crate::config::{Config, DatabaseConfig, environment};
 use crate::event;
-use crate::lifecycle::{Lifecycle, Notifier, Pulse, Request, STOP_WITHIN, feed_watchdog};
+use crate::lifecycle::{Lifecycle, Liveness, Notifier, Request, STOP_WITHIN, feed_watchdog};
 use crate::store::{Database, StoreError};
 
 /// How often the sentence for `systemctl status` is brought up to date.
@@ -122,11 +122,11 @@ impl About {
 ///
 /// # Errors
 /// What `work` ended with, or [`Failure::Environment`] where it did not end in time.
-pub(super) async fn attend(
+pub(super) async fn supervise(
     mode: &'static str,
     about: &About,
     mut lifecycle: Lifecycle,
-    pulse: Pulse,
+    liveness: Liveness,
     work: impl Future<Output = Result<(), Failure>>,
     sentence: impl Fn() -> String,
     mut on_request: impl FnMut(Request),
@@ -134,7 +134,7 @@ pub(super) async fn attend(
     let stop = lifecycle.stop_token();
     let mut notifier = Notifier::default();
     let mut work = pin!(work);
-    let mut watchdog = pin!(feed_watchdog(pulse));
+    let mut watchdog = pin!(feed_watchdog(liveness));
     let mut tick = tokio::time::interval(STATUS_INTERVAL);
     notifier.ready();
     let About { config_file, database, place } = about;

@@ -15,7 +15,7 @@ use crate::clock::SystemClock;
 use crate::command::flags::{RulesDirFlags, prepare};
 use crate::command::print::write_stdout;
 use crate::config::{Config, Flags};
-use crate::lifecycle::{Lifecycle, Pulse};
+use crate::lifecycle::{Lifecycle, Liveness};
 use crate::master::Master;
 use crate::telemetry;
 use crate::wire::Subscribe;
@@ -54,19 +54,20 @@ async fn dev(config: Config) -> Outcome {
     let database = worker::open(&config, clock.clone()).await?;
     // The worker only reads: what it follows must stand before its first look.
     database.ensure_tables().await?;
-    let pulse = Pulse::default();
+    let liveness = Liveness::default();
     let (_commands, receiver) = mpsc::channel(1);
-    let master = Master::new(config.master.clone(), database.clone(), clock.clone(), receiver, pulse.clone());
+    let master =
+        Master::new(config.master.clone(), database.clone(), clock.clone(), receiver, liveness.clone());
     let worker = Worker::new(config.worker.clone(), worker::origin(&database), clock);
     let status = master.status();
-    master.observe();
-    worker.handle().observe();
+    master.register_metrics();
+    worker.handle().register_metrics();
     let stop = lifecycle.stop_token();
     introduce(&config)?;
     let work = Box::pin(async {
         let working = async {
             let ((), served) =
-                tokio::join!(master.run(stop.clone()), worker.run(&database, None, &pulse, stop.clone()));
+                tokio::join!(master.run(stop.clone()), worker.run(&database, None, &liveness, stop.clone()));
             Ok(served?)
         };
         let printing = async {
@@ -82,7 +83,8 @@ async fn dev(config: Config) -> Outcome {
         }
     });
     let about = About::new(&config, format!("rules in {}", config.master.rules_dir.display()));
-    daemon::attend("dev", &about, lifecycle, pulse.clone(), work, || status.borrow().sentence(), |_| {}).await
+    daemon::supervise("dev", &about, lifecycle, liveness.clone(), work, || status.borrow().sentence(), |_| {})
+        .await
 }
 
 fn introduce(config: &Config) -> std::io::Result<()> {

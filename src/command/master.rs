@@ -16,7 +16,7 @@ use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare};
 use crate::config::{Config, Flags, SystemFiles};
 use crate::event;
-use crate::lifecycle::{Lifecycle, Pulse, Request};
+use crate::lifecycle::{Lifecycle, Liveness, Request};
 use crate::master::Operator;
 use crate::master::{Command, Master, MasterStatus};
 use crate::socket::{Answer, ListenError, Listening, listen, serve_requests};
@@ -56,11 +56,11 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     let lifecycle = Lifecycle::start()?;
     let clock = Arc::new(SystemClock);
     let database = Database::open(&config.database, clock.clone()).await.map_err(daemon::unusable)?;
-    let pulse = Pulse::default();
+    let liveness = Liveness::default();
     let (commands, receiver) = mpsc::channel(16);
-    let master = Master::new(config.master.clone(), database.clone(), clock, receiver, pulse.clone());
+    let master = Master::new(config.master.clone(), database.clone(), clock, receiver, liveness.clone());
     let status = master.status();
-    master.observe();
+    master.register_metrics();
     let stop = lifecycle.stop_token();
     let listener = try_listen(&config.master.socket)?;
     let answers = answers(status.clone(), commands.clone());
@@ -89,7 +89,8 @@ async fn master(flags: Flags, config: Config) -> Outcome {
         },
     };
     let about = About::new(&config, format!("rules in {}", config.master.rules_dir.display()));
-    daemon::attend("master", &about, lifecycle, pulse, work, || status.borrow().sentence(), on_request).await
+    daemon::supervise("master", &about, lifecycle, liveness, work, || status.borrow().sentence(), on_request)
+        .await
 }
 
 /// The master's socket; `None` while another master of this host, whose standby this one may be,

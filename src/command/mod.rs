@@ -32,7 +32,7 @@ use crate::telemetry::TelemetryError;
 #[derive(Debug)]
 pub enum Failure {
     /// What was checked is wrong; everything that there is to say was printed. Exit code 1.
-    Wrong,
+    CheckFailed,
     /// What did not answer was named; what there was to compare is in sync. Exit code 3.
     Unanswered,
     /// A monitoring plugin's exit code; everything was printed.
@@ -50,7 +50,7 @@ impl Failure {
     /// The exit code that scripts rely on.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Wrong => 1,
+            Self::CheckFailed => 1,
             Self::Usage(_) => 2,
             Self::Unanswered | Self::Environment(_) => 3,
             Self::Checked(code) => *code,
@@ -60,7 +60,7 @@ impl Failure {
     /// What to print; `None` where everything was printed.
     pub const fn message(&self) -> Option<&anyhow::Error> {
         match self {
-            Self::Wrong | Self::Unanswered | Self::Checked(_) => None,
+            Self::CheckFailed | Self::Unanswered | Self::Checked(_) => None,
             Self::Usage(error) | Self::Environment(error) => Some(error),
         }
     }

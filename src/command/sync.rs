@@ -92,7 +92,7 @@ fn report(summary: &Summary, address: &Address) -> Outcome {
 /// What is not as it should be afterwards is no success.
 fn judge(summary: &Summary) -> Outcome {
     if summary.held > 0 || summary.broken > 0 || summary.conflicts > 0 || summary.refused > 0 {
-        return Err(Failure::Wrong);
+        return Err(Failure::CheckFailed);
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ pub(crate) fn run(args: TestArgs) -> Outcome {
     }
     print(&if args.quiet { report.differences() } else { report.finish(targets.rules, &engine) })?;
     if report.failed > 0 || report.invalid > 0 {
-        return Err(Failure::Wrong);
+        return Err(Failure::CheckFailed);
     }
     if report.untried > 0 {
         let reason = "not every sample was tried: name a Python interpreter with --python";

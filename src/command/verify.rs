@@ -100,7 +100,7 @@ pub(crate) fn run(args: VerifyArgs) -> Outcome {
     let text = if args.json { format!("{}\n", serde_json::json!(verdict)) } else { human(&verdict) };
     print(&text)?;
     match () {
-        () if !verdict.differences.is_empty() => Err(Failure::Wrong),
+        () if !verdict.differences.is_empty() => Err(Failure::CheckFailed),
         () if verdict.unanswered.is_empty() && verdict.compared.len() > 1 => Ok(()),
         () => Err(Failure::Unanswered),
     }

@@ -73,7 +73,7 @@ pub(crate) fn run(args: WhyArgs) -> Outcome {
     };
     print(&text)?;
     match () {
-        () if !wrong.is_empty() => Err(Failure::Wrong),
+        () if !wrong.is_empty() => Err(Failure::CheckFailed),
         () if story.unanswered.is_empty() && story.compared().len() > 1 => Ok(()),
         () => Err(Failure::Unanswered),
     }

@@ -14,7 +14,7 @@ use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
 use crate::config::{Config, Flags, SystemFiles};
 use crate::event;
-use crate::lifecycle::{Lifecycle, Pulse, Request};
+use crate::lifecycle::{Lifecycle, Liveness, Request};
 use crate::store::{Database, FollowConfig};
 use crate::telemetry;
 use crate::worker::{Origin, Worker};
@@ -56,12 +56,12 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
     let listener = passed_socket()?;
     let clock = Arc::new(SystemClock);
     let database = open(&config, clock.clone()).await?;
-    let pulse = Pulse::default();
+    let liveness = Liveness::default();
     let worker = Worker::new(config.worker.clone(), origin(&database), clock);
     let handle = worker.handle();
-    handle.observe();
+    handle.register_metrics();
     let stop = lifecycle.stop_token();
-    let work = async { Ok(Box::pin(worker.run(&database, listener, &pulse, stop)).await?) };
+    let work = async { Ok(Box::pin(worker.run(&database, listener, &liveness, stop)).await?) };
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", handle.status().sentence()),
         Request::Reload => match Config::load(&flags) {
@@ -81,11 +81,11 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
         },
     };
     let about = About::new(&config, format!("socket {}", config.worker.socket.display()));
-    daemon::attend(
+    daemon::supervise(
         "worker",
         &about,
         lifecycle,
-        pulse.clone(),
+        liveness.clone(),
         work,
         || handle.status().sentence(),
         on_request,

@@ -35,7 +35,7 @@ use crate::backoff::{Backoff, jittered};
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::event;
-use crate::lifecycle::Pulse;
+use crate::lifecycle::Liveness;
 use crate::outage::Outage;
 use crate::store::{Database, MasterSession, StoreError};
 use crate::telemetry::metrics;
@@ -59,7 +59,7 @@ pub struct Master {
     watch: Watch,
     commands: mpsc::Receiver<Command>,
     status: Arc<watch_channel::Sender<MasterStatus>>,
-    pulse: Pulse,
+    liveness: Liveness,
     directory_outage: Outage,
     database_outage: Outage,
     audit: StateAudit,
@@ -88,12 +88,12 @@ async fn at(then: Option<Instant>) {
 }
 
 /// Keeps the watchdog fed during a slow database call. Never returns.
-async fn beat_while_asking(pulse: &Pulse, database: &Database) {
+async fn beat_while_asking(liveness: &Liveness, database: &Database) {
     let mut interval = tokio::time::interval(LOCK_INTERVAL);
     loop {
         interval.tick().await;
         if database.is_asked() {
-            pulse.beat();
+            liveness.beat();
         }
     }
 }
@@ -114,7 +114,7 @@ impl Master {
         database: Database,
         clock: SharedClock,
         commands: mpsc::Receiver<Command>,
-        pulse: Pulse,
+        liveness: Liveness,
     ) -> Self {
         let status = MasterStatus::new(&config, &database, clock.now());
         let watch = Watch::new(config.rules_dir.clone());
@@ -134,12 +134,12 @@ impl Master {
             clock,
             config,
             commands,
-            pulse,
+            liveness,
         }
     }
 
     /// Registers the gauges that are read whenever metrics are exported.
-    pub fn observe(&self) {
+    pub fn register_metrics(&self) {
         let gauge = |name, what, read: fn(&MasterStatus) -> usize| {
             let status = self.status();
             metrics::gauge(name, what, "master", move || read(&status.borrow()) as f64);
@@ -164,10 +164,10 @@ impl Master {
     /// Runs until `stop`: takes the lock or stands by for it, keeps the table equal to the directory, and starts over
     /// whenever the database or the lock is lost. A write that has begun is finished.
     pub async fn run(self, stop: CancellationToken) {
-        let (pulse, database) = (self.pulse.clone(), self.database.clone());
+        let (liveness, database) = (self.liveness.clone(), self.database.clone());
         tokio::select! {
             () = self.work(stop) => {}
-            () = beat_while_asking(&pulse, &database) => {}
+            () = beat_while_asking(&liveness, &database) => {}
         }
     }
 
@@ -202,7 +202,7 @@ impl Master {
     async fn acquire(&mut self) -> Result<MasterSession, StoreError> {
         let mut stands_by_since = None;
         loop {
-            self.pulse.beat();
+            self.liveness.beat();
             self.database.ensure_tables().await?;
             if let Some(session) = self.database.try_lock().await? {
                 match stands_by_since {
@@ -236,7 +236,7 @@ impl Master {
             if stop.is_cancelled() {
                 return End::Stopped;
             }
-            self.pulse.beat();
+            self.liveness.beat();
             let step = match pending.take() {
                 Some(scope) => {
                     if scope.is_all() {
@@ -284,7 +284,7 @@ impl Master {
                 Ok(())
             }
             () = sleep(LOCK_INTERVAL) => {
-                session.alive().await?;
+                session.ping().await?;
                 let mark = self.audit.mark.clone();
                 self.audit_states(session, mark).await
             }

@@ -90,7 +90,7 @@ fn measure(instrument: &'static Instrument, took: Duration, labels: &[(&'static 
 
 /// A part of a change's way.
 #[derive(Debug, Clone, Copy)]
-pub enum Leg {
+pub enum Stage {
     /// From the file's save to the row, by the clock of the master's host.
     SaveToWrite,
     /// From the row's stamp to the worker's stream, by the database's clock.
@@ -123,10 +123,10 @@ pub fn changed(kind: ChangeKind, new_state: Option<StateKind>) {
 }
 
 /// How long a change took for a leg of its way.
-pub fn propagated(leg: Leg, kind: ChangeKind, took: Duration) {
+pub fn propagated(leg: Stage, kind: ChangeKind, took: Duration) {
     let leg = match leg {
-        Leg::SaveToWrite => "save_to_write",
-        Leg::WriteToStream => "write_to_stream",
+        Stage::SaveToWrite => "save_to_write",
+        Stage::WriteToStream => "write_to_stream",
     };
     measure(&PROPAGATION, took, &[("leg", leg), ("change_kind", kind.as_str())]);
 }

@@ -18,7 +18,7 @@ use super::metrics;
 use crate::config::{TelemetryConfig, environment};
 
 /// How long the end of the process may wait for a collector.
-const FAREWELL: Duration = Duration::from_millis(1_500);
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(1_500);
 
 /// How long one export may take where nobody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,12 +68,12 @@ pub fn finish() {
         waiting += usize::from(thread.is_ok());
     };
     if let Some((provider, _)) = traces {
-        end(Box::new(|| drop(provider.shutdown_with_timeout(FAREWELL))));
+        end(Box::new(|| drop(provider.shutdown_with_timeout(SHUTDOWN_GRACE))));
     }
     if let Some(provider) = metrics {
         end(Box::new(|| drop(provider.shutdown())));
     }
-    let last = std::time::Instant::now() + FAREWELL;
+    let last = std::time::Instant::now() + SHUTDOWN_GRACE;
     for _ in 0..waiting {
         if ends.recv_timeout(last.saturating_duration_since(std::time::Instant::now())).is_err() {
             return;

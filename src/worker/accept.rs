@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::hub::Hub;
 use super::refusals::Refusals;
 use super::status::SubscriberStatus;
-use super::subscriber::{FAREWELL, Peer, Service, serve};
+use super::subscriber::{Peer, SHUTDOWN_GRACE, Service, serve};
 use crate::plural::{count, is_or_are};
 use crate::socket::ACCEPT_PAUSE;
 use crate::wire::{ErrorCode, ServerLine, encode};
@@ -116,7 +116,7 @@ pub(super) async fn accept(
     drop(listener);
     refusals.tell_at_the_end();
     let farewell = async { while sessions.join_next().await.is_some() {} };
-    if tokio::time::timeout(FAREWELL + Duration::from_secs(1), farewell).await.is_err() {
+    if tokio::time::timeout(SHUTDOWN_GRACE + Duration::from_secs(1), farewell).await.is_err() {
         tracing::warn!(subscribers = sessions.len(), "subscribers did not read to the end");
     }
 }

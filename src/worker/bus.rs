@@ -34,7 +34,7 @@ const CLIENT: &str = "rulesyncd";
 const BATCH: usize = 64;
 
 /// How long the bus may take for the last word.
-const FAREWELL: Duration = Duration::from_secs(1);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
 /// How the bus is, as `status` tells it.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl Bus {
                     () = shutdown.cancelled() => {}
                 }
                 write_frame(&mut frames, "BYE", b"");
-                let _ = timeout(FAREWELL, write.write_all(&frames)).await;
+                let _ = timeout(SHUTDOWN_GRACE, write.write_all(&frames)).await;
                 return Ok(());
             }
             tokio::select! {
@@ -164,7 +164,7 @@ impl Bus {
                     drop(status);
                     written?;
                 }
-                () = stopped_for(shutdown, FAREWELL) => return Ok(()),
+                () = stopped_for(shutdown, SHUTDOWN_GRACE) => return Ok(()),
             }
         }
     }

@@ -42,7 +42,7 @@ use self::tail::Tail;
 use self::texts::Texts;
 use crate::clock::{SharedClock, Timestamp};
 use crate::config::WorkerConfig;
-use crate::lifecycle::Pulse;
+use crate::lifecycle::Liveness;
 use crate::socket::{ListenError, listen};
 use crate::store::{RuleStore, driver_failures};
 use crate::telemetry::metrics;
@@ -106,7 +106,7 @@ impl Worker {
     }
 
     /// Follows `store` and serves the stream until the shutdown; subscribers are then told, for a
-    /// bounded time. `pulse` beats as the tail comes around. Serves on `listener`, or where that is `None` on the configured path.
+    /// bounded time. `liveness` beats as the tail comes around. Serves on `listener`, or where that is `None` on the configured path.
     ///
     /// # Errors
     /// When the socket cannot be served. A store that does not answer is no error: it is tried
@@ -115,7 +115,7 @@ impl Worker {
         self,
         store: &S,
         listener: Option<StdListener>,
-        pulse: &Pulse,
+        liveness: &Liveness,
         shutdown: CancellationToken,
     ) -> Result<(), ListenError> {
         let Self { config, shared } = self;
@@ -169,7 +169,7 @@ impl Worker {
             }
             accept::accept(listener, Arc::clone(&hub), peers, service, admission, shutdown.clone()).await;
         };
-        tokio::join!(tail.run(pulse, &shutdown), accept, keep, hints);
+        tokio::join!(tail.run(liveness, &shutdown), accept, keep, hints);
         Ok(())
     }
 }
@@ -181,7 +181,7 @@ impl WorkerHandle {
     }
 
     /// Has the worker looked at whenever metrics are exported.
-    pub fn observe(&self) {
+    pub fn register_metrics(&self) {
         let gauge = |name, what, read: fn(&WorkerStatus) -> f64| {
             let worker = self.clone();
             metrics::gauge(name, what, "worker", move || read(&worker.status()));

@@ -34,7 +34,7 @@ const SNAPSHOT_CHUNK: usize = 64 * 1024;
 const ANSWERS: usize = 64 * 1024;
 
 /// How long a peer may take for its last lines.
-pub(super) const FAREWELL: Duration = Duration::from_secs(3);
+pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
 /// What `status` tells of one connection.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl Session<'_> {
                 return Ok(());
             }
             if (finished || self.stopping) && deadline.is_none() {
-                deadline = Some(Instant::now() + FAREWELL);
+                deadline = Some(Instant::now() + SHUTDOWN_GRACE);
             }
             let until = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
             let step = async {

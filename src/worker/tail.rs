@@ -12,13 +12,13 @@ use super::log;
 use super::trace::TailTrace;
 use crate::backoff::{Backoff, jittered};
 use crate::clock::Timestamp;
-use crate::lifecycle::Pulse;
+use crate::lifecycle::Liveness;
 use crate::outage::{Outage, RecordBudget};
 use crate::rule::{Look, Quarantined, RuleChange, Table};
 use crate::store::{Follow, StoreError};
-use crate::telemetry::metrics::{self, Leg};
+use crate::telemetry::metrics::{self, Stage};
 
-/// How often the pulse beats while a look takes long, and it is seen whether what is served has become stale.
+/// How often the liveness beats while a look takes long, and it is seen whether what is served has become stale.
 const BEAT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Follows the tables and writes what it hears into the hub.
@@ -76,17 +76,17 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     }
 
     /// Follows until the shutdown.
-    pub(super) async fn run(mut self, pulse: &Pulse, shutdown: &CancellationToken) {
+    pub(super) async fn run(mut self, liveness: &Liveness, shutdown: &CancellationToken) {
         // What was parsed of the cache need not be parsed again.
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = self.restored.cancelled() => {}
         }
         loop {
-            pulse.beat();
+            liveness.beat();
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = self.look(pulse) => self.looked.cancel(),
+                () = self.look(liveness) => self.looked.cancel(),
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -95,9 +95,9 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         }
     }
 
-    /// Looks once. States end on time though the database lets the look wait, and the pulse beats: the
+    /// Looks once. States end on time though the database lets the look wait, and the liveness beats: the
     /// database's thread is not this one.
-    async fn look(&mut self, pulse: &Pulse) {
+    async fn look(&mut self, liveness: &Liveness) {
         if self.hub.begin_to_reread() {
             self.follower = (self.follow)();
         }
@@ -113,7 +113,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
                     () = until(end) => expire(&self.hub, self.clock),
                     () = until(self.hub.release_at()) => release(&self.hub),
                     _ = beat.tick() => {
-                        pulse.beat();
+                        liveness.beat();
                         self.hub.announce();
                     }
                 }
@@ -245,7 +245,7 @@ fn tell(hub: &Hub, heard: &Heard, clock: Option<(Timestamp, Instant)>, trace_id:
         };
         metrics::changed(change.kind(), new_state);
         if let Some(written_at) = written_at {
-            metrics::propagated(Leg::WriteToStream, change.kind(), now.since(written_at));
+            metrics::propagated(Stage::WriteToStream, change.kind(), now.since(written_at));
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{Reconciler, Report};
 use crate::clock::Timestamp;
 use crate::rule::{ChangeKind, RuleRow};
 use crate::store::{MasterSession, RuleWrite, StoreError};
-use crate::telemetry::metrics::{self, Leg};
+use crate::telemetry::metrics::{self, Stage};
 use crate::telemetry::trace;
 
 impl Reconciler {
@@ -95,7 +95,7 @@ impl Reconciler {
                     ingest.done(if write.replaces.is_some() { "updated" } else { "inserted" }, transaction);
                     if let Some(saved_at) = self.scanner.file(&write.path).and_then(ScannedFile::saved_at) {
                         let took = self.clock.now().since(saved_at);
-                        metrics::propagated(Leg::SaveToWrite, ChangeKind::Definition, took);
+                        metrics::propagated(Stage::SaveToWrite, ChangeKind::Definition, took);
                     }
                 }
                 Some(why) => {

@@ -274,9 +274,9 @@ async fn bounded<T>(
                 None => error,
             };
             transport.broken =
-                !matches!(&error, sqlx::Error::Database(error) if !connector.is_last_word(&**error));
+                !matches!(&error, sqlx::Error::Database(error) if !connector.closes_connection(&**error));
             Err(connector.judge(what, error))
         }
-        Err(_) => Err(connector.silent(what)),
+        Err(_) => Err(connector.timeout_error(what)),
     }
 }

@@ -197,7 +197,7 @@ impl Connector {
         match tokio::time::timeout(self.limit(), connecting).await {
             Ok(Ok((link, relay, file))) => Ok(Connection::new(link, relay, Arc::clone(self), file, permit)),
             Ok(Err(error)) => Err(self.judge(what, error)),
-            Err(_) => Err(self.silent(what)),
+            Err(_) => Err(self.timeout_error(what)),
         }
     }
 
@@ -232,12 +232,12 @@ impl Connector {
     }
 
     /// The error of a database that does not answer in time.
-    pub(super) fn silent(&self, what: &'static str) -> StoreError {
+    pub(super) fn timeout_error(&self, what: &'static str) -> StoreError {
         StoreError::Unavailable { what, detail: self.at(&format!("no answer within {:?}", self.timeout)) }
     }
 
     /// Whether with this error the server ends the connection.
-    pub(super) fn is_last_word(&self, error: &dyn DatabaseError) -> bool {
+    pub(super) fn closes_connection(&self, error: &dyn DatabaseError) -> bool {
         (self.dialect().ends_connection)(&code(error))
     }
 

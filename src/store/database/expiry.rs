@@ -10,11 +10,14 @@ impl Session {
     pub(super) async fn remove_expired_states(&mut self) -> Result<Vec<StateRow>, StoreError> {
         let what = "removing expired states";
         let now =
-            self.database.now_on(&mut self.connection).await.map_err(|error| self.unless_lost(error))?;
+            self.database.now_on(&mut self.connection).await.map_err(|error| self.map_lock_lost(error))?;
         let query = tables::select(self.connection.dialect(), Table::States)
             .and(|filter| filter.push("expires_at IS NOT NULL"));
-        let rows =
-            self.connection.fetch(what, query.into_query()).await.map_err(|error| self.unless_lost(error))?;
+        let rows = self
+            .connection
+            .fetch(what, query.into_query())
+            .await
+            .map_err(|error| self.map_lock_lost(error))?;
         // Judged here: SQLite would compare a time that another program wrote in its way as text.
         let expired = rows.into_iter().filter_map(|mut row| {
             let end = row.0.get(3)?.shown().to_owned();

@@ -142,10 +142,10 @@ impl MasterSession {
     ///
     /// # Errors
     /// [`StoreError::LockLost`] when it is not.
-    pub async fn alive(&mut self) -> Result<(), StoreError> {
+    pub async fn ping(&mut self) -> Result<(), StoreError> {
         self.call("asking for a sign of life", self.database.poll_limit(), |mut session| async move {
-            let alive = session.alive().await;
-            (session, alive)
+            let ping = session.ping().await;
+            (session, ping)
         })
         .await
     }

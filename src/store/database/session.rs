@@ -62,11 +62,11 @@ impl Session {
 
     pub(super) async fn rows(&mut self, scope: Scope<'_>) -> Result<Vec<RowSummary>, StoreError> {
         let rows = tables::summaries(&mut self.connection, scope).await;
-        rows.map_err(|error| self.unless_lost(error))
+        rows.map_err(|error| self.map_lock_lost(error))
     }
 
     pub(super) async fn version(&mut self) -> Result<Option<String>, StoreError> {
-        let version = data_version(&mut self.connection).await.map_err(|error| self.unless_lost(error))?;
+        let version = data_version(&mut self.connection).await.map_err(|error| self.map_lock_lost(error))?;
         Ok(version.map(|version| format!("{} {version}", self.number)))
     }
 
@@ -75,7 +75,7 @@ impl Session {
         let query =
             self.connection.query(format!("SELECT {count} FROM ttp_rule WHERE {by} = ")).text(updated_by);
         let owned = self.connection.cell("counting the rules", query).await;
-        Ok(owned.map_err(|error| self.unless_lost(error))?.shown().parse().unwrap_or(0))
+        Ok(owned.map_err(|error| self.map_lock_lost(error))?.shown().parse().unwrap_or(0))
     }
 
     pub(super) async fn states_since(
@@ -85,14 +85,14 @@ impl Session {
         let what = "reading the states";
         let (count, newest) = (self.text("count(*)"), self.text("max(set_at)"));
         let query = self.connection.query(format!("SELECT {count}, {newest} FROM ttp_rule_state"));
-        let row = self.connection.row(what, query).await.map_err(|error| self.unless_lost(error))?;
+        let row = self.connection.row(what, query).await.map_err(|error| self.map_lock_lost(error))?;
         let now = row.iter().flat_map(|row| &row.0).map(Cell::shown).collect::<Vec<_>>().join(" ");
         if mark.as_ref() == Some(&now) {
             return Ok(None);
         }
         let query = tables::select(self.connection.dialect(), Table::States);
         let rows = self.connection.fetch(what, query.into_query()).await;
-        let rows = rows.map_err(|error| self.unless_lost(error))?;
+        let rows = rows.map_err(|error| self.map_lock_lost(error))?;
         let states = rows.into_iter().filter_map(|mut row| tables::state_row(&mut row).ok()).collect();
         Ok(Some((now, states)))
     }
@@ -152,12 +152,12 @@ impl Session {
     /// Begins a transaction that only the holder of the lock goes on with.
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
         let begin = self.connection.dialect().begin_write;
-        self.connection.run(WRITING, begin).await.map_err(|error| self.unless_lost(error))?;
+        self.connection.run(WRITING, begin).await.map_err(|error| self.map_lock_lost(error))?;
         let held = self.lock.ensure_held(&mut self.connection).await;
         if let Err(StoreError::LockLost { .. }) = held {
             self.connection.run(WRITING, "ROLLBACK").await.ok();
         }
-        held.map_err(|error| self.unless_lost(error))
+        held.map_err(|error| self.map_lock_lost(error))
     }
 
     /// Commits what was done, or takes it back.
@@ -173,7 +173,7 @@ impl Session {
             }
             Err(error) => {
                 self.connection.run(WRITING, "ROLLBACK").await.ok();
-                Err(self.unless_lost(error))
+                Err(self.map_lock_lost(error))
             }
         }
     }
@@ -263,12 +263,12 @@ impl Session {
         Ok(if self.whole_seconds { stamp.whole_second() } else { stamp })
     }
 
-    pub(super) async fn alive(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn ping(&mut self) -> Result<(), StoreError> {
         let held = self.lock.ensure_held(&mut self.connection).await;
-        held.map_err(|error| self.unless_lost(error))?;
+        held.map_err(|error| self.map_lock_lost(error))?;
         let query = self.connection.query("SELECT '1'");
         let answer = self.connection.cell("asking for a sign of life", query).await;
-        answer.map(drop).map_err(|error| self.unless_lost(error))
+        answer.map(drop).map_err(|error| self.map_lock_lost(error))
     }
 
     pub(super) async fn close(self) {
@@ -280,7 +280,7 @@ impl Session {
     }
 
     /// `error`, unless it means that the connection is gone and the lock with it.
-    pub(super) fn unless_lost(&self, error: StoreError) -> StoreError {
+    pub(super) fn map_lock_lost(&self, error: StoreError) -> StoreError {
         match error {
             lost @ StoreError::LockLost { .. } => lost,
             error if self.connection.is_broken() => StoreError::LockLost { detail: error.to_string() },

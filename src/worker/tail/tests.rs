@@ -37,8 +37,8 @@ async fn looks_within(answers_at: usize, time: Duration) -> Vec<Instant> {
     restored.cancel();
     let looked = CancellationToken::new();
     let tail = Tail::new(follow, hub, Duration::from_millis(1), "away".into(), looked, restored);
-    let (pulse, shutdown) = (Pulse::default(), CancellationToken::new());
-    tokio::time::timeout(time, tail.run(&pulse, &shutdown)).await.unwrap_err();
+    let (liveness, shutdown) = (Liveness::default(), CancellationToken::new());
+    tokio::time::timeout(time, tail.run(&liveness, &shutdown)).await.unwrap_err();
     Arc::try_unwrap(looks).unwrap().into_inner().unwrap()
 }
 

@@ -43,7 +43,7 @@ async fn a_standby_takes_over(server: &Server) {
     let mut second = took_over(&field.database).await;
     let write = [RuleWrite::Upsert(rule_row("R1", 1))];
     assert_lock_lost(master.apply(&write).await, "writing the rules: ");
-    assert_lock_lost(master.alive().await, "its connection has ended");
+    assert_lock_lost(master.ping().await, "its connection has ended");
     assert!(second.rows(Scope::All).await.unwrap().is_empty(), "a master without the lock wrote");
     second.apply(&write).await.unwrap();
 }
@@ -94,7 +94,7 @@ async fn an_outage_loses_nothing(server: &mut Server) {
     server.stop();
     let error = follower.look(&catalogue).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
-    assert_lock_lost(master.alive().await, "asking for ");
+    assert_lock_lost(master.ping().await, "asking for ");
     let error = field.database.try_lock().await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     // A daemon starts while its database is away.

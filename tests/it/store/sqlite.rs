@@ -154,12 +154,12 @@ async fn a_master_whose_lock_file_was_replaced_writes_nothing() {
     let lock = format!("{}.lock", field.address.strip_prefix("sqlite://").unwrap());
     std::fs::remove_file(&lock).unwrap();
     let mut second = field.session().await;
-    assert_lock_lost(master.alive().await, "the lock's file was removed, or another");
+    assert_lock_lost(master.ping().await, "the lock's file was removed, or another");
     let write = [RuleWrite::Upsert(rule_row("R1", 1))];
     assert_lock_lost(master.apply(&write).await, "the lock's file");
     assert!(field.database.load_compiled().await.unwrap().is_empty());
     second.apply(&write).await.unwrap();
-    second.alive().await.unwrap();
+    second.ping().await.unwrap();
 }
 
 #[tokio::test]

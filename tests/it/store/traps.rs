@@ -491,7 +491,7 @@ async fn one_row_that_the_database_does_not_take(field: &Field) {
     let rows = session.rows(Scope::All).await.unwrap();
     let ids: BTreeSet<_> = rows.iter().map(|row| row.rule_id.as_str()).collect();
     assert_eq!(ids, BTreeSet::from(["R1", "R3"]));
-    session.alive().await.unwrap();
+    session.ping().await.unwrap();
 }
 
 async fn texts_with_everything_in_them(field: &Field) {
@@ -516,7 +516,7 @@ async fn texts_with_everything_in_them(field: &Field) {
 async fn one_writer_at_a_time(field: &Field) {
     let mut first = field.session().await;
     assert!(field.database.try_lock().await.unwrap().is_none());
-    first.alive().await.unwrap();
+    first.ping().await.unwrap();
     first.close().await;
     let second = field.session().await;
     // Dropped without a word, as by a master that panics.

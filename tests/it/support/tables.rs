@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rulesyncd::clock::{Clock as _, SharedClock, SystemClock, Timestamp};
 use rulesyncd::config::{Percent, WorkerConfig};
-use rulesyncd::lifecycle::Pulse;
+use rulesyncd::lifecycle::Liveness;
 use rulesyncd::rule::{
     CompiledRule, ContentDigest, Definition, Emit, KnownRule, Look, Rejected, RuleId, RuleState, Seen,
 };
@@ -243,7 +243,8 @@ impl TestWorker {
         let worker = Worker::new(config.clone(), origin, clock);
         let (handle, stop) = (worker.handle(), CancellationToken::new());
         let (store, token) = (tables.clone(), stop.clone());
-        let running = tokio::spawn(async move { worker.run(&store, None, &Pulse::default(), token).await });
+        let running =
+            tokio::spawn(async move { worker.run(&store, None, &Liveness::default(), token).await });
         Self { tables: tables.clone(), config: config.clone(), handle, stop, running }
     }
 
