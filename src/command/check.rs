@@ -47,12 +47,12 @@ pub struct CheckArgs {
     /// The name of the file whose text is on standard input, for its findings and its settings.
     #[arg(long, value_name = "PATH")]
     stdin_name: Option<PathBuf>,
-    /// Mend what is mechanical before the check, without another meaning to PyYAML: ambiguous values are quoted,
-    /// tabs between values and in the indentation become spaces, blanks around a rule's id, a byte order mark and
-    /// CR at the ends of lines go away. Files are replaced whole and keep mode and owner.
+    /// Fix what is mechanical, then check: quote ambiguous values, write spaces for tabs between values and in the
+    /// indentation, and remove blanks around a rule's id, a byte order mark and CR at the ends of lines. PyYAML
+    /// reads the same rule before and after. Each file is replaced whole and keeps its mode and owner.
     #[arg(long, conflicts_with = "watch")]
     fix: bool,
-    /// With --fix: show what would be mended, and write nothing. Exit code 1 where there is something.
+    /// With --fix: show the differences and write nothing; exit code 1 if there are any.
     #[arg(long, requires = "fix")]
     diff: bool,
     /// Check again whenever a file changes, until the program is interrupted.
@@ -131,7 +131,7 @@ pub fn run(args: &CheckArgs) -> Outcome {
         )));
     }
     if has_stdin && (args.fix || args.watch) {
-        return Err(Failure::Usage(anyhow::anyhow!("standard input can neither be mended nor watched")));
+        return Err(Failure::Usage(anyhow::anyhow!("standard input can neither be fixed nor watched")));
     }
     if args.watch && matches!(args.format, Format::Sarif | Format::Junit) {
         let reason = "a report for other programs has an end; leave out --watch, or write findings as `human`, `json` \
@@ -139,7 +139,7 @@ pub fn run(args: &CheckArgs) -> Outcome {
         return Err(Failure::Usage(anyhow::anyhow!(reason)));
     }
     if args.fix && args.diff {
-        return show_mendings(args);
+        return show_fixes(args);
     }
     let attack = attack(&args.attack)?;
     if args.watch {
@@ -148,9 +148,9 @@ pub fn run(args: &CheckArgs) -> Outcome {
     let targets = files::collect(&args.paths, args.stdin_name.as_deref())?;
     let mut fixed = Vec::new();
     if args.fix {
-        for mending in fix::mendings(&targets) {
-            mending.write().map_err(Failure::Environment)?;
-            fixed.push(mending.path);
+        for fix in fix::fixes(&targets) {
+            fix.write().map_err(Failure::Environment)?;
+            fixed.push(fix.path);
         }
     }
     let judged = judge(args, &targets, &attack)?;
@@ -180,12 +180,12 @@ fn write(args: &CheckArgs, judged: &[Judged], summary: &Summary) -> String {
 }
 
 /// Prints what `--fix` would do.
-fn show_mendings(args: &CheckArgs) -> Outcome {
+fn show_fixes(args: &CheckArgs) -> Outcome {
     let targets = files::collect(&args.paths, None)?;
     let mut any = false;
-    for mending in fix::mendings(&targets) {
+    for fix in fix::fixes(&targets) {
         any = true;
-        print(&mending.diff())?;
+        print(&fix.diff())?;
     }
     if any { Err(Failure::CheckFailed) } else { Ok(()) }
 }

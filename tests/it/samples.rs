@@ -87,7 +87,7 @@ fn the_sample_rules_pass_their_tests_by_both_engines_and_have_no_finding() {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rules");
     let python = by_python(&rules, &["."]);
     assert!(
-        python.out.starts_with("13 rules, 10 tested: 57 samples passed; tried by the `re` of Python 3."),
+        python.out.starts_with("13 rules, 10 tested: 57 samples passed; run by the `re` of Python 3."),
         "{}",
         python.out
     );
@@ -97,7 +97,7 @@ fn the_sample_rules_pass_their_tests_by_both_engines_and_have_no_finding() {
         (fancy.code, fancy.out.as_str()),
         (
             0,
-            "13 rules, 10 tested: 57 samples passed; tried by the Rust crate fancy-regex, since there is no python3 \
+            "13 rules, 10 tested: 57 samples passed; run by the Rust crate fancy-regex, since there is no python3 \
              (see --python)\n"
         )
     );
@@ -132,7 +132,7 @@ fn a_sample_that_is_not_as_expected_is_shown_as_a_difference() {
     // The two differ in who is named, and in nothing else.
     let differences = |out: &str| out.lines().rev().skip(1).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(differences(&python.out), differences(&fancy.out));
-    assert!(fancy.out.contains("tried by the Rust crate fancy-regex"), "{}", fancy.out);
+    assert!(fancy.out.contains("run by the Rust crate fancy-regex"), "{}", fancy.out);
     assert_eq!(fancy.code, 1);
 }
 
@@ -179,7 +179,7 @@ fn a_pattern_that_does_not_come_to_an_end_fails_and_the_next_is_tried() {
         run.out
     );
     assert!(
-        run.out.contains("1 rule, 1 tested: 2 of 3 samples passed; tried by the `re` of Python 3."),
+        run.out.contains("1 rule, 1 tested: 2 of 3 samples passed; run by the `re` of Python 3."),
         "{}",
         run.out
     );
@@ -195,7 +195,7 @@ fn what_only_python_can_try_is_not_passed_without_it() {
     let run = without_python(files.path(), &["a.test.yaml"]);
     assert_eq!(run.code, 3);
     assert!(run.out.contains("0 of 2 samples passed"), "{}", run.out);
-    assert_eq!(run.err, "rulesyncd: not every sample was tried: name a Python interpreter with --python\n");
+    assert_eq!(run.err, "rulesyncd: not every sample was run: name a Python interpreter with --python\n");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `check --fix`: what is mechanical is mended in the files.
+//! `check --fix`: what is mechanical is fixed in the files.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,16 +13,16 @@ use crate::paint::{Paint, plain};
 use crate::rule::{self, Limits};
 use crate::rulefile;
 
-/// A file that can be mended.
+/// A file that can be fixed.
 #[derive(Debug)]
-pub(super) struct Mending {
+pub(super) struct Fix {
     pub(super) path: PathBuf,
     before: Vec<u8>,
     after: Vec<u8>,
 }
 
-/// What can be mended in the files; one that cannot be read is left to the check to tell.
-pub(super) fn mendings(targets: &[Target]) -> impl Iterator<Item = Mending> {
+/// What can be fixed in the files; one that cannot be read is left to the check to tell.
+pub(super) fn fixes(targets: &[Target]) -> impl Iterator<Item = Fix> {
     targets.iter().filter_map(|target| {
         let limits = Limits::default();
         let (path, text) = match target {
@@ -31,19 +31,19 @@ pub(super) fn mendings(targets: &[Target]) -> impl Iterator<Item = Mending> {
             Target::Text { .. } | Target::PassedOver(_) | Target::Unreadable { .. } => return None,
         };
         let before = text.ok()?;
-        let after = rule::mend(&before, &limits)?;
-        Some(Mending { path: path.clone(), before, after })
+        let after = rule::fix(&before, &limits)?;
+        Some(Fix { path: path.clone(), before, after })
     })
 }
 
-impl Mending {
-    /// Puts the mended text in place whole: whoever reads the file reads the old text or the new one. Mode and
+impl Fix {
+    /// Puts the fixed text in place whole: whoever reads the file reads the old text or the new one. Mode and
     /// owner stay, and a symbolic link stays one.
     ///
     /// # Errors
     /// When the file cannot be written, or was changed since it was read.
     pub(super) fn write(&self) -> anyhow::Result<()> {
-        self.replace().with_context(|| format!("{} cannot be mended", self.path.display()))
+        self.replace().with_context(|| format!("{} cannot be fixed", self.path.display()))
     }
 
     fn replace(&self) -> anyhow::Result<()> {
@@ -103,7 +103,7 @@ fn keep_owner(file: &File, like: &Metadata) -> io::Result<()> {
     fchown(file, Some(like.uid()), Some(like.gid()))
 }
 
-/// A line of a file, with what its end and its tabs are where those are mended.
+/// A line of a file, with what its end and its tabs are where those are fixed.
 fn line(text: &str) -> String {
     let text = text.strip_suffix('\n').unwrap_or(text);
     let shown: String = text

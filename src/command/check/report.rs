@@ -15,7 +15,7 @@ use crate::rule::{Diagnostic, Severity};
 /// The numbers.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
-    /// Files that `--fix` has mended.
+    /// Files that `--fix` has fixed.
     pub(super) fixed: Vec<PathBuf>,
     pub(super) files: usize,
     /// Files that have an error.
@@ -52,7 +52,7 @@ impl Summary {
 pub(super) fn human(judged: &[Judged], summary: &Summary, quiet: bool) -> String {
     let mut out = String::new();
     for path in &summary.fixed {
-        let _ = writeln!(out, "mended {}", plain(&path.to_string_lossy()));
+        let _ = writeln!(out, "fixed {}", plain(&path.to_string_lossy()));
     }
     out += if summary.fixed.is_empty() { "" } else { "\n" };
     for judged in judged {

@@ -1,4 +1,4 @@
-//! What tries the patterns: Python's own `re`, or the nearest thing to it that is in the program.
+//! What runs the patterns: Python's own `re`, or the nearest thing to it that is in the program.
 
 use std::collections::HashMap;
 use std::fmt;

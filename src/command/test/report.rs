@@ -18,8 +18,8 @@ pub(super) enum Verdict<'p> {
     NotFound,
     /// A pattern does not work.
     Wrong { pattern: &'p FieldPattern, reason: String },
-    /// A pattern cannot be tried by this engine.
-    Untried { pattern: &'p FieldPattern, reason: String },
+    /// A pattern cannot be run by this engine.
+    NotRun { pattern: &'p FieldPattern, reason: String },
 }
 
 /// The numbers, and what is to be printed.
@@ -28,12 +28,12 @@ pub(super) struct Report {
     out: String,
     /// Samples.
     samples: usize,
-    /// Test files whose samples were tried.
+    /// Test files whose samples were run.
     pub(super) tested: usize,
     /// Samples that are not as expected.
     pub(super) failed: usize,
-    /// Samples that could not be tried by this engine.
-    pub(super) untried: usize,
+    /// Samples that could not be run by this engine.
+    pub(super) not_run: usize,
     /// Files that are no rules or no tests.
     pub(super) invalid: usize,
 }
@@ -55,7 +55,7 @@ impl Report {
     /// Notes what came of a sample; what is as expected is only counted.
     pub(super) fn add(&mut self, path: &Path, sample: &Sample, verdict: Verdict<'_>) {
         self.samples += 1;
-        let untried = matches!(verdict, Verdict::Untried { .. });
+        let not_run = matches!(verdict, Verdict::NotRun { .. });
         let (expected, found) = match (verdict, sample.expected) {
             (Verdict::Found { .. }, Expectation::Match) | (Verdict::NotFound, Expectation::NoMatch) => return,
             (Verdict::NotFound, expected) => (expected, Expectation::NoMatch.to_string()),
@@ -66,11 +66,11 @@ impl Report {
             (Verdict::Wrong { pattern, reason }, expected) => {
                 (expected, format!("{} does not work: {}", pattern.path, plain(&reason)))
             }
-            (Verdict::Untried { pattern, reason }, expected) => {
-                (expected, format!("not tried: {}: {}", pattern.path, plain(&reason)))
+            (Verdict::NotRun { pattern, reason }, expected) => {
+                (expected, format!("not run: {}: {}", pattern.path, plain(&reason)))
             }
         };
-        *(if untried { &mut self.untried } else { &mut self.failed }) += 1;
+        *(if not_run { &mut self.not_run } else { &mut self.failed }) += 1;
         let place = format!("{}:{}", plain(&path.to_string_lossy()), sample.line);
         let field = sample.field.as_ref().map(|field| format!(" ({})", plain(field))).unwrap_or_default();
         let (bad, good, bold, off) = (Paint::Bad, Paint::Good, Paint::Bold, Paint::Off);
@@ -92,7 +92,7 @@ impl Report {
     pub(super) fn finish(&self, rules: usize, engine: &Engine) -> String {
         let mut out = self.differences();
         let _ = write!(out, "{}, {} tested: ", count(rules, "rule"), self.tested);
-        let passed = self.samples - self.failed - self.untried;
+        let passed = self.samples - self.failed - self.not_run;
         let _ = if passed == self.samples {
             write!(out, "{} passed", count(self.samples, "sample"))
         } else {
@@ -101,7 +101,7 @@ impl Report {
         if self.invalid > 0 {
             let _ = write!(out, ", {} invalid", count(self.invalid, "file"));
         }
-        let _ = writeln!(out, "; tried by {engine}");
+        let _ = writeln!(out, "; run by {engine}");
         out
     }
 }

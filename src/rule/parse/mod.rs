@@ -6,8 +6,8 @@
 
 mod characters;
 mod findings;
+mod fix;
 mod gap;
-mod mend;
 mod pattern;
 mod read;
 mod scalar;
@@ -19,7 +19,7 @@ use super::attack::Attack;
 use super::samples::{FieldPattern, Sample};
 use super::{Definition, Diagnostic, RuleId};
 use findings::Findings;
-pub use mend::mend;
+pub use fix::fix;
 
 /// What a rule's text may take at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

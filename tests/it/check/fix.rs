@@ -18,7 +18,7 @@ emits:\r
 - {tactic: TA0007, technique_id: T1083, confidence: 0.85}\r
 ";
 
-const MENDED: &str = "rule_id: 'R0001'
+const FIXED: &str = "rule_id: 'R0001'
 rule_version: 1
 name: 'yes'
 applies_to: [command, '0o17']
@@ -31,7 +31,7 @@ emits:
 ";
 
 #[test]
-fn mechanical_slips_are_mended_and_the_rest_is_told() {
+fn mechanical_slips_are_fixed_and_the_rest_is_told() {
     let files = directory(&[
         ("a.yaml", SLIPS),
         ("b.yaml", &GOOD.replace("R0001", "R0002").replace("0.85", "90")),
@@ -40,18 +40,14 @@ fn mechanical_slips_are_mended_and_the_rest_is_told() {
     let untouched = ["b.yaml", "c.yaml"].map(|name| fs::metadata(files.path().join(name)).unwrap().ino());
     let run = check(files.path(), &["--fix", "."]);
     assert_eq!(run.code, 1);
-    assert!(
-        run.out.starts_with("mended ./a.yaml\n\nerror[out-of-range]: emits[0].confidence"),
-        "{}",
-        run.out
-    );
+    assert!(run.out.starts_with("fixed ./a.yaml\n\nerror[out-of-range]: emits[0].confidence"), "{}", run.out);
     assert!(run.out.contains("3 files: 1 error in 1 file, 0 warnings\n"), "{}", run.out);
-    assert_eq!(fs::read_to_string(files.path().join("a.yaml")).unwrap(), MENDED);
+    assert_eq!(fs::read_to_string(files.path().join("a.yaml")).unwrap(), FIXED);
     assert_eq!(
         untouched,
         ["b.yaml", "c.yaml"].map(|name| fs::metadata(files.path().join(name)).unwrap().ino())
     );
-    // Nothing else is left in the directory, and nothing is left to mend.
+    // Nothing else is left in the directory, and nothing is left to fix.
     assert_eq!(fs::read_dir(files.path()).unwrap().count(), 3);
     assert_eq!(check(files.path(), &["--fix", "a.yaml"]).out, "1 file: nothing wrong\n");
 }
@@ -70,7 +66,7 @@ fn a_difference_is_shown_and_nothing_is_written() {
 
 /// What the author alone knows stays as it is.
 #[test]
-fn what_has_two_meanings_is_not_mended() {
+fn what_has_two_meanings_is_not_fixed() {
     for (what, slip) in [
         ("a number in the match", GOOD.replace("'\\bfind\\b'", "010")),
         ("a date in the match", GOOD.replace("'\\bfind\\b'", "2026-05-17")),
@@ -90,7 +86,7 @@ fn what_has_two_meanings_is_not_mended() {
 }
 
 #[test]
-fn a_mended_file_keeps_its_mode_and_its_link_and_one_that_cannot_be_written_is_named() {
+fn a_fixed_file_keeps_its_mode_and_its_link_and_one_that_cannot_be_written_is_named() {
     let files = directory(&[("target.txt", SLIPS), ("b.yaml", SLIPS)]);
     let at = |name: &str| files.path().join(name);
     symlink("target.txt", at("a.yaml")).unwrap();
@@ -98,7 +94,7 @@ fn a_mended_file_keeps_its_mode_and_its_link_and_one_that_cannot_be_written_is_n
     let before = fs::metadata(at("target.txt")).unwrap();
     check(files.path(), &["--fix", "a.yaml"]);
     assert!(fs::symlink_metadata(at("a.yaml")).unwrap().is_symlink());
-    assert_eq!(fs::read_to_string(at("target.txt")).unwrap(), MENDED);
+    assert_eq!(fs::read_to_string(at("target.txt")).unwrap(), FIXED);
     let after = fs::metadata(at("target.txt")).unwrap();
     assert_eq!((before.mode(), before.uid()), (after.mode(), after.uid()));
     // Another file: whoever has the old one open reads the old text.
@@ -106,11 +102,11 @@ fn a_mended_file_keeps_its_mode_and_its_link_and_one_that_cannot_be_written_is_n
 }
 
 #[test]
-fn standard_input_can_be_neither_mended_nor_watched() {
+fn standard_input_can_be_neither_fixed_nor_watched() {
     let files = directory(&[]);
     for flag in ["--fix", "--watch"] {
         let run = check(files.path(), &[flag, "-"]);
         assert_eq!((run.code, run.out.as_str()), (2, ""));
-        assert_eq!(run.err, "rulesyncd: standard input can neither be mended nor watched\n");
+        assert_eq!(run.err, "rulesyncd: standard input can neither be fixed nor watched\n");
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{GOOD, check, directory};
 use tempfile::TempDir;
 
-/// Findings of each kind of place: none, several lines, beyond ASCII, with a mending; and a path that cannot be read.
+/// Findings of each kind of place: none, several lines, beyond ASCII, with a fix; and a path that cannot be read.
 fn findings() -> TempDir {
     directory(&[
         ("a.yaml", GOOD),
@@ -30,7 +30,7 @@ fn report(files: &Path, format: &str) -> String {
 }
 
 #[test]
-fn sarif_has_a_result_for_each_finding_with_its_place_and_its_mending() {
+fn sarif_has_a_result_for_each_finding_with_its_place_and_its_fix() {
     let files = findings();
     let sarif: Value = serde_json::from_str(&report(files.path(), "sarif")).unwrap();
     let json: Value = serde_json::from_str(&report(files.path(), "json")).unwrap();

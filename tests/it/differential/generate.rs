@@ -212,7 +212,7 @@ pub(crate) fn rule(dice: &mut Dice) -> Vec<u8> {
 }
 
 /// A rule with slips that an editor, or a person who knows no YAML, makes.
-pub(crate) fn mendable(dice: &mut Dice) -> Vec<u8> {
+pub(crate) fn fixable(dice: &mut Dice) -> Vec<u8> {
     let mut text = String::from_utf8_lossy(&rule(dice)).into_owned();
     if dice.one_in(3) {
         let (blanks, tab) = dice

@@ -44,15 +44,15 @@ fn python_finds_what_the_crate_finds_by_our_spelling() {
 /// What `check --fix` writes is to PyYAML the rule that was there.
 #[test]
 #[ignore = "needs target/venv with PyYAML and pydantic: tests/python/run"]
-fn a_mended_file_is_the_same_rule_to_pyyaml() {
+fn a_fixed_file_is_the_same_rule_to_pyyaml() {
     let mut dice = Dice::new(3);
     let cases = (0..TEXTS).filter_map(|_| {
-        let before = generate::mendable(&mut dice);
-        let after = rule::mend(&before, &Limits::default())?;
-        assert_eq!(rule::mend(&after, &Limits::default()), None, "{:?}", String::from_utf8_lossy(&after));
+        let before = generate::fixable(&mut dice);
+        let after = rule::fix(&before, &Limits::default())?;
+        assert_eq!(rule::fix(&after, &Limits::default()), None, "{:?}", String::from_utf8_lossy(&after));
         Some(json!({ "before": hex(&before), "after": hex(&after) }))
     });
-    judged_by_python("mended.py", cases);
+    judged_by_python("fixed.py", cases);
 }
 
 /// Patterns of others' rule sets are warned of where Python's `re` takes long on them, and nowhere else.

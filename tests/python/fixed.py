@@ -1,6 +1,6 @@
 """Holds texts before and after `check --fix` against what PyYAML loads of them.
 
-Usage: mended.py CASES
+Usage: fixed.py CASES
 
 CASES has one JSON object a line: `before` and `after` (hexadecimal).
 
@@ -62,9 +62,9 @@ def judge(line):
     before, after = bytes.fromhex(case["before"]), bytes.fromhex(case["after"])
     rule, _ = reads("PyYAML, of bytes", before)
     if rule is not None:
-        mended, reason = reads("PyYAML, of bytes", after)
-        same = mended == rule
-        return "the same rule" if same else "BAD: another rule", before, after, reason or mended
+        fixed, reason = reads("PyYAML, of bytes", after)
+        same = fixed == rule
+        return "the same rule" if same else "BAD: another rule", before, after, reason or fixed
     loads, old = load(before)
     loads_now, new = load(after)
     if not loads:

@@ -1,6 +1,6 @@
-//! Mechanical mendings: what is wrong only in the way that it is written.
+//! Mechanical fixes: what is wrong only in the way that it is written.
 //!
-//! Where PyYAML and the schema took the text for a rule, they take the mended text for the same rule.
+//! Where PyYAML and the schema took the text for a rule, they take the fixed text for the same rule.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{Limits, parse};
 use crate::rule::{Code, Diagnostic};
 
-/// A file has fewer slips than this; each round mends what the one before uncovered.
+/// A file has fewer slips than this; each round fixes what the one before uncovered.
 const MOST_ROUNDS: usize = 100;
 
 /// What each tab of an indentation is worth.
@@ -17,17 +17,17 @@ const INDENTATION: &str = "  ";
 /// The text without its byte order mark, with LF at the ends of its lines, with ambiguous values quoted, with
 /// spaces for tabs, and without blanks around its id. Tabs stay where spaces would not make it YAML.
 ///
-/// `None` where there is nothing to mend.
-pub fn mend(text: &[u8], limits: &Limits) -> Option<Vec<u8>> {
+/// `None` where there is nothing to fix.
+pub fn fix(text: &[u8], limits: &Limits) -> Option<Vec<u8>> {
     if text.len() > limits.size {
         return None;
     }
     let source = std::str::from_utf8(text).ok()?;
     let lines = unify_line_ends(without_mark(source));
-    let (mended, findings) = rounds(lines.to_string(), true, limits);
+    let (fixed, findings) = rounds(lines.to_string(), true, limits);
     let is_yaml = !findings.iter().any(|finding| matches!(finding.code, Code::Tab | Code::Syntax));
-    let mended = if is_yaml { mended } else { rounds(lines.into_owned(), false, limits).0 };
-    (mended != source).then(|| mended.into_bytes())
+    let fixed = if is_yaml { fixed } else { rounds(lines.into_owned(), false, limits).0 };
+    (fixed != source).then(|| fixed.into_bytes())
 }
 
 /// Two marks are no mark: the second is a character of the text.
@@ -47,7 +47,7 @@ fn unify_line_ends(source: &str) -> Cow<'_, str> {
     }
 }
 
-/// Mends until nothing is left to mend, and gives what is found then.
+/// Fixes until nothing is left to fix, and gives what is found then.
 fn rounds(mut source: String, with_tabs: bool, limits: &Limits) -> (String, Vec<Diagnostic>) {
     for _ in 0..MOST_ROUNDS {
         let (id, findings) = match parse(source.as_bytes(), limits) {
@@ -63,7 +63,7 @@ fn rounds(mut source: String, with_tabs: bool, limits: &Limits) -> (String, Vec<
         edits.sort_by_key(|(span, _)| span.start);
         let mut rest = source.len();
         for (span, replacement) in edits.into_iter().rev().filter(|(span, _)| !span.is_empty()) {
-            // Two findings of one place are mended one after the other.
+            // Two findings of one place are fixed one after the other.
             if span.end <= rest {
                 rest = span.start;
                 source.replace_range(span, &replacement);
