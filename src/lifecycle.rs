@@ -169,7 +169,7 @@ pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
-/// Feeds systemd's watchdog for as long as the liveness moves. Never ends.
+/// Feeds systemd's watchdog while the main loop makes progress. Never returns.
 pub async fn feed_watchdog(liveness: Liveness) {
     let Some(interval) = watchdog_interval() else {
         return std::future::pending().await;

@@ -27,7 +27,7 @@ use crate::rule::attack::Attack;
 use crate::store::{Database, RowSummary, Scope};
 use files::Target;
 use judge::{Judged, Rows};
-use report::Summary;
+use report::Totals;
 pub(super) use report::findings as render_findings;
 use settings::{Level, Overrides, Settings};
 use watching::Watching;
@@ -154,7 +154,7 @@ pub fn run(args: &CheckArgs) -> Outcome {
         }
     }
     let judged = judge(args, &targets, &attack)?;
-    let summary = Summary::of(&judged, fixed);
+    let summary = Totals::of(&judged, fixed);
     print(&write(args, &judged, &summary))?;
     if summary.unreadable > 0 {
         let what = count(summary.unreadable, "path");
@@ -169,7 +169,7 @@ fn judge(args: &CheckArgs, targets: &[Target], attack: &Attack) -> Result<Vec<Ju
     judge::judge_all(targets, attack, &rows, &mut settings)
 }
 
-fn write(args: &CheckArgs, judged: &[Judged], summary: &Summary) -> String {
+fn write(args: &CheckArgs, judged: &[Judged], summary: &Totals) -> String {
     match args.format {
         Format::Human => report::human(judged, summary, args.quiet),
         Format::Json => report::json(judged, summary),
@@ -199,7 +199,7 @@ fn watch(args: &CheckArgs, attack: &Attack) -> Outcome {
         let watching = Watching::start(&args.paths).map_err(Failure::Environment)?;
         match judge(args, &files::collect(&args.paths, None)?, attack) {
             Ok(judged) if shown.as_ref() != Some(&judged) => {
-                let report = write(args, &judged, &Summary::of(&judged, Vec::new()));
+                let report = write(args, &judged, &Totals::of(&judged, Vec::new()));
                 let first = shown.replace(judged).is_none();
                 let gap = if first || args.format != Format::Human { "" } else { "\n" };
                 match write_stdout(&format!("{gap}{report}")) {

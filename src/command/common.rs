@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{Failure, Outcome};
 use crate::address::{Address, DatabasePlace};
 use crate::client::{ClientError, ask};
-use crate::config::{Config, Origin};
+use crate::config::{Config, ValueOrigin};
 use crate::master::{Lock, MasterStatus};
 use crate::socket::REQUEST_TIMEOUT;
 use crate::store::Database;
@@ -34,7 +34,7 @@ struct Told {
 /// # Errors
 /// As [`Daemons::choose_database`].
 pub(super) async fn choose_database(config: Config) -> Result<Config, Failure> {
-    if matches!(config.database_origin(), Origin::Flag(_)) {
+    if matches!(config.database_origin(), ValueOrigin::Flag(_)) {
         return Ok(config);
     }
     Daemons::ask(&config).await.choose_database(config)
@@ -102,7 +102,7 @@ impl Daemons {
         let master = self.master_status().filter(|master| master.lock == Lock::Held)?;
         let address: Address = master.database.url.parse().ok()?;
         let is_meant = match config.database_origin() {
-            Origin::Default => self.told().iter().all(|told| told.address.is_same_database(&address)),
+            ValueOrigin::Default => self.told().iter().all(|told| told.address.is_same_database(&address)),
             _ => config.database.address.is_same_database(&address),
         };
         is_meant.then_some((master, address))
@@ -110,7 +110,7 @@ impl Daemons {
 
     /// Whether this host is to have a rules directory: somebody named one, or a master runs here.
     pub(super) fn keep_rules(&self, config: &Config) -> bool {
-        let is_named = config.origin("master.rules_dir") != Origin::Default;
+        let is_named = config.origin("master.rules_dir") != ValueOrigin::Default;
         is_named || self.master.as_ref().err().is_none_or(|error| !error.is_absent())
     }
 
@@ -121,7 +121,7 @@ impl Daemons {
     pub(super) fn choose_rules_dir(&self, config: Config) -> Result<Config, Failure> {
         match self.master_status() {
             Some(master)
-                if config.origin("master.rules_dir") == Origin::Default
+                if config.origin("master.rules_dir") == ValueOrigin::Default
                     && Path::new(&master.rules_dir).is_absolute() =>
             {
                 Ok(config.with_word_of("master", "master.rules_dir", master.rules_dir)?)
@@ -151,8 +151,8 @@ impl Daemons {
         let told = self.told();
         let origin = config.database_origin();
         match origin {
-            Origin::Flag(_) => return Ok(config),
-            Origin::Default => {}
+            ValueOrigin::Flag(_) => return Ok(config),
+            ValueOrigin::Default => {}
             _ => {
                 let named = &config.database.address;
                 return match told.iter().find(|told| !told.address.is_same_database(named)) {

@@ -6,7 +6,7 @@ use super::Outcome;
 use super::common::Daemons;
 use crate::command::flags::ConfigFlags;
 use crate::command::print::print;
-use crate::config::{Config, Flags, Origin, SystemFiles};
+use crate::config::{Config, Flags, SystemFiles, ValueOrigin};
 
 /// Print the resolved configuration of a daemon, each value with where it came from, secrets
 /// redacted
@@ -33,7 +33,7 @@ pub(crate) fn run(args: ConfigArgs) -> Outcome {
         Daemon::Worker => ("worker", SystemFiles::Worker),
     };
     let mut config = Config::load(&Flags { system_files, ..args.config.flags() })?;
-    if config.database_origin() == Origin::Default {
+    if config.database_origin() == ValueOrigin::Default {
         config = super::block_on(Daemons::ask(&config))?.show_database(section, config)?;
     }
     Ok(print(&config.show(&["database", section, "telemetry"]))?)

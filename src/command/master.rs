@@ -18,7 +18,7 @@ use crate::config::{Config, Flags, SystemFiles};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Liveness, Request};
 use crate::master::Operator;
-use crate::master::{Command, Master, MasterStatus};
+use crate::master::{Master, MasterRequest, MasterStatus};
 use crate::socket::{Answer, ListenError, Listening, listen, serve_requests};
 use crate::store::Database;
 use crate::telemetry::{self, tally};
@@ -80,7 +80,7 @@ async fn master(flags: Flags, config: Config) -> Outcome {
                     ("telemetry", running.telemetry != changed.telemetry),
                     ("master.socket", running.master.socket != changed.master.socket),
                 ]);
-                drop(commands.try_send(Command::Configure(changed.master)));
+                drop(commands.try_send(MasterRequest::Configure(changed.master)));
             }
             Err(why) => tracing::error!(
                 message_id = event::CONFIGURATION_REFUSED,
@@ -144,7 +144,7 @@ async fn serve(
 /// What the master's socket answers: `status`, and `reconcile` for `rulesyncd sync`.
 fn answers(
     status: watch::Receiver<MasterStatus>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<MasterRequest>,
 ) -> impl Fn(Op, UCred) -> Answer + Send + Sync + 'static {
     move |op, peer| {
         let (status, commands) = (status.clone(), commands.clone());
@@ -160,7 +160,7 @@ fn answers(
                     let (reply, said) = oneshot::channel();
                     let operator = Operator { uid: peer.uid(), pid: peer.pid() };
                     let lifted_by = allow_mass_delete.then_some(operator);
-                    let command = Command::Reconcile { lifted_by, reply };
+                    let command = MasterRequest::Reconcile { lifted_by, reply };
                     let gone = || failed("the master is stopping".to_owned());
                     commands.send(command).await.map_err(|_| gone())?;
                     let summary = said.await.map_err(|_| gone())?.map_err(failed)?;

@@ -16,7 +16,7 @@ use crate::client::{ClientError, ask};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::command::flags::{ConfigFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
-use crate::config::Origin;
+use crate::config::ValueOrigin;
 use crate::master::{Lock, MasterStatus};
 use crate::paint::{Paint, plain};
 use crate::plural::count;
@@ -113,7 +113,7 @@ fn ask_all(socket: SocketFlags, config: ConfigFlags) -> Result<Vec<Asked>, Failu
         }
         let Daemons { master, worker } = Daemons::ask(&config).await;
         let is_expected = |name: &'static str, key: &str, socket: &Path| {
-            config.origin(key) != Origin::Default || socket.exists() || is_enabled(name)
+            config.origin(key) != ValueOrigin::Default || socket.exists() || is_enabled(name)
         };
         vec![
             Asked {

@@ -1,8 +1,8 @@
-//! `rulesyncd why`: one rule's story, from its file to who has taken it in.
+//! `rulesyncd why`: one rule's report, from its file to who has taken it in.
 
 mod files;
-mod story;
-mod tell;
+mod render;
+mod report;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use self::story::{Held, Story, Table};
+use self::report::{Report, Table, WorkerView};
 use super::common::{self, Daemons, did_you_mean};
 use super::completions::rule_ids;
 use super::{Failure, Outcome};
@@ -54,32 +54,32 @@ pub struct WhyArgs {
 pub(crate) fn run(args: WhyArgs) -> Outcome {
     let flags = args.database.apply_to(args.rules_dir.apply_to(args.config.flags()));
     let config = prepare_quietly(args.socket.apply_to("worker.socket", flags))?;
-    let story = super::block_on(async {
+    let report = super::block_on(async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_database(daemons.choose_rules_dir(config)?)?;
         Ok::<_, Failure>(gather(&config, daemons, args.rule_id).await)
     })??;
-    if let (Err(database), Err(worker), true) = (&story.table, &story.worker, story.files.is_empty()) {
+    if let (Err(database), Err(worker), true) = (&report.table, &report.worker, report.files.is_empty()) {
         return Err(Failure::Environment(anyhow::anyhow!("{database}\n{worker}")));
     }
-    let wrong = story.wrong();
+    let wrong = report.problems();
     let text = if args.json {
-        let mut told = json!(story);
+        let mut told = json!(report);
         told["wrong"] = json!(wrong);
-        told["compared"] = json!(story.compared());
+        told["compared"] = json!(report.compared());
         format!("{told}\n")
     } else {
-        tell::human(&story, &wrong)
+        render::human(&report, &wrong)
     };
     print(&text)?;
     match () {
         () if !wrong.is_empty() => Err(Failure::CheckFailed),
-        () if story.unanswered.is_empty() && story.compared().len() > 1 => Ok(()),
+        () if report.unanswered.is_empty() && report.compared().len() > 1 => Ok(()),
         () => Err(Failure::Unanswered),
     }
 }
 
-async fn gather(config: &Config, daemons: Daemons, rule_id: RuleId) -> Story {
+async fn gather(config: &Config, daemons: Daemons, rule_id: RuleId) -> Report {
     let table = table(config, &rule_id).await.map_err(message);
     let row = table.as_ref().ok().and_then(|table| table.row.as_ref());
     let master = &config.master;
@@ -108,7 +108,7 @@ async fn gather(config: &Config, daemons: Daemons, rule_id: RuleId) -> Story {
     if worker.as_ref().is_err_and(|error| !error.is_absent()) {
         unanswered.push("the worker");
     }
-    Story {
+    Report {
         files: files.unwrap_or_default(),
         files_unknown,
         owner: config.master.updated_by.clone(),
@@ -153,16 +153,16 @@ async fn held(
     socket: &Path,
     status: Result<Value, ClientError>,
     rule_id: &RuleId,
-) -> Result<Held, ClientError> {
+) -> Result<WorkerView, ClientError> {
     let status: WorkerStatus =
         serde_json::from_value(status?).map_err(|error| ClientError::Protocol(error.to_string()))?;
     if status.digest.is_none() {
-        return Ok(Held::new(rule_id, status));
+        return Ok(WorkerView::new(rule_id, status));
     }
     let lines = timeout(WORK_TIMEOUT, snapshot(socket, rule_id))
         .await
         .unwrap_or(Err(ClientError::Silent(WORK_TIMEOUT)))?;
-    let mut held = Held::new(rule_id, status);
+    let mut held = WorkerView::new(rule_id, status);
     for line in lines {
         match line {
             ServerLine::Rule(rule) => {

@@ -17,7 +17,7 @@ use crate::event;
 use crate::lifecycle::{Lifecycle, Liveness, Request};
 use crate::store::{Database, FollowConfig};
 use crate::telemetry;
-use crate::worker::{Origin, Worker};
+use crate::worker::{CacheOrigin, Worker};
 
 /// Follow the tables and serve the event stream to the programs of this host
 #[derive(Debug, Args)]
@@ -100,10 +100,10 @@ pub(super) async fn open(config: &Config, clock: Arc<SystemClock>) -> Result<Dat
     Ok(database.following(FollowConfig { overlap, full_scan_interval }))
 }
 
-pub(super) fn origin(database: &Database) -> Origin {
+pub(super) fn origin(database: &Database) -> CacheOrigin {
     let DatabasePlace { url, url_file } = database.place();
     let place = url.parse::<Address>().map_or_else(|_| url.clone(), |address| address.place());
-    Origin { url, url_file, place, backend: database.backend().to_owned() }
+    CacheOrigin { url, url_file, place, backend: database.backend().to_owned() }
 }
 
 /// Whether a peer's user id is told as it is: in a user namespace (user_namespaces(7)) it may not be.

@@ -13,7 +13,7 @@ use super::setting::{SECTIONS, SETTINGS, find, nearest};
 
 /// Where a value came from, lowest first: a later layer wins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum ValueOrigin {
     /// Nobody said anything.
     Default,
     /// The daemon of this name runs on this host, and says so.
@@ -26,7 +26,7 @@ pub enum Origin {
     Flag(&'static str),
 }
 
-impl Origin {
+impl ValueOrigin {
     /// How far up the layers this is; values of one layer do not override one another.
     pub(crate) const fn layer(&self) -> u8 {
         match self {
@@ -39,7 +39,7 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -55,7 +55,7 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone)]
 pub(crate) struct Value {
     pub(crate) items: Vec<String>,
-    pub(crate) origin: Origin,
+    pub(crate) origin: ValueOrigin,
 }
 
 /// All values that somebody gave, by key.
@@ -72,14 +72,14 @@ impl Layers {
         let mut layers = Self::default();
         for setting in SETTINGS {
             if let Some(default) = setting.default {
-                layers.set(setting.key, vec![default.to_owned()], Origin::Default);
+                layers.set(setting.key, vec![default.to_owned()], ValueOrigin::Default);
             }
         }
         layers
     }
 
     /// Lays `items` over what is there.
-    pub(crate) fn set(&mut self, key: &'static str, items: Vec<String>, origin: Origin) {
+    pub(crate) fn set(&mut self, key: &'static str, items: Vec<String>, origin: ValueOrigin) {
         self.values.insert(key, Value { items, origin });
     }
 
@@ -91,7 +91,7 @@ impl Layers {
         &mut self,
         key: &'static str,
         value: OsString,
-        origin: Origin,
+        origin: ValueOrigin,
     ) -> Result<(), ConfigError> {
         let text = value.into_string().map_err(|_| {
             ConfigError(format!(
@@ -146,7 +146,7 @@ impl Layers {
                     unknown(path, line, &key, &name, siblings.map(super::Setting::name))
                 })?;
                 if let Some(Items(items)) = value.value {
-                    self.set(setting.key, items, Origin::File(path.to_owned(), line));
+                    self.set(setting.key, items, ValueOrigin::File(path.to_owned(), line));
                 }
             }
         }
@@ -164,7 +164,7 @@ impl Layers {
         for setting in SETTINGS {
             for name in setting.short_env.map(str::to_owned).into_iter().chain([setting.env()]) {
                 if let Some(value) = lookup(&name).filter(|value| !value.is_empty()) {
-                    self.set_text(setting.key, value, Origin::Environment(name))?;
+                    self.set_text(setting.key, value, ValueOrigin::Environment(name))?;
                 }
             }
         }

@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use files::SystemFiles;
-pub use layers::Origin;
+pub use layers::ValueOrigin;
 use layers::{Layers, Value};
 use reader::{
     Reader, at_least_one, directives, flag, interval, label, log_format, number, path, patience, read,
     rule_size, text, time,
 };
 pub(crate) use setting::nearest;
-pub use setting::{Kind, SECTIONS, SETTINGS, Setting, config_schema};
+pub use setting::{SECTIONS, SETTINGS, Setting, ValueKind, config_schema};
 pub use units::{Percent, duration, size};
 
 pub use crate::address::DatabaseConfig;
@@ -163,7 +163,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let mut layers = Layers::defaults();
         if flags.quiet {
-            layers.set("telemetry.log", vec!["warn".to_owned()], Origin::Default);
+            layers.set("telemetry.log", vec!["warn".to_owned()], ValueOrigin::Default);
         }
         // systemd's name for the directory that a unit may write: a default like any other, so the file wins.
         if let Some(directory) = variable("STATE_DIRECTORY").filter(|path| !path.is_empty()) {
@@ -171,7 +171,7 @@ impl Config {
             layers.set_text(
                 "worker.cache",
                 cache.into(),
-                Origin::Environment("STATE_DIRECTORY".to_owned()),
+                ValueOrigin::Environment("STATE_DIRECTORY".to_owned()),
             )?;
         }
         let file = flags.config.clone().or_else(|| variable("RULESYNCD_CONFIG").map(PathBuf::from));
@@ -184,16 +184,16 @@ impl Config {
         };
         layers.add_environment(variable)?;
         if let Some(url) = &flags.database_url {
-            layers.set("database.url", vec![url.clone()], Origin::Flag("--database-url"));
+            layers.set("database.url", vec![url.clone()], ValueOrigin::Flag("--database-url"));
         }
         if let Some(dir) = &flags.rules_dir {
-            layers.set_text("master.rules_dir", dir.into(), Origin::Flag("--rules-dir"))?;
+            layers.set_text("master.rules_dir", dir.into(), ValueOrigin::Flag("--rules-dir"))?;
         }
         if let Some((key, socket)) = &flags.socket {
-            layers.set_text(key, socket.into(), Origin::Flag("--socket"))?;
+            layers.set_text(key, socket.into(), ValueOrigin::Flag("--socket"))?;
         }
         let origin = Reader(&layers).database_origin();
-        if let Some(pair) = two_databases.filter(|_| matches!(origin, Origin::File(..))) {
+        if let Some(pair) = two_databases.filter(|_| matches!(origin, ValueOrigin::File(..))) {
             files::ensure_same_database(&pair)?;
         }
         Self::resolve(layers)
@@ -205,13 +205,13 @@ impl Config {
     }
 
     /// Where the database was named.
-    pub fn database_origin(&self) -> Origin {
+    pub fn database_origin(&self) -> ValueOrigin {
         Reader(&self.layers).database_origin()
     }
 
     /// Where the value of `key` comes from.
-    pub fn origin(&self, key: &str) -> Origin {
-        self.layers.get(key).map_or(Origin::Default, |value| value.origin.clone())
+    pub fn origin(&self, key: &str) -> ValueOrigin {
+        self.layers.get(key).map_or(ValueOrigin::Default, |value| value.origin.clone())
     }
 
     /// This configuration with `value` for `key`, on the word of the running daemon `name`.
@@ -225,7 +225,7 @@ impl Config {
         value: impl Into<OsString>,
     ) -> Result<Self, ConfigError> {
         let mut layers = self.layers.clone();
-        layers.set_text(key, value.into(), Origin::Daemon(name))?;
+        layers.set_text(key, value.into(), ValueOrigin::Daemon(name))?;
         Self::resolve(layers)
     }
 
@@ -296,8 +296,8 @@ impl Config {
         match (setting.key, setting.kind) {
             ("database.url", _) => scalar(&self.database.address.to_string()),
             ("telemetry.otlp", _) => scalar(&units::without_secret(&value.items.join(""))),
-            (_, Kind::Counts | Kind::Paths) => format!("[{}]", value.items.join(", ")),
-            (_, Kind::Count | Kind::Flag | Kind::Duration) => value.items.join(""),
+            (_, ValueKind::Counts | ValueKind::Paths) => format!("[{}]", value.items.join(", ")),
+            (_, ValueKind::Count | ValueKind::Flag | ValueKind::Duration) => value.items.join(""),
             ("master.max_rule_size", _) => units::show_size(self.master.max_rule_size),
             _ => scalar(&value.items.join("")),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::layers::{Layers, Origin, Value};
+use super::layers::{Layers, Value, ValueOrigin};
 use super::units::{self, duration, size};
 use super::{ConfigError, LogFormat};
 use crate::address::Address;
@@ -58,10 +58,10 @@ impl Reader<'_> {
     }
 
     /// Where the database was named: the later layer of `url` and `url_file`.
-    pub(super) fn database_origin(&self) -> Origin {
+    pub(super) fn database_origin(&self) -> ValueOrigin {
         let origins = ["database.url_file", "database.url"].into_iter().filter_map(|key| self.0.get(key));
         let origins = origins.map(|value| value.origin.clone());
-        origins.max_by_key(Origin::layer).unwrap_or(Origin::Default)
+        origins.max_by_key(ValueOrigin::layer).unwrap_or(ValueOrigin::Default)
     }
 
     /// The file that `url_file` names, where the address comes from there.
@@ -86,7 +86,7 @@ impl Reader<'_> {
             let origin = self.database_origin();
             let text = match origin {
                 // Another user's process names it: whatever stands there, reading it ends.
-                Origin::Daemon(_) => rulefile::read(&file, LONGEST_ADDRESS)
+                ValueOrigin::Daemon(_) => rulefile::read(&file, LONGEST_ADDRESS)
                     .map_err(rulefile::ReadError::into_io)
                     .map(|text| String::from_utf8_lossy(&text).into_owned()),
                 _ => std::fs::read_to_string(&file),
@@ -197,7 +197,7 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 /// What may be done about a file with a database's address that cannot be read.
-fn unreadable_address(origin: &Origin, path: &Path, error: &std::io::Error) -> ConfigError {
+fn unreadable_address(origin: &ValueOrigin, path: &Path, error: &std::io::Error) -> ConfigError {
     let remedy = match error.kind() {
         ErrorKind::PermissionDenied => "run this as root, or name the database with --database-url",
         ErrorKind::NotFound if path.starts_with("/run/credentials") => {

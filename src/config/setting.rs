@@ -10,7 +10,7 @@ pub struct Setting {
     /// What holds when nobody says anything; `None` is nothing.
     pub default: Option<&'static str>,
     /// What a value looks like.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// What the key means, in half a sentence.
     pub about: &'static str,
     /// A short name in the environment beside the regular one.
@@ -19,7 +19,7 @@ pub struct Setting {
 
 /// What the values of a key look like; the schema and the messages say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     /// Any text.
     Text,
     /// A path in the file system.
@@ -63,11 +63,11 @@ impl Setting {
     }
 }
 
-const fn set(key: &'static str, default: &'static str, kind: Kind, about: &'static str) -> Setting {
+const fn set(key: &'static str, default: &'static str, kind: ValueKind, about: &'static str) -> Setting {
     Setting { key, default: Some(default), kind, about, short_env: None }
 }
 
-const fn unset(key: &'static str, kind: Kind, about: &'static str) -> Setting {
+const fn unset(key: &'static str, kind: ValueKind, about: &'static str) -> Setting {
     Setting { key, default: None, kind, about, short_env: None }
 }
 
@@ -76,109 +76,118 @@ pub const SECTIONS: [&str; 4] = ["database", "master", "worker", "telemetry"];
 
 /// All keys, in the order in which they are shown.
 pub const SETTINGS: &[Setting] = &[
-    set("database.url", "sqlite:///var/lib/rulesyncd/rules.db", Kind::Text, "where the tables are"),
-    unset("database.url_file", Kind::Path, "a file that holds the address, such as a systemd credential"),
+    set("database.url", "sqlite:///var/lib/rulesyncd/rules.db", ValueKind::Text, "where the tables are"),
+    unset(
+        "database.url_file",
+        ValueKind::Path,
+        "a file that holds the address, such as a systemd credential",
+    ),
     set(
         "database.max_connections",
         "4",
-        Kind::Count,
+        ValueKind::Count,
         "connections of one daemon at most, beside the one that listens",
     ),
-    set("database.connect_timeout", "5s", Kind::Duration, "how long connecting or one query may take"),
+    set("database.connect_timeout", "5s", ValueKind::Duration, "how long connecting or one query may take"),
     set(
         "database.allow_plaintext",
         "false",
-        Kind::Flag,
+        ValueKind::Flag,
         "allow a connection to another host that is not encrypted or not verified",
     ),
-    set("master.rules_dir", "/etc/rulesyncd/rules", Kind::Path, "the directory that holds the rules")
+    set("master.rules_dir", "/etc/rulesyncd/rules", ValueKind::Path, "the directory that holds the rules")
         .short("RULESYNCD_RULES_DIR"),
     unset(
         "master.follow_links_to",
-        Kind::Paths,
+        ValueKind::Paths,
         "directories outside of rules_dir that links among the rules may lead to",
     ),
-    set("master.updated_by", "filesystem", Kind::Text, "the label of the rows that this master owns"),
+    set("master.updated_by", "filesystem", ValueKind::Text, "the label of the rows that this master owns"),
     set(
         "master.rescan_interval",
         "60s",
-        Kind::Duration,
+        ValueKind::Duration,
         "how often everything is compared, whatever the watch said",
     ),
     set(
         "master.max_delete",
         "20%",
-        Kind::Percent,
+        ValueKind::Percent,
         "the share of the owned rows that may go at once, above 5",
     ),
-    set("master.max_rule_size", "256KiB", Kind::Size, "the largest file that is read as a rule"),
-    set("master.socket", "/run/rulesyncd/master.sock", Kind::Path, "where the master answers `status`"),
+    set("master.max_rule_size", "256KiB", ValueKind::Size, "the largest file that is read as a rule"),
+    set("master.socket", "/run/rulesyncd/master.sock", ValueKind::Path, "where the master answers `status`"),
     set(
         "worker.socket",
         "/run/rulesyncd/events.sock",
-        Kind::Path,
+        ValueKind::Path,
         "where the stream is served, unless systemd passes a socket",
     )
     .short("RULESYNCD_SOCKET"),
-    set("worker.socket_mode", "0660", Kind::Mode, "permission bits of that socket"),
-    unset("worker.socket_group", Kind::Text, "group of that socket; the service's own where unset"),
+    set("worker.socket_mode", "0660", ValueKind::Mode, "permission bits of that socket"),
+    unset("worker.socket_group", ValueKind::Text, "group of that socket; the service's own where unset"),
     unset(
         "worker.allow_uids",
-        Kind::Counts,
+        ValueKind::Counts,
         "users who may connect; whoever may open the socket where empty",
     ),
     set(
         "worker.poll_interval",
         "1s",
-        Kind::Duration,
+        ValueKind::Duration,
         "the longest that a change can wait; jittered by a tenth",
     ),
-    set("worker.overlap", "5s", Kind::Duration, "how far below the watermark a row may still appear"),
-    set("worker.full_scan_interval", "60s", Kind::Duration, "how often everything is compared"),
-    set("worker.journal_length", "65536", Kind::Count, "changes kept for resuming"),
+    set("worker.overlap", "5s", ValueKind::Duration, "how far below the watermark a row may still appear"),
+    set("worker.full_scan_interval", "60s", ValueKind::Duration, "how often everything is compared"),
+    set("worker.journal_length", "65536", ValueKind::Count, "changes kept for resuming"),
     set(
         "worker.max_delete",
         "20%",
-        Kind::Percent,
+        ValueKind::Percent,
         "the share of the known rules whose deletion is followed at once, above 5",
     ),
     set(
         "worker.max_delete_hold",
         "1h",
-        Kind::Duration,
+        ValueKind::Duration,
         "how long a larger deletion is held back where nobody allows it",
     ),
-    set("worker.heartbeat_interval", "15s", Kind::Duration, "how often a quiet subscriber hears a heartbeat"),
-    set("worker.max_subscribers", "1024", Kind::Count, "connections served at once"),
+    set(
+        "worker.heartbeat_interval",
+        "15s",
+        ValueKind::Duration,
+        "how often a quiet subscriber hears a heartbeat",
+    ),
+    set("worker.max_subscribers", "1024", ValueKind::Count, "connections served at once"),
     set(
         "worker.subscriber_queue",
         "4096",
-        Kind::Count,
+        ValueKind::Count,
         "changes a subscriber may be behind before a snapshot replaces them",
     ),
     set(
         "worker.cache",
         "/var/lib/rulesyncd/catalogue.ndjson",
-        Kind::Path,
+        ValueKind::Path,
         "where the last known rules are kept",
     ),
-    unset("worker.bus_socket", Kind::Path, "the host's message bus"),
+    unset("worker.bus_socket", ValueKind::Path, "the host's message bus"),
     set(
         "telemetry.log",
         "info",
-        Kind::Text,
+        ValueKind::Text,
         "what is logged: a level, or directives such as `info,sqlx=debug`",
     )
     .short("RULESYNCD_LOG"),
     set(
         "telemetry.log_format",
         "auto",
-        Kind::Text,
+        ValueKind::Text,
         "`auto` (journald under systemd, else text), `journald`, `text` or `json`",
     ),
     unset(
         "telemetry.otlp",
-        Kind::Text,
+        ValueKind::Text,
         "an OTLP/HTTP endpoint; the standard OTEL_EXPORTER_OTLP_* variables where unset",
     ),
 ];
@@ -205,15 +214,15 @@ pub fn config_schema() -> Value {
 impl Setting {
     fn schema(&self) -> Value {
         let mut schema = match self.kind {
-            Kind::Text | Kind::Path => json!({ "type": "string" }),
-            Kind::Duration => json!({ "type": "string", "examples": ["250ms", "1s", "5m"] }),
-            Kind::Size => json!({ "type": ["string", "integer"], "examples": ["256KiB"] }),
-            Kind::Percent => json!({ "type": ["string", "number"], "examples": ["20%"] }),
-            Kind::Mode => json!({ "type": ["string", "integer"], "examples": ["0660"] }),
-            Kind::Count => json!({ "type": "integer", "minimum": 1 }),
-            Kind::Flag => json!({ "type": "boolean" }),
-            Kind::Paths => json!({ "type": "array", "items": { "type": "string", "minLength": 1 } }),
-            Kind::Counts => json!({ "type": "array", "items": { "type": "integer", "minimum": 0 } }),
+            ValueKind::Text | ValueKind::Path => json!({ "type": "string" }),
+            ValueKind::Duration => json!({ "type": "string", "examples": ["250ms", "1s", "5m"] }),
+            ValueKind::Size => json!({ "type": ["string", "integer"], "examples": ["256KiB"] }),
+            ValueKind::Percent => json!({ "type": ["string", "number"], "examples": ["20%"] }),
+            ValueKind::Mode => json!({ "type": ["string", "integer"], "examples": ["0660"] }),
+            ValueKind::Count => json!({ "type": "integer", "minimum": 1 }),
+            ValueKind::Flag => json!({ "type": "boolean" }),
+            ValueKind::Paths => json!({ "type": "array", "items": { "type": "string", "minLength": 1 } }),
+            ValueKind::Counts => json!({ "type": "array", "items": { "type": "integer", "minimum": 0 } }),
         };
         schema["description"] = json!(self.about);
         if let Some(default) = self.default {

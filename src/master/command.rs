@@ -19,7 +19,7 @@ const MAX_ROUNDS: usize = 5;
 
 /// A request to a running master.
 #[derive(Debug)]
-pub enum Command {
+pub enum MasterRequest {
     /// Reconcile everything now, and reply with the summary.
     Reconcile {
         /// Who lifts the guard against mass deletion; `None` leaves it in place.
@@ -36,11 +36,11 @@ impl Master {
     pub(super) async fn handle(
         &mut self,
         session: &mut MasterSession,
-        command: Command,
+        command: MasterRequest,
         pending: &mut Option<ScanScope>,
     ) -> Result<(), StoreError> {
         match command {
-            Command::Reconcile { lifted_by, reply } => {
+            MasterRequest::Reconcile { lifted_by, reply } => {
                 let result = self.reconcile_until_stable(session, lifted_by).await;
                 let said = result.as_ref().copied().map_err(ToString::to_string);
                 let _ = reply.send(said);
@@ -49,7 +49,7 @@ impl Master {
                     _ => Ok(()),
                 }
             }
-            Command::Configure(config) => {
+            MasterRequest::Configure(config) => {
                 self.configure(config);
                 *pending = Some(ScanScope::Reread);
                 Ok(())
@@ -94,10 +94,10 @@ impl Master {
             tokio::select! {
                 () = sleep_until(until) => return,
                 command = receive(&mut self.commands) => match command {
-                    Command::Reconcile { reply, .. } => {
+                    MasterRequest::Reconcile { reply, .. } => {
                         let _ = reply.send(Err(self.status.borrow().why_not_writing()));
                     }
-                    Command::Configure(config) => self.configure(config),
+                    MasterRequest::Configure(config) => self.configure(config),
                 },
             }
         }
@@ -105,7 +105,7 @@ impl Master {
 }
 
 /// The next request; pending for ever once no sender is left.
-pub(super) async fn receive(commands: &mut mpsc::Receiver<Command>) -> Command {
+pub(super) async fn receive(commands: &mut mpsc::Receiver<MasterRequest>) -> MasterRequest {
     match commands.recv().await {
         Some(command) => command,
         None => std::future::pending().await,

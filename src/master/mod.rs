@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::audit::StateAudit;
-pub use self::command::Command;
+pub use self::command::MasterRequest;
 pub use self::held::Operator;
 use self::reconcile::{ReconcileError, Reconciler};
 use self::scan::ScanScope;
@@ -57,7 +57,7 @@ pub struct Master {
     config: MasterConfig,
     reconciler: Reconciler,
     watch: Watch,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<MasterRequest>,
     status: Arc<watch_channel::Sender<MasterStatus>>,
     liveness: Liveness,
     directory_outage: Outage,
@@ -113,7 +113,7 @@ impl Master {
         config: MasterConfig,
         database: Database,
         clock: SharedClock,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<MasterRequest>,
         liveness: Liveness,
     ) -> Self {
         let status = MasterStatus::new(&config, &database, clock.now());

@@ -9,7 +9,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider as _};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-use super::tally::{self, Instrument, Kind};
+use super::tally::{self, Instrument, MetricKind};
 use crate::rule::{ChangeKind, StateKind};
 
 /// The bounds of the histograms, in seconds.
@@ -17,11 +17,11 @@ const SECONDS: [f64; 15] =
     [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 const fn counter(name: &'static str, about: &'static str) -> Instrument {
-    Instrument { name, kind: Kind::Counter, unit: "", about }
+    Instrument { name, kind: MetricKind::Counter, unit: "", about }
 }
 
 const fn seconds(name: &'static str, about: &'static str) -> Instrument {
-    Instrument { name, kind: Kind::Histogram, unit: "s", about }
+    Instrument { name, kind: MetricKind::Histogram, unit: "s", about }
 }
 
 static COMPILED: Instrument = counter("ttp.rule.compiled", "Rows that were read and are rules");

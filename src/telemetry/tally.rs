@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// What kind of numbers a metric has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum MetricKind {
     /// A number that only grows.
     Counter,
     /// A number as it is now.
@@ -24,7 +24,7 @@ pub struct Metric {
     /// The name, such as `ttp.rule.changes`.
     pub name: String,
     /// The kind.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// `s`, or nothing where it is a number of things.
     pub unit: String,
     /// What is measured.
@@ -52,7 +52,7 @@ pub struct Sample {
 #[derive(Debug)]
 pub(super) struct Instrument {
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: MetricKind,
     pub(super) unit: &'static str,
     pub(super) about: &'static str,
 }
@@ -155,7 +155,7 @@ pub fn metrics() -> Vec<Metric> {
     for Gauge { name, about, mode, read } in &*GAUGES.lock().unwrap_or_else(PoisonError::into_inner) {
         let metric = metrics.entry((*name).to_owned()).or_insert_with(|| Metric {
             name: (*name).to_owned(),
-            kind: Kind::Gauge,
+            kind: MetricKind::Gauge,
             unit: String::new(),
             about: (*about).to_owned(),
             samples: Vec::new(),

@@ -53,7 +53,7 @@ const FRESH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Which store is followed, for `status` and for the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct CacheOrigin {
     /// Its address without a password.
     pub url: String,
     /// The file that the whole address was read from; `None` where it stood in the configuration.
@@ -84,13 +84,13 @@ struct Shared {
     peers: Arc<Peers>,
     /// `None` where none is configured.
     bus: Option<Bus>,
-    origin: Origin,
+    origin: CacheOrigin,
     started_at: Timestamp,
 }
 
 impl Worker {
     /// A worker that will follow the store that `origin` names.
-    pub fn new(config: WorkerConfig, origin: Origin, clock: SharedClock) -> Self {
+    pub fn new(config: WorkerConfig, origin: CacheOrigin, clock: SharedClock) -> Self {
         let started_at = clock.now();
         let texts = Arc::new(Texts::new(config.cache.clone()));
         let hub = Hub::new(clock, config.journal_length, config.subscriber_queue).with_texts(texts);

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use super::judge::Judged;
-use super::report::Summary;
+use super::report::Totals;
 use crate::rule::{Diagnostic, Severity};
 
 /// One suite. Warnings are the output of a test that passes.
-pub(super) fn report(judged: &[Judged], summary: &Summary) -> String {
+pub(super) fn report(judged: &[Judged], summary: &Totals) -> String {
     let (tests, failures, errors) = (judged.len(), summary.refused, summary.unreadable);
     let counts = format!(r#"tests="{tests}" failures="{failures}" errors="{errors}""#);
     let mut out = format!(

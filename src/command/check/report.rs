@@ -14,7 +14,7 @@ use crate::rule::{Diagnostic, Severity};
 
 /// The numbers.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Summary {
+pub(super) struct Totals {
     /// Files that `--fix` has fixed.
     pub(super) fixed: Vec<PathBuf>,
     pub(super) files: usize,
@@ -25,7 +25,7 @@ pub(super) struct Summary {
     pub(super) unreadable: usize,
 }
 
-impl Summary {
+impl Totals {
     pub(super) fn of(judged: &[Judged], fixed: Vec<PathBuf>) -> Self {
         let count = |severity| {
             judged
@@ -49,7 +49,7 @@ impl Summary {
 
 /// The lines with the places underlined, then the numbers unless it is to be `quiet`; with colour, which is to be stripped
 /// where there is no terminal.
-pub(super) fn human(judged: &[Judged], summary: &Summary, quiet: bool) -> String {
+pub(super) fn human(judged: &[Judged], summary: &Totals, quiet: bool) -> String {
     let mut out = String::new();
     for path in &summary.fixed {
         let _ = writeln!(out, "fixed {}", plain(&path.to_string_lossy()));
@@ -123,7 +123,7 @@ fn within(source: &str, finding: &Diagnostic) -> std::ops::Range<usize> {
 }
 
 /// One JSON object.
-pub(super) fn json(judged: &[Judged], summary: &Summary) -> String {
+pub(super) fn json(judged: &[Judged], summary: &Totals) -> String {
     let findings: Vec<Value> = judged
         .iter()
         .flat_map(|judged| judged.findings.iter().map(|finding| (&judged.path, finding)))

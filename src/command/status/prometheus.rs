@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde::Deserialize as _;
 
 use super::Asked;
-use crate::telemetry::tally::{Kind, Metric, Sample};
+use crate::telemetry::tally::{Metric, MetricKind, Sample};
 
 /// The metric that says who answers; it is no daemon's own.
 const UP: &str = "rulesyncd_up";
@@ -45,7 +45,7 @@ fn name_of(metric: &Metric) -> String {
     let mut name: String =
         metric.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
     let unit = if metric.unit == "s" { "seconds" } else { &*metric.unit };
-    for (end, is_wanted) in [(unit, !unit.is_empty()), ("total", metric.kind == Kind::Counter)] {
+    for (end, is_wanted) in [(unit, !unit.is_empty()), ("total", metric.kind == MetricKind::Counter)] {
         if is_wanted && !name.ends_with(&format!("_{end}")) {
             name = format!("{name}_{end}");
         }
@@ -56,14 +56,14 @@ fn name_of(metric: &Metric) -> String {
 fn family(text: &mut String, metric: &Metric) {
     let name = name_of(metric);
     let kind = match metric.kind {
-        Kind::Counter => "counter",
-        Kind::Gauge => "gauge",
-        Kind::Histogram => "histogram",
+        MetricKind::Counter => "counter",
+        MetricKind::Gauge => "gauge",
+        MetricKind::Histogram => "histogram",
     };
     let about = metric.about.replace('\\', r"\\").replace('\n', r"\n");
     let _ = writeln!(text, "# HELP {name} {about}\n# TYPE {name} {kind}");
     for sample in &metric.samples {
-        if metric.kind == Kind::Histogram {
+        if metric.kind == MetricKind::Histogram {
             histogram(text, &name, sample);
         } else {
             let _ = writeln!(text, "{name}{} {}", labels(sample, None), number(sample.value));

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::findings::Findings;
 use super::pattern;
-use super::tree::{Kind, NodeId, Tree};
+use super::tree::{NodeId, NodeKind, Tree};
 use crate::rule::attack::Attack;
 use crate::rule::{Code, Definition, RuleId};
 pub(super) use samples::samples;
@@ -26,10 +26,10 @@ pub(super) fn definition(
 ) -> Option<(Definition, [Range<usize>; 2])> {
     let mut values = Values::new(tree, findings);
     let root = tree.root();
-    if !matches!(tree.node(root).kind, Kind::Mapping(_)) {
+    if !matches!(tree.node(root).kind, NodeKind::Mapping(_)) {
         // What it says stays unsaid: it may be another's secret, and no rule.
         let found = match tree.node(root).kind {
-            Kind::List(_) => "a list",
+            NodeKind::List(_) => "a list",
             _ => "a single value",
         };
         values.add(Code::NotAMapping, root, format!("expected a mapping (`rule_id: …`), found {found}"));
@@ -79,7 +79,7 @@ pub(super) fn rule_id_of(tree: &Tree<'_>) -> Option<RuleId> {
     let mut findings = Findings::default();
     let mut values = Values::new(tree, &mut findings);
     let root = tree.root();
-    if !matches!(tree.node(root).kind, Kind::Mapping(_)) {
+    if !matches!(tree.node(root).kind, NodeKind::Mapping(_)) {
         return None;
     }
     let fields = values.fields(root, &NEEDED, &OPTIONAL);
@@ -90,9 +90,9 @@ pub(super) fn rule_id_of(tree: &Tree<'_>) -> Option<RuleId> {
 fn foreign(tree: &Tree<'_>, root: NodeId) -> Option<&'static str> {
     const FORMATS: [(&str, &[&str]); 2] =
         [("Sigma", &["logsource", "detection"]), ("Splunk", &["search", "how_to_implement"])];
-    let Kind::Mapping(pairs) = &tree.node(root).kind else { return None };
+    let NodeKind::Mapping(pairs) = &tree.node(root).kind else { return None };
     let has = |name: &str| {
-        pairs.iter().any(|&(key, _)| matches!(&tree.node(key).kind, Kind::Plain(key) if key == name))
+        pairs.iter().any(|&(key, _)| matches!(&tree.node(key).kind, NodeKind::Plain(key) if key == name))
     };
     let format = FORMATS.iter().find(|(_, keys)| keys.iter().all(|key| has(key)));
     format.map(|&(name, _)| name).filter(|_| !has("rule_id"))
@@ -126,7 +126,7 @@ fn match_spec(
     node: NodeId,
     thorough: bool,
 ) -> Option<serde_json::Map<String, serde_json::Value>> {
-    if !matches!(values.node(node).kind, Kind::Mapping(_)) {
+    if !matches!(values.node(node).kind, NodeKind::Mapping(_)) {
         values.wrong_type(node, Expected::Mapping);
         return None;
     }
@@ -134,7 +134,7 @@ fn match_spec(
         if key != "pattern" {
             return;
         }
-        let (Kind::Plain(text) | Kind::Text(text)) = &values.node(node).kind else { return };
+        let (NodeKind::Plain(text) | NodeKind::Text(text)) = &values.node(node).kind else { return };
         if thorough {
             suspicious(values, node, text);
         }

@@ -28,7 +28,7 @@ pub(super) struct Node<'t> {
     pub(super) span: Range<usize>,
     /// The line on which it begins, from 1.
     pub(super) line: usize,
-    pub(super) kind: Kind<'t>,
+    pub(super) kind: NodeKind<'t>,
     /// Whether it is a scalar without quotes that ends where a comment begins, on the same line.
     pub(super) ends_at_comment: bool,
     /// How many values it is with all that is in it, aliases followed.
@@ -40,7 +40,7 @@ pub(super) struct Node<'t> {
 }
 
 #[derive(Debug)]
-pub(super) enum Kind<'t> {
+pub(super) enum NodeKind<'t> {
     /// A scalar without quotes: what it says is to be worked out.
     Plain(Cow<'t, str>),
     /// A scalar in any other style: a text.

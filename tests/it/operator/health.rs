@@ -153,7 +153,8 @@ fn a_worker_that_serves_what_it_once_knew_is_critical_and_says_how_old_that_is()
 #[test]
 fn a_standby_is_ok_and_a_configuration_that_cannot_be_used_is_unknown() {
     let swarm = swarm_with(1);
-    let _master = swarm.master();
+    let master = swarm.master();
+    master.wait_for_log("this master holds the lock");
     let standby = swarm.daemon("master", |command| {
         command.env("RULESYNCD_MASTER_SOCKET", swarm.path("standby.sock"));
     });

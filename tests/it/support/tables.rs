@@ -13,7 +13,7 @@ use rulesyncd::rule::{
 };
 use rulesyncd::socket::ListenError;
 use rulesyncd::store::{Follow, Known, RuleStore, StoreError};
-use rulesyncd::worker::{Origin, Worker, WorkerHandle};
+use rulesyncd::worker::{CacheOrigin, Worker, WorkerHandle};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -234,7 +234,7 @@ impl TestWorker {
     /// A worker that is told that its store is at `url`.
     pub(crate) fn start_from(url: &str, tables: &Tables, config: &WorkerConfig) -> Self {
         let clock: SharedClock = Arc::new(SystemClock);
-        let origin = Origin {
+        let origin = CacheOrigin {
             url: url.to_owned(),
             url_file: None,
             place: url.to_owned(),

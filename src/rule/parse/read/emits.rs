@@ -1,7 +1,7 @@
 //! What a rule emits: tactics, techniques, confidence.
 
 use super::values::{Expected, Values};
-use super::{Kind, NodeId};
+use super::{NodeId, NodeKind};
 use crate::rule::attack::{self, Attack, Domain, Status, Tactic, Technique};
 use crate::rule::parse::findings::Quoted;
 use crate::rule::{Code, Emit};
@@ -23,7 +23,7 @@ pub(super) fn read(values: &mut Values<'_, '_>, node: NodeId, attack: Option<&At
 }
 
 fn emit(values: &mut Values<'_, '_>, node: NodeId, attack: Option<&Attack>) -> Option<Emit> {
-    if !matches!(values.node(node).kind, Kind::Mapping(_)) {
+    if !matches!(values.node(node).kind, NodeKind::Mapping(_)) {
         values.wrong_type(node, Expected::Mapping);
         return None;
     }
@@ -91,7 +91,7 @@ fn attack_id(
 }
 
 fn confidence(values: &mut Values<'_, '_>, node: NodeId) -> Option<f64> {
-    if let Kind::Plain(text) | Kind::Text(text) = &values.node(node).kind
+    if let NodeKind::Plain(text) | NodeKind::Text(text) = &values.node(node).kind
         && let Some(share) = share(text)
     {
         let message = format!("expected a number from 0 to 1, found {}", Quoted(text));

@@ -1,7 +1,7 @@
 //! From the tree of a test file to its samples.
 
 use super::values::{Expected, Values};
-use super::{Findings, Kind, NodeId, Tree};
+use super::{Findings, NodeId, NodeKind, Tree};
 use crate::rule::Code;
 use crate::rule::samples::{Expectation, FieldPattern, Sample};
 
@@ -16,7 +16,7 @@ pub(in crate::rule::parse) fn samples(
     let mut values = Values::new(tree, findings);
     let root = tree.root();
     let expected = "expected a mapping with `must_match`, `must_not_match` or both";
-    if !matches!(tree.node(root).kind, Kind::Mapping(_)) {
+    if !matches!(tree.node(root).kind, NodeKind::Mapping(_)) {
         values.add(Code::NotAMapping, root, format!("{expected}, found {}", values.describe(root)));
         return None;
     }
@@ -62,7 +62,7 @@ fn sample(
     fields.sort_unstable();
     fields.dedup();
     let names = fields.iter().flatten().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(", ");
-    if !matches!(values.node(node).kind, Kind::Mapping(_)) {
+    if !matches!(values.node(node).kind, NodeKind::Mapping(_)) {
         return match fields[..] {
             [field] => Some((field.map(str::to_owned), values.text(node)?)),
             _ => {
@@ -94,7 +94,7 @@ fn sample(
         return None;
     }
     match values.node(value).kind {
-        Kind::Plain(_) | Kind::Text(_) => Some((Some(field.to_owned()), values.text(value)?)),
+        NodeKind::Plain(_) | NodeKind::Text(_) => Some((Some(field.to_owned()), values.text(value)?)),
         _ => {
             values.wrong_type(value, Expected::Text);
             None

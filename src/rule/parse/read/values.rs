@@ -8,7 +8,7 @@ mod typed;
 use crate::rule::Code;
 use crate::rule::parse::findings::{Findings, Quoted};
 use crate::rule::parse::scalar::{self, Reading};
-use crate::rule::parse::tree::{Kind, Node, NodeId, Tree};
+use crate::rule::parse::tree::{Node, NodeId, NodeKind, Tree};
 use path::{Path, Step};
 
 /// What a field wants.
@@ -173,36 +173,36 @@ impl<'t, 'f> Values<'t, 'f> {
     /// The value in words.
     pub(super) fn describe(&self, node: NodeId) -> String {
         match &self.node(node).kind {
-            Kind::Plain(text) => scalar::yaml_1_1(text).describe(text),
-            Kind::Text(text) => Reading::Text.describe(text),
-            Kind::List(_) => "a list".to_owned(),
-            Kind::Mapping(_) => "a mapping".to_owned(),
+            NodeKind::Plain(text) => scalar::yaml_1_1(text).describe(text),
+            NodeKind::Text(text) => Reading::Text.describe(text),
+            NodeKind::List(_) => "a list".to_owned(),
+            NodeKind::Mapping(_) => "a mapping".to_owned(),
         }
     }
 
     fn begins_with_a_dash(&self, pairs: &[(NodeId, NodeId)]) -> bool {
         let first = pairs.first().map(|&(key, _)| &self.node(key).kind);
-        matches!(first, Some(Kind::Plain(key)) if key.starts_with('-'))
+        matches!(first, Some(NodeKind::Plain(key)) if key.starts_with('-'))
     }
 
     /// Notes that a value is of another kind.
     pub(super) fn wrong_type(&mut self, node: NodeId, expected: Expected) {
         let message = format!("expected {}, found {}", expected.describe(), self.describe(node));
         match (&self.node(node).kind, expected) {
-            (Kind::Plain(text), Expected::Text | Expected::TextOrNull) if !text.is_empty() => {
+            (NodeKind::Plain(text), Expected::Text | Expected::TextOrNull) if !text.is_empty() => {
                 self.advise(Code::WrongType, node, message, quote(text));
             }
-            (Kind::Text(text), Expected::Integer | Expected::Number) if text.parse::<f64>().is_ok() => {
+            (NodeKind::Text(text), Expected::Integer | Expected::Number) if text.parse::<f64>().is_ok() => {
                 self.advise(Code::WrongType, node, message, "remove the quotes");
             }
-            (Kind::Plain(text), Expected::List) if text.starts_with('-') => {
+            (NodeKind::Plain(text), Expected::List) if text.starts_with('-') => {
                 let help = format!("put a space after the `-`: {}", Quoted(&text.replacen('-', "- ", 1)));
                 self.advise(Code::WrongType, node, message, help);
             }
-            (Kind::Mapping(pairs), Expected::List) if self.begins_with_a_dash(pairs) => {
+            (NodeKind::Mapping(pairs), Expected::List) if self.begins_with_a_dash(pairs) => {
                 self.advise(Code::WrongType, node, message, "put a space after each `-`");
             }
-            (Kind::Plain(text) | Kind::Text(text), Expected::List) if !text.is_empty() => {
+            (NodeKind::Plain(text) | NodeKind::Text(text), Expected::List) if !text.is_empty() => {
                 self.advise(Code::WrongType, node, message, "put it into brackets: [ ]");
             }
             _ => self.add(Code::WrongType, node, message),

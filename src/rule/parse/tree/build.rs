@@ -7,7 +7,7 @@ use std::ops::Range;
 use granit_parser::{ErrorKind, Event, ScalarStyle, ScanError, StructureStyle};
 
 use super::mistakes::{self, Mistake};
-use super::{Kind, Node, NodeId, Tree, dialect, syntax};
+use super::{Node, NodeId, NodeKind, Tree, dialect, syntax};
 use crate::rule::Code;
 use crate::rule::parse::Limits;
 use crate::rule::parse::findings::{Findings, Quoted};
@@ -96,10 +96,11 @@ impl<'t, 'f> Builder<'t, 'f> {
                     self.advise(fault.code, fault.at, fault.message, fault.help);
                 }
                 let bytes = text.len();
-                let kind = if style == ScalarStyle::Plain { Kind::Plain(text) } else { Kind::Text(text) };
+                let kind =
+                    if style == ScalarStyle::Plain { NodeKind::Plain(text) } else { NodeKind::Text(text) };
                 let span = self.shown(span.start, span.end);
                 let rest = self.text[self.seen..].trim_start_matches(' ');
-                let ends_at_comment = !empty && matches!(kind, Kind::Plain(_)) && rest.starts_with('#');
+                let ends_at_comment = !empty && matches!(kind, NodeKind::Plain(_)) && rest.starts_with('#');
                 let node = self.push(span, kind, bytes, 0)?;
                 self.nodes[node.0].ends_at_comment = ends_at_comment;
                 self.anchor(anchor, node);
@@ -107,7 +108,7 @@ impl<'t, 'f> Builder<'t, 'f> {
             }
             Event::SequenceStart(style, anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), &span);
-                self.begin(Kind::List(Vec::new()), style, span, anchor)?;
+                self.begin(NodeKind::List(Vec::new()), style, span, anchor)?;
             }
             Event::MappingStart(style, anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), &span);
@@ -115,7 +116,7 @@ impl<'t, 'f> Builder<'t, 'f> {
                     self.mistake(template);
                     return None;
                 }
-                self.begin(Kind::Mapping(Vec::new()), style, span, anchor)?;
+                self.begin(NodeKind::Mapping(Vec::new()), style, span, anchor)?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(span)?,
             Event::Alias(id) => self.alias(id, span)?,
@@ -134,7 +135,7 @@ impl<'t, 'f> Builder<'t, 'f> {
         let is_key = |open: &Open| {
             open.flow
                 && open.children.len().is_multiple_of(2)
-                && matches!(self.nodes[open.node.0].kind, Kind::Mapping(_))
+                && matches!(self.nodes[open.node.0].kind, NodeKind::Mapping(_))
         };
         if self.open.last().is_some_and(is_key) && dialect::parts_from_colon(self.text, span) {
             let (message, help) = ("a key that is lines apart from its colon", "put both on one line");
@@ -177,7 +178,7 @@ impl<'t, 'f> Builder<'t, 'f> {
         }
     }
 
-    fn push(&mut self, span: Range<usize>, kind: Kind<'t>, bytes: usize, depth: usize) -> Option<NodeId> {
+    fn push(&mut self, span: Range<usize>, kind: NodeKind<'t>, bytes: usize, depth: usize) -> Option<NodeId> {
         self.count(1, &span)?;
         self.nodes.push(Node {
             span,
@@ -215,7 +216,7 @@ impl<'t, 'f> Builder<'t, 'f> {
 
     fn begin(
         &mut self,
-        kind: Kind<'t>,
+        kind: NodeKind<'t>,
         style: StructureStyle,
         span: Range<usize>,
         anchor: usize,
@@ -245,11 +246,11 @@ impl<'t, 'f> Builder<'t, 'f> {
             here.span.end = here.span.end.min(end);
         }
         match &mut here.kind {
-            Kind::List(list) => *list = children,
-            Kind::Mapping(pairs) => {
+            NodeKind::List(list) => *list = children,
+            NodeKind::Mapping(pairs) => {
                 *pairs = children.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
             }
-            Kind::Plain(_) | Kind::Text(_) => {}
+            NodeKind::Plain(_) | NodeKind::Text(_) => {}
         }
         let too_deep = here.depth > self.limits.depth;
         if too_deep {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::{Expected, Kind, Lint, NodeId, Reading, Step, Values, scalar};
+use super::{Expected, Lint, NodeId, NodeKind, Reading, Step, Values, scalar};
 
 impl Values<'_, '_> {
     /// A mapping as JSON, its keys in the text's order; each pair, at any depth, is shown to `lint`.
@@ -13,7 +13,7 @@ impl Values<'_, '_> {
     ) -> Option<Map<String, Value>> {
         let mut map = Map::new();
         let keys = self.keys(node);
-        let mut good = matches!(&self.node(node).kind, Kind::Mapping(pairs) if pairs.len() == keys.len());
+        let mut good = matches!(&self.node(node).kind, NodeKind::Mapping(pairs) if pairs.len() == keys.len());
         for (key, _, value) in keys {
             self.within(Step::Key(key), |values| {
                 lint(values, key, value);
@@ -28,8 +28,8 @@ impl Values<'_, '_> {
 
     fn json(&mut self, node: NodeId, lint: &Lint) -> Option<Value> {
         match &self.node(node).kind {
-            Kind::Text(text) => Some(Value::String(text.to_string())),
-            Kind::Plain(text) => {
+            NodeKind::Text(text) => Some(Value::String(text.to_string())),
+            NodeKind::Plain(text) => {
                 let reading = self.reading(node, text, Expected::Any)?;
                 if !self.representable(node, reading, Expected::Any) {
                     return None;
@@ -42,19 +42,19 @@ impl Values<'_, '_> {
                     _ => Some(Value::String(text.to_string())),
                 }
             }
-            Kind::List(_) => {
+            NodeKind::List(_) => {
                 let list = self.list(node, false, |values, node| values.json(node, lint))?;
                 list.into_iter().collect::<Option<_>>().map(Value::Array)
             }
-            Kind::Mapping(_) => self.mapping(node, lint).map(Value::Object),
+            NodeKind::Mapping(_) => self.mapping(node, lint).map(Value::Object),
         }
     }
 
     /// Looks at a value that nobody reads, for what stops another reader all the same.
     pub(super) fn loadable(&mut self, node: NodeId) {
         match &self.node(node).kind {
-            Kind::Text(_) => {}
-            Kind::Plain(text) => match scalar::yaml_1_1(text) {
+            NodeKind::Text(_) => {}
+            NodeKind::Plain(text) => match scalar::yaml_1_1(text) {
                 old @ (Reading::Fails | Reading::Merge) => {
                     self.ambiguous(node, text, old, scalar::yaml_1_2(text), Expected::Nothing);
                 }
@@ -63,10 +63,10 @@ impl Values<'_, '_> {
                 }
                 _ => {}
             },
-            Kind::List(_) => {
+            NodeKind::List(_) => {
                 self.list(node, false, Self::loadable);
             }
-            Kind::Mapping(_) => {
+            NodeKind::Mapping(_) => {
                 for (key, _, value) in self.keys(node) {
                     self.within(Step::Key(key), |values| values.loadable(value));
                 }

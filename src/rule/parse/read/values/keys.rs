@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Expected, Fields, Kind, NodeId, Reading, Step, Values, quote, readings, scalar};
+use super::{Expected, Fields, NodeId, NodeKind, Reading, Step, Values, quote, readings, scalar};
 use crate::rule::Code;
 use crate::rule::parse::tree::{Mistake, is_odd_space, odd_space};
 
@@ -48,7 +48,7 @@ impl<'t> Values<'t, '_> {
 
     /// The pairs of a mapping whose keys are strings, each once: key, its node, value.
     pub(in crate::rule::parse::read) fn keys(&mut self, node: NodeId) -> Vec<(&'t str, NodeId, NodeId)> {
-        let Kind::Mapping(pairs) = &self.node(node).kind else { return Vec::new() };
+        let NodeKind::Mapping(pairs) = &self.node(node).kind else { return Vec::new() };
         let mut first = HashMap::with_capacity(pairs.len());
         let mut keys = Vec::with_capacity(pairs.len());
         for &(at, value) in pairs {
@@ -72,8 +72,8 @@ impl<'t> Values<'t, '_> {
 
     fn key(&mut self, at: NodeId) -> Option<&'t str> {
         match &self.node(at).kind {
-            Kind::Text(text) => Some(text),
-            Kind::Plain(text) => {
+            NodeKind::Text(text) => Some(text),
+            NodeKind::Plain(text) => {
                 let (old, new) = readings(text);
                 if old == Reading::Merge {
                     let message = "a merge key, which YAML 1.2 does not have";
@@ -98,7 +98,7 @@ impl<'t> Values<'t, '_> {
                 }
                 None
             }
-            Kind::List(_) | Kind::Mapping(_) => {
+            NodeKind::List(_) | NodeKind::Mapping(_) => {
                 self.add(
                     Code::KeyNotString,
                     at,

@@ -1,6 +1,6 @@
 //! Values of the kind that a field wants.
 
-use super::{Expected, Kind, NodeId, Reading, Step, Values};
+use super::{Expected, NodeId, NodeKind, Reading, Step, Values};
 use crate::rule::Code;
 
 impl Values<'_, '_> {
@@ -18,8 +18,8 @@ impl Values<'_, '_> {
     #[expect(clippy::option_option, reason = "as text_or_null")]
     fn text_as(&mut self, node: NodeId, expected: Expected) -> Option<Option<String>> {
         match &self.node(node).kind {
-            Kind::Text(text) => Some(Some(text.to_string())),
-            Kind::Plain(text) => match self.reading(node, text, expected)? {
+            NodeKind::Text(text) => Some(Some(text.to_string())),
+            NodeKind::Plain(text) => match self.reading(node, text, expected)? {
                 Reading::Text => Some(Some(text.to_string())),
                 Reading::Null if expected == Expected::TextOrNull => Some(None),
                 _ => {
@@ -47,9 +47,9 @@ impl Values<'_, '_> {
         needed: bool,
         mut read: impl FnMut(&mut Self, NodeId) -> T,
     ) -> Option<Vec<T>> {
-        let Kind::List(list) = &self.node(node).kind else {
+        let NodeKind::List(list) = &self.node(node).kind else {
             // A scalar on which the two differ is told of as such.
-            if let Kind::Plain(text) = &self.node(node).kind {
+            if let NodeKind::Plain(text) = &self.node(node).kind {
                 self.reading(node, text, Expected::List)?;
             }
             self.wrong_type(node, Expected::List);
@@ -92,7 +92,7 @@ impl Values<'_, '_> {
     }
 
     fn numeric(&mut self, node: NodeId, expected: Expected) -> Option<Reading> {
-        let Kind::Plain(text) = &self.node(node).kind else {
+        let NodeKind::Plain(text) = &self.node(node).kind else {
             self.wrong_type(node, expected);
             return None;
         };

@@ -1,19 +1,19 @@
-//! A rule's story for people.
+//! A rule's report for people.
 
 use std::fmt::Display;
 
-use super::story::{Held, Story, Table};
+use super::report::{Report, Table, WorkerView};
 use crate::clock::Timestamp;
 use crate::command::status::{Lines, ago};
 use crate::paint::{Paint, plain};
 use crate::rule::{ContentDigest, RuleState};
 use crate::wire::Health;
 
-pub(super) fn human(story: &Story, wrong: &[String]) -> String {
-    let now = story.table.as_ref().ok().map(|table| table.now);
+pub(super) fn human(report: &Report, wrong: &[String]) -> String {
+    let now = report.table.as_ref().ok().map(|table| table.now);
     let mut lines = Lines::default();
-    lines.add("rule", story.rule_id.to_string());
-    match (&story.files_unknown, &*story.files) {
+    lines.add("rule", report.rule_id.to_string());
+    match (&report.files_unknown, &*report.files) {
         (Some(why), _) => lines.add("file", unknown(why)),
         (None, []) => lines.add("file", "none"),
         (None, files) => {
@@ -29,21 +29,21 @@ pub(super) fn human(story: &Story, wrong: &[String]) -> String {
             }
         }
     }
-    match &story.table {
+    match &report.table {
         Err(why) => lines.add("table", unknown(why)),
         Ok(table) => tables(&mut lines, table),
     }
-    match &story.worker {
+    match &report.worker {
         Err(why) => lines.add("worker", unknown(why)),
         Ok(held) => worker(&mut lines, held, now),
     }
     let mut text = lines.text();
     text.push('\n');
-    for place in &story.unanswered {
+    for place in &report.unanswered {
         text += &format!("{}no answer{}: {place}\n", Paint::Bad, Paint::Off);
     }
     if wrong.is_empty() {
-        return match &*story.compared() {
+        return match &*report.compared() {
             [] | [_] => text + "there is nothing to compare\n",
             places => text + &format!("{}in sync{}: {}\n", Paint::Good, Paint::Off, places.join(", ")),
         };
@@ -81,7 +81,7 @@ fn tables(lines: &mut Lines, table: &Table) {
     }
 }
 
-fn worker(lines: &mut Lines, held: &Held, now: Option<Timestamp>) {
+fn worker(lines: &mut Lines, held: &WorkerView, now: Option<Timestamp>) {
     match &held.rule {
         None => lines.add("worker", "knows no such rule"),
         Some(rule) => {

@@ -12,7 +12,7 @@ use crate::worker::{SubscriberStatus, WorkerStatus};
 
 /// A rule in every place that this host can see.
 #[derive(Debug, Serialize)]
-pub(super) struct Story {
+pub(super) struct Report {
     pub(super) rule_id: RuleId,
     /// Files that hold the rule, or would.
     pub(super) files: Vec<RuleFile>,
@@ -29,7 +29,7 @@ pub(super) struct Story {
     pub(super) master: Option<MasterStatus>,
     /// This host's worker, or why it does not answer.
     #[serde(serialize_with = "or_error")]
-    pub(super) worker: Result<Held, String>,
+    pub(super) worker: Result<WorkerView, String>,
     /// The places of this host that did not answer.
     pub(super) unanswered: Vec<&'static str>,
 }
@@ -74,7 +74,7 @@ pub(super) struct StateOfRow {
 
 /// What the worker holds.
 #[derive(Debug, Serialize)]
-pub(super) struct Held {
+pub(super) struct WorkerView {
     /// Its version of the rule; `None` where it knows none.
     pub(super) rule: Option<Row>,
     /// The state that it has in force.
@@ -132,7 +132,7 @@ impl StateOfRow {
     }
 }
 
-impl Held {
+impl WorkerView {
     pub(super) fn new(rule_id: &RuleId, status: WorkerStatus) -> Self {
         let rejected = status.quarantined.into_iter().filter(|row| row.rule_id == rule_id.as_str());
         Self {
@@ -148,10 +148,10 @@ impl Held {
     }
 }
 
-impl Story {
+impl Report {
     /// What is wrong, in sentences, in the order of the rule's way; empty when the rule is
     /// everywhere the same, or is nowhere and should be.
-    pub(super) fn wrong(&self) -> Vec<String> {
+    pub(super) fn problems(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         self.files_against_row(&mut wrong);
         self.row_against_worker(&mut wrong);

@@ -28,16 +28,16 @@ fn state(kind: &str, expires_at: Option<Timestamp>) -> StateOfRow {
     StateRow { rule_id, state, confidence_max, expires_at, reason, set_by, set_at }.into()
 }
 
-fn held(text: &str) -> Held {
+fn held(text: &str) -> WorkerView {
     let subscribers = Vec::new();
     let (rejected, database) = (Vec::new(), Health::Up);
     let (rule, state) = (Some(row(text)), RuleState::default());
-    Held { rule, state, rejected, loaded: true, database, stale_for_ms: 0, seq: 7, subscribers }
+    WorkerView { rule, state, rejected, loaded: true, database, stale_for_ms: 0, seq: 7, subscribers }
 }
 
 /// A rule that is everywhere the same.
-fn story() -> Story {
-    Story {
+fn report() -> Report {
+    Report {
         unanswered: Vec::new(),
         rule_id: RuleId::new("R").unwrap(),
         files: vec![file("a.yaml", "one")],
@@ -55,18 +55,18 @@ fn story() -> Story {
     }
 }
 
-fn wrong(change: impl FnOnce(&mut Story)) -> String {
-    let mut story = story();
-    change(&mut story);
-    story.wrong().join("\n")
+fn wrong(change: impl FnOnce(&mut Report)) -> String {
+    let mut report = report();
+    change(&mut report);
+    report.problems().join("\n")
 }
 
-fn table(story: &mut Story) -> &mut Table {
-    story.table.as_mut().unwrap()
+fn table(report: &mut Report) -> &mut Table {
+    report.table.as_mut().unwrap()
 }
 
-fn worker(story: &mut Story) -> &mut Held {
-    story.worker.as_mut().unwrap()
+fn worker(report: &mut Report) -> &mut WorkerView {
+    report.worker.as_mut().unwrap()
 }
 
 fn peer(acked: Option<u64>) -> SubscriberStatus {
@@ -78,45 +78,45 @@ fn peer(acked: Option<u64>) -> SubscriberStatus {
 fn what_is_the_same_everywhere_is_not_wrong() {
     assert_eq!(wrong(|_| {}), "");
     // A host that has no directory, and a rule that an operator wrote by hand.
-    assert_eq!(wrong(|story| (story.files, story.files_unknown) = (vec![], Some("away".into()))), "");
-    let by_hand = |story: &mut Story| {
-        story.files.clear();
-        table(story).row.as_mut().unwrap().updated_by = "git".into();
+    assert_eq!(wrong(|report| (report.files, report.files_unknown) = (vec![], Some("away".into()))), "");
+    let by_hand = |report: &mut Report| {
+        report.files.clear();
+        table(report).row.as_mut().unwrap().updated_by = "git".into();
     };
     assert_eq!(wrong(by_hand), "");
-    assert_eq!(wrong(|story| table(story).state = Some(state("disabled", Some(NOW)))), "");
-    assert_eq!(wrong(|story| worker(story).subscribers = vec![peer(None), peer(Some(7))]), "");
+    assert_eq!(wrong(|report| table(report).state = Some(state("disabled", Some(NOW)))), "");
+    assert_eq!(wrong(|report| worker(report).subscribers = vec![peer(None), peer(Some(7))]), "");
 }
 
 #[test]
 fn each_place_that_differs_is_named() {
     for (change, said) in [
         (
-            (|story| story.files[0] = file("a.yaml", "two")) as fn(&mut Story),
+            (|report| report.files[0] = file("a.yaml", "two")) as fn(&mut Report),
             "a.yaml is not yet in the table: the row has another text: no master answers on this host",
         ),
-        (|story| table(story).row.as_mut().unwrap().updated_by = "git".into(), "the row is of `git`"),
-        (|story| story.files.clear(), "a.yaml is gone, and its row still stands: no master answers"),
+        (|report| table(report).row.as_mut().unwrap().updated_by = "git".into(), "the row is of `git`"),
+        (|report| report.files.clear(), "a.yaml is gone, and its row still stands: no master answers"),
         (
-            |story| story.files.push(file("b.yaml", "one")),
+            |report| report.files.push(file("b.yaml", "one")),
             "b.yaml hold the same id and are passed over: a.yaml keeps",
         ),
         (
-            |story| story.files[0].error = Some("line 1, column 2: no".into()),
+            |report| report.files[0].error = Some("line 1, column 2: no".into()),
             "a.yaml: line 1, column 2: no; its last good version stays",
         ),
-        (|story| table(story).case_variants.push("r".into()), "a row `r` differs only in case"),
-        (|story| worker(story).rule = None, "the row is not with the worker"),
-        (|story| table(story).row = None, "a.yaml is not in the table: no master answers on this host"),
-        (|story| *worker(story) = held("old"), "the worker has version 1 of"),
-        (|story| worker(story).rejected = vec!["ttp_rule: no".into()], "rejects the row of ttp_rule: no"),
-        (|story| worker(story).loaded = false, "the worker has not loaded any rule yet"),
+        (|report| table(report).case_variants.push("r".into()), "a row `r` differs only in case"),
+        (|report| worker(report).rule = None, "the row is not with the worker"),
+        (|report| table(report).row = None, "a.yaml is not in the table: no master answers on this host"),
+        (|report| *worker(report) = held("old"), "the worker has version 1 of"),
+        (|report| worker(report).rejected = vec!["ttp_rule: no".into()], "rejects the row of ttp_rule: no"),
+        (|report| worker(report).loaded = false, "the worker has not loaded any rule yet"),
         (
-            |story| table(story).state = Some(state("disabled", None)),
+            |report| table(report).state = Some(state("disabled", None)),
             "the worker has the state `enabled`, the table `disabled`",
         ),
         (
-            |story| worker(story).subscribers.push(peer(Some(6))),
+            |report| worker(report).subscribers.push(peer(Some(6))),
             "subscriber 3 (process 42) has taken in change 6 of 7",
         ),
     ] {
@@ -127,10 +127,10 @@ fn each_place_that_differs_is_named() {
 
 #[test]
 fn a_rule_that_is_nowhere_is_told_so() {
-    let nowhere = |story: &mut Story| {
-        story.files.clear();
-        table(story).row = None;
-        worker(story).rule = None;
+    let nowhere = |report: &mut Report| {
+        report.files.clear();
+        table(report).row = None;
+        worker(report).rule = None;
     };
     assert_eq!(wrong(nowhere), "no file, no row and no worker here knows R");
 }
