@@ -25,6 +25,12 @@ const BUDGET: u64 = 40_000_000;
 /// What one text may cost before its growth is known.
 const BUDGET_OF_A_TEXT: u64 = 2_000_000;
 
+/// What is spent at most once a text is found that takes too long: a worse one is nice to have.
+const BUDGET_AFTER_A_FIND: u64 = 4_000_000;
+
+/// So many texts beyond the bounds tell how slow a pattern is whose repetitions all have bounds.
+const MOST_BEYOND_BOUNDS: u32 = 2;
+
 /// What a text may cost that is longer than the bounds of a pattern's repetitions.
 const BUDGET_BEYOND_BOUNDS: u64 = 20_000_000;
 
@@ -79,15 +85,18 @@ pub(in crate::rule::parse) fn find(pattern: &str) -> Option<Backtracking> {
     let bound = repeats.iter().map(|&(.., most)| most).filter(|&most| most < LENGTH as u64 / 2).max();
     let bound = bound.and_then(|most| usize::try_from(most).ok());
     let mut spent = 0;
+    let all_bounded = repeats.iter().all(|&(.., most)| most < LENGTH as u64 / 2);
+    let mut beyond = if all_bounded { MOST_BEYOND_BOUNDS } else { u32::MAX };
     let mut worst: Option<Backtracking> = None;
     for (prefix, body, _) in &repeats {
         for (prefix, pump) in pumps(prefix, body, &alphabet) {
             for suffix in suffixes(body) {
-                if spent >= BUDGET {
+                let budget = if worst.is_some() { BUDGET_AFTER_A_FIND } else { BUDGET };
+                if spent >= budget || beyond == 0 {
                     return worst;
                 }
                 let attempt = Attempt { program: &program, prefix: &prefix, pump: &pump, suffix, bound };
-                let Some(seconds) = attempt.growth(&mut spent) else { continue };
+                let Some(seconds) = attempt.growth(&mut spent, &mut beyond) else { continue };
                 let is_worse = match (&worst, seconds) {
                     (None, _) => true,
                     (Some(Backtracking { seconds: None, .. }), _) => false,
@@ -121,13 +130,20 @@ impl Attempt<'_> {
     /// where it is not.
     #[expect(clippy::option_option, reason = "what is found, and how long it takes, where that is bounded")]
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    fn growth(&self, spent: &mut u64) -> Option<Option<f64>> {
+    fn growth(&self, spent: &mut u64, beyond: &mut u32) -> Option<Option<f64>> {
         let mut at = |count: usize| {
             let cost = self.cost(count, BUDGET_OF_A_TEXT);
             *spent += cost;
             cost
         };
-        let (mut count, mut short, mut long) = (24, at(12), at(24));
+        // A cost that grows in proportion has no second difference; what it says of LENGTH is a bound of the rest.
+        let [first, second, third] = [8, 16, 24].map(&mut at);
+        let repeats = LENGTH as f64 / self.pump.chars().count() as f64;
+        let bend = (third + first).saturating_sub(2 * second) as f64 / 128.0;
+        if third < BUDGET_OF_A_TEXT && bend * repeats * repeats < TOO_LONG / 8.0 {
+            return None;
+        }
+        let (mut count, mut short, mut long) = (24, at(12), third);
         if long >= BUDGET_OF_A_TEXT {
             (count, short, long) = (12, at(6), short);
         }
@@ -140,13 +156,15 @@ impl Attempt<'_> {
             (short, long) = (long, at(count));
         }
         let degree = (long as f64 / short as f64).log2();
-        let repeats = LENGTH as f64 / self.pump.chars().count() as f64;
         let nanoseconds = long as f64 * (repeats / count as f64).powf(degree);
         if degree <= 1.5 || nanoseconds <= TOO_LONG {
             return None;
         }
         let nanoseconds = match self.bound {
-            Some(bound) => self.beyond(bound, spent).unwrap_or(nanoseconds),
+            Some(bound) => {
+                *beyond = beyond.saturating_sub(1);
+                self.beyond(bound, spent).unwrap_or(nanoseconds)
+            }
             None => nanoseconds,
         };
         let seconds = Some(nanoseconds / 1e9).filter(|&seconds| seconds < FOR_EVER);

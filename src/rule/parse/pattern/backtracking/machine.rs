@@ -51,7 +51,7 @@ pub(super) fn cost(program: &Program, text: &str, budget: u64) -> u64 {
     let first = machine.first();
     for start in 0..=machine.text.len() {
         if let Some(set) = first
-            && !machine.text.get(start).is_some_and(|&next| set.contains(next))
+            && !machine.is_in(set, start)
         {
             machine.cost += GLANCE;
             continue;
@@ -72,18 +72,16 @@ pub(super) fn cost(program: &Program, text: &str, budget: u64) -> u64 {
 
 impl<'p> Machine<'p> {
     /// The set of what a match can begin with, where it is one.
-    fn first(&self) -> Option<&'p Set> {
-        let program = self.program;
-        program.ops.iter().find_map(|op| match *op {
+    fn first(&self) -> Option<usize> {
+        self.program.ops.iter().find_map(|op| match *op {
             Op::Save(_) => None,
-            Op::Set(set) | Op::Run { set, least: 1.., .. } => Some(program.sets.get(set)),
+            Op::Set(set) | Op::Run { set, least: 1.., .. } => Some(Some(set)),
             _ => Some(None),
         })?
     }
 
     fn is_in(&self, set: usize, at: usize) -> bool {
-        let set = self.program.sets.get(set);
-        self.text.get(at).is_some_and(|&character| set.is_some_and(|set| set.contains(character)))
+        self.text.get(at).is_some_and(|&character| self.program.is_in(set, character))
     }
 
     /// Matches from an instruction on, up to the next end; the place where that was reached.

@@ -50,6 +50,8 @@ pub(super) enum Op {
 pub(super) struct Program {
     pub(super) ops: Vec<Op>,
     pub(super) sets: Vec<Set>,
+    /// For each set the ASCII characters in it, as bits: a match asks for little else.
+    ascii: Vec<u128>,
     /// How many marks there are; a group has two.
     pub(super) marks: usize,
 }
@@ -60,7 +62,19 @@ impl Program {
         let mut program = Self { marks: 2 * groups(pattern), ..Self::default() };
         program.node(pattern)?;
         program.push(Op::Accept)?;
+        let bits = |set: &Set| {
+            (0..128_u8).filter(|&byte| set.contains(char::from(byte))).fold(0, |bits, byte| bits | 1 << byte)
+        };
+        program.ascii = program.sets.iter().map(bits).collect();
         Some(program)
+    }
+
+    /// Whether the set of this number has a character.
+    pub(super) fn is_in(&self, set: usize, character: char) -> bool {
+        match u32::from(character) {
+            code @ 0..128 => self.ascii[set] >> code & 1 == 1,
+            _ => self.sets[set].contains(character),
+        }
     }
 
     fn push(&mut self, op: Op) -> Option<usize> {
