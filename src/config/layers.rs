@@ -124,7 +124,8 @@ impl Layers {
     /// Lays the file's values over what is there.
     pub(crate) fn add_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         self.file = Some(path.to_owned());
-        let options = serde_yaml::options! { leading_zero_numbers_as_strings: true };
+        // Comments are not read: the parser would refuse a file that has many of them in a row.
+        let options = serde_yaml::options! { leading_zero_numbers_as_strings: true, emit_comments: false };
         let unreadable = |error: serde_yaml::Error| ConfigError(format!("{}: {error}", path.display()));
         let document: Option<Document> =
             serde_yaml::from_str_with_options(text, options).map_err(unreadable)?;

@@ -24,6 +24,13 @@ fn load(file: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Conf
 }
 
 #[test]
+fn a_file_may_have_any_number_of_comments() {
+    let comments = "  # explained\n".repeat(1_000);
+    let file = format!("worker:\n{comments}  poll_interval: 2s\n{comments}");
+    assert_eq!(load(&file, |_| None).unwrap().worker.poll_interval, Duration::from_secs(2));
+}
+
+#[test]
 fn a_later_layer_wins() {
     let file = "master:\n  rules_dir: /from/file\nworker:\n  poll_interval: 2s\n  socket_mode: 0600\n";
     let environment = |name: &str| match name {

@@ -341,13 +341,8 @@ pub(super) fn database_away(error: &StoreError, record: OutageRecord) {
     );
 }
 
-pub(super) fn database_back(away: Duration, holds_lock: bool) {
-    tracing::info!(
-        message_id = event::DATABASE_BACK,
-        "the database answers again after {}{}",
-        humanize(away),
-        if holds_lock { "; this master holds the lock" } else { "" }
-    );
+pub(super) fn database_back(away: Duration) {
+    tracing::info!(message_id = event::DATABASE_BACK, "the database answers again after {}", humanize(away));
 }
 
 pub(super) fn lock_taken() {
@@ -358,7 +353,7 @@ pub(super) fn lock_taken() {
 pub(super) fn took_over(stood_by: Duration) {
     tracing::warn!(
         message_id = event::LOCK_TAKEN,
-        "the other master has given the lock back, or was lost: this master takes over after standing by for {}",
+        "this master holds the lock: it took over from the other one, after {} as the standby",
         humanize(stood_by)
     );
 }

@@ -62,6 +62,8 @@ pub struct Master {
     liveness: Liveness,
     directory_outage: Outage,
     database_outage: Outage,
+    /// Whether the lock was taken in this outage of the database, and that was logged.
+    lock_logged: bool,
     audit: StateAudit,
     /// When rows are tried again that another session held; `None` when there are none.
     retry_at: Option<Instant>,
@@ -127,6 +129,7 @@ impl Master {
             audit: StateAudit::default(),
             directory_outage: Outage::default(),
             database_outage: Outage::default(),
+            lock_logged: false,
             retry_at: None,
             retries: Backoff::default(),
             states_stay: false,
@@ -207,10 +210,11 @@ impl Master {
             if let Some(session) = self.database.try_lock().await? {
                 match stands_by_since {
                     Some(since) => log::took_over(Instant::now() - since),
-                    // Where this follows a failure, the record of its end says so.
-                    None if self.database_outage.is_ongoing() => {}
+                    // As on a full disk: each try takes the lock, and nothing else can be done.
+                    None if self.lock_logged && self.database_outage.is_ongoing() => {}
                     None => log::lock_taken(),
                 }
+                self.lock_logged = self.database_outage.is_ongoing();
                 self.set_lock(Lock::Held);
                 return Ok(session);
             }
@@ -417,7 +421,8 @@ impl Master {
     fn database_back(&mut self) {
         self.status.send_modify(MasterStatus::database_works);
         if let Some(lasted) = self.database_outage.ended(Instant::now()) {
-            log::database_back(lasted, self.status.borrow().lock == Lock::Held);
+            self.lock_logged = false;
+            log::database_back(lasted);
         }
     }
 

@@ -139,7 +139,11 @@ impl<'a> Daemons<'a> {
             for line in std::fs::read_to_string(path).unwrap().lines() {
                 // The last line of one that was killed may be cut short.
                 let record: Value = serde_json::from_str(line).unwrap_or_default();
-                log.took_the_lock += usize::from(record["message"] == "this master holds the lock");
+                log.took_the_lock += usize::from(
+                    record["message"]
+                        .as_str()
+                        .is_some_and(|said| said.starts_with("this master holds the lock")),
+                );
                 if let (Some(id), Some(version)) =
                     (record["rule_id"].as_str(), record["rule_version"].as_i64())
                 {

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::{installed_nowhere, package, save_rule};
+use super::{installed_nowhere, package, samples, save_rule};
 use crate::support::container::Container;
 use crate::support::swarm::{Subscriber, wait_for};
 
@@ -168,10 +168,11 @@ fn follow(server: &Server) {
     walk.step(&["rules", "sensor"], "dpkg -i", 1);
     walk.step(&["rules"], "grants.sql", 1);
     walk.step(&["rules"], "enable --now rulesyncd-master", 1);
-    walk.rules.wait_for("systemctl show -P StatusText rulesyncd-master", "13 rules in step");
+    walk.rules
+        .wait_for("systemctl show -P StatusText rulesyncd-master", &format!("{} rules in step", samples()));
     let printed = walk.step(&["sensor"], "enable --now rulesyncd-worker.socket", 1);
     assert!(printed.contains("DIS0002") && printed.contains("db.example.org"), "{printed}");
-    let mut subscriber = walk.subscribe_to(13);
+    let mut subscriber = walk.subscribe_to(samples());
     save_rule(&walk.rules, "NEW", 1);
     assert_eq!(subscriber.change()["rule_id"], "NEW");
     // Each daemon is a role of its own, over TLS.
@@ -195,7 +196,7 @@ fn follow(server: &Server) {
     save_rule(&walk.rules, "NEW", 2);
     assert_eq!(subscriber.change()["rule_id"], "NEW");
     walk.step(&["sensor"], "systemctl restart rulesyncd-worker", 2);
-    let mut subscriber = walk.subscribe_to(13);
+    let mut subscriber = walk.subscribe_to(samples() + 1);
     save_rule(&walk.rules, "NEW", 3);
     assert_eq!(subscriber.change()["rule_id"], "NEW");
 
@@ -206,7 +207,10 @@ fn follow(server: &Server) {
     save_rule(&walk.rules, "LATER", 1);
     assert_eq!(subscriber.change()["rule_id"], "LATER");
     walk.step(&["rules"], "systemctl stop rulesyncd-master", 2);
-    walk.rules.wait_for("systemctl show -P StatusText rulesyncd-master", "14 rules in step");
+    walk.rules.wait_for(
+        "systemctl show -P StatusText rulesyncd-master",
+        &format!("{} rules in step", samples() + 2),
+    );
     let states = walk.rules.sh("RULESYNCD_DATABASE_URL_FILE=~/operator.url rulesyncd state list");
     assert!(states.contains("DIS0002"), "{states}");
     wait_for("the restored state on the sensor", || {
