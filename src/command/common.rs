@@ -56,8 +56,10 @@ pub(super) async fn ping(database: &Database) -> Outcome {
 impl Daemons {
     /// Asks both, at once: within [`REQUEST_TIMEOUT`] it is known who answers.
     pub(super) async fn ask(config: &Config) -> Self {
-        let (master, worker) =
-            tokio::join!(ask(&config.master.socket, Op::Status), ask(&config.worker.socket, Op::Status));
+        let (master, worker) = tokio::join!(
+            ask(&config.master.socket, Op::Status {}),
+            ask(&config.worker.socket, Op::Status {})
+        );
         Self { master, worker }
     }
 

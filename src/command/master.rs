@@ -150,7 +150,7 @@ fn answers(
         let (status, commands) = (status.clone(), commands.clone());
         Box::pin(async move {
             match op {
-                Op::Status => {
+                Op::Status {} => {
                     let mut answer = serde_json::to_value(&*status.borrow()).unwrap_or_default();
                     answer["metrics"] = serde_json::json!(tally::metrics());
                     Ok(answer)

@@ -106,7 +106,7 @@ fn ask_all(socket: SocketFlags, config: ConfigFlags) -> Result<Vec<Asked>, Failu
     let config = prepare_quietly(socket.apply_to("worker.socket", config.flags()))?;
     Ok(super::block_on(async {
         if is_one {
-            let answer = ask(&config.worker.socket, Op::Status).await;
+            let answer = ask(&config.worker.socket, Op::Status {}).await;
             let is_master = answer.as_ref().is_ok_and(|status| status["mode"] == "master");
             let name = if is_master { "master" } else { "worker" };
             return vec![Asked { name, is_expected: true, answer }];

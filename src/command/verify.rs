@@ -275,7 +275,7 @@ fn in_words(state: &RuleState) -> String {
 /// The worker's digest and what it holds; `None` before it has read the tables.
 async fn snapshot(socket: &Path) -> Result<Option<(CatalogueDigest, Held)>, ClientError> {
     let mut connection = Connection::open(socket).await?;
-    let status = connection.ask_within(Op::Status, REQUEST_TIMEOUT).await?;
+    let status = connection.ask_within(Op::Status {}, REQUEST_TIMEOUT).await?;
     if status["digest"].is_null() {
         return Ok(None);
     }

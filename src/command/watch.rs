@@ -70,7 +70,7 @@ impl ResumeFrom {
         match self {
             Self::Cursor(cursor) => Ok(cursor),
             Self::Number(seq) => {
-                let status: WorkerStatus = serde_json::from_value(ask(socket, Op::Status).await?)
+                let status: WorkerStatus = serde_json::from_value(ask(socket, Op::Status {}).await?)
                     .map_err(|error| ClientError::Protocol(error.to_string()))?;
                 Ok(Cursor { epoch: status.stream.epoch, seq })
             }

@@ -96,6 +96,8 @@ pub struct WorkerConfig {
     pub heartbeat_interval: Duration,
     /// Connections served at once.
     pub max_subscribers: usize,
+    /// Connections of one user served at once.
+    pub max_subscribers_per_uid: usize,
     /// How many changes a subscriber may be behind before a snapshot takes their place.
     pub subscriber_queue: usize,
     /// Where the last known rules are kept.
@@ -260,6 +262,7 @@ impl Config {
             max_delete_hold: from.value("worker.max_delete_hold", time)?,
             heartbeat_interval: from.value("worker.heartbeat_interval", interval)?,
             max_subscribers: from.value("worker.max_subscribers", at_least_one)?,
+            max_subscribers_per_uid: from.value("worker.max_subscribers_per_uid", at_least_one)?,
             subscriber_queue: from.value("worker.subscriber_queue", at_least_one)?,
             cache: from.value("worker.cache", path)?,
             bus_socket: from.optional("worker.bus_socket", path)?,

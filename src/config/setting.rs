@@ -159,6 +159,7 @@ pub const SETTINGS: &[Setting] = &[
         "how often a quiet subscriber hears a heartbeat",
     ),
     set("worker.max_subscribers", "1024", ValueKind::Count, "connections served at once"),
+    set("worker.max_subscribers_per_uid", "512", ValueKind::Count, "connections of one user served at once"),
     set(
         "worker.subscriber_queue",
         "4096",

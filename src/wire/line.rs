@@ -212,6 +212,8 @@ pub enum ErrorCode {
     NotAllowed,
     /// As many subscribers are connected as are allowed.
     TooManySubscribers,
+    /// The peer took too long to subscribe.
+    NotSubscribed,
     /// The server stops; connect again later and resume.
     ShuttingDown,
 }

@@ -27,7 +27,7 @@ pub enum Op {
         rule_id: String,
     },
     /// What `rulesyncd status` prints.
-    Status,
+    Status {},
     /// The subscriber has taken in everything up to `seq`.
     Ack {
         /// The last change it has taken in.

@@ -225,7 +225,7 @@ fn a_request_is_exactly_one_of_the_protocols() {
 fn what_a_client_writes_is_read_back() {
     let subscribe = Subscribe { kinds: Some(vec![]), rule_ids: None, cursor: None, follow: false };
     for op in
-        [Op::Subscribe(subscribe), Op::Status, Op::Ack { seq: 9 }, Op::GetState { rule_id: "R1".into() }]
+        [Op::Subscribe(subscribe), Op::Status {}, Op::Ack { seq: 9 }, Op::GetState { rule_id: "R1".into() }]
     {
         let mut line = Vec::new();
         encode::line(&mut line, &Request { op: op.clone(), id: Some(RequestId::Number(1)) });
@@ -312,4 +312,21 @@ fn the_largest_rule_fits_into_a_line_whatever_is_in_it() {
     let mut line = Vec::new();
     encode::rule_line(&mut line, &known, &state(None, None));
     assert!(line.len() < MAX_LINE - size, "{}", line.len());
+}
+
+#[test]
+fn each_request_refuses_an_unknown_field() {
+    for line in [
+        r#"{"op":"subscribe","x":1}"#,
+        r#"{"op":"get_state","rule_id":"R1","x":1}"#,
+        r#"{"op":"status","x":1}"#,
+        r#"{"op":"ack","seq":1,"x":1}"#,
+        r#"{"op":"allow_mass_delete","x":1}"#,
+        r#"{"op":"reconcile","x":1}"#,
+    ] {
+        let bad = Request::parse(line.as_bytes()).unwrap_err();
+        assert_eq!(bad.code, ErrorCode::BadRequest, "{line}");
+        assert!(bad.message.contains("unknown field `x`"), "{line}: {bad}");
+    }
+    Request::parse(br#"{"op":"status","id":8}"#).unwrap();
 }

@@ -28,6 +28,8 @@ pub(super) struct Admission {
     /// Empty is whoever may open the socket.
     pub(super) allow_uids: Vec<u32>,
     pub(super) max_subscribers: usize,
+    /// Connections of one user at once.
+    pub(super) max_per_user: usize,
     pub(super) heartbeat: Duration,
 }
 
@@ -151,6 +153,15 @@ fn admit(
              the worker may open, allow",
             count(connected, "subscriber"),
             is_or_are(&connected)
+        );
+        return Err(refuse(ErrorCode::TooManySubscribers, message));
+    }
+    let of_user = peers.lock().values().filter(|peer| peer.uid == uid).count();
+    if of_user >= admission.max_per_user {
+        refusals.number(uid, pid, connected);
+        let message = format!(
+            "user {uid} has {}, which is all that worker.max_subscribers_per_uid allows one user",
+            count(of_user, "connection")
         );
         return Err(refuse(ErrorCode::TooManySubscribers, message));
     }

@@ -133,6 +133,7 @@ impl Worker {
         let admission = Admission {
             allow_uids: config.allow_uids,
             max_subscribers: config.max_subscribers,
+            max_per_user: config.max_subscribers_per_uid,
             heartbeat: config.heartbeat_interval,
         };
         let (hub, peers) = (Arc::clone(&shared.hub), Arc::clone(&shared.peers));

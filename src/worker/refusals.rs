@@ -37,7 +37,7 @@ impl Refusals {
                 uid,
                 pid,
                 connected,
-                "a subscriber was turned away: worker.max_subscribers is reached"
+                "a subscriber was turned away: worker.max_subscribers, or worker.max_subscribers_per_uid, is reached"
             );
         }
     }
@@ -60,7 +60,7 @@ impl Refusals {
     fn tell(&mut self, now: Instant) {
         let reasons = [
             (&mut self.user, "their users are not in worker.allow_uids"),
-            (&mut self.number, "worker.max_subscribers is reached"),
+            (&mut self.number, "worker.max_subscribers, or worker.max_subscribers_per_uid, is reached"),
         ];
         for (throttle, why) in reasons {
             if let Some(count) = throttle.sum(now) {

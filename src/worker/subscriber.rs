@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{Interest, Ready};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::hub::{Hub, News, Next, Place, Start};
@@ -32,6 +32,9 @@ const SNAPSHOT_CHUNK: usize = 64 * 1024;
 
 /// How many bytes of answers may wait before no further request is read.
 const ANSWERS: usize = 64 * 1024;
+
+/// How long a peer may take to subscribe; whoever only asks connects anew.
+const TIME_TO_SUBSCRIBE: Duration = Duration::from_secs(30);
 
 /// How long a peer may take for its last lines.
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
@@ -132,6 +135,7 @@ impl Session<'_> {
         let mut health = health(&news.borrow());
         let mut beat = every(heartbeat);
         let mut deadline = None;
+        let subscribe_by = Instant::now() + TIME_TO_SUBSCRIBE;
         self.out.say(&ServerLine::Hello {
             protocol: PROTOCOL,
             server: concat!("rulesyncd/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -156,6 +160,7 @@ impl Session<'_> {
                 deadline = Some(Instant::now() + SHUTDOWN_GRACE);
             }
             let until = deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+            let is_idle = matches!(self.feed, Feed::Idle);
             let step = async {
                 tokio::select! {
                     written = self.out.write(&write), if !self.out.is_empty() => {
@@ -170,6 +175,7 @@ impl Session<'_> {
                     _ = news.changed() => Step::News,
                     _ = beat.tick() => Step::Beat,
                     () = shutdown.cancelled(), if !self.stopping => Step::Stop,
+                    () = sleep_until(subscribe_by), if is_idle => Step::NotSubscribed,
                 }
             };
             match timeout_at(until, step).await.unwrap_or(Step::Expired) {
@@ -204,6 +210,12 @@ impl Session<'_> {
                 }
                 Step::Beat => self.heartbeat_due = self.peer.subscribed.load(Ordering::Relaxed),
                 Step::Stop => self.stopping = true,
+                Step::NotSubscribed => {
+                    let limit = humantime::format_duration(TIME_TO_SUBSCRIBE);
+                    let message =
+                        format!("no subscribe within {limit}; connect again to ask or to subscribe");
+                    self.refuse(None, ErrorCode::NotSubscribed, message);
+                }
                 Step::Expired => return Ok(()),
             }
         }
@@ -322,7 +334,7 @@ impl Session<'_> {
                     message: "nothing was loaded from the database yet".to_owned(),
                 }),
             },
-            Op::Status => {
+            Op::Status {} => {
                 let mut answer = serde_json::json!(self.service.status());
                 answer["metrics"] = serde_json::json!(tally::metrics());
                 self.respond(request.id, &answer);
@@ -373,6 +385,7 @@ enum Step {
     News,
     Beat,
     Stop,
+    NotSubscribed,
     Expired,
 }
 

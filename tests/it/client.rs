@@ -203,9 +203,9 @@ async fn who_is_turned_away_before_it_has_spoken_hears_why() {
     let refusal = json!({"type": "error", "code": "not_allowed", "message": "not you"});
     stream.write_all(format!("{refusal}\n").as_bytes()).await.unwrap();
     drop(stream);
-    let refused = connection.ask(Op::Status).await.unwrap_err();
+    let refused = connection.ask(Op::Status {}).await.unwrap_err();
     assert!(matches!(refused, ClientError::Refused { code: ErrorCode::NotAllowed, .. }), "{refused:?}");
-    let refused = connection.ask(Op::Status).await.unwrap_err();
+    let refused = connection.ask(Op::Status {}).await.unwrap_err();
     assert!(matches!(refused, ClientError::Closed), "then nothing more: {refused:?}");
 }
 
@@ -213,9 +213,9 @@ async fn who_is_turned_away_before_it_has_spoken_hears_why() {
 async fn a_question_gets_its_answer_or_the_reason() {
     let (worker, directory) = worker_over([("R1", 1)]);
     drop(crate::support::raw::Raw::connect(worker.socket()).await);
-    let status = ask(worker.socket(), Op::Status).await.unwrap();
+    let status = ask(worker.socket(), Op::Status {}).await.unwrap();
     assert_eq!(status["mode"], "worker");
-    let nobody = ask(&directory.path().join("none"), Op::Status).await.unwrap_err();
+    let nobody = ask(&directory.path().join("none"), Op::Status {}).await.unwrap_err();
     assert!(nobody.to_string().contains("is the daemon running"), "{nobody}");
 }
 

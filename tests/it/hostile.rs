@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rulesyncd::config::WorkerConfig;
 use serde_json::json;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 use crate::support::raw::Raw;
 use crate::support::rules::rule_text;
@@ -99,6 +99,48 @@ async fn who_asks_on_and_on_without_reading_is_not_read_either() {
         }
         assert!(taken < 4 << 20, "{taken} bytes of questions were taken and none of the answers was read");
     }
+    witness.is_served().await;
+}
+
+#[tokio::test]
+async fn one_user_takes_no_more_than_his_share_of_the_connections() {
+    let directory = tempfile::tempdir().unwrap();
+    let tables = Tables::default();
+    tables.write([("R1", 1)]);
+    let config = WorkerConfig { max_subscribers_per_uid: 3, ..worker_config(directory.path()) };
+    let worker = TestWorker::start(&tables, &config);
+    let mut witness = Witness::of(&worker).await;
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let mut raw = Raw::connect(worker.socket()).await;
+        assert_eq!(raw.next().await["type"], "hello");
+        others.push(raw);
+    }
+    let mut refused = Raw::connect(worker.socket()).await;
+    let error = refused.next().await;
+    assert_eq!(error["code"], "too_many_subscribers", "{error}");
+    assert!(error["message"].as_str().unwrap().contains("worker.max_subscribers_per_uid"), "{error}");
+    refused.closed().await;
+    witness.is_served().await;
+}
+
+#[tokio::test]
+async fn who_does_not_subscribe_is_sent_away_and_who_did_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let tables = Tables::default();
+    tables.write([("R1", 1)]);
+    let worker = TestWorker::start(&tables, &worker_config(directory.path()));
+    let mut witness = Witness::of(&worker).await;
+    let mut idle = Raw::connect(worker.socket()).await;
+    assert_eq!(idle.next().await["type"], "hello");
+    // Questions are no subscription.
+    idle.send(&json!({ "op": "status", "id": 1 })).await;
+    assert_eq!(idle.next().await["id"], 1);
+    let mut error = String::new();
+    let reading = idle.read.read_line(&mut error);
+    tokio::time::timeout(Duration::from_secs(120), reading).await.unwrap().unwrap();
+    assert!(error.contains("not_subscribed") && error.contains("30s"), "{error}");
+    idle.closed().await;
     witness.is_served().await;
 }
 

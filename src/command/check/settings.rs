@@ -156,7 +156,8 @@ impl File {
         if text.lines().all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        let written: Written = serde_yaml::from_str_with_options(text, serde_yaml::options! { emit_comments: false })?;
+        let written: Written =
+            serde_yaml::from_str_with_options(text, serde_yaml::options! { emit_comments: false })?;
         let overrides = written.overrides.into_iter();
         let overrides =
             overrides.map(|special| anyhow::Ok((patterns(&special.files)?, levels(&special.codes)?)));

@@ -220,6 +220,7 @@ pub(crate) fn worker_config(directory: &Path) -> WorkerConfig {
         max_delete_hold: Duration::from_secs(3_600),
         heartbeat_interval: Duration::from_millis(100),
         max_subscribers: 64,
+        max_subscribers_per_uid: 1_024,
         subscriber_queue: 100,
         cache: directory.join("catalogue.ndjson"),
         bus_socket: None,
