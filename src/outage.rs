@@ -29,7 +29,7 @@ struct Ongoing {
     cause_changes: u32,
 }
 
-/// What of an outage is to be logged. Each but the first has the time since the outage began.
+/// A record of an outage. Each but the first has the time since the outage began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutageRecord {
     /// It begins.
@@ -41,7 +41,7 @@ pub enum OutageRecord {
 }
 
 impl Outage {
-    /// A try failed at `now`, for this cause; what is to be logged of it.
+    /// Notes that a try failed at `now`, for this cause. Returns the record to log; `None` where none is due.
     pub fn failed(&mut self, cause: &str, now: Instant) -> Option<OutageRecord> {
         let Some(ongoing) = &mut self.0 else {
             let cause = cause.to_owned();
@@ -80,7 +80,7 @@ pub const RECORD_BUDGET: usize = 1_000;
 /// How long it takes until a budget that was used up is whole again.
 pub const BUDGET_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Says of a number of like things whether each may have a record, or one record is to tell of them all.
+/// Bounds how many records of one kind are logged singly; beyond it, one record sums up the rest.
 #[derive(Debug)]
 pub struct RecordBudget {
     left: usize,

@@ -236,6 +236,7 @@ impl Master {
     ) -> End {
         let mut pending = Some(ScanScope::All);
         let mut rescan_at = Instant::now();
+        self.reconciler.begin_session();
         loop {
             if stop.is_cancelled() {
                 return End::Stopped;

@@ -136,6 +136,12 @@ impl Reconciler {
         self.owned_before = before.owned_before;
     }
 
+    /// A new session begins. Its database may be another, or have been restored: rows that are missing there were not
+    /// deleted by another program.
+    pub(super) fn begin_session(&mut self) {
+        self.scanner.forget_written();
+    }
+
     /// Sets where to ask which files are being written; they keep their rows until they are complete.
     pub fn skip_unfinished(&mut self, unfinished: UnfinishedFiles) {
         self.unfinished = unfinished;

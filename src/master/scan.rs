@@ -442,6 +442,13 @@ impl Scanner {
         }
     }
 
+    /// Forgets which rows are equal to their files: what follows may be another database.
+    pub(super) fn forget_written(&mut self) {
+        for scanned in self.files.values_mut() {
+            scanned.is_written = false;
+        }
+    }
+
     fn away(&self, source: io::Error) -> DirectoryAway {
         DirectoryAway { path: self.directory.clone(), source }
     }

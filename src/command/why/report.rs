@@ -201,7 +201,7 @@ impl Report {
             let row_path = table.row.as_ref().map_or(&*first.source_path, |row| &row.source_path);
             let others = valid.iter().map(|file| &*file.source_path).filter(|path| *path != row_path);
             let others = others.collect::<Vec<_>>().join(", ");
-            wrong.push(format!("{others} hold the same id and are passed over: {row_path} keeps it"));
+            wrong.push(format!("the same id is in {others}, passed over: {row_path} keeps it"));
         }
         let from_row =
             |file: &&&RuleFile| table.row.as_ref().is_some_and(|row| row.source_path == file.source_path);

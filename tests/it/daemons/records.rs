@@ -209,6 +209,21 @@ async fn a_standby_on_postgresql_says_which_session_holds_the_lock() {
 }
 
 #[test]
+fn a_database_that_is_another_is_filled_and_nobody_is_blamed() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("A.yaml", rule_text("A", 1));
+    let master = swarm.daemon("master", |command| {
+        command.env("RULESYNCD_TELEMETRY_LOG_FORMAT", "json");
+    });
+    record(&master, "A added from A.yaml");
+    fs::rename(swarm.path("rules.db"), swarm.path("elsewhere.db")).unwrap();
+    wait_for("the rule in the new database", || {
+        (master.count_in_log("A added from A.yaml") == 2).then_some(())
+    });
+    assert_eq!(master.count_in_log("by another program"), 0, "{}", master.log());
+}
+
+#[test]
 fn a_reload_repeats_no_record_and_knows_what_it_wrote() {
     let swarm = Swarm::on_sqlite();
     swarm.save("A.yaml", rule_text("A", 1));

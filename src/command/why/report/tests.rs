@@ -99,7 +99,7 @@ fn each_place_that_differs_is_named() {
         (|report| report.files.clear(), "a.yaml is gone, and its row still stands: no master answers"),
         (
             |report| report.files.push(file("b.yaml", "one")),
-            "b.yaml hold the same id and are passed over: a.yaml keeps",
+            "the same id is in b.yaml, passed over: a.yaml keeps",
         ),
         (
             |report| report.files[0].error = Some("line 1, column 2: no".into()),
