@@ -65,6 +65,8 @@ pub struct Master {
     /// Whether the lock was taken in this outage of the database, and that was logged.
     lock_logged: bool,
     audit: StateAudit,
+    /// When to check that the lock is still held, however much else there is to do.
+    ping_at: Instant,
     /// When rows are tried again that another session held; `None` when there are none.
     retry_at: Option<Instant>,
     retries: Backoff,
@@ -127,6 +129,7 @@ impl Master {
             watch,
             status: Arc::new(watch_channel::Sender::new(status)),
             audit: StateAudit::default(),
+            ping_at: Instant::now(),
             directory_outage: Outage::default(),
             database_outage: Outage::default(),
             lock_logged: false,
@@ -237,6 +240,7 @@ impl Master {
         let mut pending = Some(ScanScope::All);
         let mut rescan_at = Instant::now();
         self.reconciler.begin_session();
+        self.ping_at = Instant::now() + LOCK_INTERVAL;
         loop {
             if stop.is_cancelled() {
                 return End::Stopped;
@@ -288,7 +292,8 @@ impl Master {
                 *pending = Some(ScanScope::Names(changed)).filter(|changed| *changed != ScanScope::Names(BTreeSet::new()));
                 Ok(())
             }
-            () = sleep(LOCK_INTERVAL) => {
+            () = at(Some(self.ping_at)) => {
+                self.ping_at = Instant::now() + LOCK_INTERVAL;
                 session.ping().await?;
                 let mark = self.audit.mark.clone();
                 self.audit_states(session, mark).await
