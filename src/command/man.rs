@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
+use clap_mangen::roff::{Roff, bold, italic, roman};
 
 use super::{Failure, Outcome};
-use crate::config::{SECTIONS, SETTINGS, Setting};
+use crate::config::{SECTIONS, SETTINGS};
 
 /// Write the manual pages, one for each command and one of the configuration, into a directory
 #[derive(Debug, Args)]
@@ -44,30 +44,16 @@ fn configuration() -> Roff {
         roman(" prints the values in effect, and where each comes from."),
     ]);
     for section in SECTIONS {
-        page.control("SH", [section]);
-        for setting in SETTINGS.iter().filter(|setting| setting.section() == section) {
+        page.control("SH", [*section]);
+        for setting in SETTINGS.iter().filter(|setting| setting.section() == *section) {
             page.control("TP", []);
-            page.text(term(setting));
-            page.text([roman(format!("{} [{}]", sentence(setting.about), variables(setting)))]);
+            let default = setting.default.map_or_else(|| roman("(not set)"), italic);
+            page.text([bold(format!("{}:", setting.name())), roman(" "), default]);
+            let variables = setting.variables().collect::<Vec<_>>().join(", ");
+            page.text([roman(format!("{} [{variables}]", setting.help()))]);
         }
     }
     page.control("SH", ["SEE ALSO"]);
     page.text([roman("rulesyncd(1), rulesyncd-master(1), rulesyncd-worker(1), rulesyncd-config(1)")]);
     page
-}
-
-fn term(setting: &Setting) -> Vec<Inline> {
-    match setting.default {
-        Some(default) => vec![bold(format!("{}:", setting.name())), roman(" "), italic(default)],
-        None => vec![bold(format!("{}:", setting.name())), roman(" (not set)")],
-    }
-}
-
-fn sentence(about: &str) -> String {
-    let mut letters = about.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).chain(['.']).collect()).unwrap_or_default()
-}
-
-fn variables(setting: &Setting) -> String {
-    setting.short_env.map_or_else(|| setting.env(), |short| format!("{short}, {}", setting.env()))
 }

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
 use super::ConfigError;
-use super::setting::{SECTIONS, SETTINGS, find, nearest};
+use super::keys::{SECTIONS, SETTINGS};
+use super::setting::{Setting, find, nearest};
 
 /// Where a value came from, lowest first: a later layer wins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,7 +137,7 @@ impl Layers {
                     entries.referenced.line(),
                     &section,
                     &section,
-                    SECTIONS.into_iter(),
+                    SECTIONS.iter().copied(),
                 ));
             }
             for (name, value) in entries.value.unwrap_or_default() {
@@ -144,7 +145,7 @@ impl Layers {
                 let line = value.referenced.line();
                 let setting = find(&key).ok_or_else(|| {
                     let siblings = SETTINGS.iter().filter(|other| other.section() == section);
-                    unknown(path, line, &key, &name, siblings.map(super::Setting::name))
+                    unknown(path, line, &key, &name, siblings.map(Setting::name))
                 })?;
                 if let Some(Items(items)) = value.value {
                     self.set(setting.key, items, ValueOrigin::File(path.to_owned(), line));
@@ -163,7 +164,7 @@ impl Layers {
         lookup: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(), ConfigError> {
         for setting in SETTINGS {
-            for name in setting.short_env.map(str::to_owned).into_iter().chain([setting.env()]) {
+            for name in setting.variables() {
                 if let Some(value) = lookup(&name).filter(|value| !value.is_empty()) {
                     self.set_text(setting.key, value, ValueOrigin::Environment(name))?;
                 }

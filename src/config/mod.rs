@@ -2,6 +2,8 @@
 //! one wins. The only place that reads the environment.
 
 mod files;
+mod keys;
+mod kind;
 mod layers;
 mod reader;
 mod setting;
@@ -10,17 +12,15 @@ mod units;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 pub use files::SystemFiles;
+use keys::DatabaseSection;
+pub use keys::{MasterConfig, SECTIONS, SETTINGS, TelemetryConfig, WorkerConfig};
 pub use layers::ValueOrigin;
 use layers::{Layers, Value};
-use reader::{
-    Reader, at_least_one, directives, flag, interval, label, log_format, number, path, patience, read,
-    rule_size, text, time,
-};
+use reader::{Reader, read};
 pub(crate) use setting::nearest;
-pub use setting::{SECTIONS, SETTINGS, Setting, ValueKind, config_schema};
+pub use setting::{Setting, commented_file, config_schema};
 pub use units::{Percent, duration, size};
 
 pub use crate::address::DatabaseConfig;
@@ -42,79 +42,6 @@ pub struct Config {
     /// What is logged and exported.
     pub telemetry: TelemetryConfig,
     layers: Layers,
-}
-
-/// What the master is told.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MasterConfig {
-    /// The directory that holds the rules.
-    pub rules_dir: PathBuf,
-    /// Directories outside of it that links among the rules may lead to.
-    pub follow_links_to: Vec<PathBuf>,
-    /// The label of the rows that this master owns.
-    pub updated_by: String,
-    /// How often everything is compared, whatever the watch said.
-    pub rescan_interval: Duration,
-    /// The share of the owned rows that may go at once, above [`MasterConfig::FREE_DELETES`].
-    pub max_delete: Percent,
-    /// The largest file that is read as a rule, in bytes.
-    pub max_rule_size: usize,
-    /// Where the master answers `status`.
-    pub socket: PathBuf,
-}
-
-impl MasterConfig {
-    /// So many deletions are never a mass deletion, however few rows there are.
-    pub const FREE_DELETES: usize = 5;
-}
-
-/// What the worker is told.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WorkerConfig {
-    /// Where the stream is served when systemd passes no socket.
-    pub socket: PathBuf,
-    /// The socket's permission bits.
-    pub socket_mode: u32,
-    /// The socket's group; `None` is the daemon's own.
-    pub socket_group: Option<String>,
-    /// Who may connect; empty is whoever may open the socket.
-    pub allow_uids: Vec<u32>,
-    /// The longest that a change can wait for a poll; jittered by a tenth.
-    pub poll_interval: Duration,
-    /// How far below the watermark a row may still appear.
-    pub overlap: Duration,
-    /// How often everything is compared.
-    pub full_scan_interval: Duration,
-    /// Changes kept for resuming.
-    pub journal_length: usize,
-    /// The share of the known rules whose deletion is followed at once, above
-    /// [`MasterConfig::FREE_DELETES`].
-    pub max_delete: Percent,
-    /// How long a larger deletion is held back where nobody allows it.
-    pub max_delete_hold: Duration,
-    /// How often a quiet subscriber hears a heartbeat.
-    pub heartbeat_interval: Duration,
-    /// Connections served at once.
-    pub max_subscribers: usize,
-    /// Connections of one user served at once.
-    pub max_subscribers_per_uid: usize,
-    /// How many changes a subscriber may be behind before a snapshot takes their place.
-    pub subscriber_queue: usize,
-    /// Where the last known rules are kept.
-    pub cache: PathBuf,
-    /// The host's message bus; `None` is none.
-    pub bus_socket: Option<PathBuf>,
-}
-
-/// What is logged and exported.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TelemetryConfig {
-    /// Directives of what is logged, as `tracing_subscriber`'s `Targets` reads them.
-    pub log: String,
-    /// The form of the log.
-    pub log_format: LogFormat,
-    /// An OTLP/HTTP endpoint; `None` where only the standard variables say.
-    pub otlp: Option<String>,
 }
 
 /// The form of the log.
@@ -233,45 +160,17 @@ impl Config {
 
     fn resolve(layers: Layers) -> Result<Self, ConfigError> {
         let from = Reader(&layers);
+        let section = DatabaseSection::resolve(&from)?;
         let database = DatabaseConfig {
             address: from.address()?,
             url_file: from.address_file()?,
-            max_connections: from.value("database.max_connections", at_least_one)?,
-            connect_timeout: from.value("database.connect_timeout", patience)?,
-            allow_plaintext: from.value("database.allow_plaintext", flag)?,
+            max_connections: section.max_connections,
+            connect_timeout: section.connect_timeout,
+            allow_plaintext: section.allow_plaintext,
         };
-        let master = MasterConfig {
-            rules_dir: from.value("master.rules_dir", path)?,
-            follow_links_to: from.list("master.follow_links_to", path)?,
-            updated_by: from.value("master.updated_by", label)?,
-            rescan_interval: from.value("master.rescan_interval", interval)?,
-            max_delete: from.value("master.max_delete", Percent::parse)?,
-            max_rule_size: from.value("master.max_rule_size", rule_size)?,
-            socket: from.value("master.socket", path)?,
-        };
-        let worker = WorkerConfig {
-            socket: from.value("worker.socket", path)?,
-            socket_mode: from.value("worker.socket_mode", units::mode)?,
-            socket_group: from.optional("worker.socket_group", text)?,
-            allow_uids: from.list("worker.allow_uids", number)?,
-            poll_interval: from.value("worker.poll_interval", interval)?,
-            overlap: from.value("worker.overlap", time)?,
-            full_scan_interval: from.value("worker.full_scan_interval", interval)?,
-            journal_length: from.value("worker.journal_length", at_least_one)?,
-            max_delete: from.value("worker.max_delete", Percent::parse)?,
-            max_delete_hold: from.value("worker.max_delete_hold", time)?,
-            heartbeat_interval: from.value("worker.heartbeat_interval", interval)?,
-            max_subscribers: from.value("worker.max_subscribers", at_least_one)?,
-            max_subscribers_per_uid: from.value("worker.max_subscribers_per_uid", at_least_one)?,
-            subscriber_queue: from.value("worker.subscriber_queue", at_least_one)?,
-            cache: from.value("worker.cache", path)?,
-            bus_socket: from.optional("worker.bus_socket", path)?,
-        };
-        let telemetry = TelemetryConfig {
-            log: from.value("telemetry.log", directives)?,
-            log_format: from.value("telemetry.log_format", log_format)?,
-            otlp: from.optional("telemetry.otlp", text)?,
-        };
+        let master = MasterConfig::resolve(&from)?;
+        let worker = WorkerConfig::resolve(&from)?;
+        let telemetry = TelemetryConfig::resolve(&from)?;
         Ok(Self { database, master, worker, telemetry, layers })
     }
 
@@ -286,7 +185,7 @@ impl Config {
                 let _ = match self.layers.get(setting.key) {
                     None => writeln!(shown, "  # {name}: not set"),
                     Some(value) => {
-                        writeln!(shown, "  {name}: {}  # {}", self.quoted(setting, value), value.origin)
+                        writeln!(shown, "  {name}: {}  # {}", self.spell(setting, value), value.origin)
                     }
                 };
             }
@@ -294,15 +193,11 @@ impl Config {
         shown
     }
 
-    fn quoted(&self, setting: &Setting, value: &Value) -> String {
-        let scalar = |text: &str| serde_json::Value::from(text).to_string();
-        match (setting.key, setting.kind) {
-            ("database.url", _) => scalar(&self.database.address.to_string()),
-            ("telemetry.otlp", _) => scalar(&units::without_secret(&value.items.join(""))),
-            (_, ValueKind::Counts | ValueKind::Paths) => format!("[{}]", value.items.join(", ")),
-            (_, ValueKind::Count | ValueKind::Flag | ValueKind::Duration) => value.items.join(""),
-            ("master.max_rule_size", _) => units::show_size(self.master.max_rule_size),
-            _ => scalar(&value.items.join("")),
+    fn spell(&self, setting: &Setting, value: &Value) -> String {
+        match setting.key {
+            "database.url" => setting.spell(&[self.database.address.to_string()]),
+            "telemetry.otlp" => setting.spell(&[units::without_secret(&value.items.concat())]),
+            _ => setting.spell(&value.items),
         }
     }
 }

@@ -1,53 +1,28 @@
-//! Every key of the configuration, as data: its name, its default, what it means.
+//! A key of the configuration as data, and what is made of all of them.
 
 use serde_json::{Map, Value, json};
+
+use super::keys::{SECTIONS, SETTINGS};
+use super::kind::Spelling;
 
 /// One key of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// `section.name`, as in the file.
     pub key: &'static str,
-    /// What holds when nobody says anything; `None` is nothing.
+    /// The value that applies when nobody sets the key; `None` is no value.
     pub default: Option<&'static str>,
-    /// What a value looks like.
-    pub kind: ValueKind,
-    /// What the key means, in half a sentence.
-    pub about: &'static str,
-    /// A short name in the environment beside the regular one.
-    pub short_env: Option<&'static str>,
-}
-
-/// What the values of a key look like; the schema and the messages say so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ValueKind {
-    /// Any text.
-    Text,
-    /// A path in the file system.
-    Path,
-    /// `250ms`, `1s`, `5m`.
-    Duration,
-    /// `256KiB`.
-    Size,
-    /// `20%`.
-    Percent,
-    /// A whole number.
-    Count,
-    /// `true` or `false`.
-    Flag,
-    /// Permission bits in octal.
-    Mode,
-    /// A list of whole numbers.
-    Counts,
-    /// A list of paths.
-    Paths,
+    /// What a file could say: the default, or a value that is none; `None` for an empty list.
+    pub(super) example: Option<&'static str>,
+    /// The lines of its help.
+    pub(super) help: &'static [&'static str],
+    /// A short variable of the environment that sets the key too.
+    pub(super) short_variable: Option<&'static str>,
+    pub(super) spelling: Spelling,
+    pub(super) schema: fn() -> Value,
 }
 
 impl Setting {
-    /// The variable that sets this key: `RULESYNCD_WORKER_POLL_INTERVAL`.
-    pub fn env(&self) -> String {
-        format!("RULESYNCD_{}", self.key.replace('.', "_").to_uppercase())
-    }
-
     /// The part of the key before the dot.
     pub fn section(&self) -> &'static str {
         self.key.split_once('.').map_or(self.key, |(section, _)| section)
@@ -58,147 +33,33 @@ impl Setting {
         self.key.split_once('.').map_or(self.key, |(_, name)| name)
     }
 
-    const fn short(self, short_env: &'static str) -> Self {
-        Self { short_env: Some(short_env), ..self }
+    /// The variables that set this key, a later one wins: `RULESYNCD_WORKER_POLL_INTERVAL`.
+    pub fn variables(&self) -> impl Iterator<Item = String> {
+        let long = format!("RULESYNCD_{}", self.key.replace('.', "_").to_uppercase());
+        self.short_variable.map(str::to_owned).into_iter().chain([long])
+    }
+
+    /// What the key means, in sentences of one line.
+    pub fn help(&self) -> String {
+        self.help.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// These values as a file writes them.
+    pub(super) fn spell(&self, values: &[String]) -> String {
+        match self.spelling {
+            Spelling::Plain => values.concat(),
+            Spelling::Quoted => Value::from(values.concat()).to_string(),
+            Spelling::List => format!("[{}]", values.join(", ")),
+        }
     }
 }
 
-const fn set(key: &'static str, default: &'static str, kind: ValueKind, about: &'static str) -> Setting {
-    Setting { key, default: Some(default), kind, about, short_env: None }
-}
-
-const fn unset(key: &'static str, kind: ValueKind, about: &'static str) -> Setting {
-    Setting { key, default: None, kind, about, short_env: None }
-}
-
-/// The sections, in the order in which they are shown.
-pub const SECTIONS: [&str; 4] = ["database", "master", "worker", "telemetry"];
-
-/// All keys, in the order in which they are shown.
-pub const SETTINGS: &[Setting] = &[
-    set("database.url", "sqlite:///var/lib/rulesyncd/rules.db", ValueKind::Text, "where the tables are"),
-    unset(
-        "database.url_file",
-        ValueKind::Path,
-        "a file that holds the address, such as a systemd credential",
-    ),
-    set(
-        "database.max_connections",
-        "4",
-        ValueKind::Count,
-        "connections of one daemon at most, beside the one that listens",
-    ),
-    set("database.connect_timeout", "5s", ValueKind::Duration, "how long connecting or one query may take"),
-    set(
-        "database.allow_plaintext",
-        "false",
-        ValueKind::Flag,
-        "allow a connection to another host that is not encrypted or not verified",
-    ),
-    set("master.rules_dir", "/etc/rulesyncd/rules", ValueKind::Path, "the directory that holds the rules")
-        .short("RULESYNCD_RULES_DIR"),
-    unset(
-        "master.follow_links_to",
-        ValueKind::Paths,
-        "directories outside of rules_dir that links among the rules may lead to",
-    ),
-    set("master.updated_by", "filesystem", ValueKind::Text, "the label of the rows that this master owns"),
-    set(
-        "master.rescan_interval",
-        "60s",
-        ValueKind::Duration,
-        "how often everything is compared, whatever the watch said",
-    ),
-    set(
-        "master.max_delete",
-        "20%",
-        ValueKind::Percent,
-        "the share of the owned rows that may go at once, above 5",
-    ),
-    set("master.max_rule_size", "256KiB", ValueKind::Size, "the largest file that is read as a rule"),
-    set("master.socket", "/run/rulesyncd/master.sock", ValueKind::Path, "where the master answers `status`"),
-    set(
-        "worker.socket",
-        "/run/rulesyncd/events.sock",
-        ValueKind::Path,
-        "where the stream is served, unless systemd passes a socket",
-    )
-    .short("RULESYNCD_SOCKET"),
-    set("worker.socket_mode", "0660", ValueKind::Mode, "permission bits of that socket"),
-    unset("worker.socket_group", ValueKind::Text, "group of that socket; the service's own where unset"),
-    unset(
-        "worker.allow_uids",
-        ValueKind::Counts,
-        "users who may connect; whoever may open the socket where empty",
-    ),
-    set(
-        "worker.poll_interval",
-        "1s",
-        ValueKind::Duration,
-        "the longest that a change can wait; jittered by a tenth",
-    ),
-    set("worker.overlap", "5s", ValueKind::Duration, "how far below the watermark a row may still appear"),
-    set("worker.full_scan_interval", "60s", ValueKind::Duration, "how often everything is compared"),
-    set("worker.journal_length", "65536", ValueKind::Count, "changes kept for resuming"),
-    set(
-        "worker.max_delete",
-        "20%",
-        ValueKind::Percent,
-        "the share of the known rules whose deletion is followed at once, above 5",
-    ),
-    set(
-        "worker.max_delete_hold",
-        "1h",
-        ValueKind::Duration,
-        "how long a larger deletion is held back where nobody allows it",
-    ),
-    set(
-        "worker.heartbeat_interval",
-        "15s",
-        ValueKind::Duration,
-        "how often a quiet subscriber hears a heartbeat",
-    ),
-    set("worker.max_subscribers", "1024", ValueKind::Count, "connections served at once"),
-    set("worker.max_subscribers_per_uid", "512", ValueKind::Count, "connections of one user served at once"),
-    set(
-        "worker.subscriber_queue",
-        "4096",
-        ValueKind::Count,
-        "changes a subscriber may be behind before a snapshot replaces them",
-    ),
-    set(
-        "worker.cache",
-        "/var/lib/rulesyncd/catalogue.ndjson",
-        ValueKind::Path,
-        "where the last known rules are kept",
-    ),
-    unset("worker.bus_socket", ValueKind::Path, "the host's message bus"),
-    set(
-        "telemetry.log",
-        "info",
-        ValueKind::Text,
-        "what is logged: a level, or directives such as `info,sqlx=debug`",
-    )
-    .short("RULESYNCD_LOG"),
-    set(
-        "telemetry.log_format",
-        "auto",
-        ValueKind::Text,
-        "`auto` (journald under systemd, else text), `journald`, `text` or `json`",
-    ),
-    unset(
-        "telemetry.otlp",
-        ValueKind::Text,
-        "an OTLP/HTTP endpoint; the standard OTEL_EXPORTER_OTLP_* variables where unset",
-    ),
-];
-
 /// The JSON Schema of a configuration file.
 pub fn config_schema() -> Value {
-    let sections = SECTIONS.map(|section| {
+    let sections = SECTIONS.iter().map(|&section| {
         let keys = SETTINGS.iter().filter(|setting| setting.section() == section);
         let properties: Map<String, Value> =
-            keys.map(|setting| (setting.name().to_owned(), setting.schema())).collect();
+            keys.map(|setting| (setting.name().to_owned(), described(setting))).collect();
         let schema =
             json!({ "type": ["object", "null"], "additionalProperties": false, "properties": properties });
         (section.to_owned(), schema)
@@ -212,25 +73,39 @@ pub fn config_schema() -> Value {
     })
 }
 
-impl Setting {
-    fn schema(&self) -> Value {
-        let mut schema = match self.kind {
-            ValueKind::Text | ValueKind::Path => json!({ "type": "string" }),
-            ValueKind::Duration => json!({ "type": "string", "examples": ["250ms", "1s", "5m"] }),
-            ValueKind::Size => json!({ "type": ["string", "integer"], "examples": ["256KiB"] }),
-            ValueKind::Percent => json!({ "type": ["string", "number"], "examples": ["20%"] }),
-            ValueKind::Mode => json!({ "type": ["string", "integer"], "examples": ["0660"] }),
-            ValueKind::Count => json!({ "type": "integer", "minimum": 1 }),
-            ValueKind::Flag => json!({ "type": "boolean" }),
-            ValueKind::Paths => json!({ "type": "array", "items": { "type": "string", "minLength": 1 } }),
-            ValueKind::Counts => json!({ "type": "array", "items": { "type": "integer", "minimum": 0 } }),
-        };
-        schema["description"] = json!(self.about);
-        if let Some(default) = self.default {
-            schema["default"] = json!(default);
-        }
-        schema
+fn described(setting: &Setting) -> Value {
+    let mut schema = (setting.schema)();
+    schema["description"] = json!(setting.help());
+    if let Some(default) = setting.default {
+        schema["default"] = json!(default);
     }
+    schema
+}
+
+/// The commented configuration file of a daemon: every key of `section`, and of what both daemons share.
+pub fn commented_file(section: &str) -> String {
+    let mut lines = vec![
+        format!(
+            "# The {section}'s configuration. Each line shows the default, or an example of a key without one;\n# remove the `#` to set it."
+        ),
+        "#".to_owned(),
+        "# A later one wins: the default, this file, the environment, flags. Each key has a variable,"
+            .to_owned(),
+        format!(
+            "# RULESYNCD_<SECTION>_<KEY>; `rulesyncd config {section}` prints the values in effect and their origins."
+        ),
+        "# Durations are written 250ms, 1s, 5m; sizes 256KiB.".to_owned(),
+    ];
+    for section in ["database", section, "telemetry"] {
+        lines.push(format!("\n{section}:"));
+        let settings = SETTINGS.iter().filter(|setting| setting.section() == section);
+        let keys = settings.map(|setting| {
+            let help = setting.help.iter().map(|line| format!("  #{line}\n")).collect::<String>();
+            format!("{help}  #{}: {}", setting.name(), setting.example.unwrap_or("[]"))
+        });
+        lines.push(keys.collect::<Vec<_>>().join("\n\n"));
+    }
+    lines.join("\n") + "\n"
 }
 
 /// The setting of `key`; `None` when there is no such key.
@@ -269,18 +144,5 @@ mod tests {
         let names = || SETTINGS.iter().map(Setting::name);
         assert_eq!(nearest("pol_intervall", names()), Some("poll_interval"));
         assert_eq!(nearest("zzzzzzzz", names()), None);
-    }
-
-    #[test]
-    fn every_key_stands_once_in_a_section_that_is_shown() {
-        for setting in SETTINGS {
-            assert!(SECTIONS.contains(&setting.section()), "{}", setting.key);
-            assert_eq!(
-                SETTINGS.iter().filter(|other| other.key == setting.key).count(),
-                1,
-                "{}",
-                setting.key
-            );
-        }
     }
 }

@@ -1,0 +1,195 @@
+//! Every key of the configuration, declared once: its name, type, default, bounds, variable and help. The
+//! structures, `rulesyncd config`, the JSON Schema, the manual page and the files in `config/` follow from it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::kind::{
+    Connections, Count, Directives, Flag, Format, Interval, Key, Label, List, Maybe, Mode, One, Path,
+    RuleSize, Share, Text, Time, Timeout, Uid,
+};
+use super::reader::Reader;
+use super::setting::Setting;
+use super::{ConfigError, LogFormat, Percent};
+
+/// Declares sections. Of a key: its documentation is its help, the type is what a program reads; then how many
+/// values of which kind, the default (or what a file could say, after `such as`), and a shorter variable.
+macro_rules! sections {
+    ($(
+        $(#[doc = $about:literal])+
+        $visible:vis $section:ident($config:ident) {$(
+            $(#[doc = $help:literal])+
+            $name:ident: $type:ty, $key:ty
+                $(= $default:literal)? $(, such as $example:literal)? $(, also $variable:literal)?;
+        )+}
+    )+) => {
+        $(
+            $(#[doc = $about])+
+            #[derive(Debug, Clone, PartialEq)]
+            $visible struct $config {
+                $($(#[doc = $help])+ pub $name: $type,)+
+            }
+
+            impl $config {
+                pub(super) fn resolve(from: &Reader<'_>) -> Result<Self, ConfigError> {
+                    Ok(Self {
+                        $($name: <$key as Key>::resolve(from, concat!(stringify!($section), ".", stringify!($name)))?,)+
+                    })
+                }
+            }
+        )+
+
+        /// The sections, in the order in which they are shown.
+        pub const SECTIONS: &[&str] = &[$(stringify!($section)),+];
+
+        /// All keys, in the order in which they are shown.
+        pub const SETTINGS: &[Setting] = &[$($(
+            Setting {
+                key: concat!(stringify!($section), ".", stringify!($name)),
+                default: first([$(Some($default),)? None]),
+                example: first([$(Some($default),)? $(Some($example),)? None]),
+                help: &[$($help),+],
+                short_variable: first([$(Some($variable),)? None]),
+                spelling: <$key as Key>::SPELLING,
+                schema: <$key as Key>::schema,
+            },
+        )+)+];
+    };
+}
+
+const fn first<const N: usize>(options: [Option<&'static str>; N]) -> Option<&'static str> {
+    options[0]
+}
+
+sections! {
+    /// How the database is reached.
+    pub(super) database(DatabaseSection) {
+        /// The database with the two tables: SQLite for one host; MySQL, MariaDB or PostgreSQL for a swarm. A worker
+        /// needs the right to SELECT from the tables, and no other.
+        ///
+        /// * `mysql://rulesyncd@db.example.org/honeypots?ssl-mode=verify_identity`
+        /// * `postgres://rulesyncd@db.example.org/honeypots?sslmode=verify-full`
+        /// * `postgres://rulesyncd@/honeypots?host=/run/postgresql&requirepeer=postgres`
+        ///
+        /// SQLAlchemy's spelling works too: `mysql+asyncmy://`, `postgresql+asyncpg://`, `sqlite+aiosqlite:///`.
+        url: String, One<Text> = "sqlite:///var/lib/rulesyncd/rules.db";
+
+        /// A file that holds the whole address of the database. Use it for an address with a password: a file that
+        /// only the daemon can read, or a systemd credential. Set either url or url_file.
+        url_file: Option<PathBuf>, Maybe<Path>, such as "/etc/rulesyncd/database_url";
+
+        /// The most connections of one daemon, without the one that listens for changes.
+        max_connections: u32, One<Connections> = "4";
+
+        /// How long a connection attempt, or one statement, may take before it is tried again.
+        connect_timeout: Duration, One<Timeout> = "5s";
+
+        /// Allow connections to another host that are not encrypted, or whose certificate is not verified
+        /// (sslmode=require). Only for networks that you trust.
+        allow_plaintext: bool, One<Flag> = "false";
+    }
+
+    /// What the master does.
+    pub master(MasterConfig) {
+        /// The directory that holds the rules: its files `[A-Za-z0-9_]+.yaml` and `.yml`, without subdirectories. It
+        /// may be a symbolic link.
+        rules_dir: PathBuf, One<Path> = "/etc/rulesyncd/rules", also "RULESYNCD_RULES_DIR";
+
+        /// More directories that links among the rules may lead to. A rule file may be a symbolic link to a file in
+        /// rules_dir, in a sibling whose name begins with `..` (as Kubernetes mounts a ConfigMap), or in one of these
+        /// directories. The master does not follow any other link.
+        follow_links_to: Vec<PathBuf>, List<Path>;
+
+        /// The label of the rows that this master owns. It leaves rows with another label alone, unless a file holds
+        /// the same rule_id: then the file wins.
+        updated_by: String, One<Label> = "filesystem";
+
+        /// How often the master compares everything. It sees changes at once; this finds what the watch missed.
+        rescan_interval: Duration, One<Interval> = "60s";
+
+        /// The share of the owned rows that the master deletes without asking. It holds back a plan that would delete
+        /// more than this, and more than five, until `rulesyncd sync --allow-mass-delete`: an empty mount must not
+        /// empty the swarm.
+        max_delete: Percent, One<Share> = "20%";
+
+        /// The largest rule file. Workers take at most 4MiB.
+        max_rule_size: usize, One<RuleSize> = "256KiB";
+
+        /// The socket on which the master answers `rulesyncd status` and `rulesyncd sync`.
+        socket: PathBuf, One<Path> = "/run/rulesyncd/master.sock";
+    }
+
+    /// What the worker does.
+    pub worker(WorkerConfig) {
+        /// The socket of the event stream. A socket that systemd passes takes the place of this key and the next two.
+        socket: PathBuf, One<Path> = "/run/rulesyncd/events.sock", also "RULESYNCD_SOCKET";
+
+        /// The permission bits of that socket.
+        socket_mode: u32, One<Mode> = "0660";
+
+        /// The group of that socket; the daemon's own where this is not set.
+        socket_group: Option<String>, Maybe<Text>, such as "honeypot";
+
+        /// The ids of the users who may connect. Where the list is empty, whoever can open the socket may.
+        allow_uids: Vec<u32>, List<Uid>;
+
+        /// The longest time between two polls. It matters where the database cannot announce a change (MySQL). Each
+        /// worker varies it by a tenth, so that the polls of a swarm spread.
+        poll_interval: Duration, One<Interval> = "1s";
+
+        /// How far below the watermark a row may still appear. Choose more than the longest transaction that writes
+        /// rules takes, and more than the clocks of the writers differ.
+        overlap: Duration, One<Time> = "5s";
+
+        /// How often the worker compares everything, whatever the watermark says.
+        full_scan_interval: Duration, One<Interval> = "60s";
+
+        /// The number of changes that are kept for subscribers that come back.
+        journal_length: usize, One<Count> = "65536";
+
+        /// The share of the known rules whose deletion the worker follows at once. Whoever can write the tables could
+        /// empty every host, so the worker holds back a deletion of more than this, and of more than five, and says
+        /// so. `rulesyncd allow-mass-delete` on this host lets it pass. A row that is not a rule any more counts as
+        /// deleted.
+        max_delete: Percent, One<Share> = "20%";
+
+        /// How long the worker holds back a mass deletion that nobody allows.
+        max_delete_hold: Duration, One<Time> = "1h";
+
+        /// How often a subscriber gets a heartbeat when nothing changes.
+        heartbeat_interval: Duration, One<Interval> = "15s";
+
+        /// The most subscribers. A connection that has not subscribed after 30 s is closed.
+        max_subscribers: usize, One<Count> = "1024";
+
+        /// The most subscribers of one user, so that no user takes the connections of the others.
+        max_subscribers_per_uid: usize, One<Count> = "512";
+
+        /// How many changes a subscriber may lag behind before the worker sends a snapshot instead.
+        subscriber_queue: usize, One<Count> = "4096";
+
+        /// The file with the last known rules. The worker serves them, marked stale, when it starts while the database
+        /// is unavailable. Under systemd the default is in the unit's state directory, /var/lib/rulesyncd-worker.
+        cache: PathBuf, One<Path> = "/var/lib/rulesyncd/catalogue.ndjson";
+
+        /// The host's message bus. The worker publishes a notice of each change there.
+        bus_socket: Option<PathBuf>, Maybe<Path>, such as "/run/bus.sock";
+    }
+
+    /// What is logged and exported.
+    pub telemetry(TelemetryConfig) {
+        /// What is logged: `error`, `warn`, `info`, `debug`, or directives such as `info,sqlx=debug`.
+        log: String, One<Directives> = "info", also "RULESYNCD_LOG";
+
+        /// The form of the log: `auto` (journald under systemd, otherwise text), `journald`, `text` or `json`.
+        log_format: LogFormat, One<Format> = "auto";
+
+        /// An OTLP/HTTP endpoint. Where this is not set, the standard OTEL_EXPORTER_OTLP_* variables apply.
+        otlp: Option<String>, Maybe<Text>, such as "http://localhost:4318";
+    }
+}
+
+impl MasterConfig {
+    /// So many deletions are never a mass deletion, however few rows there are.
+    pub const FREE_DELETES: usize = 5;
+}
