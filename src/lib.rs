@@ -8,15 +8,14 @@
 //!
 //! A tour, along the way of an edited file:
 //!
-//! * [`master::watch`] hears from the kernel that something happened, and boils it down to a hint:
-//!   look at these names, or at everything. An event is never taken for the truth.
-//! * [`master::scan`] looks: names, then stamps, then texts, each only where the one before says
-//!   that something changed. [`rulefile`] reads a file so that whatever stands under its name does
-//!   no harm, and [`rule::parse`] makes a [`rule::Definition`] of its text, or a list of everything
-//!   that is wrong with it.
-//! * [`master::plan`] compares files with rows. It is a pure function; its laws are tested.
-//! * [`master::reconcile`] guards the plan against mass deletion and carries it out. Start-up,
-//!   hints, reloads, rescans, retries and `rulesyncd sync` all come through it.
+//! * [`directory::Watch`] turns the kernel's events into scans: of the files that an event names, or of the whole
+//!   directory. The scan finds out what is there; an event is only a reason to look.
+//! * [`directory::Scanner`] reads names, then stamps, then texts, each only where the one before may have changed.
+//!   [`rulefile`] reads a file without harm, whatever its name leads to, and [`rule::parse`] makes a
+//!   [`rule::Definition`] of its text, or a list of everything that is wrong with it.
+//! * [`rule::plan`] compares files with rows. It is a pure function; its laws are tested.
+//! * [`master::reconcile`] guards the plan against mass deletion and carries it out. Start-up, events, reloads,
+//!   rescans, retries and `rulesyncd sync` all come through it.
 //! * [`store`] is where master and workers meet: one trait, [`store::RuleStore`], over a directory
 //!   and over three databases, with one small file a dialect. [`store::MasterSession`] is the only
 //!   writer while its lock stands; a [`store::Follow`]er looks at the tables in one snapshot and
@@ -40,6 +39,7 @@ pub mod client;
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod directory;
 pub mod event;
 pub mod lifecycle;
 pub mod master;

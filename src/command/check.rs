@@ -22,9 +22,9 @@ use crate::command::flags::DatabaseFlags;
 use crate::command::print::{print, print_error, write_stdout};
 use crate::config::{Config, Flags};
 use crate::plural::count;
-use crate::rule::Code;
 use crate::rule::attack::Attack;
-use crate::store::{Database, RowSummary, Scope};
+use crate::rule::{Code, RuleHeader};
+use crate::store::{Database, Scope};
 use files::Target;
 use judge::{Judged, Rows};
 use report::Totals;
@@ -237,6 +237,6 @@ fn rows(database: DatabaseFlags) -> Result<Rows, Failure> {
         let database = Database::open(&config.database, Arc::new(SystemClock)).await?;
         database.rows(Scope::All).await
     })??;
-    let folded = |row: &RowSummary| row.rule_id.to_ascii_lowercase();
-    Ok(rows.iter().map(|row| (folded(row), (row.rule_version, row.content))).collect())
+    let folded = |row: &RuleHeader| row.rule_id.to_ascii_lowercase();
+    Ok(rows.iter().map(|row| (folded(row), (row.rule_version, row.content_sha256))).collect())
 }

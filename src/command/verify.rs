@@ -17,14 +17,14 @@ use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::Config;
-use crate::master::plan::Plan;
+use crate::directory::InvalidFile;
 use crate::master::reconcile::Reconciler;
-use crate::master::scan::InvalidFile;
 use crate::paint::plain;
 use crate::plural::count;
-use crate::rule::{Catalogue, CatalogueDigest, RuleState};
+use crate::rule::plan::Plan;
+use crate::rule::{Catalogue, CatalogueDigest, RuleHeader, RuleState};
 use crate::socket::{REQUEST_TIMEOUT, WORK_TIMEOUT};
-use crate::store::{Database, Follow as _, RowSummary, RuleStore as _, Scope, StoreError};
+use crate::store::{Database, Follow as _, RuleStore as _, Scope, StoreError};
 use crate::wire::{Op, RuleLine, ServerLine, Subscribe};
 
 /// A difference that is still there after so many looks is one; before, it may be on its way.
@@ -163,7 +163,7 @@ async fn compare(config: &Config, daemons: &Daemons, needs_worker: bool) -> Resu
 }
 
 /// The files that hold no rule: under the id of the row that came from them, else under their name.
-fn invalid_files(reconciler: &Reconciler, rows: &[RowSummary]) -> Vec<Difference> {
+fn invalid_files(reconciler: &Reconciler, rows: &[RuleHeader]) -> Vec<Difference> {
     let ids: BTreeMap<&str, &str> = rows.iter().map(|row| (&*row.source_path, &*row.rule_id)).collect();
     let difference = |(path, why): (&str, &InvalidFile)| Difference {
         rule_id: (*ids.get(path).unwrap_or(&path)).to_owned(),

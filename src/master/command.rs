@@ -6,11 +6,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::held::Operator;
-use super::reconcile::{self, ReconcileError};
-use super::scan::ScanScope;
-use super::watch::Watch;
+use super::reconcile::ReconcileError;
 use super::{Master, Summary};
 use crate::config::MasterConfig;
+use crate::directory::Watch;
+use crate::directory::{DELETE_AFTER, ScanScope};
 use crate::event;
 use crate::store::{MasterSession, StoreError};
 
@@ -69,7 +69,7 @@ impl Master {
             if !put_off.0 {
                 break;
             }
-            sleep(reconcile::DELETE_AFTER).await;
+            sleep(DELETE_AFTER).await;
             let next;
             (next, put_off) = self.reconcile(session, &ScanScope::All, lifted_by).await?;
             total = total.then(next);

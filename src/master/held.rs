@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::plan::{Delete, Plan};
+use crate::rule::plan::{Delete, Plan};
 
 /// Who lifts the guard against mass deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::audit::StateChange;
 use super::held::{HeldDeletes, Operator};
-use super::plan::{Conflict, Delete, FileRule, Plan, Write};
-use super::scan::{DirectoryAway, InvalidFile};
 use crate::clock::humanize;
 use crate::config::Percent;
+use crate::directory::{DirectoryAway, InvalidFile};
 use crate::event;
 use crate::outage::OutageRecord;
 use crate::plural::count;
+use crate::rule::plan::{Conflict, Delete, FileRule, Plan, Write};
 use crate::rule::{RuleId, StateKind, StateRow};
 use crate::store::StoreError;
 

@@ -1,19 +1,16 @@
 //! From the rules directory to the table.
 //!
-//! [`watch`] names the files that may have changed, [`scan`] reads them, [`plan`] compares them with the rows, and
+//! [`directory::Watch`](crate::directory::Watch) names the files that may have changed, [`directory::Scanner`](crate::directory::Scanner) reads them, [`rule::plan`](crate::rule::plan) compares them with the rows, and
 //! [`reconcile`] carries the plan out. [`Master`] is the daemon around them: lock, standby, retries, rescans.
 
 mod audit;
 mod command;
 mod held;
 mod log;
-pub mod plan;
 pub mod reconcile;
-pub mod scan;
 mod status;
 mod summary;
 mod trace;
-pub mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,13 +24,13 @@ use self::audit::StateAudit;
 pub use self::command::MasterRequest;
 pub use self::held::Operator;
 use self::reconcile::{ReconcileError, Reconciler};
-use self::scan::ScanScope;
 pub use self::status::{Lock, MasterStatus};
 pub use self::summary::Summary;
-use self::watch::Watch;
 use crate::backoff::{Backoff, jittered};
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
+use crate::directory::Watch;
+use crate::directory::{DELETE_AFTER, ScanScope};
 use crate::event;
 use crate::lifecycle::Liveness;
 use crate::outage::Outage;
@@ -352,7 +349,7 @@ impl Master {
             self.retry_at = None;
             self.retries.reset();
         }
-        self.watch.schedule_rescan(report.rescan.iter().cloned(), reconcile::DELETE_AFTER);
+        self.watch.schedule_rescan(report.rescan.iter().cloned(), DELETE_AFTER);
         self.watch.schedule_rescan(report.changing.iter().cloned(), CHANGING_FOR);
         let summary = Summary::of(&report, &self.reconciler);
         self.publish(summary);

@@ -15,20 +15,16 @@ use std::time::{Duration, Instant};
 
 use super::held::{HeldDeletes, Operator};
 use super::log;
-use super::plan::{self, Conflict, File, Plan};
-use super::scan::{DirectoryAway, Found, InvalidFile, ScanScope, ScannedFile, Scanner};
 use super::trace::Ingest;
-use super::watch::UnfinishedFiles;
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
+use crate::directory::UnfinishedFiles;
+use crate::directory::{DirectoryAway, Found, InvalidFile, ScanScope, ScannedFile, Scanner};
 use crate::outage::RecordBudget;
-use crate::rule::{ContentDigest, Limits, RuleId};
-use crate::store::{MasterSession, RowSummary, Scope, StoreError};
+use crate::rule::plan::{self, Conflict, File, Plan};
+use crate::rule::{ContentDigest, Limits, RuleHeader, RuleId};
+use crate::store::{MasterSession, Scope, StoreError};
 use crate::telemetry::metrics;
-
-/// How long a file must be missing before its row is deleted: `git checkout` and many editors remove a file and
-/// write it again, on a slow mount over seconds.
-pub const DELETE_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Why a reconcile failed.
 #[derive(Debug, thiserror::Error)]
@@ -212,7 +208,7 @@ impl Reconciler {
     /// [`DirectoryAway`] when the directory cannot be read.
     pub async fn preview(
         &mut self,
-        rows: &[RowSummary],
+        rows: &[RuleHeader],
         allow_mass_delete: bool,
     ) -> Result<Report, DirectoryAway> {
         let found = self.scan(&ScanScope::Reread).await?;
@@ -381,7 +377,7 @@ impl Reconciler {
         self.scanner.are_written(written.filter(|path| !not_written.contains(path)));
     }
 
-    fn log_file_changes(&mut self, rows: &[RowSummary]) {
+    fn log_file_changes(&mut self, rows: &[RuleHeader]) {
         let passed_over = self.scanner.passed_over();
         passed_over.difference(&self.passed_over).for_each(|path| log::passed_over(path));
         self.passed_over.difference(passed_over).for_each(|path| log::no_longer_passed_over(path));

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Summary;
 use super::reconcile::Reconciler;
-use super::scan::DirectoryAway;
 use crate::address::DatabasePlace;
 use crate::clock::Timestamp;
 use crate::config::MasterConfig;
+use crate::directory::DirectoryAway;
 use crate::plural::count;
 use crate::store::{Database, StoreError, driver_failures};
 

@@ -1,8 +1,8 @@
 //! The spans of a changed file on its way to the table.
 
-use super::plan::{Delete, Write};
-use super::scan::{ScannedFile, Steps};
 use crate::clock::Timestamp;
+use crate::directory::{ScannedFile, Steps};
+use crate::rule::plan::{Delete, Write};
 use crate::store::Departure;
 use crate::telemetry::trace::{self, Span};
 
@@ -64,7 +64,7 @@ impl Ingest {
 
     /// The trace context that the workers continue.
     pub(super) fn departure(&self, write: &Write) -> Option<Departure> {
-        Departure::of_rule(write.rule.rule_id.as_str(), write.rule.content, self.0.traceparent())
+        Departure::of_rule(write.rule.rule_id.as_str(), write.rule.content_sha256, self.0.traceparent())
     }
 
     /// The trace's id for the log.

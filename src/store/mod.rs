@@ -12,8 +12,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 pub use database::{
-    Applied, Database, DatabaseFollower, Departure, FollowConfig, MasterSession, RowSummary, RuleWrite,
-    Scope, driver_failures, quiet_driver_panics,
+    Applied, Database, DatabaseFollower, Departure, FollowConfig, MasterSession, RuleWrite, Scope,
+    driver_failures, quiet_driver_panics,
 };
 pub use error::StoreError;
 pub use filesystem::{FilesystemFollower, FilesystemStore};

@@ -5,8 +5,7 @@ use serde::{Serialize, Serializer};
 use super::files::RuleFile;
 use crate::clock::Timestamp;
 use crate::master::{Lock, MasterStatus};
-use crate::rule::{ContentDigest, RuleId, RuleState, StateRow};
-use crate::store::RowSummary;
+use crate::rule::{ContentDigest, RuleHeader, RuleId, RuleState, StateRow};
 use crate::wire::{Health, RuleLine};
 use crate::worker::{SubscriberStatus, WorkerStatus};
 
@@ -104,10 +103,11 @@ fn lock<S: Serializer>(master: &Option<MasterStatus>, serializer: S) -> Result<S
     master.as_ref().map(|master| master.lock).serialize(serializer)
 }
 
-impl From<RowSummary> for Row {
-    fn from(row: RowSummary) -> Self {
-        let RowSummary { rule_id: _, rule_version, source_path, updated_by, updated_at, content } = row;
-        Self { rule_version, source_path, content_sha256: content, updated_at, updated_by }
+impl From<RuleHeader> for Row {
+    fn from(row: RuleHeader) -> Self {
+        let RuleHeader { rule_id: _, rule_version, source_path, updated_by, updated_at, content_sha256 } =
+            row;
+        Self { rule_version, source_path, content_sha256, updated_at, updated_by }
     }
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::super::log;
-use super::super::plan::{Plan, Write};
-use super::super::scan::ScannedFile;
 use super::super::trace::{Ingest, Transaction};
 use super::{Reconciler, Report};
 use crate::clock::Timestamp;
+use crate::directory::ScannedFile;
+use crate::rule::plan::{Plan, Write};
 use crate::rule::{ChangeKind, RuleRow};
 use crate::store::{MasterSession, RuleWrite, StoreError};
 use crate::telemetry::metrics::{self, Stage};
@@ -99,7 +99,8 @@ impl Reconciler {
                     }
                 }
                 Some(why) => {
-                    if self.refused.insert(write.path.clone(), write.rule.content) != Some(write.rule.content)
+                    if self.refused.insert(write.path.clone(), write.rule.content_sha256)
+                        != Some(write.rule.content_sha256)
                     {
                         log::rejected(write, why, ingest.trace_id());
                         metrics::rejected("refused");

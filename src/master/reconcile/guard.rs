@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use super::super::held::HeldDeletes;
 use super::super::log;
-use super::super::plan::{self, Delete, Plan};
-use super::super::scan::DirectoryAway;
-use super::{DELETE_AFTER, Reconciler};
-use crate::config::MasterConfig;
+use super::Reconciler;
+use crate::config::{MasterConfig, Percent};
+use crate::directory::{DELETE_AFTER, DirectoryAway};
+use crate::rule::plan::{Delete, Plan};
 use crate::store::{MasterSession, StoreError};
 
 impl Reconciler {
@@ -114,8 +114,8 @@ impl Reconciler {
         let missing = |delete: &&Delete| self.scanner.file(&delete.source_path).is_none();
         let missing = plan.deletes.iter().filter(missing).count();
         planned > 0
-            && (plan::is_mass_delete(planned + fresh, recent, owned, share, free)
-                || plan::leaves_none(planned + fresh, missing + fresh, owned))
+            && (exceeds_share(planned + fresh, recent, owned, share, free)
+                || leaves_none(planned + fresh, missing + fresh, owned))
     }
 
     /// Whether a file is back whose deletion is held back.
@@ -129,5 +129,37 @@ impl Reconciler {
             log::held_back(held.as_ref(), self.config.max_delete);
             self.held = held;
         }
+    }
+}
+
+/// Whether these deletions are more than the share that goes without asking.
+///
+/// `recent` is the number of deletions of the last rescan interval, so that a directory that empties file by file is
+/// a mass deletion, too. `owned` is the number of owned rows before the plan.
+fn exceeds_share(planned: usize, recent: usize, owned: usize, share: Percent, free: usize) -> bool {
+    let total = planned + recent;
+    planned > 0 && total > free && share.is_exceeded_by(total, owned + recent)
+}
+
+/// Whether these deletions would leave none of the `owned` rows, as after a directory was emptied or mounted over.
+/// `missing` of the `planned` deletions are of missing files: without one, files merely hold other ids now.
+const fn leaves_none(planned: usize, missing: usize, owned: usize) -> bool {
+    missing > 0 && planned >= owned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deletions_are_a_mass_only_above_both_bounds() {
+        let fifth = Percent::parse("20%").unwrap();
+        assert!(!exceeds_share(5, 0, 5, fifth, 5), "five may always go");
+        assert!(exceeds_share(6, 0, 6, fifth, 5));
+        assert!(!exceeds_share(12, 0, 60, fifth, 5), "a fifth is within the share");
+        assert!(exceeds_share(13, 0, 60, fifth, 5));
+        assert!(exceeds_share(3, 12, 48, fifth, 5), "what went a moment ago counts");
+        assert!(!exceeds_share(2, 10, 50, fifth, 5), "and so does that they stood a moment ago");
+        assert!(!exceeds_share(0, 60, 10, fifth, 5), "nothing planned is nothing to hold");
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::Database;
 use super::carry::Departure;
 use super::session::Session;
-use super::writes::{Applied, OwnedScope, RowSummary, RuleWrite, Scope};
-use crate::rule::StateRow;
+use super::writes::{Applied, OwnedScope, RuleWrite, Scope};
+use crate::rule::{RuleHeader, StateRow};
 use crate::store::StoreError;
 
 /// The one writer of a database's rules, for as long as its connection and its lock stand.
@@ -34,7 +34,7 @@ impl MasterSession {
     ///
     /// # Errors
     /// [`StoreError::LockLost`] when the connection is gone.
-    pub async fn rows(&mut self, scope: Scope<'_>) -> Result<Vec<RowSummary>, StoreError> {
+    pub async fn rows(&mut self, scope: Scope<'_>) -> Result<Vec<RuleHeader>, StoreError> {
         let (scope, limit) = (OwnedScope::from(scope), self.database.poll_limit());
         self.call("reading the rules", limit, |mut session| async move {
             let rows = session.rows(scope.borrowed()).await;

@@ -32,7 +32,7 @@ pub use carry::Departure;
 pub use follower::DatabaseFollower;
 pub use master_session::MasterSession;
 pub use thread::{driver_failures, quiet_driver_panics};
-pub use writes::{Applied, RowSummary, RuleWrite, Scope};
+pub use writes::{Applied, RuleWrite, Scope};
 
 use self::connection::Connection;
 use self::connector::{Connector, Purpose};
@@ -44,7 +44,7 @@ use super::StoreError;
 use crate::address::DatabaseConfig;
 use crate::address::DatabasePlace;
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
-use crate::rule::{StateRow, Table};
+use crate::rule::{RuleHeader, StateRow, Table};
 
 /// How tables are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,7 +313,7 @@ impl Database {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn rows(&self, scope: Scope<'_>) -> Result<Vec<RowSummary>, StoreError> {
+    pub async fn rows(&self, scope: Scope<'_>) -> Result<Vec<RuleHeader>, StoreError> {
         let scope = OwnedScope::from(scope);
         self.ask("reading the rules", |database| async move {
             let mut connection = database.connector.connect(Purpose::Read).await?;

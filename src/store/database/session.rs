@@ -10,9 +10,9 @@ use super::follower::data_version;
 use super::lock::Lock;
 use super::sql::Cell;
 use super::tables;
-use super::writes::{Applied, RowSummary, RuleWrite, Scope, batches};
+use super::writes::{Applied, RuleWrite, Scope, batches};
 use crate::clock::{RisingStamp, Timestamp};
-use crate::rule::{StateRow, Table};
+use crate::rule::{RuleHeader, StateRow, Table};
 use crate::store::StoreError;
 use crate::telemetry::trace;
 
@@ -60,7 +60,7 @@ impl Session {
         })
     }
 
-    pub(super) async fn rows(&mut self, scope: Scope<'_>) -> Result<Vec<RowSummary>, StoreError> {
+    pub(super) async fn rows(&mut self, scope: Scope<'_>) -> Result<Vec<RuleHeader>, StoreError> {
         let rows = tables::summaries(&mut self.connection, scope).await;
         rows.map_err(|error| self.map_lock_lost(error))
     }

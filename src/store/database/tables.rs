@@ -2,9 +2,9 @@
 
 use super::connection::Connection;
 use super::sql::{BadCell, Dialect, Query, Row, Select};
-use super::writes::{RowSummary, Scope};
+use super::writes::Scope;
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, RuleId, RuleRow, StateRow, Table};
+use crate::rule::{ContentDigest, RuleHeader, RuleId, RuleRow, StateRow, Table};
 use crate::store::StoreError;
 
 /// All columns of a table as text; whoever asks adds which rows.
@@ -75,18 +75,18 @@ pub(super) fn mark(row: &mut Row, dialect: &Dialect) -> Result<Mark, BadCell> {
 }
 
 /// Reads a row of [`select_summaries`].
-pub(super) fn summary(row: &mut Row, dialect: &Dialect) -> Result<RowSummary, BadCell> {
+pub(super) fn summary(row: &mut Row, dialect: &Dialect) -> Result<RuleHeader, BadCell> {
     let rule_id = row.text(0, "rule_id")?;
     let rule_version = row.int(1, "rule_version")?;
     let source_path = row.text(2, "source_path")?;
     let text = row.text(3, "yaml_content")?;
-    let content = match dialect.digest {
+    let content_sha256 = match dialect.digest {
         Some(_) => ContentDigest::from_hex(&text).ok_or("yaml_content has no digest")?,
         None => ContentDigest::of(text),
     };
     let updated_at = row.time(4, "updated_at")?;
     let updated_by = row.text(5, "updated_by")?;
-    Ok(RowSummary { rule_id, rule_version, source_path, updated_by, updated_at, content })
+    Ok(RuleHeader { rule_id, rule_version, source_path, content_sha256, updated_at, updated_by })
 }
 
 /// The key of a row, as well as it can be shown.
@@ -120,14 +120,14 @@ pub(super) fn state_row(row: &mut Row) -> Result<StateRow, BadCell> {
 }
 
 /// A row that cannot be read: nobody's, and as no file has it, so that a file of its id mends it.
-fn out_of_order(rule_id: String) -> RowSummary {
-    RowSummary {
+fn out_of_order(rule_id: String) -> RuleHeader {
+    RuleHeader {
         rule_id,
         rule_version: -1,
         source_path: String::new(),
         updated_by: String::new(),
         updated_at: Timestamp::MIN,
-        content: ContentDigest::of(""),
+        content_sha256: ContentDigest::of(""),
     }
 }
 
@@ -135,7 +135,7 @@ fn out_of_order(rule_id: String) -> RowSummary {
 pub(super) async fn summaries(
     connection: &mut Connection,
     scope: Scope<'_>,
-) -> Result<Vec<RowSummary>, StoreError> {
+) -> Result<Vec<RuleHeader>, StoreError> {
     /// As many arguments as every dialect takes in one statement.
     const CHUNK: usize = 500;
     let dialect = connection.dialect();
@@ -157,7 +157,7 @@ pub(super) async fn summaries(
         read_summaries(connection, query, &mut found).await?;
     }
     if overlapping {
-        found.sort_unstable_by(|a: &RowSummary, b| a.rule_id.cmp(&b.rule_id));
+        found.sort_unstable_by(|a: &RuleHeader, b| a.rule_id.cmp(&b.rule_id));
         found.dedup_by(|a, b| a.rule_id == b.rule_id);
     }
     Ok(found)
@@ -167,7 +167,7 @@ pub(super) async fn summaries(
 async fn read_summaries(
     connection: &mut Connection,
     select: Select,
-    found: &mut Vec<RowSummary>,
+    found: &mut Vec<RuleHeader>,
 ) -> Result<(), StoreError> {
     let (what, dialect) = ("reading the rules", connection.dialect());
     // What is looked for is few, and comes at once.

@@ -1,7 +1,7 @@
 //! What is asked of the rules' table and what is written to it.
 
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, RuleRow};
+use crate::rule::RuleRow;
 use crate::store::StoreError;
 
 /// Rows that go in one statement: every dialect takes their arguments.
@@ -50,23 +50,6 @@ impl OwnedScope {
             Self::Touching { rule_ids, source_paths } => Scope::Touching { rule_ids, source_paths },
         }
     }
-}
-
-/// A row of `ttp_rule` without its text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowSummary {
-    /// The row's key; not checked.
-    pub rule_id: String,
-    /// The author's number.
-    pub rule_version: i64,
-    /// Path of the file, relative to the rules directory.
-    pub source_path: String,
-    /// Who wrote it.
-    pub updated_by: String,
-    /// When it was written, by its writer's clock; [`Timestamp::MIN`] where it is no time.
-    pub updated_at: Timestamp,
-    /// The digest of the row's text.
-    pub content: ContentDigest,
 }
 
 /// One row to write.

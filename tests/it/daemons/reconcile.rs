@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rulesyncd::config::{MasterConfig, Percent};
-use rulesyncd::master::reconcile::{DELETE_AFTER, Reconciler, Report};
-use rulesyncd::master::scan::ScanScope;
+use rulesyncd::directory::DELETE_AFTER;
+use rulesyncd::directory::ScanScope;
+use rulesyncd::master::reconcile::{Reconciler, Report};
 use rulesyncd::store::{MasterSession, Scope};
 
 use crate::support::databases::{Field, made, system_clock};

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rulesyncd::master::reconcile::DELETE_AFTER;
+use rulesyncd::directory::DELETE_AFTER;
 
 use crate::support::mounts::Mount;
 use crate::support::rules::rule_text;

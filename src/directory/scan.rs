@@ -6,18 +6,17 @@
 //! according to events or because it is empty, keeps its last rule, so that no half of it is published. A process
 //! without events, such as `rulesyncd sync` alone, cannot tell.
 
-mod stamp;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use self::stamp::Stamp;
-use super::plan::{File, FileRule};
+use super::scanned::{InvalidFile, NoRule, ParsedFile, ScannedFile, Steps, parse_file};
+use super::stamp::Stamp;
 use crate::clock::Timestamp;
-use crate::rule::{self, Code, ContentDigest, Diagnostic, Limits, RuleId, Severity};
+use crate::rule::plan::File;
+use crate::rule::{ContentDigest, Limits};
 use crate::rulefile::{self, LinkPolicy, Listing, ReadError};
 use crate::telemetry::trace;
 
@@ -57,121 +56,6 @@ impl ScanScope {
 pub struct DirectoryAway {
     path: PathBuf,
     source: io::Error,
-}
-
-/// Why a file is invalid.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InvalidFile {
-    /// It could not be read.
-    Unreadable(String),
-    /// It has these errors.
-    Invalid(Vec<Diagnostic>),
-    /// It is new and still being written; not reported.
-    Unfinished,
-}
-
-impl InvalidFile {
-    /// The reason, with up to three findings.
-    pub fn sentence(&self) -> String {
-        match self {
-            Self::Unfinished => "it is still being written".to_owned(),
-            Self::Unreadable(why) => why.clone(),
-            Self::Invalid(findings) => {
-                let findings = findings.iter().take(3);
-                let places =
-                    findings.map(|found| format!("{}:{}: {}", found.line, found.column, found.message));
-                places.collect::<Vec<_>>().join("; ")
-            }
-        }
-    }
-
-    /// The kind of the reason in one word: a finding's code, `unreadable` or `unfinished`.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Unreadable(_) => "unreadable",
-            Self::Unfinished => "unfinished",
-            Self::Invalid(findings) => findings.first().map_or("invalid", |finding| finding.code.as_str()),
-        }
-    }
-}
-
-/// A file as it was last read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScannedFile {
-    stamp: Option<Stamp>,
-    /// Whether the stamp, when the file was read, was old enough to show every later change.
-    is_settled: bool,
-    /// The digest of an invalid text, so that it is parsed once.
-    invalid: Option<Box<ContentDigest>>,
-    /// The id that an invalid file names, or that it had while it was valid.
-    named: Option<RuleId>,
-    /// See [`ScannedFile::is_written`].
-    is_written: bool,
-    /// Where the first pattern is that Python does not compile, `6:12: match.pattern`.
-    pub(super) bad_pattern: Option<Box<str>>,
-    /// The rule, or why there is none.
-    pub outcome: Result<FileRule, InvalidFile>,
-    /// When it was read; only while spans are recorded, until [`Scanner::forget_texts`].
-    pub(super) steps: Option<Steps>,
-    /// The text, from when it was read until [`Scanner::forget_texts`].
-    text: Option<Box<str>>,
-}
-
-/// When the steps of reading a file ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Steps {
-    pub(super) begun: Timestamp,
-    /// `None` where the text was no YAML.
-    pub(super) parsed: Option<Timestamp>,
-    pub(super) ended: Timestamp,
-}
-
-impl ScannedFile {
-    /// An invalid file; `invalid` is the digest of its text, where that was read.
-    const fn broken(why: InvalidFile, invalid: Option<Box<ContentDigest>>) -> Self {
-        Self {
-            stamp: None,
-            is_settled: true,
-            invalid,
-            named: None,
-            is_written: false,
-            bad_pattern: None,
-            outcome: Err(why),
-            steps: None,
-            text: None,
-        }
-    }
-
-    /// The rule; `None` where the file is invalid.
-    pub const fn rule(&self) -> Option<&FileRule> {
-        match &self.outcome {
-            Ok(rule) => Some(rule),
-            Err(_) => None,
-        }
-    }
-
-    /// The id that the file names, or named when it last held a rule; `None` where that is not known.
-    pub fn rule_id(&self) -> Option<&RuleId> {
-        self.rule().map(|rule| &rule.rule_id).or(self.named.as_ref())
-    }
-
-    /// Whether the row was once equal to this file: if it differs now, another program changed it.
-    pub const fn is_written(&self) -> bool {
-        self.is_written
-    }
-
-    /// The digest of the text; `None` where it was not read.
-    fn digest(&self) -> Option<ContentDigest> {
-        match &self.outcome {
-            Ok(rule) => Some(rule.content),
-            Err(_) => self.invalid.as_deref().copied(),
-        }
-    }
-
-    /// When the file was written or moved here, whichever was later; `None` where that is unknown.
-    pub fn saved_at(&self) -> Option<Timestamp> {
-        self.stamp.map(|stamp| stamp.modified().max(stamp.changed()))
-    }
 }
 
 /// The files that a scan found changed.
@@ -419,7 +303,7 @@ impl Scanner {
         }
         let rule = scanned.outcome.as_ref().ok()?;
         let bytes = self.read_text(name).ok()?;
-        if ContentDigest::of(&bytes) != rule.content {
+        if ContentDigest::of(&bytes) != rule.content_sha256 {
             return None;
         }
         String::from_utf8(bytes).ok().map(String::into_boxed_str)
@@ -434,7 +318,7 @@ impl Scanner {
     }
 
     /// Notes that the rows of these files are equal to them.
-    pub(super) fn are_written<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+    pub(crate) fn are_written<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         for name in names {
             if let Some(scanned) = self.files.get_mut(name) {
                 scanned.is_written = true;
@@ -443,7 +327,7 @@ impl Scanner {
     }
 
     /// Forgets which rows are equal to their files: what follows may be another database.
-    pub(super) fn forget_written(&mut self) {
+    pub(crate) fn forget_written(&mut self) {
         for scanned in self.files.values_mut() {
             scanned.is_written = false;
         }
@@ -521,45 +405,6 @@ fn parallel_map<I: Send, T: Send>(mut items: Vec<I>, work: impl Fn(I) -> T + Syn
         done.extend(there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         done
     })
-}
-
-/// What is known of a valid text.
-struct ParsedFile {
-    rule: FileRule,
-    bad_pattern: Option<Box<str>>,
-    text: Box<str>,
-}
-
-/// What is known of an invalid text.
-struct NoRule {
-    errors: Vec<Diagnostic>,
-    named: Option<RuleId>,
-}
-
-fn parse_file(
-    bytes: Vec<u8>,
-    content: ContentDigest,
-    limits: &Limits,
-    parsed: impl FnOnce(),
-) -> Result<ParsedFile, NoRule> {
-    let rule = rule::parse_in_steps(&bytes, limits, parsed).map_err(|findings| NoRule {
-        errors: errors_alone(findings),
-        named: rule::rule_id_of(&bytes, limits),
-    })?;
-    let bad_pattern =
-        rule.warnings.iter().find(|warning| warning.code == Code::Pattern).map(|warning| {
-            format!("{}:{}: {}", warning.line, warning.column, warning.field).into_boxed_str()
-        });
-    let definition = rule.definition;
-    // `parse` has accepted it, so it is UTF-8 and this replaces nothing.
-    let text = String::from_utf8_lossy(&bytes).into_owned().into_boxed_str();
-    let rule = FileRule { rule_id: definition.rule_id, rule_version: definition.rule_version, content };
-    Ok(ParsedFile { rule, bad_pattern, text })
-}
-
-fn errors_alone(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    findings.retain(|finding| finding.severity == Severity::Error);
-    findings
 }
 
 #[cfg(test)]

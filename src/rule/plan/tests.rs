@@ -6,7 +6,11 @@ use crate::clock::Timestamp;
 const OWNER: &str = "filesystem";
 
 fn rule(id: &str, content: &str) -> FileRule {
-    FileRule { rule_id: RuleId::new(id).unwrap(), rule_version: 1, content: ContentDigest::of(content) }
+    FileRule {
+        rule_id: RuleId::new(id).unwrap(),
+        rule_version: 1,
+        content_sha256: ContentDigest::of(content),
+    }
 }
 
 fn file(path: &str, id: &str, content: &str) -> File {
@@ -17,20 +21,20 @@ fn broken(path: &str) -> File {
     File { path: path.to_owned(), rule: None }
 }
 
-fn row(id: &str, path: &str, content: &str, by: &str) -> RowSummary {
-    RowSummary {
+fn row(id: &str, path: &str, content: &str, by: &str) -> RuleHeader {
+    RuleHeader {
         rule_id: id.to_owned(),
         rule_version: 1,
         source_path: path.to_owned(),
         updated_by: by.to_owned(),
         updated_at: Timestamp::from_micros(0),
-        content: ContentDigest::of(content),
+        content_sha256: ContentDigest::of(content),
     }
 }
 
 /// The table that is left when a plan was carried out: an independent, naive way to do it.
-fn carry_out(plan: &Plan, rows: &[RowSummary]) -> Vec<RowSummary> {
-    let mut table: BTreeMap<String, RowSummary> =
+fn carry_out(plan: &Plan, rows: &[RuleHeader]) -> Vec<RuleHeader> {
+    let mut table: BTreeMap<String, RuleHeader> =
         rows.iter().map(|row| (row.rule_id.clone(), row.clone())).collect();
     for delete in &plan.deletes {
         table.remove(&delete.rule_id);
@@ -40,13 +44,13 @@ fn carry_out(plan: &Plan, rows: &[RowSummary]) -> Vec<RowSummary> {
             table.remove(&replaced.rule_id);
         }
         let id = write.rule.rule_id.to_string();
-        let row = RowSummary {
+        let row = RuleHeader {
             rule_id: id.clone(),
             rule_version: i64::from(write.rule.rule_version),
             source_path: write.path.clone(),
             updated_by: OWNER.to_owned(),
             updated_at: Timestamp::from_micros(0),
-            content: write.rule.content,
+            content_sha256: write.rule.content_sha256,
         };
         table.insert(id, row);
     }
@@ -151,18 +155,6 @@ fn a_file_wins_over_a_foreign_row_of_its_id_in_another_case_though_its_own_row_s
     assert_eq!((ids, deleted(&plan)), (vec!["abc".to_owned()], vec![]));
 }
 
-#[test]
-fn deletions_are_a_mass_only_above_both_bounds() {
-    let fifth = Percent::parse("20%").unwrap();
-    assert!(!is_mass_delete(5, 0, 5, fifth, 5), "five may always go");
-    assert!(is_mass_delete(6, 0, 6, fifth, 5));
-    assert!(!is_mass_delete(12, 0, 60, fifth, 5), "a fifth is within the share");
-    assert!(is_mass_delete(13, 0, 60, fifth, 5));
-    assert!(is_mass_delete(3, 12, 48, fifth, 5), "what went a moment ago counts");
-    assert!(!is_mass_delete(2, 10, 50, fifth, 5), "and so does that they stood a moment ago");
-    assert!(!is_mass_delete(0, 60, 10, fifth, 5), "nothing planned is nothing to hold");
-}
-
 fn directory(ids: Range, contents: Range) -> impl Strategy<Value = Vec<File>> {
     // One file an id: neither broken files nor double claims, where history would matter.
     prop::collection::btree_map(0..ids, (0..contents, 0..3u8), 0..8).prop_map(|entries| {
@@ -186,7 +178,7 @@ fn messy_directory() -> impl Strategy<Value = Vec<File>> {
     })
 }
 
-fn any_table() -> impl Strategy<Value = Vec<RowSummary>> {
+fn any_table() -> impl Strategy<Value = Vec<RuleHeader>> {
     let entry = (0..6u8, 0..2u8, prop::bool::ANY);
     prop::collection::btree_map(prop::sample::select(vec!["AA", "aa", "Aa", "B", "D"]), entry, 0..5).prop_map(
         |entries| {

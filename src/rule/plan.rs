@@ -5,9 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::config::Percent;
-use crate::rule::{ContentDigest, RuleId};
-use crate::store::RowSummary;
+use super::{ContentDigest, RuleHeader, RuleId};
 
 /// A file of the rules directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +24,7 @@ pub struct FileRule {
     /// The author's number.
     pub rule_version: i32,
     /// The digest of the file's text.
-    pub content: ContentDigest,
+    pub content_sha256: ContentDigest,
 }
 
 /// The writes that make the table equal to the directory. Deletions come before writes, so that an id that moves to
@@ -105,7 +103,7 @@ impl Plan {
 ///
 /// `rows` must have the rows of every id and every path in `files`, and every owned row whose file may be missing. Other
 /// rows are not touched.
-pub fn plan(files: &[File], rows: &[RowSummary], owner: &str) -> Plan {
+pub fn plan(files: &[File], rows: &[RuleHeader], owner: &str) -> Plan {
     let table = Table::new(rows, owner);
     let mut claims: BTreeMap<String, Vec<(&str, &FileRule)>> = BTreeMap::new();
     for file in files {
@@ -158,8 +156,8 @@ pub fn plan(files: &[File], rows: &[RowSummary], owner: &str) -> Plan {
     plan
 }
 
-impl From<&RowSummary> for Replaced {
-    fn from(row: &RowSummary) -> Self {
+impl From<&RuleHeader> for Replaced {
+    fn from(row: &RuleHeader) -> Self {
         Self {
             rule_id: row.rule_id.clone(),
             updated_by: row.updated_by.clone(),
@@ -168,24 +166,24 @@ impl From<&RowSummary> for Replaced {
     }
 }
 
-fn is_current(row: &RowSummary, path: &str, rule: &FileRule, owner: &str) -> bool {
+fn is_current(row: &RuleHeader, path: &str, rule: &FileRule, owner: &str) -> bool {
     row.rule_id == rule.rule_id.as_str()
         && row.rule_version == i64::from(rule.rule_version)
         && row.source_path == path
         && row.updated_by == owner
-        && row.content == rule.content
+        && row.content_sha256 == rule.content_sha256
 }
 
 /// The rows by id, and by id without case.
 struct Table<'a> {
-    exact: HashMap<&'a str, &'a RowSummary>,
+    exact: HashMap<&'a str, &'a RuleHeader>,
     /// A case-sensitive table may hold several; owned ones come last.
-    folded: HashMap<String, Vec<&'a RowSummary>>,
+    folded: HashMap<String, Vec<&'a RuleHeader>>,
 }
 
 impl<'a> Table<'a> {
-    fn new(rows: &'a [RowSummary], owner: &str) -> Self {
-        let mut folded: HashMap<String, Vec<&RowSummary>> = HashMap::with_capacity(rows.len());
+    fn new(rows: &'a [RuleHeader], owner: &str) -> Self {
+        let mut folded: HashMap<String, Vec<&RuleHeader>> = HashMap::with_capacity(rows.len());
         let (owned, foreign): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.updated_by == owner);
         for row in foreign.into_iter().chain(owned) {
             folded.entry(row.rule_id.to_ascii_lowercase()).or_default().push(row);
@@ -194,33 +192,18 @@ impl<'a> Table<'a> {
     }
 
     /// The row of an id.
-    fn holding(&self, folded: &str, exact: &str) -> Option<&'a RowSummary> {
+    fn holding(&self, folded: &str, exact: &str) -> Option<&'a RuleHeader> {
         let exact = self.exact.get(exact).copied();
         exact.or_else(|| self.folded.get(folded)?.last().copied())
     }
 
     /// The rows of other writers that are case variants of an id.
-    fn case_variants(&self, folded: &str, holding: Option<&RowSummary>, owner: &str) -> Vec<Replaced> {
+    fn case_variants(&self, folded: &str, holding: Option<&RuleHeader>, owner: &str) -> Vec<Replaced> {
         let all = self.folded.get(folded).into_iter().flatten();
         all.filter(|row| row.updated_by != owner && Some(&row.rule_id) != holding.map(|row| &row.rule_id))
             .map(|row| Replaced::from(*row))
             .collect()
     }
-}
-
-/// Whether these deletions are to be held back until an operator allows them.
-///
-/// `recent` is the number of deletions of the last rescan interval, so that a directory that empties file by file is
-/// a mass deletion, too. `owned` is the number of owned rows before the plan.
-pub fn is_mass_delete(planned: usize, recent: usize, owned: usize, share: Percent, free: usize) -> bool {
-    let total = planned + recent;
-    planned > 0 && total > free && share.is_exceeded_by(total, owned + recent)
-}
-
-/// Whether these deletions would leave none of the `owned` rows, as after a directory was emptied or mounted over.
-/// `missing` of the `planned` deletions are of missing files: without one, files merely hold other ids now.
-pub const fn leaves_none(planned: usize, missing: usize, owned: usize) -> bool {
-    missing > 0 && planned >= owned
 }
 
 #[cfg(test)]

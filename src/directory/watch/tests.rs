@@ -3,6 +3,7 @@ use std::os::unix::fs::symlink;
 
 use notify::event::{CreateKind, Flag};
 
+use super::super::pending::{QUIET, QUIET_AT_MOST};
 use super::*;
 
 async fn heard(watch: &Watch) -> ScanScope {

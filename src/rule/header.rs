@@ -1,0 +1,21 @@
+//! A rule's row without its text.
+
+use super::ContentDigest;
+use crate::clock::Timestamp;
+
+/// What a row of `ttp_rule` says beside its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleHeader {
+    /// The row's key; not checked.
+    pub rule_id: String,
+    /// The author's number.
+    pub rule_version: i64,
+    /// Path of the file, relative to the rules directory.
+    pub source_path: String,
+    /// The digest of the row's text.
+    pub content_sha256: ContentDigest,
+    /// When it was written, by its writer's clock; [`Timestamp::MIN`] where it is no time.
+    pub updated_at: Timestamp,
+    /// Who wrote it.
+    pub updated_by: String,
+}
