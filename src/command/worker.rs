@@ -12,7 +12,7 @@ use super::{Failure, Outcome, daemon};
 use crate::address::{Address, DatabasePlace};
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
-use crate::config::{Config, Flags, SystemFiles};
+use crate::config::{Config, Flags, SystemFiles, WorkerConfig};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Liveness, Request};
 use crate::store::{Database, FollowConfig};
@@ -95,9 +95,9 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
 
 /// The database as this configuration follows it.
 pub(super) async fn open(config: &Config, clock: Arc<SystemClock>) -> Result<Database, Failure> {
-    let (overlap, full_scan_interval) = (config.worker.overlap, config.worker.full_scan_interval);
+    let WorkerConfig { overlap, full_scan_interval, max_rules, max_memory, .. } = config.worker;
     let database = Database::open(&config.database, clock).await.map_err(daemon::unusable)?;
-    Ok(database.following(FollowConfig { overlap, full_scan_interval }))
+    Ok(database.following(FollowConfig { overlap, full_scan_interval, max_rules, max_memory }))
 }
 
 pub(super) fn origin(database: &Database) -> CacheOrigin {

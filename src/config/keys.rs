@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::{
-    Connections, Count, Directives, Flag, Format, Interval, Key, Label, List, Maybe, Mode, One, Path,
+    Bytes, Connections, Count, Directives, Flag, Format, Interval, Key, Label, List, Maybe, Mode, One, Path,
     RuleSize, Share, Text, Time, Timeout, Uid,
 };
 use super::reader::Reader;
@@ -146,6 +146,14 @@ sections! {
 
         /// The number of changes that are kept for subscribers that come back.
         journal_length: usize, One<Count> = "65536";
+
+        /// The most rows of each table. Of a table with more rows the worker reads nothing, and goes on serving what
+        /// it read before.
+        max_rules: usize, One<Count> = "200000";
+
+        /// The most bytes of all definitions and states together, of which the rules of more than 64 KiB may take
+        /// half. Rules that do not fit are quarantined. Whoever raises this raises MemoryMax of the unit too.
+        max_memory: usize, One<Bytes> = "64MiB";
 
         /// The share of the known rules whose deletion the worker follows at once. Whoever can write the tables could
         /// empty every host, so the worker holds back a deletion of more than this, and of more than five, and says

@@ -152,6 +152,8 @@ kinds! { quoted: false;
     Timeout(Duration): timeout, { "type": "string", "examples": ["250ms", "1s", "5m"] };
     /// The size of a rule, within what workers take.
     RuleSize(usize): rule_size, { "type": ["string", "integer"], "examples": ["256KiB"] };
+    /// A number of bytes.
+    Bytes(usize): size, { "type": ["string", "integer"], "examples": ["64MiB"] };
     /// A share of a whole.
     Share(Percent): Percent::parse, { "type": ["string", "number"], "examples": ["20%"] };
     /// A number of things, at least one.

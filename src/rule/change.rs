@@ -48,6 +48,11 @@ pub struct KnownRule {
 }
 
 impl KnownRule {
+    /// The bytes of its texts.
+    pub fn memory(&self) -> usize {
+        self.rule_id.as_str().len() + self.source_path.len() + self.definition_json.len()
+    }
+
     /// The definition as a structure.
     ///
     /// # Errors

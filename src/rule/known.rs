@@ -10,6 +10,14 @@ pub trait Known {
     fn count(&self, table: Table) -> u64;
     /// What is known of the row, rejected ones too; `None` when it is not known.
     fn seen(&self, table: Table, key: &str) -> Option<Seen>;
+    /// What the rules and states take that are known, in bytes, about.
+    fn memory(&self) -> usize {
+        0
+    }
+    /// The same of one row; 0 when it is not known.
+    fn memory_of(&self, _table: Table, _key: &str) -> usize {
+        0
+    }
     /// Where the texts of rules go that a look reads; `None` where nobody wants them.
     fn texts(&self) -> Option<Arc<dyn TextSink>> {
         None

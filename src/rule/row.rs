@@ -51,6 +51,11 @@ impl StateRow {
         }
     }
 
+    /// The bytes of its free texts.
+    pub fn memory(&self) -> usize {
+        [&self.reason, &self.set_by].into_iter().flatten().map(String::len).sum()
+    }
+
     /// The state that the row says, expired or not.
     ///
     /// # Errors

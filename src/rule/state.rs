@@ -92,6 +92,11 @@ pub struct RuleState {
 }
 
 impl RuleState {
+    /// The bytes of its texts.
+    pub fn memory(&self) -> usize {
+        [&self.reason, &self.set_by].into_iter().flatten().map(String::len).sum()
+    }
+
     /// `disabled until 2026-05-01T07:25:09.000000Z by alice: noisy on mail hosts`, as far as it says so. Its texts
     /// are an operator's and are not cleaned.
     pub fn summary(&self) -> String {

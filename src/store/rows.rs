@@ -18,6 +18,40 @@ const WORTH_A_THREAD: usize = 16;
 /// Rules that go to another thread at once.
 const BATCH: usize = 256;
 
+/// So many bytes of texts go to another thread, however few rules they are.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// How much what is known may grow.
+#[derive(Debug)]
+pub(super) struct Budget {
+    most: usize,
+    used: usize,
+}
+
+impl Budget {
+    /// `most` bytes, of which `used` are taken.
+    pub(super) const fn new(most: usize, used: usize) -> Self {
+        Self { most, used }
+    }
+
+    pub(super) const fn free(&self) -> usize {
+        self.most.saturating_sub(self.used)
+    }
+
+    /// Takes `size` bytes in place of `replaced` that were taken before.
+    ///
+    /// # Errors
+    /// That they are not there, and what to do.
+    pub(super) fn take(&mut self, size: usize, replaced: usize) -> Result<(), String> {
+        self.used = self.used.saturating_sub(replaced);
+        if size > self.free() {
+            return Err(too_much(size, self.most));
+        }
+        self.used += size;
+        Ok(())
+    }
+}
+
 /// Reads a row, or tells why it is no rule.
 pub(super) fn known_rule(row: &RuleRow) -> Result<Arc<KnownRule>, Box<Rejected>> {
     RowReader::default().read(row)
@@ -132,6 +166,15 @@ pub(super) fn first_error(diagnostics: &[Diagnostic]) -> String {
     format!("line {}, column {}: {field}{}{more}", first.line, first.column, first.message)
 }
 
+/// Why something of `size` bytes is not taken in where all together may have `most`, and what to do.
+pub(super) fn too_much(size: usize, most: usize) -> String {
+    format!(
+        "it has {size} bytes, and all rules and states together may have {most}, long ones half of it \
+         (`worker.max_memory`): shorten or delete some, or raise `worker.max_memory` and the memory that the unit \
+         allows"
+    )
+}
+
 /// A rule, or why a row is none.
 type Read = Result<Arc<KnownRule>, Box<Rejected>>;
 
@@ -139,39 +182,66 @@ type Read = Result<Arc<KnownRule>, Box<Rejected>>;
 pub(super) struct Reading {
     texts: Option<Arc<dyn TextSink>>,
     waiting: Vec<RuleRow>,
+    waiting_bytes: usize,
     batches: VecDeque<JoinHandle<Vec<Read>>>,
-    done: Vec<Read>,
+    budget: Budget,
+    done: Done,
+}
+
+/// Rows that were read.
+#[derive(Default)]
+pub(super) struct Done {
+    pub(super) rules: Vec<Read>,
+    /// Of these, the keys of those that did not fit into the budget, with what each needs.
+    pub(super) over_budget: Vec<(String, usize)>,
 }
 
 impl Reading {
-    /// Reads rows, and gives their texts to `texts`.
-    pub(super) fn new(texts: Option<Arc<dyn TextSink>>) -> Self {
-        Self { texts, waiting: Vec::new(), batches: VecDeque::new(), done: Vec::new() }
+    /// Reads rows, and gives their texts to `texts`; the rules must fit into `budget`.
+    pub(super) fn new(texts: Option<Arc<dyn TextSink>>, budget: Budget) -> Self {
+        let (waiting, batches) = (Vec::new(), VecDeque::new());
+        Self { texts, waiting, waiting_bytes: 0, batches, budget, done: Done::default() }
     }
 
     fn reader(&self) -> RowReader {
         RowReader { texts: self.texts.clone(), ..RowReader::default() }
     }
 
-    /// Takes a row in; waits while two batches are on their way.
-    pub(super) async fn push(&mut self, row: RuleRow) {
+    /// Takes a row in, in place of one that took `replaced` bytes; waits while two batches are on their way.
+    pub(super) async fn push(&mut self, row: RuleRow, replaced: usize) {
+        self.budget.used = self.budget.used.saturating_sub(replaced);
+        self.waiting_bytes += row.yaml_content.len();
         self.waiting.push(row);
-        if self.waiting.len() == BATCH {
+        if self.waiting.len() == BATCH || self.waiting_bytes > BATCH_BYTES {
             self.send().await;
         }
     }
 
     /// Takes in what is not even a row of the right types.
     pub(super) fn reject(&mut self, rejected: Rejected) {
-        self.done.push(Err(Box::new(rejected)));
+        self.done.rules.push(Err(Box::new(rejected)));
+    }
+
+    /// Takes in a row whose text was not read, since it did not fit; it is read once it fits.
+    pub(super) fn reject_for_now(&mut self, rejected: Rejected, length: usize) {
+        self.done.over_budget.push((rejected.key.clone(), length));
+        self.reject(rejected);
+    }
+
+    /// By how much what is known may yet grow.
+    pub(super) const fn free(&self) -> usize {
+        self.budget.free()
     }
 
     async fn send(&mut self) {
         let (batch, mut reader) = (std::mem::take(&mut self.waiting), self.reader());
+        let is_large = std::mem::take(&mut self.waiting_bytes) > BATCH_BYTES;
         self.batches.push_back(tokio::task::spawn_blocking(move || {
             batch.iter().map(|row| reader.read_harmlessly(row)).collect()
         }));
-        if self.batches.len() > 2 {
+        // What a large text is parsed into is several times as large: one at a time.
+        let at_once = if is_large { 0 } else { 2 };
+        while self.batches.len() > at_once {
             self.receive().await;
         }
     }
@@ -179,15 +249,33 @@ impl Reading {
     async fn receive(&mut self) {
         if let Some(batch) = self.batches.pop_front() {
             // It fails only when the runtime ends, and nobody waits for rules then: a panic is caught before.
-            self.done.extend(batch.await.unwrap_or_default());
+            self.take_in(batch.await.unwrap_or_default());
+        }
+    }
+
+    /// Adds what was read, as far as the budget does.
+    fn take_in(&mut self, batch: Vec<Read>) {
+        for read in batch {
+            let fitting = read.and_then(|rule| match self.budget.take(rule.memory(), 0) {
+                Ok(()) => Ok(rule),
+                Err(reason) => {
+                    let key = rule.rule_id.to_string();
+                    self.done.over_budget.push((key.clone(), rule.memory()));
+                    let (version, path) = (rule.rule_version, &rule.source_path);
+                    let seen = Seen::rule(rule.updated_at, rule.content_sha256, version, path);
+                    Err(Box::new(Rejected { key, seen, reason }))
+                }
+            });
+            self.done.rules.push(fitting);
         }
     }
 
     /// Everything that was taken in.
-    pub(super) async fn finish(mut self) -> Vec<Read> {
+    pub(super) async fn finish(mut self) -> Done {
         if self.batches.is_empty() && self.waiting.len() < WORTH_A_THREAD {
             let mut reader = self.reader();
-            self.done.extend(self.waiting.iter().map(|row| reader.read_harmlessly(row)));
+            let waiting = std::mem::take(&mut self.waiting);
+            self.take_in(waiting.iter().map(|row| reader.read_harmlessly(row)).collect());
             return self.done;
         }
         self.send().await;
@@ -215,11 +303,12 @@ mod tests {
     #[tokio::test]
     async fn a_row_on_which_the_parser_panics_is_rejected_alone() {
         for count in [3, 2 * BATCH] {
-            let mut reading = Reading::new(Some(Arc::new(Faulty)));
+            let mut reading = Reading::new(Some(Arc::new(Faulty)), Budget::new(1 << 20, 0));
             for number in 0..count {
                 let name = if number == 1 { "faulty" } else { "sound" };
                 reading
-                    .push(RuleRow {
+                    .push(
+                        RuleRow {
                         rule_id: format!("R{number}"),
                         rule_version: 1,
                         source_path: format!("R{number}.yaml"),
@@ -230,10 +319,10 @@ mod tests {
                         ),
                         updated_at: Timestamp::MIN,
                         updated_by: "filesystem".into(),
-                    })
+                    }, 0)
                     .await;
             }
-            let read = reading.finish().await;
+            let read = reading.finish().await.rules;
             assert_eq!(read.len(), count);
             let rejected: Vec<_> = read.into_iter().filter_map(Result::err).collect();
             assert_eq!(rejected.len(), 1);

@@ -79,6 +79,14 @@ impl Known for Mutex<Catalogue> {
     fn seen(&self, table: Table, key: &str) -> Option<Seen> {
         lock(self).seen(table, key)
     }
+
+    fn memory(&self) -> usize {
+        lock(self).memory()
+    }
+
+    fn memory_of(&self, table: Table, key: &str) -> usize {
+        lock(self).memory_of(table, key)
+    }
 }
 
 /// Every valid rule with the state in force for it, by id.

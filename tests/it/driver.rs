@@ -118,7 +118,7 @@ impl Subscriber {
     }
 }
 
-fn status(socket: &std::path::Path) -> Value {
+pub(crate) fn status(socket: &std::path::Path) -> Value {
     use std::io::{BufRead as _, BufReader, Write as _};
     let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

@@ -300,6 +300,18 @@ impl Known for Catalogue {
                 .or_else(|| self.rejected_states.get(key).map(|row| row.seen)),
         }
     }
+
+    fn memory(&self) -> usize {
+        let rules: usize = self.rules.iter().map(|Folded(rule)| rule.memory()).sum();
+        rules + self.states.rows().map(|(_, state)| state.memory()).sum::<usize>()
+    }
+
+    fn memory_of(&self, table: Table, key: &str) -> usize {
+        match table {
+            Table::Rules => self.rules.get(&key as &dyn Key).map_or(0, |Folded(rule)| rule.memory()),
+            Table::States => self.states.row(key).map_or(0, RuleState::memory),
+        }
+    }
 }
 
 /// The rule in force under each folded id before a look touched it.

@@ -1,5 +1,6 @@
 //! One follower's place in a database.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -87,6 +88,7 @@ impl<K: Known + Send + Sync> OneLook<K> {
             watermarks: self.memory.watermarks.clone(),
             full,
             expectant: self.hinted || version.is_some(),
+            retried: HashSet::new(),
         };
         let (look, watermarks) = looking.look().await?;
         let traces = self.arrivals(&mut connection, &look).await;

@@ -1,15 +1,18 @@
 //! One look at the two tables, all of it in one snapshot.
 
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Database;
+use super::columns;
 use super::connection::Connection;
 use super::counts::{Counted, Counts};
-use super::sql::{Query, Select};
+use super::sql::{Query, Row, Select};
 use super::tables::{self, Mark};
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, Look, Rejected, RuleId, Seen, Table};
-use crate::store::rows::Reading;
+use crate::store::rows::{Budget, Reading, too_much};
 use crate::store::watermark::Watermark;
 use crate::store::{Known, StoreError};
 
@@ -17,8 +20,9 @@ use crate::store::{Known, StoreError};
 /// others are read.
 const FEW: u64 = 64;
 
-/// Texts that are read by their keys in one statement.
-const CHUNK: usize = 500;
+/// Long rows that are read by their keys in one statement: it must not take long, and SQLite's driver holds
+/// all of them.
+const LONG_ROWS: usize = 2;
 
 pub(super) const WHAT: &str = "reading the tables";
 
@@ -30,6 +34,8 @@ pub(super) struct Watermarks {
     /// When the rules were last counted while nothing else was seen of them, and what
     /// [`super::sql::Dialect::rules_version`] then was.
     pub(super) counted: Option<(Instant, String)>,
+    /// Rules that did not fit into `worker.max_memory`, with the memory that each needs.
+    over_budget: Arc<BTreeMap<String, usize>>,
 }
 
 /// What was found of one table.
@@ -78,6 +84,8 @@ pub(super) struct Looking<'l, K> {
     pub(super) full: bool,
     /// Whether there was a sign of a change, so that it is not worth asking first.
     pub(super) expectant: bool,
+    /// Rules that did not fit into `worker.max_memory` at an earlier look, and may now.
+    pub(super) retried: HashSet<String>,
 }
 
 impl<K: Known + Sync> Looking<'_, K> {
@@ -110,24 +118,35 @@ impl<K: Known + Sync> Looking<'_, K> {
         let (Some(rule_counts), Some(state_counts)) = (rule_counts, state_counts) else {
             return Err(unreadable("a count is null"));
         };
+        ensure_few_enough(self.database, Table::Rules, rule_counts.rows)?;
+        ensure_few_enough(self.database, Table::States, state_counts.rows)?;
         let mut look = Look { now, full: self.full, ..Look::default() };
 
-        let mut reading = Reading::new(self.known.texts());
+        let mut budget = Budget::new(self.database.follow.max_memory, self.known.memory());
+        let mut over_budget = self.retry(&budget);
+        let mut states = self.states(state_counts, &mut look, &mut budget).await?;
+        look.state_keys = self.keys(Table::States, state_counts, &mut states).await?;
+        let mut reading = Reading::new(self.known.texts(), budget);
         let mut rules = self.rules(rule_counts, &mut reading).await?;
         look.rule_keys = self.keys(Table::Rules, rule_counts, &mut rules).await?;
-        let mut states = self.states(state_counts, &mut look).await?;
-        look.state_keys = self.keys(Table::States, state_counts, &mut states).await?;
         self.connection.run(WHAT, "COMMIT").await?;
 
-        look.rules = reading.finish().await;
+        let read = reading.finish().await;
+        look.rules = read.rules;
+        if !read.over_budget.is_empty() {
+            Arc::make_mut(&mut over_budget).extend(read.over_budget);
+        }
         look.rows = rules.rows + states.rows;
         if self.watermarks.is_some() {
             look.mended = rules.mended + states.mended;
         }
         let watermarks = match self.watermarks {
-            Some(watermarks) => watermarks.advanced(now, Some(&rules), Some(&states)),
+            Some(watermarks) => {
+                Watermarks { over_budget, ..watermarks.advanced(now, Some(&rules), Some(&states)) }
+            }
             None => Watermarks {
                 counted: None,
+                over_budget,
                 rules: Watermark::new(now, rules.high.unwrap_or(Timestamp::MIN)),
                 states: Watermark::new(now, states.high.unwrap_or(Timestamp::MIN)),
             },
@@ -139,6 +158,28 @@ impl<K: Known + Sync> Looking<'_, K> {
     pub(super) fn low(&self, table: Table) -> Timestamp {
         let overlap = self.database.follow.overlap;
         self.watermarks.as_ref().map_or(Timestamp::MIN, |watermarks| watermarks.low(table, overlap))
+    }
+
+    /// The rules that did not fit into `worker.max_memory`, without those that are read again: at a look
+    /// at everything, those that fit now.
+    fn retry(&mut self, budget: &Budget) -> Arc<BTreeMap<String, usize>> {
+        let before = self.watermarks.as_ref().map(|watermarks| Arc::clone(&watermarks.over_budget));
+        let mut over_budget = before.unwrap_or_default();
+        if self.full && !over_budget.is_empty() {
+            // Most are long.
+            let mut free = budget.free().saturating_sub(self.database.follow.max_memory / 2);
+            let rules = Arc::make_mut(&mut over_budget);
+            rules.retain(|key, _| self.known.seen(Table::Rules, key).is_some());
+            rules.retain(|key, size| match free.checked_sub(*size) {
+                Some(rest) => {
+                    free = rest;
+                    self.retried.insert(key.clone());
+                    false
+                }
+                None => true,
+            });
+        }
+        over_budget
     }
 
     /// Where to put every key of a table that is compared as a whole; `None` where nothing is known that
@@ -167,7 +208,7 @@ impl<K: Known + Sync> Looking<'_, K> {
         if marks_first {
             let differing =
                 self.differing(within(tables::select_marks(dialect, full)), &mut found, low, reading);
-            for keys in differing.await?.chunks(CHUNK) {
+            for keys in differing.await?.chunks(tables::CHUNK) {
                 let among = |filter: Query| filter.push("rule_id IN ").texts(keys);
                 self.read_rules(tables::select(dialect, Table::Rules).and(among), &mut found, low, reading)
                     .await?;
@@ -187,15 +228,19 @@ impl<K: Known + Sync> Looking<'_, K> {
         reading: &mut Reading,
     ) -> Result<Vec<String>, StoreError> {
         let (dialect, full) = (self.connection.dialect(), self.full);
+        let known_rows = KnownRows { known: self.known, retried: &self.retried };
         let mut differing = Vec::new();
         let mut rows = self.connection.rows(WHAT, marks);
         while let Some(mut row) = rows.next().await? {
             let shown = tables::key(&row);
-            let known = self.known.seen(Table::Rules, &shown);
-            let key = match row.text(0, "rule_id") {
-                Ok(key) => key,
+            ensure_few_enough(self.database, Table::Rules, found.rows + differing.len() as u64)?;
+            let known = known_rows.rule(&shown);
+            let is_whole = columns::missing(&mut row).map(|missing| missing.is_none());
+            let key = row.text(0, "rule_id");
+            let (key, is_whole) = match key.and_then(|key| Ok((key, is_whole?))) {
+                Ok(read) => read,
                 Err(reason) => {
-                    // It cannot be asked for by its key.
+                    // It cannot be asked for by its key, or need not be.
                     let seen = unreadable_row(&reason);
                     if found.see(&shown, seen, known, low) {
                         reading.reject(Rejected { key: shown, seen, reason });
@@ -212,7 +257,7 @@ impl<K: Known + Sync> Looking<'_, K> {
                     }
                 })
             };
-            match known.filter(is_known) {
+            match known.filter(|_| is_whole).filter(is_known) {
                 Some(seen) => drop(found.see(&key, seen, known, low)),
                 None => differing.push(key),
             }
@@ -228,32 +273,50 @@ impl<K: Known + Sync> Looking<'_, K> {
         low: Timestamp,
         reading: &mut Reading,
     ) -> Result<(), StoreError> {
-        let mut rows = self.connection.rows(WHAT, select);
-        while let Some(mut row) = rows.next().await? {
-            let key = tables::key(&row);
-            let known = self.known.seen(Table::Rules, &key);
-            let row = tables::rule_row(&mut row);
-            let seen = match (&row, known) {
-                (Ok(row), Some(_)) => {
-                    let text = ContentDigest::of(&row.yaml_content);
-                    Seen::rule(row.updated_at, text, row.rule_version, &row.source_path)
-                }
-                // It differs from what is known, which is nothing: the digest can wait.
-                (Ok(row), None) => Seen::other(row.updated_at, ContentDigest::of("")),
-                (Err(reason), _) => unreadable_row(reason),
-            };
-            if !found.see(&key, seen, known, low) {
+        let known = &KnownRows { known: self.known, retried: &self.retried };
+        let mut long = Vec::new();
+        let dialect = self.connection.dialect();
+        let mut rows = self.connection.rows(WHAT, select.of_short_rows());
+        while let Some(row) = rows.next().await? {
+            ensure_few_enough(self.database, Table::Rules, found.rows)?;
+            long.extend(take_in(row, known, found, low, reading).await);
+        }
+        drop(rows);
+        // Long rows come last, and few at a time: should the memory not do for all, it is they that miss out.
+        // Half of it is left to the short ones that may yet come.
+        let kept_free = self.database.follow.max_memory / 2;
+        let mut left = kept_free;
+        let mut wanted = Vec::new();
+        for Long { key, length, updated_at } in long {
+            let replaced = known.known.memory_of(Table::Rules, &key);
+            if length <= left.min((reading.free() + replaced).saturating_sub(kept_free)) {
+                left -= length;
+                wanted.push(key);
                 continue;
             }
-            match row {
-                Ok(row) => reading.push(row).await,
-                Err(reason) => reading.reject(Rejected { key, seen, reason }),
+            let reason = too_much(length, self.database.follow.max_memory);
+            let seen = Seen::other(updated_at, ContentDigest::of(&reason));
+            if found.see(&key, seen, known.rule(&key), low) {
+                reading.reject_for_now(Rejected { key, seen, reason }, length);
+            }
+        }
+        for keys in wanted.chunks(LONG_ROWS) {
+            let select = tables::select(dialect, Table::Rules);
+            let select = select.and(|filter| filter.push("rule_id IN ").texts(keys));
+            let mut rows = self.connection.row_by_row(WHAT, select);
+            while let Some(row) = rows.next().await? {
+                take_in(row, known, found, low, reading).await;
             }
         }
         Ok(())
     }
 
-    async fn states(&mut self, counts: Counts, look: &mut Look) -> Result<Found, StoreError> {
+    async fn states(
+        &mut self,
+        counts: Counts,
+        look: &mut Look,
+        budget: &mut Budget,
+    ) -> Result<Found, StoreError> {
         let low = self.low(Table::States);
         let mut found = Found { keys: self.wanted_keys(Table::States), ..Found::default() };
         if (if self.full { counts.rows } else { counts.in_window }) == 0 {
@@ -269,7 +332,9 @@ impl<K: Known + Sync> Looking<'_, K> {
             if !found.see(&key, seen, self.known.seen(Table::States, &key), low) {
                 continue;
             }
+            ensure_few_enough(self.database, Table::States, found.rows)?;
             let state = row.and_then(|row| {
+                budget.take(row.memory(), self.known.memory_of(Table::States, &key))?;
                 let rule_id = RuleId::new(&row.rule_id).map_err(|error| error.to_string())?;
                 Ok((rule_id, row.state().map_err(|error| error.to_string())?))
             });
@@ -293,6 +358,7 @@ impl<K: Known + Sync> Looking<'_, K> {
         let mut rows = self.connection.rows(WHAT, tables::select_keys(self.connection.dialect(), table));
         while let Some(row) = rows.next().await? {
             keys.push(tables::key(&row));
+            ensure_few_enough(self.database, table, keys.len() as u64)?;
         }
         Ok(Some(keys))
     }
@@ -319,6 +385,79 @@ impl Watermarks {
         }
         self
     }
+}
+
+/// What is known of rows, but for the rules that are read again.
+struct KnownRows<'l, K> {
+    known: &'l K,
+    retried: &'l HashSet<String>,
+}
+
+impl<K: Known> KnownRows<'_, K> {
+    fn rule(&self, key: &str) -> Option<Seen> {
+        self.known.seen(Table::Rules, key).filter(|_| !self.retried.contains(key))
+    }
+}
+
+/// Refuses a table that is longer than is wanted, and an answer that is longer than the server said.
+fn ensure_few_enough(database: &Database, table: Table, rows: u64) -> Result<(), StoreError> {
+    let most = database.follow.max_rules;
+    if rows <= most as u64 {
+        return Ok(());
+    }
+    Err(StoreError::Refused {
+        what: WHAT,
+        detail: format!("{} has {rows} rows; at most {most} are read (`worker.max_rules`)", table.name()),
+        remedy:
+            "what was read before stays served: delete rows that nobody needs, or raise `worker.max_rules`, \
+                 and the memory that the unit allows"
+                .into(),
+    })
+}
+
+/// A row whose text did not come with it.
+struct Long {
+    key: String,
+    /// The length of the text in bytes.
+    length: usize,
+    updated_at: Timestamp,
+}
+
+/// Takes in a row of the rules, if it is not as it is known; gives back one that is not all here.
+async fn take_in(
+    mut row: Row,
+    known: &KnownRows<'_, impl Known>,
+    found: &mut Found,
+    low: Timestamp,
+    reading: &mut Reading,
+) -> Option<Long> {
+    let key = tables::key(&row);
+    let row = match columns::missing(&mut row) {
+        Ok(Some(length)) => {
+            let updated_at = tables::stamp(&mut row).unwrap_or(Timestamp::MIN);
+            return Some(Long { key, length, updated_at });
+        }
+        Ok(None) => tables::rule_row(&mut row),
+        Err(reason) => Err(reason),
+    };
+    let replaced = known.known.memory_of(Table::Rules, &key);
+    let known = known.rule(&key);
+    let seen = match (&row, known) {
+        (Ok(row), Some(_)) => {
+            let text = ContentDigest::of(&row.yaml_content);
+            Seen::rule(row.updated_at, text, row.rule_version, &row.source_path)
+        }
+        // It differs from what is known, which is nothing: the digest can wait.
+        (Ok(row), None) => Seen::other(row.updated_at, ContentDigest::of("")),
+        (Err(reason), _) => unreadable_row(reason),
+    };
+    if found.see(&key, seen, known, low) {
+        match row {
+            Ok(row) => reading.push(row, replaced).await,
+            Err(reason) => reading.reject(Rejected { key, seen, reason }),
+        }
+    }
+    None
 }
 
 /// Rows whose stamp is greater than `low`.

@@ -1,6 +1,7 @@
 //! The store over a database: one behaviour, one small file a dialect.
 
 mod carry;
+mod columns;
 mod connection;
 mod connector;
 mod counts;
@@ -53,11 +54,20 @@ pub struct FollowConfig {
     pub overlap: Duration,
     /// How often everything is compared.
     pub full_scan_interval: Duration,
+    /// Rows of each table, at most: of a longer one nothing is read.
+    pub max_rules: usize,
+    /// What the definitions of all rules may take together, in bytes; those that do not fit are quarantined.
+    pub max_memory: usize,
 }
 
 impl Default for FollowConfig {
     fn default() -> Self {
-        Self { overlap: Duration::from_secs(5), full_scan_interval: Duration::from_secs(60) }
+        Self {
+            overlap: Duration::from_secs(5),
+            full_scan_interval: Duration::from_secs(60),
+            max_rules: 200_000,
+            max_memory: 64 << 20,
+        }
     }
 }
 

@@ -31,6 +31,9 @@ pub(super) const DIALECT: Dialect = Dialect {
     placeholder: |_| "?".into(),
     time: |placeholder| placeholder,
     text: |expression| format!("CAST({expression} AS CHAR)"),
+    plain: str::to_owned,
+    length: |column| format!("LENGTH({column})"),
+    concat: |parts| format!("CONCAT({})", parts.join(", ")),
     exact: |column| format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY)"),
     upsert: |columns| {
         let sets: Vec<String> = columns.iter().map(|column| format!("{column} = VALUES({column})")).collect();

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use super::columns;
 use super::sql::{Cell, Query, Row, Select};
 
 /// Rows of the first page where the whole table is read.
@@ -22,6 +23,10 @@ const MOST: usize = 4_096;
 
 /// About how many bytes a page is to have.
 const BYTES: usize = 1 << 20;
+
+/// How many bytes the texts of a page may have, at most; of the other columns together not even as many.
+/// SQLite and the driver hold a page several times.
+const MOST_BYTES: usize = 8 << 20;
 
 /// The pages of one question, from first to last; the pages of one snapshot, if its transaction is.
 pub(super) struct Pages {
@@ -56,9 +61,11 @@ impl Pages {
         if self.ended {
             return None;
         }
-        let Select { columns, table, filter } = &self.select;
+        let Select { columns, table, filter, longest_row } = &self.select;
+        let longest_row = longest_row.unwrap_or(usize::MAX).min(MOST_BYTES / self.size);
         let (mut outer, mut inner) = (String::new(), String::new());
         for (index, column) in columns.iter().enumerate() {
+            let column = columns::fitted(column, Some(longest_row));
             outer +=
                 &format!(", group_concat(coalesce(octet_length(c{index}), -1)), group_concat(c{index}, '')");
             inner += &format!(", {column} AS c{index}");

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::columns;
 use crate::clock::Timestamp;
 use crate::rule::Table;
 
@@ -47,6 +48,12 @@ pub(super) struct Dialect {
     pub(super) time: fn(String) -> String,
     /// An expression as text.
     pub(super) text: fn(&str) -> String,
+    /// A column of texts, of whatever kin to that type it is.
+    pub(super) plain: fn(&str) -> String,
+    /// The length of a column's text in bytes, without reading all of it where the database can tell.
+    pub(super) length: fn(&str) -> String,
+    /// Expressions one after the other, as a text.
+    pub(super) concat: fn(&[&str]) -> String,
     /// A column that is compared with case and trailing spaces, whatever its collation.
     pub(super) exact: fn(&str) -> String,
     /// Takes the master's lock for this session and answers whether it could; `None` where the
@@ -65,6 +72,9 @@ pub(super) struct Dialect {
     /// What an error of the database means, by its code and message.
     pub(super) judge: fn(&str, &str) -> Verdict,
 }
+
+/// How many bytes a row has, at most, that comes among others.
+const SHORT_ROW: usize = 64 << 10;
 
 /// How long a row that another session holds is waited for.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(1);
@@ -105,16 +115,18 @@ pub(super) struct Query {
 
 /// Rows that are asked for.
 pub(super) struct Select {
-    /// Expressions, without arguments.
+    /// Expressions, without arguments; [`columns::fitted`] completes them.
     pub(super) columns: Vec<String>,
     pub(super) table: Table,
     /// Which rows; empty is all of them.
     pub(super) filter: Query,
+    /// How many bytes a row may have that comes whole; `None` is as many as its columns may.
+    pub(super) longest_row: Option<usize>,
 }
 
 impl Select {
     pub(super) fn new(dialect: &'static Dialect, table: Table, columns: Vec<String>) -> Self {
-        Self { columns, table, filter: Query::new(dialect, "") }
+        Self { columns, table, filter: Query::new(dialect, ""), longest_row: None }
     }
 
     /// Of these rows, those for which this holds, too.
@@ -124,8 +136,16 @@ impl Select {
         self
     }
 
+    /// The same, but that longer rows do not come whole: [`columns::missing`] tells which.
+    pub(super) fn of_short_rows(self) -> Self {
+        Self { longest_row: Some(SHORT_ROW), ..self }
+    }
+
+    /// The rows, of which each may be as long as its columns may.
     pub(super) fn into_query(self) -> Query {
-        let Self { columns, table, mut filter } = self;
+        let Self { columns, table, mut filter, longest_row } = self;
+        let columns: Vec<String> =
+            columns.iter().map(|column| columns::fitted(column, longest_row)).collect();
         let filtered = if filter.sql.is_empty() { "" } else { " WHERE " };
         filter.sql = format!("SELECT {} FROM {}{filtered}{}", columns.join(", "), table.name(), filter.sql);
         filter

@@ -1,5 +1,6 @@
 //! The statements over the two tables, and their rows as structures.
 
+use super::columns;
 use super::connection::Connection;
 use super::sql::{BadCell, Dialect, Query, Row, Select};
 use super::writes::Scope;
@@ -7,33 +8,43 @@ use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, RuleHeader, RuleId, RuleRow, StateRow, Table};
 use crate::store::StoreError;
 
-/// All columns of a table as text; whoever asks adds which rows.
+/// As many arguments as every dialect takes in one statement.
+pub(super) const CHUNK: usize = 500;
+
+/// All columns of a table as text, and whether they are all here; whoever asks adds which rows.
 pub(super) fn select(dialect: &'static Dialect, table: Table) -> Select {
-    let columns = table
-        .columns()
-        .iter()
-        .map(|column| match *column {
-            "rule_version" | "updated_at" | "set_at" | "expires_at" => (dialect.text)(column),
-            // A 32-bit number shows itself in full only as a wider one.
-            "confidence_max" if dialect.now.is_some() => (dialect.text)("confidence_max + 0e0"),
-            column => column.to_owned(),
-        })
-        .collect();
-    Select::new(dialect, table, columns)
+    let expression = |column: &&'static str| match *column {
+        "rule_version" | "updated_at" | "set_at" | "expires_at" => (dialect.text)(column),
+        // A 32-bit number shows itself in full only as a wider one.
+        "confidence_max" if dialect.now.is_some() => (dialect.text)("confidence_max + 0e0"),
+        "confidence_max" => "confidence_max".to_owned(),
+        column => (dialect.plain)(column),
+    };
+    let others = &table.columns()[1..];
+    let expressions: Vec<_> = others.iter().map(|column| (*column, expression(column))).collect();
+    columns::select(dialect, table, &expressions)
 }
 
 /// The keys of a table.
 pub(super) fn select_keys(dialect: &'static Dialect, table: Table) -> Select {
-    Select::new(dialect, table, vec!["rule_id".to_owned()])
+    Select::new(dialect, table, vec![columns::key(dialect)])
 }
 
 /// The rows of `ttp_rule` without their text where the database can digest it; whoever asks adds
 /// which rows.
 pub(super) fn select_summaries(dialect: &'static Dialect) -> Select {
     let digest = dialect.digest.unwrap_or("yaml_content").to_owned();
-    let (version, stamp) = ((dialect.text)("rule_version"), (dialect.text)("updated_at"));
-    let (id, path, by) = ("rule_id".to_owned(), "source_path".to_owned(), "updated_by".to_owned());
-    Select::new(dialect, Table::Rules, vec![id, version, path, digest, stamp, by])
+    columns::select(
+        dialect,
+        Table::Rules,
+        &[
+            ("rule_version", (dialect.text)("rule_version")),
+            ("source_path", (dialect.plain)("source_path")),
+            ("yaml_content", digest),
+            ("updated_at", (dialect.text)("updated_at")),
+            ("updated_by", (dialect.plain)("updated_by")),
+        ],
+    )
 }
 
 /// What tells of the rows of `ttp_rule` whether they are as they are known: id, version, path, stamp,
@@ -43,13 +54,20 @@ pub(super) fn select_summaries(dialect: &'static Dialect) -> Select {
 /// With `thorough` the stamp never tells.
 pub(super) fn select_marks(dialect: &'static Dialect, thorough: bool) -> Select {
     let digest = dialect.digest.unwrap_or("yaml_content");
-    let (version, stamp) = ((dialect.text)("rule_version"), (dialect.text)("updated_at"));
-    let (id, path) = ("rule_id".to_owned(), "source_path".to_owned());
     let digest = match thorough {
         true => digest.to_owned(),
         false => format!("CASE WHEN {} THEN {digest} END", dialect.whole_second),
     };
-    Select::new(dialect, Table::Rules, vec![id, version, path, stamp, digest])
+    columns::select(
+        dialect,
+        Table::Rules,
+        &[
+            ("rule_version", (dialect.text)("rule_version")),
+            ("source_path", (dialect.plain)("source_path")),
+            ("updated_at", (dialect.text)("updated_at")),
+            ("yaml_content", digest),
+        ],
+    )
 }
 
 /// A row of [`select_marks`].
@@ -74,7 +92,7 @@ pub(super) fn mark(row: &mut Row, dialect: &Dialect) -> Result<Mark, BadCell> {
     Ok(Mark { rule_version, source_path, updated_at, content })
 }
 
-/// Reads a row of [`select_summaries`].
+/// Reads a row of [`select_summaries`] that is all here.
 pub(super) fn summary(row: &mut Row, dialect: &Dialect) -> Result<RuleHeader, BadCell> {
     let rule_id = row.text(0, "rule_id")?;
     let rule_version = row.int(1, "rule_version")?;
@@ -94,7 +112,12 @@ pub(super) fn key(row: &Row) -> String {
     row.0.first().map_or("", |cell| cell.shown()).to_owned()
 }
 
-/// Reads a row of [`select`] of the rules.
+/// The stamp of a row of [`select`] of the rules.
+pub(super) fn stamp(row: &mut Row) -> Result<Timestamp, BadCell> {
+    row.time(4, "updated_at")
+}
+
+/// Reads a row of [`select`] of the rules that is all here.
 pub(super) fn rule_row(row: &mut Row) -> Result<RuleRow, BadCell> {
     Ok(RuleRow {
         rule_id: row.text(0, "rule_id")?,
@@ -108,6 +131,7 @@ pub(super) fn rule_row(row: &mut Row) -> Result<RuleRow, BadCell> {
 
 /// Reads a row of [`select`] of the states.
 pub(super) fn state_row(row: &mut Row) -> Result<StateRow, BadCell> {
+    columns::missing(row)?;
     Ok(StateRow {
         rule_id: row.text(0, "rule_id")?,
         state: row.text(1, "state")?,
@@ -136,8 +160,6 @@ pub(super) async fn summaries(
     connection: &mut Connection,
     scope: Scope<'_>,
 ) -> Result<Vec<RuleHeader>, StoreError> {
-    /// As many arguments as every dialect takes in one statement.
-    const CHUNK: usize = 500;
     let dialect = connection.dialect();
     let mut found = Vec::new();
     let mut queries = Vec::new();
@@ -177,19 +199,46 @@ async fn read_summaries(
     }
     let mut rows = connection.rows(what, select);
     let read = async {
+        let mut long = Vec::new();
         while let Some(mut row) = rows.next().await? {
             let key = key(&row);
-            found.push(summary(&mut row, dialect).unwrap_or_else(|_| out_of_order(key)));
+            match columns::missing(&mut row) {
+                Ok(Some(_)) => long.push(key),
+                Ok(None) => found.push(summary(&mut row, dialect).unwrap_or_else(|_| out_of_order(key))),
+                Err(_) => found.push(out_of_order(key)),
+            }
         }
-        Ok(())
+        Ok(long)
     };
     let read = read.await;
     drop(rows);
+    let read = match read {
+        Ok(long) => read_long_summaries(connection, &long, found).await,
+        Err(error) => Err(error),
+    };
     if is_long {
         let ended = connection.run(what, "COMMIT").await;
         return read.and(ended);
     }
     read
+}
+
+/// Reads rows that are too long to come with others.
+async fn read_long_summaries(
+    connection: &mut Connection,
+    keys: &[String],
+    found: &mut Vec<RuleHeader>,
+) -> Result<(), StoreError> {
+    let dialect = connection.dialect();
+    for keys in keys.chunks(CHUNK) {
+        let select = select_summaries(dialect).and(|filter| filter.push("rule_id IN ").texts(keys));
+        let mut rows = connection.row_by_row("reading the rules", select);
+        while let Some(mut row) = rows.next().await? {
+            let key = key(&row);
+            found.push(summary(&mut row, dialect).unwrap_or_else(|_| out_of_order(key)));
+        }
+    }
+    Ok(())
 }
 
 /// The state row of `rule_id`, if there is one.
@@ -308,7 +357,7 @@ pub(super) async fn ensure(connection: &mut Connection, table: Table) -> Result<
     let what = "creating the tables";
     let dialect = connection.dialect();
     // Asked for, not created if missing: to create needs a right even where nothing is to be done.
-    let probe = connection.query(format!("SELECT rule_id FROM {} WHERE 1 = 0", table.name()));
+    let probe = connection.query(format!("SELECT 1 FROM {} WHERE 1 = 0", table.name()));
     if connection.row(what, probe).await.is_ok() {
         return Ok(false);
     }

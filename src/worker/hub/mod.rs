@@ -309,6 +309,16 @@ impl Known for Hub {
         inner.catalogue.seen(table, key).filter(|_| inner.compared)
     }
 
+    fn memory(&self) -> usize {
+        let inner = self.lock();
+        if inner.compared { inner.catalogue.memory() } else { 0 }
+    }
+
+    fn memory_of(&self, table: Table, key: &str) -> usize {
+        let inner = self.lock();
+        if inner.compared { inner.catalogue.memory_of(table, key) } else { 0 }
+    }
+
     fn texts(&self) -> Option<Arc<dyn TextSink>> {
         self.texts.clone().map(|texts| texts as _)
     }

@@ -1,5 +1,6 @@
 //! The stores, from outside.
 
+mod budget;
 mod cleartext;
 mod faults;
 mod network;

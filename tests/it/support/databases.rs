@@ -249,7 +249,7 @@ impl Field {
 
     /// A follower that has looked once.
     pub(crate) async fn watcher_with(&self, full_scan_interval: Duration) -> Watcher {
-        let follow = FollowConfig { overlap: OVERLAP, full_scan_interval };
+        let follow = FollowConfig { overlap: OVERLAP, full_scan_interval, ..FollowConfig::default() };
         let mut watcher = Watcher {
             follower: self.database.clone().following(follow).follow(),
             catalogue: Arc::default(),

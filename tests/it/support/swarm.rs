@@ -14,13 +14,18 @@ use tempfile::TempDir;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Waits until `probe` gives something.
-pub(crate) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    wait_within(DEADLINE, what, probe)
+}
+
+/// The same with another deadline.
+pub(crate) fn wait_within<T>(patience: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} for {what}");
+        assert!(started.elapsed() < patience, "waited {patience:?} for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -216,6 +216,8 @@ pub(crate) fn worker_config(directory: &Path) -> WorkerConfig {
         overlap: Duration::from_secs(5),
         full_scan_interval: Duration::from_secs(60),
         journal_length: 1_000,
+        max_rules: 100_000,
+        max_memory: 64 << 20,
         max_delete: Percent::parse("20%").unwrap(),
         max_delete_hold: Duration::from_secs(3_600),
         heartbeat_interval: Duration::from_millis(100),

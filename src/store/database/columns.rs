@@ -1,0 +1,80 @@
+//! The columns of a row, each only where it is not too long. Whoever may write the tables may put texts
+//! of any length into them, of which a compressed one takes next to no place on the server; so the server
+//! compares the lengths, and a text that is longer than its column may be does not leave it.
+
+use super::sql::{BadCell, Dialect, Row, Select};
+use crate::rule::{LONGEST_TEXT, Limits, Table};
+
+/// The longest id, in bytes.
+const LONGEST_ID: usize = 255;
+
+/// In the SQL of a [`Select`], the longest `yaml_content` that comes with its row.
+const CONTENT: &str = "{content}";
+
+/// The same of every other text.
+const TEXT: &str = "{text}";
+
+/// How long a column may be.
+const fn longest(column: &str) -> usize {
+    match column.as_bytes() {
+        b"rule_id" => LONGEST_ID,
+        b"yaml_content" => Limits::LARGEST,
+        _ => LONGEST_TEXT,
+    }
+}
+
+/// Rows of `table`: its key, then these expressions, each for a column, and last, for [`missing`], which
+/// of the columns is longer than is wanted. An expression is null where its column is.
+pub(super) fn select(dialect: &'static Dialect, table: Table, expressions: &[(&str, String)]) -> Select {
+    let length = dialect.length;
+    let mut columns = vec![key(dialect)];
+    let mut too_long = format!(
+        "CASE WHEN {length} > {LONGEST_ID} THEN {found}",
+        length = length("rule_id"),
+        found = (dialect.concat)(&["'rule_id '", &length("rule_id")])
+    );
+    for (column, expression) in expressions {
+        let (length, wanted) = (length(column), if *column == "yaml_content" { CONTENT } else { TEXT });
+        columns.push(format!("CASE WHEN {length} <= {wanted} THEN {expression} END"));
+        let found = (dialect.concat)(&[&format!("'{column} '"), &length]);
+        too_long += &format!(" WHEN {length} > {wanted} THEN {found}");
+    }
+    columns.push(too_long + " END");
+    Select::new(dialect, table, columns)
+}
+
+/// The key of a row; of one that is too long its beginning, and its length.
+pub(super) fn key(dialect: &Dialect) -> String {
+    let (text, length) = ((dialect.plain)("rule_id"), (dialect.length)("rule_id"));
+    let beginning = format!("substr({text}, 1, 60)");
+    let shortened = (dialect.concat)(&[&beginning, "'... ('", &length, "' bytes)'"]);
+    format!("CASE WHEN {length} > {LONGEST_ID} THEN {shortened} ELSE {text} END")
+}
+
+/// The SQL of a column where a whole row may have `row` bytes; `None` where one may have as many as its
+/// columns may.
+pub(super) fn fitted(column: &str, row: Option<usize>) -> String {
+    let content = Limits::LARGEST.min(row.unwrap_or(usize::MAX));
+    let text = LONGEST_TEXT.min(row.map_or(usize::MAX, |row| row / 8));
+    column.replace(CONTENT, &content.to_string()).replace(TEXT, &text.to_string())
+}
+
+/// Reads the last column of [`select`]: the length of the first column that did not come with its row,
+/// which can be asked for by its key; `None` where the row is all here.
+///
+/// # Errors
+/// Which column is longer than it may be.
+pub(super) fn missing(row: &mut Row) -> Result<Option<usize>, BadCell> {
+    let last = row.0.len().saturating_sub(1);
+    let Some(found) = row.optional(last, "the length")? else { return Ok(None) };
+    let (column, length) = found.split_once(' ').unwrap_or((&found, ""));
+    let known = Table::Rules.columns().iter().chain(Table::States.columns()).find(|known| **known == column);
+    let (Some(column), Ok(length)) = (known, length.parse::<usize>()) else {
+        return Err("its length cannot be read".into());
+    };
+    let longest = longest(column);
+    if length > longest {
+        return Err(format!("{column} has {length} bytes; at most {longest} are possible"));
+    }
+    Ok(Some(length))
+}

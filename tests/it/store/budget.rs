@@ -1,0 +1,166 @@
+//! What a worker holds is bounded, whatever anyone writes into the tables.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::driver::status;
+use crate::support::databases::Field;
+use crate::support::forged::most_resident;
+use crate::support::rules::rule_text;
+use crate::support::servers::{Kind, Server};
+use crate::support::swarm::{Daemon, Swarm, wait_for, wait_within};
+
+const MIB: usize = 1 << 20;
+
+/// How long a busy machine may need to read 700 MB.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Texts of many sizes in each kind of column: what is too long is quarantined by name, what together is
+/// too much as well, and everything else is served.
+async fn hostile_rows(field: Field, long_rules: usize, longest: usize, repeated: impl Fn(usize) -> String) {
+    let mut hand = field.hand().await;
+    let now = field.now().await;
+    let column = |name: &str| {
+        format!(
+            "INSERT INTO ttp_rule (rule_id, rule_version, source_path, yaml_content, updated_at, updated_by) SELECT {name} FROM ttp_rule WHERE rule_id = 'R1'"
+        )
+    };
+    for number in 1..=20 {
+        hand.put(&format!("R{number}"), 1, now).await;
+    }
+    let last = format!("A{:03}", long_rules - 1);
+    // Valid rules with a description of almost 4 MiB.
+    for number in 0..long_rules {
+        let id = format!("A{number:03}");
+        hand.put_text(&id, 1, &(rule_text(&id, 1) + "description: "), now).await;
+    }
+    let long = repeated(4 * MIB - 1_000);
+    let concatenated = match field.database.backend() {
+        "mysql" => format!("CONCAT(yaml_content, {long})"),
+        _ => format!("yaml_content || {long}"),
+    };
+    hand.run(&format!("UPDATE ttp_rule SET yaml_content = {concatenated} WHERE rule_id LIKE 'A%'")).await;
+    let huge = repeated(longest);
+    hand.run(&column(&format!("'B1', 1, 'B1.yaml', {huge}, updated_at, updated_by"))).await;
+    hand.run(&column(&format!("'B2', 1, {}, yaml_content, updated_at, updated_by", repeated(30 * MIB))))
+        .await;
+    hand.run(&column(&format!("'B3', 1, 'B3.yaml', yaml_content, updated_at, {}", repeated(30 * MIB)))).await;
+    hand.put_state("R1", "disabled", None, now).await;
+    hand.put_state("R2", "disabled", None, now).await;
+    let reason = repeated(longest.min(100 * MIB));
+    hand.run(&format!("UPDATE ttp_rule_state SET reason = {reason} WHERE rule_id = 'R2'")).await;
+
+    let swarm = Swarm::on(field.address.clone());
+    let worker = swarm.daemon("worker", quick);
+    wait_for("the socket", || UnixStream::connect(swarm.socket()).ok());
+    let quarantined = wait_within(PATIENCE, "the rows that take no part", || {
+        let status = status(&swarm.socket());
+        let quarantined = status["quarantined"].as_array()?.clone();
+        (quarantined.len() >= long_rules / 2).then_some(quarantined)
+    });
+    let served = |swarm: &Swarm| -> Vec<String> {
+        let wanted: Vec<_> = (1..=21).map(|number| format!("R{number}")).chain([last.clone()]).collect();
+        let line = json!({ "op": "subscribe", "rule_ids": wanted });
+
+        let rules = swarm.subscribe_with(&line.to_string()).snapshot();
+        rules.iter().filter_map(|line| line["rule_id"].as_str().map(str::to_owned)).collect()
+    };
+    let ids = served(&swarm);
+    for number in 1..=20 {
+        assert!(ids.contains(&format!("R{number}")), "{ids:?}");
+    }
+    let of =
+        |id: &str| quarantined.iter().find(|row| row["rule_id"] == id).map(|row| row["reason"].to_string());
+    for (id, column) in [
+        ("B1", "yaml_content has "),
+        ("B2", "source_path has "),
+        ("B3", "updated_by has "),
+        ("R2", "reason has "),
+    ] {
+        let reason = of(id).unwrap_or_else(|| panic!("{id} of {quarantined:?}"));
+        assert!(reason.contains(column) && reason.contains("are possible"), "{id}: {reason}");
+    }
+    let over = of(&last).unwrap();
+    assert!(over.contains("worker.max_memory"), "{over}");
+    // All of it, while another look goes on.
+    let all = swarm.subscribe().snapshot();
+    assert!(all.len() > 25);
+    let first = all.iter().find(|line| line["rule_id"] == "R1").unwrap();
+    assert_eq!(first["new_value"]["state"]["state"], "disabled");
+    within_bounds(&worker);
+
+    // A new rule is served at once, and room that is made is used at the next look at everything.
+    hand.put("R21", 1, field.now().await).await;
+    wait_within(PATIENCE, "the new rule", || served(&swarm).contains(&"R21".to_owned()).then_some(()));
+    hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id LIKE 'A%' AND rule_id <> '{last}'")).await;
+    wait_within(PATIENCE, "a rule that fits now", || served(&swarm).contains(&last).then_some(()));
+    within_bounds(&worker);
+    assert!(worker.stop().success());
+}
+
+fn quick(command: &mut Command) {
+    command.env("RULESYNCD_WORKER_FULL_SCAN_INTERVAL", "2s").env("RULESYNCD_WORKER_MAX_DELETE", "100%");
+    // MariaDB reads texts to tell how long they are, and sends nothing meanwhile.
+    command.env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", "60s");
+}
+
+fn within_bounds(worker: &Daemon) {
+    let most = most_resident(worker.pid());
+    assert!(most < 128 * 1024, "{most} KiB");
+}
+
+#[tokio::test]
+async fn hostile_rows_of_sqlite_take_no_more_than_the_budget() {
+    let field = Field::sqlite_file().await;
+    hostile_rows(field, 150, 300 * MIB, |length| format!("printf('%.*c', {length}, 'x')")).await;
+}
+
+#[tokio::test]
+#[ignore = "starts a MariaDB server"]
+async fn hostile_rows_of_mariadb_take_no_more_than_the_budget() {
+    let server =
+        Server::start(Kind::MariaDb, &["--max-allowed-packet=1G", "--innodb-log-file-size=512M"]).await;
+    let field = Field::server(&server.create("rules").await).await;
+    let mut hand = field.hand().await;
+    let wider = ["source_path LONGTEXT", "updated_by LONGTEXT", "yaml_content LONGTEXT NOT NULL"];
+    for column in wider {
+        hand.run(&format!("ALTER TABLE ttp_rule MODIFY {column}")).await;
+    }
+    hand.run("ALTER TABLE ttp_rule_state MODIFY reason LONGTEXT").await;
+    hostile_rows(field, 30, 64 * MIB, |length| format!("REPEAT('x', {length})")).await;
+}
+
+#[tokio::test]
+#[ignore = "starts a PostgreSQL server"]
+async fn hostile_rows_of_postgresql_take_no_more_than_the_budget() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    let field = Field::server(&server.create("rules").await).await;
+    hostile_rows(field, 150, 900 * MIB, |length| format!("repeat('x', {length})")).await;
+}
+
+#[test]
+fn a_table_of_too_many_rows_is_not_read_and_what_was_read_stays_served() {
+    let swarm = Swarm::on_sqlite();
+    for number in 0..8 {
+        swarm.save(&format!("R{number}.yaml"), rule_text(&format!("R{number}"), 1));
+    }
+    let _master = swarm.master();
+    let worker = swarm.daemon("worker", |command| {
+        command.env("RULESYNCD_WORKER_MAX_RULES", "10");
+    });
+    wait_for("the rules", || (swarm.subscribe().snapshot().len() == 8).then_some(()));
+    for number in 8..11 {
+        swarm.save(&format!("R{number}.yaml"), rule_text(&format!("R{number}"), 1));
+    }
+    worker.wait_for_log("worker.max_rules");
+    assert!(worker.log().contains("ttp_rule has 11 rows; at most 10 are read"), "{}", worker.log());
+    assert!(swarm.subscribe().snapshot().len() >= 8);
+    fs::remove_file(swarm.rules().join("R8.yaml")).unwrap();
+    wait_for("the rules of a table that is short enough", || {
+        (swarm.subscribe().snapshot().len() == 10).then_some(())
+    });
+}
