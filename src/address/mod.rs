@@ -20,6 +20,8 @@ pub use self::config::DatabaseConfig;
 /// is `x`, and `sqlite+aiosqlite:////x` is `/x`. `sqlite:x` and `sqlite://x` are relative.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Address {
+    /// A directory of rule files, without a database.
+    Directory(PathBuf),
     /// A SQLite file.
     SqliteFile(PathBuf),
     /// A SQLite database in this process's memory.
@@ -135,6 +137,7 @@ impl Address {
     pub(crate) fn absolute(self) -> Self {
         match self {
             Self::SqliteFile(path) => Self::SqliteFile(std::path::absolute(&path).unwrap_or(path)),
+            Self::Directory(path) => Self::Directory(std::path::absolute(&path).unwrap_or(path)),
             other => other,
         }
     }
@@ -154,7 +157,7 @@ impl Address {
         match self {
             Self::MySql(server) => Self::MySql(without_user(server)).to_string(),
             Self::Postgres(server) => Self::Postgres(without_user(server)).to_string(),
-            sqlite => sqlite.to_string(),
+            file => file.to_string(),
         }
     }
 
@@ -163,7 +166,8 @@ impl Address {
     pub fn is_same_database(&self, other: &Self) -> bool {
         let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         match (self, other) {
-            (Self::SqliteFile(one), Self::SqliteFile(other)) => real(one) == real(other),
+            (Self::SqliteFile(one), Self::SqliteFile(other))
+            | (Self::Directory(one), Self::Directory(other)) => real(one) == real(other),
             (Self::MySql(one), Self::MySql(other)) | (Self::Postgres(one), Self::Postgres(other)) => {
                 let is_same_host = match (&one.host, &other.host) {
                     (Host::Socket(one), Host::Socket(other)) => real(one) == real(other),
@@ -216,6 +220,8 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, server) = match self {
+            Self::Directory(path) if path.is_absolute() => return write!(f, "dir://{}", path.display()),
+            Self::Directory(path) => return write!(f, "dir:{}", path.display()),
             Self::SqliteFile(path) if path.is_absolute() => return write!(f, "sqlite://{}", path.display()),
             Self::SqliteFile(path) => return write!(f, "sqlite:{}", path.display()),
             Self::SqliteMemory => return f.write_str("sqlite::memory:"),

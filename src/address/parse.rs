@@ -35,6 +35,7 @@ impl FromStr for Address {
             None => (scheme, None),
         };
         match dialect {
+            "dir" if driver.is_none() => directory(&text[scheme.len()..]),
             "sqlite" => sqlite(&text[scheme.len()..], driver.is_some()),
             "mysql" | "mariadb" => server(text, 3306).and_then(|server| match server.user {
                 Some(_) => Ok(Self::MySql(server)),
@@ -42,11 +43,20 @@ impl FromStr for Address {
             }),
             "postgres" | "postgresql" => server(text, 5432).map(Self::Postgres),
             _ => Err(InvalidAddress(
-                "the address begins with no known database; expected `sqlite:///FILE`, \
+                "the address begins with no known database; expected `sqlite:///FILE`, `dir:///DIRECTORY`, \
                  `mysql://USER:PASSWORD@HOST/DATABASE` or `postgresql://USER:PASSWORD@HOST/DATABASE`"
                     .into(),
             )),
         }
+    }
+}
+
+/// Reads what stands after `dir`.
+fn directory(rest: &str) -> Result<Address, InvalidAddress> {
+    let path = rest.strip_prefix(':').unwrap_or_default();
+    match path.strip_prefix("//").unwrap_or(path) {
+        "" => Err(InvalidAddress("the address names no directory; expected `dir:///DIRECTORY`".into())),
+        path => Ok(Address::Directory(path.into())),
     }
 }
 

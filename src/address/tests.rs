@@ -135,3 +135,16 @@ fn a_place_names_no_user_and_no_secret() {
     assert_eq!(place("mysql://ada:secret@[::1]:3307/r"), "mysql://[::1]:3307/r");
     assert_eq!(place("sqlite:///var/lib/rulesyncd/rules.db"), "sqlite:///var/lib/rulesyncd/rules.db");
 }
+
+#[test]
+fn a_directory_is_an_address_without_a_server() {
+    let address = |text: &str| text.parse::<Address>();
+    assert_eq!(address("dir:///etc/rules").unwrap(), Address::Directory("/etc/rules".into()));
+    assert_eq!(address("dir:///etc/rules").unwrap().to_string(), "dir:///etc/rules");
+    assert_eq!(address("dir:rules").unwrap(), Address::Directory("rules".into()));
+    assert!(address("dir:rules").unwrap().absolute().to_string().starts_with("dir:///"));
+    for wrong in ["dir:", "dir://", "dir"] {
+        assert!(address(wrong).unwrap_err().0.contains("names no directory"), "{wrong}");
+    }
+    assert!(address("dir+git:///x").is_err());
+}

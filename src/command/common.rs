@@ -9,10 +9,11 @@ use tokio::time::timeout;
 use super::{Failure, Outcome};
 use crate::address::{Address, DatabasePlace};
 use crate::client::{ClientError, ask};
+use crate::clock::SharedClock;
 use crate::config::{Config, ValueOrigin};
 use crate::master::{Lock, MasterStatus};
 use crate::socket::REQUEST_TIMEOUT;
-use crate::store::Database;
+use crate::store::{Database, FilesystemConfig, FilesystemStore};
 use crate::wire::Op;
 
 /// What the daemons of this host say of themselves.
@@ -38,6 +39,19 @@ pub(super) async fn choose_database(config: Config) -> Result<Config, Failure> {
         return Ok(config);
     }
     Daemons::ask(&config).await.choose_database(config)
+}
+
+/// The store over a directory, where the configuration names one in place of a database.
+pub(super) fn directory_store(config: &Config, clock: SharedClock) -> Option<FilesystemStore> {
+    let Address::Directory(directory) = &config.database.address else { return None };
+    let filesystem = FilesystemConfig {
+        directory: directory.clone(),
+        follow_links_to: config.master.follow_links_to.clone(),
+        max_rule_size: config.master.max_rule_size,
+        full_scan_interval: config.worker.full_scan_interval,
+        max_memory: config.worker.max_memory,
+    };
+    Some(FilesystemStore::new(filesystem, clock))
 }
 
 /// Makes sure that the database answers within [`REQUEST_TIMEOUT`]: what it then takes longer for is work.

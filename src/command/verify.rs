@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::common::{self, Daemons};
 use super::{Failure, Outcome};
+use crate::address::Address;
 use crate::client::{ClientError, Connection};
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
@@ -24,7 +25,7 @@ use crate::plural::count;
 use crate::rule::plan::Plan;
 use crate::rule::{Catalogue, CatalogueDigest, RuleHeader, RuleState};
 use crate::socket::{REQUEST_TIMEOUT, WORK_TIMEOUT};
-use crate::store::{Database, Follow as _, RuleStore as _, Scope, StoreError};
+use crate::store::{Database, Follow as _, RuleStore, Scope, StoreError};
 use crate::wire::{Op, RuleLine, ServerLine, Subscribe};
 
 /// A difference that is still there after so many looks is one; before, it may be on its way.
@@ -108,39 +109,25 @@ pub(crate) fn run(args: VerifyArgs) -> Outcome {
 
 async fn compare(config: &Config, daemons: &Daemons, needs_worker: bool) -> Result<Verdict, Failure> {
     let clock = Arc::new(SystemClock);
-    let database = Database::open(&config.database, clock.clone()).await?;
-    common::ping(&database).await?;
-    let tables = tables(&database).await?;
-    let mut verdict = Verdict {
-        rules: tables.rule_count(),
-        states: tables.states().count(),
-        digest: tables.digest(),
-        compared: vec!["tables"],
-        left_out: Vec::new(),
-        unanswered: Vec::new(),
-        differences: Vec::new(),
+    let is_directory = matches!(config.database.address, Address::Directory(_));
+    let (tables, mut verdict) = match common::directory_store(config, clock.clone()) {
+        Some(store) => {
+            let files = catalogue(&store).await?;
+            let verdict = Verdict::of(&files, "directory");
+            (files, verdict)
+        }
+        None => {
+            let database = Database::open(&config.database, clock).await?;
+            common::ping(&database).await?;
+            let tables = catalogue(&database).await?;
+            let mut verdict = Verdict::of(&tables, "tables");
+            verdict.compare_directory(&database.rows(Scope::All).await?, config, daemons).await;
+            (tables, verdict)
+        }
     };
-    let rows = database.rows(Scope::All).await?;
-    let mut reconciler = Reconciler::new(config.master.clone(), clock);
-    match reconciler.preview(&rows, true).await {
-        Ok(_) if reconciler.is_empty() && !daemons.keep_rules(config) => {
-            let directory = config.master.rules_dir.display();
-            verdict
-                .left_out
-                .push(format!("the rules directory: {directory} is empty, and no master runs here"));
-        }
-        Ok(report) => {
-            verdict.compared.push("directory");
-            verdict.differences.extend(against_directory(&report.plan));
-            verdict.differences.extend(invalid_files(&reconciler, &rows));
-        }
-        Err(away) if daemons.keep_rules(config) => {
-            verdict.unanswered.push(format!("the rules directory: {away}"));
-        }
-        Err(away) => verdict.left_out.push(format!("the rules directory: {away}")),
-    }
     for row in tables.quarantined() {
-        let what = format!("the row is quarantined: {}", row.reason);
+        let what =
+            format!("{} is quarantined: {}", if is_directory { "the file" } else { "the row" }, row.reason);
         verdict.differences.push(Difference { rule_id: row.key, what });
     }
     match against_worker(&config.worker.socket, &daemons.worker, &tables).await {
@@ -162,6 +149,40 @@ async fn compare(config: &Config, daemons: &Daemons, needs_worker: bool) -> Resu
     Ok(verdict)
 }
 
+impl Verdict {
+    fn of(catalogue: &Catalogue, place: &'static str) -> Self {
+        Self {
+            rules: catalogue.rule_count(),
+            states: catalogue.states().count(),
+            digest: catalogue.digest(),
+            compared: vec![place],
+            left_out: Vec::new(),
+            unanswered: Vec::new(),
+            differences: Vec::new(),
+        }
+    }
+
+    async fn compare_directory(&mut self, rows: &[RuleHeader], config: &Config, daemons: &Daemons) {
+        let mut reconciler = Reconciler::new(config.master.clone(), Arc::new(SystemClock));
+        match reconciler.preview(rows, true).await {
+            Ok(_) if reconciler.is_empty() && !daemons.keep_rules(config) => {
+                let directory = config.master.rules_dir.display();
+                self.left_out
+                    .push(format!("the rules directory: {directory} is empty, and no master runs here"));
+            }
+            Ok(report) => {
+                self.compared.push("directory");
+                self.differences.extend(against_directory(&report.plan));
+                self.differences.extend(invalid_files(&reconciler, rows));
+            }
+            Err(away) if daemons.keep_rules(config) => {
+                self.unanswered.push(format!("the rules directory: {away}"));
+            }
+            Err(away) => self.left_out.push(format!("the rules directory: {away}")),
+        }
+    }
+}
+
 /// The files that hold no rule: under the id of the row that came from them, else under their name.
 fn invalid_files(reconciler: &Reconciler, rows: &[RuleHeader]) -> Vec<Difference> {
     let ids: BTreeMap<&str, &str> = rows.iter().map(|row| (&*row.source_path, &*row.rule_id)).collect();
@@ -172,9 +193,9 @@ fn invalid_files(reconciler: &Reconciler, rows: &[RuleHeader]) -> Vec<Difference
     reconciler.broken().map(difference).collect()
 }
 
-/// Everything that the tables say, read by the code that a worker reads them with.
-async fn tables(database: &Database) -> Result<Catalogue, StoreError> {
-    let look = database.follow().look(&Arc::<Catalogue>::default()).await?;
+/// Everything that a store says, read by the code that a worker reads it with.
+async fn catalogue(store: &impl RuleStore) -> Result<Catalogue, StoreError> {
+    let look = store.follow().look(&Arc::<Catalogue>::default()).await?;
     let mut catalogue = Catalogue::default();
     catalogue.apply(look);
     Ok(catalogue)

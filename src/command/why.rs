@@ -16,15 +16,16 @@ use self::report::{Report, Table, WorkerView};
 use super::common::{self, Daemons, did_you_mean};
 use super::completions::rule_ids;
 use super::{Failure, Outcome};
+use crate::address::Address;
 use crate::client::{ClientError, Connection};
-use crate::clock::SystemClock;
+use crate::clock::{Clock as _, SystemClock};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::Config;
-use crate::rule::RuleId;
+use crate::rule::{RuleHeader, RuleId};
 use crate::rulefile::LinkPolicy;
 use crate::socket::WORK_TIMEOUT;
-use crate::store::{Database, Scope};
+use crate::store::{Database, RuleStore as _, Scope};
 use crate::wire::{Op, ServerLine, Subscribe};
 use crate::worker::WorkerStatus;
 
@@ -83,7 +84,11 @@ async fn gather(config: &Config, daemons: Daemons, rule_id: RuleId) -> Report {
     let table = table(config, &rule_id).await.map_err(message);
     let row = table.as_ref().ok().and_then(|table| table.row.as_ref());
     let master = &config.master;
-    let (directory, limit) = (&master.rules_dir, master.max_rule_size);
+    let directory = match &config.database.address {
+        Address::Directory(directory) => directory,
+        _ => &master.rules_dir,
+    };
+    let limit = master.max_rule_size;
     let links = LinkPolicy::new(directory, &master.follow_links_to);
     let files = files::holding(directory, &rule_id, row.map(|row| &*row.source_path), limit, &links);
     let files_unknown = match &files {
@@ -126,6 +131,17 @@ fn message(failure: Failure) -> String {
 }
 
 async fn table(config: &Config, rule_id: &RuleId) -> Result<Table, Failure> {
+    if let Some(store) = common::directory_store(config, Arc::new(SystemClock)) {
+        let subscription = store.subscribe_changes().await?;
+        let catalogue = subscription.catalogue();
+        let row = catalogue.rule(rule_id.as_str());
+        let did_you_mean = match row {
+            Some(_) => String::new(),
+            None => did_you_mean(rule_id.as_str(), catalogue.rules().map(|(rule, _)| rule.rule_id.as_str())),
+        };
+        let (now, row) = (SystemClock.now(), row.map(|row| RuleHeader::from(&**row).into()));
+        return Ok(Table { did_you_mean, now, row, case_variants: Vec::new(), state: None });
+    }
     let database = Database::open(&config.database, Arc::new(SystemClock)).await?;
     common::ping(&database).await?;
     let ids = [rule_id.folded()];

@@ -8,14 +8,14 @@ use clap::Args;
 use listenfd::ListenFd;
 
 use super::daemon::About;
-use super::{Failure, Outcome, daemon};
+use super::{Failure, Outcome, common, daemon};
 use crate::address::{Address, DatabasePlace};
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
 use crate::config::{Config, Flags, SystemFiles, WorkerConfig};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Liveness, Request};
-use crate::store::{Database, FollowConfig};
+use crate::store::{Database, FilesystemStore, FollowConfig};
 use crate::telemetry;
 use crate::worker::{CacheOrigin, Worker};
 
@@ -55,18 +55,26 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
     let lifecycle = Lifecycle::start()?;
     let listener = passed_socket()?;
     let clock = Arc::new(SystemClock);
-    let database = open(&config, clock.clone()).await?;
+    let followed = Followed::open(&config, clock.clone()).await?;
     let liveness = Liveness::default();
-    let worker = Worker::new(config.worker.clone(), origin(&database), clock);
+    let worker = Worker::new(config.worker.clone(), followed.origin(&config), clock);
     let handle = worker.handle();
     handle.register_metrics();
     let stop = lifecycle.stop_token();
-    let work = async { Ok(Box::pin(worker.run(&database, listener, &liveness, stop)).await?) };
+    let work = async {
+        match &followed {
+            Followed::Directory(store) => Box::pin(worker.run(store, listener, &liveness, stop)).await?,
+            Followed::Database(database) => Box::pin(worker.run(database, listener, &liveness, stop)).await?,
+        }
+        Ok(())
+    };
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", handle.status().sentence()),
         Request::Reload => match Config::load(&flags) {
             Ok(changed) => {
-                daemon::reload_password(&database, &mut running.database, &changed.database);
+                if let Followed::Database(database) = &followed {
+                    daemon::reload_password(database, &mut running.database, &changed.database);
+                }
                 daemon::warn_restart_required(&[
                     ("database", running.database != changed.database),
                     ("telemetry", running.telemetry != changed.telemetry),
@@ -91,6 +99,39 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
         on_request,
     )
     .await
+}
+
+/// What a worker follows.
+enum Followed {
+    /// A directory on this host, without a database.
+    Directory(FilesystemStore),
+    Database(Database),
+}
+
+impl Followed {
+    async fn open(config: &Config, clock: Arc<SystemClock>) -> Result<Self, Failure> {
+        match common::directory_store(config, clock.clone()) {
+            Some(store) => {
+                tracing::info!(
+                    "{} is followed without a database: there are no operator states",
+                    config.database.address
+                );
+                Ok(Self::Directory(store))
+            }
+            None => Ok(Self::Database(open(config, clock).await?)),
+        }
+    }
+
+    fn origin(&self, config: &Config) -> CacheOrigin {
+        match self {
+            Self::Directory(_) => {
+                let url = config.database.address.to_string();
+                let url_file = config.database.url_file.clone();
+                CacheOrigin { place: url.clone(), url, url_file, backend: "filesystem".to_owned() }
+            }
+            Self::Database(database) => origin(database),
+        }
+    }
 }
 
 /// The database as this configuration follows it.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::scanned::{InvalidFile, NoRule, ParsedFile, ScannedFile, Steps, parse_file};
 use super::stamp::Stamp;
+use super::watch::UnfinishedFiles;
 use crate::clock::Timestamp;
 use crate::rule::plan::File;
 use crate::rule::{ContentDigest, Limits};
@@ -47,6 +48,20 @@ impl ScanScope {
     /// Whether it covers the whole directory.
     pub const fn is_all(&self) -> bool {
         matches!(self, Self::All | Self::Reread)
+    }
+
+    /// One scan in place of this and `other`.
+    #[must_use]
+    pub fn and(self, other: Option<Self>) -> Self {
+        match (self, other) {
+            (scope, None) => scope,
+            (Self::Names(mut names), Some(Self::Names(more))) => {
+                names.extend(more);
+                Self::Names(names)
+            }
+            (Self::Reread, _) | (_, Some(Self::Reread)) => Self::Reread,
+            _ => Self::All,
+        }
     }
 }
 
@@ -127,6 +142,33 @@ impl Scanner {
     /// Every file, as input to a plan.
     pub fn facts(&self) -> impl Iterator<Item = File> {
         self.files().map(|(name, scanned)| File { path: name.to_owned(), rule: scanned.rule().cloned() })
+    }
+
+    /// As [`Scanner::update`], without those files that are being written. A thread of its own reads a whole directory,
+    /// which may take a while.
+    ///
+    /// # Errors
+    /// As [`Scanner::update`].
+    pub async fn scan(
+        &mut self,
+        scope: &ScanScope,
+        unfinished: &UnfinishedFiles,
+        now: Timestamp,
+    ) -> Result<Found, DirectoryAway> {
+        if !scope.is_all() {
+            return self.update(scope, &unfinished.names(), now);
+        }
+        let empty = Self::new(self.directory.clone(), &[], Limits::default());
+        let mut scanner = std::mem::replace(self, empty);
+        let (scope, unfinished) = (scope.clone(), unfinished.names());
+        let scanned = tokio::task::spawn_blocking(move || {
+            let found = scanner.update(&scope, &unfinished, now);
+            (scanner, found)
+        });
+        let (scanner, found) =
+            scanned.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        *self = scanner;
+        found
     }
 
     /// Scans the files of `scope`. Those in `unfinished` keep what is known of them.

@@ -18,12 +18,13 @@ use tokio::time::Instant;
 
 use super::pending::Hints;
 use super::scan::ScanScope;
+use crate::event;
 use crate::rulefile::{is_rule_file_name, seems_a_rule};
 
 /// Why a directory cannot be watched, with what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot watch {}: {detail}", .path.display())]
-pub struct WatchError {
+struct WatchError {
     path: PathBuf,
     detail: String,
 }
@@ -67,6 +68,8 @@ pub struct Watch {
     watched: Option<Watched>,
     /// The directories that links among the files point to.
     link_targets: BTreeSet<PathBuf>,
+    /// See [`Watch::failure`].
+    failure: Option<String>,
 }
 
 /// What is watched: the directory, the folders in which a replacement of it is visible, and the folders that links
@@ -89,15 +92,42 @@ impl Watch {
     pub fn new(directory: PathBuf) -> Self {
         // Events carry absolute paths, however the watch was named.
         let directory = std::path::absolute(&directory).unwrap_or(directory);
-        Self { directory, hints: Arc::default(), watcher: None, watched: None, link_targets: BTreeSet::new() }
+        Self {
+            directory,
+            hints: Arc::default(),
+            watcher: None,
+            watched: None,
+            link_targets: BTreeSet::new(),
+            failure: None,
+        }
     }
 
     /// Replaces the watches if the directory is not the one that is watched. Call it before each scan of the whole
     /// directory, so that no change falls between scan and watch.
     ///
-    /// # Errors
-    /// [`WatchError`] when the kernel refuses. Nothing is watched then; the regular rescan still finds everything.
-    pub fn renew(&mut self) -> Result<(), WatchError> {
+    /// A failure is logged when it begins and when it ends; the scan at every `rescan_interval` still finds everything.
+    pub fn renew(&mut self, rescan_interval: Duration) {
+        let failure = self.try_renew().err().map(|error| error.to_string());
+        match (&self.failure, &failure) {
+            (None, Some(error)) => tracing::warn!(
+                message_id = event::WATCH_FAILED,
+                "{error}; until then changes are found every {rescan_interval:?}"
+            ),
+            (Some(_), None) => tracing::info!(
+                message_id = event::WATCH_FAILED,
+                "the rules directory is watched again; changes are found at once"
+            ),
+            _ => {}
+        }
+        self.failure = failure;
+    }
+
+    /// Why the directory is not watched; `None` where it is.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    fn try_renew(&mut self) -> Result<(), WatchError> {
         let watched = Watched {
             directory: identity(&self.directory),
             parents: watched_parents(&self.directory),

@@ -9,8 +9,7 @@ use super::held::Operator;
 use super::reconcile::ReconcileError;
 use super::{Master, Summary};
 use crate::config::MasterConfig;
-use crate::directory::Watch;
-use crate::directory::{DELETE_AFTER, ScanScope};
+use crate::directory::{DELETE_AFTER, ScanScope, Watch};
 use crate::event;
 use crate::store::{MasterSession, StoreError};
 

@@ -29,9 +29,7 @@ pub use self::summary::Summary;
 use crate::backoff::{Backoff, jittered};
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
-use crate::directory::Watch;
-use crate::directory::{DELETE_AFTER, ScanScope};
-use crate::event;
+use crate::directory::{DELETE_AFTER, ScanScope, Watch};
 use crate::lifecycle::Liveness;
 use crate::outage::Outage;
 use crate::store::{Database, MasterSession, StoreError};
@@ -319,7 +317,9 @@ impl Master {
         lifted_by: Option<Operator>,
     ) -> Result<(Summary, Deferred), ReconcileError> {
         if scope.is_all() {
-            self.renew_watch();
+            self.watch.renew(self.config.rescan_interval);
+            let failure = self.watch.failure().map(str::to_owned);
+            self.status.send_modify(|status| status.watch_error = failure);
         }
         let result = self.reconciler.reconcile(session, scope, lifted_by).await;
         self.watch.expect_links(self.reconciler.has_links(), self.reconciler.link_targets());
@@ -354,25 +354,6 @@ impl Master {
         let summary = Summary::of(&report, &self.reconciler);
         self.publish(summary);
         Ok((summary, Deferred(!report.rescan.is_empty() || !report.changing.is_empty())))
-    }
-
-    /// Renews the watch. A failure is logged when it begins and when it ends.
-    fn renew_watch(&mut self) {
-        let failure = self.watch.renew().err().map(|error| error.to_string());
-        let was_failing = self.status.borrow().watch_error.is_some();
-        match &failure {
-            Some(error) if !was_failing => tracing::warn!(
-                message_id = event::WATCH_FAILED,
-                "{error}; until then changes are found every {:?}",
-                self.config.rescan_interval
-            ),
-            None if was_failing => tracing::info!(
-                message_id = event::WATCH_FAILED,
-                "the rules directory is watched again; changes are found at once"
-            ),
-            _ => {}
-        }
-        self.status.send_modify(|status| status.watch_error = failure);
     }
 
     /// Removes expired states. A failure is logged once and stops nothing: readers treat an expired state as the

@@ -18,8 +18,9 @@ use super::log;
 use super::trace::Ingest;
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
-use crate::directory::UnfinishedFiles;
-use crate::directory::{DirectoryAway, Found, InvalidFile, ScanScope, ScannedFile, Scanner};
+use crate::directory::{
+    DirectoryAway, Found, InvalidFile, MissingFiles, ScanScope, ScannedFile, Scanner, UnfinishedFiles,
+};
 use crate::outage::RecordBudget;
 use crate::rule::plan::{self, Conflict, File, Plan};
 use crate::rule::{ContentDigest, Limits, RuleHeader, RuleId};
@@ -59,9 +60,7 @@ pub struct Reconciler {
     clock: SharedClock,
     scanner: Scanner,
     unfinished: UnfinishedFiles,
-    /// Files that a row names and that are missing, each with since when. A scan of a part of the directory leaves the
-    /// others as they are.
-    missing: BTreeMap<String, Instant>,
+    missing: MissingFiles,
     /// Deletions of the last rescan interval, for the guard.
     recent: VecDeque<(Instant, usize)>,
     conflicts: BTreeMap<String, Conflict>,
@@ -242,14 +241,14 @@ impl Reconciler {
             ScanScope::All | ScanScope::Reread => self.plan_everything(session, scope, settled).await?,
             ScanScope::Names(names) => (self.plan_names(session, names.clone()).await?, None),
         };
-        let mut rescan = self.debounce_deletes(&mut plan, everything);
+        let mut rescan = self.missing.debounce(&mut plan.deletes, &self.scanner, everything);
         if !everything
             && (self.held_files_are_back() || !plan.deletes.is_empty() && self.other_files_missing(&plan)?)
         {
             // The guard must see every deletion.
             everything = true;
             (plan, version) = self.plan_everything(session, &ScanScope::All, None).await?;
-            rescan = self.debounce_deletes(&mut plan, everything);
+            rescan = self.missing.debounce(&mut plan.deletes, &self.scanner, everything);
         }
         self.count_before(session).await?;
         let is_allowed = lifted_by.is_some();
@@ -270,26 +269,9 @@ impl Reconciler {
     }
 
     async fn scan(&mut self, scope: &ScanScope) -> Result<Found, DirectoryAway> {
-        let now = self.clock.now();
-        let found = match scope {
-            ScanScope::Names(_) => self.scanner.update(scope, &self.unfinished.names(), now),
-            // A whole directory may take a while: it is read by a blocking thread.
-            ScanScope::All | ScanScope::Reread => {
-                let empty = Scanner::new(self.config.rules_dir.clone(), &[], Limits::default());
-                let mut scanner = std::mem::replace(&mut self.scanner, empty);
-                let (scope, unfinished) = (scope.clone(), self.unfinished.names());
-                let scanned = tokio::task::spawn_blocking(move || {
-                    let found = scanner.update(&scope, &unfinished, now);
-                    (scanner, found)
-                });
-                let (scanner, found) =
-                    scanned.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-                self.scanner = scanner;
-                found
-            }
-        };
+        let found = self.scanner.scan(scope, &self.unfinished, self.clock.now()).await;
         // Whatever the rest of this reconcile does, a file that was found is not missing.
-        self.missing.retain(|path, _| self.scanner.file(path).is_none());
+        self.missing.forget_found(&self.scanner);
         found
     }
 

@@ -1,6 +1,6 @@
 //! A rule's row without its text.
 
-use super::ContentDigest;
+use super::{ContentDigest, KnownRule};
 use crate::clock::Timestamp;
 
 /// What a row of `ttp_rule` says beside its text.
@@ -18,4 +18,17 @@ pub struct RuleHeader {
     pub updated_at: Timestamp,
     /// Who wrote it.
     pub updated_by: String,
+}
+
+impl From<&KnownRule> for RuleHeader {
+    fn from(rule: &KnownRule) -> Self {
+        Self {
+            rule_id: rule.rule_id.to_string(),
+            rule_version: rule.rule_version,
+            source_path: rule.source_path.to_string(),
+            content_sha256: rule.content_sha256,
+            updated_at: rule.updated_at,
+            updated_by: rule.updated_by.to_string(),
+        }
+    }
 }

@@ -1,30 +1,50 @@
-//! A store over a directory of rule files, with the states in memory.
+//! A store over a directory of rule files, with the states in memory: one host, no database.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::UNIX_EPOCH;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::rows::known_rule;
+use super::rows::{Budget, Done, Reading};
 use super::{Follow, Known, RuleStore, StoreError, subscription};
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
+use crate::directory::{DELETE_AFTER, InvalidFile, MissingFiles, ScanScope, ScannedFile, Scanner, Watch};
+use crate::rule::plan::{File, Plan, Write, plan};
 use crate::rule::{
-    CompiledRule, ContentDigest, KnownRule, Limits, Look, Rejected, RuleId, RuleRow, RuleState, Seen, parse,
+    CompiledRule, ContentDigest, Limits, Look, Rejected, RuleHeader, RuleId, RuleRow, RuleState, Seen, Table,
 };
-use crate::rulefile::{self, LinkPolicy, Listing};
 
-/// What a rule of this store says of its writer.
+/// The writer of the rules of this store.
 const UPDATED_BY: &str = "filesystem";
 
-/// Rules as a directory holds them; states live in memory and go with the process. Cheap to clone.
+/// A file that changed after it was read is read again after this long.
+const CHANGING_FOR: Duration = Duration::from_millis(50);
+
+/// Which directory a [`FilesystemStore`] follows, and how.
+#[derive(Debug, Clone)]
+pub struct FilesystemConfig {
+    /// The directory of the rule files.
+    pub directory: PathBuf,
+    /// Other directories that links among the files may lead to.
+    pub follow_links_to: Vec<PathBuf>,
+    /// The largest rule file, in bytes.
+    pub max_rule_size: usize,
+    /// How often everything is read, whatever the watch reports.
+    pub full_scan_interval: Duration,
+    /// What all rules and states may take together, in bytes.
+    pub max_memory: usize,
+}
+
+/// The rules of a directory; states are in memory and end with the process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FilesystemStore {
-    directory: PathBuf,
+    config: FilesystemConfig,
     clock: SharedClock,
     states: Arc<Mutex<States>>,
-    changed: watch::Sender<()>,
+    states_changed: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -34,15 +54,10 @@ struct States {
 }
 
 impl FilesystemStore {
-    /// A store over `directory`, which is read at every look.
-    pub fn new(directory: impl Into<PathBuf>, clock: SharedClock) -> Self {
-        let (states, changed) = Default::default();
-        Self { directory: directory.into(), clock, states, changed }
-    }
-
-    /// Tells every follower that a file may have changed: whoever watches the directory calls it.
-    pub fn look_again(&self) {
-        self.changed.send_replace(());
+    /// A store that has read nothing yet.
+    pub fn new(config: FilesystemConfig, clock: SharedClock) -> Self {
+        let (states, states_changed) = Default::default();
+        Self { config, clock, states, states_changed }
     }
 
     fn states(&self) -> MutexGuard<'_, States> {
@@ -69,137 +84,200 @@ impl RuleStore for FilesystemStore {
         let state = RuleState { set_at: Some(set_at), ..state };
         states.rows.insert(rule_id.clone(), state.clone());
         drop(states);
-        self.look_again();
+        self.states_changed.send_replace(());
         Ok(state)
     }
 
     async fn clear_state(&self, rule_id: &RuleId) -> Result<bool, StoreError> {
-        let stood = self.states().rows.remove(rule_id).is_some();
-        self.look_again();
-        Ok(stood)
+        let had_one = self.states().rows.remove(rule_id).is_some();
+        self.states_changed.send_replace(());
+        Ok(had_one)
     }
 
     fn follow(&self) -> FilesystemFollower {
-        FilesystemFollower { changed: self.changed.subscribe(), store: self.clone(), files: BTreeMap::new() }
+        let FilesystemConfig { directory, follow_links_to, max_rule_size, .. } = self.config.clone();
+        let limits = Limits { size: max_rule_size, ..Limits::default() };
+        FilesystemFollower {
+            states_changed: self.states_changed.subscribe(),
+            watch: Watch::new(directory.clone()),
+            scanner: Scanner::new(directory, &follow_links_to, limits),
+            store: self.clone(),
+            missing: MissingFiles::default(),
+            rows: Vec::new(),
+            pending: None,
+            last_full: None,
+        }
     }
 }
 
-/// One follower's place in a directory.
+/// One follower of a directory.
+///
+/// It scans as a master does, and the plan that makes a table equal to the files tells what changed: the rows are
+/// those that the follower handed out.
 #[derive(Debug)]
 pub struct FilesystemFollower {
     store: FilesystemStore,
-    changed: watch::Receiver<()>,
-    /// The files of the last look, by name.
-    files: BTreeMap<String, File>,
-}
-
-/// A file that was read.
-#[derive(Debug, Clone)]
-struct File {
-    content: ContentDigest,
-    /// The rule that it held when it last held one: a save that breaks it keeps the rule.
-    rule_id: Option<RuleId>,
+    states_changed: watch::Receiver<()>,
+    watch: Watch,
+    scanner: Scanner,
+    missing: MissingFiles,
+    rows: Vec<RuleHeader>,
+    /// What to scan at the next poll.
+    pending: Option<ScanScope>,
+    last_full: Option<Instant>,
 }
 
 impl Follow for FilesystemFollower {
     async fn hint(&mut self) {
-        if self.changed.changed().await.is_err() {
-            std::future::pending().await
+        loop {
+            let recheck = self.scanner.recheck_in(self.store.clock.now());
+            tokio::select! {
+                scope = self.watch.next() => {
+                    self.pending = Some(scope.and(self.pending.take()));
+                    return;
+                }
+                Ok(()) = self.states_changed.changed() => return,
+                () = tokio::time::sleep(recheck.unwrap_or_default()), if recheck.is_some() => {
+                    let changed = self.scanner.recheck(self.store.clock.now());
+                    if !changed.is_empty() {
+                        self.pending = Some(ScanScope::Names(changed).and(self.pending.take()));
+                        return;
+                    }
+                }
+            }
         }
     }
 
     async fn look<K: Known + Send + Sync + 'static>(&mut self, known: &Arc<K>) -> Result<Look, StoreError> {
-        let first = known.count(crate::rule::Table::Rules) == 0;
-        let (directory, files) = (self.store.directory.clone(), std::mem::take(&mut self.files));
-        let before = if first { BTreeMap::new() } else { files.clone() };
-        self.files = files;
-        let scan = tokio::task::spawn_blocking(move || Scan::read(&directory, &before));
-        let scan = scan.await.map_err(|_| StoreError::Closed)??;
-        self.files = scan.files;
+        let interval = self.store.config.full_scan_interval;
+        let full = self.last_full.is_none_or(|last| last.elapsed() >= interval);
+        let scope = if full { Some(ScanScope::Reread) } else { self.pending.take() };
+        let mut look = Look { now: self.store.clock.now(), full, ..Look::default() };
+        if let Some(scope) = scope {
+            self.scan(&scope, &**known, &mut look).await?;
+            if full {
+                self.last_full = Some(Instant::now());
+            }
+        }
         let states = self.store.states();
-        Ok(Look {
-            now: self.store.clock.now(),
-            rules: scan.rules,
-            rule_keys: Some(scan.keys.into_iter().collect()),
-            states: states.rows.iter().map(|(id, state)| Ok((id.clone(), state.clone()))).collect(),
-            state_keys: Some(states.rows.keys().map(RuleId::to_string).collect()),
-            full: true,
-            ..Look::default()
+        look.states = states.rows.iter().map(|(id, state)| Ok((id.clone(), state.clone()))).collect();
+        look.state_keys = Some(states.rows.keys().map(RuleId::to_string).collect());
+        Ok(look)
+    }
+}
+
+impl FilesystemFollower {
+    async fn scan(
+        &mut self,
+        scope: &ScanScope,
+        known: &(impl Known + ?Sized),
+        look: &mut Look,
+    ) -> Result<(), StoreError> {
+        if scope.is_all() {
+            self.watch.renew(self.store.config.full_scan_interval);
+        }
+        let unfinished = self.watch.unfinished();
+        if let Err(away) = self.scanner.scan(scope, &unfinished, look.now).await {
+            self.pending = Some(ScanScope::All);
+            return Err(StoreError::Unavailable {
+                what: "reading the rules directory",
+                detail: away.to_string(),
+            });
+        }
+        self.watch.expect_links(self.scanner.has_links(), self.scanner.link_targets());
+        self.missing.forget_found(&self.scanner);
+        let files: Vec<File> = self.scanner.facts().collect();
+        let mut plan = plan(&files, &self.rows, UPDATED_BY);
+        let mut rescan = self.missing.debounce(&mut plan.deletes, &self.scanner, true);
+        plan.writes.retain(|write| !unfinished.contains(&write.path));
+        self.watch.schedule_rescan(std::mem::take(&mut rescan), DELETE_AFTER);
+
+        let budget = Budget::new(self.store.config.max_memory, known.memory());
+        let mut reading = Reading::new(known.texts(), budget);
+        let mut written = Vec::new();
+        for write in &plan.writes {
+            match self.scanner.text(&write.path) {
+                Some(text) => {
+                    let row = self.row(write, text);
+                    written.push(header(write, row.updated_at));
+                    let replaced = known.memory_of(Table::Rules, &row.rule_id);
+                    reading.push(row, replaced).await;
+                }
+                None => rescan.push(write.path.clone()),
+            }
+        }
+        self.watch.schedule_rescan(rescan, CHANGING_FOR);
+        self.scanner.forget_texts();
+        self.take(&plan, written);
+
+        look.rows = files.len() as u64;
+        let Done { rules, over_budget } = reading.finish().await;
+        look.rules = rules;
+        let mut keys: Vec<String> = self.rows.iter().map(|row| row.rule_id.clone()).collect();
+        for rejected in self.rejected(&plan) {
+            keys.push(rejected.key.clone());
+            look.rules.push(Err(Box::new(rejected)));
+        }
+        // An invalid file keeps the rule that a worker knows from before this process.
+        let invalid = self.scanner.files().filter(|(_, file)| file.outcome.is_err());
+        let named = invalid.filter_map(|(_, file)| file.rule_id()).map(ToString::to_string);
+        keys.extend(named.filter(|id| known.seen(Table::Rules, id).is_some()));
+        look.rule_keys = Some(keys);
+        // The next scan tries those again that did not fit.
+        self.rows.retain(|row| !over_budget.iter().any(|(id, _)| *id == row.rule_id));
+        Ok(())
+    }
+
+    /// The files that hold no rule, and those whose rule another file holds, by name.
+    fn rejected(&self, plan: &Plan) -> impl Iterator<Item = Rejected> {
+        let invalid =
+            self.scanner.files().filter_map(|(name, file)| Some((name, file.outcome.as_ref().err()?)));
+        let invalid = invalid.filter(|(_, why)| **why != InvalidFile::Unfinished);
+        let invalid = invalid.map(|(name, why)| (name.to_owned(), why.sentence()));
+        let conflicts = plan.conflicts.iter().map(|conflict| {
+            let (id, holder) = (&conflict.rule_id, &conflict.held_by);
+            (
+                conflict.path.clone(),
+                format!("{holder} holds the rule_id `{id}`; change it in one of the two files"),
+            )
+        });
+        invalid.chain(conflicts).map(|(key, reason)| {
+            let seen = Seen::other(Timestamp::MIN, ContentDigest::of(&reason));
+            Rejected { key, seen, reason }
         })
     }
-}
 
-/// What a directory holds.
-#[derive(Default)]
-struct Scan {
-    files: BTreeMap<String, File>,
-    rules: Vec<Result<Arc<KnownRule>, Box<Rejected>>>,
-    /// Ids of rules, and names of files that hold none.
-    keys: BTreeSet<String>,
-}
-
-impl Scan {
-    fn read(directory: &Path, before: &BTreeMap<String, File>) -> Result<Self, StoreError> {
-        let away = |error: std::io::Error| StoreError::Unavailable {
-            what: "reading the rules directory",
-            detail: format!("{}: {error}", directory.display()),
-        };
-        let names = Listing::of(directory).map_err(away)?.rules;
-        let links = LinkPolicy::new(directory, &[]);
-        let mut scan = Self::default();
-        for name in names {
-            scan.file(&directory.join(&name), &name, &links, before.get(&name));
-        }
-        Ok(scan)
+    /// Makes the rows what the plan makes of them.
+    fn take(&mut self, plan: &Plan, written: Vec<RuleHeader>) {
+        let deleted = plan.deletes.iter().map(|delete| &*delete.rule_id);
+        let is_written = |write: &&Write| written.iter().any(|row| row.source_path == write.path);
+        let replaced = plan.writes.iter().filter(is_written).flat_map(|write| &write.replaces);
+        let gone: std::collections::HashSet<&str> =
+            deleted.chain(replaced.map(|replaced| &*replaced.rule_id)).collect();
+        self.rows.retain(|row| !gone.contains(&*row.rule_id));
+        self.rows.extend(written);
     }
 
-    fn file(&mut self, path: &Path, name: &str, links: &LinkPolicy, before: Option<&File>) {
-        let read =
-            rulefile::read_within(path, Limits::default().size, links).map_err(|error| error.to_string());
-        let content = match &read {
-            Ok(text) => ContentDigest::of(text),
-            Err(reason) => ContentDigest::of(reason),
-        };
-        let last_good = before.and_then(|file| file.rule_id.clone());
-        let rule = match (read, before) {
-            (_, Some(file)) if file.content == content => None,
-            (Ok(text), _) => Some(rule(path, name, &text)),
-            (Err(reason), _) => Some(Err(reason)),
-        };
-        let rule_id = match &rule {
-            Some(Ok(rule)) => Some(rule.rule_id.clone()),
-            _ => last_good,
-        };
-        let is_taken = rule_id.as_ref().is_some_and(|id| self.keys.contains(id.as_str()));
-        let rule = match rule {
-            Some(Ok(rule)) if is_taken => {
-                Some(Err(format!("the id `{}` stands in another file", rule.rule_id)))
-            }
-            rule => rule,
-        };
-        if let Some(rule) = rule {
-            let seen = Seen::other(Timestamp::MIN, content);
-            self.keys.extend(rule.is_err().then(|| name.to_owned()));
-            self.rules.push(rule.map_err(|reason| Box::new(Rejected { key: name.to_owned(), seen, reason })));
+    fn row(&self, write: &Write, text: Box<str>) -> RuleRow {
+        let saved_at = self.scanner.file(&write.path).and_then(ScannedFile::saved_at);
+        RuleRow {
+            rule_id: write.rule.rule_id.to_string(),
+            rule_version: write.rule.rule_version.into(),
+            source_path: write.path.clone(),
+            yaml_content: text.into(),
+            updated_at: saved_at.unwrap_or(Timestamp::MIN),
+            updated_by: UPDATED_BY.to_owned(),
         }
-        self.keys.extend(rule_id.as_ref().map(RuleId::to_string));
-        self.files.insert(name.to_owned(), File { content, rule_id });
     }
 }
 
-/// The rule that a file holds, or why it holds none.
-fn rule(path: &Path, name: &str, text: &[u8]) -> Result<Arc<KnownRule>, String> {
-    let rejected = |findings: Vec<crate::rule::Diagnostic>| super::rows::first_error(&findings);
-    let definition = parse(text, &Limits::default()).map_err(rejected)?.definition;
-    let modified = path.metadata().and_then(|found| found.modified()).ok();
-    let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-    let row = RuleRow {
-        rule_id: definition.rule_id.to_string(),
-        rule_version: definition.rule_version.into(),
-        source_path: name.to_owned(),
-        yaml_content: String::from_utf8_lossy(text).into_owned(),
-        updated_at: Timestamp::from_micros(0).after(modified),
+fn header(write: &Write, updated_at: Timestamp) -> RuleHeader {
+    RuleHeader {
+        rule_id: write.rule.rule_id.to_string(),
+        rule_version: write.rule.rule_version.into(),
+        source_path: write.path.clone(),
+        content_sha256: write.rule.content_sha256,
+        updated_at,
         updated_by: UPDATED_BY.to_owned(),
-    };
-    known_rule(&row).map_err(|rejected| rejected.reason)
+    }
 }

@@ -16,7 +16,7 @@ pub use database::{
     driver_failures, quiet_driver_panics,
 };
 pub use error::StoreError;
-pub use filesystem::{FilesystemFollower, FilesystemStore};
+pub use filesystem::{FilesystemConfig, FilesystemFollower, FilesystemStore};
 pub(crate) use rows::RowReader;
 pub use subscription::Subscription;
 

@@ -52,11 +52,6 @@ impl Budget {
     }
 }
 
-/// Reads a row, or tells why it is no rule.
-pub(super) fn known_rule(row: &RuleRow) -> Result<Arc<KnownRule>, Box<Rejected>> {
-    RowReader::default().read(row)
-}
-
 /// What one row after the other is read with, so that what they have in common is held once.
 #[derive(Default)]
 pub(crate) struct RowReader {

@@ -30,7 +30,7 @@ fn names<const N: usize>(names: [&str; N]) -> ScanScope {
 
 fn armed(directory: &Path) -> Watch {
     let mut watch = Watch::new(directory.to_owned());
-    watch.renew().unwrap();
+    watch.try_renew().unwrap();
     watch
 }
 
@@ -101,7 +101,7 @@ async fn what_editors_put_beside_the_files_makes_no_hint_where_no_file_is_a_link
 /// After whatever happened, a hint to look at all comes, and the new directory is heard.
 async fn expect_a_new_directory(mut watch: Watch, directory: &Path) {
     while heard(&watch).await != ScanScope::All {}
-    watch.renew().unwrap();
+    watch.try_renew().unwrap();
     heard_until(&watch, directory).await;
 }
 
@@ -123,7 +123,7 @@ async fn a_directory_that_comes_later_is_seen_from_the_last_folder_that_is_there
     let mut watch = armed(&rules);
     fs::create_dir_all(&rules).unwrap();
     while heard(&watch).await != ScanScope::All {}
-    watch.renew().unwrap();
+    watch.try_renew().unwrap();
     heard_until(&watch, &rules).await;
 }
 

@@ -74,7 +74,7 @@ impl Reconciler {
                 ingest.failed("refused", transaction);
                 continue;
             }
-            self.missing.remove(&delete.source_path);
+            self.missing.forget(&delete.source_path);
             if told_singly {
                 log::deleted(delete, ingest.trace_id());
             }

@@ -1,44 +1,17 @@
 //! Decides which deletions are carried out. A file may be back in a moment, and an emptied directory must not empty
 //! the swarm.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::collections::BTreeSet;
 
 use super::super::held::HeldDeletes;
 use super::super::log;
 use super::Reconciler;
 use crate::config::{MasterConfig, Percent};
-use crate::directory::{DELETE_AFTER, DirectoryAway};
+use crate::directory::DirectoryAway;
 use crate::rule::plan::{Delete, Plan};
 use crate::store::{MasterSession, StoreError};
 
 impl Reconciler {
-    /// Takes out of the plan the deletions of files that have been missing for less than [`DELETE_AFTER`], and returns
-    /// their names for a rescan. Where the file exists and holds another id, the deletion stays.
-    pub(super) fn debounce_deletes(&mut self, plan: &mut Plan, everything: bool) -> Vec<String> {
-        let now = Instant::now();
-        let mut missing = BTreeMap::new();
-        let mut rescan = Vec::new();
-        plan.deletes.retain(|Delete { source_path, .. }| {
-            if self.scanner.file(source_path).is_some() {
-                return true;
-            }
-            let since = *self.missing.get(source_path).unwrap_or(&now);
-            missing.insert(source_path.clone(), since);
-            let is_confirmed = now.duration_since(since) >= DELETE_AFTER;
-            if !is_confirmed {
-                rescan.push(source_path.clone());
-            }
-            is_confirmed
-        });
-        if everything {
-            self.missing = missing;
-        } else {
-            self.missing.extend(missing);
-        }
-        rescan
-    }
-
     /// Takes out of the plan the deletions of files that are back by now, and returns their names for a rescan.
     pub(super) fn drop_reappeared(&self, plan: &mut Plan) -> Vec<String> {
         let mut back = Vec::new();
@@ -55,7 +28,7 @@ impl Reconciler {
     /// Whether more files are missing than those whose rows this plan for a part of the directory deletes.
     pub(super) fn other_files_missing(&self, plan: &Plan) -> Result<bool, DirectoryAway> {
         let planned: BTreeSet<&str> = plan.deletes.iter().map(|delete| &*delete.source_path).collect();
-        let is_seen = self.missing.keys().any(|path| !planned.contains(&**path));
+        let is_seen = self.missing.paths().any(|path| !planned.contains(path));
         Ok(is_seen || self.scanner.has_missing_files()?)
     }
 
@@ -98,7 +71,7 @@ impl Reconciler {
 
     /// Remembers how many rows are owned when the first file is found missing, before the same plan inserts others.
     pub(super) async fn count_before(&mut self, session: &mut MasterSession) -> Result<(), StoreError> {
-        if self.missing.is_empty() {
+        if self.missing.paths().next().is_none() {
             self.owned_before = None;
         } else if self.owned_before.is_none() {
             let owned = session.owned(&self.config.updated_by).await?;

@@ -95,6 +95,17 @@ impl Connector {
     pub(super) fn new(config: &DatabaseConfig) -> Result<Self, StoreError> {
         let timeout = config.connect_timeout;
         let target = match &config.address {
+            Address::Directory(_) => {
+                return Err(StoreError::Refused {
+                    what: "opening the database",
+                    detail: format!(
+                        "{} is a directory of rules, without tables and operator states",
+                        config.address
+                    ),
+                    remedy: "only a worker follows one, and `verify` and `why` read it: name a database"
+                        .into(),
+                });
+            }
             Address::SqliteFile(path) => Target::Sqlite(sqlite::Place::File(path.clone())),
             Address::SqliteMemory => Target::Sqlite(sqlite::Place::memory()),
             Address::MySql(server) => Target::MySql(RwLock::new(Arc::new(mysql_login(server, config)?))),

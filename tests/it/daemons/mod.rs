@@ -14,3 +14,4 @@ mod scanner_model;
 mod silence;
 mod verify;
 mod why;
+mod without_database;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use rulesyncd::clock::SharedClock;
 use rulesyncd::rule::{CompiledRule, RuleState, StateKind};
 use rulesyncd::store::{
-    Database, FilesystemStore, Follow, MasterSession, RuleStore, RuleWrite, StoreError, Subscription,
+    Database, FilesystemConfig, FilesystemStore, Follow, MasterSession, RuleStore, RuleWrite, StoreError,
+    Subscription,
 };
 
 use crate::support::databases::{made, system_clock};
@@ -34,18 +35,15 @@ impl Author for MasterSession {
 /// A person at an editor.
 struct Editor {
     directory: PathBuf,
-    store: FilesystemStore,
 }
 
 impl Author for Editor {
     async fn save(&mut self, rule_id: &str, _version: i32, text: &str) {
         std::fs::write(self.directory.join(format!("{rule_id}.yaml")), text).unwrap();
-        self.store.look_again();
     }
 
     async fn delete(&mut self, rule_id: &str) {
         std::fs::remove_file(self.directory.join(format!("{rule_id}.yaml"))).unwrap();
-        self.store.look_again();
     }
 }
 
@@ -134,8 +132,15 @@ pub(super) async fn of_a_database(database: Database) {
 #[tokio::test]
 async fn a_directory() {
     let directory = tempfile::tempdir().unwrap();
-    let store = FilesystemStore::new(directory.path(), system_clock());
-    let mut editor = Editor { directory: directory.path().into(), store: store.clone() };
+    let config = FilesystemConfig {
+        directory: directory.path().into(),
+        follow_links_to: Vec::new(),
+        max_rule_size: 256 << 10,
+        full_scan_interval: Duration::from_secs(3_600),
+        max_memory: 64 << 20,
+    };
+    let store = FilesystemStore::new(config, system_clock());
+    let mut editor = Editor { directory: directory.path().into() };
     story(&store, &mut editor, system_clock()).await;
 }
 

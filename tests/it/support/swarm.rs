@@ -55,6 +55,13 @@ impl Swarm {
         Self { dir, url }
     }
 
+    /// A host without a database, whose worker follows the directory.
+    pub(crate) fn on_directory() -> Self {
+        let swarm = Self::on_sqlite();
+        let url = format!("dir://{}", swarm.rules().display());
+        Self { url, ..swarm }
+    }
+
     /// A swarm around another database.
     pub(crate) fn on(url: impl Into<String>) -> Self {
         Self { url: url.into(), ..Self::on_sqlite() }
