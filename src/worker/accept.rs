@@ -1,4 +1,4 @@
-//! Connections: who may, how many, and their end.
+//! Accepts connections: who may connect, how many at once, and how they end at a shutdown.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,24 +11,24 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::hub::Hub;
-use super::refusals::Refusals;
+use super::broker::Broker;
+use super::rejections::RejectionLog;
 use super::status::SubscriberStatus;
 use super::subscriber::{Peer, SHUTDOWN_GRACE, Service, serve};
 use crate::plural::{count, is_or_are};
 use crate::socket::ACCEPT_PAUSE;
 use crate::wire::{ErrorCode, ServerLine, encode};
 
-/// How long no connection may have failed before that is told as a recovery.
+/// How long no `accept` may fail before the log says that connections are accepted again.
 const RECOVERED: Duration = Duration::from_secs(1);
 
 /// Who may connect.
 #[derive(Debug, Clone)]
-pub(super) struct Admission {
-    /// Empty is whoever may open the socket.
+pub(super) struct AccessPolicy {
+    /// If empty, whoever may open the socket.
     pub(super) allow_uids: Vec<u32>,
     pub(super) max_subscribers: usize,
-    /// Connections of one user at once.
+    /// Connections that one user may have at once.
     pub(super) max_per_user: usize,
     pub(super) heartbeat: Duration,
 }
@@ -46,7 +46,7 @@ impl Peers {
     }
 
     pub(super) fn status(&self, newest: u64) -> Vec<SubscriberStatus> {
-        let tell = |peer: &Arc<Peer>| {
+        let status = |peer: &Arc<Peer>| {
             let subscribed = peer.subscribed.load(Ordering::Relaxed);
             let seq = peer.cursor.load(Ordering::Relaxed);
             let acked = peer.acked.load(Ordering::Relaxed);
@@ -61,27 +61,27 @@ impl Peers {
                 acked: (acked > 0).then_some(acked),
             }
         };
-        self.lock().values().map(tell).collect()
+        self.lock().values().map(status).collect()
     }
 }
 
-/// Takes connections until the shutdown, then waits a bounded time for them to hear of it.
+/// Accepts connections until the shutdown, then waits a bounded time until their last lines are written.
 pub(super) async fn accept(
     listener: UnixListener,
-    hub: Arc<Hub>,
+    broker: Arc<Broker>,
     peers: Arc<Peers>,
     service: Arc<dyn Service>,
-    admission: Admission,
+    policy: AccessPolicy,
     shutdown: CancellationToken,
 ) {
     let mut sessions = JoinSet::new();
     let mut failed_at = None;
-    let mut refusals = Refusals::default();
+    let mut rejections = RejectionLog::default();
     loop {
         let stream = tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = sessions.join_next() => continue,
-            () = refusals.tell_in_time() => continue,
+            () = rejections.log_when_due() => continue,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -94,20 +94,20 @@ pub(super) async fn accept(
                 }
             },
         };
-        // One that comes through between two failures is no recovery yet.
+        // A single success between two failures is no recovery.
         if failed_at.take_if(|time| time.elapsed() > RECOVERED).is_some() {
             tracing::info!("connections can be taken again");
         }
-        let peer = match admit(&stream, &hub, &peers, &admission, &mut refusals) {
+        let peer = match admit(&stream, &broker, &peers, &policy, &mut rejections) {
             Ok(peer) => Arc::new(peer),
             Err(refusal) => {
-                turn_away(&stream, refusal);
+                reject(&stream, refusal);
                 continue;
             }
         };
         peers.lock().insert(peer.number, Arc::clone(&peer));
         let session =
-            serve(hub.clone(), stream, peer.clone(), service.clone(), admission.heartbeat, shutdown.clone());
+            serve(broker.clone(), stream, peer.clone(), service.clone(), policy.heartbeat, shutdown.clone());
         let peers = Arc::clone(&peers);
         sessions.spawn(async move {
             session.await;
@@ -116,54 +116,54 @@ pub(super) async fn accept(
         });
     }
     drop(listener);
-    refusals.tell_at_the_end();
+    rejections.log_rest();
     let farewell = async { while sessions.join_next().await.is_some() {} };
     if tokio::time::timeout(SHUTDOWN_GRACE + Duration::from_secs(1), farewell).await.is_err() {
         tracing::warn!(subscribers = sessions.len(), "subscribers did not read to the end");
     }
 }
 
-/// Why a peer is not served.
-struct Refusal {
+/// The error that a rejected peer gets.
+struct Rejection {
     code: ErrorCode,
     message: String,
 }
 
 fn admit(
     stream: &UnixStream,
-    hub: &Hub,
+    broker: &Broker,
     peers: &Peers,
-    admission: &Admission,
-    refusals: &mut Refusals,
-) -> Result<Peer, Refusal> {
-    let refuse = |code, message| Refusal { code, message };
+    policy: &AccessPolicy,
+    rejections: &mut RejectionLog,
+) -> Result<Peer, Rejection> {
+    let rejection = |code, message| Rejection { code, message };
     let credentials = stream
         .peer_cred()
-        .map_err(|error| refuse(ErrorCode::NotAllowed, format!("the peer has no credentials: {error}")))?;
+        .map_err(|error| rejection(ErrorCode::NotAllowed, format!("the peer has no credentials: {error}")))?;
     let (uid, pid) = (credentials.uid(), credentials.pid());
-    if !admission.allow_uids.is_empty() && !admission.allow_uids.contains(&uid) {
-        refusals.user(uid, pid);
-        return Err(refuse(ErrorCode::NotAllowed, format!("user {uid} is not in worker.allow_uids")));
+    if !policy.allow_uids.is_empty() && !policy.allow_uids.contains(&uid) {
+        rejections.user_not_allowed(uid, pid);
+        return Err(rejection(ErrorCode::NotAllowed, format!("user {uid} is not in worker.allow_uids")));
     }
     let connected = peers.lock().len();
-    if connected >= admission.max_subscribers {
-        refusals.number(uid, pid, connected);
+    if connected >= policy.max_subscribers {
+        rejections.limit_reached(uid, pid, connected);
         let message = format!(
             "{} {} connected, which is all that worker.max_subscribers, or the files that \
              the worker may open, allow",
             count(connected, "subscriber"),
             is_or_are(&connected)
         );
-        return Err(refuse(ErrorCode::TooManySubscribers, message));
+        return Err(rejection(ErrorCode::TooManySubscribers, message));
     }
     let of_user = peers.lock().values().filter(|peer| peer.uid == uid).count();
-    if of_user >= admission.max_per_user {
-        refusals.number(uid, pid, connected);
+    if of_user >= policy.max_per_user {
+        rejections.limit_reached(uid, pid, connected);
         let message = format!(
             "user {uid} has {}, which is all that worker.max_subscribers_per_uid allows one user",
             count(of_user, "connection")
         );
-        return Err(refuse(ErrorCode::TooManySubscribers, message));
+        return Err(rejection(ErrorCode::TooManySubscribers, message));
     }
     let number = peers.last.fetch_add(1, Ordering::Relaxed) + 1;
     tracing::debug!(subscriber = number, uid, pid, "connected");
@@ -171,20 +171,19 @@ fn admit(
         number,
         uid,
         pid,
-        connected_at: hub.clock.now(),
+        connected_at: broker.clock.now(),
         subscribed: AtomicBool::new(false),
         cursor: AtomicU64::new(0),
         acked: AtomicU64::new(0),
     })
 }
 
-/// Says why without waiting: the socket is new, so the line fits.
-fn turn_away(stream: &UnixStream, refusal: Refusal) {
+/// Writes the error without waiting: the socket is new, so the line fits into its buffer.
+fn reject(stream: &UnixStream, Rejection { code, message }: Rejection) {
     let mut line = Vec::new();
-    let Refusal { code, message } = refusal;
     encode::line(&mut line, &ServerLine::Error { id: None, code, message });
-    let told: io::Result<usize> = stream.try_write(&line);
-    if let Err(error) = told {
-        tracing::debug!(error = %error, "a peer that was turned away did not hear why");
+    let written: io::Result<usize> = stream.try_write(&line);
+    if let Err(error) = written {
+        tracing::debug!(error = %error, "a rejected peer did not get the reason");
     }
 }

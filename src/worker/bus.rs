@@ -1,7 +1,7 @@
 //! A client of the host's message bus: one hint for each change.
 //!
-//! The bus is at most once and may be away. What is to be published is a place in the journal, so
-//! nothing waits for the bus and nothing is queued for it: while it is away the place stays, and
+//! The bus is at most once and may be away. What is to be published is a position in the journal, so
+//! nothing waits for the bus and nothing is queued for it: while it is away the position stays, and
 //! when too many changes have come since, they are passed over and counted.
 
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use tokio::net::unix::OwnedReadHalf;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::hub::{Hub, Next, Place};
+use super::broker::{Broker, Next, Position};
 use super::journal::EncodedChange;
 use super::snapshot::Filter;
 use super::status::BusStatus;
@@ -71,8 +71,8 @@ impl Bus {
     }
 
     /// Publishes every change from now on until the shutdown.
-    pub(super) async fn publish(&self, hub: Arc<Hub>, shutdown: CancellationToken) {
-        let mut place = hub.place_after(hub.standing().seq);
+    pub(super) async fn publish(&self, broker: Arc<Broker>, shutdown: CancellationToken) {
+        let mut position = broker.position_after(broker.head_status().seq);
         let mut backoff = Backoff::default();
         let mut outage = Outage::default();
         loop {
@@ -81,18 +81,18 @@ impl Bus {
                 connected = connect(&self.path) => match connected {
                     Ok(stream) => {
                         tracing::info!("the message bus at {} is connected", self.path.display());
-                        self.turn(Health::Up, hub.clock.now());
+                        self.turn(Health::Up, broker.clock.now());
                         self.lock().last_error = None;
                         backoff.reset();
                         outage.ended(Instant::now());
-                        self.serve(stream, &hub, &mut place, &shutdown).await
+                        self.serve(stream, &broker, &mut position, &shutdown).await
                     }
                     Err(error) => Err(error),
                 },
             };
             let Err(error) = ended else { return };
             if self.status().state == Health::Up {
-                self.turn(Health::Down, hub.clock.now());
+                self.turn(Health::Down, broker.clock.now());
             }
             self.lock().last_error = Some(error.to_string());
             if outage.failed(&error.to_string(), Instant::now()).is_some() {
@@ -113,32 +113,32 @@ impl Bus {
     async fn serve(
         &self,
         stream: UnixStream,
-        hub: &Hub,
-        place: &mut Place,
+        broker: &Broker,
+        position: &mut Position,
         shutdown: &CancellationToken,
     ) -> std::io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut gone = pin!(until_gone(read));
-        let mut news = hub.news();
+        let mut head = broker.watch_head();
         let everything = Filter::new(&Subscribe::default());
         loop {
             let mut frames = Vec::new();
             let mut count = 0;
             // Taken before they are written: a hint is given at most once.
-            match hub.next(place, &everything, BATCH, usize::MAX) {
+            match broker.next(position, &everything, BATCH, usize::MAX) {
                 Next::Changes(changes) => {
                     count = changes.len() as u64;
-                    let now = hub.clock.now();
+                    let now = broker.clock.now();
                     changes.iter().for_each(|change| frame(&mut frames, change, now));
                 }
                 Next::Lagged => {
-                    let newest = hub.standing().seq;
-                    self.lock().missed += newest - place.cursor;
+                    let newest = broker.head_status().seq;
+                    self.lock().missed += newest - position.cursor;
                     tracing::warn!(
-                        missed = newest - place.cursor,
+                        missed = newest - position.cursor,
                         "the message bus is too slow, or was away too long: changes were passed over"
                     );
-                    *place = hub.place_after(newest);
+                    *position = broker.position_after(newest);
                     continue;
                 }
                 Next::CaughtUp => {}
@@ -146,7 +146,7 @@ impl Bus {
             if frames.is_empty() {
                 tokio::select! {
                     error = &mut gone => return Err(error),
-                    _ = news.changed() => continue,
+                    _ = head.changed() => continue,
                     () = shutdown.cancelled() => {}
                 }
                 write_frame(&mut frames, "BYE", b"");

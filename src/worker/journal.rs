@@ -9,45 +9,44 @@ use crate::rule::{ChangeKind, RuleChange, RuleId};
 use crate::telemetry::trace::Traceparent;
 use crate::wire::encode;
 
-/// About how many bytes of lines stand together.
+/// The size of a block of lines in bytes, about.
 const BLOCK: usize = 64 * 1024;
 
-/// One change as the line that every subscriber gets: written once, shared by all.
+/// One change as the line that every subscriber gets: encoded once, shared by all.
 #[derive(Debug)]
 pub(super) struct EncodedChange {
-    /// Its number.
     pub seq: u64,
-    /// What changed, for filters.
+    /// For filters.
     pub kind: ChangeKind,
-    /// Whose, for filters.
+    /// For filters.
     pub rule_id: RuleId,
-    /// Its line with its LF.
-    pub line: Piece,
+    /// The encoded line with its LF.
+    pub line: SharedLines,
 }
 
-/// Lines as they go out. Those of changes that came together stand together in memory, so that
-/// they can go out in one piece.
+/// Consecutive lines in a block of memory that all subscribers share. The lines of changes that came together
+/// are next to each other, so that one write can send them.
 #[derive(Debug, Clone)]
-pub(super) struct Piece {
+pub(super) struct SharedLines {
     block: Arc<[u8]>,
     range: Range<usize>,
 }
 
-impl Piece {
+impl SharedLines {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.block[self.range.clone()]
     }
 
-    /// These bytes, by themselves where they are a small part of what is held for them.
-    pub(super) fn alone(self) -> Self {
+    /// A copy of these lines if they are a small part of their block, so that the block can be freed.
+    pub(super) fn detach_if_small(self) -> Self {
         if self.range.len() >= self.block.len() / 2 {
             return self;
         }
         Self { range: 0..self.range.len(), block: self.bytes().into() }
     }
 
-    /// Takes in the line that stands right behind; `false` where another one does.
-    pub(super) fn join(&mut self, next: &Self) -> bool {
+    /// Appends `next` if it directly follows these lines in their block. Returns whether it does.
+    pub(super) fn try_extend(&mut self, next: &Self) -> bool {
         let follows = Arc::ptr_eq(&self.block, &next.block) && self.range.end == next.range.start;
         if follows {
             self.range.end = next.range.end;
@@ -67,8 +66,8 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// An empty journal that keeps at most `max_length` changes of together `max_bytes` bytes, and
-    /// the newest one whatever its size.
+    /// An empty journal that keeps at most `max_length` changes and `max_bytes` bytes, but always the newest
+    /// change.
     pub(super) const fn new(max_length: usize, max_bytes: usize) -> Self {
         Self { changes: VecDeque::new(), newest: 0, bytes: 0, max_length, max_bytes }
     }
@@ -78,17 +77,18 @@ impl Journal {
         self.newest
     }
 
-    /// The smallest cursor that can be resumed.
+    /// The smallest cursor from which a subscriber can resume.
     pub(super) fn reaches_back_to(&self) -> u64 {
         self.newest - self.changes.len() as u64
     }
 
-    /// What the lines take together, in bytes.
+    /// The size of all lines in bytes.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Numbers changes and keeps them; `traceparent` tells of each by its position.
+    /// Numbers the changes and keeps their lines; `traceparent` gives the trace context of the change at an
+    /// index.
     pub(super) fn append<'t>(
         &mut self,
         changes: &[RuleChange],
@@ -105,7 +105,7 @@ impl Journal {
                 let block: Arc<[u8]> = std::mem::take(&mut block).into();
                 for (seq, change, line) in lines.drain(..) {
                     let (kind, rule_id) = (change.kind(), change.rule_id().clone());
-                    let line = Piece { block: Arc::clone(&block), range: line };
+                    let line = SharedLines { block: Arc::clone(&block), range: line };
                     self.keep(EncodedChange { seq, kind, rule_id, line });
                 }
             }
@@ -122,8 +122,8 @@ impl Journal {
         self.changes.push_back(Arc::new(change));
     }
 
-    /// The changes after `cursor` in their order; `None` when the journal does not reach back to
-    /// it, or has not come to it.
+    /// The changes after `cursor`, in order; `None` if the journal no longer reaches back to it, or `cursor` is
+    /// newer than the newest change.
     pub(super) fn after(&self, cursor: u64) -> Option<impl Iterator<Item = &Arc<EncodedChange>>> {
         let first = cursor.checked_sub(self.reaches_back_to()).filter(|_| cursor <= self.newest)?;
         Some(self.changes.range(usize::try_from(first).ok()?..))

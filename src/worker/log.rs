@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::hub::{Heard, Hub};
+use super::broker::{AppliedChanges, Broker};
 use crate::clock::humanize;
 use crate::event;
 use crate::outage::OutageRecord;
@@ -14,14 +14,14 @@ use crate::store::StoreError;
 /// More changes of one look than this are one record, each of them at debug alone.
 const TOLD_SINGLY: usize = 100;
 
-pub(super) fn changes(hub: &Hub, heard: &Heard, trace_id: Option<&str>) {
-    if heard.first_load || heard.changes.is_empty() {
+pub(super) fn changes(broker: &Broker, applied: &AppliedChanges, trace_id: Option<&str>) {
+    if applied.first_load || applied.changes.is_empty() {
         return;
     }
-    let epoch = hub.epoch.as_str();
-    let singly = heard.changes.len() <= TOLD_SINGLY;
+    let epoch = broker.epoch.as_str();
+    let singly = applied.changes.len() <= TOLD_SINGLY;
     if !singly {
-        let (changes, seq) = (heard.changes.len(), heard.first_seq);
+        let (changes, seq) = (applied.changes.len(), applied.first_seq);
         tracing::info!(
             message_id = event::RULE_CHANGED,
             epoch,
@@ -32,7 +32,7 @@ pub(super) fn changes(hub: &Hub, heard: &Heard, trace_id: Option<&str>) {
             count(changes, "change")
         );
     }
-    for (seq, change) in (heard.first_seq..).zip(&heard.changes) {
+    for (seq, change) in (applied.first_seq..).zip(&applied.changes) {
         let rule_id = change.rule_id().as_str();
         let change_kind = change.kind().as_str();
         macro_rules! record {
@@ -108,9 +108,9 @@ pub(super) enum Lifted {
     InTime,
 }
 
-pub(super) fn guard_lifted(hub: &Hub, heard: &Heard, lifted: Lifted) {
-    changes(hub, heard, None);
-    let deletions = heard.changes.len();
+pub(super) fn guard_lifted(broker: &Broker, applied: &AppliedChanges, lifted: Lifted) {
+    changes(broker, applied, None);
+    let deletions = applied.changes.len();
     match lifted {
         Lifted::By { uid, pid } => tracing::warn!(
             message_id = event::MASS_DELETE_ALLOWED,

@@ -1,20 +1,20 @@
-//! Follows the tables and serves what it hears.
+//! Follows the tables and serves their changes to the subscribers of this host.
 //!
 //! ```text
-//! tail ─▶ hub (catalogue, journal) ─▶ a cursor for each subscriber ─▶ socket
+//! tail ─▶ broker (catalogue, journal) ─▶ a position for each subscriber ─▶ socket
 //! ```
 //!
-//! The tail alone writes. A subscriber is a place in the journal, not a queue: a slow one costs
-//! what it was last given and delays nobody.
+//! Only the tail writes. A subscriber is a position in the journal and has no queue: a slow one takes the
+//! memory of its last batch and delays nobody.
 
 mod accept;
+mod broker;
 mod bus;
 mod cache;
-mod hub;
 mod journal;
 mod log;
 mod output;
-mod refusals;
+mod rejections;
 mod snapshot;
 mod status;
 mod subscriber;
@@ -34,9 +34,9 @@ pub use status::{
     BusStatus, DatabaseStatus, QuarantinedStatus, StreamStatus, SubscriberStatus, WorkerStatus,
 };
 
-use self::accept::{Admission, Peers};
+use self::accept::{AccessPolicy, Peers};
+use self::broker::Broker;
 use self::bus::Bus;
-use self::hub::Hub;
 use self::subscriber::Service;
 use self::tail::Tail;
 use self::texts::Texts;
@@ -47,32 +47,32 @@ use crate::socket::{ListenError, listen};
 use crate::store::{RuleStore, driver_failures};
 use crate::telemetry::metrics;
 
-/// How long the first answer of the database may take before the catalogue on disk is served in its
-/// place. A database that refuses is not waited for.
-const FRESH_WITHIN: Duration = Duration::from_secs(1);
+/// How long the worker waits for the end of its first poll before it takes connections. After that it serves
+/// the cache.
+const FIRST_POLL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Which store is followed, for `status` and for the cache.
+/// The store that the worker follows, for `status` and for the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheOrigin {
-    /// Its address without a password.
+    /// The address without its password.
     pub url: String,
-    /// The file that the whole address was read from; `None` where it stood in the configuration.
+    /// The file that the address was read from; `None` if the configuration holds the address itself.
     pub url_file: Option<PathBuf>,
-    /// Server, port and database alone: whose rules a cache holds, whoever reads them and however the
-    /// connection is protected.
+    /// Server, port and database only: they identify the rules of a cache, whichever user reads them and
+    /// however the connection is protected.
     pub place: String,
-    /// What it is: `sqlite`, `mysql`, `postgresql`, `filesystem`.
+    /// The kind of store: `sqlite`, `mysql`, `postgresql` or `filesystem`.
     pub backend: String,
 }
 
-/// A worker that is not yet running.
+/// A worker that does not run yet.
 #[derive(Debug)]
 pub struct Worker {
     config: WorkerConfig,
     shared: Arc<Shared>,
 }
 
-/// A running worker, seen from the outside. Cheap to clone.
+/// Reads the status of a worker while it runs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     shared: Arc<Shared>,
@@ -80,37 +80,38 @@ pub struct WorkerHandle {
 
 #[derive(Debug)]
 struct Shared {
-    hub: Arc<Hub>,
+    broker: Arc<Broker>,
     peers: Arc<Peers>,
-    /// `None` where none is configured.
+    /// `None` if no bus is configured.
     bus: Option<Bus>,
     origin: CacheOrigin,
     started_at: Timestamp,
 }
 
 impl Worker {
-    /// A worker that will follow the store that `origin` names.
+    /// A worker for the store that `origin` names.
     pub fn new(config: WorkerConfig, origin: CacheOrigin, clock: SharedClock) -> Self {
         let started_at = clock.now();
         let texts = Arc::new(Texts::new(config.cache.clone()));
-        let hub = Hub::new(clock, config.journal_length, config.subscriber_queue).with_texts(texts);
-        let hub = hub.polled_every(config.poll_interval);
-        let hub = Arc::new(hub.guarded(config.max_delete, config.max_delete_hold));
+        let broker = Broker::new(clock, config.journal_length, config.subscriber_queue).with_texts(texts);
+        let broker = broker.polled_every(config.poll_interval);
+        let broker = Arc::new(broker.guarded(config.max_delete, config.max_delete_hold));
         let bus = config.bus_socket.clone().map(|path| Bus::new(path, started_at));
-        Self { config, shared: Arc::new(Shared { hub, peers: Arc::default(), bus, origin, started_at }) }
+        Self { config, shared: Arc::new(Shared { broker, peers: Arc::default(), bus, origin, started_at }) }
     }
 
-    /// A view on this worker that outlives [`Worker::run`].
+    /// A handle that outlives [`Worker::run`].
     pub fn handle(&self) -> WorkerHandle {
         WorkerHandle { shared: Arc::clone(&self.shared) }
     }
 
-    /// Follows `store` and serves the stream until the shutdown; subscribers are then told, for a
-    /// bounded time. `liveness` beats as the tail comes around. Serves on `listener`, or where that is `None` on the configured path.
+    /// Follows `store` and serves the stream until the shutdown, on `listener` or, if that is `None`, on the
+    /// configured path. At the shutdown each subscriber gets a last line, for which it has a bounded time.
+    /// The tail's loop beats `liveness`.
     ///
     /// # Errors
-    /// When the socket cannot be served. A store that does not answer is no error: it is tried
-    /// again, for ever.
+    /// The socket cannot be served. A store that does not answer is no error: the worker tries again until
+    /// the shutdown.
     pub async fn run<S: RuleStore>(
         self,
         store: &S,
@@ -130,71 +131,73 @@ impl Worker {
         let failed = |source| ListenError::Io { path: config.socket.clone(), source };
         listener.set_nonblocking(true).map_err(failed)?;
         let listener = UnixListener::from_std(listener).map_err(failed)?;
-        let admission = Admission {
+        let policy = AccessPolicy {
             allow_uids: config.allow_uids,
             max_subscribers: config.max_subscribers,
             max_per_user: config.max_subscribers_per_uid,
             heartbeat: config.heartbeat_interval,
         };
-        let (hub, peers) = (Arc::clone(&shared.hub), Arc::clone(&shared.peers));
-        let looked = CancellationToken::new();
+        let (broker, peers) = (Arc::clone(&shared.broker), Arc::clone(&shared.peers));
+        let polled = CancellationToken::new();
         let backend = shared.origin.backend.clone();
         let restored = CancellationToken::new();
         let tail = Tail::new(
             || store.follow(),
-            Arc::clone(&hub),
+            Arc::clone(&broker),
             config.poll_interval,
             backend,
-            looked.clone(),
+            polled.clone(),
             restored.clone(),
         );
         let origin = shared.origin.place.clone();
-        let keep = async {
-            cache::restore(config.cache.clone(), &origin, &hub).await;
+        let cache = async {
+            cache::restore(config.cache.clone(), &origin, &broker).await;
             restored.cancel();
-            cache::keep(config.cache, origin, Arc::clone(&hub), shutdown.clone()).await;
+            cache::keep(config.cache, origin, Arc::clone(&broker), shutdown.clone()).await;
         };
-        let hints = async {
+        let bus = async {
             if let Some(bus) = &shared.bus {
-                bus.publish(Arc::clone(&hub), shutdown.clone()).await;
+                bus.publish(Arc::clone(&broker), shutdown.clone()).await;
             }
         };
         let service = Arc::clone(&shared);
         let accept = async {
-            // Who connects meanwhile waits in the socket: while the database answers, nobody is to
-            // hear of a state of things that is older than what it heard before a restart.
+            // Clients that connect meanwhile wait in the socket's backlog: after a restart a subscriber must
+            // not get rules that are older than those it had, as long as the database answers.
             tokio::select! {
-                () = looked.cancelled() => {}
-                () = tokio::time::sleep(FRESH_WITHIN) => {}
+                () = polled.cancelled() => {}
+                () = tokio::time::sleep(FIRST_POLL_TIMEOUT) => {}
                 () = shutdown.cancelled() => {}
             }
-            accept::accept(listener, Arc::clone(&hub), peers, service, admission, shutdown.clone()).await;
+            accept::accept(listener, Arc::clone(&broker), peers, service, policy, shutdown.clone()).await;
         };
-        tokio::join!(tail.run(liveness, &shutdown), accept, keep, hints);
+        tokio::join!(tail.run(liveness, &shutdown), accept, cache, bus);
         Ok(())
     }
 }
 
 impl WorkerHandle {
-    /// How the worker is.
+    /// The worker's status.
     pub fn status(&self) -> WorkerStatus {
-        self.shared.tell()
+        self.shared.status()
     }
 
-    /// Has the worker looked at whenever metrics are exported.
+    /// Registers the gauges that read this worker's status at each export of metrics.
     pub fn register_metrics(&self) {
         let gauge = |name, what, read: fn(&WorkerStatus) -> f64| {
             let worker = self.clone();
             metrics::gauge(name, what, "worker", move || read(&worker.status()));
         };
-        gauge("rulesyncd.rules", "Rules in force", |status| status.rules as f64);
+        gauge("rulesyncd.rules", "Rules that are served", |status| status.rules as f64);
         gauge("rulesyncd.held_back", "Rules whose deletion is held back", |status| {
             status.pending_mass_delete.len() as f64
         });
-        gauge("rulesyncd.quarantined", "Rows that take no part", |status| status.quarantined.len() as f64);
-        gauge("rulesyncd.stale_seconds", "Since when what is known is not the database's", |status| {
-            status.database.stale_for_ms as f64 / 1_000.0
-        });
+        gauge("rulesyncd.quarantined", "Rows that are quarantined", |status| status.quarantined.len() as f64);
+        gauge(
+            "rulesyncd.stale_seconds",
+            "Age of the rules that are served; 0 while they are current",
+            |status| status.database.stale_for_ms as f64 / 1_000.0,
+        );
         gauge("rulesyncd.subscribers", "Subscribers that follow the rules", |status| {
             status.stream.subscribers.iter().filter(|peer| peer.subscribed).count() as f64
         });
@@ -205,19 +208,19 @@ impl WorkerHandle {
     }
 }
 
-impl Shared {
-    fn tell(&self) -> WorkerStatus {
-        let hub = &self.hub;
-        let standing = hub.standing();
-        let (pending_mass_delete, pending_since) = hub.held_back();
+impl Service for Shared {
+    fn status(&self) -> WorkerStatus {
+        let broker = &self.broker;
+        let head_status = broker.head_status();
+        let (pending_mass_delete, pending_since) = broker.held_back();
         let mut stream = StreamStatus {
-            epoch: hub.epoch.clone(),
-            seq: standing.seq,
+            epoch: broker.epoch.clone(),
+            seq: head_status.seq,
             resumable_from: 0,
             journal_bytes: 0,
-            subscribers: self.peers.status(standing.seq),
+            subscribers: self.peers.status(head_status.seq),
         };
-        hub.inspect(|catalogue, journal, database| {
+        broker.inspect(|catalogue, journal, database| {
             stream.resumable_from = journal.reaches_back_to();
             stream.journal_bytes = journal.bytes() as u64;
             let (last_error, last_error_at) = database.last_error.clone().unzip();
@@ -225,15 +228,15 @@ impl Shared {
                 mode: "worker".to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
-                now: hub.clock.now(),
+                now: broker.clock.now(),
                 started_at: self.started_at,
                 database: DatabaseStatus {
                     url: self.origin.url.clone(),
                     url_file: self.origin.url_file.clone(),
                     backend: self.origin.backend.clone(),
-                    state: standing.database,
+                    state: head_status.database,
                     since: database.since,
-                    stale_for_ms: u64::try_from(standing.stale_for.as_millis()).unwrap_or(u64::MAX),
+                    stale_for_ms: u64::try_from(head_status.stale_for.as_millis()).unwrap_or(u64::MAX),
                     last_error: last_error.clone(),
                     last_error_at,
                     driver_failures: driver_failures(),
@@ -241,7 +244,7 @@ impl Shared {
                 watermark: catalogue.watermark(),
                 rules: catalogue.rule_count() as u64,
                 states: catalogue.states().count() as u64,
-                digest: standing.digest,
+                digest: head_status.digest,
                 quarantined: catalogue.quarantined().map(Into::into).collect(),
                 pending_mass_delete,
                 pending_since,
@@ -252,21 +255,14 @@ impl Shared {
             }
         })
     }
-}
-
-impl Service for Shared {
-    fn status(&self) -> WorkerStatus {
-        self.tell()
-    }
 
     fn allow_mass_delete(&self, uid: u32, pid: Option<i32>) -> Result<usize, String> {
-        // The service's own user, as the system has it for this process's files, and root.
         let own = rustix::process::geteuid().as_raw();
         if uid != own && uid != 0 {
             return Err(format!("user {uid} may not allow a mass deletion: only user {own} and root may"));
         }
-        let heard = self.hub.release();
-        log::guard_lifted(&self.hub, &heard, log::Lifted::By { uid, pid });
-        Ok(heard.changes.len())
+        let applied = self.broker.release();
+        log::guard_lifted(&self.broker, &applied, log::Lifted::By { uid, pid });
+        Ok(applied.changes.len())
     }
 }

@@ -1,4 +1,4 @@
-//! What a subscriber is yet to be sent.
+//! The output of one connection that is not yet written to its socket.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -6,26 +6,26 @@ use std::sync::Arc;
 
 use tokio::net::unix::WriteHalf;
 
-use super::journal::{EncodedChange, Piece};
+use super::journal::{EncodedChange, SharedLines};
 use crate::wire::{ServerLine, encode};
 
-/// How many lines go into one system call.
+/// The most chunks that one system call writes.
 const SLICES: usize = 64;
 
-/// Lines on their way out. Its size is bounded by who fills it: only when it is empty.
+/// Lines to write. The session bounds their size: it adds lines of the stream only while this is empty.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     chunks: VecDeque<Chunk>,
-    /// How much of the first chunk is written.
+    /// How many bytes of the first chunk are written.
     written: usize,
-    /// How much was said outside of the stream since it was last empty.
-    said: usize,
+    /// How many bytes of answers, heartbeats and errors were added since this was last empty.
+    replies: usize,
 }
 
 #[derive(Debug)]
 enum Chunk {
     Own(Vec<u8>),
-    Shared(Piece),
+    Shared(SharedLines),
 }
 
 impl Chunk {
@@ -42,39 +42,40 @@ impl Output {
         self.chunks.is_empty()
     }
 
-    /// How many bytes of answers wait; who asks on and on without reading is not read either.
-    pub(super) const fn said(&self) -> usize {
-        self.said
+    /// How many bytes of replies were added since this was last empty. The session reads no further request
+    /// while these are too many.
+    pub(super) const fn replies(&self) -> usize {
+        self.replies
     }
 
-    /// Lines of the stream.
+    /// Adds lines of a snapshot.
     pub(super) fn push(&mut self, lines: Vec<u8>) {
         if !lines.is_empty() {
             self.chunks.push_back(Chunk::Own(lines));
         }
     }
 
-    /// One line that is no part of the stream: an answer, a heartbeat, an error.
-    pub(super) fn say(&mut self, line: &ServerLine) {
+    /// Adds one line that is no part of the stream: an answer, a heartbeat or an error.
+    pub(super) fn reply(&mut self, line: &ServerLine) {
         let mut bytes = Vec::new();
         encode::line(&mut bytes, line);
-        self.said += bytes.len();
+        self.replies += bytes.len();
         self.push(bytes);
     }
 
-    /// Changes of the stream.
+    /// Adds changes of the stream.
     pub(super) fn extend(&mut self, changes: &[Arc<EncodedChange>]) {
-        let mut pieces: Vec<Piece> = Vec::new();
+        let mut runs: Vec<SharedLines> = Vec::new();
         for change in changes {
-            if !pieces.last_mut().is_some_and(|lines| lines.join(&change.line)) {
-                pieces.push(change.line.clone());
+            if !runs.last_mut().is_some_and(|run| run.try_extend(&change.line)) {
+                runs.push(change.line.clone());
             }
         }
-        // Who hears of few changes, and reads slowly, is not to hold on to all that came with them.
-        self.chunks.extend(pieces.into_iter().map(|lines| Chunk::Shared(lines.alone())));
+        // A slow subscriber with a filter must not keep whole blocks in memory for a few lines.
+        self.chunks.extend(runs.into_iter().map(|run| Chunk::Shared(run.detach_if_small())));
     }
 
-    /// Writes some, once the peer takes some. Cancel safe.
+    /// Waits until the peer's socket takes bytes, and writes what it takes. Cancel safe.
     pub(super) async fn write(&mut self, to: &WriteHalf<'_>) -> io::Result<()> {
         to.writable().await?;
         let mut slices = [IoSlice::new(&[]); SLICES];
@@ -103,7 +104,7 @@ impl Output {
             self.chunks.pop_front();
         }
         if self.chunks.is_empty() {
-            self.said = 0;
+            self.replies = 0;
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What stood after one change, shared by all who read it, and one reader's place in it.
+//! The rules and states after one change, shared by all subscribers that read them, and one subscriber's
+//! progress in reading them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,14 +8,14 @@ use super::journal::EncodedChange;
 use crate::rule::{Catalogue, CatalogueDigest, ChangeKind, KnownRule, RuleId, RuleState};
 use crate::wire::{Epoch, ServerLine, SnapshotReason, Subscribe, encode};
 
-/// All rules and states in force after change `seq`.
+/// All effective rules and states after change `seq`.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) seq: u64,
     pub(super) digest: CatalogueDigest,
     /// Each rule with its state; `None` is the default.
     rules: Vec<(Arc<KnownRule>, Option<Arc<RuleState>>)>,
-    /// Each state that is not the default, and whether it stands with a rule above.
+    /// Each state other than the default, and whether a rule has this id.
     states: Vec<(RuleId, Arc<RuleState>, bool)>,
 }
 
@@ -28,7 +29,7 @@ impl Snapshot {
     }
 }
 
-/// What a subscriber wants to hear of.
+/// Which changes a subscriber wants.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
     definitions: bool,
@@ -62,13 +63,13 @@ impl Filter {
         self.definitions && self.wants_id(&rule.rule_id)
     }
 
-    /// Without `rule` lines the states of rules stand alone.
+    /// A `rule` line contains its state, so a `state` line is only for a rule that has no `rule` line.
     fn wants_state(&self, rule_id: &RuleId, has_rule: bool) -> bool {
         self.states && !(has_rule && self.definitions) && self.wants_id(rule_id)
     }
 }
 
-/// One subscriber's place in a snapshot.
+/// One subscriber's progress in reading a snapshot.
 #[derive(Debug)]
 pub(super) struct SnapshotReader {
     snapshot: Arc<Snapshot>,
@@ -87,7 +88,7 @@ impl SnapshotReader {
         self.snapshot.seq
     }
 
-    /// Appends the next lines, about `room` bytes of them; `true` when the last is written.
+    /// Appends the next lines, about `room` bytes of them. Returns whether the last line was written.
     pub(super) fn write(&mut self, out: &mut Vec<u8>, room: usize, epoch: &Epoch, filter: &Filter) -> bool {
         let Snapshot { seq, digest, rules, states } = &*self.snapshot;
         if !self.begun {

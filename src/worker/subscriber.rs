@@ -1,7 +1,17 @@
-//! One connection: one task, a place in the hub, and a little output.
+//! One connection: one task, a feed from the broker, and a bounded output.
 //!
-//! The output is filled only when it is empty, from a snapshot or from the journal. So a peer that
-//! does not read costs a batch, and whatever else it costs the hub can take back.
+//! The session fills the output only while it is empty, from a snapshot or from the journal. So a peer that
+//! does not read takes the memory of one batch; the broker can take back the snapshot that it was reading.
+//!
+//! ```text
+//! Idle ─────── the peer subscribes ────────────▶ Starting
+//! Starting ─── its cursor is in the journal ───▶ Live
+//! Starting ─── any other cursor, or none ──────▶ Snapshot
+//! Snapshot ─── its last line is in the output ─▶ Live, or Done with `"follow": false`
+//! Snapshot, Live ─── too many newer changes ───▶ Lagged
+//! Lagged ───── the peer has read its output ───▶ Snapshot
+//! any ──────── an error, or the shutdown ──────▶ Done
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +22,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::hub::{Hub, News, Next, Place, Start};
+use super::broker::{Broker, Head, Next, Position, Start};
 use super::output::Output;
 use super::snapshot::{Filter, Snapshot, SnapshotReader};
 use super::status::WorkerStatus;
@@ -24,22 +34,25 @@ use crate::wire::{
     ServerLine, SnapshotReason,
 };
 
-/// How many changes, and about how many bytes, are taken at once.
-const BATCH: (usize, usize) = (256, 256 * 1024);
+/// The most changes that go into the output at once.
+const BATCH_CHANGES: usize = 256;
 
-/// How much of a snapshot is written at once.
+/// About how many bytes of changes go into the output at once.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// About how many bytes of a snapshot go into the output at once.
 const SNAPSHOT_CHUNK: usize = 64 * 1024;
 
-/// How many bytes of answers may wait before no further request is read.
-const ANSWERS: usize = 64 * 1024;
+/// How many bytes of replies may wait before the session stops reading requests.
+const MAX_REPLY_BYTES: usize = 64 * 1024;
 
-/// How long a peer may take to subscribe; whoever only asks connects anew.
-const TIME_TO_SUBSCRIBE: Duration = Duration::from_secs(30);
+/// How long a peer may stay connected without a subscription.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a peer may take for its last lines.
+/// How long a peer may take to read its last lines.
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
-/// What `status` tells of one connection.
+/// One connection, as `status` shows it.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) number: u64,
@@ -49,37 +62,39 @@ pub(super) struct Peer {
     pub(super) subscribed: AtomicBool,
     /// The last change that was handed to the socket.
     pub(super) cursor: AtomicU64,
-    /// The last change that the subscriber says it has taken in; 0 is none.
+    /// The last change that the subscriber acknowledged; 0 if none.
     pub(super) acked: AtomicU64,
 }
 
-/// What a connection needs of the daemon.
+/// Requests that the daemon answers, and not the broker.
 pub(super) trait Service: Send + Sync + 'static {
-    /// What `status` answers.
+    /// The answer to `status`.
     fn status(&self) -> WorkerStatus;
 
-    /// Follows the deletions that are held back, for this user and process, and tells how many they are.
+    /// Follows the deletions that are held back, on the word of this user and process, and returns how many
+    /// there were.
     ///
     /// # Errors
-    /// Why the user may not.
+    /// Why the user may not do that.
     fn allow_mass_delete(&self, uid: u32, pid: Option<i32>) -> Result<usize, String>;
 }
 
+/// Where the lines of the stream come from.
 enum Feed {
-    /// No subscription yet.
+    /// The peer has not subscribed.
     Idle,
-    /// Nothing is loaded yet, or the place is not yet found.
+    /// The peer has subscribed, and nothing is loaded yet.
     Starting,
     Snapshot(SnapshotReader),
-    Live(Place),
-    /// What it has not received is to be replaced by a snapshot.
+    Live(Position),
+    /// A new snapshot follows when the peer reads on.
     Lagged,
-    /// All was said that was asked for.
+    /// Nothing follows; the connection closes once the output is written.
     Done,
 }
 
 struct Session<'a> {
-    hub: &'a Hub,
+    broker: &'a Broker,
     peer: &'a Peer,
     service: &'a dyn Service,
     out: Output,
@@ -87,15 +102,15 @@ struct Session<'a> {
     filter: Filter,
     cursor: Option<Cursor>,
     follow: bool,
-    /// The newest change when the peer last took something.
+    /// The newest change when the peer last read something.
     progress: u64,
     heartbeat_due: bool,
     stopping: bool,
 }
 
-/// Serves one connection until either side ends it.
+/// Serves one connection until one of its sides ends it.
 pub(super) async fn serve(
-    hub: Arc<Hub>,
+    broker: Arc<Broker>,
     mut stream: UnixStream,
     peer: Arc<Peer>,
     service: Arc<dyn Service>,
@@ -103,7 +118,7 @@ pub(super) async fn serve(
     shutdown: CancellationToken,
 ) {
     let mut session = Session {
-        hub: &hub,
+        broker: &broker,
         peer: &peer,
         service: &*service,
         out: Output::default(),
@@ -130,27 +145,27 @@ impl Session<'_> {
         let (read, write) = stream.split();
         let mut requests = LineReader::new(read, MAX_REQUEST);
         let mut reading = true;
-        let mut asking = false;
-        let mut news = self.hub.news();
-        let mut health = health(&news.borrow());
+        let mut check_closed = false;
+        let mut head = self.broker.watch_head();
+        let mut health = health(&head.borrow());
         let mut beat = every(heartbeat);
         let mut deadline = None;
-        let subscribe_by = Instant::now() + TIME_TO_SUBSCRIBE;
-        self.out.say(&ServerLine::Hello {
+        let subscribe_by = Instant::now() + SUBSCRIBE_TIMEOUT;
+        self.out.reply(&ServerLine::Hello {
             protocol: PROTOCOL,
             server: concat!("rulesyncd/", env!("CARGO_PKG_VERSION")).to_owned(),
-            epoch: self.hub.epoch.clone(),
-            seq: news.borrow_and_update().seq,
+            epoch: self.broker.epoch.clone(),
+            seq: head.borrow_and_update().seq,
         });
         loop {
             if self.out.is_empty() {
                 self.fill();
             }
-            // A heartbeat or an answer that the peer does not take holds it up like a change.
-            if let Feed::Live(place) = &mut self.feed
+            // A heartbeat or an answer that the peer does not read keeps it busy, as a change does.
+            if let Feed::Live(position) = &mut self.feed
                 && !self.out.is_empty()
             {
-                place.keep_busy();
+                position.keep_busy();
             }
             let finished = matches!(self.feed, Feed::Done);
             if finished && self.out.is_empty() {
@@ -166,13 +181,13 @@ impl Session<'_> {
                     written = self.out.write(&write), if !self.out.is_empty() => {
                         Step::Written(written)
                     }
-                    line = requests.next(), if reading && !finished && self.out.said() < ANSWERS => {
+                    line = requests.next(), if reading && !finished && self.out.replies() < MAX_REPLY_BYTES => {
                         Step::Request(line.map(|line| line.map(Request::parse)))
                     }
-                    // Once only, and never alone: a peer that does not read may never be ready.
-                    ready = write.ready(Interest::WRITABLE), if asking => Step::Asked(ready),
-                    // With output left, too: a peer that does not take it may have been overtaken.
-                    _ = news.changed() => Step::News,
+                    // Once only, and never alone: the socket of a peer that does not read may never be ready.
+                    ready = write.ready(Interest::WRITABLE), if check_closed => Step::Writable(ready),
+                    // Also while output is left: its reader may lag too far behind meanwhile.
+                    _ = head.changed() => Step::HeadChanged,
                     _ = beat.tick() => Step::Beat,
                     () = shutdown.cancelled(), if !self.stopping => Step::Stop,
                     () = sleep_until(subscribe_by), if is_idle => Step::NotSubscribed,
@@ -181,70 +196,71 @@ impl Session<'_> {
             match timeout_at(until, step).await.unwrap_or(Step::Expired) {
                 Step::Written(result) => {
                     result?;
-                    self.progress = news.borrow().seq;
+                    self.progress = head.borrow().seq;
                 }
                 Step::Request(Ok(Some(Ok(request)))) => self.answer(request, &mut beat, heartbeat),
-                Step::Request(Ok(Some(Err(bad)))) => self.refuse(bad.id, bad.code, bad.message),
+                Step::Request(Ok(Some(Err(bad)))) => self.close(bad.id, bad.code, bad.message),
                 Step::Request(Err(FrameError::TooLong(limit))) => {
-                    self.refuse(None, ErrorCode::LineTooLong, format!("a line has more than {limit} bytes"));
+                    self.close(None, ErrorCode::LineTooLong, format!("a line has more than {limit} bytes"));
                 }
                 Step::Request(Err(FrameError::Io(error))) => return Err(error),
                 Step::Request(Ok(None)) => {
-                    // Who subscribed and closed one direction alone goes on listening.
-                    (reading, asking) = (false, true);
+                    // A subscriber may close only its direction and go on reading.
+                    (reading, check_closed) = (false, true);
                     if matches!(self.feed, Feed::Idle) {
                         self.feed = Feed::Done;
                     }
                 }
-                Step::Asked(ready) => {
-                    asking = false;
+                Step::Writable(ready) => {
+                    check_closed = false;
                     if ready?.is_write_closed() {
                         return Ok(());
                     }
                 }
-                Step::News => {
-                    self.overtaken();
-                    // That the database went away, or what is served became stale, waits for no interval.
-                    let turned = std::mem::replace(&mut health, self::health(&news.borrow())) != health;
+                Step::HeadChanged => {
+                    self.check_lag();
+                    // A heartbeat says at once that the database became unavailable or the rules stale.
+                    let turned = std::mem::replace(&mut health, self::health(&head.borrow())) != health;
                     self.heartbeat_due |= turned && self.peer.subscribed.load(Ordering::Relaxed);
                 }
                 Step::Beat => self.heartbeat_due = self.peer.subscribed.load(Ordering::Relaxed),
                 Step::Stop => self.stopping = true,
                 Step::NotSubscribed => {
-                    let limit = humantime::format_duration(TIME_TO_SUBSCRIBE);
+                    let limit = humantime::format_duration(SUBSCRIBE_TIMEOUT);
                     let message =
                         format!("no subscribe within {limit}; connect again to ask or to subscribe");
-                    self.refuse(None, ErrorCode::NotSubscribed, message);
+                    self.close(None, ErrorCode::NotSubscribed, message);
                 }
                 Step::Expired => return Ok(()),
             }
         }
     }
 
-    /// Puts the next lines into the empty output, if there are any.
+    /// Adds the next lines of the feed to the empty output, if there are any.
     fn fill(&mut self) {
         match &self.feed {
-            Feed::Starting => match self.hub.start(self.cursor.as_ref(), !self.follow) {
-                Some(Start::Resume(place)) => self.feed = Feed::Live(place),
+            Feed::Starting => match self.broker.start(self.cursor.as_ref(), !self.follow) {
+                Some(Start::Resume(position)) => self.feed = Feed::Live(position),
                 Some(Start::Snapshot(snapshot, reason)) => self.read(snapshot, reason),
                 None => self.beat(0),
             },
-            Feed::Lagged => self.read(self.hub.snapshot(), SnapshotReason::Lagged),
+            Feed::Lagged => self.read(self.broker.snapshot(), SnapshotReason::Lagged),
             Feed::Idle | Feed::Snapshot(_) | Feed::Live(_) | Feed::Done => {}
         }
         match &mut self.feed {
             Feed::Snapshot(reader) => {
                 let mut lines = Vec::with_capacity(SNAPSHOT_CHUNK);
                 let seq = reader.seq();
-                if reader.write(&mut lines, SNAPSHOT_CHUNK, &self.hub.epoch, &self.filter) {
+                if reader.write(&mut lines, SNAPSHOT_CHUNK, &self.broker.epoch, &self.filter) {
                     self.peer.cursor.store(seq, Ordering::Relaxed);
-                    self.feed = if self.follow { Feed::Live(self.hub.place_after(seq)) } else { Feed::Done };
+                    self.feed =
+                        if self.follow { Feed::Live(self.broker.position_after(seq)) } else { Feed::Done };
                 }
                 self.out.push(lines);
             }
-            Feed::Live(place) => {
-                let next = self.hub.next(place, &self.filter, BATCH.0, BATCH.1);
-                let cursor = place.cursor;
+            Feed::Live(position) => {
+                let next = self.broker.next(position, &self.filter, BATCH_CHANGES, BATCH_BYTES);
+                let cursor = position.cursor;
                 self.peer.cursor.store(cursor, Ordering::Relaxed);
                 match next {
                     Next::Changes(changes) => self.out.extend(&changes),
@@ -259,7 +275,7 @@ impl Session<'_> {
         }
         if self.stopping && self.out.is_empty() && !matches!(self.feed, Feed::Done) {
             let message = "the daemon stops; connect again and resume".to_owned();
-            self.refuse(None, ErrorCode::ShuttingDown, message);
+            self.close(None, ErrorCode::ShuttingDown, message);
         }
     }
 
@@ -268,12 +284,12 @@ impl Session<'_> {
         self.feed = Feed::Snapshot(SnapshotReader::new(snapshot, reason));
     }
 
-    /// Lets go of a snapshot or a place that too many changes have overtaken; the peer gets a snapshot when
-    /// it reads on.
-    fn overtaken(&mut self) {
+    /// Gives up a snapshot or a position that lags too far behind; the peer gets a new snapshot when it reads
+    /// on.
+    fn check_lag(&mut self) {
         let is_overtaken = match &self.feed {
-            Feed::Snapshot(reader) => !self.hub.snapshot_holds(reader.seq(), self.progress),
-            Feed::Live(place) => !self.out.is_empty() && self.hub.is_overtaken(place),
+            Feed::Snapshot(reader) => !self.broker.snapshot_holds(reader.seq(), self.progress),
+            Feed::Live(position) => !self.out.is_empty() && self.broker.is_overtaken(position),
             Feed::Idle | Feed::Starting | Feed::Lagged | Feed::Done => false,
         };
         if is_overtaken {
@@ -297,21 +313,22 @@ impl Session<'_> {
         self.feed = Feed::Lagged;
     }
 
-    /// Writes a heartbeat if it is time for one.
+    /// Adds a heartbeat if one is due.
     fn beat(&mut self, cursor: u64) {
         if !std::mem::take(&mut self.heartbeat_due) {
             return;
         }
-        let standing = self.hub.standing();
-        self.out.say(&ServerLine::Heartbeat {
-            epoch: self.hub.epoch.clone(),
+        let head_status = self.broker.head_status();
+        self.out.reply(&ServerLine::Heartbeat {
+            epoch: self.broker.epoch.clone(),
             seq: cursor,
-            database: standing.database,
-            stale_for_ms: u64::try_from(standing.stale_for.as_millis()).unwrap_or(u64::MAX),
-            digest: standing.digest.filter(|_| standing.seq == cursor),
+            database: head_status.database,
+            stale_for_ms: u64::try_from(head_status.stale_for.as_millis()).unwrap_or(u64::MAX),
+            digest: head_status.digest.filter(|_| head_status.seq == cursor),
         });
     }
 
+    /// Answers a request, or starts the subscription that it asks for.
     fn answer(&mut self, request: Request, beat: &mut Interval, heartbeat: Duration) {
         match request.op {
             Op::Subscribe(subscribe) if matches!(self.feed, Feed::Idle) => {
@@ -324,11 +341,11 @@ impl Session<'_> {
             }
             Op::Subscribe(_) => {
                 let message = "this connection has its subscription; open another".to_owned();
-                self.refuse(request.id, ErrorCode::AlreadySubscribed, message);
+                self.close(request.id, ErrorCode::AlreadySubscribed, message);
             }
-            Op::GetState { rule_id } => match self.hub.get_state(&rule_id) {
+            Op::GetState { rule_id } => match self.broker.get_state(&rule_id) {
                 Some(state) => self.respond(request.id, &state),
-                None => self.out.say(&ServerLine::Error {
+                None => self.out.reply(&ServerLine::Error {
                     id: request.id,
                     code: ErrorCode::NotReady,
                     message: "nothing was loaded from the database yet".to_owned(),
@@ -341,11 +358,11 @@ impl Session<'_> {
             }
             Op::AllowMassDelete {} => match self.service.allow_mass_delete(self.peer.uid, self.peer.pid) {
                 Ok(deleted) => self.respond(request.id, &serde_json::json!({ "deleted": deleted })),
-                Err(message) => self.refuse(request.id, ErrorCode::NotAllowed, message),
+                Err(message) => self.close(request.id, ErrorCode::NotAllowed, message),
             },
             Op::Reconcile { .. } => {
                 let message = "a worker only reads; ask the master on its socket".to_owned();
-                self.refuse(request.id, ErrorCode::UnknownOp, message);
+                self.close(request.id, ErrorCode::UnknownOp, message);
             }
             Op::Ack { seq } => {
                 let acked = seq.min(self.peer.cursor.load(Ordering::Relaxed));
@@ -359,30 +376,30 @@ impl Session<'_> {
 
     fn respond(&mut self, id: Option<RequestId>, result: &impl serde::Serialize) {
         match serde_json::to_value(result) {
-            Ok(result) => self.out.say(&ServerLine::Response { id, result }),
+            Ok(result) => self.out.reply(&ServerLine::Response { id, result }),
             Err(error) => tracing::error!(error = %error, "an answer could not be written"),
         }
     }
 
-    /// Says why, and that this is the last line.
-    fn refuse(&mut self, id: Option<RequestId>, code: ErrorCode, message: String) {
+    /// Adds an error, which is the last line, and closes the connection after it.
+    fn close(&mut self, id: Option<RequestId>, code: ErrorCode, message: String) {
         tracing::debug!(subscriber = self.peer.number, ?code, "{message}");
-        self.out.say(&ServerLine::Error { id, code, message });
+        self.out.reply(&ServerLine::Error { id, code, message });
         self.feed = Feed::Done;
     }
 }
 
-/// What a heartbeat tells of at once when it turns.
-const fn health(news: &News) -> (bool, bool) {
-    (news.up, news.stale)
+/// What makes a heartbeat due when it changes.
+const fn health(head: &Head) -> (bool, bool) {
+    (head.up, head.stale)
 }
 
-/// What woke a session.
+/// What happened next in a session.
 enum Step {
     Written(std::io::Result<()>),
     Request(Result<Option<Result<Request, BadRequest>>, FrameError>),
-    Asked(std::io::Result<Ready>),
-    News,
+    Writable(std::io::Result<Ready>),
+    HeadChanged,
     Beat,
     Stop,
     NotSubscribed,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::hub::{Heard, Hub};
+use super::broker::{AppliedChanges, Broker};
 use super::log;
 use super::trace::TailTrace;
 use crate::backoff::{Backoff, jittered};
@@ -21,13 +21,13 @@ use crate::telemetry::metrics::{self, Stage};
 /// How often the liveness beats while a look takes long, and it is seen whether what is served has become stale.
 const BEAT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Follows the tables and writes what it hears into the hub.
+/// Follows the tables and writes what it hears into the broker.
 #[derive(Debug)]
 pub(super) struct Tail<F, N> {
     follower: F,
     /// Makes a follower that has seen nothing.
     follow: N,
-    hub: Arc<Hub>,
+    broker: Arc<Broker>,
     poll_interval: Duration,
     /// The database's clock at the last look, and when that was.
     clock: Option<(Timestamp, Instant)>,
@@ -43,7 +43,7 @@ pub(super) struct Tail<F, N> {
     backend: String,
     /// Cancelled once the first look has ended, well or not.
     looked: CancellationToken,
-    /// Cancelled once the hub has what was known before this run.
+    /// Cancelled once the broker has what was known before this run.
     restored: CancellationToken,
 }
 
@@ -52,7 +52,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     /// begins after `restored`.
     pub(super) fn new(
         follow: N,
-        hub: Arc<Hub>,
+        broker: Arc<Broker>,
         poll_interval: Duration,
         backend: String,
         looked: CancellationToken,
@@ -61,7 +61,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         Self {
             follower: follow(),
             follow,
-            hub,
+            broker,
             poll_interval,
             clock: None,
             outage: Outage::default(),
@@ -98,29 +98,29 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     /// Looks once. States end on time though the database lets the look wait, and the liveness beats: the
     /// database's thread is not this one.
     async fn look(&mut self, liveness: &Liveness) {
-        if self.hub.begin_to_reread() {
+        if self.broker.begin_to_reread() {
             self.follower = (self.follow)();
         }
         let trace = TailTrace::begin();
         let found = {
-            let look = metrics::timed("look", self.follower.look(&self.hub));
+            let look = metrics::timed("look", self.follower.look(&self.broker));
             tokio::pin!(look);
             let mut beat = tokio::time::interval(BEAT_INTERVAL);
             loop {
-                let end = next_end(&self.hub, self.clock);
+                let end = next_end(&self.broker, self.clock);
                 tokio::select! {
                     found = &mut look => break found,
-                    () = until(end) => expire(&self.hub, self.clock),
-                    () = until(self.hub.release_at()) => release(&self.hub),
+                    () = until(end) => expire(&self.broker, self.clock),
+                    () = until(self.broker.release_at()) => release(&self.broker),
                     _ = beat.tick() => {
                         liveness.beat();
-                        self.hub.announce();
+                        self.broker.announce();
                     }
                 }
             }
         };
         match found {
-            Ok(look) => self.heard(look, trace),
+            Ok(look) => self.applied(look, trace),
             Err(error) => self.failed(&error),
         }
     }
@@ -131,48 +131,48 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         let wait = if self.outage.is_ongoing() { self.backoff.wait() } else { jittered(self.poll_interval) };
         let poll = Instant::now() + wait;
         loop {
-            let end = next_end(&self.hub, self.clock);
+            let end = next_end(&self.broker, self.clock);
             tokio::select! {
                 () = sleep_until(poll) => return,
                 () = self.follower.hint(), if !self.outage.is_ongoing() => return,
-                () = until(end) => expire(&self.hub, self.clock),
-                () = until(self.hub.release_at()) => release(&self.hub),
+                () = until(end) => expire(&self.broker, self.clock),
+                () = until(self.broker.release_at()) => release(&self.broker),
             }
         }
     }
 
-    fn heard(&mut self, look: Look, mut trace: TailTrace) {
+    fn applied(&mut self, look: Look, mut trace: TailTrace) {
         trace.found(&look, self.follower.traces());
         metrics::compiled(look.rules.iter().filter(|rule| rule.is_ok()).count(), &self.backend);
         self.clock = Some((look.now, Instant::now()));
         self.backoff.reset();
         let mended = look.mended;
-        let heard = self.hub.apply(look, &mut trace);
-        self.hub.database(Ok(()));
+        let applied = self.broker.apply(look, &mut trace);
+        self.broker.database(Ok(()));
         if let Some(lasted) = self.outage.ended(Instant::now()) {
             match std::mem::take(&mut self.error_logged) {
                 true => log::database_back(lasted),
                 false => log::tables_found(lasted),
             }
         }
-        if heard.first_load {
-            log::loaded(self.hub.inspect(|catalogue, _, _| catalogue.rule_count()));
+        if applied.first_load {
+            log::loaded(self.broker.inspect(|catalogue, _, _| catalogue.rule_count()));
         }
-        if mended > 0 && !heard.first_load {
+        if mended > 0 && !applied.first_load {
             log::mended(mended);
         }
-        tell(&self.hub, &heard, self.clock, trace.trace_id());
-        log::fallen(&heard.fallen);
-        if let Some(held) = heard.held_back {
-            log::held_back(held, self.hub.release_at().map(|at| at.duration_since(Instant::now())));
+        tell(&self.broker, &applied, self.clock, trace.trace_id());
+        log::fallen(&applied.fallen);
+        if let Some(held) = applied.held_back {
+            log::held_back(held, self.broker.release_at().map(|at| at.duration_since(Instant::now())));
         }
         trace.end();
         self.tell_quarantined();
     }
 
     fn failed(&mut self, error: &StoreError) {
-        self.hub.database(Err(error.to_string()));
-        let is_loaded = self.hub.standing().digest.is_some();
+        self.broker.database(Err(error.to_string()));
+        let is_loaded = self.broker.head_status().digest.is_some();
         match (self.outage.failed(&error.cause(), Instant::now()), error) {
             (None, _) => tracing::debug!(%error, "the database is still unavailable"),
             (Some(record), StoreError::NoTables { .. }) if !is_loaded => log::tables_awaited(error, record),
@@ -184,7 +184,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     }
 
     fn tell_quarantined(&mut self) {
-        let now: BTreeSet<Quarantined> = self.hub.quarantined().into_iter().collect();
+        let now: BTreeSet<Quarantined> = self.broker.quarantined().into_iter().collect();
         let found = now.difference(&self.quarantined).count();
         let singly = self.records.take(found, Instant::now().into_std());
         if !singly {
@@ -212,32 +212,37 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
 }
 
 /// When the next state ends by this process's timer; `None` when none will.
-fn next_end(hub: &Hub, clock: Option<(Timestamp, Instant)>) -> Option<Instant> {
-    let end = hub.inspect(|catalogue, _, _| catalogue.next_expiry())?;
-    let (now, at) = database_now(hub, clock);
+fn next_end(broker: &Broker, clock: Option<(Timestamp, Instant)>) -> Option<Instant> {
+    let end = broker.inspect(|catalogue, _, _| catalogue.next_expiry())?;
+    let (now, at) = database_now(broker, clock);
     Some(at + end.since(now))
 }
 
-fn expire(hub: &Hub, clock: Option<(Timestamp, Instant)>) {
-    let (now, at) = database_now(hub, clock);
-    tell(hub, &hub.expire(now.after(at.elapsed())), clock, None);
+fn expire(broker: &Broker, clock: Option<(Timestamp, Instant)>) {
+    let (now, at) = database_now(broker, clock);
+    tell(broker, &broker.expire(now.after(at.elapsed())), clock, None);
 }
 
 /// Follows the deletions that were held back long enough.
-fn release(hub: &Hub) {
-    let heard = hub.release();
-    log::guard_lifted(hub, &heard, log::Lifted::InTime);
+fn release(broker: &Broker) {
+    let applied = broker.release();
+    log::guard_lifted(broker, &applied, log::Lifted::InTime);
 }
 
 /// Tells the log and the metrics of changes that went to the stream.
-fn tell(hub: &Hub, heard: &Heard, clock: Option<(Timestamp, Instant)>, trace_id: Option<String>) {
-    log::changes(hub, heard, trace_id.as_deref());
-    if heard.first_load {
+fn tell(
+    broker: &Broker,
+    applied: &AppliedChanges,
+    clock: Option<(Timestamp, Instant)>,
+    trace_id: Option<String>,
+) {
+    log::changes(broker, applied, trace_id.as_deref());
+    if applied.first_load {
         return;
     }
-    let (now, at) = database_now(hub, clock);
+    let (now, at) = database_now(broker, clock);
     let now = now.after(at.elapsed());
-    for change in &heard.changes {
+    for change in &applied.changes {
         let (written_at, new_state) = match change {
             RuleChange::Written { rule, .. } => (Some(rule.updated_at), None),
             RuleChange::Deleted { .. } => (None, None),
@@ -251,8 +256,8 @@ fn tell(hub: &Hub, heard: &Heard, clock: Option<(Timestamp, Instant)>, trace_id:
 }
 
 /// The database's clock and when it showed that; before the first look this host's has to do.
-fn database_now(hub: &Hub, clock: Option<(Timestamp, Instant)>) -> (Timestamp, Instant) {
-    clock.unwrap_or_else(|| (hub.clock.now(), Instant::now()))
+fn database_now(broker: &Broker, clock: Option<(Timestamp, Instant)>) -> (Timestamp, Instant) {
+    clock.unwrap_or_else(|| (broker.clock.now(), Instant::now()))
 }
 
 async fn until(end: Option<Instant>) {

@@ -27,7 +27,7 @@ struct Inner {
     /// `None` before the first text.
     file: Option<File>,
     end: u64,
-    places: HashMap<ContentDigest, Place>,
+    ranges: HashMap<ContentDigest, TextRange>,
     /// How many looks were taken in.
     looks: u64,
     /// What was parsed of the cache, until the first look is taken in: most of it is there again.
@@ -35,7 +35,7 @@ struct Inner {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct TextRange {
     start: u64,
     length: usize,
     /// How many looks had been taken in when it was read.
@@ -55,7 +55,7 @@ impl Texts {
     /// The text of this digest; `None` where it is not here.
     pub(super) fn get(&self, content: &ContentDigest) -> Option<String> {
         let inner = self.lock();
-        inner.read(*inner.places.get(content)?).ok()
+        inner.read(*inner.ranges.get(content)?).ok()
     }
 
     /// Remembers what was parsed of the cache, so that nothing is parsed twice.
@@ -79,7 +79,7 @@ impl Texts {
     /// `wanted`.
     pub(super) fn forget(&self, looks: u64, wanted: impl Fn(&ContentDigest) -> bool) {
         let mut inner = self.lock();
-        inner.places.retain(|content, place| place.look >= looks || wanted(content));
+        inner.ranges.retain(|content, range| range.look >= looks || wanted(content));
         if let Err(error) = inner.shrink(&self.cache) {
             tracing::debug!(error = %error, "texts that the cache is to get are lost");
             inner.clear();
@@ -96,7 +96,7 @@ impl TextSink for Texts {
     /// A text that cannot be kept is missing when the cache is written, which tells of it.
     fn put(&self, content: ContentDigest, text: &str) {
         let mut inner = self.lock();
-        if inner.places.contains_key(&content) || inner.end + text.len() as u64 > MAX_SIZE {
+        if inner.ranges.contains_key(&content) || inner.end + text.len() as u64 > MAX_SIZE {
             return;
         }
         if let Err(error) = inner.put(&self.cache, content, text) {
@@ -121,28 +121,28 @@ impl Inner {
         };
         let file = self.file.insert(file);
         file.write_all_at(text.as_bytes(), self.end)?;
-        self.places.insert(content, Place { start: self.end, length: text.len(), look: self.looks });
+        self.ranges.insert(content, TextRange { start: self.end, length: text.len(), look: self.looks });
         self.end += text.len() as u64;
         Ok(())
     }
 
-    fn read(&self, place: Place) -> io::Result<String> {
-        let mut text = vec![0; place.length];
+    fn read(&self, range: TextRange) -> io::Result<String> {
+        let mut text = vec![0; range.length];
         let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        file.read_exact_at(&mut text, place.start)?;
+        file.read_exact_at(&mut text, range.start)?;
         String::from_utf8(text).map_err(io::Error::other)
     }
 
     /// Gives the disk back what nothing is in, once that is more than half of it.
     fn shrink(&mut self, cache: &Path) -> io::Result<()> {
-        let live: u64 = self.places.values().map(|place| place.length as u64).sum();
+        let live: u64 = self.ranges.values().map(|range| range.length as u64).sum();
         if live * 2 < self.end {
             let mut fresh = self.empty();
-            for (content, place) in &self.places {
-                fresh.put(cache, *content, &self.read(*place)?)?;
+            for (content, range) in &self.ranges {
+                fresh.put(cache, *content, &self.read(*range)?)?;
             }
-            for (content, place) in &mut fresh.places {
-                place.look = self.places[content].look;
+            for (content, range) in &mut fresh.ranges {
+                range.look = self.ranges[content].look;
             }
             *self = fresh;
         }

@@ -286,7 +286,7 @@ fn who_closes_one_direction_and_does_not_read_is_lagged_and_holds_up_no_stop() {
 }
 
 #[test]
-fn a_crowd_that_is_turned_away_does_not_flood_the_log() {
+fn rejected_connections_do_not_flood_the_log() {
     let swarm = Swarm::on_sqlite();
     swarm.succeed(&["sync"]);
     let worker = swarm.daemon("worker", |command| {
@@ -299,15 +299,15 @@ fn a_crowd_that_is_turned_away_does_not_flood_the_log() {
             .unwrap();
         assert!(refused.contains("too_many_subscribers"), "{refused}");
     }
-    assert_eq!(worker.count_in_log("turned away"), 1, "{}", worker.log());
+    assert_eq!(worker.count_in_log("was rejected"), 1, "{}", worker.log());
     let log = worker.log_path();
     assert!(worker.stop().success());
     let log = fs::read_to_string(log).unwrap();
-    assert!(log.contains("99 more connections were turned away"), "{log}");
+    assert!(log.contains("99 more connections were rejected"), "{log}");
 }
 
 #[test]
-fn guests_do_not_take_the_files_that_the_worker_needs() {
+fn clients_do_not_take_the_files_that_the_worker_needs() {
     let swarm = Swarm::on_sqlite();
     swarm.save("R1.yaml", rule_text("R1", 1));
     swarm.succeed(&["sync"]);
@@ -316,7 +316,7 @@ fn guests_do_not_take_the_files_that_the_worker_needs() {
     let mut witness = swarm.subscribe();
     witness.snapshot();
     let crowd: Vec<UnixStream> = (0..150).map(|_| UnixStream::connect(swarm.socket()).unwrap()).collect();
-    worker.wait_for_log("turned away");
+    worker.wait_for_log("was rejected");
     // As after a restart of a server, every file of the database is opened anew.
     fs::copy(swarm.path("rules.db"), swarm.path("copy.db")).unwrap();
     fs::rename(swarm.path("copy.db"), swarm.path("rules.db")).unwrap();

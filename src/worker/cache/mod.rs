@@ -26,7 +26,7 @@ use crate::clock::Timestamp;
 use crate::event;
 use crate::plural::{count, is_or_are};
 use crate::rulefile::{self, ReadError};
-use crate::worker::hub::Hub;
+use crate::worker::broker::Broker;
 use crate::worker::texts::{MAX_SIZE, Texts, beside};
 
 /// The least time from one writing to the next, and so about the most that a killed worker forgets.
@@ -79,7 +79,7 @@ fn read(path: &Path) -> Result<Option<Cached>, Unusable> {
 
 /// Serves what the last run knew of this store, marked stale. A file that is torn or foreign is
 /// set aside and never served.
-pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, hub: &Hub) {
+pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, broker: &Broker) {
     let place = path.display();
     let reading = path.clone();
     let found = tokio::task::spawn_blocking(move || read(&reading)).await;
@@ -91,8 +91,8 @@ pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, hub: &Hub) {
             cached.header.origin
         ),
         Ok(Some(Cached { header, mut look })) => {
-            look.now = hub.clock.now();
-            hub.restore(look, age(header.fresh_at, hub.clock.now()));
+            look.now = broker.clock.now();
+            broker.restore(look, age(header.fresh_at, broker.clock.now()));
             tracing::info!(
                 rules = header.rules,
                 "{} of {} {} served until the database answers",
@@ -135,43 +135,43 @@ fn age(fresh_at: Timestamp, now: Timestamp) -> Duration {
 pub(in crate::worker) async fn keep(
     path: PathBuf,
     origin: String,
-    hub: Arc<Hub>,
+    broker: Arc<Broker>,
     shutdown: CancellationToken,
 ) {
-    let mut news = hub.news();
+    let mut head = broker.watch_head();
     // Something may have been loaded before this listened.
-    news.mark_changed();
+    head.mark_changed();
     let mut failing = false;
     let mut not_before = Instant::now();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            _ = news.changed() => {}
+            _ = head.changed() => {}
         }
         tokio::select! {
             () = shutdown.cancelled() => break,
             () = sleep_until(not_before) => {}
         }
         let begun = Instant::now();
-        if !news.borrow_and_update().loaded {
+        if !head.borrow_and_update().loaded {
             continue;
         }
-        save(&path, &origin, &hub, &mut failing).await;
+        save(&path, &origin, &broker, &mut failing).await;
         not_before = Instant::now() + INTERVAL.max(begun.elapsed() * REST);
     }
-    if news.borrow().loaded {
-        save(&path, &origin, &hub, &mut failing).await;
+    if head.borrow().loaded {
+        save(&path, &origin, &broker, &mut failing).await;
     }
 }
 
-async fn save(path: &Path, origin: &str, hub: &Hub, failing: &mut bool) {
-    let fresh_at = hub.clock.now().before(hub.standing().stale_for);
-    let looks = hub.texts().map_or(0, |texts| texts.looks());
-    let rows = hub.inspect(|catalogue, _, _| Rows {
+async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut bool) {
+    let fresh_at = broker.clock.now().before(broker.head_status().stale_for);
+    let looks = broker.texts().map_or(0, |texts| texts.looks());
+    let rows = broker.inspect(|catalogue, _, _| Rows {
         rules: catalogue.rule_rows().cloned().collect(),
         states: catalogue.state_rows().map(|(id, state)| (id.clone(), state.clone())).collect(),
     });
-    let (target, origin, texts) = (path.to_owned(), origin.to_owned(), hub.texts().cloned());
+    let (target, origin, texts) = (path.to_owned(), origin.to_owned(), broker.texts().cloned());
     let written = tokio::task::spawn_blocking(move || {
         write(&target, &rows, (&origin, fresh_at), texts.as_deref(), looks)
     });
@@ -183,10 +183,10 @@ async fn save(path: &Path, origin: &str, hub: &Hub, failing: &mut bool) {
         Ok(()) => return,
         Err(error) => error,
     };
-    if let (Unwritten::Missing(_), Some(texts)) = (&error, hub.texts()) {
+    if let (Unwritten::Missing(_), Some(texts)) = (&error, broker.texts()) {
         // Somebody took the file away, or changed it. The database has the texts.
         texts.clear();
-        hub.ask_to_reread();
+        broker.ask_to_reread();
     }
     if std::mem::replace(failing, true) {
         tracing::debug!(error = %error, "{} still cannot be written", path.display());

@@ -128,26 +128,26 @@ fn what_is_no_file_is_neither_waited_for_nor_replaced() {
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// A hub at `now` that was given this file.
-async fn restored(bytes: &[u8], now: Timestamp) -> (Hub, tempfile::TempDir) {
+/// A broker at `now` that was given this file.
+async fn restored(bytes: &[u8], now: Timestamp) -> (Broker, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("catalogue.ndjson");
     std::fs::write(&path, bytes).unwrap();
-    let hub = Hub::new(Arc::new(ManualClock::at(now)), 10, 10);
-    restore(path, ORIGIN, &hub).await;
-    (hub, directory)
+    let broker = Broker::new(Arc::new(ManualClock::at(now)), 10, 10);
+    restore(path, ORIGIN, &broker).await;
+    (broker, directory)
 }
 
 #[tokio::test]
 async fn what_is_served_again_is_as_old_as_it_was_and_the_time_since() {
-    let (hub, _directory) = restored(&file(), Timestamp::from_micros(5).after(HOUR)).await;
-    assert!(hub.standing().stale_for >= HOUR, "{:?}", hub.standing());
+    let (broker, _directory) = restored(&file(), Timestamp::from_micros(5).after(HOUR)).await;
+    assert!(broker.head_status().stale_for >= HOUR, "{:?}", broker.head_status());
 }
 
 #[tokio::test]
 async fn what_is_of_a_time_to_come_is_stale() {
-    let (hub, _directory) = restored(&file(), Timestamp::from_micros(5).before(HOUR)).await;
-    assert!(hub.standing().stale_for >= HOUR, "{:?}", hub.standing());
+    let (broker, _directory) = restored(&file(), Timestamp::from_micros(5).before(HOUR)).await;
+    assert!(broker.head_status().stale_for >= HOUR, "{:?}", broker.head_status());
 }
 
 #[tokio::test]
@@ -155,18 +155,18 @@ async fn nothing_of_it_counts_as_known_until_the_database_was_read() {
     use crate::rule::{Look, Table};
     use crate::store::Known as _;
     use crate::worker::trace::TailTrace;
-    let (hub, _directory) = restored(&file(), Timestamp::from_micros(5)).await;
-    assert_eq!(hub.inspect(|catalogue, _, _| catalogue.rule_count()), 2);
-    assert_eq!((hub.count(Table::Rules), hub.seen(Table::Rules, "R1")), (0, None));
-    assert_eq!((hub.count(Table::States), hub.seen(Table::States, "R9")), (0, None));
+    let (broker, _directory) = restored(&file(), Timestamp::from_micros(5)).await;
+    assert_eq!(broker.inspect(|catalogue, _, _| catalogue.rule_count()), 2);
+    assert_eq!((broker.count(Table::Rules), broker.seen(Table::Rules, "R1")), (0, None));
+    assert_eq!((broker.count(Table::States), broker.seen(Table::States, "R9")), (0, None));
     // The first look finds one of the rules, with another text; it tells of no keys, for none was known.
     let mut rule = KnownRule::clone(&rows().rules[0]);
     rule.content_sha256 = ContentDigest::of("another");
     let look = Look { rules: vec![Ok(Arc::new(rule))], full: true, ..Look::default() };
-    let heard = hub.apply(look, &mut TailTrace::default());
+    let heard = broker.apply(look, &mut TailTrace::default());
     let heard: Vec<_> = heard.changes.iter().map(|change| change.rule_id().as_str()).collect();
     assert_eq!(heard, ["R1", "r-2", "R9"], "one is another, one is gone, and so is the state");
-    assert_eq!((hub.count(Table::Rules), hub.count(Table::States)), (1, 0));
+    assert_eq!((broker.count(Table::Rules), broker.count(Table::States)), (1, 0));
 }
 
 #[test]

@@ -32,11 +32,11 @@ async fn looks(answers_at: usize) -> Vec<Instant> {
 async fn looks_within(answers_at: usize, time: Duration) -> Vec<Instant> {
     let looks = Arc::<Mutex<Vec<Instant>>>::default();
     let follow = || Away { answers_at, looks: Arc::clone(&looks) };
-    let hub = Arc::new(Hub::new(Arc::new(SystemClock), 10, 10));
+    let broker = Arc::new(Broker::new(Arc::new(SystemClock), 10, 10));
     let restored = CancellationToken::new();
     restored.cancel();
     let looked = CancellationToken::new();
-    let tail = Tail::new(follow, hub, Duration::from_millis(1), "away".into(), looked, restored);
+    let tail = Tail::new(follow, broker, Duration::from_millis(1), "away".into(), looked, restored);
     let (liveness, shutdown) = (Liveness::default(), CancellationToken::new());
     tokio::time::timeout(time, tail.run(&liveness, &shutdown)).await.unwrap_err();
     Arc::try_unwrap(looks).unwrap().into_inner().unwrap()

@@ -38,7 +38,7 @@ fn rule(key: &str, version: i64) -> Arc<KnownRule> {
 /// The rules' versions and the states other than the default.
 type Model = (BTreeMap<String, i64>, BTreeMap<String, RuleState>);
 
-/// A subscriber: its place in the hub, what it keeps, and what it heard.
+/// A subscriber: its position in the broker, what it keeps, and what it heard.
 #[derive(Default)]
 struct Reader {
     feed: Option<Feed>,
@@ -51,41 +51,41 @@ struct Reader {
 
 enum Feed {
     Snapshot(SnapshotReader),
-    Live(Place),
+    Live(Position),
 }
 
 impl Reader {
     /// Takes what a connection would write next, at most `room` bytes of a snapshot or `count`
     /// changes; connects first where it is not. `false` when there is nothing more.
-    fn read(&mut self, hub: &Hub, room: usize, count: usize) -> bool {
+    fn read(&mut self, broker: &Broker, room: usize, count: usize) -> bool {
         let filter = Filter::new(&crate::wire::Subscribe::default());
-        let feed = self.feed.take().unwrap_or_else(|| match hub.start(self.cursor.as_ref(), false) {
-            Some(Start::Resume(place)) => Feed::Live(place),
+        let feed = self.feed.take().unwrap_or_else(|| match broker.start(self.cursor.as_ref(), false) {
+            Some(Start::Resume(position)) => Feed::Live(position),
             Some(Start::Snapshot(snapshot, reason)) => Feed::Snapshot(SnapshotReader::new(snapshot, reason)),
             None => panic!("nothing is loaded"),
         });
         match feed {
             Feed::Snapshot(mut reader) => {
                 let (mut lines, seq) = (Vec::new(), reader.seq());
-                let ended = reader.write(&mut lines, room, &hub.epoch, &filter);
+                let ended = reader.write(&mut lines, room, &broker.epoch, &filter);
                 lines.split_inclusive(|&byte| byte == b'\n').for_each(|line| self.take_in(line));
                 self.feed =
-                    Some(if ended { Feed::Live(hub.place_after(seq)) } else { Feed::Snapshot(reader) });
+                    Some(if ended { Feed::Live(broker.position_after(seq)) } else { Feed::Snapshot(reader) });
                 true
             }
-            Feed::Live(mut place) => match hub.next(&mut place, &filter, count, usize::MAX) {
+            Feed::Live(mut position) => match broker.next(&mut position, &filter, count, usize::MAX) {
                 Next::Changes(changes) => {
                     changes.iter().for_each(|change| self.take_in(change.line.bytes()));
-                    self.feed = Some(Feed::Live(place));
+                    self.feed = Some(Feed::Live(position));
                     true
                 }
                 Next::Lagged => {
                     self.feed =
-                        Some(Feed::Snapshot(SnapshotReader::new(hub.snapshot(), SnapshotReason::Lagged)));
+                        Some(Feed::Snapshot(SnapshotReader::new(broker.snapshot(), SnapshotReason::Lagged)));
                     true
                 }
                 Next::CaughtUp => {
-                    self.feed = Some(Feed::Live(place));
+                    self.feed = Some(Feed::Live(position));
                     false
                 }
             },
@@ -163,7 +163,7 @@ proptest! {
     fn journal_and_snapshot_at_any_cut_equal_the_uninterrupted_stream(
         steps in proptest::collection::vec(step(), 1..80),
     ) {
-        let hub = Hub::new(Arc::new(ManualClock::at(at(1_777_000_000))), JOURNAL, QUEUE);
+        let broker = Broker::new(Arc::new(ManualClock::at(at(1_777_000_000))), JOURNAL, QUEUE);
         let (mut rules, mut states) = (BTreeMap::new(), BTreeMap::new());
         let mut now = 100;
         let look = |rules: &BTreeMap<usize, i64>, states: &BTreeMap<usize, RuleState>, now| Look {
@@ -177,9 +177,9 @@ proptest! {
             state_keys: Some(states.keys().map(|&key| KEYS[key].to_owned()).collect()),
             ..Look::default()
         };
-        hub.apply(look(&rules, &states, now), &mut TailTrace::default());
+        broker.apply(look(&rules, &states, now), &mut TailTrace::default());
         let (mut steady, mut cut) = (Reader::default(), Reader::default());
-        while steady.read(&hub, usize::MAX, usize::MAX) {}
+        while steady.read(&broker, usize::MAX, usize::MAX) {}
         for (stamp, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Look(rows, set) => {
@@ -201,20 +201,20 @@ proptest! {
                             None => states.remove(&key),
                         };
                     }
-                    hub.apply(look(&rules, &states, now), &mut TailTrace::default());
+                    broker.apply(look(&rules, &states, now), &mut TailTrace::default());
                 }
                 Step::Expire(seconds) => {
                     now += seconds;
-                    hub.expire(at(now));
+                    broker.expire(at(now));
                 }
-                Step::Read(room, count) => { cut.read(&hub, room, count); }
+                Step::Read(room, count) => { cut.read(&broker, room, count); }
                 Step::Cut => cut.feed = None,
             }
-            while steady.read(&hub, usize::MAX, usize::MAX) {}
+            while steady.read(&broker, usize::MAX, usize::MAX) {}
         }
-        while cut.read(&hub, 100, 1) {}
+        while cut.read(&broker, 100, 1) {}
 
-        let catalogue: Model = hub.inspect(|catalogue, _, _| {
+        let catalogue: Model = broker.inspect(|catalogue, _, _| {
             let rules = catalogue.rules().map(|(rule, _)| (rule.rule_id.to_string(), rule.rule_version));
             let states = catalogue.states().map(|(id, state)| (id.to_string(), RuleState::clone(state)));
             (rules.collect(), states.collect())
@@ -223,64 +223,64 @@ proptest! {
         prop_assert_eq!(&cut.model, &catalogue);
         prop_assert_eq!(&steady.cursor, &cut.cursor);
         prop_assert_eq!(&steady.snapshots, &[SnapshotReason::Initial], "who reads at once is never behind");
-        let all: Vec<u64> = (1..=hub.standing().seq).collect();
+        let all: Vec<u64> = (1..=broker.head_status().seq).collect();
         prop_assert_eq!(&steady.heard, &all);
         prop_assert!(cut.heard.is_sorted());
     }
 }
 
-fn busy_hub() -> Hub {
-    let hub = Hub::new(Arc::new(ManualClock::at(at(1))), 1_000, 100);
-    hub.apply(Look { rules: vec![Ok(rule("R1", 0))], ..Look::default() }, &mut TailTrace::default());
-    hub
+fn busy_broker() -> Broker {
+    let broker = Broker::new(Arc::new(ManualClock::at(at(1))), 1_000, 100);
+    broker.apply(Look { rules: vec![Ok(rule("R1", 0))], ..Look::default() }, &mut TailTrace::default());
+    broker
 }
 
-fn write(hub: &Hub, version: i64) {
-    hub.apply(Look { rules: vec![Ok(rule("R1", version))], ..Look::default() }, &mut TailTrace::default());
+fn write(broker: &Broker, version: i64) {
+    broker.apply(Look { rules: vec![Ok(rule("R1", version))], ..Look::default() }, &mut TailTrace::default());
 }
 
 #[test]
 fn followers_that_come_one_after_the_other_share_a_snapshot() {
-    let hub = busy_hub();
-    let first = hub.snapshot();
-    write(&hub, 1);
-    assert!(Arc::ptr_eq(&first, &hub.snapshot()));
-    let Some(Start::Snapshot(exact, _)) = hub.start(None, true) else { panic!("no snapshot") };
+    let broker = busy_broker();
+    let first = broker.snapshot();
+    write(&broker, 1);
+    assert!(Arc::ptr_eq(&first, &broker.snapshot()));
+    let Some(Start::Snapshot(exact, _)) = broker.start(None, true) else { panic!("no snapshot") };
     assert_eq!(exact.seq, 1, "who wants the snapshot alone gets the newest");
     for version in 2..40 {
-        write(&hub, version);
+        write(&broker, version);
     }
-    assert!(!Arc::ptr_eq(&exact, &hub.snapshot()), "an old one is not given out");
+    assert!(!Arc::ptr_eq(&exact, &broker.snapshot()), "an old one is not given out");
 }
 
 #[test]
 fn snapshots_that_nobody_reads_on_in_are_taken_back() {
-    let hub = busy_hub();
-    let (old, progress) = (hub.snapshot(), 0);
+    let broker = busy_broker();
+    let (old, progress) = (broker.snapshot(), 0);
     for version in 1..=100 {
-        write(&hub, version);
+        write(&broker, version);
     }
-    assert!(hub.snapshot_holds(old.seq, progress));
-    write(&hub, 101);
-    assert!(!hub.snapshot_holds(old.seq, progress), "stuck for more changes than the queue has");
-    assert!(hub.snapshot_holds(old.seq, 50), "slow, but getting on");
+    assert!(broker.snapshot_holds(old.seq, progress));
+    write(&broker, 101);
+    assert!(!broker.snapshot_holds(old.seq, progress), "stuck for more changes than the queue has");
+    assert!(broker.snapshot_holds(old.seq, 50), "slow, but getting on");
     for version in 102..=1_002 {
-        write(&hub, version);
+        write(&broker, version);
     }
-    assert!(!hub.snapshot_holds(old.seq, 1_000), "the journal does not reach back to it");
+    assert!(!broker.snapshot_holds(old.seq, 1_000), "the journal does not reach back to it");
 }
 
 #[test]
 fn no_more_than_a_few_snapshots_are_read_at_once() {
-    let hub = busy_hub();
+    let broker = busy_broker();
     let read: Vec<_> = (1..=40)
         .map(|version| {
-            write(&hub, version);
-            hub.start(None, true)
+            write(&broker, version);
+            broker.start(None, true)
         })
         .collect();
     let held = read.iter().filter(|start| match start {
-        Some(Start::Snapshot(snapshot, _)) => hub.snapshot_holds(snapshot.seq, 40),
+        Some(Start::Snapshot(snapshot, _)) => broker.snapshot_holds(snapshot.seq, 40),
         _ => panic!("no snapshot"),
     });
     assert_eq!(held.count(), SNAPSHOTS);

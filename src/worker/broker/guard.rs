@@ -1,28 +1,28 @@
-//! The guard against mass deletion: how many deletions are followed without anyone's word.
+//! The guard against mass deletion: how many deletions the worker follows without confirmation.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Heard, Hub};
+use super::{AppliedChanges, Broker};
 use crate::clock::Timestamp;
 use crate::config::{MasterConfig, Percent};
 use crate::rule::RuleChange;
 use crate::worker::trace::TailTrace;
 
-/// Deletions of this time are judged together: tables that empty row by row are emptied, too.
+/// Deletions within this time count together, so that tables that are emptied row by row are held back, too.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// What the guard allows, and what it saw.
+/// The limit, and the deletions that count towards it.
 #[derive(Debug)]
 pub(super) struct Guard {
     /// `None` allows everything.
     max_delete: Option<Percent>,
     hold_for: Duration,
-    /// Deletions that were followed a short while ago.
+    /// Deletions that were followed within [`RECENT`]: when, and how many.
     recent: VecDeque<(Instant, usize)>,
-    /// Since when deletions are held back, by the timer and by the clock.
+    /// Since when deletions are held back.
     pub(super) since: Option<(Instant, Timestamp)>,
 }
 
@@ -31,8 +31,8 @@ impl Guard {
         Self { max_delete: None, hold_for: Duration::MAX, recent: VecDeque::new(), since: None }
     }
 
-    /// Whether so many of so many rows may not go without anyone's word.
-    pub(super) fn judge(&mut self) -> impl Fn(usize, usize) -> bool + use<> {
+    /// A test whether to delete so many of so many rows is too much.
+    pub(super) fn limit(&mut self) -> impl Fn(usize, usize) -> bool + use<> {
         self.recent.retain(|(at, _)| at.elapsed() < RECENT);
         let recent: usize = self.recent.iter().map(|(_, count)| count).sum();
         let max_delete = self.max_delete;
@@ -43,8 +43,9 @@ impl Guard {
         }
     }
 
-    /// Notes what was followed and how many are `held` back; tells whether that is a turn.
-    pub(super) fn note(&mut self, changes: &[RuleChange], held: usize, now: Timestamp) -> bool {
+    /// Records the deletions that were followed, and that `held` are held back. Returns whether holding back
+    /// began or ended.
+    pub(super) fn record(&mut self, changes: &[RuleChange], held: usize, now: Timestamp) -> bool {
         let deleted = changes.iter().filter(|change| matches!(change, RuleChange::Deleted { .. })).count();
         if deleted > 0 {
             self.recent.push_back((Instant::now(), deleted));
@@ -57,29 +58,29 @@ impl Guard {
     }
 }
 
-impl Hub {
-    /// The same, which holds back larger deletions for so long.
+impl Broker {
+    /// Holds back deletions above `max_delete` for `hold_for`.
     pub(in crate::worker) fn guarded(self, max_delete: Percent, hold_for: Duration) -> Self {
         let guard = Guard { max_delete: Some(max_delete), hold_for, ..Guard::none() };
         self.lock().guard = guard;
         self
     }
 
-    /// When deletions that are held back are to be followed; `None` where there are none.
+    /// When the worker follows the deletions that it holds back; `None` if it holds back none.
     pub(in crate::worker) fn release_at(&self) -> Option<Instant> {
         let inner = self.lock();
         inner.guard.since.and_then(|(since, _)| since.checked_add(inner.guard.hold_for))
     }
 
     /// Follows the deletions that are held back.
-    pub(in crate::worker) fn release(&self) -> Heard {
+    pub(in crate::worker) fn release(&self) -> AppliedChanges {
         let mut inner = self.lock();
         let changes = inner.catalogue.release();
-        // They were judged, and count no more.
+        // These deletions are confirmed and do not count towards the limit.
         (inner.guard.since, inner.guard.recent) = (None, VecDeque::new());
-        let heard = inner.number(changes, self.clock.now(), &TailTrace::default());
+        let applied = inner.number(changes, self.clock.now(), &TailTrace::default());
         drop(inner);
         self.announce();
-        heard
+        applied
     }
 }

@@ -1,33 +1,36 @@
-//! What subscribers read of the hub.
+//! What subscribers read from the broker, and their positions in the journal.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{DatabaseState, Hub};
+use super::{Broker, DatabaseState};
 use crate::clock::Timestamp;
 use crate::rule::{Catalogue, CatalogueDigest, Quarantined, RuleState};
 use crate::wire::{Cursor, Health, SnapshotReason};
 use crate::worker::journal::{EncodedChange, Journal};
 use crate::worker::snapshot::{Filter, Snapshot};
 
-/// A subscriber's place among the changes.
+/// A subscriber's position in the journal.
+///
+/// The lag rule: when a subscriber resumes or catches up, `target` becomes the newest change of that moment.
+/// While it is still busy with the changes up to its target, every newer change counts as lag; past `max_lag`
+/// it gets a snapshot. A subscriber that waits has no lag, however many changes a single poll brings.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::worker) struct Place {
-    /// The last change that it has.
+pub(in crate::worker) struct Position {
+    /// The last change that the subscriber has.
     pub(in crate::worker) cursor: u64,
-    /// The newest change when it had last caught up, or resumed. What came after that, while it
-    /// was busy with what came before, is how far it is behind.
+    /// The newest change when the subscriber last caught up or resumed.
     target: u64,
-    /// It waits for a change: however many come at once, it is not behind.
+    /// Whether the subscriber has everything and waits for the next change.
     waiting: bool,
 }
 
-impl Place {
+impl Position {
     const fn new(cursor: u64, newest: u64) -> Self {
         Self { cursor, target: newest, waiting: false }
     }
 
-    /// The subscriber is being sent something, of the stream or not: it is behind by what comes now.
+    /// Marks that the subscriber has output left to read, so that every further change counts as lag.
     pub(in crate::worker) const fn keep_busy(&mut self) {
         self.waiting = false;
     }
@@ -36,7 +39,7 @@ impl Place {
 /// Where a subscription begins.
 #[derive(Debug)]
 pub(in crate::worker) enum Start {
-    Resume(Place),
+    Resume(Position),
     Snapshot(Arc<Snapshot>, SnapshotReason),
 }
 
@@ -48,18 +51,18 @@ pub(in crate::worker) enum Next {
     Lagged,
 }
 
-/// How things stand, for a heartbeat.
+/// The newest change and the state of the database, for a heartbeat.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::worker) struct Standing {
+pub(in crate::worker) struct HeadStatus {
     pub(in crate::worker) seq: u64,
     pub(in crate::worker) digest: Option<CatalogueDigest>,
     pub(in crate::worker) database: Health,
     pub(in crate::worker) stale_for: Duration,
 }
 
-impl Hub {
-    /// Where a subscription with this cursor begins; `None` while there is nothing to serve.
-    /// `exact` asks for a snapshot after the newest change, not for one of a moment ago.
+impl Broker {
+    /// Where a subscription with this cursor begins; `None` while nothing is loaded. `exact` asks for a
+    /// snapshot of this moment and never for a slightly older one.
     pub(in crate::worker) fn start(&self, cursor: Option<&Cursor>, exact: bool) -> Option<Start> {
         let mut inner = self.lock();
         if !inner.loaded {
@@ -70,69 +73,69 @@ impl Hub {
             None => SnapshotReason::Initial,
             Some(cursor) if cursor.epoch != self.epoch || cursor.seq > newest => SnapshotReason::EpochChanged,
             Some(cursor) if cursor.seq < inner.journal.reaches_back_to() => SnapshotReason::Compacted,
-            Some(cursor) => return Some(Start::Resume(Place::new(cursor.seq, newest))),
+            Some(cursor) => return Some(Start::Resume(Position::new(cursor.seq, newest))),
         };
-        let reuse = if exact { 0 } else { self.queue / 4 };
+        let reuse = if exact { 0 } else { self.max_lag / 4 };
         Some(Start::Snapshot(inner.snapshot(reuse), reason))
     }
 
-    /// The place of a subscriber that has read the snapshot after change `seq`.
-    pub(in crate::worker) fn place_after(&self, seq: u64) -> Place {
-        Place::new(seq, self.lock().journal.newest())
+    /// The position of a subscriber that has read the snapshot after change `seq`.
+    pub(in crate::worker) fn position_after(&self, seq: u64) -> Position {
+        Position::new(seq, self.lock().journal.newest())
     }
 
-    /// Whether a reader of the snapshot after change `seq` may go on with it: it was not
-    /// overtaken by too many changes since `progress`, the newest change when it last got on.
+    /// Whether a subscriber may go on reading the snapshot after change `seq`: at most `max_lag` changes came
+    /// since `progress`, the newest change when it last read something.
     pub(in crate::worker) fn snapshot_holds(&self, seq: u64, progress: u64) -> bool {
         let inner = self.lock();
         let oldest = inner.snapshots.front().and_then(Weak::upgrade).map_or(0, |snapshot| snapshot.seq);
-        inner.journal.newest() - progress <= self.queue
+        inner.journal.newest() - progress <= self.max_lag
             && seq >= inner.journal.reaches_back_to()
             && seq >= oldest
     }
 
-    /// Whether the subscriber at `place`, which is being sent something, is too far behind to go on from there.
-    pub(in crate::worker) fn is_overtaken(&self, place: &Place) -> bool {
+    /// Whether the subscriber at `position`, which has output left to read, lags too far behind to go on.
+    pub(in crate::worker) fn is_overtaken(&self, position: &Position) -> bool {
         let inner = self.lock();
-        inner.journal.newest() - place.target > self.queue || place.cursor < inner.journal.reaches_back_to()
+        inner.journal.newest() - position.target > self.max_lag
+            || position.cursor < inner.journal.reaches_back_to()
     }
 
     /// The next changes that pass the filter, at most `count` and about `bytes`.
     pub(in crate::worker) fn next(
         &self,
-        place: &mut Place,
+        position: &mut Position,
         filter: &Filter,
         count: usize,
         bytes: usize,
     ) -> Next {
         let inner = self.lock();
         let newest = inner.journal.newest();
-        let lagged = !place.waiting && newest - place.target > self.queue;
-        let Some(waiting) = inner.journal.after(place.cursor).filter(|_| !lagged) else {
+        let lagged = !position.waiting && newest - position.target > self.max_lag;
+        let Some(waiting) = inner.journal.after(position.cursor).filter(|_| !lagged) else {
             return Next::Lagged;
         };
-        if place.waiting || place.cursor >= place.target {
-            place.target = newest;
+        if position.waiting || position.cursor >= position.target {
+            position.target = newest;
         }
         let (mut changes, mut size) = (Vec::new(), 0);
         for change in waiting {
             if changes.len() >= count || size >= bytes {
                 break;
             }
-            place.cursor = change.seq;
+            position.cursor = change.seq;
             if filter.wants(change) {
                 size += change.line.bytes().len();
                 changes.push(Arc::clone(change));
             }
         }
-        place.waiting = changes.is_empty();
-        if place.waiting { Next::CaughtUp } else { Next::Changes(changes) }
+        position.waiting = changes.is_empty();
+        if position.waiting { Next::CaughtUp } else { Next::Changes(changes) }
     }
 
-    /// How things stand.
-    pub(in crate::worker) fn standing(&self) -> Standing {
+    pub(in crate::worker) fn head_status(&self) -> HeadStatus {
         let inner = self.lock();
-        Standing {
+        HeadStatus {
             seq: inner.journal.newest(),
             digest: inner.loaded.then(|| inner.catalogue.digest()),
             database: if inner.state.up { Health::Up } else { Health::Down },
@@ -140,13 +143,13 @@ impl Hub {
         }
     }
 
-    /// The state in force; `None` while nothing is loaded.
+    /// The effective state of a rule; `None` while nothing is loaded.
     pub(in crate::worker) fn get_state(&self, rule_id: &str) -> Option<RuleState> {
         let inner = self.lock();
         inner.loaded.then(|| inner.catalogue.state(rule_id))
     }
 
-    /// Reads what is known under the lock; to be quick.
+    /// Calls `read` under the lock, so `read` must be quick.
     pub(in crate::worker) fn inspect<T>(
         &self,
         read: impl FnOnce(&Catalogue, &Journal, &DatabaseState) -> T,
@@ -164,10 +167,10 @@ impl Hub {
 
     /// A snapshot for a subscriber that did not keep up.
     pub(in crate::worker) fn snapshot(&self) -> Arc<Snapshot> {
-        self.lock().snapshot(self.queue / 4)
+        self.lock().snapshot(self.max_lag / 4)
     }
 
-    /// The rows that take no part.
+    /// The rows that are quarantined.
     pub(in crate::worker) fn quarantined(&self) -> Vec<Quarantined> {
         self.lock().catalogue.quarantined().collect()
     }

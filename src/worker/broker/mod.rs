@@ -1,10 +1,10 @@
-//! The one place where the tail writes and subscribers read.
+//! Holds the catalogue and the journal: the tail writes them, subscribers read them.
 //!
-//! A look is taken in and numbered under one lock, so no subscriber sees half of it. The lock is
-//! held for moments and never across a wait. The tail alone writes.
+//! A poll's result is applied and its changes are numbered under one lock, so no subscriber sees half of it.
+//! The lock is held briefly and never across an `await`. Only the tail writes.
 
 mod guard;
-mod reading;
+mod position;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::guard::Guard;
-pub(in crate::worker) use self::reading::{Next, Place, Start};
+pub(in crate::worker) use self::position::{Next, Position, Start};
 use crate::clock::{SharedClock, Timestamp};
 use crate::rule::{Catalogue, Delta, Look, Rejected, RuleChange, RuleId, Seen, Table};
 use crate::store::{Known, TextSink};
@@ -26,40 +26,40 @@ use crate::worker::snapshot::Snapshot;
 use crate::worker::texts::Texts;
 use crate::worker::trace::TailTrace;
 
-/// What the journal's lines may take together, whatever `journal_length` says.
+/// The most bytes that all lines of the journal take, whatever `journal_length` says.
 const JOURNAL_BYTES: usize = 64 * 1024 * 1024;
 
-/// How long a look may take that is not told as staleness.
+/// How much later than its interval a poll may end before what is served counts as stale.
 const LATE: Duration = Duration::from_millis(500);
 
-/// How many snapshots may be read at once; who still reads an older one begins anew.
+/// The most snapshots that subscribers read at once. A reader of an older one starts again with a new one.
 const SNAPSHOTS: usize = 16;
 
-/// What is known, what was told of it, and how the database is.
+/// The catalogue, the journal of its changes, and the state of the database.
 #[derive(Debug)]
-pub(in crate::worker) struct Hub {
+pub(in crate::worker) struct Broker {
     pub(in crate::worker) epoch: Epoch,
     pub(in crate::worker) clock: SharedClock,
     inner: Mutex<Inner>,
-    news: watch::Sender<News>,
+    head: watch::Sender<Head>,
     /// How many changes a subscriber may be behind.
-    queue: u64,
-    /// How old the last look that ended may be and what is served is not stale.
+    max_lag: u64,
+    /// What is served becomes stale once the last successful poll ended longer ago than this.
     fresh_for: Duration,
-    /// Where the texts of rules go; `None` where there is no cache.
+    /// Where the texts of rules go; `None` without a cache.
     texts: Option<Arc<Texts>>,
 }
 
-/// What subscribers wait for.
+/// What wakes up a waiting subscriber when it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) struct News {
-    /// Whether there is anything to serve.
+pub(in crate::worker) struct Head {
+    /// Whether rules were loaded, from the database or from the cache.
     pub(in crate::worker) loaded: bool,
-    /// The newest change.
+    /// The number of the newest change.
     pub(in crate::worker) seq: u64,
     /// Whether the database answers.
     pub(in crate::worker) up: bool,
-    /// Whether what is served is not the database's of now, as far as is known.
+    /// Whether what is served may differ from the database.
     pub(in crate::worker) stale: bool,
 }
 
@@ -69,44 +69,44 @@ struct Inner {
     guard: Guard,
     journal: Journal,
     loaded: bool,
-    /// Whether the catalogue was compared with the database. What the cache says was not.
+    /// Whether the catalogue was compared with the database: a catalogue from the cache was not.
     compared: bool,
-    /// Whether everything is to be read again.
+    /// Whether the next poll reads all rows again.
     reread: bool,
     state: DatabaseState,
-    /// Every snapshot that someone may still read, oldest first.
+    /// Every snapshot that a subscriber may still read, oldest first.
     snapshots: VecDeque<Weak<Snapshot>>,
 }
 
-/// How the database is, as far as the tail knows.
+/// The state of the database as the tail last saw it.
 #[derive(Debug, Clone)]
 pub(in crate::worker) struct DatabaseState {
     pub(in crate::worker) up: bool,
-    /// Since when it is up or down.
+    /// When `up` last changed.
     pub(in crate::worker) since: Timestamp,
-    /// Why it is unavailable, and when it last was; `None` while it is available.
+    /// The error of the last poll and its time; `None` while the database is available.
     pub(in crate::worker) last_error: Option<(String, Timestamp)>,
-    /// The last moment at which the catalogue was the database's: by the clock, and how long it
-    /// was already over then.
+    /// When the catalogue was last filled or confirmed, and how old its content was at that moment.
     fresh: Option<(Instant, Duration)>,
 }
 
-/// What a look brought.
+/// The changes that the broker made and numbered.
 #[derive(Debug)]
-pub(in crate::worker) struct Heard {
-    /// The changes; numbered from `first_seq` unless `first_load`.
+pub(in crate::worker) struct AppliedChanges {
+    /// Numbered from `first_seq` on, unless this is the first load.
     pub(in crate::worker) changes: Vec<RuleChange>,
     pub(in crate::worker) first_seq: u64,
-    /// Whether there was nothing to serve before: the changes are then no changes to anyone.
+    /// Whether nothing was loaded before: then no subscriber has seen an earlier state, and the changes are
+    /// not in the journal.
     pub(in crate::worker) first_load: bool,
-    /// How many deletions are held back, where it was none before, or is none any more.
+    /// How many deletions are now held back; `None` unless holding back began or ended.
     pub(in crate::worker) held_back: Option<usize>,
     /// Rules whose version fell, with the version before and after.
     pub(in crate::worker) fallen: Vec<(RuleId, i64, i64)>,
 }
 
-impl Hub {
-    pub(in crate::worker) fn new(clock: SharedClock, journal_length: usize, queue: usize) -> Self {
+impl Broker {
+    pub(in crate::worker) fn new(clock: SharedClock, journal_length: usize, max_lag: usize) -> Self {
         let now = clock.now();
         let inner = Inner {
             catalogue: Catalogue::default(),
@@ -122,27 +122,26 @@ impl Hub {
             epoch: Epoch::starting(now),
             clock,
             inner: Mutex::new(inner),
-            news: watch::Sender::new(News { loaded: false, seq: 0, up: false, stale: true }),
-            queue: queue.max(1) as u64,
+            head: watch::Sender::new(Head { loaded: false, seq: 0, up: false, stale: true }),
+            max_lag: max_lag.max(1) as u64,
             fresh_for: Duration::MAX,
             texts: None,
         }
     }
 
-    /// The same, over a database that is looked at so often: what is served is stale once a look is due that
-    /// has not ended, be it that the database is silent or that it sends on and on.
+    /// Sets how often the database is polled: what is served is stale once a poll is due and has not ended,
+    /// whether the database is silent or sends without end.
     pub(in crate::worker) fn polled_every(mut self, poll_interval: Duration) -> Self {
         self.fresh_for = poll_interval.mul_f64(1.1).saturating_add(LATE);
         self
     }
 
-    /// The same, whose texts are kept for a cache.
+    /// Keeps the texts of rules for a cache.
     pub(in crate::worker) fn with_texts(mut self, texts: Arc<Texts>) -> Self {
         self.texts = Some(texts);
         self
     }
 
-    /// Where the texts of rules are kept for the cache.
     pub(in crate::worker) const fn texts(&self) -> Option<&Arc<Texts>> {
         self.texts.as_ref()
     }
@@ -151,13 +150,13 @@ impl Hub {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells of every change from now on.
-    pub(in crate::worker) fn news(&self) -> watch::Receiver<News> {
-        self.news.subscribe()
+    /// A receiver that is notified of every later change of the [`Head`].
+    pub(in crate::worker) fn watch_head(&self) -> watch::Receiver<Head> {
+        self.head.subscribe()
     }
 
-    /// Takes in what was known before this run, unless the database was quicker; `age` is how old it is. It
-    /// is served, and counts for nothing when the database is read.
+    /// Serves the catalogue of an earlier run, whose content is `age` old, unless the database was read
+    /// first. The next poll still reads every row.
     pub(in crate::worker) fn restore(&self, look: Look, age: Duration) {
         let mut inner = self.lock();
         if inner.loaded {
@@ -173,48 +172,48 @@ impl Hub {
         self.announce();
     }
 
-    /// Takes in a look and numbers what it changed.
-    pub(in crate::worker) fn apply(&self, mut look: Look, trace: &mut TailTrace) -> Heard {
+    /// Applies a poll's result to the catalogue and numbers the changes.
+    pub(in crate::worker) fn apply(&self, mut look: Look, trace: &mut TailTrace) -> AppliedChanges {
         let now = self.clock.now();
         let mut inner = self.lock();
         if !std::mem::replace(&mut inner.compared, true) {
-            // The look knew of nothing, and so found all there is.
+            // The poll started from an empty index, so it found every row.
             look.rule_keys.get_or_insert_with(|| found_keys(&look.rules, |rule| &rule.rule_id));
             look.state_keys.get_or_insert_with(|| found_keys(&look.states, |(rule_id, _)| rule_id));
         }
-        let is_too_many = inner.guard.judge();
+        let is_too_many = inner.guard.limit();
         let Delta { changes, fallen } = inner.catalogue.apply_guarded(look, is_too_many);
         let held = inner.catalogue.held_back().len();
-        let turned = inner.guard.note(&changes, held, now);
+        let turned = inner.guard.record(&changes, held, now);
         let first_load = !std::mem::replace(&mut inner.loaded, true);
-        let mut heard = if first_load {
-            Heard { changes, first_seq: 0, first_load, held_back: None, fallen: Vec::new() }
+        let mut applied = if first_load {
+            AppliedChanges { changes, first_seq: 0, first_load, held_back: None, fallen: Vec::new() }
         } else {
             trace.publish(&changes, inner.journal.newest() + 1);
             inner.number(changes, now, trace)
         };
-        heard.held_back = turned.then_some(held);
-        heard.fallen = fallen;
+        applied.held_back = turned.then_some(held);
+        applied.fallen = fallen;
         inner.state.fresh = Some((Instant::now(), Duration::ZERO));
         drop(inner);
         if let Some(texts) = &self.texts {
             texts.taken_in();
         }
         self.announce();
-        heard
+        applied
     }
 
-    /// Ends states whose end has come at `now`, by the database's clock.
-    pub(in crate::worker) fn expire(&self, now: Timestamp) -> Heard {
+    /// Ends the states that expire at or before `now`, which is a time of the database's clock.
+    pub(in crate::worker) fn expire(&self, now: Timestamp) -> AppliedChanges {
         let mut inner = self.lock();
         let changes = inner.catalogue.expire(now);
-        let heard = inner.number(changes, self.clock.now(), &TailTrace::default());
+        let applied = inner.number(changes, self.clock.now(), &TailTrace::default());
         drop(inner);
         self.announce();
-        heard
+        applied
     }
 
-    /// Notes whether the database answers.
+    /// Records whether the database answers.
     pub(in crate::worker) fn database(&self, result: Result<(), String>) {
         let now = self.clock.now();
         let mut inner = self.lock();
@@ -228,13 +227,13 @@ impl Hub {
         self.announce();
     }
 
-    /// Asks the tail to read everything again, as if nothing were known.
+    /// Asks the tail to read all rows again, as at its start.
     pub(in crate::worker) fn ask_to_reread(&self) {
         self.lock().reread = true;
     }
 
-    /// Whether that was asked. From here on nothing counts as known, up to the next look, which must be a
-    /// follower's first: only the tail may ask this, and only between two looks.
+    /// Whether [`Self::ask_to_reread`] was called since the last time. If so, the index counts as empty until
+    /// the next poll, which must be the first of a new follower. Only the tail calls this, between two polls.
     pub(in crate::worker) fn begin_to_reread(&self) -> bool {
         let mut inner = self.lock();
         let reread = std::mem::take(&mut inner.reread);
@@ -242,25 +241,25 @@ impl Hub {
         reread
     }
 
-    /// Tells whoever waits of what is new, were it only that what is served has become stale.
+    /// Notifies the waiting subscribers if the [`Head`] changed; time alone can make it stale.
     pub(in crate::worker) fn announce(&self) {
         let inner = self.lock();
         let stale = !inner.state.stale_for(self.clock.now(), self.fresh_for).is_zero();
-        let news = News { loaded: inner.loaded, seq: inner.journal.newest(), up: inner.state.up, stale };
+        let head = Head { loaded: inner.loaded, seq: inner.journal.newest(), up: inner.state.up, stale };
         drop(inner);
-        self.news.send_if_modified(|old| std::mem::replace(old, news) != news);
+        self.head.send_if_modified(|old| std::mem::replace(old, head) != head);
     }
 }
 
 impl Inner {
-    fn number(&mut self, changes: Vec<RuleChange>, now: Timestamp, trace: &TailTrace) -> Heard {
+    fn number(&mut self, changes: Vec<RuleChange>, now: Timestamp, trace: &TailTrace) -> AppliedChanges {
         let first_seq = self.journal.newest() + 1;
         self.journal.append(&changes, now, |index| trace.traceparent(index));
-        Heard { changes, first_seq, first_load: false, held_back: None, fallen: Vec::new() }
+        AppliedChanges { changes, first_seq, first_load: false, held_back: None, fallen: Vec::new() }
     }
 
-    /// A snapshot that is at most `reuse` changes old, so that many who come one after the other
-    /// share one.
+    /// A snapshot that is at most `reuse` changes old, so that subscribers that connect shortly one after the
+    /// other share it.
     fn snapshot(&mut self, reuse: u64) -> Arc<Snapshot> {
         let newest = self.journal.newest();
         let oldest = newest.saturating_sub(reuse).max(self.journal.reaches_back_to());
@@ -279,8 +278,8 @@ impl Inner {
 }
 
 impl DatabaseState {
-    /// The time since the last look that ended; zero where that is not longer ago than `fresh_for`, and
-    /// the one after it did not fail.
+    /// How long ago the catalogue was last current; zero while the database is up and the last successful
+    /// poll ended at most `fresh_for` ago.
     fn stale_for(&self, now: Timestamp, fresh_for: Duration) -> Duration {
         match self.fresh {
             Some((at, _)) if self.up && at.elapsed() <= fresh_for => Duration::ZERO,
@@ -290,15 +289,15 @@ impl DatabaseState {
     }
 }
 
-/// The keys of all rows that a look found.
+/// The keys of all rows that a poll found.
 fn found_keys<T>(rows: &[Result<T, Box<Rejected>>], id: impl Fn(&T) -> &RuleId) -> Vec<String> {
     rows.iter()
         .map(|row| row.as_ref().map_or_else(|rejected| rejected.key.clone(), |row| id(row).to_string()))
         .collect()
 }
 
-/// The tail asks what is known while it looks; nobody else writes meanwhile.
-impl Known for Hub {
+/// The follower reads the index during a poll; nobody writes meanwhile.
+impl Known for Broker {
     fn count(&self, table: Table) -> u64 {
         let inner = self.lock();
         if inner.compared { inner.catalogue.count(table) } else { 0 }
