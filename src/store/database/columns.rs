@@ -31,16 +31,22 @@ pub(super) fn select(dialect: &'static Dialect, table: Table, expressions: &[(&s
     let mut too_long = format!(
         "CASE WHEN {length} > {LONGEST_ID} THEN {found}",
         length = length("rule_id"),
-        found = (dialect.concat)(&["'rule_id '", &length("rule_id")])
+        found = told(dialect, "rule_id")
     );
     for (column, expression) in expressions {
         let (length, wanted) = (length(column), if *column == "yaml_content" { CONTENT } else { TEXT });
         columns.push(format!("CASE WHEN {length} <= {wanted} THEN {expression} END"));
-        let found = (dialect.concat)(&[&format!("'{column} '"), &length]);
+        let found = told(dialect, column);
         too_long += &format!(" WHEN {length} > {wanted} THEN {found}");
     }
     columns.push(too_long + " END");
     Select::new(dialect, table, columns)
+}
+
+/// The name and the length of a column that did not come with its row.
+fn told(dialect: &Dialect, column: &str) -> String {
+    let length = (dialect.length)(column);
+    (dialect.flushed)(&(dialect.concat)(&[&format!("'{column} '"), &length]))
 }
 
 /// The key of a row; of one that is too long its beginning, and its length.
@@ -67,7 +73,7 @@ pub(super) fn fitted(column: &str, row: Option<usize>) -> String {
 pub(super) fn missing(row: &mut Row) -> Result<Option<usize>, BadCell> {
     let last = row.0.len().saturating_sub(1);
     let Some(found) = row.optional(last, "the length")? else { return Ok(None) };
-    let (column, length) = found.split_once(' ').unwrap_or((&found, ""));
+    let (column, length) = found.trim_end().split_once(' ').unwrap_or((&found, ""));
     let known = Table::Rules.columns().iter().chain(Table::States.columns()).find(|known| **known == column);
     let (Some(column), Ok(length)) = (known, length.parse::<usize>()) else {
         return Err("its length cannot be read".into());

@@ -225,7 +225,9 @@ impl Connector {
     /// The error of a database that answers, and does not come to an end in time.
     pub(super) fn endless(&self, what: &'static str, limit: Duration) -> StoreError {
         let limit = humantime::format_duration(limit);
-        StoreError::Unavailable { what, detail: self.at(&format!("not at its end after {limit}")) }
+        let detail =
+            format!("not at its end after {limit}, {POLL_STATEMENTS} times `database.connect_timeout`");
+        StoreError::Unavailable { what, detail: self.at(&detail) }
     }
 
     /// What went wrong, with where: an operator may have several databases.
@@ -244,7 +246,8 @@ impl Connector {
 
     /// The error of a database that does not answer in time.
     pub(super) fn timeout_error(&self, what: &'static str) -> StoreError {
-        StoreError::Unavailable { what, detail: self.at(&format!("no answer within {:?}", self.timeout)) }
+        let detail = format!("no answer within {:?}, the `database.connect_timeout`", self.timeout);
+        StoreError::Unavailable { what, detail: self.at(&detail) }
     }
 
     /// Whether with this error the server ends the connection.

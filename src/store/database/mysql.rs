@@ -34,6 +34,9 @@ pub(super) const DIALECT: Dialect = Dialect {
     plain: str::to_owned,
     length: |column| format!("LENGTH({column})"),
     concat: |parts| format!("CONCAT({})", parts.join(", ")),
+    // The server reads a long text as a whole to tell its length, and collects so many bytes of rows before
+    // it sends any: without this it would be silent while it reads hundreds of long texts.
+    flushed: |text| format!("RPAD({text}, @@net_buffer_length, ' ')"),
     exact: |column| format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY)"),
     upsert: |columns| {
         let sets: Vec<String> = columns.iter().map(|column| format!("{column} = VALUES({column})")).collect();

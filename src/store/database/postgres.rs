@@ -41,6 +41,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     plain: |column| format!("{column}::text"),
     length: |column| format!("octet_length({column}::text)"),
     concat: |parts| parts.join(" || "),
+    flushed: str::to_owned,
     exact: str::to_owned,
     upsert: super::on_conflict,
     notify: Some("SELECT pg_notify('rulesyncd', '')"),

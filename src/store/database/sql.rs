@@ -54,6 +54,8 @@ pub(super) struct Dialect {
     pub(super) length: fn(&str) -> String,
     /// Expressions one after the other, as a text.
     pub(super) concat: fn(&[&str]) -> String,
+    /// A short text, made so long that the server sends it without waiting for more rows.
+    pub(super) flushed: fn(&str) -> String,
     /// A column that is compared with case and trailing spaces, whatever its collation.
     pub(super) exact: fn(&str) -> String,
     /// Takes the master's lock for this session and answers whether it could; `None` where the

@@ -40,6 +40,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     plain: str::to_owned,
     length: |column| format!("octet_length({column})"),
     concat: |parts| parts.join(" || "),
+    flushed: str::to_owned,
     exact: str::to_owned,
     upsert: super::on_conflict,
     notify: None,
