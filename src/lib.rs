@@ -9,7 +9,7 @@
 //! A tour, along the way of an edited file:
 //!
 //! * [`directory::Watch`] turns the kernel's events into scans: of the files that an event names, or of the whole
-//!   directory. The scan finds out what is there; an event is only a reason to look.
+//!   directory. The scan finds out what is there; an event is only a reason to poll.
 //! * [`directory::Scanner`] reads names, then stamps, then texts, each only where the one before may have changed.
 //!   [`rulefile`] reads a file without harm, whatever its name leads to, and [`rule::parse`] makes a
 //!   [`rule::Definition`] of its text, or a list of everything that is wrong with it.
@@ -18,9 +18,9 @@
 //!   rescans, retries and `rulesyncd sync` all come through it.
 //! * [`store`] is where master and workers meet: one trait, [`store::RuleStore`], over a directory
 //!   and over three databases, with one small file a dialect. [`store::MasterSession`] is the only
-//!   writer while its lock stands; a [`store::Follow`]er looks at the tables in one snapshot and
+//!   writer while its lock stands; a [`store::Follow`]er polls at the tables in one snapshot and
 //!   knows by its watermark which rows it need not read.
-//! * [`rule::Catalogue`] is what is known. A [`rule::Look`] goes in, [`rule::RuleChange`]s come out,
+//! * [`rule::Catalogue`] is what is known. A [`rule::TableDelta`] goes in, [`rule::RuleChange`]s come out,
 //!   whatever way the tables took. Pure, too.
 //! * [`worker`] numbers the changes in a journal and serves them: a subscriber is a place in it,
 //!   not a queue. [`wire`] has the lines, for both ends; [`client`] is a subscriber that reconnects.

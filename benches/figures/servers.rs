@@ -102,14 +102,14 @@ pub(crate) fn idle_workers<'a>(
                     // Each worker is a process of its own, with its own connections.
                     let database = Database::open(&config(database.address()), system_clock()).await.unwrap();
                     let (mut follower, mut catalogue) = (database.follow(), Arc::<Catalogue>::default());
-                    let look = follower.look(&catalogue).await.unwrap();
-                    Arc::get_mut(&mut catalogue).unwrap().apply(look);
+                    let delta = follower.poll(&catalogue).await.unwrap();
+                    Arc::get_mut(&mut catalogue).unwrap().apply(delta);
                     followers.push((follower, catalogue));
                 }
-                // Until the overlap has passed, each look reads it again.
+                // Until the overlap has passed, each poll reads it again.
                 tokio::time::sleep(Duration::from_secs(7)).await;
                 for (follower, catalogue) in &mut followers {
-                    follower.look(catalogue).await.unwrap();
+                    follower.poll(catalogue).await.unwrap();
                 }
                 followers
             });
@@ -124,7 +124,7 @@ pub(crate) fn idle_workers<'a>(
                     pace.tick().await;
                     match contender {
                         Contender::Floor => drop(hand.text("SELECT '1'").await),
-                        Contender::Build(_) => drop(follower.look(catalogue).await.unwrap()),
+                        Contender::Build(_) => drop(follower.poll(catalogue).await.unwrap()),
                     }
                 }
             }

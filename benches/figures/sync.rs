@@ -77,7 +77,7 @@ pub(crate) fn unchanged_beside_a_master(rules: &Rules, count: usize) -> Figure<'
             host.run(&["sync"]);
             host.start("master");
             host.wait_for_master();
-            // The master's first look reads everything.
+            // The master's first poll reads everything.
             host.run(&["sync"]);
             host
         });
@@ -89,7 +89,7 @@ pub(crate) fn unchanged_beside_a_master(rules: &Rules, count: usize) -> Figure<'
 
 /// From a saved file to the change at a subscriber, master and worker as two processes.
 pub(crate) fn heard<'a>(rules: &'a Rules, databases: &'a Databases, backend: &'static str) -> Figure<'a> {
-    /// In the seconds after a load each look reads it again.
+    /// In the seconds after a load each poll reads it again.
     const AT_REST: Duration = Duration::from_secs(7);
     const RULES: usize = 1_000;
     // MySQL is polled once a second.

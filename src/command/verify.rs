@@ -195,9 +195,9 @@ fn invalid_files(reconciler: &Reconciler, rows: &[RuleHeader]) -> Vec<Difference
 
 /// Everything that a store says, read by the code that a worker reads it with.
 async fn catalogue(store: &impl RuleStore) -> Result<Catalogue, StoreError> {
-    let look = store.follow().look(&Arc::<Catalogue>::default()).await?;
+    let delta = store.follow().poll(&Arc::<Catalogue>::default()).await?;
     let mut catalogue = Catalogue::default();
-    catalogue.apply(look);
+    catalogue.apply(delta);
     Ok(catalogue)
 }
 

@@ -2,8 +2,9 @@
 
 use crate::clock::Timestamp;
 use crate::directory::{ScannedFile, Steps};
+use crate::rule::ChangeKind;
 use crate::rule::plan::{Delete, Write};
-use crate::store::Departure;
+use crate::store::TraceContextRow;
 use crate::telemetry::trace::{self, Span};
 
 /// `ttp.rule.ingest` of one file, and what is inside it. Empty where no spans are recorded.
@@ -63,8 +64,13 @@ impl Ingest {
     }
 
     /// The trace context that the workers continue.
-    pub(super) fn departure(&self, write: &Write) -> Option<Departure> {
-        Departure::of_rule(write.rule.rule_id.as_str(), write.rule.content_sha256, self.0.traceparent())
+    pub(super) fn trace_context(&self, write: &Write) -> Option<TraceContextRow> {
+        Some(TraceContextRow {
+            rule_id: write.rule.rule_id.to_string(),
+            change_kind: ChangeKind::Definition,
+            content: write.rule.content_sha256,
+            traceparent: self.0.traceparent()?,
+        })
     }
 
     /// The trace's id for the log.

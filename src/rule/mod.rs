@@ -9,25 +9,28 @@ mod diagnostic;
 mod digest;
 mod header;
 mod id;
-mod known;
 mod parse;
 pub mod plan;
 mod row;
+mod row_index;
 mod samples;
 mod state;
 
-pub use catalogue::{Catalogue, CatalogueDigest, Delta, Look, Quarantined, Rejected, Seen, Table};
+pub use catalogue::{
+    Catalogue, CatalogueDelta, CatalogueDigest, QuarantineEntry, QuarantinedRow, RowFingerprint, Table,
+    TableDelta,
+};
 pub use change::{ChangeKind, KnownRule, RuleChange};
 pub use compiled::{CompiledRule, Definition, Emit};
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use digest::ContentDigest;
 pub use header::RuleHeader;
 pub use id::{InvalidRuleId, RuleId};
-pub use known::{Known, TextSink};
 pub use parse::{
     Limits, ParsedRule, fix, lint, parse, parse_in_steps, pattern_fault, rule_id_of, samples,
     spell_for_fancy_regex,
 };
 pub use row::{RuleRow, StateRow};
+pub use row_index::{RowIndex, TextSink};
 pub use samples::{Expectation, FieldPattern, Sample};
 pub use state::{InvalidState, LONGEST_TEXT, RuleState, StateKind};

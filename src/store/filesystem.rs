@@ -9,12 +9,13 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::rows::{Budget, Done, Reading};
-use super::{Follow, Known, RuleStore, StoreError, subscription};
+use super::{Follow, RowIndex, RuleStore, StoreError, subscription};
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
 use crate::directory::{DELETE_AFTER, InvalidFile, MissingFiles, ScanScope, ScannedFile, Scanner, Watch};
 use crate::rule::plan::{File, Plan, Write, plan};
 use crate::rule::{
-    CompiledRule, ContentDigest, Limits, Look, Rejected, RuleHeader, RuleId, RuleRow, RuleState, Seen, Table,
+    CompiledRule, ContentDigest, Limits, QuarantinedRow, RowFingerprint, RuleHeader, RuleId, RuleRow,
+    RuleState, Table, TableDelta,
 };
 
 /// The writer of the rules of this store.
@@ -128,7 +129,7 @@ pub struct FilesystemFollower {
 }
 
 impl Follow for FilesystemFollower {
-    async fn hint(&mut self) {
+    async fn woken(&mut self) {
         loop {
             let recheck = self.scanner.recheck_in(self.store.clock.now());
             tokio::select! {
@@ -148,21 +149,24 @@ impl Follow for FilesystemFollower {
         }
     }
 
-    async fn look<K: Known + Send + Sync + 'static>(&mut self, known: &Arc<K>) -> Result<Look, StoreError> {
+    async fn poll<K: RowIndex + Send + Sync + 'static>(
+        &mut self,
+        index: &Arc<K>,
+    ) -> Result<TableDelta, StoreError> {
         let interval = self.store.config.full_scan_interval;
         let full = self.last_full.is_none_or(|last| last.elapsed() >= interval);
         let scope = if full { Some(ScanScope::Reread) } else { self.pending.take() };
-        let mut look = Look { now: self.store.clock.now(), full, ..Look::default() };
+        let mut delta = TableDelta { now: self.store.clock.now(), full, ..TableDelta::default() };
         if let Some(scope) = scope {
-            self.scan(&scope, &**known, &mut look).await?;
+            self.scan(&scope, &**index, &mut delta).await?;
             if full {
                 self.last_full = Some(Instant::now());
             }
         }
         let states = self.store.states();
-        look.states = states.rows.iter().map(|(id, state)| Ok((id.clone(), state.clone()))).collect();
-        look.state_keys = Some(states.rows.keys().map(RuleId::to_string).collect());
-        Ok(look)
+        delta.states = states.rows.iter().map(|(id, state)| Ok((id.clone(), state.clone()))).collect();
+        delta.state_keys = Some(states.rows.keys().map(RuleId::to_string).collect());
+        Ok(delta)
     }
 }
 
@@ -170,14 +174,14 @@ impl FilesystemFollower {
     async fn scan(
         &mut self,
         scope: &ScanScope,
-        known: &(impl Known + ?Sized),
-        look: &mut Look,
+        index: &(impl RowIndex + ?Sized),
+        delta: &mut TableDelta,
     ) -> Result<(), StoreError> {
         if scope.is_all() {
             self.watch.renew(self.store.config.full_scan_interval);
         }
         let unfinished = self.watch.unfinished();
-        if let Err(away) = self.scanner.scan(scope, &unfinished, look.now).await {
+        if let Err(away) = self.scanner.scan(scope, &unfinished, delta.now).await {
             self.pending = Some(ScanScope::All);
             return Err(StoreError::Unavailable {
                 what: "reading the rules directory",
@@ -192,15 +196,15 @@ impl FilesystemFollower {
         plan.writes.retain(|write| !unfinished.contains(&write.path));
         self.watch.schedule_rescan(std::mem::take(&mut rescan), DELETE_AFTER);
 
-        let budget = Budget::new(self.store.config.max_memory, known.memory());
-        let mut reading = Reading::new(known.texts(), budget);
+        let budget = Budget::new(self.store.config.max_memory, index.memory());
+        let mut reading = Reading::new(index.texts(), budget);
         let mut written = Vec::new();
         for write in &plan.writes {
             match self.scanner.text(&write.path) {
                 Some(text) => {
                     let row = self.row(write, text);
                     written.push(header(write, row.updated_at));
-                    let replaced = known.memory_of(Table::Rules, &row.rule_id);
+                    let replaced = index.memory_of(Table::Rules, &row.rule_id);
                     reading.push(row, replaced).await;
                 }
                 None => rescan.push(write.path.clone()),
@@ -210,26 +214,26 @@ impl FilesystemFollower {
         self.scanner.forget_texts();
         self.take(&plan, written);
 
-        look.rows = files.len() as u64;
+        delta.rows = files.len() as u64;
         let Done { rules, over_budget } = reading.finish().await;
-        look.rules = rules;
+        delta.rules = rules;
         let mut keys: Vec<String> = self.rows.iter().map(|row| row.rule_id.clone()).collect();
         for rejected in self.rejected(&plan) {
             keys.push(rejected.key.clone());
-            look.rules.push(Err(Box::new(rejected)));
+            delta.rules.push(Err(Box::new(rejected)));
         }
         // An invalid file keeps the rule that a worker knows from before this process.
         let invalid = self.scanner.files().filter(|(_, file)| file.outcome.is_err());
         let named = invalid.filter_map(|(_, file)| file.rule_id()).map(ToString::to_string);
-        keys.extend(named.filter(|id| known.seen(Table::Rules, id).is_some()));
-        look.rule_keys = Some(keys);
+        keys.extend(named.filter(|id| index.fingerprint(Table::Rules, id).is_some()));
+        delta.rule_keys = Some(keys);
         // The next scan tries those again that did not fit.
         self.rows.retain(|row| !over_budget.iter().any(|(id, _)| *id == row.rule_id));
         Ok(())
     }
 
     /// The files that hold no rule, and those whose rule another file holds, by name.
-    fn rejected(&self, plan: &Plan) -> impl Iterator<Item = Rejected> {
+    fn rejected(&self, plan: &Plan) -> impl Iterator<Item = QuarantinedRow> {
         let invalid =
             self.scanner.files().filter_map(|(name, file)| Some((name, file.outcome.as_ref().err()?)));
         let invalid = invalid.filter(|(_, why)| **why != InvalidFile::Unfinished);
@@ -242,8 +246,8 @@ impl FilesystemFollower {
             )
         });
         invalid.chain(conflicts).map(|(key, reason)| {
-            let seen = Seen::other(Timestamp::MIN, ContentDigest::of(&reason));
-            Rejected { key, seen, reason }
+            let fingerprint = RowFingerprint::other(Timestamp::MIN, ContentDigest::of(&reason));
+            QuarantinedRow { key, fingerprint, reason }
         })
     }
 

@@ -12,16 +12,16 @@ use std::future::Future;
 use std::sync::Arc;
 
 pub use database::{
-    Applied, Database, DatabaseFollower, Departure, FollowConfig, MasterSession, RuleWrite, Scope,
-    driver_failures, quiet_driver_panics,
+    Applied, Database, DatabaseFollower, FollowConfig, MasterSession, RuleWrite, Scope, driver_failures,
+    quiet_driver_panics,
 };
 pub use error::StoreError;
 pub use filesystem::{FilesystemConfig, FilesystemFollower, FilesystemStore};
 pub(crate) use rows::RowReader;
 pub use subscription::Subscription;
 
-use crate::rule::{CompiledRule, ContentDigest, Look, RuleId, RuleState};
-pub use crate::rule::{Known, TextSink};
+use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, TableDelta};
+pub use crate::rule::{RowIndex, TextSink};
 use crate::telemetry::trace::Traceparent;
 
 /// A place where rules and operator states live.
@@ -32,7 +32,7 @@ pub trait RuleStore: Send + Sync {
     type Follower: Follow;
 
     /// Every valid rule with the state in force for it, by id. A rule that is not valid is left
-    /// out; [`Follow::look`] tells why.
+    /// out; [`Follow::poll`] tells why.
     fn load_compiled(&self) -> impl Future<Output = Result<Vec<CompiledRule>, StoreError>> + Send;
 
     /// The state in force; the default for a rule that has none, or whose state has expired, or
@@ -58,7 +58,7 @@ pub trait RuleStore: Send + Sync {
     /// [`StoreError::Refused`] where a database has none of this id but one of an id that differs in case.
     fn clear_state(&self, rule_id: &RuleId) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// A follower that has seen nothing yet: its first look is everything.
+    /// A follower that has seen nothing yet: its first poll is everything.
     fn follow(&self) -> Self::Follower;
 
     /// Every change from now on, one at a time and each once.
@@ -72,35 +72,37 @@ pub trait RuleStore: Send + Sync {
     }
 }
 
-/// The trace in which a change was written, as far as its writer left word.
+/// The trace context in which a change was written.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Carried {
-    /// Whose change.
+pub struct TraceContextRow {
+    /// The changed rule.
     pub rule_id: String,
-    /// What was written: a rule's text, or [`RuleState::fingerprint`].
+    /// Whether its definition or its state was written.
+    pub change_kind: ChangeKind,
+    /// The digest of a rule's text, or [`RuleState::fingerprint`].
     pub content: ContentDigest,
-    /// Where in which trace.
+    /// The writer's span.
     pub traceparent: Traceparent,
 }
 
 /// One follower's place in a store.
 pub trait Follow: Send {
-    /// Waits until something tells that a look may find a change. Not every store can tell, and a
+    /// Waits until something tells that a poll may find a change. Not every store can tell, and a
     /// hint can be missed: whoever follows looks at an interval too. Cancel safe.
-    fn hint(&mut self) -> impl Future<Output = ()> + Send;
+    fn woken(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// Looks once, in one snapshot. After an error the next look is as if this one had not been.
+    /// Looks once, in one snapshot. After an error the next poll is as if this one had not been.
     ///
     /// # Errors
-    /// When the store does not answer; whoever follows looks again later.
-    fn look<K: Known + Send + Sync + 'static>(
+    /// When the store does not answer; whoever follows polls again later.
+    fn poll<K: RowIndex + Send + Sync + 'static>(
         &mut self,
-        known: &Arc<K>,
-    ) -> impl Future<Output = Result<Look, StoreError>> + Send;
+        index: &Arc<K>,
+    ) -> impl Future<Output = Result<TableDelta, StoreError>> + Send;
 
-    /// The traces in which what the last look found was written. Not every store can tell, and
-    /// none does while no spans are recorded.
-    fn traces(&mut self) -> Vec<Carried> {
+    /// The trace contexts in which the changes of the last poll were written; empty if the store keeps none, or
+    /// while no spans are recorded.
+    fn trace_contexts(&mut self) -> Vec<TraceContextRow> {
         Vec::new()
     }
 }

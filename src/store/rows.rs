@@ -1,4 +1,4 @@
-//! From rows to what is known of them. Reading rules is the larger part of a first look, so it is
+//! From rows to what is known of them. Reading rules is the larger part of a first poll, so it is
 //! done beside the reading of the rows, on up to two threads.
 
 use std::collections::VecDeque;
@@ -9,7 +9,8 @@ use tokio::task::JoinHandle;
 
 use super::TextSink;
 use crate::rule::{
-    ContentDigest, Diagnostic, KnownRule, LONGEST_TEXT, Limits, Rejected, RuleRow, Seen, Severity, parse,
+    ContentDigest, Diagnostic, KnownRule, LONGEST_TEXT, Limits, QuarantinedRow, RowFingerprint, RuleRow,
+    Severity, parse,
 };
 
 /// As many rules as are worth a trip to another thread.
@@ -68,18 +69,18 @@ impl RowReader {
     fn read_harmlessly(&mut self, row: &RuleRow) -> Read {
         catch_unwind(AssertUnwindSafe(|| self.read(row))).unwrap_or_else(|_| {
             let text = ContentDigest::of(&row.yaml_content);
-            let seen = Seen::rule(row.updated_at, text, row.rule_version, &row.source_path);
+            let fingerprint = RowFingerprint::rule(row.updated_at, text, row.rule_version, &row.source_path);
             let reason = "the parser fails on its text: please report it".to_owned();
-            Err(Box::new(Rejected { key: row.rule_id.clone(), seen, reason }))
+            Err(Box::new(QuarantinedRow { key: row.rule_id.clone(), fingerprint, reason }))
         })
     }
 
     /// Hashes and parses a row's text.
-    pub(crate) fn read(&mut self, row: &RuleRow) -> Result<Arc<KnownRule>, Box<Rejected>> {
+    pub(crate) fn read(&mut self, row: &RuleRow) -> Result<Arc<KnownRule>, Box<QuarantinedRow>> {
         let text = ContentDigest::of(&row.yaml_content);
         let rejected = |reason| {
-            let seen = Seen::rule(row.updated_at, text, row.rule_version, &row.source_path);
-            Box::new(Rejected { key: row.rule_id.clone(), seen, reason })
+            let fingerprint = RowFingerprint::rule(row.updated_at, text, row.rule_version, &row.source_path);
+            Box::new(QuarantinedRow { key: row.rule_id.clone(), fingerprint, reason })
         };
         for (column, text) in [("source_path", &row.source_path), ("updated_by", &row.updated_by)] {
             if text.len() > LONGEST_TEXT {
@@ -171,7 +172,7 @@ pub(super) fn too_much(size: usize, most: usize) -> String {
 }
 
 /// A rule, or why a row is none.
-type Read = Result<Arc<KnownRule>, Box<Rejected>>;
+type Read = Result<Arc<KnownRule>, Box<QuarantinedRow>>;
 
 /// Rows that are being read, at most two batches at a time.
 pub(super) struct Reading {
@@ -213,12 +214,12 @@ impl Reading {
     }
 
     /// Takes in what is not even a row of the right types.
-    pub(super) fn reject(&mut self, rejected: Rejected) {
+    pub(super) fn reject(&mut self, rejected: QuarantinedRow) {
         self.done.rules.push(Err(Box::new(rejected)));
     }
 
     /// Takes in a row whose text was not read, since it did not fit; it is read once it fits.
-    pub(super) fn reject_for_now(&mut self, rejected: Rejected, length: usize) {
+    pub(super) fn reject_for_now(&mut self, rejected: QuarantinedRow, length: usize) {
         self.done.over_budget.push((rejected.key.clone(), length));
         self.reject(rejected);
     }
@@ -257,8 +258,9 @@ impl Reading {
                     let key = rule.rule_id.to_string();
                     self.done.over_budget.push((key.clone(), rule.memory()));
                     let (version, path) = (rule.rule_version, &rule.source_path);
-                    let seen = Seen::rule(rule.updated_at, rule.content_sha256, version, path);
-                    Err(Box::new(Rejected { key, seen, reason }))
+                    let fingerprint =
+                        RowFingerprint::rule(rule.updated_at, rule.content_sha256, version, path);
+                    Err(Box::new(QuarantinedRow { key, fingerprint, reason }))
                 }
             });
             self.done.rules.push(fitting);

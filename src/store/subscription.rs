@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Follow, Known, StoreError};
+use super::{Follow, RowIndex, StoreError};
 use crate::backoff::{Backoff, jittered};
-use crate::rule::{Catalogue, CompiledRule, RuleChange, Seen, Table};
+use crate::rule::{Catalogue, CompiledRule, RowFingerprint, RuleChange, Table};
 
 /// The longest that a change waits where nothing hints at it, and a state for its end.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,8 +25,8 @@ impl<F: Follow> Subscription<F> {
     /// Begins with what stands now.
     pub(super) async fn begin(mut follower: F) -> Result<Self, StoreError> {
         let catalogue = Arc::<Mutex<Catalogue>>::default();
-        let look = follower.look(&catalogue).await?;
-        lock(&catalogue).apply(look);
+        let delta = follower.poll(&catalogue).await?;
+        lock(&catalogue).apply(delta);
         let (changes, backoff) = Default::default();
         Ok(Self {
             follower,
@@ -50,12 +50,12 @@ impl<F: Follow> Subscription<F> {
                 return change;
             }
             tokio::select! {
-                () = self.follower.hint() => {}
+                () = self.follower.woken() => {}
                 () = tokio::time::sleep_until(self.next_look) => {}
             }
-            let wait = match self.follower.look(&self.catalogue).await {
-                Ok(look) => {
-                    self.changes.extend(lock(&self.catalogue).apply(look));
+            let wait = match self.follower.poll(&self.catalogue).await {
+                Ok(delta) => {
+                    self.changes.extend(lock(&self.catalogue).apply(delta));
                     self.backoff.reset();
                     jittered(POLL_INTERVAL)
                 }
@@ -70,14 +70,14 @@ fn lock(catalogue: &Mutex<Catalogue>) -> MutexGuard<'_, Catalogue> {
     catalogue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Known to a look that goes on in another thread.
-impl Known for Mutex<Catalogue> {
+/// Known to a poll that goes on in another thread.
+impl RowIndex for Mutex<Catalogue> {
     fn count(&self, table: Table) -> u64 {
         lock(self).count(table)
     }
 
-    fn seen(&self, table: Table, key: &str) -> Option<Seen> {
-        lock(self).seen(table, key)
+    fn fingerprint(&self, table: Table, key: &str) -> Option<RowFingerprint> {
+        lock(self).fingerprint(table, key)
     }
 
     fn memory(&self) -> usize {
@@ -91,9 +91,9 @@ impl Known for Mutex<Catalogue> {
 
 /// Every valid rule with the state in force for it, by id.
 pub(super) async fn load<F: Follow>(mut follower: F) -> Result<Vec<CompiledRule>, StoreError> {
-    let look = follower.look(&Arc::<Catalogue>::default()).await?;
+    let delta = follower.poll(&Arc::<Catalogue>::default()).await?;
     let mut catalogue = Catalogue::default();
-    catalogue.apply(look);
+    catalogue.apply(delta);
     let state = |rule_id: &str| catalogue.state(rule_id);
     let compiled = catalogue.rules().filter_map(|(rule, _)| rule.compiled(state(rule.rule_id.as_str())).ok());
     Ok(compiled.collect())

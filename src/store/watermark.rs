@@ -1,14 +1,14 @@
-//! How far a table was read: which rows the next look has to read again.
+//! How far a table was read: which rows the next poll has to read again.
 //!
 //! A row is stamped by its writer, before its transaction commits, by the writer's clock. So a row
-//! that was not there at one look may appear at the next one with a stamp below others that were
+//! that was not there at one poll may appear at the next one with a stamp below others that were
 //! seen. What is promised: a row whose stamp is at most `overlap` older than its commit, both by the
-//! database's clock, is found by the next look.
+//! database's clock, is found by the next poll.
 //!
-//! Why it holds. Let the last look's snapshot be taken at `last_now`. A row that it did not see
+//! Why it holds. Let the last poll's snapshot be taken at `last_now`. A row that it did not see
 //! commits later, so its stamp is greater than `last_now - overlap`, less the [`SLACK`] that a
 //! whole-second column cuts off. [`Watermark::low`] is never above that. Neither does it matter what
-//! stamps were seen, so a stamp in the future hides nothing; and a look that comes after a long
+//! stamps were seen, so a stamp in the future hides nothing; and a poll that comes after a long
 //! outage goes as far back as the outage does.
 //!
 //! Beyond the promise: while the table changes the window also reaches `overlap` below the greatest
@@ -27,9 +27,9 @@ const SLACK: Duration = Duration::from_secs(1);
 pub(super) struct Watermark {
     /// The greatest stamp that was seen.
     high: Timestamp,
-    /// The database's clock at the last look.
+    /// The database's clock at the last poll.
     last_now: Timestamp,
-    /// The database's clock at the last look that found a change.
+    /// The database's clock at the last poll that found a change.
     changed_at: Timestamp,
 }
 
@@ -37,12 +37,12 @@ impl Watermark {
     /// The least stamp that every dialect can compare with: 1000-01-01.
     pub(super) const FLOOR: Timestamp = Timestamp::from_micros(-30_610_224_000_000_000);
 
-    /// After the first look, which read everything.
+    /// After the first poll, which read everything.
     pub(super) fn new(now: Timestamp, high: Timestamp) -> Self {
         Self { high, last_now: now, changed_at: now }
     }
 
-    /// The next look reads the rows whose stamp is greater than this.
+    /// The next poll reads the rows whose stamp is greater than this.
     pub(super) fn low(&self, overlap: Duration) -> Timestamp {
         let reach = overlap.saturating_add(SLACK);
         let low = if self.last_now.since(self.changed_at) <= reach {
@@ -53,7 +53,7 @@ impl Watermark {
         low.max(Self::FLOOR)
     }
 
-    /// After a look at `now` that saw stamps up to `high`, and `changed` if there was one.
+    /// After a poll at `now` that saw stamps up to `high`, and `changed` if there was one.
     pub(super) fn advance(&mut self, now: Timestamp, high: Timestamp, changed: bool) {
         self.high = self.high.max(high);
         self.last_now = now;
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn after_a_long_outage_the_window_goes_back_to_the_last_look() {
-        // No look from 100 to 4000: what was committed at 101 with a stamp of 97 is still in it.
+        // No poll from 100 to 4000: what was committed at 101 with a stamp of 97 is still in it.
         assert!(low_after(50, &[(50, 50, true), (100, 50, false)]) < at(97));
     }
 
@@ -132,7 +132,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// The promise, for any history of looks.
+        /// The promise, for any history of polls.
         #[test]
         fn what_commits_after_a_look_within_the_overlap_is_in_the_window(
             looks in proptest::collection::vec((0_i64..10_000_000, -100_000_000_i64..100_000_000, proptest::bool::ANY), 1..20),

@@ -8,10 +8,10 @@ use crate::clock::humanize;
 use crate::event;
 use crate::outage::OutageRecord;
 use crate::plural::{count, is_or_are};
-use crate::rule::{Quarantined, RuleChange, RuleId, RuleState, Table};
+use crate::rule::{QuarantineEntry, RuleChange, RuleId, RuleState, Table};
 use crate::store::StoreError;
 
-/// More changes of one look than this are one record, each of them at debug alone.
+/// More changes of one poll than this are one record, each of them at debug alone.
 const TOLD_SINGLY: usize = 100;
 
 pub(super) fn changes(broker: &Broker, applied: &AppliedChanges, trace_id: Option<&str>) {
@@ -79,7 +79,7 @@ pub(super) fn changes(broker: &Broker, applied: &AppliedChanges, trace_id: Optio
     }
 }
 
-/// Rules of one look that are named in a record.
+/// Rules of one poll that are named in a record.
 const NAMED: usize = 10;
 
 /// Deletions are held back, `0` where none are any more; followed after that time by themselves.
@@ -202,16 +202,16 @@ pub(super) fn tables_found(waited: Duration) {
     tracing::info!(message_id = event::TABLES_AWAITED, "the tables exist, after {}", humanize(waited));
 }
 
-pub(super) fn mended(mended: u64) {
+pub(super) fn missed_by_watermark(rows: u64) {
     tracing::warn!(
         message_id = event::SCAN_MENDED,
-        mended,
+        mended = rows,
         "comparing everything found {} that no stamp had told of",
-        count(mended, "row")
+        count(rows, "row")
     );
 }
 
-pub(super) fn quarantined(row: &Quarantined) {
+pub(super) fn quarantined(row: &QuarantineEntry) {
     let (rule_id, table, reason) = (&row.key, table_name(row.table), &row.reason);
     tracing::error!(
         message_id = event::RULE_REJECTED,
@@ -236,7 +236,7 @@ pub(super) fn many_released(rows: usize) {
     tracing::info!(message_id = event::RULE_MENDED, rows, "{rows} rows are no longer rejected");
 }
 
-pub(super) fn released(row: &Quarantined) {
+pub(super) fn released(row: &QuarantineEntry) {
     let (rule_id, table) = (&row.key, table_name(row.table));
     tracing::info!(
         message_id = event::RULE_MENDED,

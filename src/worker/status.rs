@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::plural::count;
-use crate::rule::{CatalogueDigest, Quarantined, Table};
+use crate::rule::{CatalogueDigest, QuarantineEntry, Table};
 use crate::wire::{Epoch, Health};
 
 /// How a worker is: the answer to `status`.
@@ -119,8 +119,8 @@ pub struct QuarantinedStatus {
     pub reason: String,
 }
 
-impl From<Quarantined> for QuarantinedStatus {
-    fn from(row: Quarantined) -> Self {
+impl From<QuarantineEntry> for QuarantinedStatus {
+    fn from(row: QuarantineEntry) -> Self {
         let table = match row.table {
             Table::Rules => "ttp_rule",
             Table::States => "ttp_rule_state",

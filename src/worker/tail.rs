@@ -14,11 +14,11 @@ use crate::backoff::{Backoff, jittered};
 use crate::clock::Timestamp;
 use crate::lifecycle::Liveness;
 use crate::outage::{Outage, RecordBudget};
-use crate::rule::{Look, Quarantined, RuleChange, Table};
+use crate::rule::{QuarantineEntry, RuleChange, Table, TableDelta};
 use crate::store::{Follow, StoreError};
 use crate::telemetry::metrics::{self, Stage};
 
-/// How often the liveness beats while a look takes long, and it is seen whether what is served has become stale.
+/// How often the liveness beats while a poll takes long, and it is seen whether what is served has become stale.
 const BEAT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Follows the tables and writes what it hears into the broker.
@@ -29,19 +29,19 @@ pub(super) struct Tail<F, N> {
     follow: N,
     broker: Arc<Broker>,
     poll_interval: Duration,
-    /// The database's clock at the last look, and when that was.
+    /// The database's clock at the last poll, and when that was.
     clock: Option<(Timestamp, Instant)>,
     outage: Outage,
     /// Whether an error of this outage was logged, and not only that the tables are waited for.
     error_logged: bool,
-    /// How long to wait after a look that failed.
+    /// How long to wait after a poll that failed.
     backoff: Backoff,
     /// What was already logged.
-    quarantined: BTreeSet<Quarantined>,
+    quarantined: BTreeSet<QuarantineEntry>,
     records: RecordBudget,
     /// The store's name, for what is counted.
     backend: String,
-    /// Cancelled once the first look has ended, well or not.
+    /// Cancelled once the first poll has ended, well or not.
     looked: CancellationToken,
     /// Cancelled once the broker has what was known before this run.
     restored: CancellationToken,
@@ -86,7 +86,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             liveness.beat();
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = self.look(liveness) => self.looked.cancel(),
+                () = self.poll(liveness) => self.looked.cancel(),
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -95,21 +95,21 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         }
     }
 
-    /// Looks once. States end on time though the database lets the look wait, and the liveness beats: the
+    /// Looks once. States end on time though the database lets the poll wait, and the liveness beats: the
     /// database's thread is not this one.
-    async fn look(&mut self, liveness: &Liveness) {
+    async fn poll(&mut self, liveness: &Liveness) {
         if self.broker.begin_to_reread() {
             self.follower = (self.follow)();
         }
         let trace = TailTrace::begin();
         let found = {
-            let look = metrics::timed("look", self.follower.look(&self.broker));
-            tokio::pin!(look);
+            let delta = metrics::timed("poll", self.follower.poll(&self.broker));
+            tokio::pin!(delta);
             let mut beat = tokio::time::interval(BEAT_INTERVAL);
             loop {
                 let end = next_end(&self.broker, self.clock);
                 tokio::select! {
-                    found = &mut look => break found,
+                    found = &mut delta => break found,
                     () = until(end) => expire(&self.broker, self.clock),
                     () = until(self.broker.release_at()) => release(&self.broker),
                     _ = beat.tick() => {
@@ -120,12 +120,12 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             }
         };
         match found {
-            Ok(look) => self.applied(look, trace),
+            Ok(delta) => self.applied(delta, trace),
             Err(error) => self.failed(&error),
         }
     }
 
-    /// Waits until there is a reason to look: a hint, the interval, or, while the database is
+    /// Waits until there is a reason to poll: a hint, the interval, or, while the database is
     /// away, the end of the backoff. States end meanwhile.
     async fn pause(&mut self) {
         let wait = if self.outage.is_ongoing() { self.backoff.wait() } else { jittered(self.poll_interval) };
@@ -134,20 +134,20 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             let end = next_end(&self.broker, self.clock);
             tokio::select! {
                 () = sleep_until(poll) => return,
-                () = self.follower.hint(), if !self.outage.is_ongoing() => return,
+                () = self.follower.woken(), if !self.outage.is_ongoing() => return,
                 () = until(end) => expire(&self.broker, self.clock),
                 () = until(self.broker.release_at()) => release(&self.broker),
             }
         }
     }
 
-    fn applied(&mut self, look: Look, mut trace: TailTrace) {
-        trace.found(&look, self.follower.traces());
-        metrics::compiled(look.rules.iter().filter(|rule| rule.is_ok()).count(), &self.backend);
-        self.clock = Some((look.now, Instant::now()));
+    fn applied(&mut self, delta: TableDelta, mut trace: TailTrace) {
+        trace.found(&delta, self.follower.trace_contexts());
+        metrics::compiled(delta.rules.iter().filter(|rule| rule.is_ok()).count(), &self.backend);
+        self.clock = Some((delta.now, Instant::now()));
         self.backoff.reset();
-        let mended = look.mended;
-        let applied = self.broker.apply(look, &mut trace);
+        let missed_by_watermark = delta.missed_by_watermark;
+        let applied = self.broker.apply(delta, &mut trace);
         self.broker.database(Ok(()));
         if let Some(lasted) = self.outage.ended(Instant::now()) {
             match std::mem::take(&mut self.error_logged) {
@@ -158,8 +158,8 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         if applied.first_load {
             log::loaded(self.broker.inspect(|catalogue, _, _| catalogue.rule_count()));
         }
-        if mended > 0 && !applied.first_load {
-            log::mended(mended);
+        if missed_by_watermark > 0 && !applied.first_load {
+            log::missed_by_watermark(missed_by_watermark);
         }
         tell(&self.broker, &applied, self.clock, trace.trace_id());
         log::fallen(&applied.fallen);
@@ -184,7 +184,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     }
 
     fn tell_quarantined(&mut self) {
-        let now: BTreeSet<Quarantined> = self.broker.quarantined().into_iter().collect();
+        let now: BTreeSet<QuarantineEntry> = self.broker.quarantined().into_iter().collect();
         let found = now.difference(&self.quarantined).count();
         let singly = self.records.take(found, Instant::now().into_std());
         if !singly {
@@ -199,8 +199,9 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
                 Table::States => "state_row",
             });
         }
-        let still =
-            |row: &Quarantined| now.iter().any(|other| (other.table, &other.key) == (row.table, &row.key));
+        let still = |row: &QuarantineEntry| {
+            now.iter().any(|other| (other.table, &other.key) == (row.table, &row.key))
+        };
         let released: Vec<_> = self.quarantined.difference(&now).filter(|row| !still(row)).collect();
         if self.records.take(released.len(), Instant::now().into_std()) {
             released.into_iter().for_each(log::released);
@@ -255,7 +256,7 @@ fn tell(
     }
 }
 
-/// The database's clock and when it showed that; before the first look this host's has to do.
+/// The database's clock and when it showed that; before the first poll this host's has to do.
 fn database_now(broker: &Broker, clock: Option<(Timestamp, Instant)>) -> (Timestamp, Instant) {
     clock.unwrap_or_else(|| (broker.clock.now(), Instant::now()))
 }

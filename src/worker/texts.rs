@@ -28,9 +28,9 @@ struct Inner {
     file: Option<File>,
     end: u64,
     ranges: HashMap<ContentDigest, TextRange>,
-    /// How many looks were taken in.
+    /// How many polls were taken in.
     looks: u64,
-    /// What was parsed of the cache, until the first look is taken in: most of it is there again.
+    /// What was parsed of the cache, until the first poll is taken in: most of it is there again.
     restored: HashMap<RuleId, Arc<KnownRule>>,
 }
 
@@ -38,8 +38,8 @@ struct Inner {
 struct TextRange {
     start: u64,
     length: usize,
-    /// How many looks had been taken in when it was read.
-    look: u64,
+    /// How many polls had been taken in when it was read.
+    delta: u64,
 }
 
 impl Texts {
@@ -70,16 +70,16 @@ impl Texts {
         inner.restored = HashMap::new();
     }
 
-    /// How many looks were taken in.
+    /// How many polls were taken in.
     pub(super) fn looks(&self) -> u64 {
         self.lock().looks
     }
 
-    /// Forgets the texts that were read before the given number of looks was taken in, but for those that are
+    /// Forgets the texts that were read before the given number of polls was taken in, but for those that are
     /// `wanted`.
     pub(super) fn forget(&self, looks: u64, wanted: impl Fn(&ContentDigest) -> bool) {
         let mut inner = self.lock();
-        inner.ranges.retain(|content, range| range.look >= looks || wanted(content));
+        inner.ranges.retain(|content, range| range.delta >= looks || wanted(content));
         if let Err(error) = inner.shrink(&self.cache) {
             tracing::debug!(error = %error, "texts that the cache is to get are lost");
             inner.clear();
@@ -121,7 +121,7 @@ impl Inner {
         };
         let file = self.file.insert(file);
         file.write_all_at(text.as_bytes(), self.end)?;
-        self.ranges.insert(content, TextRange { start: self.end, length: text.len(), look: self.looks });
+        self.ranges.insert(content, TextRange { start: self.end, length: text.len(), delta: self.looks });
         self.end += text.len() as u64;
         Ok(())
     }
@@ -142,7 +142,7 @@ impl Inner {
                 fresh.put(cache, *content, &self.read(*range)?)?;
             }
             for (content, range) in &mut fresh.ranges {
-                range.look = self.ranges[content].look;
+                range.delta = self.ranges[content].delta;
             }
             *self = fresh;
         }

@@ -1,18 +1,18 @@
-//! The spans of a look that found something.
+//! The spans of a poll that found something.
 
 use crate::clock::Timestamp;
-use crate::rule::{Look, RuleChange};
-use crate::store::Carried;
+use crate::rule::{RuleChange, TableDelta};
+use crate::store::TraceContextRow;
 use crate::telemetry::trace::{self, Span, Traceparent};
 
-/// One look on its way to the stream: `ttp.rule.tail`, and in it `ttp.rule.publish` for each
+/// One poll on its way to the stream: `ttp.rule.tail`, and in it `ttp.rule.publish` for each
 /// change. Empty where no spans are recorded.
 #[derive(Debug, Default)]
 pub(super) struct TailTrace {
     begun: Option<Timestamp>,
     rows: u64,
     /// The traces in which what was found was written.
-    origins: Vec<Carried>,
+    contexts: Vec<TraceContextRow>,
     tail: Span,
     changes: Vec<Published>,
 }
@@ -24,15 +24,15 @@ struct Published {
 }
 
 impl TailTrace {
-    /// A look begins.
+    /// A poll begins.
     pub(super) fn begin() -> Self {
         Self { begun: trace::now(), ..Self::default() }
     }
 
-    /// The look has ended.
-    pub(super) fn found(&mut self, look: &Look, origins: Vec<Carried>) {
-        self.rows = look.rows;
-        self.origins = origins;
+    /// The poll has ended.
+    pub(super) fn found(&mut self, delta: &TableDelta, contexts: Vec<TraceContextRow>) {
+        self.rows = delta.rows;
+        self.contexts = contexts;
     }
 
     /// These changes are about to be numbered.
@@ -40,9 +40,9 @@ impl TailTrace {
         if self.begun.is_none() || changes.is_empty() {
             return;
         }
-        let origins: Vec<_> = changes.iter().map(|change| self.origin(change)).collect();
+        let contexts: Vec<_> = changes.iter().map(|change| self.origin(change)).collect();
         // What one edit did goes on in that edit's trace; more than one edit is only pointed to.
-        self.tail = match *origins {
+        self.tail = match *contexts {
             [Some(ref only)] => Span::within("ttp.rule.tail", self.begun, only),
             _ => Span::root("ttp.rule.tail", self.begun),
         };
@@ -50,7 +50,7 @@ impl TailTrace {
         self.tail.set("changes", i64::try_from(changes.len()).unwrap_or(i64::MAX));
         let now = trace::now();
         self.changes = (first_seq..)
-            .zip(changes.iter().zip(&origins))
+            .zip(changes.iter().zip(&contexts))
             .map(|(seq, (change, origin))| {
                 let mut span = self.tail.child("ttp.rule.publish", now);
                 span.set("rule_id", change.rule_id().to_string());
@@ -72,9 +72,10 @@ impl TailTrace {
             RuleChange::State { state, auto_revert: false, .. } => state.fingerprint(),
             RuleChange::Deleted { .. } | RuleChange::State { .. } => return None,
         };
-        let is_it =
-            |origin: &&Carried| origin.content == content && origin.rule_id == change.rule_id().as_str();
-        self.origins.iter().find(is_it).map(|origin| origin.traceparent.clone())
+        let is_it = |context: &&TraceContextRow| {
+            context.content == content && context.rule_id == change.rule_id().as_str()
+        };
+        self.contexts.iter().find(is_it).map(|context| context.traceparent.clone())
     }
 
     /// What the stream tells of the change at `index`.

@@ -192,8 +192,8 @@ impl Report {
             }
         }
         let Ok(table) = &self.table else { return };
-        for twin in &table.case_variants {
-            wrong.push(format!("a row `{twin}` differs only in case: rename or delete one of the two"));
+        for variant in &table.case_variants {
+            wrong.push(format!("a row `{variant}` differs only in case: rename or delete one of the two"));
         }
         if let [first, others @ ..] = &*valid
             && !others.is_empty()

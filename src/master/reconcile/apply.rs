@@ -46,8 +46,8 @@ impl Reconciler {
         let count = writes.len();
         let ingests = self.ingests(plan);
         let written = plan.writes.iter().zip(&ingests[plan.deletes.len()..]);
-        let departures: Vec<_> = written.filter_map(|(write, ingest)| ingest.departure(write)).collect();
-        session.carry(departures).await;
+        let contexts = written.filter_map(|(write, ingest)| ingest.trace_context(write)).collect();
+        session.write_trace_contexts(contexts).await;
         let begun = trace::now();
         let applied = match metrics::timed("write_rules", session.apply(writes)).await {
             Ok(applied) => applied,

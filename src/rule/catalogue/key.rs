@@ -8,27 +8,27 @@ use super::super::{KnownRule, RuleId};
 
 /// An id for which another one that differs only in case is the same.
 #[derive(Debug)]
-pub(super) struct Caseless(pub(super) RuleId);
+pub(super) struct CaseInsensitiveId(pub(super) RuleId);
 
-impl Ord for Caseless {
+impl Ord for CaseInsensitiveId {
     fn cmp(&self, other: &Self) -> Ordering {
         folded(self.0.as_str()).cmp(folded(other.0.as_str()))
     }
 }
 
-impl PartialOrd for Caseless {
+impl PartialOrd for CaseInsensitiveId {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Caseless {
+impl PartialEq for CaseInsensitiveId {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Caseless {}
+impl Eq for CaseInsensitiveId {}
 
 fn folded(id: &str) -> impl Iterator<Item = u8> {
     id.bytes().map(|byte| byte.to_ascii_lowercase())
@@ -36,29 +36,29 @@ fn folded(id: &str) -> impl Iterator<Item = u8> {
 
 /// A rule in the order that puts ids side by side which differ only in case.
 #[derive(Debug)]
-pub(super) struct Folded(pub(super) Arc<KnownRule>);
+pub(super) struct SortedRule(pub(super) Arc<KnownRule>);
 
-impl Folded {
-    pub(super) fn is_twin(&self, other: &Self) -> bool {
+impl SortedRule {
+    pub(super) fn is_case_variant(&self, other: &Self) -> bool {
         self.key().eq_ignore_ascii_case(other.key())
     }
 }
 
-impl PartialEq for Folded {
+impl PartialEq for SortedRule {
     fn eq(&self, other: &Self) -> bool {
         self.key() == other.key()
     }
 }
 
-impl Eq for Folded {}
+impl Eq for SortedRule {}
 
-impl PartialOrd for Folded {
+impl PartialOrd for SortedRule {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Folded {
+impl Ord for SortedRule {
     fn cmp(&self, other: &Self) -> Ordering {
         (self as &dyn Key).cmp(other as &dyn Key)
     }
@@ -69,7 +69,7 @@ pub(super) trait Key {
     fn key(&self) -> &str;
 }
 
-impl Key for Folded {
+impl Key for SortedRule {
     fn key(&self) -> &str {
         self.0.rule_id.as_str()
     }
@@ -81,7 +81,7 @@ impl Key for &str {
     }
 }
 
-impl<'a> Borrow<dyn Key + 'a> for Folded {
+impl<'a> Borrow<dyn Key + 'a> for SortedRule {
     fn borrow(&self) -> &(dyn Key + 'a) {
         self
     }

@@ -1,14 +1,14 @@
-//! What is known of all rules and states, and what a look at the tables changes in it.
+//! What is known of all rules and states, and what a poll at the tables changes in it.
 //!
 //! What the catalogue says is a function of the tables and of the database's clock, not of the
-//! way that led there: every worker that looks says the same. So a rule whose row stops being
+//! way that led there: every worker that polls says the same. So a rule whose row stops being
 //! valid is deleted for subscribers until it is mended, and of two ids that differ only in case
 //! the first in the order of bytes is the rule, whichever came first.
 
+mod delta;
 mod digest;
-mod held;
+mod held_back;
 mod key;
-mod look;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -17,34 +17,34 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
+pub use delta::{QuarantinedRow, RowFingerprint, Table, TableDelta};
 pub use digest::CatalogueDigest;
-pub use held::Delta;
-pub use look::{Look, Rejected, Seen, Table};
+pub use held_back::CatalogueDelta;
 
-use self::key::{Caseless, Folded, Key};
+use self::key::{CaseInsensitiveId, Key, SortedRule};
 use self::states::States;
-use super::{Known, KnownRule, RuleChange, RuleId, RuleState, StateRow};
+use super::{KnownRule, RowIndex, RuleChange, RuleId, RuleState, StateRow};
 use crate::clock::Timestamp;
 
-/// What is known. Pure: looks and the time go in, changes come out.
+/// What is known. Pure: polls and the time go in, changes come out.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     /// Every valid row. Of ids that differ only in case, which stand side by side, the first is
     /// in force.
-    rules: BTreeSet<Folded>,
+    rules: BTreeSet<SortedRule>,
     /// Those of them that the table does not hold any more, or not as rules.
-    held: BTreeSet<RuleId>,
-    in_force: usize,
+    held_back: BTreeSet<RuleId>,
+    effective: usize,
     states: States,
-    rejected_rules: BTreeMap<String, Rejected>,
-    rejected_states: BTreeMap<String, Rejected>,
+    quarantined_rules: BTreeMap<String, QuarantinedRow>,
+    quarantined_states: BTreeMap<String, QuarantinedRow>,
     digest: CatalogueDigest,
     watermark: Option<Timestamp>,
 }
 
 /// A row that takes no part, and why.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Quarantined {
+pub struct QuarantineEntry {
     /// Where the row stands.
     pub table: Table,
     /// Its key.
@@ -54,47 +54,51 @@ pub struct Quarantined {
 }
 
 impl Catalogue {
-    /// Takes in what a look found and tells what changed by it: definitions in the order of their
+    /// Takes in what a poll found and tells what changed by it: definitions in the order of their
     /// stamps, then deletions by id, then states in the order of their stamps. States whose end
-    /// has come at the look's time are among them.
-    pub fn apply(&mut self, look: Look) -> Vec<RuleChange> {
-        self.apply_guarded(look, |_, _| false).changes
+    /// has come at the poll's time are among them.
+    pub fn apply(&mut self, delta: TableDelta) -> Vec<RuleChange> {
+        self.apply_guarded(delta, |_, _| false).changes
     }
 
     /// The same, but for rules whose row is gone or is no rule any more: where `is_too_many` says so of
     /// their number, and of the rows that were known before, all of them stay, until fewer are missing or
     /// [`Catalogue::release`] is called.
-    pub fn apply_guarded(&mut self, look: Look, is_too_many: impl Fn(usize, usize) -> bool) -> Delta {
+    pub fn apply_guarded(
+        &mut self,
+        delta: TableDelta,
+        is_too_many: impl Fn(usize, usize) -> bool,
+    ) -> CatalogueDelta {
         let mut states = states::Before::new();
-        for found in look.states {
+        for found in delta.states {
             match found {
                 Ok((rule_id, state)) => {
                     self.watermark = self.watermark.max(state.set_at);
-                    self.rejected_states.remove(rule_id.as_str());
+                    self.quarantined_states.remove(rule_id.as_str());
                     self.states.replace(&rule_id, Some(state), &mut states);
                 }
                 Err(rejected) => {
                     if let Ok(rule_id) = RuleId::new(&rejected.key) {
                         self.states.replace(&rule_id, None, &mut states);
                     }
-                    self.rejected_states.insert(rejected.key.clone(), *rejected);
+                    self.quarantined_states.insert(rejected.key.clone(), *rejected);
                 }
             }
         }
-        if let Some(keys) = key_set(look.state_keys.as_deref()) {
+        if let Some(keys) = key_set(delta.state_keys.as_deref()) {
             self.states.retain(|key| keys.contains(key), &mut states);
-            self.rejected_states.retain(|key, _| keys.contains(key.as_str()));
+            self.quarantined_states.retain(|key, _| keys.contains(key.as_str()));
         }
-        self.states.judge(look.now, &mut states);
+        self.states.advance_to(delta.now, &mut states);
 
         let (rows, mut going) = (self.rules.len(), BTreeSet::new());
         let mut rules = Before::new();
-        for found in look.rules {
+        for found in delta.rules {
             match found {
                 Ok(rule) => {
                     self.watermark = self.watermark.max(Some(rule.updated_at));
-                    self.rejected_rules.remove(rule.rule_id.as_str());
-                    self.held.remove(&rule.rule_id);
+                    self.quarantined_rules.remove(rule.rule_id.as_str());
+                    self.held_back.remove(&rule.rule_id);
                     self.replace(&rule.rule_id.clone(), Some(rule), &mut rules);
                 }
                 Err(rejected) => {
@@ -103,14 +107,14 @@ impl Catalogue {
                     {
                         going.insert(rule_id);
                     }
-                    self.rejected_rules.insert(rejected.key.clone(), *rejected);
+                    self.quarantined_rules.insert(rejected.key.clone(), *rejected);
                 }
             }
         }
-        if let Some(keys) = key_set(look.rule_keys.as_deref()) {
-            let known = self.rules.iter().map(|Folded(rule)| &rule.rule_id);
+        if let Some(keys) = key_set(delta.rule_keys.as_deref()) {
+            let known = self.rules.iter().map(|SortedRule(rule)| &rule.rule_id);
             going.extend(known.filter(|id| !keys.contains(id.as_str())).cloned());
-            self.rejected_rules.retain(|key, _| keys.contains(key.as_str()));
+            self.quarantined_rules.retain(|key, _| keys.contains(key.as_str()));
         }
 
         self.delete(going, rows, is_too_many, &mut rules);
@@ -124,7 +128,7 @@ impl Catalogue {
     /// in their place.
     pub fn expire(&mut self, now: Timestamp) -> Vec<RuleChange> {
         let mut before = states::Before::new();
-        self.states.judge(now, &mut before);
+        self.states.advance_to(now, &mut before);
         self.states.changes(before, &mut self.digest)
     }
 
@@ -135,27 +139,27 @@ impl Catalogue {
 
     /// Every rule in force with its state, by id without regard to case. `None` is the default.
     pub fn rules(&self) -> impl Iterator<Item = (&Arc<KnownRule>, Option<&Arc<RuleState>>)> {
-        let mut previous: Option<&Folded> = None;
+        let mut previous: Option<&SortedRule> = None;
         self.rules
             .iter()
-            .filter(move |rule| !previous.replace(rule).is_some_and(|other| other.is_twin(rule)))
-            .map(|Folded(rule)| (rule, self.states.in_force(rule.rule_id.as_str())))
+            .filter(move |rule| !previous.replace(rule).is_some_and(|other| other.is_case_variant(rule)))
+            .map(|SortedRule(rule)| (rule, self.states.effective(rule.rule_id.as_str())))
     }
 
     /// The rule of this id, if it is in force.
     pub fn rule(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
-        let Folded(rule) = self.rules.get(&rule_id as &dyn Key)?;
-        self.twin_in_force(rule_id).filter(|first| first.rule_id == rule.rule_id)
+        let SortedRule(rule) = self.rules.get(&rule_id as &dyn Key)?;
+        self.effective_variant(rule_id).filter(|first| first.rule_id == rule.rule_id)
     }
 
     /// How many rules are in force.
     pub const fn rule_count(&self) -> usize {
-        self.in_force
+        self.effective
     }
 
     /// Every state in force that is not the default, by id; a rule of that id need not exist.
     pub fn states(&self) -> impl Iterator<Item = (&RuleId, &Arc<RuleState>)> {
-        self.states.all_in_force()
+        self.states.all_effective()
     }
 
     /// Every valid row of the state table, in force or expired, by id.
@@ -165,12 +169,12 @@ impl Catalogue {
 
     /// Every valid row of the rule table, in force or not.
     pub fn rule_rows(&self) -> impl Iterator<Item = &Arc<KnownRule>> {
-        self.rules.iter().map(|Folded(rule)| rule)
+        self.rules.iter().map(|SortedRule(rule)| rule)
     }
 
     /// The state in force: the default for a rule that has none, or that is not known.
     pub fn state(&self, rule_id: &str) -> RuleState {
-        self.states.in_force(rule_id).map_or_else(RuleState::default, |state| RuleState::clone(state))
+        self.states.effective(rule_id).map_or_else(RuleState::default, |state| RuleState::clone(state))
     }
 
     /// The greatest stamp of all valid rows that were ever seen; `None` before the first.
@@ -184,19 +188,19 @@ impl Catalogue {
     }
 
     /// The rows that take no part, rules first, by key.
-    pub fn quarantined(&self) -> impl Iterator<Item = Quarantined> {
+    pub fn quarantined(&self) -> impl Iterator<Item = QuarantineEntry> {
         let rejected = |table, rows| {
-            BTreeMap::values(rows).map(move |row: &Rejected| Quarantined {
+            BTreeMap::values(rows).map(move |row: &QuarantinedRow| QuarantineEntry {
                 table,
                 key: row.key.clone(),
                 reason: row.reason.clone(),
             })
         };
         // Mostly there are none, and then nothing is searched.
-        let passed_over = self.rules.len() - self.in_force;
+        let passed_over = self.rules.len() - self.effective;
         let neighbours = self.rules.iter().zip(self.rules.iter().skip(1));
-        let case_variants = neighbours.filter(|(a, b)| a.is_twin(b)).take(passed_over);
-        let case_variants = case_variants.map(|(first, second)| Quarantined {
+        let case_variants = neighbours.filter(|(a, b)| a.is_case_variant(b)).take(passed_over);
+        let case_variants = case_variants.map(|(first, second)| QuarantineEntry {
             table: Table::Rules,
             key: second.0.rule_id.to_string(),
             reason: format!(
@@ -205,38 +209,40 @@ impl Catalogue {
                 first.0.rule_id
             ),
         });
-        rejected(Table::Rules, &self.rejected_rules)
+        rejected(Table::Rules, &self.quarantined_rules)
             .chain(case_variants)
-            .chain(rejected(Table::States, &self.rejected_states))
+            .chain(rejected(Table::States, &self.quarantined_states))
     }
 
     /// Writes or removes a row.
     fn replace(&mut self, rule_id: &RuleId, rule: Option<Arc<KnownRule>>, before: &mut Before) {
         let is_known = || self.rules.contains(&rule_id.as_str() as &dyn Key);
         if rule.is_some() || is_known() {
-            let caseless = Caseless(rule_id.clone());
-            before.entry(caseless).or_insert_with(|| self.twin_in_force(rule_id.as_str()).cloned());
+            let case_insensitive = CaseInsensitiveId(rule_id.clone());
+            before
+                .entry(case_insensitive)
+                .or_insert_with(|| self.effective_variant(rule_id.as_str()).cloned());
         }
         match rule {
-            Some(rule) => drop(self.rules.replace(Folded(rule))),
+            Some(rule) => drop(self.rules.replace(SortedRule(rule))),
             None => drop(self.rules.take(&rule_id.as_str() as &dyn Key)),
         }
     }
 
     /// Of the rows whose ids differ from `rule_id` at most in case, the one that is in force.
-    fn twin_in_force(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
+    fn effective_variant(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
         // Capitals come first in the order of bytes, so no twin stands before this.
         let first = rule_id.to_ascii_uppercase();
         let from: &dyn Key = &first.as_str();
-        let Folded(rule) = self.rules.range::<dyn Key, _>((Included(from), Unbounded)).next()?;
+        let SortedRule(rule) = self.rules.range::<dyn Key, _>((Included(from), Unbounded)).next()?;
         rule.rule_id.as_str().eq_ignore_ascii_case(rule_id).then_some(rule)
     }
 
     /// What became of the rules that were in force before, by the order of [`Catalogue::apply`].
-    fn definitions(&mut self, before: Before) -> Delta {
+    fn definitions(&mut self, before: Before) -> CatalogueDelta {
         let (mut written, mut deleted, mut fallen) = (Vec::new(), Vec::new(), Vec::new());
         for (id, old) in before {
-            let new = self.twin_in_force(id.0.as_str()).cloned();
+            let new = self.effective_variant(id.0.as_str()).cloned();
             if let (Some(old), Some(new)) = (&old, &new)
                 && old.rule_id == new.rule_id
                 && old.same_content(new)
@@ -249,14 +255,14 @@ impl Catalogue {
                 fallen.push((new.rule_id.clone(), old.rule_version, new.rule_version));
             }
             if let Some(old) = old {
-                self.in_force -= 1;
+                self.effective -= 1;
                 self.digest.toggle_rule(&old);
                 if new.as_ref().is_none_or(|new| new.rule_id != old.rule_id) {
                     deleted.push(old.rule_id.clone());
                 }
             }
             if let Some(new) = new {
-                self.in_force += 1;
+                self.effective += 1;
                 self.digest.toggle_rule(&new);
                 written.push(new);
             }
@@ -265,57 +271,62 @@ impl Catalogue {
         deleted.sort();
         let default = Arc::<RuleState>::default();
         let written = written.into_iter().map(|rule| {
-            let state = Arc::clone(self.states.in_force(rule.rule_id.as_str()).unwrap_or(&default));
+            let state = Arc::clone(self.states.effective(rule.rule_id.as_str()).unwrap_or(&default));
             RuleChange::Written { rule, state }
         });
         let deleted = deleted.into_iter().map(|rule_id| RuleChange::Deleted { rule_id });
-        Delta { changes: written.chain(deleted).collect(), fallen }
+        CatalogueDelta { changes: written.chain(deleted).collect(), fallen }
     }
 }
 
-impl Known for Catalogue {
+impl RowIndex for Catalogue {
     fn count(&self, table: Table) -> u64 {
         let count = match table {
-            Table::Rules => self.rules.len() - self.held.len() + self.rejected_rules.len(),
-            Table::States => self.states.len() + self.rejected_states.len(),
+            Table::Rules => self.rules.len() - self.held_back.len() + self.quarantined_rules.len(),
+            Table::States => self.states.len() + self.quarantined_states.len(),
         };
         count as u64
     }
 
-    fn seen(&self, table: Table, key: &str) -> Option<Seen> {
+    fn fingerprint(&self, table: Table, key: &str) -> Option<RowFingerprint> {
         match table {
             Table::Rules => self
                 .rules
                 .get(&key as &dyn Key)
-                .filter(|Folded(rule)| !self.held.contains(&rule.rule_id))
-                .map(|Folded(rule)| {
-                    Seen::rule(rule.updated_at, rule.content_sha256, rule.rule_version, &rule.source_path)
+                .filter(|SortedRule(rule)| !self.held_back.contains(&rule.rule_id))
+                .map(|SortedRule(rule)| {
+                    RowFingerprint::rule(
+                        rule.updated_at,
+                        rule.content_sha256,
+                        rule.rule_version,
+                        &rule.source_path,
+                    )
                 })
-                .or_else(|| self.rejected_rules.get(key).map(|row| row.seen)),
+                .or_else(|| self.quarantined_rules.get(key).map(|row| row.fingerprint)),
             Table::States => self
                 .states
                 .row(key)
                 .zip(RuleId::new(key).ok())
-                .map(|(state, rule_id)| Seen::state(&StateRow::new(&rule_id, state)))
-                .or_else(|| self.rejected_states.get(key).map(|row| row.seen)),
+                .map(|(state, rule_id)| RowFingerprint::state(&StateRow::new(&rule_id, state)))
+                .or_else(|| self.quarantined_states.get(key).map(|row| row.fingerprint)),
         }
     }
 
     fn memory(&self) -> usize {
-        let rules: usize = self.rules.iter().map(|Folded(rule)| rule.memory()).sum();
+        let rules: usize = self.rules.iter().map(|SortedRule(rule)| rule.memory()).sum();
         rules + self.states.rows().map(|(_, state)| state.memory()).sum::<usize>()
     }
 
     fn memory_of(&self, table: Table, key: &str) -> usize {
         match table {
-            Table::Rules => self.rules.get(&key as &dyn Key).map_or(0, |Folded(rule)| rule.memory()),
+            Table::Rules => self.rules.get(&key as &dyn Key).map_or(0, |SortedRule(rule)| rule.memory()),
             Table::States => self.states.row(key).map_or(0, RuleState::memory),
         }
     }
 }
 
-/// The rule in force under each folded id before a look touched it.
-type Before = BTreeMap<Caseless, Option<Arc<KnownRule>>>;
+/// The rule in force under each folded id before a poll touched it.
+type Before = BTreeMap<CaseInsensitiveId, Option<Arc<KnownRule>>>;
 
 fn key_set(keys: Option<&[String]>) -> Option<HashSet<&str>> {
     Some(keys?.iter().map(String::as_str).collect())

@@ -22,13 +22,13 @@ pub(super) struct States {
     now: Timestamp,
 }
 
-/// What was in force before a look touched it.
-pub(super) type Before = BTreeMap<RuleId, Touched>;
+/// What was in force before a poll touched it.
+pub(super) type Before = BTreeMap<RuleId, StateBefore>;
 
 /// One state before it was touched.
-pub(super) struct Touched {
+pub(super) struct StateBefore {
     row: Option<Arc<RuleState>>,
-    in_force: Option<Arc<RuleState>>,
+    effective: Option<Arc<RuleState>>,
 }
 
 impl States {
@@ -45,16 +45,16 @@ impl States {
     }
 
     /// The state in force; `None` is the default.
-    pub(super) fn in_force(&self, rule_id: &str) -> Option<&Arc<RuleState>> {
-        self.rows.get(rule_id).filter(|row| self.is_in_force(row))
+    pub(super) fn effective(&self, rule_id: &str) -> Option<&Arc<RuleState>> {
+        self.rows.get(rule_id).filter(|row| self.is_effective(row))
     }
 
     /// Every state in force that is not the default.
-    pub(super) fn all_in_force(&self) -> impl Iterator<Item = (&RuleId, &Arc<RuleState>)> {
-        self.rows.iter().filter(|(_, row)| self.is_in_force(row))
+    pub(super) fn all_effective(&self) -> impl Iterator<Item = (&RuleId, &Arc<RuleState>)> {
+        self.rows.iter().filter(|(_, row)| self.is_effective(row))
     }
 
-    fn is_in_force(&self, row: &RuleState) -> bool {
+    fn is_effective(&self, row: &RuleState) -> bool {
         !row.is_expired(self.now) && *row != RuleState::default()
     }
 
@@ -95,7 +95,7 @@ impl States {
 
     /// Judges expiry at `now`. A clock that stepped back brings states back into force, as it
     /// does for whoever asks the database.
-    pub(super) fn judge(&mut self, now: Timestamp, before: &mut Before) {
+    pub(super) fn advance_to(&mut self, now: Timestamp, before: &mut Before) {
         let now = if now.after(TOLERANCE) < self.now { now } else { self.now.max(now) };
         let (from, to) = (self.now.min(now), self.now.max(now));
         for rule_id in self.ends.range((Excluded(from), Included(to))).flat_map(|(_, ids)| ids) {
@@ -105,9 +105,9 @@ impl States {
     }
 
     fn touch(&self, rule_id: &RuleId, before: &mut Before) {
-        before.entry(rule_id.clone()).or_insert_with(|| Touched {
+        before.entry(rule_id.clone()).or_insert_with(|| StateBefore {
             row: self.rows.get(rule_id).cloned(),
-            in_force: self.in_force(rule_id.as_str()).cloned(),
+            effective: self.effective(rule_id.as_str()).cloned(),
         });
     }
 
@@ -115,11 +115,11 @@ impl States {
     pub(super) fn changes(&self, before: Before, digest: &mut CatalogueDigest) -> Vec<RuleChange> {
         let mut changes = Vec::new();
         for (rule_id, touched) in before {
-            let after = self.in_force(rule_id.as_str());
-            if touched.in_force.as_ref() == after {
+            let after = self.effective(rule_id.as_str());
+            if touched.effective.as_ref() == after {
                 continue;
             }
-            for state in touched.in_force.iter().chain(after) {
+            for state in touched.effective.iter().chain(after) {
                 digest.toggle_state(&rule_id, state);
             }
             let ended = self.rows.get(&rule_id).or(touched.row.as_ref());

@@ -35,17 +35,17 @@ fn disabled(set_at: i64, expires_at: Option<i64>) -> RuleState {
     }
 }
 
-fn rejected(key: &str) -> Box<Rejected> {
-    let seen = Seen::other(at(1), ContentDigest::of(key));
-    Box::new(Rejected { key: key.to_owned(), seen, reason: "emits is missing".to_owned() })
+fn rejected(key: &str) -> Box<QuarantinedRow> {
+    let fingerprint = RowFingerprint::other(at(1), ContentDigest::of(key));
+    Box::new(QuarantinedRow { key: key.to_owned(), fingerprint, reason: "emits is missing".to_owned() })
 }
 
-fn found(now: i64, rules: Vec<Arc<KnownRule>>, states: Vec<(&str, RuleState)>) -> Look {
-    Look {
+fn found(now: i64, rules: Vec<Arc<KnownRule>>, states: Vec<(&str, RuleState)>) -> TableDelta {
+    TableDelta {
         now: at(now),
         rules: rules.into_iter().map(Ok).collect(),
         states: states.into_iter().map(|(key, state)| Ok((id(key), state))).collect(),
-        ..Look::default()
+        ..TableDelta::default()
     }
 }
 
@@ -70,7 +70,7 @@ fn tell(changes: &[RuleChange]) -> Vec<String> {
 fn changes_come_in_the_order_of_their_stamps() {
     let mut catalogue = Catalogue::default();
     catalogue.apply(found(9, vec![rule("R9", 1, 1)], vec![]));
-    let look = Look {
+    let delta = TableDelta {
         rule_keys: Some(vec!["R1".into(), "R2".into(), "R3".into()]),
         ..found(
             9,
@@ -80,8 +80,8 @@ fn changes_come_in_the_order_of_their_stamps() {
     };
     let expected =
         ["R2 v1 disabled", "R3 v1 disabled", "R1 v1 enabled", "R9 deleted", "R3 disabled", "R2 disabled"];
-    assert_eq!(tell(&catalogue.apply(look.clone())), expected);
-    assert!(catalogue.apply(look).is_empty(), "the same look again changes nothing");
+    assert_eq!(tell(&catalogue.apply(delta.clone())), expected);
+    assert!(catalogue.apply(delta).is_empty(), "the same delta again changes nothing");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn a_touched_row_changes_its_stamp_and_nothing_else() {
     catalogue.apply(found(1, vec![rule("R1", 1, 1)], vec![]));
     let digest = catalogue.digest();
     assert!(catalogue.apply(found(2, vec![rule("R1", 1, 2)], vec![])).is_empty());
-    assert_eq!(catalogue.seen(Table::Rules, "R1").unwrap().updated_at, at(2));
+    assert_eq!(catalogue.fingerprint(Table::Rules, "R1").unwrap().updated_at, at(2));
     assert_eq!(catalogue.digest(), digest);
 }
 
@@ -98,16 +98,17 @@ fn a_touched_row_changes_its_stamp_and_nothing_else() {
 fn a_row_that_is_no_rule_is_quarantined_alone_and_returns_when_mended() {
     let mut catalogue = Catalogue::default();
     catalogue.apply(found(1, vec![rule("R1", 1, 1), rule("R2", 1, 1)], vec![]));
-    let mut look = Look { rules: vec![Err(rejected("R1")), Err(rejected("no id"))], ..Look::default() };
-    look.rules.push(Ok(rule("R2", 2, 2)));
-    assert_eq!(tell(&catalogue.apply(look)), ["R2 v2 enabled", "R1 deleted"]);
+    let mut delta =
+        TableDelta { rules: vec![Err(rejected("R1")), Err(rejected("no id"))], ..TableDelta::default() };
+    delta.rules.push(Ok(rule("R2", 2, 2)));
+    assert_eq!(tell(&catalogue.apply(delta)), ["R2 v2 enabled", "R1 deleted"]);
     let keys: Vec<String> = catalogue.quarantined().map(|row| row.key).collect();
     assert_eq!(keys, ["R1", "no id"]);
     assert_eq!(catalogue.count(Table::Rules), 3);
-    assert_eq!(catalogue.seen(Table::Rules, "no id"), Some(rejected("no id").seen));
+    assert_eq!(catalogue.fingerprint(Table::Rules, "no id"), Some(rejected("no id").fingerprint));
 
     assert_eq!(tell(&catalogue.apply(found(3, vec![rule("R1", 2, 3)], vec![]))), ["R1 v2 enabled"]);
-    let gone = Look { rule_keys: Some(vec!["R1".into(), "R2".into()]), ..Look::default() };
+    let gone = TableDelta { rule_keys: Some(vec!["R1".into(), "R2".into()]), ..TableDelta::default() };
     assert!(catalogue.apply(gone).is_empty(), "a row that was no rule goes without a word");
     assert_eq!(catalogue.quarantined().count(), 0);
 }
@@ -119,13 +120,13 @@ fn of_two_ids_that_differ_in_case_the_first_in_the_order_of_bytes_is_taken() {
     let changes = catalogue.apply(found(2, vec![rule("Rule_A", 1, 2)], vec![]));
     assert_eq!(tell(&changes), ["Rule_A v1 enabled", "rule_a deleted"]);
     assert!(catalogue.apply(found(3, vec![rule("rule_a", 2, 3)], vec![])).is_empty());
-    let quarantined: Vec<Quarantined> = catalogue.quarantined().collect();
+    let quarantined: Vec<QuarantineEntry> = catalogue.quarantined().collect();
     assert_eq!(quarantined[0].key, "rule_a");
     assert!(quarantined[0].reason.contains("`Rule_A`"), "{quarantined:?}");
     assert!(catalogue.rule("rule_a").is_none());
     assert_eq!((catalogue.rule_count(), catalogue.rules().count(), catalogue.count(Table::Rules)), (1, 1, 2));
 
-    let gone = Look { rule_keys: Some(vec!["rule_a".into()]), ..Look::default() };
+    let gone = TableDelta { rule_keys: Some(vec!["rule_a".into()]), ..TableDelta::default() };
     assert_eq!(tell(&catalogue.apply(gone)), ["rule_a v2 enabled", "Rule_A deleted"]);
 }
 
@@ -139,7 +140,7 @@ fn a_state_ends_on_time_and_only_once() {
     assert_eq!(tell(&catalogue.expire(at(20))), ["R1 enabled by itself"]);
     assert_eq!(catalogue.next_expiry(), None);
     assert!(catalogue.expire(at(21)).is_empty());
-    let cleared = Look { state_keys: Some(vec![]), ..found(22, vec![], vec![]) };
+    let cleared = TableDelta { state_keys: Some(vec![]), ..found(22, vec![], vec![]) };
     assert!(catalogue.apply(cleared).is_empty(), "the master's removal of an expired row is no change");
 }
 
@@ -147,7 +148,7 @@ fn a_state_ends_on_time_and_only_once() {
 fn a_removal_that_is_seen_before_the_timer_fired_is_an_expiry_too() {
     let mut catalogue = Catalogue::default();
     catalogue.apply(found(10, vec![], vec![("R1", disabled(10, Some(20))), ("R2", disabled(10, Some(99)))]));
-    let cleared = Look { state_keys: Some(vec![]), ..found(20, vec![], vec![]) };
+    let cleared = TableDelta { state_keys: Some(vec![]), ..found(20, vec![], vec![]) };
     assert_eq!(tell(&catalogue.apply(cleared)), ["R1 enabled by itself", "R2 enabled"]);
 }
 
@@ -155,7 +156,7 @@ fn a_removal_that_is_seen_before_the_timer_fired_is_an_expiry_too() {
 fn a_newer_state_never_falls_to_an_older_end() {
     let mut catalogue = Catalogue::default();
     catalogue.apply(found(10, vec![], vec![("R1", disabled(10, Some(20)))]));
-    // The look is late: it finds the newer state after the older one's end has come.
+    // The poll is late: it finds the newer state after the older one's end has come.
     let changes = catalogue.apply(found(25, vec![], vec![("R1", disabled(19, Some(60)))]));
     assert_eq!(tell(&changes), ["R1 disabled"]);
     assert!(catalogue.expire(at(59)).is_empty());
@@ -171,7 +172,7 @@ fn a_clock_that_was_wrong_is_mended_and_one_that_trembles_is_not_believed() {
     assert_eq!(tell(&catalogue.expire(at(3_600))), ["R1 enabled by itself"]);
     assert_eq!(tell(&catalogue.apply(found(11, vec![], vec![]))), ["R1 disabled"]);
     assert_eq!(tell(&catalogue.expire(at(20))), ["R1 enabled by itself"]);
-    let trembling = Look { now: Timestamp::from_micros(19_999_000), ..Look::default() };
+    let trembling = TableDelta { now: Timestamp::from_micros(19_999_000), ..TableDelta::default() };
     assert!(catalogue.apply(trembling).is_empty());
 }
 
@@ -195,13 +196,13 @@ fn the_digest_is_what_its_documentation_says() {
 #[derive(Debug, Default, Clone)]
 struct Tables {
     now: i64,
-    rules: BTreeMap<String, Result<Arc<KnownRule>, Box<Rejected>>>,
-    states: BTreeMap<String, Result<RuleState, Box<Rejected>>>,
+    rules: BTreeMap<String, Result<Arc<KnownRule>, Box<QuarantinedRow>>>,
+    states: BTreeMap<String, Result<RuleState, Box<QuarantinedRow>>>,
 }
 
 impl Tables {
     /// The rules and states in force, by the plainest reading of the contract.
-    fn in_force(&self) -> (BTreeMap<String, i64>, BTreeMap<String, RuleState>) {
+    fn effective(&self) -> (BTreeMap<String, i64>, BTreeMap<String, RuleState>) {
         let mut rules = BTreeMap::new();
         let valid = || self.rules.iter().filter_map(|(key, row)| Some((key, row.as_ref().ok()?)));
         for (key, row) in valid() {
@@ -216,44 +217,47 @@ impl Tables {
         (rules, states.collect())
     }
 
-    /// A look that finds the rows which `pick` picks among those that are known already, and all
+    /// A poll that finds the rows which `pick` picks among those that are known already, and all
     /// that are not.
-    fn look(&self, known: &Catalogue, pick: u64) -> Look {
-        let news = |table, key: &str, seen: Seen, position: usize| {
-            known.seen(table, key) != Some(seen) || pick >> (position % 64) & 1 == 1
+    fn poll(&self, known: &Catalogue, pick: u64) -> TableDelta {
+        let news = |table, key: &str, fingerprint: RowFingerprint, position: usize| {
+            known.fingerprint(table, key) != Some(fingerprint) || pick >> (position % 64) & 1 == 1
         };
-        let mut look = Look { now: at(self.now), ..Look::default() };
+        let mut delta = TableDelta { now: at(self.now), ..TableDelta::default() };
         for (position, (key, row)) in self.rules.iter().enumerate() {
-            let seen = match row {
-                Ok(rule) => {
-                    Seen::rule(rule.updated_at, rule.content_sha256, rule.rule_version, &rule.source_path)
-                }
-                Err(rejected) => rejected.seen,
+            let fingerprint = match row {
+                Ok(rule) => RowFingerprint::rule(
+                    rule.updated_at,
+                    rule.content_sha256,
+                    rule.rule_version,
+                    &rule.source_path,
+                ),
+                Err(rejected) => rejected.fingerprint,
             };
-            if news(Table::Rules, key, seen, position) {
-                look.rules.push(row.clone());
+            if news(Table::Rules, key, fingerprint, position) {
+                delta.rules.push(row.clone());
             }
         }
         for (position, (key, row)) in self.states.iter().enumerate() {
             let found = row.clone().map(|state| (id(key), state));
-            let seen = match &found {
-                Ok((id, state)) => Seen::state(&StateRow::new(id, state)),
-                Err(rejected) => rejected.seen,
+            let fingerprint = match &found {
+                Ok((id, state)) => RowFingerprint::state(&StateRow::new(id, state)),
+                Err(rejected) => rejected.fingerprint,
             };
-            if news(Table::States, key, seen, position) {
-                look.states.push(found);
+            if news(Table::States, key, fingerprint, position) {
+                delta.states.push(found);
             }
         }
-        let known_rules = look.rules.iter().filter(|row| match row {
-            Ok(rule) => known.seen(Table::Rules, rule.rule_id.as_str()).is_none(),
-            Err(row) => known.seen(Table::Rules, &row.key).is_none(),
+        let known_rules = delta.rules.iter().filter(|row| match row {
+            Ok(rule) => known.fingerprint(Table::Rules, rule.rule_id.as_str()).is_none(),
+            Err(row) => known.fingerprint(Table::Rules, &row.key).is_none(),
         });
         let count = known.count(Table::Rules) + known_rules.count() as u64;
         if count != self.rules.len() as u64 || pick.is_multiple_of(3) {
-            look.rule_keys = Some(self.rules.keys().cloned().collect());
+            delta.rule_keys = Some(self.rules.keys().cloned().collect());
         }
-        look.state_keys = Some(self.states.keys().cloned().collect());
-        look
+        delta.state_keys = Some(self.states.keys().cloned().collect());
+        delta
     }
 }
 
@@ -266,7 +270,7 @@ enum Step {
     BreakState(usize),
     Clear(usize),
     Pass(i64),
-    Look(u64),
+    Poll(u64),
     Timer,
 }
 
@@ -282,7 +286,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => key.clone().prop_map(Step::BreakState),
         1 => key.prop_map(Step::Clear),
         2 => (1..10_i64).prop_map(Step::Pass),
-        4 => any::<u64>().prop_map(Step::Look),
+        4 => any::<u64>().prop_map(Step::Poll),
         2 => Just(Step::Timer),
     ]
 }
@@ -295,7 +299,7 @@ proptest! {
         let mut tables = Tables { now: 100, ..Tables::default() };
         let mut catalogue = Catalogue::default();
         let mut heard = (BTreeMap::new(), BTreeMap::new());
-        for (stamp, step) in steps.into_iter().chain([Step::Look(0)]).enumerate() {
+        for (stamp, step) in steps.into_iter().chain([Step::Poll(0)]).enumerate() {
             let stamp = 1_000 + i64::try_from(stamp).unwrap();
             let key = |position: usize| KEYS[position].to_owned();
             let changes = match step {
@@ -312,7 +316,7 @@ proptest! {
                 Step::BreakState(k) => { tables.states.insert(key(k), Err(rejected(KEYS[k]))); continue; }
                 Step::Clear(k) => { tables.states.remove(KEYS[k]); continue; }
                 Step::Pass(seconds) => { tables.now += seconds; continue; }
-                Step::Look(pick) => catalogue.apply(tables.look(&catalogue, pick)),
+                Step::Poll(pick) => catalogue.apply(tables.poll(&catalogue, pick)),
                 Step::Timer => catalogue.expire(at(tables.now)),
             };
             for change in changes {
@@ -333,13 +337,13 @@ proptest! {
                     }
                 }
             }
-            if matches!(step, Step::Look(_)) {
-                prop_assert_eq!(&heard, &tables.in_force());
+            if matches!(step, Step::Poll(_)) {
+                prop_assert_eq!(&heard, &tables.effective());
                 let told: Vec<_> = catalogue.rules().map(|(rule, _)| rule.rule_id.to_string()).collect();
                 prop_assert_eq!(told.len(), catalogue.rule_count());
                 prop_assert_eq!(catalogue.states().count(), heard.1.len());
                 let mut fresh = Catalogue::default();
-                fresh.apply(tables.look(&fresh, u64::MAX));
+                fresh.apply(tables.poll(&fresh, u64::MAX));
                 prop_assert_eq!(fresh.digest(), catalogue.digest());
             }
         }
@@ -347,8 +351,8 @@ proptest! {
 }
 
 /// More than two deletions are too many.
-fn guarded(catalogue: &mut Catalogue, look: Look) -> Vec<String> {
-    tell(&catalogue.apply_guarded(look, |going, _| going > 2).changes)
+fn guarded(catalogue: &mut Catalogue, delta: TableDelta) -> Vec<String> {
+    tell(&catalogue.apply_guarded(delta, |going, _| going > 2).changes)
 }
 
 fn keys(keys: &[&str]) -> Option<Vec<String>> {
@@ -364,29 +368,32 @@ fn deletions_that_are_too_many_are_held_back_all_together() {
     let (all, digest) = (catalogue.rule_count(), catalogue.digest());
     let [kept, broken, ..] = MANY;
     // Gone, and no rule any more, are the same to a subscriber.
-    let look = Look {
+    let delta = TableDelta {
         rules: vec![Err(rejected(broken))],
         rule_keys: keys(&[kept, broken]),
         ..found(2, vec![], vec![])
     };
-    assert_eq!(guarded(&mut catalogue, look), [""; 0]);
+    assert_eq!(guarded(&mut catalogue, delta), [""; 0]);
     assert_eq!((catalogue.rule_count(), catalogue.digest()), (all, digest));
     assert_eq!(catalogue.held_back().len(), MANY.len() - 1);
-    // What counts as known is what the table holds, so that no look reads it again.
+    // What counts as known is what the table holds, so that no poll reads it again.
     assert_eq!(catalogue.count(Table::Rules), 2);
-    assert!(catalogue.seen(Table::Rules, kept).is_some() && catalogue.seen(Table::Rules, broken).is_some());
-    assert_eq!(catalogue.seen(Table::Rules, MANY[2]), None);
+    assert!(
+        catalogue.fingerprint(Table::Rules, kept).is_some()
+            && catalogue.fingerprint(Table::Rules, broken).is_some()
+    );
+    assert_eq!(catalogue.fingerprint(Table::Rules, MANY[2]), None);
     // Other changes go on, and a further deletion waits with the others.
     assert_eq!(
         guarded(&mut catalogue, found(3, vec![rule(kept, 2, 3)], vec![])),
         [format!("{kept} v2 enabled")]
     );
-    let look = Look { rule_keys: keys(&[broken]), ..found(4, vec![], vec![]) };
-    assert_eq!(guarded(&mut catalogue, look), [""; 0]);
+    let delta = TableDelta { rule_keys: keys(&[broken]), ..found(4, vec![], vec![]) };
+    assert_eq!(guarded(&mut catalogue, delta), [""; 0]);
     // Whatever comes back is held back no more; once few are missing, these go.
     let back = MANY[2..].iter().map(|key| rule(key, 1, 1)).collect();
-    let look = Look { rule_keys: keys(&MANY[1..]), ..found(5, back, vec![]) };
-    let mut gone = guarded(&mut catalogue, look);
+    let delta = TableDelta { rule_keys: keys(&MANY[1..]), ..found(5, back, vec![]) };
+    let mut gone = guarded(&mut catalogue, delta);
     gone.sort();
     let mut expected = [format!("{kept} deleted"), format!("{broken} deleted")];
     expected.sort();
@@ -398,7 +405,7 @@ fn deletions_that_are_too_many_are_held_back_all_together() {
 fn a_catalogue_whose_deletions_were_released_is_as_if_they_had_been_followed() {
     let (mut held, mut free) = (Catalogue::default(), Catalogue::default());
     let all = || found(1, MANY.iter().map(|key| rule(key, 1, 1)).collect(), vec![]);
-    let emptied = || Look { rule_keys: keys(&[]), ..found(2, vec![], vec![]) };
+    let emptied = || TableDelta { rule_keys: keys(&[]), ..found(2, vec![], vec![]) };
     for catalogue in [&mut held, &mut free] {
         catalogue.apply(all());
     }

@@ -1,10 +1,10 @@
-//! What a look begins with, and what an idle poll is: the clock, and how many rows there are to see.
+//! What a poll begins with, and what an idle poll is: the clock, and how many rows there are to see.
 
-use super::look::{Looking, WHAT, unreadable};
+use super::poll::{Poll, WHAT, unreadable};
 use crate::clock::Timestamp;
 use crate::rule::Table;
 use crate::store::watermark::Watermark;
-use crate::store::{Known, StoreError};
+use crate::store::{RowIndex, StoreError};
 
 /// So many rows are counted sooner than it is found out whether that is needed.
 const CHEAP_TO_COUNT: u64 = 2_000;
@@ -16,7 +16,7 @@ pub(super) struct Counts {
     pub(super) in_window: u64,
 }
 
-/// What a look begins with.
+/// What a poll begins with.
 pub(super) struct Counted {
     /// The database's clock.
     pub(super) now: Timestamp,
@@ -27,7 +27,7 @@ pub(super) struct Counted {
     pub(super) rules_version: Option<String>,
 }
 
-impl<K: Known + Sync> Looking<'_, K> {
+impl<K: RowIndex + Sync> Poll<'_, K> {
     /// The database's clock, and what both tables hold; nothing of the rules while their version is
     /// `known`.
     pub(super) async fn counts(&mut self, known: Option<&str>) -> Result<Counted, StoreError> {
@@ -54,7 +54,7 @@ impl<K: Known + Sync> Looking<'_, K> {
                 query = query.push(if known.is_some() { ") END" } else { ")" });
             }
         }
-        let is_worth_it = self.known.count(Table::Rules) > CHEAP_TO_COUNT;
+        let is_worth_it = self.index.count(Table::Rules) > CHEAP_TO_COUNT;
         let version = dialect.rules_version.as_ref().filter(|_| is_worth_it);
         let version = version.map_or("NULL", |version| version.value);
         let query = query.push(&format!(" FROM (SELECT {version} AS version) AS versions"));

@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::connector::Purpose;
-use super::hints::Hints;
-use super::look::{Looking, WHAT, Watermarks};
+use super::poll::{Poll, WHAT, Watermarks};
 use super::sql::Cell;
-use super::{Database, carry};
-use crate::rule::Look;
-use crate::store::{Carried, Follow, Known, StoreError};
+use super::wakeups::Wakeups;
+use super::{Database, trace_context};
+use crate::rule::TableDelta;
+use crate::store::{Follow, RowIndex, StoreError, TraceContextRow};
 use crate::telemetry::trace;
 
 /// How often a poll begins anew at once whose tables were altered meanwhile.
@@ -22,54 +22,54 @@ const ALTERED_RETRIES: usize = 3;
 #[derive(Debug)]
 pub struct DatabaseFollower {
     database: Database,
-    hints: Hints,
-    /// `None` before the first look, and after one that failed or was given up.
+    wakeups: Wakeups,
+    /// `None` before the first poll, and after one that failed or was given up.
     connection: Option<Connection>,
     memory: Memory,
-    traces: Vec<Carried>,
-    /// Whether something hinted since the last look.
-    hinted: bool,
+    trace_contexts: Vec<TraceContextRow>,
+    /// Whether something hinted since the last poll.
+    woken: bool,
 }
 
-/// What is remembered from one look to the next.
+/// What is remembered from one poll to the next.
 #[derive(Debug, Clone)]
 struct Memory {
     watermarks: Option<Watermarks>,
     last_full: Option<Instant>,
-    /// Of SQLite, what [`data_version`] answered before the last look.
+    /// Of SQLite, what [`data_version`] answered before the last poll.
     version: Option<String>,
-    /// Whether the table of traces can be read; asked again with each full look.
-    carries: bool,
+    /// Whether the table of traces can be read; asked again with each full poll.
+    has_trace_table: bool,
 }
 
-/// A look on the database's thread, with all that it needs.
-struct OneLook<K> {
+/// A poll on the database's thread, with all that it needs.
+struct PollTask<K> {
     database: Database,
     connection: Option<Connection>,
     memory: Memory,
-    hinted: bool,
-    known: Arc<K>,
+    woken: bool,
+    index: Arc<K>,
 }
 
-/// What a look leaves behind.
-struct Looked {
-    look: Look,
+/// What a poll leaves behind.
+struct PollResult {
+    delta: TableDelta,
     connection: Connection,
     memory: Memory,
-    traces: Vec<Carried>,
+    trace_contexts: Vec<TraceContextRow>,
 }
 
 impl DatabaseFollower {
     pub(super) fn new(database: Database) -> Self {
-        let hints = Hints::new(&database);
-        let memory = Memory { watermarks: None, last_full: None, version: None, carries: true };
-        Self { database, hints, connection: None, memory, traces: Vec::new(), hinted: false }
+        let wakeups = Wakeups::new(&database);
+        let memory = Memory { watermarks: None, last_full: None, version: None, has_trace_table: true };
+        Self { database, wakeups, connection: None, memory, trace_contexts: Vec::new(), woken: false }
     }
 }
 
-impl<K: Known + Send + Sync> OneLook<K> {
-    async fn look(mut self) -> Result<Looked, StoreError> {
-        // Kept only if the look comes to its end: whoever gives it up leaves it in no known state.
+impl<K: RowIndex + Send + Sync> PollTask<K> {
+    async fn poll(mut self) -> Result<PollResult, StoreError> {
+        // Kept only if the poll comes to its end: whoever gives it up leaves it in no known state.
         let mut connection = self.connection().await?;
         let interval = self.database.follow.full_scan_interval;
         let full = self.memory.last_full.is_none_or(|last| last.elapsed() >= interval);
@@ -78,30 +78,30 @@ impl<K: Known + Send + Sync> OneLook<K> {
         if !full && version.is_some() && version == self.memory.version {
             let watermarks = self.memory.watermarks.map(|watermarks| watermarks.idle(now));
             let memory = Memory { watermarks, ..self.memory };
-            let look = Look { now, ..Look::default() };
-            return Ok(Looked { look, connection, memory, traces: Vec::new() });
+            let delta = TableDelta { now, ..TableDelta::default() };
+            return Ok(PollResult { delta, connection, memory, trace_contexts: Vec::new() });
         }
-        let looking = Looking {
+        let poll = Poll {
             database: &self.database,
             connection: &mut connection,
-            known: &*self.known,
+            index: &*self.index,
             watermarks: self.memory.watermarks.clone(),
             full,
-            expectant: self.hinted || version.is_some(),
+            woken: self.woken || version.is_some(),
             retried: HashSet::new(),
         };
-        let (look, watermarks) = looking.look().await?;
-        let traces = self.arrivals(&mut connection, &look).await;
+        let (delta, watermarks) = poll.poll().await?;
+        let trace_contexts = self.trace_contexts(&mut connection, &delta).await;
         if connection.is_elsewhere() {
             let detail = "the file was replaced while it was read".into();
             return Err(StoreError::Unavailable { what: WHAT, detail });
         }
         let last_full = if full { Some(Instant::now()) } else { self.memory.last_full };
         let memory = Memory { watermarks: Some(watermarks), last_full, version, ..self.memory };
-        Ok(Looked { look, connection, memory, traces })
+        Ok(PollResult { delta, connection, memory, trace_contexts })
     }
 
-    /// The connection of the last look, if it still leads to the database.
+    /// The connection of the last poll, if it still leads to the database.
     async fn connection(&mut self) -> Result<Connection, StoreError> {
         match self.connection.take() {
             Some(connection) if !connection.is_broken() && !connection.is_elsewhere() => Ok(connection),
@@ -115,68 +115,75 @@ impl<K: Known + Send + Sync> OneLook<K> {
         }
     }
 
-    /// The traces in which what the look found was written; none on a first look, which is no news.
-    async fn arrivals(&mut self, connection: &mut Connection, look: &Look) -> Vec<Carried> {
-        self.memory.carries |= look.full;
-        let rules = look.rules.iter().flatten().map(|rule| rule.rule_id.to_string());
-        let states = look.states.iter().flatten().map(|(rule_id, _)| rule_id.to_string());
+    /// The traces in which what the poll found was written; none on a first poll, which is no news.
+    async fn trace_contexts(
+        &mut self,
+        connection: &mut Connection,
+        delta: &TableDelta,
+    ) -> Vec<TraceContextRow> {
+        self.memory.has_trace_table |= delta.full;
+        let rules = delta.rules.iter().flatten().map(|rule| rule.rule_id.to_string());
+        let states = delta.states.iter().flatten().map(|(rule_id, _)| rule_id.to_string());
         let rule_ids: Vec<String> = rules.chain(states).collect();
         let is_first = self.memory.watermarks.is_none();
-        if trace::now().is_none() || !self.memory.carries || rule_ids.is_empty() || is_first {
+        if trace::now().is_none() || !self.memory.has_trace_table || rule_ids.is_empty() || is_first {
             return Vec::new();
         }
-        let found = carry::arrive(connection, &rule_ids).await;
-        self.memory.carries = found.is_ok();
+        let found = trace_context::read(connection, &rule_ids).await;
+        self.memory.has_trace_table = found.is_ok();
         found.unwrap_or_default()
     }
 }
 
 impl DatabaseFollower {
-    async fn look_once<K: Known + Send + Sync + 'static>(
+    async fn poll_once<K: RowIndex + Send + Sync + 'static>(
         &mut self,
-        known: &Arc<K>,
-    ) -> Result<Looked, StoreError> {
-        let one_look = OneLook {
+        index: &Arc<K>,
+    ) -> Result<PollResult, StoreError> {
+        let task = PollTask {
             database: self.database.clone(),
             connection: self.connection.take(),
             memory: self.memory.clone(),
-            hinted: self.hinted,
-            known: Arc::clone(known),
+            woken: self.woken,
+            index: Arc::clone(index),
         };
         let limit = self.database.poll_limit();
-        self.database.on_thread(WHAT, limit, one_look.look()).await
+        self.database.on_thread(WHAT, limit, task.poll()).await
     }
 }
 
 impl Follow for DatabaseFollower {
-    async fn hint(&mut self) {
-        self.hints.next().await;
-        self.hinted = true;
+    async fn woken(&mut self) {
+        self.wakeups.next().await;
+        self.woken = true;
     }
 
-    async fn look<K: Known + Send + Sync + 'static>(&mut self, known: &Arc<K>) -> Result<Look, StoreError> {
-        self.hints.start(&self.database);
-        let mut looked = self.look_once(known).await;
+    async fn poll<K: RowIndex + Send + Sync + 'static>(
+        &mut self,
+        index: &Arc<K>,
+    ) -> Result<TableDelta, StoreError> {
+        self.wakeups.start(&self.database);
+        let mut looked = self.poll_once(index).await;
         for _ in 0..ALTERED_RETRIES {
             if !matches!(looked, Err(StoreError::TablesAltered { .. })) {
                 break;
             }
-            looked = self.look_once(known).await;
+            looked = self.poll_once(index).await;
         }
         if matches!(looked, Err(StoreError::Driver { .. })) {
             // The thread may have been left behind, and whoever listens with it.
-            self.hints = Hints::new(&self.database);
+            self.wakeups = Wakeups::new(&self.database);
         }
-        let Looked { look, connection, memory, traces } = looked?;
+        let PollResult { delta, connection, memory, trace_contexts } = looked?;
         self.connection = Some(connection);
         self.memory = memory;
-        self.traces.extend(traces);
-        self.hinted = false;
-        Ok(look)
+        self.trace_contexts.extend(trace_contexts);
+        self.woken = false;
+        Ok(delta)
     }
 
-    fn traces(&mut self) -> Vec<Carried> {
-        std::mem::take(&mut self.traces)
+    fn trace_contexts(&mut self) -> Vec<TraceContextRow> {
+        std::mem::take(&mut self.trace_contexts)
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::Database;
-use super::carry::Departure;
 use super::session::Session;
 use super::writes::{Applied, OwnedScope, RuleWrite, Scope};
+use super::{Database, trace_context};
 use crate::rule::{RuleHeader, StateRow};
-use crate::store::StoreError;
+use crate::store::{StoreError, TraceContextRow};
 
 /// The one writer of a database's rules, for as long as its connection and its lock stand.
 ///
@@ -91,18 +90,17 @@ impl MasterSession {
         .await
     }
 
-    /// Leaves the traces of what is about to be applied for the workers, if the database lets it. It
-    /// is no error where it does not.
-    pub async fn carry(&mut self, departures: Vec<Departure>) {
-        if departures.is_empty() {
+    /// Writes the trace contexts of changes that [`MasterSession::apply`] writes next. A failure is only logged.
+    pub async fn write_trace_contexts(&mut self, contexts: Vec<TraceContextRow>) {
+        if contexts.is_empty() {
             return;
         }
-        let carried = self.call("leaving the traces", self.database.poll_limit(), |mut session| async move {
-            session.carry(&departures).await;
+        let written = self.call(trace_context::WHAT, self.database.poll_limit(), |mut session| async move {
+            session.write_trace_contexts(&contexts).await;
             (session, Ok(()))
         });
-        if let Err(error) = carried.await {
-            tracing::debug!(error = %error, "the traces are not left");
+        if let Err(error) = written.await {
+            tracing::debug!(error = %error, "the trace contexts were not written");
         }
     }
 

@@ -1,18 +1,16 @@
 //! The store over a database: one behaviour, one small file a dialect.
 
-mod carry;
 mod columns;
 mod connection;
 mod connector;
 mod counts;
 mod expiry;
 mod follower;
-mod hints;
 mod lock;
-mod look;
 mod master_session;
 mod mysql;
 mod pages;
+mod poll;
 mod postgres;
 mod relay;
 mod session;
@@ -21,6 +19,8 @@ mod sqlite;
 mod states;
 mod tables;
 mod thread;
+mod trace_context;
+mod wakeups;
 mod writes;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,7 +29,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-pub use carry::Departure;
 pub use follower::DatabaseFollower;
 pub use master_session::MasterSession;
 pub use thread::{driver_failures, quiet_driver_panics};
@@ -335,7 +334,7 @@ impl Database {
     }
 
     /// Every row of `ttp_rule_state`, expired ones too, by id. A row that cannot be read is passed
-    /// over: [`super::Follow::look`] tells why.
+    /// over: [`super::Follow::poll`] tells why.
     ///
     /// # Errors
     /// When the database does not answer.

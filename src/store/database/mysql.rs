@@ -21,7 +21,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     },
     wait_briefly: Some("SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"),
     // The isolation level that makes this one snapshot is pinned for the session.
-    begin_look: "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+    begin_poll: "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
     begin_write: "START TRANSACTION READ WRITE",
     now: Some("CAST(UTC_TIMESTAMP(6) AS CHAR)"),
     commits: None,

@@ -23,7 +23,7 @@ pub(super) const DIALECT: Dialect = Dialect {
         )
     },
     wait_briefly: Some("SET lock_timeout = '1s'"),
-    begin_look: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+    begin_poll: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     begin_write: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
     // When the transaction began: not later than its snapshot.
     now: Some("now()::timestamp::text"),

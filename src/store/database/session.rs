@@ -3,17 +3,15 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Database;
-use super::carry::{self, Departure};
 use super::connection::Connection;
 use super::follower::data_version;
 use super::lock::Lock;
 use super::sql::Cell;
-use super::tables;
 use super::writes::{Applied, RuleWrite, Scope, batches};
+use super::{Database, tables, trace_context};
 use crate::clock::{RisingStamp, Timestamp};
 use crate::rule::{RuleHeader, StateRow, Table};
-use crate::store::StoreError;
+use crate::store::{StoreError, TraceContextRow};
 use crate::telemetry::trace;
 
 const WRITING: &str = "writing the rules";
@@ -32,8 +30,8 @@ pub(super) struct Session {
     stamps: HashMap<String, RisingStamp>,
     /// Whether `updated_at` holds whole seconds only.
     whole_seconds: bool,
-    /// Whether traces can be left for the workers; `None` is not yet tried.
-    carries: Option<bool>,
+    /// Whether `rulesyncd_trace` can be written; `None` before the first try.
+    has_trace_table: Option<bool>,
     /// See [`Applied::written`].
     written: Option<Timestamp>,
     /// Which session of this process it is.
@@ -54,7 +52,7 @@ impl Session {
             lock,
             stamps: HashMap::new(),
             whole_seconds,
-            carries: None,
+            has_trace_table: None,
             written: None,
             number: SESSIONS.fetch_add(1, Ordering::Relaxed),
         })
@@ -126,21 +124,21 @@ impl Session {
         Ok(applied)
     }
 
-    pub(super) async fn carry(&mut self, departures: &[Departure]) {
-        if departures.is_empty() || self.carries == Some(false) {
+    pub(super) async fn write_trace_contexts(&mut self, contexts: &[TraceContextRow]) {
+        if self.has_trace_table == Some(false) {
             return;
         }
-        let mut carried = Ok(());
-        if self.carries.is_none() {
-            carried = carry::prepare(&mut self.connection).await;
+        let mut written = Ok(());
+        if self.has_trace_table.is_none() {
+            written = trace_context::prepare(&mut self.connection).await;
         }
-        if carried.is_ok() {
-            carried = carry::depart(&mut self.connection, departures).await;
+        if written.is_ok() {
+            written = trace_context::write(&mut self.connection, contexts).await;
         }
-        if let Err(why) = &carried {
-            tracing::info!("traces end at the database: {why}; workers begin their own");
+        if let Err(why) = &written {
+            tracing::info!("trace contexts cannot be passed on: {why}; workers begin their own traces");
         }
-        self.carries = Some(carried.is_ok());
+        self.has_trace_table = Some(written.is_ok());
     }
 
     async fn transact(&mut self, writes: &[RuleWrite]) -> Result<u64, StoreError> {

@@ -29,7 +29,7 @@ pub(super) struct Dialect {
     /// Makes the session wait for a table's lock for a second at most.
     pub(super) wait_briefly: Option<&'static str>,
     /// Begins a transaction that sees one snapshot and writes nothing.
-    pub(super) begin_look: &'static str,
+    pub(super) begin_poll: &'static str,
     /// Begins a transaction that writes.
     pub(super) begin_write: &'static str,
     /// The database's clock as text; `None` where it is the host's own.

@@ -27,7 +27,7 @@ pub(super) const DIALECT: Dialect = Dialect {
         )
     },
     wait_briefly: None,
-    begin_look: "BEGIN DEFERRED",
+    begin_poll: "BEGIN DEFERRED",
     begin_write: "BEGIN IMMEDIATE",
     now: None,
     commits: Some("PRAGMA data_version"),

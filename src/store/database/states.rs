@@ -2,13 +2,12 @@
 
 use std::sync::PoisonError;
 
-use super::carry::{self, Departure};
 use super::connection::Connection;
 use super::connector::Purpose;
-use super::{Database, DatabaseFollower, tables};
+use super::{Database, DatabaseFollower, tables, trace_context};
 use crate::clock::Timestamp;
-use crate::rule::{CompiledRule, RuleId, RuleState, StateKind, StateRow};
-use crate::store::{RuleStore, StoreError, subscription};
+use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, StateKind, StateRow};
+use crate::store::{RuleStore, StoreError, TraceContextRow, subscription};
 use crate::telemetry::metrics;
 use crate::telemetry::trace::{self, Span};
 
@@ -34,10 +33,10 @@ impl RuleStore for Database {
     async fn set_state(&self, rule_id: &RuleId, state: RuleState) -> Result<RuleState, StoreError> {
         state.validate()?;
         let change = state_change(rule_id, state.state, state.set_by.as_deref());
-        let departure = Departure::of_state(rule_id.as_str(), state.fingerprint(), &change);
+        let context = trace_context_of(rule_id, state.fingerprint(), &change);
         let rule_id = rule_id.clone();
         let write = self.ask("setting a state", |database| async move {
-            let write = database.write_state("setting a state", (&change, departure), async |connection| {
+            let write = database.write_state("setting a state", (&change, context), async |connection| {
                 let now = database.now_on(connection).await?;
                 tables::refuse_another_case(connection, "setting a state", &rule_id).await?;
                 let standing = tables::state_of(connection, &rule_id).await?;
@@ -55,10 +54,10 @@ impl RuleStore for Database {
 
     async fn clear_state(&self, rule_id: &RuleId) -> Result<bool, StoreError> {
         let change = state_change(rule_id, StateKind::default(), None);
-        let departure = Departure::of_state(rule_id.as_str(), RuleState::default().fingerprint(), &change);
+        let context = trace_context_of(rule_id, RuleState::default().fingerprint(), &change);
         let rule_id = rule_id.clone();
         let write = self.ask("clearing a state", |database| async move {
-            let write = database.write_state("clearing a state", (&change, departure), async |connection| {
+            let write = database.write_state("clearing a state", (&change, context), async |connection| {
                 tables::refuse_another_case(connection, "clearing a state", &rule_id).await?;
                 tables::delete_state(connection, &rule_id).await
             });
@@ -84,6 +83,11 @@ fn state_change(rule_id: &RuleId, state: StateKind, set_by: Option<&str>) -> Spa
     change
 }
 
+fn trace_context_of(rule_id: &RuleId, content: ContentDigest, change: &Span) -> Option<TraceContextRow> {
+    let (rule_id, change_kind) = (rule_id.to_string(), ChangeKind::State);
+    Some(TraceContextRow { rule_id, change_kind, content, traceparent: change.traceparent()? })
+}
+
 fn finish<T>(mut change: Span, done: Result<T, StoreError>) -> Result<T, StoreError> {
     if done.is_err() {
         change.fail();
@@ -97,14 +101,14 @@ impl Database {
     async fn write_state<T>(
         &self,
         what: &'static str,
-        (change, departure): (&Span, Option<Departure>),
+        (change, context): (&Span, Option<TraceContextRow>),
         work: impl AsyncFnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let writing = change.child("ttp.store.write_state", trace::now());
         let mut connection = self.connector.connect(Purpose::Write).await?;
-        if let Some(departure) = departure {
-            // Where the table is missing or closed to this user, the trace ends here.
-            carry::depart(&mut connection, &[departure]).await.ok();
+        if let Some(context) = context {
+            // If this fails, the worker begins a new trace.
+            trace_context::write(&mut connection, &[context]).await.ok();
         }
         connection.run(what, connection.dialect().begin_write).await?;
         // Should it fail, the connection ends and the transaction with it.

@@ -195,7 +195,7 @@ async fn read_summaries(
     // What is looked for is few, and comes at once.
     let is_long = select.filter.sql.is_empty();
     if is_long {
-        connection.run(what, dialect.begin_look).await?;
+        connection.run(what, dialect.begin_poll).await?;
     }
     let mut rows = connection.rows(what, select);
     let read = async {

@@ -18,8 +18,10 @@ use tokio::time::Instant;
 use self::guard::Guard;
 pub(in crate::worker) use self::position::{Next, Position, Start};
 use crate::clock::{SharedClock, Timestamp};
-use crate::rule::{Catalogue, Delta, Look, Rejected, RuleChange, RuleId, Seen, Table};
-use crate::store::{Known, TextSink};
+use crate::rule::{
+    Catalogue, CatalogueDelta, QuarantinedRow, RowFingerprint, RuleChange, RuleId, Table, TableDelta,
+};
+use crate::store::{RowIndex, TextSink};
 use crate::wire::Epoch;
 use crate::worker::journal::Journal;
 use crate::worker::snapshot::Snapshot;
@@ -157,15 +159,15 @@ impl Broker {
 
     /// Serves the catalogue of an earlier run, whose content is `age` old, unless the database was read
     /// first. The next poll still reads every row.
-    pub(in crate::worker) fn restore(&self, look: Look, age: Duration) {
+    pub(in crate::worker) fn restore(&self, delta: TableDelta, age: Duration) {
         let mut inner = self.lock();
         if inner.loaded {
             return;
         }
         if let Some(texts) = &self.texts {
-            texts.remember(look.rules.iter().flatten());
+            texts.remember(delta.rules.iter().flatten());
         }
-        inner.catalogue.apply(look);
+        inner.catalogue.apply(delta);
         inner.loaded = true;
         inner.state.fresh = Some((Instant::now(), age));
         drop(inner);
@@ -173,16 +175,16 @@ impl Broker {
     }
 
     /// Applies a poll's result to the catalogue and numbers the changes.
-    pub(in crate::worker) fn apply(&self, mut look: Look, trace: &mut TailTrace) -> AppliedChanges {
+    pub(in crate::worker) fn apply(&self, mut delta: TableDelta, trace: &mut TailTrace) -> AppliedChanges {
         let now = self.clock.now();
         let mut inner = self.lock();
         if !std::mem::replace(&mut inner.compared, true) {
             // The poll started from an empty index, so it found every row.
-            look.rule_keys.get_or_insert_with(|| found_keys(&look.rules, |rule| &rule.rule_id));
-            look.state_keys.get_or_insert_with(|| found_keys(&look.states, |(rule_id, _)| rule_id));
+            delta.rule_keys.get_or_insert_with(|| found_keys(&delta.rules, |rule| &rule.rule_id));
+            delta.state_keys.get_or_insert_with(|| found_keys(&delta.states, |(rule_id, _)| rule_id));
         }
         let is_too_many = inner.guard.limit();
-        let Delta { changes, fallen } = inner.catalogue.apply_guarded(look, is_too_many);
+        let CatalogueDelta { changes, fallen } = inner.catalogue.apply_guarded(delta, is_too_many);
         let held = inner.catalogue.held_back().len();
         let turned = inner.guard.record(&changes, held, now);
         let first_load = !std::mem::replace(&mut inner.loaded, true);
@@ -290,22 +292,22 @@ impl DatabaseState {
 }
 
 /// The keys of all rows that a poll found.
-fn found_keys<T>(rows: &[Result<T, Box<Rejected>>], id: impl Fn(&T) -> &RuleId) -> Vec<String> {
+fn found_keys<T>(rows: &[Result<T, Box<QuarantinedRow>>], id: impl Fn(&T) -> &RuleId) -> Vec<String> {
     rows.iter()
         .map(|row| row.as_ref().map_or_else(|rejected| rejected.key.clone(), |row| id(row).to_string()))
         .collect()
 }
 
 /// The follower reads the index during a poll; nobody writes meanwhile.
-impl Known for Broker {
+impl RowIndex for Broker {
     fn count(&self, table: Table) -> u64 {
         let inner = self.lock();
         if inner.compared { inner.catalogue.count(table) } else { 0 }
     }
 
-    fn seen(&self, table: Table, key: &str) -> Option<Seen> {
+    fn fingerprint(&self, table: Table, key: &str) -> Option<RowFingerprint> {
         let inner = self.lock();
-        inner.catalogue.seen(table, key).filter(|_| inner.compared)
+        inner.catalogue.fingerprint(table, key).filter(|_| inner.compared)
     }
 
     fn memory(&self) -> usize {

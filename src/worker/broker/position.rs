@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Broker, DatabaseState};
 use crate::clock::Timestamp;
-use crate::rule::{Catalogue, CatalogueDigest, Quarantined, RuleState};
+use crate::rule::{Catalogue, CatalogueDigest, QuarantineEntry, RuleState};
 use crate::wire::{Cursor, Health, SnapshotReason};
 use crate::worker::journal::{EncodedChange, Journal};
 use crate::worker::snapshot::{Filter, Snapshot};
@@ -171,7 +171,7 @@ impl Broker {
     }
 
     /// The rows that are quarantined.
-    pub(in crate::worker) fn quarantined(&self) -> Vec<Quarantined> {
+    pub(in crate::worker) fn quarantined(&self) -> Vec<QuarantineEntry> {
         self.lock().catalogue.quarantined().collect()
     }
 }

@@ -9,7 +9,7 @@ use crate::rule::{ChangeKind, ContentDigest, KnownRule, RuleId, RuleState, State
 use crate::wire::{Cursor, NewValue, ServerLine, SnapshotReason};
 use crate::worker::snapshot::{Filter, SnapshotReader};
 
-/// A journal and a queue that are soon too short, but for one look: it can bring a definition and a
+/// A journal and a queue that are soon too short, but for one poll: it can bring a definition and a
 /// state for each key, and a journal that does not hold these leaves everyone behind.
 const JOURNAL: usize = 2 * KEYS.len();
 const QUEUE: usize = 4;
@@ -136,8 +136,8 @@ impl Reader {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Some rows are written or deleted and states set or cleared; then one look.
-    Look(Vec<(usize, Option<i64>)>, Vec<(usize, Option<i64>)>),
+    /// Some rows are written or deleted and states set or cleared; then one poll.
+    Poll(Vec<(usize, Option<i64>)>, Vec<(usize, Option<i64>)>),
     Expire(i64),
     /// The one with so many bytes or changes at a time.
     Read(usize, usize),
@@ -148,7 +148,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let rows = |values| proptest::collection::vec((0..KEYS.len(), proptest::option::of(values)), 0..4);
     prop_oneof![
-        4 => (rows(0..5_i64), rows(0..30_i64)).prop_map(|(rules, states)| Step::Look(rules, states)),
+        4 => (rows(0..5_i64), rows(0..30_i64)).prop_map(|(rules, states)| Step::Poll(rules, states)),
         1 => (1..20_i64).prop_map(Step::Expire),
         4 => (1..600_usize, 1..4_usize).prop_map(|(room, count)| Step::Read(room, count)),
         1 => Just(Step::Cut),
@@ -166,7 +166,7 @@ proptest! {
         let broker = Broker::new(Arc::new(ManualClock::at(at(1_777_000_000))), JOURNAL, QUEUE);
         let (mut rules, mut states) = (BTreeMap::new(), BTreeMap::new());
         let mut now = 100;
-        let look = |rules: &BTreeMap<usize, i64>, states: &BTreeMap<usize, RuleState>, now| Look {
+        let delta = |rules: &BTreeMap<usize, i64>, states: &BTreeMap<usize, RuleState>, now| TableDelta {
             now: at(now),
             rules: rules.iter().map(|(&key, &version)| Ok(rule(KEYS[key], version))).collect(),
             states: states
@@ -175,14 +175,14 @@ proptest! {
                 .collect(),
             rule_keys: Some(rules.keys().map(|&key| KEYS[key].to_owned()).collect()),
             state_keys: Some(states.keys().map(|&key| KEYS[key].to_owned()).collect()),
-            ..Look::default()
+            ..TableDelta::default()
         };
-        broker.apply(look(&rules, &states, now), &mut TailTrace::default());
+        broker.apply(delta(&rules, &states, now), &mut TailTrace::default());
         let (mut steady, mut cut) = (Reader::default(), Reader::default());
         while steady.read(&broker, usize::MAX, usize::MAX) {}
         for (stamp, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Look(rows, set) => {
+                Step::Poll(rows, set) => {
                     for (key, version) in rows {
                         match version {
                             Some(version) => rules.insert(key, version),
@@ -201,7 +201,7 @@ proptest! {
                             None => states.remove(&key),
                         };
                     }
-                    broker.apply(look(&rules, &states, now), &mut TailTrace::default());
+                    broker.apply(delta(&rules, &states, now), &mut TailTrace::default());
                 }
                 Step::Expire(seconds) => {
                     now += seconds;
@@ -231,12 +231,18 @@ proptest! {
 
 fn busy_broker() -> Broker {
     let broker = Broker::new(Arc::new(ManualClock::at(at(1))), 1_000, 100);
-    broker.apply(Look { rules: vec![Ok(rule("R1", 0))], ..Look::default() }, &mut TailTrace::default());
+    broker.apply(
+        TableDelta { rules: vec![Ok(rule("R1", 0))], ..TableDelta::default() },
+        &mut TailTrace::default(),
+    );
     broker
 }
 
 fn write(broker: &Broker, version: i64) {
-    broker.apply(Look { rules: vec![Ok(rule("R1", version))], ..Look::default() }, &mut TailTrace::default());
+    broker.apply(
+        TableDelta { rules: vec![Ok(rule("R1", version))], ..TableDelta::default() },
+        &mut TailTrace::default(),
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::MAX_SIZE;
 use crate::clock::Timestamp;
 use crate::plural::count;
-use crate::rule::{ContentDigest, KnownRule, Look, RuleId, RuleRow, RuleState, StateRow};
+use crate::rule::{ContentDigest, KnownRule, RuleId, RuleRow, RuleState, StateRow, TableDelta};
 use crate::store::RowReader;
 use crate::wire::encode;
 
@@ -71,7 +71,7 @@ pub(in crate::worker) struct Rows {
 #[derive(Debug)]
 pub(super) struct Cached {
     pub(super) header: Header,
-    pub(super) look: Look,
+    pub(super) delta: TableDelta,
 }
 
 /// Why a file is not taken.
@@ -125,7 +125,7 @@ pub(super) fn read(file: impl Read) -> Result<Cached, Unusable> {
     if header.version != VERSION {
         return Err(Unusable::Version);
     }
-    let mut look = Look::default();
+    let mut delta = TableDelta::default();
     let mut reader = RowReader::default();
     for _ in 0..header.rules {
         let record: RuleRecord<'_> = record(lines.next()?)?;
@@ -136,12 +136,12 @@ pub(super) fn read(file: impl Read) -> Result<Cached, Unusable> {
                 rule_id.escape_debug()
             )));
         }
-        look.rules.push(reader.read(&record.into()));
+        delta.rules.push(reader.read(&record.into()));
     }
     for _ in 0..header.states {
         let StateRecord { rule_id, state } = record(lines.next()?)?;
         let state = StateRow::new(&rule_id, &state).state().map_err(|error| content(&error.to_string()))?;
-        look.states.push(Ok((rule_id, state)));
+        delta.states.push(Ok((rule_id, state)));
     }
     let trailer: Trailer =
         record(lines.next()?).map_err(|_| content("it has no checksum where it should end"))?;
@@ -149,7 +149,7 @@ pub(super) fn read(file: impl Read) -> Result<Cached, Unusable> {
         return Err(content("the checksum is another"));
     }
     match lines.read.fill_buf()? {
-        [] => Ok(Cached { header, look }),
+        [] => Ok(Cached { header, delta }),
         _ => Err(content("it goes on after its end")),
     }
 }

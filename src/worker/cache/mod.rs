@@ -90,9 +90,9 @@ pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, broker: &Bro
             "{place} is of another database, {}: it is not served, and will be written over",
             cached.header.origin
         ),
-        Ok(Some(Cached { header, mut look })) => {
-            look.now = broker.clock.now();
-            broker.restore(look, age(header.fresh_at, broker.clock.now()));
+        Ok(Some(Cached { header, mut delta })) => {
+            delta.now = broker.clock.now();
+            broker.restore(delta, age(header.fresh_at, broker.clock.now()));
             tracing::info!(
                 rules = header.rules,
                 "{} of {} {} served until the database answers",
@@ -201,7 +201,7 @@ async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut bool) {
 }
 
 /// Writes the file; texts that did not change are those of the file before. `rows` are those after so many
-/// `looks`.
+/// `polls`.
 fn write(
     path: &Path,
     rows: &Rows,

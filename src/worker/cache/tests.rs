@@ -57,14 +57,14 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Unwritten> {
 }
 
 fn rules(cached: Cached) -> Vec<Arc<KnownRule>> {
-    cached.look.rules.into_iter().map(Result::unwrap).collect()
+    cached.delta.rules.into_iter().map(Result::unwrap).collect()
 }
 
 #[test]
 fn what_was_written_is_read() {
     let mut cached = parse(&file()).unwrap();
     assert_eq!((&*cached.header.origin, cached.header.fresh_at.as_micros()), (ORIGIN, 5));
-    let states: Vec<_> = cached.look.states.drain(..).map(Result::unwrap).collect();
+    let states: Vec<_> = cached.delta.states.drain(..).map(Result::unwrap).collect();
     assert_eq!((rules(cached), states), (rows().rules, rows().states));
 }
 
@@ -83,7 +83,7 @@ fn texts_come_from_the_file_before_or_from_where_they_were_kept() {
     texts.put(all.rules[1].content_sha256, &text("r-2"));
     write(&path, &all, of, Some(&texts), 0).unwrap();
     assert_eq!(rules(read(&path).unwrap().unwrap()), all.rules);
-    // It was read by a look that was not taken in before: the next file may need it.
+    // It was read by a poll that was not taken in before: the next file may need it.
     assert!(texts.get(&all.rules[1].content_sha256).is_some());
     // Nothing else lies there, not even what the texts were kept in.
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
@@ -152,18 +152,18 @@ async fn what_is_of_a_time_to_come_is_stale() {
 
 #[tokio::test]
 async fn nothing_of_it_counts_as_known_until_the_database_was_read() {
-    use crate::rule::{Look, Table};
-    use crate::store::Known as _;
+    use crate::rule::{Table, TableDelta};
+    use crate::store::RowIndex as _;
     use crate::worker::trace::TailTrace;
     let (broker, _directory) = restored(&file(), Timestamp::from_micros(5)).await;
     assert_eq!(broker.inspect(|catalogue, _, _| catalogue.rule_count()), 2);
-    assert_eq!((broker.count(Table::Rules), broker.seen(Table::Rules, "R1")), (0, None));
-    assert_eq!((broker.count(Table::States), broker.seen(Table::States, "R9")), (0, None));
-    // The first look finds one of the rules, with another text; it tells of no keys, for none was known.
+    assert_eq!((broker.count(Table::Rules), broker.fingerprint(Table::Rules, "R1")), (0, None));
+    assert_eq!((broker.count(Table::States), broker.fingerprint(Table::States, "R9")), (0, None));
+    // The first poll finds one of the rules, with another text; it tells of no keys, for none was known.
     let mut rule = KnownRule::clone(&rows().rules[0]);
     rule.content_sha256 = ContentDigest::of("another");
-    let look = Look { rules: vec![Ok(Arc::new(rule))], full: true, ..Look::default() };
-    let heard = broker.apply(look, &mut TailTrace::default());
+    let delta = TableDelta { rules: vec![Ok(Arc::new(rule))], full: true, ..TableDelta::default() };
+    let heard = broker.apply(delta, &mut TailTrace::default());
     let heard: Vec<_> = heard.changes.iter().map(|change| change.rule_id().as_str()).collect();
     assert_eq!(heard, ["R1", "r-2", "R9"], "one is another, one is gone, and so is the state");
     assert_eq!((broker.count(Table::Rules), broker.count(Table::States)), (1, 0));
@@ -226,7 +226,7 @@ fn a_row_that_is_no_rule_is_rejected_alone() {
     let body = body.strip_suffix('\n').and_then(|body| Some(&body[..=body.rfind('\n')?])).unwrap();
     let cached =
         parse(&sealed(body.replacen("{\"rule_id\":\"R1\"", "{\"rule_id\":\"R3\"", 1).as_bytes())).unwrap();
-    let [Err(rejected), Ok(rule)] = &cached.look.rules[..] else { panic!("{:?}", cached.look.rules) };
+    let [Err(rejected), Ok(rule)] = &cached.delta.rules[..] else { panic!("{:?}", cached.delta.rules) };
     assert_eq!((&*rejected.key, rule.rule_id.as_str()), ("R3", "r-2"));
 }
 
@@ -261,8 +261,8 @@ fn junk(count: u64) {
         if let Ok(cached) = parse(&sealed(&body)) {
             taken += 1;
             let lines = body.iter().filter(|&&byte| byte == b'\n').count();
-            assert_eq!(cached.look.rules.len() + cached.look.states.len() + 1, lines);
-            for rule in cached.look.rules.into_iter().flatten() {
+            assert_eq!(cached.delta.rules.len() + cached.delta.states.len() + 1, lines);
+            for rule in cached.delta.rules.into_iter().flatten() {
                 assert_eq!(rule.definition().unwrap().rule_id, rule.rule_id);
             }
         }

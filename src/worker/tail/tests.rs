@@ -2,23 +2,26 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::store::Known;
+use crate::store::RowIndex;
 
-/// A store that answers at one look of its life, and hints without end.
+/// A store that answers at one poll of its life, and hints without end.
 struct Away {
     answers_at: usize,
     looks: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Follow for Away {
-    async fn hint(&mut self) {}
+    async fn woken(&mut self) {}
 
-    async fn look<K: Known + Send + Sync + 'static>(&mut self, _known: &Arc<K>) -> Result<Look, StoreError> {
+    async fn poll<K: RowIndex + Send + Sync + 'static>(
+        &mut self,
+        _index: &Arc<K>,
+    ) -> Result<TableDelta, StoreError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let mut looks = self.looks.lock().unwrap();
         looks.push(Instant::now());
         if looks.len() == self.answers_at {
-            return Ok(Look::default());
+            return Ok(TableDelta::default());
         }
         Err(StoreError::Unavailable { what: "looking", detail: "gone".into() })
     }

@@ -88,7 +88,7 @@ async fn hostile_rows(field: Field, long_rules: usize, longest: usize, repeated:
     }
     let over = of(&last).unwrap();
     assert!(over.contains("worker.max_memory"), "{over}");
-    // All of it, while another look goes on.
+    // All of it, while another poll goes on.
     let all = swarm.subscribe().snapshot();
     assert!(all.len() > 25);
     let first = all.iter().find(|line| line["rule_id"] == "R1").unwrap();

@@ -9,7 +9,7 @@ use rulesyncd::store::{Database, Follow, MasterSession, RuleStore, RuleWrite, Sc
 
 use super::assert_lock_lost;
 use super::sqlite::heard;
-use crate::support::databases::{Field, Hand, config, look, system_clock};
+use crate::support::databases::{Field, Hand, config, poll, system_clock};
 use crate::support::rules::{id, in_words, rule_row};
 use crate::support::servers::{Kind, Server};
 
@@ -88,11 +88,11 @@ async fn an_outage_loses_nothing(server: &mut Server) {
     let field = Field::server(&server.create("outage").await).await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
     let (mut follower, mut catalogue) = (field.database.follow(), Arc::<Catalogue>::default());
-    look(&mut follower, &mut catalogue).await.unwrap();
+    poll(&mut follower, &mut catalogue).await.unwrap();
     let mut master = field.session().await;
 
     server.stop();
-    let error = follower.look(&catalogue).await.unwrap_err();
+    let error = follower.poll(&catalogue).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     assert_lock_lost(master.ping().await, "asking for ");
     let error = field.database.try_lock().await.unwrap_err();
@@ -105,7 +105,7 @@ async fn an_outage_loses_nothing(server: &mut Server) {
     took_over(&field.database).await.apply(&[RuleWrite::Upsert(rule_row("R1", 2))]).await.unwrap();
     // As a backup leaves it that was put in the place of what was lost.
     field.hand().await.put("R2", 9, field.now().await.before(YEAR)).await;
-    let changes = look(&mut follower, &mut catalogue).await.unwrap();
+    let changes = poll(&mut follower, &mut catalogue).await.unwrap();
     let changes: Vec<_> = changes.iter().map(in_words).collect();
     assert_eq!(changes, ["written R2 v9", "written R1 v2"]);
     assert_eq!(late.load_compiled().await.unwrap().len(), 2);
@@ -140,7 +140,7 @@ async fn each_does_with_its_own_grants_alone(server: &Server) {
     let disabled = RuleState { state: StateKind::Disabled, ..RuleState::default() };
 
     let (mut follower, mut catalogue) = (worker.follow(), Arc::<Catalogue>::default());
-    look(&mut follower, &mut catalogue).await.unwrap();
+    poll(&mut follower, &mut catalogue).await.unwrap();
     assert_eq!(worker.get_state(&id("R1")).await.unwrap(), RuleState::default());
     let error = worker.set_state(&id("R1"), disabled.clone()).await.unwrap_err();
     assert!(!error.is_transient() && error.to_string().contains("grant"), "{error}");
@@ -156,7 +156,7 @@ async fn each_does_with_its_own_grants_alone(server: &Server) {
     operator.set_state(&id("R1"), soon).await.unwrap();
     assert_eq!(session.remove_expired_states().await.unwrap().len(), 1);
     operator.set_state(&id("R1"), disabled).await.unwrap();
-    let changes = look(&mut follower, &mut catalogue).await.unwrap();
+    let changes = poll(&mut follower, &mut catalogue).await.unwrap();
     let changes: Vec<_> = changes.iter().map(in_words).collect();
     assert_eq!(changes, ["written R1 v2", "state R1 disabled"]);
     assert!(operator.clear_state(&id("R1")).await.unwrap());
@@ -176,7 +176,7 @@ async fn expiry_is_judged_by_the_databases_clock(server: &Server) {
         database.set_state(&id("R2"), state(now.before(YEAR / 2))).await.unwrap();
         assert_eq!(database.get_state(&id("R2")).await.unwrap(), RuleState::default());
         let mut catalogue = Arc::<Catalogue>::default();
-        look(&mut database.follow(), &mut catalogue).await.unwrap();
+        poll(&mut database.follow(), &mut catalogue).await.unwrap();
         assert_eq!(catalogue.states().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["R1"]);
     }
     // The master stamps by it too.
@@ -193,7 +193,7 @@ async fn what_hangs_is_given_up(server: &Server) {
     impatient.connect_timeout = Duration::from_millis(500);
     let database = Database::open(&impatient, system_clock()).await.unwrap();
     let mut follower = database.follow();
-    follower.look(&Arc::<Catalogue>::default()).await.unwrap();
+    follower.poll(&Arc::<Catalogue>::default()).await.unwrap();
     let mut hand = field.hand().await;
     let (lock, unlock) = match server.kind() {
         Kind::MariaDb => ("LOCK TABLES ttp_rule WRITE", "UNLOCK TABLES"),
@@ -201,11 +201,11 @@ async fn what_hangs_is_given_up(server: &Server) {
     };
     hand.run(lock).await;
     let start = Instant::now();
-    let error = follower.look(&Arc::<Catalogue>::default()).await.unwrap_err();
+    let error = follower.poll(&Arc::<Catalogue>::default()).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     hand.run(unlock).await;
-    follower.look(&Arc::<Catalogue>::default()).await.unwrap();
+    follower.poll(&Arc::<Catalogue>::default()).await.unwrap();
 }
 
 /// A state that is set anew while the master removes the old one stays.
@@ -242,7 +242,7 @@ async fn a_poll_outlives_an_altered_table(server: &Server) {
         }
     });
     while !altering.is_finished() {
-        field.database.follow().look(&Arc::<Catalogue>::default()).await.unwrap();
+        field.database.follow().poll(&Arc::<Catalogue>::default()).await.unwrap();
     }
     altering.await.unwrap();
 }
@@ -251,12 +251,12 @@ async fn a_worker_waits_for_the_tables(server: &Server) {
     let address = server.create("empty").await;
     let database = Database::open(&config(&address), system_clock()).await.unwrap();
     let mut follower = database.follow();
-    let error = follower.look(&Arc::<Catalogue>::default()).await.unwrap_err();
+    let error = follower.poll(&Arc::<Catalogue>::default()).await.unwrap_err();
     assert!(matches!(error, StoreError::NoTables { .. }) && error.is_transient(), "{error:?}");
     database.ensure_tables().await.unwrap();
     // Whoever finds them leaves them as they are.
     database.ensure_tables().await.unwrap();
-    follower.look(&Arc::<Catalogue>::default()).await.unwrap();
+    follower.poll(&Arc::<Catalogue>::default()).await.unwrap();
 }
 
 async fn what_cannot_come_right_says_what_to_do(server: &Server) {
@@ -327,7 +327,7 @@ async fn on_postgres() {
     // A notification is a hint, and so is the way back after a broken connection.
     let other = Database::open(&config(&field.address), system_clock()).await.unwrap();
     let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
-    look(&mut follower, &mut catalogue).await.unwrap();
+    poll(&mut follower, &mut catalogue).await.unwrap();
     let disabled = RuleState { state: StateKind::Disabled, ..RuleState::default() };
     for version in 2..5 {
         field.save(&[("R2", version)]).await;

@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 
 use super::servers::{FOUND_ON_MYSQL, FOUND_ON_POSTGRES};
 use super::sqlite::heard;
-use crate::support::databases::{Field, Hand, config, look, system_clock};
+use crate::support::databases::{Field, Hand, config, poll, system_clock};
 use crate::support::servers::{Kind, Server};
 
 /// What `initdb --locale=C` makes takes any bytes for a text, and then refuses to hand them over as UTF-8.
@@ -38,7 +38,7 @@ async fn a_text_that_is_no_utf8_is_quarantined_alone() {
     field.save(&[("Re1", 2)]).await;
     let mut late = field.watcher().await;
     for watcher in [&mut watcher, &mut scanner] {
-        assert_eq!(watcher.look().await, ["written Re1 v2", "state Re3 disabled"]);
+        assert_eq!(watcher.poll().await, ["written Re1 v2", "state Re3 disabled"]);
     }
     for watcher in [&mut watcher, &mut scanner, &mut late] {
         let mut quarantined: Vec<_> =
@@ -54,15 +54,15 @@ async fn a_text_that_is_no_utf8_is_quarantined_alone() {
             ]
         );
         assert_eq!(watcher.catalogue.state("Re3").reason.as_deref(), Some("é"));
-        assert!(watcher.look().await.is_empty());
+        assert!(watcher.poll().await.is_empty());
     }
-    // The master's look is not held up either, and no row that can be read differs from its file's.
+    // The master's poll is not held up either, and no row that can be read differs from its file's.
     let rows = field.database.rows(Scope::All).await.unwrap();
     assert_eq!(rows.len(), 103);
     assert!(rows.iter().all(|row| row.updated_by != "filesystem" || row.rule_id.starts_with("Re")));
     assert_eq!(field.database.load_compiled().await.unwrap().len(), 100);
     let mut again = Arc::<Catalogue>::default();
-    assert_eq!(look(&mut field.database.follow(), &mut again).await.unwrap().len(), 101);
+    assert_eq!(poll(&mut field.database.follow(), &mut again).await.unwrap().len(), 101);
 }
 
 /// Nothing is found later for it, and the one that watches the file does not count either.
@@ -73,12 +73,12 @@ async fn one_connection_is_enough_to_follow_a_file() {
     scarce.max_connections = 1;
     let database = Database::open(&scarce, system_clock()).await.unwrap();
     let (mut follower, mut catalogue) = (database.follow(), Arc::<Catalogue>::default());
-    look(&mut follower, &mut catalogue).await.unwrap();
+    poll(&mut follower, &mut catalogue).await.unwrap();
     field.save(&[("R1", 1)]).await;
     assert_eq!(heard(&mut follower, &mut catalogue).await, ["written R1 v1"]);
 }
 
-/// A worker that may have one connection looks again after an outage: what listens does not count.
+/// A worker that may have one connection polls again after an outage: what listens does not count.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn one_connection_is_enough_to_follow() {
@@ -88,7 +88,7 @@ async fn one_connection_is_enough_to_follow() {
     (scarce.max_connections, scarce.connect_timeout) = (1, Duration::from_secs(1));
     let database = Database::open(&scarce, system_clock()).await.unwrap();
     let (mut follower, mut catalogue) = (database.follow(), Arc::<Catalogue>::default());
-    look(&mut follower, &mut catalogue).await.unwrap();
+    poll(&mut follower, &mut catalogue).await.unwrap();
     let mut hand = field.hand().await;
     let others = "FROM pg_stat_activity WHERE application_name = 'rulesyncd' AND datname = 'scarce'";
     for version in 1..4 {
@@ -101,10 +101,10 @@ async fn one_connection_is_enough_to_follow() {
             assert!(Instant::now() < deadline, "nothing listens");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        if let Err(error) = follower.look(&catalogue).await {
+        if let Err(error) = follower.poll(&catalogue).await {
             // The first look after it may find its connection gone.
             assert!(error.is_transient(), "{error}");
-            look(&mut follower, &mut catalogue).await.unwrap();
+            poll(&mut follower, &mut catalogue).await.unwrap();
         }
     }
 }
@@ -131,7 +131,7 @@ async fn an_index_that_cannot_be_made_holds_nobody_up() {
     });
     server.until_a_session_is_blocked().await;
     let start = Instant::now();
-    worker.look(&Arc::<Catalogue>::default()).await.unwrap();
+    worker.poll(&Arc::<Catalogue>::default()).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(4), "a reader waited for {:?}", start.elapsed());
     let waited = waiting.await.unwrap().unwrap();
     assert!(waited < Duration::from_secs(4), "{waited:?}");

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rulesyncd::clock::{ManualClock, Timestamp};
-use rulesyncd::rule::{Catalogue, RuleState, Seen, StateKind, Table};
-use rulesyncd::store::{Database, Follow, Known, RuleStore, RuleWrite, StoreError};
+use rulesyncd::rule::{Catalogue, RowFingerprint, RuleState, StateKind, Table};
+use rulesyncd::store::{Database, Follow, RowIndex, RuleStore, RuleWrite, StoreError};
 
 use super::assert_lock_lost;
-use crate::support::databases::{Field, config, look, made, system_clock};
+use crate::support::databases::{Field, config, made, poll, system_clock};
 use crate::support::rules::{id, in_words, rule_row};
 use crate::support::swarm::copy_of_the_program;
 
@@ -40,26 +40,26 @@ async fn a_worker_waits_for_the_file_and_the_tables() {
     let path = directory.path().join("rules.db");
     let database = Database::open(&config(&address(directory.path())), system_clock()).await.unwrap();
     let (mut follower, mut catalogue) = (database.follow(), Arc::<Catalogue>::default());
-    let error = follower.look(&catalogue).await.unwrap_err();
+    let error = follower.poll(&catalogue).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("waiting for"), "{error}");
     assert!(!path.exists(), "a worker made the file");
     std::fs::write(&path, "").unwrap();
-    let error = follower.look(&catalogue).await.unwrap_err();
+    let error = follower.poll(&catalogue).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("waiting for the tables"), "{error}");
 
     let field = made(&address(directory.path()), system_clock()).await;
     let mut session = field.try_lock().await.unwrap().unwrap();
     session.apply(&[RuleWrite::Upsert(rule_row("R1", 1))]).await.unwrap();
-    let changes = look(&mut follower, &mut catalogue).await.unwrap();
+    let changes = poll(&mut follower, &mut catalogue).await.unwrap();
     assert_eq!(changes.iter().map(in_words).collect::<Vec<_>>(), ["written R1 v1"]);
 }
 
-/// Waits for hints and looks, until something changed.
+/// Waits for hints and polls, until something changed.
 pub(super) async fn heard(follower: &mut impl Follow, catalogue: &mut Arc<Catalogue>) -> Vec<String> {
     let hearing = async {
         loop {
-            follower.hint().await;
-            let changes = look(follower, catalogue).await.unwrap();
+            follower.woken().await;
+            let changes = poll(follower, catalogue).await.unwrap();
             if !changes.is_empty() {
                 return changes.iter().map(in_words).collect();
             }
@@ -78,7 +78,7 @@ async fn a_commit_by_another_process_is_a_hint() {
         // Opened apart, so that nothing in this process tells of the other.
         let other = Database::open(&config(&address), system_clock()).await.unwrap();
         let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
-        look(&mut follower, &mut catalogue).await.unwrap();
+        poll(&mut follower, &mut catalogue).await.unwrap();
         let mut hand = field.hand().await;
         for version in 1..20 {
             hand.put("R1", version, field.now().await).await;
@@ -95,12 +95,12 @@ async fn another_file_in_the_place_of_the_first_is_followed() {
     second.save(&[("R2", 1)]).await;
     let other = Database::open(&config(&first.address), system_clock()).await.unwrap();
     let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
-    look(&mut follower, &mut catalogue).await.unwrap();
+    poll(&mut follower, &mut catalogue).await.unwrap();
     let path = |field: &Field| field.address.strip_prefix("sqlite://").unwrap().to_owned();
     let mut master = first.session().await;
     // A backup is put in the place of the file, as by `mv`.
     std::fs::rename(path(&second), path(&first)).unwrap();
-    let changes = look(&mut follower, &mut catalogue).await.unwrap();
+    let changes = poll(&mut follower, &mut catalogue).await.unwrap();
     let changes: Vec<_> = changes.iter().map(in_words).collect();
     assert_eq!(changes, ["written R2 v1", "deleted R1"]);
     // The master writes no more into the file that is gone.
@@ -121,10 +121,10 @@ async fn an_older_copy_of_the_same_rules_in_the_place_of_the_file_is_followed() 
     first.save(&[("R1", 2)]).await;
     let other = Database::open(&config(&first.address), system_clock()).await.unwrap();
     let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
-    look(&mut follower, &mut catalogue).await.unwrap();
+    poll(&mut follower, &mut catalogue).await.unwrap();
     let path = |field: &Field| field.address.strip_prefix("sqlite://").unwrap().to_owned();
     std::fs::rename(path(&second), path(&first)).unwrap();
-    let changes = look(&mut follower, &mut catalogue).await.unwrap();
+    let changes = poll(&mut follower, &mut catalogue).await.unwrap();
     let changes: Vec<_> = changes.iter().map(in_words).collect();
     assert_eq!(changes, ["written R1 v1"]);
 }
@@ -210,11 +210,11 @@ async fn cells_of_the_wrong_kind_are_quarantined_alone() {
         ]
     );
     // They are told once.
-    watcher.look().await;
-    assert_eq!(watcher.mended, 0);
+    watcher.poll().await;
+    assert_eq!(watcher.missed_by_watermark, 0);
     // A master whose files have these ids writes them anew.
     field.save(&[("R1", 2), ("R2", 2), ("R3", 2)]).await;
-    assert_eq!(watcher.look().await, ["written R1 v2", "written R2 v2", "written R3 v2"]);
+    assert_eq!(watcher.poll().await, ["written R1 v2", "written R2 v2", "written R3 v2"]);
 }
 
 #[tokio::test]
@@ -226,23 +226,23 @@ async fn a_key_that_cannot_be_read_among_many_rows_is_quarantined_alone() {
     let mut watcher = field.watcher().await;
     hand.run("UPDATE ttp_rule SET rule_id = x'fe' WHERE rule_id = 'R007'").await;
     hand.put("R008", 2, field.now().await).await;
-    assert_eq!(watcher.look().await, ["written R008 v2", "deleted R007"]);
+    assert_eq!(watcher.poll().await, ["written R008 v2", "deleted R007"]);
     let reasons: Vec<_> = watcher.catalogue.quarantined().map(|row| row.reason).collect();
     assert_eq!(reasons, ["rule_id is not UTF-8"]);
-    assert!(watcher.look().await.is_empty());
+    assert!(watcher.poll().await.is_empty());
 }
 
 /// What is known of nothing, and puts one file in the place of another when it is asked.
 struct Swapping(String, String);
 
-impl Known for Swapping {
+impl RowIndex for Swapping {
     fn count(&self, _table: Table) -> u64 {
         // Once: then there is nothing to put there.
         let _ = std::fs::rename(&self.0, &self.1);
         0
     }
 
-    fn seen(&self, _table: Table, _key: &str) -> Option<Seen> {
+    fn fingerprint(&self, _table: Table, _key: &str) -> Option<RowFingerprint> {
         None
     }
 }
@@ -254,10 +254,10 @@ async fn what_was_read_of_a_file_that_was_replaced_meanwhile_is_not_believed() {
     second.save(&[("R2", 1)]).await;
     let path = |field: &Field| field.address.strip_prefix("sqlite://").unwrap().to_owned();
     let mut follower = first.database.follow();
-    let error = follower.look(&Arc::new(Swapping(path(&second), path(&first)))).await.unwrap_err();
+    let error = follower.poll(&Arc::new(Swapping(path(&second), path(&first)))).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("replaced"), "{error}");
     let mut catalogue = Arc::<Catalogue>::default();
-    let changes = look(&mut follower, &mut catalogue).await.unwrap();
+    let changes = poll(&mut follower, &mut catalogue).await.unwrap();
     assert_eq!(changes.iter().map(in_words).collect::<Vec<_>>(), ["written R2 v1"]);
 }
 

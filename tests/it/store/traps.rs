@@ -130,10 +130,10 @@ async fn two_rows_with_one_timestamp(field: &Field) {
     let mut watcher = field.watcher().await;
     let stamp = field.now().await.whole_second();
     hand.put("R1", 1, stamp).await;
-    assert_eq!(watcher.look().await, ["written R1 v1"]);
+    assert_eq!(watcher.poll().await, ["written R1 v1"]);
     hand.put("R2", 1, stamp).await;
-    assert_eq!(watcher.look().await, ["written R2 v1"]);
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, ["written R2 v1"]);
+    assert_eq!(watcher.poll().await, NOTHING);
 }
 
 async fn one_rule_saved_twice_within_a_second(field: &Field) {
@@ -142,12 +142,12 @@ async fn one_rule_saved_twice_within_a_second(field: &Field) {
     let stamp = field.now().await.whole_second();
     for version in 1..=3 {
         hand.put("R1", version, stamp).await;
-        assert_eq!(watcher.look().await, [format!("written R1 v{version}")]);
+        assert_eq!(watcher.poll().await, [format!("written R1 v{version}")]);
     }
     hand.put_state("R1", "disabled", None, stamp).await;
-    assert_eq!(watcher.look().await, ["state R1 disabled"]);
+    assert_eq!(watcher.poll().await, ["state R1 disabled"]);
     hand.put_state("R1", "clipped", None, stamp).await;
-    assert_eq!(watcher.look().await, ["state R1 clipped"]);
+    assert_eq!(watcher.poll().await, ["state R1 clipped"]);
 }
 
 async fn a_late_commit(field: &Field) {
@@ -155,25 +155,25 @@ async fn a_late_commit(field: &Field) {
     let mut watcher = field.watcher().await;
     let now = field.now().await;
     first.put("R1", 1, now).await;
-    assert_eq!(watcher.look().await, ["written R1 v1"]);
+    assert_eq!(watcher.poll().await, ["written R1 v1"]);
     // As with a stamp that was taken when a long transaction began.
     late.begin().await;
     late.put("R2", 1, now.before(OVERLAP / 2)).await;
     for _ in 0..3 {
-        assert_eq!(watcher.look().await, NOTHING);
+        assert_eq!(watcher.poll().await, NOTHING);
     }
     late.commit().await;
-    assert_eq!(watcher.look().await, ["written R2 v1"]);
+    assert_eq!(watcher.poll().await, ["written R2 v1"]);
 
     // The same once nothing has happened for long.
     field.pass(PAST_THE_OVERLAP).await;
-    assert_eq!(watcher.look().await, NOTHING);
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, NOTHING);
+    assert_eq!(watcher.poll().await, NOTHING);
     late.begin().await;
     late.put("R3", 1, field.now().await.before(OVERLAP / 2)).await;
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, NOTHING);
     late.commit().await;
-    assert_eq!(watcher.look().await, ["written R3 v1"]);
+    assert_eq!(watcher.poll().await, ["written R3 v1"]);
 }
 
 async fn a_clock_that_is_behind(field: &Field) {
@@ -183,22 +183,22 @@ async fn a_clock_that_is_behind(field: &Field) {
     let mut scanner = field.watcher_with(Duration::ZERO).await;
     let now = field.now().await;
     hand.put("R1", 1, now).await;
-    assert_eq!(watcher.look().await, ["written R1 v1"]);
-    assert_eq!(scanner.look().await, ["written R1 v1"]);
+    assert_eq!(watcher.poll().await, ["written R1 v1"]);
+    assert_eq!(scanner.poll().await, ["written R1 v1"]);
     // By less than the overlap: at once.
     hand.put("R2", 1, now.before(OVERLAP)).await;
-    assert_eq!(watcher.look().await, ["written R2 v1"]);
-    assert_eq!(scanner.look().await, ["written R2 v1"]);
-    assert_eq!(scanner.mended, 0);
+    assert_eq!(watcher.poll().await, ["written R2 v1"]);
+    assert_eq!(scanner.poll().await, ["written R2 v1"]);
+    assert_eq!(scanner.missed_by_watermark, 0);
     // By more: the count tells of a new row but not which; the full scan finds it, and an edit.
     hand.put("R3", 1, now.before(hour)).await;
-    assert_eq!(scanner.look().await, ["written R3 v1"]);
-    assert_eq!(scanner.mended, 1);
+    assert_eq!(scanner.poll().await, ["written R3 v1"]);
+    assert_eq!(scanner.missed_by_watermark, 1);
     hand.put("R2", 2, now.before(hour)).await;
-    assert_eq!(scanner.look().await, ["written R2 v2"]);
-    assert_eq!(scanner.mended, 1);
-    assert_eq!(scanner.look().await, NOTHING);
-    assert_eq!(scanner.mended, 0);
+    assert_eq!(scanner.poll().await, ["written R2 v2"]);
+    assert_eq!(scanner.missed_by_watermark, 1);
+    assert_eq!(scanner.poll().await, NOTHING);
+    assert_eq!(scanner.missed_by_watermark, 0);
 }
 
 async fn a_row_deleted_by_another(field: &Field) {
@@ -206,12 +206,12 @@ async fn a_row_deleted_by_another(field: &Field) {
     field.save(&[("R1", 1), ("R2", 1), ("R3", 1)]).await;
     let mut watcher = field.watcher().await;
     hand.run("DELETE FROM ttp_rule WHERE rule_id = 'R2'").await;
-    assert_eq!(watcher.look().await, ["deleted R2"]);
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, ["deleted R2"]);
+    assert_eq!(watcher.poll().await, NOTHING);
     // One goes and one comes: the count is as before.
     hand.run("DELETE FROM ttp_rule WHERE rule_id = 'R3'").await;
     hand.put("R4", 1, field.now().await).await;
-    assert_eq!(watcher.look().await, ["written R4 v1", "deleted R3"]);
+    assert_eq!(watcher.poll().await, ["written R4 v1", "deleted R3"]);
 }
 
 async fn an_idle_poll_reads_no_row(field: &Field) {
@@ -222,13 +222,13 @@ async fn an_idle_poll_reads_no_row(field: &Field) {
     let mut watcher = field.watcher().await;
     assert_eq!(watcher.rows, 300);
     field.pass(PAST_THE_OVERLAP).await;
-    watcher.look().await;
-    // Something is committed that changes nothing, so that the look is not left out.
+    watcher.poll().await;
+    // Something is committed that changes nothing, so that the poll is not left out.
     hand.run("CREATE TABLE other (n INTEGER)").await;
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, NOTHING);
     assert_eq!(watcher.rows, 0);
     hand.put("R7", 2, field.now().await).await;
-    assert_eq!(watcher.look().await, ["written R7 v2"]);
+    assert_eq!(watcher.poll().await, ["written R7 v2"]);
     assert_eq!(watcher.rows, 1);
 }
 
@@ -240,12 +240,12 @@ async fn many_rows_with_one_stamp_in_the_future(field: &Field) {
     let mut watcher = field.watcher().await;
     let future = field.now().await.after(Duration::from_secs(3_600));
     hand.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", future.to_sql_text())).await;
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, NOTHING);
     // The same stamp again, another text: only the content tells.
     hand.put("R5", 2, future).await;
     hand.put("R6", 3, future).await;
-    assert_eq!(watcher.look().await, ["written R5 v2", "written R6 v3"]);
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, ["written R5 v2", "written R6 v3"]);
+    assert_eq!(watcher.poll().await, NOTHING);
 }
 
 async fn a_row_that_is_no_rule(field: &Field) {
@@ -258,18 +258,18 @@ async fn a_row_that_is_no_rule(field: &Field) {
     hand.put("R4", 1, now).await;
     hand.put_state("R4", "paused", None, now).await;
     hand.put_state("R1", "disabled", None, now).await;
-    assert_eq!(watcher.look().await, ["written R4 v1", "state R1 disabled"]);
+    assert_eq!(watcher.poll().await, ["written R4 v1", "state R1 disabled"]);
     let keys: Vec<_> = watcher.catalogue.quarantined().map(|row| row.key).collect();
     assert_eq!(keys, ["R2", "R3", "R4"]);
     // It is not told again, neither by a poll nor by a full scan, and holds nothing up.
     let mut scanner = field.watcher_with(Duration::ZERO).await;
     for watcher in [&mut watcher, &mut scanner] {
-        let look = watcher.follower.look(&watcher.catalogue).await.unwrap();
-        assert!(look.rules.is_empty() && look.states.is_empty(), "{look:?}");
+        let delta = watcher.follower.poll(&watcher.catalogue).await.unwrap();
+        assert!(delta.rules.is_empty() && delta.states.is_empty(), "{delta:?}");
     }
     // It comes back when it is mended.
     hand.put("R2", 2, field.now().await).await;
-    assert_eq!(watcher.look().await, ["written R2 v2"]);
+    assert_eq!(watcher.poll().await, ["written R2 v2"]);
     assert_eq!(watcher.catalogue.quarantined().count(), 2);
 }
 
@@ -279,14 +279,14 @@ async fn a_row_that_was_only_touched(field: &Field) {
     let mut watcher = field.watcher().await;
     let later = field.now().await.after(Duration::from_secs(1));
     hand.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", later.to_sql_text())).await;
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, NOTHING);
 }
 
 async fn an_edit_between_the_first_look_and_the_second(field: &Field) {
     field.save(&[("R1", 1)]).await;
     let mut watcher = field.watcher().await;
     field.save(&[("R1", 2)]).await;
-    assert_eq!(watcher.look().await, ["written R1 v2"]);
+    assert_eq!(watcher.poll().await, ["written R1 v2"]);
 }
 
 async fn states_that_others_set(field: &Field) {
@@ -294,17 +294,17 @@ async fn states_that_others_set(field: &Field) {
     let mut watcher = field.watcher().await;
     let now = field.now().await;
     hand.put_state("R1", "disabled", None, now).await;
-    assert_eq!(watcher.look().await, ["state R1 disabled"]);
+    assert_eq!(watcher.poll().await, ["state R1 disabled"]);
     hand.put_state("R1", "clipped", None, now.after(Duration::from_secs(1))).await;
-    assert_eq!(watcher.look().await, ["state R1 clipped"]);
+    assert_eq!(watcher.poll().await, ["state R1 clipped"]);
     hand.run("DELETE FROM ttp_rule_state").await;
-    assert_eq!(watcher.look().await, ["state R1 enabled"]);
+    assert_eq!(watcher.poll().await, ["state R1 enabled"]);
     // A state that ends is the default again by the database's clock, its row still there.
     let end = field.now().await.after(Duration::from_secs(2));
     hand.put_state("R2", "disabled", Some(end), now).await;
-    assert_eq!(watcher.look().await, ["state R2 disabled"]);
+    assert_eq!(watcher.poll().await, ["state R2 disabled"]);
     field.pass(Duration::from_millis(2_100)).await;
-    assert_eq!(watcher.look().await, ["expired R2"]);
+    assert_eq!(watcher.poll().await, ["expired R2"]);
     assert_eq!(field.database.get_state(&id("R2")).await.unwrap(), RuleState::default());
 }
 
@@ -315,18 +315,18 @@ async fn a_stamp_in_the_future(field: &Field) {
     let year = Duration::from_secs(365 * 86_400);
     hand.put("R1", 1, now.after(year)).await;
     hand.put_state("R1", "disabled", None, now.after(year)).await;
-    assert_eq!(watcher.look().await, ["written R1 v1", "state R1 disabled"]);
+    assert_eq!(watcher.poll().await, ["written R1 v1", "state R1 disabled"]);
     hand.put("R2", 1, now).await;
     hand.put_state("R2", "disabled", None, now).await;
-    assert_eq!(watcher.look().await, ["written R2 v1", "state R2 disabled"]);
+    assert_eq!(watcher.poll().await, ["written R2 v1", "state R2 disabled"]);
     field.pass(PAST_THE_OVERLAP).await;
-    watcher.look().await;
+    watcher.poll().await;
     hand.put("R2", 2, field.now().await).await;
-    assert_eq!(watcher.look().await, ["written R2 v2"]);
+    assert_eq!(watcher.poll().await, ["written R2 v2"]);
 }
 
 /// A writer swaps one rule for another in each transaction, and gives a state the rule's version for
-/// its reason, so that every snapshot has one of the two rules and the state of that moment; a look
+/// its reason, so that every snapshot has one of the two rules and the state of that moment; a poll
 /// that mixes two snapshots finds both rules or none, or the state of another moment.
 async fn one_look_is_one_snapshot(field: &Field) {
     let mut hand = field.hand().await;
@@ -349,7 +349,7 @@ async fn one_look_is_one_snapshot(field: &Field) {
     });
     let mut looks = 0;
     while looks < 200 || swaps.load(Ordering::SeqCst) < 100 {
-        watcher.look().await;
+        watcher.poll().await;
         looks += 1;
         let rules = watcher.catalogue.rule_rows().map(|rule| rule.rule_version.to_string());
         let states = watcher.catalogue.state_rows().map(|(_, state)| state.reason.clone().unwrap());
@@ -363,20 +363,20 @@ async fn an_edit_by_hand_that_left_the_stamp_alone(field: &Field) {
     let rules: Vec<_> = (0..300).map(|n| format!("R{n}")).collect();
     field.save(&rules.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
     let mut scanner = field.watcher_with(Duration::ZERO).await;
-    assert_eq!(scanner.mended, 0);
+    assert_eq!(scanner.missed_by_watermark, 0);
     field.pass(PAST_THE_OVERLAP).await;
-    scanner.look().await;
+    scanner.poll().await;
     for (column, value) in [
         ("yaml_content", format!("'{}'", rule_text("R1", 9).replace('\'', "''"))),
         ("rule_version", "5".into()),
         ("source_path", "'elsewhere.yaml'".into()),
     ] {
         hand.run(&format!("UPDATE ttp_rule SET {column} = {value} WHERE rule_id = 'R1'")).await;
-        let changes = scanner.look().await;
-        assert_eq!((changes.len(), scanner.mended), (1, 1), "{column}: {changes:?}");
+        let changes = scanner.poll().await;
+        assert_eq!((changes.len(), scanner.missed_by_watermark), (1, 1), "{column}: {changes:?}");
         // Meanwhile the window is open again, and its rows are no surprise.
         field.pass(PAST_THE_OVERLAP).await;
-        assert_eq!(scanner.look().await, NOTHING);
+        assert_eq!(scanner.poll().await, NOTHING);
     }
 }
 
@@ -386,7 +386,7 @@ async fn a_swap_that_left_the_count_alone(field: &Field) {
     let mut scanner = field.watcher_with(Duration::ZERO).await;
     // A key changed in place, with its old stamp: neither the watermark nor the count tells.
     hand.run("UPDATE ttp_rule SET rule_id = 'R2' WHERE rule_id = 'R1'").await;
-    assert_eq!(scanner.look().await, ["deleted R1"]);
+    assert_eq!(scanner.poll().await, ["deleted R1"]);
     assert_eq!(scanner.catalogue.quarantined().count(), 1);
 }
 
@@ -414,7 +414,7 @@ async fn ids_that_differ_only_in_case(field: &Field) {
     // The plan writes a rule under another case by a deletion and an insertion.
     session.apply(&[delete("R1"), RuleWrite::Upsert(rule_row("r1", 2))]).await.unwrap();
     session.close().await;
-    assert_eq!(watcher.look().await, ["written r1 v2", "deleted R1"]);
+    assert_eq!(watcher.poll().await, ["written r1 v2", "deleted R1"]);
 }
 
 async fn expired_states_alone_are_removed(field: &Field) {
@@ -509,8 +509,8 @@ async fn texts_with_everything_in_them(field: &Field) {
     assert_eq!(rules[0].definition.description.as_deref(), Some("a \\ b ' '' \u{1F980} \t % _ ?1 $1"));
     // What the database digests is what is known of it: a full scan has nothing to mend.
     let mut scanner = field.watcher_with(Duration::ZERO).await;
-    assert_eq!(scanner.look().await, NOTHING);
-    assert_eq!(scanner.mended, 0);
+    assert_eq!(scanner.poll().await, NOTHING);
+    assert_eq!(scanner.missed_by_watermark, 0);
 }
 
 async fn one_writer_at_a_time(field: &Field) {
@@ -541,13 +541,13 @@ async fn a_batch_of_many(field: &Field) {
     assert_eq!(watcher.catalogue.rule_count(), 2_500);
     let again: Vec<_> = ids[..600].iter().map(|id| RuleWrite::Upsert(rule_row(id, 2))).collect();
     session.apply(again).await.unwrap();
-    assert_eq!(watcher.look().await.len(), 600);
+    assert_eq!(watcher.poll().await.len(), 600);
     let gone: Vec<_> = ids
         .iter()
         .map(|id| RuleWrite::Delete { rule_id: id.clone(), updated_by: "filesystem".into() })
         .collect();
     assert_eq!(session.apply(gone).await.unwrap().rows, 2_500);
-    assert_eq!(watcher.look().await.len(), 2_500);
+    assert_eq!(watcher.poll().await.len(), 2_500);
     assert_eq!(watcher.catalogue.rule_count(), 0);
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rulesyncd::address::Address;
 use rulesyncd::clock::{Clock, ManualClock, SharedClock, SystemClock, Timestamp};
 use rulesyncd::config::DatabaseConfig;
-use rulesyncd::rule::{Catalogue, Look, RuleChange};
+use rulesyncd::rule::{Catalogue, RuleChange, TableDelta};
 use rulesyncd::store::{
     Database, DatabaseFollower, Follow, FollowConfig, MasterSession, RuleStore, RuleWrite, StoreError,
 };
@@ -242,7 +242,7 @@ impl Field {
         session.close().await;
     }
 
-    /// A follower that compares everything only at its first look.
+    /// A follower that compares everything only at its first poll.
     pub(crate) async fn watcher(&self) -> Watcher {
         self.watcher_with(Duration::from_secs(3_600)).await
     }
@@ -254,14 +254,14 @@ impl Field {
             follower: self.database.clone().following(follow).follow(),
             catalogue: Arc::default(),
             rows: 0,
-            mended: 0,
+            missed_by_watermark: 0,
         };
-        watcher.look().await;
+        watcher.poll().await;
         watcher
     }
 }
 
-/// How far below the watermark the tests' followers look.
+/// How far below the watermark the tests' followers poll.
 pub(crate) const OVERLAP: Duration = Duration::from_secs(2);
 
 /// After this the overlap has passed, and what whole seconds cut off.
@@ -271,31 +271,31 @@ pub(crate) const PAST_THE_OVERLAP: Duration = Duration::from_millis(3_200);
 pub(crate) struct Watcher {
     pub(crate) follower: DatabaseFollower,
     pub(crate) catalogue: Arc<Catalogue>,
-    /// Rows that the last look read.
+    /// Rows that the last poll read.
     pub(crate) rows: u64,
-    /// Rows that the last look mended.
-    pub(crate) mended: u64,
+    /// Rows that the last poll mended.
+    pub(crate) missed_by_watermark: u64,
 }
 
 impl Watcher {
     /// Looks, and tells what changed.
-    pub(crate) async fn look(&mut self) -> Vec<String> {
-        let look = self.follower.look(&self.catalogue).await.unwrap();
-        (self.rows, self.mended) = (look.rows, look.mended);
-        taken_in(&mut self.catalogue, look).iter().map(in_words).collect()
+    pub(crate) async fn poll(&mut self) -> Vec<String> {
+        let delta = self.follower.poll(&self.catalogue).await.unwrap();
+        (self.rows, self.missed_by_watermark) = (delta.rows, delta.missed_by_watermark);
+        taken_in(&mut self.catalogue, delta).iter().map(in_words).collect()
     }
 }
 
 /// Looks once, and takes in what is found.
-pub(crate) async fn look(
+pub(crate) async fn poll(
     follower: &mut impl Follow,
     catalogue: &mut Arc<Catalogue>,
 ) -> Result<Vec<RuleChange>, StoreError> {
-    let look = follower.look(catalogue).await?;
-    Ok(taken_in(catalogue, look))
+    let delta = follower.poll(catalogue).await?;
+    Ok(taken_in(catalogue, delta))
 }
 
-fn taken_in(catalogue: &mut Arc<Catalogue>, look: Look) -> Vec<RuleChange> {
-    // A look that has ended has let go of it.
-    Arc::get_mut(catalogue).unwrap().apply(look)
+fn taken_in(catalogue: &mut Arc<Catalogue>, delta: TableDelta) -> Vec<RuleChange> {
+    // A poll that has ended has let go of it.
+    Arc::get_mut(catalogue).unwrap().apply(delta)
 }

@@ -9,10 +9,11 @@ use rulesyncd::clock::{Clock as _, SharedClock, SystemClock, Timestamp};
 use rulesyncd::config::{Percent, WorkerConfig};
 use rulesyncd::lifecycle::Liveness;
 use rulesyncd::rule::{
-    CompiledRule, ContentDigest, Definition, Emit, KnownRule, Look, Rejected, RuleId, RuleState, Seen,
+    CompiledRule, ContentDigest, Definition, Emit, KnownRule, QuarantinedRow, RowFingerprint, RuleId,
+    RuleState, TableDelta,
 };
 use rulesyncd::socket::ListenError;
-use rulesyncd::store::{Follow, Known, RuleStore, StoreError};
+use rulesyncd::store::{Follow, RowIndex, RuleStore, StoreError};
 use rulesyncd::worker::{CacheOrigin, Worker, WorkerHandle};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -28,12 +29,12 @@ pub(crate) struct Tables {
 
 #[derive(Default)]
 struct Inner {
-    rules: BTreeMap<String, Result<Arc<KnownRule>, Box<Rejected>>>,
+    rules: BTreeMap<String, Result<Arc<KnownRule>, Box<QuarantinedRow>>>,
     states: BTreeMap<String, RuleState>,
     stamp: i64,
-    /// What a look fails with.
+    /// What a poll fails with.
     away: Option<String>,
-    /// Whether looks wait for ever.
+    /// Whether polls wait for ever.
     hangs: bool,
     /// How far this database's clock is ahead of the host's.
     clock_ahead: i64,
@@ -63,8 +64,9 @@ impl Tables {
 
     /// Makes a row that is no rule.
     pub(crate) fn break_rule(&self, rule_id: &str, reason: &str) {
-        let seen = Seen::other(Timestamp::MIN, ContentDigest::of(reason));
-        let rejected = Box::new(Rejected { key: rule_id.to_owned(), seen, reason: reason.to_owned() });
+        let fingerprint = RowFingerprint::other(Timestamp::MIN, ContentDigest::of(reason));
+        let rejected =
+            Box::new(QuarantinedRow { key: rule_id.to_owned(), fingerprint, reason: reason.to_owned() });
         self.edit(|inner| inner.rules.insert(rule_id.to_owned(), Err(rejected)));
     }
 
@@ -80,12 +82,12 @@ impl Tables {
         self.edit(|inner| inner.states.remove(rule_id));
     }
 
-    /// From now on looks fail with this; `None` mends it.
+    /// From now on polls fail with this; `None` mends it.
     pub(crate) fn set_away(&self, why: Option<&str>) {
         self.edit(|inner| inner.away = why.map(str::to_owned));
     }
 
-    /// From now on looks wait for ever.
+    /// From now on polls wait for ever.
     pub(crate) fn hang(&self) {
         self.edit(|inner| inner.hangs = true);
     }
@@ -165,11 +167,14 @@ impl RuleStore for Tables {
 }
 
 impl Follow for Tables {
-    async fn hint(&mut self) {
+    async fn woken(&mut self) {
         self.changed.notified().await;
     }
 
-    async fn look<K: Known + Send + Sync + 'static>(&mut self, known: &Arc<K>) -> Result<Look, StoreError> {
+    async fn poll<K: RowIndex + Send + Sync + 'static>(
+        &mut self,
+        index: &Arc<K>,
+    ) -> Result<TableDelta, StoreError> {
         let now = self.now();
         if self.lock().hangs {
             std::future::pending::<()>().await;
@@ -178,20 +183,20 @@ impl Follow for Tables {
         if let Some(detail) = inner.away.clone() {
             return Err(StoreError::Unavailable { what: "looking at the tables", detail });
         }
-        if let Some(texts) = known.texts() {
+        if let Some(texts) = index.texts() {
             for rule in inner.rules.values().flatten() {
                 let version = i32::try_from(rule.rule_version).unwrap();
                 texts.put(rule.content_sha256, &text(rule.rule_id.as_str(), version));
             }
         }
         let state = |(key, state): (&String, &RuleState)| Ok((RuleId::new(key).unwrap(), state.clone()));
-        Ok(Look {
+        Ok(TableDelta {
             now,
             rules: inner.rules.values().cloned().collect(),
             states: inner.states.iter().map(state).collect(),
             rule_keys: Some(inner.rules.keys().cloned().collect()),
             state_keys: Some(inner.states.keys().cloned().collect()),
-            ..Look::default()
+            ..TableDelta::default()
         })
     }
 }

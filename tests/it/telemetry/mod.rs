@@ -1,11 +1,11 @@
 //! Traces and metrics, as a collector gets them.
 
-mod carried;
 mod collector;
 mod outages;
 mod prometheus;
 mod receiver;
 mod secrets;
+mod trace_context;
 mod traces;
 
 use std::collections::BTreeSet;
@@ -84,7 +84,7 @@ fn each_metric_has_its_labels_and_values() {
     ] {
         receiver.metric(metric, |is| is == value);
     }
-    for operation in ["read_rows", "write_rules", "look", "remove_expired_states"] {
+    for operation in ["read_rows", "write_rules", "poll", "remove_expired_states"] {
         receiver.metric(&format!("ttp.store.latency{{operation={operation}}}"), |count| count >= 1.0);
     }
     for histogram in ["ttp.rule.propagation", "ttp.store.latency"] {

@@ -21,7 +21,7 @@ pub(super) async fn a_stamp_of_the_last_year(field: &Field) {
     let mut watcher = field.watcher().await;
     field.save(&[("R1", 2), ("R3", 1)]).await;
     field.save(&[("R3", 2)]).await;
-    assert_eq!(watcher.look().await, ["written R1 v2", "written R3 v2"]);
+    assert_eq!(watcher.poll().await, ["written R1 v2", "written R3 v2"]);
     for row in field.database.rows(Scope::All).await.unwrap() {
         // The stamp that a clock can have given is risen above, the other is not.
         assert!(row.updated_at >= now.after(hour).whole_second(), "{row:?}");
@@ -30,17 +30,17 @@ pub(super) async fn a_stamp_of_the_last_year(field: &Field) {
 
     let far = now.after(Duration::from_secs(86_400 * 365_000)).whole_second();
     hand.put_state("R1", "disabled", None, far).await;
-    assert_eq!(watcher.look().await, ["state R1 disabled"]);
+    assert_eq!(watcher.poll().await, ["state R1 disabled"]);
     let clipped = RuleState { state: StateKind::Clipped, ..RuleState::default() };
     let set_at = field.database.set_state(&id("R1"), clipped.clone()).await.unwrap().set_at.unwrap();
     assert!(set_at < now.after(minute), "{set_at}");
-    assert_eq!(watcher.look().await, ["state R1 clipped"]);
+    assert_eq!(watcher.poll().await, ["state R1 clipped"]);
 
     // An end past the end of time is refused, not cut off.
     let ages = RuleState { expires_at: Some(now.after(Duration::MAX)), ..clipped };
     let error = field.database.set_state(&id("R1"), ages).await.unwrap_err();
     assert!(error.to_string().contains("year 10000"), "{error}");
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, NOTHING);
 }
 
 /// Two ids that differ only in case are one: on MySQL the one would be written over the other, and the
@@ -49,20 +49,20 @@ pub(super) async fn a_state_of_an_id_in_another_case(field: &Field) {
     let mut watcher = field.watcher().await;
     let state = |state| RuleState { state, ..RuleState::default() };
     field.database.set_state(&id("R1"), state(StateKind::Disabled)).await.unwrap();
-    assert_eq!(watcher.look().await, ["state R1 disabled"]);
+    assert_eq!(watcher.poll().await, ["state R1 disabled"]);
     for error in [
         field.database.set_state(&id("r1"), state(StateKind::Clipped)).await.map(drop).unwrap_err(),
         field.database.clear_state(&id("r1")).await.map(drop).unwrap_err(),
     ] {
         assert!(!error.is_transient() && error.to_string().contains("`R1`"), "{error}");
     }
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, NOTHING);
     assert!(!field.database.clear_state(&id("R2")).await.unwrap());
     field.database.set_state(&id("R1"), state(StateKind::Clipped)).await.unwrap();
-    assert_eq!(watcher.look().await, ["state R1 clipped"]);
+    assert_eq!(watcher.poll().await, ["state R1 clipped"]);
     assert!(field.database.clear_state(&id("R1")).await.unwrap());
     field.database.set_state(&id("r1"), state(StateKind::Disabled)).await.unwrap();
-    assert_eq!(watcher.look().await, ["state R1 enabled", "state r1 disabled"]);
+    assert_eq!(watcher.poll().await, ["state R1 enabled", "state r1 disabled"]);
 }
 
 /// One text of another program, longer than a line of the stream may be, is not sent to anybody.

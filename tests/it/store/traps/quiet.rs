@@ -18,23 +18,23 @@ pub(in crate::store) async fn what_comes_after_a_long_quiet(field: &Field) {
     for round in 1..=2 {
         field.pass(PAST_THE_OVERLAP).await;
         for _ in 0..3 {
-            assert_eq!(watcher.look().await, NOTHING);
+            assert_eq!(watcher.poll().await, NOTHING);
         }
         let now = field.now().await;
-        // One after the other within a second, each heard at the next look.
+        // One after the other within a second, each heard at the next poll.
         hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id = 'R{round}'")).await;
-        assert_eq!(watcher.look().await, [format!("deleted R{round}")]);
+        assert_eq!(watcher.poll().await, [format!("deleted R{round}")]);
         hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id = 'R{}'", round + 2)).await;
-        assert_eq!(watcher.look().await, [format!("deleted R{}", round + 2)]);
+        assert_eq!(watcher.poll().await, [format!("deleted R{}", round + 2)]);
         hand.put("NEW", round, now.before(OVERLAP / 2)).await;
-        assert_eq!(watcher.look().await, [format!("written NEW v{round}")]);
+        assert_eq!(watcher.poll().await, [format!("written NEW v{round}")]);
         let end = field.now().await.after(STATE_FOR);
         hand.put_state("NEW", "disabled", Some(end), now).await;
-        assert_eq!(watcher.look().await, ["state NEW disabled"]);
+        assert_eq!(watcher.poll().await, ["state NEW disabled"]);
         field.pass(STATE_FOR.max(PAST_THE_OVERLAP)).await;
-        assert_eq!(watcher.look().await, ["expired NEW"]);
+        assert_eq!(watcher.poll().await, ["expired NEW"]);
         hand.run("DELETE FROM ttp_rule_state").await;
-        assert_eq!(watcher.look().await, NOTHING);
+        assert_eq!(watcher.poll().await, NOTHING);
     }
 }
 
@@ -48,16 +48,16 @@ pub(super) async fn two_transactions_of_one_second(field: &Field) {
     second.begin().await;
     second.run("DELETE FROM ttp_rule WHERE rule_id = 'MANY7'").await;
     first.run("DELETE FROM ttp_rule WHERE rule_id = 'MANY8'").await;
-    assert_eq!(watcher.look().await, ["deleted MANY8"]);
+    assert_eq!(watcher.poll().await, ["deleted MANY8"]);
     field.pass(PAST_THE_OVERLAP).await;
     // The first of these still reads a window, the second counts, and the third need not.
     for _ in 0..3 {
-        assert_eq!(watcher.look().await, NOTHING);
+        assert_eq!(watcher.poll().await, NOTHING);
     }
     second.commit().await;
     let committed = std::time::Instant::now();
     loop {
-        let heard = watcher.look().await;
+        let heard = watcher.poll().await;
         if !heard.is_empty() {
             assert_eq!(heard, ["deleted MANY7"]);
             break;
@@ -67,34 +67,34 @@ pub(super) async fn two_transactions_of_one_second(field: &Field) {
     }
 }
 
-/// As above, where the second commits after a look that counted: what was committed meanwhile is found
+/// As above, where the second commits after a poll that counted: what was committed meanwhile is found
 /// by its stamp, however little of the overlap a column of whole seconds leaves.
 pub(super) async fn an_edit_behind_one_of_the_same_second(field: &Field) {
     let (mut first, mut second) = (field.hand().await, field.hand().await);
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
     let mut watcher = field.watcher().await;
-    // So that the window is where the looks were, and not where the stamps are.
+    // So that the window is where the polls were, and not where the stamps are.
     first.put("FUTURE", 1, field.now().await.after(Duration::from_secs(3_600))).await;
-    assert_eq!(watcher.look().await, ["written FUTURE v1"]);
+    assert_eq!(watcher.poll().await, ["written FUTURE v1"]);
     second.begin().await;
     second.run("DELETE FROM ttp_rule WHERE rule_id = 'NONE'").await;
     first.run("DELETE FROM ttp_rule WHERE rule_id = 'FUTURE'").await;
-    assert_eq!(watcher.look().await, ["deleted FUTURE"]);
+    assert_eq!(watcher.poll().await, ["deleted FUTURE"]);
     field.pass(PAST_THE_OVERLAP).await;
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, NOTHING);
     // Late in a second, so that the stamp is cut by much.
     while field.now().await.as_micros().rem_euclid(1_000_000) < 700_000 {
         field.pass(Duration::from_millis(20)).await;
     }
     for _ in 0..2 {
-        assert_eq!(watcher.look().await, NOTHING);
+        assert_eq!(watcher.poll().await, NOTHING);
     }
     second.put("MANY7", 2, field.now().await.before(OVERLAP).whole_second()).await;
     second.commit().await;
     let committed = std::time::Instant::now();
     loop {
-        let heard = watcher.look().await;
+        let heard = watcher.poll().await;
         if !heard.is_empty() {
             assert_eq!(heard, ["written MANY7 v2"]);
             break;
@@ -113,12 +113,12 @@ pub(super) async fn a_deletion_behind_a_change_that_left_no_trace(field: &Field)
     let old = field.now().await.before(Duration::from_secs(3_600));
     for round in 0..2 {
         field.pass(PAST_THE_OVERLAP).await;
-        assert_eq!(watcher.look().await, NOTHING);
+        assert_eq!(watcher.poll().await, NOTHING);
         hand.put("GONE", 1, old).await;
         hand.run("DELETE FROM ttp_rule WHERE rule_id = 'GONE'").await;
-        assert_eq!(watcher.look().await, NOTHING);
+        assert_eq!(watcher.poll().await, NOTHING);
         hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id = 'MANY{round}'")).await;
-        assert_eq!(watcher.look().await, [format!("deleted MANY{round}")]);
+        assert_eq!(watcher.poll().await, [format!("deleted MANY{round}")]);
     }
 }
 
@@ -130,22 +130,22 @@ pub(in crate::store) async fn a_deletion_that_was_under_way(field: &Field) {
     let mut watcher = field.watcher().await;
     field.pass(PAST_THE_OVERLAP).await;
     for _ in 0..3 {
-        assert_eq!(watcher.look().await, NOTHING);
+        assert_eq!(watcher.poll().await, NOTHING);
     }
     late.begin().await;
     late.run("DELETE FROM ttp_rule WHERE rule_id = 'MANY2'").await;
     for _ in 0..3 {
-        assert_eq!(watcher.look().await, NOTHING);
+        assert_eq!(watcher.poll().await, NOTHING);
     }
     if field.address.starts_with("postgres") {
         // SQLite lets one write at a time, and on MariaDB two that began in one second look alike.
         other.run("DELETE FROM ttp_rule WHERE rule_id = 'MANY3'").await;
-        assert_eq!(watcher.look().await, ["deleted MANY3"]);
+        assert_eq!(watcher.poll().await, ["deleted MANY3"]);
         field.pass(PAST_THE_OVERLAP).await;
         for _ in 0..3 {
-            assert_eq!(watcher.look().await, NOTHING);
+            assert_eq!(watcher.poll().await, NOTHING);
         }
     }
     late.commit().await;
-    assert_eq!(watcher.look().await, ["deleted MANY2"]);
+    assert_eq!(watcher.poll().await, ["deleted MANY2"]);
 }

@@ -1,4 +1,4 @@
-//! A window of many rows, in which a look asks first which of them are as they are known.
+//! A window of many rows, in which a poll asks first which of them are as they are known.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ fn reworded(rule_id: &str) -> String {
     rule_text(rule_id, 1).replace("name: rule", "name: Rule")
 }
 
-/// Rows of one second, which a look has read; the window holds them all.
+/// Rows of one second, which a poll has read; the window holds them all.
 pub(super) async fn many_rows_and_one_edited(field: &Field) {
     let mut hand = field.hand().await;
     let now = field.now().await;
     let ids: Vec<_> = (0..MANY).map(|number| format!("R{number:03}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
     let mut watcher = field.watcher().await;
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, NOTHING);
 
     // A stamp that moved, back too; a version or a path alone; and nothing but a touch.
     hand.put("R001", 2, now.after(Duration::from_micros(1))).await;
@@ -32,14 +32,14 @@ pub(super) async fn many_rows_and_one_edited(field: &Field) {
     hand.run("UPDATE ttp_rule SET source_path = 'elsewhere.yaml' WHERE rule_id = 'R004'").await;
     hand.put("R005", 1, now).await;
     hand.put("NEW", 1, now).await;
-    let mut heard = watcher.look().await;
+    let mut heard = watcher.poll().await;
     assert_eq!(watcher.rows, MANY as u64 + 1, "the window holds them all");
     heard.sort();
     assert_eq!(
         heard,
         ["written NEW v1", "written R001 v2", "written R002 v1", "written R003 v7", "written R004 v1"]
     );
-    assert_eq!(watcher.look().await, NOTHING);
+    assert_eq!(watcher.poll().await, NOTHING);
 }
 
 /// On whole-second storage, or by a writer that has no better clock, a stamp stands for no text.
@@ -52,8 +52,8 @@ pub(super) async fn many_rows_of_one_second(field: &Field) {
     let mut watcher = field.watcher().await;
     for text in [reworded("R050"), rule_text("R050", 1), reworded("R050")] {
         hand.put_text("R050", 1, &text, second).await;
-        assert_eq!(watcher.look().await, ["written R050 v1"]);
-        assert_eq!(watcher.look().await, NOTHING);
+        assert_eq!(watcher.poll().await, ["written R050 v1"]);
+        assert_eq!(watcher.poll().await, NOTHING);
     }
 }
 
@@ -67,16 +67,16 @@ pub(super) async fn many_rows_and_poison(field: &Field) {
     let mut watcher = field.watcher().await;
     hand.put_text("R007", 2, "rule_id: [", now.after(Duration::from_micros(7))).await;
     hand.put_text("R008", 2, &rule_text("OTHER", 2), now.whole_second()).await;
-    let mut heard = watcher.look().await;
+    let mut heard = watcher.poll().await;
     heard.sort();
     assert_eq!(heard, ["deleted R007", "deleted R008"]);
     for _ in 0..2 {
-        let look = watcher.follower.look(&watcher.catalogue).await.unwrap();
-        assert!(look.rules.is_empty(), "{look:?}");
+        let delta = watcher.follower.poll(&watcher.catalogue).await.unwrap();
+        assert!(delta.rules.is_empty(), "{delta:?}");
     }
     hand.put("R007", 3, now.after(Duration::from_micros(8))).await;
     hand.put("R008", 3, now.whole_second()).await;
-    let mut heard = watcher.look().await;
+    let mut heard = watcher.poll().await;
     heard.sort();
     assert_eq!(heard, ["written R007 v3", "written R008 v3"]);
 }

@@ -11,10 +11,10 @@ use super::counts::{Counted, Counts};
 use super::sql::{Query, Row, Select};
 use super::tables::{self, Mark};
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, Look, Rejected, RuleId, Seen, Table};
+use crate::rule::{ContentDigest, QuarantinedRow, RowFingerprint, RuleId, Table, TableDelta};
 use crate::store::rows::{Budget, Reading, too_much};
 use crate::store::watermark::Watermark;
-use crate::store::{Known, StoreError};
+use crate::store::{RowIndex, StoreError};
 
 /// Of more rows than these it is first asked which are as they are known, and only the texts of the
 /// others are read.
@@ -26,7 +26,7 @@ const LONG_ROWS: usize = 2;
 
 pub(super) const WHAT: &str = "reading the tables";
 
-/// What is remembered from look to look.
+/// What is remembered from poll to poll.
 #[derive(Debug, Clone)]
 pub(super) struct Watermarks {
     rules: Watermark,
@@ -50,48 +50,54 @@ struct Found {
     /// Of these, rows that are not known at all.
     new: u64,
     /// Of these, rows that the window does not hold.
-    mended: u64,
+    missed_by_watermark: u64,
     /// The keys, where every row was looked at.
     keys: Option<Vec<String>>,
 }
 
 impl Found {
     /// Takes a row into account; tells whether it is another than is known.
-    fn see(&mut self, key: &str, seen: Seen, known: Option<Seen>, low: Timestamp) -> bool {
+    fn see(
+        &mut self,
+        key: &str,
+        fingerprint: RowFingerprint,
+        known: Option<RowFingerprint>,
+        low: Timestamp,
+    ) -> bool {
         self.rows += 1;
-        self.high = self.high.max(Some(seen.updated_at));
+        self.high = self.high.max(Some(fingerprint.updated_at));
         if let Some(keys) = &mut self.keys {
             keys.push(key.to_owned());
         }
-        let differs = known != Some(seen);
+        let differs = known != Some(fingerprint);
         if differs {
             self.differing += 1;
             self.new += u64::from(known.is_none());
-            self.mended += u64::from(seen.updated_at <= low);
+            self.missed_by_watermark += u64::from(fingerprint.updated_at <= low);
         }
         differs
     }
 }
 
-/// A look under way.
-pub(super) struct Looking<'l, K> {
+/// A poll under way.
+pub(super) struct Poll<'l, K> {
     pub(super) database: &'l Database,
     pub(super) connection: &'l mut Connection,
-    pub(super) known: &'l K,
-    /// `None` at the first look.
+    pub(super) index: &'l K,
+    /// `None` at the first poll.
     pub(super) watermarks: Option<Watermarks>,
     /// Whether everything is to be compared.
     pub(super) full: bool,
     /// Whether there was a sign of a change, so that it is not worth asking first.
-    pub(super) expectant: bool,
-    /// Rules that did not fit into `worker.max_memory` at an earlier look, and may now.
+    pub(super) woken: bool,
+    /// Rules that did not fit into `worker.max_memory` at an earlier poll, and may now.
     pub(super) retried: HashSet<String>,
 }
 
-impl<K: Known + Sync> Looking<'_, K> {
+impl<K: RowIndex + Sync> Poll<'_, K> {
     /// What the tables hold that is not known.
-    pub(super) async fn look(mut self) -> Result<(Look, Watermarks), StoreError> {
-        if let (Some(watermarks), false, false) = (&self.watermarks, self.full, self.expectant) {
+    pub(super) async fn poll(mut self) -> Result<(TableDelta, Watermarks), StoreError> {
+        if let (Some(watermarks), false, false) = (&self.watermarks, self.full, self.woken) {
             let watermarks = watermarks.clone();
             let version = self.connection.dialect().rules_version.as_ref();
             let believed_for = version.map_or(Duration::ZERO, |version| version.believed_for);
@@ -103,16 +109,16 @@ impl<K: Known + Sync> Looking<'_, K> {
             let is_quiet =
                 |table, counts: Option<Counts>| counts.is_none_or(|counts| self.is_quiet(table, counts));
             if is_quiet(Table::Rules, rules) && is_quiet(Table::States, states) {
-                let look = Look { now, ..Look::default() };
+                let delta = TableDelta { now, ..TableDelta::default() };
                 if rules.is_none() {
                     // Nothing was seen of the rules: what was known of them stays as old as it is.
-                    return Ok((look, watermarks));
+                    return Ok((delta, watermarks));
                 }
                 let counted = rules_version.map(|version| (begun, version));
-                return Ok((look, Watermarks { counted, ..watermarks.idle(now) }));
+                return Ok((delta, Watermarks { counted, ..watermarks.idle(now) }));
             }
         }
-        let begin = self.connection.dialect().begin_look;
+        let begin = self.connection.dialect().begin_poll;
         self.connection.run(WHAT, begin).await?;
         let Counted { now, rules: rule_counts, states: state_counts, .. } = self.counts(None).await?;
         let (Some(rule_counts), Some(state_counts)) = (rule_counts, state_counts) else {
@@ -120,25 +126,25 @@ impl<K: Known + Sync> Looking<'_, K> {
         };
         ensure_few_enough(self.database, Table::Rules, rule_counts.rows)?;
         ensure_few_enough(self.database, Table::States, state_counts.rows)?;
-        let mut look = Look { now, full: self.full, ..Look::default() };
+        let mut delta = TableDelta { now, full: self.full, ..TableDelta::default() };
 
-        let mut budget = Budget::new(self.database.follow.max_memory, self.known.memory());
+        let mut budget = Budget::new(self.database.follow.max_memory, self.index.memory());
         let mut over_budget = self.retry(&budget);
-        let mut states = self.states(state_counts, &mut look, &mut budget).await?;
-        look.state_keys = self.keys(Table::States, state_counts, &mut states).await?;
-        let mut reading = Reading::new(self.known.texts(), budget);
+        let mut states = self.states(state_counts, &mut delta, &mut budget).await?;
+        delta.state_keys = self.keys(Table::States, state_counts, &mut states).await?;
+        let mut reading = Reading::new(self.index.texts(), budget);
         let mut rules = self.rules(rule_counts, &mut reading).await?;
-        look.rule_keys = self.keys(Table::Rules, rule_counts, &mut rules).await?;
+        delta.rule_keys = self.keys(Table::Rules, rule_counts, &mut rules).await?;
         self.connection.run(WHAT, "COMMIT").await?;
 
         let read = reading.finish().await;
-        look.rules = read.rules;
+        delta.rules = read.rules;
         if !read.over_budget.is_empty() {
             Arc::make_mut(&mut over_budget).extend(read.over_budget);
         }
-        look.rows = rules.rows + states.rows;
+        delta.rows = rules.rows + states.rows;
         if self.watermarks.is_some() {
-            look.mended = rules.mended + states.mended;
+            delta.missed_by_watermark = rules.missed_by_watermark + states.missed_by_watermark;
         }
         let watermarks = match self.watermarks {
             Some(watermarks) => {
@@ -151,7 +157,7 @@ impl<K: Known + Sync> Looking<'_, K> {
                 states: Watermark::new(now, states.high.unwrap_or(Timestamp::MIN)),
             },
         };
-        Ok((look, watermarks))
+        Ok((delta, watermarks))
     }
 
     /// Rows whose stamp is greater than this may be new.
@@ -160,7 +166,7 @@ impl<K: Known + Sync> Looking<'_, K> {
         self.watermarks.as_ref().map_or(Timestamp::MIN, |watermarks| watermarks.low(table, overlap))
     }
 
-    /// The rules that did not fit into `worker.max_memory`, without those that are read again: at a look
+    /// The rules that did not fit into `worker.max_memory`, without those that are read again: at a poll
     /// at everything, those that fit now.
     fn retry(&mut self, budget: &Budget) -> Arc<BTreeMap<String, usize>> {
         let before = self.watermarks.as_ref().map(|watermarks| Arc::clone(&watermarks.over_budget));
@@ -169,7 +175,7 @@ impl<K: Known + Sync> Looking<'_, K> {
             // Most are long.
             let mut free = budget.free().saturating_sub(self.database.follow.max_memory / 2);
             let rules = Arc::make_mut(&mut over_budget);
-            rules.retain(|key, _| self.known.seen(Table::Rules, key).is_some());
+            rules.retain(|key, _| self.index.fingerprint(Table::Rules, key).is_some());
             rules.retain(|key, size| match free.checked_sub(*size) {
                 Some(rest) => {
                     free = rest;
@@ -185,11 +191,11 @@ impl<K: Known + Sync> Looking<'_, K> {
     /// Where to put every key of a table that is compared as a whole; `None` where nothing is known that
     /// could be gone.
     fn wanted_keys(&self, table: Table) -> Option<Vec<String>> {
-        (self.full && self.known.count(table) > 0).then(Vec::new)
+        (self.full && self.index.count(table) > 0).then(Vec::new)
     }
 
     fn is_quiet(&self, table: Table, counts: Counts) -> bool {
-        counts.in_window == 0 && counts.rows == self.known.count(table)
+        counts.in_window == 0 && counts.rows == self.index.count(table)
     }
 
     async fn rules(&mut self, counts: Counts, reading: &mut Reading) -> Result<Found, StoreError> {
@@ -204,7 +210,7 @@ impl<K: Known + Sync> Looking<'_, K> {
         let within = |select: Select| if full { select } else { select.and(stamp) };
         // Where everything is compared and the database has no digest, the text must come anyway.
         let marks_first =
-            rows > FEW && self.known.count(Table::Rules) > 0 && (!full || dialect.digest.is_some());
+            rows > FEW && self.index.count(Table::Rules) > 0 && (!full || dialect.digest.is_some());
         if marks_first {
             let differing =
                 self.differing(within(tables::select_marks(dialect, full)), &mut found, low, reading);
@@ -228,37 +234,39 @@ impl<K: Known + Sync> Looking<'_, K> {
         reading: &mut Reading,
     ) -> Result<Vec<String>, StoreError> {
         let (dialect, full) = (self.connection.dialect(), self.full);
-        let known_rows = KnownRows { known: self.known, retried: &self.retried };
+        let index = IndexWithoutRetried { index: self.index, retried: &self.retried };
         let mut differing = Vec::new();
         let mut rows = self.connection.rows(WHAT, marks);
         while let Some(mut row) = rows.next().await? {
             let shown = tables::key(&row);
             ensure_few_enough(self.database, Table::Rules, found.rows + differing.len() as u64)?;
-            let known = known_rows.rule(&shown);
+            let known = index.rule(&shown);
             let is_whole = columns::missing(&mut row).map(|missing| missing.is_none());
             let key = row.text(0, "rule_id");
             let (key, is_whole) = match key.and_then(|key| Ok((key, is_whole?))) {
                 Ok(read) => read,
                 Err(reason) => {
                     // It cannot be asked for by its key, or need not be.
-                    let seen = unreadable_row(&reason);
-                    if found.see(&shown, seen, known, low) {
-                        reading.reject(Rejected { key: shown, seen, reason });
+                    let fingerprint = unreadable_row(&reason);
+                    if found.see(&shown, fingerprint, known, low) {
+                        reading.reject(QuarantinedRow { key: shown, fingerprint, reason });
                     }
                     continue;
                 }
             };
-            let is_known = |known: &Seen| {
+            let is_known = |known: &RowFingerprint| {
                 tables::mark(&mut row, dialect).is_ok_and(|mark| {
                     let Mark { rule_version, source_path, updated_at, content } = mark;
                     match content {
-                        Some(text) => *known == Seen::rule(updated_at, text, rule_version, &source_path),
+                        Some(text) => {
+                            *known == RowFingerprint::rule(updated_at, text, rule_version, &source_path)
+                        }
                         None => !full && known.is_stamped(updated_at, rule_version, &source_path),
                     }
                 })
             };
             match known.filter(|_| is_whole).filter(is_known) {
-                Some(seen) => drop(found.see(&key, seen, known, low)),
+                Some(fingerprint) => drop(found.see(&key, fingerprint, known, low)),
                 None => differing.push(key),
             }
         }
@@ -273,13 +281,13 @@ impl<K: Known + Sync> Looking<'_, K> {
         low: Timestamp,
         reading: &mut Reading,
     ) -> Result<(), StoreError> {
-        let known = &KnownRows { known: self.known, retried: &self.retried };
+        let index = &IndexWithoutRetried { index: self.index, retried: &self.retried };
         let mut long = Vec::new();
         let dialect = self.connection.dialect();
         let mut rows = self.connection.rows(WHAT, select.of_short_rows());
         while let Some(row) = rows.next().await? {
             ensure_few_enough(self.database, Table::Rules, found.rows)?;
-            long.extend(take_in(row, known, found, low, reading).await);
+            long.extend(take_in(row, index, found, low, reading).await);
         }
         drop(rows);
         // Long rows come last, and few at a time: should the memory not do for all, it is they that miss out.
@@ -288,16 +296,16 @@ impl<K: Known + Sync> Looking<'_, K> {
         let mut left = kept_free;
         let mut wanted = Vec::new();
         for Long { key, length, updated_at } in long {
-            let replaced = known.known.memory_of(Table::Rules, &key);
+            let replaced = index.index.memory_of(Table::Rules, &key);
             if length <= left.min((reading.free() + replaced).saturating_sub(kept_free)) {
                 left -= length;
                 wanted.push(key);
                 continue;
             }
             let reason = too_much(length, self.database.follow.max_memory);
-            let seen = Seen::other(updated_at, ContentDigest::of(&reason));
-            if found.see(&key, seen, known.rule(&key), low) {
-                reading.reject_for_now(Rejected { key, seen, reason }, length);
+            let fingerprint = RowFingerprint::other(updated_at, ContentDigest::of(&reason));
+            if found.see(&key, fingerprint, index.rule(&key), low) {
+                reading.reject_for_now(QuarantinedRow { key, fingerprint, reason }, length);
             }
         }
         for keys in wanted.chunks(LONG_ROWS) {
@@ -305,7 +313,7 @@ impl<K: Known + Sync> Looking<'_, K> {
             let select = select.and(|filter| filter.push("rule_id IN ").texts(keys));
             let mut rows = self.connection.row_by_row(WHAT, select);
             while let Some(row) = rows.next().await? {
-                take_in(row, known, found, low, reading).await;
+                take_in(row, index, found, low, reading).await;
             }
         }
         Ok(())
@@ -314,7 +322,7 @@ impl<K: Known + Sync> Looking<'_, K> {
     async fn states(
         &mut self,
         counts: Counts,
-        look: &mut Look,
+        delta: &mut TableDelta,
         budget: &mut Budget,
     ) -> Result<Found, StoreError> {
         let low = self.low(Table::States);
@@ -328,17 +336,18 @@ impl<K: Known + Sync> Looking<'_, K> {
         while let Some(mut row) = rows.next().await? {
             let key = tables::key(&row);
             let row = tables::state_row(&mut row);
-            let seen = row.as_ref().map_or_else(|reason| unreadable_row(reason), Seen::state);
-            if !found.see(&key, seen, self.known.seen(Table::States, &key), low) {
+            let fingerprint =
+                row.as_ref().map_or_else(|reason| unreadable_row(reason), RowFingerprint::state);
+            if !found.see(&key, fingerprint, self.index.fingerprint(Table::States, &key), low) {
                 continue;
             }
             ensure_few_enough(self.database, Table::States, found.rows)?;
             let state = row.and_then(|row| {
-                budget.take(row.memory(), self.known.memory_of(Table::States, &key))?;
+                budget.take(row.memory(), self.index.memory_of(Table::States, &key))?;
                 let rule_id = RuleId::new(&row.rule_id).map_err(|error| error.to_string())?;
                 Ok((rule_id, row.state().map_err(|error| error.to_string())?))
             });
-            look.states.push(state.map_err(|reason| Box::new(Rejected { key, seen, reason })));
+            delta.states.push(state.map_err(|reason| Box::new(QuarantinedRow { key, fingerprint, reason })));
         }
         Ok(found)
     }
@@ -350,7 +359,7 @@ impl<K: Known + Sync> Looking<'_, K> {
         counts: Counts,
         found: &mut Found,
     ) -> Result<Option<Vec<String>>, StoreError> {
-        if found.keys.is_some() || self.known.count(table) + found.new == counts.rows {
+        if found.keys.is_some() || self.index.count(table) + found.new == counts.rows {
             return Ok(found.keys.take());
         }
         found.differing += 1;
@@ -372,7 +381,7 @@ impl Watermarks {
         }
     }
 
-    /// After it was found at `now` that nothing was committed since the last look.
+    /// After it was found at `now` that nothing was committed since the last poll.
     pub(super) fn idle(self, now: Timestamp) -> Self {
         self.advanced(now, None, None)
     }
@@ -388,14 +397,14 @@ impl Watermarks {
 }
 
 /// What is known of rows, but for the rules that are read again.
-struct KnownRows<'l, K> {
-    known: &'l K,
+struct IndexWithoutRetried<'l, K> {
+    index: &'l K,
     retried: &'l HashSet<String>,
 }
 
-impl<K: Known> KnownRows<'_, K> {
-    fn rule(&self, key: &str) -> Option<Seen> {
-        self.known.seen(Table::Rules, key).filter(|_| !self.retried.contains(key))
+impl<K: RowIndex> IndexWithoutRetried<'_, K> {
+    fn rule(&self, key: &str) -> Option<RowFingerprint> {
+        self.index.fingerprint(Table::Rules, key).filter(|_| !self.retried.contains(key))
     }
 }
 
@@ -426,7 +435,7 @@ struct Long {
 /// Takes in a row of the rules, if it is not as it is known; gives back one that is not all here.
 async fn take_in(
     mut row: Row,
-    known: &KnownRows<'_, impl Known>,
+    index: &IndexWithoutRetried<'_, impl RowIndex>,
     found: &mut Found,
     low: Timestamp,
     reading: &mut Reading,
@@ -440,21 +449,21 @@ async fn take_in(
         Ok(None) => tables::rule_row(&mut row),
         Err(reason) => Err(reason),
     };
-    let replaced = known.known.memory_of(Table::Rules, &key);
-    let known = known.rule(&key);
-    let seen = match (&row, known) {
+    let replaced = index.index.memory_of(Table::Rules, &key);
+    let known = index.rule(&key);
+    let fingerprint = match (&row, known) {
         (Ok(row), Some(_)) => {
             let text = ContentDigest::of(&row.yaml_content);
-            Seen::rule(row.updated_at, text, row.rule_version, &row.source_path)
+            RowFingerprint::rule(row.updated_at, text, row.rule_version, &row.source_path)
         }
         // It differs from what is known, which is nothing: the digest can wait.
-        (Ok(row), None) => Seen::other(row.updated_at, ContentDigest::of("")),
+        (Ok(row), None) => RowFingerprint::other(row.updated_at, ContentDigest::of("")),
         (Err(reason), _) => unreadable_row(reason),
     };
-    if found.see(&key, seen, known, low) {
+    if found.see(&key, fingerprint, known, low) {
         match row {
             Ok(row) => reading.push(row, replaced).await,
-            Err(reason) => reading.reject(Rejected { key, seen, reason }),
+            Err(reason) => reading.reject(QuarantinedRow { key, fingerprint, reason }),
         }
     }
     None
@@ -466,8 +475,8 @@ fn since(stamp: &str, low: Timestamp) -> impl FnOnce(Query) -> Query {
 }
 
 /// What is known of a row whose cells cannot be read as what they should be.
-fn unreadable_row(reason: &str) -> Seen {
-    Seen::other(Timestamp::MIN, ContentDigest::of(reason))
+fn unreadable_row(reason: &str) -> RowFingerprint {
+    RowFingerprint::other(Timestamp::MIN, ContentDigest::of(reason))
 }
 
 pub(super) fn unreadable(detail: &str) -> StoreError {

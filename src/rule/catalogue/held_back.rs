@@ -1,13 +1,13 @@
-//! Deletions that are held back: whoever may write the tables may not empty every worker at once.
+//! Deletions that are held_back back: whoever may write the tables may not empty every worker at once.
 
 use std::collections::BTreeSet;
 
 use super::super::{RuleChange, RuleId};
 use super::{Before, Catalogue};
 
-/// What taking in a look did.
+/// What taking in a poll did.
 #[derive(Debug, Default)]
-pub struct Delta {
+pub struct CatalogueDelta {
     /// What subscribers hear, in the order of [`Catalogue::apply`].
     pub changes: Vec<RuleChange>,
     /// Rules whose version fell, with the version before and after.
@@ -15,22 +15,22 @@ pub struct Delta {
 }
 
 impl Catalogue {
-    /// The rules that are served though their row is gone, or is no rule any more: their deletion is held
+    /// The rules that are served though their row is gone, or is no rule any more: their deletion is held_back
     /// back.
     pub const fn held_back(&self) -> &BTreeSet<RuleId> {
-        &self.held
+        &self.held_back
     }
 
-    /// Follows the deletions that are held back.
+    /// Follows the deletions that are held_back back.
     pub fn release(&mut self) -> Vec<RuleChange> {
         let mut before = Before::new();
-        for rule_id in std::mem::take(&mut self.held) {
+        for rule_id in std::mem::take(&mut self.held_back) {
             self.replace(&rule_id, None, &mut before);
         }
         self.definitions(before).changes
     }
 
-    /// Deletes these rules, and those whose deletion is held back; or holds all of them back, where
+    /// Deletes these rules, and those whose deletion is held_back back; or holds all of them back, where
     /// `is_too_many` says so of their number and of the `rows` before.
     pub(super) fn delete(
         &mut self,
@@ -39,9 +39,9 @@ impl Catalogue {
         is_too_many: impl Fn(usize, usize) -> bool,
         before: &mut Before,
     ) {
-        self.held.extend(going);
-        if !self.held.is_empty() && !is_too_many(self.held.len(), rows) {
-            for rule_id in std::mem::take(&mut self.held) {
+        self.held_back.extend(going);
+        if !self.held_back.is_empty() && !is_too_many(self.held_back.len(), rows) {
+            for rule_id in std::mem::take(&mut self.held_back) {
                 self.replace(&rule_id, None, before);
             }
         }

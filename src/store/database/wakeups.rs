@@ -1,4 +1,4 @@
-//! What tells sooner than the poll that a look may find a change: a commit through this process,
+//! What tells sooner than the poll that a poll may find a change: a commit through this process,
 //! PostgreSQL's notifications, SQLite's files. The poll stays the truth.
 
 use std::path::Path;
@@ -30,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 
 /// Where a follower hears that something may have changed.
 #[derive(Debug)]
-pub(super) struct Hints {
+pub(super) struct Wakeups {
     committed: watch::Receiver<()>,
     /// What others commit; told by a task that lives as long as this.
     heard: watch::Receiver<()>,
@@ -38,7 +38,7 @@ pub(super) struct Hints {
     task: Option<JoinHandle<()>>,
 }
 
-impl Hints {
+impl Wakeups {
     pub(super) fn new(database: &Database) -> Self {
         let tell = watch::Sender::new(());
         Self {
@@ -72,7 +72,7 @@ impl Hints {
     }
 }
 
-impl Drop for Hints {
+impl Drop for Wakeups {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
             task.abort();
@@ -117,7 +117,7 @@ async fn listen(
         match tokio::time::timeout(SILENCE, listener.try_recv()).await {
             Ok(heard) => {
                 let is_connected = heard.map_err(judge)?.is_some();
-                // What a burst notified meanwhile is heard by the same look.
+                // What a burst notified meanwhile is heard by the same poll.
                 while listener.next_buffered().is_some() {}
                 tell.send_replace(());
                 if !is_connected {
@@ -135,8 +135,8 @@ async fn listen(
     }
 }
 
-/// SQLite: hints at each write to the files, and a few times soon after, whether or not there was a commit:
-/// a look begins with that question.
+/// SQLite: wakeups at each write to the files, and a few times soon after, whether or not there was a commit:
+/// a poll begins with that question.
 async fn watch_files(
     tell: &watch::Sender<()>,
     connector: &Arc<Connector>,

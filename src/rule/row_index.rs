@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{ContentDigest, KnownRule, Seen, Table};
+use super::{ContentDigest, KnownRule, RowFingerprint, Table};
 
-/// What is already known, so that a look need not read it again.
-pub trait Known {
+/// What is already known, so that a poll need not read it again.
+pub trait RowIndex {
     /// How many rows of the table are known, rejected ones too.
     fn count(&self, table: Table) -> u64;
     /// What is known of the row, rejected ones too; `None` when it is not known.
-    fn seen(&self, table: Table, key: &str) -> Option<Seen>;
+    fn fingerprint(&self, table: Table, key: &str) -> Option<RowFingerprint>;
     /// What the rules and states take that are known, in bytes, about.
     fn memory(&self) -> usize {
         0
@@ -18,7 +18,7 @@ pub trait Known {
     fn memory_of(&self, _table: Table, _key: &str) -> usize {
         0
     }
-    /// Where the texts of rules go that a look reads; `None` where nobody wants them.
+    /// Where the texts of rules go that a poll reads; `None` where nobody wants them.
     fn texts(&self) -> Option<Arc<dyn TextSink>> {
         None
     }
