@@ -6,7 +6,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use crate::command::{self, Outcome};
 use crate::telemetry::report_failure;
 
-/// Keeps detection rules in step across a swarm of hosts.
+/// Keeps detection rules in sync across a swarm of hosts.
 ///
 /// A master watches a directory of rules and keeps the tables of a database equal to it; workers
 /// follow the tables and tell the programs of their host of each change.

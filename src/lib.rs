@@ -1,4 +1,4 @@
-//! `rulesyncd` keeps detection rules in step across a swarm of hosts.
+//! `rulesyncd` keeps detection rules in sync across a swarm of hosts.
 //!
 //! Data goes one way, and the modules stand in that order:
 //!

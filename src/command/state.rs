@@ -39,15 +39,15 @@ pub struct StateArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Every state that is set
+    /// List every state that is set
     List,
-    /// The state in force for a rule
+    /// Show the effective state of a rule
     Get {
         /// The rule
         #[arg(value_name = "ID", add = ArgValueCompleter::new(rule_ids))]
         rule_id: RuleId,
     },
-    /// Set a rule's state in place of the one that stands
+    /// Set the state of a rule
     Set(SetArgs),
     /// Take a rule's state away, so that it is enabled again
     Clear {

@@ -184,7 +184,7 @@ impl MasterStatus {
     /// One sentence for `systemctl status`.
     pub fn sentence(&self) -> String {
         let doing = match (self.lock, self.database_down_since, self.directory_unavailable_since) {
-            (_, Some(since), _) => format!("database away since {since}"),
+            (_, Some(since), _) => format!("database unavailable since {since}"),
             (Lock::Standby, None, _) => "standby: another master holds the lock".to_owned(),
             (Lock::None, None, _) => "connecting".to_owned(),
             (Lock::Held, None, Some(since)) => {
@@ -193,7 +193,7 @@ impl MasterStatus {
                     self.rules_dir
                 )
             }
-            (Lock::Held, None, None) => format!("{} in step", count(self.rules, "rule")),
+            (Lock::Held, None, None) => format!("{} in sync", count(self.rules, "rule")),
         };
         let mut sentence = doing;
         for (number, what, then) in [

@@ -85,7 +85,7 @@ pub enum RuleChange {
     Written {
         /// The rule as it is now.
         rule: Arc<KnownRule>,
-        /// The state that is in force for it.
+        /// Its effective state.
         state: Arc<RuleState>,
     },
     /// The definition is gone.
@@ -93,7 +93,7 @@ pub enum RuleChange {
         /// Whose definition.
         rule_id: RuleId,
     },
-    /// The state that is in force is another than before.
+    /// The effective state changed.
     State {
         /// Whose state; a rule of that id need not exist.
         rule_id: RuleId,

@@ -39,7 +39,7 @@ pub struct Emit {
     pub confidence: f64,
 }
 
-/// A definition together with the operator's state that is in force for it.
+/// A definition together with its effective state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CompiledRule {
     /// What the file defines.

@@ -1,36 +1,36 @@
-//! What a poll may ask of what is already known.
+//! What a poll asks about the rows that are already known.
 
 use std::sync::Arc;
 
 use super::{ContentDigest, KnownRule, RowFingerprint, Table};
 
-/// What is already known, so that a poll need not read it again.
+/// The known rows, so that a poll reads only new and changed ones.
 pub trait RowIndex {
-    /// How many rows of the table are known, rejected ones too.
+    /// How many rows of the table are known, quarantined ones included.
     fn count(&self, table: Table) -> u64;
-    /// What is known of the row, rejected ones too; `None` when it is not known.
+    /// The fingerprint of a row, quarantined or not; `None` if the row is not known.
     fn fingerprint(&self, table: Table, key: &str) -> Option<RowFingerprint>;
-    /// What the rules and states take that are known, in bytes, about.
+    /// About how many bytes of memory the known rules and states take.
     fn memory(&self) -> usize {
         0
     }
-    /// The same of one row; 0 when it is not known.
+    /// The same of one row; 0 if it is not known.
     fn memory_of(&self, _table: Table, _key: &str) -> usize {
         0
     }
-    /// Where the texts of rules go that a poll reads; `None` where nobody wants them.
+    /// Where a poll puts the texts of the rules that it reads; `None` if nobody needs them.
     fn texts(&self) -> Option<Arc<dyn TextSink>> {
         None
     }
 }
 
-/// Takes the texts of valid rules as they are read.
+/// Receives the texts of valid rules as a poll reads them.
 pub trait TextSink: Send + Sync {
-    /// Takes a text and its digest.
+    /// Receives a text and its digest.
     fn put(&self, content: ContentDigest, text: &str);
 
-    /// The rule that this process has already parsed from a text of this digest; `None` where it has not, or
-    /// does not remember.
+    /// The rule that this process already parsed from a text of this digest; `None` if it did not, or no longer has
+    /// it.
     fn parsed(&self, _rule_id: &str, _content: &ContentDigest) -> Option<Arc<KnownRule>> {
         None
     }

@@ -152,7 +152,7 @@ impl RuleState {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
-    /// What is in force at `now`: this state, or the default once it has expired.
+    /// The effective state at `now`: this state, or the default once it has expired.
     pub fn effective(&self, now: Timestamp) -> Self {
         if self.is_expired(now) { Self::default() } else { self.clone() }
     }

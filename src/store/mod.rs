@@ -31,11 +31,11 @@ pub trait RuleStore: Send + Sync {
     /// How this store is followed.
     type Follower: Follow;
 
-    /// Every valid rule with the state in force for it, by id. A rule that is not valid is left
+    /// Every valid rule with its effective state, by id. A rule that is not valid is left
     /// out; [`Follow::poll`] tells why.
     fn load_compiled(&self) -> impl Future<Output = Result<Vec<CompiledRule>, StoreError>> + Send;
 
-    /// The state in force; the default for a rule that has none, or whose state has expired, or
+    /// The effective state; the default for a rule that has none, or whose state has expired, or
     /// that does not exist.
     fn get_state(&self, rule_id: &RuleId) -> impl Future<Output = Result<RuleState, StoreError>> + Send;
 
@@ -52,7 +52,7 @@ pub trait RuleStore: Send + Sync {
         state: RuleState,
     ) -> impl Future<Output = Result<RuleState, StoreError>> + Send;
 
-    /// Takes a state away, so that the default is in force. `false` when none stood.
+    /// Removes a state, so that the default is effective. Returns whether there was one.
     ///
     /// # Errors
     /// [`StoreError::Refused`] where a database has none of this id but one of an id that differs in case.

@@ -89,7 +89,7 @@ impl RowIndex for Mutex<Catalogue> {
     }
 }
 
-/// Every valid rule with the state in force for it, by id.
+/// Every valid rule with its effective state, by id.
 pub(super) async fn load<F: Follow>(mut follower: F) -> Result<Vec<CompiledRule>, StoreError> {
     let delta = follower.poll(&Arc::<Catalogue>::default()).await?;
     let mut catalogue = Catalogue::default();

@@ -40,7 +40,7 @@ pub enum ServerLine {
     State {
         /// Whose state.
         rule_id: RuleId,
-        /// The state in force.
+        /// The effective state.
         new_value: RuleState,
     },
     /// The snapshot is whole; changes follow.
@@ -95,7 +95,7 @@ pub enum ServerLine {
 pub struct RuleLine {
     /// The rule's id.
     pub rule_id: RuleId,
-    /// The rule with the state in force.
+    /// The rule with its effective state.
     pub new_value: CompiledRule,
     /// The row's version.
     pub rule_version: i64,

@@ -21,7 +21,7 @@ pub struct Request {
 pub enum Op {
     /// Follow the rules. Once a connection.
     Subscribe(Subscribe),
-    /// The state in force of one rule.
+    /// The effective state of one rule.
     GetState {
         /// Any text: what is no rule has the default state.
         rule_id: String,

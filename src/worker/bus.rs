@@ -1,8 +1,8 @@
-//! A client of the host's message bus: one hint for each change.
+//! A client of the host's message bus, which publishes one hint for each change.
 //!
-//! The bus is at most once and may be away. What is to be published is a position in the journal, so
-//! nothing waits for the bus and nothing is queued for it: while it is away the position stays, and
-//! when too many changes have come since, they are passed over and counted.
+//! The bus delivers at most once and may be unavailable. The client is a position in the journal, so nothing
+//! waits for the bus and nothing is queued for it. While the bus is unavailable the position does not move; if
+//! too many changes come meanwhile, they are skipped and counted.
 
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -27,16 +27,16 @@ use crate::outage::Outage;
 use crate::rule::{ChangeKind, RuleState};
 use crate::wire::{Health, Subscribe};
 
-/// How this client calls itself.
+/// The name that this client gives the bus.
 const CLIENT: &str = "rulesyncd";
 
-/// How many changes are taken at once.
+/// The most changes of one write.
 const BATCH: usize = 64;
 
-/// How long the bus may take for the last word.
+/// How long the bus may take to read the last frame.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
-/// How the bus is, as `status` tells it.
+/// The client and its state for `status`.
 #[derive(Debug)]
 pub(super) struct Bus {
     path: PathBuf,
@@ -64,7 +64,7 @@ impl Bus {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn turn(&self, state: Health, now: Timestamp) {
+    fn set_state(&self, state: Health, now: Timestamp) {
         let mut status = self.lock();
         status.state = state;
         status.since = now;
@@ -81,7 +81,7 @@ impl Bus {
                 connected = connect(&self.path) => match connected {
                     Ok(stream) => {
                         tracing::info!("the message bus at {} is connected", self.path.display());
-                        self.turn(Health::Up, broker.clock.now());
+                        self.set_state(Health::Up, broker.clock.now());
                         self.lock().last_error = None;
                         backoff.reset();
                         outage.ended(Instant::now());
@@ -92,13 +92,13 @@ impl Bus {
             };
             let Err(error) = ended else { return };
             if self.status().state == Health::Up {
-                self.turn(Health::Down, broker.clock.now());
+                self.set_state(Health::Down, broker.clock.now());
             }
             self.lock().last_error = Some(error.to_string());
             if outage.failed(&error.to_string(), Instant::now()).is_some() {
                 tracing::warn!(
                     error = %error,
-                    "the message bus at {} is unavailable, trying on: {error}; subscribers are not concerned",
+                    "the message bus at {} is unavailable, retrying: {error}; subscribers are not affected",
                     self.path.display()
                 );
             }
@@ -118,13 +118,13 @@ impl Bus {
         shutdown: &CancellationToken,
     ) -> std::io::Result<()> {
         let (read, mut write) = stream.into_split();
-        let mut gone = pin!(until_gone(read));
+        let mut closed = pin!(until_closed(read));
         let mut head = broker.watch_head();
         let everything = Filter::new(&Subscribe::default());
         loop {
             let mut frames = Vec::new();
             let mut count = 0;
-            // Taken before they are written: a hint is given at most once.
+            // The position moves before the write, so that a hint is published at most once.
             match broker.next(position, &everything, BATCH, usize::MAX) {
                 Next::Changes(changes) => {
                     count = changes.len() as u64;
@@ -136,7 +136,7 @@ impl Bus {
                     self.lock().missed += newest - position.cursor;
                     tracing::warn!(
                         missed = newest - position.cursor,
-                        "the message bus is too slow, or was away too long: changes were passed over"
+                        "the message bus is too slow or was unavailable for too long: changes were not published"
                     );
                     *position = broker.position_after(newest);
                     continue;
@@ -145,7 +145,7 @@ impl Bus {
             }
             if frames.is_empty() {
                 tokio::select! {
-                    error = &mut gone => return Err(error),
+                    error = &mut closed => return Err(error),
                     _ = head.changed() => continue,
                     () = shutdown.cancelled() => {}
                 }
@@ -154,7 +154,7 @@ impl Bus {
                 return Ok(());
             }
             tokio::select! {
-                error = gone.as_mut() => {
+                error = closed.as_mut() => {
                     self.lock().missed += count;
                     return Err(error);
                 }
@@ -178,8 +178,8 @@ async fn connect(path: &Path) -> std::io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Reads and forgets whatever the bus says; ends when it closes.
-async fn until_gone(mut read: OwnedReadHalf) -> std::io::Error {
+/// Discards what the bus sends until it closes the connection.
+async fn until_closed(mut read: OwnedReadHalf) -> std::io::Error {
     let mut buffer = [0; 4096];
     loop {
         match read.read(&mut buffer).await {
@@ -195,7 +195,7 @@ async fn stopped_for(shutdown: &CancellationToken, grace: Duration) {
     sleep(grace).await;
 }
 
-/// A header line, the body's length in four bytes, the body.
+/// Appends a header line, the length of the body in four bytes, and the body.
 fn write_frame(out: &mut Vec<u8>, header: &str, body: &[u8]) {
     out.extend_from_slice(header.as_bytes());
     out.push(b'\n');
@@ -204,7 +204,7 @@ fn write_frame(out: &mut Vec<u8>, header: &str, body: &[u8]) {
     out.extend_from_slice(body);
 }
 
-/// What of a change's line goes into a hint.
+/// The fields of a change's line that go into a hint.
 #[derive(Deserialize)]
 struct Hint {
     rule_version: Option<i64>,

@@ -1,5 +1,5 @@
-//! What the log says of changes and of the database: one record for each thing that an operator
-//! acts on, told by whoever did it. Nothing of a rule's text is in it.
+//! The worker's log records about changes and the database: one record for each event that an operator acts
+//! on, without the text of any rule.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::plural::{count, is_or_are};
 use crate::rule::{QuarantineEntry, RuleChange, RuleId, RuleState, Table};
 use crate::store::StoreError;
 
-/// More changes of one poll than this are one record, each of them at debug alone.
-const TOLD_SINGLY: usize = 100;
+/// A poll with more changes than this has one record for all of them; each has one only at debug.
+const MAX_SINGLE_RECORDS: usize = 100;
 
 pub(super) fn changes(broker: &Broker, applied: &AppliedChanges, trace_id: Option<&str>) {
     if applied.first_load || applied.changes.is_empty() {
         return;
     }
     let epoch = broker.epoch.as_str();
-    let singly = applied.changes.len() <= TOLD_SINGLY;
+    let singly = applied.changes.len() <= MAX_SINGLE_RECORDS;
     if !singly {
         let (changes, seq) = (applied.changes.len(), applied.first_seq);
         tracing::info!(
@@ -44,7 +44,7 @@ pub(super) fn changes(broker: &Broker, applied: &AppliedChanges, trace_id: Optio
                 }
             };
         }
-        // An operator's word has a record of its own, however many there are.
+        // Each decision of an operator has a record, however many there are.
         macro_rules! audit {
             ($($record:tt)*) => {
                 tracing::info!(
@@ -79,10 +79,10 @@ pub(super) fn changes(broker: &Broker, applied: &AppliedChanges, trace_id: Optio
     }
 }
 
-/// Rules of one poll that are named in a record.
+/// The most rules that one record names.
 const NAMED: usize = 10;
 
-/// Deletions are held back, `0` where none are any more; followed after that time by themselves.
+/// `held` deletions are now held back, for `time_left`; if 0, the guard held back some and holds back none now.
 pub(super) fn held_back(held: usize, time_left: Option<Duration>) {
     if held == 0 {
         tracing::info!(message_id = event::MASS_DELETE_HELD, "no deletion is held back any more");
@@ -90,19 +90,20 @@ pub(super) fn held_back(held: usize, time_left: Option<Duration>) {
     }
     let by_itself = time_left.map_or_else(String::new, |left| {
         let left = Duration::from_secs(left.as_secs_f64().round() as u64);
-        format!(", or wait: they are followed in {}", humantime::format_duration(left))
+        format!(", or wait: the worker follows the deletions in {}", humantime::format_duration(left))
     });
     tracing::error!(
         message_id = event::MASS_DELETE_HELD,
         deletions = held,
-        "{} {} gone from the tables or invalid in them, which is more than worker.max_delete allows: the worker goes \
-         on serving what it has; restore the rows, or run `rulesyncd allow-mass-delete` on this host{by_itself}",
+        "{} {} missing from the tables or invalid, which is more than worker.max_delete allows: the worker holds back \
+         the deletions and serves the rules on; restore the rows, or run `rulesyncd allow-mass-delete` on this \
+         host{by_itself}",
         count(held, "rule"),
         is_or_are(&held)
     );
 }
 
-/// Who had the deletions followed that were held back.
+/// Why held back deletions were followed.
 pub(super) enum Lifted {
     By { uid: u32, pid: Option<i32> },
     InTime,
@@ -132,7 +133,7 @@ pub(super) fn guard_lifted(broker: &Broker, applied: &AppliedChanges, lifted: Li
     }
 }
 
-/// Versions are the authors', and rise: who sets them back puts an older rule in the place of a newer one.
+/// Authors raise versions with each edit, so a version that falls means that an older rule replaced a newer one.
 pub(super) fn fallen(fallen: &[(RuleId, i64, i64)]) {
     if fallen.is_empty() {
         return;
@@ -164,11 +165,11 @@ pub(super) fn database_back(away: Duration) {
     );
 }
 
-/// `loaded` is whether anything is known.
+/// `loaded` says whether the worker has rules to serve.
 pub(super) fn database_unavailable(error: &StoreError, record: OutageRecord, loaded: bool) {
     let meanwhile = match loaded {
-        true => "what is known is served on, marked stale",
-        false => "nothing is known yet, and subscribers wait",
+        true => "the worker serves the rules that it has, marked stale",
+        false => "no rules are loaded yet, and subscribers wait",
     };
     let what = match record {
         OutageRecord::Begun => "the database does not answer".to_owned(),
@@ -182,17 +183,17 @@ pub(super) fn database_unavailable(error: &StoreError, record: OutageRecord, loa
     tracing::error!(message_id = event::DATABASE_AWAY, %error, "{what}, trying on: {error}; {meanwhile}");
 }
 
-/// The worker started before the master made the tables.
+/// The worker started before the master created the tables.
 pub(super) fn tables_awaited(error: &StoreError, record: OutageRecord) {
     let cause = error.cause();
     match record {
         OutageRecord::Begun | OutageRecord::CauseChanged(_) => tracing::info!(
             message_id = event::TABLES_AWAITED,
-            "waiting for {cause}: a master makes them; subscribers wait"
+            "waiting for {cause}: a master creates them; subscribers wait"
         ),
         OutageRecord::Reminder(lasted) => tracing::warn!(
             message_id = event::TABLES_AWAITED,
-            "waiting for {cause} for {}; see that a master runs and that it uses this database",
+            "waiting for {cause} for {}; check that a master runs and that it uses this database",
             humanize(lasted)
         ),
     }
@@ -206,7 +207,7 @@ pub(super) fn missed_by_watermark(rows: u64) {
     tracing::warn!(
         message_id = event::SCAN_MENDED,
         mended = rows,
-        "comparing everything found {} that no stamp had told of",
+        "the full scan found {} that the watermark had missed",
         count(rows, "row")
     );
 }
@@ -218,22 +219,22 @@ pub(super) fn quarantined(row: &QuarantineEntry) {
         rule_id,
         table,
         reason,
-        "the row `{}` of {table} takes no part: {reason}",
+        "the row `{}` of {table} is quarantined: {reason}",
         rule_id.escape_debug()
     );
 }
 
-/// So many rows of one poll that they share a record.
+/// So many rows of one poll that they share one record.
 pub(super) fn many_quarantined(rows: usize) {
     tracing::error!(
         message_id = event::RULE_REJECTED,
         rows,
-        "{rows} rows take no part: `rulesyncd status` shows them"
+        "{rows} rows are quarantined: `rulesyncd status` shows them"
     );
 }
 
 pub(super) fn many_released(rows: usize) {
-    tracing::info!(message_id = event::RULE_MENDED, rows, "{rows} rows are no longer rejected");
+    tracing::info!(message_id = event::RULE_MENDED, rows, "{rows} rows are no longer quarantined");
 }
 
 pub(super) fn released(row: &QuarantineEntry) {
@@ -242,7 +243,7 @@ pub(super) fn released(row: &QuarantineEntry) {
         message_id = event::RULE_MENDED,
         rule_id,
         table,
-        "the row `{}` of {table} is no longer rejected",
+        "the row `{}` of {table} is no longer quarantined",
         rule_id.escape_debug()
     );
 }

@@ -1,4 +1,4 @@
-//! What the worker tells whoever asks how it is.
+//! The worker's answer to `status`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,44 +10,44 @@ use crate::plural::count;
 use crate::rule::{CatalogueDigest, QuarantineEntry, Table};
 use crate::wire::{Epoch, Health};
 
-/// How a worker is: the answer to `status`.
+/// The answer to `status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// `worker`.
     pub mode: String,
     /// The program's version.
     pub version: String,
-    /// Its process.
+    /// The process id.
     pub pid: u32,
-    /// Its time at the answer.
+    /// This host's time of the answer.
     pub now: Timestamp,
-    /// When it started.
+    /// When the worker started.
     pub started_at: Timestamp,
-    /// How the database is.
+    /// The state of the database.
     pub database: DatabaseStatus,
-    /// The greatest stamp that was seen in the tables; `None` before the first row.
+    /// The greatest stamp of all rows that were read; `None` before the first row.
     pub watermark: Option<Timestamp>,
-    /// How many rules are in force.
+    /// How many rules are served.
     pub rules: u64,
-    /// How many states other than the default are in force.
+    /// How many effective states differ from the default.
     pub states: u64,
     /// The digest of all rules and states; `None` before the first are loaded.
     pub digest: Option<CatalogueDigest>,
-    /// Rows that take no part, and why.
+    /// Rows that are not served, and why.
     pub quarantined: Vec<QuarantinedStatus>,
-    /// Rules that are served though the tables do not hold them any more: their deletion is held back.
+    /// Rules that are served although they are missing from the tables: their deletion is held back.
     #[serde(default)]
     pub pending_mass_delete: Vec<String>,
-    /// Since when; `None` where there are none.
+    /// Since when deletions are held back; `None` if none are.
     #[serde(default)]
     pub pending_since: Option<Timestamp>,
     /// The event stream.
     pub stream: StreamStatus,
-    /// The host's message bus; `None` where none is configured.
+    /// The host's message bus; `None` if none is configured.
     pub bus: Option<BusStatus>,
-    /// What is wrong now, as `database.last_error`; `None` where nothing is.
+    /// The same as `database.last_error`.
     pub last_error: Option<String>,
-    /// When that was last met.
+    /// The same as `database.last_error_at`.
     #[serde(default)]
     pub last_error_at: Option<Timestamp>,
 }
@@ -57,11 +57,11 @@ impl WorkerStatus {
     pub fn sentence(&self) -> String {
         let mut sentence = match (self.digest, self.database.state) {
             (None, _) => "waiting for the first answer of the database".to_owned(),
-            (_, Health::Up) => format!("{} in step", count(self.rules, "rule")),
+            (_, Health::Up) => format!("{} in sync", count(self.rules, "rule")),
             (_, Health::Down) => {
                 let stale = Duration::from_secs(self.database.stale_for_ms / 1_000);
                 let rules = count(self.rules, "rule");
-                format!("database away, {rules} stale for {}", humantime::format_duration(stale))
+                format!("database unavailable, {rules} stale for {}", humantime::format_duration(stale))
             }
         };
         sentence +=
@@ -75,47 +75,46 @@ impl WorkerStatus {
                 &format!("; {} held back, see `rulesyncd allow-mass-delete`", count(held, "deletion"));
         }
         if !self.quarantined.is_empty() {
-            sentence += &format!("; {} rejected", count(self.quarantined.len(), "row"));
+            sentence += &format!("; {} quarantined", count(self.quarantined.len(), "row"));
         }
         sentence
     }
 }
 
-/// How the database is.
+/// The state of the database.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatabaseStatus {
-    /// Its address without a password.
+    /// The address without its password.
     pub url: String,
-    /// The file that the whole address was read from; `None` where it stood in the configuration.
+    /// The file that the address was read from; `None` if the configuration holds the address itself.
     #[serde(default)]
     pub url_file: Option<PathBuf>,
-    /// What it is: `sqlite`, `mysql`, `postgresql`, `filesystem`.
+    /// The kind of store: `sqlite`, `mysql`, `postgresql` or `filesystem`.
     pub backend: String,
-    /// Whether it answers.
+    /// Whether the database answers.
     pub state: Health,
-    /// Since when.
+    /// When `state` last changed.
     pub since: Timestamp,
-    /// How long ago what is known was the database's; 0 when it is.
+    /// How long ago the rules were last current, in milliseconds; 0 while they are.
     pub stale_for_ms: u64,
-    /// Why it does not answer; `None` while it does.
+    /// Why the database does not answer; `None` while it does.
     pub last_error: Option<String>,
-    /// When it last did not.
+    /// When the database last did not answer.
     #[serde(default)]
     pub last_error_at: Option<Timestamp>,
-    /// How often in this run the database's driver panicked on what the database sent, or was kept busy by
-    /// it without end.
+    /// How often in this run the database's driver panicked on a reply, or was kept busy by a reply without end.
     #[serde(default)]
     pub driver_failures: u64,
 }
 
-/// A row that takes no part.
+/// A row that is quarantined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantinedStatus {
     /// The table, `ttp_rule` or `ttp_rule_state`.
     pub table: String,
     /// The row's key.
     pub rule_id: String,
-    /// Why.
+    /// Why it is quarantined, in one sentence.
     pub reason: String,
 }
 
@@ -136,48 +135,48 @@ pub struct StreamStatus {
     pub epoch: Epoch,
     /// The newest change.
     pub seq: u64,
-    /// The smallest cursor that can be resumed.
+    /// The smallest cursor from which a subscriber can resume.
     pub resumable_from: u64,
-    /// What the journal's lines take.
+    /// The size of the journal's lines, in bytes.
     pub journal_bytes: u64,
-    /// Who is connected.
+    /// The open connections.
     pub subscribers: Vec<SubscriberStatus>,
 }
 
 /// One connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscriberStatus {
-    /// Its number in this run.
+    /// The number of the connection in this run.
     pub id: u64,
-    /// The peer's process, where the system tells it.
+    /// The peer's process id; `None` if the system does not say.
     pub pid: Option<i32>,
-    /// The peer's user.
+    /// The peer's user id.
     pub uid: u32,
-    /// Since when.
+    /// When the peer connected.
     pub connected_at: Timestamp,
-    /// Whether it follows the rules; else it only asks.
+    /// Whether the peer has subscribed, or only sends requests.
     pub subscribed: bool,
-    /// The last change that was handed to its socket.
+    /// The last change that was handed to the socket.
     pub seq: u64,
-    /// How many changes it is behind.
+    /// How many changes the peer is behind.
     pub lag: u64,
-    /// The last change that it says it has taken in.
+    /// The last change that the peer acknowledged; `None` before the first.
     pub acked: Option<u64>,
 }
 
 /// The host's message bus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusStatus {
-    /// Its socket.
+    /// The path of its socket.
     pub socket: String,
-    /// Whether it is connected.
+    /// Whether the worker is connected to it.
     pub state: Health,
-    /// Since when.
+    /// When `state` last changed.
     pub since: Timestamp,
-    /// Hints published in this run.
+    /// How many hints were published in this run.
     pub published: u64,
-    /// Changes that were told to nobody because the bus was away or slow.
+    /// How many changes were not published because the bus was unavailable or slow.
     pub missed: u64,
-    /// Why it is away; `None` while it is connected.
+    /// Why the bus is unavailable; `None` while the worker is connected.
     pub last_error: Option<String>,
 }

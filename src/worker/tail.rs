@@ -1,4 +1,4 @@
-//! The one loop that follows the tables.
+//! The loop that polls the tables and applies what it finds to the broker.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,44 +18,43 @@ use crate::rule::{QuarantineEntry, RuleChange, Table, TableDelta};
 use crate::store::{Follow, StoreError};
 use crate::telemetry::metrics::{self, Stage};
 
-/// How often the liveness beats while a poll takes long, and it is seen whether what is served has become stale.
+/// How often, during a long poll, the liveness beats and the broker checks whether its rules became stale.
 const BEAT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Follows the tables and writes what it hears into the broker.
+/// Polls the tables, and is the only writer of the broker.
 #[derive(Debug)]
 pub(super) struct Tail<F, N> {
     follower: F,
-    /// Makes a follower that has seen nothing.
+    /// Makes a follower whose first poll reads everything.
     follow: N,
     broker: Arc<Broker>,
     poll_interval: Duration,
     /// The database's clock at the last poll, and when that was.
     clock: Option<(Timestamp, Instant)>,
     outage: Outage,
-    /// Whether an error of this outage was logged, and not only that the tables are waited for.
+    /// Whether this outage has an error in the log, and not only the record that the tables are missing.
     error_logged: bool,
-    /// How long to wait after a poll that failed.
     backoff: Backoff,
-    /// What was already logged.
+    /// The quarantined rows that are already in the log.
     quarantined: BTreeSet<QuarantineEntry>,
     records: RecordBudget,
-    /// The store's name, for what is counted.
+    /// The kind of store, for metrics.
     backend: String,
-    /// Cancelled once the first poll has ended, well or not.
-    looked: CancellationToken,
-    /// Cancelled once the broker has what was known before this run.
+    /// Cancelled once the first poll has ended, successful or not.
+    polled: CancellationToken,
+    /// Cancelled once the broker has the rules of the cache.
     restored: CancellationToken,
 }
 
 impl<F: Follow, N: Fn() -> F> Tail<F, N> {
-    /// A tail that has not looked yet; `looked` is cancelled once it has, whatever came of it. It
-    /// begins after `restored`.
+    /// A tail that starts to poll once `restored` is cancelled, and cancels `polled` after its first poll,
+    /// successful or not.
     pub(super) fn new(
         follow: N,
         broker: Arc<Broker>,
         poll_interval: Duration,
         backend: String,
-        looked: CancellationToken,
+        polled: CancellationToken,
         restored: CancellationToken,
     ) -> Self {
         Self {
@@ -70,14 +69,14 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             quarantined: BTreeSet::new(),
             records: RecordBudget::default(),
             backend,
-            looked,
+            polled,
             restored,
         }
     }
 
-    /// Follows until the shutdown.
+    /// Polls until the shutdown.
     pub(super) async fn run(mut self, liveness: &Liveness, shutdown: &CancellationToken) {
-        // What was parsed of the cache need not be parsed again.
+        // The first poll need not parse texts that were parsed from the cache.
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = self.restored.cancelled() => {}
@@ -86,7 +85,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             liveness.beat();
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = self.poll(liveness) => self.looked.cancel(),
+                () = self.poll(liveness) => self.polled.cancel(),
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -95,8 +94,8 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         }
     }
 
-    /// Looks once. States end on time though the database lets the poll wait, and the liveness beats: the
-    /// database's thread is not this one.
+    /// Polls once. The database has its own thread, so while a poll takes long, states expire on time and the
+    /// liveness beats.
     async fn poll(&mut self, liveness: &Liveness) {
         if self.broker.begin_to_reread() {
             self.follower = (self.follow)();
@@ -120,13 +119,13 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             }
         };
         match found {
-            Ok(delta) => self.applied(delta, trace),
-            Err(error) => self.failed(&error),
+            Ok(delta) => self.apply(delta, trace),
+            Err(error) => self.record_failure(&error),
         }
     }
 
-    /// Waits until there is a reason to poll: a hint, the interval, or, while the database is
-    /// away, the end of the backoff. States end meanwhile.
+    /// Waits for the next poll: for a wake-up or the interval, or, while the database is unavailable, for the
+    /// end of the backoff. States expire meanwhile.
     async fn pause(&mut self) {
         let wait = if self.outage.is_ongoing() { self.backoff.wait() } else { jittered(self.poll_interval) };
         let poll = Instant::now() + wait;
@@ -141,7 +140,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         }
     }
 
-    fn applied(&mut self, delta: TableDelta, mut trace: TailTrace) {
+    fn apply(&mut self, delta: TableDelta, mut trace: TailTrace) {
         trace.found(&delta, self.follower.trace_contexts());
         metrics::compiled(delta.rules.iter().filter(|rule| rule.is_ok()).count(), &self.backend);
         self.clock = Some((delta.now, Instant::now()));
@@ -161,16 +160,16 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         if missed_by_watermark > 0 && !applied.first_load {
             log::missed_by_watermark(missed_by_watermark);
         }
-        tell(&self.broker, &applied, self.clock, trace.trace_id());
+        report(&self.broker, &applied, self.clock, trace.trace_id());
         log::fallen(&applied.fallen);
         if let Some(held) = applied.held_back {
             log::held_back(held, self.broker.release_at().map(|at| at.duration_since(Instant::now())));
         }
         trace.end();
-        self.tell_quarantined();
+        self.log_quarantined();
     }
 
-    fn failed(&mut self, error: &StoreError) {
+    fn record_failure(&mut self, error: &StoreError) {
         self.broker.database(Err(error.to_string()));
         let is_loaded = self.broker.head_status().digest.is_some();
         match (self.outage.failed(&error.cause(), Instant::now()), error) {
@@ -183,7 +182,8 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         }
     }
 
-    fn tell_quarantined(&mut self) {
+    /// Logs the rows that are newly quarantined, and those that no longer are.
+    fn log_quarantined(&mut self) {
         let now: BTreeSet<QuarantineEntry> = self.broker.quarantined().into_iter().collect();
         let found = now.difference(&self.quarantined).count();
         let singly = self.records.take(found, Instant::now().into_std());
@@ -212,7 +212,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     }
 }
 
-/// When the next state ends by this process's timer; `None` when none will.
+/// When the next state expires, by this process's timer; `None` if none will.
 fn next_end(broker: &Broker, clock: Option<(Timestamp, Instant)>) -> Option<Instant> {
     let end = broker.inspect(|catalogue, _, _| catalogue.next_expiry())?;
     let (now, at) = database_now(broker, clock);
@@ -221,17 +221,17 @@ fn next_end(broker: &Broker, clock: Option<(Timestamp, Instant)>) -> Option<Inst
 
 fn expire(broker: &Broker, clock: Option<(Timestamp, Instant)>) {
     let (now, at) = database_now(broker, clock);
-    tell(broker, &broker.expire(now.after(at.elapsed())), clock, None);
+    report(broker, &broker.expire(now.after(at.elapsed())), clock, None);
 }
 
-/// Follows the deletions that were held back long enough.
+/// Follows the deletions that were held back for `worker.max_delete_hold`.
 fn release(broker: &Broker) {
     let applied = broker.release();
     log::guard_lifted(broker, &applied, log::Lifted::InTime);
 }
 
-/// Tells the log and the metrics of changes that went to the stream.
-fn tell(
+/// Logs and counts changes that went to the stream.
+fn report(
     broker: &Broker,
     applied: &AppliedChanges,
     clock: Option<(Timestamp, Instant)>,
@@ -256,7 +256,7 @@ fn tell(
     }
 }
 
-/// The database's clock and when it showed that; before the first poll this host's has to do.
+/// A time of the database's clock and when it was read; of this host's clock before the first poll.
 fn database_now(broker: &Broker, clock: Option<(Timestamp, Instant)>) -> (Timestamp, Instant) {
     clock.unwrap_or_else(|| (broker.clock.now(), Instant::now()))
 }

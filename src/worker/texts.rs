@@ -1,5 +1,5 @@
-//! The texts of rules that were read and are not yet in the cache, on disk: what is served has no need of
-//! them, and in memory they would take as much again.
+//! Keeps the texts of rules on disk from the poll that read them until the cache holds them. Serving rules does
+//! not need the texts, and in memory they would double the worker's size.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -12,10 +12,10 @@ use crate::rule::{ContentDigest, KnownRule, RuleId};
 use crate::rulefile;
 use crate::store::TextSink;
 
-/// The largest cache: a quarter of the memory that the unit allows. A larger file is not one that a worker wrote.
+/// The largest cache file, in bytes: a quarter of the memory that the unit allows. No worker writes a larger one.
 pub(super) const MAX_SIZE: u64 = 256 << 20;
 
-/// Texts by their digests, in a file that has no name and goes with this process.
+/// Texts by their digests, in a file without a name that disappears with this process.
 #[derive(Debug)]
 pub(in crate::worker) struct Texts {
     cache: PathBuf,
@@ -28,9 +28,9 @@ struct Inner {
     file: Option<File>,
     end: u64,
     ranges: HashMap<ContentDigest, TextRange>,
-    /// How many polls were taken in.
-    looks: u64,
-    /// What was parsed of the cache, until the first poll is taken in: most of it is there again.
+    /// How many polls were applied.
+    polls: u64,
+    /// The rules that were parsed from the cache, until the first poll is applied: it mostly finds the same.
     restored: HashMap<RuleId, Arc<KnownRule>>,
 }
 
@@ -38,12 +38,12 @@ struct Inner {
 struct TextRange {
     start: u64,
     length: usize,
-    /// How many polls had been taken in when it was read.
+    /// How many polls had been applied when it was read.
     delta: u64,
 }
 
 impl Texts {
-    /// Texts for the cache at this path, in a file beside it.
+    /// Texts for the cache at this path, in a file of the same directory.
     pub(in crate::worker) fn new(cache: PathBuf) -> Self {
         Self { cache, inner: Mutex::default() }
     }
@@ -52,36 +52,36 @@ impl Texts {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The text of this digest; `None` where it is not here.
+    /// The text of this digest; `None` if it is not kept.
     pub(super) fn get(&self, content: &ContentDigest) -> Option<String> {
         let inner = self.lock();
         inner.read(*inner.ranges.get(content)?).ok()
     }
 
-    /// Remembers what was parsed of the cache, so that nothing is parsed twice.
+    /// Remembers the rules that were parsed from the cache, so that the first poll does not parse them again.
     pub(in crate::worker) fn remember<'a>(&self, rules: impl Iterator<Item = &'a Arc<KnownRule>>) {
         self.lock().restored = rules.map(|rule| (rule.rule_id.clone(), Arc::clone(rule))).collect();
     }
 
-    /// What was read up to here is taken in by now, or is nobody's.
-    pub(in crate::worker) fn taken_in(&self) {
+    /// Records that a poll was applied.
+    pub(in crate::worker) fn poll_applied(&self) {
         let mut inner = self.lock();
-        inner.looks += 1;
+        inner.polls += 1;
         inner.restored = HashMap::new();
     }
 
-    /// How many polls were taken in.
-    pub(super) fn looks(&self) -> u64 {
-        self.lock().looks
+    /// How many polls were applied.
+    pub(super) fn polls(&self) -> u64 {
+        self.lock().polls
     }
 
-    /// Forgets the texts that were read before the given number of polls was taken in, but for those that are
-    /// `wanted`.
-    pub(super) fn forget(&self, looks: u64, wanted: impl Fn(&ContentDigest) -> bool) {
+    /// Forgets the texts that were read before the given number of polls was applied, except those that are
+    /// still `wanted`.
+    pub(super) fn forget(&self, polls: u64, wanted: impl Fn(&ContentDigest) -> bool) {
         let mut inner = self.lock();
-        inner.ranges.retain(|content, range| range.delta >= looks || wanted(content));
+        inner.ranges.retain(|content, range| range.delta >= polls || wanted(content));
         if let Err(error) = inner.shrink(&self.cache) {
-            tracing::debug!(error = %error, "texts that the cache is to get are lost");
+            tracing::debug!(error = %error, "texts that the cache needs are lost");
             inner.clear();
         }
     }
@@ -93,7 +93,7 @@ impl Texts {
 }
 
 impl TextSink for Texts {
-    /// A text that cannot be kept is missing when the cache is written, which tells of it.
+    /// Keeps a text if it can. If it cannot, the next writing of the cache reports the missing text.
     fn put(&self, content: ContentDigest, text: &str) {
         let mut inner = self.lock();
         if inner.ranges.contains_key(&content) || inner.end + text.len() as u64 > MAX_SIZE {
@@ -111,7 +111,7 @@ impl TextSink for Texts {
 
 impl Inner {
     fn empty(&self) -> Self {
-        Self { looks: self.looks, restored: self.restored.clone(), ..Self::default() }
+        Self { polls: self.polls, restored: self.restored.clone(), ..Self::default() }
     }
 
     fn put(&mut self, cache: &Path, content: ContentDigest, text: &str) -> io::Result<()> {
@@ -121,7 +121,7 @@ impl Inner {
         };
         let file = self.file.insert(file);
         file.write_all_at(text.as_bytes(), self.end)?;
-        self.ranges.insert(content, TextRange { start: self.end, length: text.len(), delta: self.looks });
+        self.ranges.insert(content, TextRange { start: self.end, length: text.len(), delta: self.polls });
         self.end += text.len() as u64;
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Inner {
         String::from_utf8(text).map_err(io::Error::other)
     }
 
-    /// Gives the disk back what nothing is in, once that is more than half of it.
+    /// Rewrites the file once more than half of it is unused.
     fn shrink(&mut self, cache: &Path) -> io::Result<()> {
         let live: u64 = self.ranges.values().map(|range| range.length as u64).sum();
         if live * 2 < self.end {
@@ -154,17 +154,17 @@ impl Inner {
     }
 }
 
-/// The path of a file in the cache's directory that belongs to it.
-pub(super) fn beside(cache: &Path, suffix: &str) -> PathBuf {
+/// The path of the cache with `suffix` appended to its name.
+pub(super) fn with_suffix(cache: &Path, suffix: &str) -> PathBuf {
     let mut name = cache.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);
     name.into()
 }
 
-/// A file beside the cache that has no name.
+/// A file without a name, in the cache's directory.
 fn unnamed(cache: &Path) -> io::Result<File> {
-    let path = beside(cache, "texts");
+    let path = with_suffix(cache, "texts");
     let mut open = OpenOptions::new();
     open.read(true).write(true).create(true).truncate(true).mode(0o600);
     let file = open.custom_flags(rulefile::HARMLESS).open(&path)?;

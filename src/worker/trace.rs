@@ -1,17 +1,17 @@
-//! The spans of a poll that found something.
+//! The spans of a poll that found changes.
 
 use crate::clock::Timestamp;
 use crate::rule::{RuleChange, TableDelta};
 use crate::store::TraceContextRow;
 use crate::telemetry::trace::{self, Span, Traceparent};
 
-/// One poll on its way to the stream: `ttp.rule.tail`, and in it `ttp.rule.publish` for each
-/// change. Empty where no spans are recorded.
+/// The spans of one poll: `ttp.rule.tail`, and in it `ttp.rule.publish` for each change. Empty while no spans
+/// are recorded.
 #[derive(Debug, Default)]
 pub(super) struct TailTrace {
     begun: Option<Timestamp>,
     rows: u64,
-    /// The traces in which what was found was written.
+    /// The trace contexts in which the changes were written.
     contexts: Vec<TraceContextRow>,
     tail: Span,
     changes: Vec<Published>,
@@ -41,7 +41,7 @@ impl TailTrace {
             return;
         }
         let contexts: Vec<_> = changes.iter().map(|change| self.origin(change)).collect();
-        // What one edit did goes on in that edit's trace; more than one edit is only pointed to.
+        // A poll that found one edit continues its trace; one that found several links to each.
         self.tail = match *contexts {
             [Some(ref only)] => Span::within("ttp.rule.tail", self.begun, only),
             _ => Span::root("ttp.rule.tail", self.begun),
@@ -65,7 +65,7 @@ impl TailTrace {
             .collect();
     }
 
-    /// Where the change was written.
+    /// The trace context in which the change was written.
     fn origin(&self, change: &RuleChange) -> Option<Traceparent> {
         let content = match change {
             RuleChange::Written { rule, .. } => rule.content_sha256,
@@ -78,7 +78,7 @@ impl TailTrace {
         self.contexts.iter().find(is_it).map(|context| context.traceparent.clone())
     }
 
-    /// What the stream tells of the change at `index`.
+    /// The trace context that subscribers get with the change at `index`.
     pub(super) fn traceparent(&self, index: usize) -> Option<&Traceparent> {
         self.changes.get(index)?.traceparent.as_ref()
     }
@@ -88,7 +88,7 @@ impl TailTrace {
         self.tail.trace_id()
     }
 
-    /// Subscribers can hear of every change.
+    /// Ends the spans: subscribers can read every change.
     pub(super) fn end(self) {
         let now = trace::now();
         self.changes.into_iter().for_each(|change| change.span.end(now));

@@ -1,4 +1,4 @@
-//! What a worker knows after it was stopped or killed, with the database away.
+//! What a worker knows after it was stopped or killed, with the database unavailable.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ fn start(tables: &Tables, directory: &Path) -> TestWorker {
     TestWorker::start(tables, &worker_config(directory))
 }
 
-/// Subscribes while the database is away, and expects that nothing is served.
+/// Subscribes while the database is unavailable, and expects that nothing is served.
 async fn expect_nothing_served(worker: &TestWorker) {
     let mut raw = Raw::subscribe(worker.socket(), json!({})).await;
     let first = raw.next().await;

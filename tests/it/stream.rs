@@ -57,7 +57,7 @@ async fn a_subscriber_gets_a_snapshot_and_then_one_line_for_each_change() {
     assert_eq!(tell(&raw.event().await), "4 R2 disabled");
     worker.tables.write([("R2", 3)]);
     let written = raw.event().await;
-    assert_eq!(written["new_value"]["state"]["set_by"], "ben", "a rule carries the state in force");
+    assert_eq!(written["new_value"]["state"]["set_by"], "ben", "a rule carries the effective state");
     worker.tables.clear("R2");
     assert_eq!(tell(&raw.event().await), "6 R2 enabled");
 }
@@ -154,7 +154,7 @@ async fn heartbeats_and_status_say_whether_the_database_answers() {
     let status = worker.handle.status();
     assert_eq!(status.database.state, Health::Down);
     assert!(status.last_error.unwrap().contains("connection refused"));
-    assert!(worker.handle.status().sentence().starts_with("database away, 1 rule stale for"));
+    assert!(worker.handle.status().sentence().starts_with("database unavailable, 1 rule stale for"));
     tables.write([("R1", 2)]);
     tables.set_away(None);
     assert_eq!(tell(&raw.event().await), "1 R1 v2");

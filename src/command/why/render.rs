@@ -93,7 +93,7 @@ fn worker(lines: &mut Lines, held: &WorkerView, now: Option<Timestamp>) {
         lines.add("", format!("{}{}{}", Paint::Warn, held.state.state, Paint::Off));
     }
     if held.database == Health::Down {
-        lines.add("", format!("{}its database is away{}", Paint::Bad, Paint::Off));
+        lines.add("", format!("{}its database is unavailable{}", Paint::Bad, Paint::Off));
     }
     let all = held.subscribers.len();
     let acked =

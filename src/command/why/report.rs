@@ -66,7 +66,7 @@ pub(super) struct StateOfRow {
     pub(super) reason: Option<String>,
     pub(super) set_by: Option<String>,
     pub(super) set_at: Option<Timestamp>,
-    /// What is in force by it, or why nothing can be.
+    /// The effective state, or why there is none.
     #[serde(skip)]
     means: Result<RuleState, String>,
 }
@@ -76,7 +76,7 @@ pub(super) struct StateOfRow {
 pub(super) struct WorkerView {
     /// Its version of the rule; `None` where it knows none.
     pub(super) rule: Option<Row>,
-    /// The state that it has in force.
+    /// The effective state.
     pub(super) state: RuleState,
     /// Why the rule's row, or its state's, takes no part.
     pub(super) rejected: Vec<String>,

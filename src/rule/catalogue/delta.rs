@@ -1,4 +1,4 @@
-//! What goes into the catalogue: one poll at the tables.
+//! The catalogue's input: what one poll of the tables found.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::{ContentDigest, KnownRule, RuleId, RuleState, StateRow};
 use crate::clock::Timestamp;
 
-/// The two tables that are followed.
+/// The two tables that a worker follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
     /// `ttp_rule`.
@@ -15,25 +15,24 @@ pub enum Table {
     States,
 }
 
-/// What is known of a row without its content; enough to tell that it need not be read again.
+/// Identifies the content of a row, so that a poll can tell that it need not read the row again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowFingerprint {
-    /// The stamp that the row had.
+    /// The row's stamp.
     pub updated_at: Timestamp,
-    /// Of a rule its text's digest, of a state that of all its fields.
+    /// The digest of a rule's text, or of all fields of a state.
     content: ContentDigest,
-    /// Of a rule a hash of what else subscribers are told of it.
+    /// A hash of the rule's version and path; 0 for anything but a rule.
     metadata_hash: u64,
 }
 
 impl RowFingerprint {
-    /// What is known of a row of `ttp_rule` by its text's digest, its version and its path: the
-    /// three that a change to subscribers is made of.
+    /// The fingerprint of a row of `ttp_rule`: its text, version and path are what subscribers get.
     pub fn rule(updated_at: Timestamp, text: ContentDigest, rule_version: i64, source_path: &str) -> Self {
         Self { updated_at, content: text, metadata_hash: metadata_hash(rule_version, source_path) }
     }
 
-    /// What is known of a row of `ttp_rule_state`: all of its fields. A row without a stamp has
+    /// The fingerprint of a row of `ttp_rule_state`, with all of its fields. A row without a stamp has
     /// [`Timestamp::MIN`].
     pub fn state(row: &StateRow) -> Self {
         let StateRow { rule_id: _, state, confidence_max, expires_at, reason, set_by, set_at } = row;
@@ -41,13 +40,13 @@ impl RowFingerprint {
         Self::other(set_at.unwrap_or(Timestamp::MIN), ContentDigest::of(fields))
     }
 
-    /// What is known of something that is neither, or cannot be read as either.
+    /// The fingerprint of a row that cannot be read as a rule or a state.
     pub const fn other(updated_at: Timestamp, content: ContentDigest) -> Self {
         Self { updated_at, content, metadata_hash: 0 }
     }
 
-    /// Whether this is a rule's row of this stamp, version and path, whose text was then not looked
-    /// at: who writes a row stamps it anew.
+    /// Whether a rule's row with this stamp, version and path is the same row, without a comparison of the text: a
+    /// writer that changes the text also sets a new stamp.
     pub fn is_stamped(&self, updated_at: Timestamp, rule_version: i64, source_path: &str) -> bool {
         self.updated_at == updated_at && self.metadata_hash == metadata_hash(rule_version, source_path)
     }
@@ -59,37 +58,36 @@ fn metadata_hash(rule_version: i64, source_path: &str) -> u64 {
     hash.finish()
 }
 
-/// What one poll at the tables found, all of it in one snapshot of the database.
+/// What one poll of the tables found, in one snapshot of the database.
 ///
-/// Rows may come that are already known: a poll is complete, not minimal, and the catalogue
-/// compares by content.
+/// It may contain rows that are already known: the catalogue compares them by content.
 #[derive(Debug, Clone, Default)]
 pub struct TableDelta {
     /// The database's clock at the poll.
     pub now: Timestamp,
-    /// Rules that may be new or another than before, or why a row is none.
+    /// Rules that may be new or changed, and rows that are quarantined.
     pub rules: Vec<Result<Arc<KnownRule>, Box<QuarantinedRow>>>,
-    /// States that may be new or another than before, or why a row is none.
+    /// States that may be new or changed, and rows that are quarantined.
     pub states: Vec<Result<(RuleId, RuleState), Box<QuarantinedRow>>>,
-    /// Every key that `ttp_rule` has: what is known and not in it is gone. `None`: none is gone.
+    /// Every key of `ttp_rule`: known rows that are missing here were deleted. `None` means that none was deleted.
     pub rule_keys: Option<Vec<String>>,
-    /// The same of `ttp_rule_state`.
+    /// Like `rule_keys`, of `ttp_rule_state`.
     pub state_keys: Option<Vec<String>>,
-    /// How many rows were read, most of them to find that they are known.
+    /// How many rows the poll read, most of them unchanged.
     pub rows: u64,
-    /// Whether everything was compared, not only what the watermark told.
+    /// Whether the poll compared every row, and not only those above the watermark.
     pub full: bool,
-    /// Rows that only comparing everything found to be another than what was known.
+    /// How many changed rows only the full scan found, because their stamps are below the watermark.
     pub missed_by_watermark: u64,
 }
 
-/// A row that is no rule or no state; it is quarantined alone and every other row goes on.
+/// A row that is not a valid rule or state. It is quarantined alone; every other row is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantinedRow {
-    /// The row's key.
+    /// The row's `rule_id`.
     pub key: String,
-    /// The row's stamp and content, so that it is told of once and not at every poll.
+    /// Identifies the row's content, so that it is logged once and not at every poll.
     pub fingerprint: RowFingerprint,
-    /// Why, for the log and for `status`.
+    /// Why it is quarantined, for the log and for `status`.
     pub reason: String,
 }

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::super::{ContentDigest, KnownRule, RuleId, RuleState};
 
-/// The digest of all rules and of all states in force, whatever their order.
+/// The digest of all effective rules and states, in any order.
 ///
 /// It is the exclusive or of one SHA-256 an item, so nothing known is 64 zeros, and an item is
 /// taken out as it was put in. An item is a list of fields, each written as its length in bytes in

@@ -1,27 +1,26 @@
-//! Deletions that are held_back back: whoever may write the tables may not empty every worker at once.
+//! Held back deletions: a program that may write the tables must not empty every worker at once.
 
 use std::collections::BTreeSet;
 
 use super::super::{RuleChange, RuleId};
 use super::{Before, Catalogue};
 
-/// What taking in a poll did.
+/// What applying a table delta did.
 #[derive(Debug, Default)]
 pub struct CatalogueDelta {
-    /// What subscribers hear, in the order of [`Catalogue::apply`].
+    /// The changes for subscribers, in the order of [`Catalogue::apply`].
     pub changes: Vec<RuleChange>,
     /// Rules whose version fell, with the version before and after.
     pub fallen: Vec<(RuleId, i64, i64)>,
 }
 
 impl Catalogue {
-    /// The rules that are served though their row is gone, or is no rule any more: their deletion is held_back
-    /// back.
+    /// The rules that are served although their row is missing or invalid: their deletion is held back.
     pub const fn held_back(&self) -> &BTreeSet<RuleId> {
         &self.held_back
     }
 
-    /// Follows the deletions that are held_back back.
+    /// Follows the deletions that are held back.
     pub fn release(&mut self) -> Vec<RuleChange> {
         let mut before = Before::new();
         for rule_id in std::mem::take(&mut self.held_back) {
@@ -30,8 +29,8 @@ impl Catalogue {
         self.definitions(before).changes
     }
 
-    /// Deletes these rules, and those whose deletion is held_back back; or holds all of them back, where
-    /// `is_too_many` says so of their number and of the `rows` before.
+    /// Deletes these rules and those whose deletion is held back, or holds back all of them if `is_too_many` says so
+    /// about their number and about the `rows` before.
     pub(super) fn delete(
         &mut self,
         going: BTreeSet<RuleId>,

@@ -1,4 +1,4 @@
-//! Ids with and without regard to case.
+//! Ids that are compared without regard to case.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::super::{KnownRule, RuleId};
 
-/// An id for which another one that differs only in case is the same.
+/// An id that equals its case variants.
 #[derive(Debug)]
 pub(super) struct CaseInsensitiveId(pub(super) RuleId);
 
@@ -34,7 +34,7 @@ fn folded(id: &str) -> impl Iterator<Item = u8> {
     id.bytes().map(|byte| byte.to_ascii_lowercase())
 }
 
-/// A rule in the order that puts ids side by side which differ only in case.
+/// A rule in an order in which case variants are adjacent.
 #[derive(Debug)]
 pub(super) struct SortedRule(pub(super) Arc<KnownRule>);
 
@@ -64,7 +64,7 @@ impl Ord for SortedRule {
     }
 }
 
-/// What an id is looked up by, so that looking up needs no id of its own.
+/// A key to look up a [`SortedRule`] without allocating an id.
 pub(super) trait Key {
     fn key(&self) -> &str;
 }

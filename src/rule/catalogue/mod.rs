@@ -1,9 +1,9 @@
-//! What is known of all rules and states, and what a poll at the tables changes in it.
+//! The catalogue: all known rules and states, and the changes that a poll of the tables makes to them.
 //!
-//! What the catalogue says is a function of the tables and of the database's clock, not of the
-//! way that led there: every worker that polls says the same. So a rule whose row stops being
-//! valid is deleted for subscribers until it is mended, and of two ids that differ only in case
-//! the first in the order of bytes is the rule, whichever came first.
+//! The catalogue depends on the tables and on the database's clock only, and not on the order of polls, so every
+//! worker that follows the same tables has the same catalogue. A rule whose row becomes invalid is therefore deleted
+//! for subscribers until the row is valid again, and of ids that differ only in case the first in byte order is the
+//! rule, whichever came first.
 
 mod delta;
 mod digest;
@@ -26,13 +26,12 @@ use self::states::States;
 use super::{KnownRule, RowIndex, RuleChange, RuleId, RuleState, StateRow};
 use crate::clock::Timestamp;
 
-/// What is known. Pure: polls and the time go in, changes come out.
+/// All known rules and states. Pure: table deltas and the time go in, changes come out.
 #[derive(Debug, Default)]
 pub struct Catalogue {
-    /// Every valid row. Of ids that differ only in case, which stand side by side, the first is
-    /// in force.
+    /// Every valid row. Case variants are adjacent, and only the first of them is effective.
     rules: BTreeSet<SortedRule>,
-    /// Those of them that the table does not hold any more, or not as rules.
+    /// The rules that the table no longer holds, or holds as invalid rows, and whose deletion is held back.
     held_back: BTreeSet<RuleId>,
     effective: usize,
     states: States,
@@ -42,28 +41,26 @@ pub struct Catalogue {
     watermark: Option<Timestamp>,
 }
 
-/// A row that takes no part, and why.
+/// A row that is not served, and why.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuarantineEntry {
-    /// Where the row stands.
+    /// The table of the row.
     pub table: Table,
-    /// Its key.
+    /// The row's `rule_id`.
     pub key: String,
-    /// Why, in one sentence.
+    /// Why it is not served, in one sentence.
     pub reason: String,
 }
 
 impl Catalogue {
-    /// Takes in what a poll found and tells what changed by it: definitions in the order of their
-    /// stamps, then deletions by id, then states in the order of their stamps. States whose end
-    /// has come at the poll's time are among them.
+    /// Applies what a poll found, and returns the changes: definitions in the order of their stamps, then deletions
+    /// by id, then states in the order of their stamps. States that expired by the delta's time are among them.
     pub fn apply(&mut self, delta: TableDelta) -> Vec<RuleChange> {
         self.apply_guarded(delta, |_, _| false).changes
     }
 
-    /// The same, but for rules whose row is gone or is no rule any more: where `is_too_many` says so of
-    /// their number, and of the rows that were known before, all of them stay, until fewer are missing or
-    /// [`Catalogue::release`] is called.
+    /// Like [`Catalogue::apply`], but holds back deletions: if `is_too_many(deletions, rows before)`, all of these
+    /// rules stay until fewer are missing or [`Catalogue::release`] is called.
     pub fn apply_guarded(
         &mut self,
         delta: TableDelta,
@@ -124,20 +121,19 @@ impl Catalogue {
         delta
     }
 
-    /// The states whose end has come at `now`, by the database's clock: the default is in force
-    /// in their place.
+    /// Ends the states that expire at or before `now`, by the database's clock, so that the default is effective.
     pub fn expire(&mut self, now: Timestamp) -> Vec<RuleChange> {
         let mut before = states::Before::new();
         self.states.advance_to(now, &mut before);
         self.states.changes(before, &mut self.digest)
     }
 
-    /// When the next state in force ends, by the database's clock; `None` when none will.
+    /// When the next effective state expires, by the database's clock; `None` if none will.
     pub fn next_expiry(&self) -> Option<Timestamp> {
         self.states.next_end()
     }
 
-    /// Every rule in force with its state, by id without regard to case. `None` is the default.
+    /// Every effective rule with its state, by id without regard to case. `None` is the default state.
     pub fn rules(&self) -> impl Iterator<Item = (&Arc<KnownRule>, Option<&Arc<RuleState>>)> {
         let mut previous: Option<&SortedRule> = None;
         self.rules
@@ -146,48 +142,48 @@ impl Catalogue {
             .map(|SortedRule(rule)| (rule, self.states.effective(rule.rule_id.as_str())))
     }
 
-    /// The rule of this id, if it is in force.
+    /// The rule of this id, if it is effective.
     pub fn rule(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
         let SortedRule(rule) = self.rules.get(&rule_id as &dyn Key)?;
         self.effective_variant(rule_id).filter(|first| first.rule_id == rule.rule_id)
     }
 
-    /// How many rules are in force.
+    /// How many rules are effective.
     pub const fn rule_count(&self) -> usize {
         self.effective
     }
 
-    /// Every state in force that is not the default, by id; a rule of that id need not exist.
+    /// Every effective state other than the default, by id; a rule of that id need not exist.
     pub fn states(&self) -> impl Iterator<Item = (&RuleId, &Arc<RuleState>)> {
         self.states.all_effective()
     }
 
-    /// Every valid row of the state table, in force or expired, by id.
+    /// Every valid row of the state table, effective or expired, by id.
     pub fn state_rows(&self) -> impl Iterator<Item = (&RuleId, &RuleState)> {
         self.states.rows()
     }
 
-    /// Every valid row of the rule table, in force or not.
+    /// Every valid row of the rule table, effective or not.
     pub fn rule_rows(&self) -> impl Iterator<Item = &Arc<KnownRule>> {
         self.rules.iter().map(|SortedRule(rule)| rule)
     }
 
-    /// The state in force: the default for a rule that has none, or that is not known.
+    /// The effective state: the default for a rule that has no state or is not known.
     pub fn state(&self, rule_id: &str) -> RuleState {
         self.states.effective(rule_id).map_or_else(RuleState::default, |state| RuleState::clone(state))
     }
 
-    /// The greatest stamp of all valid rows that were ever seen; `None` before the first.
+    /// The greatest stamp of all valid rows that were ever applied; `None` before the first.
     pub const fn watermark(&self) -> Option<Timestamp> {
         self.watermark
     }
 
-    /// The digest of all rules and states in force.
+    /// The digest of all effective rules and states.
     pub const fn digest(&self) -> CatalogueDigest {
         self.digest
     }
 
-    /// The rows that take no part, rules first, by key.
+    /// The quarantined rows, rules first, by key.
     pub fn quarantined(&self) -> impl Iterator<Item = QuarantineEntry> {
         let rejected = |table, rows| {
             BTreeMap::values(rows).map(move |row: &QuarantinedRow| QuarantineEntry {
@@ -196,7 +192,7 @@ impl Catalogue {
                 reason: row.reason.clone(),
             })
         };
-        // Mostly there are none, and then nothing is searched.
+        // Usually no id has a case variant, and then nothing is searched.
         let passed_over = self.rules.len() - self.effective;
         let neighbours = self.rules.iter().zip(self.rules.iter().skip(1));
         let case_variants = neighbours.filter(|(a, b)| a.is_case_variant(b)).take(passed_over);
@@ -229,16 +225,16 @@ impl Catalogue {
         }
     }
 
-    /// Of the rows whose ids differ from `rule_id` at most in case, the one that is in force.
+    /// The effective one of the rows whose ids equal `rule_id` without regard to case.
     fn effective_variant(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
-        // Capitals come first in the order of bytes, so no twin stands before this.
+        // Capitals come first in byte order, so no case variant comes before this.
         let first = rule_id.to_ascii_uppercase();
         let from: &dyn Key = &first.as_str();
         let SortedRule(rule) = self.rules.range::<dyn Key, _>((Included(from), Unbounded)).next()?;
         rule.rule_id.as_str().eq_ignore_ascii_case(rule_id).then_some(rule)
     }
 
-    /// What became of the rules that were in force before, by the order of [`Catalogue::apply`].
+    /// The changes to the rules that were effective before, in the order of [`Catalogue::apply`].
     fn definitions(&mut self, before: Before) -> CatalogueDelta {
         let (mut written, mut deleted, mut fallen) = (Vec::new(), Vec::new(), Vec::new());
         for (id, old) in before {
@@ -325,7 +321,7 @@ impl RowIndex for Catalogue {
     }
 }
 
-/// The rule in force under each folded id before a poll touched it.
+/// The effective rule under each id before a delta touched it.
 type Before = BTreeMap<CaseInsensitiveId, Option<Arc<KnownRule>>>;
 
 fn key_set(keys: Option<&[String]>) -> Option<HashSet<&str>> {

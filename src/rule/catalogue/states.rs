@@ -1,4 +1,4 @@
-//! The operators' states, and which of them are in force.
+//! The operators' states, and which of them are effective.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -9,23 +9,23 @@ use super::super::{RuleChange, RuleId, RuleState};
 use super::CatalogueDigest;
 use crate::clock::Timestamp;
 
-/// How far a clock may be behind what was judged before and bring no expired state back: clocks
-/// that are slewed, and the way of an answer, differ by less.
+/// How far the clock may step back without bringing an expired state back: slewed clocks and the delays of replies
+/// differ by less.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
-/// Every valid row of the state table, and the moment up to which expiry was judged.
+/// Every valid row of the state table, and the time up to which they have expired.
 #[derive(Debug, Default)]
 pub(super) struct States {
     rows: BTreeMap<RuleId, Arc<RuleState>>,
-    /// The end of every row that has one. Those up to `now` have expired, those above have not.
+    /// The rows by their `expires_at`: those up to `now` have expired.
     ends: BTreeMap<Timestamp, BTreeSet<RuleId>>,
     now: Timestamp,
 }
 
-/// What was in force before a poll touched it.
+/// The effective states before a delta touched them.
 pub(super) type Before = BTreeMap<RuleId, StateBefore>;
 
-/// One state before it was touched.
+/// One state before a delta touched it.
 pub(super) struct StateBefore {
     row: Option<Arc<RuleState>>,
     effective: Option<Arc<RuleState>>,
@@ -44,12 +44,12 @@ impl States {
         self.rows.iter().map(|(id, row)| (id, &**row))
     }
 
-    /// The state in force; `None` is the default.
+    /// The effective state; `None` is the default.
     pub(super) fn effective(&self, rule_id: &str) -> Option<&Arc<RuleState>> {
         self.rows.get(rule_id).filter(|row| self.is_effective(row))
     }
 
-    /// Every state in force that is not the default.
+    /// Every effective state other than the default.
     pub(super) fn all_effective(&self) -> impl Iterator<Item = (&RuleId, &Arc<RuleState>)> {
         self.rows.iter().filter(|(_, row)| self.is_effective(row))
     }
@@ -58,7 +58,7 @@ impl States {
         !row.is_expired(self.now) && *row != RuleState::default()
     }
 
-    /// The first end that was not yet judged.
+    /// The next time at which a state expires.
     pub(super) fn next_end(&self) -> Option<Timestamp> {
         self.ends.range((Excluded(self.now), Unbounded)).next().map(|(end, _)| *end)
     }
@@ -85,7 +85,7 @@ impl States {
         }
     }
 
-    /// Removes what is not among `keys`.
+    /// Removes the rows whose key `keep` does not want.
     pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool, before: &mut Before) {
         let gone: Vec<RuleId> = self.rows.keys().filter(|id| !keep(id.as_str())).cloned().collect();
         for rule_id in gone {
@@ -93,8 +93,8 @@ impl States {
         }
     }
 
-    /// Judges expiry at `now`. A clock that stepped back brings states back into force, as it
-    /// does for whoever asks the database.
+    /// Moves the time of expiry to `now`. A clock that stepped back makes expired states effective again, as they
+    /// then are for a program that reads the database.
     pub(super) fn advance_to(&mut self, now: Timestamp, before: &mut Before) {
         let now = if now.after(TOLERANCE) < self.now { now } else { self.now.max(now) };
         let (from, to) = (self.now.min(now), self.now.max(now));
@@ -111,7 +111,7 @@ impl States {
         });
     }
 
-    /// What is in force now and was not before, by stamp and id.
+    /// The states that became or ceased to be effective, by stamp and id.
     pub(super) fn changes(&self, before: Before, digest: &mut CatalogueDigest) -> Vec<RuleChange> {
         let mut changes = Vec::new();
         for (rule_id, touched) in before {

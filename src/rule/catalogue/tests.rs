@@ -201,7 +201,7 @@ struct Tables {
 }
 
 impl Tables {
-    /// The rules and states in force, by the plainest reading of the contract.
+    /// The effective rules and states, by the plainest reading of the contract.
     fn effective(&self) -> (BTreeMap<String, i64>, BTreeMap<String, RuleState>) {
         let mut rules = BTreeMap::new();
         let valid = || self.rules.iter().filter_map(|(key, row)| Some((key, row.as_ref().ok()?)));

@@ -116,7 +116,7 @@ impl Drop for UnderWay {
 
 impl Database {
     /// Prepares the way to the database. No server is connected to yet, so that a daemon starts
-    /// while the database is away; every operation connects when it needs to, and follows the
+    /// while the database is unavailable; every operation connects when it needs to, and follows the
     /// interval of `connect_timeout` for each statement.
     ///
     /// # Errors

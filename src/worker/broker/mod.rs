@@ -199,7 +199,7 @@ impl Broker {
         inner.state.fresh = Some((Instant::now(), Duration::ZERO));
         drop(inner);
         if let Some(texts) = &self.texts {
-            texts.taken_in();
+            texts.poll_applied();
         }
         self.announce();
         applied

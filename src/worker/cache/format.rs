@@ -1,4 +1,4 @@
-//! The lines of the file: what is written, and what is believed of what is read.
+//! Writes the lines of the cache, and verifies them when it reads.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,16 +18,16 @@ use crate::wire::encode;
 const FORMAT: &str = "rulesyncd catalogue";
 const VERSION: u32 = 2;
 
-/// A longer line is none of ours: a text of the largest size, each of its bytes escaped as six.
+/// The longest line, in bytes: a text of the largest size, with each of its bytes escaped as six.
 const MAX_LINE: u64 = 6 * crate::rule::Limits::LARGEST as u64 + (1 << 20);
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Header {
     format: String,
     version: u32,
-    /// The store that it was read from.
+    /// The store of the rules.
     pub(super) origin: String,
-    /// When it was last that store's.
+    /// When the rules were last current.
     pub(super) fresh_at: Timestamp,
     pub(super) rules: usize,
     pub(super) states: usize,
@@ -60,32 +60,32 @@ pub(super) struct Trailer {
     pub(super) sha256: ContentDigest,
 }
 
-/// Every row that is known and valid.
+/// All valid rows of both tables.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Rows {
     pub(in crate::worker) rules: Vec<Arc<KnownRule>>,
     pub(in crate::worker) states: Vec<(RuleId, RuleState)>,
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug)]
 pub(super) struct Cached {
     pub(super) header: Header,
     pub(super) delta: TableDelta,
 }
 
-/// Why a file is not taken.
+/// Why a file is not used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it is torn, or not a catalogue: {0}")]
+    #[error("it is damaged, or not a cache: {0}")]
     Content(String),
     #[error("another version of the program wrote it")]
     Version,
 }
 
-/// Lines of a bounded length, and their digest.
+/// Reads lines of a bounded length, and hashes them.
 struct Lines<R> {
     read: BufReader<R>,
     line: Vec<u8>,
@@ -115,7 +115,7 @@ fn record<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, Unusable> {
     serde_json::from_slice(line).map_err(|error| Unusable::Content(error.to_string()))
 }
 
-/// Reads a file. Nothing in it is believed but the rows' fields: each text is hashed and parsed here.
+/// Reads a file, and hashes and parses each text again.
 pub(super) fn read(file: impl Read) -> Result<Cached, Unusable> {
     let mut lines = Lines { read: BufReader::new(file), line: Vec::new(), hash: Sha256::new() };
     let header: Header = record(lines.next()?)?;
@@ -178,7 +178,7 @@ pub(super) enum Unwritten {
     Missing(usize),
 }
 
-/// Lines on their way out, and their digest.
+/// Writes lines, and hashes them.
 struct Sealed<W> {
     write: W,
     line: Vec<u8>,
@@ -211,8 +211,7 @@ impl<W: Write> Sealed<W> {
     }
 }
 
-/// Writes a file. The texts of the rules are taken from the file before it, where there is one, and else from
-/// `text`.
+/// Writes a file. The texts come from the file `before` it, or else from `text`.
 pub(super) fn write(
     out: impl Write,
     rows: &Rows,
@@ -233,10 +232,10 @@ pub(super) fn write(
         rows.rules.iter().map(|rule| (rule.content_sha256, rule)).collect();
     if let Some(before) = before {
         let mut lines = Lines { read: BufReader::new(before), line: Vec::new(), hash: Sha256::new() };
-        // It ends with an error, at the latest after its last line; what it does not hold may be had elsewhere.
+        // This ends with an error, at the latest after the last line. `text` may have what this file lacks.
         while let Ok(line) = lines.next() {
             let Ok(record) = record::<RuleRecord<'_>>(line) else { continue };
-            // Not believed either: whoever can write the directory may have changed it meanwhile.
+            // A program that may write the directory may have changed the file since it was verified.
             if ContentDigest::of(&*record.yaml_content) == record.content_sha256
                 && let Some(rule) = wanted.remove(&record.content_sha256)
             {

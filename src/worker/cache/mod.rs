@@ -1,10 +1,10 @@
-//! The catalogue on disk, so that a worker that starts while the database is away serves the last
-//! known rules at once.
+//! The cache: the catalogue on disk, so that a worker that starts while the database is unavailable serves the
+//! last known rules at once.
 //!
-//! One JSON object a line: a header with the format, the store it was read from and when it was
-//! last that store's; a line for each row, with its text; and the SHA-256 of all lines before the last.
-//! A file is taken whole or not at all, and what it says of itself is not believed: each text is hashed
-//! and parsed again, and until the database was read nothing of it counts as known.
+//! Each line is a JSON object: a header with the format, the store and the time at which the rules were current;
+//! a line for each row, with its text; and the SHA-256 of all lines before the last. A file is used as a whole or
+//! not used. Its digests are not trusted: each text is hashed and parsed again, and the first poll of the
+//! database still reads every row.
 
 mod format;
 #[cfg(test)]
@@ -27,36 +27,37 @@ use crate::event;
 use crate::plural::{count, is_or_are};
 use crate::rulefile::{self, ReadError};
 use crate::worker::broker::Broker;
-use crate::worker::texts::{MAX_SIZE, Texts, beside};
+use crate::worker::texts::{MAX_SIZE, Texts, with_suffix};
 
-/// The least time from one writing to the next, and so about the most that a killed worker forgets.
+/// The least time between two writes: a killed worker loses about as much.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// So many times as long as a writing took, there is none: at most a twentieth of the time.
+/// After each write the worker waits this many times as long as the write took, so that it spends at most 5 % of
+/// its time on writing.
 const REST: u32 = 20;
 
-/// Puts a file in place whole, so that a crash leaves the old one or the new one.
+/// Replaces the file atomically: after a crash, it is the old one or the new one.
 fn replace(
     path: &Path,
     fill: impl FnOnce(BufWriter<&File>) -> Result<(), Unwritten>,
 ) -> Result<(), Unwritten> {
-    // What is no file was not put there by a worker, and does not make way for one.
+    // No worker put anything but a regular file here, so anything else is not replaced.
     if let Ok(found) = std::fs::metadata(path) {
         rulefile::regular(&found).map_err(io::Error::other)?;
     }
-    let beside = beside(path, "new");
+    let new = with_suffix(path, "new");
     let mut open = OpenOptions::new();
     open.write(true).create(true).truncate(true).mode(0o600).custom_flags(rulefile::HARMLESS);
-    let file = open.open(&beside)?;
+    let file = open.open(&new)?;
     rulefile::regular(&file.metadata()?).map_err(io::Error::other)?;
     fill(BufWriter::with_capacity(1 << 16, &file))?;
     file.sync_all()?;
-    std::fs::rename(&beside, path)?;
+    std::fs::rename(&new, path)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     Ok(File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()?)
 }
 
-/// Opens a file of a size that a catalogue may have; `None` where there is none.
+/// Opens the file; `None` if it does not exist.
 fn open(path: &Path) -> Result<Option<File>, Unusable> {
     let file = match rulefile::open(path) {
         Ok(file) => file,
@@ -73,12 +74,12 @@ fn open(path: &Path) -> Result<Option<File>, Unusable> {
 }
 
 fn read(path: &Path) -> Result<Option<Cached>, Unusable> {
-    // Should it grow meanwhile, the rest is not read.
+    // If the file grows meanwhile, the rest is not read.
     open(path)?.map(|file| format::read(file.take(MAX_SIZE))).transpose()
 }
 
-/// Serves what the last run knew of this store, marked stale. A file that is torn or foreign is
-/// set aside and never served.
+/// Serves the rules of the last run from the cache, marked stale. A file that is damaged or belongs to another
+/// store is never served.
 pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, broker: &Broker) {
     let place = path.display();
     let reading = path.clone();
@@ -87,7 +88,7 @@ pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, broker: &Bro
         Ok(None) => {}
         Ok(Some(cached)) if cached.header.origin != origin => tracing::warn!(
             message_id = event::CACHE_SET_ASIDE,
-            "{place} is of another database, {}: it is not served, and will be written over",
+            "{place} holds the rules of another database, {}: it is not served, and will be overwritten",
             cached.header.origin
         ),
         Ok(Some(Cached { header, mut delta })) => {
@@ -108,14 +109,14 @@ pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, broker: &Bro
         ),
         Err(Unusable::Version) => tracing::warn!(
             message_id = event::CACHE_SET_ASIDE,
-            "{place} was written by another version of the program: it is not served, and will be written over"
+            "{place} was written by another version of the program: it is not served, and will be overwritten"
         ),
         Err(Unusable::Content(why)) => {
-            let aside = beside(&path, "corrupt");
+            let aside = with_suffix(&path, "corrupt");
             let moved = std::fs::rename(&path, &aside);
             tracing::error!(
                 message_id = event::CACHE_SET_ASIDE,
-                "{place} is torn, or no catalogue ({why}): it is not served; {}",
+                "{place} is damaged, or not a cache ({why}): it is not served; {}",
                 match moved {
                     Ok(()) => format!("it was moved to {}", aside.display()),
                     Err(error) => format!("it could not be moved aside: {error}"),
@@ -125,13 +126,13 @@ pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, broker: &Bro
     }
 }
 
-/// How old a file is that was written at `fresh_at`, by a clock that may have stepped since. Of a time
-/// ahead of the clock nothing is known but that one of the two is wrong, by as much at least.
+/// How old a file is that was written at `fresh_at`. If that is in the future, one of the two clock readings is
+/// wrong, by at least their distance.
 fn age(fresh_at: Timestamp, now: Timestamp) -> Duration {
     now.since(fresh_at).max(fresh_at.since(now))
 }
 
-/// Writes the file soon after changes, and at the end. An error is told once.
+/// Writes the file soon after changes, and at the shutdown. An error is logged once.
 pub(in crate::worker) async fn keep(
     path: PathBuf,
     origin: String,
@@ -139,7 +140,7 @@ pub(in crate::worker) async fn keep(
     shutdown: CancellationToken,
 ) {
     let mut head = broker.watch_head();
-    // Something may have been loaded before this listened.
+    // Rules may have been loaded before `watch_head`.
     head.mark_changed();
     let mut failing = false;
     let mut not_before = Instant::now();
@@ -166,14 +167,14 @@ pub(in crate::worker) async fn keep(
 
 async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut bool) {
     let fresh_at = broker.clock.now().before(broker.head_status().stale_for);
-    let looks = broker.texts().map_or(0, |texts| texts.looks());
+    let polls = broker.texts().map_or(0, |texts| texts.polls());
     let rows = broker.inspect(|catalogue, _, _| Rows {
         rules: catalogue.rule_rows().cloned().collect(),
         states: catalogue.state_rows().map(|(id, state)| (id.clone(), state.clone())).collect(),
     });
     let (target, origin, texts) = (path.to_owned(), origin.to_owned(), broker.texts().cloned());
     let written = tokio::task::spawn_blocking(move || {
-        write(&target, &rows, (&origin, fresh_at), texts.as_deref(), looks)
+        write(&target, &rows, (&origin, fresh_at), texts.as_deref(), polls)
     });
     let error = match written.await.unwrap_or_else(|error| Err(io::Error::other(error).into())) {
         Ok(()) if std::mem::take(failing) => {
@@ -184,7 +185,7 @@ async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut bool) {
         Err(error) => error,
     };
     if let (Unwritten::Missing(_), Some(texts)) = (&error, broker.texts()) {
-        // Somebody took the file away, or changed it. The database has the texts.
+        // Another program removed or changed the file. The database has the texts.
         texts.clear();
         broker.ask_to_reread();
     }
@@ -200,26 +201,25 @@ async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut bool) {
     }
 }
 
-/// Writes the file; texts that did not change are those of the file before. `rows` are those after so many
-/// `polls`.
+/// Writes the file, with texts of the file before it where it has them. `rows` are those after so many `polls`.
 fn write(
     path: &Path,
     rows: &Rows,
     of: (&str, Timestamp),
     texts: Option<&Texts>,
-    looks: u64,
+    polls: u64,
 ) -> Result<(), Unwritten> {
     let before = open(path).ok().flatten();
     let text = |content: &_| texts.and_then(|texts| texts.get(content));
     let written =
         replace(path, |out| format::write(out, rows, of, before.map(|file| file.take(MAX_SIZE)), text));
     if let Some(texts) = texts {
-        // Where it was not written, what it was to hold is wanted still.
+        // A file that was not written still needs its texts.
         let wanted: HashSet<_> = match written {
             Ok(()) => HashSet::new(),
             Err(_) => rows.rules.iter().map(|rule| rule.content_sha256).collect(),
         };
-        texts.forget(looks, |content| wanted.contains(content));
+        texts.forget(polls, |content| wanted.contains(content));
     }
     written
 }

@@ -77,7 +77,7 @@ fn texts_come_from_the_file_before_or_from_where_they_were_kept() {
     let first = || Rows { rules: vec![Arc::clone(&all.rules[0])], states: Vec::new() };
     assert!(matches!(write(&path, &all, of, Some(&texts), 0), Err(Unwritten::Missing(2))));
     texts.put(all.rules[0].content_sha256, &text("R1"));
-    texts.taken_in();
+    texts.poll_applied();
     write(&path, &first(), of, Some(&texts), 1).unwrap();
     assert_eq!(texts.get(&all.rules[0].content_sha256), None, "it is in the file");
     texts.put(all.rules[1].content_sha256, &text("r-2"));
@@ -90,8 +90,8 @@ fn texts_come_from_the_file_before_or_from_where_they_were_kept() {
 
     // A text that was overtaken by another before it came to the file is forgotten.
     texts.put(ContentDigest::of("overtaken"), "overtaken");
-    texts.taken_in();
-    write(&path, &all, of, Some(&texts), texts.looks()).unwrap();
+    texts.poll_applied();
+    write(&path, &all, of, Some(&texts), texts.polls()).unwrap();
     assert_eq!(texts.get(&ContentDigest::of("overtaken")), None);
 
     // What was changed there meanwhile is not carried on.
@@ -121,7 +121,7 @@ fn what_is_no_file_is_neither_waited_for_nor_replaced() {
     assert!(put(&path, b"x").unwrap_err().to_string().contains("a directory"));
     assert!(matches!(read(&path), Err(Unusable::Io(_))));
     std::fs::remove_dir(&path).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(beside(&path, "new")).status().unwrap().success());
+    assert!(std::process::Command::new("mkfifo").arg(with_suffix(&path, "new")).status().unwrap().success());
     put(&path, b"x").unwrap_err();
     assert!(!path.exists());
 }

@@ -4,13 +4,13 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::store::RowIndex;
 
-/// A store that answers at one poll of its life, and hints without end.
-struct Away {
+/// A store that answers one of its polls, and wakes the worker without end.
+struct Unavailable {
     answers_at: usize,
-    looks: Arc<Mutex<Vec<Instant>>>,
+    polls: Arc<Mutex<Vec<Instant>>>,
 }
 
-impl Follow for Away {
+impl Follow for Unavailable {
     async fn woken(&mut self) {}
 
     async fn poll<K: RowIndex + Send + Sync + 'static>(
@@ -18,37 +18,37 @@ impl Follow for Away {
         _index: &Arc<K>,
     ) -> Result<TableDelta, StoreError> {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let mut looks = self.looks.lock().unwrap();
-        looks.push(Instant::now());
-        if looks.len() == self.answers_at {
+        let mut polls = self.polls.lock().unwrap();
+        polls.push(Instant::now());
+        if polls.len() == self.answers_at {
             return Ok(TableDelta::default());
         }
-        Err(StoreError::Unavailable { what: "looking", detail: "gone".into() })
+        Err(StoreError::Unavailable { what: "polling", detail: "gone".into() })
     }
 }
 
-/// When it looked in ten minutes.
-async fn looks(answers_at: usize) -> Vec<Instant> {
-    looks_within(answers_at, Duration::from_secs(600)).await
+/// The times of all polls within ten minutes.
+async fn polls(answers_at: usize) -> Vec<Instant> {
+    polls_within(answers_at, Duration::from_secs(600)).await
 }
 
-async fn looks_within(answers_at: usize, time: Duration) -> Vec<Instant> {
-    let looks = Arc::<Mutex<Vec<Instant>>>::default();
-    let follow = || Away { answers_at, looks: Arc::clone(&looks) };
+async fn polls_within(answers_at: usize, time: Duration) -> Vec<Instant> {
+    let polls = Arc::<Mutex<Vec<Instant>>>::default();
+    let follow = || Unavailable { answers_at, polls: Arc::clone(&polls) };
     let broker = Arc::new(Broker::new(Arc::new(SystemClock), 10, 10));
     let restored = CancellationToken::new();
     restored.cancel();
-    let looked = CancellationToken::new();
-    let tail = Tail::new(follow, broker, Duration::from_millis(1), "away".into(), looked, restored);
+    let polled = CancellationToken::new();
+    let tail = Tail::new(follow, broker, Duration::from_millis(1), "away".into(), polled, restored);
     let (liveness, shutdown) = (Liveness::default(), CancellationToken::new());
     tokio::time::timeout(time, tail.run(&liveness, &shutdown)).await.unwrap_err();
-    Arc::try_unwrap(looks).unwrap().into_inner().unwrap()
+    Arc::try_unwrap(polls).unwrap().into_inner().unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_database_that_is_away_is_asked_ever_more_rarely_whatever_hints() {
-    let count = looks(usize::MAX).await.len();
-    assert!((60..150).contains(&count), "{count} looks in ten minutes");
+async fn an_unavailable_database_is_polled_ever_more_rarely_whatever_wakes_the_worker() {
+    let count = polls(usize::MAX).await.len();
+    assert!((60..150).contains(&count), "{count} polls in ten minutes");
 }
 
 /// Collects the messages of records at `error`.
@@ -76,7 +76,7 @@ async fn an_outage_is_logged_when_it_begins_and_each_hour() {
     use tracing_subscriber::layer::SubscriberExt as _;
     let errors = Errors::default();
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(errors.clone()));
-    looks_within(usize::MAX, Duration::from_secs(3 * 3_600 + 60)).await;
+    polls_within(usize::MAX, Duration::from_secs(3 * 3_600 + 60)).await;
     let errors = errors.0.lock().unwrap();
     let begins: Vec<&str> = errors.iter().map(|error| error.split(", trying on").next().unwrap()).collect();
     assert_eq!(begins.len(), 4, "{errors:?}");
@@ -88,7 +88,7 @@ async fn an_outage_is_logged_when_it_begins_and_each_hour() {
 
 #[tokio::test(start_paused = true)]
 async fn a_database_that_goes_away_again_is_asked_again_at_once() {
-    let looks = looks(20).await;
-    let again = looks[21].duration_since(looks[20]);
+    let polls = polls(20).await;
+    let again = polls[21].duration_since(polls[20]);
     assert!(again < Duration::from_millis(200), "{again:?}");
 }

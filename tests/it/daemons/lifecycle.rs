@@ -60,7 +60,7 @@ fn a_status_is_logged_on_sigusr1() {
     let master = swarm.master();
     wait_for("the row", || (swarm.rows().len() == 1).then_some(()));
     master.signal("USR1");
-    master.wait_for_log("status: 1 rule in step");
+    master.wait_for_log("status: 1 rule in sync");
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_worker_without_its_database_says_what_it_serves_meanwhile() {
     swarm.succeed(&["sync"]);
     worker.wait_for_log(" loaded");
     fs::rename(swarm.path("rules.db"), swarm.path("away.db")).unwrap();
-    worker.wait_for_log("what is known is served on");
+    worker.wait_for_log("the worker serves the rules that it has");
 }
 
 #[test]

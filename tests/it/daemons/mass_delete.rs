@@ -28,7 +28,7 @@ fn status(swarm: &Swarm) -> Value {
 fn a_mass_deletion_is_held_back_over_a_restart_until_it_is_allowed() {
     let (swarm, worker) = swarm(|_| {});
     swarm.sql("DELETE FROM ttp_rule WHERE rule_id <> 'R0'");
-    worker.wait_for_log("9 rules are gone from the tables");
+    worker.wait_for_log("9 rules are missing from the tables");
     assert_eq!(swarm.subscribe().snapshot().len(), RULES);
     assert_eq!(status(&swarm)["pending_mass_delete"].as_array().unwrap().len(), 9);
     assert!(swarm.succeed(&["status"]).contains("rulesyncd allow-mass-delete"));
@@ -41,11 +41,11 @@ fn a_mass_deletion_is_held_back_over_a_restart_until_it_is_allowed() {
     wait_for("the last one", || {
         (status(&swarm)["pending_mass_delete"].as_array()?.len() == RULES).then_some(())
     });
-    assert_eq!(worker.count_in_log("rules are gone from the tables"), 1, "it is said once");
+    assert_eq!(worker.count_in_log("rules are missing from the tables"), 1, "it is said once");
     worker.stop();
 
     let worker = swarm.worker();
-    worker.wait_for_log("10 rules are gone from the tables");
+    worker.wait_for_log("10 rules are missing from the tables");
     let mut subscriber = swarm.subscribe();
     assert_eq!(subscriber.snapshot().len(), RULES);
     let told = swarm.succeed(&["allow-mass-delete"]);
@@ -63,7 +63,7 @@ fn a_mass_deletion_is_held_back_over_a_restart_until_it_is_allowed() {
 fn a_table_of_garbage_deletes_no_rule_and_what_comes_back_is_held_back_no_more() {
     let (swarm, worker) = swarm(|_| {});
     swarm.sql("CREATE TABLE kept AS SELECT * FROM ttp_rule; UPDATE ttp_rule SET yaml_content = 'garbage'");
-    worker.wait_for_log("10 rules are gone from the tables or invalid in them");
+    worker.wait_for_log("10 rules are missing from the tables or invalid");
     let mut subscriber = swarm.subscribe();
     assert_eq!(subscriber.snapshot().len(), RULES);
     swarm.sql("DELETE FROM ttp_rule; INSERT INTO ttp_rule SELECT * FROM kept");
@@ -80,7 +80,7 @@ fn a_mass_deletion_is_followed_after_the_configured_time() {
     let mut subscriber = swarm.subscribe();
     subscriber.snapshot();
     swarm.sql("DELETE FROM ttp_rule");
-    worker.wait_for_log("they are followed in 2s");
+    worker.wait_for_log("the worker follows the deletions in 2s");
     for _ in 0..RULES {
         assert_eq!(subscriber.change()["new_value"], Value::Null);
     }
@@ -98,7 +98,7 @@ fn tables_that_empty_row_by_row_are_held_back_once_many_are_gone() {
         assert_eq!(subscriber.change()["new_value"], Value::Null);
     }
     swarm.sql("DELETE FROM ttp_rule WHERE rule_id = 'R5'");
-    worker.wait_for_log("1 rule is gone from the tables");
+    worker.wait_for_log("1 rule is missing from the tables");
     assert_eq!(swarm.subscribe().snapshot().len(), 5);
 }
 
@@ -124,7 +124,7 @@ fn only_root_and_the_workers_own_user_may_allow_it_as_root() {
         command.env("RULESYNCD_WORKER_SOCKET_MODE", "0666");
     });
     swarm.sql("DELETE FROM ttp_rule");
-    worker.wait_for_log("10 rules are gone from the tables");
+    worker.wait_for_log("10 rules are missing from the tables");
     let directory = swarm.socket().parent().unwrap().to_owned();
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
     let script = "import socket, sys\n\

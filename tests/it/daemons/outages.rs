@@ -70,7 +70,7 @@ fn tables_that_vanish_under_a_worker_are_an_error() {
     worker.wait_for_log("1 rule is loaded");
     swarm.sql("alter table ttp_rule rename to elsewhere");
     worker.wait_for_log("ERROR the database does not answer, trying on");
-    worker.wait_for_log("what is known is served on");
+    worker.wait_for_log("the worker serves the rules that it has");
     swarm.sql("alter table elsewhere rename to ttp_rule");
     worker.wait_for_log("the database answers again, after ");
     assert_eq!(worker.count_in_log("after 0s"), 0, "{}", worker.log());

@@ -95,9 +95,9 @@ fn thousands_of_broken_files_and_rows_share_a_record() {
         "with recursive n(i) as (select 1 union all select i + 1 from n where i < {MANY}) insert into ttp_rule \
          select 'ROW' || i, 1, 'r' || i || '.yaml', 'no rule', strftime('%Y-%m-%d %H:%M:%f', 'now'), 'admin' from n"
     ));
-    record(&worker, &format!("{MANY} rows take no part"));
+    record(&worker, &format!("{MANY} rows are quarantined"));
     swarm.sql("delete from ttp_rule where rule_id like 'ROW%'");
-    record(&worker, &format!("{MANY} rows are no longer rejected"));
+    record(&worker, &format!("{MANY} rows are no longer quarantined"));
     assert!(worker.log().lines().count() < 20, "{}", worker.log());
 }
 

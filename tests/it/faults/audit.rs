@@ -70,7 +70,7 @@ pub(super) async fn read(hand: &mut Hand) -> Vec<Write> {
         .collect()
 }
 
-/// The rules and the states in force that stand.
+/// The rules and the effective states.
 pub(super) async fn standing(hand: &mut Hand) -> (BTreeMap<String, Rule>, BTreeMap<String, String>) {
     let text = cast(hand);
     let now = SystemClock.now().to_sql_text();

@@ -228,7 +228,7 @@ fn come_to_rest(swarm: &Swarm, backend: &str, places: &[(usize, Temper, Place)])
             (left_out && differing.collect::<Vec<_>>().iter().all(|id| writers::BAD_ROWS.contains(id)))
                 .then_some(())
         };
-        wait_for(&format!("worker {worker} to be in step"), verify);
+        wait_for(&format!("worker {worker} to be in sync"), verify);
     }
     for (worker, temper, place) in places {
         wait_for(&format!("{temper:?} of worker {worker} to have heard everything"), || {

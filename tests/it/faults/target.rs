@@ -118,7 +118,7 @@ impl Target {
     }
 }
 
-/// Another program's connection; `None` while the database is away.
+/// Another program's connection; `None` while the database is unavailable.
 pub(super) async fn hand(backend: &str, url: &str) -> Option<Hand> {
     Some(match backend {
         "sqlite" => Hand::Sqlite(sqlx::SqliteConnection::connect(url).await.ok()?),

@@ -215,7 +215,7 @@ pub(super) async fn write_rows(
     }
 }
 
-/// Operators; that the database is away at times is told to them, and they go on.
+/// Operators; that the database is unavailable at times is told to them, and they go on.
 pub(super) fn set_states(
     run: impl Fn(&[&str]) -> std::process::Output,
     timeline: Timeline,

@@ -97,7 +97,7 @@ async fn an_outage_loses_nothing(server: &mut Server) {
     assert_lock_lost(master.ping().await, "asking for ");
     let error = field.database.try_lock().await.unwrap_err();
     assert!(error.is_transient(), "{error}");
-    // A daemon starts while its database is away.
+    // A daemon starts while its database is unavailable.
     let late = Database::open(&config(&field.address), system_clock()).await.unwrap();
     assert!(late.load_compiled().await.unwrap_err().is_transient());
 

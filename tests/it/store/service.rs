@@ -123,5 +123,9 @@ async fn a_cache_is_its_databases_whoever_reads_it() {
     let _worker = swarm.daemon("worker", |command| {
         command.env("RULESYNCD_DATABASE_URL", by_another);
     });
-    assert_eq!(swarm.subscribe().snapshot().len(), 1, "what is known is served while the database is away");
+    assert_eq!(
+        swarm.subscribe().snapshot().len(),
+        1,
+        "what is known is served while the database is unavailable"
+    );
 }

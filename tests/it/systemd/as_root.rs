@@ -72,12 +72,12 @@ fn the_readme_followed_word_for_word_brings_a_saved_rule_to_a_subscriber() {
     assert_eq!(container.property("rulesyncd-master", "UnitFileState"), "disabled");
     container.sh(&readme_commands("Run it as a service").replace("./rulesyncd.deb", "/home/rulesyncd.deb"));
 
-    container.wait_for("systemctl status rulesyncd-master", &format!("{} rules in step", samples()));
+    container.wait_for("systemctl status rulesyncd-master", &format!("{} rules in sync", samples()));
     let mut subscriber = container.subscribe();
     assert_eq!(subscriber.snapshot().len(), samples());
     save_rule(&container, "NEW", 1);
     assert_eq!(subscriber.change()["rule_id"], "NEW");
-    container.wait_for("systemctl status rulesyncd-worker", &format!("{} rules in step", samples() + 1));
+    container.wait_for("systemctl status rulesyncd-worker", &format!("{} rules in sync", samples() + 1));
     assert!(container.sh("rulesyncd status").contains("lock        held"));
 
     // The journal tells a rule's story by its fields, and explains the kinds of records.
@@ -222,21 +222,21 @@ fn a_database_whose_address_is_a_credential_fails_neither_unit_while_it_is_away(
          systemctl start rulesyncd-master rulesyncd-worker",
     );
     save_rule(&container, "A", 1);
-    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rule in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rule in sync");
     let mut subscriber = container.subscribe();
     while subscriber.snapshot().is_empty() {
         subscriber = container.subscribe();
     }
     container.sh("systemctl stop 'postgresql@*'");
     for unit in ["rulesyncd-master", "rulesyncd-worker"] {
-        container.wait_for(&format!("systemctl show -P StatusText {unit}"), "database away");
+        container.wait_for(&format!("systemctl show -P StatusText {unit}"), "database unavailable");
         assert_eq!(container.property(unit, "ActiveState"), "active");
     }
     save_rule(&container, "B", 1);
     container.sh("sleep 3; systemctl start postgresql@$(ls /etc/postgresql | head -1)-main");
     assert_eq!(subscriber.change()["rule_id"], "B");
     for unit in ["rulesyncd-master", "rulesyncd-worker"] {
-        container.wait_for(&format!("systemctl show -P StatusText {unit}"), "2 rules in step");
+        container.wait_for(&format!("systemctl show -P StatusText {unit}"), "2 rules in sync");
         assert_eq!(container.property(unit, "NRestarts"), "0");
         // An outage is a few records, not one a try.
         let records = container.sh(&format!("journalctl --no-pager -q -o cat -p warning -u {unit}"));
@@ -257,12 +257,12 @@ fn the_drop_in_for_a_remote_database_reaches_the_address_that_it_names_and_no_ot
          systemctl daemon-reload; systemctl start rulesyncd-master",
     );
     save_rule(&container, "A", 1);
-    container.wait_for("systemctl show -P StatusText rulesyncd-master", "database away");
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "database unavailable");
     container.sh(
         "sed -i s/192.0.2.10/127.0.0.1/ /etc/systemd/system/rulesyncd-master.service.d/remote-database.conf
          systemctl daemon-reload; systemctl restart rulesyncd-master",
     );
-    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rule in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rule in sync");
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn an_upgrade_and_a_removal_leave_rules_and_states_alone() {
     let container = installed();
     container.sh("systemctl start rulesyncd-master");
     save_rule(&container, "A", 1);
-    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rule in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rule in sync");
     container.sh("rulesyncd state set A disabled");
     let pid = container.property("rulesyncd-master", "MainPID");
     container.sh("dpkg -i /home/rulesyncd.deb");

@@ -66,7 +66,7 @@ pub(super) struct Rest {
     pub(super) directory: BTreeMap<String, i64>,
     /// Rows that are rules, others' too.
     pub(super) table: BTreeMap<String, Rule>,
-    /// States in force.
+    /// Effective states.
     pub(super) states: BTreeMap<String, String>,
     /// What masters and workers report as rejected.
     pub(super) rejected_files: BTreeSet<String>,

@@ -97,7 +97,7 @@ fn a_rules_directory_that_is_missing_at_the_start_is_waited_for() {
     );
     container.sh("mkdir /etc/rulesyncd/rules");
     save_rule(&container, "A", 1);
-    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rule in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rule in sync");
     assert_eq!(container.property("rulesyncd-master", "NRestarts"), "0");
     let told = container.sh(&format!(
         "journalctl --no-pager -q -o cat -u rulesyncd-master MESSAGE_ID={}",

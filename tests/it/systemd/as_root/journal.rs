@@ -22,7 +22,7 @@ fn the_journal_says_what_happened_to_a_rule_and_who_did_it() {
         save_rule(&container, id, 1);
     }
     container.sh("systemctl start rulesyncd-master rulesyncd-worker");
-    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "3 rules in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "3 rules in sync");
 
     // How it was started.
     let started = format!("MESSAGE_ID={}", event::STARTED);

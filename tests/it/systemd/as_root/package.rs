@@ -53,7 +53,7 @@ fn its_documents_lead_to_what_is_there_and_its_python_client_follows_the_rules()
 
     save_rule(&container, "A", 1);
     container.sh("systemctl start rulesyncd-master rulesyncd-worker");
-    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rule in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rule in sync");
     let heard = container.sh(
         "cd /usr/share/doc/rulesyncd/examples; PYTHONDONTWRITEBYTECODE=1 timeout 20 python3 - <<'END'
 import asyncio
@@ -77,7 +77,7 @@ fn a_purge_leaves_nothing_of_the_package_and_names_what_is_the_operators() {
 
     container.sh("dpkg -i /home/rulesyncd.deb; systemctl start rulesyncd-master rulesyncd-worker");
     save_rule(&container, "A", 1);
-    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rule in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rule in sync");
     container.sh("systemctl stop rulesyncd-worker; test -f /var/lib/rulesyncd-worker/catalogue.ndjson");
     let said = container.sh("dpkg --purge rulesyncd 2>&1");
     assert!(
@@ -102,12 +102,12 @@ fn what_root_synchronises_first_the_service_writes_afterwards() {
     assert_ne!(owner, "root");
     assert!(owners.contains("rules.db.lock") && owners.lines().all(|line| line.ends_with(owner)), "{owners}");
     container.sh("systemctl start rulesyncd-master");
-    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rule in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "1 rule in sync");
     save_rule(&container, "A", 2);
     container.wait_for("rulesyncd why A", "2");
     container.sh(
         "rulesyncd state set A disabled && systemctl restart rulesyncd-master && rulesyncd state clear A",
     );
     save_rule(&container, "B", 1);
-    container.wait_for("systemctl show -P StatusText rulesyncd-master", "2 rules in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-master", "2 rules in sync");
 }

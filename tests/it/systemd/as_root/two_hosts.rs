@@ -169,7 +169,7 @@ fn follow(server: &Server) {
     walk.step(&["rules"], "grants.sql", 1);
     walk.step(&["rules"], "enable --now rulesyncd-master", 1);
     walk.rules
-        .wait_for("systemctl show -P StatusText rulesyncd-master", &format!("{} rules in step", samples()));
+        .wait_for("systemctl show -P StatusText rulesyncd-master", &format!("{} rules in sync", samples()));
     let printed = walk.step(&["sensor"], "enable --now rulesyncd-worker.socket", 1);
     assert!(printed.contains("DIS0002") && printed.contains("db.example.org"), "{printed}");
     let mut subscriber = walk.subscribe_to(samples());
@@ -209,7 +209,7 @@ fn follow(server: &Server) {
     walk.step(&["rules"], "systemctl stop rulesyncd-master", 2);
     walk.rules.wait_for(
         "systemctl show -P StatusText rulesyncd-master",
-        &format!("{} rules in step", samples() + 2),
+        &format!("{} rules in sync", samples() + 2),
     );
     let states = walk.rules.sh("RULESYNCD_DATABASE_URL_FILE=~/operator.url rulesyncd state list");
     assert!(states.contains("DIS0002"), "{states}");

@@ -34,7 +34,7 @@ fn the_streams_group_opens_the_stream_alone_and_the_worker_only_reads_the_databa
     save_rule(&container, "A", 1);
     container.sh("useradd --system --groups rulesyncd-stream sensor; useradd --system stranger
          systemctl start rulesyncd-master rulesyncd-worker");
-    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rule in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rule in sync");
     let catalogue = "/var/lib/rulesyncd-worker/catalogue.ndjson";
     container.wait_for("ls /var/lib/rulesyncd-worker", "catalogue.ndjson");
     let paths = [
@@ -82,7 +82,7 @@ fn what_one_user_kept_before_two_users_keep_after_an_upgrade() {
     assert!(said.contains("sensor is a member of the group rulesyncd-stream now"), "{said}");
     container.sh("systemctl start rulesyncd-master rulesyncd-worker");
     save_rule(&container, "B", 1);
-    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "2 rules in step");
+    container.wait_for("systemctl show -P StatusText rulesyncd-worker", "2 rules in sync");
     let heard = container.sh("runuser -u sensor -- rulesyncd watch --once");
     assert!(heard.contains("disabled"), "{heard}");
     assert_eq!(

@@ -28,7 +28,7 @@ const PROMISES: [&str; 17] = [
     "state",
     "whole rows",
     "worker killed",
-    "database away",
+    "database unavailable",
     "two masters",
     "clocks",
     "slow reader",

@@ -312,7 +312,8 @@ impl<'h> Replay<'_, 'h> {
                     self.complain("stale though the database answers", line)
                 });
             }
-            _ => verdict.expect(9, stale > 0, || self.complain("fresh though the database is away", line)),
+            _ => verdict
+                .expect(9, stale > 0, || self.complain("fresh though the database is unavailable", line)),
         }
     }
 

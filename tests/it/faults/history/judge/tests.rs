@@ -271,7 +271,7 @@ fn the_judge_finds_each_kind_of_fault_and_no_other() {
             }
         }),
         ("P9", "was started without", |h| h.restarts[0].stale_for_ms = 0),
-        ("P9", "fresh though the database is away", |h| *line(h, 0, 1, 5) = down(0)),
+        ("P9", "fresh though the database is unavailable", |h| *line(h, 0, 1, 5) = down(0)),
         ("P10", "ended by itself", |h| h.ended.push("master".into())),
         ("P10", "found the database again", |h| h.samples[2].at = 60_000),
         ("P10", "found the database again", |h| drop(h.samples.pop())),
