@@ -4,6 +4,7 @@
 mod database;
 mod error;
 mod filesystem;
+mod poll;
 mod rows;
 mod subscription;
 mod watermark;
@@ -12,11 +13,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 pub use database::{
-    Applied, Database, DatabaseFollower, FollowConfig, MasterSession, RuleWrite, Scope, driver_failures,
+    Applied, Database, DatabaseFollower, MasterSession, RuleWrite, Scope, driver_failures,
     quiet_driver_panics,
 };
 pub use error::StoreError;
 pub use filesystem::{FilesystemConfig, FilesystemFollower, FilesystemStore};
+pub use poll::FollowConfig;
 pub(crate) use rows::RowReader;
 pub use subscription::Subscription;
 

@@ -1,17 +1,17 @@
 //! One follower's place in a database.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::connector::Purpose;
-use super::poll::{Poll, WHAT, Watermarks};
+use super::snapshot::Snapshot;
 use super::sql::Cell;
 use super::wakeups::Wakeups;
 use super::{Database, trace_context};
 use crate::rule::TableDelta;
+use crate::store::poll::{Poll, WHAT, Watermarks};
 use crate::store::{Follow, RowIndex, StoreError, TraceContextRow};
 use crate::telemetry::trace;
 
@@ -81,16 +81,12 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             let delta = TableDelta { now, ..TableDelta::default() };
             return Ok(PollResult { delta, connection, memory, trace_contexts: Vec::new() });
         }
-        let poll = Poll {
-            database: &self.database,
-            connection: &mut connection,
-            index: &*self.index,
-            watermarks: self.memory.watermarks.clone(),
-            full,
-            woken: self.woken || version.is_some(),
-            retried: HashSet::new(),
-        };
-        let (delta, watermarks) = poll.poll().await?;
+        let mut tables = Snapshot { connection, clock: Arc::clone(&self.database.clock) };
+        let watermarks = self.memory.watermarks.clone();
+        let mut poll = Poll::new(&mut tables, &self.database.follow, &*self.index, watermarks);
+        (poll.full, poll.woken) = (full, self.woken || version.is_some());
+        let (delta, watermarks) = poll.run().await?;
+        let mut connection = tables.connection;
         let trace_contexts = self.trace_contexts(&mut connection, &delta).await;
         if connection.is_elsewhere() {
             let detail = "the file was replaced while it was read".into();

@@ -3,17 +3,16 @@
 mod columns;
 mod connection;
 mod connector;
-mod counts;
 mod expiry;
 mod follower;
 mod lock;
 mod master_session;
 mod mysql;
 mod pages;
-mod poll;
 mod postgres;
 mod relay;
 mod session;
+mod snapshot;
 mod sql;
 mod sqlite;
 mod states;
@@ -40,35 +39,11 @@ use self::lock::Lock;
 use self::session::Session;
 use self::thread::DatabaseThread;
 use self::writes::OwnedScope;
-use super::StoreError;
+use super::{FollowConfig, StoreError};
 use crate::address::DatabaseConfig;
 use crate::address::DatabasePlace;
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
 use crate::rule::{RuleHeader, StateRow, Table};
-
-/// How tables are followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FollowConfig {
-    /// How far below the watermark a row may still appear.
-    pub overlap: Duration,
-    /// How often everything is compared.
-    pub full_scan_interval: Duration,
-    /// Rows of each table, at most: of a longer one nothing is read.
-    pub max_rules: usize,
-    /// What the definitions of all rules may take together, in bytes; those that do not fit are quarantined.
-    pub max_memory: usize,
-}
-
-impl Default for FollowConfig {
-    fn default() -> Self {
-        Self {
-            overlap: Duration::from_secs(5),
-            full_scan_interval: Duration::from_secs(60),
-            max_rules: 200_000,
-            max_memory: 64 << 20,
-        }
-    }
-}
 
 /// A database with the two tables. Cheap to clone; nothing outside of here knows which it is.
 #[derive(Debug, Clone)]

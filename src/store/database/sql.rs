@@ -294,7 +294,7 @@ fn shortened(text: &str) -> String {
 }
 
 impl Table {
-    pub(super) const fn name(self) -> &'static str {
+    pub(in crate::store) const fn name(self) -> &'static str {
         match self {
             Self::Rules => "ttp_rule",
             Self::States => "ttp_rule_state",

@@ -7,9 +7,7 @@ use super::writes::Scope;
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, RuleHeader, RuleId, RuleRow, StateRow, Table};
 use crate::store::StoreError;
-
-/// As many arguments as every dialect takes in one statement.
-pub(super) const CHUNK: usize = 500;
+use crate::store::poll::{CHUNK, Header};
 
 /// All columns of a table as text, and whether they are all here; whoever asks adds which rows.
 pub(super) fn select(dialect: &'static Dialect, table: Table) -> Select {
@@ -70,17 +68,8 @@ pub(super) fn select_marks(dialect: &'static Dialect, thorough: bool) -> Select 
     )
 }
 
-/// A row of [`select_marks`].
-pub(super) struct Mark {
-    pub(super) rule_version: i64,
-    pub(super) source_path: String,
-    pub(super) updated_at: Timestamp,
-    /// `None` where the stamp tells, and where there is no text.
-    pub(super) content: Option<ContentDigest>,
-}
-
 /// Reads a row of [`select_marks`], but for its key.
-pub(super) fn mark(row: &mut Row, dialect: &Dialect) -> Result<Mark, BadCell> {
+pub(super) fn mark(row: &mut Row, dialect: &Dialect) -> Result<Header, BadCell> {
     let rule_version = row.int(1, "rule_version")?;
     let source_path = row.text(2, "source_path")?;
     let updated_at = row.time(3, "updated_at")?;
@@ -89,7 +78,7 @@ pub(super) fn mark(row: &mut Row, dialect: &Dialect) -> Result<Mark, BadCell> {
         None => Some(ContentDigest::of(text)),
     };
     let content = row.optional(4, "yaml_content")?.and_then(digest);
-    Ok(Mark { rule_version, source_path, updated_at, content })
+    Ok(Header { rule_version, source_path, updated_at, content })
 }
 
 /// Reads a row of [`select_summaries`] that is all here.

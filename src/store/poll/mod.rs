@@ -1,39 +1,81 @@
-//! One look at the two tables, all of it in one snapshot.
+//! The algorithm of a poll: what is new in the two tables, at the least cost that leaves nothing out.
+//!
+//! 1. *Idle check.* Where nothing announced a change, one statement counts the rows of both tables, and those above
+//!    their watermarks. Are they as many as are known, and none above, the poll ends. A database that can tell that
+//!    nobody committed to the rules ([`TableReader::believed_for`]) is not even asked to count them.
+//! 2. *Window.* Otherwise a snapshot is taken, and the rows above each watermark are read ([`super::watermark`] says why
+//!    none is missed); in a full poll, every row.
+//! 3. *Headers, then texts.* Of many rows it is first asked which differ from what is known, by version, path, stamp and
+//!    digest, and only the texts of those are read. Long texts come last, few at a time, within the budget of memory.
+//! 4. *Keys.* Where the counts do not add up, a row was deleted: all keys are read, and what is not among them is gone.
+//!
+//! It knows no SQL: [`TableReader`] is what it asks of a database, or of a model of one.
+
+mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Database;
-use super::columns;
-use super::connection::Connection;
-use super::counts::{Counted, Counts};
-use super::sql::{Query, Row, Select};
-use super::tables::{self, Mark};
+pub(super) use self::reader::{
+    CountQuestion, Counted, Counts, Header, HeaderRow, RowContent, Rows, StateFound, TableReader, Which,
+    WholeRow,
+};
+use super::rows::{Budget, Reading, too_much};
+use super::watermark::Watermark;
+use super::{RowIndex, StoreError};
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, QuarantinedRow, RowFingerprint, RuleId, Table, TableDelta};
-use crate::store::rows::{Budget, Reading, too_much};
-use crate::store::watermark::Watermark;
-use crate::store::{RowIndex, StoreError};
+use crate::rule::{ContentDigest, QuarantinedRow, RowFingerprint, RuleId, RuleRow, Table, TableDelta};
 
-/// Of more rows than these it is first asked which are as they are known, and only the texts of the
-/// others are read.
+/// Of more rows than these the headers are read first.
 const FEW: u64 = 64;
+
+/// Rows that are read by their keys in one statement: as many arguments as every dialect takes.
+pub(super) const CHUNK: usize = 500;
 
 /// Long rows that are read by their keys in one statement: it must not take long, and SQLite's driver holds
 /// all of them.
 const LONG_ROWS: usize = 2;
 
+/// So many rows are counted rather than asked for their version.
+const CHEAP_TO_COUNT: u64 = 2_000;
+
+/// What a poll does, in the words of its errors.
 pub(super) const WHAT: &str = "reading the tables";
+
+/// How tables are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FollowConfig {
+    /// How far below the watermark a row may still appear.
+    pub overlap: Duration,
+    /// How often everything is compared.
+    pub full_scan_interval: Duration,
+    /// Rows of each table, at most: of a longer one nothing is read.
+    pub max_rules: usize,
+    /// What the definitions of all rules may take together, in bytes; those that do not fit are quarantined.
+    pub max_memory: usize,
+}
+
+impl Default for FollowConfig {
+    fn default() -> Self {
+        Self {
+            overlap: Duration::from_secs(5),
+            full_scan_interval: Duration::from_secs(60),
+            max_rules: 200_000,
+            max_memory: 64 << 20,
+        }
+    }
+}
 
 /// What is remembered from poll to poll.
 #[derive(Debug, Clone)]
 pub(super) struct Watermarks {
     rules: Watermark,
     states: Watermark,
-    /// When the rules were last counted while nothing else was seen of them, and what
-    /// [`super::sql::Dialect::rules_version`] then was.
-    pub(super) counted: Option<(Instant, String)>,
+    /// When the rules were last counted while nothing else was seen of them, and their version then.
+    counted: Option<(Instant, String)>,
     /// Rules that did not fit into `worker.max_memory`, with the memory that each needs.
     over_budget: Arc<BTreeMap<String, usize>>,
 }
@@ -80,62 +122,57 @@ impl Found {
 }
 
 /// A poll under way.
-pub(super) struct Poll<'l, K> {
-    pub(super) database: &'l Database,
-    pub(super) connection: &'l mut Connection,
-    pub(super) index: &'l K,
+pub(super) struct Poll<'p, T, K> {
+    pub(super) tables: &'p mut T,
+    pub(super) config: &'p FollowConfig,
+    pub(super) index: &'p K,
     /// `None` at the first poll.
     pub(super) watermarks: Option<Watermarks>,
-    /// Whether everything is to be compared.
+    /// Whether to compare everything.
     pub(super) full: bool,
-    /// Whether there was a sign of a change, so that it is not worth asking first.
+    /// Whether there was a sign of a change, so that the idle check is not worth its statement.
     pub(super) woken: bool,
     /// Rules that did not fit into `worker.max_memory` at an earlier poll, and may now.
-    pub(super) retried: HashSet<String>,
+    retried: HashSet<String>,
 }
 
-impl<K: RowIndex + Sync> Poll<'_, K> {
-    /// What the tables hold that is not known.
-    pub(super) async fn poll(mut self) -> Result<(TableDelta, Watermarks), StoreError> {
-        if let (Some(watermarks), false, false) = (&self.watermarks, self.full, self.woken) {
-            let watermarks = watermarks.clone();
-            let version = self.connection.dialect().rules_version.as_ref();
-            let believed_for = version.map_or(Duration::ZERO, |version| version.believed_for);
-            let lately = watermarks.counted.as_ref().filter(|(at, _)| at.elapsed() < believed_for);
-            let lately = lately.map(|(_, version)| version.clone());
-            // One statement is one snapshot too: an idle poll is no more than this.
-            let begun = Instant::now();
-            let Counted { now, rules, states, rules_version } = self.counts(lately.as_deref()).await?;
-            let is_quiet =
-                |table, counts: Option<Counts>| counts.is_none_or(|counts| self.is_quiet(table, counts));
-            if is_quiet(Table::Rules, rules) && is_quiet(Table::States, states) {
-                let delta = TableDelta { now, ..TableDelta::default() };
-                if rules.is_none() {
-                    // Nothing was seen of the rules: what was known of them stays as old as it is.
-                    return Ok((delta, watermarks));
-                }
-                let counted = rules_version.map(|version| (begun, version));
-                return Ok((delta, Watermarks { counted, ..watermarks.idle(now) }));
-            }
+impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
+    /// A poll that continues from `watermarks`; `None` reads everything.
+    pub(super) fn new(
+        tables: &'p mut T,
+        config: &'p FollowConfig,
+        index: &'p K,
+        watermarks: Option<Watermarks>,
+    ) -> Self {
+        Self { tables, config, index, watermarks, full: false, woken: false, retried: HashSet::new() }
+    }
+
+    /// Finds what the tables hold that is not known.
+    pub(super) async fn run(mut self) -> Result<(TableDelta, Watermarks), StoreError> {
+        if !self.full
+            && !self.woken
+            && let Some(watermarks) = self.watermarks.clone()
+            && let Some(idle) = self.is_idle(watermarks).await?
+        {
+            return Ok(idle);
         }
-        let begin = self.connection.dialect().begin_poll;
-        self.connection.run(WHAT, begin).await?;
-        let Counted { now, rules: rule_counts, states: state_counts, .. } = self.counts(None).await?;
+        self.tables.begin().await?;
+        let Counted { now, rules: rule_counts, states: state_counts, .. } = self.count(None).await?;
         let (Some(rule_counts), Some(state_counts)) = (rule_counts, state_counts) else {
             return Err(unreadable("a count is null"));
         };
-        ensure_few_enough(self.database, Table::Rules, rule_counts.rows)?;
-        ensure_few_enough(self.database, Table::States, state_counts.rows)?;
+        self.ensure_few_enough(Table::Rules, rule_counts.rows)?;
+        self.ensure_few_enough(Table::States, state_counts.rows)?;
         let mut delta = TableDelta { now, full: self.full, ..TableDelta::default() };
 
-        let mut budget = Budget::new(self.database.follow.max_memory, self.index.memory());
+        let mut budget = Budget::new(self.config.max_memory, self.index.memory());
         let mut over_budget = self.retry(&budget);
         let mut states = self.states(state_counts, &mut delta, &mut budget).await?;
         delta.state_keys = self.keys(Table::States, state_counts, &mut states).await?;
         let mut reading = Reading::new(self.index.texts(), budget);
         let mut rules = self.rules(rule_counts, &mut reading).await?;
         delta.rule_keys = self.keys(Table::Rules, rule_counts, &mut rules).await?;
-        self.connection.run(WHAT, "COMMIT").await?;
+        self.tables.end().await?;
 
         let read = reading.finish().await;
         delta.rules = read.rules;
@@ -160,20 +197,60 @@ impl<K: RowIndex + Sync> Poll<'_, K> {
         Ok((delta, watermarks))
     }
 
+    /// The empty delta of a poll that found nothing to read; `None` where there may be something.
+    async fn is_idle(
+        &mut self,
+        watermarks: Watermarks,
+    ) -> Result<Option<(TableDelta, Watermarks)>, StoreError> {
+        let believed_for = self.tables.believed_for();
+        let lately = watermarks.counted.as_ref().filter(|(at, _)| at.elapsed() < believed_for);
+        let version = lately.map(|(_, version)| version.clone());
+        // One statement is one snapshot too: an idle poll is no more than this.
+        let begun = Instant::now();
+        let Counted { now, rules, states, rules_version } = self.count(version.as_deref()).await?;
+        let is_quiet = |table, counts: Option<Counts>| {
+            counts.is_none_or(|counts| counts.in_window == 0 && counts.rows == self.index.count(table))
+        };
+        if !is_quiet(Table::Rules, rules) || !is_quiet(Table::States, states) {
+            return Ok(None);
+        }
+        let delta = TableDelta { now, ..TableDelta::default() };
+        if rules.is_none() {
+            // Nothing was seen of the rules: what was known of them stays as old as it is.
+            return Ok(Some((delta, watermarks)));
+        }
+        let counted = rules_version.map(|version| (begun, version));
+        Ok(Some((delta, Watermarks { counted, ..watermarks.idle(now) })))
+    }
+
+    async fn count(&mut self, known_version: Option<&str>) -> Result<Counted, StoreError> {
+        let question = CountQuestion {
+            rules_low: self.low(Table::Rules),
+            states_low: self.low(Table::States),
+            known_version,
+            wants_version: self.index.count(Table::Rules) > CHEAP_TO_COUNT,
+        };
+        self.tables.count(question).await
+    }
+
     /// Rows whose stamp is greater than this may be new.
-    pub(super) fn low(&self, table: Table) -> Timestamp {
-        let overlap = self.database.follow.overlap;
+    fn low(&self, table: Table) -> Timestamp {
+        let overlap = self.config.overlap;
         self.watermarks.as_ref().map_or(Timestamp::MIN, |watermarks| watermarks.low(table, overlap))
     }
 
-    /// The rules that did not fit into `worker.max_memory`, without those that are read again: at a poll
-    /// at everything, those that fit now.
+    fn window(&self, table: Table) -> Which<'static> {
+        if self.full { Which::All } else { Which::Above(self.low(table)) }
+    }
+
+    /// The rules that did not fit into `worker.max_memory`, without those that are read again: in a full poll, those
+    /// that fit now.
     fn retry(&mut self, budget: &Budget) -> Arc<BTreeMap<String, usize>> {
         let before = self.watermarks.as_ref().map(|watermarks| Arc::clone(&watermarks.over_budget));
         let mut over_budget = before.unwrap_or_default();
         if self.full && !over_budget.is_empty() {
             // Most are long.
-            let mut free = budget.free().saturating_sub(self.database.follow.max_memory / 2);
+            let mut free = budget.free().saturating_sub(self.config.max_memory / 2);
             let rules = Arc::make_mut(&mut over_budget);
             rules.retain(|key, _| self.index.fingerprint(Table::Rules, key).is_some());
             rules.retain(|key, size| match free.checked_sub(*size) {
@@ -188,63 +265,49 @@ impl<K: RowIndex + Sync> Poll<'_, K> {
         over_budget
     }
 
-    /// Where to put every key of a table that is compared as a whole; `None` where nothing is known that
-    /// could be gone.
-    fn wanted_keys(&self, table: Table) -> Option<Vec<String>> {
-        (self.full && self.index.count(table) > 0).then(Vec::new)
-    }
-
-    fn is_quiet(&self, table: Table, counts: Counts) -> bool {
-        counts.in_window == 0 && counts.rows == self.index.count(table)
+    /// Nothing found yet; with room for every key of a table that is compared as a whole, where something is known
+    /// that could be gone.
+    fn nothing_of(&self, table: Table) -> Found {
+        let keys = (self.full && self.index.count(table) > 0).then(Vec::new);
+        Found { keys, ..Found::default() }
     }
 
     async fn rules(&mut self, counts: Counts, reading: &mut Reading) -> Result<Found, StoreError> {
-        let low = self.low(Table::Rules);
-        let mut found = Found { keys: self.wanted_keys(Table::Rules), ..Found::default() };
+        let mut found = self.nothing_of(Table::Rules);
         let rows = if self.full { counts.rows } else { counts.in_window };
         if rows == 0 {
             return Ok(found);
         }
-        let dialect = self.connection.dialect();
-        let (full, stamp) = (self.full, since("updated_at", low));
-        let within = |select: Select| if full { select } else { select.and(stamp) };
+        let window = self.window(Table::Rules);
         // Where everything is compared and the database has no digest, the text must come anyway.
-        let marks_first =
-            rows > FEW && self.index.count(Table::Rules) > 0 && (!full || dialect.digest.is_some());
-        if marks_first {
-            let differing =
-                self.differing(within(tables::select_marks(dialect, full)), &mut found, low, reading);
-            for keys in differing.await?.chunks(tables::CHUNK) {
-                let among = |filter: Query| filter.push("rule_id IN ").texts(keys);
-                self.read_rules(tables::select(dialect, Table::Rules).and(among), &mut found, low, reading)
-                    .await?;
+        let headers_first =
+            rows > FEW && self.index.count(Table::Rules) > 0 && (!self.full || self.tables.has_digests());
+        if headers_first {
+            for keys in self.differing(window, &mut found, reading).await?.chunks(CHUNK) {
+                self.read_rules(Which::Keys(keys), &mut found, reading).await?;
             }
         } else {
-            self.read_rules(within(tables::select(dialect, Table::Rules)), &mut found, low, reading).await?;
+            self.read_rules(window, &mut found, reading).await?;
         }
         Ok(found)
     }
 
-    /// Of the rows whose marks are selected, the keys of those that are perhaps not as they are known.
+    /// Of these rows, the keys of those that are perhaps not as they are known.
     async fn differing(
         &mut self,
-        marks: Select,
+        which: Which<'_>,
         found: &mut Found,
-        low: Timestamp,
         reading: &mut Reading,
     ) -> Result<Vec<String>, StoreError> {
-        let (dialect, full) = (self.connection.dialect(), self.full);
+        let (full, low, max_rules) = (self.full, self.low(Table::Rules), self.config.max_rules);
         let index = IndexWithoutRetried { index: self.index, retried: &self.retried };
         let mut differing = Vec::new();
-        let mut rows = self.connection.rows(WHAT, marks);
-        while let Some(mut row) = rows.next().await? {
-            let shown = tables::key(&row);
-            ensure_few_enough(self.database, Table::Rules, found.rows + differing.len() as u64)?;
+        let mut rows = self.tables.headers(which, full);
+        while let Some(HeaderRow { shown, key, header }) = rows.header().await? {
+            few_enough(max_rules, Table::Rules, found.rows + differing.len() as u64)?;
             let known = index.rule(&shown);
-            let is_whole = columns::missing(&mut row).map(|missing| missing.is_none());
-            let key = row.text(0, "rule_id");
-            let (key, is_whole) = match key.and_then(|key| Ok((key, is_whole?))) {
-                Ok(read) => read,
+            let key = match key {
+                Ok(key) => key,
                 Err(reason) => {
                     // It cannot be asked for by its key, or need not be.
                     let fingerprint = unreadable_row(&reason);
@@ -255,17 +318,17 @@ impl<K: RowIndex + Sync> Poll<'_, K> {
                 }
             };
             let is_known = |known: &RowFingerprint| {
-                tables::mark(&mut row, dialect).is_ok_and(|mark| {
-                    let Mark { rule_version, source_path, updated_at, content } = mark;
+                header.as_ref().is_some_and(|header| {
+                    let Header { rule_version, source_path, updated_at, content } = header;
                     match content {
                         Some(text) => {
-                            *known == RowFingerprint::rule(updated_at, text, rule_version, &source_path)
+                            *known == RowFingerprint::rule(*updated_at, *text, *rule_version, source_path)
                         }
-                        None => !full && known.is_stamped(updated_at, rule_version, &source_path),
+                        None => !full && known.is_stamped(*updated_at, *rule_version, source_path),
                     }
                 })
             };
-            match known.filter(|_| is_whole).filter(is_known) {
+            match known.filter(is_known) {
                 Some(fingerprint) => drop(found.see(&key, fingerprint, known, low)),
                 None => differing.push(key),
             }
@@ -276,44 +339,54 @@ impl<K: RowIndex + Sync> Poll<'_, K> {
     /// Reads whole rows; those that are as they are known go no further.
     async fn read_rules(
         &mut self,
-        select: Select,
+        which: Which<'_>,
         found: &mut Found,
-        low: Timestamp,
         reading: &mut Reading,
     ) -> Result<(), StoreError> {
+        let low = self.low(Table::Rules);
+        let max_memory = self.config.max_memory;
         let index = &IndexWithoutRetried { index: self.index, retried: &self.retried };
         let mut long = Vec::new();
-        let dialect = self.connection.dialect();
-        let mut rows = self.connection.rows(WHAT, select.of_short_rows());
-        while let Some(row) = rows.next().await? {
-            ensure_few_enough(self.database, Table::Rules, found.rows)?;
-            long.extend(take_in(row, index, found, low, reading).await);
+        let mut rows = self.tables.short_rules(which);
+        while let Some(WholeRow { key, content }) = rows.rule().await? {
+            few_enough(self.config.max_rules, Table::Rules, found.rows)?;
+            match content {
+                RowContent::Long { bytes, updated_at } => long.push((key, bytes, updated_at)),
+                RowContent::Row(row) => take_in(key, Ok(row), index, found, low, reading).await,
+                RowContent::Unreadable(reason) => {
+                    take_in(key, Err(reason), index, found, low, reading).await;
+                }
+            }
         }
         drop(rows);
         // Long rows come last, and few at a time: should the memory not do for all, it is they that miss out.
         // Half of it is left to the short ones that may yet come.
-        let kept_free = self.database.follow.max_memory / 2;
+        let kept_free = max_memory / 2;
         let mut left = kept_free;
         let mut wanted = Vec::new();
-        for Long { key, length, updated_at } in long {
+        for (key, bytes, updated_at) in long {
             let replaced = index.index.memory_of(Table::Rules, &key);
-            if length <= left.min((reading.free() + replaced).saturating_sub(kept_free)) {
-                left -= length;
+            if bytes <= left.min((reading.free() + replaced).saturating_sub(kept_free)) {
+                left -= bytes;
                 wanted.push(key);
                 continue;
             }
-            let reason = too_much(length, self.database.follow.max_memory);
+            let reason = too_much(bytes, max_memory);
             let fingerprint = RowFingerprint::other(updated_at, ContentDigest::of(&reason));
             if found.see(&key, fingerprint, index.rule(&key), low) {
-                reading.reject_for_now(QuarantinedRow { key, fingerprint, reason }, length);
+                reading.reject_for_now(QuarantinedRow { key, fingerprint, reason }, bytes);
             }
         }
         for keys in wanted.chunks(LONG_ROWS) {
-            let select = tables::select(dialect, Table::Rules);
-            let select = select.and(|filter| filter.push("rule_id IN ").texts(keys));
-            let mut rows = self.connection.row_by_row(WHAT, select);
-            while let Some(row) = rows.next().await? {
-                take_in(row, index, found, low, reading).await;
+            let mut rows = self.tables.long_rules(keys);
+            while let Some(WholeRow { key, content }) = rows.rule().await? {
+                match content {
+                    RowContent::Row(row) => take_in(key, Ok(row), index, found, low, reading).await,
+                    RowContent::Unreadable(reason) => {
+                        take_in(key, Err(reason), index, found, low, reading).await;
+                    }
+                    RowContent::Long { .. } => {}
+                }
             }
         }
         Ok(())
@@ -326,22 +399,19 @@ impl<K: RowIndex + Sync> Poll<'_, K> {
         budget: &mut Budget,
     ) -> Result<Found, StoreError> {
         let low = self.low(Table::States);
-        let mut found = Found { keys: self.wanted_keys(Table::States), ..Found::default() };
+        let mut found = self.nothing_of(Table::States);
         if (if self.full { counts.rows } else { counts.in_window }) == 0 {
             return Ok(found);
         }
-        let query = tables::select(self.connection.dialect(), Table::States);
-        let query = if self.full { query } else { query.and(since("set_at", low)) };
-        let mut rows = self.connection.rows(WHAT, query);
-        while let Some(mut row) = rows.next().await? {
-            let key = tables::key(&row);
-            let row = tables::state_row(&mut row);
+        let window = self.window(Table::States);
+        let mut rows = self.tables.states(window);
+        while let Some(StateFound { key, row }) = rows.state().await? {
             let fingerprint =
                 row.as_ref().map_or_else(|reason| unreadable_row(reason), RowFingerprint::state);
             if !found.see(&key, fingerprint, self.index.fingerprint(Table::States, &key), low) {
                 continue;
             }
-            ensure_few_enough(self.database, Table::States, found.rows)?;
+            few_enough(self.config.max_rules, Table::States, found.rows)?;
             let state = row.and_then(|row| {
                 budget.take(row.memory(), self.index.memory_of(Table::States, &key))?;
                 let rule_id = RuleId::new(&row.rule_id).map_err(|error| error.to_string())?;
@@ -364,12 +434,16 @@ impl<K: RowIndex + Sync> Poll<'_, K> {
         }
         found.differing += 1;
         let mut keys = Vec::new();
-        let mut rows = self.connection.rows(WHAT, tables::select_keys(self.connection.dialect(), table));
-        while let Some(row) = rows.next().await? {
-            keys.push(tables::key(&row));
-            ensure_few_enough(self.database, table, keys.len() as u64)?;
+        let mut rows = self.tables.keys(table);
+        while let Some(key) = rows.key().await? {
+            keys.push(key);
+            few_enough(self.config.max_rules, table, keys.len() as u64)?;
         }
         Ok(Some(keys))
+    }
+
+    fn ensure_few_enough(&self, table: Table, rows: u64) -> Result<(), StoreError> {
+        few_enough(self.config.max_rules, table, rows)
     }
 }
 
@@ -408,9 +482,8 @@ impl<K: RowIndex> IndexWithoutRetried<'_, K> {
     }
 }
 
-/// Refuses a table that is longer than is wanted, and an answer that is longer than the server said.
-fn ensure_few_enough(database: &Database, table: Table, rows: u64) -> Result<(), StoreError> {
-    let most = database.follow.max_rules;
+/// Refuses a table that is longer than `most`, and an answer that is longer than the server said.
+fn few_enough(most: usize, table: Table, rows: u64) -> Result<(), StoreError> {
     if rows <= most as u64 {
         return Ok(());
     }
@@ -424,31 +497,15 @@ fn ensure_few_enough(database: &Database, table: Table, rows: u64) -> Result<(),
     })
 }
 
-/// A row whose text did not come with it.
-struct Long {
-    key: String,
-    /// The length of the text in bytes.
-    length: usize,
-    updated_at: Timestamp,
-}
-
-/// Takes in a row of the rules, if it is not as it is known; gives back one that is not all here.
+/// Takes in a row of the rules, if it is not as it is known.
 async fn take_in(
-    mut row: Row,
+    key: String,
+    row: Result<RuleRow, String>,
     index: &IndexWithoutRetried<'_, impl RowIndex>,
     found: &mut Found,
     low: Timestamp,
     reading: &mut Reading,
-) -> Option<Long> {
-    let key = tables::key(&row);
-    let row = match columns::missing(&mut row) {
-        Ok(Some(length)) => {
-            let updated_at = tables::stamp(&mut row).unwrap_or(Timestamp::MIN);
-            return Some(Long { key, length, updated_at });
-        }
-        Ok(None) => tables::rule_row(&mut row),
-        Err(reason) => Err(reason),
-    };
+) {
     let replaced = index.index.memory_of(Table::Rules, &key);
     let known = index.rule(&key);
     let fingerprint = match (&row, known) {
@@ -466,12 +523,6 @@ async fn take_in(
             Err(reason) => reading.reject(QuarantinedRow { key, fingerprint, reason }),
         }
     }
-    None
-}
-
-/// Rows whose stamp is greater than `low`.
-fn since(stamp: &str, low: Timestamp) -> impl FnOnce(Query) -> Query {
-    move |filter| filter.push(&format!("{stamp} > ")).time(Some(low))
 }
 
 /// What is known of a row whose cells cannot be read as what they should be.
@@ -479,6 +530,7 @@ fn unreadable_row(reason: &str) -> RowFingerprint {
     RowFingerprint::other(Timestamp::MIN, ContentDigest::of(reason))
 }
 
+/// An answer that makes no sense.
 pub(super) fn unreadable(detail: &str) -> StoreError {
     StoreError::Unavailable { what: WHAT, detail: detail.into() }
 }

@@ -1,0 +1,184 @@
+//! What a poll asks of the tables, in SQL: one transaction that sees one snapshot.
+
+use std::time::Duration;
+
+use super::connection::{self, Connection};
+use super::sql::{Dialect, Query, Select};
+use super::{columns, tables};
+use crate::clock::{SharedClock, Timestamp};
+use crate::rule::Table;
+use crate::store::StoreError;
+use crate::store::poll::{
+    CountQuestion, Counted, Counts, HeaderRow, RowContent, Rows, StateFound, TableReader, WHAT, Which,
+    WholeRow, unreadable,
+};
+use crate::store::watermark::Watermark;
+
+/// The tables as one connection sees them.
+pub(super) struct Snapshot {
+    pub(super) connection: Connection,
+    /// The host's clock, where that is the database's, too.
+    pub(super) clock: SharedClock,
+}
+
+impl Snapshot {
+    fn dialect(&self) -> &'static Dialect {
+        self.connection.dialect()
+    }
+
+    fn rows(&mut self, select: Select) -> SnapshotRows<'_> {
+        let dialect = self.dialect();
+        SnapshotRows { rows: self.connection.rows(WHAT, select), dialect }
+    }
+}
+
+impl TableReader for Snapshot {
+    type Rows<'r>
+        = SnapshotRows<'r>
+    where
+        Self: 'r;
+
+    fn believed_for(&self) -> Duration {
+        self.dialect().rules_version.as_ref().map_or(Duration::ZERO, |version| version.believed_for)
+    }
+
+    fn has_digests(&self) -> bool {
+        self.dialect().digest.is_some()
+    }
+
+    async fn count(&mut self, question: CountQuestion<'_>) -> Result<Counted, StoreError> {
+        let dialect = self.dialect();
+        let query = count(dialect, &question);
+        // Read before the snapshot where it is the host's: what is not seen is later than it.
+        let now = self.clock.now();
+        let row = self.connection.row(WHAT, query).await?;
+        let mut row = row.ok_or_else(|| unreadable("no answer"))?;
+        let now = match dialect.now {
+            Some(_) => row.time(0, "the clock").map_err(|why| unreadable(&why))?,
+            None => now,
+        };
+        let rules_version = row.optional(1, "the version").map_err(|why| unreadable(&why))?;
+        let mut number = |index| -> Result<Option<u64>, StoreError> {
+            let number = row.optional(index, "a count").map_err(|why| unreadable(&why))?;
+            number.map(|number| number.parse().map_err(|_| unreadable("a count is no number"))).transpose()
+        };
+        let mut counts = |index| -> Result<Option<Counts>, StoreError> {
+            let (rows, in_window) = (number(index)?, number(index + 1)?);
+            Ok(rows.zip(in_window).map(|(rows, in_window)| Counts { rows, in_window }))
+        };
+        Ok(Counted { now, rules: counts(2)?, states: counts(4)?, rules_version })
+    }
+
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        self.connection.run(WHAT, self.dialect().begin_poll).await
+    }
+
+    async fn end(&mut self) -> Result<(), StoreError> {
+        self.connection.run(WHAT, "COMMIT").await
+    }
+
+    fn headers(&mut self, which: Which<'_>, thorough: bool) -> SnapshotRows<'_> {
+        self.rows(filtered(tables::select_marks(self.dialect(), thorough), which))
+    }
+
+    fn short_rules(&mut self, which: Which<'_>) -> SnapshotRows<'_> {
+        self.rows(filtered(tables::select(self.dialect(), Table::Rules), which).of_short_rows())
+    }
+
+    fn long_rules(&mut self, keys: &[String]) -> SnapshotRows<'_> {
+        let dialect = self.dialect();
+        let select = filtered(tables::select(dialect, Table::Rules), Which::Keys(keys));
+        SnapshotRows { rows: self.connection.row_by_row(WHAT, select), dialect }
+    }
+
+    fn states(&mut self, which: Which<'_>) -> SnapshotRows<'_> {
+        self.rows(filtered(tables::select(self.dialect(), Table::States), which))
+    }
+
+    fn keys(&mut self, table: Table) -> SnapshotRows<'_> {
+        self.rows(tables::select_keys(self.dialect(), table))
+    }
+}
+
+fn filtered(select: Select, which: Which<'_>) -> Select {
+    let stamp = select.table.stamp();
+    match which {
+        Which::All => select,
+        Which::Above(low) => select.and(|filter| filter.push(&format!("{stamp} > ")).time(Some(low))),
+        Which::Keys(keys) => select.and(|filter| filter.push("rule_id IN ").texts(keys)),
+    }
+}
+
+/// The clock, the rules' version, and the counts of both tables; null counts of the rules while their version is the
+/// known one.
+fn count(dialect: &'static Dialect, question: &CountQuestion<'_>) -> Query {
+    let count = (dialect.text)("count(*)");
+    let mut query = Query::new(dialect, "SELECT ").push(dialect.now.unwrap_or("NULL")).push(", version");
+    let asked = [
+        (Table::Rules, question.rules_low, question.known_version),
+        (Table::States, question.states_low, None),
+    ];
+    for (table, low, known_version) in asked {
+        let from = format!("(SELECT {count} FROM {}", table.name());
+        for in_window in [false, true] {
+            query = match known_version {
+                None => query.push(", "),
+                // A version that is null is none, and the rules are counted.
+                Some(version) => query.push(", CASE WHEN version = ").text(version).push(" THEN NULL ELSE "),
+            };
+            query = query.push(&from);
+            if in_window {
+                let low = low.max(Watermark::FLOOR);
+                query = query.push(&format!(" WHERE {} > ", table.stamp())).time(Some(low));
+            }
+            query = query.push(if known_version.is_some() { ") END" } else { ")" });
+        }
+    }
+    let version = dialect.rules_version.as_ref().filter(|_| question.wants_version);
+    let version = version.map_or("NULL", |version| version.value);
+    query.push(&format!(" FROM (SELECT {version} AS version) AS versions"))
+}
+
+/// Rows of a [`Snapshot`].
+pub(super) struct SnapshotRows<'r> {
+    rows: connection::Rows<'r>,
+    dialect: &'static Dialect,
+}
+
+impl Rows for SnapshotRows<'_> {
+    async fn header(&mut self) -> Result<Option<HeaderRow>, StoreError> {
+        let Some(mut row) = self.rows.next().await? else { return Ok(None) };
+        let shown = tables::key(&row);
+        let missing = columns::missing(&mut row);
+        let key = row.text(0, "rule_id");
+        let (key, header) = match missing {
+            Ok(None) => (key, tables::mark(&mut row, self.dialect).ok()),
+            Ok(Some(_)) => (key, None),
+            Err(reason) => (key.and(Err(reason)), None),
+        };
+        Ok(Some(HeaderRow { shown, key, header }))
+    }
+
+    async fn rule(&mut self) -> Result<Option<WholeRow>, StoreError> {
+        let Some(mut row) = self.rows.next().await? else { return Ok(None) };
+        let key = tables::key(&row);
+        let content = match columns::missing(&mut row) {
+            Ok(Some(bytes)) => {
+                let updated_at = tables::stamp(&mut row).unwrap_or(Timestamp::MIN);
+                RowContent::Long { bytes, updated_at }
+            }
+            Ok(None) => tables::rule_row(&mut row).map_or_else(RowContent::Unreadable, RowContent::Row),
+            Err(reason) => RowContent::Unreadable(reason),
+        };
+        Ok(Some(WholeRow { key, content }))
+    }
+
+    async fn state(&mut self) -> Result<Option<StateFound>, StoreError> {
+        let row = self.rows.next().await?;
+        Ok(row.map(|mut row| StateFound { key: tables::key(&row), row: tables::state_row(&mut row) }))
+    }
+
+    async fn key(&mut self) -> Result<Option<String>, StoreError> {
+        Ok(self.rows.next().await?.map(|row| tables::key(&row)))
+    }
+}

@@ -1,0 +1,305 @@
+//! The algorithm over a model of two tables, whatever is committed between the polls.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::rule::{Catalogue, StateRow};
+
+/// The second from which times are counted.
+const BEGIN: i64 = 1_777_620_000_000_000;
+
+/// A model of a database: both tables, and its clock in microseconds.
+#[derive(Default)]
+struct Model {
+    now: i64,
+    rules: BTreeMap<String, RuleRow>,
+    states: BTreeMap<String, StateRow>,
+    /// How many statements the current poll ran.
+    statements: usize,
+}
+
+/// Rows of the model on their way.
+enum ModelRows {
+    Rules(std::vec::IntoIter<RuleRow>, bool),
+    States(std::vec::IntoIter<StateRow>),
+    Keys(std::vec::IntoIter<String>),
+}
+
+fn time(micros: i64) -> Timestamp {
+    Timestamp::from_micros(BEGIN + micros)
+}
+
+impl Model {
+    fn rules(&mut self, which: Which<'_>, thorough: bool) -> ModelRows {
+        self.statements += 1;
+        let is_wanted = |row: &&RuleRow| match which {
+            Which::All => true,
+            Which::Above(low) => row.updated_at > low,
+            Which::Keys(keys) => keys.contains(&row.rule_id),
+        };
+        ModelRows::Rules(
+            self.rules.values().filter(is_wanted).cloned().collect::<Vec<_>>().into_iter(),
+            thorough,
+        )
+    }
+
+    fn is_above(low: Timestamp) -> impl Fn(&&StateRow) -> bool {
+        move |row| row.set_at.unwrap_or(Timestamp::MIN) > low
+    }
+}
+
+impl TableReader for Model {
+    type Rows<'r> = ModelRows;
+
+    fn believed_for(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn has_digests(&self) -> bool {
+        true
+    }
+
+    async fn count(&mut self, question: CountQuestion<'_>) -> Result<Counted, StoreError> {
+        self.statements += 1;
+        let counts =
+            |rows: usize, in_window: usize| Some(Counts { rows: rows as u64, in_window: in_window as u64 });
+        let rules = self.rules.values().filter(|row| row.updated_at > question.rules_low).count();
+        let states = self.states.values().filter(Self::is_above(question.states_low)).count();
+        Ok(Counted {
+            now: time(self.now),
+            rules: counts(self.rules.len(), rules),
+            states: counts(self.states.len(), states),
+            rules_version: None,
+        })
+    }
+
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn headers(&mut self, which: Which<'_>, thorough: bool) -> ModelRows {
+        self.rules(which, thorough)
+    }
+
+    fn short_rules(&mut self, which: Which<'_>) -> ModelRows {
+        self.rules(which, true)
+    }
+
+    fn long_rules(&mut self, keys: &[String]) -> ModelRows {
+        self.rules(Which::Keys(keys), true)
+    }
+
+    fn states(&mut self, which: Which<'_>) -> ModelRows {
+        self.statements += 1;
+        let low = match which {
+            Which::Above(low) => low,
+            _ => Timestamp::MIN,
+        };
+        let is_wanted = |row: &&StateRow| matches!(which, Which::All) || Self::is_above(low)(row);
+        ModelRows::States(self.states.values().filter(is_wanted).cloned().collect::<Vec<_>>().into_iter())
+    }
+
+    fn keys(&mut self, table: Table) -> ModelRows {
+        self.statements += 1;
+        ModelRows::Keys(match table {
+            Table::Rules => self.rules.keys().cloned().collect::<Vec<_>>().into_iter(),
+            Table::States => self.states.keys().cloned().collect::<Vec<_>>().into_iter(),
+        })
+    }
+}
+
+impl ModelRows {
+    fn next_rule(&mut self) -> Option<(RuleRow, bool)> {
+        let Self::Rules(rows, thorough) = self else { panic!("these are no rules") };
+        Some((rows.next()?, *thorough))
+    }
+}
+
+impl Rows for ModelRows {
+    async fn header(&mut self) -> Result<Option<HeaderRow>, StoreError> {
+        Ok(self.next_rule().map(|(row, thorough)| {
+            let is_whole_second = row.updated_at == row.updated_at.whole_second();
+            let content = (thorough || is_whole_second).then(|| ContentDigest::of(&row.yaml_content));
+            let RuleRow { rule_id, rule_version, source_path, updated_at, .. } = row;
+            HeaderRow {
+                shown: rule_id.clone(),
+                key: Ok(rule_id),
+                header: Some(Header { rule_version, source_path, updated_at, content }),
+            }
+        }))
+    }
+
+    async fn rule(&mut self) -> Result<Option<WholeRow>, StoreError> {
+        let row = self.next_rule();
+        Ok(row.map(|(row, _)| WholeRow { key: row.rule_id.clone(), content: RowContent::Row(row) }))
+    }
+
+    async fn state(&mut self) -> Result<Option<StateFound>, StoreError> {
+        let Self::States(rows) = self else { panic!("these are no states") };
+        Ok(rows.next().map(|row| StateFound { key: row.rule_id.clone(), row: Ok(row) }))
+    }
+
+    async fn key(&mut self) -> Result<Option<String>, StoreError> {
+        let Self::Keys(keys) = self else { panic!("these are no keys") };
+        Ok(keys.next())
+    }
+}
+
+/// What happens between two polls.
+#[derive(Debug, Clone)]
+enum Step {
+    /// Writes a rule, stamped so many microseconds before its commit.
+    Write {
+        id: u8,
+        version: i32,
+        behind: i64,
+    },
+    /// Stamps as a column of whole seconds does.
+    WriteAtWholeSecond {
+        id: u8,
+        version: i32,
+    },
+    Delete {
+        id: u8,
+    },
+    Set {
+        id: u8,
+        disabled: bool,
+        behind: i64,
+    },
+    Clear {
+        id: u8,
+    },
+    Poll {
+        full: bool,
+        woken: bool,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let id = 0_u8..90;
+    let behind = 0_i64..5_000_000;
+    prop_oneof![
+        4 => (id.clone(), 1..4, behind.clone())
+            .prop_map(|(id, version, behind)| Step::Write { id, version, behind }),
+        1 => (id.clone(), 1..4).prop_map(|(id, version)| Step::WriteAtWholeSecond { id, version }),
+        2 => id.clone().prop_map(|id| Step::Delete { id }),
+        1 => (id.clone(), any::<bool>(), behind)
+            .prop_map(|(id, disabled, behind)| Step::Set { id, disabled, behind }),
+        1 => id.prop_map(|id| Step::Clear { id }),
+        3 => (any::<bool>(), any::<bool>()).prop_map(|(full, woken)| Step::Poll { full, woken }),
+    ]
+}
+
+fn rule(id: u8, version: i32, updated_at: Timestamp) -> RuleRow {
+    let rule_id = format!("R{id}");
+    let yaml_content = format!(
+        "rule_id: {rule_id}\nrule_version: {version}\nname: n\napplies_to: [command]\nmatch: {{field: x}}\nemits:\n  - \
+         {{tactic: TA0007, technique_id: T1083, confidence: 0.5}}\n"
+    );
+    RuleRow {
+        source_path: format!("{rule_id}.yaml"),
+        rule_id,
+        rule_version: version.into(),
+        yaml_content,
+        updated_at,
+        updated_by: "filesystem".into(),
+    }
+}
+
+/// A follower of the model: what it knows, and where it stands.
+#[derive(Default)]
+struct Follower {
+    catalogue: Catalogue,
+    watermarks: Option<Watermarks>,
+}
+
+impl Follower {
+    /// Polls once, and returns how many statements that took.
+    fn poll(&mut self, model: &mut Model, full: bool, woken: bool) -> usize {
+        model.statements = 0;
+        let config = FollowConfig::default();
+        let mut poll = Poll::new(model, &config, &self.catalogue, self.watermarks.take());
+        (poll.full, poll.woken) = (full || poll.watermarks.is_none(), woken);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (delta, watermarks) = runtime.block_on(poll.run()).unwrap();
+        self.catalogue.apply(delta);
+        self.watermarks = Some(watermarks);
+        model.statements
+    }
+}
+
+/// What the model's tables say.
+fn expected(model: &Model) -> Catalogue {
+    let mut catalogue = Catalogue::default();
+    let mut reader = super::super::RowReader::default();
+    catalogue.apply(TableDelta {
+        now: time(model.now),
+        rules: model.rules.values().map(|row| reader.read(row)).collect(),
+        states: model
+            .states
+            .values()
+            .map(|row| Ok((RuleId::new(&row.rule_id).unwrap(), row.state().unwrap())))
+            .collect(),
+        ..TableDelta::default()
+    });
+    catalogue
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
+
+    /// Whatever is committed within the overlap, however stamped: after the next poll the follower knows what the
+    /// tables hold.
+    #[test]
+    fn after_a_poll_what_is_known_is_what_the_tables_hold(
+        steps in proptest::collection::vec((step(), 0_i64..3_000_000), 1..100)
+    ) {
+        let (mut model, mut follower) = (Model::default(), Follower::default());
+        for (step, pause) in steps {
+            // Time goes on between any two things.
+            model.now += pause + 1;
+            let now = model.now;
+            match step {
+                Step::Write { id, version, behind } => {
+                    drop(model.rules.insert(format!("R{id}"), rule(id, version, time(now - behind))));
+                }
+                Step::WriteAtWholeSecond { id, version } => {
+                    drop(model.rules.insert(format!("R{id}"), rule(id, version, time(now).whole_second())));
+                }
+                Step::Delete { id } => drop(model.rules.remove(&format!("R{id}"))),
+                Step::Set { id, disabled, behind } => {
+                    let state = if disabled { "disabled" } else { "enabled" };
+                    let row = StateRow {
+                        rule_id: format!("R{id}"),
+                        state: state.to_owned(),
+                        confidence_max: None,
+                        expires_at: None,
+                        reason: None,
+                        set_by: None,
+                        set_at: Some(time(now - behind)),
+                    };
+                    model.states.insert(row.rule_id.clone(), row);
+                }
+                Step::Clear { id } => drop(model.states.remove(&format!("R{id}"))),
+                Step::Poll { full, woken } => {
+                    follower.poll(&mut model, full, woken);
+                    prop_assert_eq!(follower.catalogue.digest(), expected(&model).digest());
+                }
+            }
+        }
+        follower.poll(&mut model, false, false);
+        prop_assert_eq!(follower.catalogue.digest(), expected(&model).digest());
+        // Once the overlap has passed, a poll of quiet tables is one statement.
+        model.now += 20_000_000;
+        follower.poll(&mut model, false, false);
+        model.now += 20_000_000;
+        prop_assert_eq!(follower.poll(&mut model, false, false), 1);
+    }
+}
