@@ -1,4 +1,4 @@
-//! The other end of the stream: one connection, and a subscriber that connects again and resumes.
+//! Clients of the event stream: a single connection, and a subscriber that reconnects and resumes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,27 +15,27 @@ use crate::wire::{
     Cursor, ErrorCode, FrameError, LineReader, MAX_LINE, Op, PROTOCOL, Request, ServerLine, Subscribe, encode,
 };
 
-/// What went wrong between this program and a daemon's socket.
+/// An error between this program and a daemon's socket.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens there, or it may not be opened.
+    /// No daemon listens there, or this user may not open it.
     #[error("{} cannot be opened: {source}; is the daemon running, and may you open its socket?", path.display())]
     Connect {
         /// The socket's path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] std::io::Error),
-    /// The daemon closed the connection before it had said what was asked for.
+    /// The daemon closed the connection before it answered.
     #[error("the daemon closed the connection")]
     Closed,
     /// The daemon did not answer in time.
     #[error("the daemon did not answer within {0:?}: it hangs, or was stopped")]
-    Silent(Duration),
-    /// The daemon refused.
+    Timeout(Duration),
+    /// The daemon refused the request.
     #[error("the daemon refused: {message}")]
     Refused {
         /// The kind.
@@ -43,19 +43,19 @@ pub enum ClientError {
         /// The reason.
         message: String,
     },
-    /// What came is not the protocol.
-    #[error("what came is not the stream's protocol: {0}")]
+    /// A line is not in the stream's protocol.
+    #[error("the daemon does not speak the stream's protocol: {0}")]
     Protocol(String),
 }
 
 impl ClientError {
-    /// Whether no daemon is there to answer.
+    /// Whether no daemon is running there.
     pub(crate) fn is_absent(&self) -> bool {
         let Self::Connect { source, .. } = self else { return false };
         matches!(source.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
     }
 
-    /// Whether the daemon's word is final: connecting again would end the same.
+    /// Whether connecting again would end in the same error.
     const fn is_final(&self) -> bool {
         matches!(
             self,
@@ -72,28 +72,28 @@ impl ClientError {
     }
 }
 
-/// One line, as it came and as it is read.
+/// One line, as it was received and parsed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
     /// The line without its LF.
     pub text: String,
-    /// What it says.
+    /// The parsed line.
     pub line: ServerLine,
 }
 
 /// One connection to a daemon's socket.
 #[derive(Debug)]
-pub struct Connection {
+pub struct SocketClient {
     reader: LineReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
 }
 
-impl Connection {
+impl SocketClient {
     /// Connects.
     ///
     /// # Errors
     /// [`ClientError::Connect`].
-    pub async fn open(path: &Path) -> Result<Self, ClientError> {
+    pub async fn connect(path: &Path) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(path)
             .await
             .map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
@@ -101,11 +101,11 @@ impl Connection {
         Ok(Self { reader: LineReader::new(read, MAX_LINE), writer })
     }
 
-    /// Sends one request. That the daemon has closed the connection is for [`Connection::next`] to
-    /// tell, for it may have said why.
+    /// Sends one request. If the daemon closed the connection, this succeeds, and [`SocketClient::next`] reads the
+    /// daemon's last line, which may say why.
     ///
     /// # Errors
-    /// When the connection is broken.
+    /// The connection is broken.
     pub async fn send(&mut self, op: Op) -> Result<(), ClientError> {
         let mut line = Vec::new();
         encode::line(&mut line, &Request { op, id: None });
@@ -115,10 +115,10 @@ impl Connection {
         }
     }
 
-    /// The next line; `None` when the daemon has closed the connection. Cancel safe.
+    /// The next line; `None` if the daemon closed the connection. Cancel safe.
     ///
     /// # Errors
-    /// When the connection is broken, or what came is no line of the protocol.
+    /// The connection is broken, or a line is not in the protocol.
     pub async fn next(&mut self) -> Result<Option<Line>, ClientError> {
         let Some(bytes) = self.reader.next().await.map_err(|error| match error {
             FrameError::Io(error) => ClientError::Broken(error),
@@ -133,26 +133,26 @@ impl Connection {
         Ok(Some(Line { text: text.to_owned(), line }))
     }
 
-    /// As [`Connection::next`], for a line that needs no work and so is to come soon.
+    /// Like [`SocketClient::next`], for a line that needs no work and so comes soon.
     ///
     /// # Errors
-    /// As [`Connection::next`], and [`ClientError::Silent`].
+    /// As [`SocketClient::next`], and [`ClientError::Timeout`].
     pub async fn next_soon(&mut self) -> Result<Option<Line>, ClientError> {
-        timeout(REQUEST_TIMEOUT, self.next()).await.unwrap_or(Err(ClientError::Silent(REQUEST_TIMEOUT)))
+        timeout(REQUEST_TIMEOUT, self.next()).await.unwrap_or(Err(ClientError::Timeout(REQUEST_TIMEOUT)))
     }
 
-    /// As [`Connection::ask`], for so long at most.
+    /// Like [`SocketClient::ask`], with a time limit.
     ///
     /// # Errors
-    /// As [`Connection::ask`], and [`ClientError::Silent`].
-    pub async fn ask_within(&mut self, op: Op, patience: Duration) -> Result<Value, ClientError> {
-        timeout(patience, self.ask(op)).await.unwrap_or(Err(ClientError::Silent(patience)))
+    /// As [`SocketClient::ask`], and [`ClientError::Timeout`].
+    pub async fn ask_within(&mut self, op: Op, limit: Duration) -> Result<Value, ClientError> {
+        timeout(limit, self.ask(op)).await.unwrap_or(Err(ClientError::Timeout(limit)))
     }
 
-    /// Asks one question and gives back the answer's `result`, however long that takes.
+    /// Sends one request and returns the `result` of its answer, however long that takes.
     ///
     /// # Errors
-    /// When the daemon refuses or goes away.
+    /// The daemon refuses the request or closes the connection.
     pub async fn ask(&mut self, op: Op) -> Result<Value, ClientError> {
         self.send(op).await?;
         loop {
@@ -167,58 +167,58 @@ impl Connection {
     }
 }
 
-/// Asks one question and gives back the answer's `result`.
+/// Connects, sends one request and returns the `result` of its answer.
 ///
 /// # Errors
-/// When the daemon cannot be reached, refuses, or does not answer in time.
+/// The daemon cannot be reached, refuses the request, or does not answer in time.
 pub async fn ask(path: &Path, op: Op) -> Result<Value, ClientError> {
-    let asked = async { Connection::open(path).await?.ask(op).await };
-    timeout(REQUEST_TIMEOUT, asked).await.unwrap_or(Err(ClientError::Silent(REQUEST_TIMEOUT)))
+    let asked = async { SocketClient::connect(path).await?.ask(op).await };
+    timeout(REQUEST_TIMEOUT, asked).await.unwrap_or(Err(ClientError::Timeout(REQUEST_TIMEOUT)))
 }
 
-/// What a subscriber hears.
+/// What a subscriber receives.
 #[derive(Debug)]
 pub enum Event {
-    /// A line of the stream. Whoever keeps rules empties them at `snapshot_begin`.
+    /// A line of the stream. A client that keeps rules discards them at `snapshot_begin`.
     Line(Box<Line>),
-    /// The connection is gone and is being made again; nothing is lost by it.
+    /// The connection broke and the subscriber reconnects; no change is lost.
     Disconnected(ClientError),
 }
 
-/// A subscription that outlives its connections: it connects again, resumes after the last change
-/// that it gave out, and begins anew where that is not possible.
+/// A subscription that outlives its connections: it reconnects and resumes after the last change that it returned, or
+/// starts with a snapshot if it cannot resume.
 #[derive(Debug)]
 pub struct Subscriber {
     path: PathBuf,
     subscribe: Subscribe,
-    connection: Option<Connection>,
+    connection: Option<SocketClient>,
     backoff: Backoff,
     not_before: Option<Instant>,
 }
 
 impl Subscriber {
-    /// A subscription to the worker at `path`. `subscribe.cursor` is where it begins.
+    /// A subscription to the worker at `path`, which begins at `subscribe.cursor`.
     pub fn new(path: PathBuf, subscribe: Subscribe) -> Self {
         Self { path, subscribe, connection: None, backoff: Backoff::default(), not_before: None }
     }
 
-    /// The last change that was given out; `None` before the first snapshot is whole.
+    /// The last change that was returned; `None` before the first snapshot is complete.
     pub const fn cursor(&self) -> Option<&Cursor> {
         self.subscribe.cursor.as_ref()
     }
 
-    /// Tells the worker that everything up to the cursor was taken in, for its `status`. Best
-    /// effort: where the connection is gone, [`Subscriber::next`] tells of it.
+    /// Tells the worker, for its `status`, that everything up to the cursor was applied. Best effort: if the
+    /// connection is broken, [`Subscriber::next`] returns that.
     pub async fn acknowledge(&mut self) {
         if let (Some(connection), Some(cursor)) = (&mut self.connection, &self.subscribe.cursor) {
             let _ = connection.send(Op::Ack { seq: cursor.seq }).await;
         }
     }
 
-    /// The next thing that is heard. Cancel safe.
+    /// The next event. Cancel safe.
     ///
     /// # Errors
-    /// Only what trying again cannot mend: the request is wrong, or this user may not connect.
+    /// Only errors that a retry cannot cure: the request is wrong, or this user may not connect.
     pub async fn next(&mut self) -> Result<Event, ClientError> {
         match self.try_next().await {
             Ok(line) => Ok(Event::Line(Box::new(line))),
@@ -238,18 +238,18 @@ impl Subscriber {
                 if let Some(time) = self.not_before {
                     sleep_until(time).await;
                 }
-                let mut connection = Connection::open(&self.path).await?;
+                let mut connection = SocketClient::connect(&self.path).await?;
                 connection.send(Op::Subscribe(self.subscribe.clone())).await?;
                 self.connection.insert(connection)
             }
         };
         let line = connection.next().await?.ok_or(ClientError::Closed)?;
-        self.take_in(&line.line)?;
+        self.move_cursor(&line.line)?;
         Ok(line)
     }
 
-    /// Moves the cursor. A stream that does not keep its promise is begun anew.
-    fn take_in(&mut self, line: &ServerLine) -> Result<(), ClientError> {
+    /// Moves the cursor. After a gap in the stream, the subscription starts with a snapshot.
+    fn move_cursor(&mut self, line: &ServerLine) -> Result<(), ClientError> {
         let filtered = self.subscribe.kinds.is_some() || self.subscribe.rule_ids.is_some();
         let cursor = &mut self.subscribe.cursor;
         match line {

@@ -1,4 +1,4 @@
-//! A daemon's Unix socket: how it comes to stand at its path, and what the master answers there.
+//! A daemon's Unix socket: how the daemon creates it, and how the master answers requests on it.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -25,50 +25,50 @@ use crate::wire::{BadRequest, ErrorCode, LineReader, MAX_REQUEST, Op, Request, S
 /// The longest path that a socket's address holds, in bytes.
 const MAX_PATH: usize = 107;
 
-/// How long a daemon may take to answer a request that needs no work, and a client to send its next request
-/// or to read an answer.
+/// How long a daemon may take to answer a request that needs no work, and how long a client may take to send its next
+/// request or to read an answer.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the work of one request may take.
 pub(crate) const WORK_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// How many connections that only ask there may be at once.
+/// The most connections for requests at once.
 const MAX_CLIENTS: usize = 64;
 
-/// How long to wait when no connection can be taken, as with a full file table.
+/// How long to wait after a failed `accept`, as with a full file table.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why a socket cannot be served. Fatal: the environment is to be mended first.
+/// Why a socket cannot be served. The daemon does not start until the environment is corrected.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The path does not fit into a socket's address.
     #[error("the socket path {} has {length} bytes; at most {MAX_PATH} are possible: choose a shorter one", path.display())]
     TooLong {
-        /// The path, or the one beside it under which it is made.
+        /// The path, or the temporary one in its directory.
         path: PathBuf,
         /// Its length.
         length: usize,
     },
-    /// A living daemon serves it.
+    /// A running daemon serves it.
     #[error("the socket {} is served by another process: stop that, or choose another socket", .0.display())]
     InUse(PathBuf),
-    /// Something else stands there.
+    /// The path is something other than a socket.
     #[error("{} exists and is no socket: choose another path, or remove it", .0.display())]
     NotASocket(PathBuf),
-    /// No such group on this host.
+    /// The group does not exist on this host.
     #[error("there is no group `{0}` on this host: create it, or correct socket_group")]
     NoGroup(String),
-    /// The system refused.
+    /// The system refused to create it.
     #[error("the socket {} cannot be made: {source}", path.display())]
     Io {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// A listening socket that was made at a path, and is removed with this.
+/// A listening socket at a path. Dropping it removes the path.
 #[derive(Debug)]
 pub struct Listening {
     path: PathBuf,
@@ -77,7 +77,7 @@ pub struct Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // Another daemon may have taken the path over meanwhile.
+        // Another daemon may have taken over the path meanwhile.
         if std::fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
             && let Err(error) = std::fs::remove_file(&self.path)
         {
@@ -86,14 +86,14 @@ impl Drop for Listening {
     }
 }
 
-/// Listens at `path`, reachable only once it has its mode and its group. What a dead daemon left
-/// there is taken over. Dropping the second value removes the path.
+/// Listens at `path`, which becomes reachable only once it has its mode and its group. Takes over the socket of a
+/// daemon that no longer runs. Dropping the second value removes the path.
 ///
 /// # Errors
-/// [`ListenError`], with what to do.
+/// [`ListenError`] says what to do.
 pub fn listen(path: &Path, mode: u32, group: Option<&str>) -> Result<(StdListener, Listening), ListenError> {
     let failed = |source| ListenError::Io { path: path.to_owned(), source };
-    // Made under another name in the same directory: it must be ready when it appears.
+    // Created under another name in the same directory, so that it is ready when it appears at `path`.
     let hidden = path.with_file_name(format!(".{}", std::process::id()));
     for path in [path, &hidden] {
         let length = path.as_os_str().as_bytes().len();
@@ -107,7 +107,7 @@ pub fn listen(path: &Path, mode: u32, group: Option<&str>) -> Result<(StdListene
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 tracing::info!(path = %path.display(), "taking over the socket of a daemon that is gone");
             }
-            // EAGAIN: alive, and its queue is full.
+            // EAGAIN: a daemon listens, and its queue is full.
             Ok(_) => return Err(ListenError::InUse(path.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(ListenError::InUse(path.to_owned()));
@@ -136,7 +136,7 @@ pub fn listen(path: &Path, mode: u32, group: Option<&str>) -> Result<(StdListene
     })
 }
 
-/// The number of a group, by its name in `/etc/group` or as it is written.
+/// The number of a group: by its name in `/etc/group`, or as it is written.
 fn group_id(group: &str) -> Result<u32, ListenError> {
     if let Ok(gid) = group.parse() {
         return Ok(gid);
@@ -152,10 +152,11 @@ fn group_id(group: &str) -> Result<u32, ListenError> {
 /// The answer to a request, or the error line that is sent instead.
 pub type Answer = Pin<Box<dyn Future<Output = Result<Value, (ErrorCode, String)>> + Send>>;
 
-/// Answers requests on a socket that has no stream, until the shutdown. `ask` is told who asks.
+/// Answers requests on a socket without an event stream, until the shutdown. `ask` gets the peer that sends the
+/// request.
 ///
 /// # Errors
-/// When the listener cannot be used.
+/// The listener cannot be used.
 pub async fn serve_requests(
     listener: StdListener,
     ask: impl Fn(Op, UCred) -> Answer + Send + Sync + 'static,
@@ -187,7 +188,7 @@ pub async fn serve_requests(
     }
 }
 
-/// The connections that are open, oldest first: at most [`MAX_CLIENTS`].
+/// The open connections, oldest first: at most [`MAX_CLIENTS`].
 #[derive(Default)]
 struct Clients {
     tasks: JoinSet<()>,
@@ -195,12 +196,12 @@ struct Clients {
 }
 
 impl Clients {
-    /// Whether another connection can be taken: there is a place, or one that asks nothing to close.
+    /// Whether another connection can be accepted: there is room, or an idle connection to close.
     fn has_room(&self) -> bool {
         self.tasks.len() < MAX_CLIENTS || self.open.iter().any(is_idle)
     }
 
-    /// Serves one more, and closes the oldest that asks nothing where that takes its place.
+    /// Serves one more connection, and closes the oldest idle one if there is no room.
     fn add(&mut self, is_busy: Arc<AtomicBool>, serving: impl Future<Output = ()> + Send + 'static) {
         self.open.retain(|(_, task)| !task.is_finished());
         if self.open.len() >= MAX_CLIENTS
@@ -216,8 +217,8 @@ fn is_idle((is_busy, _): &(Arc<AtomicBool>, AbortHandle)) -> bool {
     !is_busy.load(Ordering::Relaxed)
 }
 
-/// Answers one connection's requests until it sends none for [`REQUEST_TIMEOUT`], or makes a mistake.
-/// `is_busy` is set while a request is worked on.
+/// Answers one connection's requests until it sends none for [`REQUEST_TIMEOUT`] or sends an invalid one. Sets
+/// `is_busy` while it works on a request.
 async fn serve_client(
     mut stream: UnixStream,
     ask: &(dyn Fn(Op, UCred) -> Answer + Send + Sync),
@@ -289,7 +290,7 @@ mod tests {
         StdStream::connect(&path).expect("the living one is not disturbed");
         drop(living);
         let (_listener, first) = listen(&path, 0o660, None).unwrap();
-        // A third takes over what the second no longer serves; the second then leaves it alone.
+        // A third daemon takes over what the second no longer serves; the second then does not remove it.
         drop(_listener);
         let (_listener, _second) = listen(&path, 0o660, None).unwrap();
         drop(first);

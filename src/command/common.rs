@@ -98,7 +98,7 @@ impl Daemons {
 
     /// Whether the master of this host was asked and says nothing.
     pub(super) fn master_hangs(&self) -> bool {
-        matches!(self.master, Err(ClientError::Silent(_)))
+        matches!(self.master, Err(ClientError::Timeout(_)))
     }
 
     /// Why the master of this host is not the one that writes.

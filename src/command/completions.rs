@@ -8,7 +8,7 @@ use clap_complete::CompletionCandidate;
 use clap_complete::env::Shells;
 
 use super::{Failure, Outcome};
-use crate::client::{ClientError, Connection};
+use crate::client::{ClientError, SocketClient};
 use crate::command::print::print;
 use crate::config::{Config, Flags, SystemFiles};
 use crate::rule::{self, Limits};
@@ -66,7 +66,7 @@ pub(super) fn rule_ids(begin: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 async fn ids_of_worker(socket: &std::path::Path) -> Result<Vec<String>, ClientError> {
-    let mut connection = Connection::open(socket).await?;
+    let mut connection = SocketClient::connect(socket).await?;
     connection.send(Op::Subscribe(Subscribe::default())).await?;
     let mut ids = Vec::new();
     while let Some(line) = connection.next_soon().await? {

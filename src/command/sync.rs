@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::common::Daemons;
 use super::{Failure, Outcome};
 use crate::address::Address;
-use crate::client::{ClientError, Connection};
+use crate::client::{ClientError, SocketClient};
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare_quietly};
 use crate::command::print::print;
@@ -226,7 +226,7 @@ async fn ask_the_master(
     ensure_same_directory(config, master)?;
     let socket = &config.master.socket;
     let failed = |error: ClientError| Failure::Environment(anyhow!("{}: {error}", socket.display()));
-    let mut connection = Connection::open(socket).await.map_err(failed)?;
+    let mut connection = SocketClient::connect(socket).await.map_err(failed)?;
     let work = Op::Reconcile { allow_mass_delete };
     let result = connection.ask_within(work, WORK_TIMEOUT + REQUEST_TIMEOUT).await.map_err(failed)?;
     serde_json::from_value(result).context("the master's answer is not one").map_err(Failure::Environment)

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::common::{self, Daemons};
 use super::{Failure, Outcome};
 use crate::address::Address;
-use crate::client::{ClientError, Connection};
+use crate::client::{ClientError, SocketClient};
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
@@ -237,11 +237,11 @@ async fn against_worker(
     tables: &Catalogue,
 ) -> Result<Vec<Difference>, ClientError> {
     // One that hung a moment ago is not waited for again.
-    if let Err(ClientError::Silent(waited)) = status {
-        return Err(ClientError::Silent(*waited));
+    if let Err(ClientError::Timeout(waited)) = status {
+        return Err(ClientError::Timeout(*waited));
     }
     let held = timeout(WORK_TIMEOUT, snapshot(socket)).await;
-    let Some((digest, held)) = held.unwrap_or(Err(ClientError::Silent(WORK_TIMEOUT)))? else {
+    let Some((digest, held)) = held.unwrap_or(Err(ClientError::Timeout(WORK_TIMEOUT)))? else {
         let what = "the worker has not yet read the tables".to_owned();
         return Ok(vec![Difference { rule_id: "(all)".to_owned(), what }]);
     };
@@ -295,7 +295,7 @@ fn in_words(state: &RuleState) -> String {
 
 /// The worker's digest and what it holds; `None` before it has read the tables.
 async fn snapshot(socket: &Path) -> Result<Option<(CatalogueDigest, Held)>, ClientError> {
-    let mut connection = Connection::open(socket).await?;
+    let mut connection = SocketClient::connect(socket).await?;
     let status = connection.ask_within(Op::Status {}, REQUEST_TIMEOUT).await?;
     if status["digest"].is_null() {
         return Ok(None);

@@ -10,7 +10,7 @@ use clap_complete::ArgValueCompleter;
 
 use super::completions::rule_ids;
 use super::{Failure, Outcome};
-use crate::client::{ClientError, Connection, Event, Line, Subscriber, ask};
+use crate::client::{ClientError, Event, Line, SocketClient, Subscriber, ask};
 use crate::command::flags::{ConfigFlags, SocketFlags, prepare};
 use crate::command::print::{print, write_stdout};
 use crate::config::{Flags, SystemFiles};
@@ -162,13 +162,13 @@ async fn once(
     subscribe: Subscribe,
     show: impl Fn(&Line) -> std::io::Result<()>,
 ) -> Result<(), End> {
-    let mut connection = Connection::open(path).await?;
+    let mut connection = SocketClient::connect(path).await?;
     connection.send(Op::Subscribe(subscribe)).await?;
     let (mut greeted, mut begun) = (false, false);
     loop {
         let line = match connection.next_soon().await {
             // It lives, and its next heartbeat is further away than this waits.
-            Err(ClientError::Silent(_)) if greeted && !begun => return Err(End::NothingLoaded),
+            Err(ClientError::Timeout(_)) if greeted && !begun => return Err(End::NothingLoaded),
             line => line?.ok_or(ClientError::Closed)?,
         };
         show(&line)?;

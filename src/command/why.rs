@@ -17,7 +17,7 @@ use super::common::{self, Daemons, did_you_mean};
 use super::completions::rule_ids;
 use super::{Failure, Outcome};
 use crate::address::Address;
-use crate::client::{ClientError, Connection};
+use crate::client::{ClientError, SocketClient};
 use crate::clock::{Clock as _, SystemClock};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
@@ -177,7 +177,7 @@ async fn held(
     }
     let lines = timeout(WORK_TIMEOUT, snapshot(socket, rule_id))
         .await
-        .unwrap_or(Err(ClientError::Silent(WORK_TIMEOUT)))?;
+        .unwrap_or(Err(ClientError::Timeout(WORK_TIMEOUT)))?;
     let mut held = WorkerView::new(rule_id, status);
     for line in lines {
         match line {
@@ -193,7 +193,7 @@ async fn held(
 }
 
 async fn snapshot(socket: &Path, rule_id: &RuleId) -> Result<Vec<ServerLine>, ClientError> {
-    let mut connection = Connection::open(socket).await?;
+    let mut connection = SocketClient::connect(socket).await?;
     let rule_ids = Some(vec![rule_id.clone()]);
     connection.send(Op::Subscribe(Subscribe { rule_ids, ..Subscribe::default() })).await?;
     let mut lines = Vec::new();

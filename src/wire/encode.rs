@@ -1,4 +1,4 @@
-//! Writing lines without making a structure of every rule first.
+//! Writes lines directly, without building a structure for each rule.
 
 use serde::Serialize;
 
@@ -69,7 +69,7 @@ pub fn change_line(
     out.extend_from_slice(b"}\n");
 }
 
-/// The definition's bytes with the state as their last field.
+/// Appends the definition's bytes with the state as their last field.
 fn compiled(out: &mut Vec<u8>, rule: &KnownRule, state: &RuleState) {
     let open = rule.definition_json.strip_suffix('}').unwrap_or(&rule.definition_json);
     out.extend_from_slice(open.as_bytes());

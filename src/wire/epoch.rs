@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 
-/// The name of one run of a worker: sequence numbers compare inside of one epoch alone.
+/// The name of one run of a worker: sequence numbers are only comparable within one epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct Epoch(Arc<str>);
@@ -31,19 +31,19 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The last change that a subscriber has taken in. Written `EPOCH:SEQ` on a command line.
+/// The last change that a subscriber has applied. Written `EPOCH:SEQ` on a command line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
-    /// The run of the worker that numbered it.
+    /// The run of the worker that numbered the change.
     pub epoch: Epoch,
-    /// Its number.
+    /// The number of the change.
     pub seq: u64,
 }
 
-/// Why a text is no cursor.
+/// Why a text is not a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no cursor; expected EPOCH:SEQ, as `rulesyncd watch` prints it")]
+#[error("`{0}` is not a cursor; expected EPOCH:SEQ, as `rulesyncd watch` prints it")]
 pub struct InvalidCursor(String);
 
 impl std::str::FromStr for Cursor {

@@ -1,20 +1,20 @@
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// How much is read at once, and kept when a line was longer.
+/// How much is read at once, in bytes. A longer buffer is shrunk to this after a long line.
 const CHUNK: usize = 8 * 1024;
 
-/// Lines of a stream, each of bounded length.
+/// Reads lines of bounded length from a stream.
 ///
-/// What was read and is not yet a whole line stays in here, so [`LineReader::next`] can be
-/// cancelled at any point and loses nothing.
+/// Bytes that are not yet a whole line stay in the buffer, so [`LineReader::next`] loses nothing when it is
+/// cancelled.
 #[derive(Debug)]
 pub struct LineReader<R> {
     from: R,
     limit: usize,
     buffer: Vec<u8>,
-    /// The first byte that was not yet given out.
+    /// The first byte of the next line.
     start: usize,
-    /// There is no LF between `start` and here.
+    /// The bytes from `start` to here contain no LF.
     searched: usize,
 }
 
@@ -24,22 +24,21 @@ pub enum FrameError {
     /// The line is longer than allowed; nothing after it can be read.
     #[error("a line is longer than {0} bytes")]
     TooLong(usize),
-    /// The stream is broken.
+    /// The stream broke.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
 impl<R: AsyncRead + Unpin> LineReader<R> {
-    /// Reads lines of at most `limit` bytes, their LF not counted.
+    /// Reads lines of at most `limit` bytes, without their LF.
     pub const fn new(from: R, limit: usize) -> Self {
         Self { from, limit, buffer: Vec::new(), start: 0, searched: 0 }
     }
 
-    /// The next line without its LF; `None` at the end of the stream, where half a line is none.
-    /// Cancel safe.
+    /// The next line without its LF; `None` at the end of the stream, even after half a line. Cancel safe.
     ///
     /// # Errors
-    /// [`FrameError`]; there is no next line after it.
+    /// [`FrameError`]; no line follows it.
     pub async fn next(&mut self) -> Result<Option<&[u8]>, FrameError> {
         let end = loop {
             let found = self.buffer[self.searched..].iter().position(|&byte| byte == b'\n');

@@ -10,7 +10,7 @@ use crate::rule::{CatalogueDigest, ChangeKind, CompiledRule, ContentDigest, Rule
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerLine {
-    /// The first line, unasked.
+    /// The first line of a connection, sent without a request.
     Hello {
         /// The protocol's version.
         protocol: u32,
@@ -18,10 +18,10 @@ pub enum ServerLine {
         server: String,
         /// This run of the worker.
         epoch: Epoch,
-        /// The newest change.
+        /// The number of the newest change.
         seq: u64,
     },
-    /// A snapshot begins: everything heard before is void.
+    /// A snapshot begins, and replaces everything before it.
     SnapshotBegin {
         /// This run of the worker.
         epoch: Epoch,
@@ -36,33 +36,33 @@ pub enum ServerLine {
     },
     /// A rule of a snapshot.
     Rule(RuleLine),
-    /// In a snapshot: a state whose rule has no `rule` line in it.
+    /// A state in a snapshot whose rule has no `rule` line in it.
     State {
-        /// Whose state.
+        /// The rule of the state.
         rule_id: RuleId,
         /// The effective state.
         new_value: RuleState,
     },
-    /// The snapshot is whole; changes follow.
+    /// The snapshot is complete; changes follow.
     SnapshotEnd {
         /// This run of the worker.
         epoch: Epoch,
         /// As in `snapshot_begin`.
         seq: u64,
-        /// The digest of all rules and states after that change, those left out by filters too.
+        /// The digest of all rules and states after that change, including those that filters leave out.
         digest: CatalogueDigest,
     },
     /// One change.
     Change(ChangeLine),
-    /// Nothing happened, and how things stand.
+    /// The subscriber has every change up to `seq`; and the state of the database.
     Heartbeat {
         /// This run of the worker.
         epoch: Epoch,
-        /// The cursor that the subscriber may move to: nothing up to it is still to come.
+        /// The subscriber may move its cursor here: every change up to it was sent.
         seq: u64,
         /// Whether the database answers.
         database: Health,
-        /// How long ago the catalogue was last known to be the database's; 0 when it is.
+        /// How long ago the rules were last known to be current, in milliseconds; 0 while they are.
         stale_for_ms: u64,
         /// The digest of all rules and states after that change; absent before the first rules
         /// are loaded.
@@ -72,14 +72,14 @@ pub enum ServerLine {
     },
     /// The answer to a request.
     Response {
-        /// The request's id, `null` when it had none.
+        /// The request's id, `null` if it had none.
         id: Option<RequestId>,
-        /// What was asked for.
+        /// The requested value.
         result: Value,
     },
-    /// What went wrong. The connection is closed after it, but for `not_ready`.
+    /// An error. The server closes the connection after it, except after `not_ready`.
     Error {
-        /// The request's id, where one was read.
+        /// The request's id, if one was read.
         #[serde(skip_serializing_if = "Option::is_none")]
         #[serde(default)]
         id: Option<RequestId>,
@@ -101,52 +101,52 @@ pub struct RuleLine {
     pub rule_version: i64,
     /// The digest of the rule's text.
     pub content_sha256: ContentDigest,
-    /// Path of the file, relative to the rules directory.
+    /// The path of the file, relative to the rules directory.
     pub source_path: String,
     /// When the row was written, by its writer's clock.
     pub updated_at: Timestamp,
-    /// Who wrote it.
+    /// The writer of the row.
     pub updated_by: String,
 }
 
-/// One change. Which fields it has is told by `change_kind` and `new_value`.
+/// One change. `change_kind` and `new_value` determine which fields it has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeLine {
     /// The change's number in this epoch.
     pub seq: u64,
     /// What changed.
     pub change_kind: ChangeKind,
-    /// Whose.
+    /// The changed rule.
     pub rule_id: RuleId,
-    /// The rule or the state as it is now; `None` is a deleted definition.
+    /// The rule or the state after the change; `None` if the definition was deleted.
     pub new_value: Option<NewValue>,
-    /// `true` on a state that ended by its expiry, else absent.
+    /// `true` if the state expired by itself, else absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_revert: Option<bool>,
-    /// As in [`RuleLine`]; only where a definition was written.
+    /// As in [`RuleLine`]; only if a definition was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule_version: Option<i64>,
-    /// As in [`RuleLine`]; only where a definition was written.
+    /// As in [`RuleLine`]; only if a definition was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_sha256: Option<ContentDigest>,
-    /// As in [`RuleLine`]; only where a definition was written.
+    /// As in [`RuleLine`]; only if a definition was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_path: Option<String>,
-    /// As in [`RuleLine`]; only where a definition was written.
+    /// As in [`RuleLine`]; only if a definition was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<Timestamp>,
-    /// As in [`RuleLine`]; only where a definition was written.
+    /// As in [`RuleLine`]; only if a definition was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_by: Option<String>,
     /// When the worker numbered the change.
     pub emitted_at: Timestamp,
-    /// The change's place in a trace, as W3C's header of that name; only while traces are recorded.
+    /// The W3C trace context of the change; only while spans are recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
 }
 
-/// What a change made of a rule or of a state. The two have no field name but `state` in common,
-/// and that is a mapping in the one and a word in the other.
+/// A rule or a state after a change. The two have only the field name `state` in common, which is an object in the
+/// one and a text in the other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum NewValue {
@@ -162,11 +162,11 @@ pub enum NewValue {
 pub enum SnapshotReason {
     /// No cursor was given.
     Initial,
-    /// The cursor is of another run of the worker, or of no change that was ever numbered.
+    /// The cursor belongs to another run of the worker, or to a change that was never numbered.
     EpochChanged,
     /// The cursor is older than the journal.
     Compacted,
-    /// The subscriber did not keep up: this takes the place of what it has not received.
+    /// The subscriber did not keep up: the snapshot replaces the changes that it has not received.
     Lagged,
 }
 
@@ -174,13 +174,13 @@ pub enum SnapshotReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// The last look succeeded.
+    /// The last poll succeeded.
     Up,
-    /// The last look failed, or none was made yet.
+    /// The last poll failed, or there was none yet.
     Down,
 }
 
-/// What tells one answer from another: whatever number or text the request had.
+/// Matches an answer to its request: any number or text that the client chooses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RequestId {
@@ -190,7 +190,7 @@ pub enum RequestId {
     Text(String),
 }
 
-/// What went wrong, for programs.
+/// The kind of an error, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
@@ -198,21 +198,21 @@ pub enum ErrorCode {
     BadJson,
     /// The line is longer than 64 KiB.
     LineTooLong,
-    /// The `op` is missing or not one of this server's.
+    /// The `op` is missing or unknown to this server.
     UnknownOp,
     /// A field is missing, unknown, or of the wrong type.
     BadRequest,
-    /// A connection has one subscription.
+    /// The connection already has a subscription.
     AlreadySubscribed,
-    /// The daemon could not do what was asked.
+    /// The daemon could not do what the client asked for.
     Failed,
-    /// Nothing was loaded from the database yet; ask again later.
+    /// No rules are loaded yet; ask again later.
     NotReady,
-    /// This user may not connect.
+    /// This user may not connect, or may not do what it asked for.
     NotAllowed,
-    /// As many subscribers are connected as are allowed.
+    /// The limit of connections is reached.
     TooManySubscribers,
-    /// The peer took too long to subscribe.
+    /// The peer did not subscribe in time.
     NotSubscribed,
     /// The server stops; connect again later and resume.
     ShuttingDown,

@@ -1,13 +1,12 @@
-//! The lines of the event stream, protocol 1, as both ends speak them.
+//! The lines of the event stream, protocol 1, for the server and its clients.
 //!
-//! One JSON object a line, UTF-8, ended by LF. What the server says is a [`ServerLine`], what a
-//! client says is a [`Request`]. Rules are written by [`encode`], which copies a rule's JSON as
-//! bytes; a test holds it to what serde writes of the same lines.
+//! Each line is a JSON object in UTF-8 that ends with LF. The server sends [`ServerLine`]s, a client sends
+//! [`Request`]s. [`encode`] writes rules by copying their JSON as bytes; a test compares its lines with what serde
+//! writes.
 //!
-//! A stream begins with `hello`. A subscription without a cursor, or with one that cannot be
-//! resumed, begins with a snapshot; another `snapshot_begin` may come at any time, inside of an
-//! unfinished snapshot too, and then everything heard before it is void. What a snapshot does not
-//! list does not exist.
+//! A stream begins with `hello`. A subscription without a cursor, or with one from which it cannot resume, begins
+//! with a snapshot. Another `snapshot_begin` may come at any time, even inside an unfinished snapshot, and replaces
+//! everything before it. A rule that a snapshot does not list does not exist.
 
 pub mod encode;
 mod epoch;
@@ -30,5 +29,5 @@ pub const PROTOCOL: u32 = 1;
 /// The longest line that a client may send, in bytes without its LF.
 pub const MAX_REQUEST: usize = 64 * 1024;
 
-/// The longest line that a client of this crate takes from a server: far above the longest rule.
+/// The longest line that a client of this crate accepts from a server, in bytes: far above the longest rule.
 pub const MAX_LINE: usize = 64 * 1024 * 1024;

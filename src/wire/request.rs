@@ -7,30 +7,30 @@ use crate::rule::{ChangeKind, RuleId};
 /// One line from a client.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Request {
-    /// What is asked.
+    /// The request.
     #[serde(flatten)]
     pub op: Op,
-    /// Given back in the answer.
+    /// The server repeats it in the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<RequestId>,
 }
 
-/// What a client can ask.
+/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
-    /// Follow the rules. Once a connection.
+    /// Follow the rules; once a connection.
     Subscribe(Subscribe),
     /// The effective state of one rule.
     GetState {
-        /// Any text: what is no rule has the default state.
+        /// Any text: a text that is no known rule has the default state.
         rule_id: String,
     },
-    /// What `rulesyncd status` prints.
+    /// The status that `rulesyncd status` prints.
     Status {},
-    /// The subscriber has taken in everything up to `seq`.
+    /// The subscriber has applied every change up to `seq`.
     Ack {
-        /// The last change it has taken in.
+        /// The last change that it has applied.
         seq: u64,
     },
     /// To a worker, by its own user or root: follow the deletions that are held back.
@@ -43,7 +43,7 @@ pub enum Op {
     },
 }
 
-/// What a subscriber wants to hear.
+/// The changes that a subscriber wants.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subscribe {
@@ -56,7 +56,7 @@ pub struct Subscribe {
     /// Only these rules; `None` is all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule_ids: Option<Vec<RuleId>>,
-    /// Whether changes follow the snapshot; else the server closes after it.
+    /// Whether changes follow the snapshot; if not, the server closes the connection after it.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub follow: bool,
 }
@@ -70,13 +70,13 @@ fn is_yes(follow: &bool) -> bool {
     *follow
 }
 
-/// Why a line is no request.
+/// Why a line is not a valid request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct BadRequest {
-    /// The id that the line has all the same.
+    /// The line's id, if it has a valid one.
     pub id: Option<RequestId>,
-    /// The kind of fault.
+    /// The kind of error.
     pub code: ErrorCode,
     /// What was found and what was expected.
     pub message: String,
@@ -86,8 +86,8 @@ impl Request {
     /// Reads one line, without its LF.
     ///
     /// # Errors
-    /// [`BadRequest`] for anything that is not exactly a request: unknown fields too, so that a
-    /// misspelt filter is not a subscription to everything.
+    /// [`BadRequest`] for anything that is not exactly a request. Unknown fields are errors too: a misspelt filter
+    /// must not become a subscription to everything.
     pub fn parse(line: &[u8]) -> Result<Self, BadRequest> {
         let bad = |id, code, message| BadRequest { id, code, message };
         let mut fields: Map<String, Value> = serde_json::from_slice(line).map_err(|error| {
@@ -116,7 +116,7 @@ impl Request {
     }
 }
 
-/// A value as it is shown in a message.
+/// A value, shortened for a message.
 fn shorten(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(40) {

@@ -52,7 +52,7 @@ fn state(reason: Option<&str>, expires_at: Option<i64>) -> RuleState {
     }
 }
 
-/// Asserts that `line` is what serde would write of what serde reads in it.
+/// Asserts that `line` equals what serde writes after reading it.
 fn as_serde_writes_it(line: &[u8]) -> ServerLine {
     let text = std::str::from_utf8(line).unwrap();
     assert_eq!(text.find('\n'), Some(text.len() - 1), "one LF, at the end");
@@ -104,7 +104,7 @@ fn the_keys_of_a_rule_stand_in_the_order_that_is_promised() {
 }
 
 proptest! {
-    /// Lines are spliced from bytes; they are to be no other than if they were not.
+    /// The encoder splices lines from bytes; they must equal what serde writes.
     #[test]
     fn a_line_is_what_serde_writes(
         name in ".*", description in proptest::option::of(".*"), reason in proptest::option::of(".*"),
@@ -137,7 +137,7 @@ proptest! {
         }
     }
 
-    /// However a stream is cut into pieces, its lines are the same.
+    /// The lines of a stream do not depend on how it is cut into reads.
     #[test]
     fn lines_do_not_depend_on_how_the_stream_is_cut(
         lines in proptest::collection::vec("[a-z]{0,20}", 0..20), tail in "[a-z]{0,20}",
@@ -151,7 +151,7 @@ proptest! {
         let mut cuts = cuts.iter().cycle();
         let mut context = Context::from_waker(Waker::noop());
         loop {
-            // Every poll that finds no whole line is dropped: nothing is lost by it.
+            // Every poll that finds no whole line is dropped, and loses nothing.
             match pin!(reader.next()).poll(&mut context) {
                 Poll::Ready(Ok(Some(line))) => heard.push(String::from_utf8(line.to_vec()).unwrap()),
                 Poll::Ready(Ok(None)) => break,

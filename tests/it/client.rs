@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rulesyncd::client::{ClientError, Connection, Event, Subscriber, ask};
+use rulesyncd::client::{ClientError, Event, SocketClient, Subscriber, ask};
 use rulesyncd::config::WorkerConfig;
 use rulesyncd::wire::{ErrorCode, NewValue, Op, ServerLine, SnapshotReason, Subscribe};
 use serde_json::json;
@@ -198,7 +198,7 @@ async fn who_is_turned_away_before_it_has_spoken_hears_why() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("s");
     let listener = UnixListener::bind(&socket).unwrap();
-    let mut connection = Connection::open(&socket).await.unwrap();
+    let mut connection = SocketClient::connect(&socket).await.unwrap();
     let (mut stream, _) = listener.accept().await.unwrap();
     let refusal = json!({"type": "error", "code": "not_allowed", "message": "not you"});
     stream.write_all(format!("{refusal}\n").as_bytes()).await.unwrap();
