@@ -153,7 +153,8 @@ sections! {
         max_rules: usize, One<Count> = "200000";
 
         /// The most bytes of all definitions and states together, of which the rules of more than 64 KiB may take
-        /// half. Rules that do not fit are quarantined. Whoever raises this raises MemoryMax of the unit too.
+        /// half. Rules that do not fit are quarantined. The ids of a table, and quarantined rows, may take another
+        /// quarter; beyond that a poll fails. Whoever raises this raises MemoryMax of the unit too.
         max_memory: usize, One<Bytes> = "64MiB";
 
         /// The share of the known rules whose deletion the worker follows at once. Whoever can write the tables could

@@ -50,7 +50,11 @@ pub struct KnownRule {
 impl KnownRule {
     /// The bytes of its texts.
     pub fn memory(&self) -> usize {
-        self.rule_id.as_str().len() + self.source_path.len() + self.definition_json.len()
+        // Nobody else may have the same `updated_by`.
+        self.rule_id.as_str().len()
+            + self.source_path.len()
+            + self.updated_by.len()
+            + self.definition_json.len()
     }
 
     /// The definition as a structure.

@@ -20,6 +20,13 @@ pub struct RuleHeader {
     pub updated_by: String,
 }
 
+impl RuleHeader {
+    /// The bytes that it takes.
+    pub const fn memory(&self) -> usize {
+        size_of::<Self>() + self.rule_id.len() + self.source_path.len() + self.updated_by.len()
+    }
+}
+
 impl From<&KnownRule> for RuleHeader {
     fn from(rule: &KnownRule) -> Self {
         Self {

@@ -18,6 +18,11 @@ pub trait RowIndex {
     fn memory_of(&self, _table: Table, _key: &str) -> usize {
         0
     }
+    /// About how many bytes of memory the quarantined rows of the table take; if keys are given, those with these
+    /// keys.
+    fn quarantined_memory(&self, _table: Table, _keys: Option<&[String]>) -> usize {
+        0
+    }
     /// Where a poll puts the texts of the rules that it reads; `None` if nobody needs them.
     fn texts(&self) -> Option<Arc<dyn TextSink>> {
         None

@@ -196,7 +196,7 @@ impl FilesystemFollower {
         plan.writes.retain(|write| !unfinished.contains(&write.path));
         self.watch.schedule_rescan(std::mem::take(&mut rescan), DELETE_AFTER);
 
-        let budget = Budget::new(self.store.config.max_memory, index.memory());
+        let budget = Budget::new(self.store.config.max_memory, index.memory(), 0);
         let mut reading = Reading::new(index.texts(), budget);
         let mut written = Vec::new();
         for write in &plan.writes {

@@ -27,12 +27,28 @@ const BATCH_BYTES: usize = 1 << 20;
 pub(super) struct Budget {
     most: usize,
     used: usize,
+    quarantined: usize,
 }
 
 impl Budget {
-    /// `most` bytes, of which `used` are taken.
-    pub(super) const fn new(most: usize, used: usize) -> Self {
-        Self { most, used }
+    /// `most` bytes, of which rules and states have taken `used`; quarantined rows, which have a part of their
+    /// own, take `quarantined`.
+    pub(super) const fn new(most: usize, used: usize, quarantined: usize) -> Self {
+        Self { most, used, quarantined }
+    }
+
+    /// Counts quarantined rows of so many bytes. They are not refused: [`Budget::is_overrun`] tells.
+    pub(super) const fn quarantine(&mut self, size: usize) {
+        self.quarantined += size;
+    }
+
+    /// Whether quarantined rows, and ids of so many bytes, take more than a quarter of the budget.
+    pub(super) const fn is_overrun(&self, ids: usize) -> bool {
+        self.quarantined + ids > self.quarter()
+    }
+
+    pub(super) const fn quarter(&self) -> usize {
+        self.most / 4
     }
 
     pub(super) const fn free(&self) -> usize {
@@ -215,6 +231,7 @@ impl Reading {
 
     /// Takes in what is not even a row of the right types.
     pub(super) fn reject(&mut self, rejected: QuarantinedRow) {
+        self.budget.quarantine(rejected.memory());
         self.done.rules.push(Err(Box::new(rejected)));
     }
 
@@ -225,8 +242,8 @@ impl Reading {
     }
 
     /// By how much what is known may yet grow.
-    pub(super) const fn free(&self) -> usize {
-        self.budget.free()
+    pub(super) const fn budget(&mut self) -> &mut Budget {
+        &mut self.budget
     }
 
     async fn send(&mut self) {
@@ -263,6 +280,9 @@ impl Reading {
                     Err(Box::new(QuarantinedRow { key, fingerprint, reason }))
                 }
             });
+            if let Err(rejected) = &fitting {
+                self.budget.quarantine(rejected.memory());
+            }
             self.done.rules.push(fitting);
         }
     }
@@ -300,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn a_row_on_which_the_parser_panics_is_rejected_alone() {
         for count in [3, 2 * BATCH] {
-            let mut reading = Reading::new(Some(Arc::new(Faulty)), Budget::new(1 << 20, 0));
+            let mut reading = Reading::new(Some(Arc::new(Faulty)), Budget::new(1 << 20, 0, 0));
             for number in 0..count {
                 let name = if number == 1 { "faulty" } else { "sound" };
                 reading

@@ -84,6 +84,10 @@ impl RowIndex for Mutex<Catalogue> {
         lock(self).memory()
     }
 
+    fn quarantined_memory(&self, table: Table, keys: Option<&[String]>) -> usize {
+        lock(self).quarantined_memory(table, keys)
+    }
+
     fn memory_of(&self, table: Table, key: &str) -> usize {
         lock(self).memory_of(table, key)
     }

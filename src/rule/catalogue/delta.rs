@@ -91,3 +91,11 @@ pub struct QuarantinedRow {
     /// Why it is quarantined, for the log and for `status`.
     pub reason: String,
 }
+
+impl QuarantinedRow {
+    /// About how many bytes of memory it takes in the catalogue.
+    pub fn memory(&self) -> usize {
+        const OVERHEAD: usize = 256;
+        2 * self.key.len() + self.reason.len() + OVERHEAD
+    }
+}

@@ -313,6 +313,16 @@ impl RowIndex for Catalogue {
         rules + self.states.rows().map(|(_, state)| state.memory()).sum::<usize>()
     }
 
+    fn quarantined_memory(&self, table: Table, keys: Option<&[String]>) -> usize {
+        let rows = match table {
+            Table::Rules => &self.quarantined_rules,
+            Table::States => &self.quarantined_states,
+        };
+        let keys = key_set(keys.filter(|_| !rows.is_empty()));
+        let is_there = |key: &str| keys.as_ref().is_none_or(|keys| keys.contains(key));
+        rows.iter().filter(|(key, _)| is_there(key)).map(|(_, row)| row.memory()).sum()
+    }
+
     fn memory_of(&self, table: Table, key: &str) -> usize {
         match table {
             Table::Rules => self.rules.get(&key as &dyn Key).map_or(0, |SortedRule(rule)| rule.memory()),

@@ -19,6 +19,9 @@ use super::{mysql, postgres, sqlite};
 use crate::rule::Table;
 use crate::store::StoreError;
 
+/// How many bytes an answer may have that is held as a whole: a quarter of the memory that the units allow.
+pub(super) const LONGEST_ANSWER: usize = 256 << 20;
+
 /// A driver's connection.
 pub(super) enum Link {
     Sqlite(SqliteConnection),
@@ -154,12 +157,27 @@ impl Connection {
     }
 
     pub(super) async fn fetch(&mut self, what: &'static str, query: Query) -> Result<Vec<Row>, StoreError> {
-        let mut rows = Vec::new();
+        let (mut rows, mut size) = (Vec::new(), 0);
         let mut stream = self.stream(what, query);
         while let Some(row) = stream.next().await? {
+            size += row.memory();
+            if size > LONGEST_ANSWER {
+                drop(stream);
+                return Err(self.give_up(what));
+            }
             rows.push(row);
         }
         Ok(rows)
+    }
+
+    /// Reads no more of an answer that is longer than [`LONGEST_ANSWER`], or has no end: the connection is lost.
+    pub(super) fn give_up(&mut self, what: &'static str) -> StoreError {
+        self.transport.broken = true;
+        StoreError::Refused {
+            what,
+            detail: format!("the table has more than {LONGEST_ANSWER} bytes without the texts of rules"),
+            remedy: "look for rows that nobody needs, and delete them".into(),
+        }
     }
 
     /// The only row of an answer that has at most one. A server that sends more may send them without

@@ -243,6 +243,11 @@ pub(super) struct Row(pub(super) Vec<Cell>);
 pub(super) type BadCell = String;
 
 impl Row {
+    /// The bytes that it takes.
+    pub(super) fn memory(&self) -> usize {
+        self.0.iter().map(|cell| size_of::<Cell>() + cell.shown().len()).sum()
+    }
+
     /// Takes a cell that may be null.
     pub(super) fn optional(&mut self, index: usize, column: &str) -> Result<Option<String>, BadCell> {
         match self.0.get_mut(index).map(|cell| std::mem::replace(cell, Cell::Null)) {

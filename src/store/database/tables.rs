@@ -1,7 +1,7 @@
 //! The statements over the two tables, and their rows as structures.
 
 use super::columns;
-use super::connection::Connection;
+use super::connection::{Connection, LONGEST_ANSWER};
 use super::sql::{BadCell, Dialect, Query, Row, Select};
 use super::writes::Scope;
 use crate::clock::Timestamp;
@@ -186,22 +186,33 @@ async fn read_summaries(
     if is_long {
         connection.run(what, dialect.begin_poll).await?;
     }
+    let mut size = 0;
     let mut rows = connection.rows(what, select);
     let read = async {
         let mut long = Vec::new();
         while let Some(mut row) = rows.next().await? {
-            let key = key(&row);
-            match columns::missing(&mut row) {
-                Ok(Some(_)) => long.push(key),
-                Ok(None) => found.push(summary(&mut row, dialect).unwrap_or_else(|_| out_of_order(key))),
-                Err(_) => found.push(out_of_order(key)),
+            if size > LONGEST_ANSWER {
+                break;
             }
+            let key = key(&row);
+            let row = match columns::missing(&mut row) {
+                Ok(Some(_)) => {
+                    size += size_of::<String>() + key.len();
+                    long.push(key);
+                    continue;
+                }
+                Ok(None) => summary(&mut row, dialect).unwrap_or_else(|_| out_of_order(key)),
+                Err(_) => out_of_order(key),
+            };
+            size += row.memory();
+            found.push(row);
         }
         Ok(long)
     };
     let read = read.await;
     drop(rows);
     let read = match read {
+        Ok(_) if size > LONGEST_ANSWER => Err(connection.give_up(what)),
         Ok(long) => read_long_summaries(connection, &long, found).await,
         Err(error) => Err(error),
     };

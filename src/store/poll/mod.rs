@@ -95,6 +95,8 @@ struct Found {
     missed_by_watermark: u64,
     /// The keys, where every row was looked at.
     keys: Option<Vec<String>>,
+    /// The bytes of these.
+    key_bytes: usize,
 }
 
 impl Found {
@@ -110,6 +112,7 @@ impl Found {
         self.high = self.high.max(Some(fingerprint.updated_at));
         if let Some(keys) = &mut self.keys {
             keys.push(key.to_owned());
+            self.key_bytes += size_of::<String>() + key.len();
         }
         let differs = known != Some(fingerprint);
         if differs {
@@ -165,7 +168,13 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         self.ensure_few_enough(Table::States, state_counts.rows)?;
         let mut delta = TableDelta { now, full: self.full, ..TableDelta::default() };
 
-        let mut budget = Budget::new(self.config.max_memory, self.index.memory());
+        // In a full poll, those of them that are still there are counted when the keys are known.
+        let quarantined = |table| match self.full {
+            true => 0,
+            false => self.index.quarantined_memory(table, None),
+        };
+        let quarantined = quarantined(Table::Rules) + quarantined(Table::States);
+        let mut budget = Budget::new(self.config.max_memory, self.index.memory(), quarantined);
         let mut over_budget = self.retry(&budget);
         let mut states = self.states(state_counts, &mut delta, &mut budget).await?;
         delta.state_keys = self.keys(Table::States, state_counts, &mut states).await?;
@@ -173,6 +182,14 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let mut rules = self.rules(rule_counts, &mut reading).await?;
         delta.rule_keys = self.keys(Table::Rules, rule_counts, &mut rules).await?;
         self.tables.end().await?;
+        if self.full {
+            for (table, keys) in [(Table::States, &delta.state_keys), (Table::Rules, &delta.rule_keys)] {
+                if let Some(keys) = keys {
+                    reading.budget().quarantine(self.index.quarantined_memory(table, Some(keys)));
+                }
+            }
+            ensure_room(Table::Rules, 0, reading.budget())?;
+        }
 
         let read = reading.finish().await;
         delta.rules = read.rules;
@@ -305,6 +322,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let mut rows = self.tables.headers(which, full);
         while let Some(HeaderRow { shown, key, header }) = rows.header().await? {
             few_enough(max_rules, Table::Rules, found.rows + differing.len() as u64)?;
+            ensure_room(Table::Rules, found.key_bytes, reading.budget())?;
             let known = index.rule(&shown);
             let key = match key {
                 Ok(key) => key,
@@ -350,6 +368,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let mut rows = self.tables.short_rules(which);
         while let Some(WholeRow { key, content }) = rows.rule().await? {
             few_enough(self.config.max_rules, Table::Rules, found.rows)?;
+            ensure_room(Table::Rules, found.key_bytes, reading.budget())?;
             match content {
                 RowContent::Long { bytes, updated_at } => long.push((key, bytes, updated_at)),
                 RowContent::Row(row) => take_in(key, Ok(row), index, found, low, reading).await,
@@ -366,7 +385,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let mut wanted = Vec::new();
         for (key, bytes, updated_at) in long {
             let replaced = index.index.memory_of(Table::Rules, &key);
-            if bytes <= left.min((reading.free() + replaced).saturating_sub(kept_free)) {
+            if bytes <= left.min((reading.budget().free() + replaced).saturating_sub(kept_free)) {
                 left -= bytes;
                 wanted.push(key);
                 continue;
@@ -408,16 +427,21 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         while let Some(StateFound { key, row }) = rows.state().await? {
             let fingerprint =
                 row.as_ref().map_or_else(|reason| unreadable_row(reason), RowFingerprint::state);
+            few_enough(self.config.max_rules, Table::States, found.rows)?;
+            ensure_room(Table::States, found.key_bytes, budget)?;
             if !found.see(&key, fingerprint, self.index.fingerprint(Table::States, &key), low) {
                 continue;
             }
-            few_enough(self.config.max_rules, Table::States, found.rows)?;
             let state = row.and_then(|row| {
                 budget.take(row.memory(), self.index.memory_of(Table::States, &key))?;
                 let rule_id = RuleId::new(&row.rule_id).map_err(|error| error.to_string())?;
                 Ok((rule_id, row.state().map_err(|error| error.to_string())?))
             });
-            delta.states.push(state.map_err(|reason| Box::new(QuarantinedRow { key, fingerprint, reason })));
+            delta.states.push(state.map_err(|reason| {
+                let rejected = QuarantinedRow { key, fingerprint, reason };
+                budget.quarantine(rejected.memory());
+                Box::new(rejected)
+            }));
         }
         Ok(found)
     }
@@ -434,10 +458,13 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         }
         found.differing += 1;
         let mut keys = Vec::new();
+        let ids_alone = Budget::new(self.config.max_memory, 0, 0);
         let mut rows = self.tables.keys(table);
         while let Some(key) = rows.key().await? {
+            found.key_bytes += size_of::<String>() + key.len();
             keys.push(key);
             few_enough(self.config.max_rules, table, keys.len() as u64)?;
+            ensure_room(table, found.key_bytes, &ids_alone)?;
         }
         Ok(Some(keys))
     }
@@ -494,6 +521,24 @@ fn few_enough(most: usize, table: Table, rows: u64) -> Result<(), StoreError> {
             "what was read before stays served: delete rows that nobody needs, or raise `worker.max_rules`, \
                  and the memory that the unit allows"
                 .into(),
+    })
+}
+
+/// Refuses a table whose ids take too much memory together with all quarantined rows.
+fn ensure_room(table: Table, key_bytes: usize, budget: &Budget) -> Result<(), StoreError> {
+    if !budget.is_overrun(key_bytes) {
+        return Ok(());
+    }
+    Err(StoreError::Refused {
+        what: WHAT,
+        detail: format!(
+            "the ids of {} and all quarantined rows take more than {} bytes, a quarter of `worker.max_memory`",
+            table.name(),
+            budget.quarter()
+        ),
+        remedy: "what was read before stays served: delete rows that are no rules, or raise \
+                 `worker.max_memory` and the memory that the unit allows"
+            .into(),
     })
 }
 

@@ -315,6 +315,11 @@ impl RowIndex for Broker {
         if inner.compared { inner.catalogue.memory() } else { 0 }
     }
 
+    fn quarantined_memory(&self, table: Table, keys: Option<&[String]>) -> usize {
+        let inner = self.lock();
+        if inner.compared { inner.catalogue.quarantined_memory(table, keys) } else { 0 }
+    }
+
     fn memory_of(&self, table: Table, key: &str) -> usize {
         let inner = self.lock();
         if inner.compared { inner.catalogue.memory_of(table, key) } else { 0 }

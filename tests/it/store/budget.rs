@@ -195,3 +195,90 @@ fn a_table_of_too_many_rows_is_not_read_and_what_was_read_stays_served() {
         (swarm.subscribe().snapshot().len() == 10).then_some(())
     });
 }
+
+#[tokio::test]
+async fn rows_that_are_no_rules_take_no_more_than_their_part_of_the_memory() {
+    let field = Field::sqlite_file().await;
+    let mut hand = field.hand().await;
+    hand.put("R1", 1, field.now().await).await;
+    let swarm = Swarm::on(field.address.clone());
+    let worker = swarm.daemon("worker", |command| {
+        quick(command);
+        command.env("RULESYNCD_WORKER_MAX_MEMORY", "1MiB");
+    });
+    wait_for("the rule", || {
+        let socket = UnixStream::connect(swarm.socket()).ok();
+        socket.and_then(|_| (swarm.subscribe().snapshot().len() == 1).then_some(()))
+    });
+    let junk = |first: usize, last: usize| {
+        format!(
+            "WITH RECURSIVE n(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM n WHERE n < {last}) INSERT INTO ttp_rule \
+             SELECT 'J' || n, 1, 'J.yaml', 'no rule', updated_at, updated_by FROM ttp_rule, n WHERE rule_id = 'R1'"
+        )
+    };
+    hand.run(&junk(1, 300)).await;
+    let quarantined = |swarm: &Swarm| status(&swarm.socket())["quarantined"].as_array().map_or(0, Vec::len);
+    wait_for("rows that are no rules", || (quarantined(&swarm) > 0).then_some(()));
+    // A few at a time do not come in either.
+    for first in (301..=2_001).step_by(100) {
+        hand.run(&junk(first, first + 99)).await;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    worker.wait_for_log("of ttp_rule and all quarantined rows take more than 262144 bytes");
+    assert!(worker.log().contains("raise `worker.max_memory`"), "{}", worker.log());
+    assert_eq!(swarm.subscribe().snapshot().len(), 1);
+
+    hand.run("DELETE FROM ttp_rule WHERE rule_id LIKE 'J%' AND rule_id <> 'J1'").await;
+    hand.put("R2", 1, field.now().await).await;
+    wait_for("the new rule", || (swarm.subscribe().snapshot().len() == 2).then_some(()));
+    wait_for("one row that is no rule", || (quarantined(&swarm) == 1).then_some(()));
+    assert!(worker.stop().success());
+}
+
+/// Whoever owns the database may put a view in the place of a table, and a view need not end.
+#[tokio::test]
+async fn commands_give_up_tables_without_end() {
+    let field = Field::sqlite_file().await;
+    let mut hand = field.hand().await;
+    hand.put("R1", 1, field.now().await).await;
+    for table in ["ttp_rule", "ttp_rule_state"] {
+        hand.run(&format!("ALTER TABLE {table} RENAME TO kept_{table}")).await;
+    }
+    let endless = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n), \
+         t(t) AS (SELECT printf('%.*c', 4000, 'x'))";
+    hand.run(&format!(
+        "CREATE VIEW ttp_rule AS {endless} SELECT 'R' || n AS rule_id, 1 AS rule_version, t AS source_path, \
+         'x' AS yaml_content, '2026-01-01 00:00:00.5' AS updated_at, t AS updated_by FROM n, t"
+    ))
+    .await;
+    hand.run(&format!(
+        "CREATE VIEW ttp_rule_state AS {endless} SELECT 'R' || n AS rule_id, 'disabled' AS state, \
+         NULL AS confidence_max, NULL AS expires_at, t AS reason, t AS set_by, \
+         '2026-01-01 00:00:00.5' AS set_at FROM n, t"
+    ))
+    .await;
+    let swarm = Swarm::on(field.address.clone());
+    let too_long = "look for rows that nobody needs";
+    for (arguments, timeout, expected) in [
+        ("state list", "60s", too_long),
+        ("sync --dry-run", "60s", too_long),
+        // These look for a row, and count all of them.
+        ("why R1", "2s", "no answer within 2s"),
+        ("verify", "2s", "no answer within 2s"),
+    ] {
+        let command = swarm.command(&arguments.split(' ').collect::<Vec<_>>());
+        let mut limited = Command::new("sh");
+        // As much memory as the units allow, in KiB.
+        limited.args(["-c", "ulimit -v 1048576; exec \"$@\"", "sh"]).arg(command.get_program());
+        limited.args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        let output = limited.env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", timeout).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(expected), "{arguments}: {:?} {error}", output.status);
+    }
+}
