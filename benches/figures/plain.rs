@@ -8,7 +8,7 @@ use futures_util::TryStreamExt as _;
 use rulesyncd::rule::{ContentDigest, Limits, parse};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 
-use crate::support::databases::Hand;
+use crate::support::databases::ExternalClient;
 
 /// Rows of one statement: the most whose arguments every database takes.
 const ROWS: usize = 1_000;
@@ -41,7 +41,7 @@ fn is_rule(text: &[u8]) -> bool {
 }
 
 /// Reads, parses, and writes all rows in one transaction of prepared inserts.
-pub(crate) async fn written(directory: &Path, hand: &mut Hand) -> f64 {
+pub(crate) async fn written(directory: &Path, hand: &mut ExternalClient) -> f64 {
     let start = Instant::now();
     let rows = texts(directory, |text| {
         assert!(is_rule(&text));
@@ -55,8 +55,8 @@ pub(crate) async fn written(directory: &Path, hand: &mut Hand) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-async fn insert(hand: &mut Hand, texts: &[String]) {
-    let numbered = matches!(hand, Hand::Postgres(_));
+async fn insert(hand: &mut ExternalClient, texts: &[String]) {
+    let numbered = matches!(hand, ExternalClient::Postgres(_));
     let rows = (0..texts.len()).map(|row| match numbered {
         true => format!(
             "(${}, 1, ${}, ${}, '2026-01-01 00:00:00', 'floor')",
@@ -81,14 +81,14 @@ async fn insert(hand: &mut Hand, texts: &[String]) {
         }};
     }
     match hand {
-        Hand::Sqlite(hand) => execute!(hand),
-        Hand::MySql(hand) => execute!(hand),
-        Hand::Postgres(hand) => execute!(hand),
+        ExternalClient::Sqlite(hand) => execute!(hand),
+        ExternalClient::MySql(hand) => execute!(hand),
+        ExternalClient::Postgres(hand) => execute!(hand),
     }
 }
 
 /// Selects all rows, and parses them.
-pub(crate) async fn selected(hand: &mut Hand) -> f64 {
+pub(crate) async fn selected(hand: &mut ExternalClient) -> f64 {
     let start = Instant::now();
     let good = on_two_threads(rows(hand).await, |text| is_rule(text.as_bytes()));
     assert!(!good.is_empty() && good.into_iter().all(|good| good));
@@ -96,7 +96,7 @@ pub(crate) async fn selected(hand: &mut Hand) -> f64 {
 }
 
 /// Reads and hashes, selects all rows and hashes these, and compares.
-pub(crate) async fn compared(directory: &Path, hand: &mut Hand) -> f64 {
+pub(crate) async fn compared(directory: &Path, hand: &mut ExternalClient) -> f64 {
     let start = Instant::now();
     let files: HashSet<_> = texts(directory, ContentDigest::of).into_iter().collect();
     let rows = on_two_threads(rows(hand).await, ContentDigest::of);
@@ -105,7 +105,7 @@ pub(crate) async fn compared(directory: &Path, hand: &mut Hand) -> f64 {
 }
 
 /// The texts of all rows, of which all columns are read.
-async fn rows(hand: &mut Hand) -> Vec<String> {
+async fn rows(hand: &mut ExternalClient) -> Vec<String> {
     const ALL: &str =
         "SELECT rule_id, rule_version, source_path, yaml_content, updated_at, updated_by FROM ttp_rule";
     macro_rules! fetch {
@@ -122,14 +122,14 @@ async fn rows(hand: &mut Hand) -> Vec<String> {
         }};
     }
     match hand {
-        Hand::Sqlite(hand) => fetch!(hand),
-        Hand::MySql(hand) => fetch!(hand),
-        Hand::Postgres(hand) => fetch!(hand),
+        ExternalClient::Sqlite(hand) => fetch!(hand),
+        ExternalClient::MySql(hand) => fetch!(hand),
+        ExternalClient::Postgres(hand) => fetch!(hand),
     }
 }
 
 /// Changes one row and commits it.
-pub(crate) async fn committed(hand: &mut Hand, version: usize) -> f64 {
+pub(crate) async fn committed(hand: &mut ExternalClient, version: usize) -> f64 {
     let text = crate::host::rule_text(0, version);
     let start = Instant::now();
     hand.begin().await;
@@ -143,15 +143,15 @@ pub(crate) async fn committed(hand: &mut Hand, version: usize) -> f64 {
 }
 
 /// A connection to a database that has the tables.
-pub(crate) async fn hand(url: &str) -> Hand {
+pub(crate) async fn hand(url: &str) -> ExternalClient {
     crate::support::databases::made(url, crate::support::databases::system_clock()).await;
     match url.split(':').next() {
         Some("sqlite") => {
             let mut hand = sqlx::SqliteConnection::connect(url).await.unwrap();
             sqlx::raw_sql("PRAGMA synchronous = NORMAL").execute(&mut hand).await.unwrap();
-            Hand::Sqlite(hand)
+            ExternalClient::Sqlite(hand)
         }
-        Some("mysql") => Hand::MySql(sqlx::MySqlConnection::connect(url).await.unwrap()),
-        _ => Hand::Postgres(sqlx::PgConnection::connect(url).await.unwrap()),
+        Some("mysql") => ExternalClient::MySql(sqlx::MySqlConnection::connect(url).await.unwrap()),
+        _ => ExternalClient::Postgres(sqlx::PgConnection::connect(url).await.unwrap()),
     }
 }

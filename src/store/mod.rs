@@ -28,7 +28,7 @@ use crate::telemetry::trace::Traceparent;
 
 /// A place where rules and operator states live.
 ///
-/// Every implementation passes the same behavioural story (`tests/it/store/story.rs`).
+/// Every implementation passes the same behavioural contract (`tests/it/store/contract.rs`).
 pub trait RuleStore: Send + Sync {
     /// How this store is followed.
     type Follower: Follow;

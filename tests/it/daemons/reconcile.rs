@@ -9,7 +9,7 @@ use rulesyncd::directory::ScanScope;
 use rulesyncd::master::reconcile::{Reconciler, Report};
 use rulesyncd::store::{MasterSession, Scope};
 
-use crate::support::databases::{Field, made, system_clock};
+use crate::support::databases::{TestDatabase, made, system_clock};
 use crate::support::rules::rule_text;
 use crate::support::swarm::DEADLINE;
 
@@ -61,7 +61,7 @@ async fn a_row_goes_only_when_its_file_stays_away() {
 
 #[tokio::test]
 async fn a_file_that_was_seen_while_the_database_was_away_is_missing_from_then_on_only() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("A.yaml");
     fs::write(&file, rule_text("A", 1)).unwrap();
@@ -84,7 +84,7 @@ async fn a_file_that_was_seen_while_the_database_was_away_is_missing_from_then_o
 
 #[tokio::test]
 async fn a_file_that_comes_back_while_the_rows_are_read_keeps_its_row() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let mut hand = field.hand().await;
     // A writer then locks readers out.
     hand.run("PRAGMA journal_mode = DELETE").await;
@@ -128,7 +128,7 @@ async fn a_second_reconcile_of_everything_writes_nothing() {
 
 #[tokio::test]
 async fn what_another_changes_is_put_right_however_quiet_it_was_before() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let dir = tempfile::tempdir().unwrap();
     for id in ["A", "B", "C"] {
         fs::write(dir.path().join(format!("{id}.yaml")), rule_text(id, 1)).unwrap();
@@ -211,7 +211,7 @@ async fn a_file_that_is_looked_at_alone_after_all_were_found_gone_goes_with_the_
 
 #[tokio::test]
 async fn what_stood_in_another_database_is_not_taken_to_stand_in_this_one() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let dir = tempfile::tempdir().unwrap();
     for id in ["A", "B", "C"] {
         fs::write(dir.path().join(format!("{id}.yaml")), rule_text(id, 1)).unwrap();
@@ -252,7 +252,7 @@ async fn deletions_one_after_the_other_are_judged_together() {
 /// Another program may have written rows in the master's name.
 #[tokio::test]
 async fn a_row_whose_path_is_no_rule_files_goes_and_nothing_is_read_there() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("below")).unwrap();
     for name in ["A-1.yaml", "below/A.yaml", "notes.txt"] {
@@ -284,7 +284,7 @@ async fn a_row_whose_path_is_no_rule_files_goes_and_nothing_is_read_there() {
 
 #[tokio::test]
 async fn a_foreign_row_that_differs_in_case_alone_does_not_stand_beside_the_files() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("abc.yaml"), rule_text("abc", 1)).unwrap();
     let (mut session, mut hand) = (field.session().await, field.hand().await);

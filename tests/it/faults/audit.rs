@@ -1,5 +1,5 @@
-//! What the database itself saw: triggers on the rules' table that write down every row, in the
-//! order of the writes; and what stands at the end. Another reader's eyes, not the daemon's.
+//! Records every write to the rules' table with triggers, and reads the final rows: an observer that is independent
+//! of the daemons.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use rulesyncd::clock::{Clock as _, SystemClock};
 
 use super::history::{Rule, Write};
 use super::writers;
-use crate::support::databases::Hand;
+use crate::support::databases::ExternalClient;
 
-/// Makes the table and its triggers.
-pub(super) async fn begin(hand: &mut Hand) {
+/// Creates the audit table and its triggers.
+pub(super) async fn begin(hand: &mut ExternalClient) {
     let (number, stamp): (_, fn(&str) -> String) = match hand {
-        Hand::Sqlite(_) => ("INTEGER PRIMARY KEY AUTOINCREMENT", |row| format!("{row}.updated_at")),
-        Hand::MySql(_) => {
+        ExternalClient::Sqlite(_) => ("INTEGER PRIMARY KEY AUTOINCREMENT", |row| format!("{row}.updated_at")),
+        ExternalClient::MySql(_) => {
             ("BIGINT PRIMARY KEY AUTO_INCREMENT", |row| format!("CAST({row}.updated_at AS CHAR)"))
         }
-        Hand::Postgres(_) => {
+        ExternalClient::Postgres(_) => {
             ("BIGSERIAL PRIMARY KEY", |row| format!("to_char({row}.updated_at, 'YYYY-MM-DD HH24:MI:SS.US')"))
         }
     };
@@ -38,7 +38,7 @@ pub(super) async fn begin(hand: &mut Hand) {
         );
         let on = format!("TRIGGER audit_{event} AFTER {event} ON ttp_rule FOR EACH ROW");
         let trigger = match hand {
-            Hand::Postgres(_) => format!(
+            ExternalClient::Postgres(_) => format!(
                 "CREATE FUNCTION audit_{event}() RETURNS trigger LANGUAGE plpgsql AS \
                  $$ BEGIN {insert} RETURN NULL; END $$; CREATE {on} EXECUTE FUNCTION audit_{event}()"
             ),
@@ -48,9 +48,9 @@ pub(super) async fn begin(hand: &mut Hand) {
     }
 }
 
-/// Every write in its order.
-pub(super) async fn read(hand: &mut Hand) -> Vec<Write> {
-    let text = cast(hand);
+/// Every write, in order.
+pub(super) async fn read(hand: &mut ExternalClient) -> Vec<Write> {
+    let text = roles(hand);
     let columns = format!(
         "SELECT rule_id, CAST(rule_version AS {text}), yaml_content, updated_at, updated_by FROM audit ORDER BY n"
     );
@@ -71,8 +71,10 @@ pub(super) async fn read(hand: &mut Hand) -> Vec<Write> {
 }
 
 /// The rules and the effective states.
-pub(super) async fn standing(hand: &mut Hand) -> (BTreeMap<String, Rule>, BTreeMap<String, String>) {
-    let text = cast(hand);
+pub(super) async fn final_rows(
+    hand: &mut ExternalClient,
+) -> (BTreeMap<String, Rule>, BTreeMap<String, String>) {
+    let text = roles(hand);
     let now = SystemClock.now().to_sql_text();
     let (known, (mut rules, mut states)) = (writers::all(), <(BTreeMap<_, _>, BTreeMap<_, _>)>::default());
     let rows = format!("SELECT rule_id, CAST(rule_version AS {text}), yaml_content FROM ttp_rule");
@@ -93,9 +95,9 @@ pub(super) async fn standing(hand: &mut Hand) -> (BTreeMap<String, Rule>, BTreeM
     (rules, states)
 }
 
-/// How many states end within the next seconds: who compares waits until none does.
-pub(super) async fn ending(hand: &mut Hand) -> String {
-    let text = cast(hand);
+/// How many states expire within the next seconds: a comparison waits until none does.
+pub(super) async fn ending(hand: &mut ExternalClient) -> String {
+    let text = roles(hand);
     let now = SystemClock.now();
     let soon = now.after(std::time::Duration::from_secs(6)).to_sql_text();
     let query = format!(
@@ -105,11 +107,11 @@ pub(super) async fn ending(hand: &mut Hand) -> String {
     hand.text(&query).await.unwrap()
 }
 
-fn cast(hand: &Hand) -> &'static str {
-    if matches!(hand, Hand::MySql(_)) { "CHAR" } else { "TEXT" }
+fn roles(hand: &ExternalClient) -> &'static str {
+    if matches!(hand, ExternalClient::MySql(_)) { "CHAR" } else { "TEXT" }
 }
 
-/// A row of texts, none of which is null.
+/// A row of texts without nulls.
 trait Texts {
     fn map_all<const N: usize>(self) -> [String; N];
 }

@@ -1,4 +1,4 @@
-//! Chance that can be repeated (xorshift64*, Vigna 2014).
+//! Repeatable random numbers (xorshift64*, Vigna 2014).
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ impl Chance {
         &items[usize::try_from(self.below(end)).unwrap()]
     }
 
-    /// Waits up to so many milliseconds.
+    /// Waits up to this many milliseconds.
     pub(crate) fn pause(&mut self, most: u64) {
         std::thread::sleep(Duration::from_millis(self.below(most)));
     }

@@ -1,6 +1,5 @@
-//! Clocks of hosts that can be stepped while the programs run: libfaketime stands between them and
-//! the kernel, and reads from a file how far the clock is off. Monotonic time goes on, as it does
-//! on a host.
+//! Steps the clocks of hosts while their programs run: libfaketime replaces the kernel's clock and reads its offset
+//! from a file. Monotonic time is not changed, as on a real host.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,7 +12,7 @@ use tempfile::TempDir;
 
 use super::history::Step;
 
-/// The time that nobody steps.
+/// A clock that is never stepped.
 #[derive(Clone, Copy)]
 pub(super) struct Timeline {
     began: Instant,
@@ -33,7 +32,7 @@ impl Timeline {
 }
 
 pub(super) struct Clocks {
-    /// `None` where libfaketime is not installed: every clock is then right.
+    /// `None` if libfaketime is not installed: no clock is stepped then.
     library: Option<PathBuf>,
     directory: TempDir,
     timeline: Timeline,
@@ -41,7 +40,7 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    /// With `demanded` it is an error that they cannot be stepped.
+    /// If `demanded`, a missing libfaketime is an error.
     pub(super) fn new(timeline: Timeline, demanded: bool) -> Self {
         use std::os::unix::fs::PermissionsExt as _;
         let library = std::fs::read_dir("/usr/lib")
@@ -50,7 +49,7 @@ impl Clocks {
             .find(|path| path.exists());
         assert!(library.is_some() || !demanded, "libfaketime is not installed (Debian: faketime)");
         let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
-        // A server runs as a user of its own, and reads its clock here.
+        // A server runs as a user of its own, and reads its clock's file from here.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         Self { library, directory, timeline, steps: Mutex::default() }
     }
@@ -59,7 +58,7 @@ impl Clocks {
         self.library.is_some()
     }
 
-    /// What a program of this host is to have in its environment.
+    /// The environment for the programs of this host.
     pub(super) fn environment(&self, host: &str) -> Vec<(String, String)> {
         let Some(library) = &self.library else { return Vec::new() };
         let file = self.directory.path().join(host);
@@ -81,7 +80,7 @@ impl Clocks {
         command.envs(self.environment(host));
     }
 
-    /// Puts a host's clock so many seconds off.
+    /// Sets the offset of a host's clock, in seconds.
     pub(super) fn step(&self, host: &str, seconds: i64) {
         let (file, beside) = (self.directory.path().join(host), self.directory.path().join("next"));
         std::fs::write(&beside, format!("{seconds:+}\n")).unwrap();
@@ -90,7 +89,7 @@ impl Clocks {
         self.steps.lock().unwrap().entry(host.to_owned()).or_default().push(step);
     }
 
-    /// Puts every clock right.
+    /// Sets every clock to the right time.
     pub(super) fn put_right(&self) {
         let hosts: Vec<String> = self.steps.lock().unwrap().keys().cloned().collect();
         hosts.iter().for_each(|host| self.step(host, 0));
@@ -100,8 +99,8 @@ impl Clocks {
         self.steps.lock().unwrap().clone()
     }
 
-    /// Takes away what the library keeps in shared memory for processes that were killed: another
-    /// process of that number could not start.
+    /// Removes the library's shared memory of killed processes: it would keep another process with the same id from
+    /// starting.
     pub(super) fn clear_up() {
         for entry in std::fs::read_dir("/dev/shm").unwrap().map_while(Result::ok) {
             let name = entry.file_name().to_string_lossy().into_owned();

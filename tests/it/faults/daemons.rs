@@ -1,4 +1,4 @@
-//! The daemons of the storm, each on a host of its own: started, killed, and watched.
+//! The daemons of the storm, each on a host of its own: starts, kills and watches them.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -11,46 +11,46 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::clocks::{Clocks, Timeline};
-use super::guests;
 use super::history::{MasterLog, Sample, worker_host};
+use super::hostile_clients;
 use crate::support::swarm::{Daemon, Swarm};
 
 pub(super) const WORKERS: usize = 2;
 
-/// Two masters over one directory, of which one stands by.
+/// Two masters for one directory, one of which is the standby.
 pub(super) const MASTERS: [&str; 2] = ["master", "other"];
 
 pub(super) fn hosts() -> Vec<String> {
     MASTERS.map(str::to_owned).into_iter().chain((0..WORKERS).map(worker_host)).collect()
 }
 
-/// The socket on which a host's daemon answers.
+/// The socket of a host's daemon.
 pub(super) fn socket(swarm: &Swarm, host: &str) -> PathBuf {
     swarm.path(&format!("{host}.sock"))
 }
 
-/// How the daemons reach what they work with.
-pub(super) struct Ways<'a> {
+/// How the daemons reach the database and their clocks.
+pub(super) struct Routes<'a> {
     pub(super) swarm: &'a Swarm,
     pub(super) clocks: &'a Clocks,
-    /// The database's address as each host has it.
+    /// The database's address, by host.
     pub(super) urls: BTreeMap<String, String>,
-    /// Hosts that go by one clock, as those of one file must.
+    /// Whether all hosts have one clock, as those that share a database file must.
     pub(super) one_clock: bool,
 }
 
-impl Ways<'_> {
-    /// By which clock a host goes.
+impl Routes<'_> {
+    /// The name of a host's clock.
     pub(super) fn clock<'h>(&self, host: &'h str) -> &'h str {
         if self.one_clock { "database" } else { host }
     }
 }
 
-/// The processes that are killed and started again.
+/// The processes that are killed and restarted.
 pub(super) struct Daemons<'a> {
-    pub(super) ways: &'a Ways<'a>,
+    pub(super) routes: &'a Routes<'a>,
     running: BTreeMap<String, Daemon>,
-    /// Their process ids, for whoever watches.
+    /// Their process ids, for the watcher.
     pub(super) pids: &'a Mutex<BTreeMap<String, u32>>,
     pub(super) lives: usize,
     pub(super) ended: Vec<String>,
@@ -58,22 +58,22 @@ pub(super) struct Daemons<'a> {
 }
 
 impl<'a> Daemons<'a> {
-    pub(super) fn start_all(ways: &'a Ways<'a>, pids: &'a Mutex<BTreeMap<String, u32>>) -> Self {
+    pub(super) fn start_all(routes: &'a Routes<'a>, pids: &'a Mutex<BTreeMap<String, u32>>) -> Self {
         let (running, ended, logs) = Default::default();
-        let mut daemons = Self { ways, running, pids, lives: 0, ended, logs };
+        let mut daemons = Self { routes, running, pids, lives: 0, ended, logs };
         hosts().iter().for_each(|host| daemons.start(host));
         daemons
     }
 
     pub(super) fn start(&mut self, host: &str) {
-        let (swarm, mode) = (self.ways.swarm, if host.starts_with("worker") { "worker" } else { "master" });
+        let (swarm, mode) = (self.routes.swarm, if host.starts_with("worker") { "worker" } else { "master" });
         let daemon = swarm.daemon(mode, |command| {
-            self.ways.clocks.adopt(self.ways.clock(host), command);
+            self.routes.clocks.adopt(self.routes.clock(host), command);
             command
-                .env("RULESYNCD_DATABASE_URL", &self.ways.urls[host])
+                .env("RULESYNCD_DATABASE_URL", &self.routes.urls[host])
                 .env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", "2s")
                 .env("RULESYNCD_TELEMETRY_LOG_FORMAT", "json")
-                // Deletions here are many and meant; the whole directory is too much all the same.
+                // The storm deletes many rules on purpose; only an emptied directory exceeds this.
                 .env("RULESYNCD_MASTER_MAX_DELETE", "60%")
                 .env("RULESYNCD_WORKER_MAX_DELETE", "100%")
                 .env("RULESYNCD_MASTER_RESCAN_INTERVAL", "2s")
@@ -85,7 +85,7 @@ impl<'a> Daemons<'a> {
                 .env("RULESYNCD_WORKER_FULL_SCAN_INTERVAL", "2s")
                 .env("RULESYNCD_WORKER_HEARTBEAT_INTERVAL", "200ms")
                 .env("RULESYNCD_WORKER_SUBSCRIBER_QUEUE", "16")
-                .env("RULESYNCD_WORKER_MAX_SUBSCRIBERS", guests::ADMITTED);
+                .env("RULESYNCD_WORKER_MAX_SUBSCRIBERS", hostile_clients::ADMITTED);
         });
         self.lives += 1;
         self.logs.push((host.to_owned(), daemon.log_path()));
@@ -93,7 +93,7 @@ impl<'a> Daemons<'a> {
         self.running.insert(host.to_owned(), daemon);
     }
 
-    /// Takes a daemon that is to end; it is noted where it has already ended by itself.
+    /// Removes a daemon that is about to be stopped, and records if it had already ended by itself.
     fn take(&mut self, host: &str) -> Daemon {
         self.pids.lock().unwrap().remove(host);
         let mut daemon = self.running.remove(host).unwrap();
@@ -103,7 +103,7 @@ impl<'a> Daemons<'a> {
         daemon
     }
 
-    /// As `kill -9` does.
+    /// Kills a daemon, as `kill -9` does.
     pub(super) fn kill(&mut self, host: &str) {
         self.take(host).kill();
         Clocks::clear_up();
@@ -116,7 +116,7 @@ impl<'a> Daemons<'a> {
         }
     }
 
-    /// Stops a daemon in its tracks while something happens.
+    /// Pauses a daemon while `meanwhile` runs.
     pub(super) fn while_it_sleeps(&self, host: &str, something: impl FnOnce()) {
         self.running[host].freeze();
         something();
@@ -127,17 +127,17 @@ impl<'a> Daemons<'a> {
     pub(super) fn holder(&self) -> Option<&'static str> {
         MASTERS
             .into_iter()
-            .find(|host| ask(&socket(self.ways.swarm, host)).is_some_and(|status| status["lock"] == "held"))
+            .find(|host| ask(&socket(self.routes.swarm, host)).is_some_and(|status| status["lock"] == "held"))
     }
 
-    /// Ends them all, and tells what the masters wrote to their logs.
+    /// Stops all daemons, and returns what the masters logged.
     pub(super) fn end_all(&mut self) -> BTreeMap<String, MasterLog> {
         hosts().iter().for_each(|host| self.kill(host));
         let mut masters: BTreeMap<String, MasterLog> = BTreeMap::new();
         for (host, path) in self.logs.iter().filter(|(host, _)| MASTERS.contains(&&**host)) {
             let log = masters.entry(host.clone()).or_default();
             for line in std::fs::read_to_string(path).unwrap().lines() {
-                // The last line of one that was killed may be cut short.
+                // The last line of a killed daemon may be incomplete.
                 let record: Value = serde_json::from_str(line).unwrap_or_default();
                 log.took_the_lock += usize::from(
                     record["message"]
@@ -155,7 +155,7 @@ impl<'a> Daemons<'a> {
     }
 }
 
-/// What a daemon says of itself.
+/// A daemon's answer to `status`.
 pub(super) fn ask(socket: &Path) -> Option<Value> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
@@ -174,7 +174,7 @@ pub(super) fn has_its_database(status: &Value) -> bool {
     }
 }
 
-/// Looks at every daemon again and again until the end, and then once more.
+/// Samples every daemon again and again until the end, and then once more.
 pub(super) fn watch(
     swarm: &Swarm,
     pids: &Mutex<BTreeMap<String, u32>>,

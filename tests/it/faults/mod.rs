@@ -1,19 +1,18 @@
-//! Everything at once, while everything around it breaks; then a judge who only has the records.
+//! Runs everything at once while faults break the environment, then judges the records.
 //!
-//! Writers (files, another program's SQL, operators), guests who mean harm and a nemesis work side
-//! by side, seeded, so that a failure can be tried again: `RULESYNCD_FAULTS_SEED`.
-//! `RULESYNCD_FAULTS_SECONDS` is how long. Each run prints what was judged: the changes, the faults
-//! by kind, the subscribers, and on how many facts each promise.
+//! Writers (files, another program's SQL, operators), hostile clients and a nemesis work in parallel.
+//! `RULESYNCD_FAULTS_SEED` repeats a run, `RULESYNCD_FAULTS_SECONDS` sets its length. Each run prints what it judged:
+//! the changes, the faults by kind, the subscribers, and the number of facts for each promise.
 //!
-//! Records are kept in `target/faults` and can be judged again:
-//! `RULESYNCD_FAULTS_HISTORY=FILE cargo test --test it faults::a_saved_history -- --ignored`.
+//! The records are kept in `target/faults`, and can be judged again: `RULESYNCD_FAULTS_HISTORY=FILE cargo test --test
+//! it faults::a_saved_history -- --ignored`.
 
 mod audit;
 pub(crate) mod chance;
 mod clocks;
 mod daemons;
-mod guests;
 mod history;
+mod hostile_clients;
 mod nemesis;
 mod relay;
 mod storm;
@@ -25,7 +24,7 @@ use std::path::Path;
 
 use self::clocks::{Clocks, Timeline};
 use self::history::History;
-use self::storm::{Stage, storm};
+use self::storm::{Setup, storm};
 use self::target::{Target, block_on};
 use crate::support::mounts::Mount;
 use crate::support::servers::{Kind, Server};
@@ -39,7 +38,7 @@ pub(crate) fn number(name: &str, default: u64) -> u64 {
     parameter(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// Keeps the records and judges them.
+/// Saves the records and judges them.
 fn conclude(history: &History) {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let kept = project.join(format!("target/faults/{}-{}.json", history.backend, history.seed));
@@ -48,7 +47,7 @@ fn conclude(history: &History) {
     judge(history, &kept);
 }
 
-/// Judges, and prints how much was judged.
+/// Judges the records, and prints how much was judged.
 #[expect(clippy::print_stdout, reason = "how much was judged is what a reader of the run wants to know")]
 fn judge(history: &History, kept: &Path) {
     let verdict = history.judge();
@@ -78,7 +77,7 @@ fn storm_on_a_file(home: &Path, fills: bool, seed: u64) {
     let timeline = Timeline::begin();
     let clocks = Clocks::new(timeline, fills);
     let target = Target::Sqlite { home: home.to_owned(), fills };
-    conclude(&storm(Stage { timeline, clocks, target }, seed, number("SECONDS", 20)));
+    conclude(&storm(Setup { timeline, clocks, target }, seed, number("SECONDS", 20)));
 }
 
 fn storm_on(kind: Kind) {
@@ -91,7 +90,7 @@ fn storm_on(kind: Kind) {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let target = Target::Server { server: Box::new(server), url, runtime };
-    conclude(&storm(Stage { timeline, clocks, target }, number("SEED", 1), number("SECONDS", 30)));
+    conclude(&storm(Setup { timeline, clocks, target }, number("SEED", 1), number("SECONDS", 30)));
 }
 
 #[test]

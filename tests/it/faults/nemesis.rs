@@ -1,4 +1,4 @@
-//! Who breaks things, each only once the last is mended, and writes down what and when.
+//! Breaks the environment, one fault at a time, and records each.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,9 +20,9 @@ pub(super) struct Nemesis<'n, 'd> {
     pub(super) swarm: &'n Swarm,
     pub(super) target: &'n mut Target,
     pub(super) daemons: &'n mut Daemons<'d>,
-    /// Between each host and a server; none where there is no server.
-    pub(super) ways: BTreeMap<String, Relay>,
-    /// Between the workers and those subscribers that are cut off.
+    /// Between each host and the server; empty without a server.
+    pub(super) routes: BTreeMap<String, Relay>,
+    /// Between the workers and the subscribers whose connections are cut.
     pub(super) subscribers: Vec<Relay>,
     pub(super) author: &'n Mutex<Author<'n>>,
     pub(super) chance: Chance,
@@ -32,17 +32,17 @@ pub(super) struct Nemesis<'n, 'd> {
     pub(super) takeovers: Vec<u64>,
 }
 
-/// What is done, and to which hosts; none is all.
+/// A fault, and the hosts that it concerns; all if empty.
 type Done = (&'static str, Vec<String>);
 
 type Deed<'n, 'd> = fn(&mut Nemesis<'n, 'd>) -> Done;
 
-/// How far a clock is put off, in seconds.
+/// The offsets of a clock, in seconds.
 const OFFSETS: [i64; 10] = [1, -1, 3, -3, 61, -61, 3_600, -3_600, 18_000, -18_000];
 
 impl<'n, 'd> Nemesis<'n, 'd> {
-    /// Goes through all that it can do, in one order after another, until the end.
-    pub(super) fn rage(&mut self, end: &AtomicBool) {
+    /// Injects all faults in random order, again and again until the end.
+    pub(super) fn run(&mut self, end: &AtomicBool) {
         let mut deeds: Vec<Deed<'n, 'd>> = vec![
             Self::kill_the_holder,
             Self::kill_the_standby,
@@ -62,7 +62,7 @@ impl<'n, 'd> Nemesis<'n, 'd> {
                 Self::end_sessions,
             ]);
         }
-        if self.daemons.ways.clocks.can_be_stepped() {
+        if self.daemons.routes.clocks.can_be_stepped() {
             deeds.extend::<[Deed<'n, 'd>; 3]>([Self::step_a_clock; 3]);
         }
         let mut deck = Vec::new();
@@ -92,7 +92,7 @@ impl<'n, 'd> Nemesis<'n, 'd> {
         wait_for("a master to hold the lock", || self.daemons.holder())
     }
 
-    /// The other one takes over; then the first comes back as the standby.
+    /// The standby takes over; then the first master returns as the standby.
     fn kill_the_holder(&mut self) -> Done {
         let holder = self.the_holder();
         self.daemons.kill(holder);
@@ -121,7 +121,7 @@ impl<'n, 'd> Nemesis<'n, 'd> {
     fn restart_a_worker_without_its_database(&mut self) -> Done {
         let worker = self.some_worker();
         let host = worker_host(worker);
-        let way = self.ways.get(&host);
+        let way = self.routes.get(&host);
         if let Some(way) = way {
             way.set(Mode::Refuse);
             way.cut();
@@ -139,7 +139,7 @@ impl<'n, 'd> Nemesis<'n, 'd> {
             database: status["database"]["state"].as_str().unwrap().to_owned(),
             stale_for_ms: status["database"]["stale_for_ms"].as_u64().unwrap(),
         });
-        // Subscribers come back meanwhile and are served what is known.
+        // Subscribers reconnect meanwhile, and the worker serves its cache.
         std::thread::sleep(Duration::from_millis(500));
         self.target.move_away(false);
         if let Some(way) = way {
@@ -149,7 +149,7 @@ impl<'n, 'd> Nemesis<'n, 'd> {
         ("database moved away, worker restarted", Vec::new())
     }
 
-    /// Another directory with the same files takes the place of the first, which is away for a moment.
+    /// Replaces the directory by another with the same files; for a moment there is none.
     fn swap_the_directory(&mut self) -> Done {
         let _nobody_writes = self.author.lock().unwrap();
         let (rules, staged, old) = (self.swarm.rules(), self.swarm.path("staged"), self.swarm.path("old"));
@@ -161,7 +161,7 @@ impl<'n, 'd> Nemesis<'n, 'd> {
         ("directory swapped", vec!["directory".to_owned()])
     }
 
-    /// As if it were not mounted: it is there, and nothing in it.
+    /// Empties the directory, as if it were not mounted.
     fn empty_the_directory(&mut self) -> Done {
         let away = self.some_while();
         let _nobody_writes = self.author.lock().unwrap();
@@ -177,7 +177,7 @@ impl<'n, 'd> Nemesis<'n, 'd> {
     /// More events than the kernel keeps for one watch (fs.inotify.max_queued_events, 16,384).
     fn overflow_the_watch(&mut self) -> Done {
         let holder = self.the_holder();
-        // Two files in turn: the kernel merges an event with an equal one before it.
+        // Two files in turn, because the kernel merges equal successive events.
         let notes = ["notes.txt", "more.txt"].map(|name| self.swarm.rules().join(name));
         self.daemons.while_it_sleeps(holder, || {
             for _ in 0..4_000 {
@@ -205,7 +205,7 @@ impl<'n, 'd> Nemesis<'n, 'd> {
         (self.target.break_for_a_while(&mut self.chance), Vec::new())
     }
 
-    /// The ways of one host, or of all.
+    /// The relays of one host, or of all.
     fn some_ways(&mut self) -> Vec<String> {
         let hosts = hosts();
         let chosen = usize::try_from(self.chance.below(hosts.len() as u64 + 1)).unwrap();
@@ -213,11 +213,11 @@ impl<'n, 'd> Nemesis<'n, 'd> {
     }
 
     fn set_ways(&self, hosts: &[String], mode: Mode) {
-        hosts.iter().for_each(|host| self.ways[host].set(mode));
+        hosts.iter().for_each(|host| self.routes[host].set(mode));
     }
 
     fn cut_ways(&self, hosts: &[String]) {
-        hosts.iter().for_each(|host| self.ways[host].cut());
+        hosts.iter().for_each(|host| self.routes[host].cut());
     }
 
     fn cut_connections(&mut self) -> Done {
@@ -235,7 +235,7 @@ impl<'n, 'd> Nemesis<'n, 'd> {
         ("connections refused", hosts)
     }
 
-    /// Now and then for longer than a statement may take; then they go on, or are cut.
+    /// Sometimes for longer than a statement may take; then the connections resume, or are cut.
     fn let_connections_hang(&mut self) -> Done {
         let (hosts, away) = (self.some_ways(), self.some_while() * 3);
         self.set_ways(&hosts, Mode::Hang);
@@ -252,14 +252,14 @@ impl<'n, 'd> Nemesis<'n, 'd> {
         ("sessions ended", Vec::new())
     }
 
-    /// A clock is wrong from now on, until it is put off in another way.
+    /// The clock keeps this offset until it gets another.
     fn step_a_clock(&mut self) -> Done {
         let mut clocks = hosts();
         clocks.extend(["database", "operator"].map(str::to_owned));
         let host = self.chance.pick(&clocks).clone();
-        let clock = self.daemons.ways.clock(&host).to_owned();
+        let clock = self.daemons.routes.clock(&host).to_owned();
         let seconds = *self.chance.pick(&OFFSETS);
-        self.daemons.ways.clocks.step(&clock, seconds);
+        self.daemons.routes.clocks.step(&clock, seconds);
         (
             if seconds > 0 { "clock stepped forward" } else { "clock stepped back" },
             vec![format!("clock of {clock}")],

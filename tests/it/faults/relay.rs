@@ -1,4 +1,4 @@
-//! A relay in front of a Unix socket, where connections are cut, refused, or left hanging.
+//! A relay in front of a Unix socket, whose connections a test can cut, refuse or freeze.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -12,14 +12,14 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Pass,
-    /// Nobody listens.
+    /// Nothing listens.
     Refuse,
-    /// Connections are taken and stand, but nothing goes through.
+    /// Connections are accepted, but nothing goes through.
     Hang,
     End,
 }
 
-/// Passes connections on; ends with this value.
+/// Passes on connections until it is dropped.
 pub(super) struct Relay {
     way: Arc<Way>,
     accepting: Option<JoinHandle<()>>,
@@ -54,7 +54,7 @@ impl Relay {
         self.way.changed.notify_all();
     }
 
-    /// Cuts every connection that stands.
+    /// Cuts every open connection.
     pub(super) fn cut(&self) {
         for stream in self.way.state.lock().unwrap().open.values().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
@@ -142,7 +142,7 @@ impl Way {
 mod tests {
     use super::*;
 
-    /// Sends a byte to the echo and waits a moment for its return.
+    /// Sends a byte to the echo server and waits briefly for its return.
     fn echoes(stream: &mut UnixStream) -> bool {
         stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok()

@@ -1,4 +1,4 @@
-//! Subscribers of every temper, which write down every line and when they heard it.
+//! Subscribers with different behaviours, which record every line and when they received it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
@@ -11,36 +11,36 @@ use serde_json::{Value, json};
 
 use super::chance::Chance;
 use super::clocks::Timeline;
-use super::history::{Heard, Line};
+use super::history::{Line, Transcript};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Temper {
-    /// Stays, and comes back when its worker was away.
+pub(super) enum Behaviour {
+    /// Stays connected, and reconnects when its worker returns.
     Steady,
-    /// Stays too, but its connection is cut by others.
+    /// Stays connected, but the nemesis cuts its connection.
     Cut,
-    /// Goes away in the middle of things and resumes.
+    /// Disconnects now and then, and resumes.
     Restless,
-    /// Takes its time.
+    /// Reads slowly.
     Slow,
     /// Never reads.
     Mute,
 }
 
-impl Temper {
+impl Behaviour {
     pub(super) const ALL: [Self; 6] =
         [Self::Steady, Self::Steady, Self::Cut, Self::Restless, Self::Slow, Self::Mute];
 }
 
-/// The place up to which a subscriber has heard.
-pub(super) type Place = Arc<Mutex<(String, u64)>>;
+/// The epoch and the last change that a subscriber has.
+pub(super) type Progress = Arc<Mutex<(String, u64)>>;
 
 pub(super) struct Subscriber {
     pub(super) socket: PathBuf,
     pub(super) worker: usize,
-    pub(super) temper: Temper,
-    pub(super) place: Place,
-    /// The storm is over: who takes its time takes no more.
+    pub(super) behaviour: Behaviour,
+    pub(super) place: Progress,
+    /// The storm is over: slow subscribers read at full speed.
     pub(super) over: Arc<AtomicBool>,
     pub(super) end: Arc<AtomicBool>,
     pub(super) chance: Chance,
@@ -48,32 +48,31 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
-    pub(super) fn listen(mut self) -> Heard {
-        let mut heard = Heard {
+    pub(super) fn listen(mut self) -> Transcript {
+        let mut transcript = Transcript {
             worker: self.worker,
-            name: format!("{:?} of worker {}", self.temper, self.worker),
-            prompt: self.temper == Temper::Steady,
+            name: format!("{:?} of worker {}", self.behaviour, self.worker),
+            prompt: self.behaviour == Behaviour::Steady,
             connections: Vec::new(),
-            to_the_end: self.temper != Temper::Mute,
+            to_the_end: self.behaviour != Behaviour::Mute,
         };
         while !self.end.load(Ordering::Relaxed) {
             let lines = UnixStream::connect(&self.socket).map(|stream| self.connection(stream));
             match lines {
                 Ok(lines) if !lines.is_empty() => {
-                    heard.connections.push(lines);
-                    // Now and then it stays away for a while: its worker may have begun anew, and far.
-                    if self.temper == Temper::Restless && self.chance.below(4) == 0 {
+                    transcript.connections.push(lines);
+                    // Sometimes it stays away for a while: its worker may have started a new epoch.
+                    if self.behaviour == Behaviour::Restless && self.chance.below(4) == 0 {
                         self.chance.pause(2_000);
                     }
                 }
                 _ => std::thread::sleep(Duration::from_millis(20)),
             }
         }
-        heard
+        transcript
     }
 
-    /// Listens on one connection until either side has enough. A cut in the middle of a line, or
-    /// of a snapshot, is as if that had not been said.
+    /// Reads one connection until one of its sides ends it. Drops an incomplete line, and an incomplete snapshot.
     fn connection(&mut self, mut stream: UnixStream) -> Vec<Line> {
         let mut lines = Vec::new();
         let mut snapshot = None;
@@ -81,13 +80,14 @@ impl Subscriber {
         if stream.write_all(self.request().as_bytes()).is_err() {
             return lines;
         }
-        if self.temper == Temper::Mute {
+        if self.behaviour == Behaviour::Mute {
             while !self.end.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(50));
             }
             return lines;
         }
-        let patience = if self.temper == Temper::Restless { 1 + self.chance.below(60) } else { u64::MAX };
+        let patience =
+            if self.behaviour == Behaviour::Restless { 1 + self.chance.below(60) } else { u64::MAX };
         let mut reader = BufReader::new(stream);
         let mut line = Vec::new();
         while !self.end.load(Ordering::Relaxed) && (lines.len() as u64) < patience {
@@ -103,12 +103,12 @@ impl Subscriber {
                             self.at(said["epoch"].as_str().unwrap(), said["seq"].as_u64().unwrap());
                         }
                         "change" => self.place.lock().unwrap().1 = said["seq"].as_u64().unwrap(),
-                        // Turned away: the worker has all that it may have.
+                        // The worker rejects the connection: its limit is reached.
                         "error" => std::thread::sleep(Duration::from_millis(20)),
                         _ => {}
                     }
                     lines.push(Line { at: self.timeline.now(), said });
-                    if self.temper == Temper::Slow && !self.over.load(Ordering::Relaxed) {
+                    if self.behaviour == Behaviour::Slow && !self.over.load(Ordering::Relaxed) {
                         self.chance.pause(120);
                     }
                 }

@@ -1,4 +1,4 @@
-//! The database that is broken.
+//! The database that the nemesis breaks.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,12 +9,12 @@ use sqlx::Connection as _;
 use tokio::runtime::Runtime;
 
 use super::chance::Chance;
-use crate::support::databases::Hand;
+use crate::support::databases::ExternalClient;
 use crate::support::servers::{Kind, Server};
 
 pub(super) enum Target {
-    /// A SQLite file in the directory `db` of this one. With `fills` it is a disk's mount point,
-    /// which is filled to the last byte.
+    /// A SQLite file in the directory `db` of this one. With `fills`, the directory is a mount point that the nemesis
+    /// fills to the last byte.
     Sqlite {
         home: PathBuf,
         fills: bool,
@@ -43,7 +43,7 @@ impl Target {
         matches!(self, Self::Server { .. })
     }
 
-    /// The address for whoever is not to be disturbed on the way.
+    /// The address without a relay.
     pub(super) fn url(&self) -> String {
         match self {
             Self::Sqlite { home, .. } => format!("sqlite://{}", home.join("db/rules.db").display()),
@@ -51,7 +51,7 @@ impl Target {
         }
     }
 
-    /// Breaks the database for a while and mends it; tells what was done.
+    /// Breaks the database for a while, repairs it, and returns what was done.
     pub(super) fn break_for_a_while(&mut self, chance: &mut Chance) -> &'static str {
         let away = Duration::from_millis(300 + chance.below(1_500));
         let url = self.url();
@@ -84,7 +84,7 @@ impl Target {
         }
     }
 
-    /// A SQLite file's directory, moved out of the way or back.
+    /// Moves the directory of the SQLite file away, or back.
     pub(super) fn move_away(&self, away: bool) {
         if let Self::Sqlite { home, .. } = self {
             let (here, there) = (home.join("db"), home.join("db.away"));
@@ -93,7 +93,7 @@ impl Target {
         }
     }
 
-    /// Has the server end every session of the daemons.
+    /// Makes the server end every session of the daemons.
     pub(super) fn end_sessions(&self) {
         let Self::Server { server, runtime, url } = self else { return };
         let list = match server.kind() {
@@ -110,7 +110,7 @@ impl Target {
             let found = hand.text(list).await.unwrap_or_default();
             if server.kind() == Kind::MariaDb {
                 for id in found.split(',') {
-                    // It may have ended by itself meanwhile.
+                    // The session may have ended by itself meanwhile.
                     let _ = hand.try_run(&format!("KILL {id}")).await;
                 }
             }
@@ -119,11 +119,11 @@ impl Target {
 }
 
 /// Another program's connection; `None` while the database is unavailable.
-pub(super) async fn hand(backend: &str, url: &str) -> Option<Hand> {
+pub(super) async fn hand(backend: &str, url: &str) -> Option<ExternalClient> {
     Some(match backend {
-        "sqlite" => Hand::Sqlite(sqlx::SqliteConnection::connect(url).await.ok()?),
-        "mysql" => Hand::MySql(sqlx::MySqlConnection::connect(url).await.ok()?),
-        _ => Hand::Postgres(sqlx::PgConnection::connect(url).await.ok()?),
+        "sqlite" => ExternalClient::Sqlite(sqlx::SqliteConnection::connect(url).await.ok()?),
+        "mysql" => ExternalClient::MySql(sqlx::MySqlConnection::connect(url).await.ok()?),
+        _ => ExternalClient::Postgres(sqlx::PgConnection::connect(url).await.ok()?),
     })
 }
 

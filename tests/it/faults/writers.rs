@@ -1,5 +1,4 @@
-//! Who writes: the files' author, another program, operators. What each is about to do is written
-//! down first.
+//! The writers: an author of files, another program, and operators. Each records what it is about to do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -12,11 +11,11 @@ use rulesyncd::clock::{Clock as _, SystemClock, Timestamp};
 use super::chance::Chance;
 use super::clocks::Timeline;
 use super::history::{Order, Removal, Rule};
-use crate::support::databases::Hand;
+use crate::support::databases::ExternalClient;
 use crate::support::rules::rule_text;
 use crate::support::swarm::Swarm;
 
-/// What was written and taken away.
+/// What was written and removed.
 pub(super) struct Book {
     pub(super) timeline: Timeline,
     pub(super) texts: Mutex<BTreeMap<String, Rule>>,
@@ -42,10 +41,10 @@ impl Book {
     }
 }
 
-/// In milliseconds, well below what a master waits before it takes a file for gone.
+/// In milliseconds: well below the time after which a master takes a file for deleted.
 const BREATH: u64 = 100;
 
-/// The directory as its author left it. Whoever swaps the directory holds this, too.
+/// The directory as its author left it. The nemesis holds this lock while it replaces the directory.
 pub(super) struct Author<'a> {
     swarm: &'a Swarm,
     book: &'a Book,
@@ -54,13 +53,13 @@ pub(super) struct Author<'a> {
     pub(super) invalid: BTreeSet<(String, i64)>,
 }
 
-/// Rules that are edited and broken, but whose file always stands.
-pub(super) fn standing() -> Vec<String> {
+/// Rules that are edited and made invalid, but whose file always exists.
+pub(super) fn permanent() -> Vec<String> {
     (0..8).map(|number| format!("S{number:02}")).collect()
 }
 
-/// Rules that come and go.
-fn passing() -> Vec<String> {
+/// Rules that are created and deleted.
+fn temporary() -> Vec<String> {
     (0..8).map(|number| format!("C{number:02}")).collect()
 }
 
@@ -70,13 +69,13 @@ pub(super) fn foreign() -> Vec<String> {
 }
 
 pub(super) fn all() -> Vec<String> {
-    [standing(), passing(), foreign()].concat()
+    [permanent(), temporary(), foreign()].concat()
 }
 
-/// Files that hold no rule and stand all the time.
+/// Files that are always invalid.
 pub(super) const BAD_FILES: [&str; 4] = ["dangling.yaml", "fifo.yaml", "junk.yaml", "large.yaml"];
 
-/// Rows that are no rule or no state, and stand all the time.
+/// Rows that are always invalid.
 pub(super) const BAD_ROWS: [&str; 4] = ["BAD NAME", "BAD_ID", "BAD_STATE", "BAD_TEXT"];
 
 pub(super) fn poison_directory(swarm: &Swarm) {
@@ -88,7 +87,7 @@ pub(super) fn poison_directory(swarm: &Swarm) {
     assert!(Command::new("mkfifo").arg(at("fifo.yaml")).status().unwrap().success());
 }
 
-pub(super) async fn poison_tables(hand: &mut Hand) {
+pub(super) async fn poison_tables(hand: &mut ExternalClient) {
     let now = SystemClock.now();
     hand.put_text("BAD_TEXT", 1, "rule_id: [", now).await;
     hand.put_text("BAD_ID", 1, &rule_text("ANOTHER", 1), now).await;
@@ -136,8 +135,8 @@ impl<'a> Author<'a> {
         }
     }
 
-    /// As git does: removed and written in one breath. Where this machine takes long for a breath, the file
-    /// is as good as taken away.
+    /// As git does: removes the file and writes it again at once. If this takes long on a slow machine, it counts as
+    /// a removal.
     fn replace(&mut self, id: &str) {
         let from = self.book.timeline.now();
         let _ = std::fs::remove_file(self.swarm.rules().join(format!("{id}.yaml")));
@@ -147,21 +146,20 @@ impl<'a> Author<'a> {
         }
     }
 
-    /// Every file a valid one again, and every rule that stands, saved. One that came and went is
-    /// gone for good.
+    /// Makes every file valid again, and saves every permanent rule. Temporary rules that were deleted stay deleted.
     pub(super) fn mend(&mut self) {
-        for id in standing() {
+        for id in permanent() {
             self.save(&id, false);
         }
-        self.remove(&passing()[0]);
+        self.remove(&temporary()[0]);
     }
 }
 
 pub(super) fn write_files(author: &Mutex<Author<'_>>, mut chance: Chance, end: &AtomicBool) {
-    let (standing, passing) = (standing(), passing());
+    let (permanent, temporary) = (permanent(), temporary());
     while !end.load(Ordering::Relaxed) {
         {
-            let (stands, passes) = (chance.pick(&standing), chance.pick(&passing));
+            let (stands, passes) = (chance.pick(&permanent), chance.pick(&temporary));
             let mut author = author.lock().unwrap();
             match chance.below(10) {
                 0..=4 => author.save(stands, chance.below(2) == 0),
@@ -175,13 +173,13 @@ pub(super) fn write_files(author: &Mutex<Author<'_>>, mut chance: Chance, end: &
     }
 }
 
-/// By how much another program's clock is off, in seconds.
+/// The offsets of another program's clock, in seconds.
 const SKEWS: [i64; 3] = [0, 3_600, -3_600];
 
-/// Another program, whose clock is right, an hour ahead, or an hour behind. At the end it writes
-/// each of its rules once more, and does not give up before it has.
+/// Another program, whose clock is right, an hour ahead, or an hour behind. At the end it writes each of its rules
+/// once more, and retries until it succeeds.
 pub(super) async fn write_rows(
-    connect: impl AsyncFn() -> Option<Hand>,
+    connect: impl AsyncFn() -> Option<ExternalClient>,
     book: &Book,
     mut chance: Chance,
     end: &AtomicBool,
@@ -215,7 +213,7 @@ pub(super) async fn write_rows(
     }
 }
 
-/// Operators; that the database is unavailable at times is told to them, and they go on.
+/// Operators, who go on when the database is unavailable.
 pub(super) fn set_states(
     run: impl Fn(&[&str]) -> std::process::Output,
     timeline: Timeline,
@@ -233,7 +231,7 @@ pub(super) fn set_states(
             _ => (Some("disabled"), &["--reason", "storm"]),
         };
         let order = match state {
-            // The rule may be gone just now.
+            // The rule may not exist at the moment.
             Some(state) => ["state", "--json", "set", "--force", id, state].to_vec(),
             None => ["state", "--json", "clear", id].to_vec(),
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::driver::status;
-use crate::support::databases::Field;
+use crate::support::databases::TestDatabase;
 use crate::support::forged::most_resident;
 use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
@@ -21,7 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Texts of many sizes in each kind of column: what is too long is quarantined by name, what together is
 /// too much as well, and everything else is served.
-async fn hostile_rows(field: Field, long_rules: usize, longest: usize, repeated: impl Fn(usize) -> String) {
+async fn hostile_rows(
+    field: TestDatabase,
+    long_rules: usize,
+    longest: usize,
+    repeated: impl Fn(usize) -> String,
+) {
     let mut hand = field.hand().await;
     let now = field.now().await;
     let column = |name: &str| {
@@ -115,7 +120,7 @@ fn within_bounds(worker: &Daemon) {
 
 #[tokio::test]
 async fn hostile_rows_of_sqlite_take_no_more_than_the_budget() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     hostile_rows(field, 150, 300 * MIB, |length| format!("printf('%.*c', {length}, 'x')")).await;
 }
 
@@ -124,7 +129,7 @@ async fn hostile_rows_of_sqlite_take_no_more_than_the_budget() {
 async fn hostile_rows_of_mariadb_take_no_more_than_the_budget() {
     let server =
         Server::start(Kind::MariaDb, &["--max-allowed-packet=1G", "--innodb-log-file-size=512M"]).await;
-    let field = Field::server(&server.create("rules").await).await;
+    let field = TestDatabase::server(&server.create("rules").await).await;
     let mut hand = field.hand().await;
     let wider = ["source_path LONGTEXT", "updated_by LONGTEXT", "yaml_content LONGTEXT NOT NULL"];
     for column in wider {
@@ -138,7 +143,7 @@ async fn hostile_rows_of_mariadb_take_no_more_than_the_budget() {
 #[ignore = "starts a MariaDB server"]
 async fn rows_that_mariadb_takes_long_to_measure_arrive_one_by_one() {
     let server = Server::start(Kind::MariaDb, &[]).await;
-    let field = Field::server(&server.create("rules").await).await;
+    let field = TestDatabase::server(&server.create("rules").await).await;
     let mut hand = field.hand().await;
     let now = field.now().await;
     for number in 0..15 {
@@ -169,7 +174,7 @@ async fn rows_that_mariadb_takes_long_to_measure_arrive_one_by_one() {
 #[ignore = "starts a PostgreSQL server"]
 async fn hostile_rows_of_postgresql_take_no_more_than_the_budget() {
     let server = Server::start(Kind::Postgres, &[]).await;
-    let field = Field::server(&server.create("rules").await).await;
+    let field = TestDatabase::server(&server.create("rules").await).await;
     hostile_rows(field, 150, 900 * MIB, |length| format!("repeat('x', {length})")).await;
 }
 

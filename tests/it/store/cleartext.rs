@@ -6,7 +6,7 @@ use rulesyncd::store::Database;
 
 use crate::support::certificates::Certificates;
 use crate::support::databases::{config, system_clock};
-use crate::support::impostor::{Asks, Heard, Impostor};
+use crate::support::impostor::{Asks, Impostor, Received};
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::wait_for;
 
@@ -33,14 +33,14 @@ async fn connect(address: &str, allow_plaintext: bool) -> String {
     database.now().await.unwrap_err().to_string()
 }
 
-fn holds_the_canary(heard: &Heard) -> bool {
-    heard.all.windows(CANARY.len()).any(|window| window == CANARY.as_bytes())
+fn holds_the_canary(received: &Received) -> bool {
+    received.all.windows(CANARY.len()).any(|window| window == CANARY.as_bytes())
 }
 
 /// Whether the first statement of a session came: the login is over.
-fn has_asked(heard: &Heard) -> bool {
+fn has_asked(received: &Received) -> bool {
     let statement = b"\x03SET NAMES utf8mb4";
-    heard.answer().windows(statement.len()).any(|window| window == statement)
+    received.answer().windows(statement.len()).any(|window| window == statement)
 }
 
 #[tokio::test]
@@ -60,11 +60,11 @@ async fn a_server_that_is_not_verified_is_told_no_password_in_the_clear() {
             let said = connect(&address, false).await;
             assert!(said.contains("the password in the clear"), "{asks:?} {mode}: {said}");
             assert!(said.contains("sslmode=verify-full") && !said.contains(CANARY), "{said}");
-            let heard = impostor.heard();
-            assert!(heard.connections == 1 && !heard.all.is_empty(), "{heard:?}");
+            let received = impostor.received();
+            assert!(received.connections == 1 && !received.all.is_empty(), "{received:?}");
             // Neither in the clear nor encrypted for whoever sends a key.
-            assert!(heard.answer().is_empty(), "{asks:?} {mode}: {heard:?}");
-            assert!(!holds_the_canary(&heard), "{asks:?} {mode}: {heard:?}");
+            assert!(received.answer().is_empty(), "{asks:?} {mode}: {received:?}");
+            assert!(!holds_the_canary(&received), "{asks:?} {mode}: {received:?}");
         }
     }
 }
@@ -78,9 +78,9 @@ async fn a_server_that_is_verified_is_told_the_password_when_it_asks() {
         let impostor = Impostor::new(asks, Some(&certificates));
         let (scheme, port, ca) = (scheme(asks), impostor.on_tcp(), ca.display());
         connect(&format!("{scheme}://rules:{CANARY}@localhost:{port}/rules?sslrootcert={ca}"), false).await;
-        wait_for("the password", || holds_the_canary(&impostor.heard()).then_some(()));
+        wait_for("the password", || holds_the_canary(&impostor.received()).then_some(()));
         if asks != Asks::Postgres {
-            wait_for("a statement after the login", || has_asked(&impostor.heard()).then_some(()));
+            wait_for("a statement after the login", || has_asked(&impostor.received()).then_some(()));
         }
     }
     // So is one that the operator lets have it.
@@ -88,7 +88,7 @@ async fn a_server_that_is_verified_is_told_the_password_when_it_asks() {
         let impostor = Impostor::new(asks, None);
         let (scheme, port) = (scheme(asks), impostor.on_tcp());
         connect(&format!("{scheme}://rules:{CANARY}@localhost:{port}/rules?sslmode=disable"), true).await;
-        wait_for("the password", || holds_the_canary(&impostor.heard()).then_some(()));
+        wait_for("the password", || holds_the_canary(&impostor.received()).then_some(()));
     }
 }
 
@@ -98,8 +98,8 @@ async fn a_server_that_knows_the_digest_is_told_no_more() {
     let impostor = Impostor::new(Asks::MySqlDigestKnown, None);
     let port = impostor.on_tcp();
     connect(&format!("mysql://rules:{CANARY}@127.0.0.1:{port}/rules"), false).await;
-    wait_for("a statement after the login", || has_asked(&impostor.heard()).then_some(()));
-    assert!(!holds_the_canary(&impostor.heard()));
+    wait_for("a statement after the login", || has_asked(&impostor.received()).then_some(()));
+    assert!(!holds_the_canary(&impostor.received()));
 }
 
 /// A server that does not have the certificate hears nothing but the request for TLS.
@@ -113,9 +113,9 @@ async fn a_server_with_the_wrong_certificate_hears_no_user_and_no_password() {
             format!("{scheme}://the-user:{CANARY}@localhost:{port}/rules?sslrootcert={}", ca.display());
         let said = connect(&address, false).await;
         assert!(said.contains("certificate"), "{said}");
-        let heard = impostor.heard();
-        assert!(heard.connections == 1 && !holds_the_canary(&heard), "{heard:?}");
-        assert!(!heard.all.windows(8).any(|window| window == b"the-user"), "{heard:?}");
+        let received = impostor.received();
+        assert!(received.connections == 1 && !holds_the_canary(&received), "{received:?}");
+        assert!(!received.all.windows(8).any(|window| window == b"the-user"), "{received:?}");
     }
 }
 
@@ -132,10 +132,10 @@ async fn a_sockets_server_of_another_user_than_requirepeer_names_hears_nothing()
         };
         let said = connect(&address(own + 1), false).await;
         assert!(said.contains(&format!("runs as the user {own}, and `requirepeer`")), "{said}");
-        wait_for("the connection", || (impostor.heard().connections == 1).then_some(()));
-        assert!(impostor.heard().all.is_empty(), "{:?}", impostor.heard());
+        wait_for("the connection", || (impostor.received().connections == 1).then_some(()));
+        assert!(impostor.received().all.is_empty(), "{:?}", impostor.received());
         connect(&address(own), false).await;
-        wait_for("the password", || holds_the_canary(&impostor.heard()).then_some(()));
+        wait_for("the password", || holds_the_canary(&impostor.received()).then_some(()));
     }
     for (address, expected) in [
         ("postgresql://u@localhost/r?requirepeer=postgres", "names no socket"),

@@ -9,14 +9,14 @@ use rulesyncd::store::{Database, Follow, MasterSession, RuleStore, RuleWrite, Sc
 
 use super::assert_lock_lost;
 use super::sqlite::heard;
-use crate::support::databases::{Field, Hand, config, poll, system_clock};
+use crate::support::databases::{ExternalClient, TestDatabase, config, poll, system_clock};
 use crate::support::rules::{id, in_words, rule_row};
 use crate::support::servers::{Kind, Server};
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// Ends the session that holds the master's lock, as an administrator would.
-async fn end_the_lock_holder(kind: Kind, hand: &mut Hand) {
+async fn end_the_lock_holder(kind: Kind, hand: &mut ExternalClient) {
     let holder = match kind {
         Kind::Postgres => "SELECT pid::text FROM pg_locks WHERE locktype = 'advisory'",
         Kind::MariaDb => {
@@ -31,11 +31,11 @@ async fn end_the_lock_holder(kind: Kind, hand: &mut Hand) {
 }
 
 async fn a_standby_takes_over(server: &Server) {
-    let field = Field::server(&server.create("standby").await).await;
+    let field = TestDatabase::server(&server.create("standby").await).await;
     let mut hand = field.hand().await;
     let mut master = field.session().await;
     // The same lock in another database is another lock.
-    let elsewhere = Field::server(&server.create("elsewhere").await).await;
+    let elsewhere = TestDatabase::server(&server.create("elsewhere").await).await;
     elsewhere.session().await.close().await;
     assert!(field.database.try_lock().await.unwrap().is_none());
 
@@ -49,7 +49,7 @@ async fn a_standby_takes_over(server: &Server) {
 }
 
 async fn a_row_that_another_session_holds_stops_no_other(server: &Server) {
-    let field = Field::server(&server.create("held").await).await;
+    let field = TestDatabase::server(&server.create("held").await).await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
     let (mut master, mut hand) = (field.session().await, field.hand().await);
     let now = field.now().await;
@@ -85,7 +85,7 @@ async fn took_over(database: &Database) -> MasterSession {
 }
 
 async fn an_outage_loses_nothing(server: &mut Server) {
-    let field = Field::server(&server.create("outage").await).await;
+    let field = TestDatabase::server(&server.create("outage").await).await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
     let (mut follower, mut catalogue) = (field.database.follow(), Arc::<Catalogue>::default());
     poll(&mut follower, &mut catalogue).await.unwrap();
@@ -113,7 +113,7 @@ async fn an_outage_loses_nothing(server: &mut Server) {
 
 async fn each_does_with_its_own_grants_alone(server: &Server) {
     let address = server.create("granted").await;
-    let field = Field::server(&address).await;
+    let field = TestDatabase::server(&address).await;
     field.save(&[("R1", 1)]).await;
     let to = |user: &str| match server.kind() {
         Kind::MariaDb => format!("'{user}'@'localhost'"),
@@ -163,7 +163,7 @@ async fn each_does_with_its_own_grants_alone(server: &Server) {
 }
 
 async fn expiry_is_judged_by_the_databases_clock(server: &Server) {
-    let field = Field::server(&server.create("clocks").await).await;
+    let field = TestDatabase::server(&server.create("clocks").await).await;
     let now = field.now().await;
     for wrong in [now.before(YEAR), now.after(YEAR)] {
         let clock = Arc::new(ManualClock::at(wrong));
@@ -188,7 +188,7 @@ async fn expiry_is_judged_by_the_databases_clock(server: &Server) {
 }
 
 async fn what_hangs_is_given_up(server: &Server) {
-    let field = Field::server(&server.create("hanging").await).await;
+    let field = TestDatabase::server(&server.create("hanging").await).await;
     let mut impatient = config(&field.address);
     impatient.connect_timeout = Duration::from_millis(500);
     let database = Database::open(&impatient, system_clock()).await.unwrap();
@@ -210,7 +210,7 @@ async fn what_hangs_is_given_up(server: &Server) {
 
 /// A state that is set anew while the master removes the old one stays.
 async fn a_fresh_state_is_not_removed(server: &Server) {
-    let field = Field::server(&server.create("fresh").await).await;
+    let field = TestDatabase::server(&server.create("fresh").await).await;
     let mut hand = field.hand().await;
     let now = field.now().await;
     hand.put_state("R1", "disabled", Some(now.before(Duration::from_secs(60))), now).await;
@@ -229,7 +229,7 @@ async fn a_fresh_state_is_not_removed(server: &Server) {
 
 /// A table is altered, or made, between a poll's snapshot and its reading.
 async fn a_poll_outlives_an_altered_table(server: &Server) {
-    let field = Field::server(&server.create("altered").await).await;
+    let field = TestDatabase::server(&server.create("altered").await).await;
     let alter = match server.kind() {
         Kind::MariaDb => "ALTER TABLE ttp_rule FORCE",
         Kind::Postgres => "CREATE INDEX extra ON ttp_rule (source_path); DROP INDEX extra",
@@ -293,7 +293,7 @@ async fn everything(kind: Kind) -> Server {
 #[ignore = "needs MariaDB"]
 async fn on_mariadb() {
     let server = everything(Kind::MariaDb).await;
-    let field = Field::server(&server.create("zeros").await).await;
+    let field = TestDatabase::server(&server.create("zeros").await).await;
     let mut hand = field.hand().await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
     hand.run("SET sql_mode = ''; UPDATE ttp_rule SET updated_at = 0 WHERE rule_id = 'R1'").await;
@@ -307,7 +307,7 @@ async fn on_mariadb() {
 #[ignore = "needs PostgreSQL"]
 async fn on_postgres() {
     let server = everything(Kind::Postgres).await;
-    let field = Field::server(&server.create("infinite").await).await;
+    let field = TestDatabase::server(&server.create("infinite").await).await;
     let mut hand = field.hand().await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
     hand.run("UPDATE ttp_rule SET updated_at = '-infinity' WHERE rule_id = 'R1'").await;

@@ -2,15 +2,15 @@
 
 mod budget;
 mod cleartext;
+mod compatibility;
+mod contract;
 mod faults;
 mod network;
-mod oddities;
 mod servers;
 mod service;
 mod sqlite;
-mod story;
 mod tls;
-mod traps;
+mod watermark;
 
 use rulesyncd::store::StoreError;
 

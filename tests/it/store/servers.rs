@@ -1,8 +1,8 @@
-//! The story and the traps on real servers, with the tables once made by the daemon on a server in
+//! The contract and the watermark on real servers, with the tables once made by the daemon on a server in
 //! its own ways, and once as the field has them on a server in odd ones.
 
-use super::{story, traps};
-use crate::support::databases::Field;
+use super::{contract, watermark};
+use crate::support::databases::TestDatabase;
 use crate::support::servers::{Kind, Server};
 
 /// The tables as another program made them.
@@ -30,17 +30,17 @@ pub(super) const FOUND_ON_POSTGRES: &str = "
         reason varchar, set_by varchar, set_at timestamp NOT NULL
     )";
 
-/// Runs the story and every trap, each on a database of its own, whose tables `found` makes.
+/// Runs the contract and every trap, each on a database of its own, whose tables `found` makes.
 async fn everything(server: &Server, found: &str) {
     let field = async |name: &str| {
         let address = server.create(name).await;
         if !found.is_empty() {
             server.run(name, found).await.unwrap();
         }
-        Field::server(&address).await
+        TestDatabase::server(&address).await
     };
-    story::of_a_database(field("story").await.database).await;
-    traps::all(server.kind(), field).await;
+    contract::of_a_database(field("contract").await.database).await;
+    watermark::all(server.kind(), field).await;
 }
 
 #[tokio::test]
@@ -61,14 +61,15 @@ async fn postgres_with_tables_as_found() {
     everything(&Server::start(Kind::Postgres, &odd).await, FOUND_ON_POSTGRES).await;
 }
 
-/// The traps share a server, where somebody always writes: what is believed while nobody does needs one
+/// The watermark share a server, where somebody always writes: what is believed while nobody does needs one
 /// of its own.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn postgres_where_nobody_else_writes() {
     let server = Server::start(Kind::Postgres, &["-cautovacuum=off"]).await;
-    traps::what_comes_after_a_long_quiet(&Field::server(&server.create("quiet").await).await).await;
-    traps::a_deletion_that_was_under_way(&Field::server(&server.create("late").await).await).await;
+    watermark::what_comes_after_a_long_quiet(&TestDatabase::server(&server.create("quiet").await).await)
+        .await;
+    watermark::a_deletion_that_was_under_way(&TestDatabase::server(&server.create("late").await).await).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use rulesyncd::rule::{Catalogue, RowFingerprint, RuleState, StateKind, Table};
 use rulesyncd::store::{Database, Follow, RowIndex, RuleStore, RuleWrite, StoreError};
 
 use super::assert_lock_lost;
-use crate::support::databases::{Field, config, made, poll, system_clock};
+use crate::support::databases::{TestDatabase, config, made, poll, system_clock};
 use crate::support::rules::{id, in_words, rule_row};
 use crate::support::swarm::copy_of_the_program;
 
@@ -70,7 +70,7 @@ pub(super) async fn heard(follower: &mut impl Follow, catalogue: &mut Arc<Catalo
 
 #[tokio::test]
 async fn a_commit_by_another_process_is_a_hint() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let links = tempfile::tempdir().unwrap();
     let link = links.path().join("link.db");
     symlink(field.address.strip_prefix("sqlite://").unwrap(), &link).unwrap();
@@ -90,13 +90,13 @@ async fn a_commit_by_another_process_is_a_hint() {
 
 #[tokio::test]
 async fn another_file_in_the_place_of_the_first_is_followed() {
-    let (first, second) = (Field::sqlite_file().await, Field::sqlite_file().await);
+    let (first, second) = (TestDatabase::sqlite_file().await, TestDatabase::sqlite_file().await);
     first.save(&[("R1", 1)]).await;
     second.save(&[("R2", 1)]).await;
     let other = Database::open(&config(&first.address), system_clock()).await.unwrap();
     let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
     poll(&mut follower, &mut catalogue).await.unwrap();
-    let path = |field: &Field| field.address.strip_prefix("sqlite://").unwrap().to_owned();
+    let path = |field: &TestDatabase| field.address.strip_prefix("sqlite://").unwrap().to_owned();
     let mut master = first.session().await;
     // A backup is put in the place of the file, as by `mv`.
     std::fs::rename(path(&second), path(&first)).unwrap();
@@ -113,7 +113,7 @@ async fn another_file_in_the_place_of_the_first_is_followed() {
 
 #[tokio::test]
 async fn an_older_copy_of_the_same_rules_in_the_place_of_the_file_is_followed() {
-    let (first, second) = (Field::sqlite_file().await, Field::sqlite_file().await);
+    let (first, second) = (TestDatabase::sqlite_file().await, TestDatabase::sqlite_file().await);
     second.save(&[("R1", 1)]).await;
     let mut hand = second.hand().await;
     hand.run("UPDATE ttp_rule SET updated_at = '2026-01-01 00:00:00.000000'").await;
@@ -122,7 +122,7 @@ async fn an_older_copy_of_the_same_rules_in_the_place_of_the_file_is_followed() 
     let other = Database::open(&config(&first.address), system_clock()).await.unwrap();
     let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
     poll(&mut follower, &mut catalogue).await.unwrap();
-    let path = |field: &Field| field.address.strip_prefix("sqlite://").unwrap().to_owned();
+    let path = |field: &TestDatabase| field.address.strip_prefix("sqlite://").unwrap().to_owned();
     std::fs::rename(path(&second), path(&first)).unwrap();
     let changes = poll(&mut follower, &mut catalogue).await.unwrap();
     let changes: Vec<_> = changes.iter().map(in_words).collect();
@@ -131,7 +131,7 @@ async fn an_older_copy_of_the_same_rules_in_the_place_of_the_file_is_followed() 
 
 #[tokio::test]
 async fn masters_that_reach_one_file_by_different_ways_have_one_lock() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let file = PathBuf::from(field.address.strip_prefix("sqlite://").unwrap());
     let links = tempfile::tempdir().unwrap();
     symlink(file.parent().unwrap(), links.path().join("directory")).unwrap();
@@ -149,7 +149,7 @@ async fn masters_that_reach_one_file_by_different_ways_have_one_lock() {
 
 #[tokio::test]
 async fn a_master_whose_lock_file_was_replaced_writes_nothing() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let mut master = field.session().await;
     let lock = format!("{}.lock", field.address.strip_prefix("sqlite://").unwrap());
     std::fs::remove_file(&lock).unwrap();
@@ -164,7 +164,7 @@ async fn a_master_whose_lock_file_was_replaced_writes_nothing() {
 
 #[tokio::test]
 async fn a_database_that_another_keeps_locked_is_waited_for_and_no_longer() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let mut quick = config(&field.address);
     quick.connect_timeout = Duration::from_millis(200);
     let database = Database::open(&quick, system_clock()).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_database_that_another_keeps_locked_is_waited_for_and_no_longer() {
 
 #[tokio::test]
 async fn cells_of_the_wrong_kind_are_quarantined_alone() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let mut hand = field.hand().await;
     field.save(&[("R0", 1), ("R1", 1), ("R2", 1), ("R3", 1), ("R4", 1)]).await;
     for set in [
@@ -219,7 +219,7 @@ async fn cells_of_the_wrong_kind_are_quarantined_alone() {
 
 #[tokio::test]
 async fn a_key_that_cannot_be_read_among_many_rows_is_quarantined_alone() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let mut hand = field.hand().await;
     let ids: Vec<_> = (0..100).map(|number| format!("R{number:03}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
@@ -249,10 +249,10 @@ impl RowIndex for Swapping {
 
 #[tokio::test]
 async fn what_was_read_of_a_file_that_was_replaced_meanwhile_is_not_believed() {
-    let (first, second) = (Field::sqlite_file().await, Field::sqlite_file().await);
+    let (first, second) = (TestDatabase::sqlite_file().await, TestDatabase::sqlite_file().await);
     first.save(&[("R1", 1)]).await;
     second.save(&[("R2", 1)]).await;
-    let path = |field: &Field| field.address.strip_prefix("sqlite://").unwrap().to_owned();
+    let path = |field: &TestDatabase| field.address.strip_prefix("sqlite://").unwrap().to_owned();
     let mut follower = first.database.follow();
     let error = follower.poll(&Arc::new(Swapping(path(&second), path(&first)))).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("replaced"), "{error}");
@@ -263,7 +263,7 @@ async fn what_was_read_of_a_file_that_was_replaced_meanwhile_is_not_believed() {
 
 #[tokio::test]
 async fn a_state_ends_in_whatever_words_its_end_is_written() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let mut hand = field.hand().await;
     for (rule_id, end) in [
         ("R1", "2026-01-01 00:00:00"),
@@ -300,7 +300,7 @@ async fn states_are_stamped_in_the_order_in_which_they_are_set_though_the_clock_
 
 #[tokio::test]
 async fn a_state_that_is_set_while_the_expired_ones_are_removed_stays() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let mut hand = field.hand().await;
     let now = field.now().await;
     let minute = Duration::from_secs(60);

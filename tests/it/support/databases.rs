@@ -38,13 +38,13 @@ pub(crate) async fn made(address: &str, clock: SharedClock) -> Database {
 }
 
 /// A connection that is not the daemon's: another program's, or a person's.
-pub(crate) enum Hand {
+pub(crate) enum ExternalClient {
     Sqlite(sqlx::SqliteConnection),
     MySql(sqlx::MySqlConnection),
     Postgres(sqlx::PgConnection),
 }
 
-impl Hand {
+impl ExternalClient {
     /// Runs statements; tells how many rows they wrote.
     pub(crate) async fn run(&mut self, sql: &str) -> u64 {
         self.try_run(sql).await.unwrap_or_else(|error| panic!("{error}: {sql}"))
@@ -155,7 +155,7 @@ impl Hand {
 }
 
 /// A database under test.
-pub(crate) struct Field {
+pub(crate) struct TestDatabase {
     pub(crate) database: Database,
     /// How another program connects to it.
     pub(crate) address: String,
@@ -164,7 +164,7 @@ pub(crate) struct Field {
     _directory: Option<TempDir>,
 }
 
-impl Field {
+impl TestDatabase {
     async fn sqlite(address: String, directory: Option<TempDir>) -> Self {
         let clock = Arc::new(ManualClock::at(SystemClock.now()));
         let database = made(&address, Arc::<ManualClock>::clone(&clock)).await;
@@ -192,7 +192,7 @@ impl Field {
     }
 
     /// Another program's connection.
-    pub(crate) async fn hand(&self) -> Hand {
+    pub(crate) async fn hand(&self) -> ExternalClient {
         let address = &self.address;
         match self.database.backend() {
             "sqlite" if self.is_memory() => {
@@ -200,11 +200,11 @@ impl Field {
                 let shown = format!("{:?}", self.database);
                 let name = shown.split("Memory(\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
                 let options = sqlx::sqlite::SqliteConnectOptions::new().filename(name).vfs("memdb");
-                Hand::Sqlite(options.connect().await.unwrap())
+                ExternalClient::Sqlite(options.connect().await.unwrap())
             }
-            "sqlite" => Hand::Sqlite(sqlx::SqliteConnection::connect(address).await.unwrap()),
-            "mysql" => Hand::MySql(sqlx::MySqlConnection::connect(address).await.unwrap()),
-            _ => Hand::Postgres(sqlx::PgConnection::connect(address).await.unwrap()),
+            "sqlite" => ExternalClient::Sqlite(sqlx::SqliteConnection::connect(address).await.unwrap()),
+            "mysql" => ExternalClient::MySql(sqlx::MySqlConnection::connect(address).await.unwrap()),
+            _ => ExternalClient::Postgres(sqlx::PgConnection::connect(address).await.unwrap()),
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) enum Asks {
 
 /// What it was sent.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Heard {
+pub(crate) struct Received {
     /// Decrypted, where it was encrypted.
     pub(crate) all: Vec<u8>,
     /// How much of it came before the password was asked for.
@@ -41,7 +41,7 @@ pub(crate) struct Heard {
     pub(crate) connections: usize,
 }
 
-impl Heard {
+impl Received {
     /// What came after the password was asked for.
     pub(crate) fn answer(&self) -> &[u8] {
         &self.all[self.before..]
@@ -52,7 +52,7 @@ impl Heard {
 pub(crate) struct Impostor {
     asks: Asks,
     tls: Option<Arc<ServerConfig>>,
-    heard: Arc<Mutex<Heard>>,
+    received: Arc<Mutex<Received>>,
 }
 
 trait Channel: Read + Write + Send {}
@@ -69,7 +69,7 @@ impl Impostor {
             let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
             Arc::new(builder.with_single_cert(chain, key).unwrap())
         });
-        Self { asks, tls, heard: Arc::default() }
+        Self { asks, tls, received: Arc::default() }
     }
 
     /// Listens on loopback, and tells the port.
@@ -95,14 +95,14 @@ impl Impostor {
         });
     }
 
-    pub(crate) fn heard(&self) -> Heard {
-        self.heard.lock().unwrap().clone()
+    pub(crate) fn received(&self) -> Received {
+        self.received.lock().unwrap().clone()
     }
 
     fn spawn(&self, client: impl Channel + 'static) {
         let this = self.clone();
         std::thread::spawn(move || {
-            this.heard.lock().unwrap().connections += 1;
+            this.received.lock().unwrap().connections += 1;
             // It ends when the client goes.
             let _ = match this.asks {
                 Asks::Postgres => this.postgres(Box::new(client)),
@@ -119,7 +119,7 @@ impl Impostor {
             match client.read(&mut bytes[filled..])? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 more => {
-                    self.heard.lock().unwrap().all.extend(&bytes[filled..filled + more]);
+                    self.received.lock().unwrap().all.extend(&bytes[filled..filled + more]);
                     filled += more;
                 }
             }
@@ -129,9 +129,9 @@ impl Impostor {
 
     /// Asks for the password.
     fn demand(&self, client: &mut dyn Channel, demand: &[u8]) -> io::Result<()> {
-        let mut heard = self.heard.lock().unwrap();
-        heard.before = heard.all.len();
-        drop(heard);
+        let mut received = self.received.lock().unwrap();
+        received.before = received.all.len();
+        drop(received);
         client.write_all(demand)?;
         client.flush()
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection, MySqlConnection, PgConnection};
 use tempfile::TempDir;
 
-use super::databases::Hand;
+use super::databases::ExternalClient;
 
 /// What is to be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -287,11 +287,11 @@ impl Server {
         }
     }
 
-    async fn hand(&self) -> Hand {
+    async fn hand(&self) -> ExternalClient {
         let address = self.address("");
         match self.kind {
-            Kind::MariaDb => Hand::MySql(MySqlConnection::connect(&address).await.unwrap()),
-            Kind::Postgres => Hand::Postgres(PgConnection::connect(&address).await.unwrap()),
+            Kind::MariaDb => ExternalClient::MySql(MySqlConnection::connect(&address).await.unwrap()),
+            Kind::Postgres => ExternalClient::Postgres(PgConnection::connect(&address).await.unwrap()),
         }
     }
 

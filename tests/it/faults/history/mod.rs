@@ -1,7 +1,6 @@
-//! What was written, broken and heard, and what stood at the end; [`judge`] judges it. Knows
-//! nothing of the program.
+//! What was written, broken and received, and the final state; [`judge`] judges it, and knows nothing of the program.
 //!
-//! `at`, `from` and `to` are milliseconds since the beginning by a time that nobody steps.
+//! `at`, `from` and `to` are milliseconds since the beginning, by a clock that is never stepped.
 
 mod judge;
 
@@ -18,57 +17,57 @@ pub(super) struct History {
     /// The beginning, in microseconds since 1970.
     pub(super) began_at: i64,
     pub(super) faults: Vec<Fault>,
-    /// How far each host's clock was off.
+    /// The offsets of each host's clock.
     pub(super) clocks: BTreeMap<String, Vec<Step>>,
-    /// Whether the clocks could be stepped at all.
+    /// Whether the clocks could be stepped.
     pub(super) clocks_can_be_stepped: bool,
-    pub(super) heard: Vec<Heard>,
+    pub(super) transcripts: Vec<Transcript>,
     /// Every text that was a rule, by its SHA-256.
     pub(super) texts: BTreeMap<String, Rule>,
-    /// Files and rows that were taken away on purpose.
+    /// Files and rows that were removed on purpose.
     pub(super) removals: Vec<Removal>,
-    /// What operators ordered, in their order.
+    /// What operators ordered, in order.
     pub(super) orders: Vec<Order>,
-    /// Every row that was committed or deleted, in that order, as the database's triggers saw it.
+    /// Every row that was committed or deleted, in order, as the database's triggers recorded it.
     pub(super) audit: Vec<Write>,
-    /// What each master told its log.
+    /// What each master logged.
     pub(super) masters: BTreeMap<String, MasterLog>,
     pub(super) samples: Vec<Sample>,
-    /// Daemons that were started, and those that ended by themselves.
+    /// How many daemons were started, and which ended by themselves.
     pub(super) lives: usize,
     pub(super) ended: Vec<String>,
-    pub(super) guests: Vec<Guest>,
+    pub(super) hostile_clients: Vec<HostileClient>,
     pub(super) restarts: Vec<Restart>,
-    /// How long a standby took each time.
+    /// How long each takeover took.
     pub(super) takeovers: Vec<u64>,
-    pub(super) cast: Cast,
-    pub(super) rest: Rest,
+    pub(super) roles: Roles,
+    pub(super) final_state: FinalState,
 }
 
-/// Which rule plays which part.
+/// The role of each rule.
 #[derive(Serialize, Deserialize, Default)]
-pub(super) struct Cast {
-    /// Rules whose file stood all the time, but for what is among the removals.
-    pub(super) standing: BTreeSet<String>,
+pub(super) struct Roles {
+    /// Rules whose file always existed, except as the removals say.
+    pub(super) permanent: BTreeSet<String>,
     /// Rules that another program wrote.
     pub(super) foreign: BTreeSet<String>,
-    /// Files and rows that are none, by the name that they are to be reported by.
+    /// Invalid files and rows, by the name that the daemons must report.
     pub(super) bad_files: BTreeSet<String>,
     pub(super) bad_rows: BTreeSet<String>,
-    /// What stood in files that were no rules for a while.
+    /// The content of files that were invalid for a while.
     pub(super) invalid: BTreeSet<(String, i64)>,
 }
 
-/// What stood when everything was mended.
+/// The state after everything was repaired.
 #[derive(Serialize, Deserialize, Default)]
-pub(super) struct Rest {
+pub(super) struct FinalState {
     /// Versions of the valid files.
     pub(super) directory: BTreeMap<String, i64>,
-    /// Rows that are rules, others' too.
+    /// Rows that are valid rules, including another program's.
     pub(super) table: BTreeMap<String, Rule>,
     /// Effective states.
     pub(super) states: BTreeMap<String, String>,
-    /// What masters and workers report as rejected.
+    /// What masters report as invalid files, and workers as quarantined rows.
     pub(super) rejected_files: BTreeSet<String>,
     pub(super) rejected_rows: BTreeMap<String, BTreeSet<String>>,
 }
@@ -90,7 +89,7 @@ impl Rule {
 #[derive(Serialize, Deserialize, Clone)]
 pub(super) struct Fault {
     pub(super) what: String,
-    /// The hosts that it concerns; none is all.
+    /// The hosts that it concerns; all if empty.
     pub(super) hosts: BTreeSet<String>,
     pub(super) from: u64,
     pub(super) to: u64,
@@ -110,20 +109,20 @@ impl Fault {
 #[derive(Serialize, Deserialize, Clone, Copy)]
 pub(super) struct Step {
     pub(super) at: u64,
-    /// How far the clock is off from then on.
+    /// The offset of the clock from then on.
     pub(super) seconds: i64,
 }
 
-/// What one subscriber heard.
+/// What one subscriber received.
 #[derive(Serialize, Deserialize, Default)]
-pub(super) struct Heard {
+pub(super) struct Transcript {
     pub(super) worker: usize,
     pub(super) name: String,
     /// Whether it reads at once, on a connection that only its worker's end cuts.
     pub(super) prompt: bool,
     /// The lines of each connection.
     pub(super) connections: Vec<Vec<Line>>,
-    /// Whether it listened to the end.
+    /// Whether it read to the end.
     pub(super) to_the_end: bool,
 }
 
@@ -139,21 +138,21 @@ pub(super) struct Removal {
     pub(super) rule_id: String,
 }
 
-/// An operator's word on a rule.
+/// An operator's order about a rule.
 #[derive(Serialize, Deserialize, Clone, Default)]
 pub(super) struct Order {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) rule_id: String,
-    /// The state's word; `None` takes the state away.
+    /// The state; `None` clears it.
     pub(super) state: Option<String>,
-    /// Whether it was to end by itself.
+    /// Whether the state was to expire.
     pub(super) ends: bool,
-    /// What the command answered; `None` where it failed, and may have been done or not.
+    /// The command's answer; `None` if it failed, and may or may not have written.
     pub(super) answer: Option<Value>,
 }
 
-/// A row that was written, or deleted (without version and text then).
+/// A row that was written, or deleted (then without version and text).
 #[derive(Serialize, Deserialize, Clone, Default)]
 pub(super) struct Write {
     pub(super) rule_id: String,
@@ -170,19 +169,19 @@ pub(super) struct MasterLog {
     pub(super) wrote: BTreeSet<(String, i64)>,
 }
 
-/// How a daemon was at a moment.
+/// A daemon at a moment.
 #[derive(Serialize, Deserialize, Clone, Default)]
 pub(super) struct Sample {
     pub(super) at: u64,
     pub(super) host: String,
     pub(super) pid: u32,
     pub(super) resident_kib: u64,
-    /// Whether it said that the database answers; `None` where it said nothing.
+    /// Whether it said that the database answers; `None` if it did not answer.
     pub(super) database: Option<bool>,
 }
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct Guest {
+pub(super) struct HostileClient {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) host: String,
@@ -191,24 +190,24 @@ pub(super) struct Guest {
     pub(super) answer: String,
 }
 
-/// A worker that was stopped and started again while the database was away.
+/// A worker that was restarted while the database was unavailable.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Restart {
     pub(super) worker: usize,
-    /// The run that then began.
+    /// The epoch that then began.
     pub(super) epoch: String,
-    /// What it says of the database.
+    /// What it says about the database.
     pub(super) database: String,
     pub(super) stale_for_ms: u64,
 }
 
 impl History {
-    /// A moment, in microseconds since 1970, by the time that nobody steps.
+    /// A moment, in microseconds since 1970, by the clock that is never stepped.
     fn time(&self, at: u64) -> i64 {
         self.began_at + i64::try_from(at).unwrap_or_default() * 1_000
     }
 
-    /// How far a host's clock was off in a time, at least and at most, in microseconds.
+    /// The least and the greatest offset of a host's clock in a period, in microseconds.
     fn offsets(&self, host: &str, from: u64, to: u64) -> (i64, i64) {
         let steps = self.clocks.get(host).map_or(&[][..], Vec::as_slice);
         let before = steps.iter().rev().find(|step| step.at <= from).map_or(0, |step| step.seconds);
@@ -219,18 +218,18 @@ impl History {
         })
     }
 
-    /// The times in which the directory was there and empty.
+    /// The periods in which the directory was empty.
     fn emptied(&self) -> impl Iterator<Item = &Fault> {
         self.faults.iter().filter(|fault| fault.what == "directory emptied")
     }
 
-    /// What happened to the daemons of a host between two moments, outages among it.
+    /// The faults that concerned a host in a period, outages included.
     fn faults_of(&self, host: &str, from: u64, to: u64) -> impl Iterator<Item = &Fault> {
         self.faults.iter().filter(move |fault| fault.concerns(host) && fault.from <= to && from <= fault.to)
     }
 }
 
-/// `worker0`, as hosts are called.
+/// The host's name, such as `worker0`.
 pub(super) fn worker_host(worker: usize) -> String {
     format!("worker{worker}")
 }

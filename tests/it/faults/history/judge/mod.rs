@@ -1,11 +1,11 @@
-//! The judge: who only has the records, and judges each promise by its name.
+//! The judge has only the records, and judges each promise.
 //!
-//! A promise is judged on facts: each is one thing that could have been otherwise. How many there
-//! were is told, so that a promise on which nothing was judged is seen.
+//! It judges a promise by facts: each is something that could have been otherwise. It counts them, so that a promise
+//! without a fact is noticed.
 
 mod daemons;
-mod known;
 mod replay;
+mod replica;
 mod states;
 mod tables;
 #[cfg(test)]
@@ -17,31 +17,61 @@ use std::fmt;
 use self::replay::Evidence;
 use super::History;
 
-/// The promises, P1 to P17.
-const PROMISES: [&str; 17] = [
-    "convergence",
-    "no loss",
-    "order",
-    "resume",
-    "deletes",
-    "last good",
-    "state",
-    "whole rows",
-    "worker killed",
-    "database unavailable",
-    "two masters",
-    "clocks",
-    "slow reader",
-    "other writers",
-    "mass delete",
-    "poison",
-    "hostile client",
-];
+/// What the program promises under faults, in the order of the properties P1 to P17.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in super::super) enum Promise {
+    Convergence,
+    NoLoss,
+    Order,
+    Resume,
+    Deletes,
+    LastGood,
+    State,
+    WholeRows,
+    WorkerKilled,
+    DatabaseUnavailable,
+    TwoMasters,
+    Clocks,
+    SlowReader,
+    OtherWriters,
+    MassDelete,
+    Poison,
+    HostileClient,
+}
+
+impl Promise {
+    const ALL: [Self; 17] = [
+        Self::Convergence,
+        Self::NoLoss,
+        Self::Order,
+        Self::Resume,
+        Self::Deletes,
+        Self::LastGood,
+        Self::State,
+        Self::WholeRows,
+        Self::WorkerKilled,
+        Self::DatabaseUnavailable,
+        Self::TwoMasters,
+        Self::Clocks,
+        Self::SlowReader,
+        Self::OtherWriters,
+        Self::MassDelete,
+        Self::Poison,
+        Self::HostileClient,
+    ];
+}
+
+/// `P10 DatabaseUnavailable`.
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "P{} {self:?}", *self as usize + 1)
+    }
+}
 
 #[derive(Default)]
 pub(in super::super) struct Verdict {
     pub(in super::super) violations: Vec<String>,
-    facts: [usize; PROMISES.len()],
+    facts: BTreeMap<Promise, usize>,
     changes: usize,
     connections: usize,
     subscribers: usize,
@@ -54,17 +84,17 @@ pub(in super::super) struct Verdict {
 }
 
 impl Verdict {
-    /// One fact of a promise: what must hold, and what to say where it does not.
-    fn expect(&mut self, promise: usize, holds: bool, complaint: impl FnOnce() -> String) {
-        self.facts[promise - 1] += 1;
+    /// Judges a promise by one fact; `complaint` describes the violation.
+    fn expect(&mut self, promise: Promise, holds: bool, complaint: impl FnOnce() -> String) {
+        *self.facts.entry(promise).or_default() += 1;
         if !holds {
-            self.violations.push(format!("P{promise} {}: {}", PROMISES[promise - 1], complaint()));
+            self.violations.push(format!("{promise}: {}", complaint()));
         }
     }
 
-    /// Promises on which nothing was judged.
-    pub(in super::super) fn not_judged(&self) -> Vec<usize> {
-        (1..=PROMISES.len()).filter(|promise| self.facts[promise - 1] == 0).collect()
+    /// The promises for which the history has no fact.
+    pub(in super::super) fn not_judged(&self) -> Vec<Promise> {
+        Promise::ALL.into_iter().filter(|promise| !self.facts.contains_key(promise)).collect()
     }
 }
 
@@ -79,8 +109,8 @@ impl fmt::Display for Verdict {
             if self.clocks_can_be_stepped { "" } else { ", without steps of clocks (no libfaketime)" },
             self.violations.len()
         )?;
-        for (promise, facts) in (1..).zip(self.facts) {
-            write!(f, " P{promise} {facts}")?;
+        for (promise, facts) in &self.facts {
+            write!(f, " P{} {facts}", *promise as usize + 1)?;
         }
         let not_judged = self.not_judged();
         if !not_judged.is_empty() {
@@ -98,15 +128,15 @@ impl History {
     pub(in super::super) fn judge(&self) -> Verdict {
         let mut verdict = Verdict {
             clocks_can_be_stepped: self.clocks_can_be_stepped,
-            subscribers: self.heard.len(),
+            subscribers: self.transcripts.len(),
             ..Verdict::default()
         };
         for fault in &self.faults {
             *verdict.faults.entry(fault.what.clone()).or_default() += 1;
         }
         let mut evidence = Evidence::default();
-        for heard in &self.heard {
-            evidence.hear(self, heard, &mut verdict);
+        for transcript in &self.transcripts {
+            evidence.hear(self, transcript, &mut verdict);
         }
         evidence.compare(self, &mut verdict);
         states::judge(self, &mut verdict);

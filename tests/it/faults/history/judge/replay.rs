@@ -1,62 +1,62 @@
-//! What each subscriber heard, taken in as the protocol says, and all of it compared.
+//! Replays what each subscriber received, as the protocol says, and compares the results.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-use super::super::{Fault, Heard, History, Line, Removal, Rule, worker_host};
-use super::Verdict;
-use super::known::Known;
+use super::super::{Fault, History, Line, Removal, Rule, Transcript, worker_host};
+use super::replica::Replica;
+use super::{Promise, Verdict};
 
-/// A subscriber that reads at once hears a change within this time of the first who heard it.
+/// A subscriber that reads at once receives a change at most this much later than the first one that receives it.
 const PROMPT: u64 = 5_000;
 
-/// A database that answers may be late: how old the last answer may be then, and from what age on that is told.
+/// How old the rules of a database that answers may be, and from what age on the worker reports it, in milliseconds.
 const OVERDUE: RangeInclusive<u64> = 500..=5_000;
 
-/// A deletion is laid to a directory that was empty so long before.
+/// How long after an empty directory a deletion is attributed to it, in milliseconds.
 const AFTERMATH: u64 = 5_000;
 
-/// A change of an epoch, by its number.
+/// A change: its epoch and its number.
 type Number = (String, u64);
 
-/// A worker's run.
+/// One run of a worker.
 #[derive(Default)]
 struct Epoch {
     worker: usize,
-    /// When it was first heard of.
+    /// When a subscriber first connected to it.
     from: u64,
-    /// What it began with, where that was heard.
-    began: Option<Known>,
+    /// The rules that it began with, if a subscriber received them.
+    began: Option<Replica>,
 }
 
-/// What all have heard together.
+/// What all subscribers received.
 #[derive(Default)]
 pub(super) struct Evidence<'h> {
-    /// What each number names, when that was first heard, and by whom.
+    /// For each number, its change, when it was first received, and by whom.
     named: HashMap<Number, (&'h Value, u64)>,
     prompt: Vec<(Number, u64, &'h str)>,
-    /// What is known after a change, by who heard all since its snapshot; and by who resumed.
+    /// The replica after a change, of a subscriber without a gap since its snapshot; and of those that resumed.
     whole: HashMap<Number, (u64, &'h str)>,
     resumed: Vec<(Number, u64, &'h str)>,
-    /// What was last known of an epoch.
-    last: HashMap<String, (u64, Known)>,
-    /// Every epoch that was heard of. Their names tell no order: a clock may have stepped back.
+    /// The last replica of an epoch.
+    last: HashMap<String, (u64, Replica)>,
+    /// Every epoch. Their names do not give their order, because a clock may step back.
     epochs: BTreeMap<String, Epoch>,
     /// Deletions that nobody meant, after the directory was empty for a while.
     swept: Vec<(u64, String)>,
-    /// What those ended with who listened to the end.
-    pub(super) ends: Vec<(&'h str, Known)>,
+    /// The final replicas of the subscribers that read to the end.
+    pub(super) ends: Vec<(&'h str, Replica)>,
 }
 
 impl<'h> Evidence<'h> {
-    pub(super) fn hear(&mut self, history: &'h History, heard: &'h Heard, verdict: &mut Verdict) {
+    pub(super) fn hear(&mut self, history: &'h History, transcript: &'h Transcript, verdict: &mut Verdict) {
         Replay {
             history,
-            heard,
+            transcript,
             evidence: self,
-            known: Known::default(),
+            known: Replica::default(),
             at: Number::default(),
             newest: BTreeMap::new(),
             met: "",
@@ -65,24 +65,26 @@ impl<'h> Evidence<'h> {
         .run(verdict);
     }
 
-    /// Holds what the subscribers know against each other.
+    /// Compares the replicas of the subscribers.
     pub(super) fn compare(&self, history: &History, verdict: &mut Verdict) {
         for (number, known, who) in &self.resumed {
             if let Some((whole, other)) = self.whole.get(number) {
-                verdict.expect(4, known == whole, || {
-                    format!("after change {number:?} {who}, who resumed, knows other things than {other}")
+                verdict.expect(Promise::Resume, known == whole, || {
+                    format!("after change {number:?} {who}, which resumed, differs from {other}")
                 });
             }
         }
         for (number, at, who) in &self.prompt {
             let first = self.named[number].1;
-            verdict.expect(13, at.saturating_sub(first) <= PROMPT, || {
-                format!("{who} heard change {number:?} {} ms after another", at - first)
+            verdict.expect(Promise::SlowReader, at.saturating_sub(first) <= PROMPT, || {
+                format!("{who} transcript change {number:?} {} ms after another", at - first)
             });
         }
         for fault in history.emptied() {
             let swept = self.swept.iter().find(|(at, _)| in_the_aftermath(fault, *at));
-            verdict.expect(15, swept.is_none(), || swept.map(|(_, what)| what.clone()).unwrap_or_default());
+            verdict.expect(Promise::MassDelete, swept.is_none(), || {
+                swept.map(|(_, what)| what.clone()).unwrap_or_default()
+            });
         }
         for restart in &history.restarts {
             let Some(epoch) = self.epochs.get(&restart.epoch) else { continue };
@@ -91,14 +93,15 @@ impl<'h> Evidence<'h> {
                 .iter()
                 .filter(|(_, other)| other.worker == epoch.worker && other.from < epoch.from);
             let Some((name, before)) = earlier.max_by_key(|(_, other)| other.from) else { continue };
-            // Who is killed may forget the last moment, and its successor can have ended unheard.
+            // A killed worker may lose the last moment of its cache, and its successor can end before anyone
+            // connects.
             let host = worker_host(restart.worker);
             let mut ends = history.faults_of(&host, before.from, epoch.from);
             if ends.any(|fault| fault.what == "worker killed") {
                 continue;
             }
             if let (Some((_, before)), Some(began)) = (self.last.get(name), &epoch.began) {
-                verdict.expect(9, before.rules == began.rules, || {
+                verdict.expect(Promise::WorkerKilled, before.rules == began.rules, || {
                     format!(
                         "worker {} knew {:?} and served {:?} after its restart without the database",
                         restart.worker, before.rules, began.rules
@@ -113,15 +116,15 @@ fn in_the_aftermath(emptied: &Fault, at: u64) -> bool {
     (emptied.from..=emptied.to + AFTERMATH).contains(&at)
 }
 
-/// One subscriber's records, taken in line by line.
+/// Replays one subscriber's lines.
 struct Replay<'e, 'h> {
     history: &'h History,
-    heard: &'h Heard,
+    transcript: &'h Transcript,
     evidence: &'e mut Evidence<'h>,
-    known: Known,
-    /// The epoch and the last change that was heard.
+    known: Replica,
+    /// The epoch and the last change that was received.
     at: Number,
-    /// The greatest version of each rule that was heard in this epoch.
+    /// The greatest version of each rule in this epoch.
     newest: BTreeMap<String, i64>,
     /// The epoch of the connection.
     met: &'h str,
@@ -131,7 +134,7 @@ struct Replay<'e, 'h> {
 
 impl<'h> Replay<'_, 'h> {
     fn run(mut self, verdict: &mut Verdict) {
-        for connection in &self.heard.connections {
+        for connection in &self.transcript.connections {
             verdict.connections += 1;
             let mut snapshot = None;
             let mut started = false;
@@ -141,13 +144,13 @@ impl<'h> Replay<'_, 'h> {
                     "hello" => self.meet(line),
                     "snapshot_begin" => {
                         *verdict.snapshots.entry(word(said, "reason").to_owned()).or_default() += 1;
-                        self.known = Known::default();
+                        self.known = Replica::default();
                         self.at = (word(said, "epoch").to_owned(), number(said, "seq"));
                         snapshot = Some([number(said, "rules"), number(said, "states"), 0, 0]);
                         (started, self.resumed) = (true, false);
                     }
                     "rule" => {
-                        verdict.expect(3, snapshot.is_some(), || {
+                        verdict.expect(Promise::Order, snapshot.is_some(), || {
                             self.complain("a rule outside of a snapshot", line)
                         });
                         snapshot.iter_mut().for_each(|counts| counts[2] += 1);
@@ -160,8 +163,8 @@ impl<'h> Replay<'_, 'h> {
                     }
                     "snapshot_end" => {
                         let counts = snapshot.take().unwrap_or_default();
-                        verdict.expect(2, counts[..2] == counts[2..], || {
-                            self.complain("a snapshot of another size than it said", line)
+                        verdict.expect(Promise::NoLoss, counts[..2] == counts[2..], || {
+                            self.complain("a snapshot of another size than announced", line)
                         });
                         self.end_snapshot(line, verdict);
                     }
@@ -169,20 +172,20 @@ impl<'h> Replay<'_, 'h> {
                         verdict.changes += 1;
                         if !std::mem::replace(&mut started, true) {
                             self.resumed = true;
-                            verdict.expect(4, self.met == self.at.0, || {
-                                self.complain("it was let resume in another epoch than its own", line)
+                            verdict.expect(Promise::Resume, self.met == self.at.0, || {
+                                self.complain("it resumed in another epoch than its own", line)
                             });
                         }
                         self.take_change(line, verdict);
                     }
                     "heartbeat" => self.take_heartbeat(line, verdict),
                     "error" => {}
-                    _ => verdict.expect(3, false, || self.complain("an unknown line", line)),
+                    _ => verdict.expect(Promise::Order, false, || self.complain("an unknown line", line)),
                 }
             }
         }
-        if self.heard.to_the_end {
-            self.evidence.ends.push((&self.heard.name, self.known));
+        if self.transcript.to_the_end {
+            self.evidence.ends.push((&self.transcript.name, self.known));
         }
     }
 
@@ -192,14 +195,14 @@ impl<'h> Replay<'_, 'h> {
         if name != self.at.0 {
             self.newest.clear();
         }
-        let new = || Epoch { worker: self.heard.worker, from: line.at, began: None };
+        let new = || Epoch { worker: self.transcript.worker, from: line.at, began: None };
         let epoch = self.evidence.epochs.entry(name.to_owned()).or_insert_with(new);
         epoch.from = epoch.from.min(line.at);
     }
 
     fn end_snapshot(&mut self, line: &Line, verdict: &mut Verdict) {
-        for rule_id in self.history.cast.standing.iter().filter(|id| !self.was_taken_away(id, line)) {
-            verdict.expect(5, self.known.rules.contains_key(rule_id), || {
+        for rule_id in self.history.roles.permanent.iter().filter(|id| !self.was_taken_away(id, line)) {
+            verdict.expect(Promise::Deletes, self.known.rules.contains_key(rule_id), || {
                 self.complain(&format!("a snapshot without {rule_id}, whose file stands"), line)
             });
         }
@@ -211,15 +214,15 @@ impl<'h> Replay<'_, 'h> {
         self.note(line, verdict);
     }
 
-    /// Keeps what is known now, to be compared.
+    /// Keeps the current replica for the comparison.
     fn note(&mut self, line: &Line, verdict: &mut Verdict) {
-        let known = (self.at.clone(), self.known.sum(), &*self.heard.name);
+        let known = (self.at.clone(), self.known.sum(), &*self.transcript.name);
         if self.resumed {
             self.evidence.resumed.push(known);
         } else {
             let (sum, other) = *self.evidence.whole.entry(known.0).or_insert((known.1, known.2));
-            verdict.expect(2, sum == self.known.sum(), || {
-                self.complain(&format!("it knows other things than {other} does"), line)
+            verdict.expect(Promise::NoLoss, sum == self.known.sum(), || {
+                self.complain(&format!("it differs from {other}"), line)
             });
         }
         let last = self.evidence.last.entry(self.at.0.clone()).or_default();
@@ -231,17 +234,18 @@ impl<'h> Replay<'_, 'h> {
     fn take_change(&mut self, line: &'h Line, verdict: &mut Verdict) {
         let said = &line.said;
         let seq = number(said, "seq");
-        verdict
-            .expect(3, seq == self.at.1 + 1, || self.complain(&format!("after change {}", self.at.1), line));
+        verdict.expect(Promise::Order, seq == self.at.1 + 1, || {
+            self.complain(&format!("after change {}", self.at.1), line)
+        });
         self.at.1 = seq;
         let first = self.evidence.named.entry(self.at.clone()).or_insert((said, line.at));
         let other = first.0;
         first.1 = first.1.min(line.at);
-        verdict.expect(3, other == said, || {
+        verdict.expect(Promise::Order, other == said, || {
             self.complain(&format!("two changes of one number, the other is {other}"), line)
         });
-        if self.heard.prompt {
-            self.evidence.prompt.push((self.at.clone(), line.at, &self.heard.name));
+        if self.transcript.prompt {
+            self.evidence.prompt.push((self.at.clone(), line.at, &self.transcript.name));
         }
         let rule_id = word(said, "rule_id");
         match (word(said, "change_kind"), &said["new_value"]) {
@@ -258,13 +262,15 @@ impl<'h> Replay<'_, 'h> {
         self.note(line, verdict);
     }
 
-    /// A rule goes only after somebody took its file or row away.
+    /// A rule may only be deleted after its file or row was removed.
     fn judge_deletion(&mut self, line: &Line, verdict: &mut Verdict) {
         let meant = self.was_taken_away(word(&line.said, "rule_id"), line);
         if !meant && self.history.emptied().any(|fault| in_the_aftermath(fault, line.at)) {
             self.evidence.swept.push((line.at, self.complain("a rule went with the directory", line)));
         } else {
-            verdict.expect(5, meant, || self.complain("a rule was deleted whose file stood", line));
+            verdict.expect(Promise::Deletes, meant, || {
+                self.complain("a rule was deleted whose file stood", line)
+            });
         }
     }
 
@@ -279,21 +285,23 @@ impl<'h> Replay<'_, 'h> {
             (word(said, "rule_id"), said["new_value"]["rule_version"].as_i64().unwrap_or_default());
         let rule =
             Rule { rule_id: rule_id.to_owned(), version, sha256: word(said, "content_sha256").to_owned() };
-        let invalid = self.history.cast.invalid.contains(&(rule_id.to_owned(), version));
-        verdict.expect(6, !invalid, || self.complain("what stood in a file that is no rule", line));
-        let bad = self.history.cast.bad_rows.contains(rule_id);
-        verdict.expect(16, !bad, || self.complain("a row that is no rule", line));
-        verdict.expect(8, self.history.texts.get(&rule.sha256) == Some(&rule), || {
+        let invalid = self.history.roles.invalid.contains(&(rule_id.to_owned(), version));
+        verdict.expect(Promise::LastGood, !invalid, || {
+            self.complain("what stood in a file that is no rule", line)
+        });
+        let bad = self.history.roles.bad_rows.contains(rule_id);
+        verdict.expect(Promise::Poison, !bad, || self.complain("a row that is no rule", line));
+        verdict.expect(Promise::WholeRows, self.history.texts.get(&rule.sha256) == Some(&rule), || {
             self.complain("a text that nobody wrote", line)
         });
-        if self.history.cast.foreign.contains(rule_id) {
-            verdict.expect(14, word(said, "updated_by") == "admin", || {
+        if self.history.roles.foreign.contains(rule_id) {
+            verdict.expect(Promise::OtherWriters, word(said, "updated_by") == "admin", || {
                 self.complain("another program's rule in the master's name", line)
             });
         }
         let newest = self.newest.entry(rule_id.to_owned()).or_insert(version);
         let before = std::mem::replace(newest, version.max(*newest));
-        verdict.expect(2, before <= version, || {
+        verdict.expect(Promise::NoLoss, before <= version, || {
             self.complain(&format!("an older version after version {before}"), line)
         });
         self.known.set_rule(rule_id, Some(rule));
@@ -303,22 +311,25 @@ impl<'h> Replay<'_, 'h> {
         let stale = number(&line.said, "stale_for_ms");
         match word(&line.said, "database") {
             "up" => {
-                let host = worker_host(self.heard.worker);
+                let host = worker_host(self.transcript.worker);
                 let frozen = self
                     .history
                     .faults_of(&host, line.at.saturating_sub(*OVERDUE.end()), line.at)
                     .any(Fault::is_outage);
-                verdict.expect(10, stale == 0 || OVERDUE.contains(&stale) || frozen, || {
-                    self.complain("stale though the database answers", line)
-                });
+                verdict.expect(
+                    Promise::DatabaseUnavailable,
+                    stale == 0 || OVERDUE.contains(&stale) || frozen,
+                    || self.complain("stale though the database answers", line),
+                );
             }
-            _ => verdict
-                .expect(9, stale > 0, || self.complain("fresh though the database is unavailable", line)),
+            _ => verdict.expect(Promise::WorkerKilled, stale > 0, || {
+                self.complain("fresh though the database is unavailable", line)
+            }),
         }
     }
 
     fn complain(&self, what: &str, line: &Line) -> String {
-        format!("{} (epoch {}, at {} ms): {what}: {}", self.heard.name, self.at.0, line.at, line.said)
+        format!("{} (epoch {}, at {} ms): {what}: {}", self.transcript.name, self.at.0, line.at, line.said)
     }
 }
 

@@ -1,43 +1,43 @@
-//! States: that each ends on time, by the database's clock, and no newer one to an older end.
+//! Judges that each state expires on time, by the database's clock, and that no newer state falls to an older expiry.
 
 use std::collections::BTreeMap;
 
 use rulesyncd::clock::Timestamp;
 use serde_json::Value;
 
-use super::super::{Fault, Heard, History, Order, worker_host};
-use super::Verdict;
+use super::super::{Fault, History, Order, Transcript, worker_host};
 use super::replay::word;
+use super::{Promise, Verdict};
 
-/// A state ends within a second of its end; so much is given to a busy machine.
+/// A state expires within a second; the rest is for a busy machine.
 const LATE: u64 = 5_000;
 
-/// Expiry is judged so much early where a clock is behind what was judged before by no more.
+/// A clock that steps back by no more than this does not bring an expired state back.
 const EARLY: i64 = 1_500_000;
 
-/// For so long after an outage, or its own start, a worker may go by a clock of before.
+/// For so long after an outage or its start, a worker may use an older reading of the database's clock.
 const UNKNOWING: u64 = 16_000;
 
 pub(super) fn judge(history: &History, verdict: &mut Verdict) {
-    for heard in history.heard.iter().filter(|heard| heard.prompt) {
-        Watch { history, heard, states: BTreeMap::new(), began: 0 }.run(verdict);
+    for transcript in history.transcripts.iter().filter(|transcript| transcript.prompt) {
+        Watch { history, transcript, states: BTreeMap::new(), began: 0 }.run(verdict);
     }
     judge_last_words(history, verdict);
 }
 
-/// One subscriber's states as it heard of them.
+/// One subscriber's states as it received them.
 struct Watch<'h> {
     history: &'h History,
-    heard: &'h Heard,
+    transcript: &'h Transcript,
     states: BTreeMap<&'h str, &'h Value>,
-    /// When the epoch was first heard of.
+    /// When the epoch was first received.
     began: u64,
 }
 
 impl<'h> Watch<'h> {
     fn run(mut self, verdict: &mut Verdict) {
         let mut epoch = "";
-        for connection in &self.heard.connections {
+        for connection in &self.transcript.connections {
             for line in connection {
                 let (said, at) = (&line.said, line.at);
                 match word(said, "type") {
@@ -59,7 +59,7 @@ impl<'h> Watch<'h> {
                             _ => {}
                         }
                     }
-                    // All that was said before has been heard: what has ended must have been told.
+                    // Everything before a heartbeat was received, so no expired state may be left.
                     "heartbeat" => self.judge_overdue(at, verdict),
                     _ => {}
                 }
@@ -75,10 +75,10 @@ impl<'h> Watch<'h> {
         }
     }
 
-    /// What the database's clock shows at least and at most, as far as the worker may know; the
-    /// first so much ago that whatever ended until then is late.
+    /// The least and the greatest time of the database's clock that the worker may know; the least is so long ago
+    /// that a state which expired before it is late.
     fn clock(&self, at: u64) -> (i64, i64) {
-        let host = worker_host(self.heard.worker);
+        let host = worker_host(self.transcript.worker);
         let long_ago = at.saturating_sub(UNKNOWING);
         let unknowing =
             self.began >= long_ago || self.history.faults_of(&host, long_ago, at).any(Fault::is_outage);
@@ -100,12 +100,12 @@ impl<'h> Watch<'h> {
         if let Some(end) = end.filter(|&end| end <= greatest + EARLY) {
             verdict.slowest_expiry =
                 verdict.slowest_expiry.max((least - end) / 1_000 + i64::try_from(LATE).unwrap_or(0));
-            verdict.expect(7, least <= end, || {
-                format!("{}: the state of {rule_id} ended late, at {at} ms: {last:?}", self.heard.name)
+            verdict.expect(Promise::State, least <= end, || {
+                format!("{}: the state of {rule_id} ended late, at {at} ms: {last:?}", self.transcript.name)
             });
             return;
         }
-        // What was heard last does not end yet; then one must have that was set after it.
+        // The last state that was received does not expire yet; so a newer one must have expired.
         let orders =
             || self.history.orders.iter().filter(|order| order.rule_id == rule_id && order.from <= at);
         let since = last.and_then(|last| orders().position(|order| is_answer(order, last)));
@@ -115,10 +115,10 @@ impl<'h> Watch<'h> {
             order.ends && end.is_none_or(|end| end <= greatest + EARLY)
         });
         let found = ended.next().is_some();
-        verdict.expect(7, found, || {
+        verdict.expect(Promise::State, found, || {
             format!(
                 "{}: a newer state of {rule_id} fell to an older end, at {at} ms: {last:?}",
-                self.heard.name
+                self.transcript.name
             )
         });
     }
@@ -127,10 +127,10 @@ impl<'h> Watch<'h> {
         for (rule_id, state) in &self.states {
             if let Some(end) = end_of(state) {
                 let (least, _) = self.clock(at);
-                verdict.expect(7, least <= end, || {
+                verdict.expect(Promise::State, least <= end, || {
                     format!(
                         "{}: the state of {rule_id} is over and goes on, at {at} ms: {state}",
-                        self.heard.name
+                        self.transcript.name
                     )
                 });
             }
@@ -142,7 +142,7 @@ fn end_of(state: &Value) -> Option<i64> {
     Timestamp::parse(state["expires_at"].as_str()?).map(Timestamp::as_micros)
 }
 
-/// Whether this state is what the order came to.
+/// Whether this state is the result of the order.
 fn is_answer(order: &Order, state: &Value) -> bool {
     order
         .answer
@@ -150,14 +150,14 @@ fn is_answer(order: &Order, state: &Value) -> bool {
         .is_some_and(|answer| !answer["set_at"].is_null() && answer["set_at"] == state["set_at"])
 }
 
-/// The last order on each rule stands at the end, unless it was to end by itself.
+/// The last order for each rule is effective at the end, unless its state was to expire.
 fn judge_last_words(history: &History, verdict: &mut Verdict) {
     let last: BTreeMap<&str, &Order> =
         history.orders.iter().map(|order| (order.rule_id.as_str(), order)).collect();
     for (rule_id, order) in last {
         if order.answer.is_some() && !order.ends {
-            let stands = history.rest.states.get(rule_id);
-            verdict.expect(7, stands == order.state.as_ref(), || {
+            let stands = history.final_state.states.get(rule_id);
+            verdict.expect(Promise::State, stands == order.state.as_ref(), || {
                 format!("the last word on {rule_id} was {:?}, and {stands:?} stands", order.state)
             });
         }

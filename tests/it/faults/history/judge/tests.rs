@@ -1,10 +1,12 @@
-//! Each kind of fault is found by its promise, and no other is.
+//! Each kind of violation is found under its promise.
 
 use serde_json::{Value, json};
 
 use super::super::{
-    Fault, Guest, Heard, History, Line, MasterLog, Order, Removal, Restart, Rule, Sample, Step, Write,
+    Fault, History, HostileClient, Line, MasterLog, Order, Removal, Restart, Rule, Sample, Step, Transcript,
+    Write,
 };
+use super::Promise;
 
 fn text(id: &str, version: i64) -> Rule {
     Rule { rule_id: id.into(), version, sha256: format!("{id} {version}") }
@@ -59,16 +61,16 @@ fn snapshot(epoch: &str, seq: u64, rules: &[Value]) -> Vec<Value> {
     lines
 }
 
-fn standing() -> Vec<Value> {
+fn permanent() -> Vec<Value> {
     vec![rule_line("S", 1, json!({"state": "enabled"}))]
 }
 
-/// The moment `at` of the storm, by a right clock.
+/// The moment `at` of the storm, by a clock that is right.
 fn time(at: i64) -> String {
     rulesyncd::clock::Timestamp::from_micros(at * 1_000).to_string()
 }
 
-/// Lines a tenth of a second apart, unless a number stands between them, which is the next one's time.
+/// Lines a tenth of a second apart; a number between them is the time of the next.
 fn timed(mut at: u64, lines: Vec<Value>) -> Vec<Line> {
     let mut timed = Vec::new();
     for said in lines {
@@ -81,8 +83,8 @@ fn timed(mut at: u64, lines: Vec<Value>) -> Vec<Line> {
     timed
 }
 
-fn heard(name: &str, connections: Vec<Vec<Value>>) -> Heard {
-    Heard {
+fn transcript(name: &str, connections: Vec<Vec<Value>>) -> Transcript {
+    Transcript {
         worker: 0,
         name: name.into(),
         prompt: true,
@@ -113,10 +115,10 @@ fn order(from: u64, state: &str, ends: bool, answer: Value) -> Order {
     Order { from, to: from, rule_id: "S".into(), state: Some(state.into()), ends, answer: Some(answer) }
 }
 
-/// A history with a little of everything in which every promise was kept.
+/// A history in which every promise was kept, with at least one fact for each.
 fn kept() -> History {
     let lines = |name| {
-        let first = [snapshot("e1", 0, &standing()), vec![change(1, "A", 1)]].concat();
+        let first = [snapshot("e1", 0, &permanent()), vec![change(1, "A", 1)]].concat();
         let resumed = vec![hello("e1"), change(2, "F", 1), deletion(3, "A"), change(4, "S", 2), down(10)];
         let second = [
             snapshot(
@@ -144,10 +146,10 @@ fn kept() -> History {
         } else {
             vec![first, resumed, second]
         };
-        heard(name, connections)
+        transcript(name, connections)
     };
     let mut history = History {
-        heard: vec![lines("whole"), lines("resumed")],
+        transcripts: vec![lines("whole"), lines("resumed")],
         faults: vec![
             fault("database stopped", "worker0", 1_000, 2_000),
             fault("directory emptied", "directory", 7_000, 7_500),
@@ -182,7 +184,7 @@ fn kept() -> History {
     history.texts = [text("A", 1), text("S", 1), text("S", 2), text("F", 1), text("A", 9)]
         .map(|rule| (rule.sha256.clone(), rule))
         .into();
-    history.guests = vec![Guest {
+    history.hostile_clients = vec![HostileClient {
         from: 0,
         to: 1,
         host: "worker0".into(),
@@ -192,124 +194,136 @@ fn kept() -> History {
     }];
     history.restarts =
         vec![Restart { worker: 0, epoch: "e2".into(), database: "down".into(), stale_for_ms: 5 }];
-    history.cast.standing = ["S".to_owned()].into();
-    history.cast.foreign = ["F".to_owned()].into();
-    history.cast.bad_files = ["bad.yaml".to_owned()].into();
-    history.cast.bad_rows = ["BAD".to_owned()].into();
-    history.cast.invalid = [("A".to_owned(), 9)].into();
-    history.rest.directory = [("S".to_owned(), 2)].into();
-    history.rest.table = [text("S", 2), text("F", 1)].map(|rule| (rule.rule_id.clone(), rule)).into();
-    history.rest.rejected_files = history.cast.bad_files.clone();
-    history.rest.rejected_rows = [("worker0".to_owned(), history.cast.bad_rows.clone())].into();
+    history.roles.permanent = ["S".to_owned()].into();
+    history.roles.foreign = ["F".to_owned()].into();
+    history.roles.bad_files = ["bad.yaml".to_owned()].into();
+    history.roles.bad_rows = ["BAD".to_owned()].into();
+    history.roles.invalid = [("A".to_owned(), 9)].into();
+    history.final_state.directory = [("S".to_owned(), 2)].into();
+    history.final_state.table = [text("S", 2), text("F", 1)].map(|rule| (rule.rule_id.clone(), rule)).into();
+    history.final_state.rejected_files = history.roles.bad_files.clone();
+    history.final_state.rejected_rows = [("worker0".to_owned(), history.roles.bad_rows.clone())].into();
     history
 }
 
-/// The `place`-th line of a subscriber's connection.
-fn line(history: &mut History, who: usize, connection: usize, place: usize) -> &mut Value {
-    &mut history.heard[who].connections[connection][place].said
+/// The `index`-th line of a subscriber's connection.
+fn line(history: &mut History, who: usize, connection: usize, index: usize) -> &mut Value {
+    &mut history.transcripts[who].connections[connection][index].said
 }
 
 fn say(history: &mut History, at: u64, said: Value) {
-    for heard in &mut history.heard {
-        heard.connections.last_mut().unwrap().push(Line { at, said: said.clone() });
+    for transcript in &mut history.transcripts {
+        transcript.connections.last_mut().unwrap().push(Line { at, said: said.clone() });
     }
 }
 
 #[test]
-fn what_kept_every_promise_is_judged_on_each_and_found_without_fault() {
+fn a_history_that_keeps_every_promise_has_a_fact_for_each_and_no_violation() {
     let verdict = kept().judge();
     assert_eq!(verdict.violations, [""; 0]);
-    assert_eq!(verdict.not_judged(), [0; 0], "{verdict}");
+    assert!(verdict.not_judged().is_empty(), "{verdict}");
     let nothing = History::default().judge();
-    assert_eq!(nothing.not_judged(), (1..=17).collect::<Vec<_>>(), "what was not judged is told");
+    assert_eq!(nothing.not_judged(), Promise::ALL, "a promise without a fact is reported");
     assert!(nothing.to_string().contains("without steps of clocks"), "{nothing}");
 }
 
 #[test]
-fn the_judge_finds_each_kind_of_fault_and_no_other() {
+fn each_kind_of_violation_is_found_under_its_promise() {
     type Spoil = fn(&mut History);
-    let spoilt: [(&str, &str, Spoil); 46] = [
-        ("P1", "the file has version 3", |h| *h.rest.directory.get_mut("S").unwrap() = 3),
-        ("P1", "ended with", |h| say(h, 6_300, deletion(3, "S"))),
-        ("P2", "an older version", |h| say(h, 6_300, change(3, "S", 1))),
-        ("P2", "of another size", |h| line(h, 0, 1, 1)["rules"] = 7.into()),
-        ("P2", "knows other things", |h| line(h, 0, 0, 4)["content_sha256"] = text("A", 9).sha256.into()),
-        ("P3", "after change 1", |h| drop(h.heard[0].connections[0].remove(5))),
-        ("P3", "two changes of one number", |h| line(h, 1, 1, 3)["traceparent"] = "x".into()),
-        ("P3", "outside of a snapshot", |h| *line(h, 0, 1, 6) = standing().remove(0)),
-        ("P3", "unknown line", |h| *line(h, 0, 1, 6) = json!({"type": "riddle"})),
-        ("P4", "who resumed, knows other things", |h| {
+    let spoilt: [(Promise, &str, Spoil); 46] = [
+        (Promise::Convergence, "the file has version 3", |h| {
+            *h.final_state.directory.get_mut("S").unwrap() = 3
+        }),
+        (Promise::Convergence, "ended with", |h| say(h, 6_300, deletion(3, "S"))),
+        (Promise::NoLoss, "an older version", |h| say(h, 6_300, change(3, "S", 1))),
+        (Promise::NoLoss, "of another size", |h| line(h, 0, 1, 1)["rules"] = 7.into()),
+        (Promise::NoLoss, "it differs from", |h| {
+            line(h, 0, 0, 4)["content_sha256"] = text("A", 9).sha256.into()
+        }),
+        (Promise::Order, "after change 1", |h| drop(h.transcripts[0].connections[0].remove(5))),
+        (Promise::Order, "two changes of one number", |h| line(h, 1, 1, 3)["traceparent"] = "x".into()),
+        (Promise::Order, "outside of a snapshot", |h| *line(h, 0, 1, 6) = permanent().remove(0)),
+        (Promise::Order, "unknown line", |h| *line(h, 0, 1, 6) = json!({"type": "riddle"})),
+        (Promise::Resume, "which resumed, differs from", |h| {
             *line(h, 1, 0, 2) = rule_line("S", 2, json!({"state": "enabled"}))
         }),
-        ("P4", "another epoch than its own", |h| *line(h, 1, 1, 0) = hello("e0")),
-        ("P5", "a rule was deleted whose file stood", |h| h.removals.clear()),
-        ("P5", "a snapshot without S", |h| drop(h.heard[0].connections[1].remove(3))),
-        ("P5", "its file is gone, and its row stands", |h| {
-            drop(h.rest.table.insert("A".into(), text("A", 1)))
+        (Promise::Resume, "another epoch than its own", |h| *line(h, 1, 1, 0) = hello("e0")),
+        (Promise::Deletes, "a rule was deleted whose file stood", |h| h.removals.clear()),
+        (Promise::Deletes, "a snapshot without S", |h| drop(h.transcripts[0].connections[1].remove(3))),
+        (Promise::Deletes, "its file is gone, and its row stands", |h| {
+            drop(h.final_state.table.insert("A".into(), text("A", 1)))
         }),
-        ("P6", "what stood in a file that is no rule", |h| say(h, 6_300, change(3, "A", 9))),
-        ("P6", "is no rule, and was written", |h| h.audit.push(write("A", 9, 9))),
-        ("P7", "ended late", |h| line(h, 0, 1, 6)["new_value"]["expires_at"] = time(500).into()),
-        ("P7", "is over and goes on", |h| {
-            h.heard.iter_mut().for_each(|heard| heard.connections.last_mut().unwrap().truncate(7));
+        (Promise::LastGood, "what stood in a file that is no rule", |h| say(h, 6_300, change(3, "A", 9))),
+        (Promise::LastGood, "is no rule, and was written", |h| h.audit.push(write("A", 9, 9))),
+        (Promise::State, "ended late", |h| line(h, 0, 1, 6)["new_value"]["expires_at"] = time(500).into()),
+        (Promise::State, "is over and goes on", |h| {
+            h.transcripts
+                .iter_mut()
+                .for_each(|transcript| transcript.connections.last_mut().unwrap().truncate(7));
             say(h, 60_000, beat());
         }),
-        ("P7", "fell to an older end", |h| {
+        (Promise::State, "fell to an older end", |h| {
             line(h, 0, 1, 6)["new_value"] = json!({"state": "clipped", "set_at": time(4_500)});
             h.orders.push(order(4_400, "clipped", false, json!({"set_at": time(4_500)})));
         }),
-        ("P7", "fell to an older end", |h| {
-            h.heard[0].connections[1].iter_mut().for_each(|line| line.at /= 5)
+        (Promise::State, "fell to an older end", |h| {
+            h.transcripts[0].connections[1].iter_mut().for_each(|line| line.at /= 5)
         }),
-        ("P7", "the last word on S", |h| h.orders.push(order(9_000, "clipped", false, json!({})))),
-        ("P7", "ended with the states", |h| drop(h.rest.states.insert("S".into(), "clipped".into()))),
-        ("P8", "a text that nobody wrote", |h| drop(h.texts.remove("A 1"))),
-        ("P8", "a row that nobody wrote", |h| h.audit[0].written = Some(Rule { version: 2, ..text("S", 1) })),
-        ("P9", "served", |h| {
+        (Promise::State, "the last word on S", |h| h.orders.push(order(9_000, "clipped", false, json!({})))),
+        (Promise::State, "ended with the states", |h| {
+            drop(h.final_state.states.insert("S".into(), "clipped".into()))
+        }),
+        (Promise::WholeRows, "a text that nobody wrote", |h| drop(h.texts.remove("A 1"))),
+        (Promise::WholeRows, "a row that nobody wrote", |h| {
+            h.audit[0].written = Some(Rule { version: 2, ..text("S", 1) })
+        }),
+        (Promise::WorkerKilled, "served", |h| {
             for (who, connection) in [(0, 1), (1, 2)] {
-                *line(h, who, connection, 3) = standing().remove(0);
+                *line(h, who, connection, 3) = permanent().remove(0);
             }
         }),
-        ("P9", "was started without", |h| h.restarts[0].stale_for_ms = 0),
-        ("P9", "fresh though the database is unavailable", |h| *line(h, 0, 1, 5) = down(0)),
-        ("P10", "ended by itself", |h| h.ended.push("master".into())),
-        ("P10", "found the database again", |h| h.samples[2].at = 60_000),
-        ("P10", "found the database again", |h| drop(h.samples.pop())),
-        ("P10", "stale though the database answers", |h| {
+        (Promise::WorkerKilled, "was started without", |h| h.restarts[0].stale_for_ms = 0),
+        (Promise::WorkerKilled, "fresh though the database is unavailable", |h| *line(h, 0, 1, 5) = down(0)),
+        (Promise::DatabaseUnavailable, "ended by itself", |h| h.ended.push("master".into())),
+        (Promise::DatabaseUnavailable, "found the database again", |h| h.samples[2].at = 60_000),
+        (Promise::DatabaseUnavailable, "found the database again", |h| drop(h.samples.pop())),
+        (Promise::DatabaseUnavailable, "stale though the database answers", |h| {
             say(h, 7_300, json!({"type": "heartbeat", "database": "up", "stale_for_ms": 9}));
         }),
-        ("P10", "stale though the database answers", |h| {
+        (Promise::DatabaseUnavailable, "stale though the database answers", |h| {
             say(h, 7_300, json!({"type": "heartbeat", "database": "up", "stale_for_ms": 5_500}));
         }),
-        ("P11", "not above what stood", |h| h.audit[4].updated_at = time(1)),
-        ("P11", "in 2 turns", |h| {
+        (Promise::TwoMasters, "not above what stood", |h| h.audit[4].updated_at = time(1)),
+        (Promise::TwoMasters, "in 2 turns", |h| {
             h.texts.extend([("A 2".to_owned(), text("A", 2))]);
             h.masters.get_mut("master").unwrap().wrote.insert(("A".into(), 2));
             h.audit.push(write("A", 2, 4));
         }),
-        ("P11", "took over after", |h| h.takeovers.push(60_000)),
-        ("P12", "ended with", |h| say(h, 6_300, deletion(3, "F"))),
-        ("P13", "ms after another", |h| {
-            h.heard[1].connections[2].iter_mut().for_each(|line| line.at += 9_000)
+        (Promise::TwoMasters, "took over after", |h| h.takeovers.push(60_000)),
+        (Promise::Clocks, "ended with", |h| say(h, 6_300, deletion(3, "F"))),
+        (Promise::SlowReader, "ms after another", |h| {
+            h.transcripts[1].connections[2].iter_mut().for_each(|line| line.at += 9_000)
         }),
-        ("P13", "KiB", |h| h.samples[1].resident_kib = 900_000),
-        ("P14", "ended with", |h| say(h, 6_300, deletion(3, "F"))),
-        ("P14", "in the master's name", |h| line(h, 0, 0, 5)["updated_by"] = "filesystem".into()),
-        ("P14", "was written by", |h| h.audit[2].updated_by = "filesystem".into()),
-        ("P15", "went with the directory", |h| say(h, 7_200, deletion(3, "S"))),
-        ("P16", "the master rejects", |h| h.rest.rejected_files.clear()),
-        ("P16", "worker0 rejects", |h| {
-            h.rest.rejected_rows.get_mut("worker0").unwrap().insert("S".into());
+        (Promise::SlowReader, "KiB", |h| h.samples[1].resident_kib = 900_000),
+        (Promise::OtherWriters, "ended with", |h| say(h, 6_300, deletion(3, "F"))),
+        (Promise::OtherWriters, "in the master's name", |h| {
+            line(h, 0, 0, 5)["updated_by"] = "filesystem".into()
         }),
-        ("P16", "a row that is no rule", |h| say(h, 6_300, change(3, "BAD", 1))),
-        ("P17", "garbage got `silence`", |h| h.guests[0].answer = "silence".into()),
+        (Promise::OtherWriters, "was written by", |h| h.audit[2].updated_by = "filesystem".into()),
+        (Promise::MassDelete, "went with the directory", |h| say(h, 7_200, deletion(3, "S"))),
+        (Promise::Poison, "the master rejects", |h| h.final_state.rejected_files.clear()),
+        (Promise::Poison, "worker0 rejects", |h| {
+            h.final_state.rejected_rows.get_mut("worker0").unwrap().insert("S".into());
+        }),
+        (Promise::Poison, "a row that is no rule", |h| say(h, 6_300, change(3, "BAD", 1))),
+        (Promise::HostileClient, "garbage got `silence`", |h| h.hostile_clients[0].answer = "silence".into()),
     ];
     for (promise, complaint, spoil) in spoilt {
         let mut history = kept();
         spoil(&mut history);
         let violations = history.judge().violations;
         let found = |violation: &String| {
-            violation.starts_with(&format!("{promise} ")) && violation.contains(complaint)
+            violation.starts_with(&format!("{promise}: ")) && violation.contains(complaint)
         };
         assert!(violations.iter().any(found), "{promise} {complaint}: {violations:?}");
     }

@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 
 use super::servers::{FOUND_ON_MYSQL, FOUND_ON_POSTGRES};
 use super::sqlite::heard;
-use crate::support::databases::{Field, Hand, config, poll, system_clock};
+use crate::support::databases::{ExternalClient, TestDatabase, config, poll, system_clock};
 use crate::support::servers::{Kind, Server};
 
 /// What `initdb --locale=C` makes takes any bytes for a text, and then refuses to hand them over as UTF-8.
@@ -19,7 +19,7 @@ use crate::support::servers::{Kind, Server};
 async fn a_text_that_is_no_utf8_is_quarantined_alone() {
     let server = Server::start(Kind::Postgres, &[]).await;
     server.run("", "CREATE DATABASE bytes TEMPLATE template0 ENCODING 'SQL_ASCII'").await.unwrap();
-    let field = Field::server(&server.address("bytes")).await;
+    let field = TestDatabase::server(&server.address("bytes")).await;
     let many: Vec<_> = (0..100).map(|n| format!("Re{n}")).collect();
     field.save(&many.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
     let mut watcher = field.watcher().await;
@@ -68,7 +68,7 @@ async fn a_text_that_is_no_utf8_is_quarantined_alone() {
 /// Nothing is found later for it, and the one that watches the file does not count either.
 #[tokio::test]
 async fn one_connection_is_enough_to_follow_a_file() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let mut scarce = config(&field.address);
     scarce.max_connections = 1;
     let database = Database::open(&scarce, system_clock()).await.unwrap();
@@ -83,7 +83,7 @@ async fn one_connection_is_enough_to_follow_a_file() {
 #[ignore = "needs PostgreSQL"]
 async fn one_connection_is_enough_to_follow() {
     let server = Server::start(Kind::Postgres, &[]).await;
-    let field = Field::server(&server.create("scarce").await).await;
+    let field = TestDatabase::server(&server.create("scarce").await).await;
     let mut scarce = config(&field.address);
     (scarce.max_connections, scarce.connect_timeout) = (1, Duration::from_secs(1));
     let database = Database::open(&scarce, system_clock()).await.unwrap();
@@ -117,7 +117,7 @@ async fn an_index_that_cannot_be_made_holds_nobody_up() {
     let address = server.create("busy").await;
     server.run("busy", FOUND_ON_MYSQL).await.unwrap();
     let open = async || Database::open(&config(&address), system_clock()).await.unwrap();
-    let mut reader = Hand::MySql(sqlx::MySqlConnection::connect(&address).await.unwrap());
+    let mut reader = ExternalClient::MySql(sqlx::MySqlConnection::connect(&address).await.unwrap());
     let mut worker = open().await.follow();
     reader.begin().await;
     reader.run("SELECT * FROM ttp_rule LEFT JOIN ttp_rule_state USING (rule_id)").await;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rulesyncd::rule::{RuleState, StateKind};
 use rulesyncd::store::{Follow, RuleStore, RuleWrite, Scope, StoreError};
 
-use crate::support::databases::{Field, OVERLAP, PAST_THE_OVERLAP};
+use crate::support::databases::{OVERLAP, PAST_THE_OVERLAP, TestDatabase};
 use crate::support::rules::{id, rule_row, rule_text};
 use crate::support::servers::Kind;
 
@@ -39,16 +39,16 @@ macro_rules! traps {
         where_texts_have_no_bound: [$($unbounded:ident),* $(,)?],
     ) => {
         mod sqlite_file {
-            $(#[tokio::test] async fn $trap() { super::$trap(&super::Field::sqlite_file().await).await; })*
-            $(#[tokio::test] async fn $between() { super::$between(&super::Field::sqlite_file().await).await; })*
-            $(#[tokio::test] async fn $unbounded() { super::$unbounded(&super::Field::sqlite_file().await).await; })*
+            $(#[tokio::test] async fn $trap() { super::$trap(&super::TestDatabase::sqlite_file().await).await; })*
+            $(#[tokio::test] async fn $between() { super::$between(&super::TestDatabase::sqlite_file().await).await; })*
+            $(#[tokio::test] async fn $unbounded() { super::$unbounded(&super::TestDatabase::sqlite_file().await).await; })*
         }
         mod sqlite_memory {
-            $(#[tokio::test] async fn $trap() { super::$trap(&super::Field::sqlite_memory().await).await; })*
-            $(#[tokio::test] async fn $unbounded() { super::$unbounded(&super::Field::sqlite_memory().await).await; })*
+            $(#[tokio::test] async fn $trap() { super::$trap(&super::TestDatabase::sqlite_memory().await).await; })*
+            $(#[tokio::test] async fn $unbounded() { super::$unbounded(&super::TestDatabase::sqlite_memory().await).await; })*
         }
         /// Runs every trap, each on a database of its own, all at once.
-        pub(super) async fn all(kind: Kind, mut field: impl AsyncFnMut(&str) -> Field) {
+        pub(super) async fn all(kind: Kind, mut field: impl AsyncFnMut(&str) -> TestDatabase) {
             let mut traps = tokio::task::JoinSet::new();
             $(
                 let under_test = field(stringify!($trap)).await;
@@ -125,7 +125,7 @@ traps![
     ],
 ];
 
-async fn two_rows_with_one_timestamp(field: &Field) {
+async fn two_rows_with_one_timestamp(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let mut watcher = field.watcher().await;
     let stamp = field.now().await.whole_second();
@@ -136,7 +136,7 @@ async fn two_rows_with_one_timestamp(field: &Field) {
     assert_eq!(watcher.poll().await, NOTHING);
 }
 
-async fn one_rule_saved_twice_within_a_second(field: &Field) {
+async fn one_rule_saved_twice_within_a_second(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let mut watcher = field.watcher().await;
     let stamp = field.now().await.whole_second();
@@ -150,7 +150,7 @@ async fn one_rule_saved_twice_within_a_second(field: &Field) {
     assert_eq!(watcher.poll().await, ["state R1 clipped"]);
 }
 
-async fn a_late_commit(field: &Field) {
+async fn a_late_commit(field: &TestDatabase) {
     let (mut first, mut late) = (field.hand().await, field.hand().await);
     let mut watcher = field.watcher().await;
     let now = field.now().await;
@@ -176,7 +176,7 @@ async fn a_late_commit(field: &Field) {
     assert_eq!(watcher.poll().await, ["written R3 v1"]);
 }
 
-async fn a_clock_that_is_behind(field: &Field) {
+async fn a_clock_that_is_behind(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let hour = Duration::from_secs(3_600);
     let mut watcher = field.watcher().await;
@@ -201,7 +201,7 @@ async fn a_clock_that_is_behind(field: &Field) {
     assert_eq!(scanner.missed_by_watermark, 0);
 }
 
-async fn a_row_deleted_by_another(field: &Field) {
+async fn a_row_deleted_by_another(field: &TestDatabase) {
     let mut hand = field.hand().await;
     field.save(&[("R1", 1), ("R2", 1), ("R3", 1)]).await;
     let mut watcher = field.watcher().await;
@@ -214,7 +214,7 @@ async fn a_row_deleted_by_another(field: &Field) {
     assert_eq!(watcher.poll().await, ["written R4 v1", "deleted R3"]);
 }
 
-async fn an_idle_poll_reads_no_row(field: &Field) {
+async fn an_idle_poll_reads_no_row(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let rules: Vec<_> = (0..300).map(|n| format!("R{n}")).collect();
     field.save(&rules.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
@@ -232,7 +232,7 @@ async fn an_idle_poll_reads_no_row(field: &Field) {
     assert_eq!(watcher.rows, 1);
 }
 
-async fn many_rows_with_one_stamp_in_the_future(field: &Field) {
+async fn many_rows_with_one_stamp_in_the_future(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let rules: Vec<_> = (0..1_000).map(|n| format!("R{n}")).collect();
     let rules: Vec<_> = rules.iter().map(|id| (id.as_str(), 1)).collect();
@@ -248,7 +248,7 @@ async fn many_rows_with_one_stamp_in_the_future(field: &Field) {
     assert_eq!(watcher.poll().await, NOTHING);
 }
 
-async fn a_row_that_is_no_rule(field: &Field) {
+async fn a_row_that_is_no_rule(field: &TestDatabase) {
     let mut hand = field.hand().await;
     field.save(&[("R1", 1)]).await;
     let mut watcher = field.watcher().await;
@@ -273,7 +273,7 @@ async fn a_row_that_is_no_rule(field: &Field) {
     assert_eq!(watcher.catalogue.quarantined().count(), 2);
 }
 
-async fn a_row_that_was_only_touched(field: &Field) {
+async fn a_row_that_was_only_touched(field: &TestDatabase) {
     let mut hand = field.hand().await;
     field.save(&[("R1", 1)]).await;
     let mut watcher = field.watcher().await;
@@ -282,14 +282,14 @@ async fn a_row_that_was_only_touched(field: &Field) {
     assert_eq!(watcher.poll().await, NOTHING);
 }
 
-async fn an_edit_between_the_first_look_and_the_second(field: &Field) {
+async fn an_edit_between_the_first_look_and_the_second(field: &TestDatabase) {
     field.save(&[("R1", 1)]).await;
     let mut watcher = field.watcher().await;
     field.save(&[("R1", 2)]).await;
     assert_eq!(watcher.poll().await, ["written R1 v2"]);
 }
 
-async fn states_that_others_set(field: &Field) {
+async fn states_that_others_set(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let mut watcher = field.watcher().await;
     let now = field.now().await;
@@ -308,7 +308,7 @@ async fn states_that_others_set(field: &Field) {
     assert_eq!(field.database.get_state(&id("R2")).await.unwrap(), RuleState::default());
 }
 
-async fn a_stamp_in_the_future(field: &Field) {
+async fn a_stamp_in_the_future(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let mut watcher = field.watcher().await;
     let now = field.now().await;
@@ -328,7 +328,7 @@ async fn a_stamp_in_the_future(field: &Field) {
 /// A writer swaps one rule for another in each transaction, and gives a state the rule's version for
 /// its reason, so that every snapshot has one of the two rules and the state of that moment; a poll
 /// that mixes two snapshots finds both rules or none, or the state of another moment.
-async fn one_look_is_one_snapshot(field: &Field) {
+async fn one_look_is_one_snapshot(field: &TestDatabase) {
     let mut hand = field.hand().await;
     field.save(&[("A", 1)]).await;
     let mut watcher = field.watcher().await;
@@ -358,7 +358,7 @@ async fn one_look_is_one_snapshot(field: &Field) {
     writer.abort();
 }
 
-async fn an_edit_by_hand_that_left_the_stamp_alone(field: &Field) {
+async fn an_edit_by_hand_that_left_the_stamp_alone(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let rules: Vec<_> = (0..300).map(|n| format!("R{n}")).collect();
     field.save(&rules.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
@@ -380,7 +380,7 @@ async fn an_edit_by_hand_that_left_the_stamp_alone(field: &Field) {
     }
 }
 
-async fn a_swap_that_left_the_count_alone(field: &Field) {
+async fn a_swap_that_left_the_count_alone(field: &TestDatabase) {
     let mut hand = field.hand().await;
     field.save(&[("R1", 1)]).await;
     let mut scanner = field.watcher_with(Duration::ZERO).await;
@@ -390,7 +390,7 @@ async fn a_swap_that_left_the_count_alone(field: &Field) {
     assert_eq!(scanner.catalogue.quarantined().count(), 1);
 }
 
-async fn a_ceiling_of_a_32_bit_column(field: &Field) {
+async fn a_ceiling_of_a_32_bit_column(field: &TestDatabase) {
     let clipped = RuleState { state: StateKind::Clipped, confidence_max: Some(0.85), ..RuleState::default() };
     let written = field.database.set_state(&id("R1"), clipped).await.unwrap();
     assert_eq!(written.confidence_max, Some(0.85));
@@ -400,7 +400,7 @@ async fn a_ceiling_of_a_32_bit_column(field: &Field) {
     assert_eq!(field.database.states().await.unwrap()[0].confidence_max, Some(0.85));
 }
 
-async fn ids_that_differ_only_in_case(field: &Field) {
+async fn ids_that_differ_only_in_case(field: &TestDatabase) {
     field.save(&[("R1", 1), ("R2", 1)]).await;
     let mut watcher = field.watcher().await;
     let mut session = field.session().await;
@@ -417,7 +417,7 @@ async fn ids_that_differ_only_in_case(field: &Field) {
     assert_eq!(watcher.poll().await, ["written r1 v2", "deleted R1"]);
 }
 
-async fn expired_states_alone_are_removed(field: &Field) {
+async fn expired_states_alone_are_removed(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let now = field.now().await;
     let second = Duration::from_secs(1);
@@ -436,7 +436,7 @@ async fn expired_states_alone_are_removed(field: &Field) {
     assert!(session.remove_expired_states().await.unwrap().is_empty());
 }
 
-async fn stamps_rise_above_the_owners_own(field: &Field) {
+async fn stamps_rise_above_the_owners_own(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let future = field.now().await.after(Duration::from_secs(3_600));
     field.save(&[("R1", 1)]).await;
@@ -456,7 +456,7 @@ async fn stamps_rise_above_the_owners_own(field: &Field) {
     assert!(set_at >= future.whole_second(), "{set_at} before {future}");
 }
 
-async fn only_an_owned_row_is_deleted(field: &Field) {
+async fn only_an_owned_row_is_deleted(field: &TestDatabase) {
     let mut hand = field.hand().await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
     // An admin takes the row over after the plan was made.
@@ -471,7 +471,7 @@ async fn only_an_owned_row_is_deleted(field: &Field) {
     assert_eq!(left, ["R1"]);
 }
 
-async fn one_row_that_the_database_does_not_take(field: &Field) {
+async fn one_row_that_the_database_does_not_take(field: &TestDatabase) {
     let mut hand = field.hand().await;
     // A version out of the column's range, which a check makes of it on SQLite.
     let check = "CREATE TRIGGER narrow BEFORE INSERT ON ttp_rule WHEN NEW.rule_version > 2147483647 \
@@ -494,7 +494,7 @@ async fn one_row_that_the_database_does_not_take(field: &Field) {
     session.ping().await.unwrap();
 }
 
-async fn texts_with_everything_in_them(field: &Field) {
+async fn texts_with_everything_in_them(field: &TestDatabase) {
     let text = format!(
         "{}description: \"a \\\\ b ' '' \u{1F980} \\t % _ ?1 $1\"\n# comment; DROP TABLE ttp_rule; -- \\\n",
         rule_text("R1", 1)
@@ -513,7 +513,7 @@ async fn texts_with_everything_in_them(field: &Field) {
     assert_eq!(scanner.missed_by_watermark, 0);
 }
 
-async fn one_writer_at_a_time(field: &Field) {
+async fn one_writer_at_a_time(field: &TestDatabase) {
     let mut first = field.session().await;
     assert!(field.database.try_lock().await.unwrap().is_none());
     first.ping().await.unwrap();
@@ -527,7 +527,7 @@ async fn one_writer_at_a_time(field: &Field) {
     }
 }
 
-async fn a_batch_of_many(field: &Field) {
+async fn a_batch_of_many(field: &TestDatabase) {
     let ids: Vec<_> = (0..2_500).map(|n| format!("R{n:04}")).collect();
     let writes: Vec<_> = ids.iter().map(|id| RuleWrite::Upsert(rule_row(id, 1))).collect();
     let mut session = field.session().await;
@@ -552,7 +552,7 @@ async fn a_batch_of_many(field: &Field) {
 }
 
 /// More text at once than a server takes in one statement.
-async fn a_batch_of_large_ones(field: &Field) {
+async fn a_batch_of_large_ones(field: &TestDatabase) {
     let writes: Vec<_> = (0..100)
         .map(|n| {
             let mut row = rule_row(&format!("R{n}"), 1);

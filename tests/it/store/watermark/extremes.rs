@@ -6,11 +6,11 @@ use rulesyncd::rule::{RuleState, StateKind};
 use rulesyncd::store::{RuleStore, Scope, StoreError};
 
 use super::NOTHING;
-use crate::support::databases::Field;
+use crate::support::databases::TestDatabase;
 use crate::support::rules::id;
 
 /// A stamp that somebody wrote for "never" does not carry the owner's stamps to the end of time.
-pub(super) async fn a_stamp_of_the_last_year(field: &Field) {
+pub(super) async fn a_stamp_of_the_last_year(field: &TestDatabase) {
     let mut hand = field.hand().await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
     let now = field.now().await;
@@ -45,7 +45,7 @@ pub(super) async fn a_stamp_of_the_last_year(field: &Field) {
 
 /// Two ids that differ only in case are one: on MySQL the one would be written over the other, and the
 /// state of a rule would end without a word.
-pub(super) async fn a_state_of_an_id_in_another_case(field: &Field) {
+pub(super) async fn a_state_of_an_id_in_another_case(field: &TestDatabase) {
     let mut watcher = field.watcher().await;
     let state = |state| RuleState { state, ..RuleState::default() };
     field.database.set_state(&id("R1"), state(StateKind::Disabled)).await.unwrap();
@@ -66,7 +66,7 @@ pub(super) async fn a_state_of_an_id_in_another_case(field: &Field) {
 }
 
 /// One text of another program, longer than a line of the stream may be, is not sent to anybody.
-pub(super) async fn texts_that_are_longer_than_a_line(field: &Field) {
+pub(super) async fn texts_that_are_longer_than_a_line(field: &TestDatabase) {
     let (mut hand, now) = (field.hand().await, field.now().await);
     field.save(&[("R1", 1), ("R2", 1), ("R3", 1)]).await;
     for rule_id in ["R1", "R2", "R3"] {

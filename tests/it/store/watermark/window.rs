@@ -5,7 +5,7 @@ use std::time::Duration;
 use rulesyncd::store::Follow as _;
 
 use super::NOTHING;
-use crate::support::databases::Field;
+use crate::support::databases::TestDatabase;
 use crate::support::rules::rule_text;
 
 /// More rows than are read whole.
@@ -17,7 +17,7 @@ fn reworded(rule_id: &str) -> String {
 }
 
 /// Rows of one second, which a poll has read; the window holds them all.
-pub(super) async fn many_rows_and_one_edited(field: &Field) {
+pub(super) async fn many_rows_and_one_edited(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let now = field.now().await;
     let ids: Vec<_> = (0..MANY).map(|number| format!("R{number:03}")).collect();
@@ -43,7 +43,7 @@ pub(super) async fn many_rows_and_one_edited(field: &Field) {
 }
 
 /// On whole-second storage, or by a writer that has no better clock, a stamp stands for no text.
-pub(super) async fn many_rows_of_one_second(field: &Field) {
+pub(super) async fn many_rows_of_one_second(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let second = field.now().await.whole_second();
     for number in 0..MANY {
@@ -58,7 +58,7 @@ pub(super) async fn many_rows_of_one_second(field: &Field) {
 }
 
 /// Rows that cannot be read stand among the others, are told of once, and come back when mended.
-pub(super) async fn many_rows_and_poison(field: &Field) {
+pub(super) async fn many_rows_and_poison(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let now = field.now().await;
     for number in 0..MANY {

@@ -1,4 +1,4 @@
-//! Guests of the sockets who mean harm: each is to get a clear error or a bound.
+//! Hostile clients of the sockets: each must get a clear error or reach a bound.
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::UnixStream;
@@ -10,25 +10,25 @@ use serde_json::Value;
 
 use super::chance::Chance;
 use super::clocks::Timeline;
-use super::history::Guest;
+use super::history::HostileClient;
 
-/// More connections than a worker of the storm takes.
+/// More connections than a worker of the storm accepts.
 pub(super) const CROWD: usize = 96;
 
-/// How many a worker of the storm takes.
+/// How many connections a worker of the storm accepts.
 pub(super) const ADMITTED: &str = "64";
 
-/// How long a guest waits for its answer.
+/// How long a client waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Visits these hosts' sockets until the end.
+/// Connects to these hosts' sockets until the end.
 pub(super) fn visit(
     sockets: &[(String, PathBuf)],
     timeline: Timeline,
     mut chance: Chance,
     end: &AtomicBool,
-) -> Vec<Guest> {
-    let mut guests = Vec::new();
+) -> Vec<HostileClient> {
+    let mut hostile_clients = Vec::new();
     while !end.load(Ordering::Relaxed) {
         chance.pause(400);
         let (host, socket) = chance.pick(sockets);
@@ -48,7 +48,7 @@ pub(super) fn visit(
             _ => ("questions without listening", "bounded", ask_on_and_on(socket)),
         };
         if let Some(answer) = answer {
-            guests.push(Guest {
+            hostile_clients.push(HostileClient {
                 from,
                 to: timeline.now(),
                 host: host.clone(),
@@ -58,7 +58,7 @@ pub(super) fn visit(
             });
         }
     }
-    guests
+    hostile_clients
 }
 
 fn connect(socket: &Path) -> Option<UnixStream> {
@@ -68,8 +68,7 @@ fn connect(socket: &Path) -> Option<UnixStream> {
     Some(stream)
 }
 
-/// What a connection ends with: the code of an error, or `closed`, `cut` or `silence`. What is said
-/// on the way is passed over.
+/// How a connection ends: with the code of an error, or `closed`, `cut` or `silence`. Other lines are ignored.
 fn last_word(stream: UnixStream) -> String {
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
@@ -93,7 +92,7 @@ fn last_word(stream: UnixStream) -> String {
 
 fn say(socket: &Path, bytes: &[u8]) -> Option<String> {
     let mut stream = connect(socket)?;
-    // It may be closed before all of it was read.
+    // The server may close the connection before it read everything.
     let _ = stream.write_all(bytes);
     Some(last_word(stream))
 }
@@ -105,14 +104,14 @@ fn half_a_line(socket: &Path) -> Option<String> {
     Some(last_word(stream))
 }
 
-/// More than may connect: who is too much is told so, and nobody is kept waiting.
+/// More connections than are allowed: the server must reject the excess at once.
 fn crowd(socket: &Path) -> Option<String> {
     let crowd: Vec<UnixStream> = (0..CROWD).map_while(|_| connect(socket)).collect();
-    // The last of them: the first were let in and wait for nothing.
+    // Only the last connection is rejected: the first are accepted and wait.
     Some(last_word(crowd.into_iter().next_back()?))
 }
 
-/// Asks for ever and reads nothing: at some point nothing more is taken.
+/// Sends requests without end and never reads: at some point the server stops reading.
 fn ask_on_and_on(socket: &Path) -> Option<String> {
     const ENOUGH: usize = 4 << 20;
     let mut stream = UnixStream::connect(socket).ok()?;
@@ -122,7 +121,7 @@ fn ask_on_and_on(socket: &Path) -> Option<String> {
     while taken < ENOUGH {
         match stream.write(questions.as_bytes()) {
             Ok(count) if count == questions.len() => taken += count,
-            // Only a part was taken in the time.
+            // The server read only a part in time.
             Ok(_) => return Some("bounded".to_owned()),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 return Some("bounded".to_owned());

@@ -1,4 +1,4 @@
-//! What a subscriber knows.
+//! A subscriber's copy of the rules and states.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -8,14 +8,14 @@ use serde_json::Value;
 use super::super::Rule;
 
 #[derive(Clone, Default)]
-pub(super) struct Known {
+pub(super) struct Replica {
     pub(super) rules: BTreeMap<String, Rule>,
     pub(super) states: BTreeMap<String, Value>,
     sum: u64,
 }
 
-impl Known {
-    /// Two have it in common who know the same.
+impl Replica {
+    /// Equal for equal copies.
     pub(super) fn sum(&self) -> u64 {
         self.sum
     }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::NOTHING;
-use crate::support::databases::{Field, OVERLAP, PAST_THE_OVERLAP};
+use crate::support::databases::{OVERLAP, PAST_THE_OVERLAP, TestDatabase};
 
 /// How long a state lasts that is to be heard of before it ends, on a busy machine too.
 const STATE_FOR: Duration = Duration::from_secs(5);
 
-pub(in crate::store) async fn what_comes_after_a_long_quiet(field: &Field) {
+pub(in crate::store) async fn what_comes_after_a_long_quiet(field: &TestDatabase) {
     let mut hand = field.hand().await;
     // So many that it is worth to know without counting that they are all there.
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
@@ -40,7 +40,7 @@ pub(in crate::store) async fn what_comes_after_a_long_quiet(field: &Field) {
 
 /// MariaDB remembers of a table when the transaction began that was the last to commit to it: two that
 /// began in one second look alike.
-pub(super) async fn two_transactions_of_one_second(field: &Field) {
+pub(super) async fn two_transactions_of_one_second(field: &TestDatabase) {
     let (mut first, mut second) = (field.hand().await, field.hand().await);
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
@@ -69,7 +69,7 @@ pub(super) async fn two_transactions_of_one_second(field: &Field) {
 
 /// As above, where the second commits after a poll that counted: what was committed meanwhile is found
 /// by its stamp, however little of the overlap a column of whole seconds leaves.
-pub(super) async fn an_edit_behind_one_of_the_same_second(field: &Field) {
+pub(super) async fn an_edit_behind_one_of_the_same_second(field: &TestDatabase) {
     let (mut first, mut second) = (field.hand().await, field.hand().await);
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
@@ -105,7 +105,7 @@ pub(super) async fn an_edit_behind_one_of_the_same_second(field: &Field) {
 }
 
 /// A change that leaves nothing to be seen, and one right behind it.
-pub(super) async fn a_deletion_behind_a_change_that_left_no_trace(field: &Field) {
+pub(super) async fn a_deletion_behind_a_change_that_left_no_trace(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
@@ -123,7 +123,7 @@ pub(super) async fn a_deletion_behind_a_change_that_left_no_trace(field: &Field)
 }
 
 /// What a transaction did before the table was last counted, and committed after.
-pub(in crate::store) async fn a_deletion_that_was_under_way(field: &Field) {
+pub(in crate::store) async fn a_deletion_that_was_under_way(field: &TestDatabase) {
     let (mut late, mut other) = (field.hand().await, field.hand().await);
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
