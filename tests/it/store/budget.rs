@@ -203,7 +203,7 @@ fn a_table_of_too_many_rows_is_not_read_and_what_was_read_stays_served() {
 
 #[tokio::test]
 async fn rows_that_are_no_rules_take_no_more_than_their_part_of_the_memory() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let mut hand = field.hand().await;
     hand.put("R1", 1, field.now().await).await;
     let swarm = Swarm::on(field.address.clone());
@@ -243,7 +243,7 @@ async fn rows_that_are_no_rules_take_no_more_than_their_part_of_the_memory() {
 /// Whoever owns the database may put a view in the place of a table, and a view need not end.
 #[tokio::test]
 async fn commands_give_up_tables_without_end() {
-    let field = Field::sqlite_file().await;
+    let field = TestDatabase::sqlite_file().await;
     let mut hand = field.hand().await;
     hand.put("R1", 1, field.now().await).await;
     for table in ["ttp_rule", "ttp_rule_state"] {
