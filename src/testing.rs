@@ -1,5 +1,9 @@
 //! What unit tests share.
 
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
 /// Makes junk that is nearly right: seeds with bytes changed, cut, doubled and spliced. The same
 /// numbers come from the same seed.
 pub(crate) struct Mutate(u64);
@@ -42,4 +46,28 @@ impl Mutate {
         }
         bytes
     }
+}
+
+/// Gives a reader every file of `tests/corpus/NAME`, and `mutations` pieces of junk made of them from `seed`.
+/// `read` checks the reader's laws, and tells whether it took the bytes: it must take the files whose names begin
+/// with `valid`, and no other.
+pub(crate) fn replay(name: &str, seed: u64, mutations: usize, mut read: impl FnMut(&[u8]) -> bool) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name);
+    let mut paths: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let files: Vec<_> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
+    let mut read = |bytes: &[u8], of: &str| {
+        let shown = || bytes[..bytes.len().min(4_096)].escape_ascii();
+        catch_unwind(AssertUnwindSafe(|| read(bytes))).unwrap_or_else(|_| panic!("{of}: {}", shown()))
+    };
+    for (path, bytes) in paths.iter().zip(&files) {
+        let file = path.file_name().unwrap().to_str().unwrap();
+        assert_eq!(read(bytes, file), file.starts_with("valid"), "whether {name}/{file} is taken");
+    }
+    let mut mutate = Mutate::new(seed);
+    let taken = (0..mutations)
+        .filter(|number| read(&mutate.next(&files), &format!("{name}, mutation {number} of seed {seed}")))
+        .count();
+    let refused = mutations - taken;
+    assert!(taken.min(refused) > mutations / 100, "{taken} of {mutations} were taken: this tests too little");
 }

@@ -340,3 +340,6 @@ fn on_conflict(columns: &[&str]) -> String {
     let sets: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
     format!(" ON CONFLICT (rule_id) DO UPDATE SET {}", sets.join(", "))
 }
+
+#[cfg(test)]
+mod tests;

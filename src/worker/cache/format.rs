@@ -21,6 +21,9 @@ const VERSION: u32 = 2;
 /// The longest line, in bytes: a text of the largest size, with each of its bytes escaped as six.
 const MAX_LINE: u64 = 6 * crate::rule::Limits::LARGEST as u64 + (1 << 20);
 
+/// How much of an error about a line is kept, in characters.
+const LONGEST_ERROR: usize = 250;
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Header {
     format: String,
@@ -112,7 +115,9 @@ fn content(why: &str) -> Unusable {
 }
 
 fn record<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, Unusable> {
-    serde_json::from_slice(line).map_err(|error| Unusable::Content(error.to_string()))
+    // The error quotes what was found, and that may be a text of many megabytes.
+    serde_json::from_slice(line)
+        .map_err(|error| Unusable::Content(error.to_string().chars().take(LONGEST_ERROR).collect()))
 }
 
 /// Reads a file, and hashes and parses each text again.

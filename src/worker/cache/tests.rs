@@ -3,7 +3,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::rule::{ContentDigest, KnownRule, RuleId, RuleState, StateKind};
 use crate::store::{RowReader, TextSink as _};
-use crate::testing::Mutate;
+use crate::testing::{Mutate, replay};
 use crate::wire::encode;
 
 const ORIGIN: &str = "sqlite:///rules.db";
@@ -268,4 +268,22 @@ fn junk(count: u64) {
         }
     }
     assert!(taken > count / 1_000, "only {taken} of {count} were taken: this tests too little");
+}
+
+#[test]
+fn of_the_corpus_and_mutations_of_it_only_whole_files_are_read() {
+    replay("cache", 2, 20_000, |bytes| match parse(bytes) {
+        Ok(cached) => {
+            let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+            let (trailer, body) = lines.split_last().unwrap();
+            assert_eq!(cached.delta.rules.len() + cached.delta.states.len() + 1, body.len());
+            let digest = ContentDigest::of(body.concat()).to_string();
+            assert!(std::str::from_utf8(trailer).unwrap().contains(&digest));
+            true
+        }
+        Err(unusable) => {
+            assert!(unusable.to_string().len() < 1_024, "{unusable}");
+            false
+        }
+    });
 }

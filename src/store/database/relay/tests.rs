@@ -4,14 +4,13 @@ use proptest::prelude::*;
 use super::frames::{FrameRules, Inspection, LONGEST_FRAME, LONGEST_ROW, Violation};
 use super::mysql::MySql;
 use super::postgres::Postgres;
+use crate::testing::replay;
 
-/// What passes of bytes that come in these pieces, and what ends it.
-fn passed(
-    rules: impl FrameRules,
-    asked: &[u8],
-    bytes: &[u8],
-    pieces: &[usize],
-) -> (Vec<u8>, Option<Violation>) {
+/// What passed, and what ended it.
+type Passed = (Vec<u8>, Option<Violation>);
+
+/// What passes of bytes that come in these pieces.
+fn passed(rules: impl FrameRules, asked: &[u8], bytes: &[u8], pieces: &[usize]) -> Passed {
     let (mut inspection, mut passed) = (Inspection::new(rules), Vec::new());
     inspection.driver_sent(asked).unwrap();
     let (mut rest, mut pieces) = (bytes, pieces.iter().cycle());
@@ -91,6 +90,24 @@ proptest! {
             prop_assert_eq!(pass(&pieces), whole);
         }
     }
+}
+
+#[test]
+fn the_corpus_and_mutations_of_it_pass_as_far_as_they_may() {
+    let is_passed = |bytes: &[u8], pass: &dyn Fn(&[usize]) -> Passed| {
+        let whole = pass(&[bytes.len().max(1)]);
+        assert!(bytes.starts_with(&whole.0));
+        for pieces in [&[1][..], &[3, 7]] {
+            assert_eq!(pass(pieces), whole, "in pieces of {pieces:?}");
+        }
+        whole.1.is_none()
+    };
+    replay("postgresql", 3, 10_000, |bytes| {
+        is_passed(bytes, &|pieces| passed(Postgres::new(false), b"", bytes, pieces))
+    });
+    replay("mysql", 4, 10_000, |bytes| {
+        is_passed(bytes, &|pieces| passed(MySql::new(true), &query(), bytes, pieces))
+    });
 }
 
 /// The refusal comes with the header: the driver would make room for what the header promises.
