@@ -4,6 +4,7 @@ use anstream::ColorChoice;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::command::{self, Outcome};
+use crate::paint::sanitize;
 use crate::telemetry::report_failure;
 
 /// Keeps detection rules in sync across a swarm of hosts.
@@ -66,6 +67,10 @@ impl Cli {
     /// ends the process; where the arguments cannot be used, reports that and ends it with exit code 2.
     pub fn from_arguments() -> Self {
         Self::try_parse().unwrap_or_else(|error| {
+            // The message repeats arguments, such as names of files that a shell lists.
+            let arguments =
+                std::env::args_os().map(|argument| sanitize(&argument.to_string_lossy()).into_owned());
+            let error = Self::try_parse_from(arguments).err().unwrap_or(error);
             if error.use_stderr() && report_failure(error.to_string().trim_end()) {
                 std::process::exit(error.exit_code());
             }

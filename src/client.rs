@@ -10,6 +10,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backoff::Backoff;
+use crate::paint::sanitize;
 use crate::socket::REQUEST_TIMEOUT;
 use crate::wire::{
     Cursor, ErrorCode, FrameError, LineReader, MAX_LINE, Op, PROTOCOL, Request, ServerLine, Subscribe, encode,
@@ -36,7 +37,7 @@ pub enum ClientError {
     #[error("the daemon did not answer within {0:?}: it hangs, or was stopped")]
     Timeout(Duration),
     /// The daemon refused the request.
-    #[error("the daemon refused: {message}")]
+    #[error("the daemon refused: {}", sanitize(message))]
     Refused {
         /// The kind.
         code: ErrorCode,
@@ -44,7 +45,7 @@ pub enum ClientError {
         message: String,
     },
     /// A line is not in the stream's protocol.
-    #[error("the daemon does not speak the stream's protocol: {0}")]
+    #[error("the daemon does not speak the stream's protocol: {}", sanitize(.0))]
     Protocol(String),
 }
 

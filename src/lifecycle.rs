@@ -16,6 +16,8 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::paint::sanitize;
+
 /// How long a soft stop may take.
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -149,10 +151,11 @@ impl Notifier {
         notify(&[NotifyState::Stopping]);
     }
 
-    /// One sentence on what the daemon does; told only when it is another than before.
+    /// One sentence on what the daemon does; told only when it is another than before. On one line: what
+    /// follows an end of a line is an assignment of its own (sd_notify(3)).
     pub fn status(&mut self, status: String) {
         if status != self.status {
-            notify(&[NotifyState::Status(&status)]);
+            notify(&[NotifyState::Status(&sanitize(&status))]);
             self.status = status;
         }
     }

@@ -4,7 +4,11 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use anstream::{AutoStream, ColorChoice};
 
+use crate::paint::{sanitize_lines, sanitize_output, shorten};
 use crate::telemetry::report_failure;
+
+/// No message of a failure is longer, in bytes: what it quotes may be as long as a column.
+const LONGEST_FAILURE: usize = 16 << 10;
 
 /// Prints to standard output; a reader that went away ends the program quietly.
 pub(super) fn print(text: &str) -> io::Result<()> {
@@ -14,7 +18,7 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Prints to standard output.
+/// Prints to standard output. Of control characters only ends of lines, tabs and colour get there, whatever `text` has.
 ///
 /// # Errors
 /// Among others, that the reader has closed its end.
@@ -26,12 +30,13 @@ pub(super) fn write_stdout(text: &str) -> io::Result<()> {
         choice => choice,
     };
     let mut stdout = AutoStream::new(stdout, choice);
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let written = stdout.write_all(sanitize_output(text).as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| io::Error::new(error.kind(), format!("standard output broke: {error}")))
 }
 
 /// Reports why a command failed: to the journal where standard error is connected to it, else on
-/// standard error. A cause that the error already names is not repeated.
+/// standard error. A cause that the error already names is not repeated. Of control characters only ends
+/// of lines get there.
 pub fn print_error(error: &anyhow::Error) {
     let mut said = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -39,7 +44,10 @@ pub fn print_error(error: &anyhow::Error) {
             said = format!("{said}: {cause}");
         }
     }
+    let said = shorten(&said, LONGEST_FAILURE);
     if !report_failure(&said) {
-        let _ = writeln!(io::stderr(), "rulesyncd: {said}");
+        // A line that a quoted text may have is none of its own.
+        let lines = sanitize_lines(&said).replace('\n', "\n  ");
+        let _ = writeln!(io::stderr(), "rulesyncd: {lines}");
     }
 }

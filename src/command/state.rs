@@ -15,7 +15,7 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::{duration, environment};
-use crate::paint::plain;
+use crate::paint::sanitize;
 use crate::rule::{RuleId, RuleState, StateKind, StateRow};
 use crate::store::{Database, RuleStore as _, Scope, StoreError};
 use crate::telemetry;
@@ -130,7 +130,7 @@ pub(crate) fn run(args: StateArgs) -> Outcome {
                     told["database"] = json!(place);
                     return Ok(print(&format!("{told}\n"))?);
                 }
-                Ok(print(&format!("{}\non {}\n", in_words(&row), plain(&place)))?)
+                Ok(print(&format!("{}\non {}\n", in_words(&row), sanitize(&place)))?)
             }
             Action::Clear { rule_id } => {
                 let cleared = database.clear_state(&rule_id).await?;
@@ -141,7 +141,7 @@ pub(crate) fn run(args: StateArgs) -> Outcome {
                     ))?);
                 }
                 let outcome = if cleared { "is enabled again" } else { "had no state" };
-                Ok(print(&format!("{rule_id} {outcome}\non {}\n", plain(&place)))?)
+                Ok(print(&format!("{rule_id} {outcome}\non {}\n", sanitize(&place)))?)
             }
         }
     })?
@@ -211,7 +211,7 @@ async fn list(database: &Database, as_json: bool) -> Outcome {
             row.set_at.map_or_else(String::new, |at| at.to_string()),
             row.reason.clone().unwrap_or_default(),
         ];
-        table.add_row(cells.map(|cell| plain(&cell).into_owned()));
+        table.add_row(cells.map(|cell| sanitize(&cell).into_owned()));
     }
     let text = if rows.is_empty() { "no state is set\n".to_owned() } else { format!("{table}\n") };
     Ok(print(&text)?)
@@ -238,7 +238,7 @@ async fn ensure_exists(database: &Database, rule_id: &RuleId) -> Outcome {
 }
 
 fn in_words(row: &StateRow) -> String {
-    let mut line = format!("{} is {}", plain(&row.rule_id), plain(&row.state));
+    let mut line = format!("{} is {}", sanitize(&row.rule_id), sanitize(&row.state));
     if let Some(ceiling) = row.confidence_max {
         line += &format!(", its confidence at most {ceiling}");
     }
@@ -246,10 +246,10 @@ fn in_words(row: &StateRow) -> String {
         line += &format!(", until {end}");
     }
     if let Some(who) = &row.set_by {
-        line += &format!(", set by {}", plain(who));
+        line += &format!(", set by {}", sanitize(who));
     }
     if let Some(reason) = &row.reason {
-        line += &format!(": {}", plain(reason));
+        line += &format!(": {}", sanitize(reason));
     }
     line
 }

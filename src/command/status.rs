@@ -18,7 +18,7 @@ use crate::command::flags::{ConfigFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::ValueOrigin;
 use crate::master::{Lock, MasterStatus};
-use crate::paint::{Paint, plain};
+use crate::paint::{Paint, sanitize, sanitize_painted};
 use crate::plural::count;
 use crate::wire::{Health, Op};
 use crate::worker::WorkerStatus;
@@ -153,9 +153,9 @@ fn worker(status: &WorkerStatus) -> String {
     let now = status.now;
     let database = &status.database;
     let mut lines = Lines::default();
-    lines.add("worker", format!("{} (process {})", status.version, status.pid));
+    lines.add("worker", format!("{} (process {})", sanitize(&status.version), status.pid));
     lines.add("up", ago(now, status.started_at));
-    lines.add("database", plain(&database.url));
+    lines.add("database", sanitize(&database.url));
     lines.add("", answers(database.state, now, database.since));
     if database.stale_for_ms > 0 {
         let stale = Duration::from_millis(database.stale_for_ms);
@@ -168,13 +168,13 @@ fn worker(status: &WorkerStatus) -> String {
         lines.add("last write", format!("{watermark} ({} ago)", ago(now, watermark)));
     }
     lines.add("digest", status.digest.map_or_else(|| "nothing is loaded".to_owned(), |d| d.to_string()));
-    lines.add("change", format!("{} of epoch {}", status.stream.seq, status.stream.epoch));
+    lines.add("change", format!("{} of epoch {}", status.stream.seq, sanitize(status.stream.epoch.as_str())));
     lines.add(
         "journal",
         format!("from {}, {} bytes", status.stream.resumable_from, status.stream.journal_bytes),
     );
     if let Some(bus) = &status.bus {
-        lines.add("bus", plain(&bus.socket));
+        lines.add("bus", sanitize(&bus.socket));
         lines.add("", answers(bus.state, now, bus.since));
         lines.add("", format!("{} published, {} missed", count(bus.published, "hint"), bus.missed));
     }
@@ -208,9 +208,9 @@ fn worker(status: &WorkerStatus) -> String {
 fn master(status: &MasterStatus) -> String {
     let now = SystemClock.now();
     let mut lines = Lines::default();
-    lines.add("master", plain(&status.version));
+    lines.add("master", sanitize(&status.version));
     lines.add("up", ago(now, status.started_at));
-    lines.add("database", plain(&status.backend));
+    lines.add("database", sanitize(&status.backend));
     lines.add(
         "",
         match status.database_down_since {
@@ -227,12 +227,12 @@ fn master(status: &MasterStatus) -> String {
             Lock::None => format!("{}unknown{}", Paint::Warn, Paint::Off),
         },
     );
-    lines.add("directory", plain(&status.rules_dir));
+    lines.add("directory", sanitize(&status.rules_dir));
     if let Some(since) = status.directory_unavailable_since {
         lines.add("", format!("{}unavailable{} for {}", Paint::Bad, Paint::Off, ago(now, since)));
     }
     if let Some(error) = &status.watch_error {
-        lines.add("", format!("{}not watched{}: {}", Paint::Warn, Paint::Off, plain(error)));
+        lines.add("", format!("{}not watched{}: {}", Paint::Warn, Paint::Off, sanitize(error)));
     }
     lines.add("rules", status.rules.to_string());
     if let Some(at) = status.reconciled_at {
@@ -260,7 +260,7 @@ fn add_driver_failures(lines: &mut Lines, failures: u64) {
 fn add_last_error(lines: &mut Lines, error: Option<&str>, at: Option<Timestamp>, now: Timestamp) {
     if let Some(error) = error {
         let when = at.map_or_else(String::new, |at| format!(" ({} ago)", ago(now, at)));
-        lines.add("last error", format!("{}{when}", plain(error)));
+        lines.add("last error", format!("{}{when}", sanitize(error)));
     }
 }
 
@@ -299,7 +299,9 @@ impl Lines {
     }
 
     pub(super) fn text(self) -> String {
-        let line = |(name, value)| format!("{}{name:<12}{}{value}\n", Paint::Bold, Paint::Off);
+        let line = |(name, value): (_, String)| {
+            format!("{}{name:<12}{}{}\n", Paint::Bold, Paint::Off, sanitize_painted(&value))
+        };
         self.0.into_iter().map(line).collect()
     }
 }
@@ -314,7 +316,7 @@ fn table<const N: usize, T: AsRef<str>>(
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(header);
     for row in rows {
-        table.add_row(row.map(|cell| plain(cell.as_ref()).into_owned()));
+        table.add_row(row.map(|cell| sanitize(cell.as_ref()).into_owned()));
     }
     if table.is_empty() {
         return String::new();

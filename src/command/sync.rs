@@ -22,7 +22,7 @@ use crate::directory::{DELETE_AFTER, ScanScope};
 use crate::master::Operator;
 use crate::master::reconcile::{ReconcileError, Reconciler};
 use crate::master::{MasterStatus, Summary};
-use crate::paint::plain;
+use crate::paint::sanitize;
 use crate::plural::count;
 use crate::rule::plan::Plan;
 use crate::socket::{REQUEST_TIMEOUT, WORK_TIMEOUT};
@@ -85,7 +85,7 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
 /// Prints what was done, and where.
 fn report(summary: &Summary, address: &Address) -> Outcome {
     let done = describe(summary, ["added", "changed", "deleted"]);
-    print(&format!("{done}on {}\n", plain(&address.place())))?;
+    print(&format!("{done}on {}\n", sanitize(&address.place())))?;
     judge(summary)
 }
 
@@ -157,10 +157,11 @@ async fn dry_run(database: &Database, reconciler: &mut Reconciler, allow_mass_de
         .await
         .map_err(|away| Failure::Environment(ReconcileError::from(away).into()))?;
     let summary = Summary::of(&report, reconciler);
-    let invalid =
-        reconciler.broken().map(|(path, why)| format!("! {}  {}\n", plain(path), plain(&why.sentence())));
+    let invalid = reconciler
+        .broken()
+        .map(|(path, why)| format!("! {}  {}\n", sanitize(path), sanitize(&why.sentence())));
     let held = reconciler.held().into_iter().flat_map(|held| &held.rule_ids);
-    let held = held.map(|rule_id| format!("! {}  its deletion would be held back\n", plain(rule_id)));
+    let held = held.map(|rule_id| format!("! {}  its deletion would be held back\n", sanitize(rule_id)));
     let text: String = std::iter::once(diff(&report.plan)).chain(invalid).chain(held).collect();
     print(&(text + &describe(&summary, ["to add", "to change", "to delete"])))?;
     judge(&summary)
@@ -170,21 +171,25 @@ async fn dry_run(database: &Database, reconciler: &mut Reconciler, allow_mass_de
 fn diff(plan: &Plan) -> String {
     let mut text = String::new();
     for delete in &plan.deletes {
-        let _ = writeln!(text, "- {}  {} is gone", plain(&delete.rule_id), plain(&delete.source_path));
+        let _ = writeln!(text, "- {}  {} is gone", sanitize(&delete.rule_id), sanitize(&delete.source_path));
     }
     for write in &plan.writes {
         let (id, version, path) =
-            (plain(write.rule.rule_id.as_str()), write.rule.rule_version, plain(&write.path));
+            (sanitize(write.rule.rule_id.as_str()), write.rule.rule_version, sanitize(&write.path));
         let _ = match &write.replaces {
             None => writeln!(text, "+ {id}  version {version} from {path}"),
             Some(row) if row.rule_version == i64::from(version) => {
-                writeln!(text, "~ {id}  version {version} from {path}, now by `{}`", plain(&row.updated_by))
+                writeln!(
+                    text,
+                    "~ {id}  version {version} from {path}, now by `{}`",
+                    sanitize(&row.updated_by)
+                )
             }
             Some(row) => writeln!(
                 text,
                 "~ {id}  version {} becomes {version} from {path}, now by `{}`",
                 row.rule_version,
-                plain(&row.updated_by)
+                sanitize(&row.updated_by)
             ),
         };
     }
@@ -192,9 +197,9 @@ fn diff(plan: &Plan) -> String {
         let _ = writeln!(
             text,
             "! {}  {} is not taken: {} holds the id",
-            plain(conflict.rule_id.as_str()),
-            plain(&conflict.path),
-            plain(&conflict.held_by)
+            sanitize(conflict.rule_id.as_str()),
+            sanitize(&conflict.path),
+            sanitize(&conflict.held_by)
         );
     }
     text

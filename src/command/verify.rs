@@ -20,7 +20,7 @@ use crate::command::print::print;
 use crate::config::Config;
 use crate::directory::InvalidFile;
 use crate::master::reconcile::Reconciler;
-use crate::paint::plain;
+use crate::paint::sanitize;
 use crate::plural::count;
 use crate::rule::plan::Plan;
 use crate::rule::{Catalogue, CatalogueDigest, RuleHeader, RuleState};
@@ -330,15 +330,15 @@ fn human(verdict: &Verdict) -> String {
         table.load_style(comfy_table::presets::NOTHING);
         table.set_header(["RULE", "WHAT DIFFERS"]);
         for difference in differences {
-            table.add_row([plain(&difference.rule_id), plain(&difference.what)]);
+            table.add_row([sanitize(&difference.rule_id), sanitize(&difference.what)]);
         }
         text += &format!("{table}\n");
     }
     for place in left_out {
-        text += &format!("not here: {}\n", plain(place));
+        text += &format!("not here: {}\n", sanitize(place));
     }
     for place in unanswered {
-        text += &format!("no answer: {}\n", plain(place));
+        text += &format!("no answer: {}\n", sanitize(place));
     }
     let outcome = match (differences.len(), &**compared) {
         (0, [_]) => "nothing to compare them with".to_owned(),

@@ -14,7 +14,7 @@ use crate::client::{ClientError, Event, Line, SocketClient, Subscriber, ask};
 use crate::command::flags::{ConfigFlags, SocketFlags, prepare};
 use crate::command::print::{print, write_stdout};
 use crate::config::{Flags, SystemFiles};
-use crate::paint::{Paint, plain};
+use crate::paint::{Paint, sanitize};
 use crate::plural::count;
 use crate::rule::{ChangeKind, CompiledRule, RuleId, RuleState};
 use crate::wire::{ChangeLine, Cursor, NewValue, Op, ServerLine, SnapshotReason, Subscribe};
@@ -196,17 +196,17 @@ pub(crate) fn human(line: &ServerLine) -> Option<String> {
                 SnapshotReason::Compacted => ": the changes since are no longer kept",
                 SnapshotReason::Lagged => ": too many changes were not read in time",
             };
-            let rules = count(*rules, "rule");
+            let (rules, epoch) = (count(*rules, "rule"), sanitize(epoch.as_str()));
             format!("{}{rules} after change {epoch}:{seq}{why}{}\n", Paint::Dim, Paint::Off)
         }
         ServerLine::Rule(rule) => {
             format!("  {}{}\n", definition(&rule.new_value), state(&rule.new_value.state))
         }
         ServerLine::State { rule_id, new_value } => {
-            format!("  {} (no rule){}\n", plain(rule_id.as_str()), state(new_value))
+            format!("  {} (no rule){}\n", sanitize(rule_id.as_str()), state(new_value))
         }
         ServerLine::Change(change) => human_change(change),
-        ServerLine::Error { message, .. } => format!("{}{}{}\n", Paint::Bad, plain(message), Paint::Off),
+        ServerLine::Error { message, .. } => format!("{}{}{}\n", Paint::Bad, sanitize(message), Paint::Off),
         ServerLine::Hello { .. }
         | ServerLine::SnapshotEnd { .. }
         | ServerLine::Heartbeat { .. }
@@ -219,7 +219,7 @@ fn human_change(change: &ChangeLine) -> String {
     let time = change.emitted_at.to_string();
     let time = time.get(11..23).unwrap_or(&time);
     let mut text = format!("{}{time} {:>6}{}  ", Paint::Dim, change.seq, Paint::Off);
-    let rule_id = plain(change.rule_id.as_str());
+    let rule_id = sanitize(change.rule_id.as_str());
     let _ = match (change.change_kind, &change.new_value) {
         (ChangeKind::Definition, Some(NewValue::Rule(rule))) => {
             let by = change.updated_by.as_deref().unwrap_or("?");
@@ -231,8 +231,8 @@ fn human_change(change: &ChangeLine) -> String {
                 Paint::Off,
                 definition(rule),
                 Paint::Dim,
-                plain(from),
-                plain(by),
+                sanitize(from),
+                sanitize(by),
                 Paint::Off
             )
         }
@@ -252,10 +252,10 @@ fn definition(rule: &CompiledRule) -> String {
     format!(
         "{}{}{} v{}  {}",
         Paint::Bold,
-        plain(definition.rule_id.as_str()),
+        sanitize(definition.rule_id.as_str()),
         Paint::Off,
         definition.rule_version,
-        plain(&definition.name)
+        sanitize(&definition.name)
     )
 }
 
@@ -268,8 +268,8 @@ fn state(state: &RuleState) -> String {
     let parts = [
         state.confidence_max.map(|ceiling| format!(" at most {ceiling}")),
         state.expires_at.map(|end| format!(" until {end}")),
-        state.set_by.as_deref().map(|who| format!(" by {}", plain(who))),
-        state.reason.as_deref().map(|why| format!(": {}", plain(why))),
+        state.set_by.as_deref().map(|who| format!(" by {}", sanitize(who))),
+        state.reason.as_deref().map(|why| format!(": {}", sanitize(why))),
     ];
     text.extend(parts.into_iter().flatten());
     text

@@ -11,6 +11,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use super::ConfigError;
 use super::keys::{SECTIONS, SETTINGS};
 use super::setting::{Setting, find, nearest};
+use crate::paint::sanitize;
 
 /// Where a value came from, lowest first: a later layer wins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -188,7 +189,7 @@ fn unknown<'a>(
         || format!("known here are {}", known.collect::<Vec<_>>().join(", ")),
         |near| format!("did you mean `{near}`?"),
     );
-    ConfigError(format!("{}:{line}: unknown key `{shown}`; {advice}", path.display()))
+    ConfigError(format!("{}:{line}: unknown key `{}`; {advice}", path.display(), sanitize(shown)))
 }
 
 /// One scalar or a list of them, as text.

@@ -7,6 +7,7 @@ use super::ConfigError;
 use super::kind::{self, Key as _, Maybe};
 use super::layers::{Layers, Value, ValueOrigin};
 use crate::address::Address;
+use crate::paint::sanitize;
 use crate::rulefile;
 
 /// The most bytes of a file with an address.
@@ -28,7 +29,7 @@ impl Reader<'_> {
                 items.len()
             )));
         };
-        read(item).map(Some).map_err(|why| ConfigError(format!("{origin}: {key}: {why}")))
+        read(item).map(Some).map_err(|why| wrong(origin, key, &why))
     }
 
     pub(super) fn list<T>(
@@ -40,7 +41,7 @@ impl Reader<'_> {
         items
             .iter()
             .flat_map(|item| item.split(','))
-            .map(|item| read(item.trim()).map_err(|why| ConfigError(format!("{origin}: {key}: {why}"))))
+            .map(|item| read(item.trim()).map_err(|why| wrong(origin, key, &why)))
             .collect()
     }
 
@@ -80,7 +81,7 @@ impl Reader<'_> {
             };
             let text = text.map_err(|error| unreadable_address(&origin, &file, &error))?;
             let address = text.trim().parse::<Address>().map_err(|why| {
-                ConfigError(format!("{origin}: database.url_file {}: {why}", file.display()))
+                wrong(&origin, &format!("database.url_file {}", file.display()), &why.to_string())
             })?;
             return Ok(address.absolute());
         }
@@ -88,6 +89,11 @@ impl Reader<'_> {
             self.optional("database.url", |text| text.parse::<Address>().map_err(|why| why.to_string()))?;
         url.map(Address::absolute).ok_or_else(|| ConfigError("database.url is not set".to_owned()))
     }
+}
+
+/// A value that cannot be used; why, may quote it.
+fn wrong(origin: &ValueOrigin, key: &str, why: &str) -> ConfigError {
+    ConfigError(format!("{origin}: {key}: {}", sanitize(why)))
 }
 
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {

@@ -1,6 +1,5 @@
 //! Where the log goes: journald with its fields, or a terminal, or JSON for machines.
 
-use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 
@@ -16,9 +15,10 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::TelemetryError;
+use super::sanitized::Sanitized;
 use crate::config::{LogFormat, TelemetryConfig, environment};
 use crate::event;
-use crate::paint::plain;
+use crate::paint::sanitize_lines;
 
 /// Sends the log where the configuration says, from here to the end of the process.
 ///
@@ -34,18 +34,16 @@ pub fn start(config: &TelemetryConfig) -> Result<(), TelemetryError> {
     let layer = match format {
         LogFormat::Journald => {
             let is_audit = |metadata: &tracing::Metadata<'_>| metadata.target() == event::AUDIT;
-            let audit = journald(Priority::Notice)?.with_filter(filter_fn(is_audit));
-            journald(Priority::Informational)?
+            let audit = Sanitized::new(journald(Priority::Notice)?).with_filter(filter_fn(is_audit));
+            Sanitized::new(journald(Priority::Informational)?)
                 .with_filter(filter_fn(move |metadata| !is_audit(metadata)))
                 .and_then(audit)
                 .boxed()
         }
-        LogFormat::Json => tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_target(false)
-            .with_writer(std::io::stderr)
-            .boxed(),
+        LogFormat::Json => {
+            let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_target(false);
+            Sanitized::new(json.with_writer(std::io::stderr)).boxed()
+        }
         LogFormat::Auto | LogFormat::Text => text(std::io::stderr, wants_colour()).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(layer).try_init()?;
@@ -97,6 +95,7 @@ pub fn report_failure(message: &str) -> bool {
     }
     match journald(Priority::Informational) {
         Ok(layer) => {
+            let layer = Sanitized::of_lines(layer);
             tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
                 tracing::error!(message_id = event::FAILED, "{message}");
             });
@@ -104,6 +103,7 @@ pub fn report_failure(message: &str) -> bool {
         // Journald reads standard error line by line, and takes a line's priority from its prefix
         // (sd-daemon(3)).
         Err(_) => {
+            let message = sanitize_lines(message);
             let lines: String = message.lines().map(|line| format!("<3>{line}\n")).collect();
             drop(std::io::stderr().write_all(lines.as_bytes()));
         }
@@ -130,11 +130,8 @@ where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt::layer()
-        .with_ansi(colour)
-        .with_target(false)
-        .fmt_fields(ReadableFields)
-        .with_writer(writer)
+    let lines = tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false);
+    Sanitized::new(lines.fmt_fields(ReadableFields).with_writer(writer))
 }
 
 /// The message, then `name=value` for each field. A record that has a message id is a sentence
@@ -173,22 +170,10 @@ impl Visit for ReadableVisitor<'_> {
             return;
         }
         let space = if std::mem::take(&mut self.first) { "" } else { " " };
-        let mut line = OneLine(&mut self.writer);
         self.result = match field.name() {
-            "message" => write!(line, "{space}{value:?}"),
-            name => write!(line, "{space}{name}={value:?}"),
+            "message" => write!(self.writer, "{space}{value:?}"),
+            name => write!(self.writer, "{space}{name}={value:?}"),
         };
-    }
-}
-
-/// Passes text on without what would end the line or steer a terminal: much of what is logged was
-/// written by others, in rows, in names of files, in what a server says. (Journald and JSON keep it
-/// apart by themselves.)
-struct OneLine<'a, 'writer>(&'a mut Writer<'writer>);
-
-impl std::fmt::Write for OneLine<'_, '_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.write_str(&plain(text))
     }
 }
 
@@ -249,7 +234,7 @@ mod tests {
         let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
         let ends: Vec<_> =
             log.lines().filter_map(|line| line.split_once(" INFO ")).map(|(_, end)| end).collect();
-        let harmless = "x\u{fffd}2026-01-01T00:00:00Z  INFO y\u{fffd}[31m";
+        let harmless = r"x\n2026-01-01T00:00:00Z  INFO y\u001b[31m";
         let last = format!("written by `{harmless}` by={harmless}");
         assert_eq!(ends, ["R0001 added", "slow query rows=3", &*last]);
     }

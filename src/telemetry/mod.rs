@@ -9,6 +9,7 @@ mod collector;
 mod log;
 pub mod metrics;
 mod otlp;
+mod sanitized;
 pub mod tally;
 pub mod trace;
 

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use similar::{ChangeTag, TextDiff};
 
 use super::files::Target;
-use crate::paint::{Paint, plain};
+use crate::paint::{Paint, sanitize};
 use crate::rule::{self, Limits};
 use crate::rulefile;
 
@@ -67,7 +67,7 @@ impl Fix {
     /// The difference, as `diff -u` shows it.
     pub(super) fn diff(&self) -> String {
         let [before, after] = [&self.before, &self.after].map(|text| String::from_utf8_lossy(text));
-        let path = plain(&self.path.to_string_lossy()).into_owned();
+        let path = sanitize(&self.path.to_string_lossy()).into_owned();
         let diff = TextDiff::configure().newline_terminated(true).diff_lines(&*before, &*after);
         let (bold, off) = (Paint::Bold, Paint::Off);
         let mut out = format!("{bold}--- {path}\n+++ {path}{off}\n");
@@ -112,7 +112,7 @@ fn line(text: &str) -> String {
             '\r' => "^M".chars().collect::<Vec<_>>(),
             '\t' => vec!['\t'],
             '\u{feff}' => "<U+FEFF>".chars().collect(),
-            other => plain(&other.to_string()).chars().collect(),
+            other => sanitize(&other.to_string()).chars().collect(),
         })
         .collect();
     shown

@@ -8,7 +8,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde_json::{Value, json};
 
 use super::judge::Judged;
-use crate::paint::plain;
+use crate::paint::{sanitize, sanitize_lines};
 use crate::plural::count;
 use crate::rule::{Diagnostic, Severity};
 
@@ -52,12 +52,13 @@ impl Totals {
 pub(super) fn human(judged: &[Judged], summary: &Totals, quiet: bool) -> String {
     let mut out = String::new();
     for path in &summary.fixed {
-        let _ = writeln!(out, "fixed {}", plain(&path.to_string_lossy()));
+        let _ = writeln!(out, "fixed {}", sanitize(&path.to_string_lossy()));
     }
     out += if summary.fixed.is_empty() { "" } else { "\n" };
     for judged in judged {
-        let path = judged.path.display().to_string();
         if let Some(reason) = &judged.unreadable {
+            let (path, reason) = (judged.path.to_string_lossy(), sanitize(reason));
+            let path = sanitize(&path);
             let report = [annotate_snippets::Group::with_title(
                 Level::ERROR.primary_title(format!("{path}: {reason}")),
             )];
@@ -90,7 +91,7 @@ pub(super) fn human(judged: &[Judged], summary: &Totals, quiet: bool) -> String 
 /// The findings in one text, each with the line that it is about.
 pub(in crate::command) fn findings(path: &Path, text: &[u8], findings: &[Diagnostic]) -> String {
     let renderer = Renderer::styled();
-    let (path, source) = (path.display().to_string(), source(text));
+    let (path, source) = (sanitize(&path.to_string_lossy()).into_owned(), source(text));
     findings.iter().map(|finding| one(&renderer, &path, &source, finding) + "\n\n").collect()
 }
 
@@ -101,7 +102,7 @@ fn one(renderer: &Renderer, path: &str, source: &str, finding: &Diagnostic) -> S
     };
     let span = within(source, finding);
     let snippet = Snippet::source(source).path(path).annotation(AnnotationKind::Primary.span(span));
-    let title = level.primary_title(finding.title()).id(finding.code.as_str());
+    let title = level.primary_title(sanitize(&finding.title()).into_owned()).id(finding.code.as_str());
     let group = match &finding.help {
         Some(help) => title.element(snippet).element(Level::HELP.message(help.as_str())),
         None => title.element(snippet),
@@ -169,19 +170,20 @@ pub(super) fn github(judged: &[Judged]) -> String {
     for judged in judged {
         let path = judged.path.to_string_lossy();
         if let Some(reason) = &judged.unreadable {
-            let _ = writeln!(out, "::error file={}::{}", property(&path), message(reason));
+            let _ =
+                writeln!(out, "::error file={}::{}", property(&sanitize(&path)), message(&sanitize(reason)));
         }
         for finding in &judged.findings {
-            let help = finding.help.as_ref().map(|help| format!("\n{help}")).unwrap_or_default();
+            let help = finding.help.as_ref().map(|help| format!("\n{}", sanitize_lines(help)));
             let _ = writeln!(
                 out,
                 "::{} file={},line={},col={},title={}::{}",
                 finding.severity,
-                property(&path),
+                property(&sanitize(&path)),
                 finding.line,
                 finding.column,
                 property(finding.code.as_str()),
-                message(&format!("{}{help}", finding.title())),
+                message(&format!("{}{}", sanitize(&finding.title()), help.unwrap_or_default())),
             );
         }
     }

@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::command::print::print;
 use crate::command::{Failure, Outcome};
 use crate::master::{Lock, MasterStatus};
-use crate::paint::plain;
+use crate::paint::sanitize;
 use crate::plural::count;
 use crate::wire::Health;
 use crate::worker::WorkerStatus;
@@ -56,7 +56,7 @@ pub(super) fn cannot_tell(failure: &Failure) -> Outcome {
 }
 
 fn end(severity: Severity, line: &str) -> Outcome {
-    print(&format!("RULESYNCD {}: {}\n", severity.word(), plain(&line.replace('\n', "; "))))?;
+    print(&format!("RULESYNCD {}: {}\n", severity.word(), sanitize(&line.replace('\n', "; "))))?;
     match severity.exit_code() {
         0 => Ok(()),
         code => Err(Failure::Checked(code)),

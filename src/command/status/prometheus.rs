@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use serde::Deserialize as _;
 
 use super::Asked;
+use crate::paint::sanitize;
 use crate::telemetry::tally::{Metric, MetricKind, Sample};
 
 /// The metric that says who answers; it is no daemon's own.
@@ -40,11 +41,20 @@ pub(super) fn render(asked: &[Asked]) -> String {
     text
 }
 
+/// A name as Prometheus takes it, of letters, digits and `_`.
+fn word(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
+/// A text as Prometheus reads it.
+fn escaped(text: &str) -> String {
+    sanitize(text).replace('\\', r"\\")
+}
+
 /// The name in Prometheus: of words, with the unit and, for a counter, `total` at its end.
 fn name_of(metric: &Metric) -> String {
-    let mut name: String =
-        metric.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    let unit = if metric.unit == "s" { "seconds" } else { &*metric.unit };
+    let mut name = word(&metric.name);
+    let unit = if metric.unit == "s" { "seconds" } else { &word(&metric.unit) };
     for (end, is_wanted) in [(unit, !unit.is_empty()), ("total", metric.kind == MetricKind::Counter)] {
         if is_wanted && !name.ends_with(&format!("_{end}")) {
             name = format!("{name}_{end}");
@@ -60,7 +70,7 @@ fn family(text: &mut String, metric: &Metric) {
         MetricKind::Gauge => "gauge",
         MetricKind::Histogram => "histogram",
     };
-    let about = metric.about.replace('\\', r"\\").replace('\n', r"\n");
+    let about = escaped(&metric.about);
     let _ = writeln!(text, "# HELP {name} {about}\n# TYPE {name} {kind}");
     for sample in &metric.samples {
         if metric.kind == MetricKind::Histogram {
@@ -84,8 +94,8 @@ fn histogram(text: &mut String, name: &str, sample: &Sample) {
 }
 
 fn labels(sample: &Sample, bound: Option<&str>) -> String {
-    let escaped = |text: &str| text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
-    let label = |(name, value): (&String, &String)| format!("{name}=\"{}\"", escaped(value));
+    let quoted = |text: &str| escaped(text).replace('"', "\\\"");
+    let label = |(name, value): (&String, &String)| format!("{}=\"{}\"", word(name), quoted(value));
     let mut labels: Vec<String> = sample.labels.iter().map(label).collect();
     labels.extend(bound.map(|bound| format!("le=\"{bound}\"")));
     if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) }

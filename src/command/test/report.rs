@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::engine::Engine;
 use crate::command::check::render_findings;
-use crate::paint::{Paint, plain};
+use crate::paint::{Paint, sanitize};
 use crate::plural::count;
 use crate::rule::{Diagnostic, Expectation, FieldPattern, Sample};
 
@@ -43,7 +43,12 @@ impl Report {
     pub(super) fn reject(&mut self, path: &Path, reason: &str) {
         self.invalid += 1;
         let (bad, off) = (Paint::Bad, Paint::Off);
-        let _ = writeln!(self.out, "{bad}error{off}: {}: {reason}\n", plain(&path.to_string_lossy()));
+        let _ = writeln!(
+            self.out,
+            "{bad}error{off}: {}: {}\n",
+            sanitize(&path.to_string_lossy()),
+            sanitize(reason)
+        );
     }
 
     /// Notes what is wrong in the text of a test file.
@@ -64,15 +69,15 @@ impl Report {
                 (expected, format!("{} of {found}, by {}", Expectation::Match, pattern.path))
             }
             (Verdict::Wrong { pattern, reason }, expected) => {
-                (expected, format!("{} does not work: {}", pattern.path, plain(&reason)))
+                (expected, format!("{} does not work: {}", pattern.path, sanitize(&reason)))
             }
             (Verdict::NotRun { pattern, reason }, expected) => {
-                (expected, format!("not run: {}: {}", pattern.path, plain(&reason)))
+                (expected, format!("not run: {}: {}", pattern.path, sanitize(&reason)))
             }
         };
         *(if not_run { &mut self.not_run } else { &mut self.failed }) += 1;
-        let place = format!("{}:{}", plain(&path.to_string_lossy()), sample.line);
-        let field = sample.field.as_ref().map(|field| format!(" ({})", plain(field))).unwrap_or_default();
+        let place = format!("{}:{}", sanitize(&path.to_string_lossy()), sample.line);
+        let field = sample.field.as_ref().map(|field| format!(" ({})", sanitize(field))).unwrap_or_default();
         let (bad, good, bold, off) = (Paint::Bad, Paint::Good, Paint::Bold, Paint::Off);
         let _ = writeln!(
             self.out,
@@ -110,13 +115,7 @@ impl Report {
 fn quote(text: &str) -> String {
     const LONGEST: usize = 200;
     let mut characters = text.chars();
-    let mut out = String::from("`");
-    for character in characters.by_ref().take(LONGEST) {
-        match character {
-            '\n' | '\t' | '\r' => out.extend(character.escape_default()),
-            _ => out.push(character),
-        }
-    }
-    let out = plain(&out).into_owned();
-    out + if characters.next().is_some() { "…`" } else { "`" }
+    let shown: String = characters.by_ref().take(LONGEST).collect();
+    let end = if characters.next().is_some() { "…`" } else { "`" };
+    format!("`{}{end}", sanitize(&shown))
 }

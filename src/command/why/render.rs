@@ -5,7 +5,7 @@ use std::fmt::Display;
 use super::report::{Report, Table, WorkerView};
 use crate::clock::Timestamp;
 use crate::command::status::{Lines, ago};
-use crate::paint::{Paint, plain};
+use crate::paint::{Paint, sanitize};
 use crate::rule::{ContentDigest, RuleState};
 use crate::wire::Health;
 
@@ -18,7 +18,7 @@ pub(super) fn human(report: &Report, wrong: &[String]) -> String {
         (None, []) => lines.add("file", "none"),
         (None, files) => {
             for file in files {
-                lines.add("file", plain(&file.source_path));
+                lines.add("file", sanitize(&file.source_path));
                 match file.rule_version {
                     Some(version) => lines.add("", text_of(version, file.content_sha256)),
                     None => lines.add("", format!("{}no rule{}", Paint::Bad, Paint::Off)),
@@ -49,7 +49,7 @@ pub(super) fn human(report: &Report, wrong: &[String]) -> String {
         };
     }
     for wrong in wrong {
-        text += &format!("{}wrong{}: {}\n", Paint::Bad, Paint::Off, plain(wrong));
+        text += &format!("{}wrong{}: {}\n", Paint::Bad, Paint::Off, sanitize(wrong));
     }
     text
 }
@@ -58,7 +58,7 @@ fn tables(lines: &mut Lines, table: &Table) {
     match &table.row {
         None => lines.add("row", "none"),
         Some(row) => {
-            lines.add("row", format!("of {} from {}", plain(&row.updated_by), plain(&row.source_path)));
+            lines.add("row", format!("of {} from {}", sanitize(&row.updated_by), sanitize(&row.source_path)));
             lines.add("", text_of(row.rule_version, Some(row.content_sha256)));
             lines.add("", format!("written {}", moment(row.updated_at, Some(table.now))));
         }
@@ -66,7 +66,8 @@ fn tables(lines: &mut Lines, table: &Table) {
     let Some(state) = &table.state else { return lines.add("state", "none is set: enabled") };
     let ceiling = state.confidence_max.map_or_else(String::new, |ceiling| format!(" at most {ceiling}"));
     let by = state.set_by.as_deref().unwrap_or("nobody");
-    let mut text = format!("{}{}{}{ceiling} by {}", Paint::Warn, plain(&state.state), Paint::Off, plain(by));
+    let mut text =
+        format!("{}{}{}{ceiling} by {}", Paint::Warn, sanitize(&state.state), Paint::Off, sanitize(by));
     if let Some(at) = state.set_at {
         text += &format!(", {}", moment(at, Some(table.now)));
     }
@@ -77,7 +78,7 @@ fn tables(lines: &mut Lines, table: &Table) {
         None => lines.add("", "until it is cleared"),
     }
     if let Some(reason) = &state.reason {
-        lines.add("", plain(reason));
+        lines.add("", sanitize(reason));
     }
 }
 
@@ -117,5 +118,5 @@ fn moment(at: Timestamp, now: Option<Timestamp>) -> String {
 }
 
 fn unknown(why: &str) -> String {
-    format!("{}unknown{}: {}", Paint::Dim, Paint::Off, plain(why))
+    format!("{}unknown{}: {}", Paint::Dim, Paint::Off, sanitize(why))
 }

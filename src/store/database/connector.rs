@@ -15,6 +15,7 @@ use super::sql::{Dialect, Verdict};
 use super::{mysql, postgres, sqlite};
 use crate::address::DatabaseConfig;
 use crate::address::{Address, Server};
+use crate::paint::{sanitize, shorten};
 use crate::store::StoreError;
 
 /// A database waits this much longer than it was told to before its silence is an error, so that
@@ -24,6 +25,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// A whole poll, which is many statements and their rows, may take so many times as long as one of
 /// them.
 const POLL_STATEMENTS: u32 = 12;
+
+/// Of what a server says in an error, so many bytes are told.
+const LONGEST_ERROR: usize = 1 << 10;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,6 +239,11 @@ impl Connector {
         format!("{detail} ({})", self.address)
     }
 
+    /// What the server or the driver says, for people: short, on one line, without the password.
+    fn quote(&self, said: &str) -> String {
+        sanitize(&shorten(&self.redact(said), LONGEST_ERROR)).into_owned()
+    }
+
     /// `text` without the password, should the driver have put it there.
     fn redact(&self, text: &str) -> String {
         match &self.target {
@@ -257,7 +266,7 @@ impl Connector {
 
     /// What an error of the driver means to whoever asked.
     pub(super) fn judge(&self, what: &'static str, error: sqlx::Error) -> StoreError {
-        let detail = self.at(&self.redact(&error.to_string()));
+        let detail = self.at(&self.quote(&error.to_string()));
         let unavailable = |detail| StoreError::Unavailable { what, detail };
         let error = match error {
             sqlx::Error::Database(error) => error,
@@ -269,9 +278,8 @@ impl Connector {
             _ => return unavailable(detail),
         };
         let code = code(&*error);
-        let message = self.redact(error.message());
-        let verdict = (self.dialect().judge)(&code, &message);
-        let message = self.at(&message);
+        let verdict = (self.dialect().judge)(&code, error.message());
+        let message = self.at(&self.quote(error.message()));
         match verdict {
             Verdict::Transient => unavailable(message),
             Verdict::NoTable => StoreError::NoTables { what, detail: format!("the tables ({message})") },
