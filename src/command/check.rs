@@ -24,7 +24,7 @@ use crate::config::{Config, Flags};
 use crate::plural::count;
 use crate::rule::attack::Attack;
 use crate::rule::{Code, RuleHeader};
-use crate::store::{Database, Scope};
+use crate::store::Scope;
 use files::Target;
 use judge::{Judged, Rows};
 use report::Totals;
@@ -234,7 +234,7 @@ fn rows(database: DatabaseFlags) -> Result<Rows, Failure> {
     }
     let config = Config::load(&flags)?;
     let rows = super::block_on(async {
-        let database = Database::open(&config.database, Arc::new(SystemClock)).await?;
+        let database = super::common::open_database(&config, Arc::new(SystemClock)).await?;
         database.rows(Scope::All).await
     })??;
     let folded = |row: &RuleHeader| row.rule_id.to_ascii_lowercase();

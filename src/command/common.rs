@@ -10,10 +10,10 @@ use super::{Failure, Outcome};
 use crate::address::{Address, DatabasePlace};
 use crate::client::{ClientError, ask};
 use crate::clock::SharedClock;
-use crate::config::{Config, ValueOrigin};
+use crate::config::{Config, ExposedPassword, ValueOrigin};
 use crate::master::{Lock, MasterStatus};
 use crate::socket::REQUEST_TIMEOUT;
-use crate::store::{Database, FilesystemConfig, FilesystemStore};
+use crate::store::{Database, FilesystemConfig, FilesystemStore, StoreError};
 use crate::wire::Op;
 
 /// What the daemons of this host say of themselves.
@@ -52,6 +52,21 @@ pub(super) fn directory_store(config: &Config, clock: SharedClock) -> Option<Fil
         max_memory: config.worker.max_memory,
     };
     Some(FilesystemStore::new(filesystem, clock))
+}
+
+/// As [`Database::open`], with a warning where every user of the host can read the password that is used.
+///
+/// # Errors
+/// As [`Database::open`].
+pub(super) async fn open_database(config: &Config, clock: SharedClock) -> Result<Database, StoreError> {
+    if let Some(ExposedPassword { path, mode, owner }) = config.exposed_password() {
+        let path = path.display();
+        tracing::warn!(
+            "every user of this host can read the database's password in {path} (mode {mode:04o}, owner uid {owner}): \
+             have it belong to the user who uses it, and `chmod 600 {path}`"
+        );
+    }
+    Database::open(&config.database, clock).await
 }
 
 /// Makes sure that the database answers within [`REQUEST_TIMEOUT`]: what it then takes longer for is work.

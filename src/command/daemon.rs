@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::Failure;
-use crate::config::{Config, DatabaseConfig, environment};
+use crate::config::{Config, DatabaseConfig, is_credential};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Liveness, Notifier, Request, STOP_WITHIN, feed_watchdog};
 use crate::store::{Database, StoreError};
@@ -83,10 +83,6 @@ pub(super) fn reload_password(database: &Database, running: &mut DatabaseConfig,
             file.display()
         );
     }
-}
-
-fn is_credential(file: &Path) -> bool {
-    environment("CREDENTIALS_DIRECTORY").is_some_and(|directory| file.starts_with(directory))
 }
 
 /// Tells which keys, or groups of them, a reload found changed that the daemon takes at its next start.

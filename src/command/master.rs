@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::daemon::About;
-use super::{Outcome, daemon};
+use super::{Outcome, common, daemon};
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare};
 use crate::config::{Config, Flags, SystemFiles};
@@ -20,7 +20,6 @@ use crate::lifecycle::{Lifecycle, Liveness, Request};
 use crate::master::Operator;
 use crate::master::{Master, MasterRequest, MasterStatus};
 use crate::socket::{Answer, ListenError, Listening, listen, serve_requests};
-use crate::store::Database;
 use crate::telemetry::{self, tally};
 use crate::wire::{ErrorCode, Op};
 
@@ -55,7 +54,7 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     daemon::raise_file_limit();
     let lifecycle = Lifecycle::start()?;
     let clock = Arc::new(SystemClock);
-    let database = Database::open(&config.database, clock.clone()).await.map_err(daemon::unusable)?;
+    let database = common::open_database(&config, clock.clone()).await.map_err(daemon::unusable)?;
     let liveness = Liveness::default();
     let (commands, receiver) = mpsc::channel(16);
     let master = Master::new(config.master.clone(), database.clone(), clock, receiver, liveness.clone());

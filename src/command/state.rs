@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde_json::json;
 
-use super::common::{choose_database, did_you_mean};
+use super::common::{choose_database, did_you_mean, open_database};
 use super::completions::rule_ids;
 use super::{Failure, Outcome};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -105,7 +105,7 @@ pub(crate) fn run(args: StateArgs) -> Outcome {
     super::block_on(async {
         let config = choose_database(config).await?;
         let clock = std::sync::Arc::new(SystemClock);
-        let database = Database::open(&config.database, clock).await?;
+        let database = open_database(&config, clock).await?;
         let place = config.database.address.place();
         match args.action {
             Action::List => list(&database, args.json).await,

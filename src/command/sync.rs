@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::common::Daemons;
+use super::common::{Daemons, open_database};
 use super::{Failure, Outcome};
 use crate::address::Address;
 use crate::client::{ClientError, SocketClient};
@@ -63,7 +63,7 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
         let config = daemons.choose_database(config)?;
         super::require_directory(&config.master.rules_dir)?;
         let clock = Arc::new(SystemClock);
-        let database = Database::open(&config.database, clock.clone()).await?;
+        let database = open_database(&config, clock.clone()).await?;
         let mut reconciler = Reconciler::new(config.master.clone(), clock);
         if args.dry_run {
             return dry_run(&database, &mut reconciler, args.allow_mass_delete).await;

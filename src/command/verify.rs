@@ -25,7 +25,7 @@ use crate::plural::count;
 use crate::rule::plan::Plan;
 use crate::rule::{Catalogue, CatalogueDigest, RuleHeader, RuleState};
 use crate::socket::{REQUEST_TIMEOUT, WORK_TIMEOUT};
-use crate::store::{Database, Follow as _, RuleStore, Scope, StoreError};
+use crate::store::{Follow as _, RuleStore, Scope, StoreError};
 use crate::wire::{Op, RuleLine, ServerLine, Subscribe};
 
 /// A difference that is still there after so many looks is one; before, it may be on its way.
@@ -117,7 +117,7 @@ async fn compare(config: &Config, daemons: &Daemons, needs_worker: bool) -> Resu
             (files, verdict)
         }
         None => {
-            let database = Database::open(&config.database, clock).await?;
+            let database = common::open_database(config, clock).await?;
             common::ping(&database).await?;
             let tables = catalogue(&database).await?;
             let mut verdict = Verdict::of(&tables, "tables");

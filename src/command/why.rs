@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::rule::{RuleHeader, RuleId};
 use crate::rulefile::LinkPolicy;
 use crate::socket::WORK_TIMEOUT;
-use crate::store::{Database, RuleStore as _, Scope};
+use crate::store::{RuleStore as _, Scope};
 use crate::wire::{Op, ServerLine, Subscribe};
 use crate::worker::WorkerStatus;
 
@@ -142,7 +142,7 @@ async fn table(config: &Config, rule_id: &RuleId) -> Result<Table, Failure> {
         let (now, row) = (SystemClock.now(), row.map(|row| RuleHeader::from(&**row).into()));
         return Ok(Table { did_you_mean, now, row, case_variants: Vec::new(), state: None });
     }
-    let database = Database::open(&config.database, Arc::new(SystemClock)).await?;
+    let database = common::open_database(config, Arc::new(SystemClock)).await?;
     common::ping(&database).await?;
     let ids = [rule_id.folded()];
     let rows = database.rows(Scope::Touching { rule_ids: &ids, source_paths: &[] }).await?;

@@ -137,7 +137,7 @@ impl Followed {
 /// The database as this configuration follows it.
 pub(super) async fn open(config: &Config, clock: Arc<SystemClock>) -> Result<Database, Failure> {
     let WorkerConfig { overlap, full_scan_interval, max_rules, max_memory, .. } = config.worker;
-    let database = Database::open(&config.database, clock).await.map_err(daemon::unusable)?;
+    let database = common::open_database(config, clock).await.map_err(daemon::unusable)?;
     Ok(database.following(FollowConfig { overlap, full_scan_interval, max_rules, max_memory }))
 }
 

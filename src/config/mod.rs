@@ -1,6 +1,7 @@
 //! What the daemon is told: defaults, then the file, then the environment, then flags; a later
 //! one wins. The only place that reads the environment.
 
+mod exposure;
 mod files;
 mod keys;
 mod kind;
@@ -13,6 +14,8 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+pub use exposure::ExposedPassword;
+pub(crate) use exposure::is_credential;
 pub use files::SystemFiles;
 use keys::DatabaseSection;
 pub use keys::{MasterConfig, SECTIONS, SETTINGS, TelemetryConfig, WorkerConfig};

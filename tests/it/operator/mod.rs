@@ -2,4 +2,5 @@
 
 mod database;
 mod health;
+mod password;
 mod shell;

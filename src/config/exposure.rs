@@ -1,0 +1,51 @@
+//! Whether others than the daemon's user can read the database's password.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::{Config, ValueOrigin, environment};
+
+/// A file with the database's password that every user of the host can read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExposedPassword {
+    /// The file.
+    pub path: PathBuf,
+    /// Its permissions.
+    pub mode: u32,
+    /// The user that it belongs to.
+    pub owner: u32,
+}
+
+impl Config {
+    /// The file with the database's password, `database.url_file` or the configuration file itself, where every
+    /// user of the host can read it. `None` for systemd's credentials, which the unit alone sees.
+    pub fn exposed_password(&self) -> Option<ExposedPassword> {
+        let path = match (&self.database.url_file, self.database_origin()) {
+            _ if !self.database.address.has_password() => return None,
+            (Some(file), _) if is_credential(file) => return None,
+            (Some(file), _) => file.clone(),
+            (None, ValueOrigin::File(file, _)) => file,
+            (None, _) => return None,
+        };
+        let (mode, owner) = readable_by_all(&path)?;
+        Some(ExposedPassword { path, mode, owner })
+    }
+}
+
+/// Whether systemd made this file for the unit, as its `LoadCredential=` says.
+pub(crate) fn is_credential(file: &Path) -> bool {
+    environment("CREDENTIALS_DIRECTORY").is_some_and(|directory| file.starts_with(directory))
+}
+
+/// The permissions and the owner of a file that every user can open; `None` where a directory on the way keeps
+/// them out, and where it cannot be told.
+fn readable_by_all(path: &Path) -> Option<(u32, u32)> {
+    const READ: u32 = 0o004;
+    const SEARCH: u32 = 0o001;
+    let path = path.canonicalize().ok()?;
+    let file = path.metadata().ok()?;
+    let may_search =
+        |directory: &Path| directory.metadata().is_ok_and(|directory| directory.mode() & SEARCH != 0);
+    let is_readable = file.mode() & READ != 0 && path.ancestors().skip(1).all(may_search);
+    is_readable.then_some((file.mode() & 0o7777, file.uid()))
+}
