@@ -2,77 +2,76 @@ use std::borrow::Cow;
 
 use crate::rule::InvalidState;
 
-/// What a store could not do, by consequence.
+/// An error of a store, by its consequence.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The store does not answer now, and may later: try again.
+    /// The store does not answer now, but may later: try again.
     #[error("{what}: {detail}")]
     Unavailable {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// What came back, without a secret.
+        /// The cause, without secrets.
         detail: String,
     },
-    /// The tables are not there yet: a master makes them. Try again.
+    /// The tables do not exist yet, and a master creates them: try again.
     #[error("{what}: waiting for {detail}; a master makes them")]
     NoTables {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// Which tables, with where, without a secret.
+        /// Which tables, and where, without secrets.
         detail: String,
     },
-    /// The driver panicked on what the store sent, or was kept busy by it without end: as if the store
-    /// did not answer.
+    /// The driver panicked on a reply, or a reply without end kept it busy. Handle it as [`StoreError::Unavailable`].
     #[error("{what}: {detail}")]
     Driver {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// What the driver did, without what the store sent.
+        /// What the driver did, without the reply.
         detail: String,
     },
-    /// The store answered that this cannot be, and will answer so until someone mends it. At a
-    /// start it ends the daemon; a daemon that runs says it and goes on trying.
+    /// The store refuses the operation, and will until someone corrects the cause. At its start a daemon exits; later
+    /// it logs the error and retries.
     #[error("{what}: {detail}; {remedy}")]
     Refused {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// What came back, without a secret.
+        /// The cause, without secrets.
         detail: String,
         /// What to do.
         remedy: String,
     },
-    /// The store does not take this one row as it is; every other row goes on.
+    /// The database rejects this one row; every other row goes on.
     #[error("{what}: the database does not take this row: {detail}")]
-    Row {
-        /// What was tried.
+    RowRejected {
+        /// The operation.
         what: &'static str,
-        /// What came back, without a secret.
+        /// The cause, without secrets.
         detail: String,
     },
-    /// Another session holds this one row locked; every other row goes on, and this one later.
+    /// Another session has locked this one row; it is written later, every other row now.
     #[error("{what}: another session holds this row: {detail}")]
     RowLocked {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// What came back, without a secret.
+        /// The cause, without secrets.
         detail: String,
     },
-    /// A table was altered after the transaction began, as by a master that makes an index: a transaction
-    /// that begins now sees it.
+    /// A table was altered after the transaction began, for example by a master that created an index: a new
+    /// transaction sees the table.
     #[error("{what}: {detail}")]
     TablesAltered {
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// What came back, without a secret.
+        /// The cause, without secrets.
         detail: String,
     },
-    /// A state that no row may hold.
+    /// The state is not valid.
     #[error(transparent)]
     InvalidState(#[from] InvalidState),
-    /// The lock that makes this process the only writer is no longer held; nothing was written.
+    /// This process no longer holds the master's lock; nothing was written.
     #[error("the master's lock was lost: {detail}; nothing was written")]
     LockLost {
-        /// What tells that it was.
+        /// How the loss was noticed.
         detail: String,
     },
     /// The store was closed.
@@ -81,7 +80,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether trying again later can help without anyone's doing.
+    /// Whether a retry can succeed without anyone's help.
     pub const fn is_transient(&self) -> bool {
         matches!(
             self,
@@ -94,14 +93,14 @@ impl StoreError {
         )
     }
 
-    /// Why it failed, without what was tried: two tries of different statements may fail for one cause.
+    /// The cause without the operation, to compare the errors of two retries.
     pub fn cause(&self) -> Cow<'_, str> {
         match self {
             Self::Unavailable { detail, .. }
             | Self::NoTables { detail, .. }
             | Self::Driver { detail, .. }
             | Self::Refused { detail, .. }
-            | Self::Row { detail, .. }
+            | Self::RowRejected { detail, .. }
             | Self::RowLocked { detail, .. }
             | Self::TablesAltered { detail, .. }
             | Self::LockLost { detail } => detail.into(),

@@ -1,4 +1,4 @@
-//! A store over a directory of rule files, with the states in memory: one host, no database.
+//! A store over a directory of rule files, with the states in memory: for one host without a database.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::rows::{Budget, Done, Reading};
+use super::rows::{Budget, ParsedRows, RowParser};
 use super::{Follow, RowIndex, RuleStore, StoreError, subscription};
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
 use crate::directory::{DELETE_AFTER, InvalidFile, MissingFiles, ScanScope, ScannedFile, Scanner, Watch};
@@ -18,28 +18,28 @@ use crate::rule::{
     RuleState, Table, TableDelta,
 };
 
-/// The writer of the rules of this store.
+/// `updated_by` of the rules of this store.
 const UPDATED_BY: &str = "filesystem";
 
-/// A file that changed after it was read is read again after this long.
+/// How long to wait before a file that changed while it was read is read again.
 const CHANGING_FOR: Duration = Duration::from_millis(50);
 
-/// Which directory a [`FilesystemStore`] follows, and how.
+/// The directory of a [`FilesystemStore`], and how to follow it.
 #[derive(Debug, Clone)]
 pub struct FilesystemConfig {
     /// The directory of the rule files.
     pub directory: PathBuf,
-    /// Other directories that links among the files may lead to.
+    /// Other directories to which links among the files may lead.
     pub follow_links_to: Vec<PathBuf>,
     /// The largest rule file, in bytes.
     pub max_rule_size: usize,
-    /// How often everything is read, whatever the watch reports.
+    /// How often every file is read, whatever the watch reports.
     pub full_scan_interval: Duration,
-    /// What all rules and states may take together, in bytes.
+    /// The most memory of all rules and states together, in bytes.
     pub max_memory: usize,
 }
 
-/// The rules of a directory; states are in memory and end with the process. Cheap to clone.
+/// The rules of a directory; the states are in memory and end with the process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct FilesystemStore {
     config: FilesystemConfig,
@@ -55,7 +55,7 @@ struct States {
 }
 
 impl FilesystemStore {
-    /// A store that has read nothing yet.
+    /// A store that has not read the directory yet.
     pub fn new(config: FilesystemConfig, clock: SharedClock) -> Self {
         let (states, states_changed) = Default::default();
         Self { config, clock, states, states_changed }
@@ -111,10 +111,10 @@ impl RuleStore for FilesystemStore {
     }
 }
 
-/// One follower of a directory.
+/// Follows a directory.
 ///
-/// It scans as a master does, and the plan that makes a table equal to the files tells what changed: the rows are
-/// those that the follower handed out.
+/// It scans as a master does. Its rows are those that it handed out, and the plan that would make a table equal to
+/// the files gives the changes.
 #[derive(Debug)]
 pub struct FilesystemFollower {
     store: FilesystemStore,
@@ -197,7 +197,7 @@ impl FilesystemFollower {
         self.watch.schedule_rescan(std::mem::take(&mut rescan), DELETE_AFTER);
 
         let budget = Budget::new(self.store.config.max_memory, index.memory(), 0);
-        let mut reading = Reading::new(index.texts(), budget);
+        let mut parser = RowParser::new(index.texts(), budget);
         let mut written = Vec::new();
         for write in &plan.writes {
             match self.scanner.text(&write.path) {
@@ -205,7 +205,7 @@ impl FilesystemFollower {
                     let row = self.row(write, text);
                     written.push(header(write, row.updated_at));
                     let replaced = index.memory_of(Table::Rules, &row.rule_id);
-                    reading.push(row, replaced).await;
+                    parser.push(row, replaced).await;
                 }
                 None => rescan.push(write.path.clone()),
             }
@@ -215,24 +215,24 @@ impl FilesystemFollower {
         self.take(&plan, written);
 
         delta.rows = files.len() as u64;
-        let Done { rules, over_budget } = reading.finish().await;
+        let ParsedRows { rules, over_budget } = parser.finish().await;
         delta.rules = rules;
         let mut keys: Vec<String> = self.rows.iter().map(|row| row.rule_id.clone()).collect();
         for rejected in self.rejected(&plan) {
             keys.push(rejected.key.clone());
             delta.rules.push(Err(Box::new(rejected)));
         }
-        // An invalid file keeps the rule that a worker knows from before this process.
+        // An invalid file does not delete the rule that the worker served from its cache.
         let invalid = self.scanner.files().filter(|(_, file)| file.outcome.is_err());
         let named = invalid.filter_map(|(_, file)| file.rule_id()).map(ToString::to_string);
         keys.extend(named.filter(|id| index.fingerprint(Table::Rules, id).is_some()));
         delta.rule_keys = Some(keys);
-        // The next scan tries those again that did not fit.
+        // The next scan tries the rules again that did not fit.
         self.rows.retain(|row| !over_budget.iter().any(|(id, _)| *id == row.rule_id));
         Ok(())
     }
 
-    /// The files that hold no rule, and those whose rule another file holds, by name.
+    /// Files that are invalid, and those whose rule_id another file holds, by name.
     fn rejected(&self, plan: &Plan) -> impl Iterator<Item = QuarantinedRow> {
         let invalid =
             self.scanner.files().filter_map(|(name, file)| Some((name, file.outcome.as_ref().err()?)));
@@ -251,7 +251,7 @@ impl FilesystemFollower {
         })
     }
 
-    /// Makes the rows what the plan makes of them.
+    /// Applies the plan to the rows.
     fn take(&mut self, plan: &Plan, written: Vec<RuleHeader>) {
         let deleted = plan.deletes.iter().map(|delete| &*delete.rule_id);
         let is_written = |write: &&Write| written.iter().any(|row| row.source_path == write.path);

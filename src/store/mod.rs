@@ -1,5 +1,5 @@
-//! Where rules and states live: one trait, a store over a directory, and a store over a database
-//! with one small file a dialect.
+//! Where rules and states are stored: one trait, a store over a directory, and a store over a database with one small
+//! file for each dialect.
 
 mod database;
 mod error;
@@ -26,28 +26,25 @@ use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, Ta
 pub use crate::rule::{RowIndex, TextSink};
 use crate::telemetry::trace::Traceparent;
 
-/// A place where rules and operator states live.
+/// A store of rules and operators' states.
 ///
 /// Every implementation passes the same behavioural contract (`tests/it/store/contract.rs`).
 pub trait RuleStore: Send + Sync {
-    /// How this store is followed.
+    /// How a worker follows this store.
     type Follower: Follow;
 
-    /// Every valid rule with its effective state, by id. A rule that is not valid is left
-    /// out; [`Follow::poll`] tells why.
+    /// Every valid rule with its effective state, by id. [`Follow::poll`] reports the rows that are not valid.
     fn load_compiled(&self) -> impl Future<Output = Result<Vec<CompiledRule>, StoreError>> + Send;
 
-    /// The effective state; the default for a rule that has none, or whose state has expired, or
-    /// that does not exist.
+    /// The effective state; the default for a rule that has no state, or an expired one, or does not exist.
     fn get_state(&self, rule_id: &RuleId) -> impl Future<Output = Result<RuleState, StoreError>> + Send;
 
-    /// Sets a state in place of the one that stands, and returns it as it now stands: `set_at` is
-    /// stamped by the store, greater than every stamp it gave before (as far as the column tells:
-    /// some hold whole seconds).
+    /// Sets a state, replaces an existing one, and returns the state as it is stored. The store sets `set_at` greater
+    /// than every stamp that it gave before, within the resolution of the column, which may be a second.
     ///
     /// # Errors
-    /// [`StoreError::InvalidState`] where the state is not valid, and [`StoreError::Refused`] where a
-    /// database has none of this id but one of an id that differs in case; nothing is written then.
+    /// [`StoreError::InvalidState`] if the state is not valid, and [`StoreError::Refused`] if a database has a state
+    /// only of a case variant of this id; nothing is written then.
     fn set_state(
         &self,
         rule_id: &RuleId,
@@ -57,16 +54,16 @@ pub trait RuleStore: Send + Sync {
     /// Removes a state, so that the default is effective. Returns whether there was one.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] where a database has none of this id but one of an id that differs in case.
+    /// [`StoreError::Refused`] if a database has a state only of a case variant of this id.
     fn clear_state(&self, rule_id: &RuleId) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// A follower that has seen nothing yet: its first poll is everything.
+    /// A follower whose first poll reads everything.
     fn follow(&self) -> Self::Follower;
 
     /// Every change from now on, one at a time and each once.
     ///
     /// # Errors
-    /// When what stands now cannot be read.
+    /// The current rules and states cannot be read.
     fn subscribe_changes(
         &self,
     ) -> impl Future<Output = Result<Subscription<Self::Follower>, StoreError>> + Send {
@@ -87,16 +84,16 @@ pub struct TraceContextRow {
     pub traceparent: Traceparent,
 }
 
-/// One follower's place in a store.
+/// Polls a store for one reader.
 pub trait Follow: Send {
-    /// Waits until something tells that a poll may find a change. Not every store can tell, and a
-    /// hint can be missed: whoever follows looks at an interval too. Cancel safe.
+    /// Waits for a sign that the next poll finds a change. Not every store gives one, and a sign can be missed, so a
+    /// reader also polls at an interval. Cancel safe.
     fn woken(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// Looks once, in one snapshot. After an error the next poll is as if this one had not been.
+    /// Polls once, in one snapshot. After an error, the next poll starts where this one did.
     ///
     /// # Errors
-    /// When the store does not answer; whoever follows polls again later.
+    /// The store does not answer; poll again later.
     fn poll<K: RowIndex + Send + Sync + 'static>(
         &mut self,
         index: &Arc<K>,

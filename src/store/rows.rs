@@ -1,5 +1,4 @@
-//! From rows to what is known of them. Reading rules is the larger part of a first poll, so it is
-//! done beside the reading of the rows, on up to two threads.
+//! Parses rows into rules, on up to two other threads: parsing takes most of the time of a first poll.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,16 +12,16 @@ use crate::rule::{
     Severity, parse,
 };
 
-/// As many rules as are worth a trip to another thread.
+/// The fewest rules that are parsed on another thread.
 const WORTH_A_THREAD: usize = 16;
 
-/// Rules that go to another thread at once.
+/// How many rules another thread parses at once.
 const BATCH: usize = 256;
 
-/// So many bytes of texts go to another thread, however few rules they are.
+/// How many bytes of texts another thread parses at once.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// How much what is known may grow.
+/// How much more memory rules and states may take.
 #[derive(Debug)]
 pub(super) struct Budget {
     most: usize,
@@ -31,13 +30,13 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// `most` bytes, of which rules and states have taken `used`; quarantined rows, which have a part of their
-    /// own, take `quarantined`.
+    /// A budget of `most` bytes, of which rules and states take `used`, and quarantined rows, which have a part of
+    /// their own, `quarantined`.
     pub(super) const fn new(most: usize, used: usize, quarantined: usize) -> Self {
         Self { most, used, quarantined }
     }
 
-    /// Counts quarantined rows of so many bytes. They are not refused: [`Budget::is_overrun`] tells.
+    /// Counts quarantined rows of so many bytes. This never fails; see [`Budget::is_overrun`].
     pub(super) const fn quarantine(&mut self, size: usize) {
         self.quarantined += size;
     }
@@ -55,10 +54,10 @@ impl Budget {
         self.most.saturating_sub(self.used)
     }
 
-    /// Takes `size` bytes in place of `replaced` that were taken before.
+    /// Takes `size` bytes, and gives back the `replaced` bytes of the row before.
     ///
     /// # Errors
-    /// That they are not there, and what to do.
+    /// The size does not fit, and what to do.
     pub(super) fn take(&mut self, size: usize, replaced: usize) -> Result<(), String> {
         self.used = self.used.saturating_sub(replaced);
         if size > self.free() {
@@ -69,20 +68,20 @@ impl Budget {
     }
 }
 
-/// What one row after the other is read with, so that what they have in common is held once.
+/// Parses one row after the other, and shares what they have in common.
 #[derive(Default)]
 pub(crate) struct RowReader {
-    /// A definition is written here first: what is held then has its size, and leaves no gap.
+    /// A buffer for definitions, so that each kept definition has exactly its size.
     json: Vec<u8>,
-    /// Whose the last row was; mostly all are of one.
+    /// `updated_by` of the last row; usually all rows have the same.
     updated_by: Arc<str>,
     /// Where the texts of valid rows go.
     texts: Option<Arc<dyn TextSink>>,
 }
 
 impl RowReader {
-    /// The same as [`RowReader::read`]; should the parser panic, it is this one row that is no rule.
-    fn read_harmlessly(&mut self, row: &RuleRow) -> Read {
+    /// Like [`RowReader::read`], but a panic of the parser only quarantines this row.
+    fn read_catching_panics(&mut self, row: &RuleRow) -> ParsedRow {
         catch_unwind(AssertUnwindSafe(|| self.read(row))).unwrap_or_else(|_| {
             let text = ContentDigest::of(&row.yaml_content);
             let fingerprint = RowFingerprint::rule(row.updated_at, text, row.rule_version, &row.source_path);
@@ -110,7 +109,7 @@ impl RowReader {
         if let Some(parsed) = parsed {
             return Ok(self.as_in_row(parsed, row));
         }
-        // How large a rule may be is for its master to say: `master.max_rule_size`.
+        // The master limits the size of a rule: `master.max_rule_size`.
         let limits = Limits { size: Limits::LARGEST, ..Limits::default() };
         let definition = parse(row.yaml_content.as_bytes(), &limits)
             .map_err(|diagnostics| rejected(first_error(&diagnostics)))?
@@ -139,7 +138,7 @@ impl RowReader {
         }))
     }
 
-    /// The row of a text that was parsed before.
+    /// The rule of a text that was parsed before, with the other fields of the row.
     fn as_in_row(&mut self, parsed: Arc<KnownRule>, row: &RuleRow) -> Arc<KnownRule> {
         let is_same = (parsed.rule_version, parsed.updated_at) == (row.rule_version, row.updated_at)
             && *parsed.source_path == *row.source_path
@@ -166,7 +165,7 @@ impl RowReader {
     }
 }
 
-/// The first error, and how many more there are.
+/// The first error, and the number of further ones.
 pub(super) fn first_error(diagnostics: &[Diagnostic]) -> String {
     let mut errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
     let Some(first) = errors.next() else { return "the text is no rule".into() };
@@ -178,7 +177,7 @@ pub(super) fn first_error(diagnostics: &[Diagnostic]) -> String {
     format!("line {}, column {}: {field}{}{more}", first.line, first.column, first.message)
 }
 
-/// Why something of `size` bytes is not taken in where all together may have `most`, and what to do.
+/// Why a rule of `size` bytes is quarantined when all together may have `most`, and what to do.
 pub(super) fn too_much(size: usize, most: usize) -> String {
     format!(
         "it has {size} bytes, and all rules and states together may have {most}, long ones half of it \
@@ -187,39 +186,39 @@ pub(super) fn too_much(size: usize, most: usize) -> String {
     )
 }
 
-/// A rule, or why a row is none.
-type Read = Result<Arc<KnownRule>, Box<QuarantinedRow>>;
+/// A rule, or a quarantined row.
+type ParsedRow = Result<Arc<KnownRule>, Box<QuarantinedRow>>;
 
-/// Rows that are being read, at most two batches at a time.
-pub(super) struct Reading {
+/// Rows in parsing, at most two batches at a time.
+pub(super) struct RowParser {
     texts: Option<Arc<dyn TextSink>>,
     waiting: Vec<RuleRow>,
     waiting_bytes: usize,
-    batches: VecDeque<JoinHandle<Vec<Read>>>,
+    batches: VecDeque<JoinHandle<Vec<ParsedRow>>>,
     budget: Budget,
-    done: Done,
+    done: ParsedRows,
 }
 
-/// Rows that were read.
+/// Parsed rows.
 #[derive(Default)]
-pub(super) struct Done {
-    pub(super) rules: Vec<Read>,
-    /// Of these, the keys of those that did not fit into the budget, with what each needs.
+pub(super) struct ParsedRows {
+    pub(super) rules: Vec<ParsedRow>,
+    /// The keys of the rules that did not fit into the budget, with what each needs.
     pub(super) over_budget: Vec<(String, usize)>,
 }
 
-impl Reading {
-    /// Reads rows, and gives their texts to `texts`; the rules must fit into `budget`.
+impl RowParser {
+    /// Parses rows, and passes their texts to `texts`; the rules must fit into `budget`.
     pub(super) fn new(texts: Option<Arc<dyn TextSink>>, budget: Budget) -> Self {
         let (waiting, batches) = (Vec::new(), VecDeque::new());
-        Self { texts, waiting, waiting_bytes: 0, batches, budget, done: Done::default() }
+        Self { texts, waiting, waiting_bytes: 0, batches, budget, done: ParsedRows::default() }
     }
 
     fn reader(&self) -> RowReader {
         RowReader { texts: self.texts.clone(), ..RowReader::default() }
     }
 
-    /// Takes a row in, in place of one that took `replaced` bytes; waits while two batches are on their way.
+    /// Adds a row that replaces one of `replaced` bytes. Waits while two batches are being parsed.
     pub(super) async fn push(&mut self, row: RuleRow, replaced: usize) {
         self.budget.used = self.budget.used.saturating_sub(replaced);
         self.waiting_bytes += row.yaml_content.len();
@@ -229,19 +228,19 @@ impl Reading {
         }
     }
 
-    /// Takes in what is not even a row of the right types.
-    pub(super) fn reject(&mut self, rejected: QuarantinedRow) {
+    /// Adds a row that is quarantined.
+    pub(super) fn quarantine(&mut self, rejected: QuarantinedRow) {
         self.budget.quarantine(rejected.memory());
         self.done.rules.push(Err(Box::new(rejected)));
     }
 
-    /// Takes in a row whose text was not read, since it did not fit; it is read once it fits.
-    pub(super) fn reject_for_now(&mut self, rejected: QuarantinedRow, length: usize) {
+    /// Adds a row whose text was not read because it did not fit; it is read once it fits.
+    pub(super) fn quarantine_for_now(&mut self, rejected: QuarantinedRow, length: usize) {
         self.done.over_budget.push((rejected.key.clone(), length));
-        self.reject(rejected);
+        self.quarantine(rejected);
     }
 
-    /// By how much what is known may yet grow.
+    /// The budget that the rules must fit into.
     pub(super) const fn budget(&mut self) -> &mut Budget {
         &mut self.budget
     }
@@ -250,9 +249,9 @@ impl Reading {
         let (batch, mut reader) = (std::mem::take(&mut self.waiting), self.reader());
         let is_large = std::mem::take(&mut self.waiting_bytes) > BATCH_BYTES;
         self.batches.push_back(tokio::task::spawn_blocking(move || {
-            batch.iter().map(|row| reader.read_harmlessly(row)).collect()
+            batch.iter().map(|row| reader.read_catching_panics(row)).collect()
         }));
-        // What a large text is parsed into is several times as large: one at a time.
+        // A large text takes several times its size while it is parsed, so only one batch is parsed at a time.
         let at_once = if is_large { 0 } else { 2 };
         while self.batches.len() > at_once {
             self.receive().await;
@@ -261,13 +260,13 @@ impl Reading {
 
     async fn receive(&mut self) {
         if let Some(batch) = self.batches.pop_front() {
-            // It fails only when the runtime ends, and nobody waits for rules then: a panic is caught before.
-            self.take_in(batch.await.unwrap_or_default());
+            // This fails only when the runtime ends, and then no result is needed: panics are caught before.
+            self.add(batch.await.unwrap_or_default());
         }
     }
 
-    /// Adds what was read, as far as the budget does.
-    fn take_in(&mut self, batch: Vec<Read>) {
+    /// Adds parsed rows, as far as they fit into the budget.
+    fn add(&mut self, batch: Vec<ParsedRow>) {
         for read in batch {
             let fitting = read.and_then(|rule| match self.budget.take(rule.memory(), 0) {
                 Ok(()) => Ok(rule),
@@ -287,12 +286,12 @@ impl Reading {
         }
     }
 
-    /// Everything that was taken in.
-    pub(super) async fn finish(mut self) -> Done {
+    /// Waits for all rows.
+    pub(super) async fn finish(mut self) -> ParsedRows {
         if self.batches.is_empty() && self.waiting.len() < WORTH_A_THREAD {
             let mut reader = self.reader();
             let waiting = std::mem::take(&mut self.waiting);
-            self.take_in(waiting.iter().map(|row| reader.read_harmlessly(row)).collect());
+            self.add(waiting.iter().map(|row| reader.read_catching_panics(row)).collect());
             return self.done;
         }
         self.send().await;
@@ -308,7 +307,7 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
 
-    /// Panics at one text, as a fault of the parser would.
+    /// Panics at one text, as a bug of the parser would.
     struct Faulty;
 
     impl TextSink for Faulty {
@@ -320,7 +319,7 @@ mod tests {
     #[tokio::test]
     async fn a_row_on_which_the_parser_panics_is_rejected_alone() {
         for count in [3, 2 * BATCH] {
-            let mut reading = Reading::new(Some(Arc::new(Faulty)), Budget::new(1 << 20, 0, 0));
+            let mut reading = RowParser::new(Some(Arc::new(Faulty)), Budget::new(1 << 20, 0, 0));
             for number in 0..count {
                 let name = if number == 1 { "faulty" } else { "sound" };
                 reading

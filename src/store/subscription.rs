@@ -8,7 +8,7 @@ use super::{Follow, RowIndex, StoreError};
 use crate::backoff::{Backoff, jittered};
 use crate::rule::{Catalogue, CompiledRule, RowFingerprint, RuleChange, Table};
 
-/// The longest that a change waits where nothing hints at it, and a state for its end.
+/// How often a subscription polls without a wake-up, and how late a state may expire.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The changes of a store, one at a time.
@@ -22,7 +22,7 @@ pub struct Subscription<F> {
 }
 
 impl<F: Follow> Subscription<F> {
-    /// Begins with what stands now.
+    /// Starts with the current rules and states.
     pub(super) async fn begin(mut follower: F) -> Result<Self, StoreError> {
         let catalogue = Arc::<Mutex<Catalogue>>::default();
         let delta = follower.poll(&catalogue).await?;
@@ -37,13 +37,12 @@ impl<F: Follow> Subscription<F> {
         })
     }
 
-    /// What stands, as far as it is known.
+    /// The known rules and states.
     pub fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
         lock(&self.catalogue)
     }
 
-    /// The next change, when there is one; a store that does not answer is asked again and again.
-    /// Cancel safe.
+    /// The next change. Polls a store that does not answer again and again. Cancel safe.
     pub async fn next(&mut self) -> RuleChange {
         loop {
             if let Some(change) = self.changes.pop_front() {
@@ -70,7 +69,7 @@ fn lock(catalogue: &Mutex<Catalogue>) -> MutexGuard<'_, Catalogue> {
     catalogue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Known to a poll that goes on in another thread.
+/// For a poll on another thread.
 impl RowIndex for Mutex<Catalogue> {
     fn count(&self, table: Table) -> u64 {
         lock(self).count(table)

@@ -1,31 +1,29 @@
-//! How far a table was read: which rows the next poll has to read again.
+//! The watermark: which rows the next poll reads again.
 //!
-//! A row is stamped by its writer, before its transaction commits, by the writer's clock. So a row
-//! that was not there at one poll may appear at the next one with a stamp below others that were
-//! seen. What is promised: a row whose stamp is at most `overlap` older than its commit, both by the
-//! database's clock, is found by the next poll.
+//! A writer stamps a row before its transaction commits, by the writer's clock. So a row that one poll did not find
+//! may appear at the next with a stamp below others that were found. The guarantee: the next poll finds every row
+//! whose stamp is at most `overlap` older than its commit, both by the database's clock.
 //!
-//! Why it holds. Let the last poll's snapshot be taken at `last_now`. A row that it did not see
-//! commits later, so its stamp is greater than `last_now - overlap`, less the [`SLACK`] that a
-//! whole-second column cuts off. [`Watermark::low`] is never above that. Neither does it matter what
-//! stamps were seen, so a stamp in the future hides nothing; and a poll that comes after a long
-//! outage goes as far back as the outage does.
+//! Proof: let the last poll's snapshot be taken at `last_now`. A row that it did not find commits later, so its stamp
+//! is greater than `last_now - overlap`, minus the [`SLACK`] that a column of whole seconds truncates.
+//! [`Watermark::low`] is never above that. It does not depend on the stamps that were found, so a stamp in the future
+//! hides no row; and after a long outage the window reaches back as far as the outage.
 //!
-//! Beyond the promise: while the table changes the window also reaches `overlap` below the greatest
-//! stamp seen, so that writers whose clocks are all behind are followed as well. Once the overlap
-//! has passed without a change, only rows above the greatest stamp are read: none, when idle.
+//! In addition, while the table changes, the window reaches `overlap` below the greatest stamp found, so that changes
+//! of writers whose clocks are all behind are found, too. Once the overlap has passed without a change, a poll reads
+//! only rows above the greatest stamp: none, if the table is idle.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// What a column of whole seconds cuts off a stamp.
+/// How much a column of whole seconds truncates a stamp.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// What is remembered of the looks at one table.
+/// What a follower remembers about the polls of one table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Watermark {
-    /// The greatest stamp that was seen.
+    /// The greatest stamp that was found.
     high: Timestamp,
     /// The database's clock at the last poll.
     last_now: Timestamp,
@@ -53,11 +51,11 @@ impl Watermark {
         low.max(Self::FLOOR)
     }
 
-    /// After a poll at `now` that saw stamps up to `high`, and `changed` if there was one.
+    /// Records a poll at `now` that found stamps up to `high`, and whether it found a change.
     pub(super) fn advance(&mut self, now: Timestamp, high: Timestamp, changed: bool) {
         self.high = self.high.max(high);
         self.last_now = now;
-        // A clock that was set back must not make the last change one of the future.
+        // If the clock was set back, the last change must not be in the future.
         self.changed_at = if changed { now } else { self.changed_at.min(now) };
     }
 }
@@ -72,7 +70,7 @@ mod tests {
         Timestamp::from_micros(1_777_620_000_000_000 + second * 1_000_000)
     }
 
-    /// The window after looks at these times, the first of which read everything up to `high`.
+    /// The window after polls at these times, the first of which read everything up to `high`.
     fn low_after(high: i64, looks: &[(i64, i64, bool)]) -> Timestamp {
         let mut looks = looks.iter();
         let first = looks.next().unwrap();
@@ -98,7 +96,7 @@ mod tests {
     fn a_late_commit_is_in_the_window_while_it_is_within_the_overlap() {
         // Seen at 10 with the stamp 10; a transaction stamped 6 commits at 11.
         assert!(low_after(10, &[(10, 10, true)]) < at(6));
-        // Nothing changed for a while: a transaction stamped 96 commits just after the look at 100.
+        // Nothing changed for a while: a transaction stamped 96 commits just after the poll at 100.
         assert!(low_after(10, &[(10, 10, true), (100, 10, false)]) < at(96));
     }
 
@@ -115,7 +113,7 @@ mod tests {
 
     #[test]
     fn writers_whose_clocks_are_behind_are_followed_to_the_second() {
-        // All stamps are an hour behind. One was just seen; another of the same second must be read.
+        // All stamps are an hour behind. One was just found; another of the same second must be read.
         assert!(low_after(-3_600, &[(0, 0, false), (100, -3_500, true)]) < at(-3_500));
         assert!(low_after(-3_600, &[(0, 0, false), (100, -3_600, false)]) >= at(-3_600));
     }
@@ -132,7 +130,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// The promise, for any history of polls.
+        /// The guarantee, for any history of polls.
         #[test]
         fn what_commits_after_a_look_within_the_overlap_is_in_the_window(
             looks in proptest::collection::vec((0_i64..10_000_000, -100_000_000_i64..100_000_000, proptest::bool::ANY), 1..20),

@@ -58,8 +58,8 @@ impl Reconciler {
             }
         };
         let transaction = Transaction { begun, written: applied.written, ended: trace::now() };
-        report.refused = applied.refused.len();
-        let refused: BTreeMap<String, StoreError> = applied.refused.into_iter().collect();
+        report.refused = applied.rejected.len();
+        let refused: BTreeMap<String, StoreError> = applied.rejected.into_iter().collect();
         report.retry = refused.values().any(StoreError::is_transient);
         let deleted = plan.deletes.iter().filter(|delete| !refused.contains_key(&delete.rule_id)).count();
         if deleted > 0 {

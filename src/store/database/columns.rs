@@ -1,6 +1,6 @@
-//! The columns of a row, each only where it is not too long. Whoever may write the tables may put texts
-//! of any length into them, of which a compressed one takes next to no place on the server; so the server
-//! compares the lengths, and a text that is longer than its column may be does not leave it.
+//! Selects columns only up to a length. A program that may write the tables may write texts of any length, and a
+//! compressed text takes almost no space on the server; so the server compares the lengths, and does not send a text
+//! that is longer than its column may be.
 
 use super::sql::{BadCell, Dialect, Row, Select};
 use crate::rule::{LONGEST_TEXT, Limits, Table};
@@ -8,13 +8,13 @@ use crate::rule::{LONGEST_TEXT, Limits, Table};
 /// The longest id, in bytes.
 const LONGEST_ID: usize = 255;
 
-/// In the SQL of a [`Select`], the longest `yaml_content` that comes with its row.
+/// Stands in the SQL of a [`Select`] for the longest `yaml_content` that comes with its row.
 const CONTENT: &str = "{content}";
 
-/// The same of every other text.
+/// The same for every other text.
 const TEXT: &str = "{text}";
 
-/// How long a column may be.
+/// The longest allowed value of a column, in bytes.
 const fn longest(column: &str) -> usize {
     match column.as_bytes() {
         b"rule_id" => LONGEST_ID,
@@ -23,8 +23,8 @@ const fn longest(column: &str) -> usize {
     }
 }
 
-/// Rows of `table`: its key, then these expressions, each for a column, and last, for [`missing`], which
-/// of the columns is longer than is wanted. An expression is null where its column is.
+/// Selects from `table` the key, these expressions, each null if its column is too long, and, for [`missing`], the
+/// first column that is.
 pub(super) fn select(dialect: &'static Dialect, table: Table, expressions: &[(&str, String)]) -> Select {
     let length = dialect.length;
     let mut columns = vec![key(dialect)];
@@ -49,7 +49,7 @@ fn told(dialect: &Dialect, column: &str) -> String {
     (dialect.flushed)(&(dialect.concat)(&[&format!("'{column} '"), &length]))
 }
 
-/// The key of a row; of one that is too long its beginning, and its length.
+/// The key of a row; if it is too long, its beginning and its length.
 pub(super) fn key(dialect: &Dialect) -> String {
     let (text, length) = ((dialect.plain)("rule_id"), (dialect.length)("rule_id"));
     let beginning = format!("substr({text}, 1, 60)");
@@ -57,19 +57,18 @@ pub(super) fn key(dialect: &Dialect) -> String {
     format!("CASE WHEN {length} > {LONGEST_ID} THEN {shortened} ELSE {text} END")
 }
 
-/// The SQL of a column where a whole row may have `row` bytes; `None` where one may have as many as its
-/// columns may.
+/// The SQL of a column for rows of at most `row` bytes; `None` allows every column its full length.
 pub(super) fn fitted(column: &str, row: Option<usize>) -> String {
     let content = Limits::LARGEST.min(row.unwrap_or(usize::MAX));
     let text = LONGEST_TEXT.min(row.map_or(usize::MAX, |row| row / 8));
     column.replace(CONTENT, &content.to_string()).replace(TEXT, &text.to_string())
 }
 
-/// Reads the last column of [`select`]: the length of the first column that did not come with its row,
-/// which can be asked for by its key; `None` where the row is all here.
+/// Reads the last column of [`select`]: the length of the first column that did not come with its row, but can be
+/// read by the row's key. `None` if the row is complete.
 ///
 /// # Errors
-/// Which column is longer than it may be.
+/// The column that is longer than it may be.
 pub(super) fn missing(row: &mut Row) -> Result<Option<usize>, BadCell> {
     let last = row.0.len().saturating_sub(1);
     let Some(found) = row.optional(last, "the length")? else { return Ok(None) };

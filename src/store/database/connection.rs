@@ -1,5 +1,5 @@
-//! One connection, whatever the dialect: statements and arguments in, rows of text out, and every
-//! wait bounded.
+//! One connection, whatever the dialect: statements and arguments in, rows of text out, with a time limit for every
+//! wait.
 
 use std::sync::Arc;
 use std::task::Poll;
@@ -19,7 +19,7 @@ use super::{mysql, postgres, sqlite};
 use crate::rule::Table;
 use crate::store::StoreError;
 
-/// How many bytes an answer may have that is held as a whole: a quarter of the memory that the units allow.
+/// The most bytes of an answer that is held in memory as a whole: a quarter of the memory that the units allow.
 pub(super) const LONGEST_ANSWER: usize = 256 << 20;
 
 /// A driver's connection.
@@ -29,20 +29,20 @@ pub(super) enum Link {
     Postgres(PgConnection),
 }
 
-/// What a link's bytes go through.
+/// The transport of a connection.
 struct Transport {
-    /// `None` where the database is a file.
+    /// `None` if the database is a file.
     relay: Option<Relay>,
-    /// Whether the link is lost, or in an unknown state.
+    /// Whether the connection is lost, or in an unknown state.
     broken: bool,
 }
 
-/// One connection to the database. Once broken it stays so: drop it and make another.
+/// One connection to the database. Once broken it stays broken: drop it and make another.
 pub(super) struct Connection {
     link: Link,
     transport: Transport,
     connector: Arc<Connector>,
-    /// Of a SQLite file, which one it is.
+    /// Identifies the file of a SQLite database.
     file: Option<sqlite::Identity>,
     _permit: OwnedSemaphorePermit,
 }
@@ -88,11 +88,10 @@ impl Connection {
         self.transport.broken
     }
 
-    /// Whether another file stands now in the place of the SQLite file that is open, or the file is
-    /// read as if it could not change and did.
+    /// Whether another file has replaced the open SQLite file, or the file is read as immutable and has changed.
     pub(super) fn is_elsewhere(&self) -> bool {
         let frozen = self.file.is_some_and(|file| file.is_frozen());
-        self.file != self.connector.place().and_then(|place| place.identity(frozen))
+        self.file != self.connector.sqlite_location().and_then(|place| place.identity(frozen))
     }
 
     /// Runs statements without arguments.
@@ -108,7 +107,7 @@ impl Connection {
         bounded(&self.connector, &mut self.transport, what, running).await
     }
 
-    /// Runs a statement and tells how many rows it wrote.
+    /// Runs a statement and returns how many rows it wrote.
     pub(super) async fn execute(&mut self, what: &'static str, query: Query) -> Result<u64, StoreError> {
         let running = async {
             match &mut self.link {
@@ -120,16 +119,16 @@ impl Connection {
         bounded(&self.connector, &mut self.transport, what, running).await
     }
 
-    /// Rows, as they are asked for.
+    /// Starts a query, in pages if the driver has them.
     pub(super) fn rows(&mut self, what: &'static str, select: Select) -> Rows<'_> {
-        // Numbers with a fraction lose digits on their way through a page, and states are few.
+        // A page would round numbers with a fraction, and states are few.
         if matches!(self.link, Link::Sqlite(_)) && select.table == Table::Rules {
             return Rows::Pages(self, Pages::new(select), what);
         }
         self.row_by_row(what, select)
     }
 
-    /// Rows, as the driver hands them over one by one.
+    /// Starts a query whose rows the driver hands over one by one.
     pub(super) fn row_by_row(&mut self, what: &'static str, select: Select) -> Rows<'_> {
         Rows::Stream(self.stream(what, select.into_query()))
     }
@@ -149,7 +148,7 @@ impl Connection {
         Stream { rows, connector: &self.connector, transport: &mut self.transport, what }
     }
 
-    /// The answer to a question for a page; `None` where it is none.
+    /// The result of a query for a page; `None` if it is not a page.
     async fn page(&mut self, what: &'static str, query: Query) -> Result<Option<Page>, StoreError> {
         let Link::Sqlite(link) = &mut self.link else { return Ok(None) };
         let reading = async { bound!(query).fetch_one(link).await.and_then(|row| Page::read(&row)) };
@@ -170,7 +169,7 @@ impl Connection {
         Ok(rows)
     }
 
-    /// Reads no more of an answer that is longer than [`LONGEST_ANSWER`], or has no end: the connection is lost.
+    /// Stops reading an answer that is longer than [`LONGEST_ANSWER`] or has no end, and gives up the connection.
     pub(super) fn give_up(&mut self, what: &'static str) -> StoreError {
         self.transport.broken = true;
         StoreError::Refused {
@@ -180,8 +179,8 @@ impl Connection {
         }
     }
 
-    /// The only row of an answer that has at most one. A server that sends more may send them without
-    /// end, so that they are not read.
+    /// The only row of an answer that has at most one. If a server sends more, they may have no end, so they are not
+    /// read.
     pub(super) async fn row(&mut self, what: &'static str, query: Query) -> Result<Option<Row>, StoreError> {
         let mut rows = self.stream(what, query);
         let row = rows.next().await?;
@@ -198,7 +197,7 @@ impl Connection {
         Ok(row.and_then(|row| row.0.into_iter().next()).unwrap_or(Cell::Null))
     }
 
-    /// Says goodbye, so that the server frees what the session holds at once.
+    /// Closes the connection properly, so that the server frees the session's resources at once.
     pub(super) async fn close(self) {
         let closing = async {
             match self.link {
@@ -215,7 +214,7 @@ impl Connection {
     }
 }
 
-/// Rows on their way.
+/// The rows of a query in progress.
 pub(super) enum Rows<'c> {
     Stream(Stream<'c>),
     Pages(&'c mut Connection, Pages, &'static str),
@@ -279,7 +278,7 @@ async fn bounded<T>(
     if transport.broken {
         return Err(StoreError::Unavailable { what, detail: "the connection was lost".into() });
     }
-    // Until the work is done the connection is in no known state, should whoever waits go away.
+    // Marked as broken until the work ends: if the caller is cancelled, the state is unknown.
     transport.broken = true;
     match tokio::time::timeout(connector.limit(), work).await {
         Ok(Ok(done)) => {
@@ -293,7 +292,7 @@ async fn bounded<T>(
             };
             transport.broken =
                 !matches!(&error, sqlx::Error::Database(error) if !connector.closes_connection(&**error));
-            Err(connector.judge(what, error))
+            Err(connector.classify_error(what, error))
         }
         Err(_) => Err(connector.timeout_error(what)),
     }

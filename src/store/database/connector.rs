@@ -1,4 +1,4 @@
-//! How connections to one database are made, and what the errors of its driver mean.
+//! Makes the connections to one database, and classifies the errors of its driver.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,42 +11,41 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{Connection, Link};
 use super::relay::{Protocol, Relay, Route};
-use super::sql::{Dialect, Verdict};
+use super::sql::{Dialect, ErrorClass};
 use super::{mysql, postgres, sqlite};
 use crate::address::DatabaseConfig;
 use crate::address::{Address, Server};
 use crate::paint::{sanitize, shorten};
 use crate::store::StoreError;
 
-/// A database waits this much longer than it was told to before its silence is an error, so that
-/// its own, better, message comes first.
+/// How much longer than the statement's own limit the daemon waits, so that the database's more precise error comes
+/// first.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A whole poll, which is many statements and their rows, may take so many times as long as one of
-/// them.
+/// How many times longer than one statement a whole poll may take.
 const POLL_STATEMENTS: u32 = 12;
 
-/// Of what a server says in an error, so many bytes are told.
+/// The most bytes of a server's error message that are shown.
 const LONGEST_ERROR: usize = 1 << 10;
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// `SELECT` alone.
+    /// Only `SELECT`.
     Read,
     /// An operator's states.
     Write,
-    /// The one writer of the rules.
+    /// The only writer of the rules.
     Master,
-    /// Making what is missing, a SQLite file among it.
+    /// Creating the tables, and a missing SQLite file.
     Create,
 }
 
-/// How connections to one database are made.
+/// Makes the connections to one database.
 #[derive(Debug)]
 pub(super) struct Connector {
     target: Target,
-    /// Where the database is; its password may have been changed since.
+    /// The address; its password may change.
     pub(super) address: Address,
     pub(super) url_file: Option<PathBuf>,
     timeout: Duration,
@@ -55,12 +54,12 @@ pub(super) struct Connector {
 
 #[derive(Debug)]
 enum Target {
-    Sqlite(sqlite::Place),
+    Sqlite(sqlite::Location),
     MySql(RwLock<Arc<Login<MySqlConnectOptions>>>),
     Postgres(RwLock<Arc<Login<PgConnectOptions>>>),
 }
 
-/// How a server is entered.
+/// How to log in to a server.
 #[derive(Debug)]
 struct Login<O> {
     address: Address,
@@ -69,7 +68,7 @@ struct Login<O> {
 }
 
 impl<O> Login<O> {
-    /// The way for one more connection: what the driver connects to is told by `socket`.
+    /// The relay for one more connection; the driver connects to its socket.
     fn relay(&self, socket: impl FnOnce(&O, &Path) -> O) -> Result<(O, Relay), sqlx::Error> {
         let relay = Relay::start(Arc::clone(&self.route))?;
         Ok((socket(&self.options, relay.socket()), relay))
@@ -110,8 +109,8 @@ impl Connector {
                         .into(),
                 });
             }
-            Address::SqliteFile(path) => Target::Sqlite(sqlite::Place::File(path.clone())),
-            Address::SqliteMemory => Target::Sqlite(sqlite::Place::memory()),
+            Address::SqliteFile(path) => Target::Sqlite(sqlite::Location::File(path.clone())),
+            Address::SqliteMemory => Target::Sqlite(sqlite::Location::memory()),
             Address::MySql(server) => Target::MySql(RwLock::new(Arc::new(mysql_login(server, config)?))),
             Address::Postgres(server) => {
                 Target::Postgres(RwLock::new(Arc::new(postgres_login(server, config)?)))
@@ -130,7 +129,7 @@ impl Connector {
         })
     }
 
-    /// Has connections that are made from now on give the password of `config`, which differs in nothing else.
+    /// Gives the password of `config`, which differs in nothing else, to all new connections.
     pub(super) fn change_password(&self, config: &DatabaseConfig) -> Result<(), StoreError> {
         match (&self.target, &config.address) {
             (Target::MySql(login), Address::MySql(server)) => replace(login, mysql_login(server, config)?),
@@ -151,7 +150,7 @@ impl Connector {
     }
 
     /// Where a SQLite database is; `None` for a server.
-    pub(super) fn place(&self) -> Option<&sqlite::Place> {
+    pub(super) fn sqlite_location(&self) -> Option<&sqlite::Location> {
         match &self.target {
             Target::Sqlite(place) => Some(place),
             _ => None,
@@ -167,13 +166,13 @@ impl Connector {
         matches!(self.target, Target::Postgres(_))
     }
 
-    /// The way for one more connection to PostgreSQL; `None` for another database.
+    /// The relay for one more connection to PostgreSQL; `None` for another database.
     pub(super) fn postgres(&self) -> Result<Option<(PgConnectOptions, Relay)>, sqlx::Error> {
         let Target::Postgres(login) = &self.target else { return Ok(None) };
         current(login).relay(|options, socket| options.clone().socket(socket)).map(Some)
     }
 
-    /// A place among the connections that ask, of which there are `database.max_connections`.
+    /// A permit for one of the `database.max_connections` connections.
     async fn permit(&self) -> Result<OwnedSemaphorePermit, StoreError> {
         let permit = Arc::clone(&self.permits).acquire_owned();
         match tokio::time::timeout(self.timeout, permit).await {
@@ -185,7 +184,7 @@ impl Connector {
         }
     }
 
-    /// Connects as soon as there is a place.
+    /// Connects as soon as a permit is free.
     pub(super) async fn connect(self: &Arc<Self>, purpose: Purpose) -> Result<Connection, StoreError> {
         let permit = self.permit().await?;
         let what = "connecting to the database";
@@ -211,7 +210,7 @@ impl Connector {
         };
         match tokio::time::timeout(self.limit(), connecting).await {
             Ok(Ok((link, relay, file))) => Ok(Connection::new(link, relay, Arc::clone(self), file, permit)),
-            Ok(Err(error)) => Err(self.judge(what, error)),
+            Ok(Err(error)) => Err(self.classify_error(what, error)),
             Err(_) => Err(self.timeout_error(what)),
         }
     }
@@ -226,7 +225,7 @@ impl Connector {
         self.timeout.saturating_mul(POLL_STATEMENTS)
     }
 
-    /// The error of a database that answers, and does not come to an end in time.
+    /// The error of a database that answers without end.
     pub(super) fn endless(&self, what: &'static str, limit: Duration) -> StoreError {
         let limit = humantime::format_duration(limit);
         let detail =
@@ -234,17 +233,17 @@ impl Connector {
         StoreError::Unavailable { what, detail: self.at(&detail) }
     }
 
-    /// What went wrong, with where: an operator may have several databases.
+    /// Adds the address to an error, since an operator may have several databases.
     fn at(&self, detail: &str) -> String {
         format!("{detail} ({})", self.address)
     }
 
-    /// What the server or the driver says, for people: short, on one line, without the password.
+    /// A message of the server or the driver for people: short, on one line, without the password.
     fn quote(&self, said: &str) -> String {
         sanitize(&shorten(&self.redact(said), LONGEST_ERROR)).into_owned()
     }
 
-    /// `text` without the password, should the driver have put it there.
+    /// Removes the password from `text`, in case the driver put it there.
     fn redact(&self, text: &str) -> String {
         match &self.target {
             Target::Sqlite(_) => text.to_owned(),
@@ -259,18 +258,18 @@ impl Connector {
         StoreError::Unavailable { what, detail: self.at(&detail) }
     }
 
-    /// Whether with this error the server ends the connection.
+    /// Whether the server closes the connection after this error.
     pub(super) fn closes_connection(&self, error: &dyn DatabaseError) -> bool {
         (self.dialect().ends_connection)(&code(error))
     }
 
-    /// What an error of the driver means to whoever asked.
-    pub(super) fn judge(&self, what: &'static str, error: sqlx::Error) -> StoreError {
+    /// Classifies an error of the driver.
+    pub(super) fn classify_error(&self, what: &'static str, error: sqlx::Error) -> StoreError {
         let detail = self.at(&self.quote(&error.to_string()));
         let unavailable = |detail| StoreError::Unavailable { what, detail };
         let error = match error {
             sqlx::Error::Database(error) => error,
-            // The handshake's errors come as one or the other.
+            // Errors of the handshake come in both forms.
             sqlx::Error::Tls(_) | sqlx::Error::Io(_) if detail.contains("certificate") => {
                 let remedy = "check the server's certificate, and `sslrootcert`, `sslcert` and `sslkey` in `database.url`".into();
                 return StoreError::Refused { what, detail, remedy };
@@ -278,12 +277,12 @@ impl Connector {
             _ => return unavailable(detail),
         };
         let code = code(&*error);
-        let verdict = (self.dialect().judge)(&code, error.message());
+        let class = (self.dialect().classify_error)(&code, error.message());
         let message = self.at(&self.quote(error.message()));
-        match verdict {
-            Verdict::Transient => unavailable(message),
-            Verdict::NoTable => StoreError::NoTables { what, detail: format!("the tables ({message})") },
-            Verdict::NoFile => match self.place().and_then(sqlite::Place::file) {
+        match class {
+            ErrorClass::Transient => unavailable(message),
+            ErrorClass::NoTable => StoreError::NoTables { what, detail: format!("the tables ({message})") },
+            ErrorClass::NoFile => match self.sqlite_location().and_then(sqlite::Location::file) {
                 Some(path) if matches!(std::fs::exists(path), Ok(false)) => {
                     let detail = format!("the tables ({} does not exist)", path.display());
                     StoreError::NoTables { what, detail }
@@ -294,15 +293,17 @@ impl Connector {
                     remedy: "give the service's user the right to the file and its directory".into(),
                 },
             },
-            Verdict::Row => StoreError::Row { what, detail: message },
-            Verdict::Locked => StoreError::RowLocked { what, detail: message },
-            Verdict::Altered => StoreError::TablesAltered { what, detail: message },
-            Verdict::Refused(remedy) => StoreError::Refused { what, detail: message, remedy: remedy.into() },
+            ErrorClass::RowRejected => StoreError::RowRejected { what, detail: message },
+            ErrorClass::Locked => StoreError::RowLocked { what, detail: message },
+            ErrorClass::Altered => StoreError::TablesAltered { what, detail: message },
+            ErrorClass::Refused(remedy) => {
+                StoreError::Refused { what, detail: message, remedy: remedy.into() }
+            }
         }
     }
 }
 
-/// The code by which a dialect tells its errors apart: of MySQL its own number, not the standard's.
+/// The code that identifies an error in a dialect: in MySQL its own number, not the standard's.
 fn code(error: &dyn DatabaseError) -> String {
     match error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
         Some(error) => error.number().to_string(),

@@ -1,4 +1,4 @@
-//! States that have expired are removed, and never one that was set meanwhile.
+//! Deletes expired states, but never one that was set meanwhile.
 
 use super::session::Session;
 use super::sql::Query;
@@ -18,7 +18,7 @@ impl Session {
             .fetch(what, query.into_query())
             .await
             .map_err(|error| self.map_lock_lost(error))?;
-        // Judged here: SQLite would compare a time that another program wrote in its way as text.
+        // Compared here: SQLite would compare another program's time format as text.
         let expired = rows.into_iter().filter_map(|mut row| {
             let end = row.0.get(3)?.shown().to_owned();
             let state = tables::state_row(&mut row).ok()?;

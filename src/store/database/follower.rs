@@ -1,4 +1,4 @@
-//! One follower's place in a database.
+//! Follows a database for one reader.
 
 use std::sync::Arc;
 
@@ -15,34 +15,34 @@ use crate::store::poll::{Poll, WHAT, Watermarks};
 use crate::store::{Follow, RowIndex, StoreError, TraceContextRow};
 use crate::telemetry::trace;
 
-/// How often a poll begins anew at once whose tables were altered meanwhile.
+/// How often a poll is repeated at once if the tables were altered during it.
 const ALTERED_RETRIES: usize = 3;
 
-/// One follower's place in a database, with a connection of its own.
+/// Polls a database for one reader, with a connection of its own.
 #[derive(Debug)]
 pub struct DatabaseFollower {
     database: Database,
     wakeups: Wakeups,
-    /// `None` before the first poll, and after one that failed or was given up.
+    /// `None` before the first poll, and after one that failed or was cancelled.
     connection: Option<Connection>,
     memory: Memory,
     trace_contexts: Vec<TraceContextRow>,
-    /// Whether something hinted since the last poll.
+    /// Whether a wake-up came since the last poll.
     woken: bool,
 }
 
-/// What is remembered from one poll to the next.
+/// What a follower remembers from one poll to the next.
 #[derive(Debug, Clone)]
 struct Memory {
     watermarks: Option<Watermarks>,
     last_full: Option<Instant>,
-    /// Of SQLite, what [`data_version`] answered before the last poll.
+    /// SQLite's [`data_version`] before the last poll.
     version: Option<String>,
-    /// Whether the table of traces can be read; asked again with each full poll.
+    /// Whether `rulesyncd_trace` can be read; tried again at each full poll.
     has_trace_table: bool,
 }
 
-/// A poll on the database's thread, with all that it needs.
+/// A poll on the database's thread.
 struct PollTask<K> {
     database: Database,
     connection: Option<Connection>,
@@ -51,7 +51,7 @@ struct PollTask<K> {
     index: Arc<K>,
 }
 
-/// What a poll leaves behind.
+/// The result of a poll.
 struct PollResult {
     delta: TableDelta,
     connection: Connection,
@@ -69,7 +69,7 @@ impl DatabaseFollower {
 
 impl<K: RowIndex + Send + Sync> PollTask<K> {
     async fn poll(mut self) -> Result<PollResult, StoreError> {
-        // Kept only if the poll comes to its end: whoever gives it up leaves it in no known state.
+        // Kept only if the poll ends: a cancelled poll leaves the connection in an unknown state.
         let mut connection = self.connection().await?;
         let interval = self.database.follow.full_scan_interval;
         let full = self.memory.last_full.is_none_or(|last| last.elapsed() >= interval);
@@ -97,21 +97,20 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         Ok(PollResult { delta, connection, memory, trace_contexts })
     }
 
-    /// The connection of the last poll, if it still leads to the database.
+    /// The connection of the last poll, if it still leads to the same database.
     async fn connection(&mut self) -> Result<Connection, StoreError> {
         match self.connection.take() {
             Some(connection) if !connection.is_broken() && !connection.is_elsewhere() => Ok(connection),
             _ => {
                 self.memory.version = None;
-                // The database may have been put back to what it was at another time, or be another:
-                // no stamp tells how its rows differ from what is known.
+                // The database may be another one, or an older copy, so stamps do not tell which rows differ.
                 self.memory.last_full = None;
                 self.database.connector.connect(Purpose::Read).await
             }
         }
     }
 
-    /// The traces in which what the poll found was written; none on a first poll, which is no news.
+    /// The trace contexts of the changes that the poll found; none at the first poll, which finds no changes.
     async fn trace_contexts(
         &mut self,
         connection: &mut Connection,
@@ -167,7 +166,7 @@ impl Follow for DatabaseFollower {
             looked = self.poll_once(index).await;
         }
         if matches!(looked, Err(StoreError::Driver { .. })) {
-            // The thread may have been left behind, and whoever listens with it.
+            // The thread may be abandoned, and with it the task that waits for wake-ups.
             self.wakeups = Wakeups::new(&self.database);
         }
         let PollResult { delta, connection, memory, trace_contexts } = looked?;
@@ -183,7 +182,7 @@ impl Follow for DatabaseFollower {
     }
 }
 
-/// A value that is another once someone else has committed; `None` where the database has none.
+/// A value that changes when another connection commits; `None` if the database has none.
 pub(super) async fn data_version(connection: &mut Connection) -> Result<Option<String>, StoreError> {
     let Some(question) = connection.dialect().commits else { return Ok(None) };
     let query = connection.query(question);

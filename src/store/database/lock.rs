@@ -1,4 +1,4 @@
-//! What makes a master the only one.
+//! The lock that makes a master the only writer.
 
 use std::fs::{File, Permissions, TryLockError};
 use std::io::{ErrorKind, Write as _};
@@ -17,17 +17,17 @@ use crate::store::StoreError;
 pub(super) enum Lock {
     /// The server's, bound to the session's connection.
     Session,
-    /// A locked file beside a SQLite database.
+    /// A locked file next to a SQLite database.
     File { file: File, path: PathBuf },
     /// For a database in this process's memory.
-    Memory { _held: Held },
+    Memory { _lock: MemoryLock },
 }
 
-/// A flag that is up while this lives.
+/// A flag that is set while this value exists.
 #[derive(Debug)]
-pub(super) struct Held(Arc<AtomicBool>);
+pub(super) struct MemoryLock(Arc<AtomicBool>);
 
-impl Drop for Held {
+impl Drop for MemoryLock {
     fn drop(&mut self) {
         self.0.store(false, Ordering::SeqCst);
     }
@@ -36,13 +36,13 @@ impl Drop for Held {
 impl Lock {
     pub(super) fn memory(flag: &Arc<AtomicBool>) -> Option<Self> {
         let free = !flag.swap(true, Ordering::SeqCst);
-        free.then(|| Self::Memory { _held: Held(Arc::clone(flag)) })
+        free.then(|| Self::Memory { _lock: MemoryLock(Arc::clone(flag)) })
     }
 
-    /// Locks the file beside `database`, by whatever links that is reached. It stays when the lock is given
-    /// back: removing it would let two masters lock two files of one name.
+    /// Locks the file next to `database`, with links resolved. The file stays when the lock is released: if it were
+    /// removed, two masters could lock two files of the same name.
     pub(super) fn file(database: &Path) -> Result<Option<Self>, StoreError> {
-        let path = Self::path_beside(database);
+        let path = Self::lock_path(database);
         let refused = |error: std::io::Error| StoreError::Refused {
             what: "taking the master's lock",
             detail: format!("{}: {error}", path.display()),
@@ -58,7 +58,8 @@ impl Lock {
             created => created,
         };
         let file = file.map_err(refused)?;
-        // An older version let a group open it, and who can open it can hold the lock. Another user's stays.
+        // An older version let a group open the file, and who can open it can hold the lock. This fails for another
+        // user's file.
         let _ = file.set_permissions(Permissions::from_mode(0o600));
         match file.try_lock() {
             Ok(()) => {}
@@ -66,15 +67,15 @@ impl Lock {
             Err(TryLockError::Error(error)) => return Err(refused(error)),
         }
         let lock = Self::File { file, path };
-        if !lock.stands_in_its_place() {
+        if !lock.has_its_name() {
             return Ok(None);
         }
-        lock.sign();
+        lock.write_process_id();
         Ok(Some(lock))
     }
 
-    /// Leaves word of this process for standbys, which no reader depends on.
-    fn sign(&self) {
+    /// Writes this process's id into the file, for the log of standbys only.
+    fn write_process_id(&self) {
         let Self::File { file, .. } = self else { return };
         let signed = file.set_len(0).and_then(|()| writeln!(&*file, "{}", std::process::id()));
         if let Err(error) = signed {
@@ -82,20 +83,20 @@ impl Lock {
         }
     }
 
-    /// The process that locked the file beside `database`; `None` where it does not say.
+    /// The process that locked the file next to `database`; `None` if the file does not say.
     pub(super) fn holder_of_file(database: &Path) -> Option<String> {
-        let process: u32 = std::fs::read_to_string(Self::path_beside(database)).ok()?.trim().parse().ok()?;
+        let process: u32 = std::fs::read_to_string(Self::lock_path(database)).ok()?.trim().parse().ok()?;
         Some(format!("process {process} of this host"))
     }
 
-    fn path_beside(database: &Path) -> PathBuf {
+    fn lock_path(database: &Path) -> PathBuf {
         let mut path = database.canonicalize().unwrap_or_else(|_| database.to_owned()).into_os_string();
         path.push(".lock");
         path.into()
     }
 
-    /// Whether the locked file is still the one of that name; another master could lock another.
-    fn stands_in_its_place(&self) -> bool {
+    /// Whether the locked file still has its name; if not, another master could lock a new file.
+    fn has_its_name(&self) -> bool {
         let Self::File { file, path } = self else { return true };
         let identity = |found: std::fs::Metadata| (found.dev(), found.ino());
         match (file.metadata(), path.metadata()) {
@@ -104,10 +105,10 @@ impl Lock {
         }
     }
 
-    /// Makes sure that the lock still makes its holder the only writer.
+    /// Checks that this process is still the only writer.
     ///
     /// # Errors
-    /// [`StoreError::LockLost`] when it does not; another when the database does not say.
+    /// [`StoreError::LockLost`] if it is not; another error if the database does not say.
     pub(super) async fn ensure_held(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let lost = |detail: &str| Err(StoreError::LockLost { detail: detail.to_owned() });
         if connection.is_broken() {
@@ -116,7 +117,7 @@ impl Lock {
         if connection.is_elsewhere() {
             return lost("the database's file was removed, or another stands in its place");
         }
-        if !self.stands_in_its_place() {
+        if !self.has_its_name() {
             return lost("the lock's file was removed, or another stands in its place");
         }
         match connection.dialect().holds_lock {
@@ -126,7 +127,7 @@ impl Lock {
     }
 }
 
-/// Asks the server for the lock, for as long as the connection lives.
+/// Asks the server for the lock, which lasts as long as the connection.
 pub(super) async fn lock_session(connection: &mut Connection, sql: &str) -> Result<Option<Lock>, StoreError> {
     Ok(ask(connection, sql).await?.then_some(Lock::Session))
 }

@@ -1,4 +1,4 @@
-//! The one writer of the rules, as the master has it: what it is asked goes to the database's thread.
+//! The only writer of the rules, as the master uses it: its calls run on the database's thread.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use super::{Database, trace_context};
 use crate::rule::{RuleHeader, StateRow};
 use crate::store::{StoreError, TraceContextRow};
 
-/// The one writer of a database's rules, for as long as its connection and its lock stand.
+/// The only writer of a database's rules, as long as its connection and its lock last.
 ///
-/// Everything goes through the connection that holds the lock. After [`StoreError::LockLost`]
-/// nothing is written any more: drop the session and ask for another. It is lost, too, where the
-/// driver fails, and where a call is given up before it has ended.
+/// Every statement goes through the connection that holds the lock. After [`StoreError::LockLost`] the session writes
+/// nothing more: drop it and take the lock again. The lock also counts as lost when the driver fails, and when a call
+/// is cancelled.
 ///
-/// Every statement is bounded by `database.connect_timeout`, and every call but
-/// [`MasterSession::apply`] by the time that a whole poll may take.
+/// `database.connect_timeout` limits every statement, and the time limit of a poll every call except
+/// [`MasterSession::apply`].
 #[derive(Debug)]
 pub struct MasterSession {
     database: Database,
-    /// `None` while a call has it, and after one that did not bring it back.
+    /// `None` during a call, and after a call that was cancelled.
     session: Option<Box<Session>>,
 }
 
@@ -28,11 +28,11 @@ impl MasterSession {
         Self { database, session: Some(Box::new(session)) }
     }
 
-    /// The rows of `ttp_rule` in `scope`. A row that cannot be read as one (its stamp is no time)
-    /// is nobody's and like no file, so that a file of its id mends it.
+    /// The headers of the rows in `scope`. A row that cannot be read (for example, if its stamp is not a time) has no
+    /// owner and differs from every file, so that a file with its id overwrites it.
     ///
     /// # Errors
-    /// [`StoreError::LockLost`] when the connection is gone.
+    /// [`StoreError::LockLost`] if the connection is lost.
     pub async fn rows(&mut self, scope: Scope<'_>) -> Result<Vec<RuleHeader>, StoreError> {
         let (scope, limit) = (OwnedScope::from(scope), self.database.poll_limit());
         self.call("reading the rules", limit, |mut session| async move {
@@ -42,8 +42,8 @@ impl MasterSession {
         .await
     }
 
-    /// A value that is another once someone else has committed, and in every session; `None` where the
-    /// database cannot tell. It tells nothing of what this session writes.
+    /// A value that changes when another session commits, and in every new session; `None` if the database has none.
+    /// Writes of this session need not change it.
     ///
     /// # Errors
     /// As [`MasterSession::rows`].
@@ -55,7 +55,7 @@ impl MasterSession {
         .await
     }
 
-    /// How many rows `updated_by` owns; what the guard against mass deletion compares with.
+    /// How many rows `updated_by` owns, for the guard against mass deletion.
     ///
     /// # Errors
     /// As [`MasterSession::rows`].
@@ -68,18 +68,16 @@ impl MasterSession {
         .await
     }
 
-    /// Writes rules in one transaction, in their order, stamped by the database's clock with
-    /// `updated_at` rising strictly above every stamp that its owner's rows have and a clock can have
-    /// given.
+    /// Writes rules in one transaction, in order, with stamps of the database's clock that rise strictly above every
+    /// stamp of the owner's rows, except stamps too far in the future to come from a clock.
     ///
-    /// A row that the database does not take (a text too long for its column), or that another session
-    /// holds, is left out and reported; the others are written then each in a transaction of its own.
+    /// Leaves out and reports a row that the database rejects (a text too long for its column) or that another
+    /// session has locked; then each of the others is written in its own transaction.
     ///
     /// # Errors
-    /// [`StoreError::RowLocked`] where so many rows are held that it is the table: some may have been
-    /// written.
-    /// [`StoreError::LockLost`]: nothing was written. Any other: nothing was written, or it is not
-    /// known whether all was (the connection was lost in the commit); compare again.
+    /// [`StoreError::RowLocked`] if so many rows are locked that the whole table may be: some rows may have been
+    /// written. [`StoreError::LockLost`]: nothing was written. After any other error, either nothing was written or,
+    /// if the connection was lost in the commit, it is not known whether everything was: compare again.
     pub async fn apply(&mut self, writes: impl Into<Vec<RuleWrite>>) -> Result<Applied, StoreError> {
         let writes = writes.into();
         let _writing = self.database.writing();
@@ -104,8 +102,8 @@ impl MasterSession {
         }
     }
 
-    /// Deletes the states that have expired by the database's clock, each only if it still has the
-    /// `expires_at` that was read, and returns them.
+    /// Deletes the states that have expired by the database's clock, each only if it still has the `expires_at` that
+    /// was read, and returns them.
     ///
     /// # Errors
     /// As [`MasterSession::apply`].
@@ -118,9 +116,9 @@ impl MasterSession {
         .await
     }
 
-    /// Every row of `ttp_rule_state` that can be read, with a mark of them all; `None` where the mark is still
-    /// `mark`. Two changes of one rule within what the column's stamp can tell apart may have one mark: ask
-    /// without a mark from time to time.
+    /// Every readable row of `ttp_rule_state`, with a mark of the whole table; `None` if the mark still is `mark`.
+    /// Two changes within the resolution of the stamp may have the same mark: call this without a mark from time to
+    /// time.
     ///
     /// # Errors
     /// As [`MasterSession::rows`].
@@ -135,11 +133,11 @@ impl MasterSession {
         .await
     }
 
-    /// Tells whether the lock is still held, and keeps the connection awake: call it every few
-    /// seconds (a server takes the lock of a session that is silent for 15 s).
+    /// Checks that the lock is still held, and keeps the connection alive. Call it every few seconds: a server
+    /// releases the lock of a session that is silent for 15 s.
     ///
     /// # Errors
-    /// [`StoreError::LockLost`] when it is not.
+    /// [`StoreError::LockLost`] if it is not.
     pub async fn ping(&mut self) -> Result<(), StoreError> {
         self.call("asking for a sign of life", self.database.poll_limit(), |mut session| async move {
             let ping = session.ping().await;
@@ -148,18 +146,18 @@ impl MasterSession {
         .await
     }
 
-    /// Gives the lock back, so that a standby takes over at once.
+    /// Releases the lock, so that a standby takes over at once.
     pub async fn close(mut self) {
         let Some(session) = self.session.take() else { return };
         let closing = async move {
             session.close().await;
             Ok(())
         };
-        // A connection that is not closed in good order ends all the same.
+        // A connection that cannot be closed properly ends, too.
         self.database.on_thread("closing the connection", self.database.poll_limit(), closing).await.ok();
     }
 
-    /// Has `work` done on the database's thread, within `limit` where there is one.
+    /// Runs `work` on the database's thread, within `limit` if there is one.
     async fn call<T: Send + 'static, W>(
         &mut self,
         what: &'static str,

@@ -1,4 +1,4 @@
-//! The store over a database: one behaviour, one small file a dialect.
+//! The store over a database: common behaviour, and one small file for each dialect.
 
 mod columns;
 mod connection;
@@ -45,7 +45,7 @@ use crate::address::DatabasePlace;
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
 use crate::rule::{RuleHeader, StateRow, Table};
 
-/// A database with the two tables. Cheap to clone; nothing outside of here knows which it is.
+/// A database with the two tables. Cheap to clone. Code outside this module does not depend on the dialect.
 #[derive(Debug, Clone)]
 pub struct Database {
     connector: Arc<Connector>,
@@ -57,23 +57,23 @@ pub struct Database {
 /// What the clones of a database share.
 #[derive(Debug)]
 struct Shared {
-    /// Moves when something is committed through this process.
+    /// Notifies followers when something is committed through this process.
     committed: watch::Sender<()>,
-    /// What keeps a database in memory alive.
+    /// Keeps a database in memory alive.
     _anchor: Option<Mutex<Connection>>,
     memory_lock: Arc<AtomicBool>,
-    /// Whether it was tried to make what indexes are missing.
+    /// Whether creating the missing indexes was tried.
     indexed: AtomicBool,
     set_at: Mutex<RisingStamp>,
-    /// Where the driver runs.
+    /// Runs the driver.
     thread: DatabaseThread,
-    /// How many operations are on their way to the thread and back.
+    /// How many operations are in progress.
     asked: Arc<AtomicUsize>,
-    /// How many writes of a master are among them.
+    /// How many of them are writes of a master.
     writing: Arc<AtomicUsize>,
 }
 
-/// Counts something for as long as it is under way.
+/// Counts an operation while it is in progress.
 struct UnderWay(Arc<AtomicUsize>);
 
 impl UnderWay {
@@ -90,17 +90,16 @@ impl Drop for UnderWay {
 }
 
 impl Database {
-    /// Prepares the way to the database. No server is connected to yet, so that a daemon starts
-    /// while the database is unavailable; every operation connects when it needs to, and follows the
-    /// interval of `connect_timeout` for each statement.
+    /// Prepares connections to the database, but does not connect to a server yet, so that a daemon starts while the
+    /// database is unavailable: every operation connects when it needs to. `connect_timeout` limits each statement.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] for what cannot come right by waiting: an unencrypted connection to
-    /// another host, a certificate file that cannot be read, a file that is no SQLite database.
+    /// [`StoreError::Refused`] for errors that waiting cannot cure: an unencrypted connection to another host, a
+    /// certificate file that cannot be read, a file that is not a SQLite database.
     pub async fn open(config: &DatabaseConfig, clock: SharedClock) -> Result<Self, StoreError> {
         let connector = Arc::new(Connector::new(config)?);
-        let anchor = match connector.place() {
-            Some(sqlite::Place::Memory(_)) => Some(Mutex::new(connector.connect(Purpose::Create).await?)),
+        let anchor = match connector.sqlite_location() {
+            Some(sqlite::Location::Memory(_)) => Some(Mutex::new(connector.connect(Purpose::Create).await?)),
             _ => None,
         };
         let shared = Shared {
@@ -116,7 +115,7 @@ impl Database {
         Ok(Self { connector, clock, follow: FollowConfig::default(), shared: Arc::new(shared) })
     }
 
-    /// The same database, followed in another way.
+    /// Sets how followers poll.
     #[must_use]
     pub fn following(mut self, follow: FollowConfig) -> Self {
         self.follow = follow;
@@ -128,14 +127,14 @@ impl Database {
         self.connector.dialect().backend
     }
 
-    /// Where it is, for a daemon to tell.
+    /// The address for logs and `status`.
     pub fn place(&self) -> DatabasePlace {
         DatabasePlace { url: self.connector.address.to_string(), url_file: self.connector.url_file.clone() }
     }
 
-    /// Has connections that are made from now on give the password of `config`. Those that stand are kept.
+    /// Gives the password of `config` to all new connections; open ones are kept.
     ///
-    /// `config` must differ from the one of [`Database::open`] in the password alone.
+    /// `config` may differ from that of [`Database::open`] only in the password.
     ///
     /// # Errors
     /// As [`Database::open`].
@@ -143,13 +142,12 @@ impl Database {
         self.connector.change_password(config)
     }
 
-    /// Whether a write of a master's session is under way.
+    /// Whether a write of a master's session is in progress.
     pub fn is_writing(&self) -> bool {
         self.shared.writing.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether whoever asked is waiting for the database. It is bounded, each statement by itself, so that a
-    /// daemon which waits is not one that hangs.
+    /// Whether any operation is in progress. Each statement has a time limit, so a daemon that waits does not hang.
     pub fn is_asked(&self) -> bool {
         self.shared.asked.load(Ordering::Relaxed) > 0
     }
@@ -158,12 +156,12 @@ impl Database {
         UnderWay::begin(&self.shared.writing)
     }
 
-    /// The longest that a whole poll may take, and whatever else only reads.
+    /// The longest that a whole poll, or any other read, may take.
     fn poll_limit(&self) -> Option<Duration> {
         Some(self.connector.poll_limit())
     }
 
-    /// Does `work` on the database's thread, within `limit` where there is one.
+    /// Runs `work` on the database's thread, within `limit` if there is one.
     fn on_thread<T: Send + 'static>(
         &self,
         what: &'static str,
@@ -183,7 +181,7 @@ impl Database {
         }
     }
 
-    /// Does `work` on the database's thread, within the time that a whole poll may take.
+    /// Runs `work` on the database's thread, within the time limit of a poll.
     fn ask<T: Send + 'static, W>(
         &self,
         what: &'static str,
@@ -198,7 +196,7 @@ impl Database {
     /// The database's clock.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// The database does not answer.
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
         self.ask("reading the database's clock", |database| async move {
             let mut connection = database.connector.connect(Purpose::Read).await?;
@@ -218,14 +216,14 @@ impl Database {
             .ok_or_else(|| StoreError::Unavailable { what, detail: "the answer is no time".into() })
     }
 
-    /// Creates the tables that are missing; tables that stand are left as they are, but for an index
-    /// where there is none and it can be made. That is tried once, for whoever may not create it would
-    /// be told so at each try, in the server's log too. A SQLite file is created if there is none.
+    /// Creates the missing tables, and leaves existing ones unchanged, except that it tries to add missing indexes.
+    /// It tries that once, since without the right to create one, each try would be an error in the server's log.
+    /// Creates a missing SQLite file.
     ///
     /// # Errors
-    /// When the database does not answer or does not allow it.
+    /// The database does not answer, or does not allow it.
     pub async fn ensure_tables(&self) -> Result<(), StoreError> {
-        // An index on a large table takes its time.
+        // An index on a large table takes long.
         let database = self.clone();
         self.on_thread("making the tables", None, async move {
             let mut connection = database.connector.connect(Purpose::Create).await?;
@@ -235,7 +233,7 @@ impl Database {
             }
             if !database.shared.indexed.swap(true, Ordering::Relaxed) || is_new {
                 for table in [Table::Rules, Table::States] {
-                    // Everything works without it, only slower.
+                    // Without it, everything works more slowly.
                     tables::index(&mut connection, table).await.ok();
                 }
             }
@@ -245,14 +243,14 @@ impl Database {
         .await
     }
 
-    /// Becomes the one writer; `None` while another is.
+    /// Takes the master's lock; `None` while another master has it.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// The database does not answer.
     pub async fn try_lock(&self) -> Result<Option<MasterSession>, StoreError> {
-        let lock = match self.connector.place() {
-            Some(sqlite::Place::File(path)) => Lock::file(path)?,
-            Some(sqlite::Place::Memory(_)) => Lock::memory(&self.shared.memory_lock),
+        let lock = match self.connector.sqlite_location() {
+            Some(sqlite::Location::File(path)) => Lock::file(path)?,
+            Some(sqlite::Location::Memory(_)) => Lock::memory(&self.shared.memory_lock),
             None => Some(Lock::Session),
         };
         let Some(lock) = lock else { return Ok(None) };
@@ -273,12 +271,12 @@ impl Database {
         Ok(session.await?.map(|session| MasterSession::new(self.clone(), session)))
     }
 
-    /// Who holds the master's lock, in words; `None` where nobody does, or the database does not say.
+    /// Who holds the master's lock, in words; `None` if nobody does, or the database does not say.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// The database does not answer.
     pub async fn lock_holder(&self) -> Result<Option<String>, StoreError> {
-        if let Some(sqlite::Place::File(path)) = self.connector.place() {
+        if let Some(sqlite::Location::File(path)) = self.connector.sqlite_location() {
             return Ok(Lock::holder_of_file(path));
         }
         let what = "asking who holds the master's lock";
@@ -293,10 +291,10 @@ impl Database {
         .await
     }
 
-    /// The rows of `ttp_rule` in `scope`, without the right to write them.
+    /// The headers of the rows in `scope`, read without the lock.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// The database does not answer.
     pub async fn rows(&self, scope: Scope<'_>) -> Result<Vec<RuleHeader>, StoreError> {
         let scope = OwnedScope::from(scope);
         self.ask("reading the rules", |database| async move {
@@ -308,11 +306,11 @@ impl Database {
         .await
     }
 
-    /// Every row of `ttp_rule_state`, expired ones too, by id. A row that cannot be read is passed
-    /// over: [`super::Follow::poll`] tells why.
+    /// Every row of `ttp_rule_state`, including expired ones, by id. Leaves out a row that cannot be read:
+    /// [`super::Follow::poll`] says why.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// The database does not answer.
     pub async fn states(&self) -> Result<Vec<StateRow>, StoreError> {
         let what = "reading the states";
         let rows = self.ask(what, move |database| async move {
@@ -329,13 +327,13 @@ impl Database {
         Ok(rows)
     }
 
-    /// Tells the followers of this process that something was committed.
-    fn tell(&self) {
+    /// Wakes the followers of this process after a commit.
+    fn wake_followers(&self) {
         self.shared.committed.send_replace(());
     }
 }
 
-/// What follows the rows of an INSERT in SQLite and PostgreSQL.
+/// The end of an INSERT that replaces existing rows in SQLite and PostgreSQL.
 fn on_conflict(columns: &[&str]) -> String {
     let sets: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
     format!(" ON CONFLICT (rule_id) DO UPDATE SET {}", sets.join(", "))

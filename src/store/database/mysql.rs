@@ -1,4 +1,4 @@
-//! MySQL, MariaDB, and what speaks their protocol.
+//! MySQL, MariaDB, and servers that speak their protocol.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
 use sqlx::{ConnectOptions, Connection as _, Row as _};
 
 use super::connector::Purpose;
-use super::sql::{Cell, Dialect, LOCK_WAIT, Row, RulesVersion, Verdict};
+use super::sql::{Cell, Dialect, ErrorClass, LOCK_WAIT, Row, RulesVersion};
 use crate::address::Server;
 
 pub(super) const DIALECT: Dialect = Dialect {
@@ -20,7 +20,7 @@ pub(super) const DIALECT: Dialect = Dialect {
         )
     },
     wait_briefly: Some("SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"),
-    // The isolation level that makes this one snapshot is pinned for the session.
+    // The session sets the isolation level that makes this one snapshot.
     begin_poll: "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
     begin_write: "START TRANSACTION READ WRITE",
     now: Some("CAST(UTC_TIMESTAMP(6) AS CHAR)"),
@@ -34,37 +34,36 @@ pub(super) const DIALECT: Dialect = Dialect {
     plain: str::to_owned,
     length: |column| format!("LENGTH({column})"),
     concat: |parts| format!("CONCAT({})", parts.join(", ")),
-    // The server reads a long text as a whole to tell its length, and collects so many bytes of rows before
-    // it sends any: without this it would be silent while it reads hundreds of long texts.
+    // To compute its length, the server reads a whole long text, and it collects so many bytes of rows before it
+    // sends any: without this it would be silent while it reads hundreds of long texts.
     flushed: |text| format!("RPAD({text}, @@net_buffer_length, ' ')"),
     exact: |column| format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY)"),
     upsert: |columns| {
         let sets: Vec<String> = columns.iter().map(|column| format!("{column} = VALUES({column})")).collect();
-        // The key too: it may stand in another case.
+        // The key too: its case may have changed.
         format!(" ON DUPLICATE KEY UPDATE {}", sets.join(", "))
     },
     notify: None,
-    // Such a lock is the server's, so its name holds the database; 64 characters are possible.
+    // The lock is global on the server, so its name contains the database; the name may have 64 characters.
     try_lock: Some(
         "SELECT CAST(GET_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32)), 0) = 1 AS CHAR)",
     ),
     holds_lock: Some(
         "SELECT CAST(IS_USED_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32))) = CONNECTION_ID() AS CHAR)",
     ),
-    // Without the right PROCESS a user sees their own sessions.
+    // Without the right PROCESS, a user sees only their own sessions.
     lock_holder: Some(
         "SELECT CONCAT('session ', ID, ', ', USER, '@', HOST) FROM information_schema.PROCESSLIST \
          WHERE ID = IS_USED_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32)))",
     ),
     // Shut down, aborted, killed, killed, silent for too long.
     ends_connection: |number| matches!(number, "1053" | "1152" | "1927" | "3169" | "4031"),
-    judge,
+    classify_error,
 };
 
-/// When the transaction began that was the last to commit to the rules. Of MariaDB's InnoDB alone:
-/// MySQL answers from a cache, and an engine that does not know says null for ever. Only once it is two
-/// seconds ago, for it has whole seconds. Two transactions may have begun in one second and commit one
-/// after the other, so that it is a sign and no proof.
+/// When the last transaction that changed the rules began. Only on MariaDB's InnoDB: MySQL answers from a cache, and
+/// other engines answer null. Only if it is two seconds ago, because it has whole seconds. Two transactions may begin
+/// in the same second and commit one after the other, so an equal value is a sign and not a proof.
 const RULES_VERSION: RulesVersion = RulesVersion {
     value: "(SELECT CAST(update_time AS CHAR) FROM information_schema.tables \
      WHERE table_schema = DATABASE() AND table_name = 'ttp_rule' AND engine = 'InnoDB' \
@@ -72,16 +71,16 @@ const RULES_VERSION: RulesVersion = RulesVersion {
     believed_for: Duration::from_secs(1),
 };
 
-/// As whom and how a session is begun; a [`super::relay`] says where.
+/// The login and the session's options; a [`super::relay`] knows the server's address.
 pub(super) fn options(server: &Server) -> MySqlConnectOptions {
     let options = MySqlConnectOptions::new()
         .database(&server.database)
-        // These are set below, together with the rest of the session.
+        // These are set below, with the rest of the session.
         .pipes_as_concat(false)
         .no_engine_substitution(false)
         .timezone(None)
         .charset("utf8mb4")
-        // TLS is the relay's.
+        // The relay does TLS.
         .ssl_mode(MySqlSslMode::Disabled)
         .disable_statement_logging()
         .username(server.user.as_deref().unwrap_or_default());
@@ -98,7 +97,7 @@ pub(super) async fn connect(
     timeout: Duration,
 ) -> Result<MySqlConnection, sqlx::Error> {
     let mut connection = options.connect().await?;
-    // The server ends a master's session that is silent for so long, and frees its lock.
+    // The server ends a master's session that is silent for so long, and releases its lock.
     let silence = if purpose == Purpose::Master { 15 } else { 3600 };
     // In whole seconds.
     let lock_wait = timeout.min(LOCK_WAIT).as_secs().max(1);
@@ -126,24 +125,24 @@ pub(super) fn read(row: &MySqlRow) -> Result<Row, sqlx::Error> {
         .map(Row)
 }
 
-fn judge(number: &str, _message: &str) -> Verdict {
+fn classify_error(number: &str, _message: &str) -> ErrorClass {
     // https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference
     match number.parse::<u32>() {
-        Ok(1146) => Verdict::NoTable,
+        Ok(1146) => ErrorClass::NoTable,
         Ok(1044 | 1142 | 1143 | 1227 | 1370) => {
-            Verdict::Refused("grant the service's user what the README lists")
+            ErrorClass::Refused("grant the service's user what the README lists")
         }
-        Ok(1045 | 1130 | 1251 | 1698) => {
-            Verdict::Refused("check user and password in `database.url`, and the user's host on the server")
-        }
-        Ok(1049) => Verdict::Refused("create the database, or name another in `database.url`"),
-        Ok(1290 | 1792 | 1836) => Verdict::Refused("connect to the primary: this server takes no writes"),
-        // Too long, no such character, out of range, null, duplicate, not a time.
-        Ok(1048 | 1062 | 1153 | 1264 | 1265 | 1292 | 1366 | 1406 | 3140 | 4025) => Verdict::Row,
-        // Waited for too long, or for each other.
-        Ok(1205 | 1213) => Verdict::Locked,
-        Ok(1412) => Verdict::Altered,
-        Ok(1054 | 1064 | 1136) => Verdict::Refused("compare the tables with those that the README shows"),
-        _ => Verdict::Transient,
+        Ok(1045 | 1130 | 1251 | 1698) => ErrorClass::Refused(
+            "check user and password in `database.url`, and the user's host on the server",
+        ),
+        Ok(1049) => ErrorClass::Refused("create the database, or name another in `database.url`"),
+        Ok(1290 | 1792 | 1836) => ErrorClass::Refused("connect to the primary: this server takes no writes"),
+        // Too long, invalid character, out of range, null, duplicate, not a time.
+        Ok(1048 | 1062 | 1153 | 1264 | 1265 | 1292 | 1366 | 1406 | 3140 | 4025) => ErrorClass::RowRejected,
+        // A lock wait timed out, or a deadlock.
+        Ok(1205 | 1213) => ErrorClass::Locked,
+        Ok(1412) => ErrorClass::Altered,
+        Ok(1054 | 1064 | 1136) => ErrorClass::Refused("compare the tables with those that the README shows"),
+        _ => ErrorClass::Transient,
     }
 }

@@ -1,8 +1,8 @@
-//! Rows of SQLite, many at a time. The driver hands each row from its own thread to the one that
-//! asked, which takes longer than to read it; here a page of rows comes as one.
+//! Reads rows of SQLite in pages. The driver passes each row from its own thread to the caller, which takes longer
+//! than reading it; here a page of rows comes as one value.
 //!
-//! A page is columnar: of each column the lengths of its values in bytes, and the values one after
-//! the other. Nothing is escaped, so whatever stands in a cell comes back as it is.
+//! A page has for each column the lengths of its values in bytes, and the concatenated values. Nothing is escaped, so
+//! any content of a cell comes back unchanged.
 
 use std::collections::VecDeque;
 
@@ -12,23 +12,23 @@ use sqlx::sqlite::SqliteRow;
 use super::columns;
 use super::sql::{Cell, Query, Row, Select};
 
-/// Rows of the first page where the whole table is read.
+/// The rows of the first page if the whole table is read.
 const FIRST: usize = 64;
 
-/// Rows of the first page where some are looked for: mostly all, for each page looks for them again.
+/// The rows of the first page with a filter: usually all rows, because each page searches again.
 const FIRST_FOUND: usize = 1_024;
 
-/// Rows of a page, at most.
+/// The most rows of a page.
 const MOST: usize = 4_096;
 
-/// About how many bytes a page is to have.
+/// The wanted size of a page in bytes.
 const BYTES: usize = 1 << 20;
 
-/// How many bytes the texts of a page may have, at most; of the other columns together not even as many.
-/// SQLite and the driver hold a page several times.
+/// The most bytes of the texts of a page; its other columns have fewer. SQLite and the driver hold a page several
+/// times.
 const MOST_BYTES: usize = 8 << 20;
 
-/// The pages of one question, from first to last; the pages of one snapshot, if its transaction is.
+/// The pages of one query. They are one snapshot if the transaction is.
 pub(super) struct Pages {
     select: Select,
     size: usize,
@@ -51,12 +51,12 @@ impl Pages {
         Self { select, size, after: i64::MIN, ready: VecDeque::new(), ended: false }
     }
 
-    /// The next row of those that were read.
+    /// The next row of the pages that were read.
     pub(super) fn pop(&mut self) -> Option<Row> {
         self.ready.pop_front()
     }
 
-    /// The question for the next page; `None` after the last.
+    /// The query for the next page; `None` after the last.
     pub(super) fn next(&self) -> Option<Query> {
         if self.ended {
             return None;
@@ -70,7 +70,7 @@ impl Pages {
                 &format!(", group_concat(coalesce(octet_length(c{index}), -1)), group_concat(c{index}, '')");
             inner += &format!(", {column} AS c{index}");
         }
-        // Where there is a filter its index is to be used, not the rows' own order: the `+` hides that.
+        // With a filter, its index must be used instead of the order of the rows: the `+` ensures that.
         let (filtered, rowid) = match filter.sql.as_str() {
             "" => (String::new(), "_rowid_"),
             filter => (format!("({filter}) AND "), "+_rowid_"),
@@ -86,8 +86,8 @@ impl Pages {
         Some(query.int(self.after).push(&format!(" ORDER BY {rowid} LIMIT {})", self.size)))
     }
 
-    /// Takes in what [`Pages::next`] asked for; `false` where that does not lead on: what the table
-    /// calls its `_rowid_` is something else.
+    /// Adds the page that [`Pages::next`] asked for. Returns whether reading can go on: it cannot if a column of the
+    /// table is named `_rowid_`.
     pub(super) fn take(&mut self, page: Page) -> bool {
         self.ended = page.rows.len() < self.size;
         if page.last.is_none_or(|last| last <= self.after) && !page.rows.is_empty() {
@@ -100,8 +100,8 @@ impl Pages {
         true
     }
 
-    /// The question for all that was not yet read, row by row, where it cannot be had by the page:
-    /// the table has no `rowid`, the database is not in UTF-8, or a page is larger than SQLite allows.
+    /// The query for the remaining rows, one by one, if pages do not work: the table has no `rowid`, the database is
+    /// not in UTF-8, or a page is larger than SQLite allows.
     pub(super) fn row_by_row(self) -> Query {
         match self.after {
             i64::MIN => self.select.into_query(),
@@ -111,8 +111,8 @@ impl Pages {
 }
 
 impl Page {
-    /// Takes a page apart; `None` where it is none: its last row has no number, or its values have not
-    /// the lengths that it says.
+    /// Splits a page into rows; `None` if its last row has no number, or the values do not have the lengths that it
+    /// says.
     pub(super) fn read(row: &SqliteRow) -> Result<Option<Self>, sqlx::Error> {
         let Ok(last) = row.try_get(0) else { return Ok(None) };
         let (mut columns, mut bytes) = (Vec::new(), 0);
@@ -163,7 +163,7 @@ mod tests {
     const TABLE: &str = "CREATE TABLE ttp_rule (rule_id VARCHAR NOT NULL PRIMARY KEY, rule_version INTEGER, \
          source_path VARCHAR, yaml_content TEXT, updated_at DATETIME, updated_by VARCHAR)";
 
-    /// Cells of every kind, and many rows between them.
+    /// Cells of every kind, with many rows between them.
     const ROWS: &str = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 9000) \
          INSERT INTO ttp_rule SELECT 'R' || n, n, 'p' || n, printf('%.*c', n % 700, 'x'), '2026-01-01', 'me' \
          FROM numbers; \

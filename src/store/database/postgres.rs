@@ -1,4 +1,4 @@
-//! PostgreSQL, and what speaks its protocol.
+//! PostgreSQL, and servers that speak its protocol.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use super::relay::POSTGRES_PORT;
-use super::sql::{Cell, Dialect, LOCK_WAIT, Row, RulesVersion, Verdict};
+use super::sql::{Cell, Dialect, ErrorClass, LOCK_WAIT, Row, RulesVersion};
 use crate::address::Server;
 
-/// The channel on which the writing transaction tells of itself.
+/// The channel on which a writing transaction notifies workers.
 pub(super) const CHANNEL: &str = "rulesyncd";
 
 pub(super) const DIALECT: Dialect = Dialect {
@@ -25,11 +25,11 @@ pub(super) const DIALECT: Dialect = Dialect {
     wait_briefly: Some("SET lock_timeout = '1s'"),
     begin_poll: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     begin_write: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-    // When the transaction began: not later than its snapshot.
+    // The start of the transaction, which is not later than its snapshot.
     now: Some("now()::timestamp::text"),
     commits: None,
     rules_version: Some(RULES_VERSION),
-    // What takes any bytes for a text converts none of them, and says so of the first that is not UTF-8.
+    // A database that accepts any bytes as text converts none, and fails at the first that is not UTF-8.
     digest: Some(
         "encode(sha256(convert_to(yaml_content, \
          CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END::name)), 'hex')",
@@ -45,7 +45,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     exact: str::to_owned,
     upsert: super::on_conflict,
     notify: Some("SELECT pg_notify('rulesyncd', '')"),
-    // Such a lock is the database's own and its session's. The number is the bytes of `rulesync`.
+    // The lock belongs to the database and the session. The number is the bytes of `rulesync`.
     try_lock: Some("SELECT pg_try_advisory_lock(8247617475583766115)::text"),
     holds_lock: Some(
         "SELECT (EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted \
@@ -58,39 +58,39 @@ pub(super) const DIALECT: Dialect = Dialect {
          AND (l.classid::bigint << 32 | l.objid::bigint) = 8247617475583766115 \
          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1",
     ),
-    // An administrator's shutdown, a crash, a start that is not over; what is wrong with the connection.
+    // Shutdown by an administrator, a crash, a start in progress; errors of the connection.
     ends_connection: |code| code.starts_with("57P0") || code.starts_with("08"),
-    judge,
+    classify_error,
 };
 
-/// The snapshot: which transactions it sees. Two that are alike see the same rows of every table, so that
-/// it is a proof, for as long as the server runs, which numbers its transactions only upwards; and none on
-/// a server that replays another's, where a snapshot does not name those under way
-/// (<https://www.postgresql.org/docs/current/functions-info.html>, `pg_current_snapshot`, whose name before
-/// PostgreSQL 13 this is).
+/// The snapshot: which transactions it sees. Two equal snapshots see the same rows of every table, so this is a
+/// proof, as long as the server runs, because it numbers transactions upwards. It is none on a standby server, where
+/// a snapshot does not name the transactions in progress
+/// (<https://www.postgresql.org/docs/current/functions-info.html>, `pg_current_snapshot`; this is its name before
+/// PostgreSQL 13).
 const RULES_VERSION: RulesVersion = RulesVersion {
     value: "(CASE WHEN NOT pg_is_in_recovery() \
             THEN concat_ws(' ', pg_postmaster_start_time(), txid_current_snapshot()) END)",
     believed_for: Duration::MAX,
 };
 
-/// As whom and how a session is begun; a [`super::relay`] says where. The session's own settings make it
-/// independent of the server's.
+/// The login and the session's options; a [`super::relay`] knows the server's address. The session's own settings
+/// make it independent of the server's.
 pub(super) fn options(server: &Server, timeout: Duration) -> PgConnectOptions {
     let limit = timeout.as_millis().to_string();
     let options = PgConnectOptions::new_without_pgpass()
         .port(POSTGRES_PORT)
         .database(&server.database)
         .application_name("rulesyncd")
-        // TLS is the relay's.
+        // The relay does TLS.
         .ssl_mode(PgSslMode::Disable)
         .options([
             ("TimeZone", "UTC"),
             ("DateStyle", "ISO"),
             ("statement_timeout", &limit),
-            // Not for as long as a statement may take: other rows are to be written meanwhile.
+            // Less than a statement may take, because other rows must be written meanwhile.
             ("lock_timeout", &timeout.min(LOCK_WAIT).as_millis().to_string()),
-            // The server finds out within seconds that the other end is gone, and frees the lock.
+            // The server notices within seconds that the client is gone, and releases the lock.
             ("tcp_keepalives_idle", "5"),
             ("tcp_keepalives_interval", "2"),
             ("tcp_keepalives_count", "3"),
@@ -107,8 +107,8 @@ pub(super) fn options(server: &Server, timeout: Duration) -> PgConnectOptions {
     }
 }
 
-/// Connects. A database without an encoding hands its texts over as they are: as UTF-8 it would refuse
-/// all rows of an answer for the one that is none.
+/// Connects. A database without an encoding sends its texts as they are: with UTF-8 it would refuse a whole answer
+/// because of one text.
 pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
     const AS_THEY_ARE: &str = "SELECT set_config('client_encoding', 'SQL_ASCII', false) \
          WHERE current_setting('server_encoding') = 'SQL_ASCII'";
@@ -130,22 +130,22 @@ pub(super) fn read(row: &PgRow) -> Result<Row, sqlx::Error> {
         .map(Row)
 }
 
-fn judge(code: &str, _message: &str) -> Verdict {
+fn classify_error(code: &str, _message: &str) -> ErrorClass {
     // https://www.postgresql.org/docs/current/errcodes-appendix.html
     match code {
-        "42P01" => Verdict::NoTable,
-        "42501" => Verdict::Refused("grant the service's role what the README lists"),
-        "25006" => Verdict::Refused("connect to the primary: this server takes no writes"),
-        "3D000" => Verdict::Refused("create the database, or name another in `database.url`"),
+        "42P01" => ErrorClass::NoTable,
+        "42501" => ErrorClass::Refused("grant the service's role what the README lists"),
+        "25006" => ErrorClass::Refused("connect to the primary: this server takes no writes"),
+        "3D000" => ErrorClass::Refused("create the database, or name another in `database.url`"),
         _ if code.starts_with("28") => {
-            Verdict::Refused("check user and password in `database.url`, and the server's pg_hba.conf")
+            ErrorClass::Refused("check user and password in `database.url`, and the server's pg_hba.conf")
         }
-        // Waited for too long, or for each other.
-        "55P03" | "40P01" => Verdict::Locked,
-        _ if code.starts_with("22") || code.starts_with("23") => Verdict::Row,
+        // A lock wait timed out, or a deadlock.
+        "55P03" | "40P01" => ErrorClass::Locked,
+        _ if code.starts_with("22") || code.starts_with("23") => ErrorClass::RowRejected,
         _ if code.starts_with("42") => {
-            Verdict::Refused("compare the tables with those that the README shows")
+            ErrorClass::Refused("compare the tables with those that the README shows")
         }
-        _ => Verdict::Transient,
+        _ => ErrorClass::Transient,
     }
 }

@@ -1,4 +1,4 @@
-//! The one writer of the rules, while it holds the lock, as it is on the database's thread.
+//! The state of a [`super::MasterSession`], on the database's thread.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +16,10 @@ use crate::telemetry::trace;
 
 const WRITING: &str = "writing the rules";
 
-/// Each row that another session holds is waited for; more than these are not.
+/// The most locked rows for which the session waits.
 const FEW_LOCKED: usize = 8;
 
-/// What [`super::MasterSession`] is made of. Everything goes through the connection that holds the
-/// lock.
+/// Everything goes through the connection that holds the lock.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) database: Database,
@@ -28,13 +27,13 @@ pub(super) struct Session {
     lock: Lock,
     /// The last stamp of each owner's rows.
     stamps: HashMap<String, RisingStamp>,
-    /// Whether `updated_at` holds whole seconds only.
+    /// Whether `updated_at` has only whole seconds.
     whole_seconds: bool,
     /// Whether `rulesyncd_trace` can be written; `None` before the first try.
     has_trace_table: Option<bool>,
     /// See [`Applied::written`].
     written: Option<Timestamp>,
-    /// Which session of this process it is.
+    /// The number of the session in this process.
     number: u64,
 }
 
@@ -102,17 +101,17 @@ impl Session {
         }
         match self.transact(writes).await {
             Ok(rows) => applied.rows = rows,
-            Err(StoreError::Row { .. } | StoreError::RowLocked { .. }) => {
+            Err(StoreError::RowRejected { .. } | StoreError::RowLocked { .. }) => {
                 let mut locked = 0;
                 for write in writes {
                     match self.transact(std::slice::from_ref(write)).await {
                         Ok(rows) => applied.rows += rows,
                         Err(error @ StoreError::RowLocked { .. }) if locked < FEW_LOCKED => {
                             locked += 1;
-                            applied.refused.push((write.rule_id().to_owned(), error));
+                            applied.rejected.push((write.rule_id().to_owned(), error));
                         }
-                        Err(error @ StoreError::Row { .. }) => {
-                            applied.refused.push((write.rule_id().to_owned(), error));
+                        Err(error @ StoreError::RowRejected { .. }) => {
+                            applied.rejected.push((write.rule_id().to_owned(), error));
                         }
                         Err(error) => return Err(error),
                     }
@@ -147,7 +146,7 @@ impl Session {
         self.end(written).await
     }
 
-    /// Begins a transaction that only the holder of the lock goes on with.
+    /// Begins a transaction, and checks in it that the lock is still held.
     pub(super) async fn begin(&mut self) -> Result<(), StoreError> {
         let begin = self.connection.dialect().begin_write;
         self.connection.run(WRITING, begin).await.map_err(|error| self.map_lock_lost(error))?;
@@ -158,7 +157,7 @@ impl Session {
         held.map_err(|error| self.map_lock_lost(error))
     }
 
-    /// Commits what was done, or takes it back.
+    /// Commits a success, and rolls back an error.
     pub(super) async fn end<T>(&mut self, done: Result<T, StoreError>) -> Result<T, StoreError> {
         match done {
             Ok(done) => {
@@ -166,7 +165,7 @@ impl Session {
                     self.connection.run(WRITING, "ROLLBACK").await.ok();
                     return Err(error);
                 }
-                self.database.tell();
+                self.database.wake_followers();
                 Ok(done)
             }
             Err(error) => {
@@ -226,7 +225,7 @@ impl Session {
     async fn delete(&mut self, batch: &[RuleWrite], updated_by: &str) -> Result<u64, StoreError> {
         let keys: Vec<String> = batch.iter().map(|write| write.rule_id().to_owned()).collect();
         let exact = self.connection.dialect().exact;
-        // Once as the index has it, once with case.
+        // The first comparison uses the index, the second respects case.
         let query = self
             .connection
             .query("DELETE FROM ttp_rule WHERE rule_id IN ")
@@ -238,13 +237,13 @@ impl Session {
         self.connection.execute(WRITING, query).await
     }
 
-    /// The next stamp of an owner's row; it rises above those that are within
-    /// [`RisingStamp::REACH`] of `now`.
+    /// The next stamp for an owner's row: it rises above the owner's stamps that are within [`RisingStamp::REACH`] of
+    /// `now`.
     async fn stamp(&mut self, owner: &str, now: Timestamp) -> Result<Timestamp, StoreError> {
         if !self.stamps.contains_key(owner) {
             let (latest, by) =
                 (self.text("max(updated_at)"), (self.connection.dialect().exact)("updated_by"));
-            // One that is out of reach would hide those that are not.
+            // A stamp beyond the reach would hide those within it.
             let query = self
                 .connection
                 .query(format!("SELECT {latest} FROM ttp_rule WHERE {by} = "))
@@ -257,7 +256,7 @@ impl Session {
             self.stamps.insert(owner.to_owned(), stamp);
         }
         let stamp = self.stamps.entry(owner.to_owned()).or_default().next(now);
-        // Cut off here, since a server may round up into the future.
+        // Truncated here, because a server may round up to a time in the future.
         Ok(if self.whole_seconds { stamp.whole_second() } else { stamp })
     }
 
@@ -277,7 +276,7 @@ impl Session {
         (self.connection.dialect().text)(expression)
     }
 
-    /// `error`, unless it means that the connection is gone and the lock with it.
+    /// `error`, or [`StoreError::LockLost`] if the connection is lost, and the lock with it.
     pub(super) fn map_lock_lost(&self, error: StoreError) -> StoreError {
         match error {
             lost @ StoreError::LockLost { .. } => lost,

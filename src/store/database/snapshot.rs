@@ -1,4 +1,4 @@
-//! What a poll asks of the tables, in SQL: one transaction that sees one snapshot.
+//! Reads the tables for a poll, in SQL: one transaction that sees one snapshot.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::store::poll::{
 };
 use crate::store::watermark::Watermark;
 
-/// The tables as one connection sees them.
+/// The tables, read through one connection.
 pub(super) struct Snapshot {
     pub(super) connection: Connection,
-    /// The host's clock, where that is the database's, too.
+    /// The host's clock, if it is the database's, too.
     pub(super) clock: SharedClock,
 }
 
@@ -49,7 +49,7 @@ impl TableReader for Snapshot {
     async fn count(&mut self, question: CountQuestion<'_>) -> Result<Counted, StoreError> {
         let dialect = self.dialect();
         let query = count(dialect, &question);
-        // Read before the snapshot where it is the host's: what is not seen is later than it.
+        // The host's clock is read before the snapshot: rows that the snapshot does not contain are committed later.
         let now = self.clock.now();
         let row = self.connection.row(WHAT, query).await?;
         let mut row = row.ok_or_else(|| unreadable("no answer"))?;
@@ -109,8 +109,8 @@ fn filtered(select: Select, which: Which<'_>) -> Select {
     }
 }
 
-/// The clock, the rules' version, and the counts of both tables; null counts of the rules while their version is the
-/// known one.
+/// Selects the clock, the rules' version, and the counts of both tables; the counts of the rules are null if they
+/// still have the known version.
 fn count(dialect: &'static Dialect, question: &CountQuestion<'_>) -> Query {
     let count = (dialect.text)("count(*)");
     let mut query = Query::new(dialect, "SELECT ").push(dialect.now.unwrap_or("NULL")).push(", version");
@@ -123,7 +123,7 @@ fn count(dialect: &'static Dialect, question: &CountQuestion<'_>) -> Query {
         for in_window in [false, true] {
             query = match known_version {
                 None => query.push(", "),
-                // A version that is null is none, and the rules are counted.
+                // If the version is null, the rules are counted.
                 Some(version) => query.push(", CASE WHEN version = ").text(version).push(" THEN NULL ELSE "),
             };
             query = query.push(&from);

@@ -1,7 +1,7 @@
-//! What the dialects do not agree on, a query of text and arguments, and a row as it comes back.
+//! The differences between the dialects, queries with their arguments, and rows as they are read.
 //!
-//! Every cell is read as text, whatever its column's type: the statements cast, so that no
-//! driver's idea of a type stands between a found table and the daemon.
+//! The statements cast every cell to text, whatever its column's type, so that no driver's types affect how an
+//! existing table is read.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use super::columns;
 use crate::clock::Timestamp;
 use crate::rule::Table;
 
-/// What tells that `ttp_rule` is as it was.
+/// How a dialect tells that `ttp_rule` did not change.
 pub(super) struct RulesVersion {
-    /// A value that is another once anyone has committed to the table; null while it does not tell.
+    /// A value that changes when anyone commits to the table; null if it is not reliable at the moment.
     pub(super) value: &'static str,
-    /// How long it is believed without counting the rows: it may be a proof, or no more than a sign.
+    /// How long an equal value is believed without counting the rows: it may be a proof, or only a sign.
     pub(super) believed_for: Duration,
 }
 
-/// How one dialect says what all have to say.
+/// One dialect of SQL.
 pub(super) struct Dialect {
     /// The name that [`super::Database::backend`] gives.
     pub(super) backend: &'static str,
@@ -26,77 +26,77 @@ pub(super) struct Dialect {
     pub(super) create_states: &'static str,
     /// Finds an index that begins with a column of a table.
     pub(super) find_index: fn(&str, &str) -> String,
-    /// Makes the session wait for a table's lock for a second at most.
+    /// Makes the session wait at most a second for a table's lock.
     pub(super) wait_briefly: Option<&'static str>,
-    /// Begins a transaction that sees one snapshot and writes nothing.
+    /// Begins a read-only transaction that sees one snapshot.
     pub(super) begin_poll: &'static str,
-    /// Begins a transaction that writes.
+    /// Begins a writing transaction.
     pub(super) begin_write: &'static str,
-    /// The database's clock as text; `None` where it is the host's own.
+    /// The database's clock as text; `None` if it is the host's.
     pub(super) now: Option<&'static str>,
-    /// Answers with a value that is another once another session has committed anything.
+    /// Returns a value that changes when another session commits.
     pub(super) commits: Option<&'static str>,
-    /// What tells without counting that nobody has committed to `ttp_rule`.
+    /// Tells without counting that nobody has committed to `ttp_rule`.
     pub(super) rules_version: Option<RulesVersion>,
-    /// The hexadecimal SHA-256 of `yaml_content` as UTF-8; `None` where the database cannot.
+    /// The hexadecimal SHA-256 of `yaml_content` as UTF-8; `None` if the database cannot compute it.
     pub(super) digest: Option<&'static str>,
     /// Whether `updated_at` may be a whole second.
     pub(super) whole_second: &'static str,
     /// The placeholder of the n-th argument, from 1.
     pub(super) placeholder: fn(usize) -> String,
-    /// A placeholder that is given a time as text.
+    /// A placeholder for a time that is passed as text.
     pub(super) time: fn(String) -> String,
     /// An expression as text.
     pub(super) text: fn(&str) -> String,
-    /// A column of texts, of whatever kin to that type it is.
+    /// A column of a text type.
     pub(super) plain: fn(&str) -> String,
-    /// The length of a column's text in bytes, without reading all of it where the database can tell.
+    /// The length of a column's text in bytes, if possible without reading all of it.
     pub(super) length: fn(&str) -> String,
-    /// Expressions one after the other, as a text.
+    /// Concatenates expressions to a text.
     pub(super) concat: fn(&[&str]) -> String,
-    /// A short text, made so long that the server sends it without waiting for more rows.
+    /// A short text, padded so that the server sends it without waiting for more rows.
     pub(super) flushed: fn(&str) -> String,
     /// A column that is compared with case and trailing spaces, whatever its collation.
     pub(super) exact: fn(&str) -> String,
-    /// Takes the master's lock for this session and answers whether it could; `None` where the
-    /// lock is not the database's.
+    /// Takes the master's lock for this session and returns whether it could; `None` if the database has no such
+    /// lock.
     pub(super) try_lock: Option<&'static str>,
-    /// Answers whether this session holds the master's lock.
+    /// Returns whether this session holds the master's lock.
     pub(super) holds_lock: Option<&'static str>,
-    /// Says which session holds the master's lock; no text where that is not known, or nobody does.
+    /// Returns which session holds the master's lock; no text if nobody does, or it is not known.
     pub(super) lock_holder: Option<&'static str>,
-    /// What follows the rows of an INSERT so that rows that stand are written over.
+    /// The end of an INSERT that replaces existing rows.
     pub(super) upsert: fn(&[&str]) -> String,
-    /// Tells listeners that something is committed with this transaction.
+    /// Notifies listeners when this transaction commits.
     pub(super) notify: Option<&'static str>,
-    /// Whether an error of this code is the server's last word on a connection.
+    /// Whether the server closes the connection after an error with this code.
     pub(super) ends_connection: fn(&str) -> bool,
-    /// What an error of the database means, by its code and message.
-    pub(super) judge: fn(&str, &str) -> Verdict,
+    /// Classifies an error of the database by its code and message.
+    pub(super) classify_error: fn(&str, &str) -> ErrorClass,
 }
 
-/// How many bytes a row has, at most, that comes among others.
+/// The most bytes of a row that comes together with others.
 const SHORT_ROW: usize = 64 << 10;
 
-/// How long a row that another session holds is waited for.
+/// How long to wait for a row that another session has locked.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// What an error of a database means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It may come right by itself.
+pub(super) enum ErrorClass {
+    /// A retry may succeed.
     Transient,
-    /// A table is not there (yet).
+    /// A table does not exist (yet).
     NoTable,
-    /// The file cannot be opened, or is not there (yet).
+    /// The file cannot be opened, or does not exist (yet).
     NoFile,
-    /// This row is not taken; another may be.
-    Row,
+    /// The database rejects this row; it may accept others.
+    RowRejected,
     /// Another session holds a row of the statement.
     Locked,
     /// A table was altered since the transaction began.
     Altered,
-    /// It does not come right until someone does this.
+    /// A retry fails until someone does this.
     Refused(&'static str),
 }
 
@@ -115,14 +115,14 @@ pub(super) struct Query {
     pub(super) dialect: &'static Dialect,
 }
 
-/// Rows that are asked for.
+/// A query for rows.
 pub(super) struct Select {
-    /// Expressions, without arguments; [`columns::fitted`] completes them.
+    /// Expressions without arguments; [`columns::fitted`] completes them.
     pub(super) columns: Vec<String>,
     pub(super) table: Table,
-    /// Which rows; empty is all of them.
+    /// The filter; empty for all rows.
     pub(super) filter: Query,
-    /// How many bytes a row may have that comes whole; `None` is as many as its columns may.
+    /// The most bytes of a row that comes whole; `None` if only the columns have limits.
     pub(super) longest_row: Option<usize>,
 }
 
@@ -131,19 +131,19 @@ impl Select {
         Self { columns, table, filter: Query::new(dialect, ""), longest_row: None }
     }
 
-    /// Of these rows, those for which this holds, too.
+    /// Adds a condition to the filter.
     pub(super) fn and(mut self, condition: impl FnOnce(Query) -> Query) -> Self {
         let separator = if self.filter.sql.is_empty() { "" } else { " AND " };
         self.filter = condition(self.filter.push(separator));
         self
     }
 
-    /// The same, but that longer rows do not come whole: [`columns::missing`] tells which.
+    /// Selects short rows only whole: [`columns::missing`] names what is missing of longer ones.
     pub(super) fn of_short_rows(self) -> Self {
         Self { longest_row: Some(SHORT_ROW), ..self }
     }
 
-    /// The rows, of which each may be as long as its columns may.
+    /// The query, for rows of any allowed length.
     pub(super) fn into_query(self) -> Query {
         let Self { columns, table, mut filter, longest_row } = self;
         let columns: Vec<String> =
@@ -191,7 +191,7 @@ impl Query {
         self.arg(Arg::Text(time.map(Timestamp::to_sql_text)), wrap)
     }
 
-    /// A time in the words in which it was read.
+    /// A time in the same spelling as it was read.
     pub(super) fn time_as_read(self, time: String) -> Self {
         let wrap = self.dialect.time;
         self.arg(Arg::Text(Some(time)), wrap)
@@ -214,7 +214,7 @@ impl Query {
 pub(super) enum Cell {
     Null,
     Text(String),
-    /// What is not UTF-8, as well as it can be shown.
+    /// Bytes that are not UTF-8, in a form that can be shown.
     NotUtf8(String),
 }
 
@@ -226,7 +226,7 @@ impl Cell {
         )
     }
 
-    /// The text, for what stands in for a key where there is none.
+    /// The text, also of a cell that is none, for a key that can be shown.
     pub(super) fn shown(&self) -> &str {
         match self {
             Self::Null => "",
@@ -235,15 +235,15 @@ impl Cell {
     }
 }
 
-/// A row as it came back; whoever reads it names its columns in order.
+/// A row as it was read. Its columns are taken in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row(pub(super) Vec<Cell>);
 
-/// Why a row cannot be read, in words for the log.
+/// Why a row cannot be read, for the log.
 pub(super) type BadCell = String;
 
 impl Row {
-    /// The bytes that it takes.
+    /// The size in bytes.
     pub(super) fn memory(&self) -> usize {
         self.0.iter().map(|cell| size_of::<Cell>() + cell.shown().len()).sum()
     }
@@ -267,7 +267,7 @@ impl Row {
         text.parse().map_err(|_| format!("{column} is `{}`; expected an integer", shortened(&text)))
     }
 
-    /// Reads a time that may be null. One that PostgreSQL calls infinite is none.
+    /// Reads a time that may be null. PostgreSQL's infinite times are not times.
     pub(super) fn optional_time(&mut self, index: usize, column: &str) -> Result<Option<Timestamp>, BadCell> {
         let text = self.optional(index, column)?.filter(|text| text != "infinity");
         text.map(|text| read_time(&text, column)).transpose()
@@ -277,8 +277,8 @@ impl Row {
         read_time(&self.text(index, column)?, column)
     }
 
-    /// Reads a number. What a 32-bit column can hold is read as the shortest number that such a
-    /// column reads back as the same, so that 0.85 is 0.85 again.
+    /// Reads a number. A number from a 32-bit column becomes the shortest decimal that such a column reads as the
+    /// same number, so that 0.85 stays 0.85.
     pub(super) fn real(&mut self, index: usize, column: &str) -> Result<Option<f64>, BadCell> {
         let Some(text) = self.optional(index, column)? else { return Ok(None) };
         let wide: f64 =

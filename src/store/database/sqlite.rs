@@ -1,4 +1,4 @@
-//! SQLite: a file or the memory of this process.
+//! SQLite: a file, or a database in this process's memory.
 
 use std::fs::Permissions;
 use std::io::Read;
@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{Row as _, TypeInfo, ValueRef};
 
 use super::connector::Purpose;
-use super::sql::{Cell, Dialect, Row, Verdict};
+use super::sql::{Cell, Dialect, ErrorClass, Row};
 use crate::store::StoreError;
 
 pub(super) const DIALECT: Dialect = Dialect {
@@ -48,25 +48,25 @@ pub(super) const DIALECT: Dialect = Dialect {
     holds_lock: None,
     lock_holder: None,
     ends_connection: |_| false,
-    judge,
+    classify_error,
 };
 
 /// Where the database is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     File(PathBuf),
     /// The name of a database in this process's memory.
     Memory(String),
 }
 
-impl Place {
-    /// A new database in memory; it lives as long as a connection to it.
+impl Location {
+    /// A new database in memory, which lives as long as a connection to it.
     pub(super) fn memory() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         Self::Memory(format!("/rulesyncd-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Refuses what stands in the place and is no database.
+    /// Refuses a path that holds anything but a database.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         const MAGIC: &[u8] = b"SQLite format 3\0";
         let Self::File(path) = self else { return Ok(()) };
@@ -98,7 +98,7 @@ impl Place {
         }
     }
 
-    /// Which file is open in this place.
+    /// Identifies the file at this path.
     pub(super) fn identity(&self, frozen: bool) -> Option<Identity> {
         let path = self.file()?;
         let found = std::fs::metadata(path).ok()?;
@@ -110,7 +110,7 @@ impl Place {
         Some(Identity { file: (found.dev(), found.ino()), frozen })
     }
 
-    /// Connects; also tells whether the file is read as if it could not change.
+    /// Connects. Also returns whether the file is read as immutable.
     pub(super) async fn connect(
         &self,
         purpose: Purpose,
@@ -118,7 +118,7 @@ impl Place {
     ) -> Result<(SqliteConnection, bool), sqlx::Error> {
         let options = SqliteConnectOptions::new().busy_timeout(timeout).disable_statement_logging();
         let path = match self {
-            // Not the shared cache, whose readers are locked out by table: this keeps SQLite's own locking.
+            // Not SQLite's shared cache, which locks readers out of whole tables: this keeps SQLite's own locking.
             Self::Memory(name) => {
                 let options = options.filename(name).vfs("memdb").create_if_missing(true);
                 return Ok((options.connect().await?, false));
@@ -127,13 +127,13 @@ impl Place {
         };
         let options = options.filename(path);
         if purpose == Purpose::Create {
-            // What keeps this from being made keeps SQLite, too, and SQLite's error is the one that is read.
+            // If this fails, SQLite fails too, with a better error.
             let _ = create_beside_its_owner(path, Readers::OfTheDirectory);
         }
         let options = match purpose {
             Purpose::Read => options.read_only(true),
             Purpose::Write => options,
-            // What the directory holds can be written again: a commit need not wait for the disk.
+            // The rules can be written again from the directory, so a commit need not wait for the disk.
             Purpose::Master => options.synchronous(SqliteSynchronous::Normal),
             Purpose::Create => options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal),
         };
@@ -144,8 +144,8 @@ impl Place {
         };
         match connected.await {
             Ok(connection) => Ok((connection, false)),
-            // To read beside a writer takes files that the writer makes. While there is none, and
-            // this process may not make them, nothing changes the file either.
+            // To read during writes, SQLite needs files that a writer creates. While there is no writer and this
+            // process may not create them, nothing changes the file.
             Err(sqlx::Error::Database(error))
                 if purpose == Purpose::Read && wants_to_write(&*error) && self.identity(true).is_some() =>
             {
@@ -156,12 +156,12 @@ impl Place {
     }
 }
 
-/// Which file is open, to tell when another stands in its place.
+/// Identifies an open file, to notice when another one replaces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     /// Device and inode.
     file: (u64, u64),
-    /// Of a file that is read as if it could not change: its time and size.
+    /// The time and size of a file that is read as immutable.
     frozen: Option<(i64, i64, u64)>,
 }
 
@@ -174,20 +174,21 @@ impl Identity {
 /// Who may read a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Readers {
-    /// Its owner alone.
+    /// Only its owner.
     Owner,
-    /// Whoever the umask lets, and the group where the group may read the directory: the master and the
-    /// worker of a host are two users of one group.
+    /// As the umask says, and the group if it may read the directory: master and worker of a host are two users of
+    /// one group.
     OfTheDirectory,
 }
 
-/// Creates a file for appending, which must not exist. What root creates in another user's directory
-/// belongs to that user, as the files do that SQLite makes beside a database: a command run by root
-/// must not lock the service out of its own database. (What SQLite makes beside it has its mode, too.)
+/// Creates a file for appending, which must not exist. A file that root creates in another user's directory belongs
+/// to that user, as the files do that SQLite creates next to a database: a command that root runs must not lock the
+/// service out of its own database. (The files that SQLite creates copy its mode.)
 ///
 /// # Errors
-/// As [`std::fs::OpenOptions::create_new`], which follows no link; [`std::io::ErrorKind::AlreadyExists`]
-/// is one of them.
+///
+/// As [`std::fs::OpenOptions::create_new`], which follows no link; [`std::io::ErrorKind::AlreadyExists`] is one of
+/// them.
 pub(super) fn create_beside_its_owner(path: &Path, readers: Readers) -> std::io::Result<std::fs::File> {
     const GROUP_READS: u32 = 0o040;
     let mode = if readers == Readers::Owner { 0o600 } else { 0o644 };
@@ -212,7 +213,7 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     path.into()
 }
 
-/// Whether a reader was refused because it may not write the files beside the database.
+/// Whether a reader failed because it may not write the files next to the database.
 fn wants_to_write(error: &dyn DatabaseError) -> bool {
     let code = error.code().and_then(|code| code.parse::<u32>().ok());
     matches!(code.map(|code| code & 0xff), Some(8 | 14))
@@ -234,21 +235,21 @@ pub(super) fn read(row: &SqliteRow) -> Result<Row, sqlx::Error> {
         .map(Row)
 }
 
-fn judge(code: &str, message: &str) -> Verdict {
+fn classify_error(code: &str, message: &str) -> ErrorClass {
     // The low byte is the primary result code, https://sqlite.org/rescode.html.
     match code.parse::<u32>().map(|code| code & 0xff) {
-        Ok(1) if message.contains("no such table") => Verdict::NoTable,
-        Ok(3 | 23) => Verdict::Refused("give the service's user the right to the file"),
-        Ok(8) => Verdict::Refused(
+        Ok(1) if message.contains("no such table") => ErrorClass::NoTable,
+        Ok(3 | 23) => ErrorClass::Refused("give the service's user the right to the file"),
+        Ok(8) => ErrorClass::Refused(
             "give the service's user the right to write the file and its directory, or free the disk",
         ),
         Ok(11) => {
-            Verdict::Refused("the file is damaged: restore it, or move it away and let it be made anew")
+            ErrorClass::Refused("the file is damaged: restore it, or move it away and let it be made anew")
         }
-        Ok(14) => Verdict::NoFile,
-        Ok(18..=20) => Verdict::Row,
-        Ok(26) => Verdict::Refused("name another file in `database.url`, or move this one away"),
-        Ok(1) => Verdict::Refused("compare the tables with those that the README shows"),
-        _ => Verdict::Transient,
+        Ok(14) => ErrorClass::NoFile,
+        Ok(18..=20) => ErrorClass::RowRejected,
+        Ok(26) => ErrorClass::Refused("name another file in `database.url`, or move this one away"),
+        Ok(1) => ErrorClass::Refused("compare the tables with those that the README shows"),
+        _ => ErrorClass::Transient,
     }
 }

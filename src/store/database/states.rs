@@ -1,4 +1,4 @@
-//! The database as a store of rules and of operators' states.
+//! Reads and writes the operators' states.
 
 use std::sync::PoisonError;
 
@@ -42,7 +42,7 @@ impl RuleStore for Database {
                 let standing = tables::state_of(connection, &rule_id).await?;
                 let set_at = database.set_at(now, standing.and_then(|row| row.set_at));
                 tables::write_state(connection, &StateRow::new(&rule_id, &state), set_at).await?;
-                // As the columns hold it: a whole-second column cuts the fraction off.
+                // Read back, because a column of whole seconds truncates the stamp.
                 let written = tables::state_of(connection, &rule_id).await?;
                 Ok(written.map(|row| row.state()).transpose()?.unwrap_or_default())
             });
@@ -97,7 +97,7 @@ fn finish<T>(mut change: Span, done: Result<T, StoreError>) -> Result<T, StoreEr
 }
 
 impl Database {
-    /// Does `work` in a transaction of an operator's connection.
+    /// Runs `work` in a transaction of an operator's connection.
     async fn write_state<T>(
         &self,
         what: &'static str,
@@ -111,7 +111,7 @@ impl Database {
             trace_context::write(&mut connection, &[context]).await.ok();
         }
         connection.run(what, connection.dialect().begin_write).await?;
-        // Should it fail, the connection ends and the transaction with it.
+        // If this fails, the connection closes and the server rolls back.
         let done = work(&mut connection).await?;
         let written = trace::now();
         writing.end(written);
@@ -120,14 +120,13 @@ impl Database {
             connection.run(what, notify).await?;
         }
         connection.run(what, "COMMIT").await?;
-        self.tell();
+        self.wake_followers();
         publishing.end(trace::now());
         connection.close().await;
         Ok(done)
     }
 
-    /// A stamp above every one that this process gave and that the row has, within
-    /// [`RisingStamp::REACH`] of `now`.
+    /// A stamp above every one that this process gave and that the row has, within [`RisingStamp::REACH`] of `now`.
     fn set_at(&self, now: Timestamp, standing: Option<Timestamp>) -> Timestamp {
         let mut stamp = self.shared.set_at.lock().unwrap_or_else(PoisonError::into_inner);
         stamp.rise_above(standing.unwrap_or(Timestamp::MIN), now);

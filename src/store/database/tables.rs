@@ -1,4 +1,4 @@
-//! The statements over the two tables, and their rows as structures.
+//! The statements on the two tables, and their rows as structures.
 
 use super::columns;
 use super::connection::{Connection, LONGEST_ANSWER};
@@ -9,11 +9,11 @@ use crate::rule::{ContentDigest, RuleHeader, RuleId, RuleRow, StateRow, Table};
 use crate::store::StoreError;
 use crate::store::poll::{CHUNK, Header};
 
-/// All columns of a table as text, and whether they are all here; whoever asks adds which rows.
+/// All columns of a table as text, and whether they are complete. The caller adds a filter.
 pub(super) fn select(dialect: &'static Dialect, table: Table) -> Select {
     let expression = |column: &&'static str| match *column {
         "rule_version" | "updated_at" | "set_at" | "expires_at" => (dialect.text)(column),
-        // A 32-bit number shows itself in full only as a wider one.
+        // A 32-bit number is only shown in full as a wider one.
         "confidence_max" if dialect.now.is_some() => (dialect.text)("confidence_max + 0e0"),
         "confidence_max" => "confidence_max".to_owned(),
         column => (dialect.plain)(column),
@@ -28,8 +28,7 @@ pub(super) fn select_keys(dialect: &'static Dialect, table: Table) -> Select {
     Select::new(dialect, table, vec![columns::key(dialect)])
 }
 
-/// The rows of `ttp_rule` without their text where the database can digest it; whoever asks adds
-/// which rows.
+/// The rows of `ttp_rule` without their text, if the database can compute its digest. The caller adds a filter.
 pub(super) fn select_summaries(dialect: &'static Dialect) -> Select {
     let digest = dialect.digest.unwrap_or("yaml_content").to_owned();
     columns::select(
@@ -45,11 +44,11 @@ pub(super) fn select_summaries(dialect: &'static Dialect) -> Select {
     )
 }
 
-/// What tells of the rows of `ttp_rule` whether they are as they are known: id, version, path, stamp,
-/// and the text's digest where the stamp does not tell. Whoever asks adds which rows.
+/// The headers of rows of `ttp_rule`: id, version, path, stamp, and the text's digest unless the stamp identifies the
+/// text. The caller adds a filter.
 ///
-/// A stamp with a fraction of a second is a clock's at one write; one of a whole second may be of two.
-/// With `thorough` the stamp never tells.
+/// A clock gives a stamp with a fraction of a second only once; two writes may share a whole second. With `thorough`,
+/// every row has its digest.
 pub(super) fn select_marks(dialect: &'static Dialect, thorough: bool) -> Select {
     let digest = dialect.digest.unwrap_or("yaml_content");
     let digest = match thorough {
@@ -68,7 +67,7 @@ pub(super) fn select_marks(dialect: &'static Dialect, thorough: bool) -> Select 
     )
 }
 
-/// Reads a row of [`select_marks`], but for its key.
+/// Reads a row of [`select_marks`], except its key.
 pub(super) fn mark(row: &mut Row, dialect: &Dialect) -> Result<Header, BadCell> {
     let rule_version = row.int(1, "rule_version")?;
     let source_path = row.text(2, "source_path")?;
@@ -81,7 +80,7 @@ pub(super) fn mark(row: &mut Row, dialect: &Dialect) -> Result<Header, BadCell> 
     Ok(Header { rule_version, source_path, updated_at, content })
 }
 
-/// Reads a row of [`select_summaries`] that is all here.
+/// Reads a complete row of [`select_summaries`].
 pub(super) fn summary(row: &mut Row, dialect: &Dialect) -> Result<RuleHeader, BadCell> {
     let rule_id = row.text(0, "rule_id")?;
     let rule_version = row.int(1, "rule_version")?;
@@ -96,17 +95,17 @@ pub(super) fn summary(row: &mut Row, dialect: &Dialect) -> Result<RuleHeader, Ba
     Ok(RuleHeader { rule_id, rule_version, source_path, content_sha256, updated_at, updated_by })
 }
 
-/// The key of a row, as well as it can be shown.
+/// The key of a row, in a form that can be shown.
 pub(super) fn key(row: &Row) -> String {
     row.0.first().map_or("", |cell| cell.shown()).to_owned()
 }
 
-/// The stamp of a row of [`select`] of the rules.
+/// The stamp of a rule's row.
 pub(super) fn stamp(row: &mut Row) -> Result<Timestamp, BadCell> {
     row.time(4, "updated_at")
 }
 
-/// Reads a row of [`select`] of the rules that is all here.
+/// Reads a complete row of [`select`] of the rules.
 pub(super) fn rule_row(row: &mut Row) -> Result<RuleRow, BadCell> {
     Ok(RuleRow {
         rule_id: row.text(0, "rule_id")?,
@@ -132,7 +131,8 @@ pub(super) fn state_row(row: &mut Row) -> Result<StateRow, BadCell> {
     })
 }
 
-/// A row that cannot be read: nobody's, and as no file has it, so that a file of its id mends it.
+/// Stands for a row that cannot be read: it has no owner and differs from every file, so that a file with its id
+/// overwrites it.
 fn out_of_order(rule_id: String) -> RuleHeader {
     RuleHeader {
         rule_id,
@@ -144,7 +144,7 @@ fn out_of_order(rule_id: String) -> RuleHeader {
     }
 }
 
-/// The rows in `scope`.
+/// The headers of the rows in `scope`.
 pub(super) async fn summaries(
     connection: &mut Connection,
     scope: Scope<'_>,
@@ -174,14 +174,14 @@ pub(super) async fn summaries(
     Ok(found)
 }
 
-/// Reads rows in one snapshot.
+/// Reads headers in one snapshot.
 async fn read_summaries(
     connection: &mut Connection,
     select: Select,
     found: &mut Vec<RuleHeader>,
 ) -> Result<(), StoreError> {
     let (what, dialect) = ("reading the rules", connection.dialect());
-    // What is looked for is few, and comes at once.
+    // A filter selects few rows, which need no transaction.
     let is_long = select.filter.sql.is_empty();
     if is_long {
         connection.run(what, dialect.begin_poll).await?;
@@ -223,7 +223,7 @@ async fn read_summaries(
     read
 }
 
-/// Reads rows that are too long to come with others.
+/// Reads rows that are too long to come together with others.
 async fn read_long_summaries(
     connection: &mut Connection,
     keys: &[String],
@@ -241,7 +241,7 @@ async fn read_long_summaries(
     Ok(())
 }
 
-/// The state row of `rule_id`, if there is one.
+/// The state row of `rule_id`, if it exists.
 pub(super) async fn state_of(
     connection: &mut Connection,
     rule_id: &RuleId,
@@ -252,13 +252,12 @@ pub(super) async fn state_of(
         .and(|filter| filter.push("rule_id = ").text(rule_id.as_str()))
         .and(|filter| filter.push(&format!("{key} = ")).text(rule_id.as_str()));
     match connection.fetch(what, query.into_query()).await?.first_mut() {
-        Some(row) => state_row(row).map(Some).map_err(|detail| StoreError::Row { what, detail }),
+        Some(row) => state_row(row).map(Some).map_err(|detail| StoreError::RowRejected { what, detail }),
         None => Ok(None),
     }
 }
 
-/// Refuses an id where none but one of another case has a state: on some databases the two are one, so
-/// they are everywhere.
+/// Refuses an id if only a case variant of it has a state: on some databases the two are one id, so they are on all.
 pub(super) async fn refuse_another_case(
     connection: &mut Connection,
     what: &'static str,
@@ -279,7 +278,7 @@ pub(super) async fn refuse_another_case(
     }
 }
 
-/// Rows of `table` to write, in place of those that stand under their keys.
+/// Writes rows of `table`, and replaces those with the same keys.
 pub(super) fn upsert<R>(
     dialect: &'static Dialect,
     table: Table,
@@ -297,7 +296,7 @@ pub(super) fn upsert<R>(
     query.push(&(dialect.upsert)(columns))
 }
 
-/// Whether a table's stamp is a column that holds whole seconds. Only MySQL has such.
+/// Whether a table's stamp has only whole seconds, as it may on MySQL.
 pub(super) async fn has_whole_seconds(connection: &mut Connection, table: Table) -> Result<bool, StoreError> {
     if connection.dialect().backend != "mysql" {
         return Ok(false);
@@ -313,14 +312,14 @@ pub(super) async fn has_whole_seconds(connection: &mut Connection, table: Table)
     Ok(connection.cell("reading the tables' columns", query).await?.shown() == "0")
 }
 
-/// Writes an operator's state in place of the one that stands.
+/// Writes an operator's state, and replaces an existing one.
 pub(super) async fn write_state(
     connection: &mut Connection,
     row: &StateRow,
     set_at: Timestamp,
 ) -> Result<(), StoreError> {
     let cut = has_whole_seconds(connection, Table::States).await?;
-    // Cut off here, since a server may round up into the future.
+    // Truncated here, because a server may round up to a time in the future.
     let held = |time: Timestamp| if cut { time.whole_second() } else { time };
     let query = upsert(connection.dialect(), Table::States, &[row], |query, row| {
         query
@@ -341,7 +340,7 @@ pub(super) async fn write_state(
     connection.execute("setting a state", query).await.map(drop)
 }
 
-/// Takes an operator's state away; `false` when none stood.
+/// Deletes an operator's state. Returns whether there was one.
 pub(super) async fn delete_state(connection: &mut Connection, rule_id: &RuleId) -> Result<bool, StoreError> {
     let key = (connection.dialect().exact)("rule_id");
     let query = connection
@@ -352,11 +351,11 @@ pub(super) async fn delete_state(connection: &mut Connection, rule_id: &RuleId) 
     Ok(connection.execute("clearing a state", query).await? > 0)
 }
 
-/// Creates a table where it is missing; tells whether it was.
+/// Creates a table if it is missing. Returns whether it was.
 pub(super) async fn ensure(connection: &mut Connection, table: Table) -> Result<bool, StoreError> {
     let what = "creating the tables";
     let dialect = connection.dialect();
-    // Asked for, not created if missing: to create needs a right even where nothing is to be done.
+    // Not CREATE IF NOT EXISTS, which needs a right even if the table exists.
     let probe = connection.query(format!("SELECT 1 FROM {} WHERE 1 = 0", table.name()));
     if connection.row(what, probe).await.is_ok() {
         return Ok(false);
@@ -368,8 +367,8 @@ pub(super) async fn ensure(connection: &mut Connection, table: Table) -> Result<
     connection.run(what, create).await.map(|()| true)
 }
 
-/// Creates an index on a table's stamp where there is none, and waits a second at most for those who
-/// use the table: whoever comes after it has to wait as long.
+/// Creates an index on a table's stamp if there is none. Waits at most a second for the table's other users, because
+/// users that come later wait as long.
 pub(super) async fn index(connection: &mut Connection, table: Table) -> Result<(), StoreError> {
     let what = "creating an index";
     let dialect = connection.dialect();

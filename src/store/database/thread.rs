@@ -1,10 +1,9 @@
-//! The thread in which the driver runs, with a runtime of its own.
+//! The thread that runs the driver, with a runtime of its own.
 //!
-//! What a server sends may make the driver panic, or keep it busy without end. Neither may stop the
-//! stream, a request or a signal, so nothing of the driver runs on the caller's thread: an operation
-//! goes to the database's thread as a future, and its result comes back. A panic is caught there. A
-//! thread whose runtime no longer turns is abandoned, and the next operation has a new one; a thread
-//! that was abandoned ends as soon as its driver comes back, or with the process.
+//! A reply of a server may make the driver panic, or keep it busy without end. This must not stop the stream, a
+//! request or a signal, so no driver code runs on the caller's thread: an operation goes to the database's thread as
+//! a future, and its result comes back. The thread catches panics. A thread whose runtime hangs is abandoned, and the
+//! next operation starts a new one; an abandoned thread ends when its driver returns, or with the process.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
@@ -23,13 +22,13 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::store::StoreError;
 use crate::telemetry::metrics;
 
-/// The threads' name, and that of the threads which help them.
+/// The names of the threads and of their helper threads.
 const NAME: &str = "database";
 
-/// Threads of one database that may live at once, abandoned ones among them.
+/// The most threads of one database, including abandoned ones.
 const MAX_THREADS: usize = 3;
 
-/// How often it is asked whether the thread's runtime still turns, while an operation takes long.
+/// How often a long operation checks whether the thread's runtime still responds.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often the driver of this process panicked or had to be abandoned.
@@ -40,21 +39,21 @@ pub fn driver_failures() -> u64 {
     FAILURES.load(Ordering::Relaxed)
 }
 
-/// Where a database's operations run. The thread starts with the first of them.
+/// Runs a database's operations. The first operation starts the thread.
 #[derive(Debug)]
 pub(super) struct DatabaseThread {
     running: Mutex<Option<Running>>,
     alive: Arc<AtomicUsize>,
 }
 
-/// The thread that takes operations now. It ends when this is dropped.
+/// The current thread, which ends when this is dropped.
 #[derive(Debug)]
 struct Running {
     handle: Handle,
     _stop: oneshot::Sender<()>,
 }
 
-/// Counts a thread for as long as it lives.
+/// Counts a thread while it lives.
 struct Alive(Arc<AtomicUsize>);
 
 impl Drop for Alive {
@@ -71,8 +70,8 @@ impl DatabaseThread {
     /// Runs `work` on the thread. Dropping the returned future drops `work`, too.
     ///
     /// # Errors
-    /// What `work` ends with; [`StoreError::Driver`] where it panics, or where the thread's runtime
-    /// does not turn for `patience`.
+    /// The error of `work`, or [`StoreError::Driver`] if it panics or the thread's runtime does not respond for
+    /// `patience`.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         what: &'static str,
@@ -82,7 +81,7 @@ impl DatabaseThread {
         let handle = self.handle(what)?;
         let mut task = AbortOnDropHandle::new(handle.spawn(async move { caught(what, work).await? }));
         tokio::select! {
-            // A panic that gets here came from dropping what had panicked before.
+            // This panic came from dropping the values of an earlier panic.
             done = &mut task => done.unwrap_or_else(|_| Err(failure(what, "the database's driver panicked twice".into()))),
             () = stuck(&handle, patience) => {
                 self.abandon(&handle);
@@ -95,13 +94,12 @@ impl DatabaseThread {
         }
     }
 
-    /// Lets `work` run on the thread, until it ends or the thread is abandoned; `None` where there is
-    /// no thread to run it.
+    /// Runs `work` on the thread until it ends or the thread is abandoned; `None` if no thread can be started.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Option<JoinHandle<()>> {
         self.handle("listening").ok().map(|handle| handle.spawn(work))
     }
 
-    /// The handle of the thread, which is started where there is none.
+    /// The handle of the thread, which is started if there is none.
     fn handle(&self, what: &'static str) -> Result<Handle, StoreError> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(running) = &*running {
@@ -119,7 +117,7 @@ impl DatabaseThread {
         self.alive.fetch_add(1, Ordering::AcqRel);
         let alive = Alive(Arc::clone(&self.alive));
         let thread = std::thread::Builder::new().name(NAME.into()).spawn(move || {
-            // It ends by an error: nothing is ever sent.
+            // This ends with an error, since nothing is ever sent.
             runtime.block_on(async { stopped.await.unwrap_or(()) });
             runtime.shutdown_background();
             drop(alive);
@@ -136,7 +134,7 @@ impl DatabaseThread {
     }
 }
 
-/// Ends when the runtime of `handle` does not take up a task within `patience`.
+/// Ends when the runtime of `handle` starts no task within `patience`.
 async fn stuck(handle: &Handle, patience: Duration) {
     loop {
         sleep(PING_INTERVAL).await;
@@ -147,15 +145,15 @@ async fn stuck(handle: &Handle, patience: Duration) {
 }
 
 thread_local! {
-    /// Where this thread last panicked.
+    /// The source position of this thread's last panic.
     static PANICKED_AT: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// Does `work`; its panic is an error.
+/// Runs `work`, and returns its panic as an error.
 pub(super) async fn caught<T>(what: &'static str, work: impl Future<Output = T>) -> Result<T, StoreError> {
     let mut work = pin!(work);
     std::future::poll_fn(|context| {
-        // What a panic leaves behind is dropped: the connection is, and with it what was half read.
+        // The panic drops the connection and everything that was half read.
         catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))).map_or_else(
             |_| {
                 let place = PANICKED_AT.take().map_or_else(String::new, |place| format!(" at {place}"));
@@ -173,9 +171,8 @@ fn failure(what: &'static str, detail: String) -> StoreError {
     StoreError::Driver { what, detail }
 }
 
-/// Takes panics of the databases' threads out of the hands of the process's panic hook, which would
-/// print each of them: they are caught, and told by whoever waits for the database. What the panic
-/// says is not kept, for it may quote what the server sent.
+/// Keeps the process's panic hook from printing panics of the databases' threads: they are caught, and the caller
+/// reports them. The panic's message is not kept, because it may quote a reply.
 pub fn quiet_driver_panics() {
     let others = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
@@ -187,7 +184,7 @@ pub fn quiet_driver_panics() {
     }));
 }
 
-/// A source file from its crate's directory on: what is before that is the building host's.
+/// The path of a source file within its crate, without the build host's directories.
 fn source(file: &str) -> &str {
     let from = file.rfind("/src/").and_then(|src| file[..src].rfind('/'));
     from.map_or(file, |slash| &file[slash + 1..])
@@ -233,7 +230,7 @@ mod tests {
         }
         let refused = thread.run("asking", PATIENCE, thread_id()).await;
         assert!(matches!(&refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
-        // Each of them ends when its driver comes back.
+        // Each of them ends when its driver returns.
         released.store(true, Ordering::Release);
         while thread.alive.load(Ordering::Acquire) > 0 {
             assert!(begun.elapsed() < Duration::from_secs(60));

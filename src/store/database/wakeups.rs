@@ -1,5 +1,5 @@
-//! What tells sooner than the poll that a poll may find a change: a commit through this process,
-//! PostgreSQL's notifications, SQLite's files. The poll stays the truth.
+//! Wakes a follower before its next poll is due: after a commit through this process, after a notification of
+//! PostgreSQL, or when SQLite's files change. A missed wake-up only costs time, because the poll finds the change.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,55 +18,55 @@ use super::thread::caught;
 use crate::backoff::Backoff;
 use crate::store::StoreError;
 
-/// The file is written a moment before its commit can be seen: after how many milliseconds there is
-/// another hint.
+/// SQLite writes the file shortly before the commit becomes visible, so further wake-ups follow after these times, in
+/// milliseconds.
 const COMMIT_DELAYS: [u64; 5] = [1, 2, 4, 8, 16];
 
-/// A transaction that makes more writes than these is not looked after at each of them.
+/// A transaction with more writes than this does not restart the delays at each of them.
 const FEW_WRITES: usize = 8;
 
-/// After so long without a notification the server is asked whether it is there.
+/// After so long without a notification, the task checks the connection with a query.
 const SILENCE: Duration = Duration::from_secs(15);
 
-/// Where a follower hears that something may have changed.
+/// Receives the wake-ups of one follower.
 #[derive(Debug)]
 pub(super) struct Wakeups {
     committed: watch::Receiver<()>,
-    /// What others commit; told by a task that lives as long as this.
-    heard: watch::Receiver<()>,
-    tell: Option<watch::Sender<()>>,
+    /// Wake-ups for commits of other processes, from a task that ends with this value.
+    others: watch::Receiver<()>,
+    wake: Option<watch::Sender<()>>,
     task: Option<JoinHandle<()>>,
 }
 
 impl Wakeups {
     pub(super) fn new(database: &Database) -> Self {
-        let tell = watch::Sender::new(());
+        let wake = watch::Sender::new(());
         Self {
             committed: database.shared.committed.subscribe(),
-            heard: tell.subscribe(),
-            tell: Some(tell),
+            others: wake.subscribe(),
+            wake: Some(wake),
             task: None,
         }
     }
 
-    /// Begins to listen on the database's thread, if it did not yet.
+    /// Starts the task on the database's thread, if it does not run yet.
     pub(super) fn start(&mut self, database: &Database) {
-        let Some(tell) = self.tell.take() else { return };
+        let Some(wake) = self.wake.take() else { return };
         let (thread, connector) = (&database.shared.thread, Arc::clone(&database.connector));
         self.task = if connector.is_postgres() {
-            thread.spawn(retried(tell, connector, listen))
-        } else if connector.place().is_some_and(|place| place.file().is_some()) {
-            thread.spawn(retried(tell, connector, watch_files))
+            thread.spawn(repeat(wake, connector, listen))
+        } else if connector.sqlite_location().is_some_and(|place| place.file().is_some()) {
+            thread.spawn(repeat(wake, connector, watch_files))
         } else {
             None
         };
     }
 
-    /// Waits for the next hint. Cancel safe.
+    /// Waits for the next wake-up. Cancel safe.
     pub(super) async fn next(&mut self) {
         tokio::select! {
             Ok(()) = self.committed.changed() => {}
-            Ok(()) = self.heard.changed() => {}
+            Ok(()) = self.others.changed() => {}
             else => std::future::pending().await,
         }
     }
@@ -80,83 +80,85 @@ impl Drop for Wakeups {
     }
 }
 
-/// Listens again and again, with backoff. What it heard nothing of meanwhile may be anything, so
-/// each new beginning is a hint. Why it cannot listen is not told: the poll tells of the database.
-async fn retried<F>(tell: watch::Sender<()>, connector: Arc<Connector>, listen: F)
+/// Runs `listen` again and again, with backoff. Each start is a wake-up, because notifications may have been missed.
+/// Errors are not reported: the poll reports those of the database.
+async fn repeat<F>(wake: watch::Sender<()>, connector: Arc<Connector>, listen: F)
 where
     F: AsyncFn(&watch::Sender<()>, &Arc<Connector>, &mut Backoff) -> Result<(), StoreError>,
 {
     let mut backoff = Backoff::default();
     loop {
         // The driver may panic here, too.
-        caught("listening for notifications", Box::pin(listen(&tell, &connector, &mut backoff))).await.ok();
+        caught("listening for notifications", Box::pin(listen(&wake, &connector, &mut backoff))).await.ok();
         tokio::time::sleep(backoff.wait()).await;
     }
 }
 
-/// PostgreSQL: waits for notifications of writing transactions, on a connection that
-/// `database.max_connections` does not count: it would be kept for good from those that ask.
+/// PostgreSQL: waits for the notifications of writing transactions, on a connection outside
+/// `database.max_connections`, since it never becomes free.
 async fn listen(
-    tell: &watch::Sender<()>,
+    wake: &watch::Sender<()>,
     connector: &Arc<Connector>,
     backoff: &mut Backoff,
 ) -> Result<(), StoreError> {
     let what = "listening for notifications";
-    let Some((options, relay)) = connector.postgres().map_err(|error| connector.judge(what, error))? else {
+    let Some((options, relay)) =
+        connector.postgres().map_err(|error| connector.classify_error(what, error))?
+    else {
         return Ok(());
     };
-    let judge = |error| connector.judge(what, relay.explain(error));
+    let classify_error = |error| connector.classify_error(what, relay.explain(error));
     let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
     let pool = pool.acquire_timeout(connector.timeout()).connect_lazy_with(options);
-    let mut listener = PgListener::connect_with(&pool).await.map_err(judge)?;
+    let mut listener = PgListener::connect_with(&pool).await.map_err(classify_error)?;
     listener.eager_reconnect(false);
-    listener.listen(postgres::CHANNEL).await.map_err(judge)?;
+    listener.listen(postgres::CHANNEL).await.map_err(classify_error)?;
     backoff.reset();
-    tell.send_replace(());
+    wake.send_replace(());
     loop {
         match tokio::time::timeout(SILENCE, listener.try_recv()).await {
-            Ok(heard) => {
-                let is_connected = heard.map_err(judge)?.is_some();
-                // What a burst notified meanwhile is heard by the same poll.
+            Ok(notified) => {
+                let is_connected = notified.map_err(classify_error)?.is_some();
+                // One poll reads everything that a burst of notifications announces.
                 while listener.next_buffered().is_some() {}
-                tell.send_replace(());
+                wake.send_replace(());
                 if !is_connected {
                     return Ok(());
                 }
             }
-            // A link that was cut makes no sound: only an answer tells it from a quiet one.
+            // A broken link looks like a quiet one until a query is not answered.
             Err(_) => {
                 let asked =
                     tokio::time::timeout(connector.timeout(), sqlx::query("SELECT 1").execute(&mut listener));
                 let _: PgQueryResult =
-                    asked.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(judge)?;
+                    asked.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(classify_error)?;
             }
         }
     }
 }
 
-/// SQLite: wakeups at each write to the files, and a few times soon after, whether or not there was a commit:
-/// a poll begins with that question.
+/// SQLite: wakes the follower at each write to the files and a few times soon after. The poll first checks whether
+/// there was a commit.
 async fn watch_files(
-    tell: &watch::Sender<()>,
+    wake: &watch::Sender<()>,
     connector: &Arc<Connector>,
     backoff: &mut Backoff,
 ) -> Result<(), StoreError> {
-    let Some(place) = connector.place() else { return Ok(()) };
+    let Some(place) = connector.sqlite_location() else { return Ok(()) };
     let written = Arc::new(Notify::new());
     let Some(_watcher) = place.file().and_then(|path| watcher(path, Arc::clone(&written))) else {
         return Ok(());
     };
     let watched = place.identity(false);
     backoff.reset();
-    tell.send_replace(());
-    // Another file in the place may be reached by other links: the watch is to follow them.
+    wake.send_replace(());
+    // If another file replaces the database, it may be reached through other links, which need a new watch.
     while place.identity(false) == watched {
         written.notified().await;
-        tell.send_replace(());
+        wake.send_replace(());
         let (mut delays, mut writes) = (COMMIT_DELAYS.into_iter(), 0);
         while let Some(delay) = delays.next() {
-            // Of a commit's writes the last comes just before it can be seen.
+            // The last write of a commit comes just before the commit becomes visible.
             let next = tokio::time::timeout(Duration::from_millis(delay), written.notified());
             writes = if next.await.is_ok() { writes + 1 } else { 0 };
             if writes > 0 {
@@ -165,15 +167,14 @@ async fn watch_files(
             if writes > FEW_WRITES {
                 tokio::time::sleep(Duration::from_millis(COMMIT_DELAYS[0])).await;
             }
-            tell.send_replace(());
+            wake.send_replace(());
         }
     }
     Ok(())
 }
 
-/// Watches the database's directory for its file, by whatever links that is reached, and the files that
-/// SQLite puts beside it.
-/// `None` when there can be no watch (too many of them, no directory): then the poll alone finds.
+/// Watches the directory of the database's file, and in it the file and those that SQLite creates for it. `None` if
+/// there can be no watch (too many watches, no directory): the follower then depends on its polls.
 fn watcher(path: &Path, written: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = path.file_name()?.to_string_lossy().into_owned();
@@ -182,7 +183,7 @@ fn watcher(path: &Path, written: Arc<Notify>) -> Option<notify::RecommendedWatch
         _ => Path::new("."),
     };
     let is_ours = move |event: &notify::Event| {
-        // Reading makes events too.
+        // Reading causes events, too.
         let is_write = match event.kind {
             EventKind::Create(_) | EventKind::Remove(_) | EventKind::Any | EventKind::Other => true,
             EventKind::Modify(kind) => !matches!(kind, ModifyKind::Metadata(_)),

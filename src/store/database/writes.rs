@@ -1,17 +1,17 @@
-//! What is asked of the rules' table and what is written to it.
+//! Which rows of the rules a master reads, and which it writes.
 
 use crate::clock::Timestamp;
 use crate::rule::RuleRow;
 use crate::store::StoreError;
 
-/// Rows that go in one statement: every dialect takes their arguments.
+/// The most rows of one statement: every dialect accepts that many arguments.
 const BATCH: usize = 1_000;
 
-/// Bytes of text that go in one statement, but for a row that is larger by itself. MySQL breaks the
-/// connection at what is above its `max_allowed_packet`, of which 4 MiB is the least in use.
+/// The most bytes of text in one statement, except for a single larger row. MySQL closes the connection at a
+/// statement above its `max_allowed_packet`, which is at least 4 MiB in practice.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Which rows of `ttp_rule` are asked for.
+/// Which rows of `ttp_rule` to read.
 #[derive(Debug, Clone, Copy)]
 pub enum Scope<'a> {
     /// Every row.
@@ -25,7 +25,7 @@ pub enum Scope<'a> {
     },
 }
 
-/// A [`Scope`] that goes to another thread.
+/// A [`Scope`] that can be sent to another thread.
 #[derive(Debug)]
 pub(super) enum OwnedScope {
     All,
@@ -52,17 +52,16 @@ impl OwnedScope {
     }
 }
 
-/// One row to write.
+/// One row to write or to delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuleWrite {
-    /// Writes the row in place of what stands under its id. Its `updated_at` is not looked at: the
-    /// store stamps it.
+    /// Writes the row, and replaces the row of its id. The store sets `updated_at` itself.
     Upsert(RuleRow),
-    /// Deletes the row, if it is still owned.
+    /// Deletes the row if it still has this owner.
     Delete {
         /// The row's key, compared with case.
         rule_id: String,
-        /// The owner: a row that another has taken meanwhile stays.
+        /// The owner: a row that another program has overwritten stays.
         updated_by: String,
     },
 }
@@ -77,19 +76,18 @@ impl RuleWrite {
     }
 }
 
-/// What became of writes.
+/// The result of [`super::MasterSession::apply`].
 #[derive(Debug, Default)]
 pub struct Applied {
-    /// Rows that were written or deleted.
+    /// How many rows were written or deleted.
     pub rows: u64,
-    /// Rows that the database does not take, each with the reason; all others went on.
-    pub refused: Vec<(String, StoreError)>,
-    /// When the last rows were written, by this host's clock: what followed made them known. Only
-    /// while spans are recorded.
+    /// Rows that the database rejected, each with the reason; all others were written.
+    pub rejected: Vec<(String, StoreError)>,
+    /// When the last rows were written, by this host's clock, before the commit. Only while spans are recorded.
     pub written: Option<Timestamp>,
 }
 
-/// Cuts writes into what goes in one statement.
+/// Splits writes into batches for one statement each.
 pub(super) fn batches(mut writes: &[RuleWrite]) -> Vec<&[RuleWrite]> {
     let mut batches = Vec::new();
     while !writes.is_empty() {

@@ -1,15 +1,18 @@
-//! The algorithm of a poll: what is new in the two tables, at the least cost that leaves nothing out.
+//! The algorithm of a poll: it finds what changed in the two tables, as cheaply as is possible without missing
+//! anything.
 //!
-//! 1. *Idle check.* Where nothing announced a change, one statement counts the rows of both tables, and those above
-//!    their watermarks. Are they as many as are known, and none above, the poll ends. A database that can tell that
-//!    nobody committed to the rules ([`TableReader::believed_for`]) is not even asked to count them.
-//! 2. *Window.* Otherwise a snapshot is taken, and the rows above each watermark are read ([`super::watermark`] says why
-//!    none is missed); in a full poll, every row.
-//! 3. *Headers, then texts.* Of many rows it is first asked which differ from what is known, by version, path, stamp and
-//!    digest, and only the texts of those are read. Long texts come last, few at a time, within the budget of memory.
-//! 4. *Keys.* Where the counts do not add up, a row was deleted: all keys are read, and what is not among them is gone.
+//! 1. *Idle check.* Unless the follower was woken, one statement counts the rows of both tables and those above their
+//!    watermarks. If the counts equal the index and no row is above a watermark, the poll ends. If the database can tell
+//!    that nobody committed to the rules ([`TableReader::believed_for`]), it need not even count them.
+//! 2. *Window.* If not, the poll takes a snapshot and reads the rows above each watermark ([`super::watermark`]
+//!    proves that this misses none); a full poll reads every row.
+//! 3. *Headers, then texts.* If there are many rows, the poll first reads their headers (version, path, stamp and
+//!    digest), and then the texts of only those rows that differ from the index. Long texts come last, few at a time,
+//!    within the memory budget.
+//! 4. *Keys.* If the counts still differ from the index, rows were deleted: the poll reads all keys, and the
+//!    catalogue deletes what is not among them.
 //!
-//! It knows no SQL: [`TableReader`] is what it asks of a database, or of a model of one.
+//! The algorithm contains no SQL: [`TableReader`] is its interface to a database, or to a model of one.
 
 mod reader;
 #[cfg(test)]
@@ -23,38 +26,38 @@ pub(super) use self::reader::{
     CountQuestion, Counted, Counts, Header, HeaderRow, RowContent, Rows, StateFound, TableReader, Which,
     WholeRow,
 };
-use super::rows::{Budget, Reading, too_much};
+use super::rows::{Budget, RowParser, too_much};
 use super::watermark::Watermark;
 use super::{RowIndex, StoreError};
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, QuarantinedRow, RowFingerprint, RuleId, RuleRow, Table, TableDelta};
 
-/// Of more rows than these the headers are read first.
+/// If there are more rows than this, the poll reads their headers first.
 const FEW: u64 = 64;
 
-/// Rows that are read by their keys in one statement: as many arguments as every dialect takes.
+/// The most rows that one statement reads by their keys: every dialect accepts that many arguments.
 pub(super) const CHUNK: usize = 500;
 
-/// Long rows that are read by their keys in one statement: it must not take long, and SQLite's driver holds
-/// all of them.
+/// The most long rows that one statement reads by their keys: the statement must not take long, and SQLite's driver
+/// holds all of them.
 const LONG_ROWS: usize = 2;
 
-/// So many rows are counted rather than asked for their version.
+/// With at most this many rows, counting them is cheaper than asking for their version.
 const CHEAP_TO_COUNT: u64 = 2_000;
 
-/// What a poll does, in the words of its errors.
+/// The operation, in errors.
 pub(super) const WHAT: &str = "reading the tables";
 
-/// How tables are followed.
+/// How a follower polls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FollowConfig {
     /// How far below the watermark a row may still appear.
     pub overlap: Duration,
-    /// How often everything is compared.
+    /// How often a poll compares every row.
     pub full_scan_interval: Duration,
-    /// Rows of each table, at most: of a longer one nothing is read.
+    /// The most rows of each table: of a longer table nothing is read.
     pub max_rules: usize,
-    /// What the definitions of all rules may take together, in bytes; those that do not fit are quarantined.
+    /// The most memory of all definitions together, in bytes; rules that do not fit are quarantined.
     pub max_memory: usize,
 }
 
@@ -69,39 +72,39 @@ impl Default for FollowConfig {
     }
 }
 
-/// What is remembered from poll to poll.
+/// What a follower remembers from one poll to the next.
 #[derive(Debug, Clone)]
 pub(super) struct Watermarks {
     rules: Watermark,
     states: Watermark,
-    /// When the rules were last counted while nothing else was seen of them, and their version then.
+    /// When the rules were last counted and found unchanged, and their version then.
     counted: Option<(Instant, String)>,
-    /// Rules that did not fit into `worker.max_memory`, with the memory that each needs.
+    /// The rules that did not fit into `worker.max_memory`, with the memory that each needs.
     over_budget: Arc<BTreeMap<String, usize>>,
 }
 
-/// What was found of one table.
+/// The result of parser one table.
 #[derive(Debug, Default)]
 struct Found {
-    /// Rows that were read.
+    /// How many rows were read.
     rows: u64,
     /// The greatest stamp.
     high: Option<Timestamp>,
-    /// Rows that are not as they are known.
+    /// How many rows differ from the index.
     differing: u64,
-    /// Of these, rows that are not known at all.
+    /// How many of them are not in the index.
     new: u64,
-    /// Of these, rows that the window does not hold.
+    /// How many of them are below the window.
     missed_by_watermark: u64,
-    /// The keys, where every row was looked at.
+    /// The keys, if every row was read.
     keys: Option<Vec<String>>,
-    /// The bytes of these.
+    /// The size of the keys, in bytes.
     key_bytes: usize,
 }
 
 impl Found {
-    /// Takes a row into account; tells whether it is another than is known.
-    fn see(
+    /// Records a row, and returns whether it differs from the index.
+    fn record(
         &mut self,
         key: &str,
         fingerprint: RowFingerprint,
@@ -124,18 +127,18 @@ impl Found {
     }
 }
 
-/// A poll under way.
+/// A poll in progress.
 pub(super) struct Poll<'p, T, K> {
     pub(super) tables: &'p mut T,
     pub(super) config: &'p FollowConfig,
     pub(super) index: &'p K,
     /// `None` at the first poll.
     pub(super) watermarks: Option<Watermarks>,
-    /// Whether to compare everything.
+    /// Whether to compare every row.
     pub(super) full: bool,
-    /// Whether there was a sign of a change, so that the idle check is not worth its statement.
+    /// Whether a wake-up came, so that an idle check is not worth its statement.
     pub(super) woken: bool,
-    /// Rules that did not fit into `worker.max_memory` at an earlier poll, and may now.
+    /// The rules that did not fit into `worker.max_memory` at an earlier poll, and may fit now.
     retried: HashSet<String>,
 }
 
@@ -150,7 +153,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         Self { tables, config, index, watermarks, full: false, woken: false, retried: HashSet::new() }
     }
 
-    /// Finds what the tables hold that is not known.
+    /// Finds the rows that differ from the index.
     pub(super) async fn run(mut self) -> Result<(TableDelta, Watermarks), StoreError> {
         if !self.full
             && !self.woken
@@ -168,7 +171,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         self.ensure_few_enough(Table::States, state_counts.rows)?;
         let mut delta = TableDelta { now, full: self.full, ..TableDelta::default() };
 
-        // In a full poll, those of them that are still there are counted when the keys are known.
+        // In a full poll, quarantined rows that still exist are counted once the keys are known.
         let quarantined = |table| match self.full {
             true => 0,
             false => self.index.quarantined_memory(table, None),
@@ -178,20 +181,20 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let mut over_budget = self.retry(&budget);
         let mut states = self.states(state_counts, &mut delta, &mut budget).await?;
         delta.state_keys = self.keys(Table::States, state_counts, &mut states).await?;
-        let mut reading = Reading::new(self.index.texts(), budget);
-        let mut rules = self.rules(rule_counts, &mut reading).await?;
+        let mut parser = RowParser::new(self.index.texts(), budget);
+        let mut rules = self.rules(rule_counts, &mut parser).await?;
         delta.rule_keys = self.keys(Table::Rules, rule_counts, &mut rules).await?;
         self.tables.end().await?;
         if self.full {
             for (table, keys) in [(Table::States, &delta.state_keys), (Table::Rules, &delta.rule_keys)] {
                 if let Some(keys) = keys {
-                    reading.budget().quarantine(self.index.quarantined_memory(table, Some(keys)));
+                    parser.budget().quarantine(self.index.quarantined_memory(table, Some(keys)));
                 }
             }
-            ensure_room(Table::Rules, 0, reading.budget())?;
+            ensure_room(Table::Rules, 0, parser.budget())?;
         }
 
-        let read = reading.finish().await;
+        let read = parser.finish().await;
         delta.rules = read.rules;
         if !read.over_budget.is_empty() {
             Arc::make_mut(&mut over_budget).extend(read.over_budget);
@@ -214,7 +217,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         Ok((delta, watermarks))
     }
 
-    /// The empty delta of a poll that found nothing to read; `None` where there may be something.
+    /// The empty delta of a poll that finds nothing to read; `None` if there may be something.
     async fn is_idle(
         &mut self,
         watermarks: Watermarks,
@@ -222,7 +225,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let believed_for = self.tables.believed_for();
         let lately = watermarks.counted.as_ref().filter(|(at, _)| at.elapsed() < believed_for);
         let version = lately.map(|(_, version)| version.clone());
-        // One statement is one snapshot too: an idle poll is no more than this.
+        // One statement is one snapshot, so an idle poll needs no transaction.
         let begun = Instant::now();
         let Counted { now, rules, states, rules_version } = self.count(version.as_deref()).await?;
         let is_quiet = |table, counts: Option<Counts>| {
@@ -233,7 +236,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         }
         let delta = TableDelta { now, ..TableDelta::default() };
         if rules.is_none() {
-            // Nothing was seen of the rules: what was known of them stays as old as it is.
+            // The rules were not counted, so the time of the last count stays.
             return Ok(Some((delta, watermarks)));
         }
         let counted = rules_version.map(|version| (begun, version));
@@ -250,7 +253,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         self.tables.count(question).await
     }
 
-    /// Rows whose stamp is greater than this may be new.
+    /// Rows with a greater stamp may be new.
     fn low(&self, table: Table) -> Timestamp {
         let overlap = self.config.overlap;
         self.watermarks.as_ref().map_or(Timestamp::MIN, |watermarks| watermarks.low(table, overlap))
@@ -260,13 +263,13 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         if self.full { Which::All } else { Which::Above(self.low(table)) }
     }
 
-    /// The rules that did not fit into `worker.max_memory`, without those that are read again: in a full poll, those
-    /// that fit now.
+    /// The rules that did not fit into `worker.max_memory`, except those that a full poll reads again because they
+    /// fit now.
     fn retry(&mut self, budget: &Budget) -> Arc<BTreeMap<String, usize>> {
         let before = self.watermarks.as_ref().map(|watermarks| Arc::clone(&watermarks.over_budget));
         let mut over_budget = before.unwrap_or_default();
         if self.full && !over_budget.is_empty() {
-            // Most are long.
+            // Most of them are long.
             let mut free = budget.free().saturating_sub(self.config.max_memory / 2);
             let rules = Arc::make_mut(&mut over_budget);
             rules.retain(|key, _| self.index.fingerprint(Table::Rules, key).is_some());
@@ -282,39 +285,38 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         over_budget
     }
 
-    /// Nothing found yet; with room for every key of a table that is compared as a whole, where something is known
-    /// that could be gone.
+    /// The result before the first row; it collects keys if every row is read and rows of the index may be deleted.
     fn nothing_of(&self, table: Table) -> Found {
         let keys = (self.full && self.index.count(table) > 0).then(Vec::new);
         Found { keys, ..Found::default() }
     }
 
-    async fn rules(&mut self, counts: Counts, reading: &mut Reading) -> Result<Found, StoreError> {
+    async fn rules(&mut self, counts: Counts, parser: &mut RowParser) -> Result<Found, StoreError> {
         let mut found = self.nothing_of(Table::Rules);
         let rows = if self.full { counts.rows } else { counts.in_window };
         if rows == 0 {
             return Ok(found);
         }
         let window = self.window(Table::Rules);
-        // Where everything is compared and the database has no digest, the text must come anyway.
+        // Without digests, a full poll needs the texts anyway.
         let headers_first =
             rows > FEW && self.index.count(Table::Rules) > 0 && (!self.full || self.tables.has_digests());
         if headers_first {
-            for keys in self.differing(window, &mut found, reading).await?.chunks(CHUNK) {
-                self.read_rules(Which::Keys(keys), &mut found, reading).await?;
+            for keys in self.differing(window, &mut found, parser).await?.chunks(CHUNK) {
+                self.read_rules(Which::Keys(keys), &mut found, parser).await?;
             }
         } else {
-            self.read_rules(window, &mut found, reading).await?;
+            self.read_rules(window, &mut found, parser).await?;
         }
         Ok(found)
     }
 
-    /// Of these rows, the keys of those that are perhaps not as they are known.
+    /// The keys of those rows that may differ from the index.
     async fn differing(
         &mut self,
         which: Which<'_>,
         found: &mut Found,
-        reading: &mut Reading,
+        parser: &mut RowParser,
     ) -> Result<Vec<String>, StoreError> {
         let (full, low, max_rules) = (self.full, self.low(Table::Rules), self.config.max_rules);
         let index = IndexWithoutRetried { index: self.index, retried: &self.retried };
@@ -322,15 +324,15 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let mut rows = self.tables.headers(which, full);
         while let Some(HeaderRow { shown, key, header }) = rows.header().await? {
             few_enough(max_rules, Table::Rules, found.rows + differing.len() as u64)?;
-            ensure_room(Table::Rules, found.key_bytes, reading.budget())?;
+            ensure_room(Table::Rules, found.key_bytes, parser.budget())?;
             let known = index.rule(&shown);
             let key = match key {
                 Ok(key) => key,
                 Err(reason) => {
-                    // It cannot be asked for by its key, or need not be.
+                    // The row cannot be read by its key, or need not be.
                     let fingerprint = unreadable_row(&reason);
-                    if found.see(&shown, fingerprint, known, low) {
-                        reading.reject(QuarantinedRow { key: shown, fingerprint, reason });
+                    if found.record(&shown, fingerprint, known, low) {
+                        parser.quarantine(QuarantinedRow { key: shown, fingerprint, reason });
                     }
                     continue;
                 }
@@ -347,19 +349,19 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
                 })
             };
             match known.filter(is_known) {
-                Some(fingerprint) => drop(found.see(&key, fingerprint, known, low)),
+                Some(fingerprint) => drop(found.record(&key, fingerprint, known, low)),
                 None => differing.push(key),
             }
         }
         Ok(differing)
     }
 
-    /// Reads whole rows; those that are as they are known go no further.
+    /// Reads whole rows, and parses those that differ from the index.
     async fn read_rules(
         &mut self,
         which: Which<'_>,
         found: &mut Found,
-        reading: &mut Reading,
+        parser: &mut RowParser,
     ) -> Result<(), StoreError> {
         let low = self.low(Table::Rules);
         let max_memory = self.config.max_memory;
@@ -368,41 +370,41 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let mut rows = self.tables.short_rules(which);
         while let Some(WholeRow { key, content }) = rows.rule().await? {
             few_enough(self.config.max_rules, Table::Rules, found.rows)?;
-            ensure_room(Table::Rules, found.key_bytes, reading.budget())?;
+            ensure_room(Table::Rules, found.key_bytes, parser.budget())?;
             match content {
                 RowContent::Long { bytes, updated_at } => long.push((key, bytes, updated_at)),
-                RowContent::Row(row) => take_in(key, Ok(row), index, found, low, reading).await,
+                RowContent::Row(row) => take_in(key, Ok(row), index, found, low, parser).await,
                 RowContent::Unreadable(reason) => {
-                    take_in(key, Err(reason), index, found, low, reading).await;
+                    take_in(key, Err(reason), index, found, low, parser).await;
                 }
             }
         }
         drop(rows);
-        // Long rows come last, and few at a time: should the memory not do for all, it is they that miss out.
-        // Half of it is left to the short ones that may yet come.
+        // Long rows come last and few at a time, so that they are quarantined if the memory is not enough for all.
+        // Half of the memory stays free for short rows that may come later.
         let kept_free = max_memory / 2;
         let mut left = kept_free;
         let mut wanted = Vec::new();
         for (key, bytes, updated_at) in long {
             let replaced = index.index.memory_of(Table::Rules, &key);
-            if bytes <= left.min((reading.budget().free() + replaced).saturating_sub(kept_free)) {
+            if bytes <= left.min((parser.budget().free() + replaced).saturating_sub(kept_free)) {
                 left -= bytes;
                 wanted.push(key);
                 continue;
             }
             let reason = too_much(bytes, max_memory);
             let fingerprint = RowFingerprint::other(updated_at, ContentDigest::of(&reason));
-            if found.see(&key, fingerprint, index.rule(&key), low) {
-                reading.reject_for_now(QuarantinedRow { key, fingerprint, reason }, bytes);
+            if found.record(&key, fingerprint, index.rule(&key), low) {
+                parser.quarantine_for_now(QuarantinedRow { key, fingerprint, reason }, bytes);
             }
         }
         for keys in wanted.chunks(LONG_ROWS) {
             let mut rows = self.tables.long_rules(keys);
             while let Some(WholeRow { key, content }) = rows.rule().await? {
                 match content {
-                    RowContent::Row(row) => take_in(key, Ok(row), index, found, low, reading).await,
+                    RowContent::Row(row) => take_in(key, Ok(row), index, found, low, parser).await,
                     RowContent::Unreadable(reason) => {
-                        take_in(key, Err(reason), index, found, low, reading).await;
+                        take_in(key, Err(reason), index, found, low, parser).await;
                     }
                     RowContent::Long { .. } => {}
                 }
@@ -429,7 +431,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
                 row.as_ref().map_or_else(|reason| unreadable_row(reason), RowFingerprint::state);
             few_enough(self.config.max_rules, Table::States, found.rows)?;
             ensure_room(Table::States, found.key_bytes, budget)?;
-            if !found.see(&key, fingerprint, self.index.fingerprint(Table::States, &key), low) {
+            if !found.record(&key, fingerprint, self.index.fingerprint(Table::States, &key), low) {
                 continue;
             }
             let state = row.and_then(|row| {
@@ -446,7 +448,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         Ok(found)
     }
 
-    /// Every key, where a row may have gone.
+    /// Every key, if rows may have been deleted.
     async fn keys(
         &mut self,
         table: Table,
@@ -482,7 +484,7 @@ impl Watermarks {
         }
     }
 
-    /// After it was found at `now` that nothing was committed since the last poll.
+    /// After a poll at `now` found that nothing was committed since the last one.
     pub(super) fn idle(self, now: Timestamp) -> Self {
         self.advanced(now, None, None)
     }
@@ -497,7 +499,7 @@ impl Watermarks {
     }
 }
 
-/// What is known of rows, but for the rules that are read again.
+/// The index without the rules that are read again.
 struct IndexWithoutRetried<'l, K> {
     index: &'l K,
     retried: &'l HashSet<String>,
@@ -509,7 +511,7 @@ impl<K: RowIndex> IndexWithoutRetried<'_, K> {
     }
 }
 
-/// Refuses a table that is longer than `most`, and an answer that is longer than the server said.
+/// Refuses a table with more than `most` rows, and an answer with more rows than the server counted.
 fn few_enough(most: usize, table: Table, rows: u64) -> Result<(), StoreError> {
     if rows <= most as u64 {
         return Ok(());
@@ -542,14 +544,14 @@ fn ensure_room(table: Table, key_bytes: usize, budget: &Budget) -> Result<(), St
     })
 }
 
-/// Takes in a row of the rules, if it is not as it is known.
+/// Parses a rule's row if it differs from the index.
 async fn take_in(
     key: String,
     row: Result<RuleRow, String>,
     index: &IndexWithoutRetried<'_, impl RowIndex>,
     found: &mut Found,
     low: Timestamp,
-    reading: &mut Reading,
+    parser: &mut RowParser,
 ) {
     let replaced = index.index.memory_of(Table::Rules, &key);
     let known = index.rule(&key);
@@ -558,24 +560,24 @@ async fn take_in(
             let text = ContentDigest::of(&row.yaml_content);
             RowFingerprint::rule(row.updated_at, text, row.rule_version, &row.source_path)
         }
-        // It differs from what is known, which is nothing: the digest can wait.
+        // The index does not have this row, so it need not be hashed here.
         (Ok(row), None) => RowFingerprint::other(row.updated_at, ContentDigest::of("")),
         (Err(reason), _) => unreadable_row(reason),
     };
-    if found.see(&key, fingerprint, known, low) {
+    if found.record(&key, fingerprint, known, low) {
         match row {
-            Ok(row) => reading.push(row, replaced).await,
-            Err(reason) => reading.reject(QuarantinedRow { key, fingerprint, reason }),
+            Ok(row) => parser.push(row, replaced).await,
+            Err(reason) => parser.quarantine(QuarantinedRow { key, fingerprint, reason }),
         }
     }
 }
 
-/// What is known of a row whose cells cannot be read as what they should be.
+/// The fingerprint of a row whose cells have the wrong types.
 fn unreadable_row(reason: &str) -> RowFingerprint {
     RowFingerprint::other(Timestamp::MIN, ContentDigest::of(reason))
 }
 
-/// An answer that makes no sense.
+/// The error for an answer that makes no sense.
 pub(super) fn unreadable(detail: &str) -> StoreError {
     StoreError::Unavailable { what: WHAT, detail: detail.into() }
 }

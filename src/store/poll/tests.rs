@@ -1,4 +1,4 @@
-//! The algorithm over a model of two tables, whatever is committed between the polls.
+//! Runs the algorithm on a model of the two tables, with random commits between the polls.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::rule::{Catalogue, StateRow};
 
-/// The second from which times are counted.
+/// The second at which the model's time begins.
 const BEGIN: i64 = 1_777_620_000_000_000;
 
 /// A model of a database: both tables, and its clock in microseconds.
@@ -16,11 +16,11 @@ struct Model {
     now: i64,
     rules: BTreeMap<String, RuleRow>,
     states: BTreeMap<String, StateRow>,
-    /// How many statements the current poll ran.
+    /// How many statements the current poll has run.
     statements: usize,
 }
 
-/// Rows of the model on their way.
+/// Rows of the model in progress.
 enum ModelRows {
     Rules(std::vec::IntoIter<RuleRow>, bool),
     States(std::vec::IntoIter<StateRow>),
@@ -154,13 +154,13 @@ impl Rows for ModelRows {
 /// What happens between two polls.
 #[derive(Debug, Clone)]
 enum Step {
-    /// Writes a rule, stamped so many microseconds before its commit.
+    /// Writes a rule that was stamped so many microseconds before its commit.
     Write {
         id: u8,
         version: i32,
         behind: i64,
     },
-    /// Stamps as a column of whole seconds does.
+    /// Truncates stamps, as a column of whole seconds does.
     WriteAtWholeSecond {
         id: u8,
         version: i32,
@@ -213,7 +213,7 @@ fn rule(id: u8, version: i32, updated_at: Timestamp) -> RuleRow {
     }
 }
 
-/// A follower of the model: what it knows, and where it stands.
+/// A follower of the model.
 #[derive(Default)]
 struct Follower {
     catalogue: Catalogue,
@@ -221,7 +221,7 @@ struct Follower {
 }
 
 impl Follower {
-    /// Polls once, and returns how many statements that took.
+    /// Polls once, and returns how many statements the poll ran.
     fn poll(&mut self, model: &mut Model, full: bool, woken: bool) -> usize {
         model.statements = 0;
         let config = FollowConfig::default();
@@ -235,7 +235,7 @@ impl Follower {
     }
 }
 
-/// What the model's tables say.
+/// The content of the model's tables.
 fn expected(model: &Model) -> Catalogue {
     let mut catalogue = Catalogue::default();
     let mut reader = super::super::RowReader::default();
@@ -255,15 +255,14 @@ fn expected(model: &Model) -> Catalogue {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
 
-    /// Whatever is committed within the overlap, however stamped: after the next poll the follower knows what the
-    /// tables hold.
+    /// If every commit is within the overlap, whatever its stamp, the next poll finds it.
     #[test]
     fn after_a_poll_what_is_known_is_what_the_tables_hold(
         steps in proptest::collection::vec((step(), 0_i64..3_000_000), 1..100)
     ) {
         let (mut model, mut follower) = (Model::default(), Follower::default());
         for (step, pause) in steps {
-            // Time goes on between any two things.
+            // Time passes between any two steps.
             model.now += pause + 1;
             let now = model.now;
             match step {
@@ -296,7 +295,7 @@ proptest! {
         }
         follower.poll(&mut model, false, false);
         prop_assert_eq!(follower.catalogue.digest(), expected(&model).digest());
-        // Once the overlap has passed, a poll of quiet tables is one statement.
+        // Once the overlap has passed, a poll of idle tables is one statement.
         model.now += 20_000_000;
         follower.poll(&mut model, false, false);
         model.now += 20_000_000;

@@ -23,7 +23,7 @@ impl Author for MasterSession {
     async fn save(&mut self, rule_id: &str, version: i32, text: &str) {
         let row = rulesyncd::rule::RuleRow { yaml_content: text.into(), ..rule_row(rule_id, version) };
         let applied = self.apply(&[RuleWrite::Upsert(row)]).await.unwrap();
-        assert!(applied.refused.is_empty(), "{applied:?}");
+        assert!(applied.rejected.is_empty(), "{applied:?}");
     }
 
     async fn delete(&mut self, rule_id: &str) {

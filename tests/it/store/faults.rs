@@ -63,11 +63,12 @@ async fn a_row_that_another_session_holds_stops_no_other(server: &Server) {
     let writes =
         [("R1", 2), ("R2", 2), ("R3", 1)].map(|(id, version)| RuleWrite::Upsert(rule_row(id, version)));
     let applied = master.apply(&writes).await.unwrap();
-    let refused: Vec<_> = applied.refused.iter().map(|(id, why)| (id.as_str(), why.is_transient())).collect();
+    let refused: Vec<_> =
+        applied.rejected.iter().map(|(id, why)| (id.as_str(), why.is_transient())).collect();
     assert_eq!((refused, applied.rows), (vec![("R1", true)], 2));
 
     hand.commit().await;
-    assert!(master.apply(&writes).await.unwrap().refused.is_empty());
+    assert!(master.apply(&writes).await.unwrap().rejected.is_empty());
     assert_eq!(master.remove_expired_states().await.unwrap().len(), 1);
     let rows = master.rows(Scope::All).await.unwrap();
     assert!(rows.iter().all(|row| row.updated_by == "filesystem"), "{rows:?}");

@@ -485,9 +485,9 @@ async fn one_row_that_the_database_does_not_take(field: &TestDatabase) {
     let mut session = field.session().await;
     let applied = session.apply(writes).await.unwrap();
     assert_eq!(applied.rows, 2);
-    assert_eq!(applied.refused.len(), 1);
-    assert_eq!(applied.refused[0].0, "R2");
-    assert!(matches!(applied.refused[0].1, StoreError::Row { .. }), "{applied:?}");
+    assert_eq!(applied.rejected.len(), 1);
+    assert_eq!(applied.rejected[0].0, "R2");
+    assert!(matches!(applied.rejected[0].1, StoreError::RowRejected { .. }), "{applied:?}");
     let rows = session.rows(Scope::All).await.unwrap();
     let ids: BTreeSet<_> = rows.iter().map(|row| row.rule_id.as_str()).collect();
     assert_eq!(ids, BTreeSet::from(["R1", "R3"]));

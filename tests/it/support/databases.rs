@@ -238,7 +238,7 @@ impl TestDatabase {
             rules.iter().map(|(id, version)| RuleWrite::Upsert(rule_row(id, *version))).collect();
         let mut session = self.session().await;
         let applied = session.apply(writes).await.unwrap();
-        assert!(applied.refused.is_empty(), "{applied:?}");
+        assert!(applied.rejected.is_empty(), "{applied:?}");
         session.close().await;
     }
 

@@ -1,17 +1,17 @@
-//! Frames of a protocol, as they come in pieces of any size.
+//! Assembles and inspects the frames of a protocol, which arrive in pieces of any size.
 
-/// The longest row, in bytes. The texts that are asked for are at most 4 MiB in the database's encoding,
-/// and at most three times as long in UTF-8. MySQL's packets of one byte more go on in the next one.
+/// The longest row, in bytes. A text may have 4 MiB in the database's encoding, and three times as much in UTF-8. A
+/// longer MySQL packet continues in the next one.
 pub(super) const LONGEST_ROW: usize = (16 << 20) - 2;
 
-/// The longest frame that is no row: an error, a description, a step of the authentication.
+/// The longest frame other than a row: an error, a description, a step of the authentication.
 pub(super) const LONGEST_FRAME: usize = 64 << 10;
 
-/// What begins a frame of either protocol, in bytes: of PostgreSQL its kind and length, of MySQL its
-/// length, number and first byte.
+/// The length of a frame's header in both protocols, in bytes: in PostgreSQL the type and the length, in MySQL the
+/// length, the number and the first byte of the content.
 const HEADER: usize = 5;
 
-/// What a server must not send, in words for the log. Nothing that it sent is quoted.
+/// What a server must not send, in words for the log that quote nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Violation(pub(super) String);
 
@@ -24,32 +24,32 @@ impl Violation {
 /// How a frame is passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Frame {
-    /// As it comes; so many bytes, header included.
+    /// Without inspection: its length in bytes, with its header.
     Passing(usize),
-    /// Once all of it is there and was inspected; so many bytes, header included.
+    /// After it was received as a whole and inspected: its length in bytes, with its header.
     Whole(usize),
 }
 
-/// What one protocol lets pass.
+/// Which frames of a protocol may pass.
 pub(super) trait FrameRules: Send {
-    /// Decides on a frame by its first bytes; `None` where more of them are needed.
+    /// Decides by the first bytes of a frame; `None` if more of them are needed.
     fn header(&mut self, bytes: &[u8]) -> Result<Option<Frame>, Violation>;
 
-    /// Inspects a frame of which [`FrameRules::header`] said so.
+    /// Inspects a frame that [`FrameRules::header`] wants to be inspected.
     fn frame(&mut self, frame: &[u8]) -> Result<(), Violation>;
 
-    /// Takes note of what the driver sends.
+    /// Records what the driver sends.
     fn driver_sent(&mut self, bytes: &[u8]) -> Result<(), Violation>;
 }
 
-/// The inspection of one connection.
+/// Inspects the frames of one connection.
 pub(super) struct Inspection<R> {
     rules: R,
-    /// A header, or a frame that is inspected, as far as it has come.
+    /// The part that was received of a header, or of a frame that is inspected.
     held: Vec<u8>,
-    /// How long the frame is that is held; `None` where that is not known yet.
+    /// The length of the frame that is held; `None` if it is not known yet.
     awaited: Option<usize>,
-    /// Bytes that pass as they come.
+    /// How many more bytes pass without inspection.
     passing: usize,
 }
 
@@ -58,10 +58,10 @@ impl<R: FrameRules> Inspection<R> {
         Self { rules, held: Vec::new(), awaited: None, passing: 0 }
     }
 
-    /// Appends what may go to the driver to `passed`.
+    /// Appends the bytes that may go to the driver to `passed`.
     ///
     /// # Errors
-    /// At the first frame that may not; nothing of it is passed.
+    /// The first frame that may not pass; no byte of it is passed.
     pub(super) fn server_sent(&mut self, mut bytes: &[u8], passed: &mut Vec<u8>) -> Result<(), Violation> {
         while !bytes.is_empty() {
             if self.passing > 0 {
@@ -99,23 +99,23 @@ impl<R: FrameRules> Inspection<R> {
     }
 }
 
-/// Reads numbers and texts of a frame, from its beginning to its end.
+/// Reads numbers and texts of a frame, from front to back.
 pub(super) struct Fields<'f>(pub(super) &'f [u8]);
 
 impl<'f> Fields<'f> {
-    /// The next so many bytes; `None` where there are fewer.
+    /// The next bytes; `None` if there are fewer.
     pub(super) fn take(&mut self, count: usize) -> Option<&'f [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(taken)
     }
 
-    /// The next so many bytes, as many as there are in `N`.
+    /// The next `N` bytes.
     pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
 
-    /// What stands before the next NUL, which is passed over.
+    /// The bytes before the next NUL, which is skipped.
     pub(super) fn text(&mut self) -> Option<&'f [u8]> {
         let end = self.0.iter().position(|byte| *byte == 0)?;
         let text = self.take(end)?;

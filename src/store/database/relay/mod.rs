@@ -1,13 +1,13 @@
-//! The way between the driver and a server.
+//! The relay between the driver and a server.
 //!
-//! The driver believes each length and each count that a server sends, and allocates what they say: one
-//! header can end the process, and no panic can be caught where memory runs out. It also tells a server the
-//! password whenever it is asked. So the driver connects to a socket of this process, and a task behind it
-//! speaks with the server: it does the TLS handshake, inspects each frame before the driver sees it, and ends
-//! the connection at the first one that is larger than what this daemon asks for, or that it did not ask for.
-//! The inspection is a pure function of the bytes ([`frames`], [`postgres`], [`mysql`]).
+//! The driver believes each length and count that a server sends, and allocates that much: one header can end the
+//! process, because running out of memory is no panic that can be caught. The driver also sends a server the password
+//! whenever the server asks. So the driver connects to a socket of this process, and a task behind it talks to the
+//! server: it does the TLS handshake, inspects each frame before the driver sees it, and closes the connection at the
+//! first frame that is larger than this daemon's queries need or that is not an answer to them. The inspection is a
+//! pure function of the bytes ([`frames`], [`postgres`], [`mysql`]).
 //!
-//! The socket is an abstract one (unix(7)) with a random name. It serves one connection, of this process.
+//! The socket is an abstract one (unix(7)) with a random name. It accepts one connection, from this process.
 
 mod frames;
 mod mysql;
@@ -31,7 +31,7 @@ use uuid::Uuid;
 use self::frames::{FrameRules, Inspection, Violation};
 pub(super) use self::route::Route;
 
-/// The port in the name of the socket that the driver of PostgreSQL connects to; nothing listens there.
+/// The port in the name of the socket that PostgreSQL's driver connects to; nothing listens on it.
 pub(super) const POSTGRES_PORT: u16 = 5432;
 
 /// How many bytes are read at once.
@@ -44,7 +44,7 @@ pub(super) enum Protocol {
     Postgres,
 }
 
-/// The way of one connection. It ends when this is dropped.
+/// The relay of one connection. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Relay {
     socket: PathBuf,
@@ -52,19 +52,19 @@ pub(super) struct Relay {
     task: AbortOnDropHandle<()>,
 }
 
-/// Why the task ended the connection.
+/// Why the task closed the connection.
 type Fault = Arc<Mutex<Option<sqlx::Error>>>;
 
-/// Bytes to and from a server.
+/// A stream to a server.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Relay {
-    /// Begins to wait for the driver, on this runtime; the server is connected to when the driver comes.
+    /// Starts to wait for the driver, on this runtime. Connects to the server when the driver does.
     pub(super) fn start(route: Arc<Route>) -> Result<Self, sqlx::Error> {
         let name = format!("rulesyncd-{}", Uuid::new_v4().simple());
-        // The driver appends a file's name to PostgreSQL's directory.
+        // The driver appends the name of a file to PostgreSQL's directory.
         let bound = match route.protocol {
             Protocol::MySql => name.clone(),
             Protocol::Postgres => format!("{name}/.s.PGSQL.{POSTGRES_PORT}"),
@@ -87,12 +87,12 @@ impl Relay {
         Ok(Self { socket, fault, task: AbortOnDropHandle::new(task) })
     }
 
-    /// What the driver is to connect to.
+    /// The socket for the driver.
     pub(super) fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Why the connection ended, where it was ended here; else `error`, which is the driver's.
+    /// Why the relay closed the connection, if it did; if not, `error`, which is the driver's.
     pub(super) fn explain(&self, error: sqlx::Error) -> sqlx::Error {
         match error {
             sqlx::Error::Database(_) => error,
@@ -100,13 +100,13 @@ impl Relay {
         }
     }
 
-    /// Waits until the driver's last bytes have gone to the server.
+    /// Waits until the driver's last bytes were sent to the server.
     pub(super) async fn ended(self) {
         self.task.await.ok();
     }
 }
 
-/// The driver's connection: one from this process.
+/// The driver's connection: the first from this process.
 async fn accept(listener: UnixListener) -> std::io::Result<UnixStream> {
     loop {
         let (stream, _) = listener.accept().await?;
@@ -117,7 +117,7 @@ async fn accept(listener: UnixListener) -> std::io::Result<UnixStream> {
     }
 }
 
-/// Connects to the server and passes on what may pass, until one side ends.
+/// Connects to the server and passes on frames until one side closes.
 async fn serve(driver: &mut UnixStream, route: &Route) -> Result<(), sqlx::Error> {
     let server = route.connect().await?;
     match route.protocol {
@@ -132,7 +132,7 @@ async fn serve(driver: &mut UnixStream, route: &Route) -> Result<(), sqlx::Error
     }
 }
 
-/// Passes on what both sides send.
+/// Passes on both directions.
 async fn pass(
     driver: &mut UnixStream,
     server: Box<dyn Stream>,
@@ -150,7 +150,7 @@ async fn pass(
                 return Ok(());
             }
             let inspected = inspect().server_sent(&read[..count], &mut passed);
-            // What came before the violation may be the server's reason.
+            // Frames before the violation may contain the server's reason.
             driver_writes.write_all(&passed).await?;
             inspected.map_err(violation)?;
             passed.clear();
@@ -175,7 +175,7 @@ async fn pass(
         ended = &mut up => ended,
     };
     match ended {
-        // A server that takes no more may have sent its reason.
+        // A server that reads no more may have sent its reason.
         Err(sqlx::Error::Io(_)) => down.await,
         ended => ended,
     }

@@ -4,43 +4,43 @@
 
 use super::frames::{Fields, Frame, FrameRules, LONGEST_FRAME, LONGEST_ROW, Violation};
 
-/// Columns of a row, at most: no statement asks for as many.
+/// The most columns of a row: no statement asks for as many.
 const MOST_COLUMNS: u64 = 250;
 
 /// The longest description of a column, in bytes: six names of at most 256 each, and numbers.
 const LONGEST_DEFINITION: usize = 4 << 10;
 
-/// What a packet begins with that is no row and no count.
+/// The first byte of packets other than rows and counts.
 pub(super) const OK: u8 = 0x00;
 pub(super) const EOF: u8 = 0xfe;
 pub(super) const ERROR: u8 = 0xff;
 
-/// Of a statement's end, that another result follows.
+/// The status bit that announces a further result.
 const MORE_RESULTS: u16 = 0x0008;
 
-/// What of the packets may pass, once the server has let the driver in.
+/// Which packets may pass after the login.
 pub(super) struct MySql {
-    /// Whether packets that say "no more columns" are left out.
+    /// Whether the server leaves out the packets that end a list of columns.
     deprecate_eof: bool,
     expected: Expected,
-    /// The header of the driver's packet, as far as it has come.
+    /// The received part of the header of the driver's packet.
     head: Vec<u8>,
-    /// What is left of the driver's packet.
+    /// How many bytes of the driver's packet remain.
     passing: usize,
 }
 
-/// What the server is to send.
+/// What the server may send next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
-    /// Nothing, but an error before it closes.
+    /// Nothing, except an error before it closes.
     Nothing,
-    /// One packet in answer to a command that has no rows.
+    /// One packet: the answer to a command without rows.
     Packet,
-    /// What answers a statement.
+    /// The answer to a statement.
     Answer,
-    /// What answers the preparing of a statement.
+    /// The answer to a statement's preparation.
     Prepared,
-    /// So many packets, and then what a prepared statement ends with, which is nothing.
+    /// So many packets, and then the end of a preparation, which is nothing.
     Definitions(u64),
     /// So many packets, and then rows.
     Columns(u64),
@@ -65,7 +65,7 @@ impl MySql {
         }
     }
 
-    /// What follows a packet, without its header.
+    /// What follows a packet, given without its header.
     fn after(&self, packet: &[u8]) -> Result<Expected, Violation> {
         let too_soon = || Violation::sent("a packet that ends too soon");
         let first = *packet.first().ok_or_else(too_soon)?;
@@ -86,7 +86,7 @@ impl MySql {
             }
             Expected::Prepared => {
                 let mut fields = Fields(packet);
-                // That it is well, and the statement's number.
+                // The OK byte, and the number of the statement.
                 fields.take(5).ok_or_else(too_soon)?;
                 let columns = u16::from_le_bytes(fields.array().ok_or_else(too_soon)?).into();
                 let arguments = u16::from_le_bytes(fields.array().ok_or_else(too_soon)?).into();
@@ -108,7 +108,7 @@ impl MySql {
     }
 }
 
-/// What follows the end of a result, which says so: nothing, for one statement at a time is sent.
+/// What follows the end of a result: nothing, because the driver sends one statement at a time.
 fn ended(packet: &[u8]) -> Result<Expected, Violation> {
     let status = || {
         let mut fields = Fields(&packet[1..]);
@@ -116,7 +116,7 @@ fn ended(packet: &[u8]) -> Result<Expected, Violation> {
             // The number of warnings.
             fields.take(2)?;
         } else {
-            // The rows that were written, and the last number that was given out.
+            // The number of written rows, and the last generated number.
             number(&mut fields)?;
             number(&mut fields)?;
         }
@@ -129,7 +129,7 @@ fn ended(packet: &[u8]) -> Result<Expected, Violation> {
     }
 }
 
-/// A number that says how many bytes it has; its value is not needed.
+/// Skips a number that starts with its length in bytes.
 fn number(fields: &mut Fields<'_>) -> Option<()> {
     let [first] = fields.array()?;
     let more = match first {
@@ -175,9 +175,9 @@ impl FrameRules for MySql {
             let [a, b, c, number, command] = self.head[..] else { continue };
             self.head.clear();
             self.passing = (u32::from_le_bytes([a, b, c, 0]) as usize).saturating_sub(1);
-            // A command begins with the number 0; what does not goes on with one.
+            // A command has number 0; a continuation has a greater one.
             let expected = match (number, command) {
-                // The end of the connection, of a statement, of an argument: nothing answers them.
+                // Closing the connection or a statement, or sending an argument: the server does not answer.
                 (1.., _) | (0, 0x01 | 0x18 | 0x19) => continue,
                 (0, 0x03 | 0x17) => Expected::Answer,
                 (0, 0x16) => Expected::Prepared,

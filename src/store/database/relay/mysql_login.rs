@@ -1,8 +1,8 @@
-//! The first packets of a connection to MySQL or MariaDB, up to the server's OK:
+//! The login to MySQL or MariaDB, up to the server's OK:
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html>
 //!
-//! The driver never hears of TLS, and is never asked for the password itself: where the server may have
-//! it, it is sent from here.
+//! The driver does not see TLS, and the server never asks it for the password itself: if the server may have the
+//! password, the relay sends it.
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -13,10 +13,10 @@ use super::route::Reached;
 use super::{Route, Stream, password_in_the_clear, tls, violation};
 use crate::address::{Host, TlsMode};
 
-/// Steps of an authentication, at most.
+/// The most steps of an authentication.
 const MAX_STEPS: usize = 16;
 
-/// What the client and the server can do, by its bits.
+/// Capability bits of client and server.
 const SSL: u32 = 1 << 11;
 const SECURE_CONNECTION: u32 = 1 << 15;
 const PLUGIN_AUTH: u32 = 1 << 19;
@@ -24,22 +24,22 @@ const DEPRECATE_EOF: u32 = 1 << 24;
 
 const NATIVE: &[u8] = b"mysql_native_password";
 
-/// Ways to authenticate that tell the server the password. Without TLS, `sha256_password` encrypts it for
-/// whoever sends a key.
+/// Authentication methods that tell the server the password. Without TLS, `sha256_password` encrypts it for anyone
+/// who sends a key.
 const TELLING: [&[u8]; 2] = [b"mysql_clear_password", b"sha256_password"];
 
-/// The steps of `caching_sha2_password`: the digest was enough, and the server wants the password.
+/// Steps of `caching_sha2_password`: the digest was enough, or the server wants the password.
 const DIGEST_IS_ENOUGH: [u8; 2] = [1, 3];
 const DIGEST_IS_UNKNOWN: [u8; 2] = [1, 4];
 
-/// A packet, whole.
+/// A whole packet.
 struct Packet {
     number: u8,
     payload: Vec<u8>,
 }
 
 impl Packet {
-    /// `None` where the stream ends before it.
+    /// `None` if the stream ends before the packet.
     async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<Self>, sqlx::Error> {
         let mut header = [0; 4];
         match from.read_exact(&mut header).await {
@@ -67,10 +67,10 @@ impl Packet {
     }
 }
 
-/// What the server sends before anything else.
+/// The server's first packet.
 struct Greeting {
     capabilities: u32,
-    /// Where the name of the way to authenticate begins; `None` where there is none.
+    /// The position of the authentication method's name; `None` if there is none.
     plugin: Option<usize>,
 }
 
@@ -99,7 +99,7 @@ impl Greeting {
     }
 }
 
-/// Logs the driver in. `None` where the server does not let it in, and the driver was told why.
+/// Logs the driver in. `None` if the server refused, and the driver got its reason.
 pub(super) async fn log_in(
     driver: &mut UnixStream,
     reached: Reached,
@@ -123,7 +123,7 @@ pub(super) async fn log_in(
     if let Some(plugin) = says.plugin {
         let end = plugin + without_nul(&greeting.payload[plugin..]).len();
         if TELLING.contains(&&greeting.payload[plugin..end]) {
-            // It is only the server's first guess, and it asks again for accounts that have it.
+            // This is only the server's first guess; it asks again for accounts that use the method.
             greeting.payload.splice(plugin..end, NATIVE.iter().copied());
         }
     }
@@ -159,7 +159,7 @@ pub(super) async fn log_in(
             payload.push(0);
             Packet { number: packet.number.wrapping_add(1), payload }.write(&mut server).await?;
             if !tells {
-                // So that the driver waits for the OK.
+                // Makes the driver wait for the OK.
                 packet.payload = DIGEST_IS_ENOUGH.to_vec();
                 packet.write(driver).await?;
             }

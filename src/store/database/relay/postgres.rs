@@ -7,24 +7,24 @@ use super::route::Reached;
 use super::{Route, Stream, password_in_the_clear, tls, violation};
 use crate::address::{Host, TlsMode};
 
-/// What a server may send beside rows before the driver says something again, in bytes. Notifications
-/// and notices come without being asked for.
+/// The most bytes that a server may send, besides rows, before the driver sends something again: notifications and
+/// notices come unasked.
 const LONGEST_ANSWER: usize = 1 << 20;
 
-/// What a server may send of its parameters in the life of a connection, in bytes: the driver keeps them.
+/// The most bytes of parameters during a connection: the driver keeps them.
 const LONGEST_PARAMETERS: usize = 256 << 10;
 
-/// The types of the columns and arguments of all statements, by their numbers in `pg_type`: text and its
-/// kin, numbers, times, and what a function without a result gives. Of another type the driver would ask
-/// the server what it is, and what it is made of, without end.
+/// The types of the columns and arguments of all statements, by their numbers in `pg_type`: text types, numbers,
+/// times, and void. For any other type the driver would ask the server for a description, and then for those of its
+/// parts, without end.
 const TYPES: [u32; 20] =
     [16, 17, 18, 19, 20, 21, 23, 25, 26, 700, 701, 705, 1042, 1043, 1082, 1114, 1184, 1700, 2278, 0];
 
 const PASSWORD_IN_THE_CLEAR: u32 = 3;
 
-/// What of PostgreSQL's frames may pass.
+/// Which frames of PostgreSQL may pass.
 pub(super) struct Postgres {
-    /// Whether the server may ask for the password in the clear.
+    /// Whether the server may ask for the cleartext password.
     is_private: bool,
     answer: usize,
     parameters: usize,
@@ -96,7 +96,7 @@ fn are_known(types: Option<Vec<u32>>, what: &str) -> Result<(), Violation> {
     }
 }
 
-/// The types of a row's columns.
+/// Checks the types of a row's columns.
 fn columns(mut body: Fields<'_>) -> Option<Vec<u32>> {
     let count = u16::from_be_bytes(body.array()?);
     (0..count)
@@ -112,13 +112,13 @@ fn columns(mut body: Fields<'_>) -> Option<Vec<u32>> {
         .collect()
 }
 
-/// The types of a statement's arguments.
+/// Checks the types of a statement's arguments.
 fn arguments(mut body: Fields<'_>) -> Option<Vec<u32>> {
     let count = u16::from_be_bytes(body.array()?);
     (0..count).map(|_| Some(u32::from_be_bytes(body.array()?))).collect()
 }
 
-/// Asks the server for TLS where it is wanted.
+/// Asks the server for TLS if it is wanted.
 pub(super) async fn encrypt(
     reached: Reached,
     route: &Route,
@@ -130,7 +130,7 @@ pub(super) async fn encrypt(
         return Ok((server, plain));
     }
     server.write_all(&SSL_REQUEST).await?;
-    // One byte alone: what came with it in the clear must not be taken for what TLS protects.
+    // Reads only one byte: cleartext that came with it must not be taken for bytes that TLS protects.
     match (server.read_u8().await?, route.tls) {
         (b'S', _) => {
             let server = tls::handshake(server, name, route).await?;

@@ -1,4 +1,4 @@
-//! Where a server is, what its bytes go through, and whether it may be told a password.
+//! Where a server is, how its connection is protected, and whether it may get the password.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -10,24 +10,24 @@ use crate::address::DatabaseConfig;
 use crate::address::{Host, Server, TlsMode};
 use crate::store::StoreError;
 
-/// How a server is reached.
+/// How to reach a server.
 pub(in crate::store::database) struct Route {
     pub(super) protocol: Protocol,
-    /// Of PostgreSQL's sockets the file, not its directory.
+    /// In PostgreSQL the socket's file, not its directory.
     pub(super) host: Host,
     pub(super) tls: TlsMode,
     pub(super) certificates: tls::Files,
-    /// MySQL's servers ask for it in the clear where TLS or a socket protects it.
+    /// MySQL servers ask for the cleartext password over TLS or a socket.
     pub(super) password: Option<String>,
     allow_plaintext: bool,
-    /// The user that a socket's server must run as, by name and number.
+    /// The name and number of the user that must run a socket's server.
     peer: Option<(String, u32)>,
 }
 
-/// A connection to a server, before anything was said.
+/// A connection to a server, before the first byte.
 pub(super) struct Reached {
     pub(super) stream: Box<dyn Stream>,
-    /// Whether the server may ask for the password in the clear although nothing is encrypted.
+    /// Whether the server may ask for the password although nothing is encrypted.
     pub(super) is_private: bool,
 }
 
@@ -39,8 +39,8 @@ impl std::fmt::Debug for Route {
 
 impl Route {
     /// # Errors
-    /// [`StoreError::Refused`] for a connection that protects nothing, a certificate that cannot be read,
-    /// and a user that does not exist.
+    /// [`StoreError::Refused`] for a connection without protection, a certificate that cannot be read, and a user
+    /// that does not exist.
     pub(in crate::store::database) fn to(
         server: &Server,
         protocol: Protocol,
@@ -63,14 +63,14 @@ impl Route {
             allow_plaintext: config.allow_plaintext,
             peer,
         };
-        // What is wrong with a certificate is said at the start.
+        // Read at the start, so that a daemon with an invalid certificate does not start.
         tls::config(&route).map_err(|detail| {
             refused(detail, "name readable PEM files in `sslrootcert`, `sslcert` and `sslkey`")
         })?;
         Ok(route)
     }
 
-    /// Whether the server may be told the password through what is encrypted.
+    /// Whether the server may get the password over the encrypted connection.
     pub(super) const fn trusts_tls(&self) -> bool {
         self.tls.is_verified() || self.allow_plaintext
     }
@@ -90,8 +90,7 @@ impl Route {
         })
     }
 
-    /// Whether the user of a socket's server is one who can read the password anyway, or the one that was
-    /// asked for.
+    /// Whether the server of a socket runs as a user who can read the password anyway, or as the configured one.
     fn is_trusted(&self, socket: &Path, uid: u32) -> Result<bool, sqlx::Error> {
         match &self.peer {
             Some((_, wanted)) if *wanted == uid => Ok(true),
@@ -115,10 +114,10 @@ fn refused(detail: String, remedy: &str) -> StoreError {
     StoreError::Refused { what: "opening the database", detail, remedy: remedy.into() }
 }
 
-/// What the connection to a server is encrypted with.
+/// How the connection to a server is encrypted.
 fn mode(server: &Server, allow_plaintext: bool) -> Result<TlsMode, StoreError> {
     let mode = match (server.tls, server.host.is_local()) {
-        // As libpq has it: whoever names the signers wants them to be verified.
+        // As in libpq: naming a root certificate means that the server must be verified.
         (Some(TlsMode::Require), _) if server.tls_ca.is_some() => TlsMode::VerifyCa,
         (Some(mode), _) => mode,
         (None, _) if server.tls_ca.is_some() => TlsMode::VerifyFull,
@@ -128,7 +127,7 @@ fn mode(server: &Server, allow_plaintext: bool) -> Result<TlsMode, StoreError> {
     };
     match (mode, &server.host) {
         (_, Host::Socket(_)) => Ok(TlsMode::Disable),
-        // TLS that verifies nothing is plaintext to whoever answers in the server's place.
+        // TLS without verification gives plaintext to anyone who answers instead of the server.
         (_, Host::Tcp(name, _)) if !mode.is_verified() && !server.host.is_local() && !allow_plaintext => {
             let mode = mode.as_str();
             Err(refused(
@@ -144,7 +143,7 @@ fn mode(server: &Server, allow_plaintext: bool) -> Result<TlsMode, StoreError> {
     }
 }
 
-/// The file of PostgreSQL's socket; people also write the directory that it is in.
+/// The file of PostgreSQL's socket; people also configure its directory.
 fn postgres_socket(path: &Path) -> std::path::PathBuf {
     let name = path.file_name().and_then(|name| name.to_str());
     match name.and_then(|name| name.strip_prefix(".s.PGSQL.")).map(str::parse::<u16>) {
@@ -153,7 +152,7 @@ fn postgres_socket(path: &Path) -> std::path::PathBuf {
     }
 }
 
-/// The number of a user, by its name in `/etc/passwd` or as it is written.
+/// The number of a user: by its name in `/etc/passwd`, or as it is written.
 fn user_id(user: &str) -> Result<u32, StoreError> {
     if let Ok(uid) = user.parse() {
         return Ok(uid);

@@ -6,10 +6,10 @@ use super::mysql::MySql;
 use super::postgres::Postgres;
 use crate::testing::replay;
 
-/// What passed, and what ended it.
+/// The bytes that passed, and the violation that ended them.
 type Passed = (Vec<u8>, Option<Violation>);
 
-/// What passes of bytes that come in these pieces.
+/// The bytes that pass when these pieces arrive.
 fn passed(rules: impl FrameRules, asked: &[u8], bytes: &[u8], pieces: &[usize]) -> Passed {
     let (mut inspection, mut passed) = (Inspection::new(rules), Vec::new());
     inspection.driver_sent(asked).unwrap();
@@ -39,7 +39,7 @@ fn query() -> Vec<u8> {
     packet(0, b"\x03SELECT 1")
 }
 
-/// What answers it, with one column and rows of these lengths; without packets of a column's end.
+/// Its answer, with one column and rows of these lengths; without the packets that end a list of columns.
 fn result(rows: &[usize]) -> Vec<u8> {
     let definition = b"\x03def\0\0\0\x01a\0\x0c\x2d\0\x04\0\0\0\xfd\0\0\0\0\0";
     let mut bytes = [packet(1, &[1]), packet(2, definition)].concat();
@@ -72,8 +72,8 @@ proptest! {
         prop_assert_eq!(passed(MySql::new(true), &query(), &bytes, &pieces), (bytes, None));
     }
 
-    /// Whatever comes: what passes is the beginning of it, pieces make no difference, and nothing is held
-    /// that is longer than a frame which is looked at.
+    /// For any bytes, a prefix of them passes, the pieces make no difference, and nothing is held that is longer than
+    /// an inspected frame.
     #[test]
     fn noise_passes_as_far_as_it_may(
         bytes in vec(any::<u8>(), 0..2_000),
@@ -110,7 +110,7 @@ fn the_corpus_and_mutations_of_it_pass_as_far_as_they_may() {
     });
 }
 
-/// The refusal comes with the header: the driver would make room for what the header promises.
+/// The violation is found at the header, since the driver would allocate what it promises.
 #[test]
 fn a_frame_that_is_too_long_is_refused_by_its_header() {
     for (kind, longest) in [(b'D', LONGEST_ROW), (b'N', LONGEST_FRAME), (b'R', LONGEST_FRAME)] {
@@ -149,7 +149,7 @@ fn what_was_not_asked_for_does_not_pass() {
     let request = message(b'R', &3_u32.to_be_bytes());
     assert_eq!(passed(Postgres::new(true), b"", &request, &[100]), (request, None));
     for payload in [
-        // Another result follows; a file is to be sent; columns without number; nothing at all.
+        // A further result; a request for a file; columns without a number; an empty packet.
         &b"\0\0\0\x0a\0\0\0"[..],
         b"\xfb/etc/passwd",
         b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff",
@@ -163,7 +163,7 @@ fn what_was_not_asked_for_does_not_pass() {
     assert!(passed.is_empty() && violation.is_some(), "nobody asked");
 }
 
-/// The driver keeps them, and reads them until something else comes.
+/// The driver keeps parameters, and reads them until something else arrives.
 #[test]
 fn messages_without_end_come_to_an_end() {
     for kind in [b'N', b'A', b'S', b'1', b'2', b'C', b'Z'] {
@@ -173,7 +173,7 @@ fn messages_without_end_come_to_an_end() {
     }
 }
 
-/// Whoever names the certificates that may sign the server's trusts no public authority.
+/// A configured root certificate replaces the built-in ones.
 #[test]
 fn a_named_root_is_the_only_one() {
     use rustls::pki_types::CertificateDer;

@@ -14,15 +14,15 @@ use tokio_rustls::TlsConnector;
 use super::{Route, Stream};
 use crate::address::{ClientCertificate, TlsMode};
 
-/// Where certificates are. They are read for each connection, so that a new one needs no restart.
+/// The files of certificates. They are read for each connection, so that a new certificate needs no restart.
 pub(super) struct Files {
-    /// The certificates that may sign a server's; `None` is the built-in roots.
+    /// The root certificates; `None` for the built-in ones.
     pub(super) authority: Option<PathBuf>,
-    /// What the server is shown; `None` is nothing.
+    /// The client's certificate; `None` for none.
     pub(super) client: Option<ClientCertificate>,
 }
 
-/// Encrypts a stream to the server `name`, and verifies what the route says.
+/// Encrypts a stream to the server `name`, and verifies it as the route says.
 pub(super) async fn handshake(
     server: Box<dyn Stream>,
     name: &str,
@@ -34,7 +34,7 @@ pub(super) async fn handshake(
 }
 
 /// # Errors
-/// In words: which file cannot be used, and why.
+/// Which file cannot be used, and why.
 pub(super) fn config(route: &Route) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
@@ -61,7 +61,7 @@ fn invalid(what: &str, file: &Path, error: &dyn std::fmt::Display) -> String {
     format!("{what} file {}: {error}", file.display())
 }
 
-/// The certificates that may sign a server's: those of the file alone, or the built-in ones where none is named.
+/// The root certificates: only those of the file, or the built-in ones if no file is configured.
 pub(super) fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
     let Some(file) = file else {
         return Ok(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
@@ -81,13 +81,13 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-/// Verifies what a [`TlsMode`] promises.
+/// Verifies what a [`TlsMode`] requires.
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// `None` verifies nothing but that the server has the key of the certificate that it shows.
+    /// If `None`, only that the server has the key of its certificate.
     verifier: Option<Arc<WebPkiServerVerifier>>,
-    /// Whether the certificate may be another host's.
+    /// Whether the certificate may name another host.
     any_name: bool,
 }
 
