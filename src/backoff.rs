@@ -1,4 +1,4 @@
-//! How long to wait before trying again.
+//! How long to wait before a retry.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
@@ -8,8 +8,8 @@ pub const CAP: Duration = Duration::from_secs(10);
 
 const FIRST: Duration = Duration::from_millis(100);
 
-/// Waits that double from a tenth of a second up to [`CAP`], each shortened by up to a half at
-/// random, so that a swarm does not come back all at once.
+/// Waits that double from a tenth of a second to [`CAP`], each shortened at random by up to a half, so that a swarm
+/// does not reconnect all at once.
 #[derive(Debug, Default)]
 pub struct Backoff {
     tries: u32,
@@ -23,19 +23,19 @@ impl Backoff {
         full.mul_f64(0.5 + 0.5 * random())
     }
 
-    /// It worked: the next wait is the first again.
+    /// A try succeeded: the next wait is the first one again.
     pub const fn reset(&mut self) {
         self.tries = 0;
     }
 }
 
-/// `interval`, longer or shorter by up to a tenth at random, so that many pollers spread.
+/// `interval`, changed at random by up to a tenth, so that many workers do not poll at the same time.
 pub fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + 0.2 * random())
 }
 
-/// A number from 0 to 1. Good enough to spread waits, and no more: the standard library's hash
-/// keys are its only source of randomness.
+/// A number from 0 to 1, random enough to spread waits: the hash keys of the standard library are its only
+/// randomness.
 #[expect(clippy::cast_precision_loss, reason = "the lowest bits of a random number do not matter")]
 fn random() -> f64 {
     RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64

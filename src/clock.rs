@@ -1,7 +1,6 @@
-//! The only place that asks for the time.
+//! The only module that reads the time.
 //!
-//! Everything else is handed a [`Clock`] or a [`Timestamp`], so that tests can move time by hand
-//! and a wrong clock is a case like any other.
+//! All other code gets a [`Clock`] or a [`Timestamp`], so that tests can set the time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,20 +10,19 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike as _, NaiveDateTime, Timelike as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A moment in UTC with microsecond resolution, as the tables and the stream carry it: always within
-/// the years 0001 to 9999, which every database holds and every client reads.
+/// A moment in UTC with microseconds, as the tables and the stream have it, from the year 0001 to 9999: every
+/// database stores these years and every client reads them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The earliest moment that any table holds; below every real stamp.
+    /// The earliest moment, before every real stamp.
     pub const MIN: Self = Self(-62_135_596_800_000_000);
 
-    /// The latest moment that any table holds: 9999-12-31T23:59:59.999999Z.
+    /// The latest moment: 9999-12-31T23:59:59.999999Z.
     pub const MAX: Self = Self(253_402_300_799_999_999);
 
-    /// From microseconds since 1970-01-01T00:00:00Z; what is out of range is [`Timestamp::MIN`] or
-    /// [`Timestamp::MAX`].
+    /// From microseconds since 1970-01-01T00:00:00Z; [`Timestamp::MIN`] or [`Timestamp::MAX`] if out of range.
     pub const fn from_micros(micros: i64) -> Self {
         match micros {
             ..=-62_135_596_800_000_000 => Self::MIN,
@@ -38,13 +36,12 @@ impl Timestamp {
         self.0
     }
 
-    /// From the naive UTC value that the tables hold; below a microsecond is cut off. Out of range
-    /// it is as [`Timestamp::from_micros`].
+    /// From the naive UTC value of a table, truncated to microseconds. Out of range as [`Timestamp::from_micros`].
     pub fn from_naive(naive: NaiveDateTime) -> Self {
         Self::from_micros(naive.and_utc().timestamp_micros())
     }
 
-    /// The naive UTC value that the tables hold.
+    /// The naive UTC value for a table.
     pub fn to_naive(self) -> NaiveDateTime {
         DateTime::from_timestamp_micros(self.0).unwrap_or_default().naive_utc()
     }
@@ -54,11 +51,9 @@ impl Timestamp {
         self.to_naive().format("%Y-%m-%d %H:%M:%S%.6f").to_string()
     }
 
-    /// Reads what databases and people write: `2026-05-01 07:25:09[.123456]`, the same with `T`,
-    /// and RFC 3339 with any offset. A value without an offset is UTC.
-    ///
-    /// # Errors
-    /// `None` when the text is none of these, or its year in UTC is not one of 0001 to 9999.
+    /// Parses what databases and people write: `2026-05-01 07:25:09[.123456]`, the same with `T`, and RFC 3339 with
+    /// any offset. A value without an offset is UTC. `None` if the text is none of these, or its year in UTC is not
+    /// in 0001 to 9999.
     pub fn parse(text: &str) -> Option<Self> {
         let micros = match DateTime::parse_from_rfc3339(text) {
             Ok(with_offset) => with_offset.timestamp_micros(),
@@ -81,12 +76,12 @@ impl Timestamp {
         Self::from_micros(self.0.saturating_sub(micros(span)))
     }
 
-    /// How long it is from `earlier` to this moment; zero when `earlier` is not earlier.
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The same moment with its fraction of a second cut off, as whole-second columns hold it.
+    /// The same moment, truncated to the second as by a column of whole seconds.
     pub fn whole_second(self) -> Self {
         Self(self.0.div_euclid(1_000_000) * 1_000_000)
     }
@@ -96,7 +91,7 @@ fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// A span of time for people: whole seconds, and below one second milliseconds.
+/// A duration for people: whole seconds, or milliseconds below one second.
 pub fn humanize(span: Duration) -> humantime::FormattedDuration {
     let millis = Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
     let is_short = span < Duration::from_secs(1);
@@ -108,7 +103,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = self.to_naive();
         let year = time.year().unsigned_abs();
-        // A snapshot is full of times, and a format is read anew for each.
+        // A snapshot contains many times, and a format string would be parsed for each.
         let mut text = *b"0000-00-00T00:00:00.000000Z";
         for (place, number) in [
             (0..4, year),
@@ -148,11 +143,11 @@ impl<'de> Deserialize<'de> for Timestamp {
 
 /// A source of the time.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The time now, by this clock. May step in either direction from one call to the next.
+    /// The current time. May step in either direction between two calls.
     fn now(&self) -> Timestamp;
 }
 
-/// A clock that is shared by the parts of a daemon.
+/// A clock that the parts of a daemon share.
 pub type SharedClock = Arc<dyn Clock>;
 
 /// The host's clock.
@@ -166,7 +161,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved by hand.
+/// A clock that only moves when a test sets it.
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicI64);
 
@@ -176,12 +171,12 @@ impl ManualClock {
         Self(AtomicI64::new(now.0))
     }
 
-    /// Shows `now` from here on, be it later or earlier than before.
+    /// Sets the time, forwards or backwards.
     pub fn set(&self, now: Timestamp) {
         self.0.store(now.0, Ordering::SeqCst);
     }
 
-    /// Moves the clock on.
+    /// Moves the clock forwards.
     pub fn advance(&self, span: Duration) {
         self.0.fetch_add(micros(span), Ordering::SeqCst);
     }
@@ -193,8 +188,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// Stamps that rise strictly from one to the next, though the clock stands still or steps back by
-/// less than [`RisingStamp::REACH`].
+/// Stamps that rise strictly, even if the clock stands still or steps back by less than [`RisingStamp::REACH`].
 #[derive(Debug, Clone, Copy)]
 pub struct RisingStamp(Timestamp);
 
@@ -205,25 +199,23 @@ impl Default for RisingStamp {
 }
 
 impl RisingStamp {
-    /// How far ahead of the clock a stamp may be and still be risen above.
+    /// How far in the future a stamp may be that later stamps must exceed.
     ///
-    /// One that is further away is no clock's: a typing error, or a 9999 that stands for "never". To
-    /// rise above it would carry every later stamp there, and at the end of time no database takes
-    /// another. Nothing is lost below it: workers compare contents, and their window reaches below
-    /// the database's clock whatever stamps they saw, so that order is theirs to find by the overlap
-    /// and the full scan.
+    /// A later stamp does not come from a clock: it is a typing error, or a 9999 that means "never". If every stamp
+    /// had to exceed it, all would be as late, until no database accepts another. Nothing is lost without that:
+    /// workers compare contents, and their window reaches below the database's clock whatever stamps they found.
     pub const REACH: Duration = Duration::from_secs(86_400);
 
-    /// Makes every later stamp greater than `seen`, a stamp that already stands in a table, unless
-    /// at `now` it is out of [`RisingStamp::REACH`].
+    /// Makes every later stamp greater than `seen`, a stamp in a table, unless that is beyond [`RisingStamp::REACH`]
+    /// at `now`.
     pub fn rise_above(&mut self, seen: Timestamp, now: Timestamp) {
         if seen <= now.after(Self::REACH) {
             self.0 = self.0.max(seen);
         }
     }
 
-    /// The next stamp: `now`, or the smallest that is greater than the last where the clock stood
-    /// still or stepped back, but for a last one that is out of [`RisingStamp::REACH`] by now.
+    /// The next stamp: `now`, or the smallest stamp after the last one if that is not earlier, unless the last one is
+    /// beyond [`RisingStamp::REACH`].
     pub fn next(&mut self, now: Timestamp) -> Timestamp {
         let last = self.0;
         self.0 = now;

@@ -1,7 +1,7 @@
-//! The kinds of records that an operator acts on. Each has an id by which `journalctl` finds it
-//! and the message catalogue (`systemd/rulesyncd.catalog`) explains it; ids never change.
+//! The kinds of records that an operator acts on. `journalctl` finds each by its id, and the message catalogue
+//! (`systemd/rulesyncd.catalog`) explains it. Ids never change.
 
-/// The target of records of what operators order: journald has them at the priority `notice`.
+/// The target of records about operators' decisions: in journald they have the priority `notice`.
 pub const AUDIT: &str = "rulesyncd::audit";
 
 macro_rules! kinds {
@@ -14,7 +14,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// The daemon does its work.
+    /// The daemon works.
     STARTED = "e5ea998a4aa045138034134eef89b915";
     /// The daemon ends.
     STOPPED = "85a46d95e67242fd94fe69ab74334fb0";
@@ -24,31 +24,31 @@ kinds! {
     RULE_WRITTEN = "a27880826f594059ab09172d15cc7f35";
     /// A rule was deleted from the table.
     RULE_DELETED = "a25ffdb78ba742998873ba645a92e766";
-    /// A file or a row is no rule.
+    /// A file is invalid, or a row is quarantined.
     RULE_REJECTED = "f05631314b044fa3aed67544188ce7dc";
-    /// The rules directory cannot be watched, or that is over.
+    /// The rules directory cannot be watched, or can again.
     WATCH_FAILED = "6a1d1c1f8d7c4b0f9b53a0c9d0a6f2be";
-    /// A YAML file is not read for its name or place, or that is over.
+    /// A YAML file is ignored because of its name or place, or no longer is.
     FILE_PASSED_OVER = "0b7f3a6f0c2f4d2f9b0d8f6f3a5c1e47";
-    /// A rejected file or row is a rule again.
+    /// An invalid file or a quarantined row is valid again.
     RULE_MENDED = "30d9deea7013433eb7fa1d2ec0b9b391";
-    /// Two files claim one id.
+    /// Two files hold one id.
     RULE_CONFLICT = "79c5f131bd5f4e5e98c7123847b9a99e";
-    /// A row that somebody else wrote was overwritten by a file.
+    /// A file overwrote a row that another program had written.
     RULE_TAKEN_OVER = "599b766d37204a53adb39404b99b1bea";
-    /// Deletions wait for an operator's word.
+    /// Deletions are held back.
     MASS_DELETE_HELD = "49e6e871ff5841948afd365bfacb1bd0";
-    /// An operator had deletions carried out that were held back.
+    /// An operator released held back deletions.
     MASS_DELETE_ALLOWED = "55bf73f9af34415f92501626115f3bca";
     /// The rules directory cannot be read.
     DIRECTORY_AWAY = "b5e276c3312d4b8c8fb2df6a7439bf33";
     /// The rules directory can be read again.
     DIRECTORY_BACK = "28923d385fdd44099053f9faa3429555";
-    /// The database does not answer, does not for another cause, or has not for an hour.
+    /// The database does not answer, for this cause or since an hour.
     DATABASE_AWAY = "f66d0bac39f54758ad847fd67e8776e0";
     /// The database answers again.
     DATABASE_BACK = "a23c1f6b849f43a9864a0fded3442f00";
-    /// A worker waits for the tables, which a master makes, or they are there.
+    /// A worker waits for the tables, or they exist now.
     TABLES_AWAITED = "9d7d2f0f4f3c4a0e8a1b7c52d5e63b18";
     /// Another master holds the lock.
     STANDBY = "de486e83ba664e1bad1fd965b4071e97";
@@ -58,19 +58,19 @@ kinds! {
     STATE_CHANGED = "cedc33052ab64459be1c14701c42f4f3";
     /// A change of a rule's definition went to the subscribers.
     RULE_CHANGED = "fb627753ce1740d68f6a6e86315602e4";
-    /// A subscriber was refused or cut off.
+    /// A connection was rejected.
     SUBSCRIBER_REFUSED = "b32d4b0c105e4e13b3c844edf114f933";
     /// A subscriber could not keep up.
     SUBSCRIBER_LAGGED = "37009592b99846ac805330d73a73f72a";
-    /// The catalogue on disk could not be used or written.
+    /// The cache could not be used or written.
     CACHE_SET_ASIDE = "187e7d446533460a8a3ac5591b92cfd8";
     /// A full scan found what the watermark had missed.
     SCAN_MENDED = "675055fa6c414a8baf30e7753c287502";
     /// Rules were written with a lower version than before.
     VERSIONS_FELL = "7ea0c8b6e1ff4409bda07912751a5330";
-    /// The configuration was read again.
+    /// The configuration was reloaded.
     RELOADED = "3dfb9a018f334b0284390eedf223693e";
-    /// The configuration cannot be used.
+    /// The configuration is not valid.
     CONFIGURATION_REFUSED = "9416bd25c48d4fc8b1478b88e7462544";
 }
 

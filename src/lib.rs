@@ -1,34 +1,32 @@
 //! `rulesyncd` keeps detection rules in sync across a swarm of hosts.
 //!
-//! Data goes one way, and the modules stand in that order:
+//! Data flows in one direction, and so do the imports between modules:
 //!
 //! ```text
 //! rule files ─▶ master ─▶ store (database) ─▶ worker ─▶ subscribers
 //! ```
 //!
-//! A tour, along the way of an edited file:
+//! A tour that follows an edited file:
 //!
 //! * [`directory::Watch`] turns the kernel's events into scans: of the files that an event names, or of the whole
-//!   directory. The scan finds out what is there; an event is only a reason to poll.
+//!   directory. An event is only a reason to scan; the scan finds out what is there.
 //! * [`directory::Scanner`] reads names, then stamps, then texts, each only where the one before may have changed.
-//!   [`rulefile`] reads a file without harm, whatever its name leads to, and [`rule::parse`] makes a
-//!   [`rule::Definition`] of its text, or a list of everything that is wrong with it.
-//! * [`rule::plan`] compares files with rows. It is a pure function; its laws are tested.
-//! * [`master::reconcile`] guards the plan against mass deletion and carries it out. Start-up, events, reloads,
-//!   rescans, retries and `rulesyncd sync` all come through it.
-//! * [`store`] is where master and workers meet: one trait, [`store::RuleStore`], over a directory
-//!   and over three databases, with one small file a dialect. [`store::MasterSession`] is the only
-//!   writer while its lock stands; a [`store::Follow`]er polls at the tables in one snapshot and
-//!   knows by its watermark which rows it need not read.
-//! * [`rule::Catalogue`] is what is known. A [`rule::TableDelta`] goes in, [`rule::RuleChange`]s come out,
-//!   whatever way the tables took. Pure, too.
-//! * [`worker`] numbers the changes in a journal and serves them: a subscriber is a place in it,
-//!   not a queue. [`wire`] has the lines, for both ends; [`client`] is a subscriber that reconnects.
+//!   [`rulefile`] reads a file safely, whatever its name leads to, and [`rule::parse`] turns its text into a
+//!   [`rule::Definition`], or into a list of all its errors.
+//! * [`rule::plan`] compares files with rows. It is a pure function, and tests check its laws.
+//! * [`master::reconcile`] guards the plan against mass deletion and carries it out, at the start and after events,
+//!   reloads, rescans, retries and `rulesyncd sync`.
+//! * [`store`] is where master and workers meet: one trait, [`store::RuleStore`], over a directory and over three
+//!   databases, with one small file for each dialect. A [`store::MasterSession`] is the only writer while it holds its
+//!   lock. A [`store::Follow`]er polls the tables in one snapshot; its watermark tells which rows it need not read.
+//! * [`rule::Catalogue`] holds the known rules. A [`rule::TableDelta`] goes in, [`rule::RuleChange`]s come out. It is
+//!   pure, too.
+//! * [`worker`] numbers the changes in a journal and serves them: a subscriber is a position in the journal and has
+//!   no queue. [`wire`] has the protocol's lines, for the worker and for [`client`], which reconnects.
 //!
-//! Beside the way stand [`config`] (the only reader of the environment), [`clock`] (the only one
-//! that asks for the time), [`lifecycle`] (signals, systemd), [`telemetry`] and [`event`] (the log
-//! and its kinds of records, traces, metrics), and [`command`], one file a subcommand, each a list
-//! of what is wired to what.
+//! Around this are [`config`] (the only module that reads the environment), [`clock`] (the only one that reads the
+//! time), [`lifecycle`] (signals, systemd), [`telemetry`] and [`event`] (logs and the kinds of their records, traces,
+//! metrics), and [`command`], which connects the modules, in one file for each subcommand.
 
 #![forbid(unsafe_code)]
 

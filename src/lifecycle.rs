@@ -21,13 +21,13 @@ use crate::paint::sanitize;
 /// How long a soft stop may take.
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-/// The exit code of a daemon that was made to stop before it had finished.
+/// The exit code of a daemon that was stopped before it had finished.
 const ABORTED: i32 = 3;
 
-/// What a signal asks for, short of a stop.
+/// What a signal requests, except a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// SIGHUP: read the configuration again and compare everything.
+    /// SIGHUP: reload the configuration and compare everything.
     Reload,
     /// SIGUSR1: write the status to the log.
     Status,
@@ -60,7 +60,7 @@ impl Lifecycle {
     /// ends the process at once with exit code 3.
     ///
     /// # Errors
-    /// When the handlers cannot be installed.
+    /// The handlers cannot be installed.
     pub fn start() -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
@@ -97,12 +97,12 @@ impl Lifecycle {
         Ok(Self { stop, requests })
     }
 
-    /// Cancelled when the daemon is to stop softly.
+    /// Cancelled when the daemon must stop softly.
     pub fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// The next request. Never ends before the process does. Cancel safe.
+    /// The next request; pending until there is one. Cancel safe.
     pub async fn request(&mut self) -> Request {
         match self.requests.recv().await {
             Some(request) => request,
@@ -111,12 +111,12 @@ impl Lifecycle {
     }
 }
 
-/// Proof of progress of a daemon's main loop; the watchdog is fed only while it moves.
+/// Shows that a daemon's main loop makes progress; the watchdog is fed only while it does.
 #[derive(Debug, Clone, Default)]
 pub struct Liveness(Arc<AtomicU64>);
 
 impl Liveness {
-    /// The main loop has come around.
+    /// Records progress of the main loop.
     pub fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -126,19 +126,19 @@ impl Liveness {
     }
 }
 
-/// What systemd is told. Does nothing where systemd did not start the process.
+/// Notifies systemd; does nothing if systemd did not start the process.
 #[derive(Debug, Default)]
 pub struct Notifier {
     status: String,
 }
 
 impl Notifier {
-    /// The daemon does its work from here on.
+    /// The daemon works from here on.
     pub fn ready(&self) {
         notify(&[NotifyState::Ready]);
     }
 
-    /// The daemon reads its configuration again; [`Notifier::ready`] ends it.
+    /// The daemon reloads its configuration; [`Notifier::ready`] ends that.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => notify(&[NotifyState::Reloading, now]),
@@ -151,8 +151,8 @@ impl Notifier {
         notify(&[NotifyState::Stopping]);
     }
 
-    /// One sentence on what the daemon does; told only when it is another than before. On one line: what
-    /// follows an end of a line is an assignment of its own (sd_notify(3)).
+    /// Sets the status sentence, if it changed. It must be one line, because further lines are assignments of their
+    /// own (sd_notify(3)).
     pub fn status(&mut self, status: String) {
         if status != self.status {
             notify(&[NotifyState::Status(&sanitize(&status))]);
@@ -162,12 +162,11 @@ impl Notifier {
 }
 
 fn notify(states: &[NotifyState<'_>]) {
-    // Best effort: the daemon's work does not depend on its supervisor's ear.
+    // Best effort: the daemon does not depend on its supervisor.
     let _ = sd_notify::notify(states);
 }
 
-/// How long the main loop may take to come around before the watchdog would end the process;
-/// `None` where systemd keeps no watch.
+/// The interval of systemd's watchdog; `None` without one.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }

@@ -1,27 +1,26 @@
-//! What is worth a record of its own. An outage is when it begins, when its cause changes, each hour, and
-//! when it ends; of many things at once one record tells, so that journald drops none.
+//! Decides which events get a record of their own: the begin of an outage, a change of its cause, each hour of it,
+//! and its end; and one record for many events at once, so that journald drops none.
 //!
-//! Nothing here logs: whoever tries knows the words. Time is handed in, and is not the host's clock,
-//! which may step.
+//! Nothing here logs. The time is an argument and not the host's clock, which may step.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often there is a record of an outage that goes on.
+/// How often an outage that lasts gets a record.
 pub const REMINDER_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Changes of the cause that have a record between two reminders: two causes may alternate with each try.
+/// How many changes of the cause get a record between two reminders: two causes may alternate.
 pub const MAX_CAUSE_CHANGES: u32 = 10;
 
-/// Something that does not work for now, and is tried again and again.
+/// An operation that fails for now and is retried.
 #[derive(Debug, Default)]
 pub struct Outage(Option<Ongoing>);
 
 #[derive(Debug)]
 struct Ongoing {
     since: Instant,
-    /// When there was the last record that is due each hour.
+    /// The time of the last hourly record.
     reminded: Instant,
     /// The cause of the last record.
     cause: String,
@@ -32,16 +31,16 @@ struct Ongoing {
 /// A record of an outage. Each but the first has the time since the outage began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutageRecord {
-    /// It begins.
+    /// The outage begins.
     Begun,
-    /// Its cause is another than that of the last record.
+    /// The cause differs from that of the last record.
     CauseChanged(Duration),
-    /// It goes on: [`REMINDER_INTERVAL`] has passed.
+    /// The outage lasts: [`REMINDER_INTERVAL`] has passed.
     Reminder(Duration),
 }
 
 impl Outage {
-    /// Notes that a try failed at `now`, for this cause. Returns the record to log; `None` where none is due.
+    /// Records that a try failed at `now`, for this cause. Returns the record to log; `None` if none is due.
     pub fn failed(&mut self, cause: &str, now: Instant) -> Option<OutageRecord> {
         let Some(ongoing) = &mut self.0 else {
             let cause = cause.to_owned();
@@ -62,7 +61,8 @@ impl Outage {
         Some(record)
     }
 
-    /// A try succeeded at `now`: how long the outage lasted that ends with it; `None` where there was none.
+    /// Records that a try succeeded at `now`. Returns how long the outage lasted that ends with it; `None` if there
+    /// was none.
     pub fn ended(&mut self, now: Instant) -> Option<Duration> {
         self.0.take().map(|ongoing| now.duration_since(ongoing.since))
     }
@@ -73,18 +73,18 @@ impl Outage {
     }
 }
 
-/// How many things may have a record each within [`BUDGET_INTERVAL`]. Journald takes 10,000 of a unit in
-/// 30 s unless told otherwise (`RateLimitBurst` in journald.conf(5)), and drops what is above.
+/// How many events may get a record each within [`BUDGET_INTERVAL`]. By default, journald accepts 10,000 records of a
+/// unit in 30 s (`RateLimitBurst` in journald.conf(5)), and drops the rest.
 pub const RECORD_BUDGET: usize = 1_000;
 
-/// How long it takes until a budget that was used up is whole again.
+/// How long an exhausted budget takes to refill.
 pub const BUDGET_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Bounds how many records of one kind are logged singly; beyond it, one record sums up the rest.
+/// Limits how many events of one kind get a record each; for the rest, one record sums them up.
 #[derive(Debug)]
 pub struct RecordBudget {
     left: usize,
-    /// When `left` was last counted; `None` before the first.
+    /// When `left` was last computed; `None` before the first time.
     counted: Option<std::time::Instant>,
 }
 
@@ -95,7 +95,7 @@ impl Default for RecordBudget {
 }
 
 impl RecordBudget {
-    /// Takes `count` records of the budget, if it has them at `now`; `false` takes none.
+    /// Takes `count` records from the budget, if it has them at `now`. Returns whether it had.
     pub fn take(&mut self, count: usize, now: std::time::Instant) -> bool {
         let share = self.counted.map_or(1.0, |then| {
             now.saturating_duration_since(then).as_secs_f64() / BUDGET_INTERVAL.as_secs_f64()
@@ -122,7 +122,7 @@ mod tests {
         let (mut budget, begun) = (RecordBudget::default(), std::time::Instant::now());
         assert!(budget.take(RECORD_BUDGET, begun));
         assert!(!budget.take(1, begun));
-        // However often it is asked meanwhile, it gives no more than its rate.
+        // However often it is asked, the budget refills at its rate.
         let asked = (1..=3_000).map(|tick| begun + BUDGET_INTERVAL * tick / 3_000);
         let taken = asked.filter(|&now| budget.take(1, now)).count();
         assert!((RECORD_BUDGET / 2..=RECORD_BUDGET).contains(&taken), "{taken}");
@@ -132,7 +132,7 @@ mod tests {
 
     const TRY_INTERVAL: Duration = Duration::from_secs(10);
 
-    /// The records of an outage that is tried at an interval for so long, with the number of the try.
+    /// The records of an operation that fails at an interval for so long, with the number of the try.
     fn records(tries: u32, cause: impl Fn(u32) -> String) -> Vec<(u32, OutageRecord)> {
         let (mut outage, begun) = (Outage::default(), Instant::now());
         let at = |number| begun + TRY_INTERVAL * number;

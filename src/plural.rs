@@ -1,4 +1,4 @@
-//! Numbers and what they count.
+//! Numbers with their nouns.
 
 use std::fmt::Display;
 
@@ -8,7 +8,7 @@ pub(crate) fn count<N: Display + PartialEq + From<u8>>(number: N, what: &str) ->
     format!("{number} {what}{plural}")
 }
 
-/// `is` of one, `are` of more.
+/// `is` for one, `are` for any other number.
 pub(crate) fn is_or_are<N: PartialEq + From<u8>>(number: &N) -> &'static str {
     if *number == N::from(1) { "is" } else { "are" }
 }

@@ -4,8 +4,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// Makes junk that is nearly right: seeds with bytes changed, cut, doubled and spliced. The same
-/// numbers come from the same seed.
+/// Makes nearly valid input: seeds with bytes changed, cut, doubled and spliced. The same seed makes the same input.
 pub(crate) struct Mutate(u64);
 
 impl Mutate {
@@ -48,9 +47,9 @@ impl Mutate {
     }
 }
 
-/// Gives a reader every file of `tests/corpus/NAME`, and `mutations` pieces of junk made of them from `seed`.
-/// `read` checks the reader's laws, and tells whether it took the bytes: it must take the files whose names begin
-/// with `valid`, and no other.
+/// Passes every file of `tests/corpus/NAME` to a reader, and `mutations` variants of them from `seed`. `read` checks
+/// the reader's laws and returns whether it accepted the bytes: it must accept exactly the files whose names begin
+/// with `valid`.
 pub(crate) fn replay(name: &str, seed: u64, mutations: usize, mut read: impl FnMut(&[u8]) -> bool) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name);
     let mut paths: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use super::Address;
 
-/// How the database is reached.
+/// How to reach the database.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DatabaseConfig {
-    /// Where it is; shown without its password.
+    /// Shown without its password.
     pub address: Address,
-    /// The file that the address was read from; `None` where it stood in the configuration itself.
+    /// The file that the address was read from; `None` if the configuration holds the address itself.
     pub url_file: Option<PathBuf>,
-    /// Connections of one daemon at most.
+    /// The most connections of one daemon.
     pub max_connections: u32,
-    /// How long connecting, or any one query, may take.
+    /// How long connecting, or any one statement, may take.
     pub connect_timeout: Duration,
     /// Whether a connection to another host may be unencrypted or unverified.
     pub allow_plaintext: bool,
 }
 
 impl DatabaseConfig {
-    /// Whether `other` differs from this in the password, and in nothing else.
+    /// Whether `other` differs only in the password.
     pub fn differs_in_password_only(&self, other: &Self) -> bool {
         self != other
             && Self { address: self.address.clone().with_password_of(&other.address), ..self.clone() }

@@ -1,4 +1,4 @@
-//! Where a database is, and how it is reached.
+//! Where a database is, and how to reach it.
 
 mod config;
 mod parse;
@@ -26,53 +26,53 @@ pub enum Address {
     SqliteFile(PathBuf),
     /// A SQLite database in this process's memory.
     SqliteMemory,
-    /// MySQL, MariaDB, or what speaks their protocol.
+    /// MySQL, MariaDB, or a server that speaks their protocol.
     MySql(Server),
-    /// PostgreSQL, or what speaks its protocol.
+    /// PostgreSQL, or a server that speaks its protocol.
     Postgres(Server),
 }
 
-/// Where a database server is and as whom it is entered.
+/// A database server and its login.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Server {
     /// The way to it.
     pub host: Host,
-    /// `None` is the name of the user of this process.
+    /// `None` is the name of this process's user.
     pub user: Option<String>,
-    /// `None` where the server wants none.
+    /// `None` if the server wants none.
     pub password: Option<String>,
     /// The database's name.
     pub database: String,
-    /// `None` leaves it to what is safe for the host.
+    /// `None` chooses what is safe for the host.
     pub tls: Option<TlsMode>,
-    /// A file of certificates that may sign the server's, and no others; `None` is the built-in roots.
+    /// The only root certificates that may sign the server's; `None` for the built-in ones.
     pub tls_ca: Option<PathBuf>,
-    /// What the server is shown over TLS; `None` is nothing.
+    /// The client's certificate for TLS; `None` for none.
     pub tls_client: Option<ClientCertificate>,
-    /// The user that a socket's server must run as, by name or number; `None` is any.
+    /// The user that a socket's server must run as, by name or number; `None` for any.
     pub peer: Option<String>,
 }
 
-/// The files, in PEM, by which a server knows this client.
+/// The files, in PEM, of a client certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ClientCertificate {
-    /// The certificate, and those that lead from it to the one that the server trusts.
+    /// The certificate, and the chain to the one that the server trusts.
     pub certificate: PathBuf,
     /// Its private key, unencrypted.
     pub key: PathBuf,
 }
 
-/// Which database a daemon uses, as it tells whoever may ask.
+/// The database of a daemon, as `status` shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabasePlace {
-    /// Its address without a password; empty where the daemon's version does not tell.
+    /// The address without its password; empty if the daemon's version does not say.
     pub url: String,
-    /// The file that the whole address was read from; `None` where it stood in the configuration.
+    /// The file that the address was read from; `None` if the configuration holds the address itself.
     #[serde(default)]
     pub url_file: Option<PathBuf>,
 }
 
-/// The way to a server.
+/// How to connect to a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Host {
     /// A Unix socket: the file for MySQL, the file or its directory for PostgreSQL.
@@ -82,7 +82,7 @@ pub enum Host {
 }
 
 impl Host {
-    /// Whether what is sent never leaves this host.
+    /// Whether no byte leaves this host.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Socket(_) => true,
@@ -109,7 +109,7 @@ pub enum TlsMode {
 }
 
 impl TlsMode {
-    /// Whether the server must show a certificate that somebody trusted has signed.
+    /// Whether the server must show a certificate that a trusted root has signed.
     pub const fn is_verified(self) -> bool {
         matches!(self, Self::VerifyCa | Self::VerifyFull)
     }
@@ -126,13 +126,13 @@ impl TlsMode {
     }
 }
 
-/// Why a text is no address; the message has no secret in it.
+/// Why a text is not an address; the message contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidAddress(pub String);
 
 impl Address {
-    /// The same database, whatever the directory from which it is looked at.
+    /// The same database, with paths relative to another directory.
     #[must_use]
     pub(crate) fn absolute(self) -> Self {
         match self {
@@ -142,7 +142,7 @@ impl Address {
         }
     }
 
-    /// Where the database is, without who enters it and how: to show, and to compare by eye.
+    /// The address without login and options, to show it and to compare it by eye.
     pub fn place(&self) -> String {
         let without_user = |server: &Server| Server {
             user: None,
@@ -161,8 +161,8 @@ impl Address {
         }
     }
 
-    /// Whether this and `other`, which is seen from the same host, lead to one database, as far as addresses
-    /// say. A server of this host may be called by many names.
+    /// Whether this and `other`, as seen from the same host, are the same database, as far as the addresses say. A
+    /// server of this host may have many names.
     pub fn is_same_database(&self, other: &Self) -> bool {
         let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         match (self, other) {
@@ -195,7 +195,7 @@ impl Address {
         self
     }
 
-    /// Whether a password belongs to the address.
+    /// Whether the address has a password.
     pub const fn has_password(&self) -> bool {
         matches!(
             self,
@@ -203,7 +203,7 @@ impl Address {
         )
     }
 
-    /// `text` with the password taken out, should a driver have put it there.
+    /// `text` without the password, in case a driver put it there.
     pub(crate) fn redact(&self, text: &str) -> String {
         match self {
             Self::MySql(Server { password: Some(password), .. })

@@ -1,4 +1,4 @@
-//! From a text to an address, in whichever spelling it is.
+//! Parses an address in either spelling.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{Address, ClientCertificate, Host, InvalidAddress, Server, TlsMode};
 
-/// Parameters that other programs put into an address and that change nothing here.
+/// Parameters that other programs put into an address and that have no effect here.
 const PASSED_OVER: &[&str] = &[
     "application_name",
     "autocommit",
@@ -51,7 +51,7 @@ impl FromStr for Address {
     }
 }
 
-/// Reads what stands after `dir`.
+/// Parses the part after `dir`.
 fn directory(rest: &str) -> Result<Address, InvalidAddress> {
     let path = rest.strip_prefix(':').unwrap_or_default();
     match path.strip_prefix("//").unwrap_or(path) {
@@ -60,7 +60,7 @@ fn directory(rest: &str) -> Result<Address, InvalidAddress> {
     }
 }
 
-/// Reads what stands after `sqlite` or `sqlite+driver`.
+/// Parses the part after `sqlite` or `sqlite+driver`.
 fn sqlite(rest: &str, sqlalchemy: bool) -> Result<Address, InvalidAddress> {
     let rest = rest.strip_prefix(':').unwrap_or_default();
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -89,8 +89,8 @@ fn sqlite(rest: &str, sqlalchemy: bool) -> Result<Address, InvalidAddress> {
     }
 }
 
-/// Whether a character of the password was taken for the end of the host: `u:12/secret@host/rules` would
-/// have the host `u`, and a database that is no secret to anyone.
+/// Whether a character of the password was taken for the end of the host: `u:12/secret@host/rules` would have the
+/// host `u`, and the secret would be shown as the database's name.
 fn is_cut_in_its_password(url: &Url) -> bool {
     url.path().contains('@')
         || url.query_pairs().any(|(key, _)| key.contains('@'))
@@ -143,7 +143,7 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
             _ => passed_over(&key)?,
         }
     }
-    // A socket's path may stand in the place of the host: `postgresql://%2Frun%2Fpostgresql/rules`.
+    // A socket's path may be in the place of the host: `postgresql://%2Frun%2Fpostgresql/rules`.
     let name_is_socket = name.as_ref().is_some_and(|name| name.starts_with('/'));
     let host = match (socket, name) {
         (None, Some(name)) if name_is_socket => Host::Socket(socket_at(name.into(), port)),
@@ -175,12 +175,12 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
     Ok(Server { host, user, password, database, tls, tls_ca, tls_client, peer })
 }
 
-/// PostgreSQL's sockets are named by their port.
+/// The names of PostgreSQL's sockets contain their port.
 fn socket_at(path: PathBuf, port: Option<u16>) -> PathBuf {
     port.map_or_else(|| path.clone(), |port| path.join(format!(".s.PGSQL.{port}")))
 }
 
-/// `user@/database?host=/run/postgresql` has no host in its place, which URLs do not know.
+/// `user@/database?host=/run/postgresql` has no host, which URLs do not allow.
 fn with_host(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());

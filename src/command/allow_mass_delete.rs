@@ -11,9 +11,9 @@ use crate::wire::Op;
 
 /// Let this host's worker follow the deletions that it holds back
 ///
-/// A worker holds back a deletion of more than `worker.max_delete` of its rules, and shows them in `status`. What
-/// is held back by a master is carried out by `sync --allow-mass-delete`. Root and the worker's own user may
-/// run this.
+/// A worker holds back deletions of more than `worker.max_delete` of its rules, and shows them in `status`. To carry
+/// out the deletions that a master holds back, use `sync --allow-mass-delete`. Only root and the worker's own user
+/// may run this.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sudo rulesyncd allow-mass-delete --socket /run/rulesyncd/events.sock")]
 pub struct AllowMassDeleteArgs {

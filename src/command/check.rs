@@ -1,4 +1,4 @@
-//! `rulesyncd check`: rules are judged without a database, for editors, hooks and builds.
+//! `rulesyncd check`: checks rules without a database, for editors, hooks and builds.
 
 mod files;
 mod fix;
@@ -41,15 +41,15 @@ pub struct CheckArgs {
     /// Rule files, or directories of them; `-` is standard input.
     #[arg(required_unless_present = "explain")]
     paths: Vec<PathBuf>,
-    /// How findings are written.
+    /// The format of the findings.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
-    /// The name of the file whose text is on standard input, for its findings and its settings.
+    /// The file name for standard input, for its findings and its settings.
     #[arg(long, value_name = "PATH")]
     stdin_name: Option<PathBuf>,
-    /// Fix what is mechanical, then check: quote ambiguous values, write spaces for tabs between values and in the
-    /// indentation, and remove blanks around a rule's id, a byte order mark and CR at the ends of lines. PyYAML
-    /// reads the same rule before and after. Each file is replaced whole and keeps its mode and owner.
+    /// Fix what is mechanical, then check: quote ambiguous values, replace tabs between values and in the indentation
+    /// by spaces, and remove blanks around a rule's id, a byte order mark and CR at the ends of lines. PyYAML reads
+    /// the same rule before and after. Each file is replaced atomically and keeps its mode and owner.
     #[arg(long, conflicts_with = "watch")]
     fix: bool,
     /// With --fix: show the differences and write nothing; exit code 1 if there are any.
@@ -58,35 +58,35 @@ pub struct CheckArgs {
     /// Check again whenever a file changes, until the program is interrupted.
     #[arg(long)]
     watch: bool,
-    /// Print findings alone, without the numbers at the end.
+    /// Print only findings, without the summary at the end.
     #[arg(short, long)]
     quiet: bool,
-    /// Take warnings for errors.
+    /// Treat warnings as errors.
     #[arg(long)]
     strict: bool,
-    /// Take findings of this code for errors, whatever the settings say; of --error, --warn and
-    /// --off for one code the strictest counts.
+    /// Treat findings of this code as errors, whatever the settings say; of --error, --warn and --off for one code
+    /// the strictest applies.
     #[arg(long, value_name = "CODE", value_parser = code_parser())]
     error: Vec<Code>,
-    /// Take findings of this code for warnings.
+    /// Treat findings of this code as warnings.
     #[arg(long, value_name = "CODE", value_parser = code_parser())]
     warn: Vec<Code>,
     /// Do not list findings of this code.
     #[arg(long, value_name = "CODE", value_parser = code_parser())]
     off: Vec<Code>,
-    /// Hold tactics and techniques against this publication of ATT&CK, a STIX bundle such as
-    /// enterprise-attack.json, instead of the table that the program carries; once for each matrix.
+    /// Compare tactics and techniques with this publication of ATT&CK, a STIX bundle such as enterprise-attack.json,
+    /// instead of the built-in table; once for each matrix.
     #[arg(long, value_name = "FILE")]
     attack: Vec<PathBuf>,
-    /// Explain a code that a finding has, and do nothing else.
+    /// Explain the code of a finding, and do nothing else.
     #[arg(long, value_name = "CODE", value_parser = code_parser())]
     explain: Option<Code>,
-    // Read only, and only where the flag is there: `check` is for places without a database.
+    // Only read, and only with this flag: `check` also runs where there is no database.
     #[command(flatten)]
     database: DatabaseFlags,
 }
 
-/// How findings are written.
+/// The format of the findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
     /// The lines of the files, with the places underlined.
@@ -115,11 +115,11 @@ impl CheckArgs {
     }
 }
 
-/// Checks, and prints what was found.
+/// Checks, and prints the findings.
 ///
 /// # Errors
-/// [`Failure::CheckFailed`] when a rule is refused, [`Failure::Environment`] when a path could not be
-/// read; then the rest was checked and told all the same.
+/// [`Failure::CheckFailed`] if a rule has an error, [`Failure::Environment`] if a path cannot be read; all other
+/// paths are checked.
 pub fn run(args: &CheckArgs) -> Outcome {
     if let Some(code) = args.explain {
         return Ok(print(code.explanation())?);
@@ -190,12 +190,12 @@ fn show_fixes(args: &CheckArgs) -> Outcome {
     if any { Err(Failure::CheckFailed) } else { Ok(()) }
 }
 
-/// Checks, and checks again when something changed; prints where that leads to other findings or is of other
-/// texts. Ends with an error alone: a settings file that is half written is reported and waited out.
+/// Checks, and checks again whenever something changed; prints if the findings or the texts differ. Returns only
+/// errors; a settings file that is half written is reported, and checked again.
 fn watch(args: &CheckArgs, attack: &Attack) -> Outcome {
     let mut shown = None;
     loop {
-        // What changes during the check is heard of after it.
+        // Changes during the check are noticed after it.
         let watching = Watching::start(&args.paths).map_err(Failure::Environment)?;
         match judge(args, &files::collect(&args.paths, None)?, attack) {
             Ok(judged) if shown.as_ref() != Some(&judged) => {
@@ -214,7 +214,7 @@ fn watch(args: &CheckArgs, attack: &Attack) -> Outcome {
     }
 }
 
-/// The facts of ATT&CK: the program's, as far as no file has the same matrix.
+/// The ATT&CK table: the built-in one, except for matrices that a file has.
 fn attack(files: &[PathBuf]) -> Result<Cow<'static, Attack>, Failure> {
     let mut attack = Cow::Borrowed(Attack::built_in());
     for file in files {
@@ -226,7 +226,7 @@ fn attack(files: &[PathBuf]) -> Result<Cow<'static, Attack>, Failure> {
     Ok(attack)
 }
 
-/// What the database has, if one is given.
+/// The database's rows, if a database is given.
 fn rows(database: DatabaseFlags) -> Result<Rows, Failure> {
     let flags = database.apply_to(Flags { quiet: true, ..Flags::default() });
     if flags.database_url.is_none() {

@@ -1,4 +1,4 @@
-//! What commands share: which daemons run on this host, and which database a command acts on.
+//! What commands share: which daemons run on this host, and which database a command uses.
 
 use std::path::Path;
 
@@ -16,21 +16,21 @@ use crate::socket::REQUEST_TIMEOUT;
 use crate::store::{Database, FilesystemConfig, FilesystemStore, StoreError};
 use crate::wire::Op;
 
-/// What the daemons of this host say of themselves.
+/// The status of the daemons of this host.
 #[derive(Debug)]
 pub(super) struct Daemons {
     pub(super) master: Result<Value, ClientError>,
     pub(super) worker: Result<Value, ClientError>,
 }
 
-/// The database that a daemon says it uses.
+/// The database that a daemon uses.
 struct Told {
     name: &'static str,
     place: DatabasePlace,
     address: Address,
 }
 
-/// As [`Daemons::choose_database`], without asking anybody where the flag names the database.
+/// As [`Daemons::choose_database`], but asks no daemon if the flag names the database.
 ///
 /// # Errors
 /// As [`Daemons::choose_database`].
@@ -41,7 +41,7 @@ pub(super) async fn choose_database(config: Config) -> Result<Config, Failure> {
     Daemons::ask(&config).await.choose_database(config)
 }
 
-/// The store over a directory, where the configuration names one in place of a database.
+/// The store over a directory, if the configuration names one instead of a database.
 pub(super) fn directory_store(config: &Config, clock: SharedClock) -> Option<FilesystemStore> {
     let Address::Directory(directory) = &config.database.address else { return None };
     let filesystem = FilesystemConfig {
@@ -54,7 +54,7 @@ pub(super) fn directory_store(config: &Config, clock: SharedClock) -> Option<Fil
     Some(FilesystemStore::new(filesystem, clock))
 }
 
-/// As [`Database::open`], with a warning where every user of the host can read the password that is used.
+/// As [`Database::open`], with a warning if every user of the host can read the password.
 ///
 /// # Errors
 /// As [`Database::open`].
@@ -69,7 +69,7 @@ pub(super) async fn open_database(config: &Config, clock: SharedClock) -> Result
     Database::open(&config.database, clock).await
 }
 
-/// Makes sure that the database answers within [`REQUEST_TIMEOUT`]: what it then takes longer for is work.
+/// Checks that the database answers within [`REQUEST_TIMEOUT`]: later waits are for work.
 ///
 /// # Errors
 /// [`Failure::Environment`].
@@ -83,7 +83,7 @@ pub(super) async fn ping(database: &Database) -> Outcome {
 }
 
 impl Daemons {
-    /// Asks both, at once: within [`REQUEST_TIMEOUT`] it is known who answers.
+    /// Asks both at once, and waits at most [`REQUEST_TIMEOUT`].
     pub(super) async fn ask(config: &Config) -> Self {
         let (master, worker) = tokio::join!(
             ask(&config.master.socket, Op::Status {}),
@@ -106,17 +106,17 @@ impl Daemons {
         [("master", &self.master), ("worker", &self.worker)]
     }
 
-    /// The status of the master of this host, where it answers.
+    /// The status of this host's master, if it answers.
     pub(super) fn master_status(&self) -> Option<MasterStatus> {
         serde_json::from_value(self.master.as_ref().ok()?.clone()).ok()
     }
 
-    /// Whether the master of this host was asked and says nothing.
+    /// Whether this host's master was asked and does not answer.
     pub(super) fn master_hangs(&self) -> bool {
         matches!(self.master, Err(ClientError::Timeout(_)))
     }
 
-    /// Why the master of this host is not the one that writes.
+    /// Why this host's master is not the one that writes.
     pub(super) fn why_no_master(&self) -> String {
         match &self.master {
             Err(error) => error.to_string(),
@@ -128,7 +128,7 @@ impl Daemons {
         }
     }
 
-    /// The master of this host, where it writes the database that the command is to act on.
+    /// This host's master, if it writes the database that the command uses.
     pub(super) fn writing_master(&self, config: &Config) -> Option<(MasterStatus, Address)> {
         let master = self.master_status().filter(|master| master.lock == Lock::Held)?;
         let address: Address = master.database.url.parse().ok()?;
@@ -139,13 +139,13 @@ impl Daemons {
         is_meant.then_some((master, address))
     }
 
-    /// Whether this host is to have a rules directory: somebody named one, or a master runs here.
+    /// Whether this host has a rules directory: the configuration names one, or a master runs here.
     pub(super) fn keep_rules(&self, config: &Config) -> bool {
         let is_named = config.origin("master.rules_dir") != ValueOrigin::Default;
         is_named || self.master.as_ref().err().is_none_or(|error| !error.is_absent())
     }
 
-    /// `config` with the rules directory of this host's master, where the configuration names none.
+    /// `config` with the rules directory of this host's master, if the configuration names none.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -161,7 +161,7 @@ impl Daemons {
         }
     }
 
-    /// `config` with the database that the daemon `name` uses, to be shown and not to be entered.
+    /// `config` with the database of the daemon `name`, only to be shown.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -172,12 +172,12 @@ impl Daemons {
         }
     }
 
-    /// `config` with the database that a command is to act on: the one that it names, which must be the one
-    /// that the daemons of this host use unless the flag names it; else the daemons'; else the default.
+    /// `config` with the database for a command: the configured one, which must be the daemons' unless a flag names
+    /// it; or the daemons'; or the default.
     ///
     /// # Errors
-    /// [`Failure::Usage`] where the daemons use another database, or one that this process cannot enter;
-    /// [`Failure::Environment`] where a daemon does not say which it uses.
+    /// [`Failure::Usage`] if the daemons use another database, or one that this process cannot open;
+    /// [`Failure::Environment`] if a daemon does not say which database it uses.
     pub(super) fn choose_database(&self, config: Config) -> Result<Config, Failure> {
         let told = self.told();
         let origin = config.database_origin();
@@ -222,7 +222,7 @@ impl Daemons {
         Ok(config.with_word_of(first.name, "database.url", &first.place.url)?)
     }
 
-    /// `config` as it is, unless a daemon runs here that does not say which database it uses.
+    /// `config` unchanged, unless a daemon runs here that does not say which database it uses.
     fn choose_default(&self, config: Config) -> Result<Config, Failure> {
         let is_there = |(_, status): &(_, &Result<_, ClientError>)| match status {
             Err(error) => !error.is_absent(),
@@ -239,7 +239,7 @@ impl Daemons {
     }
 }
 
-/// `; did you mean R0015?`, for those of `names` that a slip of the pen makes of `found`; nothing where there are none.
+/// `; did you mean R0015?`, for the `names` that are similar to `found`; empty if none is.
 pub(super) fn did_you_mean<'a>(found: &str, names: impl Iterator<Item = &'a str>) -> String {
     match near_names(found, names).split_last() {
         None => String::new(),
@@ -248,7 +248,7 @@ pub(super) fn did_you_mean<'a>(found: &str, names: impl Iterator<Item = &'a str>
     }
 }
 
-/// Those of `names` that a slip of the pen makes of `found`, the nearest first; a few at most.
+/// The few `names` that are most similar to `found`, the nearest first.
 fn near_names<'a>(found: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     const SHOWN: usize = 3;
     const SLIPS: usize = 2;

@@ -1,4 +1,4 @@
-//! `rulesyncd completions`: completion for shells, and the ids of rules for it.
+//! `rulesyncd completions`: completion for shells, and rule ids for it.
 
 use std::ffi::OsStr;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::rule::{self, Limits};
 use crate::rulefile::{self, Listing};
 use crate::wire::{Op, ServerLine, Subscribe};
 
-/// A person waits for completions: so long a worker has to answer.
+/// How long a worker may take to answer, since a person waits for the completion.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Of more files than these no ids are read.
+/// The most files that are read for ids.
 const MOST_FILES: usize = 2_000;
 
-/// Print the completion script of a shell
+/// Print the completion script for a shell
 ///
-/// It completes commands, flags, their values, and the ids of the rules that this host's worker, or else its
-/// rules directory, has.
+/// It completes commands, flags, their values, and the ids of the rules of this host's worker or, without a worker,
+/// of its rules directory.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: rulesyncd completions bash > /usr/share/bash-completion/completions/rulesyncd"
@@ -50,7 +50,7 @@ pub(crate) fn run(args: CompletionsArgs) -> Outcome {
     Ok(print(&String::from_utf8_lossy(&script))?)
 }
 
-/// The ids of rules that begin so; none where nobody knows any.
+/// The rule ids with this prefix; none if no daemon or directory has any.
 pub(super) fn rule_ids(begin: &OsStr) -> Vec<CompletionCandidate> {
     let begin = begin.to_string_lossy();
     let flags = Flags { quiet: true, system_files: SystemFiles::Both, ..Flags::default() };

@@ -8,14 +8,13 @@ use crate::command::flags::ConfigFlags;
 use crate::command::print::print;
 use crate::config::{Config, Flags, SystemFiles, ValueOrigin};
 
-/// Print the resolved configuration of a daemon, each value with where it came from, secrets
-/// redacted
+/// Print a daemon's resolved configuration, with the origin of each value and without secrets
 ///
-/// Where no configuration names the database, the daemon is asked, should it run on this host.
+/// If no configuration names the database, the running daemon of this host is asked.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd config worker")]
 pub struct ConfigArgs {
-    /// Whose configuration
+    /// The daemon
     daemon: Daemon,
     #[command(flatten)]
     config: ConfigFlags,

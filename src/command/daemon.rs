@@ -1,4 +1,4 @@
-//! What the daemons have in common: what is heard while they work, and how they end.
+//! What the daemons share: how they handle requests while they run, and how they end.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,14 @@ use crate::event;
 use crate::lifecycle::{Lifecycle, Liveness, Notifier, Request, STOP_WITHIN, feed_watchdog};
 use crate::store::{Database, StoreError};
 
-/// How often the sentence for `systemctl status` is brought up to date.
+/// How often the daemon updates its sentence for `systemctl status`.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Files that a worker needs beside its connections: its database's, its log, what it looks into.
+/// How many files a worker needs besides its connections: the database's, the log, and others.
 const OWN_FILES: u64 = 64;
 
-/// Lets this process open as many files as the system allows it, and returns how many those are;
-/// `None` where the system does not tell. The soft limit stands below the hard one for the sake of
-/// programs that use select(2) alone.
+/// Raises this process's limit of open files to the hard limit and returns it; `None` if the system does not say. The
+/// soft limit is lower for the sake of programs that use select(2).
 pub(super) fn raise_file_limit() -> Option<u64> {
     let (soft, hard) = file_limits(&std::fs::read_to_string("/proc/self/limits").ok()?)?;
     match setrlimit(Resource::Nofile, Rlimit { current: Some(hard), maximum: Some(hard) }) {
@@ -35,17 +34,17 @@ pub(super) fn raise_file_limit() -> Option<u64> {
     }
 }
 
-/// The soft and the hard limit of open files, from proc_pid_limits(5). (getrlimit(2) is no way to
-/// ask: where a filter of system calls forbids prlimit(2), rustix makes up an answer.)
+/// The soft and the hard limit of open files, from proc_pid_limits(5). (Not from getrlimit(2): if a system call
+/// filter forbids prlimit(2), rustix returns a wrong answer.)
 fn file_limits(limits: &str) -> Option<(u64, u64)> {
     let mut words = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace();
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
-/// How many connections a worker may serve that may open so many files, where `wanted` are
-/// configured: guests are not to take what it needs itself. Tells of it where those are fewer.
+/// How many of the `wanted` connections a worker may serve with this limit of open files, since it needs some itself.
+/// Logs if these are fewer.
 pub(super) fn connections(wanted: usize, files: u64) -> usize {
-    // With very few files nothing is certain, but some guests are still served.
+    // With very few files nothing is certain, but some clients are still served.
     let left = files.saturating_sub(OWN_FILES).max(files / 4);
     let left = usize::try_from(left).unwrap_or(usize::MAX);
     if left < wanted {
@@ -57,14 +56,13 @@ pub(super) fn connections(wanted: usize, files: u64) -> usize {
     wanted.min(left)
 }
 
-/// Why a daemon cannot open its database. No server is asked for that: the configuration names what
-/// cannot be used (a file that is no database, a certificate that cannot be read, a connection that would
-/// not be encrypted), and another start would not mend it.
+/// Why a daemon cannot open its database. This concerns only the configuration (a file that is not a database, an
+/// invalid certificate, a connection without encryption), which a restart does not correct.
 pub(super) fn unusable(error: StoreError) -> Failure {
     Failure::Usage(error.into())
 }
 
-/// Has the daemon give another password from now on, where that is what a reload found changed in `running`.
+/// Makes the daemon use another password, if a reload changed it.
 pub(super) fn reload_password(database: &Database, running: &mut DatabaseConfig, changed: &DatabaseConfig) {
     if running.differs_in_password_only(changed) {
         match database.change_password(changed) {
@@ -85,7 +83,7 @@ pub(super) fn reload_password(database: &Database, running: &mut DatabaseConfig,
     }
 }
 
-/// Tells which keys, or groups of them, a reload found changed that the daemon takes at its next start.
+/// Warns of changed keys that need a restart.
 pub(super) fn warn_restart_required(keys: &[(&str, bool)]) {
     let changed = keys.iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| format!("`{key}`"));
     let changed: Vec<String> = changed.collect();
@@ -96,9 +94,9 @@ pub(super) fn warn_restart_required(keys: &[(&str, bool)]) {
 
 /// What a daemon works with, for the record of its start.
 pub(super) struct About {
-    /// `None` where no file configures it.
+    /// `None` without a configuration file.
     pub(super) config_file: Option<PathBuf>,
-    /// Without a password.
+    /// The address without its password.
     pub(super) database: String,
     /// The directory that a master watches, or the socket that a worker serves.
     pub(super) place: String,
@@ -111,13 +109,12 @@ impl About {
     }
 }
 
-/// Runs `work` to its end: obeys the signals, feeds the watchdog, tells systemd.
+/// Runs `work` to its end: handles signals, feeds the watchdog, notifies systemd.
 ///
-/// `work` is to end when the lifecycle's stop token is cancelled; what has not ended
-/// [`STOP_WITHIN`] later is dropped.
+/// `work` must end when the lifecycle's stop token is cancelled; it is dropped [`STOP_WITHIN`] later.
 ///
 /// # Errors
-/// What `work` ended with, or [`Failure::Environment`] where it did not end in time.
+/// The error of `work`, or [`Failure::Environment`] if it did not end in time.
 pub(super) async fn supervise(
     mode: &'static str,
     about: &About,

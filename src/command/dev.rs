@@ -1,4 +1,4 @@
-//! `rulesyncd dev`: the whole way in one process.
+//! `rulesyncd dev`: a master and a worker in one process.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::telemetry;
 use crate::wire::Subscribe;
 use crate::worker::Worker;
 
-/// Where the sample rules are, seen from a checkout.
+/// The path of the sample rules in a checkout.
 const SAMPLE_RULES: &str = "config/rules";
 
 /// Run a master and a worker in one process on an embedded SQLite, and print every change
@@ -52,7 +52,7 @@ async fn dev(config: Config) -> Outcome {
     let lifecycle = Lifecycle::start()?;
     let clock = Arc::new(SystemClock);
     let database = worker::open(&config, clock.clone()).await?;
-    // The worker only reads: what it follows must stand before its first look.
+    // The worker only reads, so the tables must exist before its first poll.
     database.ensure_tables().await?;
     let liveness = Liveness::default();
     let (_commands, receiver) = mpsc::channel(1);
@@ -72,7 +72,7 @@ async fn dev(config: Config) -> Outcome {
         };
         let printing = async {
             match show(config.worker.socket.clone()).await {
-                // That the worker says goodbye is no error then.
+                // At the end, the worker closing the connection is no error.
                 Err(_) if stop.is_cancelled() => std::future::pending().await,
                 ended => ended,
             }
@@ -98,20 +98,20 @@ fn introduce(config: &Config) -> std::io::Result<()> {
     ))
 }
 
-/// Prints what a subscriber of the worker hears.
+/// Prints the changes that a subscriber of the worker receives.
 async fn show(socket: PathBuf) -> Outcome {
     let mut subscriber = Subscriber::new(socket, Subscribe { follow: true, ..Subscribe::default() });
     loop {
         match subscriber.next().await {
             Ok(Event::Line(line)) => watch::human(&line.line).map_or(Ok(()), |text| write_stdout(&text))?,
-            // The worker has only just begun, or ends.
+            // The worker starts or ends at the moment.
             Ok(Event::Disconnected(ClientError::Connect { .. } | ClientError::Closed)) => {}
             Ok(Event::Disconnected(error)) | Err(error) => return Err(Failure::Environment(error.into())),
         }
     }
 }
 
-/// A directory of this process alone, removed at the end.
+/// A directory of this process, removed at the end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -132,7 +132,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left lies where the system clears up.
+        // What remains is in the system's temporary directory.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Flags that several commands share, and the configuration that they give.
+//! Flags that several commands share, and the configuration that results.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,10 @@ use clap::Args;
 use super::Failure;
 use crate::config::{Config, Flags, SystemFiles};
 
-/// Where the configuration is, and the flags that override it.
+/// The configuration file, and the flags that override it.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ConfigFlags {
-    /// The configuration file [env: RULESYNCD_CONFIG]; where none is named, /etc/rulesyncd/master.yaml and
-    /// worker.yaml
+    /// The configuration file [env: RULESYNCD_CONFIG]; by default /etc/rulesyncd/master.yaml and worker.yaml
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -19,9 +18,8 @@ pub struct ConfigFlags {
 /// The flag for the database.
 #[derive(Debug, Clone, Default, Args)]
 pub struct DatabaseFlags {
-    /// The database's address, in sqlx's or SQLAlchemy's spelling [env: RULESYNCD_DATABASE_URL].
-    /// An address with a password belongs in the environment or in `database.url_file`: every user
-    /// of the host can read a command line
+    /// The database's address, in sqlx's or SQLAlchemy's spelling [env: RULESYNCD_DATABASE_URL]. Put an address with
+    /// a password into the environment or `database.url_file`: every user of the host can read a command line
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
 }
@@ -43,7 +41,7 @@ pub struct SocketFlags {
 }
 
 impl ConfigFlags {
-    /// These flags alone.
+    /// Only these flags.
     pub fn flags(self) -> Flags {
         Flags { config: self.config, ..Flags::default() }
     }
@@ -80,7 +78,8 @@ impl RulesDirFlags {
     }
 }
 
-/// As [`prepare`], for a command that prints what it does: it logs warnings alone unless configured otherwise, and the configuration is the host's daemons' where no other is named.
+/// As [`prepare`], for a command that prints its results: it logs only warnings unless configured otherwise, and uses
+/// the configuration of this host's daemons unless another is named.
 ///
 /// # Errors
 /// As [`prepare`].
@@ -88,7 +87,7 @@ pub(super) fn prepare_quietly(flags: Flags) -> Result<Config, Failure> {
     prepare(&Flags { quiet: true, system_files: SystemFiles::Both, ..flags })
 }
 
-/// Resolves the configuration and starts the log by it.
+/// Resolves the configuration and starts the log.
 ///
 /// # Errors
 /// As [`Config::load`] and [`crate::telemetry::start`].

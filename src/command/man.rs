@@ -9,7 +9,7 @@ use clap_mangen::roff::{Roff, bold, italic, roman};
 use super::{Failure, Outcome};
 use crate::config::{SECTIONS, SETTINGS};
 
-/// Write the manual pages, one for each command and one of the configuration, into a directory
+/// Write the manual pages, one for each command and one for the configuration, into a directory
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd man /usr/local/share/man/man1")]
 pub struct ManArgs {

@@ -23,10 +23,10 @@ use crate::socket::{Answer, ListenError, Listening, listen, serve_requests};
 use crate::telemetry::{self, tally};
 use crate::wire::{ErrorCode, Op};
 
-/// Who may open the master's socket may have rules deleted: the service's user alone, and root.
+/// A client of the master's socket may have rules deleted, so only the service's user and root may open it.
 const SOCKET_MODE: u32 = 0o600;
 
-/// How often a second master of a host looks whether the socket is free.
+/// How often a second master of a host checks whether the socket is free.
 const SOCKET_RETRY: Duration = Duration::from_secs(1);
 
 /// Watch the rules directory and keep the table equal to it; stand by while another master does
@@ -92,8 +92,7 @@ async fn master(flags: Flags, config: Config) -> Outcome {
         .await
 }
 
-/// The master's socket; `None` while another master of this host, whose standby this one may be,
-/// serves it.
+/// The master's socket; `None` while another master of this host serves it, of which this one may be the standby.
 fn try_listen(path: &Path) -> Result<Option<(UnixListener, Listening)>, ListenError> {
     match listen(path, SOCKET_MODE, None) {
         Ok(listening) => Ok(Some(listening)),
@@ -102,7 +101,7 @@ fn try_listen(path: &Path) -> Result<Option<(UnixListener, Listening)>, ListenEr
     }
 }
 
-/// Serves the master's socket, as soon as it is free.
+/// Serves the master's socket as soon as it is free.
 async fn serve(
     path: &Path,
     mut listener: Option<(UnixListener, Listening)>,
@@ -122,7 +121,7 @@ async fn serve(
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(SOCKET_RETRY) => {}
         }
-        // It may be that the directory is away just now.
+        // The directory may be unavailable at the moment.
         match try_listen(path) {
             Ok(found) => listener = found,
             Err(error) if std::mem::replace(&mut failing, true) => {
@@ -140,7 +139,7 @@ async fn serve(
     }
 }
 
-/// What the master's socket answers: `status`, and `reconcile` for `rulesyncd sync`.
+/// The answers on the master's socket: to `status`, and to `reconcile` for `rulesyncd sync`.
 fn answers(
     status: watch::Receiver<MasterStatus>,
     commands: mpsc::Sender<MasterRequest>,

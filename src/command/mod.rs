@@ -1,4 +1,4 @@
-//! One file a subcommand; each reads like a wiring list.
+//! The subcommands, one file each, which connect the other modules.
 
 pub mod allow_mass_delete;
 pub mod check;
@@ -28,22 +28,22 @@ use crate::socket::ListenError;
 use crate::store::StoreError;
 use crate::telemetry::TelemetryError;
 
-/// Why a command ended otherwise than well, by exit code.
+/// Why a command failed, by exit code.
 #[derive(Debug)]
 pub enum Failure {
-    /// What was checked is wrong; everything that there is to say was printed. Exit code 1.
+    /// The check failed, and everything was printed. Exit code 1.
     CheckFailed,
-    /// What did not answer was named; what there was to compare is in sync. Exit code 3.
+    /// Something did not answer and was named; the rest is in sync. Exit code 3.
     Unanswered,
-    /// A monitoring plugin's exit code; everything was printed.
+    /// The exit code of a monitoring plugin; everything was printed.
     Checked(u8),
-    /// The command line or the configuration cannot be used. Exit code 2.
+    /// The command line or the configuration is not valid. Exit code 2.
     Usage(anyhow::Error),
     /// The database, the directory or the socket cannot be used. Exit code 3.
     Environment(anyhow::Error),
 }
 
-/// How a command ends.
+/// The result of a command.
 pub type Outcome = Result<(), Failure>;
 
 impl Failure {
@@ -57,7 +57,7 @@ impl Failure {
         })
     }
 
-    /// What to print; `None` where everything was printed.
+    /// What to print; `None` if everything was printed.
     pub const fn message(&self) -> Option<&anyhow::Error> {
         match self {
             Self::CheckFailed | Self::Unanswered | Self::Checked(_) => None,
@@ -96,17 +96,17 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// Runs a command's work to its end, on one thread: it is I/O, and threads cost memory. It stands on
-/// the heap: a stack that has once held it keeps those pages for as long as a daemon lives.
+/// Runs a command's work on one thread: it is I/O, and threads cost memory. The work is on the heap, because a stack
+/// keeps its pages as long as a daemon runs.
 ///
 /// # Errors
-/// When the operating system gives no event queue.
+/// The operating system provides no event queue.
 fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(Box::pin(work)))
 }
 
-/// Ends early, with what to do, where the rules directory cannot be read.
+/// Fails early, with a remedy, if the rules directory cannot be read.
 ///
 /// # Errors
 /// [`Failure::Environment`].

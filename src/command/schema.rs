@@ -7,15 +7,15 @@ use crate::command::print::print;
 use crate::config::config_schema;
 use crate::wire::event_schema;
 
-/// The schema of a rule file, kept true by a test that holds it against the parser.
+/// The schema of a rule file; a test compares it with the parser.
 const RULE: &str = include_str!("../../config/rule.schema.json");
 
-/// Print a JSON Schema: for completion in editors, and for clients
+/// Print a JSON Schema, for completion in editors and for clients
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd schema rule > rule.schema.json, and in a rule's first line:\n  \
                         # yaml-language-server: $schema=rule.schema.json")]
 pub struct SchemaArgs {
-    /// Of what
+    /// The subject of the schema
     #[arg(value_enum)]
     of: Of,
 }

@@ -1,4 +1,4 @@
-//! `rulesyncd state`: the operator's word on a rule.
+//! `rulesyncd state`: the operators' states.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::rule::{RuleId, RuleState, StateKind, StateRow};
 use crate::store::{Database, RuleStore as _, Scope, StoreError};
 use crate::telemetry;
 
-/// Switch rules off, clip them, and see who did
+/// Disable rules, clip them, and see who did
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: rulesyncd state set R0015 disabled --expires-in 4h --reason 'noisy on mail hosts'"
@@ -49,7 +49,7 @@ enum Action {
     },
     /// Set the state of a rule
     Set(SetArgs),
-    /// Take a rule's state away, so that it is enabled again
+    /// Clear a rule's state, so that it is enabled again
     Clear {
         /// The rule
         #[arg(value_name = "ID", add = ArgValueCompleter::new(rule_ids))]
@@ -65,22 +65,22 @@ struct SetArgs {
     /// The state
     #[arg(value_parser = state_parser())]
     state: StateKind,
-    /// The ceiling for the rule's confidence, 0 to 1
+    /// The ceiling of the rule's confidence, 0 to 1
     #[arg(long, value_name = "NUMBER")]
     confidence_max: Option<f64>,
-    /// End the state by itself after this time, such as `4h`
+    /// End the state after this time, such as `4h`
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "expires_at")]
     expires_in: Option<Duration>,
-    /// End the state by itself at this time, such as `2026-05-01T07:25:09Z`
+    /// End the state at this time, such as `2026-05-01T07:25:09Z`
     #[arg(long, value_name = "TIME", value_parser = time)]
     expires_at: Option<Timestamp>,
-    /// Why, for whoever looks at it next
+    /// The reason, for other operators
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Set the state although there is no such rule yet
+    /// Set the state although no such rule exists yet
     #[arg(long)]
     force: bool,
-    /// Who sets it; the login name where not given
+    /// Who sets it; by default the login name
     #[arg(long, value_name = "NAME")]
     set_by: Option<String>,
 }
@@ -148,7 +148,7 @@ pub(crate) fn run(args: StateArgs) -> Outcome {
 }
 
 impl SetArgs {
-    /// The state that is asked for; `now` is the database's, since its clock is who judges expiry.
+    /// The requested state; `now` is the database's time, since its clock determines expiry.
     fn state(&self, now: Timestamp) -> Result<RuleState, Failure> {
         let expires_at = self.expires_at.or_else(|| self.expires_in.map(|span| now.after(span)));
         if let Some(end) = expires_at.filter(|&end| end <= now) {
@@ -170,7 +170,7 @@ impl SetArgs {
     }
 }
 
-/// Who is at the terminal: `sudo` says who it was before, and without a login the user's number has a name.
+/// The user at the terminal: `sudo` names the original one; without a login, the name of the user's number.
 fn login_name() -> String {
     let uid = rustix::process::geteuid().as_raw();
     ["SUDO_USER", "LOGNAME", "USER"]
@@ -224,10 +224,10 @@ async fn exists(database: &Database, rule_id: &RuleId) -> Result<bool, StoreErro
     Ok(rows.iter().any(|row| row.rule_id == rule_id.as_str()))
 }
 
-/// Refuses a rule that the table does not have, and names those that are nearly called so.
+/// Refuses a rule that the table does not have, and names similar ones.
 ///
 /// # Errors
-/// [`Failure::Usage`], and [`Failure::Environment`] when the database does not answer.
+/// [`Failure::Usage`], or [`Failure::Environment`] if the database does not answer.
 async fn ensure_exists(database: &Database, rule_id: &RuleId) -> Outcome {
     if exists(database, rule_id).await? {
         return Ok(());

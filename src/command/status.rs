@@ -1,4 +1,4 @@
-//! `rulesyncd status`: how the daemons of this host are.
+//! `rulesyncd status`: the state of the daemons of this host.
 
 mod check;
 mod prometheus;
@@ -25,8 +25,8 @@ use crate::worker::WorkerStatus;
 
 /// Show the state of the daemons of this host
 ///
-/// Without --socket, the master and the worker that the configuration names are asked, and who
-/// answers is shown. What did not answer within 5 s is named, with exit code 3.
+/// Without --socket, the command asks the master and the worker of the configuration, and shows those that run. A
+/// daemon that does not answer within 5 s is named, with exit code 3.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  rulesyncd status\n  rulesyncd status --check\n  \
                         rulesyncd status --format prometheus > /var/lib/prometheus/node-exporter/rulesyncd.prom\n\n\
@@ -36,12 +36,12 @@ pub struct StatusArgs {
     config: ConfigFlags,
     #[command(flatten)]
     socket: SocketFlags,
-    /// Say in one line whether all is well, as monitoring plugins do
+    /// Say in one line whether all is well, for monitoring plugins
     ///
     /// A daemon must answer where its unit is enabled, its socket exists or the configuration names it.
     #[arg(long, conflicts_with_all = ["format", "json"])]
     check: bool,
-    /// How the state is written.
+    /// The format of the output.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
     /// Print one JSON object for each daemon, as --format json
@@ -49,7 +49,7 @@ pub struct StatusArgs {
     json: bool,
 }
 
-/// How the state is written.
+/// The format of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
     /// For people.
@@ -60,11 +60,11 @@ enum Format {
     Prometheus,
 }
 
-/// A daemon that was asked, and what came of it.
+/// A daemon that was asked, and its answer.
 #[derive(Debug)]
 struct Asked {
     name: &'static str,
-    /// Whether it is to run on this host.
+    /// Whether it should run on this host.
     is_expected: bool,
     answer: Result<Value, ClientError>,
 }
@@ -89,7 +89,7 @@ pub(crate) fn run(args: StatusArgs) -> Outcome {
     let show = if is_json { |status: &Value| format!("{status}\n") } else { human };
     let texts: Vec<String> = answered.into_iter().map(show).collect();
     print(&texts.join(if is_json { "" } else { "\n" }))?;
-    // Who may not be asked, or is not here, is no failure of theirs.
+    // A daemon that is not here, or that this user may not ask, has not failed.
     let hung = asked.iter().filter_map(|asked| match &asked.answer {
         Err(error) if !matches!(error, ClientError::Connect { .. }) => {
             Some(format!("no answer: the {}: {error}", asked.name))
@@ -100,7 +100,7 @@ pub(crate) fn run(args: StatusArgs) -> Outcome {
     if hung.is_empty() { Ok(()) } else { Err(Failure::Environment(anyhow::anyhow!(hung.join("\n")))) }
 }
 
-/// Asks the daemon at the socket that is named, or both of this host, at once.
+/// Asks the daemon at the named socket, or both daemons of this host at once.
 fn ask_all(socket: SocketFlags, config: ConfigFlags) -> Result<Vec<Asked>, Failure> {
     let is_one = socket.is_given();
     let config = prepare_quietly(socket.apply_to("worker.socket", config.flags()))?;
@@ -140,7 +140,7 @@ fn is_enabled(name: &str) -> bool {
     })
 }
 
-/// A status for people. One that this version cannot read is shown as it came.
+/// A status for people. One that this version cannot parse is shown unchanged.
 fn human(status: &Value) -> String {
     let text = match status["mode"].as_str() {
         Some("worker") => serde_json::from_value(status.clone()).map(|status| worker(&status)),
@@ -276,7 +276,7 @@ pub(super) fn ago(now: Timestamp, then: Timestamp) -> String {
     span(now.since(then))
 }
 
-/// A time in the two units that matter.
+/// A duration in its two largest units.
 fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
@@ -306,7 +306,7 @@ impl Lines {
     }
 }
 
-/// A table under its title; nothing where it has no row.
+/// A table under its title; empty without rows.
 fn table<const N: usize, T: AsRef<str>>(
     title: &str,
     header: [&str; N],

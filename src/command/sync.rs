@@ -34,7 +34,7 @@ use crate::wire::Op;
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd sync --dry-run --rules-dir config/rules")]
 pub struct SyncArgs {
-    /// Print what would be done, as a diff, and do nothing
+    /// Print the changes as a diff, and write nothing
     #[arg(long)]
     dry_run: bool,
     /// Carry out deletions above `master.max_delete`
@@ -82,14 +82,14 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
     })?
 }
 
-/// Prints what was done, and where.
+/// Prints what was done, and to which database.
 fn report(summary: &Summary, address: &Address) -> Outcome {
     let done = describe(summary, ["added", "changed", "deleted"]);
     print(&format!("{done}on {}\n", sanitize(&address.place())))?;
     judge(summary)
 }
 
-/// What is not as it should be afterwards is no success.
+/// Anything that is not in order afterwards is a failure.
 fn judge(summary: &Summary) -> Outcome {
     if summary.held > 0 || summary.broken > 0 || summary.conflicts > 0 || summary.refused > 0 {
         return Err(Failure::CheckFailed);
@@ -97,7 +97,7 @@ fn judge(summary: &Summary) -> Outcome {
     Ok(())
 }
 
-/// Refuses to ask the master of this host about another directory than its own.
+/// Refuses to use this host's master for another directory than its own.
 fn ensure_same_directory(config: &Config, master: &MasterStatus) -> Outcome {
     let (named, its) = (&config.master.rules_dir, Path::new(&master.rules_dir));
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -113,7 +113,7 @@ fn ensure_same_directory(config: &Config, master: &MasterStatus) -> Outcome {
     )))
 }
 
-/// A sign of life on a terminal; nothing elsewhere.
+/// A progress bar on a terminal; nothing elsewhere.
 fn progress() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -143,7 +143,7 @@ async fn reconcile(
         if report.rescan.is_empty() && report.changing.is_empty() {
             break;
         }
-        // A file that is missing must stay so for a moment before its row goes.
+        // A file must stay missing for a moment before its row is deleted.
         tokio::time::sleep(DELETE_AFTER).await;
     }
     drop(session);
@@ -205,7 +205,7 @@ fn diff(plan: &Plan) -> String {
     text
 }
 
-/// What was done, or is to be done: the words are for rows that are new, changed and gone.
+/// What was or would be done, with the words for rows that are new, changed and deleted.
 fn describe(summary: &Summary, [new, changed, gone]: [&str; 3]) -> String {
     let Summary { inserted, updated, deleted, unchanged, conflicts, broken, refused, held } = summary;
     let mut text = format!("{inserted} {new}, {updated} {changed}, {deleted} {gone}, {unchanged} unchanged");
@@ -222,7 +222,7 @@ fn describe(summary: &Summary, [new, changed, gone]: [&str; 3]) -> String {
     text + "\n"
 }
 
-/// Asks the master of this host, which holds the lock, to do the work.
+/// Asks this host's master, which holds the lock, to do the work.
 async fn ask_the_master(
     config: &Config,
     master: &MasterStatus,
@@ -237,13 +237,13 @@ async fn ask_the_master(
     serde_json::from_value(result).context("the master's answer is not one").map_err(Failure::Environment)
 }
 
-/// As [`ask_the_master`], where the lock was found to be held: by the master of this host, or by another.
+/// As [`ask_the_master`], if the lock is held by this host's master or by another one.
 async fn ask_the_lock_holder(
     config: &Config,
     daemons: Daemons,
     allow_mass_delete: bool,
 ) -> Result<Summary, Failure> {
-    // One that answered may have taken the lock since.
+    // A master that answered may have taken the lock since.
     let daemons = if daemons.master_hangs() { daemons } else { Daemons::ask(config).await };
     match daemons.writing_master(config) {
         Some((master, _)) => ask_the_master(config, &master, allow_mass_delete).await,

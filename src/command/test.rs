@@ -1,4 +1,4 @@
-//! `rulesyncd test`: the patterns of rules are run on samples.
+//! `rulesyncd test`: runs the patterns of rules on samples.
 
 mod engine;
 mod files;
@@ -26,11 +26,11 @@ pub struct TestArgs {
     /// Directories of rules, rule files, or test files
     #[arg(required = true)]
     paths: Vec<PathBuf>,
-    /// The Python interpreter whose `re` runs the patterns; where none is named, python3, and without it the
-    /// Rust crate fancy-regex
+    /// The Python interpreter whose `re` runs the patterns; by default python3 or, without it, the Rust crate
+    /// fancy-regex
     #[arg(long, value_name = "PROGRAM")]
     python: Option<PathBuf>,
-    /// Print what is not as expected alone, without the numbers at the end
+    /// Print only unexpected results, without the summary at the end
     #[arg(short, long)]
     quiet: bool,
 }
@@ -53,7 +53,7 @@ pub(crate) fn run(args: TestArgs) -> Outcome {
     Ok(())
 }
 
-/// Tries the samples of one test file on its rule.
+/// Runs the samples of one test file on its rule.
 fn run_one(test: &Test, engine: &mut Engine, report: &mut Report) -> Outcome {
     let Some(rule_path) = &test.rule else {
         report.reject(
@@ -89,7 +89,7 @@ fn run_one(test: &Test, engine: &mut Engine, report: &mut Report) -> Outcome {
     Ok(())
 }
 
-/// What the first pattern for the sample's field finds in it that finds anything.
+/// The match of the first pattern for the sample's field that matches.
 fn judge<'p>(
     sample: &Sample,
     patterns: &'p [FieldPattern],

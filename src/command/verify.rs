@@ -1,4 +1,4 @@
-//! `rulesyncd verify`: whether directory, tables and worker say the same, rule by rule.
+//! `rulesyncd verify`: compares directory, tables and worker, rule by rule.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,17 +28,16 @@ use crate::socket::{REQUEST_TIMEOUT, WORK_TIMEOUT};
 use crate::store::{Follow as _, RuleStore, Scope, StoreError};
 use crate::wire::{Op, RuleLine, ServerLine, Subscribe};
 
-/// A difference that is still there after so many looks is one; before, it may be on its way.
+/// A difference counts if it is still there after so many comparisons; before, the change may be in transit.
 const LOOKS: u32 = 4;
 
-/// How long to wait between two looks.
+/// How long to wait between two comparisons.
 const BETWEEN: Duration = Duration::from_millis(500);
 
 /// Compare the rules directory, the tables and this host's worker, rule by rule
 ///
-/// What this host does not have is left out, and named. Exit code 1, with a table, where something
-/// differs or a file is invalid; what is only on its way is given two seconds to arrive. Exit code 3
-/// where something did not answer within 5 s.
+/// What this host does not have is left out, and named. Exit code 1, with a table, if something differs or a file is
+/// invalid; a change in transit has two seconds to arrive. Exit code 3 if something did not answer within 5 s.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd verify --rules-dir /etc/rulesyncd/rules")]
 pub struct VerifyArgs {
@@ -55,22 +54,22 @@ pub struct VerifyArgs {
     json: bool,
 }
 
-/// What was compared, and what differs.
+/// What was compared, and the differences.
 #[derive(Debug, Serialize)]
 struct Verdict {
     rules: usize,
     states: usize,
     digest: CatalogueDigest,
-    /// The places that were compared.
+    /// What was compared.
     compared: Vec<&'static str>,
-    /// Places that this host does not have.
+    /// What this host does not have.
     left_out: Vec<String>,
-    /// Places that this host has and that did not answer.
+    /// What this host has, but did not answer.
     unanswered: Vec<String>,
     differences: Vec<Difference>,
 }
 
-/// One thing that is another in one place than in the other.
+/// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Difference {
     rule_id: String,
@@ -78,7 +77,7 @@ struct Difference {
 }
 
 pub(crate) fn run(args: VerifyArgs) -> Outcome {
-    // What is named on the command line must be there; what is only configured need not.
+    // What the command line names must exist; what is only configured need not.
     let (needs_directory, needs_worker) = (args.rules_dir.is_given(), args.socket.is_given());
     let flags = args.database.apply_to(args.rules_dir.apply_to(args.config.flags()));
     let config = prepare_quietly(args.socket.apply_to("worker.socket", flags))?;
@@ -183,7 +182,7 @@ impl Verdict {
     }
 }
 
-/// The files that hold no rule: under the id of the row that came from them, else under their name.
+/// The invalid files: under the id of the row that came from them, or under their name.
 fn invalid_files(reconciler: &Reconciler, rows: &[RuleHeader]) -> Vec<Difference> {
     let ids: BTreeMap<&str, &str> = rows.iter().map(|row| (&*row.source_path, &*row.rule_id)).collect();
     let difference = |(path, why): (&str, &InvalidFile)| Difference {
@@ -193,7 +192,7 @@ fn invalid_files(reconciler: &Reconciler, rows: &[RuleHeader]) -> Vec<Difference
     reconciler.broken().map(difference).collect()
 }
 
-/// Everything that a store says, read by the code that a worker reads it with.
+/// The content of a store, read as a worker reads it.
 async fn catalogue(store: &impl RuleStore) -> Result<Catalogue, StoreError> {
     let delta = store.follow().poll(&Arc::<Catalogue>::default()).await?;
     let mut catalogue = Catalogue::default();
@@ -224,7 +223,7 @@ fn against_directory(plan: &Plan) -> Vec<Difference> {
     write.chain(delete).chain(conflict).collect()
 }
 
-/// What a worker holds, as its snapshot tells it.
+/// The content of a worker, from its snapshot.
 #[derive(Default)]
 struct Held {
     rules: BTreeMap<String, RuleLine>,
@@ -236,7 +235,7 @@ async fn against_worker(
     status: &Result<Value, ClientError>,
     tables: &Catalogue,
 ) -> Result<Vec<Difference>, ClientError> {
-    // One that hung a moment ago is not waited for again.
+    // The command does not wait again for a worker that did not answer.
     if let Err(ClientError::Timeout(waited)) = status {
         return Err(ClientError::Timeout(*waited));
     }
@@ -293,7 +292,7 @@ fn in_words(state: &RuleState) -> String {
     }
 }
 
-/// The worker's digest and what it holds; `None` before it has read the tables.
+/// The worker's digest and content; `None` before it has loaded rules.
 async fn snapshot(socket: &Path) -> Result<Option<(CatalogueDigest, Held)>, ClientError> {
     let mut connection = SocketClient::connect(socket).await?;
     let status = connection.ask_within(Op::Status {}, REQUEST_TIMEOUT).await?;

@@ -30,11 +30,11 @@ pub struct WatchArgs {
     config: ConfigFlags,
     #[command(flatten)]
     socket: SocketFlags,
-    /// Print the stream's lines as they come
+    /// Print the lines of the stream unchanged
     #[arg(long)]
     json: bool,
-    /// Resume after this change: its number, as it is printed, or with the worker's run before it, as the first
-    /// line has it
+    /// Resume after this change: its number, as it is printed, or with the worker's epoch before it, as in the first
+    /// line
     #[arg(long, value_name = "[EPOCH:]SEQ", conflicts_with = "once")]
     from: Option<ResumeFrom>,
     /// Print the snapshot and exit
@@ -51,9 +51,9 @@ pub struct WatchArgs {
 /// Where to resume.
 #[derive(Debug, Clone)]
 enum ResumeFrom {
-    /// After this change of this run of the worker.
+    /// After this change of this epoch.
     Cursor(Cursor),
-    /// After this change of the worker's present run.
+    /// After this change of the worker's present epoch.
     Number(u64),
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
         }
     })?;
     match followed {
-        // Who closes the pipe has seen enough.
+        // The reader of the pipe closed it.
         Err(End::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         Err(End::Output(error)) => Err(error.into()),
         Err(End::Stream(error)) => Err(Failure::Environment(error.into())),
@@ -135,10 +135,10 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
     }
 }
 
-/// Why there is nothing more to print.
+/// Why nothing more is printed.
 enum End {
     Stream(ClientError),
-    /// Standard output takes no more.
+    /// Standard output is closed.
     Output(std::io::Error),
     /// There is no snapshot to print.
     NothingLoaded,
@@ -156,7 +156,7 @@ impl From<std::io::Error> for End {
     }
 }
 
-/// Shows one snapshot. A worker that says nothing, or has none, is not waited for.
+/// Shows one snapshot. Does not wait for a worker that does not answer, or has none.
 async fn once(
     path: &Path,
     subscribe: Subscribe,
@@ -167,7 +167,7 @@ async fn once(
     let (mut greeted, mut begun) = (false, false);
     loop {
         let line = match connection.next_soon().await {
-            // It lives, and its next heartbeat is further away than this waits.
+            // The worker runs, and its next heartbeat comes too late.
             Err(ClientError::Timeout(_)) if greeted && !begun => return Err(End::NothingLoaded),
             line => line?.ok_or(ClientError::Closed)?,
         };
@@ -176,7 +176,7 @@ async fn once(
             ServerLine::Hello { .. } => greeted = true,
             ServerLine::SnapshotBegin { .. } => begun = true,
             ServerLine::SnapshotEnd { .. } => return Ok(()),
-            // Where there is a snapshot, it comes before any heartbeat.
+            // If there is a snapshot, it comes before any heartbeat.
             ServerLine::Heartbeat { .. } if !begun => return Err(End::NothingLoaded),
             ServerLine::Error { code, message, .. } => {
                 return Err(ClientError::Refused { code, message }.into());
@@ -186,7 +186,7 @@ async fn once(
     }
 }
 
-/// A line for people; `None` where there is nothing to see.
+/// A line for people; `None` if it shows nothing.
 pub(crate) fn human(line: &ServerLine) -> Option<String> {
     let text = match line {
         ServerLine::SnapshotBegin { epoch, seq, rules, reason, .. } => {
@@ -259,7 +259,7 @@ fn definition(rule: &CompiledRule) -> String {
     )
 }
 
-/// A state in words; nothing where it is the default.
+/// A state in words; empty for the default.
 fn state(state: &RuleState) -> String {
     if *state == RuleState::default() {
         return String::new();

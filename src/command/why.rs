@@ -1,4 +1,4 @@
-//! `rulesyncd why`: one rule's report, from its file to who has taken it in.
+//! `rulesyncd why`: one rule's report, from its file to its subscribers.
 
 mod files;
 mod render;
@@ -29,10 +29,10 @@ use crate::store::{RuleStore as _, Scope};
 use crate::wire::{Op, ServerLine, Subscribe};
 use crate::worker::WorkerStatus;
 
-/// Tell where a rule is: its file, its row, its state, this worker, its subscribers
+/// Show where a rule is: its file, its row, its state, this worker, its subscribers
 ///
-/// Each part that can be reached from this host is shown, and what is wrong where they differ.
-/// Exit code 1 where something is wrong, 3 where something did not answer within 5 s.
+/// Shows each part that this host can reach, and how the parts differ. Exit code 1 if something is wrong, 3 if
+/// something did not answer within 5 s.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd why R0015")]
 pub struct WhyArgs {
@@ -125,7 +125,7 @@ async fn gather(config: &Config, daemons: Daemons, rule_id: RuleId) -> Report {
     }
 }
 
-/// What a failure says, in one text.
+/// The message of a failure, with its causes.
 fn message(failure: Failure) -> String {
     failure.message().map_or_else(String::new, |error| format!("{error:#}"))
 }
@@ -164,7 +164,7 @@ async fn table(config: &Config, rule_id: &RuleId) -> Result<Table, Failure> {
     })
 }
 
-/// What the worker of this status holds of this rule.
+/// The rule as this worker has it.
 async fn held(
     socket: &Path,
     status: Result<Value, ClientError>,

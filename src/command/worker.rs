@@ -134,7 +134,7 @@ impl Followed {
     }
 }
 
-/// The database as this configuration follows it.
+/// The database, with the worker's configuration.
 pub(super) async fn open(config: &Config, clock: Arc<SystemClock>) -> Result<Database, Failure> {
     let WorkerConfig { overlap, full_scan_interval, max_rules, max_memory, .. } = config.worker;
     let database = common::open_database(config, clock).await.map_err(daemon::unusable)?;
@@ -147,13 +147,13 @@ pub(super) fn origin(database: &Database) -> CacheOrigin {
     CacheOrigin { url, url_file, place, backend: database.backend().to_owned() }
 }
 
-/// Whether a peer's user id is told as it is: in a user namespace (user_namespaces(7)) it may not be.
+/// Whether the user ids of peers are real: in a user namespace (user_namespaces(7)) they may not be.
 fn sees_every_user() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// The socket that systemd passed; `None` when it passed none.
+/// The socket that systemd passed; `None` if it passed none.
 fn passed_socket() -> Result<Option<UnixListener>, Failure> {
     ListenFd::from_env()
         .take_unix_listener(0)

@@ -1,4 +1,4 @@
-//! The way to a collector: a client that blocks, since the exporters' threads have no reactor.
+//! An HTTP client for a collector. It blocks, because the exporters' threads have no reactor.
 
 use std::collections::BTreeMap;
 use std::future::{Future, ready};
@@ -9,10 +9,10 @@ use std::time::Duration;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::Agent;
 
-/// More of a collector's answer than this is not read.
+/// The most bytes of a collector's answer that are read.
 const ANSWER: u64 = 64 * 1024;
 
-/// What is exported, each to an endpoint of its own.
+/// The kinds of exported data, each with an endpoint of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Signal {
     Traces,
@@ -20,7 +20,7 @@ pub(super) enum Signal {
 }
 
 impl Signal {
-    /// The word in the endpoint's path.
+    /// The last part of the endpoint's path.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Traces => "traces",
@@ -29,7 +29,7 @@ impl Signal {
     }
 }
 
-/// Sends what one exporter hands it.
+/// Sends what one exporter exports.
 #[derive(Debug)]
 pub(super) struct Client {
     agent: Agent,
@@ -60,7 +60,7 @@ impl Client {
         match &answer {
             Ok(answer) if answer.status().is_success() => self.outage.over(self.signal, &host),
             Ok(answer) => self.outage.failed(self.signal, &host, format!("it answers {}", answer.status())),
-            // The text of this one alone has the address in it.
+            // Only the text of this error contains the address.
             Err(ureq::Error::BadUri(_)) => {
                 self.outage.failed(self.signal, &host, "the address cannot be used".to_owned());
             }
@@ -83,7 +83,7 @@ impl HttpClient for Client {
     }
 }
 
-/// Which signals the collector does not take, and why: an outage is told once, and its end.
+/// Which signals the collector rejects, and why: an outage is logged once, and its end.
 #[derive(Debug, Default)]
 pub(super) struct Outage(Mutex<BTreeMap<Signal, String>>);
 

@@ -1,4 +1,4 @@
-//! What is counted and measured. Names and labels are those of the README's table.
+//! What the daemon counts and measures. The README lists the names and labels.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -36,10 +36,10 @@ static PROPAGATION: Instrument =
     seconds("ttp.rule.propagation", "How long a change took for a leg of its way");
 static LATENCY: Instrument = seconds("ttp.store.latency", "How long the store took for an operation");
 
-/// The instruments of the collector; empty where none is named.
+/// The instruments of the collector; empty without a collector.
 static SDK: OnceLock<Metrics> = OnceLock::new();
 
-/// Has everything that is counted and measured from now on exported by `provider`, the only one of this process.
+/// Exports every later measurement through `provider`, the only one of this process.
 pub(super) fn export_by(provider: &SdkMeterProvider) {
     drop(SDK.set(Metrics::new(provider)));
 }
@@ -88,33 +88,33 @@ fn measure(instrument: &'static Instrument, took: Duration, labels: &[(&'static 
     }
 }
 
-/// A part of a change's way.
+/// A stage on the way of a change.
 #[derive(Debug, Clone, Copy)]
 pub enum Stage {
-    /// From the file's save to the row, by the clock of the master's host.
+    /// From the save of the file to the row, by the clock of the master's host.
     SaveToWrite,
     /// From the row's stamp to the worker's stream, by the database's clock.
     WriteToStream,
 }
 
-/// Rows of a store that were read and are rules.
+/// Counts rows of a store that were read and are valid rules.
 pub fn compiled(rows: usize, store_backend: &str) {
     if rows > 0 {
         count(&COMPILED, rows as u64, &[("store_backend", store_backend)]);
     }
 }
 
-/// The database's driver panicked, or its thread was abandoned.
+/// Counts a panic of the database's driver, or an abandoned thread.
 pub fn driver_failed() {
     count(&DRIVER_FAILURES, 1, &[]);
 }
 
-/// A file or a row that is no rule; `reason` is one of a few words.
+/// Counts an invalid file or a quarantined row; `reason` is one of a few words.
 pub fn rejected(reason: &'static str) {
     count(&REJECTED, 1, &[("reason", reason)]);
 }
 
-/// A change went to the stream.
+/// Counts a change that went to the stream.
 pub fn changed(kind: ChangeKind, new_state: Option<StateKind>) {
     count(&CHANGES, 1, &[("change_kind", kind.as_str())]);
     if let Some(state) = new_state {
@@ -122,7 +122,7 @@ pub fn changed(kind: ChangeKind, new_state: Option<StateKind>) {
     }
 }
 
-/// How long a change took for a leg of its way.
+/// Measures how long a stage of a change took.
 pub fn propagated(leg: Stage, kind: ChangeKind, took: Duration) {
     let leg = match leg {
         Stage::SaveToWrite => "save_to_write",
@@ -131,7 +131,7 @@ pub fn propagated(leg: Stage, kind: ChangeKind, took: Duration) {
     measure(&PROPAGATION, took, &[("leg", leg), ("change_kind", kind.as_str())]);
 }
 
-/// Does `work`, and measures how long the store took for it.
+/// Runs `work`, and measures how long the store took.
 pub async fn timed<T>(operation: &'static str, work: impl Future<Output = T>) -> T {
     let begun = Instant::now();
     let done = work.await;
@@ -139,7 +139,7 @@ pub async fn timed<T>(operation: &'static str, work: impl Future<Output = T>) ->
     done
 }
 
-/// What is looked at each time that metrics are exported, or asked for.
+/// Registers a gauge that is read at each export, and for each `status`.
 pub fn gauge(
     name: &'static str,
     what: &'static str,

@@ -1,4 +1,4 @@
-//! Whether traces and metrics are exported, where to, and how that ends.
+//! Configures the export of traces and metrics, and ends it.
 
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
@@ -20,25 +20,25 @@ use crate::config::{TelemetryConfig, environment};
 /// How long the end of the process may wait for a collector.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(1_500);
 
-/// How long one export may take where nobody says otherwise.
+/// How long one export may take by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 static EXPORT: OnceLock<Export> = OnceLock::new();
 
-/// What is exported by this process.
+/// What this process exports.
 #[derive(Debug)]
 struct Export {
     traces: Option<(SdkTracerProvider, SdkTracer)>,
     metrics: Option<SdkMeterProvider>,
 }
 
-/// Exports traces and metrics from here on to [`finish`], where the configuration or the standard
-/// variables of the environment name a collector; else nothing is set up at all. `mode` is the
-/// command that runs.
+/// Exports traces and metrics until [`finish`], if the configuration or the standard variables of the environment
+/// name a collector. `mode` is the command that runs.
 ///
 /// # Errors
-/// [`TelemetryError::Otlp`] for an address or a variable that cannot be used. A collector that does
-/// not answer is no error: it is told once, and work goes on.
+/// # Errors
+/// [`TelemetryError::Otlp`] for an invalid address or variable. A collector that does not answer is no error: it is
+/// logged once, and the daemon works on.
 pub fn export(config: &TelemetryConfig, mode: &'static str) -> Result<(), TelemetryError> {
     let endpoint = |signal| endpoint(signal, config.otlp.as_deref(), environment);
     let (traces, metrics) = (endpoint(Signal::Traces)?, endpoint(Signal::Metrics)?);
@@ -49,12 +49,12 @@ pub fn export(config: &TelemetryConfig, mode: &'static str) -> Result<(), Teleme
     let outage = Arc::new(Outage::default());
     let traces = traces.map(|url| tracer(&url, resource.clone(), &outage)).transpose()?;
     let metrics = metrics.map(|url| meter(&url, resource, &outage)).transpose()?;
-    // A process has one command, so the cell is empty.
+    // A process runs one command, so the cell is empty.
     let _ = EXPORT.set(Export { traces, metrics });
     Ok(())
 }
 
-/// Hands the collector what it was not yet given, for at most a second and a half.
+/// Sends the collector what is not exported yet, for at most a second and a half.
 pub fn finish() {
     let Some(Export { traces, metrics }) = EXPORT.get() else { return };
     let (done, ends) = mpsc::channel();
@@ -85,7 +85,7 @@ pub(super) fn sdk_tracer() -> Option<&'static SdkTracer> {
     EXPORT.get()?.traces.as_ref().map(|(_, tracer)| tracer)
 }
 
-/// Where a signal goes; `None` is nowhere.
+/// The endpoint of a signal; `None` if it is not exported.
 fn endpoint(
     signal: Signal,
     configured: Option<&str>,
@@ -135,14 +135,14 @@ fn endpoint(
     })
 }
 
-/// Who exports. What the standard variables say wins.
+/// The resource that exports. The standard variables take precedence.
 fn resource(mode: &'static str) -> Resource {
     let set = |name| environment(name).filter(|value| !value.is_empty());
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut resource = Resource::builder_empty().with_attributes([
         KeyValue::new("service.name", "rulesyncd"),
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
-        // The same from start to start, so that a host's series go on.
+        // The same after each start, so that a host's series continue.
         KeyValue::new("service.instance.id", format!("{host}/{mode}")),
         KeyValue::new("host.name", host),
         KeyValue::new("process.pid", i64::from(std::process::id())),

@@ -1,4 +1,4 @@
-//! What this process has counted and measured since it started, for whoever asks without a collector.
+//! Keeps what this process counted and measured since it started, for `status` and without a collector.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,49 +6,49 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of numbers a metric has.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MetricKind {
     /// A number that only grows.
     Counter,
-    /// A number as it is now.
+    /// A current number.
     Gauge,
-    /// How often a value was up to each of some bounds.
+    /// How many values were up to each of some bounds.
     Histogram,
 }
 
-/// A metric, as it is named for OpenTelemetry, and what was measured.
+/// A metric, with its OpenTelemetry name, and its samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metric {
     /// The name, such as `ttp.rule.changes`.
     pub name: String,
     /// The kind.
     pub kind: MetricKind,
-    /// `s`, or nothing where it is a number of things.
+    /// `s`, or nothing for a count.
     pub unit: String,
-    /// What is measured.
+    /// The description.
     pub about: String,
     /// One for each set of labels.
     pub samples: Vec<Sample>,
 }
 
-/// What was measured under one set of labels.
+/// A measurement under one set of labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// The labels.
     pub labels: BTreeMap<String, String>,
-    /// The number; of a histogram the sum of all values.
+    /// The number; for a histogram, the sum of all values.
     pub value: f64,
-    /// Of a histogram: how many values were up to this bound and above the one before, by bound.
+    /// For a histogram: the number of values up to this bound and above the one before, by bound.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub buckets: Vec<(f64, u64)>,
-    /// Of a histogram: how many values there were.
+    /// For a histogram: the number of values.
     #[serde(default)]
     pub count: u64,
 }
 
-/// A metric that is counted or measured, as the program names it.
+/// The definition of a metric.
 #[derive(Debug)]
 pub(super) struct Instrument {
     pub(super) name: &'static str,
@@ -57,13 +57,13 @@ pub(super) struct Instrument {
     pub(super) about: &'static str,
 }
 
-/// Labels of one sample: their names and values.
+/// Names and values of the labels of one sample.
 type Labels = Vec<(&'static str, String)>;
 
-/// What was measured: by metric, and by labels, of which there are few.
+/// All measurements, by metric and by labels.
 static TALLY: Mutex<BTreeMap<&'static str, Tally>> = Mutex::new(BTreeMap::new());
 
-/// What is looked at whenever somebody asks.
+/// The gauges, which are read on demand.
 static GAUGES: Mutex<Vec<Gauge>> = Mutex::new(Vec::new());
 
 struct Tally {
@@ -104,12 +104,12 @@ fn sample<'a>(
     })
 }
 
-/// Counts `more` of something.
+/// Adds `more` to a counter.
 pub(super) fn count(instrument: &'static Instrument, more: u64, labels: &[(&'static str, &str)]) {
     sample(&mut tally(), instrument, labels).value += more as f64;
 }
 
-/// Measures one value.
+/// Records one value of a histogram.
 pub(super) fn measure(
     instrument: &'static Instrument,
     bounds: &[f64],
@@ -128,7 +128,7 @@ pub(super) fn measure(
     sample.value += value;
 }
 
-/// Looks at `read` whenever somebody asks.
+/// Registers a gauge that calls `read` on demand.
 pub(super) fn gauge(
     name: &'static str,
     about: &'static str,
@@ -139,7 +139,7 @@ pub(super) fn gauge(
     GAUGES.lock().unwrap_or_else(PoisonError::into_inner).push(gauge);
 }
 
-/// Everything that this process has counted and measured, by name.
+/// Every metric of this process, by name.
 pub fn metrics() -> Vec<Metric> {
     let mut metrics: BTreeMap<String, Metric> = BTreeMap::new();
     for (name, Tally { instrument, samples }) in &*tally() {

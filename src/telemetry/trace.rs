@@ -1,5 +1,5 @@
-//! Spans. Each is made where the work is known to be done, with the times that were noted on the
-//! way, so that a transaction of a thousand rules is the span of every one of them.
+//! Spans. Each is created once its work is done, with times that were recorded before, so that a transaction of a
+//! thousand rules is a span of each of them.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,12 +12,12 @@ use opentelemetry::{Context, KeyValue, Value};
 use super::otlp::sdk_tracer;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 
-/// The time by this host's clock, where spans are recorded; else `None`, which makes no span.
+/// The time by this host's clock; `None`, which makes no span, while none are recorded.
 pub fn now() -> Option<Timestamp> {
     sdk_tracer().map(|_| SystemClock.now())
 }
 
-/// A span, or nothing where none are recorded.
+/// A span, or nothing while none are recorded.
 #[derive(Debug, Default)]
 pub struct Span(Option<opentelemetry_sdk::trace::Span>);
 
@@ -27,19 +27,19 @@ impl Span {
         Self::start(name, start, &Context::new())
     }
 
-    /// A span inside of what `origin` names, which another process may have begun.
+    /// A span within the span that `origin` names, which may be another process's.
     pub fn within(name: &'static str, start: Option<Timestamp>, origin: &Traceparent) -> Self {
         Self::start(name, start, &Context::new().with_remote_span_context(origin.0.clone()))
     }
 
-    /// Points to where what the work handles came from.
+    /// Links to the span of another trace that caused this work.
     pub fn link(&mut self, origin: &Traceparent) {
         if let Some(span) = &mut self.0 {
             span.add_link(origin.0.clone(), Vec::new());
         }
     }
 
-    /// A span inside of this one; nothing where this is nothing.
+    /// A span within this one; nothing if this is nothing.
     pub fn child(&self, name: &'static str, start: Option<Timestamp>) -> Self {
         let Some(span) = &self.0 else { return Self(None) };
         let parent = Context::new().with_remote_span_context(span.span_context().clone());
@@ -53,7 +53,7 @@ impl Span {
         Self(Some(tracer.build_with_context(builder, parent)))
     }
 
-    /// Says something of the work: an id or a count, never a text that others wrote.
+    /// Sets an attribute: an id or a count, never a text that others wrote.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(span) = &mut self.0 {
             span.set_attribute(KeyValue::new(key, value));
@@ -67,19 +67,19 @@ impl Span {
         }
     }
 
-    /// The work ended then.
+    /// Ends the span.
     pub fn end(mut self, end: Option<Timestamp>) {
         if let (Some(span), Some(end)) = (&mut self.0, end) {
             span.end_with_timestamp(system_time(end));
         }
     }
 
-    /// The trace's id for the log; `None` where the trace is not recorded.
+    /// The trace's id for the log; `None` if the trace is not recorded.
     pub fn trace_id(&self) -> Option<String> {
         self.traceparent().map(|context| context.0.trace_id().to_string())
     }
 
-    /// What others need to go on with this trace; `None` where it is not recorded.
+    /// The trace context for others that continue this trace; `None` if it is not recorded.
     pub fn traceparent(&self) -> Option<Traceparent> {
         let context = self.0.as_ref()?.span_context();
         context.is_sampled().then(|| Traceparent(context.clone()))
@@ -91,7 +91,7 @@ impl Span {
 pub struct Traceparent(SpanContext);
 
 impl Traceparent {
-    /// Reads the header's value; `None` for anything else.
+    /// Parses the value of the header; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let [version, trace, span, flags] = text.split('-').collect::<Vec<_>>().try_into().ok()?;
         let is_hex = |text: &str, length| {

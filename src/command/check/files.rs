@@ -1,4 +1,4 @@
-//! From the paths of the command line to the files to check.
+//! Finds the files to check from the paths of the command line.
 
 use std::collections::HashSet;
 use std::io::{self, Read as _};
@@ -8,29 +8,29 @@ use std::sync::Arc;
 use crate::rule::Limits;
 use crate::rulefile::{self, LinkPolicy, Listing};
 
-/// A path to check, or why there is nothing to check there.
+/// A path to check, or the reason why it cannot be checked.
 #[derive(Debug)]
 pub(super) enum Target {
-    /// A file; `named` tells that its name is a rule's.
+    /// A file; `named` says whether its name is a rule's.
     File { path: PathBuf, named: bool },
     /// A file of a directory, which is read as its master would read it.
     InDirectory { path: PathBuf, policy: Arc<LinkPolicy> },
     /// A YAML file in or below a directory that its master does not read.
     PassedOver(PathBuf),
-    /// What is on standard input, under the name of a file; `named` tells that the name is a rule's.
+    /// Standard input, under the name of a file; `named` says whether the name is a rule's.
     Text { path: PathBuf, text: Vec<u8>, named: bool },
-    /// A path that is no file and cannot be listed.
+    /// A path that is not a file and cannot be listed.
     Unreadable { path: PathBuf, reason: String },
 }
 
-/// The name of standard input where nobody says another.
+/// The default name of standard input.
 const STDIN: &str = "<stdin>";
 
-/// The files at `paths`, each once: a file as it is, of a directory what its master would read,
-/// in the order of names; for `-` standard input, under the name `stdin_name`.
+/// The files at `paths`, each once: a file itself, from a directory the files that its master would read, in the
+/// order of names; for `-` standard input, under the name `stdin_name`.
 ///
 /// # Errors
-/// When standard input cannot be read.
+/// Standard input cannot be read.
 pub(super) fn collect(paths: &[PathBuf], stdin_name: Option<&Path>) -> io::Result<Vec<Target>> {
     let mut seen = HashSet::new();
     let mut targets = Vec::new();
@@ -59,7 +59,7 @@ pub(super) fn collect(paths: &[PathBuf], stdin_name: Option<&Path>) -> io::Resul
                 for path in files.filter(|path| seen.insert(path.clone())) {
                     targets.push(Target::InDirectory { path, policy: Arc::clone(&policy) });
                 }
-                // A folder that is a path of its own is a rules directory of its own.
+                // A folder that is itself on the command line is a rules directory.
                 let own: Vec<PathBuf> = paths.iter().flat_map(|path| path.canonicalize()).collect();
                 for file in passed_over.iter().map(|name| path.join(name)) {
                     let folder = file.parent().filter(|folder| *folder != path.as_path());
@@ -78,7 +78,7 @@ pub(super) fn collect(paths: &[PathBuf], stdin_name: Option<&Path>) -> io::Resul
     Ok(targets)
 }
 
-/// Standard input, up to one byte more than a rule may have.
+/// Standard input, up to one byte more than the size limit of a rule.
 fn stdin(name: Option<&Path>) -> io::Result<Target> {
     let mut text = Vec::new();
     io::stdin().lock().take(Limits::default().size as u64 + 1).read_to_end(&mut text)?;

@@ -1,4 +1,4 @@
-//! `check --fix`: what is mechanical is fixed in the files.
+//! `check --fix`: applies mechanical fixes to the files.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
@@ -21,7 +21,7 @@ pub(super) struct Fix {
     after: Vec<u8>,
 }
 
-/// What can be fixed in the files; one that cannot be read is left to the check to tell.
+/// The fixes for the files; the check reports files that cannot be read.
 pub(super) fn fixes(targets: &[Target]) -> impl Iterator<Item = Fix> {
     targets.iter().filter_map(|target| {
         let limits = Limits::default();
@@ -37,11 +37,11 @@ pub(super) fn fixes(targets: &[Target]) -> impl Iterator<Item = Fix> {
 }
 
 impl Fix {
-    /// Puts the fixed text in place whole: whoever reads the file reads the old text or the new one. Mode and
-    /// owner stay, and a symbolic link stays one.
+    /// Replaces the file atomically: another program reads the old text or the new one. Keeps mode, owner, and a
+    /// symbolic link.
     ///
     /// # Errors
-    /// When the file cannot be written, or was changed since it was read.
+    /// The file cannot be written, or was changed since it was read.
     pub(super) fn write(&self) -> anyhow::Result<()> {
         self.replace().with_context(|| format!("{} cannot be fixed", self.path.display()))
     }
@@ -49,7 +49,7 @@ impl Fix {
     fn replace(&self) -> anyhow::Result<()> {
         let path = self.path.canonicalize()?;
         let metadata = path.metadata()?;
-        // A name that is no rule file's: no master reads it.
+        // No master reads a file with this name.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let beside = path.with_file_name(format!(".{name}.{}.new", std::process::id()));
         let written = fill(&beside, &self.after, &metadata).and_then(|()| {
@@ -94,7 +94,7 @@ fn fill(path: &Path, text: &[u8], like: &Metadata) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Only root can give a file away; another's file in a directory of one's own is then left as it is.
+/// Only root can change a file's owner; another user's file is then left unchanged.
 fn keep_owner(file: &File, like: &Metadata) -> io::Result<()> {
     let now = file.metadata()?;
     if (now.uid(), now.gid()) == (like.uid(), like.gid()) {
@@ -103,7 +103,7 @@ fn keep_owner(file: &File, like: &Metadata) -> io::Result<()> {
     fchown(file, Some(like.uid()), Some(like.gid()))
 }
 
-/// A line of a file, with what its end and its tabs are where those are fixed.
+/// A line of a file, with its line end and tabs shown if they are fixed.
 fn line(text: &str) -> String {
     let text = text.strip_suffix('\n').unwrap_or(text);
     let shown: String = text

@@ -1,4 +1,4 @@
-//! Every file is read and judged, on all processors, then held against the others.
+//! Checks every file, on all processors, and then compares the files with each other.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -14,28 +14,28 @@ use crate::rule::attack::Attack;
 use crate::rule::{self, Code, ContentDigest, Diagnostic, Limits, ParsedRule};
 use crate::rulefile::{self, ReadError};
 
-/// What became of one path.
+/// The result for one path.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Judged {
     pub(super) path: PathBuf,
     /// The file's text, as far as it was read.
     pub(super) text: Vec<u8>,
-    /// What was found, in the order of the text.
+    /// The findings, in the order of the text.
     pub(super) findings: Vec<Diagnostic>,
     /// Why the path could not be read; then there is no text.
     pub(super) unreadable: Option<String>,
-    /// The rule, if it is taken.
+    /// The rule, if it is valid.
     rule: Option<ParsedRule>,
 }
 
-/// What the database has: by folded id, version and digest of the text.
+/// The rows of the database: version and digest of the text, by folded id.
 pub(super) type Rows = HashMap<String, (i64, ContentDigest)>;
 
-/// Judges all, in their order, and against `attack` and `rows`; errors come first, and how bad each
-/// finding is `settings` say.
+/// Checks all files, in order, also against `attack` and `rows`; errors come first, and `settings` determine the
+/// level of each finding.
 ///
 /// # Errors
-/// [`Failure::Usage`] when settings cannot be read.
+/// [`Failure::Usage`] if settings cannot be read.
 pub(super) fn judge_all(
     targets: &[Target],
     attack: &Attack,
@@ -68,7 +68,7 @@ fn in_parallel(targets: &[Target], attack: &Attack) -> Vec<Judged> {
     let mut done = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut done = work();
-        // A thread that panicked has told so; what it took is then missing, and so is its verdict.
+        // A thread that panicked has reported it; its result is missing.
         for other in others {
             done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
@@ -126,7 +126,7 @@ fn judge_text(path: &Path, text: Vec<u8>, attack: &Attack) -> Judged {
     Judged { path: path.to_owned(), text, findings, rule, unreadable: None }
 }
 
-/// Notes where one id is in two files of a directory: the first by path would be taken.
+/// Adds a finding if two files of a directory have one id: the master uses the first by path.
 fn find_duplicates(judged: &mut [Judged]) {
     let mut first: HashMap<(Option<PathBuf>, String), usize> = HashMap::new();
     for at in 0..judged.len() {
@@ -144,7 +144,7 @@ fn find_duplicates(judged: &mut [Judged]) {
     }
 }
 
-/// Notes where the database has another text with a version that is not lower.
+/// Adds a finding if the database has another text with a version that is not lower.
 fn find_same_version(judged: &mut Judged, rows: &Rows) {
     let Some(rule) = &judged.rule else { return };
     if let Some(&(version, content)) = rows.get(&rule.definition.rule_id.folded())

@@ -1,4 +1,4 @@
-//! JUnit's XML: one test a file, which fails where the file has an error.
+//! JUnit XML: one test for each file, which fails if the file has an error.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::judge::Judged;
 use super::report::Totals;
 use crate::rule::{Diagnostic, Severity};
 
-/// One suite. Warnings are the output of a test that passes.
+/// One suite. Warnings are the output of a successful test.
 pub(super) fn report(judged: &[Judged], summary: &Totals) -> String {
     let (tests, failures, errors) = (judged.len(), summary.refused, summary.unreadable);
     let counts = format!(r#"tests="{tests}" failures="{failures}" errors="{errors}""#);
@@ -41,7 +41,7 @@ fn line(out: &mut String, path: &str, finding: &Diagnostic) {
     let _ = writeln!(out, "{path}:{}", escape(&finding.to_string()));
 }
 
-/// A text as XML has it; what no XML may have is replaced.
+/// A text, escaped for XML; characters that XML forbids are replaced.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {

@@ -1,4 +1,4 @@
-//! What was found, for people and for machines.
+//! Prints the findings, for people and for machines.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,13 +12,13 @@ use crate::paint::{sanitize, sanitize_lines};
 use crate::plural::count;
 use crate::rule::{Diagnostic, Severity};
 
-/// The numbers.
+/// How many files were checked, fixed and invalid, and how many findings there are.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     /// Files that `--fix` has fixed.
     pub(super) fixed: Vec<PathBuf>,
     pub(super) files: usize,
-    /// Files that have an error.
+    /// Files with an error.
     pub(super) refused: usize,
     pub(super) errors: usize,
     pub(super) warnings: usize,
@@ -47,8 +47,8 @@ impl Totals {
     }
 }
 
-/// The lines with the places underlined, then the numbers unless it is to be `quiet`; with colour, which is to be stripped
-/// where there is no terminal.
+/// The source lines with the places underlined, then the summary unless `quiet`; with colours, which are removed if
+/// the output is not a terminal.
 pub(super) fn human(judged: &[Judged], summary: &Totals, quiet: bool) -> String {
     let mut out = String::new();
     for path in &summary.fixed {
@@ -88,7 +88,7 @@ pub(super) fn human(judged: &[Judged], summary: &Totals, quiet: bool) -> String 
     out
 }
 
-/// The findings in one text, each with the line that it is about.
+/// The findings in one text, each with its source line.
 pub(in crate::command) fn findings(path: &Path, text: &[u8], findings: &[Diagnostic]) -> String {
     let renderer = Renderer::styled();
     let (path, source) = (sanitize(&path.to_string_lossy()).into_owned(), source(text));
@@ -110,13 +110,13 @@ fn one(renderer: &Renderer, path: &str, source: &str, finding: &Diagnostic) -> S
     renderer.render(&[group])
 }
 
-/// The text as a string: what is not UTF-8 is shown as such.
+/// The text; invalid UTF-8 is replaced.
 fn source(text: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(text)
 }
 
-/// The place in `source`, which has other bytes than the file from the first on that is no UTF-8;
-/// nothing is told of what comes after that.
+/// The position in `source`, which differs from the file after the first invalid UTF-8: there are no findings after
+/// it.
 fn within(source: &str, finding: &Diagnostic) -> std::ops::Range<usize> {
     let start = source.floor_char_boundary(finding.span.start);
     let end = source.ceil_char_boundary(finding.span.end.min(source.len()));
@@ -164,7 +164,7 @@ pub(super) fn json(judged: &[Judged], summary: &Totals) -> String {
     format!("{report}\n")
 }
 
-/// Workflow commands, one a line.
+/// Workflow commands, one on each line.
 pub(super) fn github(judged: &[Judged]) -> String {
     let mut out = String::new();
     for judged in judged {

@@ -1,4 +1,4 @@
-//! SARIF 2.1.0, as code scanners' readers take it.
+//! SARIF 2.1.0, for code scanners.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::rule::{Code, Diagnostic};
 const SCHEMA: &str =
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
-/// What stands in a path of a URI as it is.
+/// The bytes of a path that a URI need not escape.
 const PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One run, with a rule for each code.
@@ -95,7 +95,7 @@ fn region(judged: &Judged, finding: &Diagnostic) -> Value {
     })
 }
 
-/// A reference relative to where the program was started, or an absolute one.
+/// A reference relative to the working directory, or an absolute one.
 fn uri(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt as _;
     let path = path.strip_prefix(".").unwrap_or(path);

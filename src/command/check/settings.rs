@@ -1,5 +1,5 @@
-//! How bad each kind of finding is to the users of a directory: the file [`FILE_NAME`] beside the
-//! rules or above them, and flags over it.
+//! The level of each kind of finding, as the users of a directory configure it: in the file [`FILE_NAME`] in the
+//! directory of the rules or above, and with flags.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use crate::command::Failure;
 use crate::config::nearest;
 use crate::rule::{Code, Diagnostic, Severity};
 
-/// The file's name.
+/// The name of the settings file.
 pub(super) const FILE_NAME: &str = ".rulesyncd-check.yaml";
 
-/// What a finding counts as.
+/// The level of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
@@ -41,7 +41,7 @@ struct WrittenOverride {
     codes: BTreeMap<String, Level>,
 }
 
-/// The file as it is meant.
+/// The parsed file.
 #[derive(Debug, Default)]
 struct File {
     levels: Levels,
@@ -51,14 +51,14 @@ struct File {
 
 type Levels = HashMap<Code, Level>;
 
-/// What the flags say of codes, which counts before any file.
+/// The levels of the flags, which override any file.
 #[derive(Debug, Default)]
 pub(super) struct Overrides {
     levels: Levels,
     strict: bool,
 }
 
-/// The settings of each directory, read once each.
+/// The settings of each directory, each read once.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     flags: Overrides,
@@ -66,10 +66,10 @@ pub(super) struct Settings {
 }
 
 impl Overrides {
-    /// Flags that say `levels`, of two for one code the later; `strict` makes an error of what is a warning then.
+    /// Flags that set `levels`, the later of two for one code; then `strict` makes warnings errors.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for a code whose level nobody can change.
+    /// [`Failure::Usage`] for a code with a fixed level.
     pub(super) fn new(
         levels: impl IntoIterator<Item = (Code, Level)>,
         strict: bool,
@@ -81,16 +81,15 @@ impl Overrides {
 }
 
 impl Settings {
-    /// Settings with these flags; files are read as directories are met.
+    /// Settings with these flags; files are read when their directories are first needed.
     pub(super) fn new(flags: Overrides) -> Self {
         Self { flags, directories: HashMap::new() }
     }
 
-    /// Gives the findings of the file at `path` the levels that are set for it, and drops those
-    /// that are off.
+    /// Sets the levels of the findings of the file at `path`, and removes those that are off.
     ///
     /// # Errors
-    /// [`Failure::Usage`] when the settings of its directory cannot be read.
+    /// [`Failure::Usage`] if the settings of its directory cannot be read.
     pub(super) fn apply(&mut self, path: &Path, findings: &mut Vec<Diagnostic>) -> Result<(), Failure> {
         if findings.is_empty() {
             return Ok(());
@@ -120,7 +119,7 @@ impl Settings {
         Ok(())
     }
 
-    /// The settings that are nearest to `directory`, going up.
+    /// The settings that are nearest to `directory`, upwards.
     fn of_directory(&mut self, directory: &Path) -> Result<Arc<File>, Failure> {
         if let Some(file) = self.directories.get(directory) {
             return Ok(Arc::clone(file));
@@ -135,7 +134,7 @@ impl Settings {
                     break;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                // What stands above the rules may be nobody's business.
+                // This user may not be allowed to read directories above the rules.
                 Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => break,
                 Err(error) => return Err(unusable(&path, error)),
             }
@@ -152,7 +151,7 @@ fn unusable(path: &Path, error: impl Into<anyhow::Error>) -> Failure {
 
 impl File {
     fn read(text: &str) -> anyhow::Result<Self> {
-        // An empty document is null, which is no mapping.
+        // An empty document is null, not a mapping.
         if text.lines().all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
@@ -168,13 +167,13 @@ impl File {
         })
     }
 
-    /// Whether a key of this name is one of the users' own; of a key in a mapping the last part counts.
+    /// Whether users have declared this key as their own; for a nested key, its last part counts.
     fn allows(&self, field: &str) -> bool {
         let key = field.rsplit('.').next().unwrap_or(field);
         self.allowed_keys.iter().any(|glob| glob.matches(key) || glob.matches(field))
     }
 
-    /// What is said of a code for a file of this name; of several that say something the last counts.
+    /// The level of a code for a file of this name; the last setting wins.
     fn level(&self, name: &str, code: Code) -> Option<Level> {
         let of_file = self.overrides.iter().rev().find_map(|(files, levels)| {
             levels.get(&code).filter(|_| files.iter().any(|glob| glob.matches(name)))
@@ -198,7 +197,7 @@ fn code(name: &str) -> anyhow::Result<Code> {
     })
 }
 
-/// A code, where it may have this level.
+/// A code, if it may have this level.
 fn settable(code: Code, level: Level) -> anyhow::Result<(Code, Level)> {
     anyhow::ensure!(
         code.severity() == Severity::Warning || level == Level::Error,

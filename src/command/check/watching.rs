@@ -1,4 +1,4 @@
-//! `check --watch`: says when something happened to what is checked.
+//! `check --watch`: notices changes to the checked files.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
@@ -7,29 +7,29 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-/// An editor's save is several events: so long nothing must happen, until it is looked at.
+/// An editor's save is several events: the check starts after so long without an event.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How often it is looked at while events do not end.
+/// How long it waits at most while events continue.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Hears of changes from its making on.
+/// Notices changes from its creation on.
 pub(super) struct Watching {
     events: Receiver<()>,
     _watcher: RecommendedWatcher,
 }
 
 impl Watching {
-    /// Watches the directories, and those in which the files stand. A directory that is replaced is heard of
-    /// through the one above it, and then to be watched anew.
+    /// Watches the directories, and those of the files. A replaced directory is noticed through its parent, and must
+    /// then be watched anew.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// The kernel refuses.
     pub(super) fn start(paths: &[PathBuf]) -> anyhow::Result<Self> {
         let (sender, events) = mpsc::channel();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if event.as_ref().map_or(true, is_change) {
-                // Nobody listens any more once the next is made.
+                // The receiver is gone once the next watch exists.
                 let _ = sender.send(());
             }
         })?;
@@ -43,9 +43,9 @@ impl Watching {
         Ok(Self { events, _watcher: watcher })
     }
 
-    /// Waits until something happened, and then for a pause.
+    /// Waits for a change, and then for a pause.
     pub(super) fn wait(&self) {
-        // The channel ends with the watcher, which is here.
+        // The channel lives as long as the watcher.
         let _ = self.events.recv();
         for _ in 0..LONGEST.as_millis() / QUIET.as_millis() {
             if self.events.recv_timeout(QUIET).is_err() {
@@ -55,7 +55,7 @@ impl Watching {
     }
 }
 
-/// Reading, which the check itself does, is none.
+/// The check itself causes read events, which do not count.
 fn is_change(event: &Event) -> bool {
     match event.kind {
         EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),

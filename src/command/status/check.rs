@@ -11,7 +11,7 @@ use crate::plural::count;
 use crate::wire::Health;
 use crate::worker::WorkerStatus;
 
-/// How bad it is, from the least to the worst, as the plugins' guidelines order them.
+/// The severities, from the least to the worst, as in the plugins' guidelines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Severity {
     Ok,
@@ -40,10 +40,10 @@ impl Severity {
     }
 }
 
-/// Something to tell, and how bad it is.
+/// A finding, with its severity.
 type Finding = (Severity, String);
 
-/// Prints how the daemons are, and ends with the exit code for it.
+/// Prints the state of the daemons, and exits with its code.
 pub(super) fn report(asked: &[Asked], now: Timestamp) -> Outcome {
     let (severity, line) = judge(asked, now);
     end(severity, &line)
@@ -63,7 +63,7 @@ fn end(severity: Severity, line: &str) -> Outcome {
     }
 }
 
-/// The worst of all, and everything as bad as a warning in one line, the worst first.
+/// The worst severity, with all findings of at least a warning in one line, the worst first.
 fn judge(asked: &[Asked], now: Timestamp) -> Finding {
     let mut findings: Vec<Finding> = asked.iter().flat_map(|asked| of_daemon(asked, now)).collect();
     if findings.is_empty() {
@@ -101,7 +101,7 @@ fn of_daemon(asked: &Asked, now: Timestamp) -> Vec<Finding> {
     findings.into_iter().map(|(severity, text)| (severity, format!("{name}: {text}"))).collect()
 }
 
-/// So many things, where there are any.
+/// So many of something, if there are any.
 fn some(count: usize, one: &str, many: &str) -> Option<Finding> {
     match count {
         0 => None,
@@ -110,7 +110,7 @@ fn some(count: usize, one: &str, many: &str) -> Option<Finding> {
     }
 }
 
-/// What is wrong with a master, and what to say of one that is well.
+/// The findings about a master, or a sentence if there are none.
 fn master(status: &MasterStatus) -> (Vec<Finding>, String) {
     let mut findings = Vec::new();
     let cause = status.last_error.as_deref().unwrap_or("no answer yet");
@@ -149,7 +149,7 @@ fn master(status: &MasterStatus) -> (Vec<Finding>, String) {
     (findings, well)
 }
 
-/// What is wrong with a worker, and what to say of one that is well.
+/// The findings about a worker, or a sentence if there are none.
 fn worker(status: &WorkerStatus, now: Timestamp) -> (Vec<Finding>, String) {
     let mut findings = Vec::new();
     let stale = std::time::Duration::from_secs(status.database.stale_for_ms / 1_000);

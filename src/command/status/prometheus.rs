@@ -1,5 +1,5 @@
-//! `rulesyncd status --format prometheus`: the metrics in Prometheus' text format, named as a collector of
-//! OpenTelemetry names them there.
+//! `rulesyncd status --format prometheus`: the metrics in Prometheus' text format, with the names that an
+//! OpenTelemetry collector gives them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,10 +10,10 @@ use super::Asked;
 use crate::paint::sanitize;
 use crate::telemetry::tally::{Metric, MetricKind, Sample};
 
-/// The metric that says who answers; it is no daemon's own.
+/// The metric that says which daemons answer; no daemon has it itself.
 const UP: &str = "rulesyncd_up";
 
-/// Everything that the daemons counted and measured; each sample has its daemon as the label `mode`.
+/// All metrics of the daemons; each sample has the daemon as its label `mode`.
 pub(super) fn render(asked: &[Asked]) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "# HELP {UP} Whether the daemon answers\n# TYPE {UP} gauge");
@@ -41,17 +41,17 @@ pub(super) fn render(asked: &[Asked]) -> String {
     text
 }
 
-/// A name as Prometheus takes it, of letters, digits and `_`.
+/// A name with only letters, digits and `_`.
 fn word(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
-/// A text as Prometheus reads it.
+/// A text, escaped for Prometheus.
 fn escaped(text: &str) -> String {
     sanitize(text).replace('\\', r"\\")
 }
 
-/// The name in Prometheus: of words, with the unit and, for a counter, `total` at its end.
+/// The name in Prometheus, with the unit and, for a counter, `total` at its end.
 fn name_of(metric: &Metric) -> String {
     let mut name = word(&metric.name);
     let unit = if metric.unit == "s" { "seconds" } else { &word(&metric.unit) };
@@ -81,7 +81,7 @@ fn family(text: &mut String, metric: &Metric) {
     }
 }
 
-/// The buckets with all that is up to their bound, the sum and the count.
+/// The cumulative buckets, the sum and the count.
 fn histogram(text: &mut String, name: &str, sample: &Sample) {
     let mut below = 0;
     for &(bound, count) in &sample.buckets {

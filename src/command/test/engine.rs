@@ -1,4 +1,4 @@
-//! What runs the patterns: Python's own `re`, or the nearest thing to it that is in the program.
+//! Runs the patterns: with Python's `re`, or with the most similar engine in the program.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use super::python::{self, Python};
 use crate::rule::spell_for_fancy_regex;
 
-/// Why a pattern found nothing, and did not fail to match either.
+/// Why a pattern could not be tried.
 #[derive(Debug)]
 pub(super) enum SearchError {
     /// The pattern does not compile, or takes too long on the text.
     Wrong(String),
-    /// The pattern is one that only Python's own `re` can try.
+    /// Only Python's own `re` can run the pattern.
     NeedsPython(String),
-    /// The engine is gone.
+    /// The engine ended.
     Engine(anyhow::Error),
 }
 
@@ -27,10 +27,10 @@ pub(super) enum Engine {
 }
 
 impl Engine {
-    /// Python's `re` by the interpreter that is named, else by python3, else the crate.
+    /// Python's `re` in the named interpreter, or in python3, or the crate.
     ///
     /// # Errors
-    /// When the interpreter that is named does not run, or python3 is there and fails.
+    /// The named interpreter does not run, or python3 exists and fails.
     pub(super) fn choose(named: Option<PathBuf>) -> anyhow::Result<Self> {
         let program = named.as_deref().unwrap_or(Path::new("python3"));
         match Python::start(program) {
@@ -40,7 +40,7 @@ impl Engine {
         }
     }
 
-    /// The first text that the pattern finds.
+    /// The first match of the pattern in the text.
     ///
     /// # Errors
     /// [`SearchError`].

@@ -1,4 +1,4 @@
-//! From the paths of the command line to the test files and their rules.
+//! Finds the test files and their rules from the paths of the command line.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,24 +11,24 @@ use crate::rulefile::is_rule_file_name;
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Test {
     pub(super) path: PathBuf,
-    /// `None` where there is no such rule.
+    /// `None` if there is no such rule.
     pub(super) rule: Option<PathBuf>,
 }
 
-/// What the paths lead to.
+/// The tests of all paths.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
     /// In the order of their names, each once.
     pub(super) tests: BTreeSet<Test>,
-    /// How many rules there are, with tests or without.
+    /// How many rules there are, with or without tests.
     pub(super) rules: usize,
 }
 
 impl Targets {
-    /// Finds the tests in directories, of rule files, and those that are named themselves.
+    /// Finds the tests of directories, of rule files, and test files themselves.
     ///
     /// # Errors
-    /// When a path cannot be read, a rule file that is named has no test, or there is no test.
+    /// A path cannot be read, a named rule file has no test, or there is no test.
     pub(super) fn collect(paths: &[PathBuf]) -> anyhow::Result<Self> {
         let mut targets = Self::default();
         let mut rules = BTreeSet::new();
@@ -77,7 +77,7 @@ impl Test {
     }
 }
 
-/// The name of the rule that a file tests, without its ending; `None` where its name is no test file's.
+/// The name of the rule that a file tests, without its ending; `None` if it is not a test file's name.
 fn rule_name(path: &Path) -> Option<&str> {
     let name = path.file_name()?.to_str()?;
     let name = name.strip_suffix(".test.yaml").or_else(|| name.strip_suffix(".test.yml"))?;

@@ -1,4 +1,4 @@
-//! Python's own `re`, in a process that can be ended when a pattern takes too long.
+//! Python's own `re`, in a process that is ended when a pattern takes too long.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use serde_json::json;
 
 use super::engine::SearchError;
 
-/// How long one search may take; a pattern that takes longer is of no use.
+/// How long one search may take.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// How long the interpreter may take to start.
 const START: Duration = Duration::from_secs(60);
 
-/// The longest answer that is read: every character of a sample as an escape of JSON, and more.
+/// The longest answer: every character of a sample as a JSON escape, and more.
 const LONGEST_ANSWER: u64 = 16 << 20;
 
 /// Why an interpreter does not run.
@@ -122,7 +122,7 @@ impl Python {
 
 impl Drop for Python {
     fn drop(&mut self) {
-        // It has nothing to save, and may be in the middle of a search that does not end.
+        // It has nothing to save, and may be in a search without end.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

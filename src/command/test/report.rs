@@ -1,4 +1,4 @@
-//! What came of the samples, for people.
+//! Reports the results of the samples, for people.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -9,20 +9,20 @@ use crate::paint::{Paint, sanitize};
 use crate::plural::count;
 use crate::rule::{Diagnostic, Expectation, FieldPattern, Sample};
 
-/// What came of one sample.
+/// The result of one sample.
 #[derive(Debug)]
 pub(super) enum Verdict<'p> {
-    /// A pattern finds this in it.
+    /// A pattern matches this part of it.
     Found { pattern: &'p FieldPattern, found: String },
-    /// No pattern finds anything in it.
+    /// No pattern matches it.
     NotFound,
     /// A pattern does not work.
     Wrong { pattern: &'p FieldPattern, reason: String },
-    /// A pattern cannot be run by this engine.
+    /// This engine cannot run a pattern.
     NotRun { pattern: &'p FieldPattern, reason: String },
 }
 
-/// The numbers, and what is to be printed.
+/// The counts, and the text to print.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     out: String,
@@ -30,16 +30,16 @@ pub(super) struct Report {
     samples: usize,
     /// Test files whose samples were run.
     pub(super) tested: usize,
-    /// Samples that are not as expected.
+    /// Samples with an unexpected result.
     pub(super) failed: usize,
-    /// Samples that could not be run by this engine.
+    /// Samples that this engine cannot run.
     pub(super) not_run: usize,
-    /// Files that are no rules or no tests.
+    /// Invalid rule files and test files.
     pub(super) invalid: usize,
 }
 
 impl Report {
-    /// Notes that a file is no rule, or no test.
+    /// Adds an invalid rule file or test file.
     pub(super) fn reject(&mut self, path: &Path, reason: &str) {
         self.invalid += 1;
         let (bad, off) = (Paint::Bad, Paint::Off);
@@ -51,13 +51,13 @@ impl Report {
         );
     }
 
-    /// Notes what is wrong in the text of a test file.
+    /// Adds an error in the text of a test file.
     pub(super) fn reject_with(&mut self, path: &Path, text: &[u8], findings: &[Diagnostic]) {
         self.invalid += 1;
         self.out += &render_findings(path, text, findings);
     }
 
-    /// Notes what came of a sample; what is as expected is only counted.
+    /// Adds the result of a sample; an expected one is only counted.
     pub(super) fn add(&mut self, path: &Path, sample: &Sample, verdict: Verdict<'_>) {
         self.samples += 1;
         let not_run = matches!(verdict, Verdict::NotRun { .. });
@@ -88,12 +88,12 @@ impl Report {
         );
     }
 
-    /// What is not as expected.
+    /// The unexpected results.
     pub(super) fn differences(&self) -> String {
         self.out.clone()
     }
 
-    /// All of it, with the numbers at the end, for so many rules.
+    /// The whole report with the summary at its end, for so many rules.
     pub(super) fn finish(&self, rules: usize, engine: &Engine) -> String {
         let mut out = self.differences();
         let _ = write!(out, "{}, {} tested: ", count(rules, "rule"), self.tested);
@@ -111,7 +111,7 @@ impl Report {
     }
 }
 
-/// A text on one line, short, without what would steer a terminal.
+/// A text on one line, shortened, without control characters.
 fn quote(text: &str) -> String {
     const LONGEST: usize = 200;
     let mut characters = text.chars();

@@ -1,4 +1,4 @@
-//! The files that hold a rule, or would if they were right.
+//! The files that hold a rule, or would if they were valid.
 
 use std::io;
 use std::path::Path;
@@ -10,21 +10,21 @@ use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, Limits, RuleId, Severity, parse};
 use crate::rulefile::{self, LinkPolicy, Listing};
 
-/// A file that has to do with the rule.
+/// A file that concerns the rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct RuleFile {
     pub(super) source_path: String,
-    /// `None` where it could not be read.
+    /// `None` if it could not be read.
     pub(super) content_sha256: Option<ContentDigest>,
     pub(super) modified_at: Option<Timestamp>,
-    /// The author's number; `None` where the file holds no rule.
+    /// The author's number; `None` if the file is invalid.
     pub(super) rule_version: Option<i32>,
-    /// Why the file holds no rule, or that it now holds another.
+    /// Why the file is invalid, or that it now holds another rule.
     pub(super) error: Option<String>,
 }
 
-/// The files of the directory that hold the rule, the file that its row names, and those that hold
-/// no rule but name this id, by path.
+/// The files of the directory that hold the rule, the file that its row names, and invalid files that name this id,
+/// by path.
 pub(super) fn holding(
     directory: &Path,
     rule_id: &RuleId,

@@ -1,4 +1,4 @@
-//! What is known of one rule in each place, and where the places differ. Pure.
+//! What each place knows about one rule, and how the places differ. Pure.
 
 use serde::{Serialize, Serializer};
 
@@ -9,40 +9,40 @@ use crate::rule::{ContentDigest, RuleHeader, RuleId, RuleState, StateRow};
 use crate::wire::{Health, RuleLine};
 use crate::worker::{SubscriberStatus, WorkerStatus};
 
-/// A rule in every place that this host can see.
+/// A rule in every place that this host can read.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) rule_id: RuleId,
     /// Files that hold the rule, or would.
     pub(super) files: Vec<RuleFile>,
-    /// Why the directory could not be looked at.
+    /// Why the directory could not be read.
     pub(super) files_unknown: Option<String>,
     /// The label of the rows that this host's master owns.
     #[serde(skip)]
     pub(super) owner: String,
-    /// The database's word, or why there is none.
+    /// The rule in the tables, or why they could not be read.
     #[serde(serialize_with = "or_error")]
     pub(super) table: Result<Table, String>,
-    /// This host's master; `None` where none answers.
+    /// This host's master; `None` if none answers.
     #[serde(serialize_with = "lock")]
     pub(super) master: Option<MasterStatus>,
     /// This host's worker, or why it does not answer.
     #[serde(serialize_with = "or_error")]
     pub(super) worker: Result<WorkerView, String>,
-    /// The places of this host that did not answer.
+    /// What did not answer on this host.
     pub(super) unanswered: Vec<&'static str>,
 }
 
-/// What the tables say.
+/// The rule in the tables.
 #[derive(Debug, Serialize)]
 pub(super) struct Table {
     /// The database's clock.
     pub(super) now: Timestamp,
     pub(super) row: Option<Row>,
-    /// What to say of rows whose ids are nearly the rule's, where it has none.
+    /// Similar ids, if the tables do not have the rule's.
     #[serde(skip)]
     pub(super) did_you_mean: String,
-    /// Ids that differ from the rule's in case alone.
+    /// Case variants of the rule's id.
     pub(super) case_variants: Vec<String>,
     pub(super) state: Option<StateOfRow>,
 }
@@ -71,16 +71,16 @@ pub(super) struct StateOfRow {
     means: Result<RuleState, String>,
 }
 
-/// What the worker holds.
+/// The rule in the worker.
 #[derive(Debug, Serialize)]
 pub(super) struct WorkerView {
-    /// Its version of the rule; `None` where it knows none.
+    /// Its version of the rule; `None` if it has none.
     pub(super) rule: Option<Row>,
     /// The effective state.
     pub(super) state: RuleState,
-    /// Why the rule's row, or its state's, takes no part.
+    /// Why the rule's row, or its state's, is quarantined.
     pub(super) rejected: Vec<String>,
-    /// Whether anything is loaded yet.
+    /// Whether the worker has loaded rules.
     pub(super) loaded: bool,
     pub(super) database: Health,
     pub(super) stale_for_ms: u64,
@@ -149,8 +149,8 @@ impl WorkerView {
 }
 
 impl Report {
-    /// What is wrong, in sentences, in the order of the rule's way; empty when the rule is
-    /// everywhere the same, or is nowhere and should be.
+    /// The problems, in sentences, in the order of the rule's way; empty if the rule is the same everywhere, or does
+    /// not exist and should not.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         self.files_against_row(&mut wrong);
@@ -163,7 +163,7 @@ impl Report {
         wrong
     }
 
-    /// The places that were compared with one another.
+    /// What was compared.
     pub(super) fn compared(&self) -> Vec<&'static str> {
         let mut compared = Vec::new();
         if self.files_unknown.is_none() {
@@ -244,7 +244,7 @@ impl Report {
         }
     }
 
-    /// Why the master may not have written, as far as this host can tell.
+    /// Why the master may not have written, as far as this host knows.
     fn why_not_written(&self) -> String {
         match &self.master {
             None => ": no master answers on this host".to_owned(),

@@ -83,7 +83,7 @@ pub(super) struct Watermarks {
     over_budget: Arc<BTreeMap<String, usize>>,
 }
 
-/// The result of parser one table.
+/// The result of reading one table.
 #[derive(Debug, Default)]
 struct Found {
     /// How many rows were read.
