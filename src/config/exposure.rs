@@ -1,4 +1,4 @@
-//! Whether others than the daemon's user can read the database's password.
+//! Whether other users than the daemon's can read the database's password.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ pub struct ExposedPassword {
     pub path: PathBuf,
     /// Its permissions.
     pub mode: u32,
-    /// The user that it belongs to.
+    /// Its owner.
     pub owner: u32,
 }
 
 impl Config {
-    /// The file with the database's password, `database.url_file` or the configuration file itself, where every
-    /// user of the host can read it. `None` for systemd's credentials, which the unit alone sees.
+    /// The file with the database's password, `database.url_file` or the configuration file itself, if every user of
+    /// the host can read it. `None` for systemd's credentials, which only the unit sees.
     pub fn exposed_password(&self) -> Option<ExposedPassword> {
         let path = match (&self.database.url_file, self.database_origin()) {
             _ if !self.database.address.has_password() => return None,
@@ -32,13 +32,13 @@ impl Config {
     }
 }
 
-/// Whether systemd made this file for the unit, as its `LoadCredential=` says.
+/// Whether systemd made this file for the unit, from its `LoadCredential=`.
 pub(crate) fn is_credential(file: &Path) -> bool {
     environment("CREDENTIALS_DIRECTORY").is_some_and(|directory| file.starts_with(directory))
 }
 
-/// The permissions and the owner of a file that every user can open; `None` where a directory on the way keeps
-/// them out, and where it cannot be told.
+/// The permissions and the owner of a file that every user can open; `None` if a directory in its path prevents that,
+/// or it is not known.
 fn readable_by_all(path: &Path) -> Option<(u32, u32)> {
     const READ: u32 = 0o004;
     const SEARCH: u32 = 0o001;

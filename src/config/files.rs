@@ -1,4 +1,4 @@
-//! Where a configuration is found that nobody names: the files that the daemons of this host read.
+//! Finds the configuration if none is named: the files that the daemons of this host read.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,28 +10,28 @@ use super::reader::Reader;
 /// Where the daemons' files are.
 pub(super) const DIRECTORY: &str = "/etc/rulesyncd";
 
-/// Whose files in `/etc/rulesyncd` are read where neither `--config` nor `RULESYNCD_CONFIG` names one.
+/// Which files in `/etc/rulesyncd` apply if neither `--config` nor `RULESYNCD_CONFIG` names one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SystemFiles {
-    /// None: what the host's daemons do does not concern the command.
+    /// None: the command does not depend on the host's daemons.
     #[default]
     None,
     /// `master.yaml`.
     Master,
     /// `worker.yaml`.
     Worker,
-    /// Both: `master` of the one, `worker` of the other, and the database that either names.
+    /// Both: `master` of the one, `worker` of the other, and the database of either.
     Both,
 }
 
 /// Two files of one host, each with its values.
 pub(super) type Pair = [(PathBuf, Layers); 2];
 
-/// Lays the values of the host's files over `layers`: for a command, which is no daemon, without what they say
-/// of the log. Returns both files where each names a database: they may not be the same one.
+/// Adds the values of the host's files to `layers`: for a command, which is no daemon, without those about the log.
+/// Returns both files if each names a database, because they may name different ones.
 ///
 /// # Errors
-/// A file that is there and cannot be used.
+/// A file exists and cannot be used.
 pub(super) fn add(
     layers: &mut Layers,
     directory: &Path,
@@ -88,7 +88,7 @@ fn names_database(layers: &Layers) -> bool {
 /// Refuses to choose between the databases of two files.
 ///
 /// # Errors
-/// When they are different ones, or one of them cannot be read.
+/// They are different ones, or one of them cannot be read.
 pub(super) fn ensure_same_database(pair: &Pair) -> Result<(), ConfigError> {
     let [(master_file, master), (worker_file, worker)] = pair;
     let (one, other) = (Reader(master).address()?, Reader(worker).address()?);

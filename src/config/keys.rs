@@ -12,8 +12,8 @@ use super::reader::Reader;
 use super::setting::Setting;
 use super::{ConfigError, LogFormat, Percent};
 
-/// Declares sections. Of a key: its documentation is its help, the type is what a program reads; then how many
-/// values of which kind, the default (or what a file could say, after `such as`), and a shorter variable.
+/// Declares sections. For each key: its documentation is its help, the first type is the program's; then the number
+/// and kind of its values, the default (or, after `such as`, an example), and a shorter variable.
 macro_rules! sections {
     ($(
         $(#[doc = $about:literal])+

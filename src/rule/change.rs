@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{CompiledRule, ContentDigest, Definition, RuleId, RuleState};
 use crate::clock::Timestamp;
 
-/// What of a rule changed.
+/// The part of a rule that changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeKind {
@@ -16,7 +16,7 @@ pub enum ChangeKind {
 }
 
 impl ChangeKind {
-    /// The word that the stream uses.
+    /// The word in the stream.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Definition => "definition",
@@ -25,21 +25,21 @@ impl ChangeKind {
     }
 }
 
-/// A row of `ttp_rule` that was read and found valid.
+/// A row of `ttp_rule` that was read and is valid.
 ///
-/// The definition is kept as the JSON that goes to subscribers: it is made once and copied as
-/// bytes from then on, and takes a fraction of the structure's memory.
+/// It keeps the definition as the JSON for subscribers, which is encoded once and then copied as bytes, and takes a
+/// fraction of the structure's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownRule {
     /// The rule's id.
     pub rule_id: RuleId,
     /// The row's version.
     pub rule_version: i64,
-    /// Path of the file, relative to the rules directory.
+    /// The path of the file, relative to the rules directory.
     pub source_path: Box<str>,
     /// When the row was written, by its writer's clock.
     pub updated_at: Timestamp,
-    /// Who wrote it.
+    /// The writer of the row.
     pub updated_by: Arc<str>,
     /// The digest of the row's text.
     pub content_sha256: ContentDigest,
@@ -48,9 +48,9 @@ pub struct KnownRule {
 }
 
 impl KnownRule {
-    /// The bytes of its texts.
+    /// The size of its texts in bytes.
     pub fn memory(&self) -> usize {
-        // Nobody else may have the same `updated_by`.
+        // No other rule may have the same `updated_by`.
         self.rule_id.as_str().len()
             + self.source_path.len()
             + self.updated_by.len()
@@ -60,7 +60,7 @@ impl KnownRule {
     /// The definition as a structure.
     ///
     /// # Errors
-    /// Only when `definition_json` was not made from a [`Definition`].
+    /// Only if `definition_json` was not made from a [`Definition`].
     pub fn definition(&self) -> Result<Definition, serde_json::Error> {
         serde_json::from_str(&self.definition_json)
     }
@@ -73,8 +73,8 @@ impl KnownRule {
         Ok(CompiledRule { definition: self.definition()?, state })
     }
 
-    /// Whether both say the same: a row that was touched, or written by another, and is equal in
-    /// text, version and path is no change to a subscriber.
+    /// Whether both are equal for a subscriber: a row with a new stamp or another writer, but with the same text,
+    /// version and path is no change.
     pub fn same_content(&self, other: &Self) -> bool {
         self.content_sha256 == other.content_sha256
             && self.rule_version == other.rule_version
@@ -85,31 +85,31 @@ impl KnownRule {
 /// One change of one rule.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RuleChange {
-    /// The definition is new or another than before.
+    /// The definition is new or changed.
     Written {
-        /// The rule as it is now.
+        /// The rule after the change.
         rule: Arc<KnownRule>,
         /// Its effective state.
         state: Arc<RuleState>,
     },
-    /// The definition is gone.
+    /// The definition was deleted.
     Deleted {
-        /// Whose definition.
+        /// The deleted rule.
         rule_id: RuleId,
     },
     /// The effective state changed.
     State {
-        /// Whose state; a rule of that id need not exist.
+        /// The rule; it need not have a definition.
         rule_id: RuleId,
-        /// The state as it is now: the default when it was cleared or has expired.
+        /// The state after the change: the default if it was cleared or has expired.
         state: Arc<RuleState>,
-        /// Whether the state ended by its expiry, not by someone's hand.
+        /// Whether the state ended by its expiry, and not by an operator.
         auto_revert: bool,
     },
 }
 
 impl RuleChange {
-    /// The rule that changed.
+    /// The changed rule.
     pub fn rule_id(&self) -> &RuleId {
         match self {
             Self::Written { rule, .. } => &rule.rule_id,
@@ -117,7 +117,7 @@ impl RuleChange {
         }
     }
 
-    /// What of it changed.
+    /// The part of it that changed.
     pub const fn kind(&self) -> ChangeKind {
         match self {
             Self::Written { .. } | Self::Deleted { .. } => ChangeKind::Definition,

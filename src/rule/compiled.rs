@@ -3,9 +3,9 @@ use serde_json::{Map, Value};
 
 use super::{RuleId, RuleState};
 
-/// What a rule's file defines, in the form in which subscribers get it.
+/// The definition in a rule's file, in the form for subscribers.
 ///
-/// The fields and their order are the stream's `CompiledRule` less its `state`.
+/// The fields and their order are those of the stream's `CompiledRule`, without `state`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Definition {
     /// The id that the file names.
@@ -14,19 +14,19 @@ pub struct Definition {
     pub rule_version: i32,
     /// A short name for people.
     pub name: String,
-    /// `None` where the file has none.
+    /// `None` if the file has none.
     pub description: Option<String>,
     /// Source kinds, sorted, each once, at least one.
     pub applies_to: Vec<String>,
-    /// The file's `match`, passed on as it is: keys in the file's order, never interpreted here.
+    /// The file's `match`, passed on unchanged: keys in the file's order, never interpreted here.
     pub match_spec: Map<String, Value>,
-    /// What a match says, in the file's order, at least one.
+    /// What a match is evidence of, in the file's order, at least one.
     pub emits: Vec<Emit>,
-    /// Names of the fields that are evidence, in the file's order; empty where the file has none.
+    /// The names of the fields that are evidence, in the file's order; empty if the file has none.
     pub evidence_fields: Vec<String>,
 }
 
-/// One technique that a rule's match is evidence of.
+/// One technique that a match of the rule is evidence of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Emit {
     /// An ATT&CK technique, `T1083`.
@@ -42,9 +42,9 @@ pub struct Emit {
 /// A definition together with its effective state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CompiledRule {
-    /// What the file defines.
+    /// The definition in the file.
     #[serde(flatten)]
     pub definition: Definition,
-    /// The effective state: the default where none is set or what was set has expired.
+    /// The effective state: the default if none is set, or it has expired.
     pub state: RuleState,
 }

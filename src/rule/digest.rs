@@ -5,7 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// The SHA-256 of a rule's text, byte for byte as it stands in `yaml_content`.
+/// The SHA-256 of a rule's text, byte for byte as in `yaml_content`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentDigest([u8; 32]);
 
@@ -25,7 +25,7 @@ impl ContentDigest {
         &self.0
     }
 
-    /// From 64 hexadecimal digits of either case; `None` for anything else.
+    /// Parses 64 hexadecimal digits of either case; `None` for anything else.
     pub fn from_hex(hex: &str) -> Option<Self> {
         let hex: &[u8; 64] = hex.as_bytes().try_into().ok()?;
         let mut bytes = [0; 32];

@@ -3,25 +3,25 @@
 use super::{ContentDigest, KnownRule};
 use crate::clock::Timestamp;
 
-/// What a row of `ttp_rule` says beside its text.
+/// A row of `ttp_rule` without its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleHeader {
-    /// The row's key; not checked.
+    /// The row's `rule_id`; not checked.
     pub rule_id: String,
     /// The author's number.
     pub rule_version: i64,
-    /// Path of the file, relative to the rules directory.
+    /// The path of the file, relative to the rules directory.
     pub source_path: String,
     /// The digest of the row's text.
     pub content_sha256: ContentDigest,
-    /// When it was written, by its writer's clock; [`Timestamp::MIN`] where it is no time.
+    /// When the row was written, by its writer's clock; [`Timestamp::MIN`] if the stamp is not a time.
     pub updated_at: Timestamp,
-    /// Who wrote it.
+    /// The writer of the row.
     pub updated_by: String,
 }
 
 impl RuleHeader {
-    /// The bytes that it takes.
+    /// The size in bytes.
     pub const fn memory(&self) -> usize {
         size_of::<Self>() + self.rule_id.len() + self.source_path.len() + self.updated_by.len()
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The longest id, in bytes: what the `rule_id` columns hold.
+/// The longest id, in bytes: the `rule_id` columns hold no longer one.
 const MAX_LENGTH: usize = 255;
 
 /// A rule's id: one token of `[A-Za-z0-9_-]`, 1 to 255 bytes. Cheap to clone.
@@ -12,7 +12,7 @@ const MAX_LENGTH: usize = 255;
 #[serde(transparent)]
 pub struct RuleId(Arc<str>);
 
-/// Why a text is no rule id; the message says what was found and what is expected.
+/// Why a text is not a rule id; the message says what was found and what is expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRuleId {
     /// The text is empty.
@@ -21,7 +21,7 @@ pub enum InvalidRuleId {
     /// The text is longer than a column holds.
     #[error("the rule id has {0} bytes; at most {MAX_LENGTH} are possible")]
     TooLong(usize),
-    /// The text has a character that no id has.
+    /// The text has a character that ids may not have.
     #[error("`{id}` has the character {found:?}; a rule id is one token of letters, digits, `_` and `-`")]
     Character {
         /// The whole text.
@@ -32,10 +32,10 @@ pub enum InvalidRuleId {
 }
 
 impl RuleId {
-    /// Reads an id.
+    /// Parses an id.
     ///
     /// # Errors
-    /// [`InvalidRuleId`] when `text` is not one token of 1 to 255 allowed characters.
+    /// [`InvalidRuleId`] if `text` is not one token of 1 to 255 allowed characters.
     pub fn new(text: &str) -> Result<Self, InvalidRuleId> {
         if text.is_empty() {
             return Err(InvalidRuleId::Empty);
@@ -55,8 +55,8 @@ impl RuleId {
         &self.0
     }
 
-    /// The form under which two ids are one conflict: MySQL's default collation compares without
-    /// case, so ids that differ only in case cannot both have a row.
+    /// The id in lower case. Ids with the same folded id conflict: MySQL's default collation compares without case,
+    /// so that both cannot have a row.
     pub fn folded(&self) -> String {
         self.0.to_ascii_lowercase()
     }

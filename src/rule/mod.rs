@@ -1,5 +1,4 @@
-//! The domain, without I/O: what a rule is, how its text is read, what an operator may say of it,
-//! what is known of all rules, and what a change is.
+//! The domain, without I/O: rules and their parser, operators' states, the catalogue of all known rules, and changes.
 
 pub mod attack;
 mod catalogue;

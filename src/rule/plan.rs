@@ -12,14 +12,14 @@ use super::{ContentDigest, RuleHeader, RuleId};
 pub struct File {
     /// The path, relative to the rules directory.
     pub path: String,
-    /// The rule in it; `None` where the file is invalid and keeps its last good row.
+    /// The rule in it; `None` if the file is invalid and keeps its last valid row.
     pub rule: Option<FileRule>,
 }
 
 /// The rule that a file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileRule {
-    /// The id that the file names.
+    /// The id in the file.
     pub rule_id: RuleId,
     /// The author's number.
     pub rule_version: i32,
@@ -31,7 +31,7 @@ pub struct FileRule {
 /// another file or changes its case is free when it is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Owned rows whose file is gone.
+    /// Owned rows whose file is missing.
     pub deletes: Vec<Delete>,
     /// Files whose row is missing or differs.
     pub writes: Vec<Write>,
@@ -59,7 +59,7 @@ pub struct Write {
     pub rule: FileRule,
     /// The row that it replaces; `None` is an insert.
     pub replaces: Option<Replaced>,
-    /// Rows of other writers whose ids differ from the rule's in case alone. They are deleted.
+    /// Rows of other writers that are case variants of the rule's id. They are deleted.
     pub case_variants: Vec<Replaced>,
 }
 
@@ -81,25 +81,25 @@ pub struct Replaced {
     pub rule_version: i64,
 }
 
-/// Two files that claim one id.
+/// Two files with one id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Conflict {
-    /// The id that is claimed twice.
+    /// The id in both files.
     pub rule_id: RuleId,
-    /// The file that does not get it.
+    /// The file that does not get the id.
     pub path: String,
-    /// The file that keeps it.
+    /// The file that keeps the id.
     pub held_by: String,
 }
 
 impl Plan {
-    /// Whether it writes and deletes nothing.
+    /// Whether the plan neither writes nor deletes.
     pub const fn is_empty(&self) -> bool {
         self.deletes.is_empty() && self.writes.is_empty()
     }
 }
 
-/// Plans what makes `rows` equal to `files`, for the rows that `owner` wrote.
+/// Plans the writes that make `rows` equal to `files`, for the rows that `owner` wrote.
 ///
 /// `rows` must have the rows of every id and every path in `files`, and every owned row whose file may be missing. Other
 /// rows are not touched.

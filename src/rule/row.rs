@@ -1,35 +1,35 @@
 use super::{InvalidState, RuleId, RuleState};
 use crate::clock::Timestamp;
 
-/// A row of `ttp_rule` as anyone may have written it: nothing in it is checked yet.
+/// A row of `ttp_rule` as any program may have written it: nothing is checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleRow {
-    /// The row's key; not yet known to be a rule id.
+    /// The row's key, which may not be a rule id.
     pub rule_id: String,
     /// The author's number.
     pub rule_version: i64,
-    /// Path of the file, relative to the rules directory.
+    /// The path of the file, relative to the rules directory.
     pub source_path: String,
-    /// The file's text, verbatim.
+    /// The file's unchanged text.
     pub yaml_content: String,
-    /// When it was written, by the writer's clock.
+    /// When the row was written, by its writer's clock.
     pub updated_at: Timestamp,
-    /// Who wrote it.
+    /// The writer of the row.
     pub updated_by: String,
 }
 
-/// A row of `ttp_rule_state` as anyone may have written it: nothing in it is checked yet.
+/// A row of `ttp_rule_state` as any program may have written it: nothing is checked yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StateRow {
-    /// The row's key; not yet known to be a rule id, and a rule of that id need not exist.
+    /// The row's key, which may not be a rule id; a rule of this id need not exist.
     pub rule_id: String,
-    /// One of the three words, if the writer kept to them.
+    /// One of the three words, if the writer knew them.
     pub state: String,
-    /// The ceiling, as the shortest number that the column's width reads back as the same.
+    /// The ceiling, as the shortest number that the column reads back as the same.
     pub confidence_max: Option<f64>,
-    /// When the state ends by itself; `None` is never.
+    /// When the state expires; `None` is never.
     pub expires_at: Option<Timestamp>,
-    /// Why.
+    /// The reason.
     pub reason: Option<String>,
     /// Who set it.
     pub set_by: Option<String>,
@@ -38,7 +38,7 @@ pub struct StateRow {
 }
 
 impl StateRow {
-    /// The row of `rule_id` that says `state`.
+    /// The row for the `state` of `rule_id`.
     pub fn new(rule_id: &RuleId, state: &RuleState) -> Self {
         Self {
             rule_id: rule_id.to_string(),
@@ -51,15 +51,15 @@ impl StateRow {
         }
     }
 
-    /// The bytes of its free texts.
+    /// The size of its free texts in bytes.
     pub fn memory(&self) -> usize {
         [&self.reason, &self.set_by].into_iter().flatten().map(String::len).sum()
     }
 
-    /// The state that the row says, expired or not.
+    /// The state in the row, expired or not.
     ///
     /// # Errors
-    /// [`InvalidState`] when the word, the ceiling or a text is not one that a state can have.
+    /// [`InvalidState`] if the word, the ceiling or a text is not valid for a state.
     pub fn state(&self) -> Result<RuleState, InvalidState> {
         let state = RuleState {
             state: self.state.parse()?,

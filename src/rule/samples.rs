@@ -1,16 +1,16 @@
-//! Samples of texts that a rule's patterns must match, or must not: the content of a `NAME.test.yaml`.
+//! Samples that a rule's patterns must or must not match: the content of a `NAME.test.yaml`.
 
 use std::fmt;
 use std::ops::Range;
 
 use serde_json::{Map, Value};
 
-/// A pattern in a rule's `match`, and the field whose text it looks at.
+/// A pattern in a rule's `match`, and the field that it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldPattern {
-    /// Where it is, `match.any[0].pattern`.
+    /// Its path, such as `match.any[0].pattern`.
     pub path: String,
-    /// The `field` beside it; `None` where there is none.
+    /// The `field` in the same mapping; `None` without one.
     pub field: Option<String>,
     /// The regular expression.
     pub pattern: String,
@@ -47,17 +47,17 @@ fn collect_value(value: &Value, path: &str, patterns: &mut Vec<FieldPattern>) {
     }
 }
 
-/// What a sample says of its text.
+/// What a sample expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expectation {
     /// One of the patterns for its field must match somewhere in it.
     Match,
-    /// None of them may.
+    /// None of them may match.
     NoMatch,
 }
 
 impl Expectation {
-    /// The key of a test file under which such samples are listed.
+    /// The key in a test file for such samples.
     pub const fn key(self) -> &'static str {
         match self {
             Self::Match => "must_match",
@@ -78,15 +78,15 @@ impl fmt::Display for Expectation {
 /// One text to match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// What must come of it.
+    /// The expected result.
     pub expected: Expectation,
-    /// Its place in the list of its kind, from 0.
+    /// The index in the list of its kind, from 0.
     pub index: usize,
-    /// The line of the test file on which it stands, from 1.
+    /// The line in the test file, from 1.
     pub line: usize,
-    /// Its bytes in the test file, no further than the end of its first line.
+    /// Its bytes in the test file, at most to the end of its first line.
     pub span: Range<usize>,
-    /// The field of which it is a text; `None` where the rule's patterns have none.
+    /// The field that the text belongs to; `None` if the rule's patterns have none.
     pub field: Option<String>,
     /// The text.
     pub text: String,

@@ -5,25 +5,25 @@ use serde::{Deserialize, Serialize};
 use super::ContentDigest;
 use crate::clock::Timestamp;
 
-/// The most bytes of a column's text other than a rule's own. Some databases set no bound, and what
-/// another program writes must fit into a line of the stream, a log and a screen.
+/// The longest text of a column other than a rule's text, in bytes. Some databases have no limit, and another
+/// program's text must fit into a line of the stream, a log and a screen.
 pub const LONGEST_TEXT: usize = 4096;
 
-/// What an operator can say of a rule.
+/// What an operator can do with a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StateKind {
     /// The rule works as written.
     #[default]
     Enabled,
-    /// The rule is switched off.
+    /// The rule is disabled.
     Disabled,
-    /// The rule works, with its confidence held at or below a ceiling.
+    /// The rule works, but its confidence has a ceiling.
     Clipped,
 }
 
 impl StateKind {
-    /// The word that the tables and the stream use.
+    /// The word in the tables and the stream.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Enabled => "enabled",
@@ -50,40 +50,40 @@ impl std::str::FromStr for StateKind {
     }
 }
 
-/// Why a row of `ttp_rule_state` is no state; the message says what was found and expected.
+/// Why a row of `ttp_rule_state` is not a valid state; the message says what was found and expected.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InvalidState {
     /// The `state` column holds another word; its beginning.
     #[error("the state is `{0}`; expected `enabled`, `disabled` or `clipped`")]
     Kind(String),
-    /// The ceiling is outside of 0 to 1, or not a number.
+    /// The ceiling is not a number from 0 to 1.
     #[error("confidence_max is {0}; expected a number from 0 to 1, or none")]
     ConfidenceMax(f64),
-    /// The end is one that no column holds.
+    /// No column can store this end.
     #[error(
         "the state would end in the year 10000 or later; expected an earlier end, or none for a state that stays"
     )]
     ExpiresAt,
-    /// A text is longer than it may be.
+    /// A text is too long.
     #[error("{column} has {length} bytes; at most {LONGEST_TEXT} are possible")]
     TooLong {
-        /// Whose text it is.
+        /// The column.
         column: &'static str,
-        /// How many bytes it has.
+        /// Its length in bytes.
         length: usize,
     },
 }
 
-/// An operator's state of a rule: a row of `ttp_rule_state`, or the default where none stands.
+/// An operator's state of a rule: a row of `ttp_rule_state`, or the default without one.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RuleState {
-    /// Whether the rule is on, off or clipped.
+    /// Whether the rule is enabled, disabled or clipped.
     pub state: StateKind,
-    /// The ceiling for the rule's confidence, 0 to 1; `None` is no ceiling.
+    /// The ceiling of the rule's confidence, 0 to 1; `None` is no ceiling.
     pub confidence_max: Option<f64>,
-    /// When the state ends by itself; `None` is never.
+    /// When the state expires; `None` is never.
     pub expires_at: Option<Timestamp>,
-    /// Why, in the operator's words.
+    /// The operator's reason.
     pub reason: Option<String>,
     /// Who set it; `None` for the default state.
     pub set_by: Option<String>,
@@ -92,13 +92,13 @@ pub struct RuleState {
 }
 
 impl RuleState {
-    /// The bytes of its texts.
+    /// The size of its texts in bytes.
     pub fn memory(&self) -> usize {
         [&self.reason, &self.set_by].into_iter().flatten().map(String::len).sum()
     }
 
-    /// `disabled until 2026-05-01T07:25:09.000000Z by alice: noisy on mail hosts`, as far as it says so. Its texts
-    /// are an operator's and are not cleaned.
+    /// `disabled until 2026-05-01T07:25:09.000000Z by alice: noisy on mail hosts`, with the parts that it has. Its
+    /// texts are an operator's, and are not sanitized.
     pub fn summary(&self) -> String {
         let parts = [
             self.confidence_max.map(|ceiling| format!(" at most {ceiling}")),
@@ -109,11 +109,11 @@ impl RuleState {
         self.state.to_string() + &parts.into_iter().flatten().collect::<String>()
     }
 
-    /// Checks a state that is to be written: what no column type checks, and whether the columns hold it.
+    /// Checks a state before it is written: what no column type checks, and whether the columns can store it.
     ///
     /// # Errors
-    /// [`InvalidState::ExpiresAt`] when the end was cut off at [`Timestamp::MAX`], and as
-    /// [`InvalidState::ConfidenceMax`] and [`InvalidState::TooLong`] say.
+    /// [`InvalidState::ExpiresAt`] if the end was limited to [`Timestamp::MAX`]; also [`InvalidState::ConfidenceMax`]
+    /// and [`InvalidState::TooLong`].
     pub fn validate(&self) -> Result<(), InvalidState> {
         if self.expires_at == Some(Timestamp::MAX) {
             return Err(InvalidState::ExpiresAt);
@@ -121,11 +121,11 @@ impl RuleState {
         self.validate_found()
     }
 
-    /// Checks a state that was found in a row. Other programs write the last moment there is for "never".
+    /// Checks a state that was found in a row. Other programs write the greatest time for "never".
     ///
     /// # Errors
-    /// [`InvalidState::ConfidenceMax`] when the ceiling is not within 0 to 1, [`InvalidState::TooLong`]
-    /// when a text is longer than [`LONGEST_TEXT`].
+    /// [`InvalidState::ConfidenceMax`] if the ceiling is not within 0 to 1, [`InvalidState::TooLong`] if a text is
+    /// longer than [`LONGEST_TEXT`].
     pub(super) fn validate_found(&self) -> Result<(), InvalidState> {
         for (column, text) in [("reason", &self.reason), ("set_by", &self.set_by)] {
             let length = text.as_ref().map_or(0, String::len);
@@ -139,15 +139,15 @@ impl RuleState {
         }
     }
 
-    /// The digest of what an operator can say of a rule, without when it was said and with times in
-    /// whole seconds: the same before a state is written as after it is read, on every database.
+    /// The digest of a state without `set_at`, and with times in whole seconds: the same before a state is written
+    /// and after it is read, on every database.
     pub fn fingerprint(&self) -> ContentDigest {
         let Self { state, confidence_max, expires_at, reason, set_by, set_at: _ } = self;
         let end = expires_at.map(Timestamp::whole_second);
         ContentDigest::of(format!("{state} {confidence_max:?} {end:?} {reason:?} {set_by:?}"))
     }
 
-    /// Whether this state's end has come at `now`. The moment `expires_at` itself is expired.
+    /// Whether this state has expired at `now`. At `expires_at` itself it has.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
     }

@@ -4,9 +4,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// Where the files of a rules directory may stand: in the directory, in a sibling of it whose name begins
-/// with `..` on the same file system (Kubernetes swaps such directories under a mounted ConfigMap), and in
-/// the directories that an operator lists.
+/// Where the files of a rules directory may be: in the directory, in a sibling of it whose name begins with `..` on
+/// the same file system (Kubernetes replaces such directories under a mounted ConfigMap), and in the directories that
+/// an operator lists.
 #[derive(Debug, Clone)]
 pub struct LinkPolicy {
     directory: PathBuf,
@@ -14,12 +14,12 @@ pub struct LinkPolicy {
 }
 
 impl LinkPolicy {
-    /// For the rules directory, which may itself be a link, and the directories that are `allowed` beside it.
+    /// For the rules directory, which may itself be a link, and the other `allowed` directories.
     pub fn new(directory: &Path, allowed: &[PathBuf]) -> Self {
         Self { directory: directory.to_owned(), allowed: allowed.to_owned() }
     }
 
-    /// Whether an opened file may be read that stands at `target`, a path without links.
+    /// Whether an opened file at `target`, a path without links, may be read.
     pub(super) fn allows(&self, target: &Path, device: u64) -> bool {
         let Ok(directory) = self.directory.canonicalize() else { return false };
         if target.starts_with(&directory) {

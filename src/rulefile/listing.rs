@@ -8,8 +8,7 @@ use std::path::Path;
 
 /// Whether a name in the rules directory is a rule's: `[A-Za-z0-9_]+\.ya?ml`.
 ///
-/// Whatever is named otherwise (an editor's swap or backup file, a dotfile) is passed over before
-/// anything else is done with it.
+/// All other names (an editor's swap or backup file, a dotfile) are ignored before anything else is done.
 pub fn is_rule_file_name(name: &OsStr) -> bool {
     let name = name.as_bytes();
     let stem = name.strip_suffix(b".yaml").or_else(|| name.strip_suffix(b".yml"));
@@ -18,28 +17,28 @@ pub fn is_rule_file_name(name: &OsStr) -> bool {
     })
 }
 
-/// What stands directly in a rules directory.
+/// The content of a rules directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// The names of the rule files, and of whatever else has such a name and is no directory.
+    /// The names of the rule files, and of anything else with such a name that is not a directory.
     pub rules: BTreeSet<String>,
-    /// Paths of YAML files that are not read, as their authors may think: their names are no rule
-    /// file's, or they stand in a folder. At most [`Listing::MOST_PASSED_OVER`].
+    /// The paths of YAML files that are not read, although their authors may expect it: their names are not those of
+    /// rule files, or they are in a folder. At most [`Listing::MOST_PASSED_OVER`].
     pub passed_over: BTreeSet<String>,
 }
 
 impl Listing {
-    /// How many files that are passed over are named at most.
+    /// The most ignored files that are named.
     pub const MOST_PASSED_OVER: usize = 20;
 
-    /// How many entries of one folder are looked at for such files at most.
+    /// The most entries of one folder that are searched for such files.
     const MOST_IN_A_FOLDER: usize = 1_000;
 
-    /// Lists a directory. Hidden files and folders, editors' backups (`a.yaml~`) and tests of rules
-    /// (`a.test.yaml`) are passed over without a word.
+    /// Lists a directory. Silently ignores hidden files and folders, editors' backups (`a.yaml~`) and tests of rules
+    /// (`a.test.yaml`).
     ///
     /// # Errors
-    /// When the directory cannot be read. A folder in it that cannot be read is passed over.
+    /// The directory cannot be read. A folder in it that cannot be read is ignored.
     pub fn of(directory: &Path) -> io::Result<Self> {
         let mut listing = Self::default();
         let mut folders = Vec::new();
@@ -49,7 +48,7 @@ impl Listing {
             let kind = entry.file_type()?;
             let is_folder = kind.is_dir() || kind.is_symlink() && entry.path().is_dir();
             if is_folder {
-                // A linked folder may lead to anywhere.
+                // A linked folder may lead anywhere.
                 if kind.is_dir() && !name.as_bytes().starts_with(b".") {
                     folders.push(name);
                 }
@@ -81,7 +80,7 @@ impl Listing {
     }
 }
 
-/// Whether a name looks like that of a YAML file, and its author may take it for a rule's.
+/// Whether a name looks like that of a YAML file, and its author may think that it is a rule's.
 pub(crate) fn seems_a_rule(name: &OsStr) -> bool {
     let name = name.to_string_lossy().to_ascii_lowercase();
     let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));

@@ -1,6 +1,5 @@
-//! Which files of a directory are rules, and how one is read without harm: whatever stands under
-//! the name, the read ends, and takes no more memory than the limit. Whoever reads a rules directory
-//! lists it here.
+//! Which files of a directory are rules, and how to read one safely: whatever has its name, reading ends, and takes
+//! no more memory than the limit. Everything that reads a rules directory lists it here.
 
 mod links;
 mod listing;
@@ -18,25 +17,25 @@ pub use listing::{Listing, is_rule_file_name};
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// There is none: it went away, or a symbolic link leads nowhere.
+    /// It does not exist: it was removed, or a symbolic link leads nowhere.
     #[error("there is no such file (or a symbolic link that leads nowhere)")]
     Absent,
-    /// What stands there is not a file; the word says what it is.
+    /// It is not a regular file; the word says what it is.
     #[error("it is {0}, not a file")]
     NotAFile(&'static str),
-    /// A symbolic link leads to a place that is not the rules' own.
+    /// A symbolic link leads out of the allowed directories.
     #[error(
         "it is a symbolic link out of the rules directory, to {}; put the file into the directory, or list its \
          directory in master.follow_links_to",
         .0.display()
     )]
     LeadsOut(PathBuf),
-    /// The file has more bytes than a rule may have.
+    /// The file is larger than the limit.
     #[error("it has {size} bytes; a rule may have {max}")]
     TooLarge {
-        /// Bytes that the file has, as far as was seen.
+        /// Its size in bytes, as far as is known.
         size: u64,
-        /// Bytes that it may have.
+        /// The limit in bytes.
         max: usize,
     },
     /// The system refused.
@@ -54,7 +53,7 @@ impl From<io::Error> for ReadError {
 }
 
 impl ReadError {
-    /// The system's error that is nearest.
+    /// The most similar system error.
     pub(crate) fn into_io(self) -> io::Error {
         match self {
             Self::Absent => io::ErrorKind::NotFound.into(),
@@ -66,17 +65,17 @@ impl ReadError {
 
 /// Reads a file of at most `max` bytes, following symbolic links.
 ///
-/// It never waits for a writer (FIFO), never opens what is not a file when it can be told before,
-/// and looks again at what it has opened, so that a swap in between does no harm.
+/// It never waits for a writer (FIFO), does not open anything but a regular file if it can avoid that, and checks the
+/// opened file again, so that a replacement in between does no harm.
 ///
 /// # Errors
-/// [`ReadError`]: nothing there, not a file, too large, or refused by the system.
+/// [`ReadError`]: missing, not a file, too large, or refused by the system.
 pub fn read(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
     read_open(&begin(path)?, max)
 }
 
-/// As [`read`], of a file in a rules directory: where a symbolic link leads, once it is opened, `policy` must
-/// allow.
+/// As [`read`], for a file in a rules directory: `policy` must allow the target of a symbolic link, once it is
+/// opened.
 ///
 /// # Errors
 /// As [`read`], and [`ReadError::LeadsOut`].
@@ -84,12 +83,12 @@ pub fn read_within(path: &Path, max: usize, policy: &LinkPolicy) -> Result<Vec<u
     let here = std::fs::symlink_metadata(path)?;
     if !here.is_symlink() {
         regular(&here)?;
-        // A link that was put there since is not followed.
+        // A link that was created meanwhile is not followed.
         let file = OpenOptions::new().read(true).custom_flags(HARMLESS | libc::O_NOFOLLOW).open(path)?;
         return read_open(&file, max);
     }
     let file = begin(path)?;
-    // What was opened counts, not what the name led to a moment ago.
+    // The opened file counts, and not what the name led to before.
     let target = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
     if !policy.allows(&target, file.metadata()?.dev()) {
         return Err(ReadError::LeadsOut(target));
@@ -97,7 +96,7 @@ pub fn read_within(path: &Path, max: usize, policy: &LinkPolicy) -> Result<Vec<u
     read_open(&file, max)
 }
 
-/// Opens a file for reading, without waiting and only if it is one; the caller judges its size.
+/// Opens a regular file for reading, without waiting; the caller checks its size.
 ///
 /// # Errors
 /// [`ReadError`], but not [`ReadError::TooLarge`].
@@ -107,13 +106,13 @@ pub(crate) fn open(path: &Path) -> Result<File, ReadError> {
     Ok(file)
 }
 
-/// Opens what was a file a moment ago.
+/// Opens what was a regular file a moment ago.
 fn begin(path: &Path) -> Result<File, ReadError> {
     regular(&std::fs::metadata(path)?)?;
     Ok(OpenOptions::new().read(true).custom_flags(HARMLESS).open(path)?)
 }
 
-/// Flags of opening that wait for nobody, whatever is opened.
+/// Flags for opening without waiting, whatever is opened.
 pub(crate) const HARMLESS: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
 
 fn read_open(file: &File, max: usize) -> Result<Vec<u8>, ReadError> {
@@ -122,7 +121,7 @@ fn read_open(file: &File, max: usize) -> Result<Vec<u8>, ReadError> {
     if usize::try_from(metadata.len()).map_or(true, |size| size > max) {
         return Err(ReadError::TooLarge { size: metadata.len(), max });
     }
-    // One byte more than it said shows the end; one more than is allowed shows that it has grown.
+    // One byte more than its size shows the end; one more than the limit shows that it has grown.
     let mut text = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(max) + 1);
     file.take(max as u64 + 1).read_to_end(&mut text)?;
     if text.len() > max {
@@ -131,7 +130,7 @@ fn read_open(file: &File, max: usize) -> Result<Vec<u8>, ReadError> {
     Ok(text)
 }
 
-/// Whether this is a file.
+/// Checks that this is a regular file.
 ///
 /// # Errors
 /// [`ReadError::NotAFile`].
@@ -174,7 +173,7 @@ mod tests {
         assert!(matches!(read(&at("dangling"), 99), Err(ReadError::Absent)));
         assert!(matches!(read(&at("none"), 99), Err(ReadError::Absent)));
         assert!(matches!(read(Path::new("/dev/zero"), 99), Err(ReadError::NotAFile("a device"))));
-        // procfs says 0 bytes of every file: the size that was told is not trusted.
+        // procfs reports 0 bytes for every file, so the reported size is not trusted.
         assert!(matches!(read(Path::new("/proc/self/status"), 20), Err(ReadError::TooLarge { .. })));
     }
 

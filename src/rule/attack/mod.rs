@@ -1,8 +1,7 @@
-//! What ATT&CK says of its ids: which exist, which were revoked or deprecated, and which tactics a
-//! technique belongs to.
+//! MITRE ATT&CK's ids: which exist, which were revoked or deprecated, and the tactics of each technique.
 //!
-//! The program carries the table of one version, compressed; it is unpacked when it is first asked
-//! for, which daemons never do. `LICENSE.txt` beside the table has ATT&CK's terms of use.
+//! The program contains the table of one version, compressed. It is unpacked when it is first used, which daemons
+//! never do. `LICENSE.txt` next to the table has ATT&CK's terms of use.
 
 mod shape;
 mod stix;
@@ -25,25 +24,25 @@ pub enum Domain {
     Ics,
 }
 
-/// Whether a technique is still one.
+/// The status of a technique.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
-    /// It is.
+    /// It is current.
     Current,
-    /// MITRE keeps it, and advises against its use.
+    /// Deprecated: MITRE keeps it, and advises against its use.
     Deprecated,
-    /// Another took its place, where one did.
+    /// Revoked, and replaced by this one, if any.
     Revoked(Option<String>),
 }
 
 /// A technique, or a sub-technique.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Technique {
-    /// The name without that of a sub-technique's technique.
+    /// The name; for a sub-technique without its technique's name.
     pub name: String,
-    /// The matrix that it is in.
+    /// Its matrix.
     pub domain: Domain,
-    /// Whether it is still one.
+    /// Its status.
     pub status: Status,
     /// The ids of its tactics, at least one in every table that MITRE publishes.
     pub tactics: Vec<String>,
@@ -54,11 +53,11 @@ pub struct Technique {
 pub struct Tactic {
     /// The name.
     pub name: String,
-    /// The matrix that it is in.
+    /// Its matrix.
     pub domain: Domain,
 }
 
-/// The facts of one version of ATT&CK.
+/// The tactics and techniques of one version of ATT&CK.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attack {
     version: String,
@@ -67,7 +66,7 @@ pub struct Attack {
 }
 
 impl Attack {
-    /// The table that the program carries.
+    /// The built-in table.
     pub fn built_in() -> &'static Self {
         static TABLE: LazyLock<Attack> = LazyLock::new(|| {
             let packed = include_bytes!(concat!(env!("OUT_DIR"), "/attack.tsv.deflate"));
@@ -77,23 +76,23 @@ impl Attack {
         &TABLE
     }
 
-    /// The version that the facts are of, such as `18.1`.
+    /// The version, such as `18.1`.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The tactic of this id; `None` where there is none in this version.
+    /// The tactic with this id; `None` if there is none in this version.
     pub fn tactic(&self, id: &str) -> Option<&Tactic> {
         self.tactics.get(id)
     }
 
-    /// The technique or sub-technique of this id; `None` where there is none in this version.
+    /// The technique or sub-technique with this id; `None` if there is none in this version.
     pub fn technique(&self, id: &str) -> Option<&Technique> {
         self.techniques.get(id)
     }
 
-    /// The current technique that took the place of a revoked one, with its id, however often it
-    /// was revoked since; `None` where none did.
+    /// The current replacement of a revoked technique, with its id, even if replacements were revoked, too; `None` if
+    /// there is none.
     pub fn successor(&self, id: &str) -> Option<(&str, &Technique)> {
         let mut id = id;
         // A chain is short; one without an end would be a circle.
@@ -110,7 +109,7 @@ impl Attack {
 }
 
 impl Domain {
-    /// MITRE's word for it.
+    /// MITRE's name for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Enterprise => "enterprise",

@@ -1,4 +1,4 @@
-//! From MITRE's publication, a bundle of STIX 2.0 or 2.1 objects, to the facts.
+//! Reads MITRE's publication, a bundle of STIX 2.0 or 2.1 objects.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,13 +6,13 @@ use serde::Deserialize;
 
 use super::{Attack, Domain, Status, Tactic, Technique};
 
-/// Why a file is no bundle of ATT&CK.
+/// Why a file is not a bundle of ATT&CK.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidBundle {
-    /// It is not a bundle of STIX objects at all.
+    /// It is not a bundle of STIX objects.
     #[error("not a STIX bundle: {0}")]
     Json(#[from] serde_json::Error),
-    /// It is one, and has no technique of ATT&CK.
+    /// It is one, but contains no technique of ATT&CK.
     #[error(
         "a STIX bundle without a technique of ATT&CK; take enterprise-attack.json or one of its neighbours"
     )]
@@ -24,7 +24,7 @@ struct Bundle {
     objects: Vec<Object>,
 }
 
-/// As much of an object as is of use; all kinds have the same fields here.
+/// The needed fields of an object; all kinds have the same fields here.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Object {
@@ -57,7 +57,7 @@ struct Phase {
     phase_name: String,
 }
 
-/// The domain that MITRE names by `source_name` or `kill_chain_name`.
+/// The matrix that MITRE names by `source_name` or `kill_chain_name`.
 fn domain(source: &str) -> Option<Domain> {
     match source {
         "mitre-attack" => Some(Domain::Enterprise),
@@ -73,7 +73,7 @@ impl Object {
         references.find_map(|reference| Some((&*reference.external_id, domain(&reference.source_name)?)))
     }
 
-    /// The matrix: newer bundles name every source `mitre-attack`, and only the kill chain tells.
+    /// The matrix: newer bundles name every source `mitre-attack`, and only the kill chain distinguishes them.
     fn domain(&self) -> Option<Domain> {
         let chain = self.kill_chain_phases.iter().find_map(|phase| domain(&phase.kill_chain_name));
         chain.or_else(|| self.attack_id().map(|(_, domain)| domain))
@@ -81,11 +81,11 @@ impl Object {
 }
 
 impl Attack {
-    /// Reads one bundle, and takes over what it says in place of this table's facts of the same
-    /// matrix: a bundle holds one, and what it does not hold any more is then unknown.
+    /// Reads one bundle, and replaces this table's content for the bundle's matrix; what the bundle does not contain
+    /// is then unknown.
     ///
     /// # Errors
-    /// [`InvalidBundle`]; the table is as it was then.
+    /// [`InvalidBundle`]; the table is unchanged.
     pub fn update_from_stix(&mut self, bundle: &[u8]) -> Result<(), InvalidBundle> {
         let Bundle { objects } = serde_json::from_slice(bundle)?;
         let successors: HashMap<&str, &str> = objects
@@ -128,7 +128,7 @@ impl Attack {
         self.version =
             of_type("x-mitre-collection").map(|object| &object.x_mitre_version).next().map_or_else(
                 || {
-                    // Bundles of STIX 2.0 name no version: their newest object tells how old they are.
+                    // Bundles of STIX 2.0 name no version: their newest object gives their date.
                     let newest =
                         objects.iter().map(|object| object.modified.as_str()).max().unwrap_or_default();
                     format!("of {}", newest.get(..10).unwrap_or("an unknown day"))

@@ -1,17 +1,17 @@
-//! The table as text: a line a tactic or technique, fields parted by tabs.
+//! The table as text: a line for each tactic or technique, with fields separated by tabs.
 
 use std::fmt::Write as _;
 
 use super::{Attack, Domain, Status, Tactic, Technique};
 
-/// What stands before the lines.
+/// The header before the lines.
 const HEADER: &str = "\
 # MITRE ATT&CK techniques and tactics, facts extracted from the public STIX data of ATT&CK.
 # (c) The MITRE Corporation. This work is reproduced and distributed with the permission of The MITRE Corporation.
 # tactic: id, domain, name. technique: id, domain, status, revoked by, tactics, name. See LICENSE.txt.
 ";
 
-/// Reads what [`Attack::to_table`] wrote; other lines are passed over.
+/// Parses the output of [`Attack::to_table`]; other lines are ignored.
 pub(super) fn read(text: &str) -> Attack {
     let mut attack = Attack::default();
     for line in text.lines() {
@@ -40,7 +40,7 @@ pub(super) fn read(text: &str) -> Attack {
 }
 
 impl Attack {
-    /// The facts as the table that the program is built with, sorted by id.
+    /// The table that is built into the program, sorted by id.
     pub fn to_table(&self) -> String {
         let mut text = format!("{HEADER}version\t{}\n", self.version);
         for (id, Tactic { name, domain }) in &self.tactics {

@@ -45,7 +45,7 @@ fn revocations_in_a_circle_lead_nowhere() {
     assert_eq!(attack.successor("T0001"), None);
 }
 
-/// A bundle in the shape of MITRE's, with one object of each kind that is read.
+/// A bundle like MITRE's, with one object of each kind that is read.
 const BUNDLE: &str = r#"{"type":"bundle","id":"bundle--1","objects":[
  {"type":"x-mitre-collection","id":"x-mitre-collection--1","name":"Enterprise ATT&CK","x_mitre_version":"99.0","modified":"2031-01-01T00:00:00Z"},
  {"type":"x-mitre-tactic","id":"x-mitre-tactic--1","name":"Discovery","x_mitre_shortname":"discovery","external_references":[{"source_name":"mitre-attack","external_id":"TA0007"}]},
@@ -61,7 +61,7 @@ fn a_bundle_replaces_its_matrix_and_leaves_the_others() {
     assert_eq!(attack.version(), "99.0");
     assert_eq!(attack.technique("T9000").unwrap().tactics, ["TA0007"]);
     assert_eq!(attack.successor("T8000").unwrap().0, "T9000");
-    // What the bundle does not hold is unknown from then on; another matrix stays.
+    // What the bundle does not contain is then unknown; another matrix is unchanged.
     assert_eq!(attack.technique("T1083"), None);
     assert!(attack.techniques.values().any(|technique| technique.domain == Domain::Mobile));
     assert_eq!(table::read(&attack.to_table()), attack);

@@ -5,14 +5,14 @@ use super::Severity;
 /// Declares the codes once: variant, stable name, severity, page.
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $severity:ident;)+) => {
-        /// The kinds of finding. A name, once given, keeps its meaning.
+        /// The kinds of finding. Once published, a name keeps its meaning.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
             $($(#[doc = $doc])+ $variant,)+
         }
 
         impl Code {
-            /// Every code, in the order in which a text is looked through.
+            /// Every code, in the order in which a text is checked.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// The stable name.
@@ -22,14 +22,14 @@ macro_rules! codes {
                 }
             }
 
-            /// How bad a finding of this kind is.
+            /// The default severity of this kind.
             pub const fn severity(self) -> Severity {
                 match self {
                     $(Self::$variant => Severity::$severity,)+
                 }
             }
 
-            /// The page that explains it, as Markdown.
+            /// The page that explains it, in Markdown.
             pub const fn explanation(self) -> &'static str {
                 match self {
                     $(Self::$variant => include_str!(concat!("pages/", $name, ".md")),)+
@@ -40,21 +40,21 @@ macro_rules! codes {
 }
 
 codes! {
-    /// More bytes than a rule may have.
+    /// More bytes than the limit.
     TooLarge = "too-large", Error;
     /// Not UTF-8.
     Encoding = "encoding", Error;
-    /// A character that a reader refuses, or that only some take for the end of a line.
+    /// A character that a reader refuses, or that only some read as the end of a line.
     Character = "character", Error;
     /// Not YAML.
     Syntax = "syntax", Error;
-    /// A tab where YAML wants spaces.
+    /// A tab where YAML needs spaces.
     Tab = "tab", Error;
-    /// YAML that its versions, or their readers, read differently.
+    /// YAML that its versions or their readers read differently.
     Dialect = "dialect", Error;
-    /// Nested deeper than is allowed.
+    /// Nested deeper than the limit.
     TooDeep = "too-deep", Error;
-    /// More values than are allowed, aliases followed.
+    /// More values than the limit, with aliases expanded.
     TooManyValues = "too-many-values", Error;
     /// More than one document.
     SeveralDocuments = "several-documents", Error;
@@ -62,7 +62,7 @@ codes! {
     NotAMapping = "not-a-mapping", Error;
     /// A rule of another program.
     ForeignFormat = "foreign-format", Error;
-    /// An alias of nothing, or of what it is itself part of.
+    /// An alias of nothing, or of a value that contains it.
     Alias = "alias", Error;
     /// A tag.
     Tag = "tag", Error;
@@ -70,17 +70,17 @@ codes! {
     MergeKey = "merge-key", Error;
     /// A key that is not a string.
     KeyNotString = "key-not-string", Error;
-    /// A key that stands twice in one mapping.
+    /// A key that occurs twice in one mapping.
     DuplicateKey = "duplicate-key", Error;
     /// A plain value that YAML 1.1 and 1.2 read differently.
     AmbiguousValue = "ambiguous-value", Error;
     /// A number that is not finite, or does not fit into 64 bits.
     Number = "number", Error;
-    /// A field that every rule has is not there.
+    /// A mandatory field is missing.
     MissingField = "missing-field", Error;
-    /// A value of another kind than the field's.
+    /// A value of the wrong type.
     WrongType = "wrong-type", Error;
-    /// A list without an element where one is needed.
+    /// An empty list that must not be empty.
     EmptyList = "empty-list", Error;
     /// A number outside of the field's range.
     OutOfRange = "out-of-range", Error;
@@ -98,7 +98,7 @@ codes! {
     AttackRevoked = "attack-revoked", Warning;
     /// A technique that ATT&CK advises against.
     AttackDeprecated = "attack-deprecated", Warning;
-    /// A technique beside a tactic that it does not belong to.
+    /// A technique with a tactic that it does not belong to.
     AttackTactic = "attack-tactic", Warning;
     /// Ids of two matrices in one rule.
     AttackDomain = "attack-domain", Warning;
@@ -106,13 +106,13 @@ codes! {
     Pattern = "pattern", Warning;
     /// A pattern that takes very long on some texts.
     Backtracking = "backtracking", Warning;
-    /// A pattern that says something else than it seems.
+    /// A pattern that means something else than it seems.
     SuspiciousPattern = "suspicious-pattern", Warning;
     /// The same rule id in two files.
     DuplicateId = "duplicate-id", Warning;
-    /// Another text than the table's with no higher version.
+    /// A text that differs from the table's, without a higher version.
     VersionNotRaised = "version-not-raised", Warning;
-    /// A file whose name the master passes over.
+    /// A file that the master ignores because of its name.
     FileName = "file-name", Warning;
 }
 

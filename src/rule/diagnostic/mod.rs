@@ -1,4 +1,4 @@
-//! What is found wrong with a rule, or suspect.
+//! Findings: what is wrong or suspect in a rule.
 
 mod code;
 
@@ -9,12 +9,12 @@ use std::path::Path;
 use super::RuleId;
 pub use code::Code;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Legal, but suspect: the rule is taken.
+    /// Valid, but suspect.
     Warning,
-    /// The rule is refused.
+    /// The file is invalid.
     Error,
 }
 
@@ -37,47 +37,47 @@ impl fmt::Display for Severity {
 /// One finding in a rule's text: where, what was found, what was expected, what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The kind of finding, for machines and for looking it up.
+    /// The kind of finding, for machines and to look it up.
     pub code: Code,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// Line of the place, from 1.
+    /// The line of the position, from 1.
     pub line: usize,
-    /// Column of the place in characters, from 1.
+    /// The column of the position in characters, from 1.
     pub column: usize,
-    /// The place as a range of bytes of the text.
+    /// The position as a range of bytes of the text.
     pub span: Range<usize>,
     /// The field, `emits[0].confidence`; empty for the document as a whole.
     pub field: String,
     /// What was found and what was expected, in one sentence without the place.
     pub message: String,
-    /// What to do about it; `None` where the message says it all.
+    /// What to do about it; `None` if the message says that.
     pub help: Option<String>,
-    /// What to put in the place, where that is mechanical and no reader then takes the rule for another; `None`
-    /// where it is its author's to decide.
+    /// The replacement, if the fix is mechanical and no reader then reads another rule; `None` if the author must
+    /// decide.
     pub replacement: Option<String>,
 }
 
 impl Diagnostic {
-    /// Works out line and column of the place in `text`.
+    /// Computes line and column of the position in `text`.
     pub(super) fn locate(&mut self, text: &[u8]) {
         (self.line, self.column) = position(text, self.span.start);
     }
 
-    /// Line and column of the end of the place in `text`, both from 1, the column in characters.
+    /// Line and column of the end of the position in `text`, both from 1, the column in characters.
     pub fn end(&self, text: &[u8]) -> (usize, usize) {
         position(text, self.span.end)
     }
 
-    /// That the id, which stands at `span` in `text`, is in the file `other` too.
+    /// The finding that the id at `span` in `text` is also in the file `other`.
     pub fn duplicate_id(text: &[u8], span: Range<usize>, id: &RuleId, other: &str) -> Self {
         let message = format!("`{id}` is in {other} too; only one of the two is taken");
         let help = "give it an id of its own; ids that differ only in case are the same";
         Self::of_field(Code::DuplicateId, text, span, "rule_id", message, help)
     }
 
-    /// That the version, which stands at `span` in `text`, is not above `known`, which the database
-    /// has with another text.
+    /// The finding that the version at `span` in `text` is not above `known`, which the database has with another
+    /// text.
     pub fn version_not_raised(text: &[u8], span: Range<usize>, known: i64) -> Self {
         let message = format!("the text is another than the database's, which has version {known}");
         let help = format!("raise it to {}", known.saturating_add(1));
@@ -98,7 +98,7 @@ impl Diagnostic {
         finding
     }
 
-    /// That the master passes over a file for its name.
+    /// The finding that the master ignores a file because of its name.
     pub fn file_name(path: &Path) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let message = format!("`{name}` is not read from a rules directory");
@@ -108,7 +108,7 @@ impl Diagnostic {
         Self { help: Some(help), ..Self::of_file(Code::FileName, message) }
     }
 
-    /// Something about a file as a whole.
+    /// A finding about a whole file.
     pub fn of_file(code: Code, message: String) -> Self {
         Self {
             code,
@@ -137,13 +137,13 @@ fn position(text: &[u8], at: usize) -> (usize, usize) {
     let before = &text[..at.min(text.len())];
     let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
     let lines = before[..line_start].iter().filter(|&&byte| byte == b'\n').count();
-    // A byte order mark has no width, and the bytes of a character after its first do not count.
+    // A byte order mark has no width, and only the first byte of a character counts.
     let line = before[line_start..].strip_prefix(b"\xef\xbb\xbf").unwrap_or(&before[line_start..]);
     let characters = line.iter().filter(|&&byte| !(0x80..0xc0).contains(&byte)).count();
     (lines + 1, characters + 1)
 }
 
-/// In one line, for a log: place, severity and code, field, message, advice. The file's name goes before.
+/// One line for a log: position, severity and code, field, message, advice. The file's name goes before it.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { code, severity, line, column, help, .. } = self;

@@ -1,4 +1,4 @@
-//! The text as characters: UTF-8, and none that a reader refuses or takes for something else.
+//! Checks the text's characters: valid UTF-8, and none that a reader refuses or misreads.
 
 use std::ops::Range;
 
@@ -6,8 +6,8 @@ use super::Limits;
 use super::findings::Findings;
 use crate::rule::Code;
 
-/// The text as a string without a byte order mark's meaning lost: it stays in, so that places are
-/// places of the file. `None` where nothing more can be said of the text.
+/// The text as a string. A byte order mark stays in it, so that positions are those of the file. `None` if the text
+/// cannot be checked any further.
 pub(super) fn check<'t>(text: &'t [u8], limits: &Limits, findings: &mut Findings) -> Option<&'t str> {
     if text.len() > limits.size {
         let message = format!("the rule has {} bytes; at most {} are allowed", text.len(), limits.size);
@@ -35,11 +35,11 @@ pub(super) fn check<'t>(text: &'t [u8], limits: &Limits, findings: &mut Findings
             return None;
         }
     };
-    // So are most texts, and a byte is sooner looked at than a character.
+    // Most texts are ASCII, and bytes are checked faster than characters.
     if text.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b' '..=b'~')) {
         return Some(source);
     }
-    // A text has no NUL; in UTF-16 and UTF-32 half of its bytes or more are.
+    // A text has no NUL; in UTF-16 and UTF-32 at least half of the bytes are.
     if let [first, second, ..] = text
         && (*first == 0 || *second == 0)
     {
@@ -53,7 +53,7 @@ pub(super) fn check<'t>(text: &'t [u8], limits: &Limits, findings: &mut Findings
         let next = characters.peek().map(|&(_, next)| next);
         if let Some((what, help)) = fault(at, character, next) {
             good = false;
-            tell(findings, at..at + character.len_utf8(), character, what, help);
+            report(findings, at..at + character.len_utf8(), character, what, help);
         }
     }
     good.then_some(source)
@@ -75,7 +75,7 @@ fn fault(at: usize, character: char, next: Option<char>) -> Option<(&'static str
     }
 }
 
-fn tell(findings: &mut Findings, span: Range<usize>, character: char, what: &str, help: &str) {
+fn report(findings: &mut Findings, span: Range<usize>, character: char, what: &str, help: &str) {
     let message = format!("the character U+{:04X} {what}", u32::from(character));
     findings.advise(Code::Character, span, "", message, help);
 }

@@ -3,10 +3,10 @@ use std::ops::Range;
 
 use crate::rule::{Code, Diagnostic, Severity};
 
-/// The most findings that are told of one text: a hostile one must not make megabytes of advice.
+/// The most findings for one text, so that a hostile one does not cause megabytes of output.
 const MOST: usize = 20;
 
-/// What was found so far. Lines and columns are worked out at the end.
+/// The findings so far. Lines and columns are computed at the end.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     list: Vec<Diagnostic>,
@@ -15,7 +15,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// Notes a finding at `span`, a range of bytes of the text.
+    /// Adds a finding at `span`, a range of bytes of the text.
     pub(super) fn add(
         &mut self,
         code: Code,
@@ -26,7 +26,7 @@ impl Findings {
         self.push(Diagnostic { span, field: field.into(), ..Diagnostic::of_file(code, message.into()) });
     }
 
-    /// Notes a finding with advice.
+    /// Adds a finding with advice.
     pub(super) fn advise(
         &mut self,
         code: Code,
@@ -38,7 +38,7 @@ impl Findings {
         self.replace(code, span, field, message, help, None);
     }
 
-    /// Notes a finding with advice, and with what to put in its place where that is mechanical.
+    /// Adds a finding with advice, and with its replacement if the fix is mechanical.
     pub(super) fn replace(
         &mut self,
         code: Code,
@@ -55,14 +55,14 @@ impl Findings {
     fn push(&mut self, found: Diagnostic) {
         let severity = found.severity;
         self.errors += usize::from(severity == Severity::Error);
-        // What an alias repeats is told once.
+        // What an alias repeats is reported once.
         let same = |known: &Diagnostic| {
             known.code == found.code && known.span == found.span && known.message == found.message
         };
         if self.list.iter().any(same) {
             return;
         }
-        // Warnings never crowd out an error.
+        // Warnings never displace an error.
         if self.list.len() >= MOST {
             self.untold += 1;
             let warning = self.list.iter().rposition(|known| known.severity == Severity::Warning);
@@ -74,12 +74,12 @@ impl Findings {
         self.list.push(found);
     }
 
-    /// Whether anything refuses the rule.
+    /// Whether any finding is an error.
     pub(super) fn has_errors(&self) -> bool {
         self.errors > 0
     }
 
-    /// The findings in the order of the text, with their lines and columns in it.
+    /// The findings in the order of the text, with their lines and columns.
     pub(super) fn finish(mut self, text: &[u8]) -> Vec<Diagnostic> {
         self.list.sort_by_key(|finding| finding.span.start);
         for finding in &mut self.list {
@@ -93,7 +93,7 @@ impl Findings {
     }
 }
 
-/// A piece of the text for a message: quoted, on one line, short.
+/// A part of the text for a message: quoted, on one line, shortened.
 pub(super) struct Quoted<'a>(pub(super) &'a str);
 
 impl fmt::Display for Quoted<'_> {

@@ -1,6 +1,6 @@
-//! Mechanical fixes: what is wrong only in the way that it is written.
+//! Mechanical fixes, of errors that are only in the spelling.
 //!
-//! Where PyYAML and the schema took the text for a rule, they take the fixed text for the same rule.
+//! If PyYAML and the schema read a rule from the text, they read the same rule from the fixed text.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,16 +8,16 @@ use std::ops::Range;
 use super::{Limits, parse};
 use crate::rule::{Code, Diagnostic};
 
-/// A file has fewer slips than this; each round fixes what the one before uncovered.
+/// The most rounds: each round fixes what the one before uncovered.
 const MOST_ROUNDS: usize = 100;
 
-/// What each tab of an indentation is worth.
+/// The width of a tab in an indentation.
 const INDENTATION: &str = "  ";
 
-/// The text without its byte order mark, with LF at the ends of its lines, with ambiguous values quoted, with
-/// spaces for tabs, and without blanks around its id. Tabs stay where spaces would not make it YAML.
+/// The text without its byte order mark, with LF at the ends of its lines, with ambiguous values quoted, with tabs
+/// replaced by spaces, and without blanks around its id. Tabs stay if spaces would not make it YAML.
 ///
-/// `None` where there is nothing to fix.
+/// `None` if there is nothing to fix.
 pub fn fix(text: &[u8], limits: &Limits) -> Option<Vec<u8>> {
     if text.len() > limits.size {
         return None;
@@ -30,7 +30,7 @@ pub fn fix(text: &[u8], limits: &Limits) -> Option<Vec<u8>> {
     (fixed != source).then(|| fixed.into_bytes())
 }
 
-/// Two marks are no mark: the second is a character of the text.
+/// Of two marks, the second is a character of the text.
 fn without_mark(source: &str) -> &str {
     match source.strip_prefix('\u{feff}') {
         Some(rest) if !rest.starts_with('\u{feff}') => rest,
@@ -38,7 +38,7 @@ fn without_mark(source: &str) -> &str {
     }
 }
 
-/// CR LF and CR end a line for PyYAML as LF does.
+/// CR LF and CR end a line for PyYAML, as LF does.
 fn unify_line_ends(source: &str) -> Cow<'_, str> {
     if source.contains('\r') {
         source.replace("\r\n", "\n").replace('\r', "\n").into()
@@ -47,7 +47,7 @@ fn unify_line_ends(source: &str) -> Cow<'_, str> {
     }
 }
 
-/// Fixes until nothing is left to fix, and gives what is found then.
+/// Fixes until nothing is left to fix, and returns the remaining findings.
 fn rounds(mut source: String, with_tabs: bool, limits: &Limits) -> (String, Vec<Diagnostic>) {
     for _ in 0..MOST_ROUNDS {
         let (id, findings) = match parse(source.as_bytes(), limits) {
@@ -63,7 +63,7 @@ fn rounds(mut source: String, with_tabs: bool, limits: &Limits) -> (String, Vec<
         edits.sort_by_key(|(span, _)| span.start);
         let mut rest = source.len();
         for (span, replacement) in edits.into_iter().rev().filter(|(span, _)| !span.is_empty()) {
-            // Two findings of one place are fixed one after the other.
+            // Two findings at one position are fixed one after the other.
             if span.end <= rest {
                 rest = span.start;
                 source.replace_range(span, &replacement);
@@ -74,7 +74,7 @@ fn rounds(mut source: String, with_tabs: bool, limits: &Limits) -> (String, Vec<
     (source, findings)
 }
 
-/// Ranges of the text, and what to put there.
+/// Ranges of the text, and their replacements.
 type Edits = Vec<(Range<usize>, String)>;
 
 fn edits(source: &str, finding: &Diagnostic, with_tabs: bool) -> Edits {
@@ -85,8 +85,8 @@ fn edits(source: &str, finding: &Diagnostic, with_tabs: bool) -> Edits {
     }
 }
 
-/// Spaces for the tab at `at` where it stands between an indicator and what comes after it; where it is
-/// indentation, for every indentation of tabs: none of them is in a text, whose lines begin with spaces.
+/// Replaces the tab at `at` by spaces if it is between an indicator and its value; if it is indentation, all tabs of
+/// indentations: no tab is inside a text, whose lines begin with spaces.
 fn tabs(source: &str, at: usize) -> Edits {
     if source.as_bytes().get(at) != Some(&b'\t') {
         return Edits::new();
@@ -99,7 +99,7 @@ fn tabs(source: &str, at: usize) -> Edits {
         let mut begin = 0;
         for line in source.split_inclusive('\n') {
             let indentation = line.len() - line.trim_start_matches(is_blank).len();
-            // How wide a tab is beside spaces is its author's to know.
+            // Only the author knows how wide a tab next to spaces is.
             if indentation > 0 && line[..indentation].bytes().all(|byte| byte == b'\t') {
                 edits.push((begin..begin + indentation, INDENTATION.repeat(indentation)));
             }
@@ -114,7 +114,7 @@ fn tabs(source: &str, at: usize) -> Edits {
     if is_between { vec![(blanks, " ".to_owned())] } else { Edits::new() }
 }
 
-/// The blanks from `end` to the end of the line, where there is nothing else.
+/// The blanks from `end` to the end of the line, if nothing else follows.
 fn blanks_after(source: &str, end: usize) -> Option<Range<usize>> {
     let rest = source[end..].trim_start_matches(' ');
     let blanks = end..source.len() - rest.len();

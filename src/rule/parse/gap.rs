@@ -1,11 +1,11 @@
-//! What stands between the scalars: indicators, anchors, aliases, comments, blanks.
+//! Checks what is between the scalars: indicators, anchors, aliases, comments, blanks.
 
 use super::findings::Findings;
 use crate::rule::Code;
 
-/// Which gap it is.
+/// The position of a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum GapPosition {
     /// Before the first value.
     First,
     /// Between two values.
@@ -14,9 +14,9 @@ pub(super) enum Place {
     Last,
 }
 
-/// Looks through a gap that a YAML 1.2 parser let through for what YAML 1.1 readers refuse or
-/// read as something else. Places are moved by `offset`.
-pub(super) fn check(gap: &str, offset: usize, place: Place, findings: &mut Findings) {
+/// Checks a gap that a YAML 1.2 parser accepted for what YAML 1.1 readers refuse or read differently. `offset` is the
+/// gap's position in the text.
+pub(super) fn check(gap: &str, offset: usize, place: GapPosition, findings: &mut Findings) {
     let bytes = gap.as_bytes();
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
@@ -40,7 +40,7 @@ pub(super) fn check(gap: &str, offset: usize, place: Place, findings: &mut Findi
                 "a key that is marked with `?`",
                 "write it as `key: value`, on one line",
             ),
-            b'.' if place != Place::Last => {
+            b'.' if place != GapPosition::Last => {
                 findings.advise(
                     Code::Dialect,
                     here,
@@ -48,7 +48,7 @@ pub(super) fn check(gap: &str, offset: usize, place: Place, findings: &mut Findi
                     "an end of document before there was a document",
                     "remove the dots",
                 );
-                // Of the three dots one is enough.
+                // One finding for the three dots is enough.
                 at += gap[at..].bytes().take_while(|&byte| byte == b'.').count();
                 continue;
             }

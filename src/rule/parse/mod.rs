@@ -1,8 +1,7 @@
-//! From a file's text to a [`Definition`], or to everything that is wrong with it.
+//! Parses a file's text into a [`Definition`], or into all of its errors.
 //!
-//! The text goes through these rooms, and each sees only what the one before let through:
-//! characters → events of a YAML 1.2 parser, held against what YAML 1.1 readers take alike → a
-//! tree with places → fields.
+//! The text goes through these stages, and each gets only what the one before accepted: characters → events of a YAML
+//! 1.2 parser, compared with what YAML 1.1 readers read → a tree with positions → fields.
 
 mod characters;
 mod findings;
@@ -21,20 +20,20 @@ use super::{Definition, Diagnostic, RuleId};
 use findings::Findings;
 pub use fix::fix;
 
-/// What a rule's text may take at most.
+/// The limits of a rule's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Size of the text in bytes, and of what its aliases repeat.
+    /// The size of the text in bytes, and of what its aliases repeat.
     pub size: usize,
-    /// How deep mappings and lists may be nested.
+    /// The depth of nested mappings and lists.
     pub depth: usize,
-    /// How many values the document may have after its aliases are followed.
+    /// How many values the document may have after its aliases are expanded.
     pub nodes: usize,
 }
 
 impl Limits {
-    /// The largest size that any master may allow. Written as JSON, the rule then fits into a line
-    /// of the stream whatever is in it: an escaped character of one byte takes up to six.
+    /// The largest size that a master may allow. The rule's JSON then fits into a line of the stream, although an
+    /// escaped byte takes up to six.
     pub const LARGEST: usize = 4 << 20;
 }
 
@@ -44,30 +43,30 @@ impl Default for Limits {
     }
 }
 
-/// A rule that was taken.
+/// A valid rule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParsedRule {
-    /// What the text defines.
+    /// The definition in the text.
     pub definition: Definition,
-    /// Where the rule's id stands, in bytes of the text.
+    /// The position of the rule's id, in bytes of the text.
     pub id_span: Range<usize>,
-    /// Where its version does.
+    /// The position of its version.
     pub version_span: Range<usize>,
-    /// What is legal but suspect, in the order of the text.
+    /// What is valid but suspect, in the order of the text.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Reads a rule.
+/// Parses a rule.
 ///
 /// # Errors
-/// All that is wrong with the text at once, warnings among it, in the order of the text; at least
-/// one is an error. What is no YAML at all is told up to the first place where it is none.
+/// All errors and warnings of the text, in its order; at least one is an error. If the text is not YAML, only up to
+/// the first syntax error.
 pub fn parse(text: &[u8], limits: &Limits) -> Result<ParsedRule, Vec<Diagnostic>> {
     parse_in_steps(text, limits, || {})
 }
 
-/// As [`parse`]; calls `parsed` once the text is YAML and before its fields are judged, for whoever
-/// measures the two apart.
+/// As [`parse`]; calls `parsed` once the text is parsed as YAML and before its fields are checked, to measure the two
+/// separately.
 ///
 /// # Errors
 /// As [`parse`].
@@ -79,8 +78,7 @@ pub fn parse_in_steps(
     read_rule(text, limits, None, parsed)
 }
 
-/// As [`parse`]; tactics and techniques are held against what ATT&CK says of them, too, which only
-/// warns.
+/// As [`parse`]; also compares tactics and techniques with ATT&CK, which only gives warnings.
 ///
 /// # Errors
 /// As [`parse`].
@@ -88,7 +86,7 @@ pub fn lint(text: &[u8], limits: &Limits, attack: &Attack) -> Result<ParsedRule,
     read_rule(text, limits, Some(attack), || {})
 }
 
-/// The id that a text names, be it a rule or not; `None` where it names none, or cannot be read as YAML.
+/// The id in a text, which may be invalid otherwise; `None` if there is none, or the text is not YAML.
 pub fn rule_id_of(text: &[u8], limits: &Limits) -> Option<RuleId> {
     let mut findings = Findings::default();
     let tree = tree::build(characters::check(text, limits, &mut findings)?, limits, &mut findings)?;
@@ -116,10 +114,10 @@ fn read_rule(
     }
 }
 
-/// Reads a test file: samples for `patterns`, those of a rule.
+/// Parses a test file: samples for `patterns`, which are a rule's.
 ///
 /// # Errors
-/// All that is wrong with the text at once, in the order of the text.
+/// All errors of the text, in its order.
 pub fn samples(
     text: &[u8],
     limits: &Limits,
@@ -136,15 +134,15 @@ pub fn samples(
     }
 }
 
-/// Why Python's `re` would not compile a pattern; `None` where it would.
+/// Why Python's `re` would not compile a pattern; `None` if it would.
 pub fn pattern_fault(pattern: &str) -> Option<String> {
-    pattern::judge(pattern).err().map(|fault| fault.to_string())
+    pattern::validate(pattern).err().map(|fault| fault.to_string())
 }
 
-/// A pattern of Python's `re` in the spelling of the crate `fancy-regex`.
+/// Translates a pattern of Python's `re` for the crate `fancy-regex`.
 ///
 /// # Errors
-/// Why Python would not compile it, or what in it only Python's own `re` matches.
+/// Why Python would not compile it, or what only Python's own `re` can match.
 pub fn spell_for_fancy_regex(pattern: &str) -> Result<String, String> {
     pattern::spell(pattern)
 }

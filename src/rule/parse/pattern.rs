@@ -1,8 +1,8 @@
 //! Whether Python's `re` would compile a pattern, and how long it may take to match.
 //!
-//! Judged by Python's own grammar (3.11 and later, for texts), not by another engine's: what is
-//! valid there must not be called wrong here. Nothing is matched; only what makes `re.compile`
-//! fail is looked for, widths included, since a look-behind must have one width.
+//! Follows Python's own grammar (3.11 and later, for texts), not another engine's: a valid pattern must not be
+//! reported. Nothing is matched; the parser only looks for what makes `re.compile` fail, including widths, since a
+//! look-behind must have a fixed width.
 
 pub(super) mod backtracking;
 mod class;
@@ -16,20 +16,20 @@ mod token;
 use std::collections::HashMap;
 use std::fmt;
 
-use node::{Greed, Node, Place, Set};
+use node::{Anchor, Greed, Node, Set};
 pub(super) use spelling::spell;
 pub(super) use suspicion::{Suspicion, suspicions};
 use token::{Token, Tokens};
 
-/// Deeper groups are not judged: Python gives up on them at a depth of its own.
+/// Deeper groups are not checked: Python gives up on them at a depth of its own.
 const DEEPEST: usize = 200;
-/// From so many repetitions on Python calls the number too large.
+/// Python refuses this many repetitions and more.
 const MOST_REPEATS: u64 = u32::MAX as u64;
 
 /// Why Python would not compile a pattern.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
-    /// Where, in characters from 0.
+    /// The position in characters, from 0.
     at: usize,
     what: String,
 }
@@ -64,40 +64,40 @@ impl Width {
     }
 }
 
-/// What stands before a repetition.
+/// What precedes a repetition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A place, which cannot be repeated.
-    Place,
-    /// Something that is repeated already.
+    /// An anchor, which cannot be repeated.
+    Anchor,
+    /// Something that is already repeated.
     Repeat,
     Other,
 }
 
-/// Why the judging stopped.
+/// Why parsing stopped.
 #[derive(Debug)]
 enum Stop {
     Fault(Fault),
-    /// Blanks turned out to be of no meaning: from the start again.
+    /// Blanks turned out to be meaningless: parse again from the start.
     Verbose,
-    /// Too deep to be judged.
+    /// Too deep to be checked.
     Unknown,
 }
 
-struct Judge {
+struct Validator {
     tokens: Tokens,
     /// The groups' widths by number, `None` while one is open; there is always group 0.
     groups: Vec<Option<Width>>,
     names: HashMap<String, usize>,
-    /// Inside of a look-behind: how many groups there were before it.
+    /// Inside a look-behind: how many groups there were before it.
     behind: Option<usize>,
-    /// Groups that a condition asks for, which may come later: number, place.
+    /// Groups that a condition refers to, which may come later: number, position.
     asked: Vec<(usize, usize)>,
     depth: usize,
-    /// Whether the flags that exclude each other were set for the whole pattern.
+    /// Whether one of the flags that exclude each other is set for the whole pattern.
     ascii: bool,
     unicode: bool,
-    /// Whether that for ASCII is set for a group.
+    /// Whether the ASCII flag is set for a group.
     ascii_group: bool,
     mode: Mode,
 }
@@ -123,21 +123,20 @@ impl Mode {
     }
 }
 
-/// Judges a pattern.
+/// Checks a pattern.
 ///
 /// # Errors
 /// Why Python's `re` would not compile it.
-pub(super) fn judge(pattern: &str) -> Result<(), Fault> {
+pub(super) fn validate(pattern: &str) -> Result<(), Fault> {
     tree(pattern).map(drop)
 }
 
-/// The pattern as a tree; `None` where it is too deep to be judged.
+/// The pattern as a tree; `None` if it is too deep to be checked.
 fn tree(pattern: &str) -> Result<Option<Node>, Fault> {
     Ok(read(pattern)?.map(|(node, _)| node))
 }
 
-/// The pattern as a tree, and whether a flag in it lets classes match ASCII alone; `None` where it is too deep
-/// to be judged.
+/// The pattern as a tree, and whether a flag limits its classes to ASCII; `None` if it is too deep to be checked.
 fn read(pattern: &str) -> Result<Option<(Node, bool)>, Fault> {
     let tokens = Tokens::new(pattern)?;
     let read = match whole(tokens.clone(), false) {
@@ -152,7 +151,7 @@ fn read(pattern: &str) -> Result<Option<(Node, bool)>, Fault> {
 }
 
 fn whole(tokens: Tokens, verbose: bool) -> Result<(Node, bool), Stop> {
-    let mut judge = Judge {
+    let mut validator = Validator {
         tokens,
         groups: vec![None],
         names: HashMap::new(),
@@ -164,13 +163,13 @@ fn whole(tokens: Tokens, verbose: bool) -> Result<(Node, bool), Stop> {
         ascii_group: false,
         mode: Mode::default(),
     };
-    let (_, node) = judge.alternatives(verbose, true)?;
-    if judge.tokens.peek().is_some() {
-        return Err(judge.fault_here("a parenthesis is closed that was not opened"));
+    let (_, node) = validator.alternatives(verbose, true)?;
+    if validator.tokens.peek().is_some() {
+        return Err(validator.fault_here("a parenthesis is closed that was not opened"));
     }
-    match judge.asked.iter().find(|&&(number, _)| number >= judge.groups.len()) {
+    match validator.asked.iter().find(|&&(number, _)| number >= validator.groups.len()) {
         Some(&(number, at)) => Err(fault(at, format!("there is no group {number}"))),
-        None => Ok((node, judge.ascii || judge.ascii_group)),
+        None => Ok((node, validator.ascii || validator.ascii_group)),
     }
 }
 
@@ -178,7 +177,7 @@ fn fault(at: usize, what: impl Into<String>) -> Stop {
     Stop::Fault(Fault { at, what: what.into() })
 }
 
-impl Judge {
+impl Validator {
     fn fault_here(&self, what: impl Into<String>) -> Stop {
         fault(self.tokens.position(), what)
     }
@@ -196,7 +195,7 @@ impl Judge {
         Ok((width, node))
     }
 
-    /// One alternative. `first` says that it is the pattern's first: flags may stand there.
+    /// One alternative. `first` says that it is the pattern's first, which may begin with flags.
     fn sequence(&mut self, verbose: bool, first: bool) -> Result<(Width, Node), Stop> {
         self.depth += 1;
         if self.depth > DEEPEST {
@@ -225,14 +224,14 @@ impl Judge {
                     None => self.one(Set::of('{')),
                 },
                 Token::Char('^') => (
-                    Kind::Place,
+                    Kind::Anchor,
                     Width::ZERO,
-                    Node::Place(if self.mode.lines { Place::LineStart } else { Place::Start }),
+                    Node::Anchor(if self.mode.lines { Anchor::LineStart } else { Anchor::Start }),
                 ),
                 Token::Char('$') => (
-                    Kind::Place,
+                    Kind::Anchor,
                     Width::ZERO,
-                    Node::Place(if self.mode.lines { Place::LineEnd } else { Place::End }),
+                    Node::Anchor(if self.mode.lines { Anchor::LineEnd } else { Anchor::End }),
                 ),
                 Token::Char('[') => {
                     let set = self.class(at)?;
@@ -242,14 +241,14 @@ impl Judge {
                     let empty = last.is_none();
                     match self.group(verbose, at, first && empty)? {
                         Some((width, node)) => (Kind::Other, width, node),
-                        // A comment, or flags: nothing that could be repeated.
+                        // A comment or flags, which cannot be repeated.
                         None => continue,
                     }
                 }
                 Token::Char('.') => self.one(Set::dot(self.mode.dot_all)),
                 Token::Char(character) => self.one(Set::of(character)),
             };
-            // What was last can no longer be repeated.
+            // The item before cannot be repeated any more.
             if let Some((_, width, node)) = last.replace(item) {
                 total = total.then(width);
                 nodes.push(node);
@@ -268,12 +267,12 @@ impl Judge {
         Ok((total, node))
     }
 
-    /// One character of a set, under the flags that hold here.
+    /// One character of a set, with the current flags.
     fn one(&self, set: Set) -> (Kind, Width, Node) {
         (Kind::Other, Width::ONE, Node::Set(Set { ignore_case: self.mode.ignore_case, ..set }))
     }
 
-    /// What was last, repeated by the operator at `at`.
+    /// The item before, repeated by the operator at `at`.
     fn repeat(
         &mut self,
         last: Option<(Kind, Width, Node)>,
@@ -281,7 +280,7 @@ impl Judge {
         at: usize,
     ) -> Result<(Kind, Width, Node), Stop> {
         let (width, node) = match last {
-            None | Some((Kind::Place, ..)) => return Err(fault(at, "there is nothing to repeat")),
+            None | Some((Kind::Anchor, ..)) => return Err(fault(at, "there is nothing to repeat")),
             Some((Kind::Repeat, ..)) => return Err(fault(at, "a repetition of a repetition")),
             Some((Kind::Other, width, node)) => (width, Box::new(node)),
         };
@@ -295,7 +294,7 @@ impl Judge {
         Ok((Kind::Repeat, width.repeated(least, most), Node::Repeat { node, least, most, greed }))
     }
 
-    /// Blanks and comments, where they have no meaning.
+    /// Skips blanks and comments if they have no meaning.
     fn skip_blank(&mut self, token: Token) -> bool {
         match token {
             Token::Char(' ' | '\t' | '\n' | '\r' | '\u{b}' | '\u{c}') => true,
@@ -307,7 +306,7 @@ impl Judge {
         }
     }
 
-    /// The bounds of a repetition that begins with `token`; `None` where a brace is only a brace.
+    /// The bounds of a repetition that begins with `token`; `None` if a brace is only a brace.
     fn repetition(&mut self, token: Token) -> Option<Result<(u64, u64), Stop>> {
         match token {
             Token::Char('*') => return Some(Ok((0, u64::MAX))),

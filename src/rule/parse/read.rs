@@ -1,4 +1,4 @@
-//! From the tree to the fields of a rule.
+//! Reads the fields of a rule from the tree.
 
 mod emits;
 mod samples;
@@ -17,8 +17,8 @@ use values::{Expected, Values};
 const NEEDED: [&str; 6] = ["rule_id", "rule_version", "name", "applies_to", "match", "emits"];
 const OPTIONAL: [&str; 2] = ["description", "evidence_fields"];
 
-/// Reads the document as a rule, and where id and version stand; `None` where a field could not be
-/// made out. Everything wrong or suspect is noted; ids are held against `attack` where it is given.
+/// Reads the document as a rule, with the positions of id and version; `None` if a field is invalid. Adds all
+/// findings; compares ids with `attack` if it is given.
 pub(super) fn definition(
     tree: &Tree<'_>,
     attack: Option<&Attack>,
@@ -27,7 +27,7 @@ pub(super) fn definition(
     let mut values = Values::new(tree, findings);
     let root = tree.root();
     if !matches!(tree.node(root).kind, NodeKind::Mapping(_)) {
-        // What it says stays unsaid: it may be another's secret, and no rule.
+        // The value is not shown: the file may be another program's, and contain a secret.
         let found = match tree.node(root).kind {
             NodeKind::List(_) => "a list",
             _ => "a single value",
@@ -42,7 +42,7 @@ pub(super) fn definition(
         return None;
     }
     let fields = values.fields(root, &NEEDED, &OPTIONAL);
-    // Each is read whatever became of the others: all that is wrong is told at once.
+    // Each field is read even if others are invalid, so that all errors are reported at once.
     let rule_id = values.field(&fields, "rule_id", rule_id);
     let rule_version = values.field(&fields, "rule_version", rule_version);
     let name = values.field(&fields, "name", Values::text);
@@ -74,7 +74,7 @@ pub(super) fn definition(
     Some((definition, places))
 }
 
-/// The id that a document names, whatever else is wrong with it.
+/// The id in a document, which may be invalid otherwise.
 pub(super) fn rule_id_of(tree: &Tree<'_>) -> Option<RuleId> {
     let mut findings = Findings::default();
     let mut values = Values::new(tree, &mut findings);
@@ -86,7 +86,7 @@ pub(super) fn rule_id_of(tree: &Tree<'_>) -> Option<RuleId> {
     values.field(&fields, "rule_id", rule_id)
 }
 
-/// The program whose rule this is by its keys, where it has none of ours; `None` for any other mapping.
+/// The program that uses such keys, if none of them is ours; `None` for any other mapping.
 fn foreign(tree: &Tree<'_>, root: NodeId) -> Option<&'static str> {
     const FORMATS: [(&str, &[&str]); 2] =
         [("Sigma", &["logsource", "detection"]), ("Splunk", &["search", "how_to_implement"])];
@@ -119,8 +119,8 @@ fn rule_version(values: &mut Values<'_, '_>, node: NodeId) -> Option<i32> {
     version
 }
 
-/// Reads what the daemon passes on; patterns in it are held against Python's grammar, and `thorough`
-/// says that the time to match them and what they seem to mean are judged, too.
+/// Reads the part that is passed on. Checks its patterns against Python's grammar, and if `thorough` also their
+/// running time and suspicious spellings.
 fn match_spec(
     values: &mut Values<'_, '_>,
     node: NodeId,
@@ -138,7 +138,7 @@ fn match_spec(
         if thorough {
             suspicious(values, node, text);
         }
-        if let Err(reason) = pattern::judge(text) {
+        if let Err(reason) = pattern::validate(text) {
             values.add(Code::Pattern, node, format!("not a regular expression of Python's: {reason}"));
         } else if let Some(found) = thorough.then(|| pattern::backtracking::find(text)).flatten() {
             let help = "let repetitions that follow each other take different characters, or bound them, as \
@@ -148,7 +148,7 @@ fn match_spec(
     })
 }
 
-/// Notes what a pattern says and seems not to mean.
+/// Adds a finding for a pattern that does not mean what it seems to mean.
 fn suspicious(values: &mut Values<'_, '_>, node: NodeId, text: &str) {
     if values.node(node).ends_at_comment {
         let message = "the pattern ends here: the `#` after the blank begins a comment";

@@ -1,20 +1,20 @@
-//! What a plain scalar says, to the two YAMLs.
+//! How the two versions of YAML read a plain scalar.
 //!
-//! YAML 1.1 here is what PyYAML's `safe_load` makes of it (its expressions differ from the
-//! specification's in places); YAML 1.2 is the core schema.
+//! YAML 1.1 here means PyYAML's `safe_load` (whose expressions differ from the specification's in places), YAML 1.2
+//! the core schema.
 
 use chrono::NaiveDate;
 
 use super::findings::Quoted;
 
-/// What a plain scalar says.
+/// The value of a plain scalar.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Reading {
     Null,
     Bool(bool),
-    /// An integer, as far as it fits.
+    /// An integer of limited size.
     Int(i128),
-    /// An integer that does not even fit there.
+    /// A larger integer.
     HugeInt,
     Float(f64),
     Text,
@@ -22,12 +22,12 @@ pub(super) enum Reading {
     Time,
     /// The merge key.
     Merge,
-    /// Something at whose sight the reader fails.
+    /// A value at which the reader fails.
     Fails,
 }
 
 impl Reading {
-    /// In words; `text` is the scalar.
+    /// A description; `text` is the scalar.
     pub(super) fn describe(self, text: &str) -> String {
         match self {
             Self::Null if text.is_empty() => "nothing".to_owned(),
@@ -45,7 +45,7 @@ impl Reading {
     }
 }
 
-/// Equal to a reader of the value: bit for bit where it is a float.
+/// Equality for a reader of the value: floats are equal bit by bit.
 pub(super) fn same(a: Reading, b: Reading) -> bool {
     match (a, b) {
         (Reading::Float(a), Reading::Float(b)) => a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()),
@@ -53,7 +53,7 @@ pub(super) fn same(a: Reading, b: Reading) -> bool {
     }
 }
 
-/// Whether a scalar that begins so can be anything but a text, to either.
+/// Whether a scalar with this beginning can be anything but a text in either version.
 pub(super) fn may_be_other(text: &str) -> bool {
     matches!(
         text.as_bytes().first(),
@@ -79,7 +79,7 @@ pub(super) fn may_be_other(text: &str) -> bool {
     )
 }
 
-/// As PyYAML's `safe_load` reads it.
+/// The reading of PyYAML's `safe_load`.
 pub(super) fn yaml_1_1(text: &str) -> Reading {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Reading::Null,
@@ -95,7 +95,7 @@ pub(super) fn yaml_1_1(text: &str) -> Reading {
     float_1_1(text).or_else(|| int_1_1(text)).or_else(|| time_1_1(text)).unwrap_or(Reading::Text)
 }
 
-/// As YAML 1.2's core schema reads it.
+/// The reading of YAML 1.2's core schema.
 pub(super) fn yaml_1_2(text: &str) -> Reading {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Reading::Null,
@@ -130,7 +130,7 @@ pub(super) fn yaml_1_2(text: &str) -> Reading {
         && digits(fraction)
         && !(whole.is_empty() && fraction.is_empty())
         && exponent.is_none_or(|exponent| all(exponent, |c| c.is_ascii_digit()));
-    // The core schema writes the digits of `1.` and the dot of `.5` in two ways; Rust reads both.
+    // The core schema writes `1.` and `.5` in two ways; Rust reads both.
     match text.parse() {
         Ok(value) if is_float => Reading::Float(value),
         _ => Reading::Text,
@@ -149,7 +149,7 @@ fn infinity(negative: bool) -> f64 {
     if negative { f64::NEG_INFINITY } else { f64::INFINITY }
 }
 
-/// At least one character, and each as `good` says.
+/// Whether there is a character, and all are `good`.
 fn all(text: &str, good: impl Fn(char) -> bool) -> bool {
     !text.is_empty() && text.chars().all(good)
 }
@@ -159,7 +159,7 @@ fn digits_1_1(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|c| c.is_ascii_digit() || c == b'_')
 }
 
-/// `(?::[0-5]?[0-9])+` as its parts; `None` where it is not that.
+/// The parts of `(?::[0-5]?[0-9])+`; `None` if it does not match.
 fn sixties(text: &str) -> Option<Vec<u32>> {
     let rest = text.strip_prefix(':')?;
     rest.split(':')
@@ -182,7 +182,7 @@ fn int_1_1(text: &str) -> Option<Reading> {
     let plain = || body.replace('_', "");
     let based = |radix: u32| {
         let digits = plain().split_off(2);
-        // PyYAML takes `0x_` for an integer and fails over it.
+        // PyYAML reads `0x_` as an integer and fails.
         if digits.is_empty() { Reading::Fails } else { integer(negative, &digits, radix) }
     };
     if let Some(digits) = body.strip_prefix("0b") {
@@ -233,7 +233,7 @@ fn float_1_1(text: &str) -> Option<Reading> {
         let rest: f64 = format!("0.{}0", after.replace('_', "")).parse().ok()?;
         return Some(Reading::Float(if negative { -(whole + rest) } else { whole + rest }));
     }
-    // The exponent's sign is not optional.
+    // The exponent's sign is mandatory.
     let (after, exponent) = match after.split_once(['e', 'E']) {
         Some((after, exponent)) => (after, Some(exponent)),
         None => (after, None),
@@ -243,7 +243,7 @@ fn float_1_1(text: &str) -> Option<Reading> {
         digits.len() < exponent.len() && all(digits, |c| c.is_ascii_digit())
     });
     let good = match before {
-        // Digits that begin with an underscore are none to PyYAML, but were to its older versions.
+        // PyYAML does not accept digits that begin with an underscore, but older versions did.
         "" if after.starts_with('_') && body.len() == text.len() => {
             return fraction(after).then(|| parse(text).unwrap_or(Reading::Fails));
         }
@@ -254,8 +254,8 @@ fn float_1_1(text: &str) -> Option<Reading> {
     if good && good_exponent { parse(text) } else { None }
 }
 
-/// `None` where PyYAML's expression for a timestamp does not match; [`Reading::Fails`] where it
-/// does and there is no such time.
+/// `None` if PyYAML's expression for a timestamp does not match; [`Reading::Fails`] if it does and there is no such
+/// time.
 fn time_1_1(text: &str) -> Option<Reading> {
     let mut rest = text;
     let year = number(&mut rest, 4..=4)?;
@@ -266,10 +266,10 @@ fn time_1_1(text: &str) -> Option<Reading> {
     let day = number(&mut rest, 1..=2)?;
     let date = i32::try_from(year).ok().filter(|&year| year > 0);
     let date_exists = date.and_then(|year| NaiveDate::from_ymd_opt(year, month, day)).is_some();
-    let judge = |good: bool| Some(if good { Reading::Time } else { Reading::Fails });
+    let reading = |good: bool| Some(if good { Reading::Time } else { Reading::Fails });
     if rest.is_empty() {
-        // A date alone has two digits each.
-        return if month_digits == 2 && text.len() == 10 { judge(date_exists) } else { None };
+        // A date alone has two digits for month and day.
+        return if month_digits == 2 && text.len() == 10 { reading(date_exists) } else { None };
     }
     let after = rest.strip_prefix(['T', 't']).unwrap_or_else(|| rest.trim_start_matches([' ', '\t']));
     if after.len() == rest.len() {
@@ -293,7 +293,7 @@ fn time_1_1(text: &str) -> Option<Reading> {
         good &= hours * 60 + minutes < 24 * 60;
     }
     // Blanks belong to the zone that follows them.
-    if rest.is_empty() { judge(good) } else { None }
+    if rest.is_empty() { reading(good) } else { None }
 }
 
 fn token(rest: &mut &str, expected: char) -> Option<()> {

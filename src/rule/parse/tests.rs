@@ -8,7 +8,7 @@ use crate::rule::{Code, Severity};
 mod defences;
 mod readings;
 
-/// A rule that is right, to be spoiled.
+/// A valid rule, to be spoiled.
 const GOOD: &str = "\
 rule_id: R0015
 rule_version: 3

@@ -1,5 +1,4 @@
-//! The text as a tree with places, within limits, and only as far as YAML 1.1 and 1.2 build the
-//! same tree of it.
+//! The text as a tree with positions, within limits, and only if YAML 1.1 and 1.2 build the same tree.
 
 mod anchors;
 mod build;
@@ -21,27 +20,27 @@ pub(super) use mistakes::{Mistake, is_odd_space, odd_space};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NodeId(usize);
 
-/// A value, and where it stands.
+/// A value with its position.
 #[derive(Debug)]
 pub(super) struct Node<'t> {
-    /// Its bytes in the text, no further than the end of its first line.
+    /// Its bytes in the text, at most to the end of its first line.
     pub(super) span: Range<usize>,
     /// The line on which it begins, from 1.
     pub(super) line: usize,
     pub(super) kind: NodeKind<'t>,
-    /// Whether it is a scalar without quotes that ends where a comment begins, on the same line.
+    /// Whether it is a scalar without quotes directly before a comment, on the same line.
     pub(super) ends_at_comment: bool,
-    /// How many values it is with all that is in it, aliases followed.
+    /// How many values it contains, itself included, with aliases expanded.
     values: usize,
-    /// How many bytes the scalars in it have, aliases followed.
+    /// How many bytes its scalars have, with aliases expanded.
     bytes: usize,
-    /// How deep it is nested, aliases followed; 0 for a scalar.
+    /// The depth of its nesting, with aliases expanded; 0 for a scalar.
     depth: usize,
 }
 
 #[derive(Debug)]
 pub(super) enum NodeKind<'t> {
-    /// A scalar without quotes: what it says is to be worked out.
+    /// A scalar without quotes, whose type is not determined yet.
     Plain(Cow<'t, str>),
     /// A scalar in any other style: a text.
     Text(Cow<'t, str>),
@@ -62,7 +61,7 @@ impl<'t> Tree<'t> {
         self.root
     }
 
-    /// Whether a value stands in more than one place.
+    /// Whether a value is used in more than one place.
     pub(super) fn has_aliases(&self) -> bool {
         self.has_aliases
     }
@@ -72,9 +71,9 @@ impl<'t> Tree<'t> {
     }
 }
 
-/// Builds the tree; `None` where there is none to look at further.
+/// Builds the tree; `None` if the text cannot be checked any further.
 pub(super) fn build<'t>(source: &'t str, limits: &Limits, findings: &mut Findings) -> Option<Tree<'t>> {
-    // The byte order mark is no content; every place is moved back by it.
+    // The byte order mark is not content; all positions are moved back by it.
     let text = source.strip_prefix('\u{feff}').unwrap_or(source);
     let offset = source.len() - text.len();
     let mut options = granit_parser::options! {

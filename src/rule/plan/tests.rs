@@ -32,7 +32,7 @@ fn row(id: &str, path: &str, content: &str, by: &str) -> RuleHeader {
     }
 }
 
-/// The table that is left when a plan was carried out: an independent, naive way to do it.
+/// The table after a plan was carried out: an independent, simple implementation.
 fn carry_out(plan: &Plan, rows: &[RuleHeader]) -> Vec<RuleHeader> {
     let mut table: BTreeMap<String, RuleHeader> =
         rows.iter().map(|row| (row.rule_id.clone(), row.clone())).collect();
@@ -156,7 +156,7 @@ fn a_file_wins_over_a_foreign_row_of_its_id_in_another_case_though_its_own_row_s
 }
 
 fn directory(ids: Range, contents: Range) -> impl Strategy<Value = Vec<File>> {
-    // One file an id: neither broken files nor double claims, where history would matter.
+    // One file for each id: no invalid files and no conflicts, for which the history would matter.
     prop::collection::btree_map(0..ids, (0..contents, 0..3u8), 0..8).prop_map(|entries| {
         let named = |(id, (content, name))| {
             file(&format!("{id}_{name}.yaml"), &format!("R{id}"), &format!("{id}{content}"))

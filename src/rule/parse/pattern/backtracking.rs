@@ -1,10 +1,10 @@
-//! Texts on which a matcher that backtracks takes very long.
+//! Finds texts on which a backtracking matcher takes very long.
 //!
-//! Python's `re` tries every way to match before it says that there is none. Where repetitions can
-//! share the same characters among them, the number of ways grows with the square of the text, or
-//! doubles with each character. For each repetition a text is made that leads into it and then
-//! repeats what it takes; a matcher that works in Python's order ([`machine`]) counts what such
-//! texts cost, at lengths that tell how the cost grows.
+//! Python's `re` tries every way to match before it reports that there is none. If repetitions can share the same
+//! characters, the number of ways grows with the square of the text's length, or doubles with each character. For
+//! each repetition, this module makes a text that leads into it and then repeats what it matches; a matcher that
+//! works in Python's order ([`machine`]) counts the cost of such texts, at several lengths that show how the cost
+//! grows.
 
 mod machine;
 mod program;
@@ -16,44 +16,44 @@ use crate::rule::parse::findings::Quoted;
 use machine::cost;
 use program::Program;
 
-/// The length of the text that is spoken of, in characters.
+/// The length of the reported text, in characters.
 const LENGTH: usize = 20_000;
 
-/// What may be spent on one pattern, in nanoseconds of Python's time.
+/// The most that checking one pattern may cost, in nanoseconds of Python's time.
 const BUDGET: u64 = 40_000_000;
 
-/// What one text may cost before its growth is known.
+/// The most that one text may cost before its growth is known.
 const BUDGET_OF_A_TEXT: u64 = 2_000_000;
 
-/// What is spent at most once a text is found that takes too long: a worse one is nice to have.
+/// The most that is spent once a slow text is found, to find a slower one.
 const BUDGET_AFTER_A_FIND: u64 = 4_000_000;
 
-/// So many texts beyond the bounds tell how slow a pattern is whose repetitions all have bounds.
+/// How many texts beyond the bounds show how slow a pattern is whose repetitions all have bounds.
 const MOST_BEYOND_BOUNDS: u32 = 2;
 
-/// What a text may cost that is longer than the bounds of a pattern's repetitions.
+/// The most that a text may cost that is longer than the bounds of a pattern's repetitions.
 const BUDGET_BEYOND_BOUNDS: u64 = 20_000_000;
 
-/// What tells how the cost grows from there on.
+/// The texts that show how the cost grows from there on.
 const ENOUGH: u64 = 60_000;
 
-/// A text of [`LENGTH`] that takes longer than this is warned of, in nanoseconds.
+/// A text of [`LENGTH`] that takes longer than this causes a warning, in nanoseconds.
 const TOO_LONG: f64 = 250e6;
 
-/// What takes longer takes for ever, in seconds: a day.
+/// Anything slower counts as endless, in seconds: a day.
 const FOR_EVER: f64 = 86_400.0;
 
 /// How a pattern's cost grows, with the text that shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::rule::parse) struct Backtracking {
-    /// What the text begins with.
+    /// The beginning of the text.
     pub(super) prefix: String,
-    /// What is repeated then.
+    /// The repeated part.
     pub(super) pump: String,
-    /// What it ends with, so that there is no match.
+    /// The end, which prevents a match.
     pub(super) suffix: String,
-    /// Seconds that Python takes for [`LENGTH`] characters; `None` where it is more than a day, as it is
-    /// wherever the time doubles with each character.
+    /// The seconds that Python takes for [`LENGTH`] characters; `None` for more than a day, as whenever the time
+    /// doubles with each character.
     pub(super) seconds: Option<f64>,
 }
 
@@ -71,8 +71,8 @@ impl fmt::Display for Backtracking {
     }
 }
 
-/// The worst of the texts that were tried; `None` where none takes long, or the pattern is too large
-/// to be judged, or is no pattern.
+/// The slowest of the texts that were tried; `None` if none is slow, or the pattern is too large to be checked, or
+/// invalid.
 pub(in crate::rule::parse) fn find(pattern: &str) -> Option<Backtracking> {
     let tree = super::tree(pattern).ok()??;
     let mut repeats = Vec::new();
@@ -121,13 +121,12 @@ struct Attempt<'a> {
     prefix: &'a str,
     pump: &'a str,
     suffix: &'a str,
-    /// The most that a repetition with a bound repeats.
+    /// The most repetitions of those that have a bound.
     bound: Option<usize>,
 }
 
 impl Attempt<'_> {
-    /// `Some(None)` where it takes for ever, `Some(seconds)` where it is too long at [`LENGTH`], `None`
-    /// where it is not.
+    /// `Some(None)` if it is endless, `Some(seconds)` if it is slow at [`LENGTH`], `None` if it is neither.
     #[expect(clippy::option_option, reason = "what is found, and how long it takes, where that is bounded")]
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn growth(&self, spent: &mut u64, beyond: &mut u32) -> Option<Option<f64>> {
@@ -136,7 +135,7 @@ impl Attempt<'_> {
             *spent += cost;
             cost
         };
-        // A cost that grows in proportion has no second difference; what it says of LENGTH is a bound of the rest.
+        // A cost that grows in proportion has no second difference; its cost at LENGTH limits the rest.
         let [first, second, third] = [8, 16, 24].map(&mut at);
         let repeats = LENGTH as f64 / self.pump.chars().count() as f64;
         let bend = (third + first).saturating_sub(2 * second) as f64 / 128.0;
@@ -147,7 +146,7 @@ impl Attempt<'_> {
         if long >= BUDGET_OF_A_TEXT {
             (count, short, long) = (12, at(6), short);
         }
-        // The longer the text, the less what comes once counts beside what is repeated.
+        // The longer the text, the less its beginning counts compared with the repeated part.
         while count < 300 && long < ENOUGH {
             if count >= 96 && long < short.saturating_mul(5) / 2 {
                 return None;
@@ -175,8 +174,8 @@ impl Attempt<'_> {
         cost(self.program, &[self.prefix, &self.pump.repeat(count), self.suffix].concat(), budget)
     }
 
-    /// What a text of [`LENGTH`] costs, in nanoseconds, by texts that are longer than `bound`: from there on the
-    /// cost grows more slowly. `None` where those cost too much to tell.
+    /// The cost of a text of [`LENGTH`], in nanoseconds, computed from texts longer than `bound`: from there on the
+    /// cost grows more slowly. `None` if those cost too much.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn beyond(&self, bound: usize, spent: &mut u64) -> Option<f64> {
         let pump = self.pump.chars().count();
@@ -192,7 +191,7 @@ impl Attempt<'_> {
     }
 }
 
-/// Every repetition that can go on and on, with a text that leads to it, and how often it repeats at most.
+/// Every repetition that can go on long, with a text that leads to it, and its greatest number of repetitions.
 fn collect<'n>(node: &'n Node, before: &mut Vec<&'n Node>, found: &mut Vec<(String, &'n Node, u64)>) {
     match node {
         Node::Repeat { node: body, most, .. } => {
@@ -215,11 +214,11 @@ fn collect<'n>(node: &'n Node, before: &mut Vec<&'n Node>, found: &mut Vec<(Stri
             collect(with, before, found);
             collect(without, before, found);
         }
-        Node::Empty | Node::Set(_) | Node::Place(_) | Node::Reference(_) => {}
+        Node::Empty | Node::Set(_) | Node::Anchor(_) | Node::Reference(_) => {}
     }
 }
 
-/// A short text that a node matches, as far as its looks and references let it.
+/// A short text that a node matches, as far as its look-arounds and references allow.
 fn witness(node: &Node) -> String {
     match node {
         Node::Set(set) => member(set).map(String::from).unwrap_or_default(),
@@ -230,11 +229,11 @@ fn witness(node: &Node) -> String {
         }
         Node::Capture(_, node) | Node::Atomic(node) => witness(node),
         Node::Condition(_, with, _) => witness(with),
-        Node::Empty | Node::Place(_) | Node::Look { .. } | Node::Reference(_) => String::new(),
+        Node::Empty | Node::Anchor(_) | Node::Look { .. } | Node::Reference(_) => String::new(),
     }
 }
 
-/// A character of the set, one that is easy to read where there is one.
+/// A character of the set, preferably a readable one.
 fn member(set: &Set) -> Option<char> {
     readable().find(|&character| set.contains(character)).or_else(|| set.ranges.first().map(|&(low, _)| low))
 }
@@ -243,7 +242,7 @@ fn readable() -> impl Iterator<Item = char> {
     ('a'..='z').chain(' '..='~').chain(['\n', '\t', '\u{e9}'])
 }
 
-/// One character for each way in which the sets of a pattern tell characters apart.
+/// One character for each class of characters that the sets of a pattern distinguish.
 fn alphabet(sets: &[Set]) -> Vec<char> {
     let mut seen = Vec::new();
     readable()
@@ -259,7 +258,7 @@ fn alphabet(sets: &[Set]) -> Vec<char> {
         .collect()
 }
 
-/// What is put before the repeated text, and what is repeated.
+/// The text before the repeated part, and the repeated part.
 fn pumps(prefix: &str, body: &Node, alphabet: &[char]) -> Vec<(String, String)> {
     let mut pumps: Vec<String> = Vec::new();
     match body {
@@ -267,7 +266,7 @@ fn pumps(prefix: &str, body: &Node, alphabet: &[char]) -> Vec<(String, String)> 
         _ => {
             branches(body, &mut pumps);
             pumps.push(witness(body));
-            // A repetition within takes one character after the other, too.
+            // A repetition inside it matches one character after the other, too.
             let inner: Vec<_> = pumps.iter().flat_map(|pump| pump.chars()).map(String::from).collect();
             pumps.extend(inner);
         }
@@ -275,14 +274,14 @@ fn pumps(prefix: &str, body: &Node, alphabet: &[char]) -> Vec<(String, String)> 
     pumps.retain(|pump| !pump.is_empty());
     pumps.sort();
     pumps.dedup();
-    // A match may begin again at each repetition of the whole.
+    // A match may begin at each repetition of the whole.
     let begun = pumps.iter().take(6).filter(|_| !prefix.is_empty());
     let begun: Vec<_> = begun.map(|pump| (String::new(), format!("{prefix}{pump}"))).collect();
     let led_into = pumps.into_iter().take(16).map(|pump| (prefix.to_owned(), pump));
     begun.into_iter().chain(led_into).collect()
 }
 
-/// Texts of the alternatives within a node, which may be repeated in turn.
+/// Texts of the alternatives in a node, which may be repeated in turn.
 fn branches(node: &Node, found: &mut Vec<String>) {
     match node {
         Node::Alternatives(nodes) => found.extend(nodes.iter().map(witness)),
@@ -296,10 +295,10 @@ fn branches(node: &Node, found: &mut Vec<String>) {
     }
 }
 
-/// Ends that keep a text from matching: nothing, and something that the repetition does not take.
+/// Endings that prevent a match: nothing, and something that the repetition does not match.
 fn suffixes(body: &Node) -> [&'static str; 2] {
     let is_taken = |end: &str| matches!(body, Node::Set(set) if end.chars().any(|end| set.contains(end)));
-    // A line feed alone may stand behind the end.
+    // Only a line feed may follow the end.
     let end = ["!", "\u{0}", "\n\n"].into_iter().find(|end| !is_taken(end));
     ["", end.unwrap_or("\n\n")]
 }

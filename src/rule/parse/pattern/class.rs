@@ -1,10 +1,10 @@
 use super::escape::octal;
 use super::token::Token;
-use super::{Judge, Set, Stop, fault};
+use super::{Set, Stop, Validator, fault};
 
 /// A member of a class.
 enum Member {
-    /// A character; `None` where it is not known which.
+    /// A character; `None` if it is not known which.
     Character(Option<char>),
     /// A set, like `\d`.
     Set(char),
@@ -19,7 +19,7 @@ impl Set {
     }
 }
 
-impl Judge {
+impl Validator {
     /// A class, after its opening bracket at `at`.
     pub(super) fn class(&mut self, at: usize) -> Result<Set, Stop> {
         let unclosed = || fault(at, "a class that is not closed");

@@ -1,18 +1,18 @@
 use super::token::Token;
-use super::{Judge, Kind, Node, Place, Set, Stop, Width, fault};
+use super::{Anchor, Kind, Node, Set, Stop, Validator, Width, fault};
 
-impl Judge {
-    /// What a backslash and `escaped`, at `at`, stand for outside of a class.
+impl Validator {
+    /// The meaning of a backslash and `escaped`, at `at`, outside a class.
     pub(super) fn escape(&mut self, escaped: char, at: usize) -> Result<(Kind, Width, Node), Stop> {
-        let place = |place| Ok((Kind::Place, Width::ZERO, Node::Place(place)));
+        let anchor = |anchor| Ok((Kind::Anchor, Width::ZERO, Node::Anchor(anchor)));
         match escaped {
-            'A' => place(Place::Start),
-            'b' => place(Place::WordEdge),
-            'B' => place(Place::NoWordEdge),
-            'Z' => place(Place::LastEnd),
+            'A' => anchor(Anchor::Start),
+            'b' => anchor(Anchor::WordEdge),
+            'B' => anchor(Anchor::NoWordEdge),
+            'Z' => anchor(Anchor::LastEnd),
             'd' | 'D' | 's' | 'S' | 'w' | 'W' => Ok(self.one(Set::class(escaped))),
             '0' => {
-                // Octal, at most two digits more.
+                // Octal, with at most two more digits.
                 let mut digits = String::from('0');
                 for _ in 0..2 {
                     digits.extend(self.tokens.eat_if(|character| character.is_digit(8)));
@@ -41,7 +41,7 @@ impl Judge {
         self.reference(group, at).map(|width| (Kind::Other, width, Node::Reference(group)))
     }
 
-    /// A group that is referred to: it must be there, and closed.
+    /// A group that is referred to: it must exist, and be closed.
     pub(super) fn reference(&mut self, group: usize, at: usize) -> Result<Width, Stop> {
         match self.groups.get(group) {
             None => Err(fault(at, format!("there is no group {group} yet"))),
@@ -53,8 +53,7 @@ impl Judge {
         }
     }
 
-    /// The character that an escape stands for, in a class or outside; `None` where its number is
-    /// not worked out here.
+    /// The character of an escape, in a class or outside; `None` if its number is not computed here.
     pub(super) fn character(&mut self, escaped: char, at: usize) -> Result<Option<char>, Stop> {
         let digits = match escaped {
             'x' => 2,
@@ -78,7 +77,7 @@ impl Judge {
         }
         let code = u32::from_str_radix(&number, 16).ok().filter(|_| number.len() == digits);
         match code {
-            // Half a character is one to Python.
+            // For Python, half a surrogate pair is a character.
             Some(code) if code <= 0x10_ffff => Ok(char::from_u32(code)),
             _ => Err(fault(at, format!("`\\{escaped}` without its {digits} hexadecimal digits"))),
         }
@@ -104,11 +103,11 @@ impl Judge {
     }
 }
 
-/// The character of this name or alias, in whatever case.
+/// The character of this name or alias, in any case.
 fn by_name(name: &str) -> Option<char> {
     let found = unicode_names2::character(name)?;
     let Some(known) = unicode_names2::name(found).map(|name| name.to_string()) else { return Some(found) };
-    // The crate passes over blanks, hyphens and underscores; Python does not.
+    // The crate ignores blanks, hyphens and underscores; Python does not.
     let letters = |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
     let is_loose = letters(&known).eq_ignore_ascii_case(&letters(name));
     (known.eq_ignore_ascii_case(name) || !is_loose && !name.contains('_')).then_some(found)

@@ -1,16 +1,16 @@
 use super::token::Token;
-use super::{Judge, Node, Stop, Width, fault};
+use super::{Node, Stop, Validator, Width, fault};
 
-/// Flags of a group: which are set, which unset.
+/// The flags of a group: which are set, which unset.
 #[derive(Default)]
 struct Flags {
     on: String,
     off: String,
 }
 
-impl Judge {
-    /// A group, after its opening parenthesis at `at`: its width, or `None` for what matches
-    /// nothing and cannot be repeated. `start` says that the pattern's flags may stand here.
+impl Validator {
+    /// A group, after its opening parenthesis at `at`: its width, or `None` if it matches nothing and cannot be
+    /// repeated. `start` says that the pattern's flags are allowed here.
     pub(super) fn group(
         &mut self,
         verbose: bool,
@@ -42,7 +42,7 @@ impl Judge {
         }
     }
 
-    /// What is in a group, up to and with its end.
+    /// The content of a group, up to and with its end.
     fn rest(&mut self, verbose: bool, at: usize) -> Result<(Width, Node), Stop> {
         let read = self.alternatives(verbose, false)?;
         if self.tokens.eat(')') { Ok(read) } else { Err(fault(at, "a parenthesis that is not closed")) }
@@ -82,7 +82,7 @@ impl Judge {
     /// A group's name, up to and with `end`.
     fn name(&mut self, end: char, at: usize) -> Result<String, Stop> {
         let name = self.until(end, at)?;
-        // What Python takes beyond ASCII is not judged.
+        // Python's names beyond ASCII are not checked.
         let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii();
         if name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty() || !name.chars().all(good) {
             return Err(fault(at, format!("`{name}`, which cannot be a group's name,")));
@@ -128,7 +128,7 @@ impl Judge {
         Err(fault(at, "a look-behind that has more than one width"))
     }
 
-    /// After `(?(`: a group's number or name, what to match with it, and without.
+    /// After `(?(`: a group's number or name, and the alternatives with and without it.
     fn condition(&mut self, verbose: bool, at: usize) -> Result<(Width, Node), Stop> {
         let name = self.until(')', at)?;
         let group = if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -164,7 +164,7 @@ impl Judge {
         }
     }
 
-    /// Flags, for the pattern or for a group; `first` was read already.
+    /// Flags, for the pattern or for a group; `first` was already read.
     fn flags(
         &mut self,
         first: String,
@@ -174,7 +174,7 @@ impl Judge {
     ) -> Result<Option<(Width, Node)>, Stop> {
         let mut flags = Flags { on: first, off: String::new() };
         let flag = |character: char| character.is_ascii_alphabetic();
-        // `(?-` has its hyphen behind it already.
+        // `(?-` already has its hyphen.
         let mut hyphen = flags.on.is_empty();
         if !hyphen {
             flags.on.extend(std::iter::from_fn(|| self.tokens.eat_if(flag)));

@@ -3,7 +3,7 @@
 /// What a pattern, or a part of it, matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Node {
-    /// Nothing, anywhere.
+    /// The empty text.
     Empty,
     /// One character of a set.
     Set(Set),
@@ -13,27 +13,27 @@ pub(super) enum Node {
     Repeat {
         node: Box<Node>,
         least: u64,
-        /// `u64::MAX` is without a bound.
+        /// `u64::MAX` means no bound.
         most: u64,
         greed: Greed,
     },
-    /// A place of the text.
-    Place(Place),
+    /// A position in the text.
+    Anchor(Anchor),
     Capture(usize, Box<Node>),
-    /// What a group matched before.
+    /// The text that a group matched before.
     Reference(usize),
     Look {
         behind: bool,
         negated: bool,
         node: Box<Node>,
     },
-    /// What is not tried again another way once it has matched.
+    /// A part that is not retried once it has matched.
     Atomic(Box<Node>),
-    /// The one if a group has matched, else the other.
+    /// The first if a group has matched, else the second.
     Condition(usize, Box<Node>, Box<Node>),
 }
 
-/// How a repetition tries.
+/// The order in which a repetition tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Greed {
     Greedy,
@@ -41,16 +41,16 @@ pub(super) enum Greed {
     Possessive,
 }
 
-/// A place of a text that has no width.
+/// A position in a text, which has no width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Anchor {
     Start,
     LineStart,
     End,
     LineEnd,
     WordEdge,
     NoWordEdge,
-    /// The very end, where no line feed may follow.
+    /// The very end, without a line feed after it.
     LastEnd,
 }
 
@@ -58,7 +58,7 @@ pub(super) enum Place {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Set {
     pub(super) ranges: Vec<(char, char)>,
-    /// `d`, `s`, `w`, and their capitals for what is not in them.
+    /// `d`, `s`, `w`, and capitals for their complements.
     pub(super) classes: Vec<char>,
     pub(super) negated: bool,
     pub(super) ignore_case: bool,
@@ -73,13 +73,13 @@ impl Set {
         Self { classes: vec![class], ..Self::default() }
     }
 
-    /// What `.` matches.
+    /// The characters that `.` matches.
     pub(super) fn dot(dot_all: bool) -> Self {
         let ranges = if dot_all { Vec::new() } else { vec![('\n', '\n')] };
         Self { ranges, negated: true, ..Self::default() }
     }
 
-    /// The character that alone is in it; `None` where there are more.
+    /// Its only character; `None` if there are more.
     pub(super) fn literal(&self) -> Option<char> {
         match self.ranges[..] {
             [(low, high)] if low == high && self.classes.is_empty() && !self.negated && !self.ignore_case => {
@@ -89,7 +89,7 @@ impl Set {
         }
     }
 
-    /// Whether it has one character, or all but one.
+    /// Whether it contains one character, or all but one.
     pub(super) fn is_plain(&self) -> bool {
         self.classes.is_empty()
             && !self.ignore_case

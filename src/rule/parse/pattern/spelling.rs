@@ -1,16 +1,16 @@
-//! A pattern of Python's in the spelling of the crate `fancy-regex`.
+//! Translates a pattern of Python's for the crate `fancy-regex`.
 //!
-//! Written from the tree, so that what the two read differently (`$`, `\Z`, nested brackets in a class, flags)
-//! means there what it means to Python.
+//! It is written from the tree, so that what the two read differently (`$`, `\Z`, nested brackets in a class, flags)
+//! has Python's meaning.
 
 use std::fmt::Write as _;
 
-use super::node::{Greed, Node, Place, Set};
+use super::node::{Anchor, Greed, Node, Set};
 
-/// Spells a pattern for `fancy-regex`.
+/// Translates a pattern for `fancy-regex`.
 ///
 /// # Errors
-/// Why Python would not compile it, or what in it only Python's own `re` matches.
+/// Why Python would not compile it, or what only Python's own `re` can match.
 pub(in crate::rule::parse) fn spell(pattern: &str) -> Result<String, String> {
     let deep = || "groups that are nested too deep".to_owned();
     let (node, ascii) = super::read(pattern).map_err(|fault| fault.to_string())?.ok_or_else(deep)?;
@@ -49,17 +49,17 @@ fn write(node: &Node, out: &mut String) {
                 Greed::Possessive => ")",
             });
         }
-        Node::Place(place) => out.push_str(match place {
-            Place::Start => r"\A",
-            Place::LineStart => "(?m:^)",
-            Place::End => r"(?=\n?\z)",
-            Place::LineEnd => "(?m:$)",
-            Place::WordEdge => r"\b",
-            Place::NoWordEdge => r"\B",
-            Place::LastEnd => r"\z",
+        Node::Anchor(place) => out.push_str(match place {
+            Anchor::Start => r"\A",
+            Anchor::LineStart => "(?m:^)",
+            Anchor::End => r"(?=\n?\z)",
+            Anchor::LineEnd => "(?m:$)",
+            Anchor::WordEdge => r"\b",
+            Anchor::NoWordEdge => r"\B",
+            Anchor::LastEnd => r"\z",
         }),
         Node::Capture(_, node) => group("(", node, out),
-        // In parentheses, so that no digit after it belongs to its number.
+        // In parentheses, so that a digit after it does not become part of its number.
         Node::Reference(number) => {
             let _ = write!(out, r"(?:\{number})");
         }
@@ -91,7 +91,7 @@ fn group(begin: &str, node: &Node, out: &mut String) {
 
 fn write_set(set: &Set, out: &mut String) {
     if set.ranges.is_empty() && set.classes.is_empty() {
-        // Half of a surrogate pair is in no text.
+        // No text contains half of a surrogate pair.
         return out.push_str(if set.negated { "(?s:.)" } else { "(?!)" });
     }
     out.push_str(if set.ignore_case { "(?i:[" } else { "[" });
@@ -100,7 +100,7 @@ fn write_set(set: &Set, out: &mut String) {
         let _ = write!(out, r"\x{{{:x}}}-\x{{{:x}}}", u32::from(low), u32::from(high));
     }
     for class in &set.classes {
-        // What Python calls a word is narrower, what it calls a blank is wider.
+        // Python's word characters are fewer, its blanks are more.
         out.push_str(match class {
             's' => r"\s\x1c-\x1f",
             'S' => r"[^\s\x1c-\x1f]",

@@ -1,18 +1,18 @@
-//! What a pattern says to Python, and to its author by all appearances does not.
+//! Finds patterns that mean something else to Python than to their author.
 
-/// Something in a pattern that is taken literally, or for something else than it seems.
+/// A part of a pattern that is literal, or means something else than it seems.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::rule::parse) struct Suspicion {
     pub(in crate::rule::parse) message: String,
     pub(in crate::rule::parse) help: String,
 }
 
-/// Looks for spellings of other engines and of word processors, one of a kind.
+/// Looks for spellings of other engines and of word processors, and reports one of each kind.
 pub(in crate::rule::parse) fn suspicions(pattern: &str) -> Vec<Suspicion> {
     [slashes(pattern), posix_class(pattern), typographic_quote(pattern)].into_iter().flatten().collect()
 }
 
-/// `/find/i`: delimiters and flags, as JavaScript and Perl have them.
+/// `/find/i`: delimiters and flags, as in JavaScript and Perl.
 fn slashes(pattern: &str) -> Option<Suspicion> {
     const FLAGS: &str = "gimsxuy";
     let (body, flags) = pattern.strip_prefix('/')?.rsplit_once('/')?;
@@ -21,7 +21,7 @@ fn slashes(pattern: &str) -> Option<Suspicion> {
     if body.is_empty() || unescaped.contains('/') || !flags.char_indices().all(is_flag) {
         return None;
     }
-    // `/tmp/` is a path as well; what begins with a slash is never the start of a text, nor what ends so its end.
+    // `/tmp/` is a path as well; a text cannot start before a leading slash, or end after a trailing one.
     if flags.is_empty() && !body.starts_with('^') && !unescaped.ends_with('$') {
         return None;
     }
@@ -38,7 +38,7 @@ fn slashes(pattern: &str) -> Option<Suspicion> {
     })
 }
 
-/// `[[:alpha:]]`, which to Python is a set of the characters in it and then a bracket.
+/// `[[:alpha:]]`, which Python reads as a set of these characters and a bracket.
 fn posix_class(pattern: &str) -> Option<Suspicion> {
     const CLASSES: [(&str, &str); 14] = [
         ("alpha", r"[^\W\d_]"),
@@ -58,7 +58,7 @@ fn posix_class(pattern: &str) -> Option<Suspicion> {
     ];
     CLASSES.into_iter().find_map(|(name, ours)| {
         let at = pattern.find(&format!("[:{name}:]")).or_else(|| pattern.find(&format!("[:^{name}:]")))?;
-        // Outside of a class such a text has no meaning in other engines either.
+        // Outside a class, such a text has no meaning in other engines either.
         pattern[..at].contains('[').then(|| Suspicion {
             message: format!("`[:{name}:]` is no class for Python, but a set of these characters"),
             help: format!("write {ours}"),
@@ -66,7 +66,7 @@ fn posix_class(pattern: &str) -> Option<Suspicion> {
     })
 }
 
-/// What a word processor makes of quotes.
+/// Quotes as word processors write them.
 fn typographic_quote(pattern: &str) -> Option<Suspicion> {
     let quote = pattern.chars().find(|character| "“”„‟‘’‚‛".contains(*character))?;
     let plain = if "“”„‟".contains(quote) { '"' } else { '\'' };

@@ -10,7 +10,7 @@ pub(super) enum Token {
 /// A pattern as tokens.
 #[derive(Debug, Clone)]
 pub(super) struct Tokens {
-    /// Each with its place in characters.
+    /// Each with its position in characters.
     list: Vec<(usize, Token)>,
     at: usize,
     length: usize,
@@ -36,7 +36,7 @@ impl Tokens {
         Ok(Self { list, at: 0, length })
     }
 
-    /// The place of the next token, in characters.
+    /// The position of the next token, in characters.
     pub(super) fn position(&self) -> usize {
         self.list.get(self.at).map_or(self.length, |&(at, _)| at)
     }
@@ -62,7 +62,7 @@ impl Tokens {
         is
     }
 
-    /// Takes the next token if it is a character that is wanted.
+    /// Takes the next token if it is a wanted character.
     pub(super) fn eat_if(&mut self, wanted: impl Fn(char) -> bool) -> Option<char> {
         match self.peek() {
             Some(Token::Char(character)) if wanted(character) => {
@@ -78,7 +78,7 @@ impl Tokens {
         std::iter::from_fn(|| self.eat_if(|character| character.is_ascii_digit())).collect()
     }
 
-    /// Where the reading is, for [`Tokens::back_to`].
+    /// The current position, for [`Tokens::back_to`].
     pub(super) fn mark(&self) -> usize {
         self.at
     }

@@ -1,4 +1,4 @@
-//! What a rule emits: tactics, techniques, confidence.
+//! Reads what a rule emits: tactics, techniques, confidence.
 
 use super::values::{Expected, Values};
 use super::{NodeId, NodeKind};
@@ -9,7 +9,7 @@ use crate::rule::{Code, Emit};
 const NEEDED: [&str; 3] = ["tactic", "technique_id", "confidence"];
 const OPTIONAL: [&str; 1] = ["sub_technique_id"];
 
-/// Reads the list; ids are held against `attack` where it is given.
+/// Reads the list; compares ids with `attack` if it is given.
 pub(super) fn read(values: &mut Values<'_, '_>, node: NodeId, attack: Option<&Attack>) -> Option<Vec<Emit>> {
     let mut matrix = None;
     let emits: Vec<Option<Emit>> = values.list(node, true, |values, node| {
@@ -106,7 +106,7 @@ fn confidence(values: &mut Values<'_, '_>, node: NodeId) -> Option<f64> {
     None
 }
 
-/// What was meant by a confidence in percent or with a comma: `90`, `90%`, `0,9`. `None` where it is neither.
+/// The intended value of a confidence in percent or with a comma: `90`, `90%`, `0,9`. `None` if it is neither.
 fn share(text: &str) -> Option<f64> {
     if let Some((whole, part)) = text.split_once(',')
         && matches!(whole, "0" | "1")
@@ -125,7 +125,7 @@ fn known_tactic(values: &mut Values<'_, '_>, node: NodeId, attack: &Attack, id: 
     Some(())
 }
 
-/// Holds a technique or sub-technique against ATT&CK, and against the tactic beside it.
+/// Compares a technique or sub-technique with ATT&CK, and with the tactic in the same mapping.
 fn known_technique(
     values: &mut Values<'_, '_>,
     node: NodeId,
@@ -189,7 +189,7 @@ fn another_tactic(
     values.add(Code::AttackTactic, node, message);
 }
 
-/// Notes where the techniques of one rule are of two matrices.
+/// Adds a finding if the techniques of one rule are of two matrices.
 fn one_matrix(
     values: &mut Values<'_, '_>,
     node: NodeId,

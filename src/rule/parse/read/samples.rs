@@ -1,4 +1,4 @@
-//! From the tree of a test file to its samples.
+//! Reads the samples of a test file from the tree.
 
 use super::values::{Expected, Values};
 use super::{Findings, NodeId, NodeKind, Tree};
@@ -7,7 +7,7 @@ use crate::rule::samples::{Expectation, FieldPattern, Sample};
 
 const KINDS: [Expectation; 2] = [Expectation::Match, Expectation::NoMatch];
 
-/// Reads the document as samples for `patterns`; `None` where something is wrong, which is noted.
+/// Reads the document as samples for `patterns`; `None` if there are errors, which are added.
 pub(in crate::rule::parse) fn samples(
     tree: &Tree<'_>,
     patterns: &[FieldPattern],
@@ -52,7 +52,7 @@ pub(in crate::rule::parse) fn samples(
     samples
 }
 
-/// The field and the text of one sample: a text where there is one field, else `{field: text}`.
+/// The field and the text of one sample: only a text if there is one field, else `{field: text}`.
 fn sample(
     values: &mut Values<'_, '_>,
     node: NodeId,

@@ -1,4 +1,4 @@
-//! Values of the tree as texts, numbers, lists, mappings, each as both YAMLs read it.
+//! Reads values of the tree as texts, numbers, lists and mappings, if both versions of YAML read them alike.
 
 mod json;
 mod keys;
@@ -11,7 +11,7 @@ use crate::rule::parse::scalar::{self, Reading};
 use crate::rule::parse::tree::{Node, NodeId, NodeKind, Tree};
 use path::{Path, Step};
 
-/// What a field wants.
+/// The type that a field needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expected {
     Text,
@@ -20,9 +20,9 @@ pub(super) enum Expected {
     Number,
     List,
     Mapping,
-    /// Whatever it is: it is passed on.
+    /// Any type: the value is passed on.
     Any,
-    /// Nobody reads it.
+    /// Any type: nobody reads the value.
     Nothing,
     /// The text of a key.
     Key,
@@ -44,10 +44,10 @@ impl Expected {
 /// The fields of a mapping: key, value.
 pub(super) type Fields<'t> = Vec<(&'t str, NodeId)>;
 
-/// Looks at each key and value of a mapping that is passed on.
+/// Checks each key and value of a mapping that is passed on.
 pub(super) type Lint = dyn Fn(&mut Values<'_, '_>, &str, NodeId);
 
-/// Reads values, noting what is wrong with them.
+/// Reads values, and adds findings for invalid ones.
 pub(super) struct Values<'t, 'f> {
     tree: &'t Tree<'t>,
     findings: &'f mut Findings,
@@ -63,16 +63,16 @@ impl<'t, 'f> Values<'t, 'f> {
         self.tree.node(id)
     }
 
-    /// Notes something about a value at the current field.
+    /// Adds a finding for a value at the current field.
     pub(super) fn add(&mut self, code: Code, node: NodeId, message: impl Into<String>) {
         let (span, field) = (self.node(node).span.clone(), self.path.to_string());
         self.findings.add(code, span, field, message);
     }
 
-    /// Notes that an id is none; `trimmed` is what would be one, without the blanks around it.
+    /// Adds a finding for an invalid id; `trimmed` is a valid one, without the blanks around it.
     pub(super) fn add_id(&mut self, node: NodeId, message: String, text: &str, trimmed: Option<String>) {
         let span = self.node(node).span.clone();
-        // What is in quotes, on one line and without escapes.
+        // The content of quotes, on one line and without escapes.
         let is_whole = span.len() == text.len() + 2 && !text.contains('\n');
         let Some(id) = trimmed.filter(|_| is_whole && !self.tree.has_aliases()) else {
             return self.add(Code::RuleId, node, message);
@@ -93,7 +93,7 @@ impl<'t, 'f> Values<'t, 'f> {
         self.findings.advise(code, span, field, message, help);
     }
 
-    /// Reads a field where it is there.
+    /// Reads a field if it exists.
     pub(super) fn field<T>(
         &mut self,
         fields: &Fields<'t>,
@@ -111,7 +111,7 @@ impl<'t, 'f> Values<'t, 'f> {
         value
     }
 
-    /// What a scalar without quotes says to both readers; `None` where they differ.
+    /// The value of a scalar without quotes; `None` if the two readers differ.
     fn reading(&mut self, node: NodeId, text: &str, expected: Expected) -> Option<Reading> {
         let (old, new) = readings(text);
         if scalar::same(old, new) {
@@ -149,10 +149,10 @@ impl<'t, 'f> Values<'t, 'f> {
         self.findings.replace(Code::AmbiguousValue, span, field, message, help, replacement);
     }
 
-    /// The scalar written so that both read what PyYAML reads now, or the text that a field wants: what PyYAML
-    /// reads there no schema takes. `None` where its author must say what is meant.
+    /// The scalar spelled so that both read what PyYAML now reads, or the text that a field needs: no schema accepts
+    /// PyYAML's value there. `None` if only its author knows what is meant.
     fn unambiguous(&self, node: NodeId, text: &str, old: Reading, expected: Expected) -> Option<String> {
-        // Of a scalar on several lines, or a long one, the place is not all.
+        // The position covers only the first line of a long scalar.
         if self.node(node).span.len() != text.len() {
             return None;
         }
@@ -170,7 +170,7 @@ impl<'t, 'f> Values<'t, 'f> {
         }
     }
 
-    /// The value in words.
+    /// A description of the value.
     pub(super) fn describe(&self, node: NodeId) -> String {
         match &self.node(node).kind {
             NodeKind::Plain(text) => scalar::yaml_1_1(text).describe(text),
@@ -185,7 +185,7 @@ impl<'t, 'f> Values<'t, 'f> {
         matches!(first, Some(NodeKind::Plain(key)) if key.starts_with('-'))
     }
 
-    /// Notes that a value is of another kind.
+    /// Adds a finding for a value of the wrong type.
     pub(super) fn wrong_type(&mut self, node: NodeId, expected: Expected) {
         let message = format!("expected {}, found {}", expected.describe(), self.describe(node));
         match (&self.node(node).kind, expected) {
@@ -226,12 +226,12 @@ fn quote(text: &str) -> String {
     format!("quote it: '{text}'")
 }
 
-/// A spelling that both readers read as this.
+/// A spelling that both readers read as this number.
 fn plain(reading: Reading) -> Option<String> {
     match reading {
         Reading::Bool(value) => Some(value.to_string()),
         Reading::Int(value) => Some(value.to_string()),
-        // Never with an exponent: that is where the two differ.
+        // Never with an exponent, which the two read differently.
         Reading::Float(value) if (1e-6..1e15).contains(&value.abs()) => {
             Some(if value.fract() == 0.0 { format!("{value:.1}") } else { value.to_string() })
         }

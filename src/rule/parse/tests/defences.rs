@@ -1,8 +1,8 @@
-//! Each thing that is refused, and its plain way to be written, which is not.
+//! Each invalid construct, and a plain spelling of it that is valid.
 
 use super::{Code, GOOD, codes};
 
-/// The good rule with these lines in its `match`.
+/// The valid rule with these lines in its `match`.
 fn with(lines: &str) -> String {
     let indented = lines.replace('\n', "\n  ").replace("\n  \n", "\n\n").replace("\n  \n", "\n\n");
     GOOD.replace("  field: command_text\n", &format!("  {indented}\n"))
@@ -100,7 +100,7 @@ fn keys() {
         refused(bad, Code::MergeKey);
     }
     taken("'1': a\n'yes': b\n'<<': c\n\"=\": d\na: {A: b, a: c}");
-    // What nobody reads must still be loaded, and be the same to all who load it.
+    // Even what nobody reads must be loaded, alike by every reader.
     let unknown = |value: &str| codes(format!("{GOOD}notes: {value}\n"));
     assert_eq!(unknown("[yes, 010, 2026-05-17, .nan, {a: 1e3}]"), [Code::UnknownKey]);
     assert_eq!(unknown("="), [Code::UnknownKey, Code::AmbiguousValue]);
@@ -119,7 +119,7 @@ fn aliases_and_sizes() {
     taken("a: &b [c, {d: e}]\nf: *b\ng: [*b, *b]\nl: [&m , {n: &o}]\n&h i: j\nk: *h");
     refused(&format!("a: {}{}", "[".repeat(63), "]".repeat(63)), Code::TooDeep);
     taken(&format!("a: {}{}", "[".repeat(62), "]".repeat(62)));
-    // Deep and many are so after aliases are followed, too.
+    // Depth and number count after aliases are expanded.
     let deep = format!("a: &a {0}x{1}\nb: {0}*a{1}", "[".repeat(40), "]".repeat(40));
     refused(&deep, Code::TooDeep);
     let bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n\

@@ -1,4 +1,4 @@
-//! Plain scalars as the two YAMLs read them.
+//! How the two versions of YAML read plain scalars.
 
 use crate::rule::parse::scalar::{Reading, same, yaml_1_1, yaml_1_2};
 

@@ -1,4 +1,4 @@
-//! Anchors and aliases: names that both YAMLs end at the same place, values that end.
+//! Checks anchors and aliases: names that both versions end at the same position, values that end.
 
 use std::borrow::Cow;
 use std::ops::Range;

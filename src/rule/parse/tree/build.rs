@@ -1,4 +1,4 @@
-//! From the parser's events to the tree.
+//! Builds the tree from the parser's events.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -11,7 +11,7 @@ use super::{Node, NodeId, NodeKind, Tree, dialect, syntax};
 use crate::rule::Code;
 use crate::rule::parse::Limits;
 use crate::rule::parse::findings::{Findings, Quoted};
-use crate::rule::parse::gap::{self, Place};
+use crate::rule::parse::gap::{self, GapPosition};
 
 /// A collection that is not closed yet.
 pub(super) struct Open {
@@ -31,16 +31,16 @@ pub(super) struct Builder<'t, 'f> {
     pub(super) names: HashSet<Cow<'t, str>>,
     pub(super) has_aliases: bool,
     root: Option<NodeId>,
-    /// Values so far, aliases followed.
+    /// The number of values so far, with aliases expanded.
     values: usize,
-    /// Bytes of scalars that aliases have repeated so far.
+    /// The bytes of scalars that aliases have repeated so far.
     repeated: usize,
-    /// End of the last scalar: what stands between it and the next is a gap.
+    /// The end of the last scalar: the gap to the next one begins here.
     seen: usize,
     documents: usize,
-    /// Where the tag of the event that is taken stands, if it has one.
+    /// The position of the current event's tag, if it has one.
     pub(super) tag: Option<Range<usize>>,
-    /// The line of the event that is taken.
+    /// The line of the current event.
     pub(super) line: usize,
 }
 
@@ -66,7 +66,7 @@ impl<'t, 'f> Builder<'t, 'f> {
         }
     }
 
-    /// Takes an event; `None` ends the reading.
+    /// Handles an event; `None` ends the parsing.
     pub(super) fn take(&mut self, event: Event<'t>, span: Range<usize>) -> Option<()> {
         match event {
             Event::DocumentStart(..) => {
@@ -83,7 +83,7 @@ impl<'t, 'f> Builder<'t, 'f> {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), &span);
-                // Only what is empty has no width: the value after `key:`.
+                // Only an empty value has no width: the one after `key:`.
                 let empty = span.is_empty() && style == ScalarStyle::Plain;
                 let text = if empty { Cow::Borrowed("") } else { text };
                 if !span.is_empty() {
@@ -130,7 +130,7 @@ impl<'t, 'f> Builder<'t, 'f> {
         self.open.last().is_some_and(|open| open.flow)
     }
 
-    /// In brackets a key and its colon may be lines apart, except for YAML 1.1 readers.
+    /// In brackets, a key and its colon may be lines apart, but not for YAML 1.1 readers.
     pub(super) fn key_on_one_line(&mut self, span: &Range<usize>) {
         let is_key = |open: &Open| {
             open.flow
@@ -148,9 +148,9 @@ impl<'t, 'f> Builder<'t, 'f> {
         self.offset + span.start..self.offset + span.end
     }
 
-    /// The bytes to show of what begins at `start`: its line as far as one looks, and not past `end`.
+    /// The bytes to show of what begins at `start`: its line as far as is useful, and not past `end`.
     fn shown(&self, start: usize, end: usize) -> Range<usize> {
-        // A line may be as long as the text, and begin a value at every second byte.
+        // A line may be as long as the text, with a value at every second byte.
         const LONGEST: usize = 160;
         let end = self.text.floor_char_boundary(end.min(start + LONGEST));
         let line = self.text[start..end].split(['\n', '\r']).next().unwrap_or_default();
@@ -163,7 +163,7 @@ impl<'t, 'f> Builder<'t, 'f> {
     }
 
     fn gap(&mut self, end: usize) {
-        let place = if self.seen == 0 { Place::First } else { Place::Middle };
+        let place = if self.seen == 0 { GapPosition::First } else { GapPosition::Middle };
         if let Some(gap) = self.text.get(self.seen..end) {
             gap::check(gap, self.offset + self.seen, place, self.findings);
         }
@@ -192,7 +192,7 @@ impl<'t, 'f> Builder<'t, 'f> {
         Some(NodeId(self.nodes.len() - 1))
     }
 
-    /// Counts values against the limit; `None` when they are too many.
+    /// Counts values against the limit; `None` if there are too many.
     pub(super) fn count(&mut self, values: usize, span: &Range<usize>) -> Option<()> {
         self.values = self.values.saturating_add(values);
         if self.values <= self.limits.nodes {
@@ -203,7 +203,7 @@ impl<'t, 'f> Builder<'t, 'f> {
         None
     }
 
-    /// Counts what an alias repeats: as much as a text may have is enough.
+    /// Counts what an alias repeats, up to the size limit of a text.
     pub(super) fn repeat(&mut self, bytes: usize, span: &Range<usize>) -> Option<()> {
         self.repeated = self.repeated.saturating_add(bytes);
         if self.repeated <= self.limits.size {
@@ -221,7 +221,7 @@ impl<'t, 'f> Builder<'t, 'f> {
         span: Range<usize>,
         anchor: usize,
     ) -> Option<()> {
-        // Its end is not known yet: its first line is shown.
+        // Its end is not known yet, so its first line is shown.
         let shown = self.shown(span.start, self.text.len());
         let node = self.push(shown, kind, 0, 1)?;
         self.anchor(anchor, node);
@@ -241,7 +241,7 @@ impl<'t, 'f> Builder<'t, 'f> {
         let end = self.at(span).end;
         let here = &mut self.nodes[node.0];
         (here.values, here.bytes, here.depth) = (values, bytes, depth + 1);
-        // Of a collection in brackets the first line may hold more than it.
+        // The first line of a collection in brackets may contain more than the collection.
         if flow {
             here.span.end = here.span.end.min(end);
         }
@@ -262,7 +262,7 @@ impl<'t, 'f> Builder<'t, 'f> {
         Some(())
     }
 
-    /// Puts a value where it belongs: into the collection that is open, or as the document.
+    /// Adds a value to the open collection, or makes it the document.
     pub(super) fn place(&mut self, node: NodeId) {
         match self.open.last_mut() {
             Some(open) => open.children.push(node),
@@ -278,7 +278,7 @@ impl<'t, 'f> Builder<'t, 'f> {
         format!("values are nested deeper than {}", self.limits.depth)
     }
 
-    /// What the YAML parser stumbled over; always ends the reading.
+    /// The parser's syntax error, which always ends the parsing.
     pub(super) fn scan_error(&mut self, error: &ScanError) -> Option<()> {
         let mut at = error.marker().byte_offset().unwrap_or(self.text.len()).min(self.text.len());
         if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
@@ -293,7 +293,7 @@ impl<'t, 'f> Builder<'t, 'f> {
         let bracket = self.open.iter().find(|open| open.flow).map(|open| self.nodes[open.node.0].line);
         let (code, message, help) = syntax::explain(error, self.text, at, bracket);
         if code == Code::Tab {
-            // The parser says where the value began that the tab is in.
+            // The parser reports the beginning of the value that contains the tab.
             at += self.text[at..].find('\t').unwrap_or(0);
         }
         let next = self.text[at..].chars().next().filter(|&next| next != '\n' && next != '\r');
@@ -307,7 +307,7 @@ impl<'t, 'f> Builder<'t, 'f> {
 
     pub(super) fn finish(mut self) -> Option<Tree<'t>> {
         let last = self.text.get(self.seen..).unwrap_or_default();
-        let place = if self.seen == 0 { Place::First } else { Place::Last };
+        let place = if self.seen == 0 { GapPosition::First } else { GapPosition::Last };
         gap::check(last, self.offset + self.seen, place, self.findings);
         match self.root.take() {
             Some(root) => Some(Tree { nodes: self.nodes, root, has_aliases: self.has_aliases }),

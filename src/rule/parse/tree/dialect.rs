@@ -1,4 +1,4 @@
-//! Scalars that a YAML 1.2 parser takes and a YAML 1.1 reader refuses or reads differently.
+//! Checks scalars that a YAML 1.2 parser accepts and a YAML 1.1 reader refuses or reads differently.
 
 use std::ops::Range;
 
@@ -6,10 +6,10 @@ use granit_parser::ScalarStyle;
 
 use crate::rule::Code;
 
-/// What is wrong with a scalar's way to be written.
+/// What is wrong with the spelling of a scalar.
 pub(super) struct Fault {
     pub(super) code: Code,
-    /// The place, in bytes of the text.
+    /// The position, in bytes of the text.
     pub(super) at: Range<usize>,
     pub(super) message: &'static str,
     pub(super) help: &'static str,
@@ -21,8 +21,7 @@ impl Fault {
     }
 }
 
-/// Looks at a scalar whose bytes are `span` of `text`; `value` is what it says, `flow` tells that
-/// it is in brackets.
+/// Checks a scalar with the bytes `span` of `text`; `value` is its content, `flow` says that it is in brackets.
 pub(super) fn check(
     text: &str,
     value: &str,
@@ -91,20 +90,20 @@ fn block(text: &str, value: &str, span: Range<usize>) -> Option<Fault> {
     })
 }
 
-/// Whether of the empty lines between a block's header and its first line, with whose indentation
-/// `before` ends, any has blanks in it: some readers take those for the indentation.
+/// Whether an empty line between a block's header and its first line, whose indentation ends `before`, contains
+/// blanks: some readers take those for the indentation.
 fn begins_with_blanks(before: &str) -> bool {
     let lines = before.rsplit('\n').skip(1).map(|line| line.trim_end_matches('\r'));
     lines.take_while(|line| line.bytes().all(|byte| byte == b' ')).any(|line| !line.is_empty())
 }
 
-/// Whether a block has no text and yet a line of blanks.
+/// Whether a block has no text, but a line of blanks.
 fn has_only_blanks(raw: &str, value: &str) -> bool {
     let mut lines = raw.split_inclusive('\n').skip(1).filter(|line| line.ends_with('\n'));
     value.trim_matches([' ', '\n']).is_empty() && lines.any(|line| line.starts_with(' '))
 }
 
-/// Whether the key at `span` has its colon on another line than its beginning.
+/// Whether the colon of the key at `span` is on another line than the key's beginning.
 pub(super) fn parts_from_colon(text: &str, span: &Range<usize>) -> bool {
     let mut rest = text[span.end..].trim_start_matches(' ');
     let mut same_line = !text[span.clone()].contains('\n');
@@ -115,7 +114,7 @@ pub(super) fn parts_from_colon(text: &str, span: &Range<usize>) -> bool {
     !same_line && rest.starts_with(':')
 }
 
-/// The place of an escape `\uD800` to `\uDFFF`.
+/// The position of an escape `\uD800` to `\uDFFF`.
 fn surrogate(raw: &str) -> Option<usize> {
     let bytes = raw.as_bytes();
     let mut at = 0;
@@ -127,7 +126,7 @@ fn surrogate(raw: &str) -> Option<usize> {
         ) {
             return Some(escape);
         }
-        // The escaped character may be of several bytes; none of those is a backslash.
+        // The escaped character may have several bytes, none of which is a backslash.
         at = escape + 1 + raw[escape + 1..].chars().next().map_or(0, char::len_utf8);
     }
     None

@@ -1,4 +1,4 @@
-//! Mistakes that people make, recognised by the text around the place where the YAML parser gave up.
+//! Recognises common mistakes by the text around the position where the YAML parser failed.
 
 use std::ops::Range;
 
@@ -7,10 +7,10 @@ use granit_parser::ErrorKind;
 use crate::rule::Code;
 use crate::rule::parse::findings::Quoted;
 
-/// A mistake: where it is, what it is, what to do.
+/// A mistake: its position, a description, advice.
 pub(in crate::rule::parse) struct Mistake {
     pub(in crate::rule::parse) code: Code,
-    /// The place, in bytes of the text.
+    /// The position, in bytes of the text.
     pub(in crate::rule::parse) at: Range<usize>,
     pub(in crate::rule::parse) message: String,
     pub(in crate::rule::parse) help: String,
@@ -22,8 +22,8 @@ impl Mistake {
     }
 }
 
-/// The mistake behind a parser's error of this kind at `at`; `seen` is where the last scalar before
-/// it ended. `None` where it is none of those that are known.
+/// The mistake behind a parser's error of this kind at `at`; `seen` is the end of the last scalar before it. `None`
+/// if it is not a known mistake.
 pub(super) fn recognize(kind: &ErrorKind, text: &str, at: usize, seen: usize) -> Option<Mistake> {
     merge_conflict(text)
         .or_else(|| odd_indentation(text))
@@ -32,7 +32,7 @@ pub(super) fn recognize(kind: &ErrorKind, text: &str, at: usize, seen: usize) ->
         .or_else(|| space_missing(text, at))
 }
 
-/// A conflict that version control left for a person to resolve.
+/// An unresolved conflict of a version control system.
 fn merge_conflict(text: &str) -> Option<Mistake> {
     let is = |line: &str, marks: &str| {
         line.strip_prefix(marks).is_some_and(|rest| rest.trim_end().is_empty() || rest.starts_with(' '))
@@ -48,7 +48,7 @@ fn merge_conflict(text: &str) -> Option<Mistake> {
     Some(Mistake::syntax(start..start + first.trim_end().len(), message, help))
 }
 
-/// Blanks that look like spaces, which YAML takes for text.
+/// Blanks that look like spaces, which YAML reads as text.
 fn odd_indentation(text: &str) -> Option<Mistake> {
     lines(text).find_map(|(_, start, line)| {
         let blanks = line.len() - line.trim_start_matches(|c: char| c == ' ' || is_odd_space(c)).len();
@@ -58,21 +58,21 @@ fn odd_indentation(text: &str) -> Option<Mistake> {
     })
 }
 
-/// That an odd blank indents a line.
+/// The finding that an unusual blank indents a line.
 pub(in crate::rule::parse) fn odd_space(at: Range<usize>, space: char) -> Mistake {
     let name = if space == '\u{a0}' { " (a no-break space)" } else { "" };
     let message = format!("the character U+{:04X}{name} in the indentation", u32::from(space));
     Mistake { code: Code::Character, at, message, help: "use spaces".to_owned() }
 }
 
-/// Whether this looks like a space, and is none to YAML.
+/// Whether this looks like a space, but is not one for YAML.
 pub(in crate::rule::parse) fn is_odd_space(character: char) -> bool {
     character.is_whitespace()
         && !character.is_ascii()
         && !matches!(character, '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// A place that a template fills, at the beginning of `rest`, which begins at `at`.
+/// A placeholder of a template at the beginning of `rest`, which begins at `at`.
 pub(super) fn template(rest: &str, at: usize) -> Option<Mistake> {
     let end = [("{{", "}}"), ("{%", "%}"), ("{#", "#}")].into_iter().find_map(|(open, close)| {
         let body = rest.strip_prefix(open)?;
@@ -83,7 +83,7 @@ pub(super) fn template(rest: &str, at: usize) -> Option<Mistake> {
     Some(Mistake::syntax(at..at + end, message, "render the template first; quote it if it is meant as text"))
 }
 
-/// The first placeholder that stands where a value or a key begins, on the line of `at`.
+/// The first placeholder at the beginning of a value or a key, on the line of `at`.
 fn template_in_line(text: &str, at: usize) -> Option<Mistake> {
     let start = line_start(text, at);
     let line = text[start..].split(['\n', '\r']).next().unwrap_or_default();
@@ -95,7 +95,7 @@ fn template_in_line(text: &str, at: usize) -> Option<Mistake> {
     })
 }
 
-/// Quotes that do not end, and escapes in them that are none.
+/// Quotes that do not end, and invalid escapes in them.
 fn quoted(kind: &ErrorKind, text: &str, at: usize, seen: usize) -> Option<Mistake> {
     match kind {
         ErrorKind::UnclosedQuotedScalar
@@ -134,7 +134,7 @@ fn quoted(kind: &ErrorKind, text: &str, at: usize, seen: usize) -> Option<Mistak
     }
 }
 
-/// The quote that opens the scalar after `seen`; between the two stand indicators, blanks, comments.
+/// The quote that opens the scalar after `seen`; indicators, blanks and comments may be between the two.
 fn opening_quote(text: &str, seen: usize) -> Option<usize> {
     let mut comment = false;
     let mut previous = '\n';
@@ -150,7 +150,7 @@ fn opening_quote(text: &str, seen: usize) -> Option<usize> {
     None
 }
 
-/// The first escape of a text in double quotes that YAML does not have: its place and character.
+/// The first invalid escape of a text in double quotes: its position and character.
 fn bad_escape(quoted: &str) -> Option<(usize, char)> {
     let mut rest = quoted.char_indices().skip(1).peekable();
     while let Some((at, character)) = rest.next() {
@@ -179,7 +179,7 @@ fn bad_escape(quoted: &str) -> Option<(usize, char)> {
     None
 }
 
-/// A dash or a colon that touches what comes after it, on the line of `at` or the one before.
+/// A dash or a colon without a blank after it, on the line of `at` or the one before.
 fn space_missing(text: &str, at: usize) -> Option<Mistake> {
     let here = line_start(text, at);
     let before = text[..here].trim_end().len();
@@ -202,7 +202,7 @@ fn space_missing(text: &str, at: usize) -> Option<Mistake> {
     })
 }
 
-/// The lines with their numbers, from 1, and where they begin.
+/// The lines with their numbers, from 1, and their positions.
 fn lines(text: &str) -> impl Iterator<Item = (usize, usize, &str)> {
     let mut start = 0;
     text.split_inclusive('\n').enumerate().map(move |(index, line)| {

@@ -1,12 +1,12 @@
-//! What the YAML parser stumbled over, in words that say what to do.
+//! Explains the YAML parser's syntax errors, and what to do.
 
 use granit_parser::{ErrorKind, ScanError};
 
 use crate::rule::Code;
 use crate::rule::parse::findings::Quoted;
 
-/// Code, message and advice for an error; `at` is its place in `text`, `bracket` the line of a
-/// bracket that is open there.
+/// Code, message and advice for an error; `at` is its position in `text`, `bracket` the line of a bracket that is
+/// open there.
 pub(super) fn explain(
     error: &ScanError,
     text: &str,
@@ -74,7 +74,7 @@ fn syntax(
         }
         _ => (info, ""),
     };
-    // Inside of a bracket that is not closed everything that follows is misread.
+    // Inside an unclosed bracket, everything that follows is misread.
     let help = match bracket {
         Some(line) => Some(format!("is the bracket of line {line} closed?")),
         None => Some(help.to_owned()).filter(|help| !help.is_empty()),

@@ -1,33 +1,33 @@
-//! A matcher that backtracks in the order in which Python's does, and counts what that costs.
+//! A matcher that backtracks in the same order as Python's, and counts the cost.
 //!
-//! The unit is about a nanosecond of Python's `re` on a machine of 2024: one instruction takes some
-//! twenty, one character of a run of a set one or two. `tests/python/backtracking.py` holds the sums
-//! against the time that Python takes.
+//! The unit is about a nanosecond of Python's `re` on a machine of 2024: one instruction takes about twenty, one
+//! character of a run of a set one or two. `tests/python/backtracking.py` compares the costs with the time that
+//! Python takes.
 
 use super::program::{Op, Program};
-use crate::rule::parse::pattern::node::{Greed, Place, Set, is_word};
+use crate::rule::parse::pattern::node::{Anchor, Greed, Set, is_word};
 
-/// What one instruction costs.
+/// The cost of one instruction.
 const STEP: u64 = 20;
-/// What it costs to try again in another way.
+/// The cost of a retry.
 const RETRY: u64 = 30;
-/// What one character costs where it is held against a single one.
+/// The cost of comparing one character with a single one.
 const GLANCE: u64 = 1;
-/// What one character costs where it is held against a set.
+/// The cost of comparing one character with a set.
 const GLANCE_AT_SET: u64 = 3;
-/// What it costs to begin a match at one place.
+/// The cost of starting a match at one position.
 const BEGIN: u64 = 40;
 
-/// What is tried again when the way ahead leads nowhere.
+/// What to retry when the current way fails.
 #[derive(Debug, Clone, Copy)]
 enum Retry {
-    /// From this instruction at this place.
+    /// Continue from this instruction at this position.
     At { pc: usize, at: usize },
-    /// A greedy run that may give back down to `least`, and goes on at `pc`.
+    /// A greedy run that may give back down to `least`, and continues at `pc`.
     Shorter { pc: usize, at: usize, least: usize },
     /// A lazy run that may take more, up to `most`.
     Longer { pc: usize, at: usize, most: usize, set: usize },
-    /// A mark gets its value back.
+    /// Restore a mark.
     Unmark { mark: usize, value: Option<usize> },
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Machine<'p> {
 /// The budget is spent.
 struct Spent;
 
-/// What it costs to search `text`, `budget` at most.
+/// The cost of searching `text`, at most `budget`.
 pub(super) fn cost(program: &Program, text: &str, budget: u64) -> u64 {
     let text = text.chars().collect();
     let mut machine = Machine { program, text, marks: vec![None; program.marks], cost: 0, budget };
@@ -62,7 +62,7 @@ pub(super) fn cost(program: &Program, text: &str, budget: u64) -> u64 {
             Ok(Some(_)) | Err(Spent) => break,
             Ok(None) => {}
         }
-        // Nothing that begins at the start of the text begins elsewhere, but each place is tried.
+        // An anchored match cannot begin elsewhere, but each position is tried.
         if machine.cost >= budget {
             break;
         }
@@ -71,7 +71,7 @@ pub(super) fn cost(program: &Program, text: &str, budget: u64) -> u64 {
 }
 
 impl<'p> Machine<'p> {
-    /// The set of what a match can begin with, where it is one.
+    /// The set with which a match must begin, if there is one.
     fn first(&self) -> Option<usize> {
         self.program.ops.iter().find_map(|op| match *op {
             Op::Save(_) => None,
@@ -84,7 +84,7 @@ impl<'p> Machine<'p> {
         self.text.get(at).is_some_and(|&character| self.program.is_in(set, character))
     }
 
-    /// Matches from an instruction on, up to the next end; the place where that was reached.
+    /// Matches from an instruction on, up to the next end; returns the position there.
     fn run(&mut self, pc: usize, at: usize) -> Result<Option<usize>, Spent> {
         let mut retries: Vec<Retry> = Vec::new();
         let mut next = Some((pc, at));
@@ -112,7 +112,7 @@ impl<'p> Machine<'p> {
                     Some((pc + 1, at))
                 }
                 Op::Progress(mark) => (self.marks[mark] != Some(at)).then_some((pc + 1, at)),
-                Op::Place(place) => self.is_at(place, at).then_some((pc + 1, at)),
+                Op::Anchor(place) => self.is_at(place, at).then_some((pc + 1, at)),
                 Op::Reference(from, to) => self.reference(from, to, at).map(|at| (pc + 1, at)),
                 Op::Condition { mark, otherwise } => {
                     Some((if self.marks[mark].is_some() { pc + 1 } else { otherwise }, at))
@@ -166,7 +166,7 @@ impl<'p> Machine<'p> {
         }
     }
 
-    /// The last thing that can be tried in another way.
+    /// The last alternative that can be retried.
     fn back(&mut self, retries: &mut Vec<Retry>) -> Option<(usize, usize)> {
         loop {
             self.cost += RETRY;
@@ -174,7 +174,7 @@ impl<'p> Machine<'p> {
                 Retry::At { pc, at } => return Some((pc, at)),
                 Retry::Unmark { mark, value } => self.marks[mark] = value,
                 Retry::Shorter { pc, mut at, least } => {
-                    // Where a literal comes next, Python looks for it and tries nothing else.
+                    // If a literal comes next, Python searches for it and tries nothing else.
                     while !self.may_go_on(pc, at) && at > least {
                         at -= 1;
                         self.cost += GLANCE;
@@ -212,18 +212,18 @@ impl<'p> Machine<'p> {
         self.text[at..].starts_with(group).then_some(at + group.len())
     }
 
-    fn is_at(&self, place: Place, at: usize) -> bool {
+    fn is_at(&self, place: Anchor, at: usize) -> bool {
         let before = at.checked_sub(1).map(|at| self.text[at]);
         let after = self.text.get(at).copied();
         let edge = before.is_some_and(is_word) != after.is_some_and(is_word);
         match place {
-            Place::Start => before.is_none(),
-            Place::LineStart => before.is_none_or(|before| before == '\n'),
-            Place::End => after.is_none() || (after == Some('\n') && at + 1 == self.text.len()),
-            Place::LineEnd => after.is_none_or(|after| after == '\n'),
-            Place::LastEnd => after.is_none(),
-            Place::WordEdge => edge,
-            Place::NoWordEdge => !edge,
+            Anchor::Start => before.is_none(),
+            Anchor::LineStart => before.is_none_or(|before| before == '\n'),
+            Anchor::End => after.is_none() || (after == Some('\n') && at + 1 == self.text.len()),
+            Anchor::LineEnd => after.is_none_or(|after| after == '\n'),
+            Anchor::LastEnd => after.is_none(),
+            Anchor::WordEdge => edge,
+            Anchor::NoWordEdge => !edge,
         }
     }
 }

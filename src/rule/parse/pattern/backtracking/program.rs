@@ -1,47 +1,47 @@
-//! A pattern as instructions for a matcher that backtracks, as Python's does.
+//! A pattern as instructions for a backtracking matcher.
 
-use crate::rule::parse::pattern::node::{Greed, Node, Place, Set};
+use crate::rule::parse::pattern::node::{Anchor, Greed, Node, Set};
 
-/// Longer programs are not judged: a repetition with large bounds is written out.
+/// Longer programs are not checked: a repetition with large bounds is unrolled.
 const LONGEST: usize = 4_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {
     /// One character of the set of this number.
     Set(usize),
-    /// So many characters of a set: as many as possible first, or as few; a possessive run gives nothing back.
+    /// So many characters of a set: greedy, lazy, or possessive, which gives nothing back.
     Run {
         set: usize,
         least: u64,
         most: u64,
         greed: Greed,
     },
-    /// Goes on at the first, and at the second if that led nowhere.
+    /// Tries the first, and the second if that fails.
     Split(usize, usize),
     Jump(usize),
-    /// Writes down where the text was reached.
+    /// Records the position.
     Save(usize),
-    /// Leads nowhere if nothing was matched since that was written down.
+    /// Fails if nothing was matched since the position was recorded.
     Progress(usize),
-    Place(Place),
-    /// What a group matched, which stands between two marks.
+    Anchor(Anchor),
+    /// The text that a group matched, which is between two marks.
     Reference(usize, usize),
-    /// What stands up to `end` must match here, or must not, and takes no characters.
+    /// The instructions up to `end` must match here, or must not, and consume nothing.
     Look {
         behind: Option<u64>,
         negated: bool,
         end: usize,
     },
-    /// What stands up to `end`, once.
+    /// The instructions up to `end`, without retry.
     Atomic {
         end: usize,
     },
-    /// Goes to `otherwise` unless the group before has matched.
+    /// Continues at `otherwise` unless the group has matched.
     Condition {
         mark: usize,
         otherwise: usize,
     },
-    /// The end of the program, of a look, of an atomic group.
+    /// The end of the program, of a look-around, of an atomic group.
     Accept,
 }
 
@@ -50,14 +50,14 @@ pub(super) enum Op {
 pub(super) struct Program {
     pub(super) ops: Vec<Op>,
     pub(super) sets: Vec<Set>,
-    /// For each set the ASCII characters in it, as bits: a match asks for little else.
+    /// For each set its ASCII characters, as bits, which are tested most often.
     ascii: Vec<u128>,
     /// How many marks there are; a group has two.
     pub(super) marks: usize,
 }
 
 impl Program {
-    /// The program of a pattern; `None` where it would be too long.
+    /// The program of a pattern; `None` if it would be too long.
     pub(super) fn of(pattern: &Node) -> Option<Self> {
         let mut program = Self { marks: 2 * groups(pattern), ..Self::default() };
         program.node(pattern)?;
@@ -107,7 +107,7 @@ impl Program {
             }
             Node::Alternatives(nodes) => self.alternatives(nodes)?,
             Node::Repeat { node, least, most, greed } => self.repeat(node, *least, *most, *greed)?,
-            Node::Place(place) => drop(self.push(Op::Place(*place))?),
+            Node::Anchor(place) => drop(self.push(Op::Anchor(*place))?),
             Node::Capture(group, node) => {
                 self.push(Op::Save(2 * group - 2))?;
                 self.node(node)?;
@@ -204,11 +204,11 @@ fn groups(node: &Node) -> usize {
         Node::Repeat { node, .. } | Node::Look { node, .. } | Node::Atomic(node) => groups(node),
         Node::Sequence(nodes) | Node::Alternatives(nodes) => nodes.iter().map(groups).max().unwrap_or(0),
         Node::Condition(_, with, without) => groups(with).max(groups(without)),
-        Node::Empty | Node::Set(_) | Node::Place(_) | Node::Reference(_) => 0,
+        Node::Empty | Node::Set(_) | Node::Anchor(_) | Node::Reference(_) => 0,
     }
 }
 
-/// How many characters a node of one width matches.
+/// How many characters a node of fixed width matches.
 fn width(node: &Node) -> u64 {
     match node {
         Node::Set(_) => 1,
@@ -217,6 +217,6 @@ fn width(node: &Node) -> u64 {
         Node::Repeat { node, least, .. } => width(node).saturating_mul(*least),
         Node::Capture(_, node) | Node::Atomic(node) => width(node),
         Node::Condition(_, with, _) => width(with),
-        Node::Empty | Node::Place(_) | Node::Look { .. } | Node::Reference(_) => 0,
+        Node::Empty | Node::Anchor(_) | Node::Look { .. } | Node::Reference(_) => 0,
     }
 }

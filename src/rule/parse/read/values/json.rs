@@ -1,11 +1,11 @@
-//! Values that are passed on as they are, and those that nobody reads.
+//! Values that are passed on unchanged, and those that nobody reads.
 
 use serde_json::{Map, Number, Value};
 
 use super::{Expected, Lint, NodeId, NodeKind, Reading, Step, Values, scalar};
 
 impl Values<'_, '_> {
-    /// A mapping as JSON, its keys in the text's order; each pair, at any depth, is shown to `lint`.
+    /// A mapping as JSON, with its keys in the text's order; `lint` checks each pair, at any depth.
     pub(in crate::rule::parse::read) fn mapping(
         &mut self,
         node: NodeId,
@@ -50,7 +50,7 @@ impl Values<'_, '_> {
         }
     }
 
-    /// Looks at a value that nobody reads, for what stops another reader all the same.
+    /// Checks a value that nobody reads for what would stop another reader.
     pub(super) fn loadable(&mut self, node: NodeId) {
         match &self.node(node).kind {
             NodeKind::Text(_) => {}

@@ -7,9 +7,8 @@ use crate::rule::Code;
 use crate::rule::parse::tree::{Mistake, is_odd_space, odd_space};
 
 impl<'t> Values<'t, '_> {
-    /// The fields of a mapping, each once. Those of `needed` that are not there are told. Keys that
-    /// are neither `needed` nor `optional` are warned of, and what stands under them is only looked
-    /// at as far as it could stop another reader.
+    /// The fields of a mapping, each once. Missing `needed` keys are errors. Keys that are neither `needed` nor
+    /// `optional` cause warnings, and their values are only checked for what would stop another reader.
     pub(in crate::rule::parse::read) fn fields(
         &mut self,
         node: NodeId,
@@ -110,7 +109,7 @@ impl<'t> Values<'t, '_> {
     }
 }
 
-/// Whether a key may be a slip of the pen for a field's name.
+/// Whether a key may be a misspelt field name.
 fn near(name: &str, key: &str) -> bool {
     key.len() < 40 && strsim::levenshtein(name, key) <= name.len().div_ceil(3)
 }

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// Where in the rule a value is, `emits[0].confidence`; written out only where it is told.
+/// The path of a value in the rule, `emits[0].confidence`; formatted only when it is shown.
 #[derive(Debug, Default)]
 pub(super) struct Path<'t>(Vec<Step<'t>>);
 
@@ -22,7 +22,7 @@ impl<'t> Path<'t> {
 
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Longer keys are cut.
+        /// Longer keys are shortened.
         const LONGEST: usize = 40;
         for (at, step) in self.0.iter().enumerate() {
             match step {

@@ -1,4 +1,4 @@
-//! Values of the kind that a field wants.
+//! Values of the type that a field needs.
 
 use super::{Expected, NodeId, NodeKind, Reading, Step, Values};
 use crate::rule::Code;
@@ -9,7 +9,7 @@ impl Values<'_, '_> {
         self.text_as(node, Expected::Text).flatten()
     }
 
-    /// A text, or null for none.
+    /// A text, or null.
     #[expect(clippy::option_option, reason = "the outer none is: refused, and told; the inner one: null")]
     pub(in crate::rule::parse::read) fn text_or_null(&mut self, node: NodeId) -> Option<Option<String>> {
         self.text_as(node, Expected::TextOrNull)
@@ -40,7 +40,7 @@ impl Values<'_, '_> {
         texts.into_iter().collect()
     }
 
-    /// A list, each element read by `read`; `needed` says that there must be one.
+    /// A list, whose elements `read` reads; if `needed`, it must not be empty.
     pub(in crate::rule::parse::read) fn list<T>(
         &mut self,
         node: NodeId,
@@ -48,7 +48,7 @@ impl Values<'_, '_> {
         mut read: impl FnMut(&mut Self, NodeId) -> T,
     ) -> Option<Vec<T>> {
         let NodeKind::List(list) = &self.node(node).kind else {
-            // A scalar on which the two differ is told of as such.
+            // A scalar that the two versions read differently is reported as such.
             if let NodeKind::Plain(text) = &self.node(node).kind {
                 self.reading(node, text, Expected::List)?;
             }
@@ -100,7 +100,7 @@ impl Values<'_, '_> {
         self.representable(node, reading, expected).then_some(reading)
     }
 
-    /// Whether a number can be passed on; if not it is told.
+    /// Whether a number can be passed on; if not, it is reported.
     pub(super) fn representable(&mut self, node: NodeId, reading: Reading, expected: Expected) -> bool {
         let message = match reading {
             Reading::Float(value) if !value.is_finite() => "a number that is not finite",
