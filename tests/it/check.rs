@@ -1,4 +1,4 @@
-//! `rulesyncd check` as it is run by people, editors and builds.
+//! `rulesyncd check` as people, editors and builds run it.
 
 mod attack;
 mod editors;

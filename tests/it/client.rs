@@ -1,4 +1,4 @@
-//! The crate's own subscriber, across whatever happens to its connections.
+//! The crate's own subscriber, under all kinds of broken connections.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ impl Copy {
         Self { subscriber, versions: BTreeMap::new(), snapshots: Vec::new(), cuts: 0 }
     }
 
-    /// Takes in one thing.
+    /// Applies one event.
     async fn step(&mut self) {
         let event = timeout(PATIENCE, self.subscriber.next()).await.expect("nothing came").unwrap();
         match event {
@@ -90,8 +90,8 @@ async fn a_subscriber_outlives_a_worker_that_is_killed_and_one_that_stops() {
     drop(directory);
 }
 
-/// Who leaves at any line, of a snapshot or of the changes, and goes on from the cursor misses nothing; another
-/// subscription hears every change, too.
+/// A subscriber that disconnects at any line, of a snapshot or of the changes, and resumes from its cursor misses
+/// nothing; another subscription receives every change, too.
 #[tokio::test]
 async fn a_consumer_that_leaves_at_any_line_loses_nothing() {
     let (worker, _directory) = worker_over([("R1", 1), ("R2", 1), ("R3", 1)]);
@@ -119,7 +119,7 @@ async fn a_consumer_that_leaves_at_any_line_loses_nothing() {
     copy.until(&whole).await;
     beside.until(&whole).await;
     assert_eq!(beside.snapshots, [SnapshotReason::Initial]);
-    // It resumed: a cursor that is moved before its line is handed out would have brought a snapshot here.
+    // It resumed: if the cursor moved before its line was returned, a snapshot would come here.
     assert!(copy.snapshots.is_empty(), "{:?}", copy.snapshots);
 }
 
@@ -139,7 +139,7 @@ async fn a_cut_connection_resumes_without_a_snapshot() {
     assert_eq!(copy.snapshots, [SnapshotReason::Initial]);
 }
 
-/// Passes connections on to `back` and cuts each after some kilobytes, in the middle of a line.
+/// Relays connections to `back`, and cuts each after some kilobytes, in the middle of a line.
 fn cutting_proxy(front: PathBuf, back: PathBuf) -> tokio::task::JoinHandle<()> {
     let listener = UnixListener::bind(front).unwrap();
     tokio::spawn(async move {

@@ -1,5 +1,5 @@
-//! A database server that is broken or hostile costs freshness, and nothing else: whatever the driver
-//! makes of what it sends, both daemons live, and the stream, the requests and the signals are served.
+//! A faulty or hostile database server only costs freshness: whatever the driver makes of its replies, both daemons
+//! survive, and the stream, the requests and the signals are served.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
@@ -11,8 +11,7 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Subscriber, Swarm, wait_for};
 
-/// How long a request takes while the driver has its troubles, on a machine that is not too busy: of many
-/// requests the middle one.
+/// How long a request takes while the driver is in trouble, on a machine that is not too busy: the median of many.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// How long any request may take.
@@ -20,7 +19,7 @@ const SOON: Duration = Duration::from_secs(2);
 
 const PANICKED: &str = "the database's driver panicked at ";
 
-/// A master and a worker whose database says what the test wants it to.
+/// A master and a worker with a database that replies as the test wants.
 struct Deceived {
     forged: Forged,
     swarm: Swarm,
@@ -44,7 +43,7 @@ impl Deceived {
         Self { forged, swarm, master, worker, _server: server }
     }
 
-    /// Lets the database say this until both daemons have noticed, and looks at them meanwhile.
+    /// Makes the database send this until both daemons have noticed, and checks them meanwhile.
     fn hear(&self, says: Says) {
         let noticed = |daemon: &Daemon| daemon.count_in_log(" ERROR ");
         let before = (noticed(&self.master), noticed(&self.worker));
@@ -72,7 +71,7 @@ impl Deceived {
         assert!(self.forged.deceived() > 0, "the daemons were told the truth");
         for (daemon, before) in [(&self.master, before.0), (&self.worker, before.1)] {
             assert!(resident(daemon.pid()) < 128 * 1024, "{} KiB", resident(daemon.pid()));
-            // A record when the outage begins, and where its cause changes; not one for each try.
+            // A record when the outage begins, and when its cause changes, but not for each try.
             assert!(noticed(daemon) <= before + 3, "{}", daemon.log());
             assert!(daemon.log().lines().count() < 100, "{}", daemon.log());
             assert!(!daemon.log().contains("panicked at /"), "{}", daemon.log());
@@ -89,7 +88,7 @@ impl Deceived {
         }
     }
 
-    /// Lets the database say the truth again: both daemons follow it as if nothing had been.
+    /// Makes the database reply correctly again: both daemons recover.
     fn recover(&self, version: i32) {
         let mut subscriber = self.swarm.subscribe();
         subscriber.snapshot();
@@ -98,7 +97,7 @@ impl Deceived {
         assert_eq!(subscriber.change()["rule_version"], version);
     }
 
-    /// Both daemons obey a signal while the database says this.
+    /// Both daemons handle a signal while the database sends this.
     fn stop_under(self, says: Says) {
         self.hear(says);
         for daemon in [self.master, self.worker] {
@@ -110,7 +109,7 @@ impl Deceived {
 }
 
 impl Subscriber {
-    /// Reads a snapshot of one rule, and tells which.
+    /// Reads a snapshot of one rule, and returns its version.
     fn snapshot_of_one(&mut self) -> String {
         let rules = self.snapshot();
         assert_eq!(rules.len(), 1, "{rules:?}");
@@ -131,7 +130,7 @@ pub(crate) fn status(socket: &std::path::Path) -> Value {
     answer["result"].clone()
 }
 
-/// A request for authentication that has no kind: the driver reads past its end.
+/// An authentication request without a type: the driver reads past its end.
 fn without_kind() -> Says {
     Says::Once(message(b'R', b""))
 }
@@ -196,7 +195,7 @@ async fn a_command_says_in_one_line_that_the_driver_failed() {
     }
 }
 
-/// A poll may take longer than systemd waits for a sign of life.
+/// A poll may take longer than systemd's watchdog allows.
 #[tokio::test]
 #[ignore = "starts a server"]
 async fn a_database_that_takes_its_time_is_no_daemon_that_hangs() {

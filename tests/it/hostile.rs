@@ -1,5 +1,5 @@
-//! Clients that mean harm, or do it by mistake: each gets a clear error or a bound, and everyone
-//! else is served.
+//! Clients that do harm, on purpose or by mistake: each gets a clear error or reaches a bound, and all others are
+//! served.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
@@ -15,7 +15,7 @@ use crate::support::rules::rule_text;
 use crate::support::swarm::{DEADLINE, Daemon, Swarm};
 use crate::support::tables::{Tables, TestWorker, worker_config, worker_over};
 
-/// A subscriber that must hear of every change as if nobody else were there.
+/// A subscriber that must receive every change as if it were alone.
 struct Witness {
     raw: Raw,
     tables: Tables,
@@ -91,7 +91,7 @@ async fn who_asks_on_and_on_without_reading_is_not_read_either() {
     let asker = Raw::connect(worker.socket()).await;
     let questions = "{\"op\":\"status\",\"id\":1}\n".repeat(1_000);
     let mut taken = 0;
-    // Until the socket takes no more for a while, though the worker has had all the time it wants.
+    // Until the socket accepts no more for a while, although the worker has had enough time.
     while tokio::time::timeout(Duration::from_millis(300), asker.write.writable()).await.is_ok() {
         match asker.write.try_write(questions.as_bytes()) {
             Ok(count) => taken += count,
@@ -133,7 +133,7 @@ async fn who_does_not_subscribe_is_sent_away_and_who_did_stays() {
     let mut witness = Witness::of(&worker).await;
     let mut idle = Raw::connect(worker.socket()).await;
     assert_eq!(idle.next().await["type"], "hello");
-    // Questions are no subscription.
+    // Requests are not a subscription.
     idle.send(&json!({ "op": "status", "id": 1 })).await;
     assert_eq!(idle.next().await["id"], 1);
     let mut error = String::new();
@@ -197,7 +197,7 @@ async fn only_the_users_that_are_named_may_connect() {
     }
 }
 
-/// A daemon whose process was given limits by a line of shell.
+/// A daemon with limits of its process, set by a line of shell.
 fn limited(swarm: &Swarm, mode: &str, limit: &str) -> Daemon {
     swarm.daemon(mode, |command| {
         let script = format!("{limit}; exec {} {mode}", command.get_program().to_string_lossy());
@@ -210,7 +210,7 @@ fn limited(swarm: &Swarm, mode: &str, limit: &str) -> Daemon {
     })
 }
 
-/// Of the files that the worker was promised at its start, most are taken away from it.
+/// The worker loses most of the files that it could open at its start.
 #[test]
 fn a_full_file_table_ends_nothing() {
     let swarm = Swarm::on_sqlite();
@@ -235,7 +235,7 @@ fn a_full_file_table_ends_nothing() {
     assert_eq!(worker.count_in_log("no connection can be taken now"), 1, "told once");
 }
 
-/// The same of a master, whose socket only answers questions.
+/// The same for a master, whose socket only answers requests.
 #[test]
 fn a_masters_full_file_table_ends_nothing_either() {
     let swarm = Swarm::on_sqlite();
@@ -253,7 +253,7 @@ fn a_masters_full_file_table_ends_nothing_either() {
     assert!(answer.starts_with("{\"type\":\"response\""), "{answer}");
 }
 
-/// What it was being sent when it closed is let go of as it is for any other that does not read.
+/// A client that closes gives up its output like any other that does not read.
 #[test]
 fn who_closes_one_direction_and_does_not_read_is_lagged_and_holds_up_no_stop() {
     const RULES: usize = 100;
@@ -273,7 +273,7 @@ fn who_closes_one_direction_and_does_not_read_is_lagged_and_holds_up_no_stop() {
         command.env("RULESYNCD_WORKER_JOURNAL_LENGTH", "10");
     });
     let half = swarm.subscribe();
-    // Once another has had its snapshot, the worker has long filled this one's socket.
+    // When another one has had its snapshot, the worker has long filled this one's socket.
     assert_eq!(swarm.subscribe().snapshot().len(), RULES);
     half.shut_down_writing();
     write_all(2);
@@ -317,7 +317,7 @@ fn clients_do_not_take_the_files_that_the_worker_needs() {
     witness.snapshot();
     let crowd: Vec<UnixStream> = (0..150).map(|_| UnixStream::connect(swarm.socket()).unwrap()).collect();
     worker.wait_for_log("was rejected");
-    // As after a restart of a server, every file of the database is opened anew.
+    // As after a restart of a server, every file of the database is opened again.
     fs::copy(swarm.path("rules.db"), swarm.path("copy.db")).unwrap();
     fs::rename(swarm.path("copy.db"), swarm.path("rules.db")).unwrap();
     swarm.save("R1.yaml", rule_text("R1", 2));

@@ -1,4 +1,4 @@
-//! The rooms of `src` import what the table of layers in CONTRIBUTING lets them, and nothing else.
+//! The rooms of `src` import what the table of layers in CONTRIBUTING allows, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -83,7 +83,7 @@ fn each_room_imports_what_the_table_of_layers_lets_it() {
         let rooms: Vec<String> = rooms.collect();
         used.entry(room).or_default().extend(rooms);
     }
-    // A room that is missing from the table, or imports more or less than it says, is found.
+    // The comparison finds a room that is missing from the table, or imports more or less than the table says.
     let expected: BTreeMap<String, BTreeSet<String>> = table.iter().cloned().collect();
     for room in used.keys().chain(expected.keys()) {
         assert_eq!(used.get(room), expected.get(room), "what `{room}` imports, and what the table says");

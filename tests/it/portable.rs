@@ -1,4 +1,4 @@
-//! The static program and the container image, as their own build scripts make them.
+//! The static program and the container image, built by their own scripts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ fn the_static_program_works_where_there_is_no_library_as_root() {
     let swarm = Swarm::on_sqlite();
     fs::copy(Path::new(PROJECT).join(program), swarm.path("rulesyncd")).unwrap();
     fs::create_dir(swarm.path("dev")).unwrap();
-    // A program that is linked with glibc statically reads random(4), not getrandom(2).
+    // A program that is statically linked with glibc reads random(4), not getrandom(2).
     for (name, minor) in [("random", "8"), ("urandom", "9")] {
         output(Command::new("mknod").arg(swarm.path("dev").join(name)).args(["c", "1", minor]));
     }
@@ -61,7 +61,7 @@ fn the_static_program_works_where_there_is_no_library_as_root() {
     assert!(text(&refused.stderr).contains("refused"), "{}", text(&refused.stderr));
 }
 
-/// Buildah with a storage of its own.
+/// Buildah with its own storage.
 struct Buildah {
     storage: TempDir,
 }
@@ -79,8 +79,8 @@ impl Buildah {
         output(&mut self.command(args))
     }
 
-    /// An image with this machine's toolchain, for no registry is reached from here: empty but for
-    /// links, with what is returned to be mounted in it.
+    /// An image with this machine's toolchain, because no registry is reachable: it contains only links; returns what
+    /// must be mounted in it.
     fn make_builder(&self) -> Vec<String> {
         let container = self.run(&["from", "scratch"]);
         let root = PathBuf::from(self.run(&["mount", &container]));
@@ -112,7 +112,7 @@ impl Buildah {
 
 impl Drop for Buildah {
     fn drop(&mut self) {
-        // What a failed test left running in a container.
+        // Removes what a failed test left running in a container.
         for process in fs::read_dir("/proc").unwrap().flatten() {
             if fs::read_link(process.path().join("root"))
                 .is_ok_and(|root| root.starts_with(self.storage.path()))
@@ -148,7 +148,7 @@ fn the_container_image_builds_from_the_repository_and_serves_rules_as_root() {
     let files = output(Command::new("find").args([&root, "-not", "-type", "d"]));
     assert_eq!(files, format!("{root}/usr/bin/rulesyncd"), "the program is all there is");
 
-    // A database and rules of the host, and the worker's socket back to it.
+    // The host's database and rules, and the worker's socket back to it.
     let swarm = Swarm::on_sqlite();
     swarm.save("a.yaml", rule_text("A", 1));
     for name in ["data", "run"] {

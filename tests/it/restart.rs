@@ -1,4 +1,4 @@
-//! What a worker knows after it was stopped or killed, with the database unavailable.
+//! What a worker serves after it was stopped or killed, while the database is unavailable.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::raw::Raw;
 use crate::support::tables::{Tables, TestWorker, worker_config, worker_over};
 
-/// A worker that has known R1 and R2 and a state, stopped.
+/// A stopped worker that had R1 and R2 and a state.
 async fn stopped() -> (Tables, TempDir) {
     let (worker, directory) = worker_over([("R1", 1), ("R2", 1)]);
     let tables = worker.tables.clone();
@@ -31,7 +31,7 @@ fn start(tables: &Tables, directory: &Path) -> TestWorker {
     TestWorker::start(tables, &worker_config(directory))
 }
 
-/// Subscribes while the database is unavailable, and expects that nothing is served.
+/// Subscribes while the database is unavailable, and expects no rules.
 async fn expect_nothing_served(worker: &TestWorker) {
     let mut raw = Raw::subscribe(worker.socket(), json!({})).await;
     let first = raw.next().await;

@@ -1,4 +1,4 @@
-//! `rulesyncd test`: the patterns of rules on their samples, by Python and without it.
+//! `rulesyncd test`: the patterns of rules on their samples, with and without Python.
 
 use std::fs;
 use std::path::Path;
@@ -63,7 +63,7 @@ fn by_python(directory: &Path, arguments: &[&str]) -> Run {
     run(program(directory, arguments))
 }
 
-/// Where there is no interpreter.
+/// Without any interpreter.
 fn without_python(directory: &Path, arguments: &[&str]) -> Run {
     let mut program = program(directory, arguments);
     program.env("PATH", "/nonexistent");
@@ -129,7 +129,7 @@ fn a_sample_that_is_not_as_expected_is_shown_as_a_difference() {
     let fancy = without_python(files.path(), &["."]);
     assert_eq!((python.code, python.err.as_str()), (1, ""));
     insta::assert_snapshot!(settle(&python.out));
-    // The two differ in who is named, and in nothing else.
+    // The two differ only in the name of the engine.
     let differences = |out: &str| out.lines().rev().skip(1).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(differences(&python.out), differences(&fancy.out));
     assert!(fancy.out.contains("run by the Rust crate fancy-regex"), "{}", fancy.out);

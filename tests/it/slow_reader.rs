@@ -1,4 +1,4 @@
-//! What one subscriber that never reads costs the others: a measurement, printed.
+//! Measures and prints what one subscriber that never reads costs the others.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -69,7 +69,7 @@ fn a_subscriber_that_never_reads_delays_nobody() {
                 tokio::spawn(async move { read(&socket, total, &written, &rounds).await })
             })
             .collect();
-        // One burst at a time, each after everyone has heard the one before.
+        // One burst at a time, each after all subscribers have received the one before.
         let mut seq = 0;
         let mut memory = Vec::new();
         let mut sleeper = None;

@@ -1,4 +1,4 @@
-//! A worker says how old its data is, be the database frozen or without end.
+//! A worker reports how old its rules are, whether the database is frozen or sends without end.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Subscriber, Swarm, wait_for};
 
-/// Within this time a worker that looks every second must tell that its data is not new.
+/// Within this time a worker that polls every second must report that its rules are stale.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 async fn swarm(forged: &Forged, timeout: &str) -> (Swarm, Daemon, Daemon) {
@@ -16,7 +16,7 @@ async fn swarm(forged: &Forged, timeout: &str) -> (Swarm, Daemon, Daemon) {
         swarm.save(&format!("R{number}.yaml"), rule_text(&format!("R{number}"), 1));
     }
     let patient = |command: &mut std::process::Command| {
-        // Every look compares everything, so that there are rows to send.
+        // Every poll compares everything, so that the server has rows to send.
         command
             .env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", timeout)
             .env("RULESYNCD_WORKER_FULL_SCAN_INTERVAL", "1s");
@@ -26,7 +26,7 @@ async fn swarm(forged: &Forged, timeout: &str) -> (Swarm, Daemon, Daemon) {
     (swarm, master, worker)
 }
 
-/// Waits for a heartbeat that says that the data is stale, and how long that took.
+/// Waits for a heartbeat that says that the rules are stale; returns how long that took.
 fn told(subscriber: &mut Subscriber, since: Instant) -> (Duration, String) {
     loop {
         let line = subscriber.line();
@@ -38,7 +38,7 @@ fn told(subscriber: &mut Subscriber, since: Instant) -> (Duration, String) {
     }
 }
 
-/// Nothing else comes to a subscriber before a heartbeat says that the data is fresh again.
+/// A subscriber receives nothing else before a heartbeat says that the rules are current again.
 fn fresh_again(subscriber: &mut Subscriber) {
     let begun = Instant::now();
     loop {
@@ -70,7 +70,7 @@ async fn a_frozen_server_is_told_of_within_two_seconds() {
     }
 }
 
-/// Each row comes in time, and all of them never do.
+/// Each row arrives in time, but the last one never does.
 #[tokio::test]
 #[ignore = "starts a server"]
 async fn a_server_that_sends_row_after_row_is_told_of_and_given_up() {
@@ -88,7 +88,7 @@ async fn a_server_that_sends_row_after_row_is_told_of_and_given_up() {
         let status = swarm.succeed(&["status", "--json"]);
         status.contains("not at its end after 12s").then_some(())
     });
-    // It is told all the time, and the rules are served.
+    // The worker reports it all the time, and serves the rules.
     assert_eq!(swarm.subscribe().snapshot().len(), 20);
     forged.say(Says::TheTruth);
     fresh_again(&mut subscriber);

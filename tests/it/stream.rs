@@ -1,4 +1,4 @@
-//! The event stream as a subscriber hears it.
+//! The event stream as a subscriber receives it.
 
 use std::time::Duration;
 
@@ -204,7 +204,7 @@ async fn an_acknowledgement_shows_in_the_status() {
     raw.event().await;
     raw.send(&json!({"op": "ack", "seq": 1, "id": 1})).await;
     assert_eq!(raw.event().await["result"], json!({"acked": 1}));
-    // What was never sent cannot be taken in, and what was taken in stays so.
+    // A change that was never sent cannot be acknowledged, and an acknowledgement is not taken back.
     for seq in [900, 0] {
         raw.send(&json!({"op": "ack", "seq": seq, "id": 2})).await;
         assert_eq!(raw.event().await["result"], json!({"acked": 1}));
@@ -272,7 +272,7 @@ async fn who_does_not_read_its_answers_is_behind_too() {
     let mut sleeper = Raw::subscribe(worker.socket(), json!({})).await;
     reader.snapshot().await;
     sleeper.snapshot().await;
-    // It had caught up when its answers filled the connection, and then its questions did.
+    // It had caught up when its unread answers filled the connection, and then its requests did.
     let questions = "{\"op\":\"status\"}\n".repeat(1_000);
     while timeout(Duration::from_millis(500), sleeper.write.write_all(questions.as_bytes())).await.is_ok() {}
     for version in 2..=300 {
@@ -301,14 +301,14 @@ async fn a_burst_is_no_lag_but_not_reading_is() {
     reader.snapshot().await;
     sleeper.snapshot().await;
 
-    // More than the queue in one look: both hear every one of them.
+    // More changes than the lag limit in one poll: both receive every one.
     tables.write((1..=150).map(|n| (format!("B{n:03}"), 1)));
     for raw in [&mut reader, &mut sleeper] {
         for seq in 1..=150 {
             assert_eq!(raw.event().await["seq"], seq);
         }
     }
-    // Changes that the reader hears one by one, while the other reads nothing.
+    // The reader receives these changes one by one, while the other reads nothing.
     let mut seq = 150;
     for version in 2..=1_200 {
         tables.write([("R1", version)]);

@@ -1,10 +1,10 @@
-//! Ids are held against ATT&CK.
+//! `check` compares ids with ATT&CK.
 
 use std::fs;
 
 use super::{GOOD, check, directory};
 
-/// What `check --format json` finds in a rule with these lines of `emits`: code and message.
+/// The findings of `check --format json` for a rule with these lines of `emits`: code and message.
 fn findings(emits: &str, arguments: &[&str]) -> Vec<(String, String)> {
     let rule = format!("{}emits:\n{emits}", GOOD.split("emits:").next().unwrap());
     let files = directory(&[("a.yaml", &rule)]);
@@ -34,7 +34,7 @@ fn each_way_to_miss_attack_has_its_code() {
     // Discovery of the mobile matrix.
     assert_eq!(codes(&emit("TA0032", "T1083")), ["attack-domain"]);
     assert_eq!(codes(&(emit("TA0007", "T1083") + &emit("TA0032", "T1420"))), ["attack-domain"]);
-    // What is shaped otherwise is of another catalogue, and said so once.
+    // Ids of another shape belong to another catalogue, which one finding says.
     assert_eq!(codes(&emit("TA0007", "CAPEC-1")), ["attack-id"]);
 }
 

@@ -27,7 +27,7 @@ fn standard_input_is_checked_under_the_name_of_its_file() {
     assert_eq!(of_stdin(files.path(), GOOD, &["-"]), (0, "1 file: nothing wrong\n".into(), String::new()));
     let (code, out, _) = of_stdin(files.path(), &with_key, &["-"]);
     assert!(code == 0 && out.contains(" --> <stdin>:8:1\n"), "{out}");
-    // The settings are those of the directory that the name is in.
+    // The settings are those of the directory in the given name.
     let (code, out, _) = of_stdin(files.path(), &with_key, &["-", "--stdin-name", "rules/a.yaml"]);
     assert_eq!((code, out.as_str()), (0, "1 file: nothing wrong\n"));
     let wrong = GOOD.replace("suid_search", "yes");
@@ -36,10 +36,10 @@ fn standard_input_is_checked_under_the_name_of_its_file() {
     let report: Value = serde_json::from_str(&out).unwrap();
     let finding = &report["findings"][0];
     assert_eq!((code, &finding["path"], &finding["line"]), (1, &"rules/a.yaml".into(), &3.into()));
-    // The name is judged as a file's is.
+    // The name is checked like a file's.
     let (_, out, _) = of_stdin(files.path(), GOOD, &["-", "--stdin-name", "rules/a-b.yaml"]);
     assert!(out.contains("warning[file-name]: `a-b.yaml` is not read from a rules directory"), "{out}");
-    // As much as a rule may have is read, and no more.
+    // No more is read than the size limit of a rule.
     let (code, out, _) = of_stdin(files.path(), &"#\n".repeat(200_000), &["-"]);
     assert!(code == 1 && out.contains("error[too-large]"), "{out}");
 }
@@ -77,7 +77,7 @@ impl Watch {
         serde_json::from_str(&line).unwrap()
     }
 
-    /// Reads reports until one has so many files and errors: a save may be seen half done.
+    /// Reads reports until one has so many files and errors: a check may see a half-finished save.
     fn until(&mut self, files: u64, errors: u64) -> Value {
         loop {
             let report = self.next();
@@ -110,12 +110,12 @@ fn a_watch_checks_again_when_files_come_change_and_go() {
     watch.until(2, 1);
     fs::remove_file(rules.join("a.yaml")).unwrap();
     watch.until(1, 0);
-    // Settings that are half written are waited out.
+    // A half-written settings file is reported, and checked again.
     fs::write(rules.join(".rulesyncd-check.yaml"), "codes: {").unwrap();
     fs::write(rules.join("b.yaml"), format!("{GOOD}owner: x\n")).unwrap();
     fs::write(rules.join(".rulesyncd-check.yaml"), "codes: {unknown-key: error}").unwrap();
     watch.until(1, 1);
-    // A directory that is replaced is another one under the same name.
+    // A replaced directory is another one under the same name.
     fs::create_dir(files.path().join("next")).unwrap();
     for name in ["a.yaml", "b.yaml", "c.yaml"] {
         fs::write(files.path().join("next").join(name), GOOD).unwrap();

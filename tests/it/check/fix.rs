@@ -1,11 +1,11 @@
-//! `--fix`: what is written, and how.
+//! `--fix`: what it writes, and how.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use super::{GOOD, check, directory};
 
-/// Everything that is mechanical, in one file.
+/// Every mechanical error in one file.
 const SLIPS: &str = "\u{feff}rule_id: 'R0001 '\r
 rule_version: 1\r
 name: yes\r
@@ -47,7 +47,7 @@ fn mechanical_slips_are_fixed_and_the_rest_is_told() {
         untouched,
         ["b.yaml", "c.yaml"].map(|name| fs::metadata(files.path().join(name)).unwrap().ino())
     );
-    // Nothing else is left in the directory, and nothing is left to fix.
+    // No other file is left in the directory, and nothing is left to fix.
     assert_eq!(fs::read_dir(files.path()).unwrap().count(), 3);
     assert_eq!(check(files.path(), &["--fix", "a.yaml"]).out, "1 file: nothing wrong\n");
 }
@@ -64,7 +64,7 @@ fn a_difference_is_shown_and_nothing_is_written() {
     assert_eq!(check(files.path(), &["--diff", "c.yaml"]).code, 2);
 }
 
-/// What the author alone knows stays as it is.
+/// What only the author knows is not changed.
 #[test]
 fn what_has_two_meanings_is_not_fixed() {
     for (what, slip) in [
@@ -97,7 +97,7 @@ fn a_fixed_file_keeps_its_mode_and_its_link_and_one_that_cannot_be_written_is_na
     assert_eq!(fs::read_to_string(at("target.txt")).unwrap(), FIXED);
     let after = fs::metadata(at("target.txt")).unwrap();
     assert_eq!((before.mode(), before.uid()), (after.mode(), after.uid()));
-    // Another file: whoever has the old one open reads the old text.
+    // A new file: a program that has the old one open reads the old text.
     assert_ne!(before.ino(), after.ino());
 }
 

@@ -75,7 +75,7 @@ fn junit_has_a_test_for_each_path() {
     insta::assert_snapshot!(report(findings().path(), "junit"));
 }
 
-/// By the schema of OASIS, and by an independent reader of JUnit's XML.
+/// Validated with the schema of OASIS, and an independent reader of JUnit XML.
 #[test]
 #[ignore = "needs target/venv and target/sarif: tests/run"]
 fn others_take_the_reports() {

@@ -2,7 +2,7 @@
 
 use super::{check, directory};
 
-/// What people read when a file is this text.
+/// The report for a file with this text.
 fn told(text: &str) -> String {
     let files = directory(&[("rule.yaml", text)]);
     check(files.path(), &["rule.yaml"]).out

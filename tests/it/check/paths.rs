@@ -1,4 +1,4 @@
-//! Whatever stands under a path, the run ends with a word on it.
+//! Whatever a path leads to, the run ends and says what is wrong.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -62,7 +62,7 @@ fn a_file_without_permission_is_told() {
     let programs = directory(&[]);
     fs::set_permissions(programs.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut program = Command::new(copy_of_the_program(programs.path()));
-    // Root reads everything.
+    // Root can read everything.
     if fs::read(&path).is_ok() {
         program.uid(NOBODY).gid(NOBODY);
     }

@@ -1,4 +1,4 @@
-//! How bad a finding is, as the users of a directory set it.
+//! The levels of findings, as the users of a directory configure them.
 
 use std::fs;
 
@@ -6,12 +6,12 @@ use super::{GOOD, check, directory};
 
 const SETTINGS: &str = ".rulesyncd-check.yaml";
 
-/// A rule that is taken with two warnings: `unknown-key` of `owner` and of `last_reviewed`.
+/// A valid rule with two warnings: `unknown-key` for `owner` and for `last_reviewed`.
 fn reviewed() -> String {
     format!("{GOOD}owner: blue\nlast_reviewed: '2026-05-02'\n")
 }
 
-/// What stands in the brackets of each finding's title, in order: `warning[unknown-key]`.
+/// The bracketed part of each finding's title, in order: `warning[unknown-key]`.
 fn titles(out: &str) -> Vec<String> {
     let titles = out.lines().filter(|line| line.starts_with("error[") || line.starts_with("warning["));
     titles.map(|line| line.split(']').next().unwrap().to_owned() + "]").collect()
@@ -27,11 +27,11 @@ fn a_file_above_the_rules_says_how_bad_a_code_is() {
     assert_eq!(titles(&run.out), ["error[unknown-key]", "error[unknown-key]"]);
     assert_eq!(run.code, 1);
 
-    // The nearest file alone counts.
+    // Only the nearest file applies.
     fs::write(rules.join(SETTINGS), "codes: {unknown-key: off}\n").unwrap();
     let run = check(files.path(), &["team/rules"]);
     assert_eq!((run.out.as_str(), run.code), ("1 file: nothing wrong\n", 0));
-    // A flag counts before it, and from wherever one looks.
+    // A flag overrides it, whatever the working directory is.
     let run = check(&rules, &["a.yaml", "--warn", "unknown-key"]);
     assert_eq!(titles(&run.out), ["warning[unknown-key]", "warning[unknown-key]"]);
 }

@@ -1,11 +1,11 @@
-//! What cannot be used is told with where, what and what to do, and nothing is lost by it.
+//! Invalid input causes an error that says where it is, what it is and what to do, and nothing is lost.
 
 use std::fs;
 
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, copy_of_the_program, text, wait_for};
 
-/// Runs a command that must fail with `code`, and returns what it said.
+/// Runs a command that must fail with `code`, and returns its error output.
 fn refused(swarm: &Swarm, args: &[&str], code: i32) -> String {
     let output = swarm.run(args);
     let said = text(&output.stderr);
@@ -101,8 +101,7 @@ fn a_password_is_never_shown() {
     }
 }
 
-/// The program run as a user who owns nothing here; as whoever runs the tests where that is not
-/// root.
+/// The program, run as a user who owns nothing here; if the tests do not run as root, as their user.
 fn as_nobody(swarm: &Swarm, args: &[&str]) -> std::process::Output {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     use std::os::unix::process::CommandExt as _;
@@ -243,7 +242,7 @@ fn a_database_that_no_start_can_use_ends_a_daemon_as_its_configuration_does() {
         ("postgres://u@db.example.org/x?sslmode=disable", "allow_plaintext"),
     ] {
         for mode in ["master", "worker"] {
-            // systemd does not restart what ends with 2.
+            // systemd does not restart a daemon that exits with 2.
             let said = refused(&swarm, &[mode, "--database-url", url], 2);
             assert!(said.contains(expected), "{said}");
         }
@@ -270,11 +269,11 @@ fn a_pattern_that_python_does_not_compile_is_taken_and_is_a_warning_without_its_
     master.wait_for_log("A added from a.yaml");
     assert_eq!(swarm.rows().len(), 1);
     assert!(!log.contains("secret"), "{log}");
-    // It is a warning of `check`, an error where its user says so.
+    // `check` warns of it; with a setting it is an error.
     let path = swarm.rules().join("a.yaml");
     assert!(swarm.succeed(&["check", path.to_str().unwrap()]).contains("warning[pattern]"));
     assert_eq!(swarm.run(&["check", "--strict", path.to_str().unwrap()]).status.code(), Some(1));
-    // Another text is looked at anew, the same one is not.
+    // A changed text is checked again, an unchanged one is not.
     master.signal("HUP");
     swarm.save("b.yaml", rule_text("B", 1));
     master.wait_for_log("B added from b.yaml");

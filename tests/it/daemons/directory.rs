@@ -1,4 +1,4 @@
-//! Directories that are swapped, emptied, unmounted, or not there.
+//! Directories that are replaced, emptied, unmounted, or missing.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -131,7 +131,7 @@ fn an_emptied_directory_does_not_empty_the_table_until_somebody_says_so() {
     fill(&swarm.rules(), 1, 20);
     let master = swarm.master();
     wait_for_version(&swarm, "1", 20);
-    // One by one, as a careless loop does: what went a moment ago counts.
+    // One by one, as a careless loop does: recent deletions count.
     for number in 0..20 {
         swarm.remove(&format!("R{number:02}.yaml"));
     }
@@ -145,7 +145,7 @@ fn an_emptied_directory_does_not_empty_the_table_until_somebody_says_so() {
     assert_eq!(swarm.run(&["sync"]).status.code(), Some(1), "held deletions are no success");
     swarm.succeed(&["sync", "--allow-mass-delete"]);
     assert_eq!(ids(&swarm), ["NEW"]);
-    // Who did that, and what went, is one warning.
+    // One warning says who did that, and what was deleted.
     let log = master.log();
     let lifted: Vec<_> = log.lines().filter(|line| line.contains("lifted the guard")).collect();
     assert_eq!(lifted.len(), 1, "{log}");
@@ -240,7 +240,7 @@ fn deletions_that_were_held_back_are_forgotten_as_soon_as_the_files_are_back() {
     }
     master.wait_for_log("12 of 20 rules would be deleted");
     wait_for("the status to say so", || held().then_some(()));
-    // The rescan, which would find them too, is a minute away.
+    // The rescan, which would find them too, comes a minute later.
     for number in 0..12 {
         let name = format!("R{number:02}.yaml");
         fs::rename(swarm.path("aside").join(&name), swarm.rules().join(&name)).unwrap();
@@ -321,7 +321,7 @@ fn a_link_out_of_the_directory_is_not_read_and_nothing_of_its_text_is_said() {
     });
     master.wait_for_log("S.yaml: it is a symbolic link out of the rules directory");
     wait_for("the rule that a listed directory holds", || (ids(&swarm) == ["R00", "R01", "T"]).then_some(()));
-    // Its text changes where no event of the rules directory tells.
+    // Its text changes in a place without events.
     fs::write(swarm.path("shared/T.yaml"), rule_text("T", 2)).unwrap();
     wait_for("the edit behind the link", || (swarm.rows()[2][1] == "2").then_some(()));
     fs::write(swarm.rules().join("U.yaml"), "canary-of-the-secret\n").unwrap();
@@ -356,7 +356,7 @@ fn a_grandparent_that_is_replaced_is_noticed_at_once() {
 fn a_directory_that_cannot_be_watched_is_said_once_and_once_when_it_is_over_as_root() {
     let swarm = Swarm::on_sqlite();
     fill(&swarm.rules(), 1, 2);
-    // The kernel's own limit, in a namespace of the test's own.
+    // The kernel's own limit, in a namespace of this test.
     let master = swarm.daemon("master", |command| {
         let program = command.get_program().to_owned();
         let mut within = std::process::Command::new("unshare");
@@ -370,7 +370,7 @@ fn a_directory_that_cannot_be_watched_is_said_once_and_once_when_it_is_over_as_r
         *command = within;
     });
     master.wait_for_log("raise fs.inotify.max_user_instances");
-    // The rescan finds what no event tells.
+    // The rescan finds changes without events.
     wait_for_version(&swarm, "1", 2);
     swarm.save("R00.yaml", rule_text("R00", 2));
     wait_for("an edit", || (swarm.rows()[0][1] == "2").then_some(()));

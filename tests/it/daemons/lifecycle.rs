@@ -1,4 +1,4 @@
-//! Signals, exits, and the second daemon on a host.
+//! Signals, exits, and a second daemon on a host.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,4 @@
-//! A file is saved on one side, and a subscriber hears on the other what it was.
+//! A file is saved on one side, and a subscriber on the other receives its content.
 
 use std::fs;
 
@@ -128,7 +128,7 @@ fn a_burst_as_of_git_checkout_arrives_as_one_change_a_rule() {
     while subscriber.snapshot().len() < 40 {
         subscriber = swarm.subscribe();
     }
-    // Git removes each file that differs and writes it anew.
+    // Git removes each file that differs and writes it again.
     for number in 0..40 {
         let id = format!("R{number:04}");
         swarm.remove(&format!("{id}.yaml"));
@@ -173,7 +173,7 @@ fn dev_prints_every_change_of_a_directory_however_it_is_named() {
     wait_for_line("R0002 v1");
     swarm.save_atomically("R0002.yaml", rule_text("R0002", 2));
     wait_for_line("written  R0002 v2");
-    // What it says to type in another terminal works as it stands.
+    // The command that it suggests for another terminal works unchanged.
     let introduction = fs::read_to_string(&printed).unwrap();
     let said = introduction.lines().find_map(|line| line.trim().strip_prefix("rulesyncd state ")).unwrap();
     let words: Vec<&str> = said.split(' ').map(|word| if word == "ID" { "R0001" } else { word }).collect();

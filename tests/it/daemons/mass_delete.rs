@@ -1,4 +1,4 @@
-//! A worker is not emptied at once by whoever can write the tables.
+//! A program that can write the tables cannot empty a worker at once.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::support::swarm::{Daemon, Swarm, wait_for};
 
 const RULES: usize = 10;
 
-/// A worker that knows ten rules; their master is gone.
+/// A worker with ten rules; their master has ended.
 fn swarm(adapt: impl Fn(&mut std::process::Command)) -> (Swarm, Daemon) {
     let swarm = Swarm::on_sqlite();
     for number in 0..RULES {
@@ -32,7 +32,7 @@ fn a_mass_deletion_is_held_back_over_a_restart_until_it_is_allowed() {
     assert_eq!(swarm.subscribe().snapshot().len(), RULES);
     assert_eq!(status(&swarm)["pending_mass_delete"].as_array().unwrap().len(), 9);
     assert!(swarm.succeed(&["status"]).contains("rulesyncd allow-mass-delete"));
-    // Other changes are followed, and one more deletion waits with the others.
+    // The worker follows other changes, and holds back one more deletion.
     let mut subscriber = swarm.subscribe();
     subscriber.snapshot();
     swarm.sql("UPDATE ttp_rule SET rule_version = 3, updated_at = '2100-01-01 00:00:00.000000'");
@@ -58,7 +58,7 @@ fn a_mass_deletion_is_held_back_over_a_restart_until_it_is_allowed() {
     assert_eq!(swarm.succeed(&["allow-mass-delete"]), "no deletion is held back\n");
 }
 
-/// The other way to empty a worker: rows that are no rules.
+/// Another way to empty a worker: making the rows invalid.
 #[test]
 fn a_table_of_garbage_deletes_no_rule_and_what_comes_back_is_held_back_no_more() {
     let (swarm, worker) = swarm(|_| {});
@@ -87,7 +87,7 @@ fn a_mass_deletion_is_followed_after_the_configured_time() {
     assert!(worker.log().contains("nobody brought back what was deleted"), "{}", worker.log());
 }
 
-/// Row by row is all the same.
+/// Row by row makes no difference.
 #[test]
 fn tables_that_empty_row_by_row_are_held_back_once_many_are_gone() {
     let (swarm, worker) = swarm(|_| {});
@@ -115,7 +115,7 @@ fn versions_that_fall_are_followed_and_told_in_one_record() {
     assert_eq!(worker.count_in_log(" WARN "), 1, "{}", worker.log());
 }
 
-/// Who may read the stream may not lift the guard.
+/// A user who may read the stream may not lift the guard.
 #[test]
 fn only_root_and_the_workers_own_user_may_allow_it_as_root() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,4 @@
-//! What the log and `status` say of an outage: when it begins, of another cause, when it ends.
+//! The records of an outage in the log and in `status`: when it begins, when its cause changes, when it ends.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ fn status(swarm: &Swarm, mode: &str) -> Value {
     serde_json::from_str(&swarm.succeed(&["status", "--json", "--socket", socket.to_str().unwrap()])).unwrap()
 }
 
-/// An error stands in `status` with its time while the outage lasts, and is gone with it.
+/// `status` shows an error with its time during the outage, and not afterwards.
 fn has_an_error_meanwhile(swarm: &Swarm, mode: &str, begin: impl FnOnce(), end: impl FnOnce(), error: &str) {
     let current = || {
         let status = status(swarm, mode);
@@ -90,7 +90,7 @@ fn a_worker_that_starts_with_its_cache_reports_no_end_of_an_outage() {
     assert_eq!(second.count_in_log("answers again"), 0, "{}", second.log());
 }
 
-/// The password of both daemons' role is changed under them, in the order of an operator.
+/// The password of both daemons' role is changed while they run, as an operator does it.
 async fn a_changed_password(kind: Kind) {
     let mut server = Server::start(kind, &[]).await;
     let address = server.create("rules").await;
@@ -133,7 +133,7 @@ async fn a_changed_password(kind: Kind) {
     let daemons = [daemon("master"), daemon("worker")];
     wait_for("the rule", || (status(&swarm, "worker")["rules"] == 1).then_some(()));
 
-    // The daemons keep their connections, until the server restarts.
+    // The daemons keep their connections until the server restarts.
     password(&server, "second-s3cr3t").await;
     server.stop();
     let each = |check: &dyn Fn(&Daemon)| daemons.iter().for_each(check);
@@ -161,11 +161,11 @@ async fn a_changed_password(kind: Kind) {
     swarm.save("b.yaml", rule_text("B", 1));
     wait_for("the rule after the change", || (status(&swarm, "worker")["rules"] == 2).then_some(()));
 
-    // What is more than a password waits for a restart, and is said.
+    // Other changes of the configuration wait for a restart, and the log says so.
     fs::write(&file, server.address_as("keeper:second-s3cr3t", "other")).unwrap();
     each(&|daemon| daemon.signal("HUP"));
     each(&|daemon| daemon.wait_for_log("`database` changed: restart the daemon to apply it"));
-    // So is a file that is gone, and the daemons go on.
+    // The daemons survive a missing file.
     fs::remove_file(&file).unwrap();
     each(&|daemon| daemon.signal("HUP"));
     each(&|daemon| daemon.wait_for_log("goes on as it was configured before"));
@@ -192,7 +192,7 @@ fn a_subscriber_that_stops_reading_is_logged_while_it_does_not_read() {
     let save_all = |version: i32| {
         for number in 0..RULES {
             let rule_id = format!("R{number}");
-            // Long enough that a few rounds of changes are more than a socket takes.
+            // Long enough that a few rounds of changes exceed a socket's buffer.
             let description = format!("description: {}\n", "x".repeat(20_000));
             swarm.save(&format!("{rule_id}.yaml"), rule_text(&rule_id, version) + &description);
         }

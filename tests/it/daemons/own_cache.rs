@@ -1,4 +1,4 @@
-//! What a worker serves from its own disk, and how long it believes it.
+//! What a worker serves from its cache, and for how long.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Subscriber, Swarm, wait_for};
 
-/// A swarm whose worker was stopped and knew R1 and R2, and its master.
+/// A swarm whose worker had R1 and R2 and was stopped, and its master.
 fn stopped() -> (Swarm, Daemon) {
     stopped_on(Swarm::on_sqlite())
 }
@@ -25,7 +25,7 @@ fn stopped_on(swarm: Swarm) -> (Swarm, Daemon) {
     (swarm, master)
 }
 
-/// Edits the rows of the cache, and makes every digest in it right again.
+/// Edits the rows of the cache, and corrects all of its digests.
 fn poison(swarm: &Swarm, edit: impl Fn(&mut Value)) {
     let path = swarm.path("catalogue.ndjson");
     let text = fs::read_to_string(&path).unwrap();
@@ -71,9 +71,9 @@ fn a_poisoned_cache_is_mended_on(swarm: Swarm) {
     let text = |row: &Value| row["yaml_content"].as_str().unwrap().to_owned();
     let edits: [&dyn Fn(&mut Value); 3] = [
         &|row| row["yaml_content"] = text(row).replace("'v1'", "'harmless'").into(),
-        // What no digest is made of.
+        // A field that no digest covers.
         &|row| row["updated_by"] = "mallory".into(),
-        // A state of the row that would not be read again by its stamp.
+        // A state of the row that its stamp would not make a poll read again.
         &|row| {
             row["yaml_content"] = text(row).replace("'v1'", "'harmless'").into();
             row["updated_at"] = "2100-01-01T00:00:00.000000Z".into();
@@ -105,7 +105,7 @@ fn a_poisoned_cache_is_served_as_stale_and_mended_when_the_database_is_back() {
     let _worker = swarm.worker();
     let mut subscriber = swarm.subscribe();
     for rule in subscriber.snapshot() {
-        // What is served and what is told of it belong together: the digest is that of the text.
+        // The rule and its digest belong together: the digest is that of the text.
         assert_eq!(pattern(&rule), "harmless");
         let text = rule_text(rule["rule_id"].as_str().unwrap(), 1).replace("'v1'", "'harmless'");
         assert_eq!(rule["content_sha256"], ContentDigest::of(text).to_string(), "{rule}");
@@ -131,7 +131,7 @@ fn a_cache_of_no_size_that_a_worker_writes_is_set_aside() {
     wait_for("a cache", || cache.exists().then_some(()));
 }
 
-/// The texts are nowhere but in the cache and in the database.
+/// Only the cache and the database have the texts.
 #[test]
 fn a_cache_that_was_removed_is_written_anew() {
     let (swarm, _master) = stopped();
@@ -154,7 +154,7 @@ fn a_cache_that_was_removed_is_written_anew() {
     fs::remove_file(&cache).unwrap();
     save(&mut subscriber, 3);
     worker.wait_for_log("the texts of 1 rule are missing");
-    // They are read again, of which nobody hears; the next change finds them there.
+    // They are read again without a change for subscribers; the next change finds them there.
     save(&mut subscriber, 4);
     wait_for_version(4);
     worker.wait_for_log("is written again");

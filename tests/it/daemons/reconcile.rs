@@ -1,4 +1,4 @@
-//! The reconciler alone, step by step, on a database in memory.
+//! The reconciler alone, step by step, with a database in memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ fn config(rules_dir: &Path) -> MasterConfig {
     }
 }
 
-/// A rule that stays: the last one is never deleted without an operator's word.
+/// A rule that stays: the last one is never deleted without confirmation.
 fn another_rule(directory: &Path) {
     fs::write(directory.join("Z.yaml"), rule_text("Z", 1)).unwrap();
 }
@@ -45,14 +45,14 @@ async fn a_row_goes_only_when_its_file_stays_away() {
     another_rule(dir.path());
     assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), 2);
 
-    // As git and editors do: away, and back a moment later.
+    // As git and editors do: removed, and written a moment later.
     fs::remove_file(&file).unwrap();
     let report = step(&mut reconciler, &mut session).await;
     assert_eq!((report.plan.deletes.len(), report.rescan), (0, vec!["a.yaml".to_owned()]));
     fs::write(&file, rule_text("A", 1)).unwrap();
     assert!(step(&mut reconciler, &mut session).await.plan.is_empty());
 
-    // That it was away once does not count when it goes for good.
+    // An earlier absence does not count when the file is finally removed.
     fs::remove_file(&file).unwrap();
     assert_eq!(step(&mut reconciler, &mut session).await.plan.deletes.len(), 0);
     while step(&mut reconciler, &mut session).await.plan.deletes.is_empty() {}
@@ -120,7 +120,7 @@ async fn a_second_reconcile_of_everything_writes_nothing() {
     let mut session = database.try_lock().await.unwrap().unwrap();
     step(&mut Reconciler::new(config(dir.path()), system_clock()), &mut session).await;
     let rows = session.rows(Scope::All).await.unwrap();
-    // A master that has just started knows nothing but what it looks at.
+    // A master that has just started knows only what it reads.
     let report = step(&mut Reconciler::new(config(dir.path()), system_clock()), &mut session).await;
     assert_eq!((report.plan.is_empty(), report.plan.unchanged), (true, 3));
     assert_eq!(session.rows(Scope::All).await.unwrap(), rows);
@@ -143,7 +143,7 @@ async fn what_another_changes_is_put_right_however_quiet_it_was_before() {
         "UPDATE ttp_rule SET rule_version = 9 WHERE rule_id = 'B'".to_owned(),
         "DELETE FROM ttp_rule WHERE rule_id = 'C'".to_owned(),
     ] {
-        // Twice, so that what was found before could stand for what would be found now.
+        // Twice, so that the first result could hide the second.
         for _ in 0..2 {
             let report = step(&mut reconciler, &mut session).await;
             assert_eq!((report.plan.writes.len(), report.plan.unchanged), (0, 3), "{sql}");
@@ -199,7 +199,7 @@ async fn a_file_that_is_looked_at_alone_after_all_were_found_gone_goes_with_the_
 
     (0..20).for_each(|number| fs::remove_file(file(number)).unwrap());
     assert_eq!(step(&mut reconciler, &mut session).await.rescan.len(), 20);
-    // An event of one of them that comes late: it is looked at, and nothing else is. However late.
+    // A late event of one of them: this file is scanned, and no other.
     let late = ScanScope::Names(["R00.yaml".to_owned()].into());
     let began = std::time::Instant::now();
     while began.elapsed() < 12 * DELETE_AFTER {
@@ -238,9 +238,9 @@ async fn deletions_one_after_the_other_are_judged_together() {
     let file = |number: u32| dir.path().join(format!("R{number:02}.yaml"));
     let (mut reconciler, mut session) = over_files(60, file).await;
 
-    // A fifth of those that stood at first may go, in however many steps, and not one more.
+    // A fifth of the original rows may be deleted, in however many steps, and not one more.
     for (gone, left) in [(0..10, 50), (10..12, 48), (12..13, 48)] {
-        // A reload in between is no new beginning.
+        // A reload in between does not reset the count.
         reconciler.configure(config(dir.path()));
         gone.for_each(|number| fs::remove_file(file(number)).unwrap());
         while !step(&mut reconciler, &mut session).await.rescan.is_empty() {}
@@ -249,7 +249,7 @@ async fn deletions_one_after_the_other_are_judged_together() {
     assert_eq!(reconciler.held().map(|held| held.rule_ids.clone()), Some(vec!["R12".to_owned()]));
 }
 
-/// Another program may have written rows in the master's name.
+/// Another program may have written rows with the master's label.
 #[tokio::test]
 async fn a_row_whose_path_is_no_rule_files_goes_and_nothing_is_read_there() {
     let field = TestDatabase::sqlite_file().await;

@@ -1,4 +1,4 @@
-//! What the journal has of rules, states and locks: the records that an operator searches by their fields.
+//! Journal records about rules, states and locks, which an operator searches by their fields.
 
 use std::fs;
 
@@ -39,13 +39,13 @@ fn the_record_of_a_broken_file_names_the_rule_wherever_its_id_is_to_be_had() {
     assert_eq!((&new["rule_id"], &new["code"]), (&"NEW".into(), &"wrong-type".into()), "{new}");
     assert!(new["message"].as_str().unwrap().contains("no rule of it is in the table"), "{new}");
 
-    // No YAML, and so no id in it: the one that it had.
+    // Not YAML, and so without an id: the record has the previous one.
     swarm.save("a.yaml", "rule_id: 'A\n");
     let known = record(&master, "a.yaml:");
     assert_eq!(known["rule_id"], "A", "{known}");
     assert!(known["message"].as_str().unwrap().contains("its last good version stays"), "{known}");
 
-    // Another master was never told which: the table was.
+    // Another master does not know the id, but the table does.
     drop(master);
     let master = logging_json(&swarm, "master");
     let again = record(&master, "a.yaml:");
@@ -121,7 +121,7 @@ fn a_row_that_another_program_changed_is_not_an_edit_of_its_file() {
         let rows = swarm.rows();
         (rows.len() == 3 && rows.iter().all(|row| row[3] == rule_text(&row[0], 1))).then_some(())
     });
-    // An edit goes on being one.
+    // An edit is still logged as one.
     swarm.save("A.yaml", rule_text("A", 2));
     record(&master, "A updated from A.yaml");
     assert_eq!(master.count_in_log("by another program"), 2, "{}", master.log());
@@ -169,7 +169,7 @@ async fn a_state_is_audited_on_postgresql() {
     states_are_audited(&Swarm::on(server.create("rules").await));
 }
 
-/// Who stands by says who holds the lock, and a takeover is no ordinary start.
+/// A standby logs who holds the lock, and a takeover differs from an ordinary start.
 fn the_lock_is_told_of(swarm: &Swarm, holder: impl Fn(&Daemon) -> String) {
     swarm.save("A.yaml", rule_text("A", 1));
     let first = logging_json(swarm, "master");
@@ -212,7 +212,7 @@ async fn a_standby_on_postgresql_says_which_session_holds_the_lock() {
 fn a_database_that_is_another_is_filled_and_nobody_is_blamed() {
     let swarm = Swarm::on_sqlite();
     swarm.save("A.yaml", rule_text("A", 1));
-    // It rescans more often than it looks after its lock.
+    // It rescans more often than it checks its lock.
     let master = logging_json(&swarm, "master");
     record(&master, "A added from A.yaml");
     fs::rename(swarm.path("rules.db"), swarm.path("elsewhere.db")).unwrap();
@@ -259,7 +259,7 @@ fn a_full_disk_is_no_news_of_the_lock_as_root() {
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     swarm.save("B.yaml", rule_text("B", 1) + &"# long\n".repeat(20_000));
     record(&master, "trying again until it works");
-    // It takes the lock again with the first try after that, and says so once.
+    // It takes the lock again at the first try after that, and logs so once.
     wait_for("the lock", || (master.count_in_log("holds the lock") == 2).then_some(()));
     let tries = || {
         let metrics = swarm.succeed(&["status", "--format", "prometheus"]);

@@ -1,4 +1,4 @@
-//! Whatever way a file is saved, what stands in it reaches the table, whole.
+//! However a file is saved, its whole content reaches the table.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek as _, Write as _};
@@ -13,12 +13,12 @@ use crate::support::mounts::Mount;
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Daemon, Swarm, wait_for};
 
-/// The text of the row of `A`, once it is another than `before`.
+/// The text of the row of `A`, once it differs from `before`.
 fn wait_for_text(swarm: &Swarm, what: &str, text: &str) {
     wait_for(what, || swarm.rows().iter().any(|row| row[0] == "A" && row[3] == text).then_some(()));
 }
 
-/// Writes over a file in place, without making it shorter or longer.
+/// Overwrites a file in place, with the same length.
 fn overwrite(file: &Path, text: &str) {
     let mut file = OpenOptions::new().write(true).open(file).unwrap();
     file.rewind().unwrap();
@@ -34,7 +34,7 @@ fn two_saves_within_one_whole_second_are_both_found_as_root() {
     let _master = swarm.master();
     wait_for_text(&swarm, "the first text", &rule_text("A", 10));
     for version in 11..20 {
-        // Right after the last was read, so mostly within the second of its stamp.
+        // Right after the last one was read, so mostly within the second of its stamp.
         overwrite(&swarm.rules().join("A.yaml"), &rule_text("A", version));
         wait_for_text(&swarm, "each save", &rule_text("A", version));
     }
@@ -52,8 +52,8 @@ fn a_save_under_the_same_stamp_is_found_by_a_process_that_heard_nothing_as_root(
     }
 }
 
-/// A Python that has mapped a file and closed it, and writes a line of its input into the mapping at a
-/// time: no event tells of that, and on tmpfs no stamp.
+/// A Python process that has mapped a file and closed it, and writes each line of its input into the mapping: this
+/// causes no event, and on tmpfs no new stamp.
 struct Mapping(Child);
 
 impl Mapping {
@@ -104,7 +104,7 @@ fn a_write_through_a_mapping_is_found_by_sync_and_by_the_rescan_as_root() {
     let mut mapping = Mapping::of(&swarm.rules().join("A.yaml"));
     let master = swarm.master();
     wait_for_text(&swarm, "the first text", &rule_text("A", 10));
-    // Long enough for every stamp to be trusted.
+    // Long enough that every stamp can be trusted.
     wait_for("the file to be old", || {
         let age = fs::metadata(swarm.rules().join("A.yaml")).unwrap().modified().unwrap().elapsed().unwrap();
         (age > Duration::from_millis(2_500)).then_some(())
@@ -121,7 +121,7 @@ fn a_write_through_a_mapping_is_found_by_sync_and_by_the_rescan_as_root() {
     wait_for_text(&swarm, "the rescan", &rule_text("A", 12));
 }
 
-/// What the log says of the rule `A` and of files that hold none.
+/// The log records about the rule `A` and about invalid files.
 fn assert_nothing_but(daemon: &Daemon, expected: &[(&str, usize)]) {
     for (what, count) in expected {
         assert_eq!(daemon.count_in_log(what), *count, "{what}:\n{}", daemon.log());
@@ -133,7 +133,7 @@ fn a_file_that_is_written_slowly_is_read_once_it_is_whole() {
     let swarm = Swarm::on_sqlite();
     swarm.save("A.yaml", rule_text("A", 1));
     let master = swarm.daemon("master", |command| {
-        // Rescans come in the middle of it, too.
+        // Rescans happen during it, too.
         command.env("RULESYNCD_MASTER_RESCAN_INTERVAL", "300ms");
     });
     wait_for_text(&swarm, "the first text", &rule_text("A", 1));
@@ -231,7 +231,7 @@ fn a_save_by_another_name_of_the_same_file_is_found_by_both() {
     fs::hard_link(swarm.rules().join("B.yaml"), swarm.rules().join("A.yaml")).unwrap();
     let _master = swarm.master();
     wait_for_text(&swarm, "the first text", &rule_text("A", 10));
-    // The row is the one's that comes first; the event names the other.
+    // The row is of the file that comes first; the event names the other.
     overwrite(&swarm.rules().join("B.yaml"), &rule_text("A", 11));
     wait_for_text(&swarm, "the save by the other name", &rule_text("A", 11));
 }

@@ -1,7 +1,6 @@
-//! Random sequences of everything that people and programs do to files, on file systems of different
-//! stamps, with scans at any moment. The law: once nothing has changed for three seconds, what is in
-//! the table is what a process that starts now would read. No rescan helps the master: the next is an
-//! hour away.
+//! Random sequences of everything that people and programs do to files, on file systems with different stamps, with
+//! scans at any moment. The law: once nothing has changed for three seconds, the table contains what a new process
+//! would read. Rescans do not help the master: the next one is an hour away.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -16,10 +15,10 @@ use crate::support::mounts::Mount;
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, text, wait_for};
 
-/// How many names the operations are about: so few that they meet.
+/// How many names the operations use: few, so that they collide.
 const NAMES: u64 = 40;
 
-/// After so many operations the law is asked.
+/// How many operations come between two checks of the law.
 const ROUND: u64 = 400;
 
 /// What is told of in the law.
@@ -59,7 +58,7 @@ fn a_million_operations_on_files_as_root() {
 }
 
 fn run(file_system: FileSystem, operations: u64) {
-    // The same seed does the same operations.
+    // The same seed makes the same operations.
     let seed = number("SEED", 1 + file_system as u64);
     let swarm = Swarm::on_sqlite();
     let layers = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -89,7 +88,7 @@ fn run(file_system: FileSystem, operations: u64) {
     assert!(master.log().contains("added from"), "the table was written");
 }
 
-/// What does the operations.
+/// Executes the operations.
 struct Hands {
     directory: PathBuf,
     chance: Chance,
@@ -97,13 +96,13 @@ struct Hands {
     python: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    /// What was done last, for the message of a failure.
+    /// The last operations, for the message of a failure.
     last: Vec<String>,
 }
 
 impl Hands {
     fn new(directory: &Path, seed: u64) -> Self {
-        // What Rust's library has no safe words for.
+        // Operations for which Rust's library has no safe functions.
         let script = "import ctypes, mmap, sys\n\
              libc = ctypes.CDLL(None, use_errno=True)\n\
              for line in sys.stdin:\n\
@@ -144,7 +143,7 @@ impl Hands {
         self.directory.join(format!("F{number:02}.yaml"))
     }
 
-    /// A text: mostly a rule, of one size; of an id that mostly goes with the name.
+    /// A text: mostly a rule, of one size, with an id that mostly belongs to the name.
     fn text(&mut self, path: &Path) -> String {
         self.version = if self.version == 999 { 100 } else { self.version + 1 };
         let number = self.chance.below(NAMES);
@@ -187,7 +186,7 @@ impl Hands {
                 let size = usize::try_from(path.metadata().unwrap().len()).unwrap();
                 self.python("map", &path, &hex[..hex.len().min(2 * size)]);
             }
-            // Written beside, with the stamp of what it takes the place of, as backups are put back.
+            // A new file with the stamp of the one that it replaces, as a restored backup has.
             7 | 8 => {
                 fs::write(&beside, &text).unwrap();
                 let stamp = path.metadata().and_then(|found| found.modified());
@@ -212,7 +211,7 @@ impl Hands {
             }
             13 => self.python("exchange", &path, &other.display().to_string()),
             14 => drop(fs::rename(&path, &other)),
-            // Empty for a moment; and a name that makes the master look at everything where links are.
+            // Empty for a moment, with a name that makes the master scan everything where links are.
             _ => {
                 let file = File::create(&path);
                 fs::write(self.directory.join("4913"), "").unwrap();

@@ -1,5 +1,4 @@
-//! Programs that ask a daemon which does not answer, or are not listened to themselves, end and say
-//! so.
+//! Programs end with an error when a daemon does not answer them, or does not read.
 
 use std::fs;
 use std::process::Stdio;
@@ -12,7 +11,7 @@ fn a_daemon_that_does_not_answer_is_told_in_bounded_time() {
     let swarm = Swarm::on_sqlite();
     swarm.save("A.yaml", rule_text("A", 1));
     let (master, worker) = (swarm.master(), swarm.worker());
-    // A master that has only started does not hold the lock yet, and `sync` would do the work itself.
+    // A master that has just started does not hold the lock yet, and `sync` would do the work itself.
     master.wait_for_log("this master holds the lock");
     swarm.subscribe().snapshot();
     master.freeze();

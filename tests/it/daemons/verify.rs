@@ -1,4 +1,4 @@
-//! `verify` compares what it finds, and names what differs.
+//! `verify` compares what it finds, and names the differences.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ fn places_that_say_the_same_are_in_sync() {
     for id in ["A", "B", "C"] {
         swarm.save(&format!("{id}.yaml"), rule_text(id, 1));
     }
-    // The master says that it started before it has made the tables.
+    // The master says that it has started before it creates the tables.
     swarm.succeed(&["sync"]);
     let _master = swarm.master();
     let _worker = swarm.worker();
@@ -55,7 +55,7 @@ fn each_kind_of_difference_is_named() {
         swarm.save(&format!("{id}.yaml"), rule_text(id, 1));
     }
     swarm.succeed(&["sync"]);
-    // The worker follows another database than the one that is compared.
+    // The worker follows another database than the one that `verify` compares.
     let other = Swarm::on_sqlite();
     for (id, version) in [("SAME", 1), ("EDITED", 7), ("EXTRA", 1)] {
         other.save(&format!("{id}.yaml"), rule_text(id, version));

@@ -1,4 +1,4 @@
-//! `rulesyncd why` over real daemons: in sync, then apart in one place after the other.
+//! `rulesyncd why` with real daemons: in sync, and then different in one place after the other.
 
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ fn a_rules_story_is_told_from_its_file_to_its_subscribers() {
 
     assert_eq!(why(&swarm, "R2").0, 1);
 
-    // The file is broken, then the master is gone while another version is saved.
+    // The file is made invalid; then the master is stopped and another version is saved.
     swarm.save("r1.yaml", "rule_id: R1\nrule_version: [");
     master.wait_for_log("its last good version stays");
     let (code, told) = why(&swarm, "R1");

@@ -67,7 +67,7 @@ fn half_a_file_and_a_broken_one_keep_the_rule_and_a_conflict_is_named() {
     let mut subscriber = swarm.subscribe();
     assert_eq!(subscriber.snapshot().len(), 1);
 
-    // A writer that takes its time: what stands there meanwhile is a valid rule.
+    // A slow writer, whose partial text is a valid rule.
     let longer = rule_text("A", 2) + "evidence_fields: [command_text, session_id]\n";
     let cut = longer.len() - "text, session_id]\n".len();
     let mut file = OpenOptions::new().write(true).truncate(true).open(swarm.rules().join("a.yaml")).unwrap();
@@ -96,7 +96,7 @@ fn half_a_file_and_a_broken_one_keep_the_rule_and_a_conflict_is_named() {
     );
     let verified = swarm.run(&["verify"]);
     assert_eq!(verified.status.code(), Some(1), "{}", text(&verified.stdout));
-    // Nothing of that is a change; mended, each is.
+    // None of these is a change; once corrected, each is.
     swarm.save("a.yaml", rule_text("A", 3));
     assert_eq!(hears(&mut subscriber), ("A".to_owned(), Some(3)));
     swarm.remove("y.yaml");
@@ -113,7 +113,7 @@ fn a_file_must_stay_away_to_be_deleted_and_an_emptied_directory_is_held_back() {
     let mut subscriber = swarm.subscribe();
     assert_eq!(subscriber.snapshot().len(), 7);
 
-    // Away and back, as some editors save: no deletion.
+    // Removed and written again, as some editors save: no deletion.
     swarm.remove("A.yaml");
     swarm.save("A.yaml", rule_text("A", 2));
     assert_eq!(hears(&mut subscriber), ("A".to_owned(), Some(2)));

@@ -1,4 +1,4 @@
-//! Rules in every shape that a person, an editor or a bad cable could give them.
+//! Rules in every shape that a person, an editor or a faulty transfer could give them.
 
 /// Numbers that look random and are the same in every run (xorshift64*).
 pub(crate) struct Dice(u64);
@@ -25,7 +25,7 @@ impl Dice {
     }
 }
 
-/// Scalars that are nothing else.
+/// Scalars that no reader misreads.
 #[rustfmt::skip]
 const TAME: &[&str] = &[
     "a", "text", "two words", "http://x/y?z=1", "a:b", "a#b", "lifter:x", "x-y", "é", "日本", "😀", "a'b",
@@ -58,7 +58,7 @@ const SCALARS: &[&str] = &[
     "a #", "lifter:x", "(?i)\\b(a|b)\\b", "$", "^a$", "x\\\\y", "1 2", "0.", "-1", "-1.5", "+1.5", "1,5",
 ];
 
-/// Pieces that change what stands around them.
+/// Pieces that change the meaning of the text around them.
 #[rustfmt::skip]
 const PIECES: &[&str] = &[
     "\t", "\n", "\n\n", "\r\n", "\r", " ", "  ", "    ", "#", " #", " # c\n", "# c\n", ":", ": ", " :", ":\n",
@@ -185,7 +185,7 @@ pub(crate) fn rule(dice: &mut Dice) -> Vec<u8> {
         1 => format!("emits:\n  - confidence: {confidence}\n    tactic: {tactic}\n    technique_id: {technique}"),
         _ => format!("emits: [{{tactic: {tactic}, technique_id: {technique}, confidence: {confidence}}}]"),
     });
-    // Optional fields are mostly not there: what Python need not read makes the test longer.
+    // Optional fields are mostly missing: the more Python reads, the longer the test takes.
     for at in [6, 5, 4] {
         if at != odd && !dice.one_in(6) {
             fields.remove(at);
@@ -211,7 +211,7 @@ pub(crate) fn rule(dice: &mut Dice) -> Vec<u8> {
     text
 }
 
-/// A rule with slips that an editor, or a person who knows no YAML, makes.
+/// A rule with mistakes of an editor, or of a person who does not know YAML.
 pub(crate) fn fixable(dice: &mut Dice) -> Vec<u8> {
     let mut text = String::from_utf8_lossy(&rule(dice)).into_owned();
     if dice.one_in(3) {
@@ -237,7 +237,7 @@ pub(crate) fn fixable(dice: &mut Dice) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// One thing goes wrong.
+/// Makes one mistake.
 fn spoil(dice: &mut Dice, text: &mut Vec<u8>) {
     let at = dice.roll(text.len() + 1);
     match dice.roll(9) {
@@ -305,7 +305,7 @@ pub(crate) fn pattern(dice: &mut Dice) -> String {
     let mut pattern: String = (0..=dice.roll(7))
         .map(|_| if dice.roll(8) < tame { dice.pick(TAME) } else { dice.pick(REGEX) })
         .collect();
-    // What is open is mostly closed.
+    // Open brackets are mostly closed.
     let open = pattern.matches('(').count().saturating_sub(pattern.matches(')').count());
     if !dice.one_in(4) {
         pattern += &")".repeat(open);

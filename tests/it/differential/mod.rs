@@ -1,4 +1,4 @@
-//! The parser against the real PyYAML and a pydantic model of a rule.
+//! Compares the parser with the real PyYAML and a pydantic model of a rule.
 
 mod generate;
 
@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 
 use generate::Dice;
 
-/// How many texts are held against each other.
+/// How many texts are compared.
 const TEXTS: usize = 30_000;
 
-/// How many patterns are.
+/// How many patterns are compared.
 const PATTERNS: usize = 60_000;
 
-/// `tests/python/run` makes the environment and runs this; see `differential.py` for what holds.
+/// `tests/python/run` creates the environment and runs this; `differential.py` describes the laws.
 #[test]
 #[ignore = "needs target/venv with PyYAML and pydantic: tests/python/run"]
 fn python_loads_alike_whatever_is_accepted() {
@@ -25,7 +25,7 @@ fn python_loads_alike_whatever_is_accepted() {
     judged_by_python("differential.py", (0..TEXTS).map(|_| case(&generate::rule(&mut dice))));
 }
 
-/// A pattern is warned of exactly where Python's `re.compile` fails.
+/// The check warns of a pattern exactly if Python's `re.compile` fails.
 #[test]
 #[ignore = "needs target/venv: tests/python/run"]
 fn python_compiles_the_patterns_that_are_not_warned_of() {
@@ -33,7 +33,7 @@ fn python_compiles_the_patterns_that_are_not_warned_of() {
     judged_by_python("patterns.py", (0..PATTERNS).map(|_| pattern_case(&generate::pattern(&mut dice))));
 }
 
-/// What `rulesyncd test` finds without a Python is what it finds with one.
+/// `rulesyncd test` finds the same with and without Python.
 #[test]
 #[ignore = "needs target/venv: tests/python/run"]
 fn python_finds_what_the_crate_finds_by_our_spelling() {
@@ -41,7 +41,7 @@ fn python_finds_what_the_crate_finds_by_our_spelling() {
     judged_by_python("matches.py", (0..PATTERNS / 4).filter_map(|_| match_case(&mut dice)));
 }
 
-/// What `check --fix` writes is to PyYAML the rule that was there.
+/// PyYAML reads the same rule before and after `check --fix`.
 #[test]
 #[ignore = "needs target/venv with PyYAML and pydantic: tests/python/run"]
 fn a_fixed_file_is_the_same_rule_to_pyyaml() {
@@ -55,7 +55,7 @@ fn a_fixed_file_is_the_same_rule_to_pyyaml() {
     judged_by_python("fixed.py", cases);
 }
 
-/// Patterns of others' rule sets are warned of where Python's `re` takes long on them, and nowhere else.
+/// The check warns of a pattern in public rule sets exactly if Python's `re` is slow on it.
 #[test]
 #[ignore = "needs target/venv and target/rule-sets: tests/run"]
 fn python_takes_long_on_the_patterns_that_are_warned_of() {
@@ -75,7 +75,7 @@ fn judged_by_python(script: &str, cases: impl Iterator<Item = Value>) {
     python(script, &[file.into_inner().unwrap().path()]);
 }
 
-/// Runs one of the scripts, which ends well where all is as it should be.
+/// Runs one of the scripts, which must succeed.
 fn python(script: &str, arguments: &[&Path]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let judged = Command::new(root.join("target/venv/bin/python"))
@@ -91,7 +91,7 @@ fn python(script: &str, arguments: &[&Path]) {
     assert!(judged.status.success(), "{told}{}", String::from_utf8_lossy(&judged.stderr));
 }
 
-/// What the crate finds in a text that the pattern may match; `None` for a pattern that it cannot try.
+/// The match of the crate in a text; `None` for a pattern that it cannot run.
 fn match_case(dice: &mut Dice) -> Option<Value> {
     const LETTERS: &[char] = &[
         'a', 'b', 'c', 'x', 'A', 'B', '_', '1', ' ', '\n', '\t', '\u{1c}', 'é', '-', '[', ']', '&', '{', '}',

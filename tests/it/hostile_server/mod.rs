@@ -1,6 +1,5 @@
-//! A database server that is broken, impersonated or owned costs freshness, and nothing else: at each step of
-//! its protocol, whatever it sends, both daemons live, subscribers are served, memory and journal stay small,
-//! and a signal is obeyed.
+//! A faulty, impersonated or compromised database server only costs freshness: whatever it sends at each step of its
+//! protocol, both daemons survive, subscribers are served, memory and journal stay small, and signals are handled.
 
 mod mutations;
 mod mysql;
@@ -15,7 +14,7 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Subscriber, Swarm, wait_for};
 
-/// Pairs of a master and a worker that are attacked at once.
+/// Pairs of a master and a worker that are attacked at the same time.
 const LANES: usize = 4;
 
 /// How long a subscriber waits while the server attacks, and a daemon until it ends: of many the middle one, on
@@ -28,7 +27,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 const MOST_MEMORY_KIB: u64 = 128 * 1024;
 
-/// What was measured.
+/// The measurements.
 #[derive(Default)]
 struct Measured {
     waits: Vec<Duration>,
@@ -78,7 +77,7 @@ async fn both_daemons_live_through(kind: Kind, attacks: Vec<Attack>) {
     }
 }
 
-/// A master and a worker that reach one database by hostile ways.
+/// A master and a worker that reach one database through hostile proxies.
 struct Pair {
     swarm: Swarm,
     database: String,
@@ -104,7 +103,7 @@ impl Pair {
                 command.env("RULESYNCD_WORKER_POLL_INTERVAL", "100ms");
             })
         });
-        // What the server did before has left nothing behind.
+        // The server's earlier attacks have left nothing behind.
         wait_for("the rule", || (served(&self.swarm)? == self.version).then_some(()));
         let name = attack.name;
         let is_endless = matches!(attack.act, Act::Forever(_) | Act::Repeat);
@@ -141,7 +140,7 @@ impl Pair {
     }
 }
 
-/// The version of the one rule that a subscriber is sent; `None` while there is none.
+/// The version of the one rule that a subscriber receives; `None` while there is none.
 fn served(swarm: &Swarm) -> Option<i32> {
     let mut subscriber: Subscriber = swarm.subscribe();
     let rules = subscriber.snapshot();

@@ -1,4 +1,4 @@
-//! A good conversation with a real server, again and again, with random changes in what the server sends.
+//! A correct conversation with a real server, repeated with random changes to the server's bytes.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,16 +15,16 @@ use crate::support::forged::resident;
 use crate::support::rules::rule_row;
 use crate::support::servers::{Kind, Server};
 
-/// Conversations that go on at once.
+/// Conversations that run at the same time.
 const LANES: u64 = 12;
 
-/// How long a client that has sent nothing is waited for: it waits for what never comes.
+/// How long to wait for a client that has sent nothing, because it waits for what never comes.
 const PATIENCE: Duration = Duration::from_millis(40);
 
-/// No try takes as long, on a machine that is busy.
+/// No try takes longer, even on a busy machine.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// What the server sends, by what it answers.
+/// The server's bytes, by what they answer.
 type Conversation = Vec<Vec<u8>>;
 
 fn socket_name(kind: Kind) -> &'static str {
@@ -42,7 +42,7 @@ fn address(kind: Kind, directory: &Path) -> String {
     }
 }
 
-/// What a worker's first poll hears of a real server.
+/// What a worker's first poll receives from a real server.
 async fn recorded(kind: Kind, server: &Server) -> Conversation {
     let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
     let listener = UnixListener::bind(directory.path().join(socket_name(kind))).unwrap();
@@ -84,7 +84,7 @@ fn record(mut client: UnixStream, real: &PathBuf, conversation: Arc<Mutex<Conver
     }
 }
 
-/// Sends the conversation of the moment to whoever connects.
+/// Sends the current conversation to each client.
 struct Replay {
     directory: tempfile::TempDir,
     conversation: Arc<Mutex<Conversation>>,
@@ -119,7 +119,7 @@ fn replay(mut client: UnixStream, conversation: &Conversation) -> io::Result<()>
     Ok(())
 }
 
-/// Changes a few things of what the server sends.
+/// Changes a few of the server's bytes.
 fn mutated(conversation: &Conversation, chance: &mut Chance) -> Conversation {
     const BYTES: [u8; 8] = [0, 1, 0x7f, 0x80, 0xfb, 0xfc, 0xfe, 0xff];
     let mut mutated = conversation.clone();
@@ -132,7 +132,7 @@ fn mutated(conversation: &Conversation, chance: &mut Chance) -> Conversation {
         if length == 0 {
             continue;
         }
-        // The beginnings have the lengths.
+        // The lengths are at the beginnings.
         let at = if chance.below(2) == 0 { index(chance, length.min(12)) } else { index(chance, length) };
         let end = at + index(chance, (length - at).min(40)) + 1;
         let end = end.min(length);
@@ -164,8 +164,8 @@ fn mutated(conversation: &Conversation, chance: &mut Chance) -> Conversation {
     mutated
 }
 
-/// Each of so many changed conversations comes to an end, with rules or with an error, and the unchanged one is
-/// understood after all of them.
+/// Each of so many changed conversations ends, with rules or with an error, and the unchanged one is understood after
+/// all of them.
 #[expect(clippy::print_stdout, reason = "the seed, should it fail")]
 async fn every_conversation_ends(kind: Kind) {
     quiet_driver_panics();

@@ -1,4 +1,4 @@
-//! A command that is told nothing acts on the database of this host's daemons, or on none.
+//! A command without flags uses the database of this host's daemons, or none.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,7 +24,7 @@ impl Running {
         Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
-    /// A master that holds the lock of its database, and has compared everything.
+    /// A master that holds its lock, and has compared everything.
     fn master(host: &MountNamespace, args: &[&str]) -> Self {
         let running = Self::start(host, |_| {}, &[&["master"], args].concat());
         wait_for("the master to have the lock", || {
@@ -62,7 +62,7 @@ fn configure(host: &MountNamespace, daemon: &str, text: &str) {
     fs::write(host.path(&format!("/etc/rulesyncd/{daemon}.yaml")), text).unwrap();
 }
 
-/// The states of a SQLite file, as another reader sees them.
+/// The states in a SQLite file, as another reader sees them.
 fn states(host: &MountNamespace, file: &str) -> String {
     let script = "import sqlite3, sys\n\
         rows = sqlite3.connect(sys.argv[1]).execute('select rule_id, state from ttp_rule_state order by 1')\n\
@@ -76,7 +76,7 @@ fn succeed(host: &MountNamespace, args: &[&str]) -> String {
     printed
 }
 
-/// Runs a command that must end with `code`, and say every one of `words`.
+/// Runs a command that must end with `code`, and print each of `words`.
 fn refuses(host: &MountNamespace, args: &[&str], code: i32, words: &[&str]) {
     let (ended, printed, said) = host.run(args);
     assert_eq!(ended, code, "{args:?}: {printed}{said}");
@@ -113,7 +113,7 @@ fn the_files_of_the_daemons_are_read_and_two_databases_are_not_chosen_from_as_ro
     assert_eq!(states(&host, "/var/lib/rulesyncd/a.db"), "DIS0001=disabled");
     let set = succeed(&host, &["state", "clear", "DIS0001", "--database-url", A]);
     assert_eq!(set, format!("DIS0001 is enabled again\non {A}\n"));
-    // The same database in two spellings is one.
+    // The same database in two spellings counts as one.
     configure(&host, "worker", "database: {url: 'sqlite:///var/lib/../lib/rulesyncd/a.db'}\n");
     succeed(&host, &["state", "list"]);
 }
@@ -136,7 +136,7 @@ fn the_running_daemon_is_asked_for_its_database_and_directory_as_root() {
     assert!(succeed(&host, &["config", "master"]).contains(&format!("url: \"{B}\"  # the running master")));
     assert!(succeed(&host, &["why", "DIS0002"]).contains("in sync: directory, tables\n"));
 
-    // What `systemctl status` and the catalogue advise works as it is written.
+    // The commands that `systemctl status` and the message catalogue suggest work unchanged.
     for number in 0..12 {
         fs::remove_file(elsewhere.join(format!("DIS{number:04}.yaml"))).unwrap();
     }
@@ -148,7 +148,7 @@ fn the_running_daemon_is_asked_for_its_database_and_directory_as_root() {
     let printed = succeed(&host, &["sync", "--allow-mass-delete"]);
     assert_eq!(printed, format!("0 added, 0 changed, 12 deleted, 0 unchanged\non {B}\n"));
 
-    // Another database than the daemon's is refused whoever names it, but for the flag.
+    // A database other than the daemon's is refused, whatever names it, except the flag.
     configure(&host, "master", &format!("database: {{url: '{A}'}}\n"));
     refuses(
         &host,
@@ -161,7 +161,7 @@ fn the_running_daemon_is_asked_for_its_database_and_directory_as_root() {
     assert_eq!(printed, format!("0 added, 0 changed, 0 deleted, 0 unchanged\non {A}\n"));
     fs::remove_file(host.path("/etc/rulesyncd/master.yaml")).unwrap();
 
-    // One that hangs says nothing, and nothing is guessed.
+    // A daemon that hangs does not answer, and nothing is guessed.
     master.signal("STOP");
     let begun = Instant::now();
     refuses(
@@ -223,7 +223,7 @@ fn a_database_in_a_credential_is_entered_by_root_and_explained_to_others_as_root
     let (code, said) = as_nobody(&["state", "list"]);
     assert!(code == 3 && said.contains("master.sock cannot be opened: Permission denied"), "{code} {said}");
 
-    // The worker's socket is open to more users than its credential.
+    // More users may open the worker's socket than its credential.
     let _worker = Running::start(&host, from_credential, &["worker"]);
     let socket = host.path("/run/rulesyncd/events.sock");
     wait_for("the worker's socket", || socket.exists().then_some(()));

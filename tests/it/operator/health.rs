@@ -15,7 +15,7 @@ fn check(swarm: &Swarm, args: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), line.trim_end().to_owned())
 }
 
-/// Waits until the check ends with this code, and its line has these words in it.
+/// Waits until the check ends with this code, and its line contains these words.
 fn wait_for_check(swarm: &Swarm, args: &[&str], code: i32, words: &[&str]) -> String {
     let mut last = (0, String::new());
     let mut matches = || {
@@ -101,7 +101,7 @@ fn a_daemon_that_is_stopped_or_gone_is_critical_within_its_patience() {
             line.starts_with(&format!("RULESYNCD CRITICAL: {name}: the daemon did not answer within 5s")),
             "{line}"
         );
-        // Both are asked at once, and the other is shown all the same.
+        // Both are asked at the same time, and the other one is shown.
         let begun = Instant::now();
         let output = swarm.run(&["status"]);
         assert_eq!(output.status.code(), Some(3));

@@ -1,4 +1,4 @@
-//! An operator's commands on a host: which database they act on, and what they say of daemons that are not well.
+//! An operator's commands on a host: which database they use, and what they say about daemons in trouble.
 
 mod database;
 mod health;

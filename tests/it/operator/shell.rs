@@ -1,4 +1,4 @@
-//! What commands do for a person at a terminal: completion, colour, near names, resuming by what was printed.
+//! What commands do for a person at a terminal: completion, colours, similar names, resuming by a printed number.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, text, wait_for};
 
-/// What bash offers after these words, by the script that the program prints.
+/// What bash completes after these words, with the script that the program prints.
 fn completions(swarm: &Swarm, words: &[&str]) -> Vec<String> {
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     let script = format!(
@@ -48,13 +48,13 @@ fn commands_states_codes_kinds_and_ids_of_rules_are_completed() {
     assert_eq!(offered(&["check", "--explain", "attack-t"]), ["attack-tactic"]);
     assert_eq!(offered(&["check", "--off", "backt"]), ["backtracking"]);
     assert_eq!(offered(&["watch", "--kind", ""]), ["definition", "state"]);
-    // Of the directory, while no worker runs.
+    // From the directory, while no worker runs.
     assert_eq!(offered(&["why", "R"]), ["R0015", "R0016"]);
     swarm.succeed(&["sync"]);
     let worker = swarm.worker();
     worker.wait_for_log(" loaded");
     swarm.save("d.yaml", rule_text("R0017", 1));
-    // Of the worker, where one runs.
+    // From the worker, if one runs.
     for words in
         [&["why", "R"][..], &["state", "set", "R"], &["state", "get", "R"], &["watch", "--rule", "R"]]
     {
@@ -131,11 +131,11 @@ fn colour_is_as_it_is_asked_for() {
         colours(&["check", rules, "--color", "always"]) && colours(&["--color", "always", "check", rules])
     );
     assert!(!colours(&["check", rules, "--color", "never"]));
-    // `always` is stronger than what is said to all programs.
+    // `always` overrides settings for all programs.
     let output = swarm.command(&["check", rules, "--color", "always"]).env("NO_COLOR", "1").output().unwrap();
     assert!(text(&output.stdout).contains("\u{1b}["));
     assert_eq!(swarm.run(&["check", rules, "--color", "sometimes"]).status.code(), Some(2));
-    // The log of a daemon, too.
+    // This also applies to a daemon's log.
     let master = swarm.daemon("master", |command| {
         command.args(["--color", "always"]);
     });

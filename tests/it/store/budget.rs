@@ -1,4 +1,4 @@
-//! What a worker holds is bounded, whatever anyone writes into the tables.
+//! A worker's memory is bounded, whatever anyone writes into the tables.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -19,8 +19,8 @@ const MIB: usize = 1 << 20;
 /// How long a busy machine may need to read 700 MB.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Texts of many sizes in each kind of column: what is too long is quarantined by name, what together is
-/// too much as well, and everything else is served.
+/// Texts of many sizes in each kind of column: those that are too long are quarantined, those that are too much
+/// together as well, and everything else is served.
 async fn hostile_rows(
     field: TestDatabase,
     long_rules: usize,
@@ -93,14 +93,14 @@ async fn hostile_rows(
     }
     let over = of(&last).unwrap();
     assert!(over.contains("worker.max_memory"), "{over}");
-    // All of it, while another poll goes on.
+    // All of it, while another poll runs.
     let all = swarm.subscribe().snapshot();
     assert!(all.len() > 25);
     let first = all.iter().find(|line| line["rule_id"] == "R1").unwrap();
     assert_eq!(first["new_value"]["state"]["state"], "disabled");
     within_bounds(&worker);
 
-    // A new rule is served at once, and room that is made is used at the next look at everything.
+    // A new rule is served at once, and freed memory is used at the next full poll.
     hand.put("R21", 1, field.now().await).await;
     wait_within(PATIENCE, "the new rule", || served(&swarm).contains(&"R21".to_owned()).then_some(()));
     hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id LIKE 'A%' AND rule_id <> '{last}'")).await;
@@ -240,7 +240,7 @@ async fn rows_that_are_no_rules_take_no_more_than_their_part_of_the_memory() {
     assert!(worker.stop().success());
 }
 
-/// Whoever owns the database may put a view in the place of a table, and a view need not end.
+/// The database's owner may replace a table by a view, and a view may have no end.
 #[tokio::test]
 async fn commands_give_up_tables_without_end() {
     let field = TestDatabase::sqlite_file().await;

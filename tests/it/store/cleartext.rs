@@ -1,4 +1,4 @@
-//! The password is told to nobody in the clear but to a server that is verified.
+//! No server but a verified one gets the cleartext password.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn scheme(asks: Asks) -> &'static str {
     if asks == Asks::Postgres { "postgresql" } else { "mysql" }
 }
 
-/// Connects; tells what the attempt ended with.
+/// Connects, and returns how the attempt ended.
 async fn connect(address: &str, allow_plaintext: bool) -> String {
     let mut config = config(address);
     config.connect_timeout = Duration::from_secs(2);
@@ -37,7 +37,7 @@ fn holds_the_canary(received: &Received) -> bool {
     received.all.windows(CANARY.len()).any(|window| window == CANARY.as_bytes())
 }
 
-/// Whether the first statement of a session came: the login is over.
+/// Whether the first statement of a session came: the login is complete.
 fn has_asked(received: &Received) -> bool {
     let statement = b"\x03SET NAMES utf8mb4";
     received.answer().windows(statement.len()).any(|window| window == statement)
@@ -62,14 +62,14 @@ async fn a_server_that_is_not_verified_is_told_no_password_in_the_clear() {
             assert!(said.contains("sslmode=verify-full") && !said.contains(CANARY), "{said}");
             let received = impostor.received();
             assert!(received.connections == 1 && !received.all.is_empty(), "{received:?}");
-            // Neither in the clear nor encrypted for whoever sends a key.
+            // Neither in cleartext nor encrypted for anyone who sends a key.
             assert!(received.answer().is_empty(), "{asks:?} {mode}: {received:?}");
             assert!(!holds_the_canary(&received), "{asks:?} {mode}: {received:?}");
         }
     }
 }
 
-/// What the test above would see.
+/// What the test above would record.
 #[tokio::test]
 async fn a_server_that_is_verified_is_told_the_password_when_it_asks() {
     let certificates = Certificates::new();
@@ -83,7 +83,7 @@ async fn a_server_that_is_verified_is_told_the_password_when_it_asks() {
             wait_for("a statement after the login", || has_asked(&impostor.received()).then_some(()));
         }
     }
-    // So is one that the operator lets have it.
+    // So is one that the operator trusts.
     for asks in [Asks::Postgres, Asks::MySqlSwitch("mysql_clear_password")] {
         let impostor = Impostor::new(asks, None);
         let (scheme, port) = (scheme(asks), impostor.on_tcp());
@@ -92,7 +92,7 @@ async fn a_server_that_is_verified_is_told_the_password_when_it_asks() {
     }
 }
 
-/// MySQL's `caching_sha2_password` tells the password once; the digest is enough after that.
+/// MySQL's `caching_sha2_password` sends the password once; the digest is enough after that.
 #[tokio::test]
 async fn a_server_that_knows_the_digest_is_told_no_more() {
     let impostor = Impostor::new(Asks::MySqlDigestKnown, None);
@@ -102,7 +102,7 @@ async fn a_server_that_knows_the_digest_is_told_no_more() {
     assert!(!holds_the_canary(&impostor.received()));
 }
 
-/// A server that does not have the certificate hears nothing but the request for TLS.
+/// A server without the certificate receives only the request for TLS.
 #[tokio::test]
 async fn a_server_with_the_wrong_certificate_hears_no_user_and_no_password() {
     let (certificates, others) = (Certificates::new(), Certificates::new());
@@ -152,8 +152,8 @@ async fn a_sockets_server_of_another_user_than_requirepeer_names_hears_nothing()
     }
 }
 
-/// PostgreSQL's `password` in pg_hba.conf, on a socket in the server's own directory and on one in a directory
-/// in which anybody can listen.
+/// PostgreSQL's `password` in pg_hba.conf, on a socket in the server's own directory and on one in a directory where
+/// anyone can listen.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn a_socket_where_anybody_can_listen_is_told_no_password_as_root() {

@@ -1,4 +1,4 @@
-//! Databases and settings that are not as most are.
+//! Unusual databases and settings.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use super::sqlite::heard;
 use crate::support::databases::{ExternalClient, TestDatabase, config, poll, system_clock};
 use crate::support::servers::{Kind, Server};
 
-/// What `initdb --locale=C` makes takes any bytes for a text, and then refuses to hand them over as UTF-8.
+/// A database from `initdb --locale=C` accepts any bytes as text, and then refuses to send them as UTF-8.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn a_text_that_is_no_utf8_is_quarantined_alone() {
@@ -56,7 +56,7 @@ async fn a_text_that_is_no_utf8_is_quarantined_alone() {
         assert_eq!(watcher.catalogue.state("Re3").reason.as_deref(), Some("é"));
         assert!(watcher.poll().await.is_empty());
     }
-    // The master's poll is not held up either, and no row that can be read differs from its file's.
+    // The master's poll is not delayed either, and no readable row differs from its file.
     let rows = field.database.rows(Scope::All).await.unwrap();
     assert_eq!(rows.len(), 103);
     assert!(rows.iter().all(|row| row.updated_by != "filesystem" || row.rule_id.starts_with("Re")));
@@ -65,7 +65,7 @@ async fn a_text_that_is_no_utf8_is_quarantined_alone() {
     assert_eq!(poll(&mut field.database.follow(), &mut again).await.unwrap().len(), 101);
 }
 
-/// Nothing is found later for it, and the one that watches the file does not count either.
+/// No index is added later, and the watch of the file does not count either.
 #[tokio::test]
 async fn one_connection_is_enough_to_follow_a_file() {
     let field = TestDatabase::sqlite_file().await;
@@ -78,7 +78,7 @@ async fn one_connection_is_enough_to_follow_a_file() {
     assert_eq!(heard(&mut follower, &mut catalogue).await, ["written R1 v1"]);
 }
 
-/// A worker that may have one connection polls again after an outage: what listens does not count.
+/// A worker with one connection polls again after an outage: the listening connection does not count.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn one_connection_is_enough_to_follow() {
@@ -95,21 +95,21 @@ async fn one_connection_is_enough_to_follow() {
         field.save(&[("R1", version)]).await;
         assert_eq!(heard(&mut follower, &mut catalogue).await, [format!("written R1 v{version}")]);
         hand.run(&format!("SELECT pg_terminate_backend(pid) {others}")).await;
-        // Until what listens is there again, and would have taken the only place there is.
+        // Until the listening connection is back, which would have taken the only permit.
         let deadline = Instant::now() + Duration::from_secs(20);
         while hand.text(&format!("SELECT max(pid)::text {others} AND query LIKE 'LISTEN%'")).await.is_none() {
             assert!(Instant::now() < deadline, "nothing listens");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         if let Err(error) = follower.poll(&catalogue).await {
-            // The first look after it may find its connection gone.
+            // The first poll after it may find its connection broken.
             assert!(error.is_transient(), "{error}");
             poll(&mut follower, &mut catalogue).await.unwrap();
         }
     }
 }
 
-/// Tables as others made them, without an index, and read by someone in a transaction that does not end.
+/// Tables that another program created, without an index, while someone reads them in a transaction without end.
 #[tokio::test]
 #[ignore = "needs MariaDB"]
 async fn an_index_that_cannot_be_made_holds_nobody_up() {
@@ -135,11 +135,11 @@ async fn an_index_that_cannot_be_made_holds_nobody_up() {
     assert!(start.elapsed() < Duration::from_secs(4), "a reader waited for {:?}", start.elapsed());
     let waited = waiting.await.unwrap().unwrap();
     assert!(waited < Duration::from_secs(4), "{waited:?}");
-    // It is tried once: a standby asks every second.
+    // It is tried once: a standby tries every second.
     let start = Instant::now();
     database.ensure_tables().await.unwrap();
     assert!(start.elapsed() < Duration::from_millis(700), "{:?}", start.elapsed());
-    // The next start finds them free.
+    // The next start finds the tables unlocked.
     reader.commit().await;
     open().await.ensure_tables().await.unwrap();
     let indexes = "SELECT CAST(COUNT(*) AS CHAR) FROM information_schema.statistics \

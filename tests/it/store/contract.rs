@@ -1,4 +1,4 @@
-//! What every store does, told once.
+//! What every store does, as one contract.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use rulesyncd::store::{
 use crate::support::databases::{made, system_clock};
 use crate::support::rules::{id, in_words, rule_row, rule_text};
 
-/// Whoever writes a store's rules.
+/// The writer of a store's rules.
 trait Author {
     async fn save(&mut self, rule_id: &str, version: i32, text: &str);
     async fn delete(&mut self, rule_id: &str);
@@ -32,7 +32,7 @@ impl Author for MasterSession {
     }
 }
 
-/// A person at an editor.
+/// A person with an editor.
 struct Editor {
     directory: PathBuf,
 }
@@ -59,7 +59,7 @@ fn ids(rules: &[CompiledRule]) -> Vec<&str> {
 async fn story<S: RuleStore>(store: &S, author: &mut impl Author, clock: SharedClock) {
     assert_eq!(store.load_compiled().await.unwrap(), []);
 
-    // What is written is loaded, in its final form.
+    // Written rules are loaded, in their final form.
     author.save("R2", 1, &rule_text("R2", 1)).await;
     author.save("R1", 7, &rule_text("R1", 7)).await;
     let rules = store.load_compiled().await.unwrap();
@@ -68,7 +68,7 @@ async fn story<S: RuleStore>(store: &S, author: &mut impl Author, clock: SharedC
     assert_eq!(rules[0].definition.match_spec["pattern"], "v7");
     assert_eq!(rules[0].state, RuleState::default());
 
-    // A subscriber hears what happens from now on, each once, in its order.
+    // A subscriber receives later changes, each once, in order.
     let mut subscription = store.subscribe_changes().await.unwrap();
     author.save("R1", 8, &rule_text("R1", 8)).await;
     assert_eq!(heard(&mut subscription).await, "written R1 v8");
@@ -78,7 +78,7 @@ async fn story<S: RuleStore>(store: &S, author: &mut impl Author, clock: SharedC
     assert_eq!(heard(&mut subscription).await, "deleted R2");
     assert_eq!(ids(&store.load_compiled().await.unwrap()), ["R1", "R3"]);
 
-    // A rule that is none stands alone.
+    // An invalid rule does not affect others.
     author.save("R4", 1, "rule_id: [").await;
     author.save("R5", 1, &rule_text("R5", 1)).await;
     assert_eq!(heard(&mut subscription).await, "written R5 v1");
@@ -99,7 +99,7 @@ async fn story<S: RuleStore>(store: &S, author: &mut impl Author, clock: SharedC
     let disabled = RuleState { state: StateKind::Disabled, ..RuleState::default() };
     let second = store.set_state(&r1, disabled.clone()).await.unwrap();
     let (earlier, later) = (first.set_at.unwrap(), second.set_at.unwrap());
-    // A column of whole seconds cannot tell them apart.
+    // A column of whole seconds cannot distinguish them.
     let is_whole = later == later.whole_second() && earlier == earlier.whole_second();
     assert!(later > earlier || is_whole && later >= earlier, "{second:?} after {first:?}");
     assert_eq!(heard(&mut subscription).await, "state R1 disabled");
@@ -110,12 +110,12 @@ async fn story<S: RuleStore>(store: &S, author: &mut impl Author, clock: SharedC
     assert_eq!(heard(&mut subscription).await, "state R1 enabled");
     assert_eq!(store.get_state(&r1).await.unwrap(), RuleState::default());
 
-    // What no row may hold is refused, and nothing is written.
+    // An invalid state is refused, and nothing is written.
     let loud = RuleState { confidence_max: Some(1.5), ..RuleState::default() };
     assert!(matches!(store.set_state(&r1, loud).await, Err(StoreError::InvalidState(_))));
     assert_eq!(store.get_state(&r1).await.unwrap(), RuleState::default());
 
-    // A state ends by itself, with nobody to write it.
+    // A state expires without a writer.
     let end = clock.now().after(Duration::from_millis(1_500));
     store.set_state(&r1, RuleState { expires_at: Some(end), ..disabled }).await.unwrap();
     assert_eq!(heard(&mut subscription).await, "state R1 disabled");
@@ -123,7 +123,7 @@ async fn story<S: RuleStore>(store: &S, author: &mut impl Author, clock: SharedC
     assert_eq!(store.get_state(&r1).await.unwrap(), RuleState::default());
 }
 
-/// The story of a database whose tables stand.
+/// The contract for a database with its tables.
 pub(super) async fn of_a_database(database: Database) {
     let mut session = database.try_lock().await.unwrap().unwrap();
     story(&database, &mut session, system_clock()).await;

@@ -1,4 +1,4 @@
-//! What happens to servers, and who may do what on them.
+//! Faults of servers, and the rights of their users.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,7 +74,7 @@ async fn a_row_that_another_session_holds_stops_no_other(server: &Server) {
     assert!(rows.iter().all(|row| row.updated_by == "filesystem"), "{rows:?}");
 }
 
-/// The lock, as soon as it is free.
+/// Takes the lock as soon as it is free.
 async fn took_over(database: &Database) -> MasterSession {
     let start = Instant::now();
     loop {
@@ -104,7 +104,7 @@ async fn an_outage_loses_nothing(server: &mut Server) {
 
     server.go_on().await;
     took_over(&field.database).await.apply(&[RuleWrite::Upsert(rule_row("R1", 2))]).await.unwrap();
-    // As a backup leaves it that was put in the place of what was lost.
+    // As a restored backup may leave it.
     field.hand().await.put("R2", 9, field.now().await.before(YEAR)).await;
     let changes = poll(&mut follower, &mut catalogue).await.unwrap();
     let changes: Vec<_> = changes.iter().map(in_words).collect();
@@ -180,7 +180,7 @@ async fn expiry_is_judged_by_the_databases_clock(server: &Server) {
         poll(&mut database.follow(), &mut catalogue).await.unwrap();
         assert_eq!(catalogue.states().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["R1"]);
     }
-    // The master stamps by it too.
+    // The master uses it for its stamps, too.
     let database = Database::open(&config(&field.address), Arc::new(ManualClock::at(now.before(YEAR)))).await;
     let mut session = database.unwrap().try_lock().await.unwrap().unwrap();
     session.apply(&[RuleWrite::Upsert(rule_row("R1", 1))]).await.unwrap();
@@ -209,7 +209,7 @@ async fn what_hangs_is_given_up(server: &Server) {
     follower.poll(&Arc::<Catalogue>::default()).await.unwrap();
 }
 
-/// A state that is set anew while the master removes the old one stays.
+/// A state that is set again while the master removes the old one is kept.
 async fn a_fresh_state_is_not_removed(server: &Server) {
     let field = TestDatabase::server(&server.create("fresh").await).await;
     let mut hand = field.hand().await;
@@ -219,7 +219,7 @@ async fn a_fresh_state_is_not_removed(server: &Server) {
     hand.begin().await;
     let later = now.after(YEAR).to_sql_text();
     hand.run(&format!("UPDATE ttp_rule_state SET expires_at = '{later}', state = 'clipped'")).await;
-    // The master reads the row as it was, and has to wait for it.
+    // The master reads the old row, and must wait for the new one.
     let removing = tokio::spawn(async move { session.remove_expired_states().await });
     server.until_a_session_is_blocked().await;
     assert!(!removing.is_finished());
@@ -228,7 +228,7 @@ async fn a_fresh_state_is_not_removed(server: &Server) {
     assert_eq!(field.database.states().await.unwrap()[0].state, "clipped");
 }
 
-/// A table is altered, or made, between a poll's snapshot and its reading.
+/// A table is altered, or created, between a poll's snapshot and its reading.
 async fn a_poll_outlives_an_altered_table(server: &Server) {
     let field = TestDatabase::server(&server.create("altered").await).await;
     let alter = match server.kind() {
@@ -255,7 +255,7 @@ async fn a_worker_waits_for_the_tables(server: &Server) {
     let error = follower.poll(&Arc::<Catalogue>::default()).await.unwrap_err();
     assert!(matches!(error, StoreError::NoTables { .. }) && error.is_transient(), "{error:?}");
     database.ensure_tables().await.unwrap();
-    // Whoever finds them leaves them as they are.
+    // Daemons that find them leave them unchanged.
     database.ensure_tables().await.unwrap();
     follower.poll(&Arc::<Catalogue>::default()).await.unwrap();
 }
@@ -319,13 +319,13 @@ async fn on_postgres() {
     assert_eq!(watcher.catalogue.state("R2").expires_at, None);
     let reasons: Vec<_> = watcher.catalogue.quarantined().map(|row| row.reason).collect();
     assert_eq!(reasons, ["updated_at is `-infinity`; expected a time"]);
-    // An end of a state may be infinite; a stamp that is says so.
+    // A state may expire at infinity; an infinite stamp is reported.
     hand.run("UPDATE ttp_rule SET updated_at = 'infinity' WHERE rule_id = 'R1'").await;
     let watcher = field.watcher().await;
     let reasons: Vec<_> = watcher.catalogue.quarantined().map(|row| row.reason).collect();
     assert_eq!(reasons, ["updated_at is `infinity`; expected a time"]);
 
-    // A notification is a hint, and so is the way back after a broken connection.
+    // A notification is a wake-up, and so is reconnecting.
     let other = Database::open(&config(&field.address), system_clock()).await.unwrap();
     let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
     poll(&mut follower, &mut catalogue).await.unwrap();

@@ -1,4 +1,4 @@
-//! The stores, from outside.
+//! The stores, tested through their public interface.
 
 mod budget;
 mod cleartext;
@@ -14,7 +14,7 @@ mod watermark;
 
 use rulesyncd::store::StoreError;
 
-/// Makes sure that what a master tried failed with its lock, and that it says how that was noticed.
+/// Checks that a master's call failed because of its lock, and says how that was noticed.
 fn assert_lock_lost<T: std::fmt::Debug>(result: Result<T, StoreError>, how: &str) {
     let error = result.expect_err("the lock was held");
     assert!(matches!(error, StoreError::LockLost { .. }), "{error}");

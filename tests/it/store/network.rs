@@ -1,5 +1,5 @@
-//! A master, its standby and two workers on four hosts around one server, while servers stop,
-//! links break and masters die: everything arrives, and nobody exits.
+//! A master, its standby and two workers on four hosts around one server, while servers stop, links break and masters
+//! die: every change arrives, and no daemon exits.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Subscriber, Swarm, wait_for};
 
-/// Longer than a server takes to find out that a master is gone.
+/// Longer than a server takes to notice that a master is gone.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn hears(subscriber: &mut Subscriber, rule_id: &str) {
@@ -89,7 +89,7 @@ async fn a_swarm_survives(kind: Kind, net: u8) {
     hosts[3].heal();
     hears(&mut far, "R3");
 
-    // The link of whoever is the master is cut; the standby takes over.
+    // The master's link is cut; the standby takes over.
     let is_master = |daemon: &Daemon| daemon.count_in_log("holds the lock");
     let (before_first, before_second) = (is_master(&first), is_master(&second));
     let leads_first = leads(&first);
@@ -115,7 +115,7 @@ async fn a_swarm_survives(kind: Kind, net: u8) {
     }
 }
 
-/// Whether this master's last word on the lock is that it holds it.
+/// Whether this master's last record about the lock says that it holds it.
 fn leads(master: &Daemon) -> bool {
     let log = master.log();
     log.rfind("holds the lock") > log.rfind("standing by").max(log.rfind("another master"))

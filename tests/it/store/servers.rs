@@ -1,11 +1,11 @@
-//! The contract and the watermark on real servers, with the tables once made by the daemon on a server in
-//! its own ways, and once as the field has them on a server in odd ones.
+//! The contract and the watermark tests on real servers: once with tables that the daemon creates, on a server with
+//! common settings, and once with tables as found in practice, on a server with unusual settings.
 
 use super::{contract, watermark};
 use crate::support::databases::TestDatabase;
 use crate::support::servers::{Kind, Server};
 
-/// The tables as another program made them.
+/// The tables as another program created them.
 pub(super) const FOUND_ON_MYSQL: &str = "
     CREATE TABLE ttp_rule (
         rule_id varchar(255) NOT NULL, rule_version int(11) NOT NULL, source_path varchar(255) NOT NULL,
@@ -30,7 +30,7 @@ pub(super) const FOUND_ON_POSTGRES: &str = "
         reason varchar, set_by varchar, set_at timestamp NOT NULL
     )";
 
-/// Runs the contract and every trap, each on a database of its own, whose tables `found` makes.
+/// Runs the contract and every watermark test, each on a database of its own, whose tables `found` creates.
 async fn everything(server: &Server, found: &str) {
     let field = async |name: &str| {
         let address = server.create(name).await;
@@ -61,8 +61,7 @@ async fn postgres_with_tables_as_found() {
     everything(&Server::start(Kind::Postgres, &odd).await, FOUND_ON_POSTGRES).await;
 }
 
-/// The watermark share a server, where somebody always writes: what is believed while nobody does needs one
-/// of its own.
+/// The watermark tests share a server, where someone always writes; this one needs a server on which nobody does.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
 async fn postgres_where_nobody_else_writes() {

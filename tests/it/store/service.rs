@@ -1,5 +1,5 @@
-//! Beside another program that reads and writes the two tables: it makes them, and both daemons
-//! are given its own spelling of the address.
+//! Another program reads and writes the two tables: it creates them, and both daemons get its spelling of the
+//! address.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Swarm, text};
 
-/// `tests/python/service.py` at one database.
+/// `tests/python/service.py` with one database.
 struct Service(String);
 
 impl Service {
@@ -39,7 +39,7 @@ fn beside_a_service(url: String) {
     let mut subscriber = swarm.subscribe();
     subscriber.snapshot();
 
-    // What the master wrote, the service loads.
+    // The service loads what the master wrote.
     swarm.save("two.yaml", rule_text("R2", 1));
     assert_eq!(subscriber.nothing_before("R2")["rule_version"], 1);
     let loaded = service.load();
@@ -51,7 +51,7 @@ fn beside_a_service(url: String) {
     let age = r1["age"].as_f64().unwrap();
     assert!((-2.0..60.0).contains(&age), "updated_at is {age} s old");
 
-    // What the service writes, edits and deletes, workers hear.
+    // Workers receive what the service writes, edits and deletes.
     service.run(&["write", "S1", "3"]);
     let change = subscriber.nothing_before("S1");
     assert_eq!((&change["rule_version"], &change["updated_by"]), (&json!(3), &json!("service")));
@@ -66,12 +66,12 @@ fn beside_a_service(url: String) {
     service.run(&["delete", "S1"]);
     assert_eq!(subscriber.nothing_before("S1")["new_value"], Value::Null);
 
-    // What an operator sets, the service reads.
+    // The service reads what an operator sets.
     swarm.succeed(&["state", "set", "R1", "clipped", "--confidence-max", "0.85"]);
     assert_eq!(subscriber.nothing_before("R1")["new_value"]["confidence_max"], json!(0.85));
     assert_eq!(service.load()["states"]["R1"], json!(["clipped", 0.85]));
 
-    // A file wins over a row that the service took, once it is looked at.
+    // A file takes precedence over a row that the service wrote, at the next scan.
     service.run(&["edit", "R2", "9"]);
     assert_eq!(subscriber.nothing_before("R2")["rule_version"], 9);
     swarm.save("two.yaml", rule_text("R2", 10));

@@ -1,4 +1,4 @@
-//! What only a SQLite file can do.
+//! Behaviour of SQLite files only.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt as _;
@@ -54,7 +54,7 @@ async fn a_worker_waits_for_the_file_and_the_tables() {
     assert_eq!(changes.iter().map(in_words).collect::<Vec<_>>(), ["written R1 v1"]);
 }
 
-/// Waits for hints and polls, until something changed.
+/// Waits for wake-ups and polls, until something changed.
 pub(super) async fn heard(follower: &mut impl Follow, catalogue: &mut Arc<Catalogue>) -> Vec<String> {
     let hearing = async {
         loop {
@@ -75,7 +75,7 @@ async fn a_commit_by_another_process_is_a_hint() {
     let link = links.path().join("link.db");
     symlink(field.address.strip_prefix("sqlite://").unwrap(), &link).unwrap();
     for address in [field.address.clone(), format!("sqlite://{}", link.display())] {
-        // Opened apart, so that nothing in this process tells of the other.
+        // Opened separately, so that nothing in this process wakes the follower.
         let other = Database::open(&config(&address), system_clock()).await.unwrap();
         let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
         poll(&mut follower, &mut catalogue).await.unwrap();
@@ -98,12 +98,12 @@ async fn another_file_in_the_place_of_the_first_is_followed() {
     poll(&mut follower, &mut catalogue).await.unwrap();
     let path = |field: &TestDatabase| field.address.strip_prefix("sqlite://").unwrap().to_owned();
     let mut master = first.session().await;
-    // A backup is put in the place of the file, as by `mv`.
+    // A backup replaces the file, as by `mv`.
     std::fs::rename(path(&second), path(&first)).unwrap();
     let changes = poll(&mut follower, &mut catalogue).await.unwrap();
     let changes: Vec<_> = changes.iter().map(in_words).collect();
     assert_eq!(changes, ["written R2 v1", "deleted R1"]);
-    // The master writes no more into the file that is gone.
+    // The master no longer writes into the old file.
     let write = [RuleWrite::Upsert(rule_row("R3", 1))];
     assert_lock_lost(master.apply(&write).await, "the database's file was removed, or another");
     drop(master);
@@ -174,7 +174,7 @@ async fn a_database_that_another_keeps_locked_is_waited_for_and_no_longer() {
     let write = [RuleWrite::Upsert(rule_row("R1", 1))];
     let error = session.apply(&write).await.unwrap_err();
     assert!(error.is_transient() && !matches!(error, StoreError::LockLost { .. }), "{error}");
-    // Whoever reads is not held up.
+    // Readers are not delayed.
     database.load_compiled().await.unwrap();
     hand.run("COMMIT").await;
     assert_eq!(session.apply(&write).await.unwrap().rows, 1);
@@ -209,10 +209,10 @@ async fn cells_of_the_wrong_kind_are_quarantined_alone() {
             "R0: confidence_max is `high`; expected a number",
         ]
     );
-    // They are told once.
+    // They are logged once.
     watcher.poll().await;
     assert_eq!(watcher.missed_by_watermark, 0);
-    // A master whose files have these ids writes them anew.
+    // A master whose files have these ids overwrites them.
     field.save(&[("R1", 2), ("R2", 2), ("R3", 2)]).await;
     assert_eq!(watcher.poll().await, ["written R1 v2", "written R2 v2", "written R3 v2"]);
 }
@@ -232,7 +232,7 @@ async fn a_key_that_cannot_be_read_among_many_rows_is_quarantined_alone() {
     assert!(watcher.poll().await.is_empty());
 }
 
-/// What is known of nothing, and puts one file in the place of another when it is asked.
+/// An empty index that replaces the file when it is used.
 struct Swapping(String, String);
 
 impl RowIndex for Swapping {
@@ -318,7 +318,7 @@ async fn a_state_that_is_set_while_the_expired_ones_are_removed_stays() {
     assert_eq!(field.database.states().await.unwrap()[0].state, "clipped");
 }
 
-/// A worker needs to read the file and no more, be a master there or not.
+/// A worker only needs to read the file, whether a master runs or not.
 #[tokio::test]
 #[ignore = "needs root"]
 async fn a_file_that_may_only_be_read_is_enough_as_root() {

@@ -16,7 +16,7 @@ async fn plaintext_to_another_host_is_refused_unless_it_is_allowed() {
         Database::open(&config, system_clock()).await.map(drop)
     };
     for scheme in ["mysql", "postgresql"] {
-        // TLS that verifies nothing gives the password to whoever answers.
+        // TLS without verification gives the password to anyone who answers.
         for mode in ["sslmode=disable", "sslmode=prefer", "sslmode=require", "ssl=true", "ssl-mode=REQUIRED"]
         {
             let address = format!("{scheme}://someone:s3cr3t@db.example/rules?{mode}");
@@ -33,14 +33,14 @@ async fn plaintext_to_another_host_is_refused_unless_it_is_allowed() {
         }
         let error = open(&format!("{scheme}://someone@h/rules?sslrootcert=/nowhere.pem"), false).await;
         assert!(error.unwrap_err().to_string().contains("/nowhere.pem"));
-        // A file in which nothing is would let nobody in, or everybody.
+        // An empty file of roots would accept nobody, or everybody.
         let error = open(&format!("{scheme}://someone@h/rules?sslrootcert=/dev/null"), false).await;
         let said = error.unwrap_err().to_string();
         assert!(said.contains("/dev/null: there is no certificate in it"), "{said}");
     }
 }
 
-/// Whoever the server's certificate does not convince is not told a password.
+/// A client that does not accept the server's certificate sends no password.
 async fn certificates_are_verified(kind: Kind) {
     let certificates = Certificates::new();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -83,7 +83,7 @@ async fn certificates_are_verified(kind: Kind) {
         Database::open(&config, system_clock()).await.unwrap().now().await
     };
     let connect = async |host: &str, ca: &str, mode: &str| connect_as(user, host, ca, mode).await;
-    // With a file of certificates everything is verified, unless less is asked for.
+    // With a file of roots everything is verified, unless less is configured.
     connect("localhost", "ca.pem", "").await.unwrap();
     connect("127.0.0.1", "ca.pem", "&sslmode=verify-ca").await.unwrap();
     for (host, ca, mode) in [
@@ -96,7 +96,7 @@ async fn certificates_are_verified(kind: Kind) {
         assert!(!error.is_transient() && error.to_string().contains("certificate"), "{host} {ca}: {error}");
     }
 
-    // An account that only the owner of a certificate may use.
+    // An account for the owner of a certificate only.
     match kind {
         Kind::Postgres => {
             server.run("", "CREATE ROLE guest LOGIN").await.unwrap();

@@ -28,9 +28,9 @@ use self::window::{many_rows_and_one_edited, many_rows_and_poison, many_rows_of_
 
 const NOTHING: [&str; 0] = [];
 
-/// Makes a test of each trap for each kind of SQLite database that can set it, and one function of all
-/// for servers. Between two transactions: there must be two at once, which a database in memory does not
-/// have. On servers: two must write at once.
+/// Makes a test of each case for each kind of SQLite database that supports it, and one function of all for servers.
+/// "Between two transactions" needs two at once, which a database in memory does not have; "on servers" needs two
+/// writers at once.
 macro_rules! traps {
     (
         everywhere: [$($trap:ident),* $(,)?],
@@ -47,7 +47,7 @@ macro_rules! traps {
             $(#[tokio::test] async fn $trap() { super::$trap(&super::TestDatabase::sqlite_memory().await).await; })*
             $(#[tokio::test] async fn $unbounded() { super::$unbounded(&super::TestDatabase::sqlite_memory().await).await; })*
         }
-        /// Runs every trap, each on a database of its own, all at once.
+        /// Runs every case, each on a database of its own, all at the same time.
         pub(super) async fn all(kind: Kind, mut field: impl AsyncFnMut(&str) -> TestDatabase) {
             let mut traps = tokio::task::JoinSet::new();
             $(
@@ -62,7 +62,7 @@ macro_rules! traps {
                 let under_test = field(stringify!($writing)).await;
                 traps.spawn(async move { (stringify!($writing), $writing(&under_test).await) });
             )*
-            // MySQL's columns have a bound.
+            // MySQL's columns have a size limit.
             if kind == Kind::Postgres {
                 $(
                     let under_test = field(stringify!($unbounded)).await;
@@ -156,7 +156,7 @@ async fn a_late_commit(field: &TestDatabase) {
     let now = field.now().await;
     first.put("R1", 1, now).await;
     assert_eq!(watcher.poll().await, ["written R1 v1"]);
-    // As with a stamp that was taken when a long transaction began.
+    // As with a stamp from the beginning of a long transaction.
     late.begin().await;
     late.put("R2", 1, now.before(OVERLAP / 2)).await;
     for _ in 0..3 {
@@ -165,7 +165,7 @@ async fn a_late_commit(field: &TestDatabase) {
     late.commit().await;
     assert_eq!(watcher.poll().await, ["written R2 v1"]);
 
-    // The same once nothing has happened for long.
+    // The same once nothing has happened for a long time.
     field.pass(PAST_THE_OVERLAP).await;
     assert_eq!(watcher.poll().await, NOTHING);
     assert_eq!(watcher.poll().await, NOTHING);
@@ -190,7 +190,7 @@ async fn a_clock_that_is_behind(field: &TestDatabase) {
     assert_eq!(watcher.poll().await, ["written R2 v1"]);
     assert_eq!(scanner.poll().await, ["written R2 v1"]);
     assert_eq!(scanner.missed_by_watermark, 0);
-    // By more: the count tells of a new row but not which; the full scan finds it, and an edit.
+    // By more: the count shows that there is a new row but not which; the full scan finds it, and an edit.
     hand.put("R3", 1, now.before(hour)).await;
     assert_eq!(scanner.poll().await, ["written R3 v1"]);
     assert_eq!(scanner.missed_by_watermark, 1);
@@ -208,7 +208,7 @@ async fn a_row_deleted_by_another(field: &TestDatabase) {
     hand.run("DELETE FROM ttp_rule WHERE rule_id = 'R2'").await;
     assert_eq!(watcher.poll().await, ["deleted R2"]);
     assert_eq!(watcher.poll().await, NOTHING);
-    // One goes and one comes: the count is as before.
+    // One is deleted and one is added: the count is the same.
     hand.run("DELETE FROM ttp_rule WHERE rule_id = 'R3'").await;
     hand.put("R4", 1, field.now().await).await;
     assert_eq!(watcher.poll().await, ["written R4 v1", "deleted R3"]);
@@ -223,7 +223,7 @@ async fn an_idle_poll_reads_no_row(field: &TestDatabase) {
     assert_eq!(watcher.rows, 300);
     field.pass(PAST_THE_OVERLAP).await;
     watcher.poll().await;
-    // Something is committed that changes nothing, so that the poll is not left out.
+    // A commit without a change, so that the poll is not skipped.
     hand.run("CREATE TABLE other (n INTEGER)").await;
     assert_eq!(watcher.poll().await, NOTHING);
     assert_eq!(watcher.rows, 0);
@@ -241,7 +241,7 @@ async fn many_rows_with_one_stamp_in_the_future(field: &TestDatabase) {
     let future = field.now().await.after(Duration::from_secs(3_600));
     hand.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", future.to_sql_text())).await;
     assert_eq!(watcher.poll().await, NOTHING);
-    // The same stamp again, another text: only the content tells.
+    // The same stamp with another text: only the content differs.
     hand.put("R5", 2, future).await;
     hand.put("R6", 3, future).await;
     assert_eq!(watcher.poll().await, ["written R5 v2", "written R6 v3"]);
@@ -261,13 +261,13 @@ async fn a_row_that_is_no_rule(field: &TestDatabase) {
     assert_eq!(watcher.poll().await, ["written R4 v1", "state R1 disabled"]);
     let keys: Vec<_> = watcher.catalogue.quarantined().map(|row| row.key).collect();
     assert_eq!(keys, ["R2", "R3", "R4"]);
-    // It is not told again, neither by a poll nor by a full scan, and holds nothing up.
+    // It is not logged again, by a poll or a full scan, and delays nothing.
     let mut scanner = field.watcher_with(Duration::ZERO).await;
     for watcher in [&mut watcher, &mut scanner] {
         let delta = watcher.follower.poll(&watcher.catalogue).await.unwrap();
         assert!(delta.rules.is_empty() && delta.states.is_empty(), "{delta:?}");
     }
-    // It comes back when it is mended.
+    // It comes back when it is corrected.
     hand.put("R2", 2, field.now().await).await;
     assert_eq!(watcher.poll().await, ["written R2 v2"]);
     assert_eq!(watcher.catalogue.quarantined().count(), 2);
@@ -299,7 +299,7 @@ async fn states_that_others_set(field: &TestDatabase) {
     assert_eq!(watcher.poll().await, ["state R1 clipped"]);
     hand.run("DELETE FROM ttp_rule_state").await;
     assert_eq!(watcher.poll().await, ["state R1 enabled"]);
-    // A state that ends is the default again by the database's clock, its row still there.
+    // A state that expires is the default again by the database's clock, while its row still exists.
     let end = field.now().await.after(Duration::from_secs(2));
     hand.put_state("R2", "disabled", Some(end), now).await;
     assert_eq!(watcher.poll().await, ["state R2 disabled"]);
@@ -374,7 +374,7 @@ async fn an_edit_by_hand_that_left_the_stamp_alone(field: &TestDatabase) {
         hand.run(&format!("UPDATE ttp_rule SET {column} = {value} WHERE rule_id = 'R1'")).await;
         let changes = scanner.poll().await;
         assert_eq!((changes.len(), scanner.missed_by_watermark), (1, 1), "{column}: {changes:?}");
-        // Meanwhile the window is open again, and its rows are no surprise.
+        // The window is open again meanwhile, and its rows are not missed.
         field.pass(PAST_THE_OVERLAP).await;
         assert_eq!(scanner.poll().await, NOTHING);
     }
@@ -384,7 +384,7 @@ async fn a_swap_that_left_the_count_alone(field: &TestDatabase) {
     let mut hand = field.hand().await;
     field.save(&[("R1", 1)]).await;
     let mut scanner = field.watcher_with(Duration::ZERO).await;
-    // A key changed in place, with its old stamp: neither the watermark nor the count tells.
+    // A key that changed in place, with its old stamp: neither the watermark nor the count shows that.
     hand.run("UPDATE ttp_rule SET rule_id = 'R2' WHERE rule_id = 'R1'").await;
     assert_eq!(scanner.poll().await, ["deleted R1"]);
     assert_eq!(scanner.catalogue.quarantined().count(), 1);
@@ -404,10 +404,10 @@ async fn ids_that_differ_only_in_case(field: &TestDatabase) {
     field.save(&[("R1", 1), ("R2", 1)]).await;
     let mut watcher = field.watcher().await;
     let mut session = field.session().await;
-    // Both are one conflict, and asked for as one.
+    // Both are one conflict, and read together.
     let rows = session.rows(Scope::Touching { rule_ids: &["r1".into()], source_paths: &[] }).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.rule_id.as_str()).collect::<Vec<_>>(), ["R1"]);
-    // A deletion means the id that it names, with its case.
+    // A deletion means the id with its case.
     let delete =
         |rule_id: &str| RuleWrite::Delete { rule_id: rule_id.into(), updated_by: "filesystem".into() };
     assert_eq!(session.apply(&[delete("r2")]).await.unwrap().rows, 0);
@@ -424,7 +424,7 @@ async fn expired_states_alone_are_removed(field: &TestDatabase) {
     hand.put_state("R1", "disabled", Some(now.before(second)), now).await;
     hand.put_state("R2", "disabled", Some(now.after(600 * second)), now).await;
     hand.put_state("R3", "disabled", None, now).await;
-    // One that cannot be read as a state, and is expired all the same.
+    // It cannot be read as a state, and has expired nevertheless.
     hand.put_state("R4", "paused", Some(now.before(second)), now).await;
     let mut session = field.session().await;
     let mut removed: Vec<_> =
@@ -441,7 +441,7 @@ async fn stamps_rise_above_the_owners_own(field: &TestDatabase) {
     let future = field.now().await.after(Duration::from_secs(3_600));
     field.save(&[("R1", 1)]).await;
     hand.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", future.to_sql_text())).await;
-    // Another's stamp in the future carries nobody along.
+    // Another program's stamp in the future does not affect the next ones.
     hand.put("R9", 1, future.after(Duration::from_secs(86_400))).await;
     field.save(&[("R2", 1)]).await;
     let rows = field.database.rows(Scope::All).await.unwrap();
@@ -449,7 +449,7 @@ async fn stamps_rise_above_the_owners_own(field: &TestDatabase) {
     assert!(stamp("R2") >= stamp("R1"), "{rows:?}");
     assert!(stamp("R2") < future.after(Duration::from_secs(60)), "{rows:?}");
 
-    // A state is newer than the one in whose place it is set, whatever clock that one was set by.
+    // A state is newer than the one that it replaces, whatever clock stamped that one.
     hand.put_state("R1", "disabled", None, future).await;
     let clipped = RuleState { state: StateKind::Clipped, ..RuleState::default() };
     let set_at = field.database.set_state(&id("R1"), clipped).await.unwrap().set_at.unwrap();
@@ -459,7 +459,7 @@ async fn stamps_rise_above_the_owners_own(field: &TestDatabase) {
 async fn only_an_owned_row_is_deleted(field: &TestDatabase) {
     let mut hand = field.hand().await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
-    // An admin takes the row over after the plan was made.
+    // An admin overwrites the row after the plan was made.
     hand.put("R1", 2, field.now().await).await;
     let mut session = field.session().await;
     assert_eq!(session.owned("filesystem").await.unwrap(), 1);
@@ -473,7 +473,7 @@ async fn only_an_owned_row_is_deleted(field: &TestDatabase) {
 
 async fn one_row_that_the_database_does_not_take(field: &TestDatabase) {
     let mut hand = field.hand().await;
-    // A version out of the column's range, which a check makes of it on SQLite.
+    // A version out of the column's range; on SQLite, a check constraint rejects it.
     let check = "CREATE TRIGGER narrow BEFORE INSERT ON ttp_rule WHEN NEW.rule_version > 2147483647 \
                  BEGIN SELECT RAISE(ABORT, 'out of range'); END";
     if field.database.backend() == "sqlite" {
@@ -507,7 +507,7 @@ async fn texts_with_everything_in_them(field: &TestDatabase) {
     assert_eq!(rows[0].content_sha256, rulesyncd::rule::ContentDigest::of(&text));
     let rules = field.database.load_compiled().await.unwrap();
     assert_eq!(rules[0].definition.description.as_deref(), Some("a \\ b ' '' \u{1F980} \t % _ ?1 $1"));
-    // What the database digests is what is known of it: a full scan has nothing to mend.
+    // The fingerprint uses the database's digest: a full scan finds nothing missed.
     let mut scanner = field.watcher_with(Duration::ZERO).await;
     assert_eq!(scanner.poll().await, NOTHING);
     assert_eq!(scanner.missed_by_watermark, 0);
@@ -519,7 +519,7 @@ async fn one_writer_at_a_time(field: &TestDatabase) {
     first.ping().await.unwrap();
     first.close().await;
     let second = field.session().await;
-    // Dropped without a word, as by a master that panics.
+    // Dropped without closing, as by a master that panics.
     drop(second);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
     while field.database.try_lock().await.unwrap().is_none() {
@@ -551,7 +551,7 @@ async fn a_batch_of_many(field: &TestDatabase) {
     assert_eq!(watcher.catalogue.rule_count(), 0);
 }
 
-/// More text at once than a server takes in one statement.
+/// More text at once than a server accepts in one statement.
 async fn a_batch_of_large_ones(field: &TestDatabase) {
     let writes: Vec<_> = (0..100)
         .map(|n| {

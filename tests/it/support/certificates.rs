@@ -1,12 +1,12 @@
-//! Certificates for tests, made by openssl.
+//! Certificates for tests, created with openssl.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A directory with `ca.pem`, which has signed `server.pem` for localhost and `client.pem` for the user `guest`,
-/// and `stranger.pem`, which has signed nothing but itself. The keys are beside them.
+/// A directory with `ca.pem`, which signed `server.pem` for localhost and `client.pem` for the user `guest`, and
+/// `stranger.pem`, which signed only itself. The keys are in the same directory.
 pub(crate) struct Certificates(TempDir);
 
 impl Certificates {

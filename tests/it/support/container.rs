@@ -17,13 +17,12 @@ pub(crate) struct Container {
     _group: ControlGroup,
 }
 
-/// A control group of a container's own: containers that share one remove the groups of each other's
-/// units.
+/// A container's own control group: containers that share one remove the groups of each other's units.
 struct ControlGroup(PathBuf);
 
 impl ControlGroup {
     fn create(name: &str) -> Self {
-        // Where systemd uses the old hierarchies, the unified one is mounted beside them.
+        // Where systemd uses the old hierarchies, the unified one is also mounted.
         let unified = Path::new("/sys/fs/cgroup/unified");
         let mounted = if unified.is_dir() { unified } else { Path::new("/sys/fs/cgroup") };
         let group = Self(mounted.join(format!("rulesyncd-{name}")));
@@ -91,7 +90,7 @@ fn run(program: &str, args: &[&str]) {
 }
 
 impl Container {
-    /// Boots, with a network of its own that leads nowhere, and waits until everything is up.
+    /// Boots with an isolated network, and waits until everything is up.
     pub(crate) fn boot() -> Self {
         let disk = Overlay::mount();
         let name = disk
@@ -112,7 +111,7 @@ impl Container {
             .args([
                 "--quiet",
                 &format!("--machine={name}"),
-                // For IPAddressAllow= and its like, which are programs in the kernel.
+                // For IPAddressAllow= and similar settings, which are programs in the kernel.
                 "--system-call-filter=bpf",
                 "--capability=CAP_BPF,CAP_PERFMON",
                 "--register=no",
@@ -145,7 +144,7 @@ impl Container {
         container
     }
 
-    /// Lays a cable between two containers, and gives its ends these addresses.
+    /// Connects two containers with a cable, and gives its ends these addresses.
     pub(crate) fn connect(ends: [(&Self, &str); 2]) {
         let [(one, _), (other, _)] = ends;
         let [one, other] = [one, other].map(|container| container.leader.to_string());
@@ -191,7 +190,7 @@ impl Container {
         text(&output.stdout)
     }
 
-    /// Waits until a script's output has `wanted` in it.
+    /// Waits until a script's output contains `wanted`.
     pub(crate) fn wait_for(&self, script: &str, wanted: &str) {
         let mut last = String::new();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -237,7 +236,7 @@ impl Drop for Container {
             let _ = self.nspawn.kill();
             let _ = self.nspawn.wait();
         }
-        // Named so that nobody takes it for unused: its drop unmounts the disk.
+        // Named so that it is not taken for unused: its drop unmounts the disk.
         let _ = &self.disk;
     }
 }

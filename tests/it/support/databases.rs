@@ -1,4 +1,4 @@
-//! Databases for tests, another program's hand in them, and a follower that tells in words.
+//! Databases for tests, another program's connection to them, and a follower that describes changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) fn system_clock() -> SharedClock {
     Arc::new(SystemClock)
 }
 
-/// A database at `address` with its tables made.
+/// A database at `address` with its tables.
 pub(crate) async fn made(address: &str, clock: SharedClock) -> Database {
     let database = Database::open(&config(address), clock).await.unwrap();
     database.ensure_tables().await.unwrap();
@@ -45,7 +45,7 @@ pub(crate) enum ExternalClient {
 }
 
 impl ExternalClient {
-    /// Runs statements; tells how many rows they wrote.
+    /// Runs statements, and returns how many rows they wrote.
     pub(crate) async fn run(&mut self, sql: &str) -> u64 {
         self.try_run(sql).await.unwrap_or_else(|error| panic!("{error}: {sql}"))
     }
@@ -159,7 +159,7 @@ pub(crate) struct TestDatabase {
     pub(crate) database: Database,
     /// How another program connects to it.
     pub(crate) address: String,
-    /// SQLite's time is the host's, which a test moves; a server's passes.
+    /// SQLite uses the host's clock, which a test sets; a server's clock runs.
     clock: Option<Arc<ManualClock>>,
     _directory: Option<TempDir>,
 }
@@ -180,7 +180,7 @@ impl TestDatabase {
         Self::sqlite("sqlite::memory:".into(), None).await
     }
 
-    /// A database of a server, whose tables stand.
+    /// A database of a server, with its tables.
     pub(crate) async fn server(address: &str) -> Self {
         let database = Database::open(&config(address), system_clock()).await.unwrap();
         database.ensure_tables().await.unwrap();
@@ -196,7 +196,7 @@ impl TestDatabase {
         let address = &self.address;
         match self.database.backend() {
             "sqlite" if self.is_memory() => {
-                // Nobody else can get into the memory of this process, so the name is peeked at.
+                // No other process can open the memory of this process, so the name is read here.
                 let shown = format!("{:?}", self.database);
                 let name = shown.split("Memory(\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
                 let options = sqlx::sqlite::SqliteConnectOptions::new().filename(name).vfs("memdb");
@@ -220,7 +220,7 @@ impl TestDatabase {
         }
     }
 
-    /// The lock, as soon as the server has let go of it: the end of a connection takes a moment.
+    /// Takes the lock once the server has released it: the end of a connection takes a moment.
     pub(crate) async fn session(&self) -> MasterSession {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         loop {
@@ -247,7 +247,7 @@ impl TestDatabase {
         self.watcher_with(Duration::from_secs(3_600)).await
     }
 
-    /// A follower that has looked once.
+    /// A follower that has polled once.
     pub(crate) async fn watcher_with(&self, full_scan_interval: Duration) -> Watcher {
         let follow = FollowConfig { overlap: OVERLAP, full_scan_interval, ..FollowConfig::default() };
         let mut watcher = Watcher {
@@ -264,7 +264,7 @@ impl TestDatabase {
 /// How far below the watermark the tests' followers poll.
 pub(crate) const OVERLAP: Duration = Duration::from_secs(2);
 
-/// After this the overlap has passed, and what whole seconds cut off.
+/// After this time the overlap has passed, and the truncated part of a second.
 pub(crate) const PAST_THE_OVERLAP: Duration = Duration::from_millis(3_200);
 
 /// A worker's part that follows the tables.
@@ -273,12 +273,12 @@ pub(crate) struct Watcher {
     pub(crate) catalogue: Arc<Catalogue>,
     /// Rows that the last poll read.
     pub(crate) rows: u64,
-    /// Rows that the last poll mended.
+    /// Rows that the watermark had missed before the last poll.
     pub(crate) missed_by_watermark: u64,
 }
 
 impl Watcher {
-    /// Looks, and tells what changed.
+    /// Polls, and describes the changes.
     pub(crate) async fn poll(&mut self) -> Vec<String> {
         let delta = self.follower.poll(&self.catalogue).await.unwrap();
         (self.rows, self.missed_by_watermark) = (delta.rows, delta.missed_by_watermark);
@@ -286,7 +286,7 @@ impl Watcher {
     }
 }
 
-/// Looks once, and takes in what is found.
+/// Polls once, and applies the delta.
 pub(crate) async fn poll(
     follower: &mut impl Follow,
     catalogue: &mut Arc<Catalogue>,
@@ -296,6 +296,6 @@ pub(crate) async fn poll(
 }
 
 fn taken_in(catalogue: &mut Arc<Catalogue>, delta: TableDelta) -> Vec<RuleChange> {
-    // A poll that has ended has let go of it.
+    // A poll that has ended holds no reference to it.
     Arc::get_mut(catalogue).unwrap().apply(delta)
 }

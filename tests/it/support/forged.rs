@@ -1,5 +1,5 @@
-//! Between a daemon and a real PostgreSQL or MariaDB on a Unix socket: passes on what the server says, or
-//! says something else in its name.
+//! A proxy between a daemon and a real PostgreSQL or MariaDB on a Unix socket: passes on the server's bytes, or sends
+//! others.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -13,18 +13,18 @@ use tempfile::TempDir;
 
 use super::servers::{Kind, Server};
 
-/// What a client hears.
+/// What a client receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Says {
-    /// What the server says.
+    /// The server's bytes.
     TheTruth,
     /// These bytes, at once, and nothing more.
     Once(Vec<u8>),
     /// These bytes, without end.
     Forever(Vec<u8>),
-    /// Of PostgreSQL, the server's first row again and again.
+    /// On PostgreSQL, the server's first row again and again.
     RowsWithoutEnd,
-    /// Of PostgreSQL, what the server says, with a pause before each row.
+    /// On PostgreSQL, the server's bytes, with a pause before each row.
     Slowly(Duration),
 }
 
@@ -39,7 +39,7 @@ struct Shared {
     server: PathBuf,
     says: Mutex<Says>,
     open: Mutex<Vec<UnixStream>>,
-    /// Connections that were told something that is not the server's.
+    /// Connections that received bytes that are not the server's.
     deceived: AtomicUsize,
 }
 
@@ -67,7 +67,7 @@ impl Forged {
         Self { directory, shared }
     }
 
-    /// The address of one of the server's databases by this way.
+    /// The address of one of the server's databases through this proxy.
     pub(crate) fn address(&self, database: &str) -> String {
         let directory = self.directory.path().display();
         match self.shared.kind {
@@ -80,7 +80,7 @@ impl Forged {
         }
     }
 
-    /// From here on; connections that stand are cut.
+    /// Applies from here on; open connections are cut.
     pub(crate) fn say(&self, says: Says) {
         *self.shared.says.lock().unwrap() = says;
         for stream in self.shared.open.lock().unwrap().drain(..) {
@@ -88,7 +88,7 @@ impl Forged {
         }
     }
 
-    /// How many connections were told something that is not the server's.
+    /// How many connections received bytes that are not the server's.
     pub(crate) fn deceived(&self) -> usize {
         self.shared.deceived.load(Ordering::SeqCst)
     }
@@ -163,7 +163,7 @@ impl Shared {
 }
 
 fn forever(client: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
-    // In large pieces: it must be as quick as who reads it.
+    // In large pieces: it must be as fast as its reader.
     let many = bytes.repeat((1 << 20) / bytes.len().max(1));
     loop {
         client.write_all(&many)?;

@@ -1,5 +1,5 @@
-//! Between a daemon and a real PostgreSQL or MariaDB: passes on what the server sends, up to the step of the
-//! protocol at which it attacks. Written after the protocols' documentation:
+//! A proxy between a daemon and a real PostgreSQL or MariaDB: passes on the server's bytes up to the step of the
+//! protocol at which it attacks. Written from the protocols' documentation:
 //! <https://www.postgresql.org/docs/current/protocol.html>,
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html>
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::servers::{Kind, Server};
 
-/// What of a conversation is attacked.
+/// The step of a conversation that is attacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// What follows the client's request for TLS.
@@ -33,19 +33,19 @@ pub(crate) enum Step {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
-    /// These bytes in the place of the server's, and nothing after them.
+    /// These bytes instead of the server's, and nothing after them.
     Instead(Vec<u8>),
     /// These bytes, and the end of the connection.
     Close(Vec<u8>),
     /// These bytes again and again.
     Forever(Vec<u8>),
-    /// These bytes, and then what the server sends.
+    /// These bytes, and then the server's.
     Before(Vec<u8>),
     /// These bytes one by one, slowly, and then zeros without end.
     Drip(Vec<u8>),
-    /// The first bytes of what the server sends, and the end of the connection.
+    /// The first bytes of the server, and the end of the connection.
     Cut(usize),
-    /// What the server sends at this step, again and again.
+    /// The server's bytes at this step, again and again.
     Repeat,
 }
 
@@ -114,7 +114,7 @@ impl Hostile {
         }
     }
 
-    /// From here on; connections that stand are cut.
+    /// Applies from here on; open connections are cut.
     pub(crate) fn attack(&self, attack: Option<Attack>) {
         *self.shared.attack.lock().unwrap() = attack;
         self.shared.attacked.store(0, Ordering::SeqCst);

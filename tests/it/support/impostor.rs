@@ -1,6 +1,5 @@
-//! A listener that answers in the place of a database server, asks for the password in the clear, and
-//! records what it is sent. Written after the protocols' documentation:
-//! <https://www.postgresql.org/docs/current/protocol-flow.html>,
+//! A listener that answers instead of a database server, asks for the cleartext password, and records what it
+//! receives. Written from the protocols' documentation: <https://www.postgresql.org/docs/current/protocol-flow.html>,
 //! <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html>
 
 use std::io::{self, Read, Write};
@@ -16,7 +15,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use super::certificates::Certificates;
 use super::forged::message;
 
-/// How the password is asked for.
+/// How to ask for the password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asks {
     /// PostgreSQL's AuthenticationCleartextPassword.
@@ -31,7 +30,7 @@ pub(crate) enum Asks {
     MySqlDigestKnown,
 }
 
-/// What it was sent.
+/// The bytes that it received.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Received {
     /// Decrypted, where it was encrypted.
@@ -72,7 +71,7 @@ impl Impostor {
         Self { asks, tls, received: Arc::default() }
     }
 
-    /// Listens on loopback, and tells the port.
+    /// Listens on loopback, and returns the port.
     pub(crate) fn on_tcp(&self) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -111,7 +110,7 @@ impl Impostor {
         });
     }
 
-    /// Each byte is recorded as it comes, also those of a message that is never whole.
+    /// Records each byte as it arrives, also those of an incomplete message.
     fn read(&self, client: &mut dyn Channel, count: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; count];
         let mut filled = 0;
@@ -206,7 +205,7 @@ pub(crate) fn packet(number: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Protocol::HandshakeV10.
 pub(crate) fn greeting(plugin: &str, has_tls: bool) -> Vec<u8> {
-    // All that a server of today can do but TLS, compression and what is MariaDB's alone.
+    // All capabilities of a current server, except TLS, compression and MariaDB's own.
     let capabilities = 0x018f_f7df_u32 & !(1 << 11) & !(1 << 5) | u32::from(has_tls) << 11;
     let (low, high) = (capabilities.to_le_bytes(), capabilities.to_le_bytes());
     [

@@ -1,4 +1,4 @@
-//! A host of its own for commands that look at fixed places: a mount namespace with another /etc and /run.
+//! A host of its own for commands that use fixed paths: a mount namespace with another /etc and /run.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::swarm::{text, wait_for};
 
-/// The namespace; it and what still runs in it end with this.
+/// The namespace; it and all processes in it end when this is dropped.
 pub(crate) struct MountNamespace {
     holder: Child,
     dir: TempDir,

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-/// A host that reaches the server over one link. Gone when dropped.
+/// A host that reaches the server over one link, until it is dropped.
 pub(crate) struct Host {
     name: String,
     link: String,
@@ -46,7 +46,7 @@ impl Host {
         *command = there;
     }
 
-    /// Cuts the link: what is sent is lost, and nobody is told.
+    /// Cuts the link: packets are lost without an error.
     pub(crate) fn cut(&self) {
         ip(&format!("-n {} link set {}h down", self.name, self.name));
     }

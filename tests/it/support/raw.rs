@@ -1,4 +1,4 @@
-//! A client that is no code of the crate's: what goes over the socket, line by line.
+//! A client that shares no code with the crate: it reads and writes the socket's lines.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
-/// How long a test waits for what must come.
+/// How long a test waits for a line that must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Raw {
@@ -97,7 +97,7 @@ impl Raw {
         }
     }
 
-    /// Expects the server to close, after at most what it has yet to say.
+    /// Expects the server to close after its remaining lines.
     pub(crate) async fn closed(&mut self) {
         while self.text().await.is_some() {}
     }

@@ -1,4 +1,4 @@
-//! Rules to write, and changes in few words to compare with.
+//! Rules to write, and short descriptions of changes to compare with.
 
 use rulesyncd::rule::{RuleChange, RuleId, RuleRow};
 
@@ -27,7 +27,7 @@ pub(crate) fn id(text: &str) -> RuleId {
     RuleId::new(text).unwrap()
 }
 
-/// A change in few words: `written R1 v2`, `deleted R1`, `state R1 disabled`, `expired R1`.
+/// A short description of a change: `written R1 v2`, `deleted R1`, `state R1 disabled`, `expired R1`.
 pub(crate) fn in_words(change: &RuleChange) -> String {
     match change {
         RuleChange::Written { rule, .. } => format!("written {} v{}", rule.rule_id, rule.rule_version),

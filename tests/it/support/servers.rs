@@ -1,5 +1,5 @@
-//! Throwaway database servers: in a directory of their own, on a Unix socket, as an unprivileged
-//! user, ended with the test however it ends.
+//! Temporary database servers: in a directory of their own, on a Unix socket, as an unprivileged user; they end with
+//! the test, however it ends.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 use super::databases::ExternalClient;
 
-/// What is to be started.
+/// The server to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     MariaDb,
     Postgres,
 }
 
-/// A server that runs, or was stopped for a while.
+/// A server that runs, or is stopped for a while.
 pub(crate) struct Server {
     kind: Kind,
     directory: TempDir,
@@ -28,12 +28,12 @@ pub(crate) struct Server {
     child: Option<Child>,
 }
 
-/// Ends the server when this end of the pipe closes, be it that the test was killed.
+/// Ends the server when this end of the pipe closes, even if the test is killed.
 const UNTIL_THE_PIPE_CLOSES: &str =
     r#""$@" </dev/null & server=$!; read -r _; kill -s QUIT $server; wait $server"#;
 
 impl Server {
-    /// Makes and starts a server with these further options.
+    /// Creates and starts a server with these additional options.
     pub(crate) async fn start(kind: Kind, options: &[&str]) -> Self {
         Self::start_in(kind, options, Vec::new()).await
     }
@@ -236,7 +236,7 @@ impl Server {
         }
     }
 
-    /// Lets whoever comes from these addresses in, without a password.
+    /// Allows logins from these addresses without a password.
     pub(crate) async fn admit(&mut self, network: &str) {
         match self.kind {
             Kind::MariaDb => {
@@ -282,7 +282,7 @@ impl Server {
         let deadline = Instant::now() + Duration::from_secs(20);
         while hand.text(blocked).await.as_deref() == Some("0") {
             assert!(Instant::now() < deadline, "no session is blocked");
-            // MariaDB goes on answering as before to who asks it again within a tenth of a second.
+            // MariaDB repeats its previous answer to a question within a tenth of a second.
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
     }
@@ -295,7 +295,7 @@ impl Server {
         }
     }
 
-    /// Makes a database and tells its address.
+    /// Creates a database and returns its address.
     pub(crate) async fn create(&self, database: &str) -> String {
         self.run("", &format!("CREATE DATABASE {database}")).await.unwrap();
         self.address(database)
@@ -311,7 +311,7 @@ impl Drop for Server {
     }
 }
 
-/// Debian keeps PostgreSQL's programs by version, out of the path.
+/// Debian keeps PostgreSQL's programs in directories by version, outside PATH.
 fn postgres(program: &str) -> String {
     let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
         .map(|versions| versions.map(|version| version.unwrap().path()).collect())

@@ -1,4 +1,4 @@
-//! A master, workers and their directory on this host, as processes, the way they are run.
+//! A master, workers and their directory on this host, as real processes.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up on it; nothing that works comes near.
+/// How long a test waits before it fails; nothing that works takes nearly as long.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Waits until `probe` gives something.
@@ -30,11 +30,11 @@ pub(crate) fn wait_within<T>(patience: Duration, what: &str, mut probe: impl FnM
     }
 }
 
-/// The program in a directory that others may enter, for running it as another user.
+/// The program in a directory that other users may enter, to run it as one of them.
 pub(crate) fn copy_of_the_program(directory: &Path) -> PathBuf {
     let program = directory.join("rulesyncd");
-    // By another process: were it open for writing here, a child that another test makes at that
-    // moment would hold it open, too, and it could not be run (ETXTBSY).
+    // Copied by another process: if it were open for writing here, a child process of another test could inherit it,
+    // and then it could not be run (ETXTBSY).
     let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_rulesyncd")).arg(&program).status();
     assert!(copied.unwrap().success());
     program
@@ -99,7 +99,7 @@ impl Swarm {
         fs::remove_file(self.rules().join(name)).unwrap();
     }
 
-    /// The program with this swarm's places in its environment, and nothing else of it.
+    /// The program with this swarm's paths in its environment, and nothing else.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rulesyncd"));
         command
@@ -107,7 +107,7 @@ impl Swarm {
             .env_clear()
             .env("PATH", "/usr/bin:/bin")
             .env("LOGNAME", "operator")
-            // Not what this machine's own daemons are configured with.
+            // Not the configuration of this machine's own daemons.
             .env("RULESYNCD_CONFIG", "/dev/null")
             .env("RULESYNCD_DATABASE_URL", &self.url)
             .env("RULESYNCD_RULES_DIR", self.rules())
@@ -215,7 +215,7 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Where the log stands, also once the daemon has ended.
+    /// The path of the log, also after the daemon has ended.
     pub(crate) fn log_path(&self) -> PathBuf {
         self.log.clone()
     }
@@ -232,7 +232,7 @@ impl Daemon {
         }
     }
 
-    /// How often a text stands in the log.
+    /// How often a text is in the log.
     pub(crate) fn count_in_log(&self, wanted: &str) -> usize {
         self.log().matches(wanted).count()
     }
@@ -296,7 +296,7 @@ impl Drop for Daemon {
     }
 }
 
-/// A subscriber of a worker that knows nothing but the protocol.
+/// A subscriber that knows only the protocol.
 pub(crate) struct Subscriber {
     lines: BufReader<UnixStream>,
 }
@@ -317,7 +317,7 @@ impl Subscriber {
         stream.write_all(b"\n").unwrap();
     }
 
-    /// Says that nothing more will be asked; what comes can still be read.
+    /// Closes the sending direction; the rest can still be read.
     pub(crate) fn shut_down_writing(&self) {
         self.lines.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
     }

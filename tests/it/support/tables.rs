@@ -32,9 +32,9 @@ struct Inner {
     rules: BTreeMap<String, Result<Arc<KnownRule>, Box<QuarantinedRow>>>,
     states: BTreeMap<String, RuleState>,
     stamp: i64,
-    /// What a poll fails with.
+    /// The error of polls, if they fail.
     away: Option<String>,
-    /// Whether polls wait for ever.
+    /// Whether polls wait without end.
     hangs: bool,
     /// How far this database's clock is ahead of the host's.
     clock_ahead: i64,
@@ -62,7 +62,7 @@ impl Tables {
         });
     }
 
-    /// Makes a row that is no rule.
+    /// Makes a row invalid.
     pub(crate) fn break_rule(&self, rule_id: &str, reason: &str) {
         let fingerprint = RowFingerprint::other(Timestamp::MIN, ContentDigest::of(reason));
         let rejected =
@@ -82,12 +82,12 @@ impl Tables {
         self.edit(|inner| inner.states.remove(rule_id));
     }
 
-    /// From now on polls fail with this; `None` mends it.
+    /// From now on polls fail with this; `None` ends that.
     pub(crate) fn set_away(&self, why: Option<&str>) {
         self.edit(|inner| inner.away = why.map(str::to_owned));
     }
 
-    /// From now on polls wait for ever.
+    /// From now on polls wait without end.
     pub(crate) fn hang(&self) {
         self.edit(|inner| inner.hangs = true);
     }
@@ -201,7 +201,7 @@ impl Follow for Tables {
     }
 }
 
-/// A worker inside of the test, over [`Tables`].
+/// A worker in the test's process, over [`Tables`].
 pub(crate) struct TestWorker {
     pub(crate) tables: Tables,
     pub(crate) config: WorkerConfig,
@@ -210,7 +210,7 @@ pub(crate) struct TestWorker {
     running: JoinHandle<Result<(), ListenError>>,
 }
 
-/// What a worker is told in tests: a socket and a cache in `directory`, and quick.
+/// A worker's configuration in tests: short intervals, and a socket and a cache in `directory`.
 pub(crate) fn worker_config(directory: &Path) -> WorkerConfig {
     WorkerConfig {
         socket: directory.join("events.sock"),
@@ -239,7 +239,7 @@ impl TestWorker {
         Self::start_from("memory://tables", tables, config)
     }
 
-    /// A worker that is told that its store is at `url`.
+    /// A worker whose store is said to be at `url`.
     pub(crate) fn start_from(url: &str, tables: &Tables, config: &WorkerConfig) -> Self {
         let clock: SharedClock = Arc::new(SystemClock);
         let origin = CacheOrigin {
@@ -266,7 +266,7 @@ impl TestWorker {
         self.running.await.unwrap()
     }
 
-    /// Ends at once, as if killed: nothing is said or written any more.
+    /// Ends at once, as if killed, without writing anything.
     pub(crate) async fn kill(self) {
         self.running.abort();
         let _ = self.running.await;

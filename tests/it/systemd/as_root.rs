@@ -1,5 +1,5 @@
-//! As a person would: install the package, follow the README, and then everything that happens to a
-//! service at night.
+//! Installs the package and follows the README as a person would, and then tests everything that happens to a
+//! service.
 
 mod failures;
 mod journal;
@@ -15,7 +15,7 @@ use crate::support::container::Container;
 use crate::support::rules::rule_text;
 use crate::support::swarm::text;
 
-/// The package, made once.
+/// The package, built once.
 fn package() -> &'static Path {
     static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
     PACKAGE.get_or_init(|| {
@@ -31,8 +31,8 @@ fn package() -> &'static Path {
 /// A container that a package can be installed in as on a host.
 fn installed_nowhere() -> Container {
     let container = Container::boot();
-    // Images of machines forbid their packages to restart services; a host does not. And the index of
-    // manual pages would take longer than everything else.
+    // Container images forbid their packages to restart services; a host does not. And the index of manual pages
+    // would take longer than all the rest.
     container.sh("rm -f /usr/sbin/policy-rc.d /var/lib/man-db/auto-update");
     container
 }
@@ -45,7 +45,7 @@ fn installed() -> Container {
     container
 }
 
-/// The commands of a section of the README, as they stand there.
+/// The commands of a section of the README.
 fn readme_commands(section: &str) -> String {
     let readme = include_str!("../../../README.md");
     let (_, section) = readme.split_once(&format!("\n## {section}\n")).unwrap();
@@ -53,7 +53,7 @@ fn readme_commands(section: &str) -> String {
     section.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap()).collect()
 }
 
-/// How many rules the package's samples are.
+/// How many sample rules the package has.
 fn samples() -> usize {
     let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/config/rules")).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -80,7 +80,7 @@ fn the_readme_followed_word_for_word_brings_a_saved_rule_to_a_subscriber() {
     container.wait_for("systemctl status rulesyncd-worker", &format!("{} rules in sync", samples() + 1));
     assert!(container.sh("rulesyncd status").contains("lock        held"));
 
-    // The journal tells a rule's story by its fields, and explains the kinds of records.
+    // The journal finds the history of a rule by its fields, and explains the kinds of records.
     let story = container.sh("journalctl --no-pager -o cat -u rulesyncd-master RULE_ID=NEW");
     assert_eq!(story, "NEW added from NEW.yaml\n");
     let written = rulesyncd::event::RULE_WRITTEN;
@@ -91,7 +91,7 @@ fn the_readme_followed_word_for_word_brings_a_saved_rule_to_a_subscriber() {
     std::fs::write(container.path("/etc/rulesyncd/rules/BAD.yaml"), "rule_id: [").unwrap();
     container.wait_for("journalctl --no-pager -o json -p err -u rulesyncd-master", "BAD.yaml");
 
-    // Who switched a rule off stands out: at notice, on the master and on the worker.
+    // The record of who switched a rule off is at priority notice, on the master and on the worker.
     container.sh("rulesyncd state set NEW disabled --set-by alice --reason 'noisy on mail hosts'");
     for unit in ["rulesyncd-master", "rulesyncd-worker"] {
         let notices = format!("journalctl --no-pager -o cat -p notice..notice -u {unit} RULE_ID=NEW");
@@ -169,7 +169,7 @@ fn a_service_survives_what_happens_to_services() {
     container.wait_for("journalctl --no-pager -u rulesyncd-master", "the configuration was read again");
     assert_eq!(container.property("rulesyncd-master", "MainPID"), pid);
 
-    // Restart under a subscriber: it is told, and who connects meanwhile waits in the socket.
+    // Restart: the subscriber is told, and new clients wait in the socket.
     container.sh("systemctl restart rulesyncd-worker");
     assert!(subscriber.rest().contains("shutting_down"));
     let mut subscriber = container.subscribe();
@@ -194,7 +194,7 @@ fn a_service_survives_what_happens_to_services() {
     save_rule(&container, "B", 1);
     assert_eq!(subscriber.change()["rule_id"], "B");
 
-    // A configuration with an error: at once, with the reason and the code, and without a loop.
+    // A configuration with an error: the daemon stops at once, with the reason and the code, and is not restarted.
     container.sh("echo 'worker: {pol_interval: 1s}' > /etc/rulesyncd/worker.yaml; systemctl restart rulesyncd-worker || true");
     container.wait_for("systemctl is-failed rulesyncd-worker", "failed");
     assert_eq!(container.property("rulesyncd-worker", "ExecMainStatus"), "2");
@@ -238,7 +238,7 @@ fn a_database_whose_address_is_a_credential_fails_neither_unit_while_it_is_away(
     for unit in ["rulesyncd-master", "rulesyncd-worker"] {
         container.wait_for(&format!("systemctl show -P StatusText {unit}"), "2 rules in sync");
         assert_eq!(container.property(unit, "NRestarts"), "0");
-        // An outage is a few records, not one a try.
+        // An outage causes a few records, not one for each try.
         let records = container.sh(&format!("journalctl --no-pager -q -o cat -p warning -u {unit}"));
         assert!(records.lines().count() <= 3, "{unit}: {records}");
     }

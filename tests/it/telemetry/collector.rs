@@ -1,4 +1,4 @@
-//! A collector that others wrote, over Google's protobuf library, understands what is exported.
+//! An independent collector, based on Google's protobuf library, understands the export.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use super::receiver::export_to;
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, wait_for};
 
-/// The collector that the Python package `oteltap` brings.
+/// The collector in the Python package `oteltap`.
 const COLLECTOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/venv/bin/oteltap");
 
 #[test]

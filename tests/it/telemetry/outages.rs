@@ -1,4 +1,5 @@
-//! A collector that is absent, slow or refuses: rules go on, the log says it once, the end is near.
+//! A collector that is absent, slow or refuses: rules are synced, one record reports it, and stopping is not delayed
+//! much.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +7,10 @@ use super::receiver::{Manner, Receiver, export_to};
 use crate::support::rules::rule_text;
 use crate::support::swarm::Swarm;
 
-/// How much longer than without one a daemon may take to stop for a collector's sake.
+/// How much longer a daemon may take to stop because of a collector.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// `timeout` is how many milliseconds an export may take.
+/// `timeout` is the time limit of an export, in milliseconds.
 fn rules_go_on(endpoint: &str, timeout: &str, said: Option<&str>) {
     let swarm = Swarm::on_sqlite();
     swarm.save("r1.yaml", rule_text("R1", 1));
@@ -56,7 +57,7 @@ fn absent() {
 fn slow() {
     let receiver = Receiver::new(Manner::Hangs);
     rules_go_on(&receiver.endpoint(), "300", Some("timeout"));
-    // It is still waited for when the daemon is to stop.
+    // The daemon still waits for it when it must stop.
     rules_go_on(&receiver.endpoint(), "60000", None);
 }
 

@@ -1,5 +1,5 @@
-//! `status --format prometheus` and the alerts: read by Prometheus' own parser and promtool, and compared with what a
-//! collector gets of the same daemons.
+//! `status --format prometheus` and the alerts: parsed with Prometheus' own parser and promtool, and compared with
+//! what a collector gets from the same daemons.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -47,7 +47,7 @@ fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The names as a query has them: of a histogram its buckets.
+/// The names as a query has them: the buckets of a histogram.
 fn names(samples: &BTreeMap<String, f64>) -> BTreeSet<String> {
     let names = samples.keys().map(|sample| sample.split('{').next().unwrap().to_owned());
     names.filter(|name| !name.ends_with("_sum") && !name.ends_with("_count")).collect()
@@ -95,7 +95,7 @@ fn the_text_has_the_collectors_metrics_under_the_collectors_names() {
     ] {
         assert_eq!(types[family], kind);
     }
-    // A bucket has all that is below it, and the last one everything.
+    // A bucket includes all that are below it, and the last one includes everything.
     let operation = "mode=master,operation=write_rules}";
     let bucket = |bound: &str| samples[&format!("ttp_store_latency_seconds_bucket{{le={bound},{operation}")];
     let buckets: Vec<_> = ["0.001", "0.002", "0.5", "5", "60", "+Inf"].into_iter().map(bucket).collect();
@@ -153,7 +153,7 @@ fn each_alert_fires_on_what_it_is_for_and_asks_for_metrics_that_there_are() {
             words.filter(|word| word.starts_with("ttp_") || word.starts_with("rulesyncd_")).collect();
         assert!(!asked.is_empty(), "{query}");
         for name in asked {
-            // Of a driver that never failed nothing is counted.
+            // Nothing is counted for a driver that never failed.
             assert!(
                 known.contains(name) || name == "rulesyncd_driver_failures_total",
                 "{name} of {query}: {known:?}"

@@ -14,7 +14,7 @@ use prost::Message as _;
 
 use crate::support::swarm::wait_for;
 
-/// What the collector does with what it is sent.
+/// What the collector does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Manner {
     Takes,
@@ -24,7 +24,7 @@ pub(super) enum Manner {
     Refuses(u16),
 }
 
-/// A span as it arrived.
+/// A received span.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Span {
     pub(super) name: String,
@@ -50,7 +50,7 @@ struct Received {
     units: BTreeMap<String, String>,
     /// Names as Prometheus has them.
     prometheus: BTreeSet<String>,
-    /// Every body, for who looks for what must not be in it.
+    /// Every body, to search for what must not be exported.
     bodies: Vec<u8>,
     headers: String,
     requests: usize,
@@ -76,7 +76,7 @@ impl Receiver {
         Self { port, received }
     }
 
-    /// Has a command export to here, without delay.
+    /// Makes a command export to this receiver, without delay.
     pub(super) fn collect(&self, command: &mut Command) {
         export_to(command, &self.endpoint());
     }
@@ -101,7 +101,7 @@ impl Receiver {
         self.received.lock().unwrap().units.get(metric).cloned()
     }
 
-    /// Whether a text stands in anything that was sent.
+    /// Whether any received body contains a text.
     pub(super) fn holds(&self, text: &str) -> bool {
         let received = self.received.lock().unwrap();
         received.bodies.windows(text.len()).any(|part| part == text.as_bytes())

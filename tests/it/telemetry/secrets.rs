@@ -1,12 +1,12 @@
-//! Nothing of a rule's text or of an address leaves by the log or the collector; a reason has its place in the
-//! log, where the state is audited, and nowhere else.
+//! No text of a rule and no address gets into the log or to the collector; an operator's reason is only in the log's
+//! audit record of the state.
 
 use super::receiver::{Manner, Receiver};
 use crate::support::swarm::Swarm;
 
 const REASON: &str = "CANARYREASON";
 
-/// A word for each place from which nothing may leave.
+/// A word for each text that must not be exported.
 const CANARIES: [&str; 6] =
     ["CANARYNAME", "CANARYPATTERN", "CANARYCOMMENT", REASON, "CANARYDBPASS", "CANARYOTLPPASS"];
 

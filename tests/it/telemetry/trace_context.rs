@@ -55,7 +55,7 @@ async fn on_mariadb() {
 #[test]
 fn what_several_edits_did_at_once_points_to_each_of_them() {
     let Observed { receiver, swarm, mut subscriber, master: _master, worker } = Observed::new();
-    // One look finds all of them: the worker sleeps while they are written.
+    // One poll finds all of them: the worker is paused while they are written.
     worker.freeze();
     swarm.save("r2.yaml", rule_text("R2", 1));
     swarm.save("r3.yaml", rule_text("R3", 1));

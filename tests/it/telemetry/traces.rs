@@ -1,4 +1,4 @@
-//! The spans of each thing that happens: names, parents, attributes.
+//! The spans of each kind of event: names, parents, attributes.
 
 use serde_json::Value;
 
@@ -75,7 +75,7 @@ fn what_else_can_become_of_a_file_is_its_outcome() {
     let [parse] = receiver.children(&unreadable, ["ttp.rule.parse"]);
     assert!(parse.failed);
 
-    // The last rule would not be deleted without an operator's word.
+    // The last rule would not be deleted without confirmation.
     swarm.save("r9.yaml", rule_text("R9", 1));
     subscriber.change();
     swarm.remove("r1.yaml");

@@ -1,4 +1,4 @@
-//! Values that no clock and no hand of sense gives, in rows that others wrote.
+//! Extreme values, in rows that other programs wrote.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::NOTHING;
 use crate::support::databases::TestDatabase;
 use crate::support::rules::id;
 
-/// A stamp that somebody wrote for "never" does not carry the owner's stamps to the end of time.
+/// A stamp that means "never" does not push the owner's stamps to the end of time.
 pub(super) async fn a_stamp_of_the_last_year(field: &TestDatabase) {
     let mut hand = field.hand().await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
@@ -23,7 +23,7 @@ pub(super) async fn a_stamp_of_the_last_year(field: &TestDatabase) {
     field.save(&[("R3", 2)]).await;
     assert_eq!(watcher.poll().await, ["written R1 v2", "written R3 v2"]);
     for row in field.database.rows(Scope::All).await.unwrap() {
-        // The stamp that a clock can have given is risen above, the other is not.
+        // Later stamps exceed the one that a clock can have given, but not the other.
         assert!(row.updated_at >= now.after(hour).whole_second(), "{row:?}");
         assert!(row.updated_at < now.after(hour + minute), "{row:?}");
     }
@@ -36,15 +36,15 @@ pub(super) async fn a_stamp_of_the_last_year(field: &TestDatabase) {
     assert!(set_at < now.after(minute), "{set_at}");
     assert_eq!(watcher.poll().await, ["state R1 clipped"]);
 
-    // An end past the end of time is refused, not cut off.
+    // An end beyond the end of time is refused, not truncated.
     let ages = RuleState { expires_at: Some(now.after(Duration::MAX)), ..clipped };
     let error = field.database.set_state(&id("R1"), ages).await.unwrap_err();
     assert!(error.to_string().contains("year 10000"), "{error}");
     assert_eq!(watcher.poll().await, NOTHING);
 }
 
-/// Two ids that differ only in case are one: on MySQL the one would be written over the other, and the
-/// state of a rule would end without a word.
+/// Two ids that differ only in case are one: on MySQL the second would overwrite the first, and a rule's state would
+/// end without a trace.
 pub(super) async fn a_state_of_an_id_in_another_case(field: &TestDatabase) {
     let mut watcher = field.watcher().await;
     let state = |state| RuleState { state, ..RuleState::default() };
@@ -65,7 +65,7 @@ pub(super) async fn a_state_of_an_id_in_another_case(field: &TestDatabase) {
     assert_eq!(watcher.poll().await, ["state R1 enabled", "state r1 disabled"]);
 }
 
-/// One text of another program, longer than a line of the stream may be, is not sent to anybody.
+/// A text of another program that is longer than a line of the stream may be is not sent.
 pub(super) async fn texts_that_are_longer_than_a_line(field: &TestDatabase) {
     let (mut hand, now) = (field.hand().await, field.now().await);
     field.save(&[("R1", 1), ("R2", 1), ("R3", 1)]).await;

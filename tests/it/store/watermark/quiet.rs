@@ -1,16 +1,16 @@
-//! A table in which nothing has happened for so long that a poll need not even count its rows.
+//! A table that has been idle for so long that a poll need not even count its rows.
 
 use std::time::Duration;
 
 use super::NOTHING;
 use crate::support::databases::{OVERLAP, PAST_THE_OVERLAP, TestDatabase};
 
-/// How long a state lasts that is to be heard of before it ends, on a busy machine too.
+/// How long a state lasts that must be received before it expires, even on a busy machine.
 const STATE_FOR: Duration = Duration::from_secs(5);
 
 pub(in crate::store) async fn what_comes_after_a_long_quiet(field: &TestDatabase) {
     let mut hand = field.hand().await;
-    // So many that it is worth to know without counting that they are all there.
+    // So many that the poll asks for the version instead of counting them.
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
     field.save(&[("R1", 1), ("R2", 1), ("R3", 1), ("R4", 1)]).await;
@@ -21,7 +21,7 @@ pub(in crate::store) async fn what_comes_after_a_long_quiet(field: &TestDatabase
             assert_eq!(watcher.poll().await, NOTHING);
         }
         let now = field.now().await;
-        // One after the other within a second, each heard at the next poll.
+        // One after the other within a second, each found by the next poll.
         hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id = 'R{round}'")).await;
         assert_eq!(watcher.poll().await, [format!("deleted R{round}")]);
         hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id = 'R{}'", round + 2)).await;
@@ -38,8 +38,8 @@ pub(in crate::store) async fn what_comes_after_a_long_quiet(field: &TestDatabase
     }
 }
 
-/// MariaDB remembers of a table when the transaction began that was the last to commit to it: two that
-/// began in one second look alike.
+/// MariaDB knows for a table when the transaction began that committed last: two that began in the same second look
+/// alike.
 pub(super) async fn two_transactions_of_one_second(field: &TestDatabase) {
     let (mut first, mut second) = (field.hand().await, field.hand().await);
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
@@ -67,8 +67,8 @@ pub(super) async fn two_transactions_of_one_second(field: &TestDatabase) {
     }
 }
 
-/// As above, where the second commits after a poll that counted: what was committed meanwhile is found
-/// by its stamp, however little of the overlap a column of whole seconds leaves.
+/// As above, but the second commits after a poll that counted: its stamp is within the window, however little of the
+/// overlap a column of whole seconds leaves.
 pub(super) async fn an_edit_behind_one_of_the_same_second(field: &TestDatabase) {
     let (mut first, mut second) = (field.hand().await, field.hand().await);
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
@@ -104,7 +104,7 @@ pub(super) async fn an_edit_behind_one_of_the_same_second(field: &TestDatabase) 
     }
 }
 
-/// A change that leaves nothing to be seen, and one right behind it.
+/// A change that leaves no trace, and another one right after it.
 pub(super) async fn a_deletion_behind_a_change_that_left_no_trace(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
@@ -122,7 +122,7 @@ pub(super) async fn a_deletion_behind_a_change_that_left_no_trace(field: &TestDa
     }
 }
 
-/// What a transaction did before the table was last counted, and committed after.
+/// A transaction that wrote before the table was last counted, and committed after.
 pub(in crate::store) async fn a_deletion_that_was_under_way(field: &TestDatabase) {
     let (mut late, mut other) = (field.hand().await, field.hand().await);
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
@@ -138,7 +138,7 @@ pub(in crate::store) async fn a_deletion_that_was_under_way(field: &TestDatabase
         assert_eq!(watcher.poll().await, NOTHING);
     }
     if field.address.starts_with("postgres") {
-        // SQLite lets one write at a time, and on MariaDB two that began in one second look alike.
+        // SQLite allows one writer at a time, and on MariaDB two that began in the same second look alike.
         other.run("DELETE FROM ttp_rule WHERE rule_id = 'MANY3'").await;
         assert_eq!(watcher.poll().await, ["deleted MANY3"]);
         field.pass(PAST_THE_OVERLAP).await;

@@ -1,4 +1,4 @@
-//! A window of many rows, in which a poll asks first which of them are as they are known.
+//! A window of many rows, of which a poll reads the headers first.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::NOTHING;
 use crate::support::databases::TestDatabase;
 use crate::support::rules::rule_text;
 
-/// More rows than are read whole.
+/// More rows than a poll reads whole.
 const MANY: usize = 100;
 
 /// A text that differs from [`rule_text`]'s in one letter.
@@ -25,7 +25,7 @@ pub(super) async fn many_rows_and_one_edited(field: &TestDatabase) {
     let mut watcher = field.watcher().await;
     assert_eq!(watcher.poll().await, NOTHING);
 
-    // A stamp that moved, back too; a version or a path alone; and nothing but a touch.
+    // A stamp that moved, also backwards; only a version or a path; and only a new stamp.
     hand.put("R001", 2, now.after(Duration::from_micros(1))).await;
     hand.put_text("R002", 1, &reworded("R002"), now.before(Duration::from_micros(1))).await;
     hand.run("UPDATE ttp_rule SET rule_version = 7 WHERE rule_id = 'R003'").await;
@@ -42,7 +42,7 @@ pub(super) async fn many_rows_and_one_edited(field: &TestDatabase) {
     assert_eq!(watcher.poll().await, NOTHING);
 }
 
-/// On whole-second storage, or by a writer that has no better clock, a stamp stands for no text.
+/// On whole-second storage, or by a writer with no better clock, a stamp does not identify a text.
 pub(super) async fn many_rows_of_one_second(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let second = field.now().await.whole_second();
@@ -57,7 +57,7 @@ pub(super) async fn many_rows_of_one_second(field: &TestDatabase) {
     }
 }
 
-/// Rows that cannot be read stand among the others, are told of once, and come back when mended.
+/// Rows that cannot be read are among the others, are logged once, and come back when they are corrected.
 pub(super) async fn many_rows_and_poison(field: &TestDatabase) {
     let mut hand = field.hand().await;
     let now = field.now().await;

@@ -1,4 +1,4 @@
-//! Daemons that cannot start: how often they are tried, and what the journal says of it.
+//! Daemons that cannot start: how often systemd tries, and what the journal says.
 
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
@@ -14,7 +14,7 @@ use crate::support::container::Container;
 
 /// The records of fatal errors in a unit's journal, of this boot.
 fn failures(container: &Container) -> Vec<Value> {
-    // Not by the unit: a process that ends at once is gone before journald can ask whose it was.
+    // Not by the unit: journald cannot find the unit of a process that ends at once.
     let records =
         container.sh(&format!("journalctl --no-pager -q -o json MESSAGE_ID={} || true", event::FAILED));
     records.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -27,7 +27,7 @@ fn an_unusable_configuration_is_no_start_loop_however_often_programs_connect() {
     container.sh(
         "echo 'worker: {pol_interval: 1s}' > /etc/rulesyncd/worker.yaml; systemctl start rulesyncd-worker.socket",
     );
-    // One program that connects again as soon as it is let go, and one that waits in between.
+    // One program that reconnects at once, and one that waits in between.
     let socket = container.path("/run/rulesyncd/events.sock");
     let stop = Arc::new(AtomicBool::new(false));
     let programs: Vec<_> = [Duration::ZERO, Duration::from_millis(700)]

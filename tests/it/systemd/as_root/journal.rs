@@ -1,4 +1,4 @@
-//! What an operator finds in the journal at night, with the commands that they would type.
+//! What an operator finds in the journal, with the commands that they would type.
 
 use rulesyncd::event;
 
@@ -32,7 +32,7 @@ fn the_journal_says_what_happened_to_a_rule_and_who_did_it() {
         }
     }
 
-    // A rule that was broken, by its id, although no id can be read in the file any more.
+    // A rule that became invalid, by its id, although the file's id cannot be read any more.
     save("DIS0002.yaml", "rule_id: 'DIS0002\n");
     wait_for(&container, "master", "-p err RULE_ID=DIS0002", "its last good version stays");
     let code = "journalctl --no-pager -q -o json -u rulesyncd-master RULE_ID=DIS0002 | grep -o '\"CODE\":\"[a-z-]*\"'";
@@ -40,7 +40,7 @@ fn the_journal_says_what_happened_to_a_rule_and_who_did_it() {
     save("DIS0002.yaml", &rule_text("DIS0002", 2));
     wait_for(&container, "master", "RULE_ID=DIS0002", "DIS0002.yaml is valid again");
 
-    // Two files of one id, and that it is over.
+    // Two files with one id, and the end of the conflict.
     save("twice.yaml", &rule_text("EXE0001", 1));
     wait_for(&container, "master", "-p err RULE_ID=EXE0001", "both hold EXE0001");
     container.sh("rm /etc/rulesyncd/rules/twice.yaml");
@@ -55,7 +55,7 @@ fn the_journal_says_what_happened_to_a_rule_and_who_did_it() {
         wait_for(&container, daemon, "-p notice..notice RULE_ID=DIS0002", order);
     }
 
-    // What another program did to a row is no edit of its file. A reload compares everything.
+    // A row that another program changed is not an edit of its file. A reload compares everything.
     container.sh(
         "sqlite3 /var/lib/rulesyncd/rules.db \"PRAGMA busy_timeout = 5000; DELETE FROM ttp_rule WHERE rule_id = 'NET0001'\"
          systemctl reload rulesyncd-master",
@@ -63,13 +63,13 @@ fn the_journal_says_what_happened_to_a_rule_and_who_did_it() {
     let undone = format!("-p warning MESSAGE_ID={}", event::RULE_TAKEN_OVER);
     wait_for(&container, "master", &undone, "NET0001 was deleted from the table by another program");
 
-    // A password or another key that was changed is taken, or said to wait for a restart.
+    // A changed password or key takes effect, or the log says that it needs a restart.
     container.sh(
         "sed -i 's/#log: info/log: debug/' /etc/rulesyncd/worker.yaml; systemctl reload rulesyncd-worker",
     );
     wait_for(&container, "worker", "-p warning", "`telemetry` changed: restart the daemon to apply it");
 
-    // An outage, its end, and none of a lock that was never lost to another master.
+    // An outage and its end, but no takeover of a lock that no other master took.
     container.sh("mv /etc/rulesyncd/rules /etc/rulesyncd/elsewhere; systemctl reload rulesyncd-master");
     let away = format!("MESSAGE_ID={}", event::DIRECTORY_AWAY);
     wait_for(&container, "master", &away, "create or mount it");

@@ -1,4 +1,4 @@
-//! The Debian package: what is in it, what its removal leaves, and what root's commands leave.
+//! The Debian package: its content, and what remains after its removal and after root's commands.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! README's walk through two hosts, word for word: its blocks of commands are taken from it and run in
-//! two containers, and what they are for is looked at from outside.
+//! Runs README's walk-through of two hosts: its blocks of commands run in two containers, and the results are checked
+//! from outside.
 
 use std::collections::VecDeque;
 
@@ -15,14 +15,14 @@ struct Block {
     commands: String,
 }
 
-/// The walk's blocks, in order.
+/// The blocks of the walk-through, in order.
 struct Walk {
     blocks: VecDeque<Block>,
     rules: Container,
     sensor: Container,
 }
 
-/// Puts passwords in the place of README's `…`: in each line that of the role which it names.
+/// Replaces README's `…` by passwords: in each line by that of the role in the line.
 fn with_passwords(text: &str, version: u32) -> String {
     let lines = text.lines().map(|line| {
         let role = ["worker", "master", "operator"]
@@ -69,7 +69,7 @@ impl Walk {
     }
 }
 
-/// A database's server, as the walk takes it for given.
+/// A database server, as the walk-through expects it.
 struct Server {
     /// How its addresses begin.
     scheme: &'static str,
@@ -106,7 +106,7 @@ const MARIADB: Server = Server {
          where user like 'rulesyncd%' order by 1\" | tr '\\t' '|'",
 };
 
-/// Names, a cable, a server with a certificate of an authority of its own, and the package.
+/// Host names, a cable, a server with a certificate of its own authority, and the package.
 fn prepare(server: &Server, rules: &Container, sensor: &Container) {
     Container::connect([(rules, "192.0.2.10/24"), (sensor, "192.0.2.20/24")]);
     for host in [rules, sensor] {
@@ -129,7 +129,7 @@ fn prepare(server: &Server, rules: &Container, sensor: &Container) {
     std::fs::write(rules.path("/root/grants.sql"), with_passwords(grants, 1)).unwrap();
 }
 
-/// The walk's blocks for a server: those of its own in the place of the other's.
+/// The blocks of the walk-through for a server: its own instead of the other's.
 fn blocks_for(server: &Server) -> VecDeque<Block> {
     let (mut own, shared): (VecDeque<_>, VecDeque<_>) =
         blocks("## Two hosts", "sh ").into_iter().partition(|(info, _)| info.ends_with(", MariaDB"));
@@ -200,7 +200,7 @@ fn follow(server: &Server) {
     save_rule(&walk.rules, "NEW", 3);
     assert_eq!(subscriber.change()["rule_id"], "NEW");
 
-    // What changed since the backup is the files' and the backup's again.
+    // What changed since the backup is as in the files and the backup again.
     walk.step(&["rules"], "tar -czf", 2);
     walk.rules.sh("RULESYNCD_DATABASE_URL_FILE=~/operator.url rulesyncd state clear DIS0002");
     assert_eq!(subscriber.change()["rule_id"], "DIS0002");

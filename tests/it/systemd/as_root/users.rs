@@ -1,9 +1,9 @@
-//! Who may do what: the daemons' two users, the group of the event stream, and everyone else.
+//! Permissions: the daemons' two users, the group of the event stream, and everyone else.
 
 use super::{installed, package, save_rule};
 use crate::support::container::Container;
 
-/// What of `paths` a user may open, as `path:r` and `path:w`; a socket that he may connect to is `path:c`.
+/// Which of `paths` a user may open, as `path:r` and `path:w`; a socket that they may connect to is `path:c`.
 fn opens(container: &Container, user: &str, paths: &[&str]) -> String {
     container.sh(&format!(
         "runuser -u {user} -- python3 - {} <<'END'
@@ -65,7 +65,7 @@ fn the_streams_group_opens_the_stream_alone_and_the_worker_only_reads_the_databa
 fn what_one_user_kept_before_two_users_keep_after_an_upgrade() {
     let container = Container::boot();
     container.put(package(), "/home/rulesyncd.deb");
-    // As 0.1 left it: one user, whose group subscribers joined.
+    // As 0.1 installed it: one user, whose group subscribers joined.
     container.sh("rm -f /usr/sbin/policy-rc.d /var/lib/man-db/auto-update
          useradd --system --user-group --home-dir /var/lib/rulesyncd rulesyncd
          useradd --system --groups rulesyncd sensor
