@@ -21,6 +21,7 @@ mod slow_reader;
 mod staleness;
 mod store;
 mod stream;
+mod supply_chain;
 mod support;
 mod systemd;
 mod telemetry;

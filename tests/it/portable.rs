@@ -59,6 +59,31 @@ fn the_static_program_works_where_there_is_no_library_as_root() {
     fs::write(swarm.path("etc/hosts"), "127.0.0.1 db.example.org\n").unwrap();
     let refused = alone(&["sync", "--database-url", "postgres://u:p@db.example.org:1/x"]).output().unwrap();
     assert!(text(&refused.stderr).contains("refused"), "{}", text(&refused.stderr));
+
+    the_sources_in_two_directories_give_one_program();
+}
+
+/// Without debug information, as what is shipped; what the program needs is built once, for neither it nor the
+/// sources know their directory.
+fn the_sources_in_two_directories_give_one_program() {
+    let target = Path::new(PROJECT).join("target/static");
+    let [one, other] = ["one", "another directory"].map(|name| {
+        let directory = tempfile::tempdir().unwrap();
+        let copy = directory.path().join(name);
+        let copied = "mkdir \"$1\" && tar -c --exclude=./target --exclude=./.git . | tar -x -C \"$1\"";
+        output(Command::new("sh").args(["-c", copied, "sh"]).arg(&copy).current_dir(PROJECT));
+        let mut build = Command::new("packaging/build-static");
+        build.arg("dev").current_dir(&copy).env("CARGO_TARGET_DIR", &target);
+        let program = output(build.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "0"));
+        let bytes = fs::read(copy.join(program)).unwrap();
+        let home = output(Command::new("sh").args(["-c", "echo ${CARGO_HOME:-$HOME/.cargo}"]));
+        for path in [copy.to_str().unwrap(), PROJECT, &home] {
+            let found = bytes.windows(path.len()).any(|bytes| bytes == path.as_bytes());
+            assert!(!found, "the program has the path {path}");
+        }
+        bytes
+    });
+    assert!(one == other, "{} and {} bytes", one.len(), other.len());
 }
 
 /// Buildah with its own storage.

@@ -34,8 +34,15 @@ fn its_documents_lead_to_what_is_there_and_its_python_client_follows_the_rules()
         }
     }
     assert!(links > 8, "{links}");
-    for file in ["protocol.md", "examples/rule_store.py", "changelog.gz", "changelog.Debian.gz", "copyright"]
-    {
+    for file in [
+        "protocol.md",
+        "examples/rule_store.py",
+        "changelog.gz",
+        "changelog.Debian.gz",
+        "copyright",
+        "sbom.cdx.json",
+        "third-party-notices.txt.gz",
+    ] {
         container.sh(&format!("test -s /usr/share/doc/rulesyncd/{file}"));
     }
     for unit in ["rulesyncd-master.service", "rulesyncd-worker.service", "rulesyncd-worker.socket"] {
