@@ -22,6 +22,9 @@ use crate::store::StoreError;
 /// The most bytes of an answer that is held in memory as a whole: a quarter of the memory that the units allow.
 pub(super) const LONGEST_ANSWER: usize = 256 << 20;
 
+/// After a row of so many bytes its thread pauses.
+const LONG_ROW: usize = 64 << 10;
+
 /// A driver's connection.
 pub(super) enum Link {
     Sqlite(SqliteConnection),
@@ -265,7 +268,13 @@ impl Stream<'_> {
             Poll::Ready(row) => Poll::Ready(row.transpose()),
             Poll::Pending => Poll::Pending,
         });
-        bounded(self.connector, self.transport, self.what, next).await
+        let row = bounded(self.connector, self.transport, self.what, next).await?;
+        // Rows that are always there leave the thread no pause, and a long one takes its reader a while.
+        match &row {
+            Some(row) if row.memory() > LONG_ROW => tokio::task::yield_now().await,
+            _ => tokio::task::consume_budget().await,
+        }
+        Ok(row)
     }
 }
 

@@ -7,7 +7,7 @@ use super::writes::Scope;
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, RuleHeader, RuleId, RuleRow, StateRow, Table};
 use crate::store::StoreError;
-use crate::store::poll::{CHUNK, Header};
+use crate::store::poll::{CHUNK, Header, LONG_ROWS};
 
 /// All columns of a table as text, and whether they are complete. The caller adds a filter.
 pub(super) fn select(dialect: &'static Dialect, table: Table) -> Select {
@@ -230,7 +230,9 @@ async fn read_long_summaries(
     found: &mut Vec<RuleHeader>,
 ) -> Result<(), StoreError> {
     let dialect = connection.dialect();
-    for keys in keys.chunks(CHUNK) {
+    // Where the database has no digest the texts come, and the driver holds all that a statement selects.
+    let at_once = if dialect.digest.is_some() { CHUNK } else { LONG_ROWS };
+    for keys in keys.chunks(at_once) {
         let select = select_summaries(dialect).and(|filter| filter.push("rule_id IN ").texts(keys));
         let mut rows = connection.row_by_row("reading the rules", select);
         while let Some(mut row) = rows.next().await? {

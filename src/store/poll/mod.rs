@@ -40,7 +40,7 @@ pub(super) const CHUNK: usize = 500;
 
 /// The most long rows that one statement reads by their keys: the statement must not take long, and SQLite's driver
 /// holds all of them.
-const LONG_ROWS: usize = 2;
+pub(super) const LONG_ROWS: usize = 2;
 
 /// With at most this many rows, counting them is cheaper than asking for their version.
 const CHEAP_TO_COUNT: u64 = 2_000;

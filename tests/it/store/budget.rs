@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::json;
@@ -70,7 +70,8 @@ async fn hostile_rows(
         (quarantined.len() >= long_rules / 2).then_some(quarantined)
     });
     let served = |swarm: &Swarm| -> Vec<String> {
-        let wanted: Vec<_> = (1..=21).map(|number| format!("R{number}")).chain([last.clone()]).collect();
+        let wanted: Vec<_> =
+            (1..=21).map(|number| format!("R{number}")).chain([last.clone(), "M1".to_owned()]).collect();
         let line = json!({ "op": "subscribe", "rule_ids": wanted });
 
         let rules = swarm.subscribe_with(&line.to_string()).snapshot();
@@ -100,12 +101,27 @@ async fn hostile_rows(
     assert_eq!(first["new_value"]["state"]["state"], "disabled");
     within_bounds(&worker);
 
+    // The master reads the same rows.
+    swarm.save("M1.yaml", rule_text("M1", 1));
+    let master = swarm.master();
+    wait_within(PATIENCE, "the master's rule", || served(&swarm).contains(&"M1".to_owned()).then_some(()));
+    within_bounds(&master);
+    assert!(master.stop().success());
+
     // A new rule is served at once, and freed memory is used at the next full poll.
     hand.put("R21", 1, field.now().await).await;
     wait_within(PATIENCE, "the new rule", || served(&swarm).contains(&"R21".to_owned()).then_some(()));
     hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id LIKE 'A%' AND rule_id <> '{last}'")).await;
     wait_within(PATIENCE, "a rule that fits now", || served(&swarm).contains(&last).then_some(()));
     within_bounds(&worker);
+
+    // So do the commands.
+    for arguments in ["state list", "sync --dry-run", "why B1", "verify"] {
+        let output = limited(&swarm, arguments, "60s");
+        let error = String::from_utf8_lossy(&output.stderr);
+        let ended = output.status.code().filter(|code| *code < 3);
+        assert!(ended.is_some(), "{arguments}: {:?} {error}", output.status);
+    }
     assert!(worker.stop().success());
 }
 
@@ -113,15 +129,31 @@ fn quick(command: &mut Command) {
     command.env("RULESYNCD_WORKER_FULL_SCAN_INTERVAL", "2s").env("RULESYNCD_WORKER_MAX_DELETE", "100%");
 }
 
-fn within_bounds(worker: &Daemon) {
-    let most = most_resident(worker.pid());
-    assert!(most < 128 * 1024, "{most} KiB");
+/// Runs a command with as much memory as the units allow.
+fn limited(swarm: &Swarm, arguments: &str, connect_timeout: &str) -> Output {
+    let command = swarm.command(&arguments.split(' ').collect::<Vec<_>>());
+    let mut limited = Command::new("sh");
+    // In KiB.
+    limited.args(["-c", "ulimit -v 1048576; exec \"$@\"", "sh"]).arg(command.get_program());
+    limited.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited.env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", connect_timeout).output().unwrap()
+}
+
+fn within_bounds(daemon: &Daemon) {
+    let most = most_resident(daemon.pid());
+    assert!(most < 128 * 1024, "{most} KiB: {}", daemon.log());
 }
 
 #[tokio::test]
 async fn hostile_rows_of_sqlite_take_no_more_than_the_budget() {
     let field = TestDatabase::sqlite_file().await;
-    hostile_rows(field, 150, 300 * MIB, |length| format!("printf('%.*c', {length}, 'x')")).await;
+    hostile_rows(field, 40, 300 * MIB, |length| format!("printf('%.*c', {length}, 'x')")).await;
 }
 
 #[tokio::test]
@@ -271,18 +303,7 @@ async fn commands_give_up_tables_without_end() {
         ("why R1", "2s", "no answer within 2s"),
         ("verify", "2s", "no answer within 2s"),
     ] {
-        let command = swarm.command(&arguments.split(' ').collect::<Vec<_>>());
-        let mut limited = Command::new("sh");
-        // As much memory as the units allow, in KiB.
-        limited.args(["-c", "ulimit -v 1048576; exec \"$@\"", "sh"]).arg(command.get_program());
-        limited.args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => limited.env(name, value),
-                None => limited.env_remove(name),
-            };
-        }
-        let output = limited.env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", timeout).output().unwrap();
+        let output = limited(&swarm, arguments, timeout);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(error.contains(expected), "{arguments}: {:?} {error}", output.status);
     }
