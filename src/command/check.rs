@@ -1,8 +1,8 @@
 //! `rulesyncd check`: checks rules without a database, for editors, hooks and builds.
 
+mod checked;
 mod files;
 mod fix;
-mod judge;
 mod junit;
 mod report;
 mod sarif;
@@ -25,8 +25,8 @@ use crate::plural::count;
 use crate::rule::attack::Attack;
 use crate::rule::{Code, RuleHeader};
 use crate::store::Scope;
+use checked::{CheckedFile, Rows};
 use files::Target;
-use judge::{Judged, Rows};
 use report::Totals;
 pub(super) use report::findings as render_findings;
 use settings::{Level, Overrides, Settings};
@@ -153,9 +153,9 @@ pub fn run(args: &CheckArgs) -> Outcome {
             fixed.push(fix.path);
         }
     }
-    let judged = judge(args, &targets, &attack)?;
-    let summary = Totals::of(&judged, fixed);
-    print(&write(args, &judged, &summary))?;
+    let checked = check_all(args, &targets, &attack)?;
+    let summary = Totals::of(&checked, fixed);
+    print(&write(args, &checked, &summary))?;
     if summary.unreadable > 0 {
         let what = count(summary.unreadable, "path");
         return Err(Failure::Environment(anyhow::anyhow!("{what} could not be read")));
@@ -163,19 +163,19 @@ pub fn run(args: &CheckArgs) -> Outcome {
     if summary.errors > 0 { Err(Failure::CheckFailed) } else { Ok(()) }
 }
 
-fn judge(args: &CheckArgs, targets: &[Target], attack: &Attack) -> Result<Vec<Judged>, Failure> {
+fn check_all(args: &CheckArgs, targets: &[Target], attack: &Attack) -> Result<Vec<CheckedFile>, Failure> {
     let rows = rows(args.database.clone())?;
     let mut settings = Settings::new(args.overrides()?);
-    judge::judge_all(targets, attack, &rows, &mut settings)
+    checked::check_all(targets, attack, &rows, &mut settings)
 }
 
-fn write(args: &CheckArgs, judged: &[Judged], summary: &Totals) -> String {
+fn write(args: &CheckArgs, checked: &[CheckedFile], summary: &Totals) -> String {
     match args.format {
-        Format::Human => report::human(judged, summary, args.quiet),
-        Format::Json => report::json(judged, summary),
-        Format::Github => report::github(judged),
-        Format::Sarif => sarif::report(judged),
-        Format::Junit => junit::report(judged, summary),
+        Format::Human => report::human(checked, summary, args.quiet),
+        Format::Json => report::json(checked, summary),
+        Format::Github => report::github(checked),
+        Format::Sarif => sarif::report(checked),
+        Format::Junit => junit::report(checked, summary),
     }
 }
 
@@ -197,10 +197,10 @@ fn watch(args: &CheckArgs, attack: &Attack) -> Outcome {
     loop {
         // Changes during the check are noticed after it.
         let watching = Watching::start(&args.paths).map_err(Failure::Environment)?;
-        match judge(args, &files::collect(&args.paths, None)?, attack) {
-            Ok(judged) if shown.as_ref() != Some(&judged) => {
-                let report = write(args, &judged, &Totals::of(&judged, Vec::new()));
-                let first = shown.replace(judged).is_none();
+        match check_all(args, &files::collect(&args.paths, None)?, attack) {
+            Ok(checked) if shown.as_ref() != Some(&checked) => {
+                let report = write(args, &checked, &Totals::of(&checked, Vec::new()));
+                let first = shown.replace(checked).is_none();
                 let gap = if first || args.format != Format::Human { "" } else { "\n" };
                 match write_stdout(&format!("{gap}{report}")) {
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),

@@ -11,7 +11,7 @@ use crate::address::{Address, DatabasePlace};
 use crate::client::{ClientError, ask};
 use crate::clock::SharedClock;
 use crate::config::{Config, ExposedPassword, ValueOrigin};
-use crate::master::{Lock, MasterStatus};
+use crate::master::{LockStatus, MasterStatus};
 use crate::socket::REQUEST_TIMEOUT;
 use crate::store::{Database, FilesystemConfig, FilesystemStore, StoreError};
 use crate::wire::Op;
@@ -121,16 +121,16 @@ impl Daemons {
         match &self.master {
             Err(error) => error.to_string(),
             Ok(_) => match self.master_status().map(|master| master.lock) {
-                Some(Lock::Held) => "it writes another database".to_owned(),
-                Some(Lock::Standby) => "it stands by".to_owned(),
-                Some(Lock::None) | None => "it does not know who holds it".to_owned(),
+                Some(LockStatus::Held) => "it writes another database".to_owned(),
+                Some(LockStatus::Standby) => "it stands by".to_owned(),
+                Some(LockStatus::None) | None => "it does not know who holds it".to_owned(),
             },
         }
     }
 
     /// This host's master, if it writes the database that the command uses.
     pub(super) fn writing_master(&self, config: &Config) -> Option<(MasterStatus, Address)> {
-        let master = self.master_status().filter(|master| master.lock == Lock::Held)?;
+        let master = self.master_status().filter(|master| master.lock == LockStatus::Held)?;
         let address: Address = master.database.url.parse().ok()?;
         let is_meant = match config.database_origin() {
             ValueOrigin::Default => self.told().iter().all(|told| told.address.is_same_database(&address)),

@@ -16,7 +16,7 @@ use crate::rulefile::{self, Listing};
 use crate::wire::{Op, ServerLine, Subscribe};
 
 /// How long a worker may take to answer, since a person waits for the completion.
-const PATIENCE: Duration = Duration::from_secs(1);
+const WORKER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The most files that are read for ids.
 const MOST_FILES: usize = 2_000;
@@ -56,7 +56,7 @@ pub(super) fn rule_ids(begin: &OsStr) -> Vec<CompletionCandidate> {
     let flags = Flags { quiet: true, system_files: SystemFiles::Both, ..Flags::default() };
     let Ok(config) = Config::load(&flags) else { return Vec::new() };
     let asked = super::block_on(async {
-        tokio::time::timeout(PATIENCE, ids_of_worker(&config.worker.socket)).await.ok()?.ok()
+        tokio::time::timeout(WORKER_TIMEOUT, ids_of_worker(&config.worker.socket)).await.ok()?.ok()
     });
     let ids = match asked {
         Ok(Some(ids)) => ids,

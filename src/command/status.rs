@@ -17,7 +17,7 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::command::flags::{ConfigFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::ValueOrigin;
-use crate::master::{Lock, MasterStatus};
+use crate::master::{LockStatus, MasterStatus};
 use crate::paint::{Paint, sanitize, sanitize_painted};
 use crate::plural::count;
 use crate::wire::{Health, Op};
@@ -222,9 +222,9 @@ fn master(status: &MasterStatus) -> String {
     lines.add(
         "lock",
         match status.lock {
-            Lock::Held => format!("{}held{}", Paint::Good, Paint::Off),
-            Lock::Standby => format!("{}standby{}: another master writes", Paint::Warn, Paint::Off),
-            Lock::None => format!("{}unknown{}", Paint::Warn, Paint::Off),
+            LockStatus::Held => format!("{}held{}", Paint::Good, Paint::Off),
+            LockStatus::Standby => format!("{}standby{}: another master writes", Paint::Warn, Paint::Off),
+            LockStatus::None => format!("{}unknown{}", Paint::Warn, Paint::Off),
         },
     );
     lines.add("directory", sanitize(&status.rules_dir));

@@ -86,11 +86,11 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
 fn report(summary: &Summary, address: &Address) -> Outcome {
     let done = describe(summary, ["added", "changed", "deleted"]);
     print(&format!("{done}on {}\n", sanitize(&address.place())))?;
-    judge(summary)
+    outcome_of(summary)
 }
 
 /// Anything that is not in order afterwards is a failure.
-fn judge(summary: &Summary) -> Outcome {
+fn outcome_of(summary: &Summary) -> Outcome {
     if summary.held > 0 || summary.broken > 0 || summary.conflicts > 0 || summary.refused > 0 {
         return Err(Failure::CheckFailed);
     }
@@ -164,7 +164,7 @@ async fn dry_run(database: &Database, reconciler: &mut Reconciler, allow_mass_de
     let held = held.map(|rule_id| format!("! {}  its deletion would be held back\n", sanitize(rule_id)));
     let text: String = std::iter::once(diff(&report.plan)).chain(invalid).chain(held).collect();
     print(&(text + &describe(&summary, ["to add", "to change", "to delete"])))?;
-    judge(&summary)
+    outcome_of(&summary)
 }
 
 /// The plan as a diff: `+` is added, `~` changed, `-` deleted, `!` in conflict.

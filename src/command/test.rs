@@ -15,7 +15,7 @@ use crate::rule::{self, FieldPattern, Limits, Sample};
 use crate::rulefile;
 use engine::{Engine, SearchError};
 use files::{Targets, Test};
-use report::{Report, Verdict};
+use report::{Report, SampleResult};
 
 /// Run the patterns of rules on samples that they must match and must not match
 #[derive(Debug, Args)]
@@ -83,28 +83,28 @@ fn run_one(test: &Test, engine: &mut Engine, report: &mut Report) -> Outcome {
     };
     report.tested += 1;
     for sample in &samples {
-        let verdict = judge(sample, &patterns, engine)?;
-        report.add(&test.path, sample, verdict);
+        let result = run_sample(sample, &patterns, engine)?;
+        report.add(&test.path, sample, result);
     }
     Ok(())
 }
 
 /// The match of the first pattern for the sample's field that matches.
-fn judge<'p>(
+fn run_sample<'p>(
     sample: &Sample,
     patterns: &'p [FieldPattern],
     engine: &mut Engine,
-) -> Result<Verdict<'p>, Failure> {
+) -> Result<SampleResult<'p>, Failure> {
     for pattern in patterns.iter().filter(|pattern| pattern.field == sample.field) {
         match engine.search(&pattern.pattern, &sample.text) {
             Ok(None) => {}
-            Ok(Some(found)) => return Ok(Verdict::Found { pattern, found }),
-            Err(SearchError::Wrong(reason)) => return Ok(Verdict::Wrong { pattern, reason }),
-            Err(SearchError::NeedsPython(reason)) => return Ok(Verdict::NotRun { pattern, reason }),
+            Ok(Some(found)) => return Ok(SampleResult::Found { pattern, found }),
+            Err(SearchError::Wrong(reason)) => return Ok(SampleResult::Wrong { pattern, reason }),
+            Err(SearchError::NeedsPython(reason)) => return Ok(SampleResult::NotRun { pattern, reason }),
             Err(SearchError::Engine(error)) => return Err(Failure::Environment(error)),
         }
     }
-    Ok(Verdict::NotFound)
+    Ok(SampleResult::NotFound)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

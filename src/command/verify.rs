@@ -56,7 +56,7 @@ pub struct VerifyArgs {
 
 /// What was compared, and the differences.
 #[derive(Debug, Serialize)]
-struct Verdict {
+struct Comparison {
     rules: usize,
     states: usize,
     digest: CatalogueDigest,
@@ -81,74 +81,74 @@ pub(crate) fn run(args: VerifyArgs) -> Outcome {
     let (needs_directory, needs_worker) = (args.rules_dir.is_given(), args.socket.is_given());
     let flags = args.database.apply_to(args.rules_dir.apply_to(args.config.flags()));
     let config = prepare_quietly(args.socket.apply_to("worker.socket", flags))?;
-    let verdict = super::block_on(async {
+    let comparison = super::block_on(async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_database(daemons.choose_rules_dir(config)?)?;
         if needs_directory {
             super::require_directory(&config.master.rules_dir)?;
         }
-        let mut verdict = compare(&config, &daemons, needs_worker).await?;
+        let mut comparison = compare(&config, &daemons, needs_worker).await?;
         for _ in 1..LOOKS {
-            if verdict.differences.is_empty() {
+            if comparison.differences.is_empty() {
                 break;
             }
             sleep(BETWEEN).await;
-            verdict = compare(&config, &daemons, needs_worker).await?;
+            comparison = compare(&config, &daemons, needs_worker).await?;
         }
-        Ok::<_, Failure>(verdict)
+        Ok::<_, Failure>(comparison)
     })??;
-    let text = if args.json { format!("{}\n", serde_json::json!(verdict)) } else { human(&verdict) };
+    let text = if args.json { format!("{}\n", serde_json::json!(comparison)) } else { human(&comparison) };
     print(&text)?;
     match () {
-        () if !verdict.differences.is_empty() => Err(Failure::CheckFailed),
-        () if verdict.unanswered.is_empty() && verdict.compared.len() > 1 => Ok(()),
+        () if !comparison.differences.is_empty() => Err(Failure::CheckFailed),
+        () if comparison.unanswered.is_empty() && comparison.compared.len() > 1 => Ok(()),
         () => Err(Failure::Unanswered),
     }
 }
 
-async fn compare(config: &Config, daemons: &Daemons, needs_worker: bool) -> Result<Verdict, Failure> {
+async fn compare(config: &Config, daemons: &Daemons, needs_worker: bool) -> Result<Comparison, Failure> {
     let clock = Arc::new(SystemClock);
     let is_directory = matches!(config.database.address, Address::Directory(_));
-    let (tables, mut verdict) = match common::directory_store(config, clock.clone()) {
+    let (tables, mut comparison) = match common::directory_store(config, clock.clone()) {
         Some(store) => {
             let files = catalogue(&store).await?;
-            let verdict = Verdict::of(&files, "directory");
-            (files, verdict)
+            let comparison = Comparison::of(&files, "directory");
+            (files, comparison)
         }
         None => {
             let database = common::open_database(config, clock).await?;
             common::ping(&database).await?;
             let tables = catalogue(&database).await?;
-            let mut verdict = Verdict::of(&tables, "tables");
-            verdict.compare_directory(&database.rows(Scope::All).await?, config, daemons).await;
-            (tables, verdict)
+            let mut comparison = Comparison::of(&tables, "tables");
+            comparison.compare_directory(&database.rows(Scope::All).await?, config, daemons).await;
+            (tables, comparison)
         }
     };
     for row in tables.quarantined() {
         let what =
             format!("{} is quarantined: {}", if is_directory { "the file" } else { "the row" }, row.reason);
-        verdict.differences.push(Difference { rule_id: row.key, what });
+        comparison.differences.push(Difference { rule_id: row.key, what });
     }
     match against_worker(&config.worker.socket, &daemons.worker, &tables).await {
         Ok(found) => {
-            verdict.compared.push("worker");
-            verdict.differences.extend(found);
+            comparison.compared.push("worker");
+            comparison.differences.extend(found);
         }
         Err(error) if error.is_absent() && !needs_worker => {
-            verdict.left_out.push(format!("the worker: {error}"))
+            comparison.left_out.push(format!("the worker: {error}"))
         }
-        Err(error) => verdict.unanswered.push(format!("the worker: {error}")),
+        Err(error) => comparison.unanswered.push(format!("the worker: {error}")),
     }
     if let Err(error) = &daemons.master
         && !error.is_absent()
     {
-        verdict.unanswered.push(format!("the master: {error}"));
+        comparison.unanswered.push(format!("the master: {error}"));
     }
-    verdict.differences.sort_by(|a, b| a.rule_id.cmp(&b.rule_id));
-    Ok(verdict)
+    comparison.differences.sort_by(|a, b| a.rule_id.cmp(&b.rule_id));
+    Ok(comparison)
 }
 
-impl Verdict {
+impl Comparison {
     fn of(catalogue: &Catalogue, place: &'static str) -> Self {
         Self {
             rules: catalogue.rule_count(),
@@ -225,7 +225,7 @@ fn against_directory(plan: &Plan) -> Vec<Difference> {
 
 /// The content of a worker, from its snapshot.
 #[derive(Default)]
-struct Held {
+struct WorkerContent {
     rules: BTreeMap<String, RuleLine>,
     states: BTreeMap<String, RuleState>,
 }
@@ -293,14 +293,14 @@ fn in_words(state: &RuleState) -> String {
 }
 
 /// The worker's digest and content; `None` before it has loaded rules.
-async fn snapshot(socket: &Path) -> Result<Option<(CatalogueDigest, Held)>, ClientError> {
+async fn snapshot(socket: &Path) -> Result<Option<(CatalogueDigest, WorkerContent)>, ClientError> {
     let mut connection = SocketClient::connect(socket).await?;
     let status = connection.ask_within(Op::Status {}, REQUEST_TIMEOUT).await?;
     if status["digest"].is_null() {
         return Ok(None);
     }
     connection.send(Op::Subscribe(Subscribe { follow: false, ..Subscribe::default() })).await?;
-    let mut held = Held::default();
+    let mut held = WorkerContent::default();
     while let Some(line) = connection.next_soon().await? {
         match line.line {
             ServerLine::Rule(rule) => {
@@ -321,8 +321,8 @@ async fn snapshot(socket: &Path) -> Result<Option<(CatalogueDigest, Held)>, Clie
     Err(ClientError::Closed)
 }
 
-fn human(verdict: &Verdict) -> String {
-    let Verdict { rules, states, digest, compared, left_out, unanswered, differences } = verdict;
+fn human(comparison: &Comparison) -> String {
+    let Comparison { rules, states, digest, compared, left_out, unanswered, differences } = comparison;
     let mut text = String::new();
     if !differences.is_empty() {
         let mut table = comfy_table::Table::new();

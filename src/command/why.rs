@@ -12,7 +12,7 @@ use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use self::report::{Report, Table, WorkerView};
+use self::report::{Report, RuleInTables, WorkerView};
 use super::common::{self, Daemons, did_you_mean};
 use super::completions::rule_ids;
 use super::{Failure, Outcome};
@@ -130,7 +130,7 @@ fn message(failure: Failure) -> String {
     failure.message().map_or_else(String::new, |error| format!("{error:#}"))
 }
 
-async fn table(config: &Config, rule_id: &RuleId) -> Result<Table, Failure> {
+async fn table(config: &Config, rule_id: &RuleId) -> Result<RuleInTables, Failure> {
     if let Some(store) = common::directory_store(config, Arc::new(SystemClock)) {
         let subscription = store.subscribe_changes().await?;
         let catalogue = subscription.catalogue();
@@ -140,7 +140,7 @@ async fn table(config: &Config, rule_id: &RuleId) -> Result<Table, Failure> {
             None => did_you_mean(rule_id.as_str(), catalogue.rules().map(|(rule, _)| rule.rule_id.as_str())),
         };
         let (now, row) = (SystemClock.now(), row.map(|row| RuleHeader::from(&**row).into()));
-        return Ok(Table { did_you_mean, now, row, case_variants: Vec::new(), state: None });
+        return Ok(RuleInTables { did_you_mean, now, row, case_variants: Vec::new(), state: None });
     }
     let database = common::open_database(config, Arc::new(SystemClock)).await?;
     common::ping(&database).await?;
@@ -155,7 +155,7 @@ async fn table(config: &Config, rule_id: &RuleId) -> Result<Table, Failure> {
     } else {
         String::new()
     };
-    Ok(Table {
+    Ok(RuleInTables {
         did_you_mean,
         now: database.now().await?,
         row: exact.pop().map(Into::into),

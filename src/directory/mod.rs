@@ -8,7 +8,7 @@ mod stamp;
 mod watch;
 
 pub use missing::{DELETE_AFTER, MissingFiles};
-pub use scan::{DirectoryAway, Found, ScanScope, Scanner};
+pub use scan::{DirectoryAway, ScanResult, ScanScope, Scanner};
 pub(crate) use scanned::Steps;
 pub use scanned::{InvalidFile, ScannedFile};
 pub use watch::{UnfinishedFiles, Watch};

@@ -16,7 +16,7 @@ use super::scanned::{InvalidFile, NoRule, ParsedFile, ScannedFile, Steps, parse_
 use super::stamp::Stamp;
 use super::watch::UnfinishedFiles;
 use crate::clock::Timestamp;
-use crate::rule::plan::File;
+use crate::rule::plan::PlannedFile;
 use crate::rule::{ContentDigest, Limits};
 use crate::rulefile::{self, LinkPolicy, Listing, ReadError};
 use crate::telemetry::trace;
@@ -75,7 +75,7 @@ pub struct DirectoryAway {
 
 /// The files that a scan found changed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct ScanResult {
     /// Each with what it was before; `None` is a new file.
     pub changed: BTreeMap<String, Option<ScannedFile>>,
 }
@@ -140,8 +140,9 @@ impl Scanner {
     }
 
     /// Every file, as input to a plan.
-    pub fn facts(&self) -> impl Iterator<Item = File> {
-        self.files().map(|(name, scanned)| File { path: name.to_owned(), rule: scanned.rule().cloned() })
+    pub fn facts(&self) -> impl Iterator<Item = PlannedFile> {
+        self.files()
+            .map(|(name, scanned)| PlannedFile { path: name.to_owned(), rule: scanned.rule().cloned() })
     }
 
     /// As [`Scanner::update`], without those files that are being written. A thread of its own reads a whole directory,
@@ -154,7 +155,7 @@ impl Scanner {
         scope: &ScanScope,
         unfinished: &UnfinishedFiles,
         now: Timestamp,
-    ) -> Result<Found, DirectoryAway> {
+    ) -> Result<ScanResult, DirectoryAway> {
         if !scope.is_all() {
             return self.update(scope, &unfinished.names(), now);
         }
@@ -180,7 +181,7 @@ impl Scanner {
         scope: &ScanScope,
         unfinished: &BTreeSet<String>,
         now: Timestamp,
-    ) -> Result<Found, DirectoryAway> {
+    ) -> Result<ScanResult, DirectoryAway> {
         let names = match scope {
             ScanScope::All | ScanScope::Reread => {
                 let Listing { rules, passed_over } = self.list()?;
@@ -213,7 +214,7 @@ impl Scanner {
                 Some(stamp) => to_read.push((name, stamp)),
             }
         }
-        let mut found = Found::default();
+        let mut found = ScanResult::default();
         for name in gone {
             self.unsettled.remove(&name);
             if let Some(before) = self.files.remove(&name) {

@@ -76,13 +76,13 @@ pub struct Watch {
 /// among the files point to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Watched {
-    directory: Option<Identity>,
+    directory: Option<DirectoryIdentity>,
     parents: WatchedParents,
     link_targets: BTreeSet<PathBuf>,
 }
 
 /// Device and inode.
-type Identity = (u64, u64);
+type DirectoryIdentity = (u64, u64);
 
 /// Folders, each with the name that matters in it.
 type WatchedParents = BTreeSet<(PathBuf, OsString)>;
@@ -201,7 +201,7 @@ impl Watch {
 }
 
 /// Device and inode of what a path leads to; `None` where nothing is.
-fn identity(path: &Path) -> Option<Identity> {
+fn identity(path: &Path) -> Option<DirectoryIdentity> {
     std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 

@@ -24,7 +24,7 @@ use self::audit::StateAudit;
 pub use self::command::MasterRequest;
 pub use self::held::Operator;
 use self::reconcile::{ReconcileError, Reconciler};
-pub use self::status::{Lock, MasterStatus};
+pub use self::status::{LockStatus, MasterStatus};
 pub use self::summary::Summary;
 use crate::backoff::{Backoff, jittered};
 use crate::clock::SharedClock;
@@ -213,14 +213,14 @@ impl Master {
                     None => log::lock_taken(),
                 }
                 self.lock_logged = self.database_outage.is_ongoing();
-                self.set_lock(Lock::Held);
+                self.set_lock(LockStatus::Held);
                 return Ok(session);
             }
             if stands_by_since.is_none() {
                 stands_by_since = Some(Instant::now());
                 self.database_back();
                 log::standing_by(self.database.lock_holder().await.ok().flatten().as_deref());
-                self.set_lock(Lock::Standby);
+                self.set_lock(LockStatus::Standby);
             }
             self.idle(jittered(LOCK_INTERVAL)).await;
         }
@@ -395,7 +395,7 @@ impl Master {
     }
 
     fn database_lost(&mut self, error: &StoreError) {
-        self.set_lock(Lock::None);
+        self.set_lock(LockStatus::None);
         self.status.send_modify(|status| status.database_failed(error, self.clock.now()));
         if let Some(record) = self.database_outage.failed(&error.cause(), Instant::now()) {
             log::database_away(error, record);
@@ -417,7 +417,7 @@ impl Master {
         }
     }
 
-    fn set_lock(&self, lock: Lock) {
+    fn set_lock(&self, lock: LockStatus) {
         self.status.send_modify(|status| status.lock = lock);
     }
 

@@ -19,10 +19,10 @@ use super::trace::Ingest;
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::directory::{
-    DirectoryAway, Found, InvalidFile, MissingFiles, ScanScope, ScannedFile, Scanner, UnfinishedFiles,
+    DirectoryAway, InvalidFile, MissingFiles, ScanResult, ScanScope, ScannedFile, Scanner, UnfinishedFiles,
 };
 use crate::outage::RecordBudget;
-use crate::rule::plan::{self, Conflict, File, Plan};
+use crate::rule::plan::{self, Conflict, Plan, PlannedFile};
 use crate::rule::{ContentDigest, Limits, RuleHeader, RuleId};
 use crate::store::{MasterSession, Scope, StoreError};
 use crate::telemetry::metrics;
@@ -268,7 +268,7 @@ impl Reconciler {
         Ok(report)
     }
 
-    async fn scan(&mut self, scope: &ScanScope) -> Result<Found, DirectoryAway> {
+    async fn scan(&mut self, scope: &ScanScope) -> Result<ScanResult, DirectoryAway> {
         let found = self.scanner.scan(scope, &self.unfinished, self.clock.now()).await;
         // Whatever the rest of this reconcile does, a file that was found is not missing.
         self.missing.forget_found(&self.scanner);
@@ -344,14 +344,14 @@ impl Reconciler {
     }
 
     /// Keeps what changed until it can be logged: the rows tell whether an invalid file has a last good version.
-    fn take_in(&mut self, found: Found) {
+    fn take_in(&mut self, found: ScanResult) {
         for (name, before) in found.changed {
             self.unlogged.entry(name).or_insert(before);
         }
     }
 
     /// Notes which files have an equal row: those that the plan neither writes nor reports as conflicts.
-    fn remember_written(&mut self, files: &[File], plan: &Plan) {
+    fn remember_written(&mut self, files: &[PlannedFile], plan: &Plan) {
         let writes = plan.writes.iter().map(|write| write.path.as_str());
         let not_written: BTreeSet<&str> =
             writes.chain(plan.conflicts.iter().map(|conflict| conflict.path.as_str())).collect();

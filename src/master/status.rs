@@ -14,7 +14,7 @@ use crate::store::{Database, StoreError, driver_failures};
 /// Whether this master may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Lock {
+pub enum LockStatus {
     /// It holds the lock: it is the one writer.
     Held,
     /// Another master holds it.
@@ -40,7 +40,7 @@ pub struct MasterStatus {
     /// The directory that it watches.
     pub rules_dir: String,
     /// Whether it may write.
-    pub lock: Lock,
+    pub lock: LockStatus,
     /// Since when the database is unavailable; `None` while it answers.
     pub database_down_since: Option<Timestamp>,
     /// Since when the rules directory cannot be read; `None` while it can.
@@ -104,7 +104,7 @@ impl MasterStatus {
             backend: database.backend().to_owned(),
             database: database.place(),
             rules_dir: config.rules_dir.display().to_string(),
-            lock: Lock::None,
+            lock: LockStatus::None,
             database_down_since: None,
             directory_unavailable_since: None,
             reconciled_at: None,
@@ -171,8 +171,8 @@ impl MasterStatus {
 
     pub(super) fn why_not_writing(&self) -> String {
         match self.lock {
-            Lock::Standby => "this master stands by: another holds the lock, ask that one".to_owned(),
-            Lock::Held | Lock::None => {
+            LockStatus::Standby => "this master stands by: another holds the lock, ask that one".to_owned(),
+            LockStatus::Held | LockStatus::None => {
                 format!(
                     "the database does not answer: {}",
                     self.last_error.as_deref().unwrap_or("not yet reached")
@@ -185,15 +185,15 @@ impl MasterStatus {
     pub fn sentence(&self) -> String {
         let doing = match (self.lock, self.database_down_since, self.directory_unavailable_since) {
             (_, Some(since), _) => format!("database unavailable since {since}"),
-            (Lock::Standby, None, _) => "standby: another master holds the lock".to_owned(),
-            (Lock::None, None, _) => "connecting".to_owned(),
-            (Lock::Held, None, Some(since)) => {
+            (LockStatus::Standby, None, _) => "standby: another master holds the lock".to_owned(),
+            (LockStatus::None, None, _) => "connecting".to_owned(),
+            (LockStatus::Held, None, Some(since)) => {
                 format!(
                     "rules directory {} unavailable since {since}; every rule stays as it is",
                     self.rules_dir
                 )
             }
-            (Lock::Held, None, None) => format!("{} in sync", count(self.rules, "rule")),
+            (LockStatus::Held, None, None) => format!("{} in sync", count(self.rules, "rule")),
         };
         let mut sentence = doing;
         for (number, what, then) in [

@@ -9,7 +9,7 @@ use super::{ContentDigest, RuleHeader, RuleId};
 
 /// A file of the rules directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct File {
+pub struct PlannedFile {
     /// The path, relative to the rules directory.
     pub path: String,
     /// The rule in it; `None` if the file is invalid and keeps its last valid row.
@@ -103,8 +103,8 @@ impl Plan {
 ///
 /// `rows` must have the rows of every id and every path in `files`, and every owned row whose file may be missing. Other
 /// rows are not touched.
-pub fn plan(files: &[File], rows: &[RuleHeader], owner: &str) -> Plan {
-    let table = Table::new(rows, owner);
+pub fn plan(files: &[PlannedFile], rows: &[RuleHeader], owner: &str) -> Plan {
+    let table = RowLookup::new(rows, owner);
     let mut claims: BTreeMap<String, Vec<(&str, &FileRule)>> = BTreeMap::new();
     for file in files {
         if let Some(rule) = &file.rule {
@@ -175,13 +175,13 @@ fn is_current(row: &RuleHeader, path: &str, rule: &FileRule, owner: &str) -> boo
 }
 
 /// The rows by id, and by id without case.
-struct Table<'a> {
+struct RowLookup<'a> {
     exact: HashMap<&'a str, &'a RuleHeader>,
     /// A case-sensitive table may hold several; owned ones come last.
     folded: HashMap<String, Vec<&'a RuleHeader>>,
 }
 
-impl<'a> Table<'a> {
+impl<'a> RowLookup<'a> {
     fn new(rows: &'a [RuleHeader], owner: &str) -> Self {
         let mut folded: HashMap<String, Vec<&RuleHeader>> = HashMap::with_capacity(rows.len());
         let (owned, foreign): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.updated_by == owner);

@@ -12,7 +12,7 @@ use super::rows::{Budget, ParsedRows, RowParser};
 use super::{Follow, RowIndex, RuleStore, StoreError, subscription};
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
 use crate::directory::{DELETE_AFTER, InvalidFile, MissingFiles, ScanScope, ScannedFile, Scanner, Watch};
-use crate::rule::plan::{File, Plan, Write, plan};
+use crate::rule::plan::{Plan, PlannedFile, Write, plan};
 use crate::rule::{
     CompiledRule, ContentDigest, Limits, QuarantinedRow, RowFingerprint, RuleHeader, RuleId, RuleRow,
     RuleState, Table, TableDelta,
@@ -190,7 +190,7 @@ impl FilesystemFollower {
         }
         self.watch.expect_links(self.scanner.has_links(), self.scanner.link_targets());
         self.missing.forget_found(&self.scanner);
-        let files: Vec<File> = self.scanner.facts().collect();
+        let files: Vec<PlannedFile> = self.scanner.facts().collect();
         let mut plan = plan(&files, &self.rows, UPDATED_BY);
         let mut rescan = self.missing.debounce(&mut plan.deletes, &self.scanner, true);
         plan.writes.retain(|write| !unfinished.contains(&write.path));

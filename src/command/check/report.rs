@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde_json::{Value, json};
 
-use super::judge::Judged;
+use super::checked::CheckedFile;
 use crate::paint::{sanitize, sanitize_lines};
 use crate::plural::count;
 use crate::rule::{Diagnostic, Severity};
@@ -26,38 +26,38 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    pub(super) fn of(judged: &[Judged], fixed: Vec<PathBuf>) -> Self {
+    pub(super) fn of(checked: &[CheckedFile], fixed: Vec<PathBuf>) -> Self {
         let count = |severity| {
-            judged
+            checked
                 .iter()
-                .flat_map(|judged| &judged.findings)
+                .flat_map(|checked| &checked.findings)
                 .filter(|found| found.severity == severity)
                 .count()
         };
         let refused =
-            |judged: &&Judged| judged.findings.iter().any(|found| found.severity == Severity::Error);
+            |checked: &&CheckedFile| checked.findings.iter().any(|found| found.severity == Severity::Error);
         Self {
             fixed,
-            files: judged.iter().filter(|judged| judged.unreadable.is_none()).count(),
-            refused: judged.iter().filter(refused).count(),
+            files: checked.iter().filter(|checked| checked.unreadable.is_none()).count(),
+            refused: checked.iter().filter(refused).count(),
             errors: count(Severity::Error),
             warnings: count(Severity::Warning),
-            unreadable: judged.iter().filter(|judged| judged.unreadable.is_some()).count(),
+            unreadable: checked.iter().filter(|checked| checked.unreadable.is_some()).count(),
         }
     }
 }
 
 /// The source lines with the places underlined, then the summary unless `quiet`; with colours, which are removed if
 /// the output is not a terminal.
-pub(super) fn human(judged: &[Judged], summary: &Totals, quiet: bool) -> String {
+pub(super) fn human(checked: &[CheckedFile], summary: &Totals, quiet: bool) -> String {
     let mut out = String::new();
     for path in &summary.fixed {
         let _ = writeln!(out, "fixed {}", sanitize(&path.to_string_lossy()));
     }
     out += if summary.fixed.is_empty() { "" } else { "\n" };
-    for judged in judged {
-        if let Some(reason) = &judged.unreadable {
-            let (path, reason) = (judged.path.to_string_lossy(), sanitize(reason));
+    for checked in checked {
+        if let Some(reason) = &checked.unreadable {
+            let (path, reason) = (checked.path.to_string_lossy(), sanitize(reason));
             let path = sanitize(&path);
             let report = [annotate_snippets::Group::with_title(
                 Level::ERROR.primary_title(format!("{path}: {reason}")),
@@ -65,7 +65,7 @@ pub(super) fn human(judged: &[Judged], summary: &Totals, quiet: bool) -> String 
             out += &Renderer::styled().render(&report);
             out += "\n\n";
         }
-        out += &findings(&judged.path, &judged.text, &judged.findings);
+        out += &findings(&checked.path, &checked.text, &checked.findings);
     }
     if quiet {
         return out;
@@ -82,7 +82,7 @@ pub(super) fn human(judged: &[Judged], summary: &Totals, quiet: bool) -> String 
             count(warnings, "warning")
         ),
     };
-    if let Some(finding) = judged.iter().flat_map(|judged| &judged.findings).next() {
+    if let Some(finding) = checked.iter().flat_map(|checked| &checked.findings).next() {
         let _ = writeln!(out, "more on a finding: rulesyncd check --explain {}", finding.code);
     }
     out
@@ -124,10 +124,10 @@ fn within(source: &str, finding: &Diagnostic) -> std::ops::Range<usize> {
 }
 
 /// One JSON object.
-pub(super) fn json(judged: &[Judged], summary: &Totals) -> String {
-    let findings: Vec<Value> = judged
+pub(super) fn json(checked: &[CheckedFile], summary: &Totals) -> String {
+    let findings: Vec<Value> = checked
         .iter()
-        .flat_map(|judged| judged.findings.iter().map(|finding| (&judged.path, finding)))
+        .flat_map(|checked| checked.findings.iter().map(|finding| (&checked.path, finding)))
         .map(|(path, finding)| {
             json!({
                 "path": path.to_string_lossy(),
@@ -142,11 +142,11 @@ pub(super) fn json(judged: &[Judged], summary: &Totals) -> String {
             })
         })
         .collect();
-    let unreadable: Vec<Value> = judged
+    let unreadable: Vec<Value> = checked
         .iter()
-        .filter_map(|judged| {
-            let reason = judged.unreadable.as_ref()?;
-            Some(json!({ "path": judged.path.to_string_lossy(), "reason": reason }))
+        .filter_map(|checked| {
+            let reason = checked.unreadable.as_ref()?;
+            Some(json!({ "path": checked.path.to_string_lossy(), "reason": reason }))
         })
         .collect();
     let mut report = json!({
@@ -165,15 +165,15 @@ pub(super) fn json(judged: &[Judged], summary: &Totals) -> String {
 }
 
 /// Workflow commands, one on each line.
-pub(super) fn github(judged: &[Judged]) -> String {
+pub(super) fn github(checked: &[CheckedFile]) -> String {
     let mut out = String::new();
-    for judged in judged {
-        let path = judged.path.to_string_lossy();
-        if let Some(reason) = &judged.unreadable {
+    for checked in checked {
+        let path = checked.path.to_string_lossy();
+        if let Some(reason) = &checked.unreadable {
             let _ =
                 writeln!(out, "::error file={}::{}", property(&sanitize(&path)), message(&sanitize(reason)));
         }
-        for finding in &judged.findings {
+        for finding in &checked.findings {
             let help = finding.help.as_ref().map(|help| format!("\n{}", sanitize_lines(help)));
             let _ = writeln!(
                 out,

@@ -5,7 +5,7 @@ use std::path::Path;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use serde_json::{Value, json};
 
-use super::judge::Judged;
+use super::checked::CheckedFile;
 use crate::rule::{Code, Diagnostic};
 
 const SCHEMA: &str =
@@ -15,17 +15,17 @@ const SCHEMA: &str =
 const PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One run, with a rule for each code.
-pub(super) fn report(judged: &[Judged]) -> String {
-    let results: Vec<Value> = judged
+pub(super) fn report(checked: &[CheckedFile]) -> String {
+    let results: Vec<Value> = checked
         .iter()
-        .flat_map(|judged| judged.findings.iter().map(move |finding| result(judged, finding)))
+        .flat_map(|checked| checked.findings.iter().map(move |finding| result(checked, finding)))
         .collect();
-    let unreadable = judged.iter().filter_map(|judged| {
-        let reason = judged.unreadable.as_ref()?;
+    let unreadable = checked.iter().filter_map(|checked| {
+        let reason = checked.unreadable.as_ref()?;
         Some(json!({
             "level": "error",
             "message": { "text": reason },
-            "locations": [{ "physicalLocation": { "artifactLocation": { "uri": uri(&judged.path) } } }],
+            "locations": [{ "physicalLocation": { "artifactLocation": { "uri": uri(&checked.path) } } }],
         }))
     });
     let unreadable: Vec<Value> = unreadable.collect();
@@ -62,10 +62,10 @@ fn rule(code: Code) -> Value {
     })
 }
 
-fn result(judged: &Judged, finding: &Diagnostic) -> Value {
+fn result(checked: &CheckedFile, finding: &Diagnostic) -> Value {
     let help = finding.help.as_ref().map(|help| format!("\n{help}")).unwrap_or_default();
-    let artifact = json!({ "uri": uri(&judged.path) });
-    let region = region(judged, finding);
+    let artifact = json!({ "uri": uri(&checked.path) });
+    let region = region(checked, finding);
     let mut result = json!({
         "ruleId": finding.code.as_str(),
         "ruleIndex": Code::ALL.iter().position(|&code| code == finding.code),
@@ -85,8 +85,8 @@ fn result(judged: &Judged, finding: &Diagnostic) -> Value {
     result
 }
 
-fn region(judged: &Judged, finding: &Diagnostic) -> Value {
-    let (end_line, end_column) = finding.end(&judged.text);
+fn region(checked: &CheckedFile, finding: &Diagnostic) -> Value {
+    let (end_line, end_column) = finding.end(&checked.text);
     json!({
         "startLine": finding.line,
         "startColumn": finding.column,

@@ -43,7 +43,7 @@ struct WrittenOverride {
 
 /// The parsed file.
 #[derive(Debug, Default)]
-struct File {
+struct SettingsFile {
     levels: Levels,
     allowed_keys: Vec<Pattern>,
     overrides: Vec<(Vec<Pattern>, Levels)>,
@@ -62,7 +62,7 @@ pub(super) struct Overrides {
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     flags: Overrides,
-    directories: HashMap<PathBuf, Arc<File>>,
+    directories: HashMap<PathBuf, Arc<SettingsFile>>,
 }
 
 impl Overrides {
@@ -120,17 +120,17 @@ impl Settings {
     }
 
     /// The settings that are nearest to `directory`, upwards.
-    fn of_directory(&mut self, directory: &Path) -> Result<Arc<File>, Failure> {
+    fn of_directory(&mut self, directory: &Path) -> Result<Arc<SettingsFile>, Failure> {
         if let Some(file) = self.directories.get(directory) {
             return Ok(Arc::clone(file));
         }
         let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-        let mut file = File::default();
+        let mut file = SettingsFile::default();
         for above in absolute.ancestors() {
             let path = above.join(FILE_NAME);
             match std::fs::read_to_string(&path) {
                 Ok(text) => {
-                    file = File::read(&text).map_err(|error| unusable(&path, error))?;
+                    file = SettingsFile::read(&text).map_err(|error| unusable(&path, error))?;
                     break;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -149,7 +149,7 @@ fn unusable(path: &Path, error: impl Into<anyhow::Error>) -> Failure {
     Failure::Usage(error.into().context(path.display().to_string()))
 }
 
-impl File {
+impl SettingsFile {
     fn read(text: &str) -> anyhow::Result<Self> {
         // An empty document is null, not a mapping.
         if text.lines().all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#')) {

@@ -5,7 +5,7 @@ use crate::client::ClientError;
 use crate::clock::Timestamp;
 use crate::command::print::print;
 use crate::command::{Failure, Outcome};
-use crate::master::{Lock, MasterStatus};
+use crate::master::{LockStatus, MasterStatus};
 use crate::paint::sanitize;
 use crate::plural::count;
 use crate::wire::Health;
@@ -45,7 +45,7 @@ type Finding = (Severity, String);
 
 /// Prints the state of the daemons, and exits with its code.
 pub(super) fn report(asked: &[Asked], now: Timestamp) -> Outcome {
-    let (severity, line) = judge(asked, now);
+    let (severity, line) = assess(asked, now);
     end(severity, &line)
 }
 
@@ -64,7 +64,7 @@ fn end(severity: Severity, line: &str) -> Outcome {
 }
 
 /// The worst severity, with all findings of at least a warning in one line, the worst first.
-fn judge(asked: &[Asked], now: Timestamp) -> Finding {
+fn assess(asked: &[Asked], now: Timestamp) -> Finding {
     let mut findings: Vec<Finding> = asked.iter().flat_map(|asked| of_daemon(asked, now)).collect();
     if findings.is_empty() {
         let nothing = "no daemon of rulesyncd runs on this host, or is enabled here".to_owned();
@@ -122,12 +122,12 @@ fn master(status: &MasterStatus) -> (Vec<Finding>, String) {
         findings.push((Severity::Critical, format!("rules directory {directory} unavailable since {since}")));
     }
     let well = match (status.lock, status.reconciled_at) {
-        (Lock::Standby, _) => return (findings, "standby, another master writes".to_owned()),
-        (Lock::None, _) if findings.is_empty() => {
+        (LockStatus::Standby, _) => return (findings, "standby, another master writes".to_owned()),
+        (LockStatus::None, _) if findings.is_empty() => {
             findings.push((Severity::Warning, "not yet connected to the database".to_owned()));
             String::new()
         }
-        (Lock::Held, None) if findings.is_empty() => {
+        (LockStatus::Held, None) if findings.is_empty() => {
             findings.push((Severity::Warning, "nothing is compared yet".to_owned()));
             String::new()
         }

@@ -11,7 +11,7 @@ use crate::rule::{Diagnostic, Expectation, FieldPattern, Sample};
 
 /// The result of one sample.
 #[derive(Debug)]
-pub(super) enum Verdict<'p> {
+pub(super) enum SampleResult<'p> {
     /// A pattern matches this part of it.
     Found { pattern: &'p FieldPattern, found: String },
     /// No pattern matches it.
@@ -58,20 +58,21 @@ impl Report {
     }
 
     /// Adds the result of a sample; an expected one is only counted.
-    pub(super) fn add(&mut self, path: &Path, sample: &Sample, verdict: Verdict<'_>) {
+    pub(super) fn add(&mut self, path: &Path, sample: &Sample, result: SampleResult<'_>) {
         self.samples += 1;
-        let not_run = matches!(verdict, Verdict::NotRun { .. });
-        let (expected, found) = match (verdict, sample.expected) {
-            (Verdict::Found { .. }, Expectation::Match) | (Verdict::NotFound, Expectation::NoMatch) => return,
-            (Verdict::NotFound, expected) => (expected, Expectation::NoMatch.to_string()),
-            (Verdict::Found { pattern, found }, expected) => {
+        let not_run = matches!(result, SampleResult::NotRun { .. });
+        let (expected, found) = match (result, sample.expected) {
+            (SampleResult::Found { .. }, Expectation::Match)
+            | (SampleResult::NotFound, Expectation::NoMatch) => return,
+            (SampleResult::NotFound, expected) => (expected, Expectation::NoMatch.to_string()),
+            (SampleResult::Found { pattern, found }, expected) => {
                 let found = quote(&found);
                 (expected, format!("{} of {found}, by {}", Expectation::Match, pattern.path))
             }
-            (Verdict::Wrong { pattern, reason }, expected) => {
+            (SampleResult::Wrong { pattern, reason }, expected) => {
                 (expected, format!("{} does not work: {}", pattern.path, sanitize(&reason)))
             }
-            (Verdict::NotRun { pattern, reason }, expected) => {
+            (SampleResult::NotRun { pattern, reason }, expected) => {
                 (expected, format!("not run: {}: {}", pattern.path, sanitize(&reason)))
             }
         };

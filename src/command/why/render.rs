@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::report::{Report, Table, WorkerView};
+use super::report::{Report, RuleInTables, WorkerView};
 use crate::clock::Timestamp;
 use crate::command::status::{Lines, ago};
 use crate::paint::{Paint, sanitize};
@@ -54,7 +54,7 @@ pub(super) fn human(report: &Report, wrong: &[String]) -> String {
     text
 }
 
-fn tables(lines: &mut Lines, table: &Table) {
+fn tables(lines: &mut Lines, table: &RuleInTables) {
     match &table.row {
         None => lines.add("row", "none"),
         Some(row) => {

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use super::files::RuleFile;
 use crate::clock::Timestamp;
-use crate::master::{Lock, MasterStatus};
+use crate::master::{LockStatus, MasterStatus};
 use crate::rule::{ContentDigest, RuleHeader, RuleId, RuleState, StateRow};
 use crate::wire::{Health, RuleLine};
 use crate::worker::{SubscriberStatus, WorkerStatus};
@@ -22,7 +22,7 @@ pub(super) struct Report {
     pub(super) owner: String,
     /// The rule in the tables, or why they could not be read.
     #[serde(serialize_with = "or_error")]
-    pub(super) table: Result<Table, String>,
+    pub(super) table: Result<RuleInTables, String>,
     /// This host's master; `None` if none answers.
     #[serde(serialize_with = "lock")]
     pub(super) master: Option<MasterStatus>,
@@ -35,7 +35,7 @@ pub(super) struct Report {
 
 /// The rule in the tables.
 #[derive(Debug, Serialize)]
-pub(super) struct Table {
+pub(super) struct RuleInTables {
     /// The database's clock.
     pub(super) now: Timestamp,
     pub(super) row: Option<Row>,
@@ -250,7 +250,7 @@ impl Report {
             None => ": no master answers on this host".to_owned(),
             Some(master) => match (master.lock, master.database_down_since) {
                 (_, Some(since)) => format!(": the master cannot reach its database since {since}"),
-                (Lock::Standby, _) => ": this host's master stands by while another writes".to_owned(),
+                (LockStatus::Standby, _) => ": this host's master stands by while another writes".to_owned(),
                 _ => String::new(),
             },
         }

@@ -229,7 +229,7 @@ fn a_file_that_is_being_written_stays_as_it_was() {
     let unfinished = ["a.yaml".to_owned(), "new.yaml".to_owned()].into();
     for scope in [ScanScope::All, ScanScope::Reread, ScanScope::Names(["a.yaml".to_owned()].into())] {
         let found = fixture.scanner.update(&scope, &unfinished, SystemClock.now()).unwrap();
-        assert_eq!(found, Found::default(), "{scope:?}");
+        assert_eq!(found, ScanResult::default(), "{scope:?}");
     }
     assert_eq!(fixture.scanner.file("a.yaml").unwrap().outcome, before);
     assert_eq!(fixture.why("new.yaml"), "unfinished");

@@ -50,7 +50,7 @@ fn found(now: i64, rules: Vec<Arc<KnownRule>>, states: Vec<(&str, RuleState)>) -
 }
 
 /// Changes in a short spelling.
-fn tell(changes: &[RuleChange]) -> Vec<String> {
+fn in_words(changes: &[RuleChange]) -> Vec<String> {
     let word = |state: &RuleState| state.state.to_string();
     changes
         .iter()
@@ -80,7 +80,7 @@ fn changes_come_in_the_order_of_their_stamps() {
     };
     let expected =
         ["R2 v1 disabled", "R3 v1 disabled", "R1 v1 enabled", "R9 deleted", "R3 disabled", "R2 disabled"];
-    assert_eq!(tell(&catalogue.apply(delta.clone())), expected);
+    assert_eq!(in_words(&catalogue.apply(delta.clone())), expected);
     assert!(catalogue.apply(delta).is_empty(), "the same delta again changes nothing");
 }
 
@@ -101,13 +101,13 @@ fn a_row_that_is_no_rule_is_quarantined_alone_and_returns_when_mended() {
     let mut delta =
         TableDelta { rules: vec![Err(rejected("R1")), Err(rejected("no id"))], ..TableDelta::default() };
     delta.rules.push(Ok(rule("R2", 2, 2)));
-    assert_eq!(tell(&catalogue.apply(delta)), ["R2 v2 enabled", "R1 deleted"]);
+    assert_eq!(in_words(&catalogue.apply(delta)), ["R2 v2 enabled", "R1 deleted"]);
     let keys: Vec<String> = catalogue.quarantined().map(|row| row.key).collect();
     assert_eq!(keys, ["R1", "no id"]);
     assert_eq!(catalogue.count(Table::Rules), 3);
     assert_eq!(catalogue.fingerprint(Table::Rules, "no id"), Some(rejected("no id").fingerprint));
 
-    assert_eq!(tell(&catalogue.apply(found(3, vec![rule("R1", 2, 3)], vec![]))), ["R1 v2 enabled"]);
+    assert_eq!(in_words(&catalogue.apply(found(3, vec![rule("R1", 2, 3)], vec![]))), ["R1 v2 enabled"]);
     let gone = TableDelta { rule_keys: Some(vec!["R1".into(), "R2".into()]), ..TableDelta::default() };
     assert!(catalogue.apply(gone).is_empty(), "a row that was no rule goes without a word");
     assert_eq!(catalogue.quarantined().count(), 0);
@@ -116,9 +116,12 @@ fn a_row_that_is_no_rule_is_quarantined_alone_and_returns_when_mended() {
 #[test]
 fn of_two_ids_that_differ_in_case_the_first_in_the_order_of_bytes_is_taken() {
     let mut catalogue = Catalogue::default();
-    assert_eq!(tell(&catalogue.apply(found(1, vec![rule("rule_a", 1, 1)], vec![]))), ["rule_a v1 enabled"]);
+    assert_eq!(
+        in_words(&catalogue.apply(found(1, vec![rule("rule_a", 1, 1)], vec![]))),
+        ["rule_a v1 enabled"]
+    );
     let changes = catalogue.apply(found(2, vec![rule("Rule_A", 1, 2)], vec![]));
-    assert_eq!(tell(&changes), ["Rule_A v1 enabled", "rule_a deleted"]);
+    assert_eq!(in_words(&changes), ["Rule_A v1 enabled", "rule_a deleted"]);
     assert!(catalogue.apply(found(3, vec![rule("rule_a", 2, 3)], vec![])).is_empty());
     let quarantined: Vec<QuarantineEntry> = catalogue.quarantined().collect();
     assert_eq!(quarantined[0].key, "rule_a");
@@ -127,17 +130,17 @@ fn of_two_ids_that_differ_in_case_the_first_in_the_order_of_bytes_is_taken() {
     assert_eq!((catalogue.rule_count(), catalogue.rules().count(), catalogue.count(Table::Rules)), (1, 1, 2));
 
     let gone = TableDelta { rule_keys: Some(vec!["rule_a".into()]), ..TableDelta::default() };
-    assert_eq!(tell(&catalogue.apply(gone)), ["rule_a v2 enabled", "Rule_A deleted"]);
+    assert_eq!(in_words(&catalogue.apply(gone)), ["rule_a v2 enabled", "Rule_A deleted"]);
 }
 
 #[test]
 fn a_state_ends_on_time_and_only_once() {
     let mut catalogue = Catalogue::default();
     let changes = catalogue.apply(found(10, vec![], vec![("R1", disabled(10, Some(20)))]));
-    assert_eq!(tell(&changes), ["R1 disabled"]);
+    assert_eq!(in_words(&changes), ["R1 disabled"]);
     assert_eq!(catalogue.next_expiry(), Some(at(20)));
     assert!(catalogue.expire(at(19)).is_empty());
-    assert_eq!(tell(&catalogue.expire(at(20))), ["R1 enabled by itself"]);
+    assert_eq!(in_words(&catalogue.expire(at(20))), ["R1 enabled by itself"]);
     assert_eq!(catalogue.next_expiry(), None);
     assert!(catalogue.expire(at(21)).is_empty());
     let cleared = TableDelta { state_keys: Some(vec![]), ..found(22, vec![], vec![]) };
@@ -149,7 +152,7 @@ fn a_removal_that_is_seen_before_the_timer_fired_is_an_expiry_too() {
     let mut catalogue = Catalogue::default();
     catalogue.apply(found(10, vec![], vec![("R1", disabled(10, Some(20))), ("R2", disabled(10, Some(99)))]));
     let cleared = TableDelta { state_keys: Some(vec![]), ..found(20, vec![], vec![]) };
-    assert_eq!(tell(&catalogue.apply(cleared)), ["R1 enabled by itself", "R2 enabled"]);
+    assert_eq!(in_words(&catalogue.apply(cleared)), ["R1 enabled by itself", "R2 enabled"]);
 }
 
 #[test]
@@ -158,10 +161,10 @@ fn a_newer_state_never_falls_to_an_older_end() {
     catalogue.apply(found(10, vec![], vec![("R1", disabled(10, Some(20)))]));
     // The poll is late: it finds the newer state after the older one's end has come.
     let changes = catalogue.apply(found(25, vec![], vec![("R1", disabled(19, Some(60)))]));
-    assert_eq!(tell(&changes), ["R1 disabled"]);
+    assert_eq!(in_words(&changes), ["R1 disabled"]);
     assert!(catalogue.expire(at(59)).is_empty());
     let changes = catalogue.apply(found(59, vec![], vec![("R1", disabled(59, None))]));
-    assert_eq!(tell(&changes), ["R1 disabled"]);
+    assert_eq!(in_words(&changes), ["R1 disabled"]);
     assert!(catalogue.expire(at(1_000)).is_empty());
 }
 
@@ -169,9 +172,9 @@ fn a_newer_state_never_falls_to_an_older_end() {
 fn a_clock_that_was_wrong_is_mended_and_one_that_trembles_is_not_believed() {
     let mut catalogue = Catalogue::default();
     catalogue.apply(found(10, vec![], vec![("R1", disabled(10, Some(20)))]));
-    assert_eq!(tell(&catalogue.expire(at(3_600))), ["R1 enabled by itself"]);
-    assert_eq!(tell(&catalogue.apply(found(11, vec![], vec![]))), ["R1 disabled"]);
-    assert_eq!(tell(&catalogue.expire(at(20))), ["R1 enabled by itself"]);
+    assert_eq!(in_words(&catalogue.expire(at(3_600))), ["R1 enabled by itself"]);
+    assert_eq!(in_words(&catalogue.apply(found(11, vec![], vec![]))), ["R1 disabled"]);
+    assert_eq!(in_words(&catalogue.expire(at(20))), ["R1 enabled by itself"]);
     let trembling = TableDelta { now: Timestamp::from_micros(19_999_000), ..TableDelta::default() };
     assert!(catalogue.apply(trembling).is_empty());
 }
@@ -352,7 +355,7 @@ proptest! {
 
 /// More than two deletions are too many.
 fn guarded(catalogue: &mut Catalogue, delta: TableDelta) -> Vec<String> {
-    tell(&catalogue.apply_guarded(delta, |going, _| going > 2).changes)
+    in_words(&catalogue.apply_guarded(delta, |going, _| going > 2).changes)
 }
 
 fn keys(keys: &[&str]) -> Option<Vec<String>> {
@@ -410,7 +413,7 @@ fn a_catalogue_whose_deletions_were_released_is_as_if_they_had_been_followed() {
         catalogue.apply(all());
     }
     assert_eq!(guarded(&mut held, emptied()), [""; 0]);
-    assert_eq!(tell(&held.release()), tell(&free.apply(emptied())));
+    assert_eq!(in_words(&held.release()), in_words(&free.apply(emptied())));
     assert_eq!((held.rule_count(), held.digest()), (0, free.digest()));
     assert_eq!(held.release(), []);
 }

@@ -28,13 +28,13 @@ const MOST_REPEATS: u64 = u32::MAX as u64;
 
 /// Why Python would not compile a pattern.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct PatternError {
     /// The position in characters, from 0.
     at: usize,
     what: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at character {}", self.what, self.at + 1)
     }
@@ -66,7 +66,7 @@ impl Width {
 
 /// What precedes a repetition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ItemKind {
     /// An anchor, which cannot be repeated.
     Anchor,
     /// Something that is already repeated.
@@ -77,7 +77,7 @@ enum Kind {
 /// Why parsing stopped.
 #[derive(Debug)]
 enum Stop {
-    Fault(Fault),
+    PatternError(PatternError),
     /// Blanks turned out to be meaningless: parse again from the start.
     Verbose,
     /// Too deep to be checked.
@@ -127,17 +127,17 @@ impl Mode {
 ///
 /// # Errors
 /// Why Python's `re` would not compile it.
-pub(super) fn validate(pattern: &str) -> Result<(), Fault> {
+pub(super) fn validate(pattern: &str) -> Result<(), PatternError> {
     tree(pattern).map(drop)
 }
 
 /// The pattern as a tree; `None` if it is too deep to be checked.
-fn tree(pattern: &str) -> Result<Option<Node>, Fault> {
+fn tree(pattern: &str) -> Result<Option<Node>, PatternError> {
     Ok(read(pattern)?.map(|(node, _)| node))
 }
 
 /// The pattern as a tree, and whether a flag limits its classes to ASCII; `None` if it is too deep to be checked.
-fn read(pattern: &str) -> Result<Option<(Node, bool)>, Fault> {
+fn read(pattern: &str) -> Result<Option<(Node, bool)>, PatternError> {
     let tokens = Tokens::new(pattern)?;
     let read = match whole(tokens.clone(), false) {
         Err(Stop::Verbose) => whole(tokens, true),
@@ -145,7 +145,7 @@ fn read(pattern: &str) -> Result<Option<(Node, bool)>, Fault> {
     };
     match read {
         Ok(read) => Ok(Some(read)),
-        Err(Stop::Fault(fault)) => Err(fault),
+        Err(Stop::PatternError(fault)) => Err(fault),
         Err(_) => Ok(None),
     }
 }
@@ -174,7 +174,7 @@ fn whole(tokens: Tokens, verbose: bool) -> Result<(Node, bool), Stop> {
 }
 
 fn fault(at: usize, what: impl Into<String>) -> Stop {
-    Stop::Fault(Fault { at, what: what.into() })
+    Stop::PatternError(PatternError { at, what: what.into() })
 }
 
 impl Validator {
@@ -203,7 +203,7 @@ impl Validator {
         }
         let mut total = Width::ZERO;
         let mut nodes = Vec::new();
-        let mut last: Option<(Kind, Width, Node)> = None;
+        let mut last: Option<(ItemKind, Width, Node)> = None;
         loop {
             let at = self.tokens.position();
             let Some(token) = self.tokens.peek() else { break };
@@ -224,12 +224,12 @@ impl Validator {
                     None => self.one(Set::of('{')),
                 },
                 Token::Char('^') => (
-                    Kind::Anchor,
+                    ItemKind::Anchor,
                     Width::ZERO,
                     Node::Anchor(if self.mode.lines { Anchor::LineStart } else { Anchor::Start }),
                 ),
                 Token::Char('$') => (
-                    Kind::Anchor,
+                    ItemKind::Anchor,
                     Width::ZERO,
                     Node::Anchor(if self.mode.lines { Anchor::LineEnd } else { Anchor::End }),
                 ),
@@ -240,7 +240,7 @@ impl Validator {
                 Token::Char('(') => {
                     let empty = last.is_none();
                     match self.group(verbose, at, first && empty)? {
-                        Some((width, node)) => (Kind::Other, width, node),
+                        Some((width, node)) => (ItemKind::Other, width, node),
                         // A comment or flags, which cannot be repeated.
                         None => continue,
                     }
@@ -268,21 +268,21 @@ impl Validator {
     }
 
     /// One character of a set, with the current flags.
-    fn one(&self, set: Set) -> (Kind, Width, Node) {
-        (Kind::Other, Width::ONE, Node::Set(Set { ignore_case: self.mode.ignore_case, ..set }))
+    fn one(&self, set: Set) -> (ItemKind, Width, Node) {
+        (ItemKind::Other, Width::ONE, Node::Set(Set { ignore_case: self.mode.ignore_case, ..set }))
     }
 
     /// The item before, repeated by the operator at `at`.
     fn repeat(
         &mut self,
-        last: Option<(Kind, Width, Node)>,
+        last: Option<(ItemKind, Width, Node)>,
         (least, most): (u64, u64),
         at: usize,
-    ) -> Result<(Kind, Width, Node), Stop> {
+    ) -> Result<(ItemKind, Width, Node), Stop> {
         let (width, node) = match last {
-            None | Some((Kind::Anchor, ..)) => return Err(fault(at, "there is nothing to repeat")),
-            Some((Kind::Repeat, ..)) => return Err(fault(at, "a repetition of a repetition")),
-            Some((Kind::Other, width, node)) => (width, Box::new(node)),
+            None | Some((ItemKind::Anchor, ..)) => return Err(fault(at, "there is nothing to repeat")),
+            Some((ItemKind::Repeat, ..)) => return Err(fault(at, "a repetition of a repetition")),
+            Some((ItemKind::Other, width, node)) => (width, Box::new(node)),
         };
         let greed = if self.tokens.eat('?') {
             Greed::Lazy
@@ -291,7 +291,7 @@ impl Validator {
         } else {
             Greed::Greedy
         };
-        Ok((Kind::Repeat, width.repeated(least, most), Node::Repeat { node, least, most, greed }))
+        Ok((ItemKind::Repeat, width.repeated(least, most), Node::Repeat { node, least, most, greed }))
     }
 
     /// Skips blanks and comments if they have no meaning.

@@ -13,12 +13,12 @@ fn rule(id: &str, content: &str) -> FileRule {
     }
 }
 
-fn file(path: &str, id: &str, content: &str) -> File {
-    File { path: path.to_owned(), rule: Some(rule(id, content)) }
+fn file(path: &str, id: &str, content: &str) -> PlannedFile {
+    PlannedFile { path: path.to_owned(), rule: Some(rule(id, content)) }
 }
 
-fn broken(path: &str) -> File {
-    File { path: path.to_owned(), rule: None }
+fn broken(path: &str) -> PlannedFile {
+    PlannedFile { path: path.to_owned(), rule: None }
 }
 
 fn row(id: &str, path: &str, content: &str, by: &str) -> RuleHeader {
@@ -155,7 +155,7 @@ fn a_file_wins_over_a_foreign_row_of_its_id_in_another_case_though_its_own_row_s
     assert_eq!((ids, deleted(&plan)), (vec!["abc".to_owned()], vec![]));
 }
 
-fn directory(ids: Range, contents: Range) -> impl Strategy<Value = Vec<File>> {
+fn directory(ids: Range, contents: Range) -> impl Strategy<Value = Vec<PlannedFile>> {
     // One file for each id: no invalid files and no conflicts, for which the history would matter.
     prop::collection::btree_map(0..ids, (0..contents, 0..3u8), 0..8).prop_map(|entries| {
         let named = |(id, (content, name))| {
@@ -167,7 +167,7 @@ fn directory(ids: Range, contents: Range) -> impl Strategy<Value = Vec<File>> {
 
 type Range = u8;
 
-fn messy_directory() -> impl Strategy<Value = Vec<File>> {
+fn messy_directory() -> impl Strategy<Value = Vec<PlannedFile>> {
     let entry = prop::option::weighted(0.8, (prop::sample::select(vec!["AA", "aa", "B", "C"]), 0..2u8));
     prop::collection::btree_map(0..6u8, entry, 0..6).prop_map(|entries| {
         let named = |(name, rule): (u8, Option<(&str, u8)>)| match rule {

@@ -46,7 +46,7 @@ pub(super) struct Connection {
     transport: Transport,
     connector: Arc<Connector>,
     /// Identifies the file of a SQLite database.
-    file: Option<sqlite::Identity>,
+    file: Option<sqlite::FileIdentity>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -72,7 +72,7 @@ impl Connection {
         link: Link,
         relay: Option<Relay>,
         connector: Arc<Connector>,
-        file: Option<sqlite::Identity>,
+        file: Option<sqlite::FileIdentity>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         Self { link, transport: Transport { relay, broken: false }, connector, file, _permit: permit }

@@ -99,7 +99,7 @@ impl Location {
     }
 
     /// Identifies the file at this path.
-    pub(super) fn identity(&self, frozen: bool) -> Option<Identity> {
+    pub(super) fn identity(&self, frozen: bool) -> Option<FileIdentity> {
         let path = self.file()?;
         let found = std::fs::metadata(path).ok()?;
         let as_it_was = || {
@@ -107,7 +107,7 @@ impl Location {
             (!has_log).then_some((found.mtime(), found.mtime_nsec(), found.size()))
         };
         let frozen = if frozen { Some(as_it_was()?) } else { None };
-        Some(Identity { file: (found.dev(), found.ino()), frozen })
+        Some(FileIdentity { file: (found.dev(), found.ino()), frozen })
     }
 
     /// Connects. Also returns whether the file is read as immutable.
@@ -158,14 +158,14 @@ impl Location {
 
 /// Identifies an open file, to notice when another one replaces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct FileIdentity {
     /// Device and inode.
     file: (u64, u64),
     /// The time and size of a file that is read as immutable.
     frozen: Option<(i64, i64, u64)>,
 }
 
-impl Identity {
+impl FileIdentity {
     pub(super) const fn is_frozen(&self) -> bool {
         self.frozen.is_some()
     }

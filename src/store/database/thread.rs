@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(300);
+    const TIME_LIMIT: Duration = Duration::from_millis(300);
 
     async fn thread_id() -> Result<std::thread::ThreadId, StoreError> {
         Ok(std::thread::current().id())
@@ -206,11 +206,12 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_error_and_the_thread_goes_on() {
         let thread = DatabaseThread::new();
-        let before = thread.run("asking", PATIENCE, thread_id()).await.unwrap();
+        let before = thread.run("asking", TIME_LIMIT, thread_id()).await.unwrap();
         assert_ne!(before, std::thread::current().id());
-        let panicked = thread.run("asking", PATIENCE, async { Ok([0_u8; 3].get(7).copied().unwrap()) }).await;
+        let panicked =
+            thread.run("asking", TIME_LIMIT, async { Ok([0_u8; 3].get(7).copied().unwrap()) }).await;
         assert!(matches!(&panicked, Err(StoreError::Driver { what: "asking", .. })), "{panicked:?}");
-        assert_eq!(thread.run("asking", PATIENCE, thread_id()).await.unwrap(), before);
+        assert_eq!(thread.run("asking", TIME_LIMIT, thread_id()).await.unwrap(), before);
     }
 
     #[tokio::test]
@@ -225,10 +226,10 @@ mod tests {
                 }
                 Ok(())
             };
-            let left = thread.run("asking", PATIENCE, spinning).await;
+            let left = thread.run("asking", TIME_LIMIT, spinning).await;
             assert!(matches!(&left, Err(StoreError::Driver { .. })), "{left:?}");
         }
-        let refused = thread.run("asking", PATIENCE, thread_id()).await;
+        let refused = thread.run("asking", TIME_LIMIT, thread_id()).await;
         assert!(matches!(&refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
         // Each of them ends when its driver returns.
         released.store(true, Ordering::Release);
@@ -236,7 +237,7 @@ mod tests {
             assert!(begun.elapsed() < Duration::from_secs(60));
             sleep(Duration::from_millis(5)).await;
         }
-        thread.run("asking", PATIENCE, thread_id()).await.unwrap();
+        thread.run("asking", TIME_LIMIT, thread_id()).await.unwrap();
     }
 
     #[tokio::test]
@@ -255,7 +256,7 @@ mod tests {
             drop(dropped);
             Ok(())
         };
-        timeout(Duration::from_millis(50), thread.run("asking", PATIENCE, work)).await.unwrap_err();
+        timeout(Duration::from_millis(50), thread.run("asking", TIME_LIMIT, work)).await.unwrap_err();
         timeout(Duration::from_secs(10), receiver).await.unwrap().unwrap();
     }
 

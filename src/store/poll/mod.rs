@@ -85,7 +85,7 @@ pub(super) struct Watermarks {
 
 /// The result of reading one table.
 #[derive(Debug, Default)]
-struct Found {
+struct ReadSoFar {
     /// How many rows were read.
     rows: u64,
     /// The greatest stamp.
@@ -102,7 +102,7 @@ struct Found {
     key_bytes: usize,
 }
 
-impl Found {
+impl ReadSoFar {
     /// Records a row, and returns whether it differs from the index.
     fn record(
         &mut self,
@@ -286,12 +286,12 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
     }
 
     /// The result before the first row; it collects keys if every row is read and rows of the index may be deleted.
-    fn nothing_of(&self, table: Table) -> Found {
+    fn nothing_of(&self, table: Table) -> ReadSoFar {
         let keys = (self.full && self.index.count(table) > 0).then(Vec::new);
-        Found { keys, ..Found::default() }
+        ReadSoFar { keys, ..ReadSoFar::default() }
     }
 
-    async fn rules(&mut self, counts: Counts, parser: &mut RowParser) -> Result<Found, StoreError> {
+    async fn rules(&mut self, counts: Counts, parser: &mut RowParser) -> Result<ReadSoFar, StoreError> {
         let mut found = self.nothing_of(Table::Rules);
         let rows = if self.full { counts.rows } else { counts.in_window };
         if rows == 0 {
@@ -315,7 +315,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
     async fn differing(
         &mut self,
         which: Which<'_>,
-        found: &mut Found,
+        found: &mut ReadSoFar,
         parser: &mut RowParser,
     ) -> Result<Vec<String>, StoreError> {
         let (full, low, max_rules) = (self.full, self.low(Table::Rules), self.config.max_rules);
@@ -360,7 +360,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
     async fn read_rules(
         &mut self,
         which: Which<'_>,
-        found: &mut Found,
+        found: &mut ReadSoFar,
         parser: &mut RowParser,
     ) -> Result<(), StoreError> {
         let low = self.low(Table::Rules);
@@ -418,7 +418,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         counts: Counts,
         delta: &mut TableDelta,
         budget: &mut Budget,
-    ) -> Result<Found, StoreError> {
+    ) -> Result<ReadSoFar, StoreError> {
         let low = self.low(Table::States);
         let mut found = self.nothing_of(Table::States);
         if (if self.full { counts.rows } else { counts.in_window }) == 0 {
@@ -453,7 +453,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         &mut self,
         table: Table,
         counts: Counts,
-        found: &mut Found,
+        found: &mut ReadSoFar,
     ) -> Result<Option<Vec<String>>, StoreError> {
         if found.keys.is_some() || self.index.count(table) + found.new == counts.rows {
             return Ok(found.keys.take());
@@ -489,7 +489,7 @@ impl Watermarks {
         self.advanced(now, None, None)
     }
 
-    fn advanced(mut self, now: Timestamp, rules: Option<&Found>, states: Option<&Found>) -> Self {
+    fn advanced(mut self, now: Timestamp, rules: Option<&ReadSoFar>, states: Option<&ReadSoFar>) -> Self {
         self.counted = None;
         for (watermark, found) in [(&mut self.rules, rules), (&mut self.states, states)] {
             let high = found.and_then(|found| found.high).unwrap_or(Timestamp::MIN);
@@ -549,7 +549,7 @@ async fn take_in(
     key: String,
     row: Result<RuleRow, String>,
     index: &IndexWithoutRetried<'_, impl RowIndex>,
-    found: &mut Found,
+    found: &mut ReadSoFar,
     low: Timestamp,
     parser: &mut RowParser,
 ) {

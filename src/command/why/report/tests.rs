@@ -43,7 +43,7 @@ fn report() -> Report {
         files: vec![file("a.yaml", "one")],
         files_unknown: None,
         owner: "filesystem".into(),
-        table: Ok(Table {
+        table: Ok(RuleInTables {
             now: NOW,
             row: Some(row("one")),
             case_variants: Vec::new(),
@@ -61,7 +61,7 @@ fn wrong(change: impl FnOnce(&mut Report)) -> String {
     report.problems().join("\n")
 }
 
-fn table(report: &mut Report) -> &mut Table {
+fn table(report: &mut Report) -> &mut RuleInTables {
     report.table.as_mut().unwrap()
 }
 

@@ -1,10 +1,10 @@
 use super::token::Token;
-use super::{Anchor, Kind, Node, Set, Stop, Validator, Width, fault};
+use super::{Anchor, ItemKind, Node, Set, Stop, Validator, Width, fault};
 
 impl Validator {
     /// The meaning of a backslash and `escaped`, at `at`, outside a class.
-    pub(super) fn escape(&mut self, escaped: char, at: usize) -> Result<(Kind, Width, Node), Stop> {
-        let anchor = |anchor| Ok((Kind::Anchor, Width::ZERO, Node::Anchor(anchor)));
+    pub(super) fn escape(&mut self, escaped: char, at: usize) -> Result<(ItemKind, Width, Node), Stop> {
+        let anchor = |anchor| Ok((ItemKind::Anchor, Width::ZERO, Node::Anchor(anchor)));
         match escaped {
             'A' => anchor(Anchor::Start),
             'b' => anchor(Anchor::WordEdge),
@@ -26,7 +26,7 @@ impl Validator {
     }
 
     /// A group's number, or three octal digits.
-    fn number(&mut self, first: char, at: usize) -> Result<(Kind, Width, Node), Stop> {
+    fn number(&mut self, first: char, at: usize) -> Result<(ItemKind, Width, Node), Stop> {
         let mut number = String::from(first);
         number.extend(self.tokens.eat_if(|character| character.is_ascii_digit()));
         if number.len() == 2
@@ -38,7 +38,7 @@ impl Validator {
             return Ok(self.one(character.map(Set::of).unwrap_or_default()));
         }
         let group = number.parse().unwrap_or(usize::MAX);
-        self.reference(group, at).map(|width| (Kind::Other, width, Node::Reference(group)))
+        self.reference(group, at).map(|width| (ItemKind::Other, width, Node::Reference(group)))
     }
 
     /// A group that is referred to: it must exist, and be closed.

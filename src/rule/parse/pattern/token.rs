@@ -1,4 +1,4 @@
-use super::Fault;
+use super::PatternError;
 
 /// A character, or a backslash and the character after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    pub(super) fn new(pattern: &str) -> Result<Self, Fault> {
+    pub(super) fn new(pattern: &str) -> Result<Self, PatternError> {
         let mut list = Vec::with_capacity(pattern.len());
         let mut characters = pattern.chars().enumerate();
         let mut length = 0;
@@ -28,7 +28,7 @@ impl Tokens {
                 continue;
             }
             let Some((end, escaped)) = characters.next() else {
-                return Err(Fault { at, what: "a backslash with nothing after it".to_owned() });
+                return Err(PatternError { at, what: "a backslash with nothing after it".to_owned() });
             };
             length = end + 1;
             list.push((at, Token::Escape(escaped)));

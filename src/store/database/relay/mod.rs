@@ -48,12 +48,12 @@ pub(super) enum Protocol {
 #[derive(Debug)]
 pub(super) struct Relay {
     socket: PathBuf,
-    fault: Fault,
+    fault: RelayError,
     task: AbortOnDropHandle<()>,
 }
 
 /// Why the task closed the connection.
-type Fault = Arc<Mutex<Option<sqlx::Error>>>;
+type RelayError = Arc<Mutex<Option<sqlx::Error>>>;
 
 /// A stream to a server.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -72,7 +72,7 @@ impl Relay {
         let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(bound)?)?;
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        let fault = Fault::default();
+        let fault = RelayError::default();
         let reported = Arc::clone(&fault);
         let task = tokio::spawn(async move {
             let Ok(mut driver) = accept(listener).await else { return };

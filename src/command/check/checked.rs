@@ -16,7 +16,7 @@ use crate::rulefile::{self, ReadError};
 
 /// The result for one path.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Judged {
+pub(super) struct CheckedFile {
     pub(super) path: PathBuf,
     /// The file's text, as far as it was read.
     pub(super) text: Vec<u8>,
@@ -36,23 +36,23 @@ pub(super) type Rows = HashMap<String, (i64, ContentDigest)>;
 ///
 /// # Errors
 /// [`Failure::Usage`] if settings cannot be read.
-pub(super) fn judge_all(
+pub(super) fn check_all(
     targets: &[Target],
     attack: &Attack,
     rows: &Rows,
     settings: &mut Settings,
-) -> Result<Vec<Judged>, Failure> {
-    let mut judged = in_parallel(targets, attack);
-    find_duplicates(&mut judged);
-    judged.iter_mut().for_each(|judged| find_same_version(judged, rows));
-    for judged in &mut judged {
-        settings.apply(&judged.path, &mut judged.findings)?;
-        judged.findings.sort_by_key(|finding| (Reverse(finding.severity), finding.span.start));
+) -> Result<Vec<CheckedFile>, Failure> {
+    let mut checked = in_parallel(targets, attack);
+    find_duplicates(&mut checked);
+    checked.iter_mut().for_each(|checked| find_same_version(checked, rows));
+    for checked in &mut checked {
+        settings.apply(&checked.path, &mut checked.findings)?;
+        checked.findings.sort_by_key(|finding| (Reverse(finding.severity), finding.span.start));
     }
-    Ok(judged)
+    Ok(checked)
 }
 
-fn in_parallel(targets: &[Target], attack: &Attack) -> Vec<Judged> {
+fn in_parallel(targets: &[Target], attack: &Attack) -> Vec<CheckedFile> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();
@@ -60,7 +60,7 @@ fn in_parallel(targets: &[Target], attack: &Attack) -> Vec<Judged> {
             let at = next.fetch_add(1, Ordering::Relaxed);
             targets.get(at).map(|target| (at, target))
         } {
-            done.push((at, judge(target, attack)));
+            done.push((at, check_target(target, attack)));
         }
         done
     };
@@ -75,69 +75,71 @@ fn in_parallel(targets: &[Target], attack: &Attack) -> Vec<Judged> {
         done
     });
     done.sort_unstable_by_key(|&(at, _)| at);
-    done.into_iter().map(|(_, judged)| judged).collect()
+    done.into_iter().map(|(_, checked)| checked).collect()
 }
 
-fn judge(target: &Target, attack: &Attack) -> Judged {
+fn check_target(target: &Target, attack: &Attack) -> CheckedFile {
     match target {
         Target::File { path, named } => {
-            let mut judged = judge_read(path, rulefile::read(path, Limits::default().size), attack);
-            if !named && judged.unreadable.is_none() {
-                judged.findings.insert(0, Diagnostic::file_name(path));
+            let mut checked = check_read(path, rulefile::read(path, Limits::default().size), attack);
+            if !named && checked.unreadable.is_none() {
+                checked.findings.insert(0, Diagnostic::file_name(path));
             }
-            judged
+            checked
         }
         Target::InDirectory { path, policy } => {
-            judge_read(path, rulefile::read_within(path, Limits::default().size, policy), attack)
+            check_read(path, rulefile::read_within(path, Limits::default().size, policy), attack)
         }
         Target::Text { path, text, named } => {
-            let mut judged = judge_text(path, text.clone(), attack);
+            let mut checked = check_text(path, text.clone(), attack);
             if !named {
-                judged.findings.insert(0, Diagnostic::file_name(path));
+                checked.findings.insert(0, Diagnostic::file_name(path));
             }
-            judged
+            checked
         }
-        Target::PassedOver(path) => {
-            Judged { path: path.clone(), findings: vec![Diagnostic::file_name(path)], ..Judged::default() }
-        }
+        Target::PassedOver(path) => CheckedFile {
+            path: path.clone(),
+            findings: vec![Diagnostic::file_name(path)],
+            ..CheckedFile::default()
+        },
         Target::Unreadable { path, reason } => {
-            Judged { path: path.clone(), unreadable: Some(reason.clone()), ..Judged::default() }
+            CheckedFile { path: path.clone(), unreadable: Some(reason.clone()), ..CheckedFile::default() }
         }
     }
 }
 
-fn judge_read(path: &Path, text: Result<Vec<u8>, ReadError>, attack: &Attack) -> Judged {
-    let judged = Judged { path: path.to_owned(), ..Judged::default() };
+fn check_read(path: &Path, text: Result<Vec<u8>, ReadError>, attack: &Attack) -> CheckedFile {
+    let checked = CheckedFile { path: path.to_owned(), ..CheckedFile::default() };
     match text {
-        Ok(text) => judge_text(path, text, attack),
+        Ok(text) => check_text(path, text, attack),
         Err(error @ ReadError::TooLarge { .. }) => {
             let finding = Diagnostic::of_file(Code::TooLarge, error.to_string());
-            Judged { findings: vec![finding], ..judged }
+            CheckedFile { findings: vec![finding], ..checked }
         }
-        Err(error) => Judged { unreadable: Some(error.to_string()), ..judged },
+        Err(error) => CheckedFile { unreadable: Some(error.to_string()), ..checked },
     }
 }
 
-fn judge_text(path: &Path, text: Vec<u8>, attack: &Attack) -> Judged {
+fn check_text(path: &Path, text: Vec<u8>, attack: &Attack) -> CheckedFile {
     let (findings, rule) = match rule::lint(&text, &Limits::default(), attack) {
         Ok(mut rule) => (std::mem::take(&mut rule.warnings), Some(rule)),
         Err(findings) => (findings, None),
     };
-    Judged { path: path.to_owned(), text, findings, rule, unreadable: None }
+    CheckedFile { path: path.to_owned(), text, findings, rule, unreadable: None }
 }
 
 /// Adds a finding if two files of a directory have one id: the master uses the first by path.
-fn find_duplicates(judged: &mut [Judged]) {
+fn find_duplicates(checked: &mut [CheckedFile]) {
     let mut first: HashMap<(Option<PathBuf>, String), usize> = HashMap::new();
-    for at in 0..judged.len() {
-        let Some(rule) = &judged[at].rule else { continue };
+    for at in 0..checked.len() {
+        let Some(rule) = &checked[at].rule else { continue };
         let (id, span) = (rule.definition.rule_id.clone(), rule.id_span.clone());
-        let key = (judged[at].path.parent().map(Path::to_owned), id.folded());
+        let key = (checked[at].path.parent().map(Path::to_owned), id.folded());
         match first.get(&key) {
             Some(&known) => {
-                let other = judged[known].path.display().to_string();
-                let finding = Diagnostic::duplicate_id(&judged[at].text, span, &id, &other);
-                judged[at].insert(finding);
+                let other = checked[known].path.display().to_string();
+                let finding = Diagnostic::duplicate_id(&checked[at].text, span, &id, &other);
+                checked[at].insert(finding);
             }
             None => drop(first.insert(key, at)),
         }
@@ -145,18 +147,18 @@ fn find_duplicates(judged: &mut [Judged]) {
 }
 
 /// Adds a finding if the database has another text with a version that is not lower.
-fn find_same_version(judged: &mut Judged, rows: &Rows) {
-    let Some(rule) = &judged.rule else { return };
+fn find_same_version(checked: &mut CheckedFile, rows: &Rows) {
+    let Some(rule) = &checked.rule else { return };
     if let Some(&(version, content)) = rows.get(&rule.definition.rule_id.folded())
         && i64::from(rule.definition.rule_version) <= version
-        && content != ContentDigest::of(&judged.text)
+        && content != ContentDigest::of(&checked.text)
     {
         let span = rule.version_span.clone();
-        judged.insert(Diagnostic::version_not_raised(&judged.text, span, version));
+        checked.insert(Diagnostic::version_not_raised(&checked.text, span, version));
     }
 }
 
-impl Judged {
+impl CheckedFile {
     fn insert(&mut self, finding: Diagnostic) {
         self.findings.push(finding);
         self.findings.sort_by_key(|finding| finding.span.start);
