@@ -55,6 +55,16 @@ fn the_journal_says_what_happened_to_a_rule_and_who_did_it() {
         wait_for(&container, daemon, "-p notice..notice RULE_ID=DIS0002", order);
     }
 
+    // What others wrote is escaped in every field.
+    container.sh(r"rulesyncd state set EXE0001 disabled --reason $'a\e[2J\xc2\x9b\xe2\x80\xae\nFORGED'");
+    for daemon in ["master", "worker"] {
+        let escaped = r"EXE0001 disabled by root: a\u001b[2J\u009b\u202e\nFORGED";
+        wait_for(&container, daemon, "-p notice..notice RULE_ID=EXE0001", escaped);
+        let raw = r"grep -c -e $'\e' -e $'\xc2\x9b' -e $'\xe2\x80\xae' || true";
+        let raw = format!("journalctl --no-pager -a -u rulesyncd-{daemon} -o export | {raw}");
+        assert_eq!(container.sh(&raw).trim(), "0");
+    }
+
     // A row that another program changed is not an edit of its file. A reload compares everything.
     container.sh(
         "sqlite3 /var/lib/rulesyncd/rules.db \"PRAGMA busy_timeout = 5000; DELETE FROM ttp_rule WHERE rule_id = 'NET0001'\"
