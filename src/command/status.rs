@@ -186,7 +186,7 @@ fn worker(status: &WorkerStatus) -> String {
     let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
     text += &table("deletions held back; `rulesyncd allow-mass-delete` lets them go", ["RULE"], held);
     let bad = status.quarantined.iter().map(|row| [row.rule_id.as_str(), &row.table, &row.reason]);
-    text += &table("rejected rows", ["ID", "TABLE", "REASON"], bad);
+    text += &table("quarantined rows", ["ID", "TABLE", "REASON"], bad);
     let subscribers = status.stream.subscribers.iter().map(|peer| {
         [
             peer.id.to_string(),
@@ -241,7 +241,7 @@ fn master(status: &MasterStatus) -> String {
     add_last_error(&mut lines, status.last_error.as_deref(), status.last_error_at, now);
     let mut text = lines.text();
     let broken = status.broken.iter().map(|file| [&*file.source_path, &*file.reason]);
-    text += &table("rejected files", ["FILE", "REASON"], broken);
+    text += &table("invalid files", ["FILE", "REASON"], broken);
     let conflicts =
         status.conflicts.iter().map(|file| [file.rule_id.as_str(), &file.held_by, &file.source_path]);
     text += &table("ids in two files", ["RULE", "HELD BY", "PASSED OVER"], conflicts);

@@ -210,7 +210,7 @@ fn describe(summary: &Summary, [new, changed, gone]: [&str; 3]) -> String {
     let Summary { inserted, updated, deleted, unchanged, conflicts, broken, refused, held } = summary;
     let mut text = format!("{inserted} {new}, {updated} {changed}, {deleted} {gone}, {unchanged} unchanged");
     for (number, what) in
-        [(broken, "rejected"), (conflicts, "in conflict"), (refused, "refused by the database")]
+        [(broken, "invalid"), (conflicts, "in conflict"), (refused, "rejected by the database")]
     {
         if *number > 0 {
             text += &format!(", {number} {what}");

@@ -79,7 +79,7 @@ pub(super) struct WorkerView {
     /// The effective state.
     pub(super) state: RuleState,
     /// Why the rule's row, or its state's, is quarantined.
-    pub(super) rejected: Vec<String>,
+    pub(super) quarantined: Vec<String>,
     /// Whether the worker has loaded rules.
     pub(super) loaded: bool,
     pub(super) database: Health,
@@ -134,11 +134,11 @@ impl StateOfRow {
 
 impl WorkerView {
     pub(super) fn new(rule_id: &RuleId, status: WorkerStatus) -> Self {
-        let rejected = status.quarantined.into_iter().filter(|row| row.rule_id == rule_id.as_str());
+        let quarantined = status.quarantined.into_iter().filter(|row| row.rule_id == rule_id.as_str());
         Self {
             rule: None,
             state: RuleState::default(),
-            rejected: rejected.map(|row| format!("{}: {}", row.table, row.reason)).collect(),
+            quarantined: quarantined.map(|row| format!("{}: {}", row.table, row.reason)).collect(),
             loaded: status.digest.is_some(),
             database: status.database.state,
             stale_for_ms: status.database.stale_for_ms,
@@ -258,7 +258,7 @@ impl Report {
 
     fn row_against_worker(&self, wrong: &mut Vec<String>) {
         let Ok(held) = &self.worker else { return };
-        wrong.extend(held.rejected.iter().map(|why| format!("the worker rejects the row of {why}")));
+        wrong.extend(held.quarantined.iter().map(|why| format!("the worker quarantines the row of {why}")));
         if !held.loaded {
             wrong.push("the worker has not loaded any rule yet: its database has not answered".to_owned());
             return;
@@ -276,7 +276,7 @@ impl Report {
                 && row.source_path == other.source_path
         };
         match (&table.row, &held.rule) {
-            (Some(_), None) if held.rejected.is_empty() => {
+            (Some(_), None) if held.quarantined.is_empty() => {
                 wrong.push("the row is not with the worker".to_owned());
             }
             (None, Some(_)) => wrong.push("the worker has the rule, and no row stands for it".to_owned()),

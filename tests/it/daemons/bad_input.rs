@@ -47,7 +47,7 @@ fn every_kind_of_junk_is_named_and_stops_nothing_else() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         text(&output.stdout),
-        format!("1 added, 0 changed, 0 deleted, 0 unchanged, 4 rejected\non {}\n", swarm.url())
+        format!("1 added, 0 changed, 0 deleted, 0 unchanged, 4 invalid\non {}\n", swarm.url())
     );
     let said = text(&output.stderr);
     for name in ["large", "junk", "dangling", "fifo"] {

@@ -30,9 +30,9 @@ fn state(kind: &str, expires_at: Option<Timestamp>) -> StateOfRow {
 
 fn held(text: &str) -> WorkerView {
     let subscribers = Vec::new();
-    let (rejected, database) = (Vec::new(), Health::Up);
+    let (quarantined, database) = (Vec::new(), Health::Up);
     let (rule, state) = (Some(row(text)), RuleState::default());
-    WorkerView { rule, state, rejected, loaded: true, database, stale_for_ms: 0, seq: 7, subscribers }
+    WorkerView { rule, state, quarantined, loaded: true, database, stale_for_ms: 0, seq: 7, subscribers }
 }
 
 /// A rule that is everywhere the same.
@@ -109,7 +109,10 @@ fn each_place_that_differs_is_named() {
         (|report| worker(report).rule = None, "the row is not with the worker"),
         (|report| table(report).row = None, "a.yaml is not in the table: no master answers on this host"),
         (|report| *worker(report) = held("old"), "the worker has version 1 of"),
-        (|report| worker(report).rejected = vec!["ttp_rule: no".into()], "rejects the row of ttp_rule: no"),
+        (
+            |report| worker(report).quarantined = vec!["ttp_rule: no".into()],
+            "quarantines the row of ttp_rule: no",
+        ),
         (|report| worker(report).loaded = false, "the worker has not loaded any rule yet"),
         (
             |report| table(report).state = Some(state("disabled", None)),
