@@ -251,7 +251,7 @@ async fn against_worker(
     let mut differ =
         |rule_id: &str, what: String| differences.push(Difference { rule_id: rule_id.to_owned(), what });
     for (row, _) in tables.rules() {
-        let id = row.rule_id.as_str();
+        let (id, row) = (row.rule_id().as_str(), &row.header);
         match held.rules.get(id) {
             None => differ(id, "the worker does not hold it".to_owned()),
             Some(rule) if rule.rule_version != row.rule_version => {

@@ -22,7 +22,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::Config;
-use crate::rule::{RuleHeader, RuleId};
+use crate::rule::RuleId;
 use crate::rulefile::LinkPolicy;
 use crate::socket::WORK_TIMEOUT;
 use crate::store::{RuleStore as _, Scope};
@@ -137,9 +137,11 @@ async fn table(config: &Config, rule_id: &RuleId) -> Result<RuleInTables, Failur
         let row = catalogue.rule(rule_id.as_str());
         let did_you_mean = match row {
             Some(_) => String::new(),
-            None => did_you_mean(rule_id.as_str(), catalogue.rules().map(|(rule, _)| rule.rule_id.as_str())),
+            None => {
+                did_you_mean(rule_id.as_str(), catalogue.rules().map(|(rule, _)| rule.rule_id().as_str()))
+            }
         };
-        let (now, row) = (SystemClock.now(), row.map(|row| RuleHeader::from(&**row).into()));
+        let (now, row) = (SystemClock.now(), row.map(|row| row.header.unchecked()));
         return Ok(RuleInTables { did_you_mean, now, row, case_variants: Vec::new(), state: None });
     }
     let database = common::open_database(config, Arc::new(SystemClock)).await?;
@@ -158,7 +160,7 @@ async fn table(config: &Config, rule_id: &RuleId) -> Result<RuleInTables, Failur
     Ok(RuleInTables {
         did_you_mean,
         now: database.now().await?,
-        row: exact.pop().map(Into::into),
+        row: exact.pop(),
         case_variants: others.into_iter().map(|row| row.rule_id).collect(),
         state: states.into_iter().find(|row| row.rule_id == rule_id.as_str()).map(Into::into),
     })

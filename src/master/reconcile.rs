@@ -216,7 +216,7 @@ impl Reconciler {
         let files: Vec<_> = self.scanner.facts().collect();
         let mut plan = plan::plan(&files, rows, &self.config.updated_by);
         self.log_conflicts(&plan.conflicts, |_| true);
-        let owned = rows.iter().filter(|row| row.updated_by == self.config.updated_by).count();
+        let owned = rows.iter().filter(|row| row.is_owned_by(&self.config.updated_by)).count();
         if !allow_mass_delete && self.is_mass_delete(&plan, 0, 0, owned) {
             self.held = Some(HeldDeletes::take(&mut plan, owned));
         }
@@ -327,7 +327,7 @@ impl Reconciler {
         self.log_file_changes(&rows);
         for row in &rows {
             ids.insert(row.rule_id.to_ascii_lowercase());
-            names.insert(row.source_path.clone());
+            names.insert(row.source_path.to_string());
         }
         let concerned =
             self.names_where(|name, id| names.contains(name) || id.is_some_and(|id| ids.contains(&id)));
@@ -387,7 +387,7 @@ impl Reconciler {
             return;
         }
         let rows: HashMap<&str, &str> =
-            rows.iter().map(|row| (row.source_path.as_str(), row.rule_id.as_str())).collect();
+            rows.iter().map(|row| (&*row.source_path, row.rule_id.as_str())).collect();
         let singly = self.records.take(broken.len(), Instant::now());
         if !singly {
             log::many_invalid_files(&broken);

@@ -2,8 +2,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CompiledRule, ContentDigest, Definition, RuleId, RuleState};
-use crate::clock::Timestamp;
+use super::{CompiledRule, Definition, RuleHeader, RuleId, RuleState};
 
 /// The part of a rule that changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
@@ -31,30 +30,23 @@ impl ChangeKind {
 /// fraction of the structure's memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownRule {
-    /// The rule's id.
-    pub rule_id: RuleId,
-    /// The row's version.
-    pub rule_version: i64,
-    /// The path of the file, relative to the rules directory.
-    pub source_path: Box<str>,
-    /// When the row was written, by its writer's clock.
-    pub updated_at: Timestamp,
-    /// The writer of the row.
-    pub updated_by: Arc<str>,
-    /// The digest of the row's text.
-    pub content_sha256: ContentDigest,
+    /// The row without its text.
+    pub header: RuleHeader<RuleId>,
     /// [`Definition`] as one JSON object.
     pub definition_json: Box<str>,
 }
 
 impl KnownRule {
+    /// The rule's id.
+    pub const fn rule_id(&self) -> &RuleId {
+        &self.header.rule_id
+    }
+
     /// The size of its texts in bytes.
     pub fn memory(&self) -> usize {
         // No other rule may have the same `updated_by`.
-        self.rule_id.as_str().len()
-            + self.source_path.len()
-            + self.updated_by.len()
-            + self.definition_json.len()
+        let RuleHeader { rule_id, source_path, updated_by, .. } = &self.header;
+        rule_id.as_str().len() + source_path.len() + updated_by.len() + self.definition_json.len()
     }
 
     /// The definition as a structure.
@@ -71,14 +63,6 @@ impl KnownRule {
     /// As [`KnownRule::definition`].
     pub fn compiled(&self, state: RuleState) -> Result<CompiledRule, serde_json::Error> {
         Ok(CompiledRule { definition: self.definition()?, state })
-    }
-
-    /// Whether both are equal for a subscriber: a row with a new stamp or another writer, but with the same text,
-    /// version and path is no change.
-    pub fn same_content(&self, other: &Self) -> bool {
-        self.content_sha256 == other.content_sha256
-            && self.rule_version == other.rule_version
-            && self.source_path == other.source_path
     }
 }
 
@@ -112,7 +96,7 @@ impl RuleChange {
     /// The changed rule.
     pub fn rule_id(&self) -> &RuleId {
         match self {
-            Self::Written { rule, .. } => &rule.rule_id,
+            Self::Written { rule, .. } => rule.rule_id(),
             Self::Deleted { rule_id } | Self::State { rule_id, .. } => rule_id,
         }
     }

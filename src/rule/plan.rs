@@ -119,7 +119,7 @@ pub fn plan(files: &[PlannedFile], rows: &[RuleHeader], owner: &str) -> Plan {
     for (folded, mut claimants) in claims {
         claimants.sort_unstable_by_key(|&(path, _)| path);
         let row = table.holding(&folded, claimants[0].1.rule_id.as_str());
-        let holder = row.filter(|row| row.updated_by == owner).map(|row| row.source_path.as_str());
+        let holder = row.filter(|row| row.is_owned_by(owner)).map(|row| &*row.source_path);
         let winner = match holder {
             Some(path) if broken.contains(path) => None,
             _ => Some(claimants.iter().position(|&(path, _)| Some(path) == holder).unwrap_or(0)),
@@ -148,9 +148,9 @@ pub fn plan(files: &[PlannedFile], rows: &[RuleHeader], owner: &str) -> Plan {
     }
     plan.deletes = rows
         .iter()
-        .filter(|row| row.updated_by == owner)
-        .filter(|row| !kept.contains(row.rule_id.as_str()) && !broken.contains(row.source_path.as_str()))
-        .map(|row| Delete { rule_id: row.rule_id.clone(), source_path: row.source_path.clone() })
+        .filter(|row| row.is_owned_by(owner))
+        .filter(|row| !kept.contains(row.rule_id.as_str()) && !broken.contains(&*row.source_path))
+        .map(|row| Delete { rule_id: row.rule_id.clone(), source_path: row.source_path.to_string() })
         .collect();
     plan.deletes.sort_unstable_by(|a, b| a.rule_id.cmp(&b.rule_id));
     plan
@@ -160,7 +160,7 @@ impl From<&RuleHeader> for Replaced {
     fn from(row: &RuleHeader) -> Self {
         Self {
             rule_id: row.rule_id.clone(),
-            updated_by: row.updated_by.clone(),
+            updated_by: row.updated_by.to_string(),
             rule_version: row.rule_version,
         }
     }
@@ -169,8 +169,8 @@ impl From<&RuleHeader> for Replaced {
 fn is_current(row: &RuleHeader, path: &str, rule: &FileRule, owner: &str) -> bool {
     row.rule_id == rule.rule_id.as_str()
         && row.rule_version == i64::from(rule.rule_version)
-        && row.source_path == path
-        && row.updated_by == owner
+        && *row.source_path == *path
+        && row.is_owned_by(owner)
         && row.content_sha256 == rule.content_sha256
 }
 
@@ -184,7 +184,7 @@ struct RowLookup<'a> {
 impl<'a> RowLookup<'a> {
     fn new(rows: &'a [RuleHeader], owner: &str) -> Self {
         let mut folded: HashMap<String, Vec<&RuleHeader>> = HashMap::with_capacity(rows.len());
-        let (owned, foreign): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.updated_by == owner);
+        let (owned, foreign): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.is_owned_by(owner));
         for row in foreign.into_iter().chain(owned) {
             folded.entry(row.rule_id.to_ascii_lowercase()).or_default().push(row);
         }
@@ -200,7 +200,7 @@ impl<'a> RowLookup<'a> {
     /// The rows of other writers that are case variants of an id.
     fn case_variants(&self, folded: &str, holding: Option<&RuleHeader>, owner: &str) -> Vec<Replaced> {
         let all = self.folded.get(folded).into_iter().flatten();
-        all.filter(|row| row.updated_by != owner && Some(&row.rule_id) != holding.map(|row| &row.rule_id))
+        all.filter(|row| !row.is_owned_by(owner) && Some(&row.rule_id) != holding.map(|row| &row.rule_id))
             .map(|row| Replaced::from(*row))
             .collect()
     }

@@ -1,21 +1,26 @@
-use super::{InvalidState, RuleId, RuleState};
+use super::{InvalidState, QuarantinedRow, RowFingerprint, RuleHeader, RuleId, RuleState};
 use crate::clock::Timestamp;
 
 /// A row of `ttp_rule` as any program may have written it: nothing is checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleRow {
-    /// The row's key, which may not be a rule id.
-    pub rule_id: String,
-    /// The author's number.
-    pub rule_version: i64,
-    /// The path of the file, relative to the rules directory.
-    pub source_path: String,
+    /// The row without its text; `content_sha256` is the digest of the text.
+    pub header: RuleHeader,
     /// The file's unchanged text.
     pub yaml_content: String,
-    /// When the row was written, by its writer's clock.
-    pub updated_at: Timestamp,
-    /// The writer of the row.
-    pub updated_by: String,
+}
+
+impl RuleRow {
+    /// The row's key.
+    pub fn rule_id(&self) -> &str {
+        &self.header.rule_id
+    }
+
+    /// The row in quarantine for this reason.
+    pub(crate) fn quarantined(&self, reason: String) -> Box<QuarantinedRow> {
+        let fingerprint = RowFingerprint::rule(&self.header);
+        Box::new(QuarantinedRow { key: self.header.rule_id.clone(), fingerprint, reason })
+    }
 }
 
 /// A row of `ttp_rule_state` as any program may have written it: nothing is checked yet.

@@ -203,8 +203,8 @@ impl FilesystemFollower {
             match self.scanner.text(&write.path) {
                 Some(text) => {
                     let row = self.row(write, text);
-                    written.push(header(write, row.updated_at));
-                    let replaced = index.memory_of(Table::Rules, &row.rule_id);
+                    written.push(row.header.clone());
+                    let replaced = index.memory_of(Table::Rules, row.rule_id());
                     parser.push(row, replaced).await;
                 }
                 None => rescan.push(write.path.clone()),
@@ -254,7 +254,7 @@ impl FilesystemFollower {
     /// Applies the plan to the rows.
     fn take(&mut self, plan: &Plan, written: Vec<RuleHeader>) {
         let deleted = plan.deletes.iter().map(|delete| &*delete.rule_id);
-        let is_written = |write: &&Write| written.iter().any(|row| row.source_path == write.path);
+        let is_written = |write: &&Write| written.iter().any(|row| *row.source_path == *write.path);
         let replaced = plan.writes.iter().filter(is_written).flat_map(|write| &write.replaces);
         let gone: std::collections::HashSet<&str> =
             deleted.chain(replaced.map(|replaced| &*replaced.rule_id)).collect();
@@ -264,24 +264,14 @@ impl FilesystemFollower {
 
     fn row(&self, write: &Write, text: Box<str>) -> RuleRow {
         let saved_at = self.scanner.file(&write.path).and_then(ScannedFile::saved_at);
-        RuleRow {
+        let header = RuleHeader {
             rule_id: write.rule.rule_id.to_string(),
             rule_version: write.rule.rule_version.into(),
-            source_path: write.path.clone(),
-            yaml_content: text.into(),
+            source_path: write.path.as_str().into(),
+            content_sha256: write.rule.content_sha256,
             updated_at: saved_at.unwrap_or(Timestamp::MIN),
-            updated_by: UPDATED_BY.to_owned(),
-        }
-    }
-}
-
-fn header(write: &Write, updated_at: Timestamp) -> RuleHeader {
-    RuleHeader {
-        rule_id: write.rule.rule_id.to_string(),
-        rule_version: write.rule.rule_version.into(),
-        source_path: write.path.clone(),
-        content_sha256: write.rule.content_sha256,
-        updated_at,
-        updated_by: UPDATED_BY.to_owned(),
+            updated_by: UPDATED_BY.into(),
+        };
+        RuleRow { header, yaml_content: text.into() }
     }
 }

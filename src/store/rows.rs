@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::TextSink;
 use crate::rule::{
-    ContentDigest, Diagnostic, KnownRule, LONGEST_TEXT, Limits, QuarantinedRow, RowFingerprint, RuleRow,
+    Diagnostic, KnownRule, LONGEST_TEXT, Limits, QuarantinedRow, RowFingerprint, RuleHeader, RuleRow,
     Severity, parse,
 };
 
@@ -83,85 +83,64 @@ impl RowReader {
     /// Like [`RowReader::read`], but a panic of the parser only quarantines this row.
     fn read_catching_panics(&mut self, row: &RuleRow) -> ParsedRow {
         catch_unwind(AssertUnwindSafe(|| self.read(row))).unwrap_or_else(|_| {
-            let text = ContentDigest::of(&row.yaml_content);
-            let fingerprint = RowFingerprint::rule(row.updated_at, text, row.rule_version, &row.source_path);
-            let reason = "the parser fails on its text: please report it".to_owned();
-            Err(Box::new(QuarantinedRow { key: row.rule_id.clone(), fingerprint, reason }))
+            Err(row.quarantined("the parser fails on its text: please report it".to_owned()))
         })
     }
 
-    /// Hashes and parses a row's text.
+    /// Parses a row's text.
     pub(crate) fn read(&mut self, row: &RuleRow) -> Result<Arc<KnownRule>, Box<QuarantinedRow>> {
-        let text = ContentDigest::of(&row.yaml_content);
-        let rejected = |reason| {
-            let fingerprint = RowFingerprint::rule(row.updated_at, text, row.rule_version, &row.source_path);
-            Box::new(QuarantinedRow { key: row.rule_id.clone(), fingerprint, reason })
-        };
-        for (column, text) in [("source_path", &row.source_path), ("updated_by", &row.updated_by)] {
+        let header = &row.header;
+        for (column, text) in [("source_path", &*header.source_path), ("updated_by", &*header.updated_by)] {
             if text.len() > LONGEST_TEXT {
                 let length = text.len();
-                return Err(rejected(format!(
+                return Err(row.quarantined(format!(
                     "{column} has {length} bytes; at most {LONGEST_TEXT} are possible"
                 )));
             }
         }
-        let parsed = self.texts.as_ref().and_then(|texts| texts.parsed(&row.rule_id, &text));
+        let text = header.content_sha256;
+        let parsed = self.texts.as_ref().and_then(|texts| texts.parsed(&header.rule_id, &text));
         if let Some(parsed) = parsed {
             return Ok(self.as_in_row(parsed, row));
         }
         // The master limits the size of a rule: `master.max_rule_size`.
         let limits = Limits { size: Limits::LARGEST, ..Limits::default() };
         let definition = parse(row.yaml_content.as_bytes(), &limits)
-            .map_err(|diagnostics| rejected(first_error(&diagnostics)))?
+            .map_err(|diagnostics| row.quarantined(first_error(&diagnostics)))?
             .definition;
-        if definition.rule_id.as_str() != row.rule_id {
-            return Err(rejected(format!(
+        if definition.rule_id.as_str() != header.rule_id {
+            return Err(row.quarantined(format!(
                 "the row's rule_id is `{}`, that in its text is `{}`",
-                row.rule_id.chars().take(255).collect::<String>().escape_debug(),
+                header.rule_id.chars().take(255).collect::<String>().escape_debug(),
                 definition.rule_id
             )));
         }
         self.json.clear();
-        serde_json::to_writer(&mut self.json, &definition).map_err(|error| rejected(error.to_string()))?;
+        serde_json::to_writer(&mut self.json, &definition)
+            .map_err(|error| row.quarantined(error.to_string()))?;
         let definition_json = String::from_utf8_lossy(&self.json).into();
         if let Some(texts) = &self.texts {
             texts.put(text, &row.yaml_content);
         }
-        Ok(Arc::new(KnownRule {
-            rule_id: definition.rule_id,
-            rule_version: row.rule_version,
-            source_path: row.source_path.as_str().into(),
-            updated_at: row.updated_at,
-            updated_by: self.updated_by(row),
-            content_sha256: text,
-            definition_json,
-        }))
+        let header = self.shared(header).with_id(definition.rule_id);
+        Ok(Arc::new(KnownRule { header, definition_json }))
     }
 
     /// The rule of a text that was parsed before, with the other fields of the row.
     fn as_in_row(&mut self, parsed: Arc<KnownRule>, row: &RuleRow) -> Arc<KnownRule> {
-        let is_same = (parsed.rule_version, parsed.updated_at) == (row.rule_version, row.updated_at)
-            && *parsed.source_path == *row.source_path
-            && *parsed.updated_by == *row.updated_by;
-        if is_same {
+        if parsed.header.clone().with_id(()) == row.header.clone().with_id(()) {
             return parsed;
         }
-        Arc::new(KnownRule {
-            rule_id: parsed.rule_id.clone(),
-            rule_version: row.rule_version,
-            source_path: row.source_path.as_str().into(),
-            updated_at: row.updated_at,
-            updated_by: self.updated_by(row),
-            content_sha256: parsed.content_sha256,
-            definition_json: parsed.definition_json.clone(),
-        })
+        let header = self.shared(&row.header).with_id(parsed.rule_id().clone());
+        Arc::new(KnownRule { header, definition_json: parsed.definition_json.clone() })
     }
 
-    fn updated_by(&mut self, row: &RuleRow) -> Arc<str> {
-        if *self.updated_by != *row.updated_by {
-            self.updated_by = row.updated_by.as_str().into();
+    /// The same header; rows with one writer share its name.
+    fn shared(&mut self, header: &RuleHeader) -> RuleHeader {
+        if self.updated_by != header.updated_by {
+            self.updated_by = Arc::clone(&header.updated_by);
         }
-        Arc::clone(&self.updated_by)
+        RuleHeader { updated_by: Arc::clone(&self.updated_by), ..header.clone() }
     }
 }
 
@@ -271,11 +250,9 @@ impl RowParser {
             let fitting = read.and_then(|rule| match self.budget.take(rule.memory(), 0) {
                 Ok(()) => Ok(rule),
                 Err(reason) => {
-                    let key = rule.rule_id.to_string();
+                    let key = rule.header.rule_id.to_string();
                     self.done.over_budget.push((key.clone(), rule.memory()));
-                    let (version, path) = (rule.rule_version, &rule.source_path);
-                    let fingerprint =
-                        RowFingerprint::rule(rule.updated_at, rule.content_sha256, version, path);
+                    let fingerprint = RowFingerprint::rule(&rule.header);
                     Err(Box::new(QuarantinedRow { key, fingerprint, reason }))
                 }
             });
@@ -306,6 +283,7 @@ impl RowParser {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::rule::ContentDigest;
 
     /// Panics at one text, as a bug of the parser would.
     struct Faulty;
@@ -322,21 +300,21 @@ mod tests {
             let mut reading = RowParser::new(Some(Arc::new(Faulty)), Budget::new(1 << 20, 0, 0));
             for number in 0..count {
                 let name = if number == 1 { "faulty" } else { "sound" };
-                reading
-                    .push(
-                        RuleRow {
-                        rule_id: format!("R{number}"),
-                        rule_version: 1,
-                        source_path: format!("R{number}.yaml"),
-                        yaml_content: format!(
-                            "rule_id: R{number}\nrule_version: 1\nname: {name}\napplies_to: [command]\nmatch:\n  \
-                             field: command_text\n  pattern: x\nemits:\n  - tactic: TA0007\n    technique_id: \
-                             T1083\n    confidence: 0.85\n"
-                        ),
-                        updated_at: Timestamp::MIN,
-                        updated_by: "filesystem".into(),
-                    }, 0)
-                    .await;
+                let rule_id = format!("R{number}");
+                let yaml_content = format!(
+                    "rule_id: {rule_id}\nrule_version: 1\nname: {name}\napplies_to: [command]\nmatch:\n  field: \
+                     command_text\n  pattern: x\nemits:\n  - tactic: TA0007\n    technique_id: T1083\n    \
+                     confidence: 0.85\n"
+                );
+                let header = RuleHeader {
+                    source_path: format!("{rule_id}.yaml").into(),
+                    rule_id,
+                    rule_version: 1,
+                    content_sha256: ContentDigest::of(&yaml_content),
+                    updated_at: Timestamp::MIN,
+                    updated_by: "filesystem".into(),
+                };
+                reading.push(RuleRow { header, yaml_content }, 0).await;
             }
             let read = reading.finish().await.rules;
             assert_eq!(read.len(), count);

@@ -98,6 +98,7 @@ pub(super) async fn load<F: Follow>(mut follower: F) -> Result<Vec<CompiledRule>
     let mut catalogue = Catalogue::default();
     catalogue.apply(delta);
     let state = |rule_id: &str| catalogue.state(rule_id);
-    let compiled = catalogue.rules().filter_map(|(rule, _)| rule.compiled(state(rule.rule_id.as_str())).ok());
+    let compiled =
+        catalogue.rules().filter_map(|(rule, _)| rule.compiled(state(rule.rule_id().as_str())).ok());
     Ok(compiled.collect())
 }

@@ -15,7 +15,7 @@ pub fn line(out: &mut Vec<u8>, line: &impl Serialize) {
 /// Appends a `rule` line and its LF.
 pub fn rule_line(out: &mut Vec<u8>, rule: &KnownRule, state: &RuleState) {
     out.extend_from_slice(br#"{"type":"rule","rule_id":"#);
-    json(out, &rule.rule_id);
+    json(out, &rule.header.rule_id);
     out.extend_from_slice(br#","new_value":"#);
     compiled(out, rule, state);
     provenance(out, rule);
@@ -80,15 +80,15 @@ fn compiled(out: &mut Vec<u8>, rule: &KnownRule, state: &RuleState) {
 
 fn provenance(out: &mut Vec<u8>, rule: &KnownRule) {
     out.extend_from_slice(br#","rule_version":"#);
-    json(out, &rule.rule_version);
+    json(out, &rule.header.rule_version);
     out.extend_from_slice(br#","content_sha256":"#);
-    json(out, &rule.content_sha256);
+    json(out, &rule.header.content_sha256);
     out.extend_from_slice(br#","source_path":"#);
-    json(out, &rule.source_path);
+    json(out, &rule.header.source_path);
     out.extend_from_slice(br#","updated_at":"#);
-    json(out, &rule.updated_at);
+    json(out, &rule.header.updated_at);
     out.extend_from_slice(br#","updated_by":"#);
-    json(out, &rule.updated_by);
+    json(out, &rule.header.updated_by);
 }
 
 #[expect(

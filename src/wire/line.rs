@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Epoch;
 use crate::clock::Timestamp;
-use crate::rule::{CatalogueDigest, ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState};
+use crate::rule::{CatalogueDigest, ChangeKind, CompiledRule, ContentDigest, RuleHeader, RuleId, RuleState};
 
 /// One line from the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -107,6 +107,19 @@ pub struct RuleLine {
     pub updated_at: Timestamp,
     /// The writer of the row.
     pub updated_by: String,
+}
+
+impl From<RuleLine> for RuleHeader {
+    fn from(line: RuleLine) -> Self {
+        Self {
+            rule_id: line.rule_id.to_string(),
+            rule_version: line.rule_version,
+            source_path: line.source_path.into(),
+            content_sha256: line.content_sha256,
+            updated_at: line.updated_at,
+            updated_by: line.updated_by.into(),
+        }
+    }
 }
 
 /// One change. `change_kind` and `new_value` determine which fields it has.

@@ -9,7 +9,8 @@ use tokio::io::AsyncWriteExt as _;
 use super::*;
 use crate::clock::Timestamp;
 use crate::rule::{
-    self, ContentDigest, Definition, Emit, KnownRule, Limits, RuleChange, RuleId, RuleState, StateKind,
+    self, ContentDigest, Definition, Emit, KnownRule, Limits, RuleChange, RuleHeader, RuleId, RuleState,
+    StateKind,
 };
 use crate::telemetry::trace::Traceparent;
 use crate::wire::{Cursor, ErrorCode};
@@ -31,12 +32,14 @@ fn rule(name: &str, description: Option<&str>) -> KnownRule {
         evidence_fields: vec!["command_id".to_owned()],
     };
     KnownRule {
-        rule_id: definition.rule_id.clone(),
-        rule_version: 7,
-        source_path: "linux/R0010 \"x\".yaml".into(),
-        updated_at: Timestamp::from_micros(1_777_620_309_123_456),
-        updated_by: "filesystem".into(),
-        content_sha256: ContentDigest::of("text"),
+        header: RuleHeader {
+            rule_id: definition.rule_id.clone(),
+            rule_version: 7,
+            source_path: "linux/R0010 \"x\".yaml".into(),
+            updated_at: Timestamp::from_micros(1_777_620_309_123_456),
+            updated_by: "filesystem".into(),
+            content_sha256: ContentDigest::of("text"),
+        },
         definition_json: serde_json::to_string(&definition).unwrap().into(),
     }
 }
@@ -111,7 +114,7 @@ proptest! {
         end in proptest::option::of(0..2_000_000_000_000_000_i64), seq in any::<u64>(), auto_revert: bool,
     ) {
         let rule = Arc::new(rule(&name, description.as_deref()));
-        let (rule_id, state) = (rule.rule_id.clone(), state(reason.as_deref(), end));
+        let (rule_id, state) = (rule.rule_id().clone(), state(reason.as_deref(), end));
         let now = Timestamp::from_micros(1_777_620_309_000_000);
         let mut line = Vec::new();
         encode::rule_line(&mut line, &rule, &state);

@@ -56,11 +56,11 @@ pub(super) fn changes(broker: &Broker, applied: &AppliedChanges, trace_id: Optio
         match change {
             RuleChange::Written { rule, .. } => record!(
                 event::RULE_CHANGED,
-                rule_version = rule.rule_version,
-                source_path = &*rule.source_path,
-                updated_by = &*rule.updated_by,
+                rule_version = rule.header.rule_version,
+                source_path = &*rule.header.source_path,
+                updated_by = &*rule.header.updated_by,
                 "{rule_id} written as version {}",
-                rule.rule_version
+                rule.header.rule_version
             ),
             RuleChange::Deleted { .. } => record!(event::RULE_CHANGED, "{rule_id} deleted"),
             RuleChange::State { auto_revert: true, .. } => {

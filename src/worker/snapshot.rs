@@ -60,7 +60,7 @@ impl Filter {
     }
 
     fn wants_rule(&self, rule: &KnownRule) -> bool {
-        self.definitions && self.wants_id(&rule.rule_id)
+        self.definitions && self.wants_id(&rule.header.rule_id)
     }
 
     /// A `rule` line contains its state, so a `state` line is only for a rule that has no `rule` line.

@@ -245,7 +245,7 @@ fn report(
     let now = now.after(at.elapsed());
     for change in &applied.changes {
         let (written_at, new_state) = match change {
-            RuleChange::Written { rule, .. } => (Some(rule.updated_at), None),
+            RuleChange::Written { rule, .. } => (Some(rule.header.updated_at), None),
             RuleChange::Deleted { .. } => (None, None),
             RuleChange::State { state, .. } => (state.set_at, Some(state.state)),
         };

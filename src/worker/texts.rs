@@ -60,7 +60,7 @@ impl Texts {
 
     /// Remembers the rules that were parsed from the cache, so that the first poll does not parse them again.
     pub(in crate::worker) fn remember<'a>(&self, rules: impl Iterator<Item = &'a Arc<KnownRule>>) {
-        self.lock().restored = rules.map(|rule| (rule.rule_id.clone(), Arc::clone(rule))).collect();
+        self.lock().restored = rules.map(|rule| (rule.header.rule_id.clone(), Arc::clone(rule))).collect();
     }
 
     /// Records that a poll was applied.
@@ -105,7 +105,7 @@ impl TextSink for Texts {
     }
 
     fn parsed(&self, rule_id: &str, content: &ContentDigest) -> Option<Arc<KnownRule>> {
-        self.lock().restored.get(rule_id).filter(|rule| rule.content_sha256 == *content).cloned()
+        self.lock().restored.get(rule_id).filter(|rule| rule.header.content_sha256 == *content).cloned()
     }
 }
 

@@ -68,7 +68,7 @@ impl TailTrace {
     /// The trace context in which the change was written.
     fn origin(&self, change: &RuleChange) -> Option<Traceparent> {
         let content = match change {
-            RuleChange::Written { rule, .. } => rule.content_sha256,
+            RuleChange::Written { rule, .. } => rule.header.content_sha256,
             RuleChange::State { state, auto_revert: false, .. } => state.fingerprint(),
             RuleChange::Deleted { .. } | RuleChange::State { .. } => return None,
         };

@@ -5,8 +5,8 @@ use serde::{Serialize, Serializer};
 use super::files::RuleFile;
 use crate::clock::Timestamp;
 use crate::master::{LockStatus, MasterStatus};
-use crate::rule::{ContentDigest, RuleHeader, RuleId, RuleState, StateRow};
-use crate::wire::{Health, RuleLine};
+use crate::rule::{RuleHeader, RuleId, RuleState, StateRow};
+use crate::wire::Health;
 use crate::worker::{SubscriberStatus, WorkerStatus};
 
 /// A rule in every place that this host can read.
@@ -38,23 +38,13 @@ pub(super) struct Report {
 pub(super) struct RuleInTables {
     /// The database's clock.
     pub(super) now: Timestamp,
-    pub(super) row: Option<Row>,
+    pub(super) row: Option<RuleHeader>,
     /// Similar ids, if the tables do not have the rule's.
     #[serde(skip)]
     pub(super) did_you_mean: String,
     /// Case variants of the rule's id.
     pub(super) case_variants: Vec<String>,
     pub(super) state: Option<StateOfRow>,
-}
-
-/// A row of `ttp_rule`.
-#[derive(Debug, Serialize)]
-pub(super) struct Row {
-    pub(super) rule_version: i64,
-    pub(super) source_path: String,
-    pub(super) content_sha256: ContentDigest,
-    pub(super) updated_at: Timestamp,
-    pub(super) updated_by: String,
 }
 
 /// A row of `ttp_rule_state`, expired or not.
@@ -75,7 +65,7 @@ pub(super) struct StateOfRow {
 #[derive(Debug, Serialize)]
 pub(super) struct WorkerView {
     /// Its version of the rule; `None` if it has none.
-    pub(super) rule: Option<Row>,
+    pub(super) rule: Option<RuleHeader>,
     /// The effective state.
     pub(super) state: RuleState,
     /// Why the rule's row, or its state's, is quarantined.
@@ -101,21 +91,6 @@ fn or_error<T: Serialize, S: Serializer>(
 
 fn lock<S: Serializer>(master: &Option<MasterStatus>, serializer: S) -> Result<S::Ok, S::Error> {
     master.as_ref().map(|master| master.lock).serialize(serializer)
-}
-
-impl From<RuleHeader> for Row {
-    fn from(row: RuleHeader) -> Self {
-        let RuleHeader { rule_id: _, rule_version, source_path, updated_by, updated_at, content_sha256 } =
-            row;
-        Self { rule_version, source_path, content_sha256, updated_at, updated_by }
-    }
-}
-
-impl From<RuleLine> for Row {
-    fn from(rule: RuleLine) -> Self {
-        let RuleLine { rule_version, content_sha256, source_path, updated_at, updated_by, .. } = rule;
-        Self { rule_version, source_path, content_sha256, updated_at, updated_by }
-    }
 }
 
 impl From<StateRow> for StateOfRow {
@@ -204,15 +179,15 @@ impl Report {
             wrong.push(format!("the same id is in {others}, passed over: {row_path} keeps it"));
         }
         let from_row =
-            |file: &&&RuleFile| table.row.as_ref().is_some_and(|row| row.source_path == file.source_path);
+            |file: &&&RuleFile| table.row.as_ref().is_some_and(|row| *row.source_path == *file.source_path);
         match (valid.iter().find(from_row).or(valid.first()), &table.row) {
             (Some(file), None) => {
                 wrong.push(format!("{} is not in the table{}", file.source_path, self.why_not_written()));
             }
             (Some(file), Some(row)) => {
-                let differs = if row.updated_by != self.owner {
+                let differs = if !row.is_owned_by(&self.owner) {
                     Some(format!("the row is of `{}`", row.updated_by))
-                } else if row.source_path != file.source_path {
+                } else if *row.source_path != *file.source_path {
                     Some(format!("the row is of {}", row.source_path))
                 } else if Some(row.content_sha256) != file.content_sha256 {
                     Some("the row has another text".to_owned())
@@ -227,7 +202,7 @@ impl Report {
                 }
             }
             (None, Some(row))
-                if self.files_unknown.is_none() && self.files.is_empty() && row.updated_by == self.owner =>
+                if self.files_unknown.is_none() && self.files.is_empty() && row.is_owned_by(&self.owner) =>
             {
                 let held = self.master.as_ref().is_some_and(|master| {
                     master.pending_mass_delete.iter().any(|held| held == self.rule_id.as_str())
@@ -270,7 +245,7 @@ impl Report {
             ));
         }
         let Ok(table) = &self.table else { return };
-        let is = |row: &Row, other: &Row| {
+        let is = |row: &RuleHeader, other: &RuleHeader| {
             row.content_sha256 == other.content_sha256
                 && row.rule_version == other.rule_version
                 && row.source_path == other.source_path

@@ -9,7 +9,7 @@ use super::{Reconciler, Report};
 use crate::clock::Timestamp;
 use crate::directory::ScannedFile;
 use crate::rule::plan::{Plan, Write};
-use crate::rule::{ChangeKind, RuleRow};
+use crate::rule::{ChangeKind, RuleHeader, RuleRow};
 use crate::store::{MasterSession, RuleWrite, StoreError};
 use crate::telemetry::metrics::{self, Stage};
 use crate::telemetry::trace;
@@ -126,14 +126,15 @@ impl Reconciler {
     }
 
     fn row(&self, write: &Write, text: Box<str>) -> RuleRow {
-        RuleRow {
+        let header = RuleHeader {
             rule_id: write.rule.rule_id.to_string(),
             rule_version: write.rule.rule_version.into(),
-            source_path: write.path.clone(),
-            yaml_content: text.into(),
+            source_path: write.path.as_str().into(),
+            content_sha256: write.rule.content_sha256,
             updated_at: Timestamp::MIN,
-            updated_by: self.config.updated_by.clone(),
-        }
+            updated_by: self.config.updated_by.as_str().into(),
+        };
+        RuleRow { header, yaml_content: text.into() }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use super::super::{ContentDigest, KnownRule, RuleId, RuleState, StateRow};
+use super::super::{ContentDigest, KnownRule, RuleHeader, RuleId, RuleState, StateRow};
 use crate::clock::Timestamp;
 
 /// The two tables that a worker follows.
@@ -28,8 +28,12 @@ pub struct RowFingerprint {
 
 impl RowFingerprint {
     /// The fingerprint of a row of `ttp_rule`: its text, version and path are what subscribers get.
-    pub fn rule(updated_at: Timestamp, text: ContentDigest, rule_version: i64, source_path: &str) -> Self {
-        Self { updated_at, content: text, metadata_hash: metadata_hash(rule_version, source_path) }
+    pub fn rule<I>(header: &RuleHeader<I>) -> Self {
+        Self {
+            updated_at: header.updated_at,
+            content: header.content_sha256,
+            metadata_hash: metadata_hash(header.rule_version, &header.source_path),
+        }
     }
 
     /// The fingerprint of a row of `ttp_rule_state`, with all of its fields. A row without a stamp has
@@ -43,6 +47,11 @@ impl RowFingerprint {
     /// The fingerprint of a row that cannot be read as a rule or a state.
     pub const fn other(updated_at: Timestamp, content: ContentDigest) -> Self {
         Self { updated_at, content, metadata_hash: 0 }
+    }
+
+    /// Whether the text has this digest.
+    pub fn has_content(&self, content: &ContentDigest) -> bool {
+        self.content == *content
     }
 
     /// Whether a rule's row with this stamp, version and path is the same row, without a comparison of the text: a

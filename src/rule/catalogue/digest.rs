@@ -28,10 +28,10 @@ impl CatalogueDigest {
     pub fn toggle_rule(&mut self, rule: &KnownRule) {
         self.toggle(&[
             Some("rule"),
-            Some(rule.rule_id.as_str()),
-            Some(&rule.rule_version.to_string()),
-            Some(&rule.content_sha256.to_string()),
-            Some(&rule.source_path),
+            Some(rule.header.rule_id.as_str()),
+            Some(&rule.header.rule_version.to_string()),
+            Some(&rule.header.content_sha256.to_string()),
+            Some(&rule.header.source_path),
         ]);
     }
 

@@ -71,7 +71,7 @@ pub(super) trait Key {
 
 impl Key for SortedRule {
     fn key(&self) -> &str {
-        self.0.rule_id.as_str()
+        self.0.header.rule_id.as_str()
     }
 }
 

@@ -93,10 +93,10 @@ impl Catalogue {
         for found in delta.rules {
             match found {
                 Ok(rule) => {
-                    self.watermark = self.watermark.max(Some(rule.updated_at));
-                    self.quarantined_rules.remove(rule.rule_id.as_str());
-                    self.held_back.remove(&rule.rule_id);
-                    self.replace(&rule.rule_id.clone(), Some(rule), &mut rules);
+                    self.watermark = self.watermark.max(Some(rule.header.updated_at));
+                    self.quarantined_rules.remove(rule.header.rule_id.as_str());
+                    self.held_back.remove(&rule.header.rule_id);
+                    self.replace(&rule.header.rule_id.clone(), Some(rule), &mut rules);
                 }
                 Err(rejected) => {
                     if let Ok(rule_id) = RuleId::new(&rejected.key)
@@ -109,7 +109,7 @@ impl Catalogue {
             }
         }
         if let Some(keys) = key_set(delta.rule_keys.as_deref()) {
-            let known = self.rules.iter().map(|SortedRule(rule)| &rule.rule_id);
+            let known = self.rules.iter().map(|SortedRule(rule)| &rule.header.rule_id);
             going.extend(known.filter(|id| !keys.contains(id.as_str())).cloned());
             self.quarantined_rules.retain(|key, _| keys.contains(key.as_str()));
         }
@@ -139,13 +139,13 @@ impl Catalogue {
         self.rules
             .iter()
             .filter(move |rule| !previous.replace(rule).is_some_and(|other| other.is_case_variant(rule)))
-            .map(|SortedRule(rule)| (rule, self.states.effective(rule.rule_id.as_str())))
+            .map(|SortedRule(rule)| (rule, self.states.effective(rule.header.rule_id.as_str())))
     }
 
     /// The rule of this id, if it is effective.
     pub fn rule(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
         let SortedRule(rule) = self.rules.get(&rule_id as &dyn Key)?;
-        self.effective_variant(rule_id).filter(|first| first.rule_id == rule.rule_id)
+        self.effective_variant(rule_id).filter(|first| first.header.rule_id == rule.header.rule_id)
     }
 
     /// How many rules are effective.
@@ -198,11 +198,11 @@ impl Catalogue {
         let case_variants = neighbours.filter(|(a, b)| a.is_case_variant(b)).take(passed_over);
         let case_variants = case_variants.map(|(first, second)| QuarantineEntry {
             table: Table::Rules,
-            key: second.0.rule_id.to_string(),
+            key: second.0.rule_id().to_string(),
             reason: format!(
                 "the id differs from `{}` only in case, and the first in the order of bytes is taken; \
                  rename or delete one of the two",
-                first.0.rule_id
+                first.0.rule_id()
             ),
         });
         rejected(Table::Rules, &self.quarantined_rules)
@@ -231,7 +231,7 @@ impl Catalogue {
         let first = rule_id.to_ascii_uppercase();
         let from: &dyn Key = &first.as_str();
         let SortedRule(rule) = self.rules.range::<dyn Key, _>((Included(from), Unbounded)).next()?;
-        rule.rule_id.as_str().eq_ignore_ascii_case(rule_id).then_some(rule)
+        rule.header.rule_id.as_str().eq_ignore_ascii_case(rule_id).then_some(rule)
     }
 
     /// The changes to the rules that were effective before, in the order of [`Catalogue::apply`].
@@ -240,21 +240,21 @@ impl Catalogue {
         for (id, old) in before {
             let new = self.effective_variant(id.0.as_str()).cloned();
             if let (Some(old), Some(new)) = (&old, &new)
-                && old.rule_id == new.rule_id
-                && old.same_content(new)
+                && old.header.rule_id == new.header.rule_id
+                && old.header.same_content(&new.header)
             {
                 continue;
             }
             if let (Some(old), Some(new)) = (&old, &new)
-                && new.rule_version < old.rule_version
+                && new.header.rule_version < old.header.rule_version
             {
-                fallen.push((new.rule_id.clone(), old.rule_version, new.rule_version));
+                fallen.push((new.header.rule_id.clone(), old.header.rule_version, new.header.rule_version));
             }
             if let Some(old) = old {
                 self.effective -= 1;
                 self.digest.toggle_rule(&old);
-                if new.as_ref().is_none_or(|new| new.rule_id != old.rule_id) {
-                    deleted.push(old.rule_id.clone());
+                if new.as_ref().is_none_or(|new| new.header.rule_id != old.header.rule_id) {
+                    deleted.push(old.header.rule_id.clone());
                 }
             }
             if let Some(new) = new {
@@ -263,11 +263,11 @@ impl Catalogue {
                 written.push(new);
             }
         }
-        written.sort_by(|a, b| (a.updated_at, &a.rule_id).cmp(&(b.updated_at, &b.rule_id)));
+        written.sort_by(|a, b| (a.header.updated_at, a.rule_id()).cmp(&(b.header.updated_at, b.rule_id())));
         deleted.sort();
         let default = Arc::<RuleState>::default();
         let written = written.into_iter().map(|rule| {
-            let state = Arc::clone(self.states.effective(rule.rule_id.as_str()).unwrap_or(&default));
+            let state = Arc::clone(self.states.effective(rule.header.rule_id.as_str()).unwrap_or(&default));
             RuleChange::Written { rule, state }
         });
         let deleted = deleted.into_iter().map(|rule_id| RuleChange::Deleted { rule_id });
@@ -289,15 +289,8 @@ impl RowIndex for Catalogue {
             Table::Rules => self
                 .rules
                 .get(&key as &dyn Key)
-                .filter(|SortedRule(rule)| !self.held_back.contains(&rule.rule_id))
-                .map(|SortedRule(rule)| {
-                    RowFingerprint::rule(
-                        rule.updated_at,
-                        rule.content_sha256,
-                        rule.rule_version,
-                        &rule.source_path,
-                    )
-                })
+                .filter(|SortedRule(rule)| !self.held_back.contains(&rule.header.rule_id))
+                .map(|SortedRule(rule)| RowFingerprint::rule(&rule.header))
                 .or_else(|| self.quarantined_rules.get(key).map(|row| row.fingerprint)),
             Table::States => self
                 .states

@@ -15,12 +15,14 @@ fn at(seconds: i64) -> Timestamp {
 
 fn rule(key: &str, version: i64, stamp: i64) -> Arc<KnownRule> {
     Arc::new(KnownRule {
-        rule_id: id(key),
-        rule_version: version,
-        source_path: format!("{key}.yaml").into(),
-        updated_at: at(stamp),
-        updated_by: "filesystem".into(),
-        content_sha256: ContentDigest::of(format!("{key} {version}")),
+        header: crate::rule::RuleHeader {
+            rule_id: id(key),
+            rule_version: version,
+            source_path: format!("{key}.yaml").into(),
+            updated_at: at(stamp),
+            updated_by: "filesystem".into(),
+            content_sha256: ContentDigest::of(format!("{key} {version}")),
+        },
         definition_json: format!(r#"{{"rule_id":"{key}"}}"#).into(),
     })
 }
@@ -56,7 +58,7 @@ fn in_words(changes: &[RuleChange]) -> Vec<String> {
         .iter()
         .map(|change| match change {
             RuleChange::Written { rule, state } => {
-                format!("{} v{} {}", rule.rule_id, rule.rule_version, word(state))
+                format!("{} v{} {}", rule.header.rule_id, rule.header.rule_version, word(state))
             }
             RuleChange::Deleted { rule_id } => format!("{rule_id} deleted"),
             RuleChange::State { rule_id, state, auto_revert } => {
@@ -210,7 +212,7 @@ impl Tables {
         let valid = || self.rules.iter().filter_map(|(key, row)| Some((key, row.as_ref().ok()?)));
         for (key, row) in valid() {
             if !valid().any(|(other, _)| other < key && other.eq_ignore_ascii_case(key)) {
-                rules.insert(key.clone(), row.rule_version);
+                rules.insert(key.clone(), row.header.rule_version);
             }
         }
         let states = self.states.iter().filter_map(|(key, row)| {
@@ -229,12 +231,7 @@ impl Tables {
         let mut delta = TableDelta { now: at(self.now), ..TableDelta::default() };
         for (position, (key, row)) in self.rules.iter().enumerate() {
             let fingerprint = match row {
-                Ok(rule) => RowFingerprint::rule(
-                    rule.updated_at,
-                    rule.content_sha256,
-                    rule.rule_version,
-                    &rule.source_path,
-                ),
+                Ok(rule) => RowFingerprint::rule(&rule.header),
                 Err(rejected) => rejected.fingerprint,
             };
             if news(Table::Rules, key, fingerprint, position) {
@@ -252,7 +249,7 @@ impl Tables {
             }
         }
         let known_rules = delta.rules.iter().filter(|row| match row {
-            Ok(rule) => known.fingerprint(Table::Rules, rule.rule_id.as_str()).is_none(),
+            Ok(rule) => known.fingerprint(Table::Rules, rule.header.rule_id.as_str()).is_none(),
             Err(row) => known.fingerprint(Table::Rules, &row.key).is_none(),
         });
         let count = known.count(Table::Rules) + known_rules.count() as u64;
@@ -325,8 +322,8 @@ proptest! {
             for change in changes {
                 match change {
                     RuleChange::Written { rule, .. } => {
-                        let old = heard.0.insert(rule.rule_id.to_string(), rule.rule_version);
-                        prop_assert_ne!(old, Some(rule.rule_version), "no change is heard twice");
+                        let old = heard.0.insert(rule.header.rule_id.to_string(), rule.header.rule_version);
+                        prop_assert_ne!(old, Some(rule.header.rule_version), "no change is heard twice");
                     }
                     RuleChange::Deleted { rule_id } => {
                         prop_assert!(heard.0.remove(rule_id.as_str()).is_some());
@@ -342,7 +339,7 @@ proptest! {
             }
             if matches!(step, Step::Poll(_)) {
                 prop_assert_eq!(&heard, &tables.effective());
-                let told: Vec<_> = catalogue.rules().map(|(rule, _)| rule.rule_id.to_string()).collect();
+                let told: Vec<_> = catalogue.rules().map(|(rule, _)| rule.header.rule_id.to_string()).collect();
                 prop_assert_eq!(told.len(), catalogue.rule_count());
                 prop_assert_eq!(catalogue.states().count(), heard.1.len());
                 let mut fresh = Catalogue::default();

@@ -25,8 +25,8 @@ fn row(id: &str, path: &str, content: &str, by: &str) -> RuleHeader {
     RuleHeader {
         rule_id: id.to_owned(),
         rule_version: 1,
-        source_path: path.to_owned(),
-        updated_by: by.to_owned(),
+        source_path: path.into(),
+        updated_by: by.into(),
         updated_at: Timestamp::from_micros(0),
         content_sha256: ContentDigest::of(content),
     }
@@ -47,8 +47,8 @@ fn carry_out(plan: &Plan, rows: &[RuleHeader]) -> Vec<RuleHeader> {
         let row = RuleHeader {
             rule_id: id.clone(),
             rule_version: i64::from(write.rule.rule_version),
-            source_path: write.path.clone(),
-            updated_by: OWNER.to_owned(),
+            source_path: write.path.as_str().into(),
+            updated_by: OWNER.into(),
             updated_at: Timestamp::from_micros(0),
             content_sha256: write.rule.content_sha256,
         };
@@ -211,7 +211,7 @@ proptest! {
     #[test]
     fn rows_of_others_without_a_file_are_never_touched(files in messy_directory(), rows in any_table()) {
         let after = carry_out(&plan(&files, &rows, OWNER), &rows);
-        for row in rows.iter().filter(|row| row.updated_by != OWNER) {
+        for row in rows.iter().filter(|row| !row.is_owned_by(OWNER)) {
             let claimed = files.iter().filter_map(|file| file.rule.as_ref())
                 .any(|rule| rule.rule_id.folded() == row.rule_id.to_ascii_lowercase());
             prop_assert!(claimed || after.contains(row), "{row:?}");

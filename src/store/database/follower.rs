@@ -117,7 +117,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         delta: &TableDelta,
     ) -> Vec<TraceContextRow> {
         self.memory.has_trace_table |= delta.full;
-        let rules = delta.rules.iter().flatten().map(|rule| rule.rule_id.to_string());
+        let rules = delta.rules.iter().flatten().map(|rule| rule.rule_id().to_string());
         let states = delta.states.iter().flatten().map(|(rule_id, _)| rule_id.to_string());
         let rule_ids: Vec<String> = rules.chain(states).collect();
         let is_first = self.memory.watermarks.is_none();

@@ -200,23 +200,23 @@ impl Session {
         let mut rows = Vec::with_capacity(batch.len());
         for write in batch {
             if let RuleWrite::Upsert(row) = write {
-                let stamp = self.stamp(&row.updated_by, now).await?;
+                let stamp = self.stamp(&row.header.updated_by, now).await?;
                 rows.push((row, stamp));
             }
         }
         let query = tables::upsert(self.connection.dialect(), Table::Rules, &rows, |query, &(row, stamp)| {
             query
-                .text(&*row.rule_id)
+                .text(&*row.header.rule_id)
                 .push(", ")
-                .int(row.rule_version)
+                .int(row.header.rule_version)
                 .push(", ")
-                .text(&*row.source_path)
+                .text(&*row.header.source_path)
                 .push(", ")
                 .text(&*row.yaml_content)
                 .push(", ")
                 .time(Some(stamp))
                 .push(", ")
-                .text(&*row.updated_by)
+                .text(&*row.header.updated_by)
         });
         self.connection.execute(WRITING, query).await?;
         Ok(rows.len() as u64)

@@ -84,14 +84,14 @@ pub(super) fn mark(row: &mut Row, dialect: &Dialect) -> Result<Header, BadCell> 
 pub(super) fn summary(row: &mut Row, dialect: &Dialect) -> Result<RuleHeader, BadCell> {
     let rule_id = row.text(0, "rule_id")?;
     let rule_version = row.int(1, "rule_version")?;
-    let source_path = row.text(2, "source_path")?;
+    let source_path = row.text(2, "source_path")?.into();
     let text = row.text(3, "yaml_content")?;
     let content_sha256 = match dialect.digest {
         Some(_) => ContentDigest::from_hex(&text).ok_or("yaml_content has no digest")?,
         None => ContentDigest::of(text),
     };
     let updated_at = row.time(4, "updated_at")?;
-    let updated_by = row.text(5, "updated_by")?;
+    let updated_by = row.text(5, "updated_by")?.into();
     Ok(RuleHeader { rule_id, rule_version, source_path, content_sha256, updated_at, updated_by })
 }
 
@@ -107,14 +107,13 @@ pub(super) fn stamp(row: &mut Row) -> Result<Timestamp, BadCell> {
 
 /// Reads a complete row of [`select`] of the rules.
 pub(super) fn rule_row(row: &mut Row) -> Result<RuleRow, BadCell> {
-    Ok(RuleRow {
-        rule_id: row.text(0, "rule_id")?,
-        rule_version: row.int(1, "rule_version")?,
-        source_path: row.text(2, "source_path")?,
-        yaml_content: row.text(3, "yaml_content")?,
-        updated_at: row.time(4, "updated_at")?,
-        updated_by: row.text(5, "updated_by")?,
-    })
+    let (rule_id, rule_version) = (row.text(0, "rule_id")?, row.int(1, "rule_version")?);
+    let source_path = row.text(2, "source_path")?.into();
+    let yaml_content = row.text(3, "yaml_content")?;
+    let content_sha256 = ContentDigest::of(&yaml_content);
+    let (updated_at, updated_by) = (row.time(4, "updated_at")?, row.text(5, "updated_by")?.into());
+    let header = RuleHeader { rule_id, rule_version, source_path, content_sha256, updated_at, updated_by };
+    Ok(RuleRow { header, yaml_content })
 }
 
 /// Reads a row of [`select`] of the states.
@@ -137,8 +136,8 @@ fn out_of_order(rule_id: String) -> RuleHeader {
     RuleHeader {
         rule_id,
         rule_version: -1,
-        source_path: String::new(),
-        updated_by: String::new(),
+        source_path: "".into(),
+        updated_by: "".into(),
         updated_at: Timestamp::MIN,
         content_sha256: ContentDigest::of(""),
     }

@@ -27,8 +27,8 @@ fn a_rule_row_of_the_corpus_or_a_mutation_of_it_is_a_rule_or_says_why_not() {
         let rule = read.and_then(|row| RowReader::default().read(&row).map_err(|rejected| rejected.reason));
         match rule {
             Ok(rule) => {
-                assert_eq!(rule.rule_id.as_str(), shown);
-                assert_eq!(rule.definition().unwrap().rule_id, rule.rule_id);
+                assert_eq!(rule.rule_id().as_str(), shown);
+                assert_eq!(rule.definition().unwrap().rule_id, *rule.rule_id());
                 true
             }
             Err(reason) => {

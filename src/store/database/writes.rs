@@ -70,7 +70,7 @@ impl RuleWrite {
     /// The row's key.
     pub fn rule_id(&self) -> &str {
         match self {
-            Self::Upsert(row) => &row.rule_id,
+            Self::Upsert(row) => &row.header.rule_id,
             Self::Delete { rule_id, .. } => rule_id,
         }
     }

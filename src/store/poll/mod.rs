@@ -340,12 +340,8 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
             let is_known = |known: &RowFingerprint| {
                 header.as_ref().is_some_and(|header| {
                     let Header { rule_version, source_path, updated_at, content } = header;
-                    match content {
-                        Some(text) => {
-                            *known == RowFingerprint::rule(*updated_at, *text, *rule_version, source_path)
-                        }
-                        None => !full && known.is_stamped(*updated_at, *rule_version, source_path),
-                    }
+                    let is_same_text = content.map_or(!full, |text| known.has_content(&text));
+                    is_same_text && known.is_stamped(*updated_at, *rule_version, source_path)
                 })
             };
             match known.filter(is_known) {
@@ -555,14 +551,9 @@ async fn take_in(
 ) {
     let replaced = index.index.memory_of(Table::Rules, &key);
     let known = index.rule(&key);
-    let fingerprint = match (&row, known) {
-        (Ok(row), Some(_)) => {
-            let text = ContentDigest::of(&row.yaml_content);
-            RowFingerprint::rule(row.updated_at, text, row.rule_version, &row.source_path)
-        }
-        // The index does not have this row, so it need not be hashed here.
-        (Ok(row), None) => RowFingerprint::other(row.updated_at, ContentDigest::of("")),
-        (Err(reason), _) => unreadable_row(reason),
+    let fingerprint = match &row {
+        Ok(row) => RowFingerprint::rule(&row.header),
+        Err(reason) => unreadable_row(reason),
     };
     if found.record(&key, fingerprint, known, low) {
         match row {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rule::{Catalogue, StateRow};
+use crate::rule::{Catalogue, RuleHeader, StateRow};
 
 /// The second at which the model's time begins.
 const BEGIN: i64 = 1_777_620_000_000_000;
@@ -36,8 +36,8 @@ impl Model {
         self.statements += 1;
         let is_wanted = |row: &&RuleRow| match which {
             Which::All => true,
-            Which::Above(low) => row.updated_at > low,
-            Which::Keys(keys) => keys.contains(&row.rule_id),
+            Which::Above(low) => row.header.updated_at > low,
+            Which::Keys(keys) => keys.contains(&row.header.rule_id),
         };
         ModelRows::Rules(
             self.rules.values().filter(is_wanted).cloned().collect::<Vec<_>>().into_iter(),
@@ -65,7 +65,7 @@ impl TableReader for Model {
         self.statements += 1;
         let counts =
             |rows: usize, in_window: usize| Some(Counts { rows: rows as u64, in_window: in_window as u64 });
-        let rules = self.rules.values().filter(|row| row.updated_at > question.rules_low).count();
+        let rules = self.rules.values().filter(|row| row.header.updated_at > question.rules_low).count();
         let states = self.states.values().filter(Self::is_above(question.states_low)).count();
         Ok(Counted {
             now: time(self.now),
@@ -124,20 +124,21 @@ impl ModelRows {
 impl Rows for ModelRows {
     async fn header(&mut self) -> Result<Option<HeaderRow>, StoreError> {
         Ok(self.next_rule().map(|(row, thorough)| {
-            let is_whole_second = row.updated_at == row.updated_at.whole_second();
-            let content = (thorough || is_whole_second).then(|| ContentDigest::of(&row.yaml_content));
-            let RuleRow { rule_id, rule_version, source_path, updated_at, .. } = row;
+            let stamp = row.header.updated_at;
+            let is_whole_second = stamp == stamp.whole_second();
+            let content = (thorough || is_whole_second).then_some(row.header.content_sha256);
+            let RuleHeader { rule_id, rule_version, source_path, updated_at, .. } = row.header;
             HeaderRow {
                 shown: rule_id.clone(),
                 key: Ok(rule_id),
-                header: Some(Header { rule_version, source_path, updated_at, content }),
+                header: Some(Header { rule_version, source_path: source_path.into(), updated_at, content }),
             }
         }))
     }
 
     async fn rule(&mut self) -> Result<Option<WholeRow>, StoreError> {
         let row = self.next_rule();
-        Ok(row.map(|(row, _)| WholeRow { key: row.rule_id.clone(), content: RowContent::Row(row) }))
+        Ok(row.map(|(row, _)| WholeRow { key: row.header.rule_id.clone(), content: RowContent::Row(row) }))
     }
 
     async fn state(&mut self) -> Result<Option<StateFound>, StoreError> {
@@ -203,14 +204,15 @@ fn rule(id: u8, version: i32, updated_at: Timestamp) -> RuleRow {
         "rule_id: {rule_id}\nrule_version: {version}\nname: n\napplies_to: [command]\nmatch: {{field: x}}\nemits:\n  - \
          {{tactic: TA0007, technique_id: T1083, confidence: 0.5}}\n"
     );
-    RuleRow {
-        source_path: format!("{rule_id}.yaml"),
+    let header = RuleHeader {
+        source_path: format!("{rule_id}.yaml").into(),
         rule_id,
         rule_version: version.into(),
-        yaml_content,
+        content_sha256: ContentDigest::of(&yaml_content),
         updated_at,
         updated_by: "filesystem".into(),
-    }
+    };
+    RuleRow { header, yaml_content }
 }
 
 /// A follower of the model.

@@ -180,7 +180,7 @@ impl Broker {
         let mut inner = self.lock();
         if !std::mem::replace(&mut inner.compared, true) {
             // The poll started from an empty index, so it found every row.
-            delta.rule_keys.get_or_insert_with(|| found_keys(&delta.rules, |rule| &rule.rule_id));
+            delta.rule_keys.get_or_insert_with(|| found_keys(&delta.rules, |rule| &rule.header.rule_id));
             delta.state_keys.get_or_insert_with(|| found_keys(&delta.states, |(rule_id, _)| rule_id));
         }
         let is_too_many = inner.guard.limit();

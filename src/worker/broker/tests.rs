@@ -25,12 +25,14 @@ fn rule(key: &str, version: i64) -> Arc<KnownRule> {
         r#"{{"rule_id":"{key}","rule_version":{version},"name":"n","description":null,"applies_to":["a"],"match_spec":{{}},"emits":[],"evidence_fields":[]}}"#
     );
     Arc::new(KnownRule {
-        rule_id: RuleId::new(key).unwrap(),
-        rule_version: version,
-        source_path: "f.yaml".into(),
-        updated_at: at(1),
-        updated_by: "filesystem".into(),
-        content_sha256: ContentDigest::of(version.to_string()),
+        header: crate::rule::RuleHeader {
+            rule_id: RuleId::new(key).unwrap(),
+            rule_version: version,
+            source_path: "f.yaml".into(),
+            updated_at: at(1),
+            updated_by: "filesystem".into(),
+            content_sha256: ContentDigest::of(version.to_string()),
+        },
         definition_json: definition.into(),
     })
 }
@@ -215,7 +217,7 @@ proptest! {
         while cut.read(&broker, 100, 1) {}
 
         let catalogue: Model = broker.inspect(|catalogue, _, _| {
-            let rules = catalogue.rules().map(|(rule, _)| (rule.rule_id.to_string(), rule.rule_version));
+            let rules = catalogue.rules().map(|(rule, _)| (rule.header.rule_id.to_string(), rule.header.rule_version));
             let states = catalogue.states().map(|(id, state)| (id.to_string(), RuleState::clone(state)));
             (rules.collect(), states.collect())
         });

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::MAX_SIZE;
 use crate::clock::Timestamp;
 use crate::plural::count;
-use crate::rule::{ContentDigest, KnownRule, RuleId, RuleRow, RuleState, StateRow, TableDelta};
+use crate::rule::{ContentDigest, KnownRule, RuleHeader, RuleId, RuleRow, RuleState, StateRow, TableDelta};
 use crate::store::RowReader;
 use crate::wire::encode;
 
@@ -161,14 +161,15 @@ pub(super) fn read(file: impl Read) -> Result<Cached, Unusable> {
 
 impl From<RuleRecord<'_>> for RuleRow {
     fn from(record: RuleRecord<'_>) -> Self {
-        Self {
+        let header = RuleHeader {
             rule_id: record.rule_id.into_owned(),
             rule_version: record.rule_version,
-            source_path: record.source_path.into_owned(),
-            yaml_content: record.yaml_content.into_owned(),
+            source_path: record.source_path.into(),
+            content_sha256: record.content_sha256,
             updated_at: record.updated_at,
-            updated_by: record.updated_by.into_owned(),
-        }
+            updated_by: record.updated_by.into(),
+        };
+        Self { header, yaml_content: record.yaml_content.into_owned() }
     }
 }
 
@@ -205,12 +206,12 @@ impl<W: Write> Sealed<W> {
 
     fn rule(&mut self, rule: &KnownRule, text: &str) -> Result<(), Unwritten> {
         self.line(&RuleRecord {
-            rule_id: rule.rule_id.as_str().into(),
-            rule_version: rule.rule_version,
-            source_path: (&*rule.source_path).into(),
-            updated_at: rule.updated_at,
-            updated_by: (&*rule.updated_by).into(),
-            content_sha256: rule.content_sha256,
+            rule_id: rule.header.rule_id.as_str().into(),
+            rule_version: rule.header.rule_version,
+            source_path: (&*rule.header.source_path).into(),
+            updated_at: rule.header.updated_at,
+            updated_by: (&*rule.header.updated_by).into(),
+            content_sha256: rule.header.content_sha256,
             yaml_content: text.into(),
         })
     }
@@ -234,7 +235,7 @@ pub(super) fn write(
         states: rows.states.len(),
     })?;
     let mut wanted: HashMap<ContentDigest, &Arc<KnownRule>> =
-        rows.rules.iter().map(|rule| (rule.content_sha256, rule)).collect();
+        rows.rules.iter().map(|rule| (rule.header.content_sha256, rule)).collect();
     if let Some(before) = before {
         let mut lines = Lines { read: BufReader::new(before), line: Vec::new(), hash: Sha256::new() };
         // This ends with an error, at the latest after the last line. `text` may have what this file lacks.
@@ -250,8 +251,8 @@ pub(super) fn write(
     }
     let mut missing = 0;
     for rule in &rows.rules {
-        if wanted.remove(&rule.content_sha256).is_some() {
-            match text(&rule.content_sha256) {
+        if wanted.remove(&rule.header.content_sha256).is_some() {
+            match text(&rule.header.content_sha256) {
                 Some(text) => out.rule(rule, &text)?,
                 None => missing += 1,
             }

@@ -217,7 +217,7 @@ fn write(
         // A file that was not written still needs its texts.
         let wanted: HashSet<_> = match written {
             Ok(()) => HashSet::new(),
-            Err(_) => rows.rules.iter().map(|rule| rule.content_sha256).collect(),
+            Err(_) => rows.rules.iter().map(|rule| rule.header.content_sha256).collect(),
         };
         texts.forget(polls, |content| wanted.contains(content));
     }

@@ -18,12 +18,15 @@ fn text(key: &str) -> String {
 fn rows() -> Rows {
     let rule = |key: &str| {
         let row = crate::rule::RuleRow {
-            rule_id: key.to_owned(),
-            rule_version: 3,
-            source_path: "a \"b\".yaml".to_owned(),
+            header: crate::rule::RuleHeader {
+                rule_id: key.to_owned(),
+                rule_version: 3,
+                source_path: "a \"b\".yaml".into(),
+                content_sha256: ContentDigest::of(text(key)),
+                updated_at: Timestamp::from_micros(1_777_620_309_123_456),
+                updated_by: "filesystem".into(),
+            },
             yaml_content: text(key),
-            updated_at: Timestamp::from_micros(1_777_620_309_123_456),
-            updated_by: "filesystem".to_owned(),
         };
         RowReader::default().read(&row).unwrap()
     };
@@ -76,15 +79,15 @@ fn texts_come_from_the_file_before_or_from_where_they_were_kept() {
     let (all, of) = (rows(), (ORIGIN, Timestamp::from_micros(5)));
     let first = || Rows { rules: vec![Arc::clone(&all.rules[0])], states: Vec::new() };
     assert!(matches!(write(&path, &all, of, Some(&texts), 0), Err(Unwritten::Missing(2))));
-    texts.put(all.rules[0].content_sha256, &text("R1"));
+    texts.put(all.rules[0].header.content_sha256, &text("R1"));
     texts.poll_applied();
     write(&path, &first(), of, Some(&texts), 1).unwrap();
-    assert_eq!(texts.get(&all.rules[0].content_sha256), None, "it is in the file");
-    texts.put(all.rules[1].content_sha256, &text("r-2"));
+    assert_eq!(texts.get(&all.rules[0].header.content_sha256), None, "it is in the file");
+    texts.put(all.rules[1].header.content_sha256, &text("r-2"));
     write(&path, &all, of, Some(&texts), 0).unwrap();
     assert_eq!(rules(read(&path).unwrap().unwrap()), all.rules);
     // It was read by a poll that was not taken in before: the next file may need it.
-    assert!(texts.get(&all.rules[1].content_sha256).is_some());
+    assert!(texts.get(&all.rules[1].header.content_sha256).is_some());
     // Nothing else lies there, not even what the texts were kept in.
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
 
@@ -161,7 +164,7 @@ async fn nothing_of_it_counts_as_known_until_the_database_was_read() {
     assert_eq!((broker.count(Table::States), broker.fingerprint(Table::States, "R9")), (0, None));
     // The first poll finds one of the rules, with another text; it tells of no keys, for none was known.
     let mut rule = KnownRule::clone(&rows().rules[0]);
-    rule.content_sha256 = ContentDigest::of("another");
+    rule.header.content_sha256 = ContentDigest::of("another");
     let delta = TableDelta { rules: vec![Ok(Arc::new(rule))], full: true, ..TableDelta::default() };
     let heard = broker.apply(delta, &mut TailTrace::default());
     let heard: Vec<_> = heard.changes.iter().map(|change| change.rule_id().as_str()).collect();
@@ -227,7 +230,7 @@ fn a_row_that_is_no_rule_is_rejected_alone() {
     let cached =
         parse(&sealed(body.replacen("{\"rule_id\":\"R1\"", "{\"rule_id\":\"R3\"", 1).as_bytes())).unwrap();
     let [Err(rejected), Ok(rule)] = &cached.delta.rules[..] else { panic!("{:?}", cached.delta.rules) };
-    assert_eq!((&*rejected.key, rule.rule_id.as_str()), ("R3", "r-2"));
+    assert_eq!((&*rejected.key, rule.header.rule_id.as_str()), ("R3", "r-2"));
 }
 
 /// The file with this body and the checksum that belongs to it.
@@ -263,7 +266,7 @@ fn junk(count: u64) {
             let lines = body.iter().filter(|&&byte| byte == b'\n').count();
             assert_eq!(cached.delta.rules.len() + cached.delta.states.len() + 1, lines);
             for rule in cached.delta.rules.into_iter().flatten() {
-                assert_eq!(rule.definition().unwrap().rule_id, rule.rule_id);
+                assert_eq!(rule.definition().unwrap().rule_id, rule.header.rule_id);
             }
         }
     }

@@ -59,7 +59,7 @@ async fn a_text_that_is_no_utf8_is_quarantined_alone() {
     // The master's poll is not delayed either, and no readable row differs from its file.
     let rows = field.database.rows(Scope::All).await.unwrap();
     assert_eq!(rows.len(), 103);
-    assert!(rows.iter().all(|row| row.updated_by != "filesystem" || row.rule_id.starts_with("Re")));
+    assert!(rows.iter().all(|row| !row.is_owned_by("filesystem") || row.rule_id.starts_with("Re")));
     assert_eq!(field.database.load_compiled().await.unwrap().len(), 100);
     let mut again = Arc::<Catalogue>::default();
     assert_eq!(poll(&mut field.database.follow(), &mut again).await.unwrap().len(), 101);

@@ -71,7 +71,7 @@ async fn a_row_that_another_session_holds_stops_no_other(server: &Server) {
     assert!(master.apply(&writes).await.unwrap().rejected.is_empty());
     assert_eq!(master.remove_expired_states().await.unwrap().len(), 1);
     let rows = master.rows(Scope::All).await.unwrap();
-    assert!(rows.iter().all(|row| row.updated_by == "filesystem"), "{rows:?}");
+    assert!(rows.iter().all(|row| row.is_owned_by("filesystem")), "{rows:?}");
 }
 
 /// Takes the lock as soon as it is free.

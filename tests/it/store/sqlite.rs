@@ -195,7 +195,7 @@ async fn cells_of_the_wrong_kind_are_quarantined_alone() {
     }
     hand.run("INSERT INTO ttp_rule_state (rule_id, state, confidence_max, set_at) VALUES ('R0', 'clipped', 'high', '2026-01-01')").await;
     let mut watcher = field.watcher_with(Duration::ZERO).await;
-    let rules: Vec<_> = watcher.catalogue.rules().map(|(rule, _)| rule.rule_id.to_string()).collect();
+    let rules: Vec<_> = watcher.catalogue.rules().map(|(rule, _)| rule.rule_id().to_string()).collect();
     assert_eq!(rules, ["R0"]);
     let reasons: Vec<_> =
         watcher.catalogue.quarantined().map(|row| format!("{}: {}", row.key, row.reason)).collect();

@@ -351,7 +351,7 @@ async fn one_look_is_one_snapshot(field: &TestDatabase) {
     while looks < 200 || swaps.load(Ordering::SeqCst) < 100 {
         watcher.poll().await;
         looks += 1;
-        let rules = watcher.catalogue.rule_rows().map(|rule| rule.rule_version.to_string());
+        let rules = watcher.catalogue.rule_rows().map(|rule| rule.header.rule_version.to_string());
         let states = watcher.catalogue.state_rows().map(|(_, state)| state.reason.clone().unwrap());
         assert_eq!(rules.collect::<Vec<_>>(), states.collect::<Vec<_>>());
     }
@@ -480,7 +480,7 @@ async fn one_row_that_the_database_does_not_take(field: &TestDatabase) {
         hand.run(check).await;
     }
     let mut bad = rule_row("R2", 1);
-    bad.rule_version = 1 << 40;
+    bad.header.rule_version = 1 << 40;
     let writes = [rule_row("R1", 1), bad, rule_row("R3", 1)].map(RuleWrite::Upsert);
     let mut session = field.session().await;
     let applied = session.apply(writes).await.unwrap();

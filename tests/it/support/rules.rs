@@ -1,6 +1,6 @@
 //! Rules to write, and short descriptions of changes to compare with.
 
-use rulesyncd::rule::{RuleChange, RuleId, RuleRow};
+use rulesyncd::rule::{ContentDigest, RuleChange, RuleHeader, RuleId, RuleRow};
 
 /// The text of a valid rule.
 pub(crate) fn rule_text(rule_id: &str, version: i32) -> String {
@@ -13,14 +13,16 @@ pub(crate) fn rule_text(rule_id: &str, version: i32) -> String {
 
 /// A row as the master writes it.
 pub(crate) fn rule_row(rule_id: &str, version: i32) -> RuleRow {
-    RuleRow {
+    let yaml_content = rule_text(rule_id, version);
+    let header = RuleHeader {
         rule_id: rule_id.into(),
         rule_version: version.into(),
-        source_path: format!("{rule_id}.yaml"),
-        yaml_content: rule_text(rule_id, version),
+        source_path: format!("{rule_id}.yaml").into(),
+        content_sha256: ContentDigest::of(&yaml_content),
         updated_at: rulesyncd::clock::Timestamp::MIN,
         updated_by: "filesystem".into(),
-    }
+    };
+    RuleRow { header, yaml_content }
 }
 
 pub(crate) fn id(text: &str) -> RuleId {
@@ -30,7 +32,9 @@ pub(crate) fn id(text: &str) -> RuleId {
 /// A short description of a change: `written R1 v2`, `deleted R1`, `state R1 disabled`, `expired R1`.
 pub(crate) fn in_words(change: &RuleChange) -> String {
     match change {
-        RuleChange::Written { rule, .. } => format!("written {} v{}", rule.rule_id, rule.rule_version),
+        RuleChange::Written { rule, .. } => {
+            format!("written {} v{}", rule.rule_id(), rule.header.rule_version)
+        }
         RuleChange::Deleted { rule_id } => format!("deleted {rule_id}"),
         RuleChange::State { rule_id, auto_revert: true, .. } => format!("expired {rule_id}"),
         RuleChange::State { rule_id, state, .. } => format!("state {rule_id} {}", state.state),

@@ -9,8 +9,8 @@ use rulesyncd::clock::{Clock as _, SharedClock, SystemClock, Timestamp};
 use rulesyncd::config::{Percent, WorkerConfig};
 use rulesyncd::lifecycle::Liveness;
 use rulesyncd::rule::{
-    CompiledRule, ContentDigest, Definition, Emit, KnownRule, QuarantinedRow, RowFingerprint, RuleId,
-    RuleState, TableDelta,
+    CompiledRule, ContentDigest, Definition, Emit, KnownRule, QuarantinedRow, RowFingerprint, RuleHeader,
+    RuleId, RuleState, TableDelta,
 };
 use rulesyncd::socket::ListenError;
 use rulesyncd::store::{Follow, RowIndex, RuleStore, StoreError};
@@ -122,13 +122,15 @@ pub(crate) fn known_rule(rule_id: &str, version: i32, stamp: i64) -> KnownRule {
     };
     let text = text(rule_id.as_str(), version);
     KnownRule {
-        source_path: format!("{rule_id}.yaml").into(),
-        rule_version: version.into(),
-        updated_at: Timestamp::from_micros(1_777_000_000_000_000 + stamp),
-        updated_by: "filesystem".into(),
-        content_sha256: ContentDigest::of(text),
+        header: RuleHeader {
+            source_path: format!("{rule_id}.yaml").into(),
+            rule_version: version.into(),
+            updated_at: Timestamp::from_micros(1_777_000_000_000_000 + stamp),
+            updated_by: "filesystem".into(),
+            content_sha256: ContentDigest::of(text),
+            rule_id,
+        },
         definition_json: serde_json::to_string(&definition).unwrap().into(),
-        rule_id,
     }
 }
 
@@ -185,8 +187,8 @@ impl Follow for Tables {
         }
         if let Some(texts) = index.texts() {
             for rule in inner.rules.values().flatten() {
-                let version = i32::try_from(rule.rule_version).unwrap();
-                texts.put(rule.content_sha256, &text(rule.rule_id.as_str(), version));
+                let version = i32::try_from(rule.header.rule_version).unwrap();
+                texts.put(rule.header.content_sha256, &text(rule.rule_id().as_str(), version));
             }
         }
         let state = |(key, state): (&String, &RuleState)| Ok((RuleId::new(key).unwrap(), state.clone()));

@@ -1,4 +1,5 @@
 use super::*;
+use crate::rule::ContentDigest;
 
 const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
 
@@ -12,8 +13,9 @@ fn file(path: &str, text: &str) -> RuleFile {
     }
 }
 
-fn row(text: &str) -> Row {
-    Row {
+fn row(text: &str) -> RuleHeader {
+    RuleHeader {
+        rule_id: "R".into(),
         rule_version: 1,
         source_path: "a.yaml".into(),
         content_sha256: ContentDigest::of(text),
