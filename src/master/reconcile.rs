@@ -1,7 +1,7 @@
 //! Makes the table equal to the directory: scan, plan, guard, write. Start, events, reloads, rescans, retries and
 //! `rulesyncd sync` all come through here.
 //!
-//! The life of a deletion: the file of an owned row is found *missing*; it stays missing for [`DELETE_AFTER`] and is
+//! The life of a deletion: the file of an owned row is found *missing*; it stays missing for [`DELETE_AFTER`](crate::directory::DELETE_AFTER) and is
 //! *confirmed*; the guard counts it with the other deletions of the last rescan interval; it is *deleted*, or *held
 //! back* with all the others until an operator allows it or the files are back.
 
@@ -47,7 +47,7 @@ pub struct Report {
     pub refused: usize,
     /// Whether some of them may succeed later without anyone's doing.
     pub retry: bool,
-    /// Missing files, to scan again after [`DELETE_AFTER`].
+    /// Missing files, to scan again after [`DELETE_AFTER`](crate::directory::DELETE_AFTER).
     pub rescan: Vec<String>,
     /// Files that changed between scan and write, to scan again in a moment.
     pub changing: Vec<String>,
