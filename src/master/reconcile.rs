@@ -1,9 +1,10 @@
 //! Makes the table equal to the directory: scan, plan, guard, write. Start, events, reloads, rescans, retries and
 //! `rulesyncd sync` all come through here.
 //!
-//! The life of a deletion: the file of an owned row is found *missing*; it stays missing for [`DELETE_AFTER`](crate::directory::DELETE_AFTER) and is
-//! *confirmed*; the guard counts it with the other deletions of the last rescan interval; it is *deleted*, or *held
-//! back* with all the others until an operator allows it or the files are back.
+//! The life of a deletion: the file of an owned row is found *missing*; it stays missing for
+//! [`DELETE_AFTER`](crate::directory::DELETE_AFTER) and is *confirmed*; the guard counts it with the other deletions of
+//! the last rescan interval; it is *deleted*, or *held back* with all the others until an operator allows it or the
+//! files are back.
 
 mod apply;
 mod guard;
