@@ -65,8 +65,8 @@ pub fn sanitize_painted(text: &str) -> Cow<'_, str> {
     escape(text, length_of_paint)
 }
 
-/// The same for what is printed: lines, tabs and [`Paint`] stay. A foreign text in it is to be sanitized before,
-/// else it may end a line.
+/// The same for what is printed: lines, tabs and [`Paint`] stay. Sanitize a foreign text before it becomes
+/// part of this one: otherwise it can end a line.
 pub fn sanitize_output(text: &str) -> Cow<'_, str> {
     escape(text, |rest| if rest.starts_with(['\n', '\t']) { Some(1) } else { length_of_paint(rest) })
 }

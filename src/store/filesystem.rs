@@ -1,6 +1,6 @@
 //! A store over a directory of rule files, with the states in memory: for one host without a database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -61,6 +61,12 @@ impl FilesystemStore {
         Self { config, clock, states, states_changed }
     }
 
+    fn scanner(&self) -> Scanner {
+        let FilesystemConfig { directory, follow_links_to, max_rule_size, .. } = &self.config;
+        let limits = Limits { size: *max_rule_size, ..Limits::default() };
+        Scanner::new(directory.clone(), follow_links_to, limits)
+    }
+
     fn states(&self) -> MutexGuard<'_, States> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,12 +102,10 @@ impl RuleStore for FilesystemStore {
     }
 
     fn follow(&self) -> FilesystemFollower {
-        let FilesystemConfig { directory, follow_links_to, max_rule_size, .. } = self.config.clone();
-        let limits = Limits { size: max_rule_size, ..Limits::default() };
         FilesystemFollower {
             states_changed: self.states_changed.subscribe(),
-            watch: Watch::new(directory.clone()),
-            scanner: Scanner::new(directory, &follow_links_to, limits),
+            watch: Watch::new(self.config.directory.clone()),
+            scanner: None,
             store: self.clone(),
             missing: MissingFiles::default(),
             rows: Vec::new(),
@@ -120,7 +124,8 @@ pub struct FilesystemFollower {
     store: FilesystemStore,
     states_changed: watch::Receiver<()>,
     watch: Watch,
-    scanner: Scanner,
+    /// `None` before the first poll, and after one that was cancelled: the next poll then reads every file.
+    scanner: Option<Scanner>,
     missing: MissingFiles,
     rows: Vec<RuleHeader>,
     /// What to scan at the next poll.
@@ -131,7 +136,8 @@ pub struct FilesystemFollower {
 impl Follow for FilesystemFollower {
     async fn woken(&mut self) {
         loop {
-            let recheck = self.scanner.recheck_in(self.store.clock.now());
+            let now = self.store.clock.now();
+            let recheck = self.scanner.as_ref().and_then(|scanner| scanner.recheck_in(now));
             tokio::select! {
                 scope = self.watch.next() => {
                     self.pending = Some(scope.and(self.pending.take()));
@@ -139,7 +145,8 @@ impl Follow for FilesystemFollower {
                 }
                 Ok(()) = self.states_changed.changed() => return,
                 () = tokio::time::sleep(recheck.unwrap_or_default()), if recheck.is_some() => {
-                    let changed = self.scanner.recheck(self.store.clock.now());
+                    let now = self.store.clock.now();
+                    let changed = self.scanner.as_mut().map(|scanner| scanner.recheck(now)).unwrap_or_default();
                     if !changed.is_empty() {
                         self.pending = Some(ScanScope::Names(changed).and(self.pending.take()));
                         return;
@@ -154,11 +161,15 @@ impl Follow for FilesystemFollower {
         index: &Arc<K>,
     ) -> Result<TableDelta, StoreError> {
         let interval = self.store.config.full_scan_interval;
-        let full = self.last_full.is_none_or(|last| last.elapsed() >= interval);
-        let scope = if full { Some(ScanScope::Reread) } else { self.pending.take() };
+        let is_due = self.last_full.is_none_or(|last| last.elapsed() >= interval);
+        let full = is_due || self.scanner.is_none();
+        // It stays pending until the poll has ended: a poll may be cancelled.
+        let scope = if full { Some(ScanScope::Reread) } else { self.pending.clone() };
         let mut delta = TableDelta { now: self.store.clock.now(), full, ..TableDelta::default() };
         if let Some(scope) = scope {
-            self.scan(&scope, &**index, &mut delta).await?;
+            let scanner = self.scanner.take().unwrap_or_else(|| self.store.scanner());
+            self.scan(scanner, &scope, &**index, &mut delta).await?;
+            self.pending = None;
             if full {
                 self.last_full = Some(Instant::now());
             }
@@ -171,8 +182,10 @@ impl Follow for FilesystemFollower {
 }
 
 impl FilesystemFollower {
+    /// Keeps the scanner and the rows only if it comes to its end, so that a cancelled poll loses no change.
     async fn scan(
         &mut self,
+        mut scanner: Scanner,
         scope: &ScanScope,
         index: &(impl RowIndex + ?Sized),
         delta: &mut TableDelta,
@@ -181,18 +194,19 @@ impl FilesystemFollower {
             self.watch.renew(self.store.config.full_scan_interval);
         }
         let unfinished = self.watch.unfinished();
-        if let Err(away) = self.scanner.scan(scope, &unfinished, delta.now).await {
+        if let Err(away) = scanner.scan(scope, &unfinished, delta.now).await {
             self.pending = Some(ScanScope::All);
+            self.scanner = Some(scanner);
             return Err(StoreError::Unavailable {
                 what: "reading the rules directory",
                 detail: away.to_string(),
             });
         }
-        self.watch.expect_links(self.scanner.has_links(), self.scanner.link_targets());
-        self.missing.forget_found(&self.scanner);
-        let files: Vec<PlannedFile> = self.scanner.facts().collect();
+        self.watch.expect_links(scanner.has_links(), scanner.link_targets());
+        self.missing.forget_found(&scanner);
+        let files: Vec<PlannedFile> = scanner.facts().collect();
         let mut plan = plan(&files, &self.rows, UPDATED_BY);
-        let mut rescan = self.missing.debounce(&mut plan.deletes, &self.scanner, true);
+        let mut rescan = self.missing.debounce(&mut plan.deletes, &scanner, true);
         plan.writes.retain(|write| !unfinished.contains(&write.path));
         self.watch.schedule_rescan(std::mem::take(&mut rescan), DELETE_AFTER);
 
@@ -200,9 +214,9 @@ impl FilesystemFollower {
         let mut parser = RowParser::new(index.texts(), budget);
         let mut written = Vec::new();
         for write in &plan.writes {
-            match self.scanner.text(&write.path) {
+            match scanner.text(&write.path) {
                 Some(text) => {
-                    let row = self.row(write, text);
+                    let row = row(write, scanner.file(&write.path), text);
                     written.push(row.header.clone());
                     let replaced = index.memory_of(Table::Rules, row.rule_id());
                     parser.push(row, replaced).await;
@@ -211,44 +225,25 @@ impl FilesystemFollower {
             }
         }
         self.watch.schedule_rescan(rescan, CHANGING_FOR);
-        self.scanner.forget_texts();
-        self.take(&plan, written);
-
-        delta.rows = files.len() as u64;
+        scanner.forget_texts();
         let ParsedRows { rules, over_budget } = parser.finish().await;
+        self.take(&plan, written);
+        delta.rows = files.len() as u64;
         delta.rules = rules;
         let mut keys: Vec<String> = self.rows.iter().map(|row| row.rule_id.clone()).collect();
-        for rejected in self.rejected(&plan) {
+        for rejected in rejected(&scanner, &plan) {
             keys.push(rejected.key.clone());
             delta.rules.push(Err(Box::new(rejected)));
         }
         // An invalid file does not delete the rule that the worker served from its cache.
-        let invalid = self.scanner.files().filter(|(_, file)| file.outcome.is_err());
+        let invalid = scanner.files().filter(|(_, file)| file.outcome.is_err());
         let named = invalid.filter_map(|(_, file)| file.rule_id()).map(ToString::to_string);
         keys.extend(named.filter(|id| index.fingerprint(Table::Rules, id).is_some()));
         delta.rule_keys = Some(keys);
         // The next scan tries the rules again that did not fit.
         self.rows.retain(|row| !over_budget.iter().any(|(id, _)| *id == row.rule_id));
+        self.scanner = Some(scanner);
         Ok(())
-    }
-
-    /// Files that are invalid, and those whose rule_id another file holds, by name.
-    fn rejected(&self, plan: &Plan) -> impl Iterator<Item = QuarantinedRow> {
-        let invalid =
-            self.scanner.files().filter_map(|(name, file)| Some((name, file.outcome.as_ref().err()?)));
-        let invalid = invalid.filter(|(_, why)| **why != InvalidFile::Unfinished);
-        let invalid = invalid.map(|(name, why)| (name.to_owned(), why.sentence()));
-        let conflicts = plan.conflicts.iter().map(|conflict| {
-            let (id, holder) = (&conflict.rule_id, &conflict.held_by);
-            (
-                conflict.path.clone(),
-                format!("{holder} holds the rule_id `{id}`; change it in one of the two files"),
-            )
-        });
-        invalid.chain(conflicts).map(|(key, reason)| {
-            let fingerprint = RowFingerprint::other(Timestamp::MIN, ContentDigest::of(&reason));
-            QuarantinedRow { key, fingerprint, reason }
-        })
     }
 
     /// Applies the plan to the rows.
@@ -256,22 +251,39 @@ impl FilesystemFollower {
         let deleted = plan.deletes.iter().map(|delete| &*delete.rule_id);
         let is_written = |write: &&Write| written.iter().any(|row| *row.source_path == *write.path);
         let replaced = plan.writes.iter().filter(is_written).flat_map(|write| &write.replaces);
-        let gone: std::collections::HashSet<&str> =
-            deleted.chain(replaced.map(|replaced| &*replaced.rule_id)).collect();
+        let gone: HashSet<&str> = deleted.chain(replaced.map(|replaced| &*replaced.rule_id)).collect();
         self.rows.retain(|row| !gone.contains(&*row.rule_id));
         self.rows.extend(written);
     }
+}
 
-    fn row(&self, write: &Write, text: Box<str>) -> RuleRow {
-        let saved_at = self.scanner.file(&write.path).and_then(ScannedFile::saved_at);
-        let header = RuleHeader {
-            rule_id: write.rule.rule_id.to_string(),
-            rule_version: write.rule.rule_version.into(),
-            source_path: write.path.as_str().into(),
-            content_sha256: write.rule.content_sha256,
-            updated_at: saved_at.unwrap_or(Timestamp::MIN),
-            updated_by: UPDATED_BY.into(),
-        };
-        RuleRow { header, yaml_content: text.into() }
-    }
+/// Files that are invalid, and those whose rule_id another file holds, by name.
+fn rejected(scanner: &Scanner, plan: &Plan) -> impl Iterator<Item = QuarantinedRow> {
+    let invalid = scanner.files().filter_map(|(name, file)| Some((name, file.outcome.as_ref().err()?)));
+    let invalid = invalid.filter(|(_, why)| **why != InvalidFile::Unfinished);
+    let invalid = invalid.map(|(name, why)| (name.to_owned(), why.sentence()));
+    let conflicts = plan.conflicts.iter().map(|conflict| {
+        let (id, holder) = (&conflict.rule_id, &conflict.held_by);
+        (
+            conflict.path.clone(),
+            format!("{holder} holds the rule_id `{id}`; change it in one of the two files"),
+        )
+    });
+    invalid.chain(conflicts).map(|(key, reason)| {
+        let fingerprint = RowFingerprint::other(Timestamp::MIN, ContentDigest::of(&reason));
+        QuarantinedRow { key, fingerprint, reason }
+    })
+}
+
+fn row(write: &Write, file: Option<&ScannedFile>, text: Box<str>) -> RuleRow {
+    let saved_at = file.and_then(ScannedFile::saved_at);
+    let header = RuleHeader {
+        rule_id: write.rule.rule_id.to_string(),
+        rule_version: write.rule.rule_version.into(),
+        source_path: write.path.as_str().into(),
+        content_sha256: write.rule.content_sha256,
+        updated_at: saved_at.unwrap_or(Timestamp::MIN),
+        updated_by: UPDATED_BY.into(),
+    };
+    RuleRow { header, yaml_content: text.into() }
 }

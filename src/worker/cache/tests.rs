@@ -162,7 +162,7 @@ async fn nothing_of_it_counts_as_known_until_the_database_was_read() {
     assert_eq!(broker.inspect(|catalogue, _, _| catalogue.rule_count()), 2);
     assert_eq!((broker.count(Table::Rules), broker.fingerprint(Table::Rules, "R1")), (0, None));
     assert_eq!((broker.count(Table::States), broker.fingerprint(Table::States, "R9")), (0, None));
-    // The first poll finds one of the rules, with another text; it tells of no keys, for none was known.
+    // The first poll finds one of the rules, with another text; it has no keys, since the index was empty.
     let mut rule = KnownRule::clone(&rows().rules[0]);
     rule.header.content_sha256 = ContentDigest::of("another");
     let delta = TableDelta { rules: vec![Ok(Arc::new(rule))], full: true, ..TableDelta::default() };

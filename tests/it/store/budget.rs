@@ -64,7 +64,7 @@ async fn hostile_rows(
     let swarm = Swarm::on(field.address.clone());
     let worker = swarm.daemon("worker", quick);
     wait_for("the socket", || UnixStream::connect(swarm.socket()).ok());
-    let quarantined = wait_within(PATIENCE, "the rows that take no part", || {
+    let quarantined = wait_within(PATIENCE, "the quarantined rows", || {
         let status = status(&swarm.socket());
         let quarantined = status["quarantined"].as_array()?.clone();
         (quarantined.len() >= long_rules / 2).then_some(quarantined)

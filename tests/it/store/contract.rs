@@ -1,6 +1,7 @@
 //! What every store does, as one contract.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rulesyncd::clock::SharedClock;
@@ -129,19 +130,51 @@ pub(super) async fn of_a_database(database: Database) {
     story(&database, &mut session, system_clock()).await;
 }
 
-#[tokio::test]
-async fn a_directory() {
-    let directory = tempfile::tempdir().unwrap();
+fn directory_store(directory: &Path) -> FilesystemStore {
     let config = FilesystemConfig {
-        directory: directory.path().into(),
+        directory: directory.into(),
         follow_links_to: Vec::new(),
         max_rule_size: 256 << 10,
         full_scan_interval: Duration::from_secs(3_600),
         max_memory: 64 << 20,
     };
-    let store = FilesystemStore::new(config, system_clock());
+    FilesystemStore::new(config, system_clock())
+}
+
+#[tokio::test]
+async fn a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory_store(directory.path());
     let mut editor = Editor { directory: directory.path().into() };
     story(&store, &mut editor, system_clock()).await;
+}
+
+/// Whoever waits for a change beside other things gives each wait up now and then, also in the middle of a poll.
+#[tokio::test]
+async fn a_directory_loses_no_change_to_a_wait_that_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut editor = Editor { directory: directory.path().into() };
+    let mut subscription = directory_store(directory.path()).subscribe_changes().await.unwrap();
+    let ids: Vec<String> = (0..40).map(|number| format!("R{number}")).collect();
+    let mut heard = BTreeSet::new();
+    for version in 1..=20 {
+        for id in &ids {
+            editor.save(id, version, &rule_text(id, version)).await;
+        }
+        for wait in 0..200_u64 {
+            let patience = Duration::from_micros(wait % 40 * 50);
+            if let Ok(change) = tokio::time::timeout(patience, subscription.next()).await {
+                heard.insert(in_words(&change));
+            }
+        }
+    }
+    for id in &ids {
+        let last = format!("written {id} v20");
+        while !heard.contains(&last) {
+            let change = tokio::time::timeout(Duration::from_secs(20), subscription.next()).await;
+            heard.insert(in_words(&change.unwrap_or_else(|_| panic!("nobody heard: {last}"))));
+        }
+    }
 }
 
 #[tokio::test]
