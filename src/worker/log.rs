@@ -156,28 +156,60 @@ pub(super) fn loaded(rules: usize) {
     tracing::info!(rules, "{} {} loaded", count(rules, "rule"), is_or_are(&rules));
 }
 
-pub(super) fn database_back(away: Duration) {
+/// What the worker follows, as its records call it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Database,
+    /// A directory, without a database.
+    Directory,
+}
+
+impl Source {
+    /// The source of a store with this name.
+    pub(super) fn of(backend: &str) -> Self {
+        if backend == "filesystem" { Self::Directory } else { Self::Database }
+    }
+
+    /// Where a quarantined row is.
+    fn row(self, row: &QuarantineEntry) -> String {
+        let key = row.key.escape_debug();
+        match self {
+            Self::Database => format!("the row `{key}` of {}", table_name(row.table)),
+            Self::Directory => format!("`{key}` in the rules directory"),
+        }
+    }
+}
+
+pub(super) fn database_back(source: Source, away: Duration) {
+    let what = match source {
+        Source::Database => "the database answers again",
+        Source::Directory => "the rules directory can be read again",
+    };
     tracing::info!(
         message_id = event::DATABASE_BACK,
         away_ms = away.as_millis(),
-        "the database answers again, after {}; the catalogue is fresh",
+        "{what}, after {}; the catalogue is fresh",
         humanize(away)
     );
 }
 
 /// `loaded` says whether the worker has rules to serve.
-pub(super) fn database_unavailable(error: &StoreError, record: OutageRecord, loaded: bool) {
+pub(super) fn database_unavailable(source: Source, error: &StoreError, record: OutageRecord, loaded: bool) {
     let meanwhile = match loaded {
         true => "the worker serves the rules that it has, marked stale",
         false => "no rules are loaded yet, and subscribers wait",
     };
+    let (name, begun) = match source {
+        Source::Database => ("the database", "does not answer"),
+        Source::Directory => ("the rules directory", "cannot be read"),
+    };
     let what = match record {
-        OutageRecord::Begun => "the database does not answer".to_owned(),
+        OutageRecord::Begun => format!("{name} {begun}"),
         OutageRecord::CauseChanged(lasted) => {
-            format!("the database is unavailable for another cause, after {}", humanize(lasted))
+            format!("{name} is unavailable for another cause, after {}", humanize(lasted))
         }
         OutageRecord::Reminder(lasted) => {
-            format!("the database has been unavailable for {}", humanize(lasted))
+            format!("{name} has been unavailable for {}", humanize(lasted))
         }
     };
     tracing::error!(message_id = event::DATABASE_AWAY, %error, "{what}, trying on: {error}; {meanwhile}");
@@ -212,15 +244,15 @@ pub(super) fn missed_by_watermark(rows: u64) {
     );
 }
 
-pub(super) fn quarantined(row: &QuarantineEntry) {
+pub(super) fn quarantined(source: Source, row: &QuarantineEntry) {
     let (rule_id, table, reason) = (&row.key, table_name(row.table), &row.reason);
     tracing::error!(
         message_id = event::RULE_REJECTED,
         rule_id,
         table,
         reason,
-        "the row `{}` of {table} is quarantined: {reason}",
-        rule_id.escape_debug()
+        "{} is quarantined: {reason}",
+        source.row(row)
     );
 }
 
@@ -237,14 +269,14 @@ pub(super) fn many_released(rows: usize) {
     tracing::info!(message_id = event::RULE_MENDED, rows, "{rows} rows are no longer quarantined");
 }
 
-pub(super) fn released(row: &QuarantineEntry) {
+pub(super) fn released(source: Source, row: &QuarantineEntry) {
     let (rule_id, table) = (&row.key, table_name(row.table));
     tracing::info!(
         message_id = event::RULE_MENDED,
         rule_id,
         table,
-        "the row `{}` of {table} is no longer quarantined",
-        rule_id.escape_debug()
+        "{} is no longer quarantined",
+        source.row(row)
     );
 }
 

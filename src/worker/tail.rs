@@ -150,7 +150,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         self.broker.database(Ok(()));
         if let Some(lasted) = self.outage.ended(Instant::now()) {
             match std::mem::take(&mut self.error_logged) {
-                true => log::database_back(lasted),
+                true => log::database_back(self.source(), lasted),
                 false => log::tables_found(lasted),
             }
         }
@@ -169,6 +169,10 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         self.log_quarantined();
     }
 
+    fn source(&self) -> log::Source {
+        log::Source::of(&self.backend)
+    }
+
     fn record_failure(&mut self, error: &StoreError) {
         self.broker.database(Err(error.to_string()));
         let is_loaded = self.broker.head_status().digest.is_some();
@@ -177,7 +181,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             (Some(record), StoreError::NoTables { .. }) if !is_loaded => log::tables_awaited(error, record),
             (Some(record), _) => {
                 self.error_logged = true;
-                log::database_unavailable(error, record, is_loaded);
+                log::database_unavailable(self.source(), error, record, is_loaded);
             }
         }
     }
@@ -192,7 +196,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         }
         for row in now.difference(&self.quarantined) {
             if singly {
-                log::quarantined(row);
+                log::quarantined(self.source(), row);
             }
             metrics::rejected(match row.table {
                 Table::Rules => "rule_row",
@@ -204,7 +208,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         };
         let released: Vec<_> = self.quarantined.difference(&now).filter(|row| !still(row)).collect();
         if self.records.take(released.len(), Instant::now().into_std()) {
-            released.into_iter().for_each(log::released);
+            released.into_iter().for_each(|row| log::released(self.source(), row));
         } else {
             log::many_released(released.len());
         }

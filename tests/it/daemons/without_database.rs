@@ -149,8 +149,13 @@ fn a_directory_that_is_missing_is_an_outage_and_a_restart_serves_the_last_rules(
     let worker = swarm.worker();
     let mut subscriber = swarm.subscribe();
     assert_eq!(subscriber.snapshot().len(), 1, "what was known is served");
-    worker.wait_for_log("reading the rules directory");
+    worker.wait_for_log("the rules directory cannot be read");
     fs::rename(swarm.path("elsewhere"), swarm.rules()).unwrap();
     swarm.save("a.yaml", rule_text("A", 2));
     assert_eq!(hears(&mut subscriber), ("A".to_owned(), Some(2)));
+    worker.wait_for_log("the rules directory can be read again");
+    swarm.save("b.yaml", "rule_id: [");
+    worker.wait_for_log("`b.yaml` in the rules directory is quarantined: 1:");
+    let log = worker.log();
+    assert!(!log.contains("database does") && !log.contains("ttp_rule is"), "{log}");
 }
