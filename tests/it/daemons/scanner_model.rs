@@ -34,32 +34,40 @@ enum FileSystem {
 #[test]
 #[ignore = "needs root to mount"]
 fn what_was_saved_is_served_on_ext4_of_whole_seconds_as_root() {
-    run(FileSystem::Ext4OfWholeSeconds, 3_600);
+    run(FileSystem::Ext4OfWholeSeconds, 3_600, seed(FileSystem::Ext4OfWholeSeconds));
 }
 
 #[test]
 #[ignore = "needs root to mount"]
 fn what_was_saved_is_served_on_tmpfs_as_root() {
-    run(FileSystem::Tmpfs, 3_600);
+    run(FileSystem::Tmpfs, 3_600, seed(FileSystem::Tmpfs));
 }
 
 #[test]
 #[ignore = "needs root to mount"]
 fn what_was_saved_is_served_on_overlayfs_as_root() {
-    run(FileSystem::Overlay, 3_600);
+    run(FileSystem::Overlay, 3_600, seed(FileSystem::Overlay));
 }
 
 #[test]
-#[ignore = "takes hours; needs root to mount: tests/run long"]
+#[ignore = "takes half an hour or more; needs root to mount: tests/run long"]
 fn a_million_operations_on_files_as_root() {
-    for file_system in [FileSystem::Ext4OfWholeSeconds, FileSystem::Tmpfs, FileSystem::Overlay] {
-        run(file_system, 333_600);
-    }
+    // Mostly waits, so many directories and masters at once.
+    std::thread::scope(|scope| {
+        for file_system in [FileSystem::Ext4OfWholeSeconds, FileSystem::Tmpfs, FileSystem::Overlay] {
+            for part in 0..8 {
+                scope.spawn(move || run(file_system, 42_000, seed(file_system) + 100 * part));
+            }
+        }
+    });
 }
 
-fn run(file_system: FileSystem, operations: u64) {
-    // The same seed makes the same operations.
-    let seed = number("SEED", 1 + file_system as u64);
+/// The same seed makes the same operations.
+fn seed(file_system: FileSystem) -> u64 {
+    number("SEED", 1 + file_system as u64)
+}
+
+fn run(file_system: FileSystem, operations: u64, seed: u64) {
     let swarm = Swarm::on_sqlite();
     let layers = tempfile::tempdir_in("/dev/shm").unwrap();
     let _mount = match file_system {
