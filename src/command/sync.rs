@@ -158,7 +158,8 @@ async fn dry_run(database: &Database, reconciler: &mut Reconciler, allow_mass_de
         .map_err(|away| Failure::Environment(ReconcileError::from(away).into()))?;
     let summary = Summary::of(&report, reconciler);
     let invalid = reconciler
-        .broken()
+        .scanner()
+        .invalid()
         .map(|(path, why)| format!("! {}  {}\n", sanitize(path), sanitize(&why.sentence())));
     let held = reconciler.held().into_iter().flat_map(|held| &held.rule_ids);
     let held = held.map(|rule_id| format!("! {}  its deletion would be held back\n", sanitize(rule_id)));
@@ -174,11 +175,14 @@ fn diff(plan: &Plan) -> String {
         let _ = writeln!(text, "- {}  {} is gone", sanitize(&delete.rule_id), sanitize(&delete.source_path));
     }
     for write in &plan.writes {
-        let (id, version, path) =
-            (sanitize(write.rule.rule_id.as_str()), write.rule.rule_version, sanitize(&write.path));
+        let (id, version, path) = (
+            sanitize(write.rule.rule_id.as_str()),
+            write.rule.rule_version,
+            sanitize(&write.rule.source_path),
+        );
         let _ = match &write.replaces {
             None => writeln!(text, "+ {id}  version {version} from {path}"),
-            Some(row) if row.rule_version == i64::from(version) => {
+            Some(row) if row.rule_version == version => {
                 writeln!(
                     text,
                     "~ {id}  version {version} from {path}, now by `{}`",
@@ -198,7 +202,7 @@ fn diff(plan: &Plan) -> String {
             text,
             "! {}  {} is not taken: {} holds the id",
             sanitize(conflict.rule_id.as_str()),
-            sanitize(&conflict.path),
+            sanitize(&conflict.source_path),
             sanitize(&conflict.held_by)
         );
     }

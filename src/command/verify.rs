@@ -164,7 +164,7 @@ impl Comparison {
     async fn compare_directory(&mut self, rows: &[RuleHeader], config: &Config, daemons: &Daemons) {
         let mut reconciler = Reconciler::new(config.master.clone(), Arc::new(SystemClock));
         match reconciler.preview(rows, true).await {
-            Ok(_) if reconciler.is_empty() && !daemons.keep_rules(config) => {
+            Ok(_) if reconciler.scanner().files().next().is_none() && !daemons.keep_rules(config) => {
                 let directory = config.master.rules_dir.display();
                 self.left_out
                     .push(format!("the rules directory: {directory} is empty, and no master runs here"));
@@ -189,7 +189,7 @@ fn invalid_files(reconciler: &Reconciler, rows: &[RuleHeader]) -> Vec<Difference
         rule_id: (*ids.get(path).unwrap_or(&path)).to_owned(),
         what: format!("{path} is invalid: {}", why.sentence()),
     };
-    reconciler.broken().map(difference).collect()
+    reconciler.scanner().invalid().map(difference).collect()
 }
 
 /// The content of a store, read as a worker reads it.
@@ -202,10 +202,10 @@ async fn catalogue(store: &impl RuleStore) -> Result<Catalogue, StoreError> {
 
 fn against_directory(plan: &Plan) -> Vec<Difference> {
     let write = plan.writes.iter().map(|write| {
-        let (path, version) = (&write.path, write.rule.rule_version);
+        let (path, version) = (&write.rule.source_path, write.rule.rule_version);
         let what = match &write.replaces {
             None => format!("{path} holds version {version}, and the table has no row"),
-            Some(row) if row.rule_version != i64::from(version) => {
+            Some(row) if row.rule_version != version => {
                 format!("{path} holds version {version}, the row version {}", row.rule_version)
             }
             Some(row) => format!("{path} and the row by `{}` differ", row.updated_by),
@@ -218,7 +218,7 @@ fn against_directory(plan: &Plan) -> Vec<Difference> {
     });
     let conflict = plan.conflicts.iter().map(|conflict| Difference {
         rule_id: conflict.rule_id.to_string(),
-        what: format!("{} holds it too, and is passed over for {}", conflict.path, conflict.held_by),
+        what: format!("{} holds it too, and is passed over for {}", conflict.source_path, conflict.held_by),
     });
     write.chain(delete).chain(conflict).collect()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Scanner;
-use crate::rule::plan::Delete;
+use crate::rule::RuleHeader;
 
 /// How long a file must be missing before its rule is deleted: `git checkout` and many editors remove a file and
 /// write it again, on a slow mount over seconds.
@@ -22,22 +22,22 @@ impl MissingFiles {
     /// as missing as they were.
     pub fn debounce(
         &mut self,
-        deletes: &mut Vec<Delete>,
+        deletes: &mut Vec<RuleHeader>,
         scanner: &Scanner,
         everything: bool,
     ) -> Vec<String> {
         let now = Instant::now();
         let mut missing = BTreeMap::new();
         let mut rescan = Vec::new();
-        deletes.retain(|Delete { source_path, .. }| {
+        deletes.retain(|RuleHeader { source_path, .. }| {
             if scanner.file(source_path).is_some() {
                 return true;
             }
-            let since = *self.0.get(source_path).unwrap_or(&now);
-            missing.insert(source_path.clone(), since);
+            let since = *self.0.get(&**source_path).unwrap_or(&now);
+            missing.insert(source_path.to_string(), since);
             let is_confirmed = now.duration_since(since) >= DELETE_AFTER;
             if !is_confirmed {
-                rescan.push(source_path.clone());
+                rescan.push(source_path.to_string());
             }
             is_confirmed
         });

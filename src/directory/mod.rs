@@ -2,13 +2,16 @@
 
 mod missing;
 mod pending;
+mod read;
 mod scan;
 mod scanned;
+mod scope;
 mod stamp;
 mod watch;
 
 pub use missing::{DELETE_AFTER, MissingFiles};
-pub use scan::{DirectoryAway, ScanResult, ScanScope, Scanner};
+pub use scan::{ChangedFiles, DirectoryAway, Scanner};
 pub(crate) use scanned::Steps;
 pub use scanned::{InvalidFile, ScannedFile};
+pub use scope::ScanScope;
 pub use watch::{UnfinishedFiles, Watch};

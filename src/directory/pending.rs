@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::scan::ScanScope;
+use super::scope::ScanScope;
 
 /// A file that was created, removed or had its permissions changed is scanned after this long without another event,
 /// so that an editor that saves in steps causes one scan.

@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::scanned::{InvalidFile, NoRule, ParsedFile, ScannedFile, Steps, parse_file};
+use super::read::FileReader;
+use super::scanned::{InvalidFile, ScannedFile};
+use super::scope::ScanScope;
 use super::stamp::Stamp;
 use super::watch::UnfinishedFiles;
 use crate::clock::Timestamp;
-use crate::rule::plan::PlannedFile;
-use crate::rule::{ContentDigest, Limits};
-use crate::rulefile::{self, LinkPolicy, Listing, ReadError};
-use crate::telemetry::trace;
+use crate::rule::{ContentDigest, Limits, RuleHeader, RuleId};
+use crate::rulefile::{self, Listing};
 
 /// Texts are kept from scan to write up to this many bytes in all; others are read again when they are written.
 const TEXT_CACHE_BYTES: usize = 16 << 20;
@@ -33,38 +33,6 @@ const RECHECK_AFTER: Duration = Duration::from_millis(20);
 /// How long an empty file counts as one that is being written.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
 
-/// Which files a scan reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ScanScope {
-    /// The whole directory, without files whose trusted stamp is unchanged.
-    All,
-    /// Every file of the directory.
-    Reread,
-    /// The files of these names. A name that no rule file can have, as a row may name it, counts as missing.
-    Names(BTreeSet<String>),
-}
-
-impl ScanScope {
-    /// Whether it covers the whole directory.
-    pub const fn is_all(&self) -> bool {
-        matches!(self, Self::All | Self::Reread)
-    }
-
-    /// One scan in place of this and `other`.
-    #[must_use]
-    pub fn and(self, other: Option<Self>) -> Self {
-        match (self, other) {
-            (scope, None) => scope,
-            (Self::Names(mut names), Some(Self::Names(more))) => {
-                names.extend(more);
-                Self::Names(names)
-            }
-            (Self::Reread, _) | (_, Some(Self::Reread)) => Self::Reread,
-            _ => Self::All,
-        }
-    }
-}
-
 /// The directory cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", .path.display())]
@@ -73,19 +41,13 @@ pub struct DirectoryAway {
     source: io::Error,
 }
 
-/// The files that a scan found changed.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct ScanResult {
-    /// Each with what it was before; `None` is a new file.
-    pub changed: BTreeMap<String, Option<ScannedFile>>,
-}
+/// The files that a scan found changed, each with what it was before; `None` is a new file.
+pub type ChangedFiles = BTreeMap<String, Option<ScannedFile>>;
 
 /// The files of a directory as they were last read.
 #[derive(Debug)]
 pub struct Scanner {
-    directory: PathBuf,
-    limits: Limits,
-    links: LinkPolicy,
+    reader: FileReader,
     files: BTreeMap<String, ScannedFile>,
     /// See [`Scanner::passed_over`].
     passed_over: BTreeSet<String>,
@@ -94,22 +56,19 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// A scanner that has read nothing yet. Links may point out of the directory to places in `allowed`.
-    pub fn new(directory: PathBuf, allowed: &[PathBuf], limits: Limits) -> Self {
-        let links = LinkPolicy::new(&directory, allowed);
-        Self {
-            directory,
-            limits,
-            links,
-            files: BTreeMap::new(),
-            passed_over: BTreeSet::new(),
-            unsettled: BTreeSet::new(),
-        }
+    /// A scanner that has read nothing yet. Links may point out of the directory to places in `allowed`; `owner` is
+    /// `updated_by` of the rules.
+    pub fn new(directory: PathBuf, allowed: &[PathBuf], limits: Limits, owner: &str) -> Self {
+        Self::with(FileReader::new(directory, allowed, limits, owner))
+    }
+
+    const fn with(reader: FileReader) -> Self {
+        Self { reader, files: BTreeMap::new(), passed_over: BTreeSet::new(), unsettled: BTreeSet::new() }
     }
 
     /// The directory that is scanned.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.reader.directory()
     }
 
     /// Every file, by name.
@@ -120,6 +79,16 @@ impl Scanner {
     /// One file.
     pub fn file(&self, name: &str) -> Option<&ScannedFile> {
         self.files.get(name)
+    }
+
+    /// Every file with the rule in it, as input to a plan; `None` if the file is invalid.
+    pub fn rules(&self) -> impl Iterator<Item = (&str, Option<&RuleHeader<RuleId>>)> {
+        self.files().map(|(name, scanned)| (name, scanned.rule()))
+    }
+
+    /// Invalid files, by name.
+    pub fn invalid(&self) -> impl Iterator<Item = (&str, &InvalidFile)> {
+        self.files().filter_map(|(name, scanned)| Some((name, scanned.invalid()?)))
     }
 
     /// YAML files that are not read because of their name or place, as of the last scan of the whole directory.
@@ -135,14 +104,8 @@ impl Scanner {
     /// The directories that links among the files point to.
     pub fn link_targets(&self) -> BTreeSet<PathBuf> {
         let links = self.files.iter().filter(|(_, file)| file.stamp.is_some_and(|stamp| stamp.is_link));
-        let targets = links.filter_map(|(name, _)| self.directory.join(name).canonicalize().ok());
+        let targets = links.filter_map(|(name, _)| self.directory().join(name).canonicalize().ok());
         targets.filter_map(|target| Some(target.parent()?.to_owned())).collect()
-    }
-
-    /// Every file, as input to a plan.
-    pub fn facts(&self) -> impl Iterator<Item = PlannedFile> {
-        self.files()
-            .map(|(name, scanned)| PlannedFile { path: name.to_owned(), rule: scanned.rule().cloned() })
     }
 
     /// As [`Scanner::update`], without those files that are being written. A thread of its own reads a whole directory,
@@ -155,11 +118,11 @@ impl Scanner {
         scope: &ScanScope,
         unfinished: &UnfinishedFiles,
         now: Timestamp,
-    ) -> Result<ScanResult, DirectoryAway> {
+    ) -> Result<ChangedFiles, DirectoryAway> {
         if !scope.is_all() {
             return self.update(scope, &unfinished.names(), now);
         }
-        let empty = Self::new(self.directory.clone(), &[], Limits::default());
+        let empty = Self::with(self.reader.clone());
         let mut scanner = std::mem::replace(self, empty);
         let (scope, unfinished) = (scope.clone(), unfinished.names());
         let scanned = tokio::task::spawn_blocking(move || {
@@ -181,7 +144,7 @@ impl Scanner {
         scope: &ScanScope,
         unfinished: &BTreeSet<String>,
         now: Timestamp,
-    ) -> Result<ScanResult, DirectoryAway> {
+    ) -> Result<ChangedFiles, DirectoryAway> {
         let names = match scope {
             ScanScope::All | ScanScope::Reread => {
                 let Listing { rules, passed_over } = self.list()?;
@@ -190,7 +153,7 @@ impl Scanner {
             }
             ScanScope::Names(names) => {
                 // A missing file and a missing directory look alike by the file's name.
-                std::fs::read_dir(&self.directory).map_err(|source| self.away(source))?;
+                std::fs::read_dir(self.directory()).map_err(|source| self.away(source))?;
                 names.iter().filter(|name| rulefile::is_rule_file_name(name.as_ref())).cloned().collect()
             }
         };
@@ -202,7 +165,7 @@ impl Scanner {
             ScanScope::Names(_) => Vec::new(),
         };
         let stamped = parallel_map(names.into_iter().collect(), |name: String| {
-            let stamp = Stamp::at(&self.directory.join(&name));
+            let stamp = self.reader.stamp(&name);
             let is_as_read =
                 *scope == ScanScope::All && matches!(stamp, Some(Ok(stamp)) if self.is_as_read(&name, stamp));
             (!is_as_read).then_some((name, stamp))
@@ -214,11 +177,11 @@ impl Scanner {
                 Some(stamp) => to_read.push((name, stamp)),
             }
         }
-        let mut found = ScanResult::default();
+        let mut changed = ChangedFiles::new();
         for name in gone {
             self.unsettled.remove(&name);
             if let Some(before) = self.files.remove(&name) {
-                found.changed.insert(name, Some(before));
+                changed.insert(name, Some(before));
             }
         }
         let kept = AtomicUsize::new(0);
@@ -235,7 +198,7 @@ impl Scanner {
                 if !unfinished.contains(&name) {
                     self.unsettled.insert(name.clone());
                 }
-                self.files.entry(name).or_insert_with(|| ScannedFile::broken(InvalidFile::Unfinished, None));
+                self.files.entry(name).or_insert_with(|| ScannedFile::new(Err(InvalidFile::Unfinished)));
                 continue;
             };
             if scanned.is_settled {
@@ -249,16 +212,16 @@ impl Scanner {
             let outcome = scanned.outcome.clone();
             let before = self.files.insert(name.clone(), scanned);
             if before.as_ref().is_none_or(|before| before.outcome != outcome) {
-                found.changed.insert(name, before);
+                changed.insert(name, before);
             }
         }
-        Ok(found)
+        Ok(changed)
     }
 
     /// The names, and the other names of the same files: hard links.
     fn with_other_names(&self, mut names: BTreeSet<String>) -> BTreeSet<String> {
         let known = |name: &String| self.files.get(name)?.stamp.filter(|stamp| stamp.has_other_names);
-        let found = |name: &String| match Stamp::at(&self.directory.join(name)) {
+        let found = |name: &String| match self.reader.stamp(name) {
             Some(Ok(stamp)) if stamp.has_other_names => Some(stamp),
             _ => known(name),
         };
@@ -278,7 +241,7 @@ impl Scanner {
     /// trusted, or all such stamps are ahead of the clock.
     pub fn recheck_in(&self, now: Timestamp) -> Option<Duration> {
         let waits = self.unsettled.iter().filter_map(|name| {
-            let stamp = match Stamp::at(&self.directory.join(name)) {
+            let stamp = match self.reader.stamp(name) {
                 Some(Ok(stamp)) => stamp,
                 _ => return Some(Duration::ZERO),
             };
@@ -297,14 +260,14 @@ impl Scanner {
     pub fn recheck(&mut self, now: Timestamp) -> BTreeSet<String> {
         let mut changed = BTreeSet::new();
         for name in std::mem::take(&mut self.unsettled) {
-            let stamp = match Stamp::at(&self.directory.join(&name)) {
+            let stamp = match self.reader.stamp(&name) {
                 Some(Ok(stamp)) => stamp,
                 _ => {
                     changed.insert(name);
                     continue;
                 }
             };
-            let bytes = self.read_text(&name);
+            let bytes = self.reader.bytes(&name);
             let known = self
                 .files
                 .get_mut(&name)
@@ -325,7 +288,7 @@ impl Scanner {
 
     /// Whether a rule file of this name exists now.
     pub fn is_there(&self, name: &str) -> bool {
-        rulefile::is_rule_file_name(name.as_ref()) && Stamp::at(&self.directory.join(name)).is_some()
+        rulefile::is_rule_file_name(name.as_ref()) && self.reader.stamp(name).is_some()
     }
 
     /// Whether a known file is missing now.
@@ -345,7 +308,7 @@ impl Scanner {
             return Some(text.clone());
         }
         let rule = scanned.outcome.as_ref().ok()?;
-        let bytes = self.read_text(name).ok()?;
+        let bytes = self.reader.bytes(name).ok()?;
         if ContentDigest::of(&bytes) != rule.content_sha256 {
             return None;
         }
@@ -369,6 +332,13 @@ impl Scanner {
         }
     }
 
+    /// Notes that the rows of all valid files are equal to them, except for `others`.
+    pub(crate) fn all_are_written_except(&mut self, others: &BTreeSet<&str>) {
+        for (name, scanned) in &mut self.files {
+            scanned.is_written |= scanned.outcome.is_ok() && !others.contains(name.as_str());
+        }
+    }
+
     /// Forgets which rows are equal to their files: what follows may be another database.
     pub(crate) fn forget_written(&mut self) {
         for scanned in self.files.values_mut() {
@@ -377,15 +347,11 @@ impl Scanner {
     }
 
     fn away(&self, source: io::Error) -> DirectoryAway {
-        DirectoryAway { path: self.directory.clone(), source }
+        DirectoryAway { path: self.directory().to_owned(), source }
     }
 
     fn list(&self) -> Result<Listing, DirectoryAway> {
-        Listing::of(&self.directory).map_err(|source| self.away(source))
-    }
-
-    fn read_text(&self, name: &str) -> Result<Vec<u8>, ReadError> {
-        rulefile::read_within(&self.directory.join(name), self.limits.size, &self.links)
+        Listing::of(self.directory()).map_err(|source| self.away(source))
     }
 
     fn is_as_read(&self, name: &str, stamp: Stamp) -> bool {
@@ -393,45 +359,9 @@ impl Scanner {
     }
 
     fn read(&self, name: &str, stamp: io::Result<Stamp>, kept: &AtomicUsize, now: Timestamp) -> ScannedFile {
-        let (begun, mut parsed) = (trace::now(), None);
-        let mut scanned = match stamp {
-            Err(error) => {
-                ScannedFile::broken(InvalidFile::Unreadable(ReadError::from(error).to_string()), None)
-            }
-            Ok(stamp) => match self.read_text(name) {
-                Err(error) => ScannedFile::broken(InvalidFile::Unreadable(error.to_string()), None),
-                // Emptied or replaced since it was stamped: it is about to be written.
-                Ok(bytes) if bytes.is_empty() && !stamp.is_empty => {
-                    ScannedFile::broken(InvalidFile::Unfinished, None)
-                }
-                Ok(bytes) => {
-                    let content = ContentDigest::of(&bytes);
-                    let is_settled = stamp.settles_in(now).is_none();
-                    if let Some(known) = self.files.get(name).filter(|known| known.digest() == Some(content))
-                    {
-                        return ScannedFile { stamp: Some(stamp), is_settled, ..known.clone() };
-                    }
-                    let scanned = match parse_file(bytes, content, &self.limits, || parsed = trace::now()) {
-                        Ok(ParsedFile { rule, bad_pattern, text }) => {
-                            let fits = kept.fetch_add(text.len(), Ordering::Relaxed) < TEXT_CACHE_BYTES;
-                            let text = fits.then_some(text);
-                            ScannedFile {
-                                outcome: Ok(rule),
-                                bad_pattern,
-                                text,
-                                ..ScannedFile::broken(InvalidFile::Unfinished, None)
-                            }
-                        }
-                        Err(NoRule { errors, named }) => ScannedFile {
-                            named,
-                            ..ScannedFile::broken(InvalidFile::Invalid(errors), Some(Box::new(content)))
-                        },
-                    };
-                    ScannedFile { stamp: Some(stamp), is_settled, ..scanned }
-                }
-            },
-        };
-        scanned.steps = begun.zip(trace::now()).map(|(begun, ended)| Steps { begun, parsed, ended });
+        let mut scanned = self.reader.read(name, stamp, self.files.get(name), now);
+        let fits = |text: &Box<str>| kept.fetch_add(text.len(), Ordering::Relaxed) < TEXT_CACHE_BYTES;
+        scanned.text = scanned.text.filter(fits);
         scanned
     }
 }

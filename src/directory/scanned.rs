@@ -2,8 +2,7 @@
 
 use super::stamp::Stamp;
 use crate::clock::Timestamp;
-use crate::rule::plan::FileRule;
-use crate::rule::{self, Code, ContentDigest, Diagnostic, Limits, RuleId, Severity};
+use crate::rule::{ContentDigest, Diagnostic, RuleHeader, RuleId};
 
 /// Why a file is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +47,7 @@ pub struct ScannedFile {
     /// Whether the stamp, when the file was read, was old enough to show every later change.
     pub(super) is_settled: bool,
     /// The digest of an invalid text, so that it is parsed once.
-    pub(super) invalid: Option<Box<ContentDigest>>,
+    pub(super) invalid_text: Option<Box<ContentDigest>>,
     /// The id that an invalid file names, or that it had while it was valid.
     pub(super) named: Option<RuleId>,
     /// See [`ScannedFile::is_written`].
@@ -56,7 +55,7 @@ pub struct ScannedFile {
     /// Where the first pattern is that Python does not compile, `6:12: match.pattern`.
     pub(crate) bad_pattern: Option<Box<str>>,
     /// The rule, or why there is none.
-    pub outcome: Result<FileRule, InvalidFile>,
+    pub outcome: Result<RuleHeader<RuleId>, InvalidFile>,
     /// When it was read; only while spans are recorded, until [`Scanner::forget_texts`].
     pub(crate) steps: Option<Steps>,
     /// The text, from when it was read until [`Scanner::forget_texts`].
@@ -73,27 +72,33 @@ pub(crate) struct Steps {
 }
 
 impl ScannedFile {
-    /// An invalid file; `invalid` is the digest of its text, where that was read.
-    pub(super) const fn broken(why: InvalidFile, invalid: Option<Box<ContentDigest>>) -> Self {
+    /// A file of which nothing else is known.
+    pub(super) const fn new(outcome: Result<RuleHeader<RuleId>, InvalidFile>) -> Self {
         Self {
             stamp: None,
             is_settled: true,
-            invalid,
+            invalid_text: None,
             named: None,
             is_written: false,
             bad_pattern: None,
-            outcome: Err(why),
+            outcome,
             steps: None,
             text: None,
         }
     }
 
-    /// The rule; `None` where the file is invalid.
-    pub const fn rule(&self) -> Option<&FileRule> {
+    /// The rule, as the row that a master would write; `updated_at` is when the file was saved. `None` if the file is
+    /// invalid.
+    pub const fn rule(&self) -> Option<&RuleHeader<RuleId>> {
         match &self.outcome {
             Ok(rule) => Some(rule),
             Err(_) => None,
         }
+    }
+
+    /// Why the file is invalid; `None` if it is valid, or new and still being written.
+    pub fn invalid(&self) -> Option<&InvalidFile> {
+        self.outcome.as_ref().err().filter(|why| **why != InvalidFile::Unfinished)
     }
 
     /// The id that the file names, or named when it last held a rule; `None` where that is not known.
@@ -110,56 +115,12 @@ impl ScannedFile {
     pub(super) fn digest(&self) -> Option<ContentDigest> {
         match &self.outcome {
             Ok(rule) => Some(rule.content_sha256),
-            Err(_) => self.invalid.as_deref().copied(),
+            Err(_) => self.invalid_text.as_deref().copied(),
         }
     }
 
     /// When the file was written or moved here, whichever was later; `None` where that is unknown.
     pub fn saved_at(&self) -> Option<Timestamp> {
-        self.stamp.map(|stamp| stamp.modified().max(stamp.changed()))
+        self.stamp.map(Stamp::saved_at)
     }
-}
-
-/// What is known of a valid text.
-pub(super) struct ParsedFile {
-    pub(super) rule: FileRule,
-    pub(super) bad_pattern: Option<Box<str>>,
-    pub(super) text: Box<str>,
-}
-
-/// What is known of an invalid text.
-pub(super) struct NoRule {
-    pub(super) errors: Vec<Diagnostic>,
-    pub(super) named: Option<RuleId>,
-}
-
-/// Reads the rule of a text; `parsed` is called once its YAML was read.
-pub(super) fn parse_file(
-    bytes: Vec<u8>,
-    content: ContentDigest,
-    limits: &Limits,
-    parsed: impl FnOnce(),
-) -> Result<ParsedFile, NoRule> {
-    let rule = rule::parse_in_steps(&bytes, limits, parsed).map_err(|findings| NoRule {
-        errors: errors_alone(findings),
-        named: rule::rule_id_of(&bytes, limits),
-    })?;
-    let bad_pattern =
-        rule.warnings.iter().find(|warning| warning.code == Code::Pattern).map(|warning| {
-            format!("{}:{}: {}", warning.line, warning.column, warning.field).into_boxed_str()
-        });
-    let definition = rule.definition;
-    // `parse` has accepted it, so it is UTF-8 and this replaces nothing.
-    let text = String::from_utf8_lossy(&bytes).into_owned().into_boxed_str();
-    let rule = FileRule {
-        rule_id: definition.rule_id,
-        rule_version: definition.rule_version,
-        content_sha256: content,
-    };
-    Ok(ParsedFile { rule, bad_pattern, text })
-}
-
-fn errors_alone(mut findings: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    findings.retain(|finding| finding.severity == Severity::Error);
-    findings
 }

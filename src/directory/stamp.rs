@@ -82,11 +82,16 @@ impl Stamp {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
-    pub(super) fn modified(&self) -> Timestamp {
-        Timestamp::from_micros(self.modified.0 * 1_000_000 + self.modified.1 / 1_000)
+    /// When the file was written or moved here, whichever was later.
+    pub(super) fn saved_at(self) -> Timestamp {
+        self.changed().max(timestamp(self.modified))
     }
 
     pub(super) fn changed(&self) -> Timestamp {
-        Timestamp::from_micros(self.changed.0 * 1_000_000 + self.changed.1 / 1_000)
+        timestamp(self.changed)
     }
+}
+
+fn timestamp((seconds, nanoseconds): (i64, i64)) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000 + nanoseconds / 1_000)
 }

@@ -17,7 +17,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::time::Instant;
 
 use super::pending::Hints;
-use super::scan::ScanScope;
+use super::scope::ScanScope;
 use crate::event;
 use crate::rulefile::{is_rule_file_name, seems_a_rule};
 

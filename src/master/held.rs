@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::rule::plan::{Delete, Plan};
+use crate::rule::RuleHeader;
+use crate::rule::plan::Plan;
 
 /// Who lifts the guard against mass deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +37,9 @@ impl HeldDeletes {
     /// Takes the deletions out of a plan; `owned` is the number of owned rows before it.
     pub(super) fn take(plan: &mut Plan, owned: usize) -> Self {
         let deletes = std::mem::take(&mut plan.deletes).into_iter();
-        let (rule_ids, source_paths) =
-            deletes.map(|Delete { rule_id, source_path }| (rule_id, source_path)).unzip();
+        let (rule_ids, source_paths) = deletes
+            .map(|RuleHeader { rule_id, source_path, .. }| (rule_id, source_path.into_string()))
+            .unzip();
         Self { rule_ids, source_paths, owned }
     }
 }

@@ -11,8 +11,8 @@ use crate::directory::{DirectoryAway, InvalidFile};
 use crate::event;
 use crate::outage::OutageRecord;
 use crate::plural::count;
-use crate::rule::plan::{Conflict, Delete, FileRule, Plan, Write};
-use crate::rule::{RuleId, StateKind, StateRow};
+use crate::rule::plan::{Conflict, Plan, Write};
+use crate::rule::{RuleHeader, RuleId, StateKind, StateRow};
 use crate::store::StoreError;
 
 /// How many files a record of many invalid files names.
@@ -40,7 +40,7 @@ pub(super) fn many_written(plan: &Plan, restored: usize) {
 
 /// A row was written again although its file did not change: another program changed or deleted it.
 pub(super) fn restored(write: &Write, trace_id: Option<String>) {
-    let (rule_id, source_path) = (write.rule.rule_id.as_str(), write.path.as_str());
+    let (rule_id, source_path) = (write.rule.rule_id.as_str(), &*write.rule.source_path);
     let what = match &write.replaces {
         None => "deleted from the table by another program".to_owned(),
         Some(row) => {
@@ -58,11 +58,11 @@ pub(super) fn restored(write: &Write, trace_id: Option<String>) {
     );
 }
 
-pub(super) fn written(write: &Write, updated_by: &str, trace_id: Option<String>) {
+pub(super) fn written(write: &Write, trace_id: Option<String>) {
     let (rule_id, rule_version) = (write.rule.rule_id.as_str(), write.rule.rule_version);
-    let source_path = write.path.as_str();
+    let (source_path, updated_by) = (&*write.rule.source_path, &*write.rule.updated_by);
     let change_kind = "definition";
-    match write.takes_over(updated_by) {
+    match write.takes_over() {
         Some(replaced) => tracing::warn!(
             message_id = event::RULE_TAKEN_OVER,
             rule_id,
@@ -89,12 +89,12 @@ pub(super) fn written(write: &Write, updated_by: &str, trace_id: Option<String>)
     }
 }
 
-pub(super) fn deleted(delete: &Delete, trace_id: Option<String>) {
-    let Delete { rule_id, source_path } = delete;
+pub(super) fn deleted(delete: &RuleHeader, trace_id: Option<String>) {
+    let RuleHeader { rule_id, source_path, .. } = delete;
     tracing::info!(
         message_id = event::RULE_DELETED,
         rule_id,
-        source_path,
+        source_path = &**source_path,
         change_kind = "definition",
         trace_id,
         "{rule_id} deleted: {source_path} no longer holds it"
@@ -102,7 +102,7 @@ pub(super) fn deleted(delete: &Delete, trace_id: Option<String>) {
 }
 
 pub(super) fn rejected(write: &Write, why: &StoreError, trace_id: Option<String>) {
-    let (rule_id, source_path) = (write.rule.rule_id.as_str(), write.path.as_str());
+    let (rule_id, source_path) = (write.rule.rule_id.as_str(), &*write.rule.source_path);
     if why.is_transient() {
         return tracing::warn!(rule_id, source_path, trace_id, "{rule_id} is not written yet: {why}");
     }
@@ -219,13 +219,13 @@ pub(super) fn invalid_file_removed(source_path: &str, rule_id: Option<&RuleId>) 
     );
 }
 
-pub(super) fn valid_again(source_path: &str, rule: &FileRule) {
+pub(super) fn valid_again(source_path: &str, rule: &RuleHeader<RuleId>) {
     let rule_id = rule.rule_id.as_str();
     tracing::info!(message_id = event::RULE_MENDED, rule_id, source_path, "{source_path} is valid again");
 }
 
 pub(super) fn conflict(conflict: &Conflict) {
-    let Conflict { rule_id, path: source_path, held_by } = conflict;
+    let Conflict { rule_id, source_path, held_by } = conflict;
     tracing::error!(
         message_id = event::RULE_CONFLICT,
         rule_id = rule_id.as_str(),
@@ -237,7 +237,7 @@ pub(super) fn conflict(conflict: &Conflict) {
 
 /// One of the two files was removed or holds another id.
 pub(super) fn conflict_ended(conflict: &Conflict) {
-    let Conflict { rule_id, path: source_path, held_by } = conflict;
+    let Conflict { rule_id, source_path, held_by } = conflict;
     tracing::info!(
         message_id = event::RULE_CONFLICT,
         rule_id = rule_id.as_str(),
@@ -263,7 +263,7 @@ pub(super) fn held_back(held: Option<&HeldDeletes>, max_delete: Percent) {
 }
 
 /// An operator lifted the guard against mass deletion, and these rows were deleted.
-pub(super) fn guard_lifted(by: Operator, deletes: &[Delete]) {
+pub(super) fn guard_lifted(by: Operator, deletes: &[RuleHeader]) {
     let Operator { uid, pid } = by;
     let named: Vec<&str> = deletes.iter().take(LISTED).map(|delete| delete.rule_id.as_str()).collect();
     let more = match deletes.len() - named.len() {

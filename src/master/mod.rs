@@ -322,7 +322,8 @@ impl Master {
             self.status.send_modify(|status| status.watch_error = failure);
         }
         let result = self.reconciler.reconcile(session, scope, lifted_by).await;
-        self.watch.expect_links(self.reconciler.has_links(), self.reconciler.link_targets());
+        let scanner = self.reconciler.scanner();
+        self.watch.expect_links(scanner.has_links(), scanner.link_targets());
         match &result {
             Ok(_) => {
                 self.directory_back();
@@ -413,7 +414,7 @@ impl Master {
     fn directory_back(&mut self) {
         self.status.send_modify(MasterStatus::directory_works);
         if let Some(lasted) = self.directory_outage.ended(Instant::now()) {
-            log::directory_back(self.reconciler.directory(), lasted);
+            log::directory_back(self.reconciler.scanner().directory(), lasted);
         }
     }
 

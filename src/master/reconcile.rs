@@ -7,24 +7,23 @@
 //! files are back.
 
 mod apply;
+mod file_log;
 mod guard;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::file_log::FileLog;
 use super::held::{HeldDeletes, Operator};
 use super::log;
-use super::trace::Ingest;
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::directory::{
-    DirectoryAway, InvalidFile, MissingFiles, ScanResult, ScanScope, ScannedFile, Scanner, UnfinishedFiles,
+    ChangedFiles, DirectoryAway, MissingFiles, ScanScope, ScannedFile, Scanner, UnfinishedFiles,
 };
-use crate::outage::RecordBudget;
-use crate::rule::plan::{self, Conflict, Plan, PlannedFile};
-use crate::rule::{ContentDigest, Limits, RuleHeader, RuleId};
+use crate::rule::plan::{self, Conflict, Plan};
+use crate::rule::{ContentDigest, Limits, RuleHeader};
 use crate::store::{MasterSession, Scope, StoreError};
 use crate::telemetry::metrics;
 
@@ -64,18 +63,14 @@ pub struct Reconciler {
     missing: MissingFiles,
     /// Deletions of the last rescan interval, for the guard.
     recent: VecDeque<(Instant, usize)>,
-    conflicts: BTreeMap<String, Conflict>,
+    /// Files whose rows the database rejected, each with the digest of the text.
     refused: BTreeMap<String, ContentDigest>,
     held: Option<HeldDeletes>,
     /// How many rows were owned when the first of the missing files was found missing, so that rows that are inserted
     /// meanwhile do not make a mass deletion look small.
     owned_before: Option<usize>,
-    /// YAML files that were logged as passed over.
-    passed_over: BTreeSet<String>,
     settled: Option<NoopReconcile>,
-    /// Files that changed and have no record yet, each as it was before; `None` is new.
-    unlogged: BTreeMap<String, Option<ScannedFile>>,
-    records: RecordBudget,
+    file_log: FileLog,
 }
 
 /// A reconcile of everything that found nothing to do. While no file changes and nobody commits, the same session
@@ -91,23 +86,20 @@ impl Reconciler {
     /// A reconciler that has scanned nothing yet.
     pub fn new(config: MasterConfig, clock: SharedClock) -> Self {
         let limits = Limits { size: config.max_rule_size, ..Limits::default() };
-        let scanner = Scanner::new(config.rules_dir.clone(), &config.follow_links_to, limits);
-        let (missing, conflicts, refused) = Default::default();
+        let scanner =
+            Scanner::new(config.rules_dir.clone(), &config.follow_links_to, limits, &config.updated_by);
         Self {
             config,
             clock,
             scanner,
             unfinished: UnfinishedFiles::default(),
-            missing,
+            missing: MissingFiles::default(),
             recent: VecDeque::new(),
-            conflicts,
-            refused,
+            refused: BTreeMap::new(),
             held: None,
             owned_before: None,
-            passed_over: BTreeSet::new(),
             settled: None,
-            unlogged: BTreeMap::new(),
-            records: RecordBudget::default(),
+            file_log: FileLog::default(),
         }
     }
 
@@ -153,47 +145,14 @@ impl Reconciler {
         self.scanner.recheck(self.clock.now())
     }
 
-    /// The rules directory.
-    pub fn directory(&self) -> &Path {
-        self.scanner.directory()
-    }
-
-    /// Whether any of the scanned files is a link.
-    pub fn has_links(&self) -> bool {
-        self.scanner.has_links()
-    }
-
-    /// The directories that links among the files point to.
-    pub fn link_targets(&self) -> BTreeSet<PathBuf> {
-        self.scanner.link_targets()
+    /// The files as they were last scanned.
+    pub const fn scanner(&self) -> &Scanner {
+        &self.scanner
     }
 
     /// The conflicts, by the path of the file that does not get the id.
     pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
-        self.conflicts.values()
-    }
-
-    /// YAML files that are not read because of their name or place, by path.
-    pub const fn passed_over(&self) -> &BTreeSet<String> {
-        self.scanner.passed_over()
-    }
-
-    /// Invalid files, by name.
-    pub fn broken(&self) -> impl Iterator<Item = (&str, &InvalidFile)> {
-        self.scanner
-            .files()
-            .filter_map(|(name, scanned)| scanned.outcome.as_ref().err().map(|why| (name, why)))
-            .filter(|(_, why)| **why != InvalidFile::Unfinished)
-    }
-
-    /// Whether the directory has no rule file.
-    pub fn is_empty(&self) -> bool {
-        self.scanner.files().next().is_none()
-    }
-
-    /// How many files are valid.
-    pub fn valid(&self) -> usize {
-        self.scanner.files().filter(|(_, scanned)| scanned.rule().is_some()).count()
+        self.file_log.conflicts()
     }
 
     /// The deletions that are held back; `None` where there are none.
@@ -211,12 +170,11 @@ impl Reconciler {
         rows: &[RuleHeader],
         allow_mass_delete: bool,
     ) -> Result<Report, DirectoryAway> {
-        let found = self.scan(&ScanScope::Reread).await?;
-        self.take_in(found);
-        self.log_file_changes(rows);
-        let files: Vec<_> = self.scanner.facts().collect();
-        let mut plan = plan::plan(&files, rows, &self.config.updated_by);
-        self.log_conflicts(&plan.conflicts, |_| true);
+        let changed = self.scan(&ScanScope::Reread).await?;
+        self.file_log.note_changed(changed);
+        self.file_log.changes(&self.scanner, rows);
+        let mut plan = plan::plan(self.scanner.rules(), rows, &self.config.updated_by);
+        self.file_log.note_conflicts(&plan.conflicts, |_| true);
         let owned = rows.iter().filter(|row| row.is_owned_by(&self.config.updated_by)).count();
         if !allow_mass_delete && self.is_mass_delete(&plan, 0, 0, owned) {
             self.held = Some(HeldDeletes::take(&mut plan, owned));
@@ -258,7 +216,7 @@ impl Reconciler {
         rescan.extend(put_off);
         rescan.extend(self.drop_reappeared(&mut plan));
         // A file that began to be written while it was read is not complete.
-        plan.writes.retain(|write| !self.unfinished.contains(&write.path));
+        plan.writes.retain(|write| !self.unfinished.contains(&write.rule.source_path));
         let mut report = Report { plan, rescan, ..Report::default() };
         self.carry_out(session, &mut report).await?;
         if let Some(operator) = lifted_by.filter(|_| is_lifted && !report.plan.deletes.is_empty()) {
@@ -269,11 +227,11 @@ impl Reconciler {
         Ok(report)
     }
 
-    async fn scan(&mut self, scope: &ScanScope) -> Result<ScanResult, DirectoryAway> {
-        let found = self.scanner.scan(scope, &self.unfinished, self.clock.now()).await;
+    async fn scan(&mut self, scope: &ScanScope) -> Result<ChangedFiles, DirectoryAway> {
+        let changed = self.scanner.scan(scope, &self.unfinished, self.clock.now()).await;
         // Whatever the rest of this reconcile does, a file that was found is not missing.
         self.missing.forget_found(&self.scanner);
-        found
+        changed
     }
 
     async fn plan_everything(
@@ -282,9 +240,9 @@ impl Reconciler {
         scope: &ScanScope,
         settled: Option<NoopReconcile>,
     ) -> Result<(Plan, Option<String>), ReconcileError> {
-        let found = self.scan(scope).await?;
-        let is_unchanged = found.changed.is_empty();
-        self.take_in(found);
+        let changed = self.scan(scope).await?;
+        let is_unchanged = changed.is_empty();
+        self.file_log.note_changed(changed);
         let version = session.version().await?;
         if let Some(NoopReconcile { version: then, plan }) = settled
             && is_unchanged
@@ -293,11 +251,12 @@ impl Reconciler {
             return Ok((plan, version));
         }
         let rows = metrics::timed("read_rows", session.rows(Scope::All)).await?;
-        self.log_file_changes(&rows);
-        let files: Vec<_> = self.scanner.facts().collect();
-        let plan = plan::plan(&files, &rows, &self.config.updated_by);
-        self.remember_written(&files, &plan);
-        self.log_conflicts(&plan.conflicts, |_| true);
+        self.file_log.changes(&self.scanner, &rows);
+        let plan = plan::plan(self.scanner.rules(), &rows, &self.config.updated_by);
+        let writes = plan.writes.iter().map(|write| &*write.rule.source_path);
+        let conflicts = plan.conflicts.iter().map(|conflict| &*conflict.source_path);
+        self.scanner.all_are_written_except(&writes.chain(conflicts).collect());
+        self.file_log.note_conflicts(&plan.conflicts, |_| true);
         let version = version.filter(|_| plan.is_empty());
         Ok((plan, version))
     }
@@ -311,11 +270,11 @@ impl Reconciler {
         let mut ids = BTreeSet::new();
         let mut to_scan = names.clone();
         while !to_scan.is_empty() {
-            let found = self.scan(&ScanScope::Names(to_scan.clone())).await?;
-            let before = found.changed.values().flatten().filter_map(|scanned| scanned.rule());
+            let changed = self.scan(&ScanScope::Names(to_scan.clone())).await?;
+            let before = changed.values().flatten().filter_map(ScannedFile::rule);
             let now = to_scan.iter().filter_map(|name| self.scanner.file(name)?.rule());
             ids.extend(before.chain(now).map(|rule| rule.rule_id.folded()));
-            self.take_in(found);
+            self.file_log.note_changed(changed);
             // A file with the same id may have been removed or changed at the same moment.
             to_scan =
                 self.names_where(|name, id| !names.contains(name) && id.is_some_and(|id| ids.contains(&id)));
@@ -325,16 +284,17 @@ impl Reconciler {
             (ids.iter().cloned().collect(), names.iter().cloned().collect());
         let scope = Scope::Touching { rule_ids: &id_list, source_paths: &path_list };
         let rows = metrics::timed("read_rows", session.rows(scope)).await?;
-        self.log_file_changes(&rows);
+        self.file_log.changes(&self.scanner, &rows);
         for row in &rows {
             ids.insert(row.rule_id.to_ascii_lowercase());
             names.insert(row.source_path.to_string());
         }
         let concerned =
             self.names_where(|name, id| names.contains(name) || id.is_some_and(|id| ids.contains(&id)));
-        let files: Vec<_> = self.scanner.facts().filter(|file| concerned.contains(&file.path)).collect();
-        let plan = plan::plan(&files, &rows, &self.config.updated_by);
-        self.log_conflicts(&plan.conflicts, |path| names.contains(path) || concerned.contains(path));
+        let files = self.scanner.rules().filter(|&(path, _)| concerned.contains(path));
+        let plan = plan::plan(files, &rows, &self.config.updated_by);
+        self.file_log
+            .note_conflicts(&plan.conflicts, |path| names.contains(path) || concerned.contains(path));
         Ok(plan)
     }
 
@@ -342,87 +302,5 @@ impl Reconciler {
         let folded = |scanned: &ScannedFile| scanned.rule().map(|rule| rule.rule_id.folded());
         let files = self.scanner.files().filter(|&(name, scanned)| wanted(name, folded(scanned)));
         files.map(|(name, _)| name.to_owned()).collect()
-    }
-
-    /// Keeps what changed until it can be logged: the rows tell whether an invalid file has a last good version.
-    fn take_in(&mut self, found: ScanResult) {
-        for (name, before) in found.changed {
-            self.unlogged.entry(name).or_insert(before);
-        }
-    }
-
-    /// Notes which files have an equal row: those that the plan neither writes nor reports as conflicts.
-    fn remember_written(&mut self, files: &[PlannedFile], plan: &Plan) {
-        let writes = plan.writes.iter().map(|write| write.path.as_str());
-        let not_written: BTreeSet<&str> =
-            writes.chain(plan.conflicts.iter().map(|conflict| conflict.path.as_str())).collect();
-        let written = files.iter().filter(|file| file.rule.is_some()).map(|file| file.path.as_str());
-        self.scanner.are_written(written.filter(|path| !not_written.contains(path)));
-    }
-
-    fn log_file_changes(&mut self, rows: &[RuleHeader]) {
-        let passed_over = self.scanner.passed_over();
-        passed_over.difference(&self.passed_over).for_each(|path| log::passed_over(path));
-        self.passed_over.difference(passed_over).for_each(|path| log::no_longer_passed_over(path));
-        self.passed_over.clone_from(passed_over);
-        let (mut broken, mut uncompilable) = (Vec::new(), Vec::new());
-        for (name, before) in std::mem::take(&mut self.unlogged) {
-            if let Some(place) = self.scanner.file(&name).and_then(|scanned| scanned.bad_pattern.clone()) {
-                uncompilable.push((name.clone(), place));
-            }
-            let was_broken = before
-                .as_ref()
-                .is_some_and(|before| matches!(&before.outcome, Err(why) if *why != InvalidFile::Unfinished));
-            match self.scanner.file(&name).map(|scanned| &scanned.outcome) {
-                Some(Err(InvalidFile::Unfinished)) => {}
-                Some(Err(_)) => broken.push(name),
-                Some(Ok(rule)) if was_broken => log::valid_again(&name, rule),
-                None if was_broken => {
-                    log::invalid_file_removed(&name, before.as_ref().and_then(ScannedFile::rule_id))
-                }
-                _ => {}
-            }
-        }
-        log::uncompilable(&uncompilable);
-        if broken.is_empty() {
-            return;
-        }
-        let rows: HashMap<&str, &str> =
-            rows.iter().map(|row| (&*row.source_path, row.rule_id.as_str())).collect();
-        let singly = self.records.take(broken.len(), Instant::now());
-        if !singly {
-            log::many_invalid_files(&broken);
-        }
-        for name in broken {
-            let Some(scanned) = self.scanner.file(&name) else { continue };
-            let Err(why) = &scanned.outcome else { continue };
-            let ingest = Ingest::of(&name, Some(scanned));
-            if singly {
-                let kept = rows.get(name.as_str()).copied();
-                let rule_id = scanned.rule_id().map(RuleId::as_str).or(kept);
-                log::invalid_file(&name, rule_id, kept.is_some(), why, ingest.trace_id());
-            }
-            metrics::rejected(why.word());
-            ingest.rejected();
-        }
-    }
-
-    /// Remembers the conflicts among the scanned files, and logs those that are new or have ended.
-    fn log_conflicts(&mut self, conflicts: &[Conflict], is_scanned: impl Fn(&str) -> bool) {
-        let before: BTreeMap<_, _> = std::mem::take(&mut self.conflicts);
-        for conflict in conflicts {
-            if before.get(&conflict.path) != Some(conflict) {
-                log::conflict(conflict);
-                metrics::rejected("conflict");
-            }
-            self.conflicts.insert(conflict.path.clone(), conflict.clone());
-        }
-        for (path, conflict) in before {
-            if !is_scanned(&path) {
-                self.conflicts.insert(path, conflict);
-            } else if !self.conflicts.contains_key(&path) {
-                log::conflict_ended(&conflict);
-            }
-        }
     }
 }

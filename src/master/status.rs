@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::config::MasterConfig;
 use crate::directory::DirectoryAway;
 use crate::plural::count;
+use crate::rule::plan::Conflict;
 use crate::store::{Database, StoreError, driver_failures};
 
 /// Whether this master may write.
@@ -55,7 +56,7 @@ pub struct MasterStatus {
     /// Invalid files, with the reasons.
     pub broken: Vec<BrokenFile>,
     /// Files whose id another file holds.
-    pub conflicts: Vec<ConflictingFile>,
+    pub conflicts: Vec<Conflict>,
     /// YAML files that are not read because of name or place.
     #[serde(default)]
     pub passed_over: Vec<String>,
@@ -82,17 +83,6 @@ pub struct BrokenFile {
     pub source_path: String,
     /// The reason, with its place in the file.
     pub reason: String,
-}
-
-/// A file whose id another file holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConflictingFile {
-    /// The id that is claimed twice.
-    pub rule_id: String,
-    /// The file that does not get it.
-    pub source_path: String,
-    /// The file that keeps it.
-    pub held_by: String,
 }
 
 impl MasterStatus {
@@ -152,20 +142,14 @@ impl MasterStatus {
     pub(super) fn reconciled(&mut self, reconciler: &Reconciler, summary: Summary, now: Timestamp) {
         self.reconciled_at = Some(now);
         self.last = Some(summary);
-        self.rules = reconciler.valid();
-        self.broken = reconciler
-            .broken()
+        let scanner = reconciler.scanner();
+        self.rules = scanner.rules().filter(|(_, rule)| rule.is_some()).count();
+        self.broken = scanner
+            .invalid()
             .map(|(name, why)| BrokenFile { source_path: name.to_owned(), reason: why.sentence() })
             .collect();
-        self.conflicts = reconciler
-            .conflicts()
-            .map(|conflict| ConflictingFile {
-                rule_id: conflict.rule_id.to_string(),
-                source_path: conflict.path.clone(),
-                held_by: conflict.held_by.clone(),
-            })
-            .collect();
-        self.passed_over = reconciler.passed_over().iter().cloned().collect();
+        self.conflicts = reconciler.conflicts().cloned().collect();
+        self.passed_over = scanner.passed_over().iter().cloned().collect();
         self.pending_mass_delete = reconciler.held().map(|held| held.rule_ids.clone()).unwrap_or_default();
     }
 

@@ -31,7 +31,7 @@ impl Summary {
             deleted: report.plan.deletes.len(),
             unchanged: report.plan.unchanged,
             conflicts: reconciler.conflicts().count(),
-            broken: reconciler.broken().count(),
+            broken: reconciler.scanner().invalid().count(),
             refused: report.refused,
             held: reconciler.held().map_or(0, |held| held.rule_ids.len()),
         }

@@ -2,8 +2,8 @@
 
 use crate::clock::Timestamp;
 use crate::directory::{ScannedFile, Steps};
-use crate::rule::ChangeKind;
-use crate::rule::plan::{Delete, Write};
+use crate::rule::plan::Write;
+use crate::rule::{ChangeKind, RuleHeader};
 use crate::store::TraceContextRow;
 use crate::telemetry::trace::{self, Span};
 
@@ -44,14 +44,14 @@ impl Ingest {
 
     /// A file whose row is to be written.
     pub(super) fn of_write(write: &Write, scanned: Option<&ScannedFile>) -> Self {
-        let mut ingest = Self::of(&write.path, scanned);
+        let mut ingest = Self::of(&write.rule.source_path, scanned);
         ingest.0.set("rule_id", write.rule.rule_id.to_string());
-        ingest.0.set("rule_version", i64::from(write.rule.rule_version));
+        ingest.0.set("rule_version", write.rule.rule_version);
         ingest
     }
 
     /// A file that was removed.
-    pub(super) fn of_delete(delete: &Delete) -> Self {
+    pub(super) fn of_delete(delete: &RuleHeader) -> Self {
         let mut ingest = Self::begin(&delete.source_path, trace::now());
         ingest.0.set("rule_id", delete.rule_id.clone());
         ingest

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::rows::{Budget, ParsedRows, RowParser};
 use super::{Follow, RowIndex, RuleStore, StoreError, subscription};
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
-use crate::directory::{DELETE_AFTER, InvalidFile, MissingFiles, ScanScope, ScannedFile, Scanner, Watch};
-use crate::rule::plan::{Plan, PlannedFile, Write, plan};
+use crate::directory::{DELETE_AFTER, MissingFiles, ScanScope, Scanner, Watch};
+use crate::rule::plan::{Plan, Write, plan};
 use crate::rule::{
     CompiledRule, ContentDigest, Limits, QuarantinedRow, RowFingerprint, RuleHeader, RuleId, RuleRow,
     RuleState, Table, TableDelta,
@@ -64,7 +64,7 @@ impl FilesystemStore {
     fn scanner(&self) -> Scanner {
         let FilesystemConfig { directory, follow_links_to, max_rule_size, .. } = &self.config;
         let limits = Limits { size: *max_rule_size, ..Limits::default() };
-        Scanner::new(directory.clone(), follow_links_to, limits)
+        Scanner::new(directory.clone(), follow_links_to, limits, UPDATED_BY)
     }
 
     fn states(&self) -> MutexGuard<'_, States> {
@@ -204,31 +204,30 @@ impl FilesystemFollower {
         }
         self.watch.expect_links(scanner.has_links(), scanner.link_targets());
         self.missing.forget_found(&scanner);
-        let files: Vec<PlannedFile> = scanner.facts().collect();
-        let mut plan = plan(&files, &self.rows, UPDATED_BY);
+        let mut plan = plan(scanner.rules(), &self.rows, UPDATED_BY);
         let mut rescan = self.missing.debounce(&mut plan.deletes, &scanner, true);
-        plan.writes.retain(|write| !unfinished.contains(&write.path));
+        plan.writes.retain(|write| !unfinished.contains(&write.rule.source_path));
         self.watch.schedule_rescan(std::mem::take(&mut rescan), DELETE_AFTER);
 
         let budget = Budget::new(self.store.config.max_memory, index.memory(), 0);
         let mut parser = RowParser::new(index.texts(), budget);
         let mut written = Vec::new();
         for write in &plan.writes {
-            match scanner.text(&write.path) {
+            match scanner.text(&write.rule.source_path) {
                 Some(text) => {
-                    let row = row(write, scanner.file(&write.path), text);
+                    let row = RuleRow { header: write.rule.unchecked(), yaml_content: text.into() };
                     written.push(row.header.clone());
                     let replaced = index.memory_of(Table::Rules, row.rule_id());
                     parser.push(row, replaced).await;
                 }
-                None => rescan.push(write.path.clone()),
+                None => rescan.push(write.rule.source_path.to_string()),
             }
         }
         self.watch.schedule_rescan(rescan, CHANGING_FOR);
         scanner.forget_texts();
         let ParsedRows { rules, over_budget } = parser.finish().await;
         self.take(&plan, written);
-        delta.rows = files.len() as u64;
+        delta.rows = scanner.files().count() as u64;
         delta.rules = rules;
         let mut keys: Vec<String> = self.rows.iter().map(|row| row.rule_id.clone()).collect();
         for rejected in rejected(&scanner, &plan) {
@@ -249,7 +248,7 @@ impl FilesystemFollower {
     /// Applies the plan to the rows.
     fn take(&mut self, plan: &Plan, written: Vec<RuleHeader>) {
         let deleted = plan.deletes.iter().map(|delete| &*delete.rule_id);
-        let is_written = |write: &&Write| written.iter().any(|row| *row.source_path == *write.path);
+        let is_written = |write: &&Write| written.iter().any(|row| row.source_path == write.rule.source_path);
         let replaced = plan.writes.iter().filter(is_written).flat_map(|write| &write.replaces);
         let gone: HashSet<&str> = deleted.chain(replaced.map(|replaced| &*replaced.rule_id)).collect();
         self.rows.retain(|row| !gone.contains(&*row.rule_id));
@@ -259,13 +258,11 @@ impl FilesystemFollower {
 
 /// Files that are invalid, and those whose rule_id another file holds, by name.
 fn rejected(scanner: &Scanner, plan: &Plan) -> impl Iterator<Item = QuarantinedRow> {
-    let invalid = scanner.files().filter_map(|(name, file)| Some((name, file.outcome.as_ref().err()?)));
-    let invalid = invalid.filter(|(_, why)| **why != InvalidFile::Unfinished);
-    let invalid = invalid.map(|(name, why)| (name.to_owned(), why.sentence()));
+    let invalid = scanner.invalid().map(|(name, why)| (name.to_owned(), why.sentence()));
     let conflicts = plan.conflicts.iter().map(|conflict| {
         let (id, holder) = (&conflict.rule_id, &conflict.held_by);
         (
-            conflict.path.clone(),
+            conflict.source_path.clone(),
             format!("{holder} holds the rule_id `{id}`; change it in one of the two files"),
         )
     });
@@ -273,17 +270,4 @@ fn rejected(scanner: &Scanner, plan: &Plan) -> impl Iterator<Item = QuarantinedR
         let fingerprint = RowFingerprint::other(Timestamp::MIN, ContentDigest::of(&reason));
         QuarantinedRow { key, fingerprint, reason }
     })
-}
-
-fn row(write: &Write, file: Option<&ScannedFile>, text: Box<str>) -> RuleRow {
-    let saved_at = file.and_then(ScannedFile::saved_at);
-    let header = RuleHeader {
-        rule_id: write.rule.rule_id.to_string(),
-        rule_version: write.rule.rule_version.into(),
-        source_path: write.path.as_str().into(),
-        content_sha256: write.rule.content_sha256,
-        updated_at: saved_at.unwrap_or(Timestamp::MIN),
-        updated_by: UPDATED_BY.into(),
-    };
-    RuleRow { header, yaml_content: text.into() }
 }

@@ -18,7 +18,12 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let scanner = Scanner::new(dir.path().to_owned(), &[], Limits { size: 4096, ..Limits::default() });
+        let scanner = Scanner::new(
+            dir.path().to_owned(),
+            &[],
+            Limits { size: 4096, ..Limits::default() },
+            "filesystem",
+        );
         Self { dir, scanner }
     }
 
@@ -35,7 +40,7 @@ impl Fixture {
     }
 
     fn look_at_time(&mut self, scope: &ScanScope, now: Timestamp) -> Vec<String> {
-        self.scanner.update(scope, &BTreeSet::new(), now).unwrap().changed.into_keys().collect()
+        self.scanner.update(scope, &BTreeSet::new(), now).unwrap().into_keys().collect()
     }
 
     fn scanner_stamp(&self, name: &str) -> Stamp {
@@ -71,7 +76,7 @@ fn each_look_finds_what_changed_since_the_last() {
     fixture.write("a.yaml", rule("A", "two"));
     fs::remove_file(fixture.dir.path().join("b.yml")).unwrap();
     assert_eq!(fixture.look(), ["a.yaml", "b.yml"]);
-    assert_eq!(fixture.scanner.facts().count(), 1);
+    assert_eq!(fixture.scanner.rules().count(), 1);
 }
 
 #[test]
@@ -229,7 +234,7 @@ fn a_file_that_is_being_written_stays_as_it_was() {
     let unfinished = ["a.yaml".to_owned(), "new.yaml".to_owned()].into();
     for scope in [ScanScope::All, ScanScope::Reread, ScanScope::Names(["a.yaml".to_owned()].into())] {
         let found = fixture.scanner.update(&scope, &unfinished, SystemClock.now()).unwrap();
-        assert_eq!(found, ScanResult::default(), "{scope:?}");
+        assert_eq!(found, ChangedFiles::new(), "{scope:?}");
     }
     assert_eq!(fixture.scanner.file("a.yaml").unwrap().outcome, before);
     assert_eq!(fixture.why("new.yaml"), "unfinished");

@@ -6,9 +6,8 @@ use std::time::Instant;
 use super::super::log;
 use super::super::trace::{Ingest, Transaction};
 use super::{Reconciler, Report};
-use crate::clock::Timestamp;
 use crate::directory::ScannedFile;
-use crate::rule::plan::{Plan, Write};
+use crate::rule::plan::Plan;
 use crate::rule::{ChangeKind, RuleHeader, RuleRow};
 use crate::store::{MasterSession, RuleWrite, StoreError};
 use crate::telemetry::metrics::{self, Stage};
@@ -23,20 +22,19 @@ impl Reconciler {
     ) -> Result<(), StoreError> {
         let plan = &mut report.plan;
         let mut writes: Vec<RuleWrite> = Vec::with_capacity(plan.deletes.len() + plan.writes.len());
-        for delete in &plan.deletes {
-            writes.push(RuleWrite::Delete {
-                rule_id: delete.rule_id.clone(),
-                updated_by: self.config.updated_by.clone(),
-            });
-        }
-        plan.writes.retain(|write| match self.scanner.text(&write.path) {
+        writes.extend(plan.deletes.iter().map(deletion));
+        plan.writes.retain(|write| match self.scanner.text(&write.rule.source_path) {
             Some(text) => {
-                writes.extend(replaced_under_other_keys(write));
-                writes.push(RuleWrite::Upsert(self.row(write, text)));
+                // The deletion of case variants of the id makes room for it.
+                let replaced = write.replaces.iter().chain(&write.case_variants);
+                let variants = replaced.filter(|row| row.rule_id != write.rule.rule_id.as_str());
+                writes.extend(variants.map(deletion));
+                let header = write.rule.unchecked();
+                writes.push(RuleWrite::Upsert(RuleRow { header, yaml_content: text.into() }));
                 true
             }
             None => {
-                report.changing.push(write.path.clone());
+                report.changing.push(write.rule.source_path.to_string());
                 false
             }
         });
@@ -65,7 +63,7 @@ impl Reconciler {
         if deleted > 0 {
             self.recent.push_back((Instant::now(), deleted));
         }
-        let told_singly = self.records.take(count, Instant::now());
+        let told_singly = self.file_log.records.take(count, Instant::now());
         let (mut restored, mut written) = (0, Vec::new());
         let mut ingests = ingests.into_iter();
         for (delete, ingest) in plan.deletes.iter().zip(&mut ingests) {
@@ -81,25 +79,26 @@ impl Reconciler {
             ingest.done("deleted", transaction);
         }
         for (write, ingest) in plan.writes.iter().zip(ingests) {
+            let path = &*write.rule.source_path;
             match refused.get(write.rule.rule_id.as_str()) {
                 None => {
-                    self.refused.remove(&write.path);
-                    written.push(write.path.as_str());
-                    let is_restored = self.scanner.file(&write.path).is_some_and(ScannedFile::is_written);
+                    self.refused.remove(path);
+                    written.push(path);
+                    let is_restored = self.scanner.file(path).is_some_and(ScannedFile::is_written);
                     restored += usize::from(is_restored);
                     if told_singly && is_restored {
                         log::restored(write, ingest.trace_id());
-                    } else if told_singly || write.takes_over(&self.config.updated_by).is_some() {
-                        log::written(write, &self.config.updated_by, ingest.trace_id());
+                    } else if told_singly || write.takes_over().is_some() {
+                        log::written(write, ingest.trace_id());
                     }
                     ingest.done(if write.replaces.is_some() { "updated" } else { "inserted" }, transaction);
-                    if let Some(saved_at) = self.scanner.file(&write.path).and_then(ScannedFile::saved_at) {
+                    if let Some(saved_at) = self.scanner.file(path).and_then(ScannedFile::saved_at) {
                         let took = self.clock.now().since(saved_at);
                         metrics::propagated(Stage::SaveToWrite, ChangeKind::Definition, took);
                     }
                 }
                 Some(why) => {
-                    if self.refused.insert(write.path.clone(), write.rule.content_sha256)
+                    if self.refused.insert(path.to_owned(), write.rule.content_sha256)
                         != Some(write.rule.content_sha256)
                     {
                         log::rejected(write, why, ingest.trace_id());
@@ -121,27 +120,12 @@ impl Reconciler {
     /// The spans of the plan: deletions, then writes.
     fn ingests(&self, plan: &Plan) -> Vec<Ingest> {
         let deletes = plan.deletes.iter().map(Ingest::of_delete);
-        let writes = plan.writes.iter().map(|write| Ingest::of_write(write, self.scanner.file(&write.path)));
+        let writes = plan.writes.iter();
+        let writes = writes.map(|write| Ingest::of_write(write, self.scanner.file(&write.rule.source_path)));
         deletes.chain(writes).collect()
-    }
-
-    fn row(&self, write: &Write, text: Box<str>) -> RuleRow {
-        let header = RuleHeader {
-            rule_id: write.rule.rule_id.to_string(),
-            rule_version: write.rule.rule_version.into(),
-            source_path: write.path.as_str().into(),
-            content_sha256: write.rule.content_sha256,
-            updated_at: Timestamp::MIN,
-            updated_by: self.config.updated_by.as_str().into(),
-        };
-        RuleRow { header, yaml_content: text.into() }
     }
 }
 
-/// The deletions of case variants of an id, which make room for it.
-fn replaced_under_other_keys(write: &Write) -> impl Iterator<Item = RuleWrite> {
-    let replaced = write.replaces.iter().chain(&write.case_variants);
-    replaced.filter(|replaced| replaced.rule_id != write.rule.rule_id.as_str()).map(|replaced| {
-        RuleWrite::Delete { rule_id: replaced.rule_id.clone(), updated_by: replaced.updated_by.clone() }
-    })
+fn deletion(row: &RuleHeader) -> RuleWrite {
+    RuleWrite::Delete { rule_id: row.rule_id.clone(), updated_by: row.updated_by.to_string() }
 }

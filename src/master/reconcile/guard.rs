@@ -8,17 +8,18 @@ use super::super::log;
 use super::Reconciler;
 use crate::config::{MasterConfig, Percent};
 use crate::directory::DirectoryAway;
-use crate::rule::plan::{Delete, Plan};
+use crate::rule::RuleHeader;
+use crate::rule::plan::Plan;
 use crate::store::{MasterSession, StoreError};
 
 impl Reconciler {
     /// Takes out of the plan the deletions of files that are back by now, and returns their names for a rescan.
     pub(super) fn drop_reappeared(&self, plan: &mut Plan) -> Vec<String> {
         let mut back = Vec::new();
-        plan.deletes.retain(|Delete { source_path, .. }| {
+        plan.deletes.retain(|RuleHeader { source_path, .. }| {
             let is_back = self.scanner.file(source_path).is_none() && self.scanner.is_there(source_path);
             if is_back {
-                back.push(source_path.clone());
+                back.push(source_path.to_string());
             }
             !is_back
         });
@@ -66,7 +67,7 @@ impl Reconciler {
             return Ok((Vec::new(), false));
         }
         let deletes = std::mem::take(&mut plan.deletes).into_iter();
-        Ok((deletes.map(|delete| delete.source_path).collect(), false))
+        Ok((deletes.map(|delete| delete.source_path.into_string()).collect(), false))
     }
 
     /// Remembers how many rows are owned when the first file is found missing, before the same plan inserts others.
@@ -84,7 +85,7 @@ impl Reconciler {
     pub(super) fn is_mass_delete(&self, plan: &Plan, fresh: usize, recent: usize, owned: usize) -> bool {
         let (share, free) = (self.config.max_delete, MasterConfig::FREE_DELETES);
         let planned = plan.deletes.len();
-        let missing = |delete: &&Delete| self.scanner.file(&delete.source_path).is_none();
+        let missing = |delete: &&RuleHeader| self.scanner.file(&delete.source_path).is_none();
         let missing = plan.deletes.iter().filter(missing).count();
         planned > 0
             && (exceeds_share(planned + fresh, recent, owned, share, free)

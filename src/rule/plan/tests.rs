@@ -2,23 +2,23 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::rule::ContentDigest;
 
 const OWNER: &str = "filesystem";
 
-fn rule(id: &str, content: &str) -> FileRule {
-    FileRule {
-        rule_id: RuleId::new(id).unwrap(),
-        rule_version: 1,
-        content_sha256: ContentDigest::of(content),
-    }
+/// A file and its rule; `None` is an invalid file.
+type File = (String, Option<RuleHeader<RuleId>>);
+
+fn file(path: &str, id: &str, content: &str) -> File {
+    (path.to_owned(), Some(row(id, path, content, OWNER).with_id(RuleId::new(id).unwrap())))
 }
 
-fn file(path: &str, id: &str, content: &str) -> PlannedFile {
-    PlannedFile { path: path.to_owned(), rule: Some(rule(id, content)) }
+fn broken(path: &str) -> File {
+    (path.to_owned(), None)
 }
 
-fn broken(path: &str) -> PlannedFile {
-    PlannedFile { path: path.to_owned(), rule: None }
+fn plan(files: &[File], rows: &[RuleHeader], owner: &str) -> Plan {
+    super::plan(files.iter().map(|(path, rule)| (path.as_str(), rule.as_ref())), rows, owner)
 }
 
 fn row(id: &str, path: &str, content: &str, by: &str) -> RuleHeader {
@@ -43,16 +43,7 @@ fn carry_out(plan: &Plan, rows: &[RuleHeader]) -> Vec<RuleHeader> {
         for replaced in write.replaces.iter().chain(&write.case_variants) {
             table.remove(&replaced.rule_id);
         }
-        let id = write.rule.rule_id.to_string();
-        let row = RuleHeader {
-            rule_id: id.clone(),
-            rule_version: i64::from(write.rule.rule_version),
-            source_path: write.path.as_str().into(),
-            updated_by: OWNER.into(),
-            updated_at: Timestamp::from_micros(0),
-            content_sha256: write.rule.content_sha256,
-        };
-        table.insert(id, row);
+        table.insert(write.rule.rule_id.to_string(), write.rule.unchecked());
     }
     table.into_values().collect()
 }
@@ -62,7 +53,7 @@ fn deleted(plan: &Plan) -> Vec<&str> {
 }
 
 fn written(plan: &Plan) -> Vec<(&str, bool)> {
-    plan.writes.iter().map(|write| (write.path.as_str(), write.replaces.is_some())).collect()
+    plan.writes.iter().map(|write| (&*write.rule.source_path, write.replaces.is_some())).collect()
 }
 
 #[test]
@@ -98,7 +89,10 @@ fn a_broken_file_keeps_its_last_good_row() {
 fn a_broken_file_keeps_its_id_against_another_file() {
     let plan = plan(&[broken("a.yaml"), file("b.yaml", "A", "2")], &[row("A", "a.yaml", "1", OWNER)], OWNER);
     assert!(plan.is_empty(), "{plan:?}");
-    assert_eq!((plan.conflicts[0].path.as_str(), plan.conflicts[0].held_by.as_str()), ("b.yaml", "a.yaml"));
+    assert_eq!(
+        (plan.conflicts[0].source_path.as_str(), plan.conflicts[0].held_by.as_str()),
+        ("b.yaml", "a.yaml")
+    );
 }
 
 #[test]
@@ -106,11 +100,11 @@ fn of_two_files_with_one_id_the_one_that_the_row_names_keeps_it() {
     let files = [file("a.yaml", "X", "1"), file("b.yaml", "X", "2")];
     let kept = plan(&files, &[row("X", "b.yaml", "2", OWNER)], OWNER);
     assert!(kept.is_empty(), "{kept:?}");
-    assert_eq!(kept.conflicts[0].path, "a.yaml");
+    assert_eq!(kept.conflicts[0].source_path, "a.yaml");
 
     let fresh = plan(&files, &[], OWNER);
     assert_eq!(written(&fresh), [("a.yaml", false)], "the first by path where no row says");
-    assert_eq!(fresh.conflicts[0].path, "b.yaml");
+    assert_eq!(fresh.conflicts[0].source_path, "b.yaml");
 
     let takes_over = plan(&files[..1], &[row("X", "b.yaml", "2", OWNER)], OWNER);
     assert_eq!(written(&takes_over), [("a.yaml", true)]);
@@ -141,7 +135,7 @@ fn an_id_that_changes_its_case_replaces_its_row() {
 fn a_file_wins_over_a_foreign_row_and_a_foreign_row_without_a_file_is_left() {
     let rows = [row("A", "a.yaml", "1", "git"), row("B", "b.yaml", "1", "git")];
     let plan = plan(&[file("a.yaml", "A", "1")], &rows, OWNER);
-    assert_eq!(plan.writes[0].replaces.as_ref().unwrap().updated_by, "git");
+    assert_eq!(plan.writes[0].replaces.as_ref().unwrap().updated_by.as_ref(), "git");
     assert_eq!(deleted(&plan), [""; 0]);
 }
 
@@ -150,12 +144,12 @@ fn a_file_wins_over_a_foreign_row_of_its_id_in_another_case_though_its_own_row_s
     let files = [file("a.yaml", "abc", "1")];
     let rows = [row("ABC", "x", "9", "admin"), row("Abc", "y", "9", "git"), row("abc", "a.yaml", "1", OWNER)];
     let plan = plan(&files, &rows, OWNER);
-    assert_eq!(plan.writes[0].takes_over(OWNER).unwrap().rule_id, "ABC");
+    assert_eq!(plan.writes[0].takes_over().unwrap().rule_id, "ABC");
     let ids: Vec<_> = carry_out(&plan, &rows).into_iter().map(|row| row.rule_id).collect();
     assert_eq!((ids, deleted(&plan)), (vec!["abc".to_owned()], vec![]));
 }
 
-fn directory(ids: Range, contents: Range) -> impl Strategy<Value = Vec<PlannedFile>> {
+fn directory(ids: Range, contents: Range) -> impl Strategy<Value = Vec<File>> {
     // One file for each id: no invalid files and no conflicts, for which the history would matter.
     prop::collection::btree_map(0..ids, (0..contents, 0..3u8), 0..8).prop_map(|entries| {
         let named = |(id, (content, name))| {
@@ -167,7 +161,7 @@ fn directory(ids: Range, contents: Range) -> impl Strategy<Value = Vec<PlannedFi
 
 type Range = u8;
 
-fn messy_directory() -> impl Strategy<Value = Vec<PlannedFile>> {
+fn messy_directory() -> impl Strategy<Value = Vec<File>> {
     let entry = prop::option::weighted(0.8, (prop::sample::select(vec!["AA", "aa", "B", "C"]), 0..2u8));
     prop::collection::btree_map(0..6u8, entry, 0..6).prop_map(|entries| {
         let named = |(name, rule): (u8, Option<(&str, u8)>)| match rule {
@@ -212,7 +206,7 @@ proptest! {
     fn rows_of_others_without_a_file_are_never_touched(files in messy_directory(), rows in any_table()) {
         let after = carry_out(&plan(&files, &rows, OWNER), &rows);
         for row in rows.iter().filter(|row| !row.is_owned_by(OWNER)) {
-            let claimed = files.iter().filter_map(|file| file.rule.as_ref())
+            let claimed = files.iter().filter_map(|file| file.1.as_ref())
                 .any(|rule| rule.rule_id.folded() == row.rule_id.to_ascii_lowercase());
             prop_assert!(claimed || after.contains(row), "{row:?}");
         }

@@ -1,0 +1,110 @@
+//! Reads one file of a rules directory into its rule, or into the reason why it is invalid.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::scanned::{InvalidFile, ScannedFile, Steps};
+use super::stamp::Stamp;
+use crate::clock::Timestamp;
+use crate::rule::{self, Code, ContentDigest, Limits, RuleHeader, Severity};
+use crate::rulefile::{self, LinkPolicy, ReadError};
+use crate::telemetry::trace;
+
+/// How to read the files of one directory.
+#[derive(Debug, Clone)]
+pub(super) struct FileReader {
+    directory: PathBuf,
+    limits: Limits,
+    links: LinkPolicy,
+    /// `updated_by` of the rules.
+    owner: Arc<str>,
+}
+
+impl FileReader {
+    pub(super) fn new(directory: PathBuf, allowed: &[PathBuf], limits: Limits, owner: &str) -> Self {
+        let links = LinkPolicy::new(&directory, allowed);
+        Self { directory, limits, links, owner: owner.into() }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// As [`Stamp::at`].
+    pub(super) fn stamp(&self, name: &str) -> Option<io::Result<Stamp>> {
+        Stamp::at(&self.directory.join(name))
+    }
+
+    pub(super) fn bytes(&self, name: &str) -> Result<Vec<u8>, ReadError> {
+        rulefile::read_within(&self.directory.join(name), self.limits.size, &self.links)
+    }
+
+    /// Reads a file that has this stamp. A text that is `known` is not parsed again.
+    pub(super) fn read(
+        &self,
+        name: &str,
+        stamp: io::Result<Stamp>,
+        known: Option<&ScannedFile>,
+        now: Timestamp,
+    ) -> ScannedFile {
+        let (begun, mut parsed) = (trace::now(), None);
+        let bytes = stamp.map_err(ReadError::from).and_then(|stamp| Ok((stamp, self.bytes(name)?)));
+        let mut scanned = match bytes {
+            Err(error) => ScannedFile::new(Err(InvalidFile::Unreadable(error.to_string()))),
+            // Emptied or replaced since it was stamped: it is about to be written.
+            Ok((stamp, bytes)) if bytes.is_empty() && !stamp.is_empty => {
+                ScannedFile::new(Err(InvalidFile::Unfinished))
+            }
+            Ok((stamp, bytes)) => {
+                let content_sha256 = ContentDigest::of(&bytes);
+                let (stamped, is_settled) = (Some(stamp), stamp.settles_in(now).is_none());
+                if let Some(known) = known.filter(|known| known.digest() == Some(content_sha256)) {
+                    return ScannedFile { stamp: stamped, is_settled, ..known.clone() };
+                }
+                let scanned = self.parse(name, bytes, content_sha256, stamp, || parsed = trace::now());
+                ScannedFile { stamp: stamped, is_settled, ..scanned }
+            }
+        };
+        scanned.steps = begun.zip(trace::now()).map(|(begun, ended)| Steps { begun, parsed, ended });
+        scanned
+    }
+
+    /// Parses a text; `parsed` is called once its YAML was read.
+    fn parse(
+        &self,
+        name: &str,
+        bytes: Vec<u8>,
+        content_sha256: ContentDigest,
+        stamp: Stamp,
+        parsed: impl FnOnce(),
+    ) -> ScannedFile {
+        let rule = match rule::parse_in_steps(&bytes, &self.limits, parsed) {
+            Ok(rule) => rule,
+            Err(mut findings) => {
+                findings.retain(|finding| finding.severity == Severity::Error);
+                return ScannedFile {
+                    named: rule::rule_id_of(&bytes, &self.limits),
+                    invalid_text: Some(Box::new(content_sha256)),
+                    ..ScannedFile::new(Err(InvalidFile::Invalid(findings)))
+                };
+            }
+        };
+        let bad_pattern = rule.warnings.iter().find(|warning| warning.code == Code::Pattern);
+        let place = |found: &rule::Diagnostic| format!("{}:{}: {}", found.line, found.column, found.field);
+        let header = RuleHeader {
+            rule_id: rule.definition.rule_id,
+            rule_version: rule.definition.rule_version.into(),
+            source_path: name.into(),
+            content_sha256,
+            updated_at: stamp.saved_at(),
+            updated_by: Arc::clone(&self.owner),
+        };
+        ScannedFile {
+            bad_pattern: bad_pattern.map(|found| place(found).into()),
+            // The parser has accepted it, so it is UTF-8 and this replaces nothing.
+            text: Some(String::from_utf8_lossy(&bytes).into()),
+            ..ScannedFile::new(Ok(header))
+        }
+    }
+}
