@@ -51,5 +51,6 @@ pub mod store;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod trust;
 pub mod wire;
 pub mod worker;

@@ -25,3 +25,4 @@ mod supply_chain;
 mod support;
 mod systemd;
 mod telemetry;
+mod trust;

@@ -12,5 +12,6 @@ pub(crate) mod network;
 pub(crate) mod raw;
 pub(crate) mod rules;
 pub(crate) mod servers;
+pub(crate) mod sshsig;
 pub(crate) mod swarm;
 pub(crate) mod tables;

@@ -1,0 +1,119 @@
+//! `MANIFEST.rules`: one line for each rule of a release.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+
+use super::{Malformed, decimal, shown};
+use crate::rule::{ContentDigest, RuleId};
+use crate::rulefile::is_rule_file_name;
+
+/// The longest list, in bytes.
+pub const MAX_LIST: usize = 16 << 20;
+
+/// The longest path, in bytes: the `source_path` columns hold no longer one.
+const LONGEST_PATH: usize = 255;
+
+/// One line of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRule {
+    /// The rule.
+    pub rule_id: RuleId,
+    /// The author's number.
+    pub rule_version: i32,
+    /// The digest of its text.
+    pub content_sha256: ContentDigest,
+    /// The name of its file in the rules directory.
+    pub source_path: Box<str>,
+}
+
+/// The rules of a release, sorted by the bytes of their ids.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RuleList(Vec<ListedRule>);
+
+impl RuleList {
+    /// A list of these rules.
+    ///
+    /// # Errors
+    /// [`Malformed`] if two ids differ at most in case, or two rules have one path.
+    pub fn new(mut rules: Vec<ListedRule>) -> Result<Self, Malformed> {
+        rules.sort_by(|a, b| a.rule_id.cmp(&b.rule_id));
+        let (mut folded, mut paths) =
+            (HashSet::with_capacity(rules.len()), HashSet::with_capacity(rules.len()));
+        for rule in &rules {
+            if !folded.insert(rule.rule_id.folded()) {
+                return Err(Malformed::new(format!("{} is listed twice, or in two cases", rule.rule_id)));
+            }
+            if !paths.insert(&*rule.source_path) {
+                return Err(Malformed::new(format!("the file {} is listed twice", rule.source_path)));
+            }
+        }
+        Ok(Self(rules))
+    }
+
+    /// Parses the bytes of `MANIFEST.rules`. Only the form that [`RuleList::to_text`] writes is accepted.
+    ///
+    /// # Errors
+    /// [`Malformed`], with the line.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        if bytes.len() > MAX_LIST {
+            return Err(Malformed::new(format!(
+                "it has {} bytes; at most {MAX_LIST} are possible",
+                bytes.len()
+            )));
+        }
+        let text = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii());
+        let text = text.ok_or_else(|| Malformed::new("it is not ASCII text"))?;
+        let mut rules: Vec<ListedRule> = Vec::new();
+        for (number, line) in (1_usize..).zip(text.split_inclusive('\n')) {
+            let rule = line.strip_suffix('\n').and_then(parse_line).ok_or_else(|| {
+                Malformed::new(format!(
+                    "line {number}: found {}; expected `RULE_ID RULE_VERSION SHA256 PATH` and a line end",
+                    shown(line)
+                ))
+            })?;
+            if rules.last().is_some_and(|previous| previous.rule_id >= rule.rule_id) {
+                return Err(Malformed::new(format!(
+                    "line {number}: the ids are not in the order of their bytes"
+                )));
+            }
+            rules.push(rule);
+        }
+        Self::new(rules)
+    }
+
+    /// The exact bytes of the file.
+    pub fn to_text(&self) -> String {
+        let mut text = String::with_capacity(self.0.len() * 96);
+        for ListedRule { rule_id, rule_version, content_sha256, source_path } in &self.0 {
+            let _ = writeln!(text, "{rule_id} {rule_version} {content_sha256} {source_path}");
+        }
+        text
+    }
+
+    /// The line of a rule.
+    pub fn get(&self, rule_id: &str) -> Option<&ListedRule> {
+        let found = self.0.binary_search_by(|rule| rule.rule_id.as_str().cmp(rule_id)).ok()?;
+        self.0.get(found)
+    }
+
+    /// All lines, by id.
+    pub fn rules(&self) -> &[ListedRule] {
+        &self.0
+    }
+}
+
+fn parse_line(line: &str) -> Option<ListedRule> {
+    let mut words = line.split(' ');
+    let (rule_id, rule_version) = (RuleId::new(words.next()?).ok()?, decimal::<i32>(words.next()?)?);
+    let hex = words.next()?;
+    let content_sha256 = ContentDigest::from_hex(hex).filter(|digest| digest.to_string() == hex)?;
+    let source_path = words.next()?;
+    let is_path = source_path.len() <= LONGEST_PATH && is_rule_file_name(OsStr::new(source_path));
+    (words.next().is_none() && rule_version >= 0 && is_path).then(|| ListedRule {
+        rule_id,
+        rule_version,
+        content_sha256,
+        source_path: source_path.into(),
+    })
+}

@@ -1,0 +1,3 @@
+-----BEGIN SSH SIGNATURE-----
+AB==
+-----END SSH SIGNATURE-----

@@ -1,0 +1,3 @@
+-----BEGIN SSH SIGNATURE-----
+-_-_
+-----END SSH SIGNATURE-----

@@ -1,0 +1,3 @@
+//! Signed releases.
+
+mod interoperability;
