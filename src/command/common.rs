@@ -54,6 +54,20 @@ pub(super) fn directory_store(config: &Config, clock: SharedClock) -> Option<Fil
     Some(FilesystemStore::new(filesystem, clock))
 }
 
+/// Refuses signed rule sets, which the daemons do not know yet: they are never silently off.
+///
+/// # Errors
+/// [`Failure::Usage`].
+pub(super) fn refuse_trust(config: &Config) -> Outcome {
+    match config.trust.load()? {
+        None => Ok(()),
+        Some(_) => Err(Failure::Usage(anyhow!(
+            "trust.allowed_signers is set, and this version does not serve or publish signed releases: remove the section \
+             `trust`"
+        ))),
+    }
+}
+
 /// As [`Database::open`], with a warning if every user of the host can read the password.
 ///
 /// # Errors

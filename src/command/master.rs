@@ -51,6 +51,7 @@ pub(crate) fn run(args: MasterArgs) -> Outcome {
 }
 
 async fn master(flags: Flags, config: Config) -> Outcome {
+    common::refuse_trust(&config)?;
     daemon::raise_file_limit();
     let lifecycle = Lifecycle::start()?;
     let clock = Arc::new(SystemClock);

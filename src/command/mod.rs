@@ -9,6 +9,7 @@ mod daemon;
 pub mod dev;
 pub mod flags;
 pub mod man;
+pub mod manifest;
 pub mod master;
 pub mod print;
 pub mod schema;

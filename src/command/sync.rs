@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::common::{Daemons, open_database};
+use super::common::{Daemons, open_database, refuse_trust};
 use super::{Failure, Outcome};
 use crate::address::Address;
 use crate::client::{ClientError, SocketClient};
@@ -51,6 +51,7 @@ pub struct SyncArgs {
 pub(crate) fn run(args: SyncArgs) -> Outcome {
     let config = prepare_quietly(args.database.apply_to(args.rules_dir.apply_to(args.config.flags())))?;
     telemetry::export(&config.telemetry, "sync")?;
+    refuse_trust(&config)?;
     super::block_on(async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_rules_dir(config)?;

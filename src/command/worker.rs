@@ -42,6 +42,7 @@ pub(crate) fn run(args: WorkerArgs) -> Outcome {
 }
 
 async fn worker(flags: Flags, mut config: Config) -> Outcome {
+    common::refuse_trust(&config)?;
     let mut running = config.clone();
     if !config.worker.allow_uids.is_empty() && !sees_every_user() {
         return Err(Failure::Usage(anyhow!(

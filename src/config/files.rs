@@ -20,7 +20,7 @@ pub enum SystemFiles {
     Master,
     /// `worker.yaml`.
     Worker,
-    /// Both: `master` of the one, `worker` of the other, and the database of either.
+    /// Both: `master` of the one, `worker` of the other, the database of either, and `trust` of either.
     Both,
 }
 
@@ -64,11 +64,15 @@ pub(super) fn add(
     }
     let is_alone = found.len() == 1;
     let mut has_database = false;
+    let mut has_trust = false;
     for (name, _, file) in &found {
         let takes_database = is_alone || (names_database(file) && !has_database);
         has_database |= takes_database;
+        let takes_trust = !has_trust && file.get("trust.allowed_signers").is_some() || is_alone;
+        has_trust |= takes_trust;
         layers.extend(file, |key, section| match section {
             "database" => takes_database,
+            "trust" => takes_trust,
             "telemetry" => is_daemon || key == "telemetry.otlp",
             section => is_alone || section == *name,
         });

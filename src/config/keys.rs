@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::kind::{
     Bytes, Connections, Count, Directives, Flag, Format, Interval, Key, Label, List, Maybe, Mode, One, Path,
-    RuleSize, Share, Text, Time, Timeout, Uid,
+    RealmName, RuleSize, Share, Text, Time, Timeout, Uid, Version,
 };
 use super::reader::Reader;
 use super::setting::Setting;
 use super::{ConfigError, LogFormat, Percent};
+use crate::trust::{Realm, ReleaseTime};
 
 /// Declares sections. For each key: its documentation is its help, the first type is the program's; then the number
 /// and kind of its values, the default (or, after `such as`, an example), and a shorter variable.
@@ -184,6 +185,23 @@ sections! {
 
         /// The host's message bus. The worker publishes a notice of each change there.
         bus_socket: Option<PathBuf>, Maybe<Path>, such as "/run/bus.sock";
+    }
+
+    /// Signed rule sets: which releases are accepted. It is the same on the master and on every worker.
+    pub trust(TrustConfig) {
+        /// The keys that may sign releases, a file in the format of OpenSSH's ALLOWED SIGNERS that only root may write.
+        /// Naming it switches trust on: a worker serves signed releases and nothing else, and a master publishes whole
+        /// signed releases only. SIGHUP reads it again; the other keys of the section wait for a restart.
+        allowed_signers: Option<PathBuf>, Maybe<Path>, such as "/etc/rulesyncd/allowed_signers";
+
+        /// The realm whose releases are accepted, `[a-z0-9-]{1,64}`. Required with allowed_signers.
+        realm: Option<Realm>, Maybe<RealmName>, such as "honeypots";
+
+        /// So many distinct principals must have signed a release.
+        threshold: usize, One<Count> = "1";
+
+        /// No release older than this time is accepted or loaded. Set it on new hosts, and after the theft of a key.
+        min_version: Option<ReleaseTime>, Maybe<Version>, such as "2026-11-27T08:00:00Z";
     }
 
     /// What is logged and exported.

@@ -12,6 +12,7 @@ use super::reader::Reader;
 use super::units::{self, Percent, duration, size};
 use super::{ConfigError, LogFormat};
 use crate::rule::Limits;
+use crate::trust::{Realm, ReleaseTime};
 
 /// What one value looks like.
 pub(super) trait Kind {
@@ -139,6 +140,10 @@ kinds! { quoted: true;
     Path(PathBuf): path, { "type": "string", "minLength": 1 };
     /// Directives of what is logged.
     Directives(String): directives, { "type": "string", "examples": ["info", "info,sqlx=debug"] };
+    /// The realm of a release.
+    RealmName(Realm): str::parse, { "type": "string", "pattern": "^[a-z0-9-]{1,64}$" };
+    /// The version of a release.
+    Version(ReleaseTime): version, { "type": "string", "examples": ["2026-11-27T08:00:00Z"] };
     /// The form of the log.
     Format(LogFormat): log_format, { "enum": ["auto", "journald", "text", "json"] };
 }
@@ -166,6 +171,10 @@ kinds! { quoted: false;
     Flag(bool): flag, { "type": "boolean" };
     /// Permission bits in octal.
     Mode(u32): units::mode, { "type": ["string", "integer"], "examples": ["0660"] };
+}
+
+fn version(text: &str) -> Result<ReleaseTime, String> {
+    text.parse().map_err(|expected| format!("`{text}` is no version; {expected}"))
 }
 
 fn label(text: &str) -> Result<String, String> {

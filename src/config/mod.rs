@@ -8,6 +8,7 @@ mod kind;
 mod layers;
 mod reader;
 mod setting;
+mod trust;
 mod units;
 
 use std::ffi::OsString;
@@ -18,12 +19,13 @@ pub use exposure::ExposedPassword;
 pub(crate) use exposure::is_credential;
 pub use files::SystemFiles;
 use keys::DatabaseSection;
-pub use keys::{MasterConfig, SECTIONS, SETTINGS, TelemetryConfig, WorkerConfig};
+pub use keys::{MasterConfig, SECTIONS, SETTINGS, TelemetryConfig, TrustConfig, WorkerConfig};
 pub use layers::ValueOrigin;
 use layers::{Layers, Value};
 use reader::{Reader, read};
 pub(crate) use setting::nearest;
 pub use setting::{Setting, commented_file, config_schema};
+pub use trust::LoadedTrust;
 pub use units::{Percent, duration, size};
 
 pub use crate::address::DatabaseConfig;
@@ -42,6 +44,8 @@ pub struct Config {
     pub master: MasterConfig,
     /// What the worker is told.
     pub worker: WorkerConfig,
+    /// Which releases are accepted.
+    pub trust: TrustConfig,
     /// What is logged and exported.
     pub telemetry: TelemetryConfig,
     layers: Layers,
@@ -173,8 +177,9 @@ impl Config {
         };
         let master = MasterConfig::resolve(&from)?;
         let worker = WorkerConfig::resolve(&from)?;
+        let trust = TrustConfig::resolve(&from)?;
         let telemetry = TelemetryConfig::resolve(&from)?;
-        Ok(Self { database, master, worker, telemetry, layers })
+        Ok(Self { database, master, worker, trust, telemetry, layers })
     }
 
     /// The resolved values of these sections as a configuration file, each with where it came

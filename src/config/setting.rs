@@ -96,7 +96,7 @@ pub fn commented_file(section: &str) -> String {
         ),
         "# Durations are written 250ms, 1s, 5m; sizes 256KiB.".to_owned(),
     ];
-    for section in ["database", section, "telemetry"] {
+    for section in ["database", section, "trust", "telemetry"] {
         lines.push(format!("\n{section}:"));
         let settings = SETTINGS.iter().filter(|setting| setting.section() == section);
         let keys = settings.map(|setting| {

@@ -148,14 +148,15 @@ fn a_log_that_would_be_silent_by_a_slip_of_the_pen_is_refused() {
 #[test]
 fn what_is_shown_reads_itself_back() {
     let config = load(
-        "worker:\n  allow_uids: [0, 1000]\n  socket_mode: 0640\nmaster:\n  max_rule_size: 1MiB\n",
+        "worker:\n  allow_uids: [0, 1000]\n  socket_mode: 0640\nmaster:\n  max_rule_size: 1MiB\n\
+         trust:\n  allowed_signers: /etc/keys\n  realm: a\n  min_version: 2026-11-27T08:00:00Z\n",
         in_memory,
     )
     .unwrap();
     let again = load(&config.show(SECTIONS), NO_ENVIRONMENT).unwrap();
     assert_eq!(
-        (again.database, again.master, again.worker, again.telemetry),
-        (config.database, config.master, config.worker, config.telemetry)
+        (again.database, again.master, again.worker, again.trust, again.telemetry),
+        (config.database, config.master, config.worker, config.trust, config.telemetry)
     );
 }
 
@@ -189,7 +190,7 @@ fn the_shipped_files_say_what_the_declarations_say() {
 
         let mut shown = Layers::default();
         shown.add_file(&PathBuf::from(&name), &uncommented(&commented_file(section))).unwrap();
-        let sections = ["database", section, "telemetry"];
+        let sections = ["database", section, "trust", "telemetry"];
         for setting in SETTINGS.iter().filter(|setting| sections.contains(&setting.section())) {
             let value = shown.get(setting.key).unwrap_or_else(|| panic!("{name} lacks {}", setting.key));
             if let Some(default) = setting.default {

@@ -69,6 +69,12 @@ impl Percent {
     pub fn is_exceeded_by(self, part: usize, whole: usize) -> bool {
         part as f64 * 100.0 > self.0 * whole as f64
     }
+
+    /// The greatest number that is not more than this share of `whole`.
+    pub fn of(self, whole: usize) -> u32 {
+        let parts = (0..=whole).take_while(|part| !self.is_exceeded_by(*part, whole));
+        u32::try_from(parts.last().unwrap_or(0)).unwrap_or(u32::MAX)
+    }
 }
 
 impl fmt::Display for Percent {

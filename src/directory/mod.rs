@@ -3,6 +3,7 @@
 mod missing;
 mod pending;
 mod read;
+mod release;
 mod scan;
 mod scanned;
 mod scope;
@@ -10,6 +11,10 @@ mod stamp;
 mod watch;
 
 pub use missing::{DELETE_AFTER, MissingFiles};
+pub use release::{
+    MANIFEST, MANIFEST_RULES, MANIFEST_SIG, Release, ReleaseFiles, holds, is_release_file_name,
+    signature_names,
+};
 pub use scan::{ChangedFiles, DirectoryAway, Scanner};
 pub(crate) use scanned::Steps;
 pub use scanned::{InvalidFile, ScannedFile};

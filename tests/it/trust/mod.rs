@@ -1,3 +1,4 @@
 //! Signed releases.
 
 mod interoperability;
+mod manifest;

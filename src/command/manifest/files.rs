@@ -1,0 +1,65 @@
+//! Reads the rules of a directory, and writes the files of a release.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use anyhow::anyhow;
+
+use crate::command::Failure;
+use crate::config::Config;
+use crate::rule::{self, ContentDigest, Limits, Severity};
+use crate::rule::{RuleHeader, RuleId};
+use crate::rulefile::{self, Listing};
+
+/// A rule file's rule, or why it is invalid.
+pub(super) type FileRule = Result<RuleHeader<RuleId>, String>;
+
+/// Reads and parses every rule file of a directory.
+///
+/// # Errors
+/// [`Failure::Environment`] if the directory cannot be read.
+pub(super) fn read_rules(directory: &Path, config: &Config) -> Result<BTreeMap<String, FileRule>, Failure> {
+    let cannot = |error: io::Error| Failure::Environment(anyhow!("{}: {error}", directory.display()));
+    let listing = Listing::of(directory).map_err(cannot)?;
+    let limits = Limits { size: config.master.max_rule_size, ..Limits::default() };
+    Ok(listing.rules.into_iter().map(|name| (name.clone(), read_rule(directory, name, &limits))).collect())
+}
+
+fn read_rule(directory: &Path, name: String, limits: &Limits) -> FileRule {
+    let text = rulefile::read(&directory.join(&name), limits.size).map_err(|error| error.to_string())?;
+    let definition = match rule::parse(&text, limits) {
+        Ok(parsed) => parsed.definition,
+        Err(found) => {
+            let error = found.iter().find(|found| found.severity == Severity::Error);
+            return Err(error.map_or_else(
+                || "it is no rule".to_owned(),
+                |error| format!("line {}, column {}: {}", error.line, error.column, error.message),
+            ));
+        }
+    };
+    Ok(RuleHeader {
+        rule_version: definition.rule_version.into(),
+        rule_id: definition.rule_id,
+        source_path: name.into(),
+        content_sha256: ContentDigest::of(&text),
+        updated_at: crate::clock::Timestamp::MIN,
+        updated_by: "".into(),
+    })
+}
+
+/// Writes a file of a release so that a reader finds the old bytes or the new ones.
+///
+/// # Errors
+/// [`Failure::Environment`].
+pub(super) fn write(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+    let (path, new) = (directory.join(name), directory.join(format!(".{name}.new")));
+    let write = || {
+        let mut file = fs::File::create(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)
+    };
+    write().map_err(|error| Failure::Environment(anyhow!("{} cannot be written: {error}", path.display())))
+}
