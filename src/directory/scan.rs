@@ -360,8 +360,8 @@ impl Scanner {
 
     fn read(&self, name: &str, stamp: io::Result<Stamp>, kept: &AtomicUsize, now: Timestamp) -> ScannedFile {
         let mut scanned = self.reader.read(name, stamp, self.files.get(name), now);
-        let fits = |text: &Box<str>| kept.fetch_add(text.len(), Ordering::Relaxed) < TEXT_CACHE_BYTES;
-        scanned.text = scanned.text.filter(fits);
+        scanned.text =
+            scanned.text.filter(|text| kept.fetch_add(text.len(), Ordering::Relaxed) < TEXT_CACHE_BYTES);
         scanned
     }
 }

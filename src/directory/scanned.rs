@@ -2,7 +2,7 @@
 
 use super::stamp::Stamp;
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, Diagnostic, RuleHeader, RuleId};
+use crate::rule::{ContentDigest, Diagnostic, RuleHeader, RuleId, first_errors};
 
 /// Why a file is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,17 +16,12 @@ pub enum InvalidFile {
 }
 
 impl InvalidFile {
-    /// The reason, with up to three findings.
+    /// The reason, with the first errors.
     pub fn sentence(&self) -> String {
         match self {
             Self::Unfinished => "it is still being written".to_owned(),
             Self::Unreadable(why) => why.clone(),
-            Self::Invalid(findings) => {
-                let findings = findings.iter().take(3);
-                let places =
-                    findings.map(|found| format!("{}:{}: {}", found.line, found.column, found.message));
-                places.collect::<Vec<_>>().join("; ")
-            }
+            Self::Invalid(findings) => first_errors(findings),
         }
     }
 

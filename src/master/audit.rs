@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use super::{Master, log};
 use crate::rule::StateRow;
+use crate::store::{MasterSession, StoreError};
+use crate::telemetry::metrics;
 
 /// The states as they were last read.
 #[derive(Debug, Default)]
@@ -44,6 +47,49 @@ impl StateAudit {
         if let Some(known) = &mut self.known {
             known.remove(rule_id);
         }
+    }
+}
+
+impl Master {
+    /// Removes expired states. A failure is logged once and stops nothing: readers treat an expired state as the
+    /// default anyway.
+    pub(super) async fn remove_expired_states(
+        &mut self,
+        session: &mut MasterSession,
+    ) -> Result<(), StoreError> {
+        match metrics::timed("remove_expired_states", session.remove_expired_states()).await {
+            Ok(expired) => {
+                for row in &expired {
+                    log::expired(row);
+                    self.audit.forget(&row.rule_id);
+                }
+                self.states_stay = false;
+            }
+            Err(error @ StoreError::LockLost { .. }) => return Err(error),
+            Err(error) => {
+                if !std::mem::replace(&mut self.states_stay, true) {
+                    tracing::warn!(
+                        "expired states cannot be removed, and have no effect all the same: {error}"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Logs the states that operators changed since the last call. A failure delays no rule.
+    pub(super) async fn audit_states(
+        &mut self,
+        session: &mut MasterSession,
+        mark: Option<String>,
+    ) -> Result<(), StoreError> {
+        match session.states_since(mark).await {
+            Ok(Some((mark, rows))) => self.audit.read(mark, rows).iter().for_each(log::state_changed),
+            Ok(None) => {}
+            Err(error @ StoreError::LockLost { .. }) => return Err(error),
+            Err(error) => tracing::debug!(%error, "the states are not read"),
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use crate::config::Percent;
 use crate::directory::{DirectoryAway, InvalidFile};
 use crate::event;
 use crate::outage::OutageRecord;
-use crate::plural::count;
+use crate::plural::{count, some_of};
 use crate::rule::plan::{Conflict, Plan, Write};
 use crate::rule::{RuleHeader, RuleId, StateKind, StateRow};
 use crate::store::StoreError;
@@ -140,72 +140,45 @@ pub(super) fn invalid_file(
     why: &InvalidFile,
     trace_id: Option<String>,
 ) {
-    let code = why.word();
     let kept = if has_row { "its last good version stays" } else { "no rule of it is in the table" };
-    match why {
-        InvalidFile::Unfinished => {}
-        InvalidFile::Unreadable(why) => tracing::error!(
-            message_id = event::RULE_REJECTED,
-            rule_id,
-            source_path,
-            code,
-            trace_id,
-            "{source_path}: {why}; {kept}"
-        ),
-        InvalidFile::Invalid(findings) => {
-            let first = findings.first().map(|finding| {
-                format!("{}:{}: {} [{}]", finding.line, finding.column, finding.message, finding.code)
-            });
-            let more = match findings.len().saturating_sub(1) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            tracing::error!(
-                message_id = event::RULE_REJECTED,
-                rule_id,
-                source_path,
-                code,
-                trace_id,
-                errors = findings.len(),
-                "{source_path}:{}{more}; {kept}, `rulesyncd check` shows all",
-                first.unwrap_or_default()
-            );
-        }
-    }
+    let (errors, hint) = match why {
+        InvalidFile::Invalid(findings) => (Some(findings.len()), ", `rulesyncd check` shows all"),
+        _ => (None, ""),
+    };
+    tracing::error!(
+        message_id = event::RULE_REJECTED,
+        rule_id,
+        source_path,
+        code = why.word(),
+        trace_id,
+        errors,
+        "{source_path}: {}; {kept}{hint}",
+        why.sentence()
+    );
 }
 
 /// More invalid files than the budget of records allows.
 pub(super) fn many_invalid_files(source_paths: &[String]) {
     let files = source_paths.len();
-    let named = &source_paths[..files.min(NAMED)];
-    let more = match files - named.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
     tracing::error!(
         message_id = event::RULE_REJECTED,
         files,
-        "{files} files are invalid: {}{more}; their last good versions stay, `rulesyncd check` shows why",
-        named.join(", ")
+        "{files} files are invalid: {}; their last good versions stay, `rulesyncd check` shows why",
+        some_of(source_paths.iter(), NAMED, ", ")
     );
 }
 
 /// Files that hold rules whose patterns Python does not compile, with the places; no pattern is in the record.
 pub(super) fn uncompilable(patterns: &[(String, Box<str>)]) {
-    let named = patterns.iter().take(NAMED).map(|(source_path, place)| format!("{source_path}:{place}"));
-    let more = match patterns.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
     if patterns.is_empty() {
         return;
     }
+    let places = patterns.iter().map(|(source_path, place)| format!("{source_path}:{place}"));
     tracing::warn!(
         files = patterns.len(),
         code = "pattern",
-        "{}{more}: Python's `re` does not compile the pattern; the rule is taken all the same, `rulesyncd check` shows \
-         why",
-        named.collect::<Vec<_>>().join(", ")
+        "{}: Python's `re` does not compile the pattern; the rule is taken all the same, `rulesyncd check` shows why",
+        some_of(places, NAMED, ", ")
     );
 }
 
@@ -265,21 +238,17 @@ pub(super) fn held_back(held: Option<&HeldDeletes>, max_delete: Percent) {
 /// An operator lifted the guard against mass deletion, and these rows were deleted.
 pub(super) fn guard_lifted(by: Operator, deletes: &[RuleHeader]) {
     let Operator { uid, pid } = by;
-    let named: Vec<&str> = deletes.iter().take(LISTED).map(|delete| delete.rule_id.as_str()).collect();
-    let more = match deletes.len() - named.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
+    let ids = deletes.iter().map(|delete| &delete.rule_id);
     tracing::warn!(
         message_id = event::MASS_DELETE_ALLOWED,
         uid,
         pid,
         deletions = deletes.len(),
-        "user {uid} (process {}) lifted the guard against mass deletion; {} {} deleted: {}{more}",
+        "user {uid} (process {}) lifted the guard against mass deletion; {} {} deleted: {}",
         pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()),
         count(deletes.len(), "rule"),
         if deletes.len() == 1 { "was" } else { "were" },
-        named.join(", ")
+        some_of(ids, LISTED, ", ")
     );
 }
 

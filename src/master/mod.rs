@@ -7,6 +7,7 @@ mod audit;
 mod command;
 mod held;
 mod log;
+mod outages;
 pub mod reconcile;
 mod status;
 mod summary;
@@ -332,10 +333,7 @@ impl Master {
             Err(ReconcileError::Directory(error)) => {
                 // The session has the lock: the database is not what is unavailable.
                 self.database_back();
-                self.status.send_modify(|status| status.directory_failed(error, self.clock.now()));
-                if let Some(record) = self.directory_outage.failed(&error.to_string(), Instant::now()) {
-                    log::directory_away(error, record);
-                }
+                self.directory_lost(error);
             }
             Err(ReconcileError::Store(_)) => {}
         }
@@ -355,75 +353,5 @@ impl Master {
         let summary = Summary::of(&report, &self.reconciler);
         self.publish(summary);
         Ok((summary, Deferred(!report.rescan.is_empty() || !report.changing.is_empty())))
-    }
-
-    /// Removes expired states. A failure is logged once and stops nothing: readers treat an expired state as the
-    /// default anyway.
-    async fn remove_expired_states(&mut self, session: &mut MasterSession) -> Result<(), StoreError> {
-        match metrics::timed("remove_expired_states", session.remove_expired_states()).await {
-            Ok(expired) => {
-                for row in &expired {
-                    log::expired(row);
-                    self.audit.forget(&row.rule_id);
-                }
-                self.states_stay = false;
-            }
-            Err(error @ StoreError::LockLost { .. }) => return Err(error),
-            Err(error) => {
-                if !std::mem::replace(&mut self.states_stay, true) {
-                    tracing::warn!(
-                        "expired states cannot be removed, and have no effect all the same: {error}"
-                    );
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Logs the states that operators changed since the last call. A failure delays no rule.
-    async fn audit_states(
-        &mut self,
-        session: &mut MasterSession,
-        mark: Option<String>,
-    ) -> Result<(), StoreError> {
-        match session.states_since(mark).await {
-            Ok(Some((mark, rows))) => self.audit.read(mark, rows).iter().for_each(log::state_changed),
-            Ok(None) => {}
-            Err(error @ StoreError::LockLost { .. }) => return Err(error),
-            Err(error) => tracing::debug!(%error, "the states are not read"),
-        }
-        Ok(())
-    }
-
-    fn database_lost(&mut self, error: &StoreError) {
-        self.set_lock(LockStatus::None);
-        self.status.send_modify(|status| status.database_failed(error, self.clock.now()));
-        if let Some(record) = self.database_outage.failed(&error.cause(), Instant::now()) {
-            log::database_away(error, record);
-        }
-    }
-
-    fn database_back(&mut self) {
-        self.status.send_modify(MasterStatus::database_works);
-        if let Some(lasted) = self.database_outage.ended(Instant::now()) {
-            self.lock_logged = false;
-            log::database_back(lasted);
-        }
-    }
-
-    fn directory_back(&mut self) {
-        self.status.send_modify(MasterStatus::directory_works);
-        if let Some(lasted) = self.directory_outage.ended(Instant::now()) {
-            log::directory_back(self.reconciler.scanner().directory(), lasted);
-        }
-    }
-
-    fn set_lock(&self, lock: LockStatus) {
-        self.status.send_modify(|status| status.lock = lock);
-    }
-
-    fn publish(&self, summary: Summary) {
-        let now = self.clock.now();
-        self.status.send_modify(|status| status.reconciled(&self.reconciler, summary, now));
     }
 }

@@ -21,7 +21,7 @@ pub use catalogue::{
 };
 pub use change::{ChangeKind, KnownRule, RuleChange};
 pub use compiled::{CompiledRule, Definition, Emit};
-pub use diagnostic::{Code, Diagnostic, Severity};
+pub use diagnostic::{Code, Diagnostic, Severity, first_errors};
 pub use digest::ContentDigest;
 pub use header::RuleHeader;
 pub use id::{InvalidRuleId, RuleId};

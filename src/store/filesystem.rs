@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::rows::{Budget, ParsedRows, RowParser};
+use super::budget::Budget;
+use super::rows::{ParsedRows, RowParser};
 use super::{Follow, RowIndex, RuleStore, StoreError, subscription};
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
 use crate::directory::{DELETE_AFTER, MissingFiles, ScanScope, Scanner, Watch};

@@ -1,6 +1,7 @@
 //! Where rules and states are stored: one trait, a store over a directory, and a store over a database with one small
 //! file for each dialect.
 
+mod budget;
 mod database;
 mod error;
 mod filesystem;

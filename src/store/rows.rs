@@ -7,9 +7,9 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::TextSink;
+use super::budget::Budget;
 use crate::rule::{
-    Diagnostic, KnownRule, LONGEST_TEXT, Limits, QuarantinedRow, RowFingerprint, RuleHeader, RuleRow,
-    Severity, parse,
+    KnownRule, LONGEST_TEXT, Limits, QuarantinedRow, RowFingerprint, RuleHeader, RuleRow, first_errors, parse,
 };
 
 /// The fewest rules that are parsed on another thread.
@@ -20,53 +20,6 @@ const BATCH: usize = 256;
 
 /// How many bytes of texts another thread parses at once.
 const BATCH_BYTES: usize = 1 << 20;
-
-/// How much more memory rules and states may take.
-#[derive(Debug)]
-pub(super) struct Budget {
-    most: usize,
-    used: usize,
-    quarantined: usize,
-}
-
-impl Budget {
-    /// A budget of `most` bytes, of which rules and states take `used`, and quarantined rows, which have a part of
-    /// their own, `quarantined`.
-    pub(super) const fn new(most: usize, used: usize, quarantined: usize) -> Self {
-        Self { most, used, quarantined }
-    }
-
-    /// Counts quarantined rows of so many bytes. This never fails; see [`Budget::is_overrun`].
-    pub(super) const fn quarantine(&mut self, size: usize) {
-        self.quarantined += size;
-    }
-
-    /// Whether quarantined rows, and ids of so many bytes, take more than a quarter of the budget.
-    pub(super) const fn is_overrun(&self, ids: usize) -> bool {
-        self.quarantined + ids > self.quarter()
-    }
-
-    pub(super) const fn quarter(&self) -> usize {
-        self.most / 4
-    }
-
-    pub(super) const fn free(&self) -> usize {
-        self.most.saturating_sub(self.used)
-    }
-
-    /// Takes `size` bytes, and gives back the `replaced` bytes of the row before.
-    ///
-    /// # Errors
-    /// The size does not fit, and what to do.
-    pub(super) fn take(&mut self, size: usize, replaced: usize) -> Result<(), String> {
-        self.used = self.used.saturating_sub(replaced);
-        if size > self.free() {
-            return Err(too_much(size, self.most));
-        }
-        self.used += size;
-        Ok(())
-    }
-}
 
 /// Parses one row after the other, and shares what they have in common.
 #[derive(Default)]
@@ -106,7 +59,7 @@ impl RowReader {
         // The master limits the size of a rule: `master.max_rule_size`.
         let limits = Limits { size: Limits::LARGEST, ..Limits::default() };
         let definition = parse(row.yaml_content.as_bytes(), &limits)
-            .map_err(|diagnostics| row.quarantined(first_error(&diagnostics)))?
+            .map_err(|diagnostics| row.quarantined(first_errors(&diagnostics)))?
             .definition;
         if definition.rule_id.as_str() != header.rule_id {
             return Err(row.quarantined(format!(
@@ -144,27 +97,6 @@ impl RowReader {
     }
 }
 
-/// The first error, and the number of further ones.
-pub(super) fn first_error(diagnostics: &[Diagnostic]) -> String {
-    let mut errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
-    let Some(first) = errors.next() else { return "the text is no rule".into() };
-    let field = if first.field.is_empty() { String::new() } else { format!("{}: ", first.field) };
-    let more = match errors.count() {
-        0 => String::new(),
-        more => format!(" (and {more} more)"),
-    };
-    format!("line {}, column {}: {field}{}{more}", first.line, first.column, first.message)
-}
-
-/// Why a rule of `size` bytes is quarantined when all together may have `most`, and what to do.
-pub(super) fn too_much(size: usize, most: usize) -> String {
-    format!(
-        "it has {size} bytes, and all rules and states together may have {most}, long ones half of it \
-         (`worker.max_memory`): shorten or delete some, or raise `worker.max_memory` and the memory that the unit \
-         allows"
-    )
-}
-
 /// A rule, or a quarantined row.
 type ParsedRow = Result<Arc<KnownRule>, Box<QuarantinedRow>>;
 
@@ -199,7 +131,7 @@ impl RowParser {
 
     /// Adds a row that replaces one of `replaced` bytes. Waits while two batches are being parsed.
     pub(super) async fn push(&mut self, row: RuleRow, replaced: usize) {
-        self.budget.used = self.budget.used.saturating_sub(replaced);
+        self.budget.give_back(replaced);
         self.waiting_bytes += row.yaml_content.len();
         self.waiting.push(row);
         if self.waiting.len() == BATCH || self.waiting_bytes > BATCH_BYTES {

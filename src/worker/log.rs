@@ -7,7 +7,7 @@ use super::broker::{AppliedChanges, Broker};
 use crate::clock::humanize;
 use crate::event;
 use crate::outage::OutageRecord;
-use crate::plural::{count, is_or_are};
+use crate::plural::{count, is_or_are, some_of};
 use crate::rule::{QuarantineEntry, RuleChange, RuleId, RuleState, Table};
 use crate::store::StoreError;
 
@@ -138,17 +138,13 @@ pub(super) fn fallen(fallen: &[(RuleId, i64, i64)]) {
     if fallen.is_empty() {
         return;
     }
-    let named = fallen.iter().take(NAMED).map(|(rule_id, old, new)| format!("{rule_id} from {old} to {new}"));
-    let more = match fallen.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
+    let changes = fallen.iter().map(|(rule_id, old, new)| format!("{rule_id} from {old} to {new}"));
     tracing::warn!(
         message_id = event::VERSIONS_FELL,
         rules = fallen.len(),
-        "the version of {} fell: {}{more}; they are served as the tables hold them",
+        "the version of {} fell: {}; they are served as the tables hold them",
         count(fallen.len(), "rule"),
-        named.collect::<Vec<_>>().join(", ")
+        some_of(changes, NAMED, ", ")
     );
 }
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::RuleId;
+use crate::plural::some_of;
 pub use code::Code;
 
 /// The severity of a finding.
@@ -130,6 +131,15 @@ impl Diagnostic {
             field => format!("{field}: {}", self.message),
         }
     }
+}
+
+/// The first errors among `findings` in one line, each with its place, and how many more there are.
+pub fn first_errors(findings: &[Diagnostic]) -> String {
+    const SHOWN: usize = 3;
+    let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    let errors =
+        errors.iter().map(|error| format!("line {}, column {}: {}", error.line, error.column, error.title()));
+    some_of(errors, SHOWN, "; ")
 }
 
 /// Line and column of a byte, both from 1, the column in characters.

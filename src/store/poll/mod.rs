@@ -15,8 +15,10 @@
 //! The algorithm contains no SQL: [`TableReader`] is its interface to a database, or to a model of one.
 
 mod reader;
+mod rules;
 #[cfg(test)]
 mod tests;
+mod watermarks;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -26,11 +28,14 @@ pub(super) use self::reader::{
     CountQuestion, Counted, Counts, Header, HeaderRow, RowContent, Rows, StateFound, TableReader, Which,
     WholeRow,
 };
-use super::rows::{Budget, RowParser, too_much};
-use super::watermark::Watermark;
+use self::rules::RuleReading;
+pub(super) use self::watermarks::Watermarks;
+use self::watermarks::{ReadSoFar, unreadable_row};
+use super::budget::{Budget, ensure_few};
+use super::rows::RowParser;
 use super::{RowIndex, StoreError};
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, QuarantinedRow, RowFingerprint, RuleId, RuleRow, Table, TableDelta};
+use crate::rule::{QuarantinedRow, RowFingerprint, RuleId, RuleState, Table, TableDelta};
 
 /// If there are more rows than this, the poll reads their headers first.
 const FEW: u64 = 64;
@@ -72,60 +77,8 @@ impl Default for FollowConfig {
     }
 }
 
-/// What a follower remembers from one poll to the next.
-#[derive(Debug, Clone)]
-pub(super) struct Watermarks {
-    rules: Watermark,
-    states: Watermark,
-    /// When the rules were last counted and found unchanged, and their version then.
-    counted: Option<(Instant, String)>,
-    /// The rules that did not fit into `worker.max_memory`, with the memory that each needs.
-    over_budget: Arc<BTreeMap<String, usize>>,
-}
-
-/// The result of reading one table.
-#[derive(Debug, Default)]
-struct ReadSoFar {
-    /// How many rows were read.
-    rows: u64,
-    /// The greatest stamp.
-    high: Option<Timestamp>,
-    /// How many rows differ from the index.
-    differing: u64,
-    /// How many of them are not in the index.
-    new: u64,
-    /// How many of them are below the window.
-    missed_by_watermark: u64,
-    /// The keys, if every row was read.
-    keys: Option<Vec<String>>,
-    /// The size of the keys, in bytes.
-    key_bytes: usize,
-}
-
-impl ReadSoFar {
-    /// Records a row, and returns whether it differs from the index.
-    fn record(
-        &mut self,
-        key: &str,
-        fingerprint: RowFingerprint,
-        known: Option<RowFingerprint>,
-        low: Timestamp,
-    ) -> bool {
-        self.rows += 1;
-        self.high = self.high.max(Some(fingerprint.updated_at));
-        if let Some(keys) = &mut self.keys {
-            keys.push(key.to_owned());
-            self.key_bytes += size_of::<String>() + key.len();
-        }
-        let differs = known != Some(fingerprint);
-        if differs {
-            self.differing += 1;
-            self.new += u64::from(known.is_none());
-            self.missed_by_watermark += u64::from(fingerprint.updated_at <= low);
-        }
-        differs
-    }
-}
+/// A state, or a quarantined row.
+type FoundState = Result<(RuleId, RuleState), Box<QuarantinedRow>>;
 
 /// A poll in progress.
 pub(super) struct Poll<'p, T, K> {
@@ -167,8 +120,8 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let (Some(rule_counts), Some(state_counts)) = (rule_counts, state_counts) else {
             return Err(unreadable("a count is null"));
         };
-        self.ensure_few_enough(Table::Rules, rule_counts.rows)?;
-        self.ensure_few_enough(Table::States, state_counts.rows)?;
+        ensure_few(self.config.max_rules, Table::Rules, rule_counts.rows)?;
+        ensure_few(self.config.max_rules, Table::States, state_counts.rows)?;
         let mut delta = TableDelta { now, full: self.full, ..TableDelta::default() };
 
         // In a full poll, quarantined rows that still exist are counted once the keys are known.
@@ -179,10 +132,11 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let quarantined = quarantined(Table::Rules) + quarantined(Table::States);
         let mut budget = Budget::new(self.config.max_memory, self.index.memory(), quarantined);
         let mut over_budget = self.retry(&budget);
-        let mut states = self.states(state_counts, &mut delta, &mut budget).await?;
+        let mut states;
+        (delta.states, states) = self.states(state_counts, &mut budget).await?;
         delta.state_keys = self.keys(Table::States, state_counts, &mut states).await?;
-        let mut parser = RowParser::new(self.index.texts(), budget);
-        let mut rules = self.rules(rule_counts, &mut parser).await?;
+        let parser = RowParser::new(self.index.texts(), budget);
+        let (mut rules, mut parser) = self.rules(rule_counts, parser).await?;
         delta.rule_keys = self.keys(Table::Rules, rule_counts, &mut rules).await?;
         self.tables.end().await?;
         if self.full {
@@ -191,7 +145,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
                     parser.budget().quarantine(self.index.quarantined_memory(table, Some(keys)));
                 }
             }
-            ensure_room(Table::Rules, 0, parser.budget())?;
+            parser.budget().ensure_room(Table::Rules, 0)?;
         }
 
         let read = parser.finish().await;
@@ -203,17 +157,11 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         if self.watermarks.is_some() {
             delta.missed_by_watermark = rules.missed_by_watermark + states.missed_by_watermark;
         }
-        let watermarks = match self.watermarks {
-            Some(watermarks) => {
-                Watermarks { over_budget, ..watermarks.advanced(now, Some(&rules), Some(&states)) }
-            }
-            None => Watermarks {
-                counted: None,
-                over_budget,
-                rules: Watermark::new(now, rules.high.unwrap_or(Timestamp::MIN)),
-                states: Watermark::new(now, states.high.unwrap_or(Timestamp::MIN)),
-            },
+        let mut watermarks = match self.watermarks {
+            Some(watermarks) => watermarks.advanced(now, Some(&rules), Some(&states)),
+            None => Watermarks::new(now, &rules, &states),
         };
+        watermarks.over_budget = over_budget;
         Ok((delta, watermarks))
     }
 
@@ -240,7 +188,9 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
             return Ok(Some((delta, watermarks)));
         }
         let counted = rules_version.map(|version| (begun, version));
-        Ok(Some((delta, Watermarks { counted, ..watermarks.idle(now) })))
+        let mut watermarks = watermarks.idle(now);
+        watermarks.counted = counted;
+        Ok(Some((delta, watermarks)))
     }
 
     async fn count(&mut self, known_version: Option<&str>) -> Result<Counted, StoreError> {
@@ -291,142 +241,54 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         ReadSoFar { keys, ..ReadSoFar::default() }
     }
 
-    async fn rules(&mut self, counts: Counts, parser: &mut RowParser) -> Result<ReadSoFar, StoreError> {
-        let mut found = self.nothing_of(Table::Rules);
+    async fn rules(
+        &mut self,
+        counts: Counts,
+        parser: RowParser,
+    ) -> Result<(ReadSoFar, RowParser), StoreError> {
+        let mut reading = RuleReading {
+            index: self.index,
+            config: self.config,
+            retried: &self.retried,
+            full: self.full,
+            low: self.low(Table::Rules),
+            found: self.nothing_of(Table::Rules),
+            parser,
+        };
         let rows = if self.full { counts.rows } else { counts.in_window };
-        if rows == 0 {
-            return Ok(found);
-        }
-        let window = self.window(Table::Rules);
-        // Without digests, a full poll needs the texts anyway.
-        let headers_first =
-            rows > FEW && self.index.count(Table::Rules) > 0 && (!self.full || self.tables.has_digests());
-        if headers_first {
-            for keys in self.differing(window, &mut found, parser).await?.chunks(CHUNK) {
-                self.read_rules(Which::Keys(keys), &mut found, parser).await?;
-            }
-        } else {
-            self.read_rules(window, &mut found, parser).await?;
-        }
-        Ok(found)
-    }
-
-    /// The keys of those rows that may differ from the index.
-    async fn differing(
-        &mut self,
-        which: Which<'_>,
-        found: &mut ReadSoFar,
-        parser: &mut RowParser,
-    ) -> Result<Vec<String>, StoreError> {
-        let (full, low, max_rules) = (self.full, self.low(Table::Rules), self.config.max_rules);
-        let index = IndexWithoutRetried { index: self.index, retried: &self.retried };
-        let mut differing = Vec::new();
-        let mut rows = self.tables.headers(which, full);
-        while let Some(HeaderRow { shown, key, header }) = rows.header().await? {
-            few_enough(max_rules, Table::Rules, found.rows + differing.len() as u64)?;
-            ensure_room(Table::Rules, found.key_bytes, parser.budget())?;
-            let known = index.rule(&shown);
-            let key = match key {
-                Ok(key) => key,
-                Err(reason) => {
-                    // The row cannot be read by its key, or need not be.
-                    let fingerprint = unreadable_row(&reason);
-                    if found.record(&shown, fingerprint, known, low) {
-                        parser.quarantine(QuarantinedRow { key: shown, fingerprint, reason });
-                    }
-                    continue;
+        if rows > 0 {
+            let window = self.window(Table::Rules);
+            // Without digests, a full poll needs the texts anyway.
+            let headers_first =
+                rows > FEW && self.index.count(Table::Rules) > 0 && (!self.full || self.tables.has_digests());
+            if headers_first {
+                for keys in reading.differing(self.tables, window).await?.chunks(CHUNK) {
+                    reading.read(self.tables, Which::Keys(keys)).await?;
                 }
-            };
-            let is_known = |known: &RowFingerprint| {
-                header.as_ref().is_some_and(|header| {
-                    let Header { rule_version, source_path, updated_at, content } = header;
-                    let is_same_text = content.map_or(!full, |text| known.has_content(&text));
-                    is_same_text && known.is_stamped(*updated_at, *rule_version, source_path)
-                })
-            };
-            match known.filter(is_known) {
-                Some(fingerprint) => drop(found.record(&key, fingerprint, known, low)),
-                None => differing.push(key),
+            } else {
+                reading.read(self.tables, window).await?;
             }
         }
-        Ok(differing)
-    }
-
-    /// Reads whole rows, and parses those that differ from the index.
-    async fn read_rules(
-        &mut self,
-        which: Which<'_>,
-        found: &mut ReadSoFar,
-        parser: &mut RowParser,
-    ) -> Result<(), StoreError> {
-        let low = self.low(Table::Rules);
-        let max_memory = self.config.max_memory;
-        let index = &IndexWithoutRetried { index: self.index, retried: &self.retried };
-        let mut long = Vec::new();
-        let mut rows = self.tables.short_rules(which);
-        while let Some(WholeRow { key, content }) = rows.rule().await? {
-            few_enough(self.config.max_rules, Table::Rules, found.rows)?;
-            ensure_room(Table::Rules, found.key_bytes, parser.budget())?;
-            match content {
-                RowContent::Long { bytes, updated_at } => long.push((key, bytes, updated_at)),
-                RowContent::Row(row) => take_in(key, Ok(row), index, found, low, parser).await,
-                RowContent::Unreadable(reason) => {
-                    take_in(key, Err(reason), index, found, low, parser).await;
-                }
-            }
-        }
-        drop(rows);
-        // Long rows come last and few at a time, so that they are quarantined if the memory is not enough for all.
-        // Half of the memory stays free for short rows that may come later.
-        let kept_free = max_memory / 2;
-        let mut left = kept_free;
-        let mut wanted = Vec::new();
-        for (key, bytes, updated_at) in long {
-            let replaced = index.index.memory_of(Table::Rules, &key);
-            if bytes <= left.min((parser.budget().free() + replaced).saturating_sub(kept_free)) {
-                left -= bytes;
-                wanted.push(key);
-                continue;
-            }
-            let reason = too_much(bytes, max_memory);
-            let fingerprint = RowFingerprint::other(updated_at, ContentDigest::of(&reason));
-            if found.record(&key, fingerprint, index.rule(&key), low) {
-                parser.quarantine_for_now(QuarantinedRow { key, fingerprint, reason }, bytes);
-            }
-        }
-        for keys in wanted.chunks(LONG_ROWS) {
-            let mut rows = self.tables.long_rules(keys);
-            while let Some(WholeRow { key, content }) = rows.rule().await? {
-                match content {
-                    RowContent::Row(row) => take_in(key, Ok(row), index, found, low, parser).await,
-                    RowContent::Unreadable(reason) => {
-                        take_in(key, Err(reason), index, found, low, parser).await;
-                    }
-                    RowContent::Long { .. } => {}
-                }
-            }
-        }
-        Ok(())
+        Ok((reading.found, reading.parser))
     }
 
     async fn states(
         &mut self,
         counts: Counts,
-        delta: &mut TableDelta,
         budget: &mut Budget,
-    ) -> Result<ReadSoFar, StoreError> {
+    ) -> Result<(Vec<FoundState>, ReadSoFar), StoreError> {
         let low = self.low(Table::States);
-        let mut found = self.nothing_of(Table::States);
+        let (mut states, mut found) = (Vec::new(), self.nothing_of(Table::States));
         if (if self.full { counts.rows } else { counts.in_window }) == 0 {
-            return Ok(found);
+            return Ok((states, found));
         }
         let window = self.window(Table::States);
         let mut rows = self.tables.states(window);
         while let Some(StateFound { key, row }) = rows.state().await? {
             let fingerprint =
                 row.as_ref().map_or_else(|reason| unreadable_row(reason), RowFingerprint::state);
-            few_enough(self.config.max_rules, Table::States, found.rows)?;
-            ensure_room(Table::States, found.key_bytes, budget)?;
+            ensure_few(self.config.max_rules, Table::States, found.rows)?;
+            budget.ensure_room(Table::States, found.key_bytes)?;
             if !found.record(&key, fingerprint, self.index.fingerprint(Table::States, &key), low) {
                 continue;
             }
@@ -435,13 +297,13 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
                 let rule_id = RuleId::new(&row.rule_id).map_err(|error| error.to_string())?;
                 Ok((rule_id, row.state().map_err(|error| error.to_string())?))
             });
-            delta.states.push(state.map_err(|reason| {
+            states.push(state.map_err(|reason| {
                 let rejected = QuarantinedRow { key, fingerprint, reason };
                 budget.quarantine(rejected.memory());
                 Box::new(rejected)
             }));
         }
-        Ok(found)
+        Ok((states, found))
     }
 
     /// Every key, if rows may have been deleted.
@@ -461,111 +323,11 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         while let Some(key) = rows.key().await? {
             found.key_bytes += size_of::<String>() + key.len();
             keys.push(key);
-            few_enough(self.config.max_rules, table, keys.len() as u64)?;
-            ensure_room(table, found.key_bytes, &ids_alone)?;
+            ensure_few(self.config.max_rules, table, keys.len() as u64)?;
+            ids_alone.ensure_room(table, found.key_bytes)?;
         }
         Ok(Some(keys))
     }
-
-    fn ensure_few_enough(&self, table: Table, rows: u64) -> Result<(), StoreError> {
-        few_enough(self.config.max_rules, table, rows)
-    }
-}
-
-impl Watermarks {
-    fn low(&self, table: Table, overlap: Duration) -> Timestamp {
-        match table {
-            Table::Rules => self.rules.low(overlap),
-            Table::States => self.states.low(overlap),
-        }
-    }
-
-    /// After a poll at `now` found that nothing was committed since the last one.
-    pub(super) fn idle(self, now: Timestamp) -> Self {
-        self.advanced(now, None, None)
-    }
-
-    fn advanced(mut self, now: Timestamp, rules: Option<&ReadSoFar>, states: Option<&ReadSoFar>) -> Self {
-        self.counted = None;
-        for (watermark, found) in [(&mut self.rules, rules), (&mut self.states, states)] {
-            let high = found.and_then(|found| found.high).unwrap_or(Timestamp::MIN);
-            watermark.advance(now, high, found.is_some_and(|found| found.differing > 0));
-        }
-        self
-    }
-}
-
-/// The index without the rules that are read again.
-struct IndexWithoutRetried<'l, K> {
-    index: &'l K,
-    retried: &'l HashSet<String>,
-}
-
-impl<K: RowIndex> IndexWithoutRetried<'_, K> {
-    fn rule(&self, key: &str) -> Option<RowFingerprint> {
-        self.index.fingerprint(Table::Rules, key).filter(|_| !self.retried.contains(key))
-    }
-}
-
-/// Refuses a table with more than `most` rows, and an answer with more rows than the server counted.
-fn few_enough(most: usize, table: Table, rows: u64) -> Result<(), StoreError> {
-    if rows <= most as u64 {
-        return Ok(());
-    }
-    Err(StoreError::Refused {
-        what: WHAT,
-        detail: format!("{} has {rows} rows; at most {most} are read (`worker.max_rules`)", table.name()),
-        remedy:
-            "what was read before stays served: delete rows that nobody needs, or raise `worker.max_rules`, \
-                 and the memory that the unit allows"
-                .into(),
-    })
-}
-
-/// Refuses a table whose ids take too much memory together with all quarantined rows.
-fn ensure_room(table: Table, key_bytes: usize, budget: &Budget) -> Result<(), StoreError> {
-    if !budget.is_overrun(key_bytes) {
-        return Ok(());
-    }
-    Err(StoreError::Refused {
-        what: WHAT,
-        detail: format!(
-            "the ids of {} and all quarantined rows take more than {} bytes, a quarter of `worker.max_memory`",
-            table.name(),
-            budget.quarter()
-        ),
-        remedy: "what was read before stays served: delete rows that are no rules, or raise \
-                 `worker.max_memory` and the memory that the unit allows"
-            .into(),
-    })
-}
-
-/// Parses a rule's row if it differs from the index.
-async fn take_in(
-    key: String,
-    row: Result<RuleRow, String>,
-    index: &IndexWithoutRetried<'_, impl RowIndex>,
-    found: &mut ReadSoFar,
-    low: Timestamp,
-    parser: &mut RowParser,
-) {
-    let replaced = index.index.memory_of(Table::Rules, &key);
-    let known = index.rule(&key);
-    let fingerprint = match &row {
-        Ok(row) => RowFingerprint::rule(&row.header),
-        Err(reason) => unreadable_row(reason),
-    };
-    if found.record(&key, fingerprint, known, low) {
-        match row {
-            Ok(row) => parser.push(row, replaced).await,
-            Err(reason) => parser.quarantine(QuarantinedRow { key, fingerprint, reason }),
-        }
-    }
-}
-
-/// The fingerprint of a row whose cells have the wrong types.
-fn unreadable_row(reason: &str) -> RowFingerprint {
-    RowFingerprint::other(Timestamp::MIN, ContentDigest::of(reason))
 }
 
 /// The error for an answer that makes no sense.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rule::{Catalogue, RuleHeader, StateRow};
+use crate::rule::{Catalogue, ContentDigest, RuleHeader, RuleRow, StateRow};
 
 /// The second at which the model's time begins.
 const BEGIN: i64 = 1_777_620_000_000_000;

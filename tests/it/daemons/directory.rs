@@ -280,7 +280,7 @@ fn a_dry_run_says_what_sync_does() {
         swarm.remove(&format!("R{number:02}.yaml"));
     }
     let dry = numbers(&["sync", "--dry-run"]);
-    assert!(dry.2.contains("! broken.yaml  2:1: ") || dry.2.contains("! broken.yaml  "), "{}", dry.2);
+    assert!(dry.2.contains("! broken.yaml  line "), "{}", dry.2);
     assert!(dry.2.contains("! R03  its deletion would be held back"), "{}", dry.2);
     assert_eq!(dry.1, Some(1));
     let done = numbers(&["sync"]);
@@ -325,7 +325,7 @@ fn a_link_out_of_the_directory_is_not_read_and_nothing_of_its_text_is_said() {
     fs::write(swarm.path("shared/T.yaml"), rule_text("T", 2)).unwrap();
     wait_for("the edit behind the link", || (swarm.rows()[2][1] == "2").then_some(()));
     fs::write(swarm.rules().join("U.yaml"), "canary-of-the-secret\n").unwrap();
-    master.wait_for_log("U.yaml:1:1: ");
+    master.wait_for_log("U.yaml: line 1, column 1: ");
     let rules = swarm.rules().display().to_string();
     let said = [
         master.log(),

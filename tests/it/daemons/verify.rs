@@ -111,7 +111,7 @@ fn an_invalid_file_is_a_difference_and_nothing_is_said_to_be_in_sync() {
     let found = differences(&verify(&swarm, 1));
     let ids: Vec<_> = found.iter().map(|(id, _)| id.as_str()).collect();
     assert_eq!(ids, ["A", "new.yaml"]);
-    assert!(found[0].1.starts_with("A.yaml is invalid: 2:"), "{found:?}");
+    assert!(found[0].1.starts_with("A.yaml is invalid: line 2, "), "{found:?}");
     let said = text(&swarm.run(&["verify"]).stdout);
     assert!(said.contains("2 differences") && !said.contains("in sync"), "{said}");
 }

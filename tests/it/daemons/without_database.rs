@@ -155,7 +155,7 @@ fn a_directory_that_is_missing_is_an_outage_and_a_restart_serves_the_last_rules(
     assert_eq!(hears(&mut subscriber), ("A".to_owned(), Some(2)));
     worker.wait_for_log("the rules directory can be read again");
     swarm.save("b.yaml", "rule_id: [");
-    worker.wait_for_log("`b.yaml` in the rules directory is quarantined: 1:");
+    worker.wait_for_log("`b.yaml` in the rules directory is quarantined: line 1, ");
     let log = worker.log();
     assert!(!log.contains("database does") && !log.contains("ttp_rule is"), "{log}");
 }

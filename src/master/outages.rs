@@ -1,0 +1,48 @@
+//! What a master reports: outages of the database and the directory, its lock, the result of a reconcile.
+
+use tokio::time::Instant;
+
+use super::{LockStatus, Master, MasterStatus, Summary, log};
+use crate::directory::DirectoryAway;
+use crate::store::StoreError;
+
+impl Master {
+    pub(super) fn database_lost(&mut self, error: &StoreError) {
+        self.set_lock(LockStatus::None);
+        self.status.send_modify(|status| status.database_failed(error, self.clock.now()));
+        if let Some(record) = self.database_outage.failed(&error.cause(), Instant::now()) {
+            log::database_away(error, record);
+        }
+    }
+
+    pub(super) fn database_back(&mut self) {
+        self.status.send_modify(MasterStatus::database_works);
+        if let Some(lasted) = self.database_outage.ended(Instant::now()) {
+            self.lock_logged = false;
+            log::database_back(lasted);
+        }
+    }
+
+    pub(super) fn directory_lost(&mut self, error: &DirectoryAway) {
+        self.status.send_modify(|status| status.directory_failed(error, self.clock.now()));
+        if let Some(record) = self.directory_outage.failed(&error.to_string(), Instant::now()) {
+            log::directory_away(error, record);
+        }
+    }
+
+    pub(super) fn directory_back(&mut self) {
+        self.status.send_modify(MasterStatus::directory_works);
+        if let Some(lasted) = self.directory_outage.ended(Instant::now()) {
+            log::directory_back(self.reconciler.scanner().directory(), lasted);
+        }
+    }
+
+    pub(super) fn set_lock(&self, lock: LockStatus) {
+        self.status.send_modify(|status| status.lock = lock);
+    }
+
+    pub(super) fn publish(&self, summary: Summary) {
+        let now = self.clock.now();
+        self.status.send_modify(|status| status.reconciled(&self.reconciler, summary, now));
+    }
+}

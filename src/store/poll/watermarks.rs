@@ -1,0 +1,105 @@
+//! What a poll has read so far, and what a follower remembers from one poll to the next.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Timestamp;
+use crate::rule::{ContentDigest, RowFingerprint, Table};
+use crate::store::watermark::Watermark;
+
+/// What a follower remembers from one poll to the next.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Watermarks {
+    rules: Watermark,
+    states: Watermark,
+    /// When the rules were last counted and found unchanged, and their version then.
+    pub(super) counted: Option<(Instant, String)>,
+    /// The rules that did not fit into `worker.max_memory`, with the memory that each needs.
+    pub(super) over_budget: Arc<BTreeMap<String, usize>>,
+}
+
+impl Watermarks {
+    /// After the first poll.
+    pub(super) fn new(now: Timestamp, rules: &ReadSoFar, states: &ReadSoFar) -> Self {
+        let watermark = |found: &ReadSoFar| Watermark::new(now, found.high.unwrap_or(Timestamp::MIN));
+        let (rules, states) = (watermark(rules), watermark(states));
+        Self { rules, states, counted: None, over_budget: Arc::default() }
+    }
+
+    /// Rows with a greater stamp may be new.
+    pub(super) fn low(&self, table: Table, overlap: Duration) -> Timestamp {
+        match table {
+            Table::Rules => self.rules.low(overlap),
+            Table::States => self.states.low(overlap),
+        }
+    }
+
+    /// After a poll at `now` found that nothing was committed since the last one.
+    pub(in crate::store) fn idle(self, now: Timestamp) -> Self {
+        self.advanced(now, None, None)
+    }
+
+    pub(super) fn advanced(
+        mut self,
+        now: Timestamp,
+        rules: Option<&ReadSoFar>,
+        states: Option<&ReadSoFar>,
+    ) -> Self {
+        self.counted = None;
+        for (watermark, found) in [(&mut self.rules, rules), (&mut self.states, states)] {
+            let high = found.and_then(|found| found.high).unwrap_or(Timestamp::MIN);
+            watermark.advance(now, high, found.is_some_and(|found| found.differing > 0));
+        }
+        self
+    }
+}
+
+/// The result of reading one table.
+#[derive(Debug, Default)]
+pub(super) struct ReadSoFar {
+    /// How many rows were read.
+    pub(super) rows: u64,
+    /// The greatest stamp.
+    pub(super) high: Option<Timestamp>,
+    /// How many rows differ from the index.
+    pub(super) differing: u64,
+    /// How many of them are not in the index.
+    pub(super) new: u64,
+    /// How many of them are below the window.
+    pub(super) missed_by_watermark: u64,
+    /// The keys, if every row was read.
+    pub(super) keys: Option<Vec<String>>,
+    /// The size of the keys, in bytes.
+    pub(super) key_bytes: usize,
+}
+
+impl ReadSoFar {
+    /// Records a row, and returns whether it differs from the index.
+    pub(super) fn record(
+        &mut self,
+        key: &str,
+        fingerprint: RowFingerprint,
+        known: Option<RowFingerprint>,
+        low: Timestamp,
+    ) -> bool {
+        self.rows += 1;
+        self.high = self.high.max(Some(fingerprint.updated_at));
+        if let Some(keys) = &mut self.keys {
+            keys.push(key.to_owned());
+            self.key_bytes += size_of::<String>() + key.len();
+        }
+        let differs = known != Some(fingerprint);
+        if differs {
+            self.differing += 1;
+            self.new += u64::from(known.is_none());
+            self.missed_by_watermark += u64::from(fingerprint.updated_at <= low);
+        }
+        differs
+    }
+}
+
+/// The fingerprint of a row whose cells have the wrong types.
+pub(super) fn unreadable_row(reason: &str) -> RowFingerprint {
+    RowFingerprint::other(Timestamp::MIN, ContentDigest::of(reason))
+}
