@@ -4,33 +4,33 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
 /// The longest wait between two tries.
-pub const CAP: Duration = Duration::from_secs(10);
+pub(crate) const CAP: Duration = Duration::from_secs(10);
 
 const FIRST: Duration = Duration::from_millis(100);
 
 /// Waits that double from a tenth of a second to [`CAP`], each shortened at random by up to a half, so that a swarm
 /// does not reconnect all at once.
 #[derive(Debug, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     tries: u32,
 }
 
 impl Backoff {
     /// The next wait.
-    pub fn wait(&mut self) -> Duration {
+    pub(crate) fn wait(&mut self) -> Duration {
         let full = FIRST.saturating_mul(1 << self.tries.min(16)).min(CAP);
         self.tries = self.tries.saturating_add(1);
         full.mul_f64(0.5 + 0.5 * random())
     }
 
     /// A try succeeded: the next wait is the first one again.
-    pub const fn reset(&mut self) {
+    pub(crate) const fn reset(&mut self) {
         self.tries = 0;
     }
 }
 
 /// `interval`, changed at random by up to a tenth, so that many workers do not poll at the same time.
-pub fn jittered(interval: Duration) -> Duration {
+pub(crate) fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + 0.2 * random())
 }
 

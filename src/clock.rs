@@ -20,7 +20,7 @@ impl Timestamp {
     pub const MIN: Self = Self(-62_135_596_800_000_000);
 
     /// The latest moment: 9999-12-31T23:59:59.999999Z.
-    pub const MAX: Self = Self(253_402_300_799_999_999);
+    pub(crate) const MAX: Self = Self(253_402_300_799_999_999);
 
     /// From microseconds since 1970-01-01T00:00:00Z; [`Timestamp::MIN`] or [`Timestamp::MAX`] if out of range.
     pub const fn from_micros(micros: i64) -> Self {
@@ -37,12 +37,12 @@ impl Timestamp {
     }
 
     /// From the naive UTC value of a table, truncated to microseconds. Out of range as [`Timestamp::from_micros`].
-    pub fn from_naive(naive: NaiveDateTime) -> Self {
+    pub(crate) fn from_naive(naive: NaiveDateTime) -> Self {
         Self::from_micros(naive.and_utc().timestamp_micros())
     }
 
     /// The naive UTC value for a table.
-    pub fn to_naive(self) -> NaiveDateTime {
+    pub(crate) fn to_naive(self) -> NaiveDateTime {
         DateTime::from_timestamp_micros(self.0).unwrap_or_default().naive_utc()
     }
 
@@ -92,7 +92,7 @@ fn micros(span: Duration) -> i64 {
 }
 
 /// A duration for people: whole seconds, or milliseconds below one second.
-pub fn humanize(span: Duration) -> humantime::FormattedDuration {
+pub(crate) fn humanize(span: Duration) -> humantime::FormattedDuration {
     let millis = Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
     let is_short = span < Duration::from_secs(1);
     humantime::format_duration(if is_short { millis } else { Duration::from_secs(span.as_secs()) })
@@ -190,7 +190,7 @@ impl Clock for ManualClock {
 
 /// Stamps that rise strictly, even if the clock stands still or steps back by less than [`RisingStamp::REACH`].
 #[derive(Debug, Clone, Copy)]
-pub struct RisingStamp(Timestamp);
+pub(crate) struct RisingStamp(Timestamp);
 
 impl Default for RisingStamp {
     fn default() -> Self {
@@ -204,11 +204,11 @@ impl RisingStamp {
     /// A later stamp does not come from a clock: it is a typing error, or a 9999 that means "never". If every stamp
     /// had to exceed it, all would be as late, until no database accepts another. Nothing is lost without that:
     /// workers compare contents, and their window reaches below the database's clock whatever stamps they found.
-    pub const REACH: Duration = Duration::from_secs(86_400);
+    pub(crate) const REACH: Duration = Duration::from_secs(86_400);
 
     /// Makes every later stamp greater than `seen`, a stamp in a table, unless that is beyond [`RisingStamp::REACH`]
     /// at `now`.
-    pub fn rise_above(&mut self, seen: Timestamp, now: Timestamp) {
+    pub(crate) fn rise_above(&mut self, seen: Timestamp, now: Timestamp) {
         if seen <= now.after(Self::REACH) {
             self.0 = self.0.max(seen);
         }
@@ -216,7 +216,7 @@ impl RisingStamp {
 
     /// The next stamp: `now`, or the smallest stamp after the last one if that is not earlier, unless the last one is
     /// beyond [`RisingStamp::REACH`].
-    pub fn next(&mut self, now: Timestamp) -> Timestamp {
+    pub(crate) fn next(&mut self, now: Timestamp) -> Timestamp {
         let last = self.0;
         self.0 = now;
         if last <= now.after(Self::REACH) {

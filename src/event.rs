@@ -2,14 +2,14 @@
 //! (`systemd/rulesyncd.catalog`) explains it. Ids never change.
 
 /// The target of records about operators' decisions: in journald they have the priority `notice`.
-pub const AUDIT: &str = "rulesyncd::audit";
+pub(crate) const AUDIT: &str = "rulesyncd::audit";
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $id:literal;)*) => {
         $($(#[$doc])* pub const $name: &str = $id;)*
 
         /// Every id, with the name of its kind.
-        pub const ALL: &[(&str, &str)] = &[$((stringify!($name), $id)),*];
+        pub(crate) const ALL: &[(&str, &str)] = &[$((stringify!($name), $id)),*];
     };
 }
 

@@ -31,7 +31,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
-pub mod backoff;
+pub(crate) mod backoff;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -41,11 +41,11 @@ pub mod directory;
 pub mod event;
 pub mod lifecycle;
 pub mod master;
-pub mod outage;
-pub mod paint;
+pub(crate) mod outage;
+pub(crate) mod paint;
 mod plural;
 pub mod rule;
-pub mod rulefile;
+pub(crate) mod rulefile;
 pub mod socket;
 pub mod store;
 pub mod telemetry;

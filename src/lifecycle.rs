@@ -19,14 +19,14 @@ use tokio_util::sync::CancellationToken;
 use crate::paint::sanitize;
 
 /// How long a soft stop may take.
-pub const STOP_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// The exit code of a daemon that was stopped before it had finished.
 const ABORTED: i32 = 3;
 
 /// What a signal requests, except a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request {
+pub(crate) enum Request {
     /// SIGHUP: reload the configuration and compare everything.
     Reload,
     /// SIGUSR1: write the status to the log.
@@ -50,7 +50,7 @@ impl fmt::Display for Sender {
 
 /// The signals of this process.
 #[derive(Debug)]
-pub struct Lifecycle {
+pub(crate) struct Lifecycle {
     stop: CancellationToken,
     requests: mpsc::UnboundedReceiver<Request>,
 }
@@ -61,7 +61,7 @@ impl Lifecycle {
     ///
     /// # Errors
     /// The handlers cannot be installed.
-    pub fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
             // In this order: the first signal finds the flag unset, and sets it for the second.
@@ -98,12 +98,12 @@ impl Lifecycle {
     }
 
     /// Cancelled when the daemon must stop softly.
-    pub fn stop_token(&self) -> CancellationToken {
+    pub(crate) fn stop_token(&self) -> CancellationToken {
         self.stop.clone()
     }
 
     /// The next request; pending until there is one. Cancel safe.
-    pub async fn request(&mut self) -> Request {
+    pub(crate) async fn request(&mut self) -> Request {
         match self.requests.recv().await {
             Some(request) => request,
             None => std::future::pending().await,
@@ -117,7 +117,7 @@ pub struct Liveness(Arc<AtomicU64>);
 
 impl Liveness {
     /// Records progress of the main loop.
-    pub fn beat(&self) {
+    pub(crate) fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -128,18 +128,18 @@ impl Liveness {
 
 /// Notifies systemd; does nothing if systemd did not start the process.
 #[derive(Debug, Default)]
-pub struct Notifier {
+pub(crate) struct Notifier {
     status: String,
 }
 
 impl Notifier {
     /// The daemon works from here on.
-    pub fn ready(&self) {
+    pub(crate) fn ready(&self) {
         notify(&[NotifyState::Ready]);
     }
 
     /// The daemon reloads its configuration; [`Notifier::ready`] ends that.
-    pub fn reloading(&self) {
+    pub(crate) fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => notify(&[NotifyState::Reloading, now]),
             Err(_) => notify(&[NotifyState::Reloading]),
@@ -147,13 +147,13 @@ impl Notifier {
     }
 
     /// The daemon is about to end.
-    pub fn stopping(&self) {
+    pub(crate) fn stopping(&self) {
         notify(&[NotifyState::Stopping]);
     }
 
     /// Sets the status sentence, if it changed. It must be one line, because further lines are assignments of their
     /// own (sd_notify(3)).
-    pub fn status(&mut self, status: String) {
+    pub(crate) fn status(&mut self, status: String) {
         if status != self.status {
             notify(&[NotifyState::Status(&sanitize(&status))]);
             self.status = status;
@@ -167,12 +167,12 @@ fn notify(states: &[NotifyState<'_>]) {
 }
 
 /// The interval of systemd's watchdog; `None` without one.
-pub fn watchdog_interval() -> Option<Duration> {
+pub(crate) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()
 }
 
 /// Feeds systemd's watchdog while the main loop makes progress. Never returns.
-pub async fn feed_watchdog(liveness: Liveness) {
+pub(crate) async fn feed_watchdog(liveness: Liveness) {
     let Some(interval) = watchdog_interval() else {
         return std::future::pending().await;
     };

@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often an outage that lasts gets a record.
-pub const REMINDER_INTERVAL: Duration = Duration::from_secs(60 * 60);
+pub(crate) const REMINDER_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// How many changes of the cause get a record between two reminders: two causes may alternate.
-pub const MAX_CAUSE_CHANGES: u32 = 10;
+pub(crate) const MAX_CAUSE_CHANGES: u32 = 10;
 
 /// An operation that fails for now and is retried.
 #[derive(Debug, Default)]
-pub struct Outage(Option<Ongoing>);
+pub(crate) struct Outage(Option<Ongoing>);
 
 #[derive(Debug)]
 struct Ongoing {
@@ -30,7 +30,7 @@ struct Ongoing {
 
 /// A record of an outage. Each but the first has the time since the outage began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutageRecord {
+pub(crate) enum OutageRecord {
     /// The outage begins.
     Begun,
     /// The cause differs from that of the last record.
@@ -41,7 +41,7 @@ pub enum OutageRecord {
 
 impl Outage {
     /// Records that a try failed at `now`, for this cause. Returns the record to log; `None` if none is due.
-    pub fn failed(&mut self, cause: &str, now: Instant) -> Option<OutageRecord> {
+    pub(crate) fn failed(&mut self, cause: &str, now: Instant) -> Option<OutageRecord> {
         let Some(ongoing) = &mut self.0 else {
             let cause = cause.to_owned();
             self.0 = Some(Ongoing { since: now, reminded: now, cause, cause_changes: 0 });
@@ -63,26 +63,26 @@ impl Outage {
 
     /// Records that a try succeeded at `now`. Returns how long the outage lasted that ends with it; `None` if there
     /// was none.
-    pub fn ended(&mut self, now: Instant) -> Option<Duration> {
+    pub(crate) fn ended(&mut self, now: Instant) -> Option<Duration> {
         self.0.take().map(|ongoing| now.duration_since(ongoing.since))
     }
 
     /// Whether the last try failed.
-    pub const fn is_ongoing(&self) -> bool {
+    pub(crate) const fn is_ongoing(&self) -> bool {
         self.0.is_some()
     }
 }
 
 /// How many events may get a record each within [`BUDGET_INTERVAL`]. By default, journald accepts 10,000 records of a
 /// unit in 30 s (`RateLimitBurst` in journald.conf(5)), and drops the rest.
-pub const RECORD_BUDGET: usize = 1_000;
+pub(crate) const RECORD_BUDGET: usize = 1_000;
 
 /// How long an exhausted budget takes to refill.
-pub const BUDGET_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const BUDGET_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Limits how many events of one kind get a record each; for the rest, one record sums them up.
 #[derive(Debug)]
-pub struct RecordBudget {
+pub(crate) struct RecordBudget {
     left: usize,
     /// When `left` was last computed; `None` before the first time.
     counted: Option<std::time::Instant>,
@@ -96,7 +96,7 @@ impl Default for RecordBudget {
 
 impl RecordBudget {
     /// Takes `count` records from the budget, if it has them at `now`. Returns whether it had.
-    pub fn take(&mut self, count: usize, now: std::time::Instant) -> bool {
+    pub(crate) fn take(&mut self, count: usize, now: std::time::Instant) -> bool {
         let share = self.counted.map_or(1.0, |then| {
             now.saturating_duration_since(then).as_secs_f64() / BUDGET_INTERVAL.as_secs_f64()
         });

@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 
 /// What a stretch of text is to look like, until [`Paint::Off`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Paint {
+pub(crate) enum Paint {
     /// As it should be.
     Good,
     /// Worth a look.
@@ -51,23 +51,23 @@ const fn is_control(character: char) -> bool {
 
 /// A text of foreign origin on one line, with its control characters escaped: `\n`, `\t`, `\u001b`. What is already
 /// JSON stays JSON, and says the same.
-pub fn sanitize(text: &str) -> Cow<'_, str> {
+pub(crate) fn sanitize(text: &str) -> Cow<'_, str> {
     escape(text, |_| None)
 }
 
 /// The same for a text of several lines.
-pub fn sanitize_lines(text: &str) -> Cow<'_, str> {
+pub(crate) fn sanitize_lines(text: &str) -> Cow<'_, str> {
     escape(text, |rest| rest.starts_with('\n').then_some(1))
 }
 
 /// The same for one line that has [`Paint`].
-pub fn sanitize_painted(text: &str) -> Cow<'_, str> {
+pub(crate) fn sanitize_painted(text: &str) -> Cow<'_, str> {
     escape(text, length_of_paint)
 }
 
 /// The same for what is printed: lines, tabs and [`Paint`] stay. Sanitize a foreign text before it becomes
 /// part of this one: otherwise it can end a line.
-pub fn sanitize_output(text: &str) -> Cow<'_, str> {
+pub(crate) fn sanitize_output(text: &str) -> Cow<'_, str> {
     escape(text, |rest| if rest.starts_with(['\n', '\t']) { Some(1) } else { length_of_paint(rest) })
 }
 
@@ -107,7 +107,7 @@ fn escape(text: &str, kept: impl Fn(&str) -> Option<usize>) -> Cow<'_, str> {
 }
 
 /// The beginning of a text, and how much was cut, where it has more than `most` bytes.
-pub fn shorten(text: &str, most: usize) -> Cow<'_, str> {
+pub(crate) fn shorten(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most {
         return text.into();
     }

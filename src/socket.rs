@@ -70,7 +70,7 @@ pub enum ListenError {
 
 /// A listening socket at a path. Dropping it removes the path.
 #[derive(Debug)]
-pub struct Listening {
+pub(crate) struct Listening {
     path: PathBuf,
     inode: u64,
 }
@@ -91,7 +91,11 @@ impl Drop for Listening {
 ///
 /// # Errors
 /// [`ListenError`] says what to do.
-pub fn listen(path: &Path, mode: u32, group: Option<&str>) -> Result<(StdListener, Listening), ListenError> {
+pub(crate) fn listen(
+    path: &Path,
+    mode: u32,
+    group: Option<&str>,
+) -> Result<(StdListener, Listening), ListenError> {
     let failed = |source| ListenError::Io { path: path.to_owned(), source };
     // Created under another name in the same directory, so that it is ready when it appears at `path`.
     let hidden = path.with_file_name(format!(".{}", std::process::id()));
@@ -150,14 +154,14 @@ fn group_id(group: &str) -> Result<u32, ListenError> {
 }
 
 /// The answer to a request, or the error line that is sent instead.
-pub type Answer = Pin<Box<dyn Future<Output = Result<Value, (ErrorCode, String)>> + Send>>;
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Value, (ErrorCode, String)>> + Send>>;
 
 /// Answers requests on a socket without an event stream, until the shutdown. `ask` gets the peer that sends the
 /// request.
 ///
 /// # Errors
 /// The listener cannot be used.
-pub async fn serve_requests(
+pub(crate) async fn serve_requests(
     listener: StdListener,
     ask: impl Fn(Op, UCred) -> Answer + Send + Sync + 'static,
     shutdown: CancellationToken,

@@ -22,7 +22,7 @@ pub struct DatabaseConfig {
 
 impl DatabaseConfig {
     /// Whether `other` differs only in the password.
-    pub fn differs_in_password_only(&self, other: &Self) -> bool {
+    pub(crate) fn differs_in_password_only(&self, other: &Self) -> bool {
         self != other
             && Self { address: self.address.clone().with_password_of(&other.address), ..self.clone() }
                 == *other

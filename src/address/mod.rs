@@ -36,45 +36,45 @@ pub enum Address {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Server {
     /// The way to it.
-    pub host: Host,
+    pub(crate) host: Host,
     /// `None` is the name of this process's user.
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// `None` if the server wants none.
-    pub password: Option<String>,
+    pub(crate) password: Option<String>,
     /// The database's name.
-    pub database: String,
+    pub(crate) database: String,
     /// `None` chooses what is safe for the host.
-    pub tls: Option<TlsMode>,
+    pub(crate) tls: Option<TlsMode>,
     /// The only root certificates that may sign the server's; `None` for the built-in ones.
-    pub tls_ca: Option<PathBuf>,
+    pub(crate) tls_ca: Option<PathBuf>,
     /// The client's certificate for TLS; `None` for none.
-    pub tls_client: Option<ClientCertificate>,
+    pub(crate) tls_client: Option<ClientCertificate>,
     /// The user that a socket's server must run as, by name or number; `None` for any.
-    pub peer: Option<String>,
+    pub(crate) peer: Option<String>,
 }
 
 /// The files, in PEM, of a client certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ClientCertificate {
+pub(crate) struct ClientCertificate {
     /// The certificate, and the chain to the one that the server trusts.
-    pub certificate: PathBuf,
+    pub(crate) certificate: PathBuf,
     /// Its private key, unencrypted.
-    pub key: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// The database of a daemon, as `status` shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DatabasePlace {
+pub(crate) struct DatabasePlace {
     /// The address without its password; empty if the daemon's version does not say.
-    pub url: String,
+    pub(crate) url: String,
     /// The file that the address was read from; `None` if the configuration holds the address itself.
     #[serde(default)]
-    pub url_file: Option<PathBuf>,
+    pub(crate) url_file: Option<PathBuf>,
 }
 
 /// How to connect to a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Host {
+pub(crate) enum Host {
     /// A Unix socket: the file for MySQL, the file or its directory for PostgreSQL.
     Socket(PathBuf),
     /// A name or an address, and a port.
@@ -83,7 +83,7 @@ pub enum Host {
 
 impl Host {
     /// Whether no byte leaves this host.
-    pub fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Socket(_) => true,
             Self::Tcp(name, _) => {
@@ -95,7 +95,7 @@ impl Host {
 
 /// How a connection is encrypted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TlsMode {
+pub(crate) enum TlsMode {
     /// Never.
     Disable,
     /// If the server can; nothing is verified.
@@ -110,7 +110,7 @@ pub enum TlsMode {
 
 impl TlsMode {
     /// Whether the server must show a certificate that a trusted root has signed.
-    pub const fn is_verified(self) -> bool {
+    pub(crate) const fn is_verified(self) -> bool {
         matches!(self, Self::VerifyCa | Self::VerifyFull)
     }
 
@@ -143,7 +143,7 @@ impl Address {
     }
 
     /// The address without login and options, to show it and to compare it by eye.
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         let without_user = |server: &Server| Server {
             user: None,
             password: None,
@@ -163,7 +163,7 @@ impl Address {
 
     /// Whether this and `other`, as seen from the same host, are the same database, as far as the addresses say. A
     /// server of this host may have many names.
-    pub fn is_same_database(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_database(&self, other: &Self) -> bool {
         let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         match (self, other) {
             (Self::SqliteFile(one), Self::SqliteFile(other))
@@ -196,7 +196,7 @@ impl Address {
     }
 
     /// Whether the address has a password.
-    pub const fn has_password(&self) -> bool {
+    pub(crate) const fn has_password(&self) -> bool {
         matches!(
             self,
             Self::MySql(Server { password: Some(_), .. }) | Self::Postgres(Server { password: Some(_), .. })

@@ -16,7 +16,7 @@ use crate::wire::Op;
 /// may run this.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: sudo rulesyncd allow-mass-delete --socket /run/rulesyncd/events.sock")]
-pub struct AllowMassDeleteArgs {
+pub(crate) struct AllowMassDeleteArgs {
     #[command(flatten)]
     config: ConfigFlags,
     #[command(flatten)]

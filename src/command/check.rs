@@ -37,7 +37,7 @@ use watching::Watching;
 #[command(
     after_help = "Examples:\n  rulesyncd check /etc/rulesyncd/rules\n  rulesyncd check --strict --format github rules/R0001.yaml\n  rulesyncd check --explain ambiguous-value\n  rulesyncd check --fix --diff rules/\n  rulesyncd check --watch rules/\n  rulesyncd check --stdin-name rules/R0001.yaml --format json - < buffer\n\nWith the flag --database-url (the environment does not count here) a version that did not rise although the text changed is warned of, too.\n\nExit codes: 0 fine, 1 a rule is wrong, 2 usage, 3 a path could not be read."
 )]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// Rule files, or directories of them; `-` is standard input.
     #[arg(required_unless_present = "explain")]
     paths: Vec<PathBuf>,
@@ -120,7 +120,7 @@ impl CheckArgs {
 /// # Errors
 /// [`Failure::CheckFailed`] if a rule has an error, [`Failure::Environment`] if a path cannot be read; all other
 /// paths are checked.
-pub fn run(args: &CheckArgs) -> Outcome {
+pub(crate) fn run(args: &CheckArgs) -> Outcome {
     if let Some(code) = args.explain {
         return Ok(print(code.explanation())?);
     }

@@ -29,7 +29,7 @@ const MOST_FILES: usize = 2_000;
 #[command(
     after_help = "Example: rulesyncd completions bash > /usr/share/bash-completion/completions/rulesyncd"
 )]
-pub struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// The shell
     shell: clap_complete::Shell,
 }

@@ -13,7 +13,7 @@ use crate::config::{Config, Flags, SystemFiles, ValueOrigin};
 /// If no configuration names the database, the running daemon of this host is asked.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd config worker")]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// The daemon
     daemon: Daemon,
     #[command(flatten)]

@@ -27,7 +27,7 @@ const SAMPLE_RULES: &str = "config/rules";
 /// Run a master and a worker in one process on an embedded SQLite, and print every change
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd dev --rules-dir config/rules")]
-pub struct DevArgs {
+pub(crate) struct DevArgs {
     #[command(flatten)]
     rules_dir: RulesDirFlags,
 }

@@ -9,7 +9,7 @@ use crate::config::{Config, Flags, SystemFiles};
 
 /// The configuration file, and the flags that override it.
 #[derive(Debug, Clone, Default, Args)]
-pub struct ConfigFlags {
+pub(crate) struct ConfigFlags {
     /// The configuration file [env: RULESYNCD_CONFIG]; by default /etc/rulesyncd/master.yaml and worker.yaml
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -17,7 +17,7 @@ pub struct ConfigFlags {
 
 /// The flag for the database.
 #[derive(Debug, Clone, Default, Args)]
-pub struct DatabaseFlags {
+pub(crate) struct DatabaseFlags {
     /// The database's address, in sqlx's or SQLAlchemy's spelling [env: RULESYNCD_DATABASE_URL]. Put an address with
     /// a password into the environment or `database.url_file`: every user of the host can read a command line
     #[arg(long, global = true, value_name = "URL")]
@@ -26,7 +26,7 @@ pub struct DatabaseFlags {
 
 /// The flag for the rules directory.
 #[derive(Debug, Clone, Default, Args)]
-pub struct RulesDirFlags {
+pub(crate) struct RulesDirFlags {
     /// The directory that holds the rules [env: RULESYNCD_RULES_DIR]
     #[arg(long, value_name = "DIR")]
     rules_dir: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub struct RulesDirFlags {
 
 /// The flag for a daemon's socket.
 #[derive(Debug, Clone, Default, Args)]
-pub struct SocketFlags {
+pub(crate) struct SocketFlags {
     /// The daemon's socket [env: RULESYNCD_SOCKET]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
@@ -42,38 +42,38 @@ pub struct SocketFlags {
 
 impl ConfigFlags {
     /// Only these flags.
-    pub fn flags(self) -> Flags {
+    pub(crate) fn flags(self) -> Flags {
         Flags { config: self.config, ..Flags::default() }
     }
 }
 
 impl DatabaseFlags {
     /// `flags` with this one.
-    pub fn apply_to(self, flags: Flags) -> Flags {
+    pub(crate) fn apply_to(self, flags: Flags) -> Flags {
         Flags { database_url: self.database_url, ..flags }
     }
 }
 
 impl SocketFlags {
     /// Whether the flag is given.
-    pub const fn is_given(&self) -> bool {
+    pub(crate) const fn is_given(&self) -> bool {
         self.socket.is_some()
     }
 
     /// `flags` with this one, for the socket that `key` configures.
-    pub fn apply_to(self, key: &'static str, flags: Flags) -> Flags {
+    pub(crate) fn apply_to(self, key: &'static str, flags: Flags) -> Flags {
         Flags { socket: self.socket.map(|socket| (key, socket)), ..flags }
     }
 }
 
 impl RulesDirFlags {
     /// Whether the flag is given.
-    pub const fn is_given(&self) -> bool {
+    pub(crate) const fn is_given(&self) -> bool {
         self.rules_dir.is_some()
     }
 
     /// `flags` with this one.
-    pub fn apply_to(self, flags: Flags) -> Flags {
+    pub(crate) fn apply_to(self, flags: Flags) -> Flags {
         Flags { rules_dir: self.rules_dir, ..flags }
     }
 }

@@ -12,7 +12,7 @@ use crate::config::{SECTIONS, SETTINGS};
 /// Write the manual pages, one for each command and one for the configuration, into a directory
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd man /usr/local/share/man/man1")]
-pub struct ManArgs {
+pub(crate) struct ManArgs {
     /// The directory, which must exist
     dir: PathBuf,
 }

@@ -33,7 +33,7 @@ const SOCKET_RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd master --rules-dir /etc/rulesyncd/rules \
                         --database-url sqlite:///var/lib/rulesyncd/rules.db")]
-pub struct MasterArgs {
+pub(crate) struct MasterArgs {
     #[command(flatten)]
     config: ConfigFlags,
     #[command(flatten)]

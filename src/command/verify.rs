@@ -40,7 +40,7 @@ const BETWEEN: Duration = Duration::from_millis(500);
 /// invalid; a change in transit has two seconds to arrive. Exit code 3 if something did not answer within 5 s.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd verify --rules-dir /etc/rulesyncd/rules")]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     #[command(flatten)]
     config: ConfigFlags,
     #[command(flatten)]

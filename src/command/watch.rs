@@ -25,7 +25,7 @@ use crate::worker::WorkerStatus;
 #[command(
     after_help = "Examples:\n  rulesyncd watch --kind state\n  rulesyncd watch --from 41            # a change as it is printed, of the worker's present run\n  rulesyncd watch --json --from 0198c0de-…:41"
 )]
-pub struct WatchArgs {
+pub(crate) struct WatchArgs {
     #[command(flatten)]
     config: ConfigFlags,
     #[command(flatten)]

@@ -35,7 +35,7 @@ use crate::worker::WorkerStatus;
 /// something did not answer within 5 s.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd why R0015")]
-pub struct WhyArgs {
+pub(crate) struct WhyArgs {
     /// The rule
     #[arg(value_name = "RULE_ID", add = ArgValueCompleter::new(rule_ids))]
     rule_id: RuleId,

@@ -24,7 +24,7 @@ use crate::worker::{CacheOrigin, Worker};
 #[command(
     after_help = "Example: rulesyncd worker --database-url postgres://rulesyncd_worker@db.example.org/honeypots"
 )]
-pub struct WorkerArgs {
+pub(crate) struct WorkerArgs {
     #[command(flatten)]
     config: ConfigFlags,
     #[command(flatten)]

@@ -7,19 +7,19 @@ use super::{Config, ValueOrigin, environment};
 
 /// A file with the database's password that every user of the host can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExposedPassword {
+pub(crate) struct ExposedPassword {
     /// The file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its permissions.
-    pub mode: u32,
+    pub(crate) mode: u32,
     /// Its owner.
-    pub owner: u32,
+    pub(crate) owner: u32,
 }
 
 impl Config {
     /// The file with the database's password, `database.url_file` or the configuration file itself, if every user of
     /// the host can read it. `None` for systemd's credentials, which only the unit sees.
-    pub fn exposed_password(&self) -> Option<ExposedPassword> {
+    pub(crate) fn exposed_password(&self) -> Option<ExposedPassword> {
         let path = match (&self.database.url_file, self.database_origin()) {
             _ if !self.database.address.has_password() => return None,
             (Some(file), _) if is_credential(file) => return None,

@@ -12,7 +12,7 @@ pub(super) const DIRECTORY: &str = "/etc/rulesyncd";
 
 /// Which files in `/etc/rulesyncd` apply if neither `--config` nor `RULESYNCD_CONFIG` names one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum SystemFiles {
+pub(crate) enum SystemFiles {
     /// None: the command does not depend on the host's daemons.
     #[default]
     None,

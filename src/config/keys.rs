@@ -41,7 +41,7 @@ macro_rules! sections {
         )+
 
         /// The sections, in the order in which they are shown.
-        pub const SECTIONS: &[&str] = &[$(stringify!($section)),+];
+        pub(crate) const SECTIONS: &[&str] = &[$(stringify!($section)),+];
 
         /// All keys, in the order in which they are shown.
         pub const SETTINGS: &[Setting] = &[$($(
@@ -205,7 +205,7 @@ sections! {
     }
 
     /// What is logged and exported.
-    pub telemetry(TelemetryConfig) {
+    pub(crate) telemetry(TelemetryConfig) {
         /// What is logged: `error`, `warn`, `info`, `debug`, or directives such as `info,sqlx=debug`.
         log: String, One<Directives> = "info", also "RULESYNCD_LOG";
 
@@ -219,5 +219,5 @@ sections! {
 
 impl MasterConfig {
     /// So many deletions are never a mass deletion, however few rows there are.
-    pub const FREE_DELETES: usize = 5;
+    pub(crate) const FREE_DELETES: usize = 5;
 }

@@ -15,7 +15,7 @@ use crate::paint::sanitize;
 
 /// Where a value came from, lowest first: a later layer wins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ValueOrigin {
+pub(crate) enum ValueOrigin {
     /// Nobody said anything.
     Default,
     /// The daemon of this name runs on this host, and says so.

@@ -15,45 +15,46 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-pub use exposure::ExposedPassword;
-pub(crate) use exposure::is_credential;
-pub use files::SystemFiles;
+pub(crate) use exposure::{ExposedPassword, is_credential};
+pub(crate) use files::SystemFiles;
 use keys::DatabaseSection;
-pub use keys::{MasterConfig, SECTIONS, SETTINGS, TelemetryConfig, TrustConfig, WorkerConfig};
-pub use layers::ValueOrigin;
+pub use keys::{MasterConfig, SETTINGS, WorkerConfig};
+pub(crate) use keys::{SECTIONS, TelemetryConfig, TrustConfig};
+pub(crate) use layers::ValueOrigin;
 use layers::{Layers, Value};
 use reader::{Reader, read};
-pub(crate) use setting::nearest;
-pub use setting::{Setting, commented_file, config_schema};
-pub use trust::LoadedTrust;
-pub use units::{Percent, duration, size};
+pub use setting::commented_file;
+pub(crate) use setting::{Setting, config_schema, nearest};
+pub(crate) use trust::LoadedTrust;
+pub use units::Percent;
+pub(crate) use units::{duration, size};
 
 pub use crate::address::DatabaseConfig;
 
 /// Why a configuration cannot be used: where, what was found, what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct ConfigError(pub(crate) String);
+pub(crate) struct ConfigError(pub(crate) String);
 
 /// The whole configuration, resolved.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub(crate) struct Config {
     /// How the database is reached.
-    pub database: DatabaseConfig,
+    pub(crate) database: DatabaseConfig,
     /// What the master is told.
-    pub master: MasterConfig,
+    pub(crate) master: MasterConfig,
     /// What the worker is told.
-    pub worker: WorkerConfig,
+    pub(crate) worker: WorkerConfig,
     /// Which releases are accepted.
-    pub trust: TrustConfig,
+    pub(crate) trust: TrustConfig,
     /// What is logged and exported.
-    pub telemetry: TelemetryConfig,
+    pub(crate) telemetry: TelemetryConfig,
     layers: Layers,
 }
 
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Journald where standard error is connected to it, else text.
     Auto,
     /// Structured records to journald.
@@ -66,20 +67,20 @@ pub enum LogFormat {
 
 /// The values that flags gave.
 #[derive(Debug, Clone, Default)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// `--config`
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
     /// `--database-url`
-    pub database_url: Option<String>,
+    pub(crate) database_url: Option<String>,
     /// `--rules-dir`
-    pub rules_dir: Option<PathBuf>,
+    pub(crate) rules_dir: Option<PathBuf>,
     /// `--socket`, and the key that it is for.
-    pub socket: Option<(&'static str, PathBuf)>,
+    pub(crate) socket: Option<(&'static str, PathBuf)>,
     /// The files of the host that are read where no other is named.
-    pub system_files: SystemFiles,
+    pub(crate) system_files: SystemFiles,
     /// Whether only warnings are logged where nobody says otherwise: a command that prints what it
     /// does need not log it too.
-    pub quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 impl Config {
@@ -88,7 +89,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] with the first thing that is wrong: the file or line, the environment
     /// variable or the flag, what was found, and what was expected.
-    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+    pub(crate) fn load(flags: &Flags) -> Result<Self, ConfigError> {
         Self::load_from(flags, variable, Path::new(files::DIRECTORY))
     }
 
@@ -136,17 +137,17 @@ impl Config {
     }
 
     /// The configuration file; `None` where there is none.
-    pub fn file(&self) -> Option<&Path> {
+    pub(crate) fn file(&self) -> Option<&Path> {
         self.layers.file()
     }
 
     /// Where the database was named.
-    pub fn database_origin(&self) -> ValueOrigin {
+    pub(crate) fn database_origin(&self) -> ValueOrigin {
         Reader(&self.layers).database_origin()
     }
 
     /// Where the value of `key` comes from.
-    pub fn origin(&self, key: &str) -> ValueOrigin {
+    pub(crate) fn origin(&self, key: &str) -> ValueOrigin {
         self.layers.get(key).map_or(ValueOrigin::Default, |value| value.origin.clone())
     }
 
@@ -154,7 +155,7 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn with_word_of(
+    pub(crate) fn with_word_of(
         &self,
         name: &'static str,
         key: &'static str,
@@ -184,7 +185,7 @@ impl Config {
 
     /// The resolved values of these sections as a configuration file, each with where it came
     /// from, secrets left out. What is printed reads itself back, but for a password.
-    pub fn show(&self, sections: &[&str]) -> String {
+    pub(crate) fn show(&self, sections: &[&str]) -> String {
         let mut shown = String::new();
         for section in sections {
             let _ = writeln!(shown, "{section}:");

@@ -11,7 +11,7 @@ pub struct Setting {
     /// `section.name`, as in the file.
     pub key: &'static str,
     /// The value that applies when nobody sets the key; `None` is no value.
-    pub default: Option<&'static str>,
+    pub(crate) default: Option<&'static str>,
     /// What a file could say: the default, or a value that is none; `None` for an empty list.
     pub(super) example: Option<&'static str>,
     /// The lines of its help.
@@ -24,7 +24,7 @@ pub struct Setting {
 
 impl Setting {
     /// The part of the key before the dot.
-    pub fn section(&self) -> &'static str {
+    pub(crate) fn section(&self) -> &'static str {
         self.key.split_once('.').map_or(self.key, |(section, _)| section)
     }
 
@@ -34,13 +34,13 @@ impl Setting {
     }
 
     /// The variables that set this key, a later one wins: `RULESYNCD_WORKER_POLL_INTERVAL`.
-    pub fn variables(&self) -> impl Iterator<Item = String> {
+    pub(crate) fn variables(&self) -> impl Iterator<Item = String> {
         let long = format!("RULESYNCD_{}", self.key.replace('.', "_").to_uppercase());
         self.short_variable.map(str::to_owned).into_iter().chain([long])
     }
 
     /// What the key means, in sentences of one line.
-    pub fn help(&self) -> String {
+    pub(crate) fn help(&self) -> String {
         self.help.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
     }
 
@@ -55,7 +55,7 @@ impl Setting {
 }
 
 /// The JSON Schema of a configuration file.
-pub fn config_schema() -> Value {
+pub(crate) fn config_schema() -> Value {
     let sections = SECTIONS.iter().map(|&section| {
         let keys = SETTINGS.iter().filter(|setting| setting.section() == section);
         let properties: Map<String, Value> =

@@ -7,7 +7,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// What was found and what was expected.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| {
         format!("`{text}` is not a duration; expected a number with a unit, such as `250ms`, `1s` or `5m`")
     })
@@ -17,7 +17,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What was found and what was expected.
-pub fn size(text: &str) -> Result<usize, String> {
+pub(crate) fn size(text: &str) -> Result<usize, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor: Option<usize> = match unit.trim() {
@@ -66,7 +66,7 @@ impl Percent {
 
     /// Whether `part` is more than this share of `whole`.
     #[expect(clippy::cast_precision_loss, reason = "counts of rows are far below 2^52")]
-    pub fn is_exceeded_by(self, part: usize, whole: usize) -> bool {
+    pub(crate) fn is_exceeded_by(self, part: usize, whole: usize) -> bool {
         part as f64 * 100.0 > self.0 * whole as f64
     }
 

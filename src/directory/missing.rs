@@ -12,7 +12,7 @@ pub const DELETE_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Files whose rules a plan deletes, each with since when it has been missing.
 #[derive(Debug, Default)]
-pub struct MissingFiles(BTreeMap<String, Instant>);
+pub(crate) struct MissingFiles(BTreeMap<String, Instant>);
 
 impl MissingFiles {
     /// Takes out of `deletes` those of files that have been missing for less than [`DELETE_AFTER`], and returns their
@@ -20,7 +20,7 @@ impl MissingFiles {
     ///
     /// `everything` tells that `deletes` are those of the whole directory; otherwise files that are not among them stay
     /// as missing as they were.
-    pub fn debounce(
+    pub(crate) fn debounce(
         &mut self,
         deletes: &mut Vec<RuleHeader>,
         scanner: &Scanner,
@@ -50,17 +50,17 @@ impl MissingFiles {
     }
 
     /// Forgets the files that the last scan found.
-    pub fn forget_found(&mut self, scanner: &Scanner) {
+    pub(crate) fn forget_found(&mut self, scanner: &Scanner) {
         self.0.retain(|path, _| scanner.file(path).is_none());
     }
 
     /// Forgets a file whose rule was deleted.
-    pub fn forget(&mut self, path: &str) {
+    pub(crate) fn forget(&mut self, path: &str) {
         self.0.remove(path);
     }
 
     /// Their paths.
-    pub fn paths(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 }

@@ -10,13 +10,15 @@ mod scope;
 mod stamp;
 mod watch;
 
-pub use missing::{DELETE_AFTER, MissingFiles};
-pub use release::{
-    MANIFEST, MANIFEST_RULES, MANIFEST_SIG, Release, ReleaseFiles, holds, is_release_file_name,
-    signature_names,
-};
-pub use scan::{ChangedFiles, DirectoryAway, Scanner};
+pub(crate) use missing::DELETE_AFTER;
+pub(crate) use missing::MissingFiles;
+pub(crate) use release::{MANIFEST, MANIFEST_RULES, MANIFEST_SIG, Release, ReleaseFiles, holds, is_release_file_name, signature_names};
+pub(crate) use scan::ChangedFiles;
+pub(crate) use scan::DirectoryAway;
+pub(crate) use scan::Scanner;
 pub(crate) use scanned::Steps;
-pub use scanned::{InvalidFile, ScannedFile};
-pub use scope::ScanScope;
-pub use watch::{UnfinishedFiles, Watch};
+pub(crate) use scanned::InvalidFile;
+pub(crate) use scanned::ScannedFile;
+pub(crate) use scope::ScanScope;
+pub(crate) use watch::UnfinishedFiles;
+pub(crate) use watch::Watch;

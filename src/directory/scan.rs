@@ -36,17 +36,17 @@ const EMPTY_FOR: Duration = Duration::from_secs(5);
 /// The directory cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", .path.display())]
-pub struct DirectoryAway {
+pub(crate) struct DirectoryAway {
     path: PathBuf,
     source: io::Error,
 }
 
 /// The files that a scan found changed, each with what it was before; `None` is a new file.
-pub type ChangedFiles = BTreeMap<String, Option<ScannedFile>>;
+pub(crate) type ChangedFiles = BTreeMap<String, Option<ScannedFile>>;
 
 /// The files of a directory as they were last read.
 #[derive(Debug)]
-pub struct Scanner {
+pub(crate) struct Scanner {
     reader: FileReader,
     files: BTreeMap<String, ScannedFile>,
     /// See [`Scanner::passed_over`].
@@ -58,7 +58,7 @@ pub struct Scanner {
 impl Scanner {
     /// A scanner that has read nothing yet. Links may point out of the directory to places in `allowed`; `owner` is
     /// `updated_by` of the rules.
-    pub fn new(directory: PathBuf, allowed: &[PathBuf], limits: Limits, owner: &str) -> Self {
+    pub(crate) fn new(directory: PathBuf, allowed: &[PathBuf], limits: Limits, owner: &str) -> Self {
         Self::with(FileReader::new(directory, allowed, limits, owner))
     }
 
@@ -67,42 +67,42 @@ impl Scanner {
     }
 
     /// The directory that is scanned.
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.reader.directory()
     }
 
     /// Every file, by name.
-    pub fn files(&self) -> impl Iterator<Item = (&str, &ScannedFile)> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &ScannedFile)> {
         self.files.iter().map(|(name, scanned)| (name.as_str(), scanned))
     }
 
     /// One file.
-    pub fn file(&self, name: &str) -> Option<&ScannedFile> {
+    pub(crate) fn file(&self, name: &str) -> Option<&ScannedFile> {
         self.files.get(name)
     }
 
     /// Every file with the rule in it, as input to a plan; `None` if the file is invalid.
-    pub fn rules(&self) -> impl Iterator<Item = (&str, Option<&RuleHeader<RuleId>>)> {
+    pub(crate) fn rules(&self) -> impl Iterator<Item = (&str, Option<&RuleHeader<RuleId>>)> {
         self.files().map(|(name, scanned)| (name, scanned.rule()))
     }
 
     /// Invalid files, by name.
-    pub fn invalid(&self) -> impl Iterator<Item = (&str, &InvalidFile)> {
+    pub(crate) fn invalid(&self) -> impl Iterator<Item = (&str, &InvalidFile)> {
         self.files().filter_map(|(name, scanned)| Some((name, scanned.invalid()?)))
     }
 
     /// YAML files that are not read because of their name or place, as of the last scan of the whole directory.
-    pub const fn passed_over(&self) -> &BTreeSet<String> {
+    pub(crate) const fn passed_over(&self) -> &BTreeSet<String> {
         &self.passed_over
     }
 
     /// Whether any of the files is a link; an unreadable one may be a link that leads nowhere.
-    pub fn has_links(&self) -> bool {
+    pub(crate) fn has_links(&self) -> bool {
         self.files.values().any(|scanned| scanned.stamp.is_none_or(|stamp| stamp.is_link))
     }
 
     /// The directories that links among the files point to.
-    pub fn link_targets(&self) -> BTreeSet<PathBuf> {
+    pub(crate) fn link_targets(&self) -> BTreeSet<PathBuf> {
         let links = self.files.iter().filter(|(_, file)| file.stamp.is_some_and(|stamp| stamp.is_link));
         let targets = links.filter_map(|(name, _)| self.directory().join(name).canonicalize().ok());
         targets.filter_map(|target| Some(target.parent()?.to_owned())).collect()
@@ -113,7 +113,7 @@ impl Scanner {
     ///
     /// # Errors
     /// As [`Scanner::update`].
-    pub async fn scan(
+    pub(crate) async fn scan(
         &mut self,
         scope: &ScanScope,
         unfinished: &UnfinishedFiles,
@@ -139,7 +139,7 @@ impl Scanner {
     ///
     /// # Errors
     /// [`DirectoryAway`] when the directory cannot be read; nothing changes then.
-    pub fn update(
+    pub(crate) fn update(
         &mut self,
         scope: &ScanScope,
         unfinished: &BTreeSet<String>,
@@ -239,7 +239,7 @@ impl Scanner {
 
     /// How long after `now` to call [`Scanner::recheck`]; `None` where no file has a stamp that is too young to be
     /// trusted, or all such stamps are ahead of the clock.
-    pub fn recheck_in(&self, now: Timestamp) -> Option<Duration> {
+    pub(crate) fn recheck_in(&self, now: Timestamp) -> Option<Duration> {
         let waits = self.unsettled.iter().filter_map(|name| {
             let stamp = match self.reader.stamp(name) {
                 Some(Ok(stamp)) => stamp,
@@ -257,7 +257,7 @@ impl Scanner {
 
     /// Reads the files again whose stamps were too young to be trusted, and returns the names of those that have
     /// changed.
-    pub fn recheck(&mut self, now: Timestamp) -> BTreeSet<String> {
+    pub(crate) fn recheck(&mut self, now: Timestamp) -> BTreeSet<String> {
         let mut changed = BTreeSet::new();
         for name in std::mem::take(&mut self.unsettled) {
             let stamp = match self.reader.stamp(&name) {
@@ -287,7 +287,7 @@ impl Scanner {
     }
 
     /// Whether a rule file of this name exists now.
-    pub fn is_there(&self, name: &str) -> bool {
+    pub(crate) fn is_there(&self, name: &str) -> bool {
         rulefile::is_rule_file_name(name.as_ref()) && self.reader.stamp(name).is_some()
     }
 
@@ -295,14 +295,14 @@ impl Scanner {
     ///
     /// # Errors
     /// [`DirectoryAway`] when the directory cannot be read.
-    pub fn has_missing_files(&self) -> Result<bool, DirectoryAway> {
+    pub(crate) fn has_missing_files(&self) -> Result<bool, DirectoryAway> {
         let names = self.list()?.rules;
         Ok(self.files.keys().any(|known| !names.contains(known)))
     }
 
     /// The text of a file as it was scanned, read again where it is not kept; `None` when the file has changed since and
     /// is to be scanned again.
-    pub fn text(&self, name: &str) -> Option<Box<str>> {
+    pub(crate) fn text(&self, name: &str) -> Option<Box<str>> {
         let scanned = self.files.get(name)?;
         if let Some(text) = &scanned.text {
             return Some(text.clone());
@@ -316,7 +316,7 @@ impl Scanner {
     }
 
     /// Frees the texts that are kept for writing.
-    pub fn forget_texts(&mut self) {
+    pub(crate) fn forget_texts(&mut self) {
         for scanned in self.files.values_mut() {
             scanned.text = None;
             scanned.steps = None;

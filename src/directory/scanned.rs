@@ -6,7 +6,7 @@ use crate::rule::{ContentDigest, Diagnostic, RuleHeader, RuleId, first_errors};
 
 /// Why a file is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InvalidFile {
+pub(crate) enum InvalidFile {
     /// It could not be read.
     Unreadable(String),
     /// It has these errors.
@@ -17,7 +17,7 @@ pub enum InvalidFile {
 
 impl InvalidFile {
     /// The reason, with the first errors.
-    pub fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         match self {
             Self::Unfinished => "it is still being written".to_owned(),
             Self::Unreadable(why) => why.clone(),
@@ -26,7 +26,7 @@ impl InvalidFile {
     }
 
     /// The kind of the reason in one word: a finding's code, `unreadable` or `unfinished`.
-    pub fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Unreadable(_) => "unreadable",
             Self::Unfinished => "unfinished",
@@ -37,7 +37,7 @@ impl InvalidFile {
 
 /// A file as it was last read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScannedFile {
+pub(crate) struct ScannedFile {
     pub(super) stamp: Option<Stamp>,
     /// Whether the stamp, when the file was read, was old enough to show every later change.
     pub(super) is_settled: bool,
@@ -50,7 +50,7 @@ pub struct ScannedFile {
     /// Where the first pattern is that Python does not compile, `6:12: match.pattern`.
     pub(crate) bad_pattern: Option<Box<str>>,
     /// The rule, or why there is none.
-    pub outcome: Result<RuleHeader<RuleId>, InvalidFile>,
+    pub(crate) outcome: Result<RuleHeader<RuleId>, InvalidFile>,
     /// When it was read; only while spans are recorded, until [`Scanner::forget_texts`].
     pub(crate) steps: Option<Steps>,
     /// The text, from when it was read until [`Scanner::forget_texts`].
@@ -84,7 +84,7 @@ impl ScannedFile {
 
     /// The rule, as the row that a master would write; `updated_at` is when the file was saved. `None` if the file is
     /// invalid.
-    pub const fn rule(&self) -> Option<&RuleHeader<RuleId>> {
+    pub(crate) const fn rule(&self) -> Option<&RuleHeader<RuleId>> {
         match &self.outcome {
             Ok(rule) => Some(rule),
             Err(_) => None,
@@ -92,17 +92,17 @@ impl ScannedFile {
     }
 
     /// Why the file is invalid; `None` if it is valid, or new and still being written.
-    pub fn invalid(&self) -> Option<&InvalidFile> {
+    pub(crate) fn invalid(&self) -> Option<&InvalidFile> {
         self.outcome.as_ref().err().filter(|why| **why != InvalidFile::Unfinished)
     }
 
     /// The id that the file names, or named when it last held a rule; `None` where that is not known.
-    pub fn rule_id(&self) -> Option<&RuleId> {
+    pub(crate) fn rule_id(&self) -> Option<&RuleId> {
         self.rule().map(|rule| &rule.rule_id).or(self.named.as_ref())
     }
 
     /// Whether the row was once equal to this file: if it differs now, another program changed it.
-    pub const fn is_written(&self) -> bool {
+    pub(crate) const fn is_written(&self) -> bool {
         self.is_written
     }
 
@@ -115,7 +115,7 @@ impl ScannedFile {
     }
 
     /// When the file was written or moved here, whichever was later; `None` where that is unknown.
-    pub fn saved_at(&self) -> Option<Timestamp> {
+    pub(crate) fn saved_at(&self) -> Option<Timestamp> {
         self.stamp.map(Stamp::saved_at)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// Which files a scan reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ScanScope {
+pub(crate) enum ScanScope {
     /// The whole directory, without files whose trusted stamp is unchanged.
     All,
     /// Every file of the directory.
@@ -15,13 +15,13 @@ pub enum ScanScope {
 
 impl ScanScope {
     /// Whether it covers the whole directory.
-    pub const fn is_all(&self) -> bool {
+    pub(crate) const fn is_all(&self) -> bool {
         matches!(self, Self::All | Self::Reread)
     }
 
     /// One scan in place of this and `other`.
     #[must_use]
-    pub fn and(self, other: Option<Self>) -> Self {
+    pub(crate) fn and(self, other: Option<Self>) -> Self {
         match (self, other) {
             (scope, None) => scope,
             (Self::Names(mut names), Some(Self::Names(more))) => {

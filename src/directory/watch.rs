@@ -44,16 +44,16 @@ impl WatchError {
 
 /// The files that are being written according to the kernel's events. Reading one may return half of it.
 #[derive(Debug, Clone, Default)]
-pub struct UnfinishedFiles(Arc<Hints>);
+pub(crate) struct UnfinishedFiles(Arc<Hints>);
 
 impl UnfinishedFiles {
     /// Their names.
-    pub fn names(&self) -> BTreeSet<String> {
+    pub(crate) fn names(&self) -> BTreeSet<String> {
         self.0.lock().written.keys().cloned().collect()
     }
 
     /// Whether a file is one of them.
-    pub fn contains(&self, name: &str) -> bool {
+    pub(crate) fn contains(&self, name: &str) -> bool {
         self.0.lock().written.contains_key(name)
     }
 }
@@ -61,7 +61,7 @@ impl UnfinishedFiles {
 /// A watch on a directory, on its ancestors, on every folder with a link on the way to it, and on the folders that
 /// links in it point to.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     directory: PathBuf,
     hints: Arc<Hints>,
     watcher: Option<RecommendedWatcher>,
@@ -89,7 +89,7 @@ type WatchedParents = BTreeSet<(PathBuf, OsString)>;
 
 impl Watch {
     /// Prepares a watch of `directory`, which need not exist yet. No event arrives before [`Watch::renew`].
-    pub fn new(directory: PathBuf) -> Self {
+    pub(crate) fn new(directory: PathBuf) -> Self {
         // Events carry absolute paths, however the watch was named.
         let directory = std::path::absolute(&directory).unwrap_or(directory);
         Self {
@@ -106,7 +106,7 @@ impl Watch {
     /// directory, so that no change falls between scan and watch.
     ///
     /// A failure is logged when it begins and when it ends; the scan at every `rescan_interval` still finds everything.
-    pub fn renew(&mut self, rescan_interval: Duration) {
+    pub(crate) fn renew(&mut self, rescan_interval: Duration) {
         let failure = self.try_renew().err().map(|error| error.to_string());
         match (&self.failure, &failure) {
             (None, Some(error)) => tracing::warn!(
@@ -123,7 +123,7 @@ impl Watch {
     }
 
     /// Why the directory is not watched; `None` where it is.
-    pub fn failure(&self) -> Option<&str> {
+    pub(crate) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
 
@@ -157,7 +157,7 @@ impl Watch {
     }
 
     /// Waits for the next scan. Cancel safe.
-    pub async fn next(&self) -> ScanScope {
+    pub(crate) async fn next(&self) -> ScanScope {
         loop {
             let arrived = self.hints.arrived.notified();
             match self.hints.take(Instant::now()) {
@@ -177,7 +177,7 @@ impl Watch {
     ///
     /// `targets` are the directories that the links point to. New ones cause a scan of the whole directory at once, and
     /// are watched from then on.
-    pub fn expect_links(&mut self, has_links: bool, targets: BTreeSet<PathBuf>) {
+    pub(crate) fn expect_links(&mut self, has_links: bool, targets: BTreeSet<PathBuf>) {
         self.hints.no_links.store(!has_links, Ordering::Relaxed);
         if targets != self.link_targets {
             self.link_targets = targets;
@@ -186,7 +186,7 @@ impl Watch {
     }
 
     /// Schedules a scan of these files `after` this long.
-    pub fn schedule_rescan(&self, names: impl IntoIterator<Item = String>, after: Duration) {
+    pub(crate) fn schedule_rescan(&self, names: impl IntoIterator<Item = String>, after: Duration) {
         let at = Instant::now() + after;
         let mut pending = self.hints.lock();
         pending.later.extend(names.into_iter().map(|name| (name, at)));
@@ -195,7 +195,7 @@ impl Watch {
     }
 
     /// The files that are being written.
-    pub fn unfinished(&self) -> UnfinishedFiles {
+    pub(crate) fn unfinished(&self) -> UnfinishedFiles {
         UnfinishedFiles(Arc::clone(&self.hints))
     }
 }

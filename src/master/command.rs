@@ -18,7 +18,7 @@ const MAX_ROUNDS: usize = 5;
 
 /// A request to a running master.
 #[derive(Debug)]
-pub enum MasterRequest {
+pub(crate) enum MasterRequest {
     /// Reconcile everything now, and reply with the summary.
     Reconcile {
         /// Who lifts the guard against mass deletion; `None` leaves it in place.

@@ -9,14 +9,14 @@ use crate::rule::plan::Plan;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Operator {
     /// The user's number, as the kernel gives it.
-    pub uid: u32,
+    pub(crate) uid: u32,
     /// The process; `None` where the kernel does not say.
-    pub pid: Option<i32>,
+    pub(crate) pid: Option<i32>,
 }
 
 impl Operator {
     /// The user and id of this process.
-    pub fn this_process() -> Self {
+    pub(crate) fn this_process() -> Self {
         let pid = i32::try_from(std::process::id()).ok();
         Self { uid: rustix::process::geteuid().as_raw(), pid }
     }
@@ -28,9 +28,9 @@ pub struct HeldDeletes {
     /// The ids of the rows.
     pub rule_ids: Vec<String>,
     /// The files that the rows came from.
-    pub source_paths: BTreeSet<String>,
+    pub(crate) source_paths: BTreeSet<String>,
     /// How many rows the master owned before.
-    pub owned: usize,
+    pub(crate) owned: usize,
 }
 
 impl HeldDeletes {

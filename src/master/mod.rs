@@ -22,11 +22,11 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::audit::StateAudit;
-pub use self::command::MasterRequest;
-pub use self::held::Operator;
+pub(crate) use self::command::MasterRequest;
+pub(crate) use self::held::Operator;
 use self::reconcile::{ReconcileError, Reconciler};
-pub use self::status::{LockStatus, MasterStatus};
-pub use self::summary::Summary;
+pub(crate) use self::status::{LockStatus, MasterStatus};
+pub(crate) use self::summary::Summary;
 use crate::backoff::{Backoff, jittered};
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
@@ -47,7 +47,7 @@ const CHANGING_FOR: Duration = Duration::from_millis(50);
 
 /// The daemon that keeps the table equal to the directory.
 #[derive(Debug)]
-pub struct Master {
+pub(crate) struct Master {
     database: Database,
     clock: SharedClock,
     config: MasterConfig,
@@ -109,7 +109,7 @@ async fn stopped_between_writes(stop: &CancellationToken, database: &Database) {
 
 impl Master {
     /// Creates a master. It does nothing before [`Master::run`].
-    pub fn new(
+    pub(crate) fn new(
         config: MasterConfig,
         database: Database,
         clock: SharedClock,
@@ -141,7 +141,7 @@ impl Master {
     }
 
     /// Registers the gauges that are read whenever metrics are exported.
-    pub fn register_metrics(&self) {
+    pub(crate) fn register_metrics(&self) {
         let gauge = |name, what, read: fn(&MasterStatus) -> usize| {
             let status = self.status();
             metrics::gauge(name, what, "master", move || read(&status.borrow()) as f64);
@@ -159,13 +159,13 @@ impl Master {
     }
 
     /// The master's status, as a channel of its latest value.
-    pub fn status(&self) -> watch_channel::Receiver<MasterStatus> {
+    pub(crate) fn status(&self) -> watch_channel::Receiver<MasterStatus> {
         self.status.subscribe()
     }
 
     /// Runs until `stop`: takes the lock or stands by for it, keeps the table equal to the directory, and starts over
     /// whenever the database or the lock is lost. A write that has begun is finished.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let (liveness, database) = (self.liveness.clone(), self.database.clone());
         tokio::select! {
             () = self.work(stop) => {}

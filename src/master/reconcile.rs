@@ -29,7 +29,7 @@ use crate::telemetry::metrics;
 
 /// Why a reconcile failed.
 #[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
+pub(crate) enum ReconcileError {
     /// The directory cannot be read. Nothing is deleted for that.
     #[error(transparent)]
     Directory(#[from] DirectoryAway),
@@ -40,22 +40,22 @@ pub enum ReconcileError {
 
 /// The result of a reconcile.
 #[derive(Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// The plan as it was carried out: without what was deferred, held back or rejected.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// How many rows the database rejected.
-    pub refused: usize,
+    pub(crate) refused: usize,
     /// Whether some of them may succeed later without anyone's doing.
-    pub retry: bool,
+    pub(crate) retry: bool,
     /// Missing files, to scan again after [`DELETE_AFTER`](crate::directory::DELETE_AFTER).
-    pub rescan: Vec<String>,
+    pub(crate) rescan: Vec<String>,
     /// Files that changed between scan and write, to scan again in a moment.
-    pub changing: Vec<String>,
+    pub(crate) changing: Vec<String>,
 }
 
 /// Reconciles the table with a directory, and remembers what the next reconcile needs.
 #[derive(Debug)]
-pub struct Reconciler {
+pub(crate) struct Reconciler {
     config: MasterConfig,
     clock: SharedClock,
     scanner: Scanner,
@@ -84,7 +84,7 @@ struct NoopReconcile {
 
 impl Reconciler {
     /// A reconciler that has scanned nothing yet.
-    pub fn new(config: MasterConfig, clock: SharedClock) -> Self {
+    pub(crate) fn new(config: MasterConfig, clock: SharedClock) -> Self {
         let limits = Limits { size: config.max_rule_size, ..Limits::default() };
         let scanner =
             Scanner::new(config.rules_dir.clone(), &config.follow_links_to, limits, &config.updated_by);
@@ -104,7 +104,7 @@ impl Reconciler {
     }
 
     /// Uses another configuration from now on. The guard keeps its recent deletions and what is held back.
-    pub fn configure(&mut self, config: MasterConfig) {
+    pub(crate) fn configure(&mut self, config: MasterConfig) {
         self.settled = None;
         let reads_alike =
             (&config.rules_dir, &config.follow_links_to, config.max_rule_size, &config.updated_by)
@@ -131,32 +131,32 @@ impl Reconciler {
     }
 
     /// Sets where to ask which files are being written; they keep their rows until they are complete.
-    pub fn skip_unfinished(&mut self, unfinished: UnfinishedFiles) {
+    pub(crate) fn skip_unfinished(&mut self, unfinished: UnfinishedFiles) {
         self.unfinished = unfinished;
     }
 
     /// How long to wait before [`Reconciler::recheck`]; `None` where nothing is to be read again.
-    pub fn recheck_in(&self) -> Option<Duration> {
+    pub(crate) fn recheck_in(&self) -> Option<Duration> {
         self.scanner.recheck_in(self.clock.now())
     }
 
     /// Reads the files again whose stamps were too young to be trusted, and returns the names of those to reconcile.
-    pub fn recheck(&mut self) -> BTreeSet<String> {
+    pub(crate) fn recheck(&mut self) -> BTreeSet<String> {
         self.scanner.recheck(self.clock.now())
     }
 
     /// The files as they were last scanned.
-    pub const fn scanner(&self) -> &Scanner {
+    pub(crate) const fn scanner(&self) -> &Scanner {
         &self.scanner
     }
 
     /// The conflicts, by the path of the file that does not get the id.
-    pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
+    pub(crate) fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
         self.file_log.conflicts()
     }
 
     /// The deletions that are held back; `None` where there are none.
-    pub const fn held(&self) -> Option<&HeldDeletes> {
+    pub(crate) const fn held(&self) -> Option<&HeldDeletes> {
         self.held.as_ref()
     }
 
@@ -165,7 +165,7 @@ impl Reconciler {
     ///
     /// # Errors
     /// [`DirectoryAway`] when the directory cannot be read.
-    pub async fn preview(
+    pub(crate) async fn preview(
         &mut self,
         rows: &[RuleHeader],
         allow_mass_delete: bool,
@@ -188,7 +188,7 @@ impl Reconciler {
     ///
     /// # Errors
     /// [`ReconcileError`]; the next reconcile of everything makes up for it.
-    pub async fn reconcile(
+    pub(crate) async fn reconcile(
         &mut self,
         session: &mut MasterSession,
         scope: &ScanScope,

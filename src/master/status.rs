@@ -15,7 +15,7 @@ use crate::store::{Database, StoreError, driver_failures};
 /// Whether this master may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LockStatus {
+pub(crate) enum LockStatus {
     /// It holds the lock: it is the one writer.
     Held,
     /// Another master holds it.
@@ -26,63 +26,63 @@ pub enum LockStatus {
 
 /// The status of a master.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MasterStatus {
+pub(crate) struct MasterStatus {
     /// `master`.
-    pub mode: String,
+    pub(crate) mode: String,
     /// The program's version.
-    pub version: String,
+    pub(crate) version: String,
     /// When it started.
-    pub started_at: Timestamp,
+    pub(crate) started_at: Timestamp,
     /// `sqlite`, `mysql` or `postgresql`.
-    pub backend: String,
+    pub(crate) backend: String,
     /// Which database it writes.
     #[serde(default)]
-    pub database: DatabasePlace,
+    pub(crate) database: DatabasePlace,
     /// The directory that it watches.
-    pub rules_dir: String,
+    pub(crate) rules_dir: String,
     /// Whether it may write.
-    pub lock: LockStatus,
+    pub(crate) lock: LockStatus,
     /// Since when the database is unavailable; `None` while it answers.
-    pub database_down_since: Option<Timestamp>,
+    pub(crate) database_down_since: Option<Timestamp>,
     /// Since when the rules directory cannot be read; `None` while it can.
     #[serde(default)]
-    pub directory_unavailable_since: Option<Timestamp>,
+    pub(crate) directory_unavailable_since: Option<Timestamp>,
     /// When the last reconcile ended; `None` before the first.
-    pub reconciled_at: Option<Timestamp>,
+    pub(crate) reconciled_at: Option<Timestamp>,
     /// The counts of the last reconcile.
-    pub last: Option<Summary>,
+    pub(crate) last: Option<Summary>,
     /// Valid rule files.
-    pub rules: usize,
+    pub(crate) rules: usize,
     /// Invalid files, with the reasons.
-    pub broken: Vec<BrokenFile>,
+    pub(crate) broken: Vec<BrokenFile>,
     /// Files whose id another file holds.
-    pub conflicts: Vec<Conflict>,
+    pub(crate) conflicts: Vec<Conflict>,
     /// YAML files that are not read because of name or place.
     #[serde(default)]
-    pub passed_over: Vec<String>,
+    pub(crate) passed_over: Vec<String>,
     /// Why the directory is not watched, so that only the rescan finds changes; `None` while it is watched.
     #[serde(default)]
-    pub watch_error: Option<String>,
+    pub(crate) watch_error: Option<String>,
     /// Rules whose deletion is held back.
-    pub pending_mass_delete: Vec<String>,
+    pub(crate) pending_mass_delete: Vec<String>,
     /// Why the database or the directory is unavailable; `None` while neither is.
-    pub last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// When that was last met.
     #[serde(default)]
-    pub last_error_at: Option<Timestamp>,
+    pub(crate) last_error_at: Option<Timestamp>,
     /// How often in this run the database's driver panicked, or was kept busy without end, by what the database
     /// sent.
     #[serde(default)]
-    pub driver_failures: u64,
+    pub(crate) driver_failures: u64,
 }
 
 /// An invalid file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BrokenFile {
+pub(crate) struct BrokenFile {
     /// The path, relative to the rules directory.
-    pub source_path: String,
+    pub(crate) source_path: String,
     /// The reason, with its place in the file.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 impl MasterStatus {
@@ -166,7 +166,7 @@ impl MasterStatus {
     }
 
     /// One sentence for `systemctl status`.
-    pub fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         let doing = match (self.lock, self.database_down_since, self.directory_unavailable_since) {
             (_, Some(since), _) => format!("database unavailable since {since}"),
             (LockStatus::Standby, None, _) => "standby: another master holds the lock".to_owned(),

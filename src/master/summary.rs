@@ -2,28 +2,28 @@ use super::reconcile::{Reconciler, Report};
 
 /// The counts of a reconcile of everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// Rows that were inserted.
-    pub inserted: usize,
+    pub(crate) inserted: usize,
     /// Rows that were updated.
-    pub updated: usize,
+    pub(crate) updated: usize,
     /// Rows that were deleted.
-    pub deleted: usize,
+    pub(crate) deleted: usize,
     /// Files whose row was already equal to them.
-    pub unchanged: usize,
+    pub(crate) unchanged: usize,
     /// Files whose id another file holds.
-    pub conflicts: usize,
+    pub(crate) conflicts: usize,
     /// Invalid files.
-    pub broken: usize,
+    pub(crate) broken: usize,
     /// Rows that the database rejected.
-    pub refused: usize,
+    pub(crate) refused: usize,
     /// Deletions that are held back.
-    pub held: usize,
+    pub(crate) held: usize,
 }
 
 impl Summary {
     /// Sums up a report.
-    pub fn of(report: &Report, reconciler: &Reconciler) -> Self {
+    pub(crate) fn of(report: &Report, reconciler: &Reconciler) -> Self {
         let updated = report.plan.writes.iter().filter(|write| write.replaces.is_some()).count();
         Self {
             inserted: report.plan.writes.len() - updated,
@@ -39,7 +39,7 @@ impl Summary {
 
     /// Combines this summary with a later one: writes add up, and the rest is the later one's.
     #[must_use]
-    pub const fn then(self, later: Self) -> Self {
+    pub(crate) const fn then(self, later: Self) -> Self {
         Self {
             inserted: self.inserted + later.inserted,
             updated: self.updated + later.updated,

@@ -16,7 +16,7 @@ pub enum ChangeKind {
 
 impl ChangeKind {
     /// The word in the stream.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Definition => "definition",
             Self::State => "state",
@@ -43,7 +43,7 @@ impl KnownRule {
     }
 
     /// The size of its texts in bytes.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         // No other rule may have the same `updated_by`.
         let RuleHeader { rule_id, source_path, updated_by, .. } = &self.header;
         rule_id.as_str().len() + source_path.len() + updated_by.len() + self.definition_json.len()
@@ -53,7 +53,7 @@ impl KnownRule {
     ///
     /// # Errors
     /// Only if `definition_json` was not made from a [`Definition`].
-    pub fn definition(&self) -> Result<Definition, serde_json::Error> {
+    pub(crate) fn definition(&self) -> Result<Definition, serde_json::Error> {
         serde_json::from_str(&self.definition_json)
     }
 
@@ -61,7 +61,7 @@ impl KnownRule {
     ///
     /// # Errors
     /// As [`KnownRule::definition`].
-    pub fn compiled(&self, state: RuleState) -> Result<CompiledRule, serde_json::Error> {
+    pub(crate) fn compiled(&self, state: RuleState) -> Result<CompiledRule, serde_json::Error> {
         Ok(CompiledRule { definition: self.definition()?, state })
     }
 }
@@ -94,7 +94,7 @@ pub enum RuleChange {
 
 impl RuleChange {
     /// The changed rule.
-    pub fn rule_id(&self) -> &RuleId {
+    pub(crate) fn rule_id(&self) -> &RuleId {
         match self {
             Self::Written { rule, .. } => rule.rule_id(),
             Self::Deleted { rule_id } | Self::State { rule_id, .. } => rule_id,
@@ -102,7 +102,7 @@ impl RuleChange {
     }
 
     /// The part of it that changed.
-    pub const fn kind(&self) -> ChangeKind {
+    pub(crate) const fn kind(&self) -> ChangeKind {
         match self {
             Self::Written { .. } | Self::Deleted { .. } => ChangeKind::Definition,
             Self::State { .. } => ChangeKind::State,

@@ -29,7 +29,7 @@ pub struct RuleHeader<I = String> {
 impl<I> RuleHeader<I> {
     /// Whether both have the same text, version and path. A row that was only touched, or written by another program,
     /// is no change to a subscriber.
-    pub fn same_content<J>(&self, other: &RuleHeader<J>) -> bool {
+    pub(crate) fn same_content<J>(&self, other: &RuleHeader<J>) -> bool {
         self.content_sha256 == other.content_sha256
             && self.rule_version == other.rule_version
             && self.source_path == other.source_path
@@ -49,7 +49,7 @@ impl<I> RuleHeader<I> {
 
 impl RuleHeader {
     /// The size in bytes.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         size_of::<Self>() + self.rule_id.len() + self.source_path.len() + self.updated_by.len()
     }
 }

@@ -57,7 +57,7 @@ impl RuleId {
 
     /// The id in lower case. Ids with the same folded id conflict: MySQL's default collation compares without case,
     /// so that both cannot have a row.
-    pub fn folded(&self) -> String {
+    pub(crate) fn folded(&self) -> String {
         self.0.to_ascii_lowercase()
     }
 }

@@ -9,27 +9,29 @@ mod digest;
 mod header;
 mod id;
 mod parse;
-pub mod plan;
+pub(crate) mod plan;
 mod row;
 mod row_index;
 mod samples;
 mod state;
 
-pub use catalogue::{
-    Catalogue, CatalogueDelta, CatalogueDigest, QuarantineEntry, QuarantinedRow, RowFingerprint, Table,
-    TableDelta,
-};
-pub use change::{ChangeKind, KnownRule, RuleChange};
+pub use catalogue::{Catalogue, QuarantinedRow, RowFingerprint, Table, TableDelta};
+pub(crate) use catalogue::{CatalogueDelta, CatalogueDigest, QuarantineEntry};
+pub(crate) use change::ChangeKind;
+pub use change::{KnownRule, RuleChange};
 pub use compiled::{CompiledRule, Definition, Emit};
-pub use diagnostic::{Code, Diagnostic, Severity, first_errors};
+pub use diagnostic::Code;
+pub(crate) use diagnostic::{Diagnostic, Severity, first_errors};
 pub use digest::ContentDigest;
 pub use header::RuleHeader;
-pub use id::{InvalidRuleId, RuleId};
-pub use parse::{
-    Limits, ParsedRule, fix, lint, parse, parse_in_steps, pattern_fault, rule_id_of, samples,
-    spell_for_fancy_regex,
-};
-pub use row::{RuleRow, StateRow};
-pub use row_index::{RowIndex, TextSink};
-pub use samples::{Expectation, FieldPattern, Sample};
-pub use state::{InvalidState, LONGEST_TEXT, RuleState, StateKind};
+pub(crate) use id::InvalidRuleId;
+pub use id::RuleId;
+pub use parse::{Limits, fix, parse, spell_for_fancy_regex};
+pub(crate) use parse::{ParsedRule, lint, parse_in_steps, pattern_fault, rule_id_of, samples};
+pub use row::RuleRow;
+pub(crate) use row::StateRow;
+pub use row_index::RowIndex;
+pub(crate) use row_index::TextSink;
+pub(crate) use samples::{Expectation, FieldPattern, Sample};
+pub(crate) use state::{InvalidState, LONGEST_TEXT};
+pub use state::{RuleState, StateKind};

@@ -12,31 +12,31 @@ use super::{RuleHeader, RuleId};
 /// The writes that make the table equal to the directory. Deletions come before writes, so that an id that moves to
 /// another file or changes its case is free when it is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Owned rows whose file is missing.
-    pub deletes: Vec<RuleHeader>,
+    pub(crate) deletes: Vec<RuleHeader>,
     /// Files whose row is missing or differs.
-    pub writes: Vec<Write>,
+    pub(crate) writes: Vec<Write>,
     /// Files whose id another file holds.
-    pub conflicts: Vec<Conflict>,
+    pub(crate) conflicts: Vec<Conflict>,
     /// How many files have an equal row.
-    pub unchanged: usize,
+    pub(crate) unchanged: usize,
 }
 
 /// A row to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Write {
+pub(crate) struct Write {
     /// The rule in the file; the store sets another `updated_at`.
-    pub rule: RuleHeader<RuleId>,
+    pub(crate) rule: RuleHeader<RuleId>,
     /// The row that it replaces, whose id may be a case variant; `None` is an insert.
-    pub replaces: Option<RuleHeader>,
+    pub(crate) replaces: Option<RuleHeader>,
     /// Rows of other writers that are case variants of the rule's id. They are deleted.
-    pub case_variants: Vec<RuleHeader>,
+    pub(crate) case_variants: Vec<RuleHeader>,
 }
 
 impl Write {
     /// The row of another writer that it replaces.
-    pub fn takes_over(&self) -> Option<&RuleHeader> {
+    pub(crate) fn takes_over(&self) -> Option<&RuleHeader> {
         let mut replaced = self.replaces.iter().chain(&self.case_variants);
         replaced.find(|row| row.updated_by != self.rule.updated_by)
     }
@@ -44,18 +44,18 @@ impl Write {
 
 /// Two files with one id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Conflict {
+pub(crate) struct Conflict {
     /// The id in both files.
-    pub rule_id: RuleId,
+    pub(crate) rule_id: RuleId,
     /// The file that does not get the id.
-    pub source_path: String,
+    pub(crate) source_path: String,
     /// The file that keeps the id.
-    pub held_by: String,
+    pub(crate) held_by: String,
 }
 
 impl Plan {
     /// Whether the plan neither writes nor deletes.
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.deletes.is_empty() && self.writes.is_empty()
     }
 }
@@ -65,7 +65,7 @@ impl Plan {
 /// `files` are paths with the rules in them, `None` for an invalid file, which keeps its last valid row. `rows` must have
 /// the rows of every id and every path in `files`, and every owned row whose file may be missing. Other rows are not
 /// touched.
-pub fn plan<'f>(
+pub(crate) fn plan<'f>(
     files: impl IntoIterator<Item = (&'f str, Option<&'f RuleHeader<RuleId>>)>,
     rows: &[RuleHeader],
     owner: &str,

@@ -12,7 +12,7 @@ pub struct RuleRow {
 
 impl RuleRow {
     /// The row's key.
-    pub fn rule_id(&self) -> &str {
+    pub(crate) fn rule_id(&self) -> &str {
         &self.header.rule_id
     }
 
@@ -33,18 +33,18 @@ pub struct StateRow {
     /// The ceiling, as the shortest number that the column reads back as the same.
     pub confidence_max: Option<f64>,
     /// When the state expires; `None` is never.
-    pub expires_at: Option<Timestamp>,
+    pub(crate) expires_at: Option<Timestamp>,
     /// The reason.
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// Who set it.
-    pub set_by: Option<String>,
+    pub(crate) set_by: Option<String>,
     /// When it was set, by the writer's clock.
-    pub set_at: Option<Timestamp>,
+    pub(crate) set_at: Option<Timestamp>,
 }
 
 impl StateRow {
     /// The row for the `state` of `rule_id`.
-    pub fn new(rule_id: &RuleId, state: &RuleState) -> Self {
+    pub(crate) fn new(rule_id: &RuleId, state: &RuleState) -> Self {
         Self {
             rule_id: rule_id.to_string(),
             state: state.state.as_str().to_owned(),
@@ -57,7 +57,7 @@ impl StateRow {
     }
 
     /// The size of its free texts in bytes.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         [&self.reason, &self.set_by].into_iter().flatten().map(String::len).sum()
     }
 
@@ -65,7 +65,7 @@ impl StateRow {
     ///
     /// # Errors
     /// [`InvalidState`] if the word, the ceiling or a text is not valid for a state.
-    pub fn state(&self) -> Result<RuleState, InvalidState> {
+    pub(crate) fn state(&self) -> Result<RuleState, InvalidState> {
         let state = RuleState {
             state: self.state.parse()?,
             confidence_max: self.confidence_max,

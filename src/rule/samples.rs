@@ -7,18 +7,18 @@ use serde_json::{Map, Value};
 
 /// A pattern in a rule's `match`, and the field that it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldPattern {
+pub(crate) struct FieldPattern {
     /// Its path, such as `match.any[0].pattern`.
-    pub path: String,
+    pub(crate) path: String,
     /// The `field` in the same mapping; `None` without one.
-    pub field: Option<String>,
+    pub(crate) field: Option<String>,
     /// The regular expression.
-    pub pattern: String,
+    pub(crate) pattern: String,
 }
 
 impl FieldPattern {
     /// The patterns in `match_spec`, at any depth, in the file's order.
-    pub fn all(match_spec: &Map<String, Value>) -> Vec<Self> {
+    pub(crate) fn all(match_spec: &Map<String, Value>) -> Vec<Self> {
         let mut patterns = Vec::new();
         collect(match_spec, "match", &mut patterns);
         patterns
@@ -49,7 +49,7 @@ fn collect_value(value: &Value, path: &str, patterns: &mut Vec<FieldPattern>) {
 
 /// What a sample expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expectation {
+pub(crate) enum Expectation {
     /// One of the patterns for its field must match somewhere in it.
     Match,
     /// None of them may match.
@@ -58,7 +58,7 @@ pub enum Expectation {
 
 impl Expectation {
     /// The key in a test file for such samples.
-    pub const fn key(self) -> &'static str {
+    pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Match => "must_match",
             Self::NoMatch => "must_not_match",
@@ -77,19 +77,19 @@ impl fmt::Display for Expectation {
 
 /// One text to match.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// The expected result.
-    pub expected: Expectation,
+    pub(crate) expected: Expectation,
     /// The index in the list of its kind, from 0.
-    pub index: usize,
+    pub(crate) index: usize,
     /// The line in the test file, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Its bytes in the test file, at most to the end of its first line.
-    pub span: Range<usize>,
+    pub(crate) span: Range<usize>,
     /// The field that the text belongs to; `None` if the rule's patterns have none.
-    pub field: Option<String>,
+    pub(crate) field: Option<String>,
     /// The text.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 
 /// The longest text of a column other than a rule's text, in bytes. Some databases have no limit, and another
 /// program's text must fit into a line of the stream, a log and a screen.
-pub const LONGEST_TEXT: usize = 4096;
+pub(crate) const LONGEST_TEXT: usize = 4096;
 
 /// What an operator can do with a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -24,7 +24,7 @@ pub enum StateKind {
 
 impl StateKind {
     /// The word in the tables and the stream.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Enabled => "enabled",
             Self::Disabled => "disabled",
@@ -93,13 +93,13 @@ pub struct RuleState {
 
 impl RuleState {
     /// The size of its texts in bytes.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         [&self.reason, &self.set_by].into_iter().flatten().map(String::len).sum()
     }
 
     /// `disabled until 2026-05-01T07:25:09.000000Z by alice: noisy on mail hosts`, with the parts that it has. Its
     /// texts are an operator's, and are not sanitized.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let parts = [
             self.confidence_max.map(|ceiling| format!(" at most {ceiling}")),
             self.expires_at.map(|end| format!(" until {end}")),
@@ -114,7 +114,7 @@ impl RuleState {
     /// # Errors
     /// [`InvalidState::ExpiresAt`] if the end was limited to [`Timestamp::MAX`]; also [`InvalidState::ConfidenceMax`]
     /// and [`InvalidState::TooLong`].
-    pub fn validate(&self) -> Result<(), InvalidState> {
+    pub(crate) fn validate(&self) -> Result<(), InvalidState> {
         if self.expires_at == Some(Timestamp::MAX) {
             return Err(InvalidState::ExpiresAt);
         }
@@ -141,19 +141,19 @@ impl RuleState {
 
     /// The digest of a state without `set_at`, and with times in whole seconds: the same before a state is written
     /// and after it is read, on every database.
-    pub fn fingerprint(&self) -> ContentDigest {
+    pub(crate) fn fingerprint(&self) -> ContentDigest {
         let Self { state, confidence_max, expires_at, reason, set_by, set_at: _ } = self;
         let end = expires_at.map(Timestamp::whole_second);
         ContentDigest::of(format!("{state} {confidence_max:?} {end:?} {reason:?} {set_by:?}"))
     }
 
     /// Whether this state has expired at `now`. At `expires_at` itself it has.
-    pub fn is_expired(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|end| end <= now)
     }
 
     /// The effective state at `now`: this state, or the default once it has expired.
-    pub fn effective(&self, now: Timestamp) -> Self {
+    pub(crate) fn effective(&self, now: Timestamp) -> Self {
         if self.is_expired(now) { Self::default() } else { self.clone() }
     }
 }

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 /// the same file system (Kubernetes replaces such directories under a mounted ConfigMap), and in the directories that
 /// an operator lists.
 #[derive(Debug, Clone)]
-pub struct LinkPolicy {
+pub(crate) struct LinkPolicy {
     directory: PathBuf,
     allowed: Vec<PathBuf>,
 }
 
 impl LinkPolicy {
     /// For the rules directory, which may itself be a link, and the other `allowed` directories.
-    pub fn new(directory: &Path, allowed: &[PathBuf]) -> Self {
+    pub(crate) fn new(directory: &Path, allowed: &[PathBuf]) -> Self {
         Self { directory: directory.to_owned(), allowed: allowed.to_owned() }
     }
 

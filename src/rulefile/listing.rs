@@ -9,7 +9,7 @@ use std::path::Path;
 /// Whether a name in the rules directory is a rule's: `[A-Za-z0-9_]+\.ya?ml`.
 ///
 /// All other names (an editor's swap or backup file, a dotfile) are ignored before anything else is done.
-pub fn is_rule_file_name(name: &OsStr) -> bool {
+pub(crate) fn is_rule_file_name(name: &OsStr) -> bool {
     let name = name.as_bytes();
     let stem = name.strip_suffix(b".yaml").or_else(|| name.strip_suffix(b".yml"));
     stem.is_some_and(|stem| {
@@ -19,17 +19,17 @@ pub fn is_rule_file_name(name: &OsStr) -> bool {
 
 /// The content of a rules directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// The names of the rule files, and of anything else with such a name that is not a directory.
-    pub rules: BTreeSet<String>,
+    pub(crate) rules: BTreeSet<String>,
     /// The paths of YAML files that are not read, although their authors may expect it: their names are not those of
     /// rule files, or they are in a folder. At most [`Listing::MOST_PASSED_OVER`].
-    pub passed_over: BTreeSet<String>,
+    pub(crate) passed_over: BTreeSet<String>,
 }
 
 impl Listing {
     /// The most ignored files that are named.
-    pub const MOST_PASSED_OVER: usize = 20;
+    pub(crate) const MOST_PASSED_OVER: usize = 20;
 
     /// The most entries of one folder that are searched for such files.
     const MOST_IN_A_FOLDER: usize = 1_000;
@@ -39,7 +39,7 @@ impl Listing {
     ///
     /// # Errors
     /// The directory cannot be read. A folder in it that cannot be read is ignored.
-    pub fn of(directory: &Path) -> io::Result<Self> {
+    pub(crate) fn of(directory: &Path) -> io::Result<Self> {
         let mut listing = Self::default();
         let mut folders = Vec::new();
         for entry in std::fs::read_dir(directory)? {

@@ -10,13 +10,12 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-pub use links::LinkPolicy;
-pub(crate) use listing::seems_a_rule;
-pub use listing::{Listing, is_rule_file_name};
+pub(crate) use links::LinkPolicy;
+pub(crate) use listing::{Listing, is_rule_file_name, seems_a_rule};
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// It does not exist: it was removed, or a symbolic link leads nowhere.
     #[error("there is no such file (or a symbolic link that leads nowhere)")]
     Absent,
@@ -70,7 +69,7 @@ impl ReadError {
 ///
 /// # Errors
 /// [`ReadError`]: missing, not a file, too large, or refused by the system.
-pub fn read(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
+pub(crate) fn read(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
     read_open(&begin(path)?, max)
 }
 
@@ -79,7 +78,7 @@ pub fn read(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
 ///
 /// # Errors
 /// As [`read`], and [`ReadError::LeadsOut`].
-pub fn read_within(path: &Path, max: usize, policy: &LinkPolicy) -> Result<Vec<u8>, ReadError> {
+pub(crate) fn read_within(path: &Path, max: usize, policy: &LinkPolicy) -> Result<Vec<u8>, ReadError> {
     let here = std::fs::symlink_metadata(path)?;
     if !here.is_symlink() {
         regular(&here)?;

@@ -94,7 +94,7 @@ impl StoreError {
     }
 
     /// The cause without the operation, to compare the errors of two retries.
-    pub fn cause(&self) -> Cow<'_, str> {
+    pub(crate) fn cause(&self) -> Cow<'_, str> {
         match self {
             Self::Unavailable { detail, .. }
             | Self::NoTables { detail, .. }

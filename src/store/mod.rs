@@ -13,18 +13,18 @@ mod watermark;
 use std::future::Future;
 use std::sync::Arc;
 
-pub use database::{
-    Applied, Database, DatabaseFollower, MasterSession, RuleWrite, Scope, driver_failures,
-    quiet_driver_panics,
-};
+pub(crate) use database::{Applied, driver_failures};
+pub use database::{Database, DatabaseFollower, MasterSession, RuleWrite, Scope, quiet_driver_panics};
 pub use error::StoreError;
-pub use filesystem::{FilesystemConfig, FilesystemFollower, FilesystemStore};
+pub(crate) use filesystem::FilesystemFollower;
+pub use filesystem::{FilesystemConfig, FilesystemStore};
 pub use poll::FollowConfig;
 pub(crate) use rows::RowReader;
 pub use subscription::Subscription;
 
+pub use crate::rule::RowIndex;
+pub(crate) use crate::rule::TextSink;
 use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, TableDelta};
-pub use crate::rule::{RowIndex, TextSink};
 use crate::telemetry::trace::Traceparent;
 
 /// A store of rules and operators' states.
@@ -76,13 +76,13 @@ pub trait RuleStore: Send + Sync {
 #[derive(Debug, Clone, PartialEq)]
 pub struct TraceContextRow {
     /// The changed rule.
-    pub rule_id: String,
+    pub(crate) rule_id: String,
     /// Whether its definition or its state was written.
-    pub change_kind: ChangeKind,
+    pub(crate) change_kind: ChangeKind,
     /// The digest of a rule's text, or [`RuleState::fingerprint`].
-    pub content: ContentDigest,
+    pub(crate) content: ContentDigest,
     /// The writer's span.
-    pub traceparent: Traceparent,
+    pub(crate) traceparent: Traceparent,
 }
 
 /// Polls a store for one reader.

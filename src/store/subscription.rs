@@ -38,7 +38,7 @@ impl<F: Follow> Subscription<F> {
     }
 
     /// The known rules and states.
-    pub fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
+    pub(crate) fn catalogue(&self) -> MutexGuard<'_, Catalogue> {
         lock(&self.catalogue)
     }
 

@@ -24,7 +24,7 @@ use crate::paint::sanitize_lines;
 ///
 /// # Errors
 /// [`TelemetryError`]; nothing is logged anywhere then.
-pub fn start(config: &TelemetryConfig) -> Result<(), TelemetryError> {
+pub(crate) fn start(config: &TelemetryConfig) -> Result<(), TelemetryError> {
     let filter = filter(&config.log)?;
     let format = match config.log_format {
         LogFormat::Auto if under_journald() => LogFormat::Journald,
@@ -63,7 +63,7 @@ fn filter(directives: &str) -> Result<Targets, TelemetryError> {
 
 /// Whether standard error is a terminal whose owner did not refuse colour
 /// (<https://no-color.org>).
-pub fn wants_colour() -> bool {
+pub(crate) fn wants_colour() -> bool {
     match anstream::ColorChoice::global() {
         anstream::ColorChoice::Auto => {}
         choice => return choice != anstream::ColorChoice::Never,
@@ -89,7 +89,7 @@ fn under_journald() -> bool {
 /// record of priority `err` with the id of [`event::FAILED`]. It needs neither a configuration nor
 /// [`start`], for these may be what failed. Returns whether it was reported; where it was not,
 /// standard error is the place.
-pub fn report_failure(message: &str) -> bool {
+pub(crate) fn report_failure(message: &str) -> bool {
     if !under_journald() {
         return false;
     }

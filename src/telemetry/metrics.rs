@@ -90,7 +90,7 @@ fn measure(instrument: &'static Instrument, took: Duration, labels: &[(&'static 
 
 /// A stage on the way of a change.
 #[derive(Debug, Clone, Copy)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// From the save of the file to the row, by the clock of the master's host.
     SaveToWrite,
     /// From the row's stamp to the worker's stream, by the database's clock.
@@ -98,24 +98,24 @@ pub enum Stage {
 }
 
 /// Counts rows of a store that were read and are valid rules.
-pub fn compiled(rows: usize, store_backend: &str) {
+pub(crate) fn compiled(rows: usize, store_backend: &str) {
     if rows > 0 {
         count(&COMPILED, rows as u64, &[("store_backend", store_backend)]);
     }
 }
 
 /// Counts a panic of the database's driver, or an abandoned thread.
-pub fn driver_failed() {
+pub(crate) fn driver_failed() {
     count(&DRIVER_FAILURES, 1, &[]);
 }
 
 /// Counts an invalid file or a quarantined row; `reason` is one of a few words.
-pub fn rejected(reason: &'static str) {
+pub(crate) fn rejected(reason: &'static str) {
     count(&REJECTED, 1, &[("reason", reason)]);
 }
 
 /// Counts a change that went to the stream.
-pub fn changed(kind: ChangeKind, new_state: Option<StateKind>) {
+pub(crate) fn changed(kind: ChangeKind, new_state: Option<StateKind>) {
     count(&CHANGES, 1, &[("change_kind", kind.as_str())]);
     if let Some(state) = new_state {
         count(&STATE_CHANGED, 1, &[("new_state", state.as_str())]);
@@ -123,7 +123,7 @@ pub fn changed(kind: ChangeKind, new_state: Option<StateKind>) {
 }
 
 /// Measures how long a stage of a change took.
-pub fn propagated(leg: Stage, kind: ChangeKind, took: Duration) {
+pub(crate) fn propagated(leg: Stage, kind: ChangeKind, took: Duration) {
     let leg = match leg {
         Stage::SaveToWrite => "save_to_write",
         Stage::WriteToStream => "write_to_stream",
@@ -132,7 +132,7 @@ pub fn propagated(leg: Stage, kind: ChangeKind, took: Duration) {
 }
 
 /// Runs `work`, and measures how long the store took.
-pub async fn timed<T>(operation: &'static str, work: impl Future<Output = T>) -> T {
+pub(crate) async fn timed<T>(operation: &'static str, work: impl Future<Output = T>) -> T {
     let begun = Instant::now();
     let done = work.await;
     measure(&LATENCY, begun.elapsed(), &[("operation", operation)]);
@@ -140,7 +140,7 @@ pub async fn timed<T>(operation: &'static str, work: impl Future<Output = T>) ->
 }
 
 /// Registers a gauge that is read at each export, and for each `status`.
-pub fn gauge(
+pub(crate) fn gauge(
     name: &'static str,
     what: &'static str,
     mode: &'static str,

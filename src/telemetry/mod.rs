@@ -6,18 +6,19 @@
 
 mod collector;
 mod log;
-pub mod metrics;
+pub(crate) mod metrics;
 mod otlp;
 mod sanitized;
-pub mod tally;
-pub mod trace;
+pub(crate) mod tally;
+pub(crate) mod trace;
 
-pub use log::{report_failure, start, wants_colour};
-pub use otlp::{export, finish};
+pub(crate) use log::{report_failure, start, wants_colour};
+pub(crate) use otlp::export;
+pub use otlp::finish;
 
 /// Why the log, or the export of traces and metrics, cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
+pub(crate) enum TelemetryError {
     /// The log directives are not valid.
     #[error("telemetry.log: {0}")]
     Directives(#[from] tracing_subscriber::filter::ParseError),

@@ -39,7 +39,7 @@ struct Export {
 /// # Errors
 /// [`TelemetryError::Otlp`] for an invalid address or variable. A collector that does not answer is no error: it is
 /// logged once, and the daemon works on.
-pub fn export(config: &TelemetryConfig, mode: &'static str) -> Result<(), TelemetryError> {
+pub(crate) fn export(config: &TelemetryConfig, mode: &'static str) -> Result<(), TelemetryError> {
     let endpoint = |signal| endpoint(signal, config.otlp.as_deref(), environment);
     let (traces, metrics) = (endpoint(Signal::Traces)?, endpoint(Signal::Metrics)?);
     if traces.is_none() && metrics.is_none() {

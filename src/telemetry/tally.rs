@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum MetricKind {
+pub(crate) enum MetricKind {
     /// A number that only grows.
     Counter,
     /// A current number.
@@ -20,32 +20,32 @@ pub enum MetricKind {
 
 /// A metric, with its OpenTelemetry name, and its samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Metric {
+pub(crate) struct Metric {
     /// The name, such as `ttp.rule.changes`.
-    pub name: String,
+    pub(crate) name: String,
     /// The kind.
-    pub kind: MetricKind,
+    pub(crate) kind: MetricKind,
     /// `s`, or nothing for a count.
-    pub unit: String,
+    pub(crate) unit: String,
     /// The description.
-    pub about: String,
+    pub(crate) about: String,
     /// One for each set of labels.
-    pub samples: Vec<Sample>,
+    pub(crate) samples: Vec<Sample>,
 }
 
 /// A measurement under one set of labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// The labels.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// The number; for a histogram, the sum of all values.
-    pub value: f64,
+    pub(crate) value: f64,
     /// For a histogram: the number of values up to this bound and above the one before, by bound.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub buckets: Vec<(f64, u64)>,
+    pub(crate) buckets: Vec<(f64, u64)>,
     /// For a histogram: the number of values.
     #[serde(default)]
-    pub count: u64,
+    pub(crate) count: u64,
 }
 
 /// The definition of a metric.
@@ -140,7 +140,7 @@ pub(super) fn gauge(
 }
 
 /// Every metric of this process, by name.
-pub fn metrics() -> Vec<Metric> {
+pub(crate) fn metrics() -> Vec<Metric> {
     let mut metrics: BTreeMap<String, Metric> = BTreeMap::new();
     for (name, Tally { instrument, samples }) in &*tally() {
         let metric = Metric {

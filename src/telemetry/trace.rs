@@ -13,34 +13,34 @@ use super::otlp::sdk_tracer;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 
 /// The time by this host's clock; `None`, which makes no span, while none are recorded.
-pub fn now() -> Option<Timestamp> {
+pub(crate) fn now() -> Option<Timestamp> {
     sdk_tracer().map(|_| SystemClock.now())
 }
 
 /// A span, or nothing while none are recorded.
 #[derive(Debug, Default)]
-pub struct Span(Option<opentelemetry_sdk::trace::Span>);
+pub(crate) struct Span(Option<opentelemetry_sdk::trace::Span>);
 
 impl Span {
     /// A span that begins a trace; nothing without `start`.
-    pub fn root(name: &'static str, start: Option<Timestamp>) -> Self {
+    pub(crate) fn root(name: &'static str, start: Option<Timestamp>) -> Self {
         Self::start(name, start, &Context::new())
     }
 
     /// A span within the span that `origin` names, which may be another process's.
-    pub fn within(name: &'static str, start: Option<Timestamp>, origin: &Traceparent) -> Self {
+    pub(crate) fn within(name: &'static str, start: Option<Timestamp>, origin: &Traceparent) -> Self {
         Self::start(name, start, &Context::new().with_remote_span_context(origin.0.clone()))
     }
 
     /// Links to the span of another trace that caused this work.
-    pub fn link(&mut self, origin: &Traceparent) {
+    pub(crate) fn link(&mut self, origin: &Traceparent) {
         if let Some(span) = &mut self.0 {
             span.add_link(origin.0.clone(), Vec::new());
         }
     }
 
     /// A span within this one; nothing if this is nothing.
-    pub fn child(&self, name: &'static str, start: Option<Timestamp>) -> Self {
+    pub(crate) fn child(&self, name: &'static str, start: Option<Timestamp>) -> Self {
         let Some(span) = &self.0 else { return Self(None) };
         let parent = Context::new().with_remote_span_context(span.span_context().clone());
         Self::start(name, start, &parent)
@@ -54,33 +54,33 @@ impl Span {
     }
 
     /// Sets an attribute: an id or a count, never a text that others wrote.
-    pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
+    pub(crate) fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(span) = &mut self.0 {
             span.set_attribute(KeyValue::new(key, value));
         }
     }
 
     /// Marks the work as failed.
-    pub fn fail(&mut self) {
+    pub(crate) fn fail(&mut self) {
         if let Some(span) = &mut self.0 {
             span.set_status(Status::error(""));
         }
     }
 
     /// Ends the span.
-    pub fn end(mut self, end: Option<Timestamp>) {
+    pub(crate) fn end(mut self, end: Option<Timestamp>) {
         if let (Some(span), Some(end)) = (&mut self.0, end) {
             span.end_with_timestamp(system_time(end));
         }
     }
 
     /// The trace's id for the log; `None` if the trace is not recorded.
-    pub fn trace_id(&self) -> Option<String> {
+    pub(crate) fn trace_id(&self) -> Option<String> {
         self.traceparent().map(|context| context.0.trace_id().to_string())
     }
 
     /// The trace context for others that continue this trace; `None` if it is not recorded.
-    pub fn traceparent(&self) -> Option<Traceparent> {
+    pub(crate) fn traceparent(&self) -> Option<Traceparent> {
         let context = self.0.as_ref()?.span_context();
         context.is_sampled().then(|| Traceparent(context.clone()))
     }
@@ -88,11 +88,11 @@ impl Span {
 
 /// A place in a trace as others are told of it (<https://www.w3.org/TR/trace-context/>).
 #[derive(Debug, Clone, PartialEq)]
-pub struct Traceparent(SpanContext);
+pub(crate) struct Traceparent(SpanContext);
 
 impl Traceparent {
     /// Parses the value of the header; `None` for anything else.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let [version, trace, span, flags] = text.split('-').collect::<Vec<_>>().try_into().ok()?;
         let is_hex = |text: &str, length| {
             text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))

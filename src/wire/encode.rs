@@ -7,13 +7,13 @@ use crate::rule::{ChangeKind, KnownRule, RuleChange, RuleId, RuleState};
 use crate::telemetry::trace::Traceparent;
 
 /// Appends any line and its LF.
-pub fn line(out: &mut Vec<u8>, line: &impl Serialize) {
+pub(crate) fn line(out: &mut Vec<u8>, line: &impl Serialize) {
     json(out, line);
     out.push(b'\n');
 }
 
 /// Appends a `rule` line and its LF.
-pub fn rule_line(out: &mut Vec<u8>, rule: &KnownRule, state: &RuleState) {
+pub(crate) fn rule_line(out: &mut Vec<u8>, rule: &KnownRule, state: &RuleState) {
     out.extend_from_slice(br#"{"type":"rule","rule_id":"#);
     json(out, &rule.header.rule_id);
     out.extend_from_slice(br#","new_value":"#);
@@ -23,7 +23,7 @@ pub fn rule_line(out: &mut Vec<u8>, rule: &KnownRule, state: &RuleState) {
 }
 
 /// Appends a `state` line and its LF.
-pub fn state_line(out: &mut Vec<u8>, rule_id: &RuleId, state: &RuleState) {
+pub(crate) fn state_line(out: &mut Vec<u8>, rule_id: &RuleId, state: &RuleState) {
     out.extend_from_slice(br#"{"type":"state","rule_id":"#);
     json(out, rule_id);
     out.extend_from_slice(br#","new_value":"#);
@@ -32,7 +32,7 @@ pub fn state_line(out: &mut Vec<u8>, rule_id: &RuleId, state: &RuleState) {
 }
 
 /// Appends a `change` line and its LF.
-pub fn change_line(
+pub(crate) fn change_line(
     out: &mut Vec<u8>,
     seq: u64,
     change: &RuleChange,

@@ -8,7 +8,7 @@ const CHUNK: usize = 8 * 1024;
 /// Bytes that are not yet a whole line stay in the buffer, so [`LineReader::next`] loses nothing when it is
 /// cancelled.
 #[derive(Debug)]
-pub struct LineReader<R> {
+pub(crate) struct LineReader<R> {
     from: R,
     limit: usize,
     buffer: Vec<u8>,
@@ -20,7 +20,7 @@ pub struct LineReader<R> {
 
 /// Why there is no next line.
 #[derive(Debug, thiserror::Error)]
-pub enum FrameError {
+pub(crate) enum FrameError {
     /// The line is longer than allowed; nothing after it can be read.
     #[error("a line is longer than {0} bytes")]
     TooLong(usize),
@@ -31,7 +31,7 @@ pub enum FrameError {
 
 impl<R: AsyncRead + Unpin> LineReader<R> {
     /// Reads lines of at most `limit` bytes, without their LF.
-    pub const fn new(from: R, limit: usize) -> Self {
+    pub(crate) const fn new(from: R, limit: usize) -> Self {
         Self { from, limit, buffer: Vec::new(), start: 0, searched: 0 }
     }
 
@@ -39,7 +39,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
     ///
     /// # Errors
     /// [`FrameError`]; no line follows it.
-    pub async fn next(&mut self) -> Result<Option<&[u8]>, FrameError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<&[u8]>, FrameError> {
         let end = loop {
             let found = self.buffer[self.searched..].iter().position(|&byte| byte == b'\n');
             let end = found.map_or(self.buffer.len(), |position| self.searched + position);

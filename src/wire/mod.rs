@@ -8,7 +8,7 @@
 //! with a snapshot. Another `snapshot_begin` may come at any time, even inside an unfinished snapshot, and replaces
 //! everything before it. A rule that a snapshot does not list does not exist.
 
-pub mod encode;
+pub(crate) mod encode;
 mod epoch;
 mod frame;
 mod line;
@@ -17,17 +17,19 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-pub use epoch::{Cursor, Epoch, InvalidCursor};
-pub use frame::{FrameError, LineReader};
-pub use line::{ChangeLine, ErrorCode, Health, NewValue, RequestId, RuleLine, ServerLine, SnapshotReason};
-pub use request::{BadRequest, Op, Request, Subscribe};
-pub use schema::event_schema;
+pub(crate) use epoch::{Cursor, Epoch, InvalidCursor};
+pub(crate) use frame::{FrameError, LineReader};
+pub use line::{ChangeLine, ErrorCode, Health, NewValue, ServerLine, SnapshotReason};
+pub(crate) use line::{RequestId, RuleLine};
+pub(crate) use request::{BadRequest, Request};
+pub use request::{Op, Subscribe};
+pub(crate) use schema::event_schema;
 
 /// The version of the protocol that `hello` names.
-pub const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 1;
 
 /// The longest line that a client may send, in bytes without its LF.
-pub const MAX_REQUEST: usize = 64 * 1024;
+pub(crate) const MAX_REQUEST: usize = 64 * 1024;
 
 /// The longest line that a client of this crate accepts from a server, in bytes: far above the longest rule.
-pub const MAX_LINE: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_LINE: usize = 64 * 1024 * 1024;

@@ -6,13 +6,13 @@ use crate::rule::{ChangeKind, RuleId};
 
 /// One line from a client.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Request {
+pub(crate) struct Request {
     /// The request.
     #[serde(flatten)]
-    pub op: Op,
+    pub(crate) op: Op,
     /// The server repeats it in the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<RequestId>,
+    pub(crate) id: Option<RequestId>,
 }
 
 /// A request of a client.
@@ -73,13 +73,13 @@ fn is_yes(follow: &bool) -> bool {
 /// Why a line is not a valid request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct BadRequest {
+pub(crate) struct BadRequest {
     /// The line's id, if it has a valid one.
-    pub id: Option<RequestId>,
+    pub(crate) id: Option<RequestId>,
     /// The kind of error.
-    pub code: ErrorCode,
+    pub(crate) code: ErrorCode,
     /// What was found and what was expected.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl Request {
@@ -88,7 +88,7 @@ impl Request {
     /// # Errors
     /// [`BadRequest`] for anything that is not exactly a request. Unknown fields are errors too: a misspelt filter
     /// must not become a subscription to everything.
-    pub fn parse(line: &[u8]) -> Result<Self, BadRequest> {
+    pub(crate) fn parse(line: &[u8]) -> Result<Self, BadRequest> {
         let bad = |id, code, message| BadRequest { id, code, message };
         let mut fields: Map<String, Value> = serde_json::from_slice(line).map_err(|error| {
             bad(None, ErrorCode::BadJson, format!("the line is not one JSON object: {error}"))

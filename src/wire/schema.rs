@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::rule::{CatalogueDigest, ContentDigest, RuleId};
 
 /// The JSON Schema of every line that the server sends.
-pub fn event_schema() -> Schema {
+pub(crate) fn event_schema() -> Schema {
     schemars::schema_for!(ServerLine)
 }
 

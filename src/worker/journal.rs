@@ -15,13 +15,13 @@ const BLOCK: usize = 64 * 1024;
 /// One change as the line that every subscriber gets: encoded once, shared by all.
 #[derive(Debug)]
 pub(super) struct EncodedChange {
-    pub seq: u64,
+    pub(crate) seq: u64,
     /// For filters.
-    pub kind: ChangeKind,
+    pub(crate) kind: ChangeKind,
     /// For filters.
-    pub rule_id: RuleId,
+    pub(crate) rule_id: RuleId,
     /// The encoded line with its LF.
-    pub line: SharedLines,
+    pub(crate) line: SharedLines,
 }
 
 /// Consecutive lines in a block of memory that all subscribers share. The lines of changes that came together

@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-pub use status::{
+pub(crate) use status::{
     BusStatus, DatabaseStatus, QuarantinedStatus, StreamStatus, SubscriberStatus, WorkerStatus,
 };
 
@@ -183,7 +183,7 @@ impl WorkerHandle {
     }
 
     /// Registers the gauges that read this worker's status at each export of metrics.
-    pub fn register_metrics(&self) {
+    pub(crate) fn register_metrics(&self) {
         let gauge = |name, what, read: fn(&WorkerStatus) -> f64| {
             let worker = self.clone();
             metrics::gauge(name, what, "worker", move || read(&worker.status()));

@@ -14,33 +14,33 @@ use crate::wire::{Epoch, Health};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// `worker`.
-    pub mode: String,
+    pub(crate) mode: String,
     /// The program's version.
-    pub version: String,
+    pub(crate) version: String,
     /// The process id.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// This host's time of the answer.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
     /// When the worker started.
-    pub started_at: Timestamp,
+    pub(crate) started_at: Timestamp,
     /// The state of the database.
     pub database: DatabaseStatus,
     /// The greatest stamp of all rows that were read; `None` before the first row.
-    pub watermark: Option<Timestamp>,
+    pub(crate) watermark: Option<Timestamp>,
     /// How many rules are served.
-    pub rules: u64,
+    pub(crate) rules: u64,
     /// How many effective states differ from the default.
-    pub states: u64,
+    pub(crate) states: u64,
     /// The digest of all rules and states; `None` before the first are loaded.
-    pub digest: Option<CatalogueDigest>,
+    pub(crate) digest: Option<CatalogueDigest>,
     /// Rows that are not served, and why.
-    pub quarantined: Vec<QuarantinedStatus>,
+    pub(crate) quarantined: Vec<QuarantinedStatus>,
     /// Rules that are served although they are missing from the tables: their deletion is held back.
     #[serde(default)]
-    pub pending_mass_delete: Vec<String>,
+    pub(crate) pending_mass_delete: Vec<String>,
     /// Since when deletions are held back; `None` if none are.
     #[serde(default)]
-    pub pending_since: Option<Timestamp>,
+    pub(crate) pending_since: Option<Timestamp>,
     /// The event stream.
     pub stream: StreamStatus,
     /// The host's message bus; `None` if none is configured.
@@ -49,7 +49,7 @@ pub struct WorkerStatus {
     pub last_error: Option<String>,
     /// The same as `database.last_error_at`.
     #[serde(default)]
-    pub last_error_at: Option<Timestamp>,
+    pub(crate) last_error_at: Option<Timestamp>,
 }
 
 impl WorkerStatus {
@@ -85,37 +85,37 @@ impl WorkerStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatabaseStatus {
     /// The address without its password.
-    pub url: String,
+    pub(crate) url: String,
     /// The file that the address was read from; `None` if the configuration holds the address itself.
     #[serde(default)]
-    pub url_file: Option<PathBuf>,
+    pub(crate) url_file: Option<PathBuf>,
     /// The kind of store: `sqlite`, `mysql`, `postgresql` or `filesystem`.
-    pub backend: String,
+    pub(crate) backend: String,
     /// Whether the database answers.
     pub state: Health,
     /// When `state` last changed.
-    pub since: Timestamp,
+    pub(crate) since: Timestamp,
     /// How long ago the rules were last current, in milliseconds; 0 while they are.
-    pub stale_for_ms: u64,
+    pub(crate) stale_for_ms: u64,
     /// Why the database does not answer; `None` while it does.
-    pub last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// When the database last did not answer.
     #[serde(default)]
-    pub last_error_at: Option<Timestamp>,
+    pub(crate) last_error_at: Option<Timestamp>,
     /// How often in this run the database's driver panicked on a reply, or was kept busy by a reply without end.
     #[serde(default)]
-    pub driver_failures: u64,
+    pub(crate) driver_failures: u64,
 }
 
 /// A row that is quarantined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QuarantinedStatus {
+pub(crate) struct QuarantinedStatus {
     /// The table, `ttp_rule` or `ttp_rule_state`.
-    pub table: String,
+    pub(crate) table: String,
     /// The row's key.
-    pub rule_id: String,
+    pub(crate) rule_id: String,
     /// Why it is quarantined, in one sentence.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 impl From<QuarantineEntry> for QuarantinedStatus {
@@ -132,13 +132,13 @@ impl From<QuarantineEntry> for QuarantinedStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StreamStatus {
     /// This run of the worker.
-    pub epoch: Epoch,
+    pub(crate) epoch: Epoch,
     /// The newest change.
-    pub seq: u64,
+    pub(crate) seq: u64,
     /// The smallest cursor from which a subscriber can resume.
-    pub resumable_from: u64,
+    pub(crate) resumable_from: u64,
     /// The size of the journal's lines, in bytes.
-    pub journal_bytes: u64,
+    pub(crate) journal_bytes: u64,
     /// The open connections.
     pub subscribers: Vec<SubscriberStatus>,
 }
@@ -147,17 +147,17 @@ pub struct StreamStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscriberStatus {
     /// The number of the connection in this run.
-    pub id: u64,
+    pub(crate) id: u64,
     /// The peer's process id; `None` if the system does not say.
     pub pid: Option<i32>,
     /// The peer's user id.
     pub uid: u32,
     /// When the peer connected.
-    pub connected_at: Timestamp,
+    pub(crate) connected_at: Timestamp,
     /// Whether the peer has subscribed, or only sends requests.
-    pub subscribed: bool,
+    pub(crate) subscribed: bool,
     /// The last change that was handed to the socket.
-    pub seq: u64,
+    pub(crate) seq: u64,
     /// How many changes the peer is behind.
     pub lag: u64,
     /// The last change that the peer acknowledged; `None` before the first.
@@ -168,11 +168,11 @@ pub struct SubscriberStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusStatus {
     /// The path of its socket.
-    pub socket: String,
+    pub(crate) socket: String,
     /// Whether the worker is connected to it.
     pub state: Health,
     /// When `state` last changed.
-    pub since: Timestamp,
+    pub(crate) since: Timestamp,
     /// How many hints were published in this run.
     pub published: u64,
     /// How many changes were not published because the bus was unavailable or slow.

@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 pub(super) use shape::{is_sub_technique, is_tactic, is_technique};
-pub use stix::InvalidBundle;
+pub(crate) use stix::InvalidBundle;
 
 /// One of ATT&CK's matrices, which share no tactic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Domain {
+pub(crate) enum Domain {
     /// Computers, their networks and clouds.
     Enterprise,
     /// Phones and tablets.
@@ -26,7 +26,7 @@ pub enum Domain {
 
 /// The status of a technique.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Status {
+pub(crate) enum Status {
     /// It is current.
     Current,
     /// Deprecated: MITRE keeps it, and advises against its use.
@@ -37,24 +37,24 @@ pub enum Status {
 
 /// A technique, or a sub-technique.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Technique {
+pub(crate) struct Technique {
     /// The name; for a sub-technique without its technique's name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its matrix.
-    pub domain: Domain,
+    pub(crate) domain: Domain,
     /// Its status.
-    pub status: Status,
+    pub(crate) status: Status,
     /// The ids of its tactics, at least one in every table that MITRE publishes.
-    pub tactics: Vec<String>,
+    pub(crate) tactics: Vec<String>,
 }
 
 /// A tactic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tactic {
+pub(crate) struct Tactic {
     /// The name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its matrix.
-    pub domain: Domain,
+    pub(crate) domain: Domain,
 }
 
 /// The tactics and techniques of one version of ATT&CK.
@@ -77,23 +77,23 @@ impl Attack {
     }
 
     /// The version, such as `18.1`.
-    pub fn version(&self) -> &str {
+    pub(crate) fn version(&self) -> &str {
         &self.version
     }
 
     /// The tactic with this id; `None` if there is none in this version.
-    pub fn tactic(&self, id: &str) -> Option<&Tactic> {
+    pub(crate) fn tactic(&self, id: &str) -> Option<&Tactic> {
         self.tactics.get(id)
     }
 
     /// The technique or sub-technique with this id; `None` if there is none in this version.
-    pub fn technique(&self, id: &str) -> Option<&Technique> {
+    pub(crate) fn technique(&self, id: &str) -> Option<&Technique> {
         self.techniques.get(id)
     }
 
     /// The current replacement of a revoked technique, with its id, even if replacements were revoked, too; `None` if
     /// there is none.
-    pub fn successor(&self, id: &str) -> Option<(&str, &Technique)> {
+    pub(crate) fn successor(&self, id: &str) -> Option<(&str, &Technique)> {
         let mut id = id;
         // A chain is short; one without an end would be a circle.
         for _ in 0..8 {
@@ -110,7 +110,7 @@ impl Attack {
 
 impl Domain {
     /// MITRE's name for it.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Enterprise => "enterprise",
             Self::Mobile => "mobile",

@@ -19,7 +19,7 @@ pub enum Table {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RowFingerprint {
     /// The row's stamp.
-    pub updated_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
     /// The digest of a rule's text, or of all fields of a state.
     content: ContentDigest,
     /// A hash of the rule's version and path; 0 for anything but a rule.
@@ -28,7 +28,7 @@ pub struct RowFingerprint {
 
 impl RowFingerprint {
     /// The fingerprint of a row of `ttp_rule`: its text, version and path are what subscribers get.
-    pub fn rule<I>(header: &RuleHeader<I>) -> Self {
+    pub(crate) fn rule<I>(header: &RuleHeader<I>) -> Self {
         Self {
             updated_at: header.updated_at,
             content: header.content_sha256,
@@ -38,7 +38,7 @@ impl RowFingerprint {
 
     /// The fingerprint of a row of `ttp_rule_state`, with all of its fields. A row without a stamp has
     /// [`Timestamp::MIN`].
-    pub fn state(row: &StateRow) -> Self {
+    pub(crate) fn state(row: &StateRow) -> Self {
         let StateRow { rule_id: _, state, confidence_max, expires_at, reason, set_by, set_at } = row;
         let fields = format!("{state:?} {confidence_max:?} {expires_at:?} {reason:?} {set_by:?}");
         Self::other(set_at.unwrap_or(Timestamp::MIN), ContentDigest::of(fields))
@@ -50,13 +50,13 @@ impl RowFingerprint {
     }
 
     /// Whether the text has this digest.
-    pub fn has_content(&self, content: &ContentDigest) -> bool {
+    pub(crate) fn has_content(&self, content: &ContentDigest) -> bool {
         self.content == *content
     }
 
     /// Whether a rule's row with this stamp, version and path is the same row, without a comparison of the text: a
     /// writer that changes the text also sets a new stamp.
-    pub fn is_stamped(&self, updated_at: Timestamp, rule_version: i64, source_path: &str) -> bool {
+    pub(crate) fn is_stamped(&self, updated_at: Timestamp, rule_version: i64, source_path: &str) -> bool {
         self.updated_at == updated_at && self.metadata_hash == metadata_hash(rule_version, source_path)
     }
 }
@@ -103,7 +103,7 @@ pub struct QuarantinedRow {
 
 impl QuarantinedRow {
     /// About how many bytes of memory it takes in the catalogue.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         const OVERHEAD: usize = 256;
         2 * self.key.len() + self.reason.len() + OVERHEAD
     }

@@ -25,7 +25,7 @@ pub struct CatalogueDigest([u8; 32]);
 
 impl CatalogueDigest {
     /// Puts a rule in, or takes it out.
-    pub fn toggle_rule(&mut self, rule: &KnownRule) {
+    pub(crate) fn toggle_rule(&mut self, rule: &KnownRule) {
         self.toggle(&[
             Some("rule"),
             Some(rule.header.rule_id.as_str()),
@@ -36,7 +36,7 @@ impl CatalogueDigest {
     }
 
     /// Puts a state in, or takes it out; the default is no item.
-    pub fn toggle_state(&mut self, rule_id: &RuleId, state: &RuleState) {
+    pub(crate) fn toggle_state(&mut self, rule_id: &RuleId, state: &RuleState) {
         if *state == RuleState::default() {
             return;
         }

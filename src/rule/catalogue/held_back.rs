@@ -7,21 +7,21 @@ use super::{Before, Catalogue};
 
 /// What applying a table delta did.
 #[derive(Debug, Default)]
-pub struct CatalogueDelta {
+pub(crate) struct CatalogueDelta {
     /// The changes for subscribers, in the order of [`Catalogue::apply`].
-    pub changes: Vec<RuleChange>,
+    pub(crate) changes: Vec<RuleChange>,
     /// Rules whose version fell, with the version before and after.
-    pub fallen: Vec<(RuleId, i64, i64)>,
+    pub(crate) fallen: Vec<(RuleId, i64, i64)>,
 }
 
 impl Catalogue {
     /// The rules that are served although their row is missing or invalid: their deletion is held back.
-    pub const fn held_back(&self) -> &BTreeSet<RuleId> {
+    pub(crate) const fn held_back(&self) -> &BTreeSet<RuleId> {
         &self.held_back
     }
 
     /// Follows the deletions that are held back.
-    pub fn release(&mut self) -> Vec<RuleChange> {
+    pub(crate) fn release(&mut self) -> Vec<RuleChange> {
         let mut before = Before::new();
         for rule_id in std::mem::take(&mut self.held_back) {
             self.replace(&rule_id, None, &mut before);

@@ -18,8 +18,8 @@ use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
 pub use delta::{QuarantinedRow, RowFingerprint, Table, TableDelta};
-pub use digest::CatalogueDigest;
-pub use held_back::CatalogueDelta;
+pub(crate) use digest::CatalogueDigest;
+pub(crate) use held_back::CatalogueDelta;
 
 use self::key::{CaseInsensitiveId, Key, SortedRule};
 use self::states::States;
@@ -45,7 +45,7 @@ pub struct Catalogue {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuarantineEntry {
     /// The table of the row.
-    pub table: Table,
+    pub(crate) table: Table,
     /// The row's `rule_id`.
     pub key: String,
     /// Why it is not served, in one sentence.
@@ -61,7 +61,7 @@ impl Catalogue {
 
     /// Like [`Catalogue::apply`], but holds back deletions: if `is_too_many(deletions, rows before)`, all of these
     /// rules stay until fewer are missing or [`Catalogue::release`] is called.
-    pub fn apply_guarded(
+    pub(crate) fn apply_guarded(
         &mut self,
         delta: TableDelta,
         is_too_many: impl Fn(usize, usize) -> bool,
@@ -122,14 +122,14 @@ impl Catalogue {
     }
 
     /// Ends the states that expire at or before `now`, by the database's clock, so that the default is effective.
-    pub fn expire(&mut self, now: Timestamp) -> Vec<RuleChange> {
+    pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<RuleChange> {
         let mut before = states::Before::new();
         self.states.advance_to(now, &mut before);
         self.states.changes(before, &mut self.digest)
     }
 
     /// When the next effective state expires, by the database's clock; `None` if none will.
-    pub fn next_expiry(&self) -> Option<Timestamp> {
+    pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
         self.states.next_end()
     }
 
@@ -143,7 +143,7 @@ impl Catalogue {
     }
 
     /// The rule of this id, if it is effective.
-    pub fn rule(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
+    pub(crate) fn rule(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
         let SortedRule(rule) = self.rules.get(&rule_id as &dyn Key)?;
         self.effective_variant(rule_id).filter(|first| first.header.rule_id == rule.header.rule_id)
     }
@@ -174,12 +174,12 @@ impl Catalogue {
     }
 
     /// The greatest stamp of all valid rows that were ever applied; `None` before the first.
-    pub const fn watermark(&self) -> Option<Timestamp> {
+    pub(crate) const fn watermark(&self) -> Option<Timestamp> {
         self.watermark
     }
 
     /// The digest of all effective rules and states.
-    pub const fn digest(&self) -> CatalogueDigest {
+    pub(crate) const fn digest(&self) -> CatalogueDigest {
         self.digest
     }
 

@@ -23,14 +23,14 @@ macro_rules! codes {
             }
 
             /// The default severity of this kind.
-            pub const fn severity(self) -> Severity {
+            pub(crate) const fn severity(self) -> Severity {
                 match self {
                     $(Self::$variant => Severity::$severity,)+
                 }
             }
 
             /// The page that explains it, in Markdown.
-            pub const fn explanation(self) -> &'static str {
+            pub(crate) const fn explanation(self) -> &'static str {
                 match self {
                     $(Self::$variant => include_str!(concat!("pages/", $name, ".md")),)+
                 }

@@ -12,7 +12,7 @@ pub use code::Code;
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Severity {
+pub(crate) enum Severity {
     /// Valid, but suspect.
     Warning,
     /// The file is invalid.
@@ -21,7 +21,7 @@ pub enum Severity {
 
 impl Severity {
     /// The word for it.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Warning => "warning",
             Self::Error => "error",
@@ -41,22 +41,22 @@ pub struct Diagnostic {
     /// The kind of finding, for machines and to look it up.
     pub code: Code,
     /// The severity.
-    pub severity: Severity,
+    pub(crate) severity: Severity,
     /// The line of the position, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// The column of the position in characters, from 1.
-    pub column: usize,
+    pub(crate) column: usize,
     /// The position as a range of bytes of the text.
-    pub span: Range<usize>,
+    pub(crate) span: Range<usize>,
     /// The field, `emits[0].confidence`; empty for the document as a whole.
-    pub field: String,
+    pub(crate) field: String,
     /// What was found and what was expected, in one sentence without the place.
     pub message: String,
     /// What to do about it; `None` if the message says that.
-    pub help: Option<String>,
+    pub(crate) help: Option<String>,
     /// The replacement, if the fix is mechanical and no reader then reads another rule; `None` if the author must
     /// decide.
-    pub replacement: Option<String>,
+    pub(crate) replacement: Option<String>,
 }
 
 impl Diagnostic {
@@ -66,12 +66,12 @@ impl Diagnostic {
     }
 
     /// Line and column of the end of the position in `text`, both from 1, the column in characters.
-    pub fn end(&self, text: &[u8]) -> (usize, usize) {
+    pub(crate) fn end(&self, text: &[u8]) -> (usize, usize) {
         position(text, self.span.end)
     }
 
     /// The finding that the id at `span` in `text` is also in the file `other`.
-    pub fn duplicate_id(text: &[u8], span: Range<usize>, id: &RuleId, other: &str) -> Self {
+    pub(crate) fn duplicate_id(text: &[u8], span: Range<usize>, id: &RuleId, other: &str) -> Self {
         let message = format!("`{id}` is in {other} too; only one of the two is taken");
         let help = "give it an id of its own; ids that differ only in case are the same";
         Self::of_field(Code::DuplicateId, text, span, "rule_id", message, help)
@@ -79,7 +79,7 @@ impl Diagnostic {
 
     /// The finding that the version at `span` in `text` is not above `known`, which the database has with another
     /// text.
-    pub fn version_not_raised(text: &[u8], span: Range<usize>, known: i64) -> Self {
+    pub(crate) fn version_not_raised(text: &[u8], span: Range<usize>, known: i64) -> Self {
         let message = format!("the text is another than the database's, which has version {known}");
         let help = format!("raise it to {}", known.saturating_add(1));
         Self::of_field(Code::VersionNotRaised, text, span, "rule_version", message, help)
@@ -100,7 +100,7 @@ impl Diagnostic {
     }
 
     /// The finding that the master ignores a file because of its name.
-    pub fn file_name(path: &Path) -> Self {
+    pub(crate) fn file_name(path: &Path) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let message = format!("`{name}` is not read from a rules directory");
         let help = "a rule stands directly in the directory, in a file named with letters, digits and `_`, ending in \
@@ -110,7 +110,7 @@ impl Diagnostic {
     }
 
     /// A finding about a whole file.
-    pub fn of_file(code: Code, message: String) -> Self {
+    pub(crate) fn of_file(code: Code, message: String) -> Self {
         Self {
             code,
             severity: code.severity(),
@@ -125,7 +125,7 @@ impl Diagnostic {
     }
 
     /// The message with the field before it, if there is one.
-    pub fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         match self.field.as_str() {
             "" => self.message.clone(),
             field => format!("{field}: {}", self.message),
@@ -134,7 +134,7 @@ impl Diagnostic {
 }
 
 /// The first errors among `findings` in one line, each with its place, and how many more there are.
-pub fn first_errors(findings: &[Diagnostic]) -> String {
+pub(crate) fn first_errors(findings: &[Diagnostic]) -> String {
     const SHOWN: usize = 3;
     let errors: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
     let errors =

@@ -24,17 +24,17 @@ pub use fix::fix;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The size of the text in bytes, and of what its aliases repeat.
-    pub size: usize,
+    pub(crate) size: usize,
     /// The depth of nested mappings and lists.
-    pub depth: usize,
+    pub(crate) depth: usize,
     /// How many values the document may have after its aliases are expanded.
-    pub nodes: usize,
+    pub(crate) nodes: usize,
 }
 
 impl Limits {
     /// The largest size that a master may allow. The rule's JSON then fits into a line of the stream, although an
     /// escaped byte takes up to six.
-    pub const LARGEST: usize = 4 << 20;
+    pub(crate) const LARGEST: usize = 4 << 20;
 }
 
 impl Default for Limits {
@@ -49,9 +49,9 @@ pub struct ParsedRule {
     /// The definition in the text.
     pub definition: Definition,
     /// The position of the rule's id, in bytes of the text.
-    pub id_span: Range<usize>,
+    pub(crate) id_span: Range<usize>,
     /// The position of its version.
-    pub version_span: Range<usize>,
+    pub(crate) version_span: Range<usize>,
     /// What is valid but suspect, in the order of the text.
     pub warnings: Vec<Diagnostic>,
 }
@@ -70,7 +70,7 @@ pub fn parse(text: &[u8], limits: &Limits) -> Result<ParsedRule, Vec<Diagnostic>
 ///
 /// # Errors
 /// As [`parse`].
-pub fn parse_in_steps(
+pub(crate) fn parse_in_steps(
     text: &[u8],
     limits: &Limits,
     parsed: impl FnOnce(),
@@ -82,12 +82,12 @@ pub fn parse_in_steps(
 ///
 /// # Errors
 /// As [`parse`].
-pub fn lint(text: &[u8], limits: &Limits, attack: &Attack) -> Result<ParsedRule, Vec<Diagnostic>> {
+pub(crate) fn lint(text: &[u8], limits: &Limits, attack: &Attack) -> Result<ParsedRule, Vec<Diagnostic>> {
     read_rule(text, limits, Some(attack), || {})
 }
 
 /// The id in a text, which may be invalid otherwise; `None` if there is none, or the text is not YAML.
-pub fn rule_id_of(text: &[u8], limits: &Limits) -> Option<RuleId> {
+pub(crate) fn rule_id_of(text: &[u8], limits: &Limits) -> Option<RuleId> {
     let mut findings = Findings::default();
     let tree = tree::build(characters::check(text, limits, &mut findings)?, limits, &mut findings)?;
     read::rule_id_of(&tree)
@@ -118,7 +118,7 @@ fn read_rule(
 ///
 /// # Errors
 /// All errors of the text, in its order.
-pub fn samples(
+pub(crate) fn samples(
     text: &[u8],
     limits: &Limits,
     patterns: &[FieldPattern],
@@ -135,7 +135,7 @@ pub fn samples(
 }
 
 /// Why Python's `re` would not compile a pattern; `None` if it would.
-pub fn pattern_fault(pattern: &str) -> Option<String> {
+pub(crate) fn pattern_fault(pattern: &str) -> Option<String> {
     pattern::validate(pattern).err().map(|fault| fault.to_string())
 }
 

@@ -47,7 +47,7 @@ impl MasterSession {
     ///
     /// # Errors
     /// As [`MasterSession::rows`].
-    pub async fn version(&mut self) -> Result<Option<String>, StoreError> {
+    pub(crate) async fn version(&mut self) -> Result<Option<String>, StoreError> {
         self.call("asking for changes", self.database.poll_limit(), |mut session| async move {
             let version = session.version().await;
             (session, version)
@@ -89,7 +89,7 @@ impl MasterSession {
     }
 
     /// Writes the trace contexts of changes that [`MasterSession::apply`] writes next. A failure is only logged.
-    pub async fn write_trace_contexts(&mut self, contexts: Vec<TraceContextRow>) {
+    pub(crate) async fn write_trace_contexts(&mut self, contexts: Vec<TraceContextRow>) {
         if contexts.is_empty() {
             return;
         }
@@ -122,7 +122,7 @@ impl MasterSession {
     ///
     /// # Errors
     /// As [`MasterSession::rows`].
-    pub async fn states_since(
+    pub(crate) async fn states_since(
         &mut self,
         mark: Option<String>,
     ) -> Result<Option<(String, Vec<StateRow>)>, StoreError> {

@@ -30,8 +30,10 @@ use tokio::sync::watch;
 
 pub use follower::DatabaseFollower;
 pub use master_session::MasterSession;
-pub use thread::{driver_failures, quiet_driver_panics};
-pub use writes::{Applied, RuleWrite, Scope};
+pub(crate) use thread::driver_failures;
+pub use thread::quiet_driver_panics;
+pub(crate) use writes::Applied;
+pub use writes::{RuleWrite, Scope};
 
 use self::connection::Connection;
 use self::connector::{Connector, Purpose};
@@ -128,7 +130,7 @@ impl Database {
     }
 
     /// The address for logs and `status`.
-    pub fn place(&self) -> DatabasePlace {
+    pub(crate) fn place(&self) -> DatabasePlace {
         DatabasePlace { url: self.connector.address.to_string(), url_file: self.connector.url_file.clone() }
     }
 
@@ -138,17 +140,17 @@ impl Database {
     ///
     /// # Errors
     /// As [`Database::open`].
-    pub fn change_password(&self, config: &DatabaseConfig) -> Result<(), StoreError> {
+    pub(crate) fn change_password(&self, config: &DatabaseConfig) -> Result<(), StoreError> {
         self.connector.change_password(config)
     }
 
     /// Whether a write of a master's session is in progress.
-    pub fn is_writing(&self) -> bool {
+    pub(crate) fn is_writing(&self) -> bool {
         self.shared.writing.load(Ordering::Relaxed) > 0
     }
 
     /// Whether any operation is in progress. Each statement has a time limit, so a daemon that waits does not hang.
-    pub fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         self.shared.asked.load(Ordering::Relaxed) > 0
     }
 
@@ -275,7 +277,7 @@ impl Database {
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn lock_holder(&self) -> Result<Option<String>, StoreError> {
+    pub(crate) async fn lock_holder(&self) -> Result<Option<String>, StoreError> {
         if let Some(sqlite::Location::File(path)) = self.connector.sqlite_location() {
             return Ok(Lock::holder_of_file(path));
         }

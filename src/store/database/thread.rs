@@ -35,7 +35,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 
 /// How often the driver of this process panicked or had to be abandoned.
-pub fn driver_failures() -> u64 {
+pub(crate) fn driver_failures() -> u64 {
     FAILURES.load(Ordering::Relaxed)
 }
 

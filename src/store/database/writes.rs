@@ -68,7 +68,7 @@ pub enum RuleWrite {
 
 impl RuleWrite {
     /// The row's key.
-    pub fn rule_id(&self) -> &str {
+    pub(crate) fn rule_id(&self) -> &str {
         match self {
             Self::Upsert(row) => &row.header.rule_id,
             Self::Delete { rule_id, .. } => rule_id,
@@ -84,7 +84,7 @@ pub struct Applied {
     /// Rows that the database rejected, each with the reason; all others were written.
     pub rejected: Vec<(String, StoreError)>,
     /// When the last rows were written, by this host's clock, before the commit. Only while spans are recorded.
-    pub written: Option<Timestamp>,
+    pub(crate) written: Option<Timestamp>,
 }
 
 /// Splits writes into batches for one statement each.
