@@ -77,7 +77,7 @@ impl ClientError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
     /// The line without its LF.
-    pub(crate) text: String,
+    pub text: String,
     /// The parsed line.
     pub line: ServerLine,
 }
@@ -107,7 +107,7 @@ impl SocketClient {
     ///
     /// # Errors
     /// The connection is broken.
-    pub(crate) async fn send(&mut self, op: Op) -> Result<(), ClientError> {
+    pub async fn send(&mut self, op: Op) -> Result<(), ClientError> {
         let mut line = Vec::new();
         encode::line(&mut line, &Request { op, id: None });
         match self.writer.write_all(&line).await {
@@ -120,7 +120,7 @@ impl SocketClient {
     ///
     /// # Errors
     /// The connection is broken, or a line is not in the protocol.
-    pub(crate) async fn next(&mut self) -> Result<Option<Line>, ClientError> {
+    pub async fn next(&mut self) -> Result<Option<Line>, ClientError> {
         let Some(bytes) = self.reader.next().await.map_err(|error| match error {
             FrameError::Io(error) => ClientError::Broken(error),
             FrameError::TooLong(_) => ClientError::Protocol(error.to_string()),
@@ -138,7 +138,7 @@ impl SocketClient {
     ///
     /// # Errors
     /// As [`SocketClient::next`], and [`ClientError::Timeout`].
-    pub(crate) async fn next_soon(&mut self) -> Result<Option<Line>, ClientError> {
+    pub async fn next_soon(&mut self) -> Result<Option<Line>, ClientError> {
         timeout(REQUEST_TIMEOUT, self.next()).await.unwrap_or(Err(ClientError::Timeout(REQUEST_TIMEOUT)))
     }
 
@@ -146,7 +146,7 @@ impl SocketClient {
     ///
     /// # Errors
     /// As [`SocketClient::ask`], and [`ClientError::Timeout`].
-    pub(crate) async fn ask_within(&mut self, op: Op, limit: Duration) -> Result<Value, ClientError> {
+    pub async fn ask_within(&mut self, op: Op, limit: Duration) -> Result<Value, ClientError> {
         timeout(limit, self.ask(op)).await.unwrap_or(Err(ClientError::Timeout(limit)))
     }
 

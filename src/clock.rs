@@ -22,7 +22,7 @@ impl Timestamp {
     /// The latest moment: 9999-12-31T23:59:59.999999Z.
     pub(crate) const MAX: Self = Self(253_402_300_799_999_999);
 
-    /// From microseconds since 1970-01-01T00:00:00Z; [`Timestamp::MIN`] or [`Timestamp::MAX`] if out of range.
+    /// From microseconds since 1970-01-01T00:00:00Z; [`Timestamp::MIN`] or `Timestamp::MAX` if out of range.
     pub const fn from_micros(micros: i64) -> Self {
         match micros {
             ..=-62_135_596_800_000_000 => Self::MIN,
@@ -34,11 +34,6 @@ impl Timestamp {
     /// Microseconds since 1970-01-01T00:00:00Z.
     pub const fn as_micros(self) -> i64 {
         self.0
-    }
-
-    /// From the naive UTC value of a table, truncated to microseconds. Out of range as [`Timestamp::from_micros`].
-    pub(crate) fn from_naive(naive: NaiveDateTime) -> Self {
-        Self::from_micros(naive.and_utc().timestamp_micros())
     }
 
     /// The naive UTC value for a table.
@@ -66,7 +61,7 @@ impl Timestamp {
         (Self::MIN.0..=Self::MAX.0).contains(&micros).then_some(Self(micros))
     }
 
-    /// This moment, `span` later; [`Timestamp::MAX`] at the latest.
+    /// This moment, `span` later; `Timestamp::MAX` at the latest.
     pub fn after(self, span: Duration) -> Self {
         Self::from_micros(self.0.saturating_add(micros(span)))
     }

@@ -9,6 +9,7 @@ macro_rules! kinds {
         $($(#[$doc])* pub const $name: &str = $id;)*
 
         /// Every id, with the name of its kind.
+        #[cfg(test)]
         pub(crate) const ALL: &[(&str, &str)] = &[$((stringify!($name), $id)),*];
     };
 }

@@ -8,10 +8,10 @@
 //!
 //! A tour that follows an edited file:
 //!
-//! * [`directory::Watch`] turns the kernel's events into scans: of the files that an event names, or of the whole
+//! * `directory::Watch` turns the kernel's events into scans: of the files that an event names, or of the whole
 //!   directory. An event is only a reason to scan; the scan finds out what is there.
 //! * [`directory::Scanner`] reads names, then stamps, then texts, each only where the one before may have changed.
-//!   [`rulefile`] reads a file safely, whatever its name leads to, and [`rule::parse`] turns its text into a
+//!   `rulefile` reads a file safely, whatever its name leads to, and [`rule::parse`] turns its text into a
 //!   [`rule::Definition`], or into a list of all its errors.
 //! * [`rule::plan`] compares files with rows. It is a pure function, and tests check its laws.
 //! * [`master::reconcile`] guards the plan against mass deletion and carries it out, at the start and after events,

@@ -23,11 +23,11 @@ pub(crate) use keys::{SECTIONS, TelemetryConfig, TrustConfig};
 pub(crate) use layers::ValueOrigin;
 use layers::{Layers, Value};
 use reader::{Reader, read};
-pub use setting::commented_file;
-pub(crate) use setting::{Setting, config_schema, nearest};
+pub use setting::{Setting, commented_file};
+pub(crate) use setting::{config_schema, nearest};
 pub(crate) use trust::LoadedTrust;
 pub use units::Percent;
-pub(crate) use units::{duration, size};
+pub(crate) use units::duration;
 
 pub use crate::address::DatabaseConfig;
 

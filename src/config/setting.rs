@@ -11,7 +11,7 @@ pub struct Setting {
     /// `section.name`, as in the file.
     pub key: &'static str,
     /// The value that applies when nobody sets the key; `None` is no value.
-    pub(crate) default: Option<&'static str>,
+    pub default: Option<&'static str>,
     /// What a file could say: the default, or a value that is none; `None` for an empty list.
     pub(super) example: Option<&'static str>,
     /// The lines of its help.

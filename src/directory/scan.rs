@@ -36,7 +36,7 @@ const EMPTY_FOR: Duration = Duration::from_secs(5);
 /// The directory cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", .path.display())]
-pub(crate) struct DirectoryAway {
+pub struct DirectoryAway {
     path: PathBuf,
     source: io::Error,
 }
@@ -46,7 +46,7 @@ pub(crate) type ChangedFiles = BTreeMap<String, Option<ScannedFile>>;
 
 /// The files of a directory as they were last read.
 #[derive(Debug)]
-pub(crate) struct Scanner {
+pub struct Scanner {
     reader: FileReader,
     files: BTreeMap<String, ScannedFile>,
     /// See [`Scanner::passed_over`].
@@ -82,12 +82,12 @@ impl Scanner {
     }
 
     /// Every file with the rule in it, as input to a plan; `None` if the file is invalid.
-    pub(crate) fn rules(&self) -> impl Iterator<Item = (&str, Option<&RuleHeader<RuleId>>)> {
+    pub fn rules(&self) -> impl Iterator<Item = (&str, Option<&RuleHeader<RuleId>>)> {
         self.files().map(|(name, scanned)| (name, scanned.rule()))
     }
 
     /// Invalid files, by name.
-    pub(crate) fn invalid(&self) -> impl Iterator<Item = (&str, &InvalidFile)> {
+    pub fn invalid(&self) -> impl Iterator<Item = (&str, &InvalidFile)> {
         self.files().filter_map(|(name, scanned)| Some((name, scanned.invalid()?)))
     }
 

@@ -6,7 +6,7 @@ use crate::rule::{ContentDigest, Diagnostic, RuleHeader, RuleId, first_errors};
 
 /// Why a file is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum InvalidFile {
+pub enum InvalidFile {
     /// It could not be read.
     Unreadable(String),
     /// It has these errors.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// Which files a scan reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ScanScope {
+pub enum ScanScope {
     /// The whole directory, without files whose trusted stamp is unchanged.
     All,
     /// Every file of the directory.

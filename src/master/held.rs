@@ -28,9 +28,9 @@ pub struct HeldDeletes {
     /// The ids of the rows.
     pub rule_ids: Vec<String>,
     /// The files that the rows came from.
-    pub(crate) source_paths: BTreeSet<String>,
+    pub source_paths: BTreeSet<String>,
     /// How many rows the master owned before.
-    pub(crate) owned: usize,
+    pub owned: usize,
 }
 
 impl HeldDeletes {

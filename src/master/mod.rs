@@ -1,7 +1,8 @@
 //! From the rules directory to the table.
 //!
-//! [`directory::Watch`](crate::directory::Watch) names the files that may have changed, [`directory::Scanner`](crate::directory::Scanner) reads them, [`rule::plan`](crate::rule::plan) compares them with the rows, and
-//! [`reconcile`] carries the plan out. [`Master`] is the daemon around them: lock, standby, retries, rescans.
+//! `directory::Watch` names the files that may have changed, [`directory::Scanner`](crate::directory::Scanner) reads
+//! them, [`rule::plan`](crate::rule::plan) compares them with the rows, and [`reconcile`] carries the plan out. `Master`
+//! is the daemon around them: lock, standby, retries, rescans.
 
 mod audit;
 mod command;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::audit::StateAudit;
 pub(crate) use self::command::MasterRequest;
-pub(crate) use self::held::Operator;
+pub use self::held::{HeldDeletes, Operator};
 use self::reconcile::{ReconcileError, Reconciler};
 pub(crate) use self::status::{LockStatus, MasterStatus};
 pub(crate) use self::summary::Summary;

@@ -29,7 +29,7 @@ use crate::telemetry::metrics;
 
 /// Why a reconcile failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReconcileError {
+pub enum ReconcileError {
     /// The directory cannot be read. Nothing is deleted for that.
     #[error(transparent)]
     Directory(#[from] DirectoryAway),
@@ -40,22 +40,22 @@ pub(crate) enum ReconcileError {
 
 /// The result of a reconcile.
 #[derive(Debug, Default)]
-pub(crate) struct Report {
+pub struct Report {
     /// The plan as it was carried out: without what was deferred, held back or rejected.
-    pub(crate) plan: Plan,
+    pub plan: Plan,
     /// How many rows the database rejected.
-    pub(crate) refused: usize,
+    pub refused: usize,
     /// Whether some of them may succeed later without anyone's doing.
-    pub(crate) retry: bool,
+    pub retry: bool,
     /// Missing files, to scan again after [`DELETE_AFTER`](crate::directory::DELETE_AFTER).
-    pub(crate) rescan: Vec<String>,
+    pub rescan: Vec<String>,
     /// Files that changed between scan and write, to scan again in a moment.
-    pub(crate) changing: Vec<String>,
+    pub changing: Vec<String>,
 }
 
 /// Reconciles the table with a directory, and remembers what the next reconcile needs.
 #[derive(Debug)]
-pub(crate) struct Reconciler {
+pub struct Reconciler {
     config: MasterConfig,
     clock: SharedClock,
     scanner: Scanner,
@@ -84,7 +84,7 @@ struct NoopReconcile {
 
 impl Reconciler {
     /// A reconciler that has scanned nothing yet.
-    pub(crate) fn new(config: MasterConfig, clock: SharedClock) -> Self {
+    pub fn new(config: MasterConfig, clock: SharedClock) -> Self {
         let limits = Limits { size: config.max_rule_size, ..Limits::default() };
         let scanner =
             Scanner::new(config.rules_dir.clone(), &config.follow_links_to, limits, &config.updated_by);
@@ -104,7 +104,7 @@ impl Reconciler {
     }
 
     /// Uses another configuration from now on. The guard keeps its recent deletions and what is held back.
-    pub(crate) fn configure(&mut self, config: MasterConfig) {
+    pub fn configure(&mut self, config: MasterConfig) {
         self.settled = None;
         let reads_alike =
             (&config.rules_dir, &config.follow_links_to, config.max_rule_size, &config.updated_by)
@@ -146,7 +146,7 @@ impl Reconciler {
     }
 
     /// The files as they were last scanned.
-    pub(crate) const fn scanner(&self) -> &Scanner {
+    pub const fn scanner(&self) -> &Scanner {
         &self.scanner
     }
 
@@ -156,7 +156,7 @@ impl Reconciler {
     }
 
     /// The deletions that are held back; `None` where there are none.
-    pub(crate) const fn held(&self) -> Option<&HeldDeletes> {
+    pub const fn held(&self) -> Option<&HeldDeletes> {
         self.held.as_ref()
     }
 
@@ -188,7 +188,7 @@ impl Reconciler {
     ///
     /// # Errors
     /// [`ReconcileError`]; the next reconcile of everything makes up for it.
-    pub(crate) async fn reconcile(
+    pub async fn reconcile(
         &mut self,
         session: &mut MasterSession,
         scope: &ScanScope,

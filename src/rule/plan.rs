@@ -12,20 +12,20 @@ use super::{RuleHeader, RuleId};
 /// The writes that make the table equal to the directory. Deletions come before writes, so that an id that moves to
 /// another file or changes its case is free when it is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// Owned rows whose file is missing.
-    pub(crate) deletes: Vec<RuleHeader>,
+    pub deletes: Vec<RuleHeader>,
     /// Files whose row is missing or differs.
-    pub(crate) writes: Vec<Write>,
+    pub writes: Vec<Write>,
     /// Files whose id another file holds.
-    pub(crate) conflicts: Vec<Conflict>,
+    pub conflicts: Vec<Conflict>,
     /// How many files have an equal row.
-    pub(crate) unchanged: usize,
+    pub unchanged: usize,
 }
 
 /// A row to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Write {
+pub struct Write {
     /// The rule in the file; the store sets another `updated_at`.
     pub(crate) rule: RuleHeader<RuleId>,
     /// The row that it replaces, whose id may be a case variant; `None` is an insert.
@@ -44,18 +44,18 @@ impl Write {
 
 /// Two files with one id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Conflict {
+pub struct Conflict {
     /// The id in both files.
-    pub(crate) rule_id: RuleId,
+    pub rule_id: RuleId,
     /// The file that does not get the id.
-    pub(crate) source_path: String,
+    pub source_path: String,
     /// The file that keeps the id.
-    pub(crate) held_by: String,
+    pub held_by: String,
 }
 
 impl Plan {
     /// Whether the plan neither writes nor deletes.
-    pub(crate) const fn is_empty(&self) -> bool {
+    pub const fn is_empty(&self) -> bool {
         self.deletes.is_empty() && self.writes.is_empty()
     }
 }

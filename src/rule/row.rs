@@ -33,13 +33,13 @@ pub struct StateRow {
     /// The ceiling, as the shortest number that the column reads back as the same.
     pub confidence_max: Option<f64>,
     /// When the state expires; `None` is never.
-    pub(crate) expires_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
     /// The reason.
-    pub(crate) reason: Option<String>,
+    pub reason: Option<String>,
     /// Who set it.
-    pub(crate) set_by: Option<String>,
+    pub set_by: Option<String>,
     /// When it was set, by the writer's clock.
-    pub(crate) set_at: Option<Timestamp>,
+    pub set_at: Option<Timestamp>,
 }
 
 impl StateRow {

@@ -13,11 +13,12 @@ mod watermark;
 use std::future::Future;
 use std::sync::Arc;
 
-pub(crate) use database::{Applied, driver_failures};
-pub use database::{Database, DatabaseFollower, MasterSession, RuleWrite, Scope, quiet_driver_panics};
+pub(crate) use database::driver_failures;
+pub use database::{
+    Applied, Database, DatabaseFollower, MasterSession, RuleWrite, Scope, quiet_driver_panics,
+};
 pub use error::StoreError;
-pub(crate) use filesystem::FilesystemFollower;
-pub use filesystem::{FilesystemConfig, FilesystemStore};
+pub use filesystem::{FilesystemConfig, FilesystemFollower, FilesystemStore};
 pub use poll::FollowConfig;
 pub(crate) use rows::RowReader;
 pub use subscription::Subscription;

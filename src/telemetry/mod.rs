@@ -1,7 +1,7 @@
 //! Observability: the log, and traces and metrics over OTLP.
 //!
-//! Spans and measurements are made at the edges, next to the log's records, through [`trace`] and [`metrics`]; a span
-//! costs almost nothing while none are exported. [`tally`] also keeps the measurements for `rulesyncd status`. They
+//! Spans and measurements are made at the edges, next to the log's records, through `trace` and `metrics`; a span
+//! costs almost nothing while none are exported. `tally` also keeps the measurements for `rulesyncd status`. They
 //! contain ids, versions, paths and counts, but no text of a rule, no reason and no address.
 
 mod collector;
@@ -12,7 +12,7 @@ mod sanitized;
 pub(crate) mod tally;
 pub(crate) mod trace;
 
-pub(crate) use log::{report_failure, start, wants_colour};
+pub(crate) use log::{report_failure, start};
 pub(crate) use otlp::export;
 pub use otlp::finish;
 

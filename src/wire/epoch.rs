@@ -12,7 +12,7 @@ pub struct Epoch(Arc<str>);
 
 impl Epoch {
     /// A new epoch (a UUIDv7) that begins at `now`.
-    pub(crate) fn starting(now: Timestamp) -> Self {
+    pub fn starting(now: Timestamp) -> Self {
         let micros = u64::try_from(now.as_micros()).unwrap_or(0);
         let nanos = u32::try_from(micros % 1_000_000).unwrap_or(0) * 1_000;
         let stamp = uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos);
@@ -20,7 +20,7 @@ impl Epoch {
     }
 
     /// The name as text.
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -36,9 +36,9 @@ impl fmt::Display for Epoch {
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
     /// The run of the worker that numbered the change.
-    pub(crate) epoch: Epoch,
+    pub epoch: Epoch,
     /// The number of the change.
-    pub(crate) seq: u64,
+    pub seq: u64,
 }
 
 /// Why a text is not a cursor.

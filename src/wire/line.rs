@@ -100,13 +100,13 @@ pub struct RuleLine {
     /// The row's version.
     pub rule_version: i64,
     /// The digest of the rule's text.
-    pub(crate) content_sha256: ContentDigest,
+    pub content_sha256: ContentDigest,
     /// The path of the file, relative to the rules directory.
-    pub(crate) source_path: String,
+    pub source_path: String,
     /// When the row was written, by its writer's clock.
-    pub(crate) updated_at: Timestamp,
+    pub updated_at: Timestamp,
     /// The writer of the row.
-    pub(crate) updated_by: String,
+    pub updated_by: String,
 }
 
 impl From<RuleLine> for RuleHeader {
@@ -126,36 +126,36 @@ impl From<RuleLine> for RuleHeader {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeLine {
     /// The change's number in this epoch.
-    pub(crate) seq: u64,
+    pub seq: u64,
     /// What changed.
-    pub(crate) change_kind: ChangeKind,
+    pub change_kind: ChangeKind,
     /// The changed rule.
     pub rule_id: RuleId,
     /// The rule or the state after the change; `None` if the definition was deleted.
     pub new_value: Option<NewValue>,
     /// `true` if the state expired by itself, else absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) auto_revert: Option<bool>,
+    pub auto_revert: Option<bool>,
     /// As in [`RuleLine`]; only if a definition was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule_version: Option<i64>,
     /// As in [`RuleLine`]; only if a definition was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) content_sha256: Option<ContentDigest>,
+    pub content_sha256: Option<ContentDigest>,
     /// As in [`RuleLine`]; only if a definition was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) source_path: Option<String>,
+    pub source_path: Option<String>,
     /// As in [`RuleLine`]; only if a definition was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) updated_at: Option<Timestamp>,
+    pub updated_at: Option<Timestamp>,
     /// As in [`RuleLine`]; only if a definition was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) updated_by: Option<String>,
+    pub updated_by: Option<String>,
     /// When the worker numbered the change.
-    pub(crate) emitted_at: Timestamp,
+    pub emitted_at: Timestamp,
     /// The W3C trace context of the change; only while spans are recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) traceparent: Option<String>,
+    pub traceparent: Option<String>,
 }
 
 /// A rule or a state after a change. The two have only the field name `state` in common, which is an object in the

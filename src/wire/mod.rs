@@ -1,7 +1,7 @@
 //! The lines of the event stream, protocol 1, for the server and its clients.
 //!
 //! Each line is a JSON object in UTF-8 that ends with LF. The server sends [`ServerLine`]s, a client sends
-//! [`Request`]s. [`encode`] writes rules by copying their JSON as bytes; a test compares its lines with what serde
+//! [`Request`]s. `encode` writes rules by copying their JSON as bytes; a test compares its lines with what serde
 //! writes.
 //!
 //! A stream begins with `hello`. A subscription without a cursor, or with one from which it cannot resume, begins
@@ -17,12 +17,10 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use epoch::{Cursor, Epoch, InvalidCursor};
+pub use epoch::{Cursor, Epoch, InvalidCursor};
 pub(crate) use frame::{FrameError, LineReader};
-pub use line::{ChangeLine, ErrorCode, Health, NewValue, ServerLine, SnapshotReason};
-pub(crate) use line::{RequestId, RuleLine};
-pub(crate) use request::{BadRequest, Request};
-pub use request::{Op, Subscribe};
+pub use line::{ChangeLine, ErrorCode, Health, NewValue, RequestId, RuleLine, ServerLine, SnapshotReason};
+pub use request::{BadRequest, Op, Request, Subscribe};
 pub(crate) use schema::event_schema;
 
 /// The version of the protocol that `hello` names.

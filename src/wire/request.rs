@@ -6,13 +6,13 @@ use crate::rule::{ChangeKind, RuleId};
 
 /// One line from a client.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Request {
+pub struct Request {
     /// The request.
     #[serde(flatten)]
-    pub(crate) op: Op,
+    pub op: Op,
     /// The server repeats it in the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) id: Option<RequestId>,
+    pub id: Option<RequestId>,
 }
 
 /// A request of a client.
@@ -73,13 +73,13 @@ fn is_yes(follow: &bool) -> bool {
 /// Why a line is not a valid request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub(crate) struct BadRequest {
+pub struct BadRequest {
     /// The line's id, if it has a valid one.
-    pub(crate) id: Option<RequestId>,
+    pub id: Option<RequestId>,
     /// The kind of error.
-    pub(crate) code: ErrorCode,
+    pub code: ErrorCode,
     /// What was found and what was expected.
-    pub(crate) message: String,
+    pub message: String,
 }
 
 impl Request {
@@ -88,7 +88,7 @@ impl Request {
     /// # Errors
     /// [`BadRequest`] for anything that is not exactly a request. Unknown fields are errors too: a misspelt filter
     /// must not become a subscription to everything.
-    pub(crate) fn parse(line: &[u8]) -> Result<Self, BadRequest> {
+    pub fn parse(line: &[u8]) -> Result<Self, BadRequest> {
         let bad = |id, code, message| BadRequest { id, code, message };
         let mut fields: Map<String, Value> = serde_json::from_slice(line).map_err(|error| {
             bad(None, ErrorCode::BadJson, format!("the line is not one JSON object: {error}"))

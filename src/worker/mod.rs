@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use status::{
+pub use status::{
     BusStatus, DatabaseStatus, QuarantinedStatus, StreamStatus, SubscriberStatus, WorkerStatus,
 };
 

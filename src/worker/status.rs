@@ -14,33 +14,33 @@ use crate::wire::{Epoch, Health};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// `worker`.
-    pub(crate) mode: String,
+    pub mode: String,
     /// The program's version.
-    pub(crate) version: String,
+    pub version: String,
     /// The process id.
-    pub(crate) pid: u32,
+    pub pid: u32,
     /// This host's time of the answer.
-    pub(crate) now: Timestamp,
+    pub now: Timestamp,
     /// When the worker started.
-    pub(crate) started_at: Timestamp,
+    pub started_at: Timestamp,
     /// The state of the database.
     pub database: DatabaseStatus,
     /// The greatest stamp of all rows that were read; `None` before the first row.
-    pub(crate) watermark: Option<Timestamp>,
+    pub watermark: Option<Timestamp>,
     /// How many rules are served.
-    pub(crate) rules: u64,
+    pub rules: u64,
     /// How many effective states differ from the default.
-    pub(crate) states: u64,
+    pub states: u64,
     /// The digest of all rules and states; `None` before the first are loaded.
-    pub(crate) digest: Option<CatalogueDigest>,
+    pub digest: Option<CatalogueDigest>,
     /// Rows that are not served, and why.
-    pub(crate) quarantined: Vec<QuarantinedStatus>,
+    pub quarantined: Vec<QuarantinedStatus>,
     /// Rules that are served although they are missing from the tables: their deletion is held back.
     #[serde(default)]
-    pub(crate) pending_mass_delete: Vec<String>,
+    pub pending_mass_delete: Vec<String>,
     /// Since when deletions are held back; `None` if none are.
     #[serde(default)]
-    pub(crate) pending_since: Option<Timestamp>,
+    pub pending_since: Option<Timestamp>,
     /// The event stream.
     pub stream: StreamStatus,
     /// The host's message bus; `None` if none is configured.
@@ -49,7 +49,7 @@ pub struct WorkerStatus {
     pub last_error: Option<String>,
     /// The same as `database.last_error_at`.
     #[serde(default)]
-    pub(crate) last_error_at: Option<Timestamp>,
+    pub last_error_at: Option<Timestamp>,
 }
 
 impl WorkerStatus {
@@ -85,31 +85,31 @@ impl WorkerStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatabaseStatus {
     /// The address without its password.
-    pub(crate) url: String,
+    pub url: String,
     /// The file that the address was read from; `None` if the configuration holds the address itself.
     #[serde(default)]
-    pub(crate) url_file: Option<PathBuf>,
+    pub url_file: Option<PathBuf>,
     /// The kind of store: `sqlite`, `mysql`, `postgresql` or `filesystem`.
-    pub(crate) backend: String,
+    pub backend: String,
     /// Whether the database answers.
     pub state: Health,
     /// When `state` last changed.
-    pub(crate) since: Timestamp,
+    pub since: Timestamp,
     /// How long ago the rules were last current, in milliseconds; 0 while they are.
-    pub(crate) stale_for_ms: u64,
+    pub stale_for_ms: u64,
     /// Why the database does not answer; `None` while it does.
-    pub(crate) last_error: Option<String>,
+    pub last_error: Option<String>,
     /// When the database last did not answer.
     #[serde(default)]
-    pub(crate) last_error_at: Option<Timestamp>,
+    pub last_error_at: Option<Timestamp>,
     /// How often in this run the database's driver panicked on a reply, or was kept busy by a reply without end.
     #[serde(default)]
-    pub(crate) driver_failures: u64,
+    pub driver_failures: u64,
 }
 
 /// A row that is quarantined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct QuarantinedStatus {
+pub struct QuarantinedStatus {
     /// The table, `ttp_rule` or `ttp_rule_state`.
     pub(crate) table: String,
     /// The row's key.
@@ -132,13 +132,13 @@ impl From<QuarantineEntry> for QuarantinedStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StreamStatus {
     /// This run of the worker.
-    pub(crate) epoch: Epoch,
+    pub epoch: Epoch,
     /// The newest change.
-    pub(crate) seq: u64,
+    pub seq: u64,
     /// The smallest cursor from which a subscriber can resume.
-    pub(crate) resumable_from: u64,
+    pub resumable_from: u64,
     /// The size of the journal's lines, in bytes.
-    pub(crate) journal_bytes: u64,
+    pub journal_bytes: u64,
     /// The open connections.
     pub subscribers: Vec<SubscriberStatus>,
 }
@@ -147,17 +147,17 @@ pub struct StreamStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscriberStatus {
     /// The number of the connection in this run.
-    pub(crate) id: u64,
+    pub id: u64,
     /// The peer's process id; `None` if the system does not say.
     pub pid: Option<i32>,
     /// The peer's user id.
     pub uid: u32,
     /// When the peer connected.
-    pub(crate) connected_at: Timestamp,
+    pub connected_at: Timestamp,
     /// Whether the peer has subscribed, or only sends requests.
-    pub(crate) subscribed: bool,
+    pub subscribed: bool,
     /// The last change that was handed to the socket.
-    pub(crate) seq: u64,
+    pub seq: u64,
     /// How many changes the peer is behind.
     pub lag: u64,
     /// The last change that the peer acknowledged; `None` before the first.
@@ -168,11 +168,11 @@ pub struct SubscriberStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusStatus {
     /// The path of its socket.
-    pub(crate) socket: String,
+    pub socket: String,
     /// Whether the worker is connected to it.
     pub state: Health,
     /// When `state` last changed.
-    pub(crate) since: Timestamp,
+    pub since: Timestamp,
     /// How many hints were published in this run.
     pub published: u64,
     /// How many changes were not published because the bus was unavailable or slow.

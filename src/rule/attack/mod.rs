@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 pub(super) use shape::{is_sub_technique, is_tactic, is_technique};
-pub(crate) use stix::InvalidBundle;
+pub use stix::InvalidBundle;
 
 /// One of ATT&CK's matrices, which share no tactic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -18,7 +18,7 @@ use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
 pub use delta::{QuarantinedRow, RowFingerprint, Table, TableDelta};
-pub(crate) use digest::CatalogueDigest;
+pub use digest::CatalogueDigest;
 pub(crate) use held_back::CatalogueDelta;
 
 use self::key::{CaseInsensitiveId, Key, SortedRule};
@@ -45,7 +45,7 @@ pub struct Catalogue {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QuarantineEntry {
     /// The table of the row.
-    pub(crate) table: Table,
+    pub table: Table,
     /// The row's `rule_id`.
     pub key: String,
     /// Why it is not served, in one sentence.

@@ -12,7 +12,7 @@ pub use code::Code;
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Severity {
+pub enum Severity {
     /// Valid, but suspect.
     Warning,
     /// The file is invalid.
@@ -41,22 +41,22 @@ pub struct Diagnostic {
     /// The kind of finding, for machines and to look it up.
     pub code: Code,
     /// The severity.
-    pub(crate) severity: Severity,
+    pub severity: Severity,
     /// The line of the position, from 1.
-    pub(crate) line: usize,
+    pub line: usize,
     /// The column of the position in characters, from 1.
-    pub(crate) column: usize,
+    pub column: usize,
     /// The position as a range of bytes of the text.
-    pub(crate) span: Range<usize>,
+    pub span: Range<usize>,
     /// The field, `emits[0].confidence`; empty for the document as a whole.
-    pub(crate) field: String,
+    pub field: String,
     /// What was found and what was expected, in one sentence without the place.
     pub message: String,
     /// What to do about it; `None` if the message says that.
-    pub(crate) help: Option<String>,
+    pub help: Option<String>,
     /// The replacement, if the fix is mechanical and no reader then reads another rule; `None` if the author must
     /// decide.
-    pub(crate) replacement: Option<String>,
+    pub replacement: Option<String>,
 }
 
 impl Diagnostic {

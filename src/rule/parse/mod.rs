@@ -49,9 +49,9 @@ pub struct ParsedRule {
     /// The definition in the text.
     pub definition: Definition,
     /// The position of the rule's id, in bytes of the text.
-    pub(crate) id_span: Range<usize>,
+    pub id_span: Range<usize>,
     /// The position of its version.
-    pub(crate) version_span: Range<usize>,
+    pub version_span: Range<usize>,
     /// What is valid but suspect, in the order of the text.
     pub warnings: Vec<Diagnostic>,
 }

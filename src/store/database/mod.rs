@@ -32,8 +32,7 @@ pub use follower::DatabaseFollower;
 pub use master_session::MasterSession;
 pub(crate) use thread::driver_failures;
 pub use thread::quiet_driver_panics;
-pub(crate) use writes::Applied;
-pub use writes::{RuleWrite, Scope};
+pub use writes::{Applied, RuleWrite, Scope};
 
 use self::connection::Connection;
 use self::connector::{Connector, Purpose};

@@ -18,7 +18,7 @@ pub enum Scope<'a> {
     All,
     /// The rows that have one of these ids or one of these paths.
     Touching {
-        /// Ids as [`crate::rule::RuleId::folded`] gives them; compared without case.
+        /// Ids as `RuleId::folded` gives them; compared without case.
         rule_ids: &'a [String],
         /// Paths, relative to the rules directory; compared exactly.
         source_paths: &'a [String],
@@ -84,7 +84,7 @@ pub struct Applied {
     /// Rows that the database rejected, each with the reason; all others were written.
     pub rejected: Vec<(String, StoreError)>,
     /// When the last rows were written, by this host's clock, before the commit. Only while spans are recorded.
-    pub(crate) written: Option<Timestamp>,
+    pub written: Option<Timestamp>,
 }
 
 /// Splits writes into batches for one statement each.
