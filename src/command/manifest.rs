@@ -16,7 +16,7 @@ use super::flags::{ConfigFlags, prepare_quietly};
     after_help = "Example: rulesyncd manifest make rules --realm honeypots && rulesyncd manifest sign rules \
                         --key ~/.ssh/id_ed25519"
 )]
-pub struct ManifestArgs {
+pub(crate) struct ManifestArgs {
     #[command(subcommand)]
     action: Action,
     #[command(flatten)]

@@ -188,7 +188,7 @@ sections! {
     }
 
     /// Signed rule sets: which releases are accepted. It is the same on the master and on every worker.
-    pub trust(TrustConfig) {
+    pub(crate) trust(TrustConfig) {
         /// The keys that may sign releases, a file in the format of OpenSSH's ALLOWED SIGNERS that only root may write.
         /// Naming it switches trust on: a worker serves signed releases and nothing else, and a master publishes whole
         /// signed releases only. SIGHUP reads it again; the other keys of the section wait for a restart.

@@ -25,7 +25,6 @@ use layers::{Layers, Value};
 use reader::{Reader, read};
 pub use setting::{Setting, commented_file};
 pub(crate) use setting::{config_schema, nearest};
-pub(crate) use trust::LoadedTrust;
 pub use units::Percent;
 pub(crate) use units::duration;
 

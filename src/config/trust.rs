@@ -13,11 +13,11 @@ const OTHERS_WRITE: u32 = 0o022;
 
 /// What a verifier requires, as its configuration says, and what is suspect about it.
 #[derive(Debug, Clone)]
-pub struct LoadedTrust {
+pub(crate) struct LoadedTrust {
     /// What it requires.
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// Sentences for the log.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl TrustConfig {
@@ -26,7 +26,7 @@ impl TrustConfig {
     /// # Errors
     /// [`ConfigError`]: the file is missing, malformed, has no key, or others may write it; or a key of the section is
     /// missing. Trust is never off for that.
-    pub fn load(&self) -> Result<Option<LoadedTrust>, ConfigError> {
+    pub(crate) fn load(&self) -> Result<Option<LoadedTrust>, ConfigError> {
         let Some(path) = &self.allowed_signers else {
             let others = [self.realm.is_some(), self.min_version.is_some()];
             return match others.contains(&true) {

@@ -12,7 +12,10 @@ mod watch;
 
 pub use missing::DELETE_AFTER;
 pub(crate) use missing::MissingFiles;
-pub(crate) use release::{MANIFEST, MANIFEST_RULES, MANIFEST_SIG, Release, ReleaseFiles, holds, is_release_file_name, signature_names};
+pub use release::{
+    MANIFEST, MANIFEST_RULES, MANIFEST_SIG, Release, ReleaseFiles, holds, is_release_file_name,
+    signature_names,
+};
 pub(crate) use scan::ChangedFiles;
 pub use scan::{DirectoryAway, Scanner};
 pub use scanned::InvalidFile;
