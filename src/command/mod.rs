@@ -8,6 +8,7 @@ pub(crate) mod config;
 mod daemon;
 pub(crate) mod dev;
 pub(crate) mod flags;
+pub(crate) mod layer;
 pub(crate) mod man;
 pub(crate) mod manifest;
 pub(crate) mod master;

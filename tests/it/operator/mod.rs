@@ -2,5 +2,6 @@
 
 mod database;
 mod health;
+mod layer;
 mod password;
 mod shell;
