@@ -16,6 +16,8 @@ pub struct DatabaseConfig {
     pub max_connections: u32,
     /// How long connecting, or any one statement, may take.
     pub connect_timeout: Duration,
+    /// Whether a master creates missing tables and indexes, or waits for another program's.
+    pub create_tables: bool,
     /// Whether a connection to another host may be unencrypted or unverified.
     pub allow_plaintext: bool,
 }

@@ -65,13 +65,13 @@ struct SetArgs {
     /// The state
     #[arg(value_parser = state_parser())]
     state: StateKind,
-    /// The ceiling of the rule's confidence, 0 to 1
+    /// The ceiling of the rule's confidence; one above 1 limits nothing, as does none
     #[arg(long, value_name = "NUMBER")]
     confidence_max: Option<f64>,
     /// End the state after this time, such as `4h`
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "expires_at")]
     expires_in: Option<Duration>,
-    /// End the state at this time, such as `2026-05-01T07:25:09Z`
+    /// End the state at this time, such as `2026-05-01T07:25:09Z`; if it is past, the state has ended at once
     #[arg(long, value_name = "TIME", value_parser = time)]
     expires_at: Option<Timestamp>,
     /// The reason, for other operators
@@ -90,7 +90,7 @@ fn state_parser() -> impl TypedValueParser<Value = StateKind> {
         PossibleValue::new(StateKind::Enabled.as_str()).help("The rule counts, as without a state"),
         PossibleValue::new(StateKind::Disabled.as_str()).help("The rule does not count"),
         PossibleValue::new(StateKind::Clipped.as_str())
-            .help("The rule counts with a confidence of at most --confidence-max"),
+            .help("The rule counts with a confidence of at most --confidence-max, if that is given"),
     ])
     .try_map(|word| word.parse::<StateKind>())
 }
@@ -151,12 +151,6 @@ impl SetArgs {
     /// The requested state; `now` is the database's time, since its clock determines expiry.
     fn state(&self, now: Timestamp) -> Result<RuleState, Failure> {
         let expires_at = self.expires_at.or_else(|| self.expires_in.map(|span| now.after(span)));
-        if let Some(end) = expires_at.filter(|&end| end <= now) {
-            return Err(Failure::Usage(anyhow!("the state would end at {end}, and it is {now} already")));
-        }
-        if self.state == StateKind::Clipped && self.confidence_max.is_none() {
-            return Err(Failure::Usage(anyhow!("`clipped` needs a ceiling: give --confidence-max")));
-        }
         let state = RuleState {
             state: self.state,
             confidence_max: self.confidence_max,

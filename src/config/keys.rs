@@ -86,6 +86,10 @@ sections! {
         /// How long a connection attempt, or one statement, may take before it is tried again.
         connect_timeout: Duration, One<Timeout> = "5s";
 
+        /// Whether a master creates missing tables and their indexes. Set it to false if another service creates them by
+        /// its own migrations: the master then waits for the tables, and creates nothing in them.
+        create_tables: bool, One<Flag> = "true";
+
         /// Allow connections to another host that are not encrypted, or whose certificate is not verified
         /// (sslmode=require). Only for networks that you trust.
         allow_plaintext: bool, One<Flag> = "false";

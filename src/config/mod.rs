@@ -173,6 +173,7 @@ impl Config {
             url_file: from.address_file()?,
             max_connections: section.max_connections,
             connect_timeout: section.connect_timeout,
+            create_tables: section.create_tables,
             allow_plaintext: section.allow_plaintext,
         };
         let master = MasterConfig::resolve(&from)?;

@@ -56,8 +56,8 @@ pub enum InvalidState {
     /// The `state` column holds another word; its beginning.
     #[error("the state is `{0}`; expected `enabled`, `disabled` or `clipped`")]
     Kind(String),
-    /// The ceiling is not a number from 0 to 1.
-    #[error("confidence_max is {0}; expected a number from 0 to 1, or none")]
+    /// The ceiling is below 0, or not finite.
+    #[error("confidence_max is {0}; expected a number of at least 0 (usually at most 1), or none")]
     ConfidenceMax(f64),
     /// No column can store this end.
     #[error(
@@ -79,7 +79,8 @@ pub enum InvalidState {
 pub struct RuleState {
     /// Whether the rule is enabled, disabled or clipped.
     pub state: StateKind,
-    /// The ceiling of the rule's confidence, 0 to 1; `None` is no ceiling.
+    /// The ceiling of the rule's confidence, at least 0; `None` is no ceiling. One above 1 limits nothing: other
+    /// programs write it, and do not check it.
     pub confidence_max: Option<f64>,
     /// When the state expires; `None` is never.
     pub expires_at: Option<Timestamp>,
@@ -124,7 +125,7 @@ impl RuleState {
     /// Checks a state that was found in a row. Other programs write the greatest time for "never".
     ///
     /// # Errors
-    /// [`InvalidState::ConfidenceMax`] if the ceiling is not within 0 to 1, [`InvalidState::TooLong`] if a text is
+    /// [`InvalidState::ConfidenceMax`] if the ceiling is below 0 or not finite, [`InvalidState::TooLong`] if a text is
     /// longer than [`LONGEST_TEXT`].
     pub(super) fn validate_found(&self) -> Result<(), InvalidState> {
         for (column, text) in [("reason", &self.reason), ("set_by", &self.set_by)] {
@@ -134,7 +135,9 @@ impl RuleState {
             }
         }
         match self.confidence_max {
-            Some(ceiling) if !(0.0..=1.0).contains(&ceiling) => Err(InvalidState::ConfidenceMax(ceiling)),
+            Some(ceiling) if !(ceiling >= 0.0 && ceiling.is_finite()) => {
+                Err(InvalidState::ConfidenceMax(ceiling))
+            }
             _ => Ok(()),
         }
     }
@@ -182,10 +185,16 @@ mod tests {
     }
 
     #[test]
-    fn a_ceiling_outside_of_0_to_1_is_refused() {
-        for (ceiling, good) in
-            [(0.0, true), (0.85, true), (1.0, true), (-0.1, false), (1.1, false), (f64::NAN, false)]
-        {
+    fn a_ceiling_below_0_is_refused_and_one_above_1_is_not() {
+        for (ceiling, good) in [
+            (0.0, true),
+            (0.85, true),
+            (1.0, true),
+            (1.1, true),
+            (-0.1, false),
+            (f64::NAN, false),
+            (f64::INFINITY, false),
+        ] {
             let state = RuleState { confidence_max: Some(ceiling), ..RuleState::default() };
             assert_eq!(state.validate().is_ok(), good, "{ceiling}");
         }

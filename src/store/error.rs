@@ -13,12 +13,12 @@ pub enum StoreError {
         /// The cause, without secrets.
         detail: String,
     },
-    /// The tables do not exist yet, and a master creates them: try again.
-    #[error("{what}: waiting for {detail}; a master makes them")]
+    /// The tables do not exist yet, and another program creates them: try again.
+    #[error("{what}: waiting for {detail}")]
     NoTables {
         /// The operation.
         what: &'static str,
-        /// Which tables, and where, without secrets.
+        /// Which tables, where, and who creates them, without secrets.
         detail: String,
     },
     /// The driver panicked on a reply, or a reply without end kept it busy. Handle it as [`StoreError::Unavailable`].

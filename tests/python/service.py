@@ -7,6 +7,7 @@
     service.py URL delete ID                deletes a rule
     service.py URL set ID STATE [CEILING]   sets a state
     service.py URL clear ID                 takes a state away
+    service.py URL query SQL                prints the first column of the first row
 """
 
 import datetime
@@ -14,7 +15,7 @@ import json
 import sys
 
 import yaml
-from sqlalchemy import Column, DateTime, Float, Integer, String, Text, create_engine, select
+from sqlalchemy import Column, DateTime, Float, Integer, String, Text, create_engine, select, text
 from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.orm import DeclarativeBase, Session
 
@@ -83,8 +84,7 @@ def main(url, command, *args):
         if command == "load":
             load(session)
         elif command == "write":
-            text = TEXT.format(*args)
-            session.add(Rule(rule_id=args[0], rule_version=int(args[1]), source_path="", yaml_content=text,
+            session.add(Rule(rule_id=args[0], rule_version=int(args[1]), source_path="", yaml_content=TEXT.format(*args),
                              updated_at=now(), updated_by="service"))
         elif command == "edit":
             rule = session.get_one(Rule, args[0])
@@ -95,6 +95,8 @@ def main(url, command, *args):
         elif command == "set":
             ceiling = float(args[2]) if len(args) > 2 else None
             session.merge(State(rule_id=args[0], state=args[1], confidence_max=ceiling, set_by="service", set_at=now()))
+        elif command == "query":
+            print(session.scalar(text(args[0])))
         elif command == "clear":
             session.delete(session.get_one(State, args[0]))
         else:

@@ -104,6 +104,11 @@ impl States {
         self.now = now;
     }
 
+    fn was_written_expired(&self, rule_id: &RuleId, before: &StateBefore) -> bool {
+        let written = self.rows.get(rule_id).filter(|row| before.row.as_ref() != Some(row));
+        written.is_some_and(|row| row.is_expired(self.now))
+    }
+
     fn touch(&self, rule_id: &RuleId, before: &mut Before) {
         before.entry(rule_id.clone()).or_insert_with(|| StateBefore {
             row: self.rows.get(rule_id).cloned(),
@@ -111,12 +116,13 @@ impl States {
         });
     }
 
-    /// The states that became or ceased to be effective, by stamp and id.
+    /// The states that became or ceased to be effective, and those that had expired when they were written: their
+    /// writer gets a change in any case. By stamp and id.
     pub(super) fn changes(&self, before: Before, digest: &mut CatalogueDigest) -> Vec<RuleChange> {
         let mut changes = Vec::new();
         for (rule_id, touched) in before {
             let after = self.effective(rule_id.as_str());
-            if touched.effective.as_ref() == after {
+            if touched.effective.as_ref() == after && !self.was_written_expired(&rule_id, &touched) {
                 continue;
             }
             for state in touched.effective.iter().chain(after) {

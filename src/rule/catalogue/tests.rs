@@ -158,6 +158,17 @@ fn a_removal_that_is_seen_before_the_timer_fired_is_an_expiry_too() {
 }
 
 #[test]
+fn a_state_that_is_written_with_a_past_end_is_one_change_and_is_so_once() {
+    let mut catalogue = Catalogue::default();
+    let written = || found(30, vec![], vec![("R1", disabled(30, Some(20)))]);
+    assert_eq!(in_words(&catalogue.apply(written())), ["R1 enabled by itself"]);
+    assert!(catalogue.apply(written()).is_empty());
+    assert!(catalogue.expire(at(40)).is_empty());
+    let cleared = TableDelta { state_keys: Some(vec![]), ..found(50, vec![], vec![]) };
+    assert!(catalogue.apply(cleared).is_empty());
+}
+
+#[test]
 fn a_newer_state_never_falls_to_an_older_end() {
     let mut catalogue = Catalogue::default();
     catalogue.apply(found(10, vec![], vec![("R1", disabled(10, Some(20)))]));

@@ -48,6 +48,8 @@ pub(super) struct Connector {
     /// The address; its password may change.
     pub(super) address: Address,
     pub(super) url_file: Option<PathBuf>,
+    /// Whether a master creates missing tables and indexes.
+    pub(super) create_tables: bool,
     timeout: Duration,
     permits: Arc<Semaphore>,
 }
@@ -124,6 +126,7 @@ impl Connector {
             target,
             address: config.address.clone(),
             url_file: config.url_file.clone(),
+            create_tables: config.create_tables,
             timeout,
             permits,
         })
@@ -281,11 +284,10 @@ impl Connector {
         let message = self.at(&self.quote(error.message()));
         match class {
             ErrorClass::Transient => unavailable(message),
-            ErrorClass::NoTable => StoreError::NoTables { what, detail: format!("the tables ({message})") },
+            ErrorClass::NoTable => self.no_tables(what, &message),
             ErrorClass::NoFile => match self.sqlite_location().and_then(sqlite::Location::file) {
                 Some(path) if matches!(std::fs::exists(path), Ok(false)) => {
-                    let detail = format!("the tables ({} does not exist)", path.display());
-                    StoreError::NoTables { what, detail }
+                    self.no_tables(what, &format!("{} does not exist", path.display()))
                 }
                 _ => StoreError::Refused {
                     what,
@@ -294,12 +296,26 @@ impl Connector {
                 },
             },
             ErrorClass::RowRejected => StoreError::RowRejected { what, detail: message },
+            ErrorClass::CharacterRejected(remedy) => {
+                StoreError::RowRejected { what, detail: format!("{message}; {remedy}") }
+            }
             ErrorClass::Locked => StoreError::RowLocked { what, detail: message },
             ErrorClass::Altered => StoreError::TablesAltered { what, detail: message },
             ErrorClass::Refused(remedy) => {
                 StoreError::Refused { what, detail: message, remedy: remedy.into() }
             }
         }
+    }
+}
+
+impl Connector {
+    fn no_tables(&self, what: &'static str, why: &str) -> StoreError {
+        let maker = if self.create_tables {
+            "a master makes them"
+        } else {
+            "the program that owns them makes them, since `database.create_tables` is false"
+        };
+        StoreError::NoTables { what, detail: format!("the tables ({why}); {maker}") }
     }
 }
 

@@ -219,11 +219,15 @@ impl Database {
 
     /// Creates the missing tables, and leaves existing ones unchanged, except that it tries to add missing indexes.
     /// It tries that once, since without the right to create one, each try would be an error in the server's log.
-    /// Creates a missing SQLite file.
+    /// Creates a missing SQLite file. Without `create_tables` it only checks that the tables exist.
     ///
     /// # Errors
-    /// The database does not answer, or does not allow it.
+    /// The database does not answer, or does not allow it; [`StoreError::NoTables`] if the tables do not exist and
+    /// must not be created.
     pub async fn ensure_tables(&self) -> Result<(), StoreError> {
+        if !self.connector.create_tables {
+            return self.expect_tables().await;
+        }
         // An index on a large table takes long.
         let database = self.clone();
         self.on_thread("making the tables", None, async move {
@@ -237,6 +241,18 @@ impl Database {
                     // Without it, everything works more slowly.
                     tables::index(&mut connection, table).await.ok();
                 }
+            }
+            connection.close().await;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn expect_tables(&self) -> Result<(), StoreError> {
+        self.ask("looking for the tables", |database| async move {
+            let mut connection = database.connector.connect(Purpose::Read).await?;
+            for table in [Table::Rules, Table::States] {
+                tables::expect(&mut connection, table).await?;
             }
             connection.close().await;
             Ok(())

@@ -125,7 +125,7 @@ pub(super) fn read(row: &MySqlRow) -> Result<Row, sqlx::Error> {
         .map(Row)
 }
 
-fn classify_error(number: &str, _message: &str) -> ErrorClass {
+fn classify_error(number: &str, message: &str) -> ErrorClass {
     // https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference
     match number.parse::<u32>() {
         Ok(1146) => ErrorClass::NoTable,
@@ -137,6 +137,17 @@ fn classify_error(number: &str, _message: &str) -> ErrorClass {
         ),
         Ok(1049) => ErrorClass::Refused("create the database, or name another in `database.url`"),
         Ok(1290 | 1792 | 1836) => ErrorClass::Refused("connect to the primary: this server takes no writes"),
+        Ok(1366) if message.contains("Incorrect string value") => {
+            // MariaDB names the table, MySQL only the column.
+            let is_state =
+                ["ttp_rule_state", "'reason'", "'set_by'"].iter().any(|name| message.contains(name));
+            ErrorClass::CharacterRejected(if is_state {
+                "the column's character set lacks this character: ALTER TABLE ttp_rule_state CONVERT TO CHARACTER SET \
+                 utf8mb4"
+            } else {
+                "the column's character set lacks this character: ALTER TABLE ttp_rule CONVERT TO CHARACTER SET utf8mb4"
+            })
+        }
         // Too long, invalid character, out of range, null, duplicate, not a time.
         Ok(1048 | 1062 | 1153 | 1264 | 1265 | 1292 | 1366 | 1406 | 3140 | 4025) => ErrorClass::RowRejected,
         // A lock wait timed out, or a deadlock.

@@ -188,6 +188,7 @@ mod tests {
             url_file: None,
             max_connections: 1,
             connect_timeout: Duration::from_secs(5),
+            create_tables: true,
             allow_plaintext: false,
         };
         let connector = Arc::new(Connector::new(&config).unwrap());

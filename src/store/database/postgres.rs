@@ -142,6 +142,10 @@ fn classify_error(code: &str, _message: &str) -> ErrorClass {
         }
         // A lock wait timed out, or a deadlock.
         "55P03" | "40P01" => ErrorClass::Locked,
+        "22P05" => ErrorClass::CharacterRejected(
+            "the database's encoding lacks this character: move the tables to one made by CREATE DATABASE … ENCODING \
+             'UTF8' TEMPLATE template0",
+        ),
         _ if code.starts_with("22") || code.starts_with("23") => ErrorClass::RowRejected,
         _ if code.starts_with("42") => {
             ErrorClass::Refused("compare the tables with those that the README shows")

@@ -13,8 +13,9 @@ use crate::store::poll::{CHUNK, Header, LONG_ROWS};
 pub(super) fn select(dialect: &'static Dialect, table: Table) -> Select {
     let expression = |column: &&'static str| match *column {
         "rule_version" | "updated_at" | "set_at" | "expires_at" => (dialect.text)(column),
-        // A 32-bit number is only shown in full as a wider one.
-        "confidence_max" if dialect.now.is_some() => (dialect.text)("confidence_max + 0e0"),
+        // As the server prints it, which is what other readers of a 32-bit column get. SQLite has no such column, and
+        // its own text of a number has fewer digits than the number.
+        "confidence_max" if dialect.now.is_some() => (dialect.text)("confidence_max"),
         "confidence_max" => "confidence_max".to_owned(),
         column => (dialect.plain)(column),
     };
@@ -366,6 +367,12 @@ pub(super) async fn ensure(connection: &mut Connection, table: Table) -> Result<
         Table::States => dialect.create_states,
     };
     connection.run(what, create).await.map(|()| true)
+}
+
+/// Fails with [`StoreError::NoTables`] if a table is missing.
+pub(super) async fn expect(connection: &mut Connection, table: Table) -> Result<(), StoreError> {
+    let probe = connection.query(format!("SELECT 1 FROM {} WHERE 1 = 0", table.name()));
+    connection.row("looking for the tables", probe).await.map(drop)
 }
 
 /// Creates an index on a table's stamp if there is none. Waits at most a second for the table's other users, because

@@ -213,7 +213,7 @@ fn a_file_with_a_right_checksum_and_wrong_content_is_refused() {
         ("confidence: 0.85", "confidence: 0.86"),
         (&of_first, &of_second),
         ("\"state\":\"clipped\"", "\"state\":\"cut\""),
-        ("\"confidence_max\":0.85", "\"confidence_max\":85"),
+        ("\"confidence_max\":0.85", "\"confidence_max\":-85"),
     ] {
         assert!(body.contains(from), "{from}");
         let refused = parse(&sealed(body.replacen(from, to, 1).as_bytes()));

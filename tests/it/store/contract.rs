@@ -112,7 +112,7 @@ async fn story<S: RuleStore>(store: &S, author: &mut impl Author, clock: SharedC
     assert_eq!(store.get_state(&r1).await.unwrap(), RuleState::default());
 
     // An invalid state is refused, and nothing is written.
-    let loud = RuleState { confidence_max: Some(1.5), ..RuleState::default() };
+    let loud = RuleState { confidence_max: Some(-0.5), ..RuleState::default() };
     assert!(matches!(store.set_state(&r1, loud).await, Err(StoreError::InvalidState(_))));
     assert_eq!(store.get_state(&r1).await.unwrap(), RuleState::default());
 

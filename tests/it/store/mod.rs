@@ -2,6 +2,7 @@
 
 mod budget;
 mod cleartext;
+mod columns;
 mod compatibility;
 mod contract;
 mod faults;

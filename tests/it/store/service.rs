@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
-use crate::support::swarm::{Swarm, text};
+use crate::support::swarm::{Swarm, text, wait_for};
 
 /// `tests/python/service.py` with one database.
 struct Service(String);
@@ -128,4 +128,44 @@ async fn a_cache_is_its_databases_whoever_reads_it() {
         1,
         "what is known is served while the database is unavailable"
     );
+}
+
+fn waiting_for_the_tables_of(service: Service, url: String, indexes: &str) {
+    let swarm = Swarm::on(url);
+    swarm.save("one.yaml", rule_text("R1", 1));
+    let waiting = |command: &mut Command| {
+        command.env("RULESYNCD_DATABASE_CREATE_TABLES", "false");
+    };
+    let master = swarm.daemon("master", waiting);
+    let _worker = swarm.worker();
+    master.wait_for_log("waiting for the tables");
+    master.wait_for_log("`database.create_tables` is false");
+    let mut sync = swarm.command(&["sync", "--database-url", swarm.url()]);
+    waiting(&mut sync);
+    let refused = sync.output().unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{}", text(&refused.stderr));
+
+    // The service's migration finds nothing in its way, and its tables stay as it made them.
+    service.run(&["create"]);
+    wait_for("the rule in the service's table", || (swarm.subscribe().snapshot().len() == 1).then_some(()));
+    assert_eq!(service.run(&["query", indexes]), "0\n");
+}
+
+#[test]
+#[ignore = "needs target/venv with SQLAlchemy: tests/run"]
+fn a_master_waits_for_the_tables_that_a_service_creates_on_sqlite() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite+pysqlite:///{}/rules.db", directory.path().display());
+    let indexes = "SELECT count(*) FROM sqlite_master WHERE name LIKE 'ix_%'";
+    waiting_for_the_tables_of(Service(url.clone()), url, indexes);
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL, and target/venv with SQLAlchemy: tests/run"]
+async fn a_master_waits_for_the_tables_that_a_service_creates_on_postgres() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    server.create("service").await;
+    let url = format!("postgresql+psycopg://postgres@/service?host={}", server.path().display());
+    let indexes = "SELECT count(*) FROM pg_indexes WHERE indexname LIKE 'ix_%'";
+    waiting_for_the_tables_of(Service(url.clone()), url, indexes);
 }

@@ -22,6 +22,7 @@ pub(crate) fn config(address: &str) -> DatabaseConfig {
         address: address.parse::<Address>().unwrap(),
         max_connections: 8,
         connect_timeout: Duration::from_secs(5),
+        create_tables: true,
         allow_plaintext: false,
     }
 }

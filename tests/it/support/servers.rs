@@ -288,7 +288,12 @@ impl Server {
     }
 
     async fn hand(&self) -> ExternalClient {
-        let address = self.address("");
+        self.client("").await
+    }
+
+    /// Another program's connection to a database.
+    pub(crate) async fn client(&self, database: &str) -> ExternalClient {
+        let address = self.address(database);
         match self.kind {
             Kind::MariaDb => ExternalClient::MySql(MySqlConnection::connect(&address).await.unwrap()),
             Kind::Postgres => ExternalClient::Postgres(PgConnection::connect(&address).await.unwrap()),
