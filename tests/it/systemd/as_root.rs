@@ -24,8 +24,13 @@ fn package() -> &'static Path {
         let script = "PATH=$0:$PATH packaging/build-deb dev";
         let made = Command::new("sh").args(["-c", script]).arg(tools).current_dir(project).output().unwrap();
         assert!(made.status.success(), "{}", text(&made.stderr));
-        project.join(text(&made.stdout).trim())
+        project.join(text(&made.stdout).lines().next().unwrap())
     })
+}
+
+/// The package for Python programs, built with the other.
+fn python_package() -> PathBuf {
+    package().with_file_name("python3-rulesyncd.deb")
 }
 
 /// A container that a package can be installed in as on a host.

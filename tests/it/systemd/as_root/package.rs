@@ -2,14 +2,17 @@
 
 use std::process::Command;
 
-use super::{installed, package, save_rule};
+use super::{installed, package, python_package, save_rule};
 use crate::support::swarm::text;
 
 #[test]
 #[ignore = "needs root and lintian"]
 fn lintian_finds_neither_an_error_nor_a_warning() {
-    let found = Command::new("lintian").arg("--allow-root").arg(package()).output().unwrap();
-    assert_eq!((text(&found.stdout).as_str(), found.status.success()), ("", true), "{}", text(&found.stderr));
+    for package in [package(), &python_package()] {
+        let found = Command::new("lintian").arg("--allow-root").arg(package).output().unwrap();
+        let said = (text(&found.stdout), found.status.success());
+        assert_eq!(said, (String::new(), true), "{}", text(&found.stderr));
+    }
     let changelog = include_str!("../../../../packaging/debian/changelog");
     assert!(changelog.starts_with(concat!("rulesyncd (", env!("CARGO_PKG_VERSION"), "-")));
 }
@@ -36,7 +39,6 @@ fn its_documents_lead_to_what_is_there_and_its_python_client_follows_the_rules()
     assert!(links > 8, "{links}");
     for file in [
         "protocol.md",
-        "examples/rule_store.py",
         "changelog.gz",
         "changelog.Debian.gz",
         "copyright",
@@ -61,15 +63,25 @@ fn its_documents_lead_to_what_is_there_and_its_python_client_follows_the_rules()
     save_rule(&container, "A", 1);
     container.sh("systemctl start rulesyncd-master rulesyncd-worker");
     container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rule in sync");
+    container.put(&python_package(), "/home/python3-rulesyncd.deb");
+    container.sh("dpkg -i /home/python3-rulesyncd.deb");
     let heard = container.sh(
-        "cd /usr/share/doc/rulesyncd/examples; PYTHONDONTWRITEBYTECODE=1 timeout 20 python3 - <<'END'
-import asyncio
-from rule_store import RuleStore
-rules = asyncio.run(RuleStore('/run/rulesyncd/events.sock').load_compiled())
-print([rule.rule_id for rule in rules])
+        "timeout 60 python3 - <<'END'
+import asyncio, importlib.metadata
+from rulesyncd import RuleState, RuleStore
+
+async def main():
+    async with RuleStore() as store:
+        print([rule.rule_id for rule in await store.load_compiled()])
+        print((await store.set_state('A', RuleState('disabled'))).state, importlib.metadata.version('rulesyncd'))
+
+asyncio.run(main())
 END",
     );
-    assert_eq!(heard, "['A']\n");
+    assert_eq!(heard, format!("['A']\ndisabled {}\n", env!("CARGO_PKG_VERSION")));
+    container
+        .sh("test -d /usr/lib/python3/dist-packages/rulesyncd/__pycache__; dpkg --purge python3-rulesyncd");
+    container.sh("test ! -e /usr/lib/python3/dist-packages/rulesyncd");
 }
 
 #[test]
