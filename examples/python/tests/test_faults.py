@@ -1,6 +1,7 @@
 """Workers that are killed, sockets with garbage, and copies that went wrong."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -177,6 +178,31 @@ def mutate(truth: bytes, chance: random.Random) -> bytes:  # noqa: PLR0911
             return b""
         case _:
             return chance.randbytes(1000)
+
+
+async def test_a_heartbeat_of_a_worker_that_has_loaded_nothing_yet_is_no_mismatch(swarm: Swarm) -> None:
+    visits = 0
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal visits
+        visits += 1
+        place = {"epoch": f"run {visits}", "seq": 0}
+        lines = [
+            {"type": "hello", "protocol": 1, "server": "rulesyncd", **place},
+            {"type": "heartbeat", "database": "down", "stale_for_ms": 0, **place},
+            {"type": "snapshot_begin", "rules": 0, "states": 0, "reason": "initial", **place},
+            {"type": "snapshot_end", "digest": "0" * 64, **place},
+        ]
+        writer.writelines(json.dumps(line).encode() + b"\n" for line in lines)
+        await writer.drain()
+
+    async with impostor(swarm.path / "restarting.sock", serve) as socket:
+        store: Store = swarm.store().__class__(socket)
+        async with store:
+            await eventually(lambda: store.counters.connections >= 4, "four runs of the worker")
+            assert store.counters.digest_mismatches == 0
+            # Nobody said how old what was loaded is.
+            assert store.stale_for is None
 
 
 async def test_a_peer_that_says_nothing_is_given_up_and_start_does_not_wait_for_it(

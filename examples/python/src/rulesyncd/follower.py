@@ -167,10 +167,12 @@ class Follower:
             connection.send(op="subscribe")
         else:
             connection.send(op="subscribe", cursor=self.cursor._asdict())
-        # The first heartbeat may be a while away, and says how old the rules are.
-        connection.send(op="status", id=0)
-        acknowledged = self.cursor
+        acknowledged, has_asked = self.cursor, False
         while True:
+            if self.is_current and not has_asked:
+                # How old the rules are: the first heartbeat may be a while away.
+                connection.send(op="status", id=0)
+                has_asked = True
             line = await connection.next_line()
             self._take(line)
             if self.cursor is not None and self.cursor != acknowledged:
@@ -241,11 +243,12 @@ class Follower:
         self._is_well()
 
     def _take_heartbeat(self, line: Line) -> None:
-        self._is_as_old_as(get(line.fields, "stale_for_ms", int))
-        digest = get_optional(line.fields, "digest", str)
-        if self._snapshot is not None or self.cursor is None:
+        cursor, digest = read_cursor(line.fields), get_optional(line.fields, "digest", str)
+        if self._snapshot is not None or self.cursor is None or cursor.epoch != self.cursor.epoch:
+            # A worker that has just started has nothing to compare yet: its snapshot follows.
             return
-        if read_cursor(line.fields) != self.cursor:
+        self._is_as_old_as(get(line.fields, "stale_for_ms", int))
+        if cursor != self.cursor:
             self._mismatch("the worker counts other changes than it sent")
         if digest is not None and digest != self.replica.digest:
             self._mismatch("the copy is not what the worker has")
@@ -253,8 +256,7 @@ class Follower:
 
     def _take_status(self, status: dict[str, object]) -> None:
         self._is_as_old_as(get(get(status, "database", dict), "stale_for_ms", int))
-        if self.is_current:
-            self._is_well()
+        self._is_well()
 
     def _is_as_old_as(self, milliseconds: int) -> None:
         self.current_at = time.monotonic() - milliseconds / 1000
