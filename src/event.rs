@@ -69,6 +69,14 @@ kinds! {
     SCAN_MENDED = "675055fa6c414a8baf30e7753c287502";
     /// Rules were written with a lower version than before.
     VERSIONS_FELL = "7ea0c8b6e1ff4409bda07912751a5330";
+    /// A signed release is held back, or no longer is.
+    RELEASE_HELD = "5b0e0e5c1d5d4a0c8a4f0d9a3f6b7c21";
+    /// A signed release was published.
+    RELEASE_PUBLISHED = "a8d6c1f4e2b94b7f9c3e5d7a1b2f4c63";
+    /// The published release expires soon, or has expired.
+    RELEASE_ENDS = "c4e7a9b2f1d34e5c8b6a7d9e0f2c3b15";
+    /// What is trusted changed: a reason against the served release began or ended.
+    TRUST_CHANGED = "e1f3b5d7a9c24f6e8d0b2a4c6e8f1d37";
     /// The configuration was reloaded.
     RELOADED = "3dfb9a018f334b0284390eedf223693e";
     /// The configuration is not valid.

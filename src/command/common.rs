@@ -11,9 +11,11 @@ use crate::address::{Address, DatabasePlace};
 use crate::client::{ClientError, ask};
 use crate::clock::SharedClock;
 use crate::config::{Config, ExposedPassword, ValueOrigin};
+use crate::event;
 use crate::master::{LockStatus, MasterStatus};
 use crate::socket::REQUEST_TIMEOUT;
 use crate::store::{Database, FilesystemConfig, FilesystemStore, StoreError};
+use crate::trust::Policy;
 use crate::wire::Op;
 
 /// The status of the daemons of this host.
@@ -54,18 +56,28 @@ pub(super) fn directory_store(config: &Config, clock: SharedClock) -> Option<Fil
     Some(FilesystemStore::new(filesystem, clock))
 }
 
-/// Refuses signed rule sets, which the daemons do not know yet: they are never silently off.
+/// What releases must fulfil, with a warning for each thing that is suspect; `None` where trust is off.
 ///
 /// # Errors
-/// [`Failure::Usage`].
-pub(super) fn refuse_trust(config: &Config) -> Outcome {
-    match config.trust.load()? {
-        None => Ok(()),
-        Some(_) => Err(Failure::Usage(anyhow!(
-            "trust.allowed_signers is set, and this version does not serve or publish signed releases: remove the section \
-             `trust`"
-        ))),
-    }
+/// As [`crate::config::TrustConfig::load`].
+pub(super) fn trust(config: &Config) -> Result<Option<Policy>, Failure> {
+    let loaded = config.trust.load()?;
+    Ok(loaded.map(|loaded| {
+        loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        loaded.policy
+    }))
+}
+
+/// The same at a reload. If the file cannot be used, its old content stays, with an error.
+pub(super) fn reloaded_trust(config: &Config, daemon: &str) -> Option<Policy> {
+    trust(config).unwrap_or_else(|failure| {
+        let why = failure.message().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(
+            message_id = event::CONFIGURATION_REFUSED,
+            "{why}; the {daemon} goes on with the keys that it read before"
+        );
+        None
+    })
 }
 
 /// As [`Database::open`], with a warning if every user of the host can read the password.

@@ -51,7 +51,7 @@ pub(crate) fn run(args: MasterArgs) -> Outcome {
 }
 
 async fn master(flags: Flags, config: Config) -> Outcome {
-    common::refuse_trust(&config)?;
+    let trust = common::trust(&config)?;
     daemon::raise_file_limit();
     let lifecycle = Lifecycle::start()?;
     let clock = Arc::new(SystemClock);
@@ -59,6 +59,10 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     let liveness = Liveness::default();
     let (commands, receiver) = mpsc::channel(16);
     let master = Master::new(config.master.clone(), database.clone(), clock, receiver, liveness.clone());
+    let master = match trust {
+        Some(policy) => master.publishing(policy),
+        None => master,
+    };
     let status = master.status();
     master.register_metrics();
     let stop = lifecycle.stop_token();
@@ -79,7 +83,12 @@ async fn master(flags: Flags, config: Config) -> Outcome {
                     ("database", running.database != changed.database),
                     ("telemetry", running.telemetry != changed.telemetry),
                     ("master.socket", running.master.socket != changed.master.socket),
+                    ("trust", running.trust != changed.trust),
                 ]);
+                // The keys are read again; the section is as it was at the start.
+                if let Some(policy) = common::reloaded_trust(&running, "master") {
+                    drop(commands.try_send(MasterRequest::Trust(policy)));
+                }
                 drop(commands.try_send(MasterRequest::Configure(changed.master)));
             }
             Err(why) => tracing::error!(

@@ -1,5 +1,6 @@
 //! `rulesyncd state`: the operators' states.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -8,17 +9,18 @@ use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde_json::json;
 
-use super::common::{choose_database, did_you_mean, open_database};
+use super::common::{choose_database, did_you_mean, open_database, trust};
 use super::completions::rule_ids;
 use super::{Failure, Outcome};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
 use crate::command::print::print;
-use crate::config::{duration, environment};
+use crate::config::{Config, duration, environment};
 use crate::paint::sanitize;
-use crate::rule::{RuleId, RuleState, StateKind, StateRow};
+use crate::rule::{FoundManifest, RuleId, RuleState, StateKind, StateRow};
 use crate::store::{Database, RuleStore as _, Scope, StoreError};
 use crate::telemetry;
+use crate::trust::KeyDates;
 
 /// Disable rules, clip them, and see who did
 #[derive(Debug, Args)]
@@ -123,6 +125,7 @@ pub(crate) fn run(args: StateArgs) -> Outcome {
                 if !set.force {
                     ensure_exists(&database, &set.rule_id).await?;
                 }
+                ensure_effect(&config, &database, &set.rule_id, &state).await?;
                 let state = database.set_state(&set.rule_id, state).await?;
                 let row = StateRow::new(&set.rule_id, &state);
                 if args.json {
@@ -229,6 +232,49 @@ async fn ensure_exists(database: &Database, rule_id: &RuleId) -> Outcome {
     let rows = database.rows(Scope::All).await?;
     let near = did_you_mean(rule_id.as_str(), rows.iter().map(|row| row.rule_id.as_str()));
     Err(Failure::Usage(anyhow!("no rule {rule_id}{near}; states of unknown rules need --force")))
+}
+
+/// Refuses a state that would have no effect under the published release.
+///
+/// # Errors
+/// [`Failure::Usage`], or [`Failure::Environment`] if the database does not answer.
+async fn ensure_effect(config: &Config, database: &Database, rule_id: &RuleId, state: &RuleState) -> Outcome {
+    let Some(policy) = trust(config)? else { return Ok(()) };
+    let signed = match database.release(policy.realm.as_str()).await? {
+        (FoundManifest::Read { body, signatures }, Some(list)) => {
+            let verified =
+                policy.verify(&body, &signatures, KeyDates::Ignored).map_err(|why| why.to_string());
+            verified.and_then(|signed| {
+                let list = signed.manifest.parse_list(&list).map_err(|why| why.to_string())?;
+                Ok((signed.manifest, list))
+            })
+        }
+        (FoundManifest::Read { .. }, None) => Err("a part of its list is missing".to_owned()),
+        (FoundManifest::Missing(why) | FoundManifest::Malformed(why), _) => Err(why),
+    };
+    let (manifest, list) = match signed {
+        Ok(signed) => signed,
+        Err(why) => {
+            // In an emergency a state must be set; the workers judge it by the release that they serve.
+            tracing::warn!(
+                "whether the state has an effect is not known: the published release does not verify: {why}"
+            );
+            return Ok(());
+        }
+    };
+    let now = database.now().await?;
+    let mut rows: BTreeMap<RuleId, RuleState> = BTreeMap::new();
+    for row in database.states().await? {
+        if let (Ok(id), Ok(state)) = (RuleId::new(&row.rule_id), row.state()) {
+            rows.insert(id, state);
+        }
+    }
+    rows.insert(rule_id.clone(), RuleState { set_at: Some(now), ..state.clone() });
+    let judged = manifest.states.judge(rows.iter(), |id| list.get(id.as_str()).is_some(), now);
+    match judged.without_effect.get(rule_id) {
+        None => Ok(()),
+        Some(why) => Err(Failure::Usage(anyhow!("the state would have no effect: {why}"))),
+    }
 }
 
 fn in_words(row: &StateRow) -> String {

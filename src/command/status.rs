@@ -20,6 +20,7 @@ use crate::config::ValueOrigin;
 use crate::master::{LockStatus, MasterStatus};
 use crate::paint::{Paint, sanitize, sanitize_painted};
 use crate::plural::count;
+use crate::trust::TrustState;
 use crate::wire::{Health, Op};
 use crate::worker::WorkerStatus;
 
@@ -168,6 +169,14 @@ fn worker(status: &WorkerStatus) -> String {
         lines.add("last write", format!("{watermark} ({} ago)", ago(now, watermark)));
     }
     lines.add("digest", status.digest.map_or_else(|| "nothing is loaded".to_owned(), |d| d.to_string()));
+    if let Some(trust) = &status.trust {
+        let paint = if trust.state == TrustState::Ok { Paint::Good } else { Paint::Bad };
+        let state = format!("{:?}", trust.state).to_lowercase();
+        lines.add("trust", format!("{paint}{state}{}: {}", Paint::Off, sanitize(&trust.sentence())));
+        if let Some(expires) = &trust.expires {
+            lines.add("", format!("expires {}", sanitize(expires)));
+        }
+    }
     lines.add("change", format!("{} of epoch {}", status.stream.seq, sanitize(status.stream.epoch.as_str())));
     lines.add(
         "journal",
@@ -185,6 +194,11 @@ fn worker(status: &WorkerStatus) -> String {
     let mut text = lines.text();
     let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
     text += &table("deletions held back; `rulesyncd allow-mass-delete` lets them go", ["RULE"], held);
+    let unlisted = status.trust.iter().flat_map(|trust| &trust.unlisted).map(|key| [key.as_str()]);
+    text += &table("rows that the signed release does not list", ["RULE"], unlisted);
+    let without_effect = status.trust.iter().flat_map(|trust| &trust.without_effect);
+    let without_effect = without_effect.map(|(id, why)| [id.as_str(), why.as_str()]);
+    text += &table("states without an effect", ["RULE", "REASON"], without_effect);
     let bad = status.quarantined.iter().map(|row| [row.rule_id.as_str(), &row.table, &row.reason]);
     text += &table("quarantined rows", ["ID", "TABLE", "REASON"], bad);
     let subscribers = status.stream.subscribers.iter().map(|peer| {
@@ -235,6 +249,18 @@ fn master(status: &MasterStatus) -> String {
         lines.add("", format!("{}not watched{}: {}", Paint::Warn, Paint::Off, sanitize(error)));
     }
     lines.add("rules", status.rules.to_string());
+    if let Some(release) = &status.release {
+        let version = release.version.as_deref().unwrap_or("none yet");
+        let signers = if release.signers.is_empty() {
+            String::new()
+        } else {
+            format!(", signed by {}", release.signers.join(", "))
+        };
+        lines.add("release", sanitize(&format!("{version}{signers}")));
+        if let Some(why) = &release.held_back {
+            lines.add("", format!("{}held back{}: {}", Paint::Warn, Paint::Off, sanitize(why)));
+        }
+    }
     if let Some(at) = status.reconciled_at {
         lines.add("compared", format!("{} ago", ago(now, at)));
     }
@@ -247,6 +273,8 @@ fn master(status: &MasterStatus) -> String {
     text += &table("ids in two files", ["RULE", "HELD BY", "PASSED OVER"], conflicts);
     let passed_over = status.passed_over.iter().map(|path| [path.as_str()]);
     text += &table("YAML files that are not read for their name or place", ["FILE"], passed_over);
+    let unlisted = status.release.iter().flat_map(|release| &release.unlisted).map(|path| [path.as_str()]);
+    text += &table("files that the signed release does not list", ["FILE"], unlisted);
     let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
     text + &table("deletions held back; `rulesyncd sync --allow-mass-delete` lets them go", ["RULE"], held)
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::common::{Daemons, open_database, refuse_trust};
+use super::common::{Daemons, open_database, trust};
 use super::{Failure, Outcome};
 use crate::address::Address;
 use crate::client::{ClientError, SocketClient};
@@ -51,7 +51,6 @@ pub(crate) struct SyncArgs {
 pub(crate) fn run(args: SyncArgs) -> Outcome {
     let config = prepare_quietly(args.database.apply_to(args.rules_dir.apply_to(args.config.flags())))?;
     telemetry::export(&config.telemetry, "sync")?;
-    refuse_trust(&config)?;
     super::block_on(async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_rules_dir(config)?;
@@ -66,6 +65,9 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
         let clock = Arc::new(SystemClock);
         let database = open_database(&config, clock.clone()).await?;
         let mut reconciler = Reconciler::new(config.master.clone(), clock);
+        if let Some(policy) = trust(&config)? {
+            reconciler.publish_releases(policy);
+        }
         if args.dry_run {
             return dry_run(&database, &mut reconciler, args.allow_mass_delete).await;
         }
@@ -92,7 +94,12 @@ fn report(summary: &Summary, address: &Address) -> Outcome {
 
 /// Anything that is not in order afterwards is a failure.
 fn outcome_of(summary: &Summary) -> Outcome {
-    if summary.held > 0 || summary.broken > 0 || summary.conflicts > 0 || summary.refused > 0 {
+    if summary.held > 0
+        || summary.broken > 0
+        || summary.conflicts > 0
+        || summary.refused > 0
+        || summary.release_held_back
+    {
         return Err(Failure::CheckFailed);
     }
     Ok(())
@@ -212,7 +219,17 @@ fn diff(plan: &Plan) -> String {
 
 /// What was or would be done, with the words for rows that are new, changed and deleted.
 fn describe(summary: &Summary, [new, changed, gone]: [&str; 3]) -> String {
-    let Summary { inserted, updated, deleted, unchanged, conflicts, broken, refused, held } = summary;
+    let Summary {
+        inserted,
+        updated,
+        deleted,
+        unchanged,
+        conflicts,
+        broken,
+        refused,
+        held,
+        release_held_back,
+    } = summary;
     let mut text = format!("{inserted} {new}, {updated} {changed}, {deleted} {gone}, {unchanged} unchanged");
     for (number, what) in
         [(broken, "invalid"), (conflicts, "in conflict"), (refused, "rejected by the database")]
@@ -223,6 +240,9 @@ fn describe(summary: &Summary, [new, changed, gone]: [&str; 3]) -> String {
     }
     if *held > 0 {
         text += &format!(", {} held back (--allow-mass-delete carries them out)", count(*held, "deletion"));
+    }
+    if *release_held_back {
+        text += ", the release is held back (`rulesyncd manifest verify` says why)";
     }
     text + "\n"
 }

@@ -163,6 +163,9 @@ impl Comparison {
 
     async fn compare_directory(&mut self, rows: &[RuleHeader], config: &Config, daemons: &Daemons) {
         let mut reconciler = Reconciler::new(config.master.clone(), Arc::new(SystemClock));
+        if let Ok(Some(trust)) = config.trust.load() {
+            reconciler.publish_releases(trust.policy);
+        }
         match reconciler.preview(rows, true).await {
             Ok(_) if reconciler.scanner().files().next().is_none() && !daemons.keep_rules(config) => {
                 let directory = config.master.rules_dir.display();

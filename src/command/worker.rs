@@ -17,6 +17,7 @@ use crate::event;
 use crate::lifecycle::{Lifecycle, Liveness, Request};
 use crate::store::{Database, FilesystemStore, FollowConfig};
 use crate::telemetry;
+use crate::trust::Policy;
 use crate::worker::{CacheOrigin, Worker};
 
 /// Follow the tables and serve the event stream to the programs of this host
@@ -42,7 +43,7 @@ pub(crate) fn run(args: WorkerArgs) -> Outcome {
 }
 
 async fn worker(flags: Flags, mut config: Config) -> Outcome {
-    common::refuse_trust(&config)?;
+    let trust = common::trust(&config)?;
     let mut running = config.clone();
     if !config.worker.allow_uids.is_empty() && !sees_every_user() {
         return Err(Failure::Usage(anyhow!(
@@ -56,9 +57,9 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
     let lifecycle = Lifecycle::start()?;
     let listener = passed_socket()?;
     let clock = Arc::new(SystemClock);
-    let followed = Followed::open(&config, clock.clone()).await?;
+    let followed = Followed::open(&config, clock.clone(), trust.as_ref()).await?;
     let liveness = Liveness::default();
-    let worker = Worker::new(config.worker.clone(), followed.origin(&config), clock);
+    let worker = Worker::with_trust(config.worker.clone(), followed.origin(&config), clock, trust);
     let handle = worker.handle();
     handle.register_metrics();
     let stop = lifecycle.stop_token();
@@ -80,7 +81,12 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
                     ("database", running.database != changed.database),
                     ("telemetry", running.telemetry != changed.telemetry),
                     ("worker", running.worker != changed.worker),
+                    ("trust", running.trust != changed.trust),
                 ]);
+                // The keys are read again; the section is as it was at the start.
+                if let Some(policy) = common::reloaded_trust(&running, "worker") {
+                    handle.trust(policy);
+                }
                 tracing::info!(message_id = event::RELOADED, "the configuration was read again");
             }
             Err(why) => tracing::error!(
@@ -110,16 +116,25 @@ enum Followed {
 }
 
 impl Followed {
-    async fn open(config: &Config, clock: Arc<SystemClock>) -> Result<Self, Failure> {
+    async fn open(config: &Config, clock: Arc<SystemClock>, trust: Option<&Policy>) -> Result<Self, Failure> {
         match common::directory_store(config, clock.clone()) {
             Some(store) => {
                 tracing::info!(
                     "{} is followed without a database: there are no operator states",
                     config.database.address
                 );
-                Ok(Self::Directory(store))
+                Ok(Self::Directory(match trust {
+                    Some(_) => store.following_releases(),
+                    None => store,
+                }))
             }
-            None => Ok(Self::Database(open(config, clock).await?)),
+            None => {
+                let database = open(config, clock).await?;
+                Ok(Self::Database(match trust {
+                    Some(policy) => database.following_releases(policy.realm.as_str()),
+                    None => database,
+                }))
+            }
         }
     }
 

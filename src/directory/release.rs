@@ -103,14 +103,15 @@ impl ReleaseFiles {
         join_signatures(self.signatures.values().map(String::as_str)).unwrap_or_default()
     }
 
-    /// Verifies everything but the rule files, as a publisher does at `now`.
+    /// Verifies everything but the rule files, as a publisher does at `now`. `dates` ignores the keys' dates for a release
+    /// that was published before.
     ///
     /// # Errors
     /// A sentence that says why not.
-    pub fn verify(&self, policy: &Policy, now: Timestamp) -> Result<Release, String> {
+    pub fn verify(&self, policy: &Policy, now: Timestamp, dates: KeyDates) -> Result<Release, String> {
         let signatures = self.joined_signatures();
         let signed = policy
-            .verify(&self.manifest, &signatures, KeyDates::At(now))
+            .verify(&self.manifest, &signatures, dates)
             .and_then(|signed| policy.admit(&signed.manifest, None).map(|()| signed))
             .map_err(|refusal| refusal.to_string())?;
         let version = signed.manifest.version;

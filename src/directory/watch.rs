@@ -17,6 +17,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::time::Instant;
 
 use super::pending::Hints;
+use super::release::is_release_file_name;
 use super::scope::ScanScope;
 use crate::event;
 use crate::rulefile::{is_rule_file_name, seems_a_rule};
@@ -279,6 +280,7 @@ fn listen(hints: &Hints, directory: &Path, watched: &Watched, event: notify::Res
                     EventClass::Name | EventClass::Content => hints.touched(name),
                 }
             }
+            None if name.to_str().is_some_and(is_release_file_name) => hints.schedule_full_scan(),
             // A scan of everything reports YAML files that are not read.
             None if seems_a_rule(name) && !matches!(class, EventClass::Content | EventClass::Text) => {
                 hints.schedule_full_scan();

@@ -12,6 +12,7 @@ use crate::config::MasterConfig;
 use crate::directory::{DELETE_AFTER, ScanScope, Watch};
 use crate::event;
 use crate::store::{MasterSession, StoreError};
+use crate::trust::Policy;
 
 /// How often a requested reconcile repeats for deferred files.
 const MAX_ROUNDS: usize = 5;
@@ -26,6 +27,8 @@ pub(crate) enum MasterRequest {
         /// Takes the reply. An error is a sentence for the operator.
         reply: oneshot::Sender<Result<Summary, String>>,
     },
+    /// Require this of releases from now on.
+    Trust(Policy),
     /// Use this configuration from now on, and reconcile everything.
     Configure(MasterConfig),
 }
@@ -47,6 +50,10 @@ impl Master {
                     Err(ReconcileError::Store(error)) => Err(error),
                     _ => Ok(()),
                 }
+            }
+            MasterRequest::Trust(policy) => {
+                self.reconciler.publish_releases(policy);
+                Ok(())
             }
             MasterRequest::Configure(config) => {
                 self.configure(config);
@@ -96,6 +103,7 @@ impl Master {
                     MasterRequest::Reconcile { reply, .. } => {
                         let _ = reply.send(Err(self.status.borrow().why_not_writing()));
                     }
+                    MasterRequest::Trust(policy) => self.reconciler.publish_releases(policy),
                     MasterRequest::Configure(config) => self.configure(config),
                 },
             }

@@ -36,6 +36,7 @@ use crate::lifecycle::Liveness;
 use crate::outage::Outage;
 use crate::store::{Database, MasterSession, StoreError};
 use crate::telemetry::metrics;
+use crate::trust::Policy;
 
 /// How often a standby asks for the lock, and a master checks that it still holds it.
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,6 +70,8 @@ pub(crate) struct Master {
     retries: Backoff,
     /// Whether expired states could not be removed, and that was told.
     states_stay: bool,
+    /// Whether a master that publishes no releases has looked for one in the database.
+    looked_for_manifest: bool,
 }
 
 /// Whether a look left something to be looked at again in a moment.
@@ -133,12 +136,21 @@ impl Master {
             retry_at: None,
             retries: Backoff::default(),
             states_stay: false,
+            looked_for_manifest: false,
             database,
             clock,
             config,
             commands,
             liveness,
         }
+    }
+
+    /// Publishes signed releases only, as this policy requires.
+    #[must_use]
+    pub(crate) fn publishing(mut self, policy: Policy) -> Self {
+        self.reconciler.publish_releases(policy);
+        self.looked_for_manifest = true;
+        self
     }
 
     /// Registers the gauges that are read whenever metrics are exported.
@@ -216,6 +228,11 @@ impl Master {
                 }
                 self.lock_logged = self.database_outage.is_ongoing();
                 self.set_lock(LockStatus::Held);
+                if !std::mem::replace(&mut self.looked_for_manifest, true)
+                    && self.database.has_manifest().await
+                {
+                    log::edits_are_not_signed();
+                }
                 return Ok(session);
             }
             if stands_by_since.is_none() {
@@ -268,6 +285,7 @@ impl Master {
     ) -> Result<(), StoreError> {
         let retry_at = self.retry_at;
         let recheck = self.reconciler.recheck_in();
+        let log_in = self.reconciler.log_release();
         tokio::select! {
             biased;
             () = stop.cancelled() => Ok(()),
@@ -289,6 +307,7 @@ impl Master {
                 *pending = Some(ScanScope::Names(changed)).filter(|changed| *changed != ScanScope::Names(BTreeSet::new()));
                 Ok(())
             }
+            () = sleep(log_in.unwrap_or_default()), if log_in.is_some() => Ok(()),
             () = at(Some(self.ping_at)) => {
                 self.ping_at = Instant::now() + LOCK_INTERVAL;
                 session.ping().await?;

@@ -9,12 +9,15 @@
 mod apply;
 mod file_log;
 mod guard;
+mod release;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::file_log::FileLog;
+pub use self::release::ReleaseStatus;
+use self::release::Releases;
 use super::held::{HeldDeletes, Operator};
 use super::log;
 use crate::clock::SharedClock;
@@ -26,6 +29,7 @@ use crate::rule::plan::{self, Conflict, Plan};
 use crate::rule::{ContentDigest, Limits, RuleHeader};
 use crate::store::{MasterSession, Scope, StoreError};
 use crate::telemetry::metrics;
+use crate::trust::Policy;
 
 /// Why a reconcile failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +55,8 @@ pub struct Report {
     pub rescan: Vec<String>,
     /// Files that changed between scan and write, to scan again in a moment.
     pub changing: Vec<String>,
+    /// Why a release was not written although its files are right.
+    pub why_not_published: Option<String>,
 }
 
 /// Reconciles the table with a directory, and remembers what the next reconcile needs.
@@ -71,6 +77,10 @@ pub struct Reconciler {
     owned_before: Option<usize>,
     settled: Option<NoopReconcile>,
     file_log: FileLog,
+    /// What a release must fulfil; `None` without trust.
+    policy: Option<Policy>,
+    /// What is known of releases; `None` before the first reconcile.
+    releases: Option<Releases>,
 }
 
 /// A reconcile of everything that found nothing to do. While no file changes and nobody commits, the same session
@@ -100,6 +110,8 @@ impl Reconciler {
             owned_before: None,
             settled: None,
             file_log: FileLog::default(),
+            policy: None,
+            releases: None,
         }
     }
 
@@ -122,6 +134,7 @@ impl Reconciler {
         let before = std::mem::replace(self, anew);
         (self.recent, self.held, self.unfinished) = (before.recent, before.held, before.unfinished);
         self.owned_before = before.owned_before;
+        (self.policy, self.releases) = (before.policy, before.releases);
     }
 
     /// A new session begins. Its database may be another, or have been restored: rows that are missing there were not
@@ -173,6 +186,9 @@ impl Reconciler {
         let changed = self.scan(&ScanScope::Reread).await?;
         self.file_log.note_changed(changed);
         self.file_log.changes(&self.scanner, rows);
+        if let Some(policy) = self.policy.clone() {
+            return Ok(self.preview_release(policy, rows));
+        }
         let mut plan = plan::plan(self.scanner.rules(), rows, &self.config.updated_by);
         self.file_log.note_conflicts(&plan.conflicts, |_| true);
         let owned = rows.iter().filter(|row| row.is_owned_by(&self.config.updated_by)).count();
@@ -194,6 +210,9 @@ impl Reconciler {
         scope: &ScanScope,
         lifted_by: Option<Operator>,
     ) -> Result<Report, ReconcileError> {
+        if let Some(policy) = self.policy.clone() {
+            return self.publish(session, policy, scope).await;
+        }
         let settled = self.settled.take();
         let mut everything = scope.is_all();
         let (mut plan, mut version) = match scope {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Summary;
-use super::reconcile::Reconciler;
+use super::reconcile::{Reconciler, ReleaseStatus};
 use crate::address::DatabasePlace;
 use crate::clock::Timestamp;
 use crate::config::MasterConfig;
@@ -65,6 +65,9 @@ pub(crate) struct MasterStatus {
     pub(crate) watch_error: Option<String>,
     /// Rules whose deletion is held back.
     pub(crate) pending_mass_delete: Vec<String>,
+    /// The signed release; `None` without trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) release: Option<ReleaseStatus>,
     /// Why the database or the directory is unavailable; `None` while neither is.
     pub(crate) last_error: Option<String>,
     /// When that was last met.
@@ -105,6 +108,7 @@ impl MasterStatus {
             passed_over: Vec::new(),
             watch_error: None,
             pending_mass_delete: Vec::new(),
+            release: None,
             last_error: None,
             last_error_at: None,
             driver_failures: 0,
@@ -150,6 +154,7 @@ impl MasterStatus {
             .collect();
         self.conflicts = reconciler.conflicts().cloned().collect();
         self.passed_over = scanner.passed_over().iter().cloned().collect();
+        self.release = reconciler.release();
         self.pending_mass_delete = reconciler.held().map(|held| held.rule_ids.clone()).unwrap_or_default();
     }
 
@@ -193,6 +198,9 @@ impl MasterStatus {
             if number > 0 {
                 sentence += &format!("; {} {then}", count(number, what));
             }
+        }
+        if let Some(why) = self.release.as_ref().and_then(|release| release.held_back.as_ref()) {
+            sentence += &format!("; {why}");
         }
         if self.watch_error.is_some() {
             sentence += "; the directory is not watched";

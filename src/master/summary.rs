@@ -19,6 +19,9 @@ pub(crate) struct Summary {
     pub(crate) refused: usize,
     /// Deletions that are held back.
     pub(crate) held: usize,
+    /// Whether the signed release in the directory is held back.
+    #[serde(default)]
+    pub(crate) release_held_back: bool,
 }
 
 impl Summary {
@@ -34,6 +37,7 @@ impl Summary {
             broken: reconciler.scanner().invalid().count(),
             refused: report.refused,
             held: reconciler.held().map_or(0, |held| held.rule_ids.len()),
+            release_held_back: reconciler.release().is_some_and(|release| release.held_back.is_some()),
         }
     }
 

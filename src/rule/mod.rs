@@ -15,10 +15,11 @@ mod row_index;
 mod samples;
 mod state;
 
-pub(crate) use catalogue::CatalogueDelta;
 pub use catalogue::{
-    Catalogue, CatalogueDigest, QuarantineEntry, QuarantinedRow, RowFingerprint, Table, TableDelta,
+    Catalogue, CatalogueDigest, FoundManifest, QuarantineEntry, QuarantinedRow, RowFingerprint, Table,
+    TableDelta,
 };
+pub(crate) use catalogue::{CatalogueDelta, MAX_MEMORY_KEY};
 pub use change::{ChangeKind, KnownRule, RuleChange};
 pub use compiled::{CompiledRule, Definition, Emit};
 pub(crate) use diagnostic::first_errors;
@@ -29,7 +30,7 @@ pub use id::{InvalidRuleId, RuleId};
 pub use parse::{Limits, ParsedRule, fix, parse, spell_for_fancy_regex};
 pub(crate) use parse::{lint, parse_in_steps, pattern_fault, rule_id_of, samples};
 pub use row::{RuleRow, StateRow};
-pub use row_index::{RowIndex, TextSink};
+pub use row_index::{ManifestWish, RowIndex, TextSink};
 pub(crate) use samples::{Expectation, FieldPattern, Sample};
 pub(crate) use state::LONGEST_TEXT;
 pub use state::{InvalidState, RuleState, StateKind};

@@ -23,10 +23,25 @@ pub trait RowIndex {
     fn quarantined_memory(&self, _table: Table, _keys: Option<&[String]>) -> usize {
         0
     }
+    /// Whether a poll reads the manifest of the signed release, where it is followed.
+    fn manifest_wish(&self) -> ManifestWish {
+        ManifestWish::IfChanged
+    }
     /// Where a poll puts the texts of the rules that it reads; `None` if nobody needs them.
     fn texts(&self) -> Option<Arc<dyn TextSink>> {
         None
     }
+}
+
+/// When a poll reads the manifest of the signed release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManifestWish {
+    /// If it seems to have changed, and in a full poll.
+    IfChanged,
+    /// In any case.
+    Now,
+    /// Not in this poll, whatever changed: the last one was refused a moment ago.
+    NotYet,
 }
 
 /// Receives the texts of valid rules as a poll reads them.

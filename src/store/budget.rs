@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use super::poll::WHAT;
-use crate::rule::Table;
+use crate::rule::{MAX_MEMORY_KEY, Table};
 
 /// How much more memory rules and states may take.
 #[derive(Debug)]
@@ -72,8 +72,7 @@ impl Budget {
     pub(super) fn too_much(&self, size: usize) -> String {
         format!(
             "it has {size} bytes, and all rules and states together may have {}, long ones half of it \
-             (`worker.max_memory`): shorten or delete some, or raise `worker.max_memory` and the memory that the unit \
-             allows",
+             ({MAX_MEMORY_KEY}): shorten or delete some, or raise {MAX_MEMORY_KEY} and the memory that the unit allows",
             self.most
         )
     }

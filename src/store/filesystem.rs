@@ -12,11 +12,11 @@ use super::budget::Budget;
 use super::rows::{ParsedRows, RowParser};
 use super::{Follow, RowIndex, RuleStore, StoreError, subscription};
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
-use crate::directory::{DELETE_AFTER, MissingFiles, ScanScope, Scanner, Watch};
+use crate::directory::{DELETE_AFTER, MissingFiles, ReleaseFiles, ScanScope, Scanner, Watch};
 use crate::rule::plan::{Plan, Write, plan};
 use crate::rule::{
-    CompiledRule, ContentDigest, Limits, QuarantinedRow, RowFingerprint, RuleHeader, RuleId, RuleRow,
-    RuleState, Table, TableDelta,
+    CompiledRule, ContentDigest, FoundManifest, Limits, QuarantinedRow, RowFingerprint, RuleHeader, RuleId,
+    RuleRow, RuleState, Table, TableDelta,
 };
 
 /// `updated_by` of the rules of this store.
@@ -45,6 +45,8 @@ pub struct FilesystemConfig {
 pub struct FilesystemStore {
     config: FilesystemConfig,
     clock: SharedClock,
+    /// Whether followers read the files of the signed release.
+    reads_release: bool,
     states: Arc<Mutex<States>>,
     states_changed: watch::Sender<()>,
 }
@@ -59,7 +61,14 @@ impl FilesystemStore {
     /// A store that has not read the directory yet.
     pub fn new(config: FilesystemConfig, clock: SharedClock) -> Self {
         let (states, states_changed) = Default::default();
-        Self { config, clock, states, states_changed }
+        Self { config, clock, reads_release: false, states, states_changed }
+    }
+
+    /// Makes followers read the files of the signed release, too.
+    #[must_use]
+    pub fn following_releases(mut self) -> Self {
+        self.reads_release = true;
+        self
     }
 
     fn scanner(&self) -> Scanner {
@@ -112,6 +121,7 @@ impl RuleStore for FilesystemStore {
             rows: Vec::new(),
             pending: None,
             last_full: None,
+            list: None,
         }
     }
 }
@@ -132,6 +142,8 @@ pub struct FilesystemFollower {
     /// What to scan at the next poll.
     pending: Option<ScanScope>,
     last_full: Option<Instant>,
+    /// The bytes of `MANIFEST.rules`, as the last poll found them.
+    list: Option<Vec<u8>>,
 }
 
 impl Follow for FilesystemFollower {
@@ -170,6 +182,9 @@ impl Follow for FilesystemFollower {
         if let Some(scope) = scope {
             let scanner = self.scanner.take().unwrap_or_else(|| self.store.scanner());
             self.scan(scanner, &scope, &**index, &mut delta).await?;
+            if self.store.reads_release {
+                delta.manifest = Some(self.read_release().await);
+            }
             self.pending = None;
             if full {
                 self.last_full = Some(Instant::now());
@@ -180,9 +195,26 @@ impl Follow for FilesystemFollower {
         delta.state_keys = Some(states.rows.keys().map(RuleId::to_string).collect());
         Ok(delta)
     }
+
+    async fn release_list(&mut self, _bytes: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.list.take())
+    }
 }
 
 impl FilesystemFollower {
+    async fn read_release(&mut self) -> FoundManifest {
+        let directory = self.store.config.directory.clone();
+        let files = tokio::task::spawn_blocking(move || ReleaseFiles::read(&directory)).await;
+        match files.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(files) => {
+                let signatures = files.joined_signatures();
+                self.list = Some(files.list);
+                FoundManifest::Read { body: files.manifest, signatures }
+            }
+            Err(why) => FoundManifest::Missing(why),
+        }
+    }
+
     /// Keeps the scanner and the rows only if it comes to its end, so that a cancelled poll loses no change.
     async fn scan(
         &mut self,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub(crate) use database::driver_failures;
 pub use database::{
-    Applied, Database, DatabaseFollower, MasterSession, RuleWrite, Scope, quiet_driver_panics,
+    Applied, Database, DatabaseFollower, ManifestWrite, MasterSession, RuleWrite, Scope, quiet_driver_panics,
 };
 pub use error::StoreError;
 pub use filesystem::{FilesystemConfig, FilesystemFollower, FilesystemStore};
@@ -100,6 +100,18 @@ pub trait Follow: Send {
         &mut self,
         index: &Arc<K>,
     ) -> impl Future<Output = Result<TableDelta, StoreError>> + Send;
+
+    /// The list of the signed release whose manifest the last poll found, of `bytes` bytes as its manifest says; `None`
+    /// if it is not there. Nothing of it is verified.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    fn release_list(
+        &mut self,
+        _bytes: usize,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, StoreError>> + Send {
+        async { Ok(None) }
+    }
 
     /// The trace contexts in which the changes of the last poll were written; empty if the store keeps none, or
     /// while no spans are recorded.

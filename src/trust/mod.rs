@@ -6,9 +6,10 @@
 //! file of OpenSSH's ALLOWED SIGNERS format, of which [`AllowedSigners`] takes a strict subset.
 //!
 //! [`Policy::verify`] decides whether a manifest counts. [`Bound::judge`] decides which operators' states have an
-//! effect under it.
+//! effect under it. [`Gate`] turns what the tables hold into what a worker serves.
 
 mod armor;
+mod gate;
 mod keys;
 mod list;
 mod manifest;
@@ -17,12 +18,14 @@ mod policy;
 mod signature;
 mod signers;
 mod states;
+mod status;
 #[cfg(test)]
 mod tests;
 mod time;
 mod wire;
 
 pub use armor::{END as SIGNATURE_END, MAX_SIGNATURE, MAX_SIGNATURES, split_signatures};
+pub use gate::Gate;
 pub use keys::PublicKey;
 pub use list::{ListedRule, MAX_LIST, RuleList};
 pub use manifest::{ListDigest, MAX_MANIFEST, Manifest, Realm};
@@ -30,6 +33,7 @@ pub use policy::{KeyDates, Policy, Refusal, SignedManifest, join_signatures};
 pub use signature::{NAMESPACE, Signature};
 pub use signers::{AllowedSigners, InvalidSigners, MAX_ALLOWED_SIGNERS, Signer};
 pub use states::{Bound, JudgedStates, NoEffect};
+pub use status::{TrustReason, TrustState, TrustStatus};
 pub use time::ReleaseTime;
 
 /// Why a file of a release is malformed: the line or field, what was found and what was expected.

@@ -1,5 +1,6 @@
 //! Forms, signatures and thresholds; the corpus.
 
+mod gate;
 #[path = "../../tests/it/support/sshsig.rs"]
 mod sshsig;
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Epoch;
 use crate::clock::Timestamp;
 use crate::rule::{CatalogueDigest, ChangeKind, CompiledRule, ContentDigest, RuleHeader, RuleId, RuleState};
+use crate::trust::{TrustReason, TrustState, TrustStatus};
 
 /// One line from the server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +52,9 @@ pub enum ServerLine {
         seq: u64,
         /// The digest of all rules and states after that change, including those that filters leave out.
         digest: CatalogueDigest,
+        /// What is trusted; absent without trust.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trust: Option<TrustLine>,
     },
     /// One change.
     Change(ChangeLine),
@@ -69,6 +73,9 @@ pub enum ServerLine {
         #[serde(skip_serializing_if = "Option::is_none")]
         #[serde(default)]
         digest: Option<CatalogueDigest>,
+        /// What is trusted; absent without trust.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trust: Option<TrustLine>,
     },
     /// The answer to a request.
     Response {
@@ -88,6 +95,26 @@ pub enum ServerLine {
         /// The reason, for people.
         message: String,
     },
+}
+
+/// What the worker says of the signed release that it serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TrustLine {
+    /// Whether it is the owner's newest release.
+    pub state: TrustState,
+    /// Every reason against it.
+    pub reasons: Vec<TrustReason>,
+    /// Its version; `None` before the first.
+    pub version: Option<String>,
+    /// When it expires.
+    pub expires: Option<String>,
+}
+
+impl From<TrustStatus> for TrustLine {
+    fn from(status: TrustStatus) -> Self {
+        let TrustStatus { state, reasons, version, expires, .. } = status;
+        Self { state, reasons, version, expires }
+    }
 }
 
 /// A rule of a snapshot.

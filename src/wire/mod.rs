@@ -19,7 +19,9 @@ mod tests;
 
 pub use epoch::{Cursor, Epoch, InvalidCursor};
 pub(crate) use frame::{FrameError, LineReader};
-pub use line::{ChangeLine, ErrorCode, Health, NewValue, RequestId, RuleLine, ServerLine, SnapshotReason};
+pub use line::{
+    ChangeLine, ErrorCode, Health, NewValue, RequestId, RuleLine, ServerLine, SnapshotReason, TrustLine,
+};
 pub use request::{BadRequest, Op, Request, Subscribe};
 pub(crate) use schema::event_schema;
 

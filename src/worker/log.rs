@@ -1,6 +1,8 @@
 //! The worker's log records about changes and the database: one record for each event that an operator acts
 //! on, without the text of any rule.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::broker::{AppliedChanges, Broker};
@@ -10,6 +12,7 @@ use crate::outage::OutageRecord;
 use crate::plural::{count, is_or_are, some_of};
 use crate::rule::{QuarantineEntry, RuleChange, RuleId, RuleState, Table};
 use crate::store::StoreError;
+use crate::trust::{TrustState, TrustStatus};
 
 /// A poll with more changes than this has one record for all of them; each has one only at debug.
 const MAX_SINGLE_RECORDS: usize = 100;
@@ -281,4 +284,36 @@ fn table_name(table: Table) -> &'static str {
         Table::Rules => "ttp_rule",
         Table::States => "ttp_rule_state",
     }
+}
+
+/// The reasons against the signed release, or its version, changed.
+pub(super) fn trust(before: Option<&TrustStatus>, now: &TrustStatus) {
+    let is_same = |before: &TrustStatus| (before.state, &before.reasons) == (now.state, &now.reasons);
+    if before.is_some_and(is_same) {
+        return;
+    }
+    let reasons: Vec<&str> = now.reasons.iter().map(|reason| reason.as_str()).collect();
+    let (reasons, version, sentence) = (reasons.join(" "), now.version.as_deref(), now.sentence());
+    match now.state {
+        TrustState::Ok => tracing::info!(message_id = event::TRUST_CHANGED, reasons, version, "{sentence}"),
+        TrustState::Degraded => tracing::warn!(
+            message_id = event::TRUST_CHANGED,
+            reasons,
+            version,
+            "{sentence}; the worker serves this release as a whole"
+        ),
+        TrustState::None => tracing::error!(
+            message_id = event::TRUST_CHANGED,
+            reasons,
+            version,
+            "{sentence}; the worker serves nothing until one is"
+        ),
+    }
+}
+
+pub(super) fn floor_unsaved(path: &Path, error: &io::Error) {
+    tracing::error!(
+        "{} cannot be written: {error}; the release is served, and after a restart an older one would be accepted",
+        path.display()
+    );
 }

@@ -11,6 +11,7 @@ mod accept;
 mod broker;
 mod bus;
 mod cache;
+mod floor;
 mod journal;
 mod log;
 mod output;
@@ -46,6 +47,7 @@ use crate::lifecycle::Liveness;
 use crate::socket::{ListenError, listen};
 use crate::store::{RuleStore, driver_failures};
 use crate::telemetry::metrics;
+use crate::trust::{Policy, TrustState};
 
 /// How long the worker waits for the end of its first poll before it takes connections. After that it serves
 /// the cache.
@@ -91,11 +93,26 @@ struct Shared {
 impl Worker {
     /// A worker for the store that `origin` names.
     pub fn new(config: WorkerConfig, origin: CacheOrigin, clock: SharedClock) -> Self {
+        Self::with_trust(config, origin, clock, None)
+    }
+
+    /// The same, and if there is a policy, a worker that serves only releases that fulfil it. Its store must follow
+    /// releases, too.
+    pub fn with_trust(
+        config: WorkerConfig,
+        origin: CacheOrigin,
+        clock: SharedClock,
+        policy: Option<Policy>,
+    ) -> Self {
         let started_at = clock.now();
         let texts = Arc::new(Texts::new(config.cache.clone()));
         let broker = Broker::new(clock, config.journal_length, config.subscriber_queue).with_texts(texts);
         let broker = broker.polled_every(config.poll_interval);
-        let broker = Arc::new(broker.guarded(config.max_delete, config.max_delete_hold));
+        let broker = broker.guarded(config.max_delete, config.max_delete_hold);
+        let broker = Arc::new(match policy {
+            Some(policy) => broker.behind(floor::gate(policy, &config.cache)),
+            None => broker,
+        });
         let bus = config.bus_socket.clone().map(|path| Bus::new(path, started_at));
         Self { config, shared: Arc::new(Shared { broker, peers: Arc::default(), bus, origin, started_at }) }
     }
@@ -148,6 +165,7 @@ impl Worker {
             backend,
             polled.clone(),
             restored.clone(),
+            floor::path(&config.cache),
         );
         let origin = shared.origin.place.clone();
         let cache = async {
@@ -177,6 +195,11 @@ impl Worker {
 }
 
 impl WorkerHandle {
+    /// Requires this of releases from now on. Without effect if the worker started without trust.
+    pub fn trust(&self, policy: Policy) {
+        self.shared.broker.trust(policy);
+    }
+
     /// The worker's status.
     pub fn status(&self) -> WorkerStatus {
         self.shared.status()
@@ -192,6 +215,15 @@ impl WorkerHandle {
         gauge("rulesyncd.held_back", "Rules whose deletion is held back", |status| {
             status.pending_mass_delete.len() as f64
         });
+        gauge(
+            "rulesyncd.untrusted",
+            "0 while the signed release is in order, 1 degraded, 2 none",
+            |status| match status.trust.as_ref().map(|trust| trust.state) {
+                None | Some(TrustState::Ok) => 0.0,
+                Some(TrustState::Degraded) => 1.0,
+                Some(TrustState::None) => 2.0,
+            },
+        );
         gauge("rulesyncd.quarantined", "Rows that are quarantined", |status| status.quarantined.len() as f64);
         gauge(
             "rulesyncd.stale_seconds",
@@ -213,6 +245,7 @@ impl Service for Shared {
         let broker = &self.broker;
         let head_status = broker.head_status();
         let (pending_mass_delete, pending_since) = broker.held_back();
+        let (quarantined, trust) = (broker.quarantined(), broker.trust_status());
         let mut stream = StreamStatus {
             epoch: broker.epoch.clone(),
             seq: head_status.seq,
@@ -245,7 +278,8 @@ impl Service for Shared {
                 rules: catalogue.rule_count() as u64,
                 states: catalogue.states().count() as u64,
                 digest: head_status.digest,
-                quarantined: catalogue.quarantined().map(Into::into).collect(),
+                quarantined: quarantined.into_iter().map(Into::into).collect(),
+                trust,
                 pending_mass_delete,
                 pending_since,
                 stream,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::journal::EncodedChange;
 use crate::rule::{Catalogue, CatalogueDigest, ChangeKind, KnownRule, RuleId, RuleState};
-use crate::wire::{Epoch, ServerLine, SnapshotReason, Subscribe, encode};
+use crate::wire::{Epoch, ServerLine, SnapshotReason, Subscribe, TrustLine, encode};
 
 /// All effective rules and states after change `seq`.
 #[derive(Debug)]
@@ -89,7 +89,13 @@ impl SnapshotReader {
     }
 
     /// Appends the next lines, about `room` bytes of them. Returns whether the last line was written.
-    pub(super) fn write(&mut self, out: &mut Vec<u8>, room: usize, epoch: &Epoch, filter: &Filter) -> bool {
+    pub(super) fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        room: usize,
+        (epoch, trust): (&Epoch, Option<TrustLine>),
+        filter: &Filter,
+    ) -> bool {
         let Snapshot { seq, digest, rules, states } = &*self.snapshot;
         if !self.begun {
             self.begun = true;
@@ -122,7 +128,10 @@ impl SnapshotReader {
                 encode::state_line(out, rule_id, state);
             }
         }
-        encode::line(out, &ServerLine::SnapshotEnd { epoch: epoch.clone(), seq: *seq, digest: *digest });
+        encode::line(
+            out,
+            &ServerLine::SnapshotEnd { epoch: epoch.clone(), seq: *seq, digest: *digest, trust },
+        );
         true
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::plural::count;
 use crate::rule::{CatalogueDigest, QuarantineEntry, Table};
+use crate::trust::TrustStatus;
 use crate::wire::{Epoch, Health};
 
 /// The answer to `status`.
@@ -35,6 +36,9 @@ pub struct WorkerStatus {
     pub digest: Option<CatalogueDigest>,
     /// Rows that are not served, and why.
     pub quarantined: Vec<QuarantinedStatus>,
+    /// What is trusted; `None` where trust is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<TrustStatus>,
     /// Rules that are served although they are missing from the tables: their deletion is held back.
     #[serde(default)]
     pub pending_mass_delete: Vec<String>,
@@ -68,6 +72,9 @@ impl WorkerStatus {
             &format!("; change {}, {}", self.stream.seq, count(self.stream.subscribers.len(), "subscriber"));
         if let Some(watermark) = self.watermark {
             sentence += &format!("; watermark {watermark}");
+        }
+        if let Some(trust) = &self.trust {
+            sentence += &format!("; {}", trust.sentence());
         }
         if !self.pending_mass_delete.is_empty() {
             let held = self.pending_mass_delete.len();

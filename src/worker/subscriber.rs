@@ -251,7 +251,12 @@ impl Session<'_> {
             Feed::Snapshot(reader) => {
                 let mut lines = Vec::with_capacity(SNAPSHOT_CHUNK);
                 let seq = reader.seq();
-                if reader.write(&mut lines, SNAPSHOT_CHUNK, &self.broker.epoch, &self.filter) {
+                if reader.write(
+                    &mut lines,
+                    SNAPSHOT_CHUNK,
+                    (&self.broker.epoch, self.broker.trust_line()),
+                    &self.filter,
+                ) {
                     self.peer.cursor.store(seq, Ordering::Relaxed);
                     self.feed =
                         if self.follow { Feed::Live(self.broker.position_after(seq)) } else { Feed::Done };
@@ -325,6 +330,7 @@ impl Session<'_> {
             database: head_status.database,
             stale_for_ms: u64::try_from(head_status.stale_for.as_millis()).unwrap_or(u64::MAX),
             digest: head_status.digest.filter(|_| head_status.seq == cursor),
+            trust: self.broker.trust_line(),
         });
     }
 
@@ -390,8 +396,8 @@ impl Session<'_> {
 }
 
 /// What makes a heartbeat due when it changes.
-const fn health(head: &Head) -> (bool, bool) {
-    (head.up, head.stale)
+const fn health(head: &Head) -> (bool, bool, u64) {
+    (head.up, head.stale, head.trust)
 }
 
 /// What happened next in a session.

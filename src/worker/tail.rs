@@ -1,6 +1,8 @@
 //! The loop that polls the tables and applies what it finds to the broker.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +10,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::broker::{AppliedChanges, Broker};
-use super::log;
 use super::trace::TailTrace;
+use super::{floor, log};
 use crate::backoff::{Backoff, jittered};
 use crate::clock::Timestamp;
 use crate::lifecycle::Liveness;
@@ -17,6 +19,7 @@ use crate::outage::{Outage, RecordBudget};
 use crate::rule::{QuarantineEntry, RuleChange, Table, TableDelta};
 use crate::store::{Follow, StoreError};
 use crate::telemetry::metrics::{self, Stage};
+use crate::trust::TrustStatus;
 
 /// How often, during a long poll, the liveness beats and the broker checks whether its rules became stale.
 const BEAT_INTERVAL: Duration = Duration::from_millis(200);
@@ -44,6 +47,10 @@ pub(super) struct Tail<F, N> {
     polled: CancellationToken,
     /// Cancelled once the broker has the rules of the cache.
     restored: CancellationToken,
+    /// Where the floor is saved.
+    floor: PathBuf,
+    /// What is trusted, as the log has it.
+    trust: Option<TrustStatus>,
 }
 
 impl<F: Follow, N: Fn() -> F> Tail<F, N> {
@@ -56,6 +63,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         backend: String,
         polled: CancellationToken,
         restored: CancellationToken,
+        floor: PathBuf,
     ) -> Self {
         Self {
             follower: follow(),
@@ -71,6 +79,8 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             backend,
             polled,
             restored,
+            floor,
+            trust: None,
         }
     }
 
@@ -119,9 +129,45 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             }
         };
         match found {
-            Ok(delta) => self.apply(delta, trace),
+            Ok(delta) => {
+                let delta = self.judge(delta).await;
+                self.apply(delta, trace);
+            }
             Err(error) => self.record_failure(&error),
         }
+        self.log_trust();
+    }
+
+    /// What the poll changes for subscribers: under trust, only what the owner signed.
+    async fn judge(&mut self, delta: TableDelta) -> TableDelta {
+        let TableDelta { now, rows, full, missed_by_watermark, .. } = delta;
+        if let Some(delta) = self.broker.judge(delta) {
+            return delta;
+        }
+        if let Some(bytes) = self.broker.wants_list() {
+            let list = self.follower.release_list(bytes).await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "the list of the signed release is not read");
+                None
+            });
+            self.broker.take_list(list.as_deref());
+        }
+        if let Some(floor) = self.broker.take_floor() {
+            let path = self.floor.clone();
+            let saved = tokio::task::spawn_blocking(move || floor::save(&path, &floor)).await;
+            if let Err(error) = saved.unwrap_or_else(|error| Err(io::Error::other(error))) {
+                log::floor_unsaved(&self.floor, &error);
+            }
+        }
+        TableDelta { rows, full, missed_by_watermark, ..self.broker.take_served(now) }
+    }
+
+    /// Logs the reasons against the signed release that began or ended.
+    fn log_trust(&mut self) {
+        let now = self.broker.trust_status();
+        if let Some(now) = &now {
+            log::trust(self.trust.as_ref(), now);
+        }
+        self.trust = now;
     }
 
     /// Waits for the next poll: for a wake-up or the interval, or, while the database is unavailable, for the
@@ -218,7 +264,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
 
 /// When the next state expires, by this process's timer; `None` if none will.
 fn next_end(broker: &Broker, clock: Option<(Timestamp, Instant)>) -> Option<Instant> {
-    let end = broker.inspect(|catalogue, _, _| catalogue.next_expiry())?;
+    let end = broker.next_expiry()?;
     let (now, at) = database_now(broker, clock);
     Some(at + end.since(now))
 }

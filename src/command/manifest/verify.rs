@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::directory::{Release, ReleaseFiles};
 use crate::paint::sanitize;
 use crate::plural::{count, is_or_are};
-use crate::trust::Manifest;
+use crate::trust::{KeyDates, Manifest};
 
 /// Verify the release in a directory, as a master does before it publishes it
 ///
@@ -35,7 +35,7 @@ pub(super) fn run(args: &VerifyArgs, config: &Config) -> Outcome {
     let rules = read_rules(&args.directory, config)?;
     let now = SystemClock.now();
     let checked = ReleaseFiles::read(&args.directory).and_then(|files| {
-        let release = files.verify(&trust.policy, now)?;
+        let release = files.verify(&trust.policy, now, KeyDates::At(now))?;
         release.compare(|path| rules.get(path)?.as_ref().ok())?;
         Ok((files, release))
     });

@@ -8,6 +8,7 @@ use crate::command::{Failure, Outcome};
 use crate::master::{LockStatus, MasterStatus};
 use crate::paint::sanitize;
 use crate::plural::count;
+use crate::trust::TrustState;
 use crate::wire::Health;
 use crate::worker::WorkerStatus;
 
@@ -143,6 +144,9 @@ fn master(status: &MasterStatus) -> (Vec<Finding>, String) {
     findings.extend(some(status.conflicts.len(), "conflict", "conflicts"));
     let rejected = status.last.map_or(0, |last| last.refused);
     findings.extend(some(rejected, "rule rejected by the database", "rules rejected by the database"));
+    if let Some(why) = status.release.as_ref().and_then(|release| release.held_back.as_ref()) {
+        findings.push((Severity::Warning, why.clone()));
+    }
     if let Some(why) = &status.watch_error {
         findings.push((Severity::Warning, format!("changes are found by the rescan alone: {why}")));
     }
@@ -170,6 +174,10 @@ fn worker(status: &WorkerStatus, now: Timestamp) -> (Vec<Finding>, String) {
             findings
                 .push((Severity::Critical, format!("database unavailable since {since}, {serves}: {cause}")));
         }
+    }
+    if let Some(trust) = status.trust.as_ref().filter(|trust| trust.state != TrustState::Ok) {
+        let severity = if trust.state == TrustState::None { Severity::Critical } else { Severity::Warning };
+        findings.push((severity, trust.sentence()));
     }
     findings.extend(some(status.quarantined.len(), "quarantined row", "quarantined rows"));
     let held = status.pending_mass_delete.len();

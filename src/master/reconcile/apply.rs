@@ -9,7 +9,7 @@ use super::{Reconciler, Report};
 use crate::directory::ScannedFile;
 use crate::rule::plan::Plan;
 use crate::rule::{ChangeKind, RuleHeader, RuleRow};
-use crate::store::{MasterSession, RuleWrite, StoreError};
+use crate::store::{Applied, ManifestWrite, MasterSession, RuleWrite, StoreError};
 use crate::telemetry::metrics::{self, Stage};
 use crate::telemetry::trace;
 
@@ -19,6 +19,26 @@ impl Reconciler {
         &mut self,
         session: &mut MasterSession,
         report: &mut Report,
+    ) -> Result<(), StoreError> {
+        self.write(session, report, None).await
+    }
+
+    /// As [`Reconciler::carry_out`], but all or nothing, together with the manifest if there is one.
+    pub(super) async fn carry_out_release(
+        &mut self,
+        session: &mut MasterSession,
+        report: &mut Report,
+        manifest: Option<ManifestWrite>,
+    ) -> Result<(), StoreError> {
+        self.write(session, report, Some(manifest)).await
+    }
+
+    /// `release` is `None` if rows are written one by one, and otherwise the manifest that is written with all of them.
+    async fn write(
+        &mut self,
+        session: &mut MasterSession,
+        report: &mut Report,
+        release: Option<Option<ManifestWrite>>,
     ) -> Result<(), StoreError> {
         let plan = &mut report.plan;
         let mut writes: Vec<RuleWrite> = Vec::with_capacity(plan.deletes.len() + plan.writes.len());
@@ -38,7 +58,18 @@ impl Reconciler {
                 false
             }
         });
-        if writes.is_empty() {
+        if release.is_some() {
+            let unfinished = plan.writes.iter().map(|write| &*write.rule.source_path);
+            report
+                .changing
+                .extend(unfinished.filter(|path| self.unfinished.contains(path)).map(str::to_owned));
+            if let Some(path) = report.changing.first() {
+                report.why_not_published = Some(format!("{path} is being written"));
+                *plan = Plan::default();
+                return Ok(());
+            }
+        }
+        if writes.is_empty() && release.as_ref().is_none_or(Option::is_none) {
             return Ok(());
         }
         let count = writes.len();
@@ -47,7 +78,8 @@ impl Reconciler {
         let contexts = written.filter_map(|(write, ingest)| ingest.trace_context(write)).collect();
         session.write_trace_contexts(contexts).await;
         let begun = trace::now();
-        let applied = match metrics::timed("write_rules", session.apply(writes)).await {
+        let is_release = release.is_some();
+        let applied = match metrics::timed("write_rules", write(session, writes, release)).await {
             Ok(applied) => applied,
             Err(error) => {
                 let transaction = Transaction { begun, written: None, ended: trace::now() };
@@ -59,6 +91,15 @@ impl Reconciler {
         report.refused = applied.rejected.len();
         let refused: BTreeMap<String, StoreError> = applied.rejected.into_iter().collect();
         report.retry = refused.values().any(StoreError::is_transient);
+        if is_release && !refused.is_empty() {
+            let named: Vec<String> =
+                refused.iter().map(|(rule_id, why)| format!("{rule_id}: {why}")).collect();
+            report.why_not_published = Some(named.join("; "));
+            report.retry = true;
+            *plan = Plan::default();
+            ingests.into_iter().for_each(|ingest| ingest.failed("refused", transaction));
+            return Ok(());
+        }
         let deleted = plan.deletes.iter().filter(|delete| !refused.contains_key(&delete.rule_id)).count();
         if deleted > 0 {
             self.recent.push_back((Instant::now(), deleted));
@@ -128,4 +169,15 @@ impl Reconciler {
 
 fn deletion(row: &RuleHeader) -> RuleWrite {
     RuleWrite::Delete { rule_id: row.rule_id.clone(), updated_by: row.updated_by.to_string() }
+}
+
+async fn write(
+    session: &mut MasterSession,
+    writes: Vec<RuleWrite>,
+    release: Option<Option<ManifestWrite>>,
+) -> Result<Applied, StoreError> {
+    match release {
+        None => session.apply(writes).await,
+        Some(manifest) => session.publish(writes, manifest).await,
+    }
 }

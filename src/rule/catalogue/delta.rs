@@ -80,6 +80,8 @@ pub struct TableDelta {
     pub states: Vec<Result<(RuleId, RuleState), Box<QuarantinedRow>>>,
     /// Every key of `ttp_rule`: known rows that are missing here were deleted. `None` means that none was deleted.
     pub rule_keys: Option<Vec<String>>,
+    /// The signed release's manifest, if it was read; only for a reader that verifies it.
+    pub manifest: Option<FoundManifest>,
     /// Like `rule_keys`, of `ttp_rule_state`.
     pub state_keys: Option<Vec<String>>,
     /// How many rows the poll read, most of them unchanged.
@@ -89,6 +91,25 @@ pub struct TableDelta {
     /// How many changed rows only the full scan found, because their stamps are below the watermark.
     pub missed_by_watermark: u64,
 }
+
+/// What `rulesyncd_manifest`, or a directory, holds of a signed release. Nothing of it is verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundManifest {
+    /// There is none, or it may not be read; why.
+    Missing(String),
+    /// It is not even a manifest; why.
+    Malformed(String),
+    /// A manifest and its signatures.
+    Read {
+        /// The bytes of `MANIFEST`.
+        body: Vec<u8>,
+        /// The signatures, one after the other.
+        signatures: String,
+    },
+}
+
+/// The key of the configuration that every reason names for which a row does not fit into memory.
+pub(crate) const MAX_MEMORY_KEY: &str = "`worker.max_memory`";
 
 /// A row that is not a valid rule or state. It is quarantined alone; every other row is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +123,11 @@ pub struct QuarantinedRow {
 }
 
 impl QuarantinedRow {
+    /// Whether it is quarantined only because the memory does not suffice for it.
+    pub fn is_over_budget(&self) -> bool {
+        self.reason.contains(MAX_MEMORY_KEY)
+    }
+
     /// About how many bytes of memory it takes in the catalogue.
     pub(crate) fn memory(&self) -> usize {
         const OVERHEAD: usize = 256;

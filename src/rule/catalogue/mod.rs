@@ -17,13 +17,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
-pub use delta::{QuarantinedRow, RowFingerprint, Table, TableDelta};
+pub(crate) use delta::MAX_MEMORY_KEY;
+pub use delta::{FoundManifest, QuarantinedRow, RowFingerprint, Table, TableDelta};
 pub use digest::CatalogueDigest;
 pub(crate) use held_back::CatalogueDelta;
 
 use self::key::{CaseInsensitiveId, Key, SortedRule};
 use self::states::States;
-use super::{KnownRule, RowIndex, RuleChange, RuleId, RuleState, StateRow};
+use super::{ContentDigest, KnownRule, RowIndex, RuleChange, RuleId, RuleState, StateRow};
 use crate::clock::Timestamp;
 
 /// All known rules and states. Pure: table deltas and the time go in, changes come out.
@@ -166,6 +167,26 @@ impl Catalogue {
     /// Every valid row of the rule table, effective or not.
     pub fn rule_rows(&self) -> impl Iterator<Item = &Arc<KnownRule>> {
         self.rules.iter().map(|SortedRule(rule)| rule)
+    }
+
+    /// The valid row of exactly this id, effective or not.
+    pub fn rule_row(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
+        self.rules.get(&rule_id as &dyn Key).map(|SortedRule(rule)| rule)
+    }
+
+    /// Whether the row of this id has a text of this digest that is no valid rule of this id.
+    pub fn has_unparsed(&self, rule_id: &str, content: &ContentDigest) -> bool {
+        let row = self.quarantined_rules.get(rule_id);
+        row.is_some_and(|row| row.fingerprint.has_content(content) && !row.is_over_budget())
+    }
+
+    /// Every row of the rule table, quarantined ones included, by key.
+    pub fn rule_fingerprints(&self) -> impl Iterator<Item = (&str, RowFingerprint)> {
+        let rules = self
+            .rules
+            .iter()
+            .map(|SortedRule(rule)| (rule.header.rule_id.as_str(), RowFingerprint::rule(&rule.header)));
+        rules.chain(self.quarantined_rules.iter().map(|(key, row)| (key.as_str(), row.fingerprint)))
     }
 
     /// The effective state: the default for a rule that has no state or is not known.

@@ -9,8 +9,8 @@ use super::connector::Purpose;
 use super::snapshot::Snapshot;
 use super::sql::Cell;
 use super::wakeups::Wakeups;
-use super::{Database, trace_context};
-use crate::rule::TableDelta;
+use super::{Database, manifest, trace_context};
+use crate::rule::{FoundManifest, ManifestWish, TableDelta};
 use crate::store::poll::{Poll, WHAT, Watermarks};
 use crate::store::{Follow, RowIndex, StoreError, TraceContextRow};
 use crate::telemetry::trace;
@@ -38,6 +38,8 @@ struct Memory {
     last_full: Option<Instant>,
     /// SQLite's [`data_version`] before the last poll.
     version: Option<String>,
+    /// What the manifest's row said when it was last read: what changes with it.
+    manifest: Option<Option<String>>,
     /// Whether `rulesyncd_trace` can be read; tried again at each full poll.
     has_trace_table: bool,
 }
@@ -62,7 +64,13 @@ struct PollResult {
 impl DatabaseFollower {
     pub(super) fn new(database: Database) -> Self {
         let wakeups = Wakeups::new(&database);
-        let memory = Memory { watermarks: None, last_full: None, version: None, has_trace_table: true };
+        let memory = Memory {
+            watermarks: None,
+            last_full: None,
+            version: None,
+            manifest: None,
+            has_trace_table: true,
+        };
         Self { database, wakeups, connection: None, memory, trace_contexts: Vec::new(), woken: false }
     }
 }
@@ -75,17 +83,21 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         let full = self.memory.last_full.is_none_or(|last| last.elapsed() >= interval);
         let now = self.database.clock.now();
         let version = data_version(&mut connection).await?;
-        if !full && version.is_some() && version == self.memory.version {
+        let wish = self.index.manifest_wish();
+        if !full && version.is_some() && version == self.memory.version && wish != ManifestWish::Now {
             let watermarks = self.memory.watermarks.map(|watermarks| watermarks.idle(now));
             let memory = Memory { watermarks, ..self.memory };
             let delta = TableDelta { now, ..TableDelta::default() };
             return Ok(PollResult { delta, connection, memory, trace_contexts: Vec::new() });
         }
-        let mut tables = Snapshot { connection, clock: Arc::clone(&self.database.clock) };
+        let (realm, missing) = self.manifest(&mut connection, full, wish).await?;
+        let reads_manifest = realm.is_some();
+        let mut tables = Snapshot { connection, clock: Arc::clone(&self.database.clock), realm };
         let watermarks = self.memory.watermarks.clone();
         let mut poll = Poll::new(&mut tables, &self.database.follow, &*self.index, watermarks);
-        (poll.full, poll.woken) = (full, self.woken || version.is_some());
-        let (delta, watermarks) = poll.run().await?;
+        (poll.full, poll.woken) = (full, self.woken || version.is_some() || reads_manifest);
+        let (mut delta, watermarks) = poll.run().await?;
+        delta.manifest = delta.manifest.or(missing);
         let mut connection = tables.connection;
         let trace_contexts = self.trace_contexts(&mut connection, &delta).await;
         if connection.is_elsewhere() {
@@ -93,6 +105,8 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             return Err(StoreError::Unavailable { what: WHAT, detail });
         }
         let last_full = if full { Some(Instant::now()) } else { self.memory.last_full };
+        // A manifest that is read later must not be missed for want of another commit.
+        let version = version.filter(|_| wish != ManifestWish::NotYet);
         let memory = Memory { watermarks: Some(watermarks), last_full, version, ..self.memory };
         Ok(PollResult { delta, connection, memory, trace_contexts })
     }
@@ -106,6 +120,32 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
                 // The database may be another one, or an older copy, so stamps do not tell which rows differ.
                 self.memory.last_full = None;
                 self.database.connector.connect(Purpose::Read).await
+            }
+        }
+    }
+
+    /// Whether the poll reads a manifest, and of which realm; or why there is none. Asked outside of the transaction: a
+    /// table that is missing, or may not be read, must not end the poll.
+    async fn manifest(
+        &mut self,
+        connection: &mut Connection,
+        full: bool,
+        wish: ManifestWish,
+    ) -> Result<(Option<Arc<str>>, Option<FoundManifest>), StoreError> {
+        let Some(realm) = self.database.realm.clone() else { return Ok((None, None)) };
+        if wish == ManifestWish::NotYet {
+            return Ok((None, None));
+        }
+        match manifest::hint(connection, &realm).await {
+            Ok(hint) => {
+                let has_changed = self.memory.manifest.as_ref() != Some(&hint);
+                self.memory.manifest = Some(hint);
+                Ok((Some(realm).filter(|_| has_changed || full || wish == ManifestWish::Now), None))
+            }
+            Err(error) if connection.is_broken() => Err(error),
+            Err(error) => {
+                self.memory.manifest = None;
+                Ok((None, Some(FoundManifest::Missing(error.to_string()))))
             }
         }
     }
@@ -175,6 +215,23 @@ impl Follow for DatabaseFollower {
         self.trace_contexts.extend(trace_contexts);
         self.woken = false;
         Ok(delta)
+    }
+
+    async fn release_list(&mut self, bytes: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(realm) = self.database.realm.clone() else { return Ok(None) };
+        let (database, connection) = (self.database.clone(), self.connection.take());
+        let reading = async move {
+            let mut connection = match connection {
+                Some(connection) => connection,
+                None => database.connector.connect(Purpose::Read).await?,
+            };
+            let list = manifest::read_list(&mut connection, &realm, bytes).await?;
+            Ok((list, connection))
+        };
+        let limit = self.database.poll_limit();
+        let (list, connection) = self.database.on_thread("reading the list of rules", limit, reading).await?;
+        self.connection = Some(connection);
+        Ok(list)
     }
 
     fn trace_contexts(&mut self) -> Vec<TraceContextRow> {

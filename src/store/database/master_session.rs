@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::session::Session;
 use super::writes::{Applied, OwnedScope, RuleWrite, Scope};
-use super::{Database, trace_context};
-use crate::rule::{RuleHeader, StateRow};
+use super::{Database, ManifestWrite, trace_context};
+use crate::rule::{FoundManifest, RuleHeader, StateRow};
 use crate::store::{StoreError, TraceContextRow};
 
 /// The only writer of a database's rules, as long as its connection and its lock last.
@@ -83,6 +83,53 @@ impl MasterSession {
         let _writing = self.database.writing();
         self.call("writing the rules", None, |mut session| async move {
             let applied = session.apply(&writes).await;
+            (session, applied)
+        })
+        .await
+    }
+
+    /// The manifest that is published for `realm`, of which nothing is verified. Creates a missing
+    /// `rulesyncd_manifest`.
+    ///
+    /// # Errors
+    /// As [`MasterSession::rows`].
+    pub async fn published(&mut self, realm: String) -> Result<FoundManifest, StoreError> {
+        self.call("reading the manifest", self.database.poll_limit(), |mut session| async move {
+            let found = session.published(&realm).await;
+            (session, found)
+        })
+        .await
+    }
+
+    /// The published list, whose signed length is `bytes`; `None` if a part is missing or too long.
+    ///
+    /// # Errors
+    /// As [`MasterSession::rows`].
+    pub async fn published_list(
+        &mut self,
+        realm: String,
+        bytes: usize,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.call("reading the manifest", self.database.poll_limit(), |mut session| async move {
+            let list = session.published_list(&realm, bytes).await;
+            (session, list)
+        })
+        .await
+    }
+
+    /// As [`MasterSession::apply`], but all or nothing: writes the rules and, if there is one, the manifest in one
+    /// transaction. If any row is rejected or locked, nothing is written, and the result names such rows.
+    ///
+    /// # Errors
+    /// As [`MasterSession::apply`].
+    pub async fn publish(
+        &mut self,
+        writes: Vec<RuleWrite>,
+        manifest: Option<ManifestWrite>,
+    ) -> Result<Applied, StoreError> {
+        let _writing = self.database.writing();
+        self.call("writing the rules", None, |mut session| async move {
+            let applied = session.publish(&writes, manifest.as_ref()).await;
             (session, applied)
         })
         .await

@@ -6,6 +6,7 @@ mod connector;
 mod expiry;
 mod follower;
 mod lock;
+mod manifest;
 mod master_session;
 mod mysql;
 mod pages;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 pub use follower::DatabaseFollower;
+pub use manifest::ManifestWrite;
 pub use master_session::MasterSession;
 pub(crate) use thread::driver_failures;
 pub use thread::quiet_driver_panics;
@@ -44,7 +46,8 @@ use super::{FollowConfig, StoreError};
 use crate::address::DatabaseConfig;
 use crate::address::DatabasePlace;
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
-use crate::rule::{RuleHeader, StateRow, Table};
+use crate::rule::{FoundManifest, RuleHeader, StateRow, Table};
+use crate::trust::Manifest;
 
 /// A database with the two tables. Cheap to clone. Code outside this module does not depend on the dialect.
 #[derive(Debug, Clone)]
@@ -52,6 +55,8 @@ pub struct Database {
     connector: Arc<Connector>,
     clock: SharedClock,
     follow: FollowConfig,
+    /// The realm whose manifest followers read; `None` without trust.
+    realm: Option<Arc<str>>,
     shared: Arc<Shared>,
 }
 
@@ -113,13 +118,20 @@ impl Database {
             asked: Arc::default(),
             writing: Arc::default(),
         };
-        Ok(Self { connector, clock, follow: FollowConfig::default(), shared: Arc::new(shared) })
+        Ok(Self { connector, clock, follow: FollowConfig::default(), realm: None, shared: Arc::new(shared) })
     }
 
     /// Sets how followers poll.
     #[must_use]
     pub fn following(mut self, follow: FollowConfig) -> Self {
         self.follow = follow;
+        self
+    }
+
+    /// Makes followers read the manifest of this realm, too.
+    #[must_use]
+    pub fn following_releases(mut self, realm: &str) -> Self {
+        self.realm = Some(realm.into());
         self
     }
 
@@ -286,6 +298,42 @@ impl Database {
             }
         });
         Ok(session.await?.map(|session| MasterSession::new(self.clone(), session)))
+    }
+
+    /// Whether a signed release is published, for a master that does not publish any; `false` if that is not known.
+    pub async fn has_manifest(&self) -> bool {
+        let asked = self.ask("looking for a signed release", |database| async move {
+            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let is_filled = manifest::is_filled(&mut connection).await;
+            connection.close().await;
+            Ok(is_filled)
+        });
+        asked.await.unwrap_or(false)
+    }
+
+    /// The published manifest of a realm, and the bytes of its list if they are there. Nothing of it is verified.
+    ///
+    /// # Errors
+    /// The database does not answer, or has no manifests.
+    pub async fn release(&self, realm: &str) -> Result<(FoundManifest, Option<Vec<u8>>), StoreError> {
+        let realm = realm.to_owned();
+        self.ask("reading the signed release", |database| async move {
+            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let found = manifest::read(&mut connection, &realm).await?;
+            let list = match &found {
+                FoundManifest::Read { body, .. } => {
+                    Manifest::parse(body).ok().map(|manifest| manifest.list.bytes)
+                }
+                FoundManifest::Missing(_) | FoundManifest::Malformed(_) => None,
+            };
+            let list = match list {
+                Some(bytes) => manifest::read_list(&mut connection, &realm, bytes).await?,
+                None => None,
+            };
+            connection.close().await;
+            Ok((found, list))
+        })
+        .await
     }
 
     /// Who holds the master's lock, in words; `None` if nobody does, or the database does not say.

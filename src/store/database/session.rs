@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::connection::Connection;
 use super::follower::data_version;
 use super::lock::Lock;
+use super::manifest::{self, ManifestWrite};
 use super::sql::Cell;
 use super::writes::{Applied, RuleWrite, Scope, batches};
 use super::{Database, tables, trace_context};
 use crate::clock::{RisingStamp, Timestamp};
-use crate::rule::{RuleHeader, StateRow, Table};
+use crate::rule::{FoundManifest, RuleHeader, StateRow, Table};
 use crate::store::{StoreError, TraceContextRow};
 use crate::telemetry::trace;
 
@@ -18,6 +19,9 @@ const WRITING: &str = "writing the rules";
 
 /// The most locked rows for which the session waits.
 const FEW_LOCKED: usize = 8;
+
+/// The most rows that are named when a release could not be written.
+const NAMED: usize = 10;
 
 /// Everything goes through the connection that holds the lock.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(super) struct Session {
     whole_seconds: bool,
     /// Whether `rulesyncd_trace` can be written; `None` before the first try.
     has_trace_table: Option<bool>,
+    /// Whether `rulesyncd_manifest` exists.
+    has_manifest_table: bool,
     /// See [`Applied::written`].
     written: Option<Timestamp>,
     /// The number of the session in this process.
@@ -52,6 +58,7 @@ impl Session {
             stamps: HashMap::new(),
             whole_seconds,
             has_trace_table: None,
+            has_manifest_table: false,
             written: None,
             number: SESSIONS.fetch_add(1, Ordering::Relaxed),
         })
@@ -121,6 +128,83 @@ impl Session {
         }
         applied.written = self.written;
         Ok(applied)
+    }
+
+    pub(super) async fn published(&mut self, realm: &str) -> Result<FoundManifest, StoreError> {
+        self.prepare_manifest_table().await?;
+        let found = manifest::read(&mut self.connection, realm).await;
+        found.map_err(|error| self.map_lock_lost(error))
+    }
+
+    pub(super) async fn published_list(
+        &mut self,
+        realm: &str,
+        bytes: usize,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let list = manifest::read_list(&mut self.connection, realm, bytes).await;
+        list.map_err(|error| self.map_lock_lost(error))
+    }
+
+    async fn prepare_manifest_table(&mut self) -> Result<(), StoreError> {
+        if !self.has_manifest_table {
+            let prepared = manifest::prepare(&mut self.connection).await;
+            prepared.map_err(|error| self.map_lock_lost(error))?;
+            self.has_manifest_table = true;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn publish(
+        &mut self,
+        writes: &[RuleWrite],
+        manifest: Option<&ManifestWrite>,
+    ) -> Result<Applied, StoreError> {
+        self.begin().await?;
+        let written = self.write_release(writes, manifest).await;
+        match self.end(written).await {
+            Ok(rows) => Ok(Applied { rows, written: self.written, ..Applied::default() }),
+            Err(error @ (StoreError::RowRejected { .. } | StoreError::RowLocked { .. })) => {
+                let mut rejected = self.rejected(writes).await?;
+                if rejected.is_empty() {
+                    rejected.push(("the release".to_owned(), error));
+                }
+                Ok(Applied { rejected, ..Applied::default() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write_release(
+        &mut self,
+        writes: &[RuleWrite],
+        manifest: Option<&ManifestWrite>,
+    ) -> Result<u64, StoreError> {
+        if let Some(manifest) = manifest {
+            let now = self.database.now_on(&mut self.connection).await?;
+            manifest::write(&mut self.connection, manifest, now).await?;
+        }
+        self.write(writes).await
+    }
+
+    /// Which of these rows the database rejects, or another session has locked. Nothing is written.
+    async fn rejected(&mut self, writes: &[RuleWrite]) -> Result<Vec<(String, StoreError)>, StoreError> {
+        let mut rejected = Vec::new();
+        for write in writes {
+            self.begin().await?;
+            let written = self.write(std::slice::from_ref(write)).await;
+            self.connection.run(WRITING, "ROLLBACK").await.map_err(|error| self.map_lock_lost(error))?;
+            match written {
+                Ok(_) => {}
+                Err(error @ (StoreError::RowRejected { .. } | StoreError::RowLocked { .. })) => {
+                    rejected.push((write.rule_id().to_owned(), error));
+                    if rejected.len() == NAMED {
+                        break;
+                    }
+                }
+                Err(error) => return Err(self.map_lock_lost(error)),
+            }
+        }
+        Ok(rejected)
     }
 
     pub(super) async fn write_trace_contexts(&mut self, contexts: &[TraceContextRow]) {

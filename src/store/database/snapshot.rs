@@ -1,12 +1,13 @@
 //! Reads the tables for a poll, in SQL: one transaction that sees one snapshot.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{self, Connection};
 use super::sql::{Dialect, Query, Select};
-use super::{columns, tables};
+use super::{columns, manifest, tables};
 use crate::clock::{SharedClock, Timestamp};
-use crate::rule::Table;
+use crate::rule::{FoundManifest, Table};
 use crate::store::StoreError;
 use crate::store::poll::{
     CountQuestion, Counted, Counts, HeaderRow, RowContent, Rows, StateFound, TableReader, WHAT, Which,
@@ -19,6 +20,8 @@ pub(super) struct Snapshot {
     pub(super) connection: Connection,
     /// The host's clock, if it is the database's, too.
     pub(super) clock: SharedClock,
+    /// The realm whose manifest is read in this snapshot; `None` to read none.
+    pub(super) realm: Option<Arc<str>>,
 }
 
 impl Snapshot {
@@ -67,6 +70,13 @@ impl TableReader for Snapshot {
             Ok(rows.zip(in_window).map(|(rows, in_window)| Counts { rows, in_window }))
         };
         Ok(Counted { now, rules: counts(2)?, states: counts(4)?, rules_version })
+    }
+
+    async fn manifest(&mut self) -> Result<Option<FoundManifest>, StoreError> {
+        match self.realm.clone() {
+            Some(realm) => manifest::read(&mut self.connection, &realm).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn begin(&mut self) -> Result<(), StoreError> {

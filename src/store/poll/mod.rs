@@ -123,6 +123,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         ensure_few(self.config.max_rules, Table::Rules, rule_counts.rows)?;
         ensure_few(self.config.max_rules, Table::States, state_counts.rows)?;
         let mut delta = TableDelta { now, full: self.full, ..TableDelta::default() };
+        delta.manifest = self.tables.manifest().await?;
 
         // In a full poll, quarantined rows that still exist are counted once the keys are known.
         let quarantined = |table| match self.full {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, RuleRow, StateRow, Table};
+use crate::rule::{ContentDigest, FoundManifest, RuleRow, StateRow, Table};
 use crate::store::StoreError;
 
 /// How many rows a table has, in one snapshot.
@@ -120,6 +120,11 @@ pub(in crate::store) trait TableReader: Send {
         &mut self,
         question: CountQuestion<'_>,
     ) -> impl Future<Output = Result<Counted, StoreError>> + Send;
+
+    /// The manifest of the signed release, if it is to be read in this snapshot.
+    fn manifest(&mut self) -> impl Future<Output = Result<Option<FoundManifest>, StoreError>> + Send {
+        async { Ok(None) }
+    }
 
     fn begin(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 

@@ -5,6 +5,7 @@
 
 mod guard;
 mod position;
+mod release;
 #[cfg(test)]
 mod tests;
 
@@ -17,12 +18,15 @@ use tokio::time::Instant;
 
 use self::guard::Guard;
 pub(in crate::worker) use self::position::{Next, Position, Start};
+use self::release::Gatekeeper;
 use crate::clock::{SharedClock, Timestamp};
 use crate::rule::{
-    Catalogue, CatalogueDelta, QuarantinedRow, RowFingerprint, RuleChange, RuleId, Table, TableDelta,
+    Catalogue, CatalogueDelta, ManifestWish, QuarantinedRow, RowFingerprint, RuleChange, RuleId, Table,
+    TableDelta,
 };
 use crate::store::{RowIndex, TextSink};
 use crate::wire::Epoch;
+use crate::worker::cache::CachedManifest;
 use crate::worker::journal::Journal;
 use crate::worker::snapshot::Snapshot;
 use crate::worker::texts::Texts;
@@ -63,6 +67,8 @@ pub(in crate::worker) struct Head {
     pub(in crate::worker) up: bool,
     /// Whether what is served may differ from the database.
     pub(in crate::worker) stale: bool,
+    /// A hash of what is trusted; 0 without trust.
+    pub(in crate::worker) trust: u64,
 }
 
 #[derive(Debug)]
@@ -76,6 +82,8 @@ struct Inner {
     /// Whether the next poll reads all rows again.
     reread: bool,
     state: DatabaseState,
+    /// Decides what is served; `None` without trust.
+    gate: Option<Gatekeeper>,
     /// Every snapshot that a subscriber may still read, oldest first.
     snapshots: VecDeque<Weak<Snapshot>>,
 }
@@ -118,13 +126,14 @@ impl Broker {
             compared: false,
             reread: false,
             state: DatabaseState { up: false, since: now, last_error: None, fresh: None },
+            gate: None,
             snapshots: VecDeque::new(),
         };
         Self {
             epoch: Epoch::starting(now),
             clock,
             inner: Mutex::new(inner),
-            head: watch::Sender::new(Head { loaded: false, seq: 0, up: false, stale: true }),
+            head: watch::Sender::new(Head { loaded: false, seq: 0, up: false, stale: true, trust: 0 }),
             max_lag: max_lag.max(1) as u64,
             fresh_for: Duration::MAX,
             texts: None,
@@ -159,11 +168,20 @@ impl Broker {
 
     /// Serves the catalogue of an earlier run, whose content is `age` old, unless the database was read
     /// first. The next poll still reads every row.
-    pub(in crate::worker) fn restore(&self, delta: TableDelta, age: Duration) {
+    ///
+    /// # Errors
+    /// A sentence: under trust, it is not exactly a release that verifies.
+    pub(in crate::worker) fn restore(
+        &self,
+        delta: TableDelta,
+        manifest: Option<&CachedManifest>,
+        age: Duration,
+    ) -> Result<(), String> {
         let mut inner = self.lock();
         if inner.loaded {
-            return;
+            return Ok(());
         }
+        let delta = inner.verify_cached(delta, manifest)?;
         if let Some(texts) = &self.texts {
             texts.remember(delta.rules.iter().flatten());
         }
@@ -172,18 +190,26 @@ impl Broker {
         inner.state.fresh = Some((Instant::now(), age));
         drop(inner);
         self.announce();
+        Ok(())
     }
 
     /// Applies a poll's result to the catalogue and numbers the changes.
     pub(in crate::worker) fn apply(&self, mut delta: TableDelta, trace: &mut TailTrace) -> AppliedChanges {
         let now = self.clock.now();
         let mut inner = self.lock();
-        if !std::mem::replace(&mut inner.compared, true) {
-            // The poll started from an empty index, so it found every row.
-            delta.rule_keys.get_or_insert_with(|| found_keys(&delta.rules, |rule| &rule.header.rule_id));
-            delta.state_keys.get_or_insert_with(|| found_keys(&delta.states, |(rule_id, _)| rule_id));
+        inner.complete(&mut delta);
+        if inner.gate.as_ref().is_some_and(|keeper| !keeper.gate.is_open()) {
+            // Nothing is verified yet, so nothing is loaded.
+            let first_seq = inner.journal.newest() + 1;
+            inner.state.fresh = Some((Instant::now(), Duration::ZERO));
+            drop(inner);
+            self.announce();
+            let (changes, fallen) = (Vec::new(), Vec::new());
+            return AppliedChanges { changes, first_seq, first_load: false, held_back: None, fallen };
         }
-        let is_too_many = inner.guard.limit();
+        let (is_signed, limit) = (inner.gate.is_some(), inner.guard.limit());
+        // The signed list says what is gone.
+        let is_too_many = move |deletions, rows| !is_signed && limit(deletions, rows);
         let CatalogueDelta { changes, fallen } = inner.catalogue.apply_guarded(delta, is_too_many);
         let held = inner.catalogue.held_back().len();
         let turned = inner.guard.record(&changes, held, now);
@@ -208,7 +234,7 @@ impl Broker {
     /// Ends the states that expire at or before `now`, which is a time of the database's clock.
     pub(in crate::worker) fn expire(&self, now: Timestamp) -> AppliedChanges {
         let mut inner = self.lock();
-        let changes = inner.catalogue.expire(now);
+        let changes = inner.expire(now);
         let applied = inner.number(changes, self.clock.now(), &TailTrace::default());
         drop(inner);
         self.announce();
@@ -247,13 +273,29 @@ impl Broker {
     pub(in crate::worker) fn announce(&self) {
         let inner = self.lock();
         let stale = !inner.state.stale_for(self.clock.now(), self.fresh_for).is_zero();
-        let head = Head { loaded: inner.loaded, seq: inner.journal.newest(), up: inner.state.up, stale };
+        let trust = inner.gate.as_ref().map_or(0, |keeper| keeper.mark(self.clock.now()));
+        let head =
+            Head { loaded: inner.loaded, seq: inner.journal.newest(), up: inner.state.up, stale, trust };
         drop(inner);
         self.head.send_if_modified(|old| std::mem::replace(old, head) != head);
     }
 }
 
 impl Inner {
+    /// Adds the keys that the first poll leaves out.
+    fn complete(&mut self, delta: &mut TableDelta) {
+        if !std::mem::replace(&mut self.compared, true) {
+            // The poll started from an empty index, so it found every row.
+            delta.rule_keys.get_or_insert_with(|| found_keys(&delta.rules, |rule| &rule.header.rule_id));
+            delta.state_keys.get_or_insert_with(|| found_keys(&delta.states, |(rule_id, _)| rule_id));
+        }
+    }
+
+    /// The rows of the tables, which are what is served only without trust.
+    fn table(&self) -> &Catalogue {
+        self.gate.as_ref().map_or(&self.catalogue, |keeper| keeper.gate.table())
+    }
+
     fn number(&mut self, changes: Vec<RuleChange>, now: Timestamp, trace: &TailTrace) -> AppliedChanges {
         let first_seq = self.journal.newest() + 1;
         self.journal.append(&changes, now, |index| trace.traceparent(index));
@@ -302,27 +344,31 @@ fn found_keys<T>(rows: &[Result<T, Box<QuarantinedRow>>], id: impl Fn(&T) -> &Ru
 impl RowIndex for Broker {
     fn count(&self, table: Table) -> u64 {
         let inner = self.lock();
-        if inner.compared { inner.catalogue.count(table) } else { 0 }
+        if inner.compared { inner.table().count(table) } else { 0 }
     }
 
     fn fingerprint(&self, table: Table, key: &str) -> Option<RowFingerprint> {
         let inner = self.lock();
-        inner.catalogue.fingerprint(table, key).filter(|_| inner.compared)
+        inner.table().fingerprint(table, key).filter(|_| inner.compared)
     }
 
     fn memory(&self) -> usize {
         let inner = self.lock();
-        if inner.compared { inner.catalogue.memory() } else { 0 }
+        if inner.compared { inner.table().memory() } else { 0 }
     }
 
     fn quarantined_memory(&self, table: Table, keys: Option<&[String]>) -> usize {
         let inner = self.lock();
-        if inner.compared { inner.catalogue.quarantined_memory(table, keys) } else { 0 }
+        if inner.compared { inner.table().quarantined_memory(table, keys) } else { 0 }
     }
 
     fn memory_of(&self, table: Table, key: &str) -> usize {
         let inner = self.lock();
-        if inner.compared { inner.catalogue.memory_of(table, key) } else { 0 }
+        if inner.compared { inner.table().memory_of(table, key) } else { 0 }
+    }
+
+    fn manifest_wish(&self) -> ManifestWish {
+        self.lock().gate.as_mut().map_or(ManifestWish::IfChanged, Gatekeeper::wish)
     }
 
     fn texts(&self) -> Option<Arc<dyn TextSink>> {

@@ -172,6 +172,6 @@ impl Broker {
 
     /// The rows that are quarantined.
     pub(in crate::worker) fn quarantined(&self) -> Vec<QuarantineEntry> {
-        self.lock().catalogue.quarantined().collect()
+        self.lock().table().quarantined().collect()
     }
 }

@@ -69,7 +69,7 @@ impl Reader {
         match feed {
             Feed::Snapshot(mut reader) => {
                 let (mut lines, seq) = (Vec::new(), reader.seq());
-                let ended = reader.write(&mut lines, room, &broker.epoch, &filter);
+                let ended = reader.write(&mut lines, room, (&broker.epoch, None), &filter);
                 lines.split_inclusive(|&byte| byte == b'\n').for_each(|line| self.take_in(line));
                 self.feed =
                     Some(if ended { Feed::Live(broker.position_after(seq)) } else { Feed::Snapshot(reader) });

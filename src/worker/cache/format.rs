@@ -34,6 +34,20 @@ pub(super) struct Header {
     pub(super) fresh_at: Timestamp,
     pub(super) rules: usize,
     pub(super) states: usize,
+    /// The signed release that the rules are; `None` without trust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) manifest: Option<CachedManifest>,
+}
+
+/// A signed release in the cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::worker) struct CachedManifest {
+    /// The bytes of `MANIFEST`.
+    pub(in crate::worker) body: String,
+    /// Its signatures, one after the other.
+    pub(in crate::worker) signatures: String,
+    /// The lines of listed rules that the program could not parse.
+    pub(in crate::worker) unparsed: Vec<String>,
 }
 
 /// A row of `ttp_rule`.
@@ -68,6 +82,8 @@ pub(super) struct Trailer {
 pub(in crate::worker) struct Rows {
     pub(in crate::worker) rules: Vec<Arc<KnownRule>>,
     pub(in crate::worker) states: Vec<(RuleId, RuleState)>,
+    /// The signed release that the rules are; `None` without trust.
+    pub(in crate::worker) manifest: Option<CachedManifest>,
 }
 
 /// The content of a file.
@@ -233,6 +249,7 @@ pub(super) fn write(
         fresh_at,
         rules: rows.rules.len(),
         states: rows.states.len(),
+        manifest: rows.manifest.clone(),
     })?;
     let mut wanted: HashMap<ContentDigest, &Arc<KnownRule>> =
         rows.rules.iter().map(|rule| (rule.header.content_sha256, rule)).collect();

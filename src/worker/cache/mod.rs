@@ -21,7 +21,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use self::format::{Cached, Rows, Unusable, Unwritten};
+use self::format::{Cached, Unusable, Unwritten};
+pub(in crate::worker) use self::format::{CachedManifest, Rows};
 use crate::clock::Timestamp;
 use crate::event;
 use crate::plural::{count, is_or_are};
@@ -93,7 +94,14 @@ pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, broker: &Bro
         ),
         Ok(Some(Cached { header, mut delta })) => {
             delta.now = broker.clock.now();
-            broker.restore(delta, age(header.fresh_at, broker.clock.now()));
+            let age = age(header.fresh_at, broker.clock.now());
+            if let Err(why) = broker.restore(delta, header.manifest.as_ref(), age) {
+                tracing::warn!(
+                    message_id = event::CACHE_SET_ASIDE,
+                    "{place} is not served: {why}; it will be overwritten"
+                );
+                return;
+            }
             tracing::info!(
                 rules = header.rules,
                 "{} of {} {} served until the database answers",
@@ -168,10 +176,7 @@ pub(in crate::worker) async fn keep(
 async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut bool) {
     let fresh_at = broker.clock.now().before(broker.head_status().stale_for);
     let polls = broker.texts().map_or(0, |texts| texts.polls());
-    let rows = broker.inspect(|catalogue, _, _| Rows {
-        rules: catalogue.rule_rows().cloned().collect(),
-        states: catalogue.state_rows().map(|(id, state)| (id.clone(), state.clone())).collect(),
-    });
+    let Some(rows) = broker.cached_rows() else { return };
     let (target, origin, texts) = (path.to_owned(), origin.to_owned(), broker.texts().cloned());
     let written = tokio::task::spawn_blocking(move || {
         write(&target, &rows, (&origin, fresh_at), texts.as_deref(), polls)
@@ -184,7 +189,9 @@ async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut bool) {
         Ok(()) => return,
         Err(error) => error,
     };
-    if let (Unwritten::Missing(_), Some(texts)) = (&error, broker.texts()) {
+    // Under trust a text may be missing because its row was altered: reading that again is of no use.
+    let is_altered = broker.trust_status().is_some_and(|trust| !trust.altered.is_empty());
+    if let (Unwritten::Missing(_), Some(texts), false) = (&error, broker.texts(), is_altered) {
         // Another program removed or changed the file. The database has the texts.
         texts.clear();
         broker.ask_to_reread();

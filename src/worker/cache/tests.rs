@@ -36,7 +36,11 @@ fn rows() -> Rows {
         reason: Some("\u{7f}\"".to_owned()),
         ..RuleState::default()
     };
-    Rows { rules: vec![rule("R1"), rule("r-2")], states: vec![(RuleId::new("R9").unwrap(), state)] }
+    Rows {
+        rules: vec![rule("R1"), rule("r-2")],
+        states: vec![(RuleId::new("R9").unwrap(), state)],
+        manifest: None,
+    }
 }
 
 /// A text of the two rules.
@@ -77,7 +81,7 @@ fn texts_come_from_the_file_before_or_from_where_they_were_kept() {
     let path = directory.path().join("catalogue.ndjson");
     let texts = Texts::new(path.clone());
     let (all, of) = (rows(), (ORIGIN, Timestamp::from_micros(5)));
-    let first = || Rows { rules: vec![Arc::clone(&all.rules[0])], states: Vec::new() };
+    let first = || Rows { rules: vec![Arc::clone(&all.rules[0])], states: Vec::new(), manifest: None };
     assert!(matches!(write(&path, &all, of, Some(&texts), 0), Err(Unwritten::Missing(2))));
     texts.put(all.rules[0].header.content_sha256, &text("R1"));
     texts.poll_applied();

@@ -39,7 +39,15 @@ async fn polls_within(answers_at: usize, time: Duration) -> Vec<Instant> {
     let restored = CancellationToken::new();
     restored.cancel();
     let polled = CancellationToken::new();
-    let tail = Tail::new(follow, broker, Duration::from_millis(1), "away".into(), polled, restored);
+    let tail = Tail::new(
+        follow,
+        broker,
+        Duration::from_millis(1),
+        "away".into(),
+        polled,
+        restored,
+        "/nonexistent/floor".into(),
+    );
     let (liveness, shutdown) = (Liveness::default(), CancellationToken::new());
     tokio::time::timeout(time, tail.run(&liveness, &shutdown)).await.unwrap_err();
     Arc::try_unwrap(polls).unwrap().into_inner().unwrap()

@@ -10,6 +10,7 @@ pub(crate) mod mounts;
 pub(crate) mod namespace;
 pub(crate) mod network;
 pub(crate) mod raw;
+pub(crate) mod releases;
 pub(crate) mod rules;
 pub(crate) mod servers;
 pub(crate) mod sshsig;

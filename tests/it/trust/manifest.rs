@@ -263,3 +263,26 @@ fn a_file_of_keys_that_others_may_change_is_never_used() {
     fs::write(release.path("trust.yaml"), "").unwrap();
     refused("trust.allowed_signers is not set");
 }
+
+#[test]
+#[ignore = "needs ssh-keygen"]
+fn the_commands_of_the_readme_make_a_release_that_verifies() {
+    let (_, section) = include_str!("../../../README.md").split_once("\n### Sign your rules\n").unwrap();
+    let block = |kind: &str| {
+        let (_, rest) = section.split_once(&format!("\n```{kind}\n")).unwrap();
+        rest.split_once("```").unwrap().0.to_owned()
+    };
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("rules")).unwrap();
+    fs::write(directory.path().join("rules/R1.yaml"), rule_text("R1", 1)).unwrap();
+    fs::write(directory.path().join("trust.yaml"), block("yaml")).unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_rulesyncd")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), "/usr/bin:/bin");
+    let script = format!("umask 022\nset -e\n{}", block("sh"));
+    let output =
+        Command::new("sh").args(["-c", &script]).env("PATH", path).current_dir(directory.path()).output();
+    let output = output.unwrap();
+    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{printed}");
+    assert!(printed.contains("1 rule is signed by release@example.org for honeypots"), "{printed}");
+}

@@ -2,3 +2,5 @@
 
 mod interoperability;
 mod manifest;
+mod master;
+mod worker;

@@ -1,0 +1,148 @@
+//! The table `rulesyncd_manifest`: the signed manifest of the release that the rows are, and its list in pieces.
+
+use super::connection::Connection;
+use super::sql::Query;
+use crate::clock::Timestamp;
+use crate::rule::FoundManifest;
+use crate::store::StoreError;
+use crate::trust::{MAX_LIST, MAX_MANIFEST, MAX_SIGNATURE, MAX_SIGNATURES};
+
+const WHAT: &str = "reading the manifest";
+const WRITING: &str = "writing the manifest";
+
+/// The most bytes of the list in one row: no statement outgrows `max_allowed_packet`.
+const PIECE: usize = 512 << 10;
+
+/// The columns of part 0, within their limits: a longer one is null.
+fn part_0(connection: &Connection, realm: &str) -> Query {
+    let dialect = connection.dialect();
+    let fitted = |column: &str, most: usize| {
+        let (length, plain) = ((dialect.length)(column), (dialect.plain)(column));
+        format!("CASE WHEN {length} <= {most} THEN {plain} END")
+    };
+    let columns = [fitted("body", MAX_MANIFEST), fitted("signatures", MAX_SIGNATURES * (MAX_SIGNATURE + 1))];
+    of_part(connection, &columns.join(", "), realm, 0)
+}
+
+fn of_part(connection: &Connection, columns: &str, realm: &str, part: i64) -> Query {
+    let query = connection.query(format!("SELECT {columns} FROM rulesyncd_manifest WHERE realm = "));
+    query.text(realm).push(" AND part = ").int(part)
+}
+
+/// Creates the table if it is missing.
+pub(super) async fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
+    let probe = connection.query("SELECT realm FROM rulesyncd_manifest WHERE 1 = 0");
+    if connection.fetch(WHAT, probe).await.is_ok() {
+        return Ok(());
+    }
+    let text = if connection.dialect().backend == "mysql" { "MEDIUMTEXT" } else { "TEXT" };
+    let create = format!(
+        "CREATE TABLE rulesyncd_manifest (realm VARCHAR(64) NOT NULL, part INTEGER NOT NULL, version VARCHAR(32) NOT \
+         NULL, body {text} NOT NULL, signatures {text}, updated_at VARCHAR(32) NOT NULL, PRIMARY KEY (realm, part))"
+    );
+    connection.run("making the table rulesyncd_manifest", &create).await
+}
+
+/// Whether any manifest is published; `false` if the table is missing or may not be read.
+pub(super) async fn is_filled(connection: &mut Connection) -> bool {
+    let query = connection.query("SELECT min(version) FROM rulesyncd_manifest");
+    connection.cell(WHAT, query).await.is_ok_and(|cell| !cell.shown().is_empty())
+}
+
+/// What changes whenever a manifest is published; `None` if there is none. A hint only: whoever can write the table
+/// can write it.
+pub(super) async fn hint(connection: &mut Connection, realm: &str) -> Result<Option<String>, StoreError> {
+    let dialect = connection.dialect();
+    let short = |column: &str| {
+        format!("CASE WHEN {} <= 64 THEN {} END", (dialect.length)(column), (dialect.plain)(column))
+    };
+    let query = of_part(connection, &[short("version"), short("updated_at")].join(", "), realm, 0);
+    let row = connection.row(WHAT, query).await?;
+    Ok(row.map(|row| row.0.iter().map(super::sql::Cell::shown).collect::<Vec<_>>().join(" ")))
+}
+
+/// Part 0, of which nothing is verified.
+pub(super) async fn read(connection: &mut Connection, realm: &str) -> Result<FoundManifest, StoreError> {
+    let query = part_0(connection, realm);
+    let Some(mut row) = connection.row(WHAT, query).await? else {
+        return Ok(FoundManifest::Missing(format!("rulesyncd_manifest has none for the realm `{realm}`")));
+    };
+    let body = row.text(0, "body").map(String::into_bytes);
+    let signatures = row.text(1, "signatures");
+    Ok(match (body, signatures) {
+        (Ok(body), Ok(signatures)) => FoundManifest::Read { body, signatures },
+        (Err(why), _) | (_, Err(why)) => FoundManifest::Malformed(format!("{why}, or too long")),
+    })
+}
+
+/// The list, whose signed length is `bytes`; `None` if a piece is missing or too long.
+pub(super) async fn read_list(
+    connection: &mut Connection,
+    realm: &str,
+    bytes: usize,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let bytes = bytes.min(MAX_LIST);
+    let (length, plain) = ((connection.dialect().length)("body"), (connection.dialect().plain)("body"));
+    let mut list = Vec::with_capacity(bytes);
+    let mut part = 0;
+    while list.len() < bytes {
+        part += 1;
+        let most = PIECE.min(bytes - list.len());
+        let column = format!("CASE WHEN {length} <= {most} THEN {plain} END");
+        let query = of_part(connection, &column, realm, part);
+        let piece = connection.cell(WHAT, query).await?;
+        if piece.shown().is_empty() {
+            return Ok(None);
+        }
+        list.extend_from_slice(piece.shown().as_bytes());
+    }
+    Ok(Some(list))
+}
+
+/// A manifest to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestWrite {
+    /// Which swarm it is for.
+    pub realm: String,
+    /// Its version.
+    pub version: String,
+    /// The bytes of `MANIFEST`.
+    pub body: String,
+    /// Its signatures, one after the other.
+    pub signatures: String,
+    /// The bytes of `MANIFEST.rules`.
+    pub list: String,
+}
+
+/// Replaces the manifest of a realm, in the transaction of the caller.
+pub(super) async fn write(
+    connection: &mut Connection,
+    manifest: &ManifestWrite,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let ManifestWrite { realm, version, body, signatures, list } = manifest;
+    let old = connection.query("DELETE FROM rulesyncd_manifest WHERE realm = ").text(realm);
+    connection.execute(WRITING, old).await?;
+    // The list is ASCII.
+    let pieces = list.as_bytes().chunks(PIECE).map(|piece| String::from_utf8_lossy(piece).into_owned());
+    let parts =
+        std::iter::once((body.clone(), Some(signatures.clone()))).chain(pieces.map(|piece| (piece, None)));
+    for (part, (body, signatures)) in (0..).zip(parts) {
+        let new = connection
+            .query("INSERT INTO rulesyncd_manifest (realm, part, version, body, signatures, updated_at) VALUES (")
+            .text(realm)
+            .push(", ")
+            .int(part)
+            .push(", ")
+            .text(version)
+            .push(", ")
+            .text(body)
+            .push(", ")
+            .optional_text(signatures)
+            .push(", ")
+            .text(now.to_sql_text())
+            .push(")");
+        connection.execute(WRITING, new).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! The floor: the newest manifest that came into force, on disk, so that no older one is accepted after a restart.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::texts::with_suffix;
+use crate::rulefile;
+use crate::trust::{Gate, MAX_MANIFEST, MAX_SIGNATURE, MAX_SIGNATURES, Policy};
+
+/// The most bytes of the file: a manifest and its signatures.
+const LONGEST: usize = MAX_MANIFEST + MAX_SIGNATURES * (MAX_SIGNATURE + 1);
+
+/// How many lines a manifest has; the signatures follow them.
+const MANIFEST_LINES: usize = 6;
+
+/// The path of the floor beside the cache.
+pub(super) fn path(cache: &Path) -> PathBuf {
+    with_suffix(cache, "floor")
+}
+
+/// A gate above the floor that an earlier run saved, if it can be read.
+pub(super) fn gate(policy: Policy, cache: &Path) -> Gate {
+    let path = path(cache);
+    let text = match rulefile::read(&path, LONGEST) {
+        Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+        Err(rulefile::ReadError::Absent) => return Gate::new(policy, None),
+        Err(error) => {
+            tracing::error!(
+                "{} cannot be read: {error}; until a release comes into force, an older one than before is accepted",
+                path.display()
+            );
+            return Gate::new(policy, None);
+        }
+    };
+    let end = text.match_indices('\n').nth(MANIFEST_LINES - 1).map_or(text.len(), |(end, _)| end + 1);
+    let (manifest, signatures) = text.split_at(end);
+    Gate::new(policy, Some((manifest.as_bytes(), signatures)))
+}
+
+/// Saves the floor, and returns once it is on the disk.
+pub(super) fn save(path: &Path, floor: &str) -> io::Result<()> {
+    let new = with_suffix(path, "new");
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(rulefile::HARMLESS);
+    let mut file = options.open(&new)?;
+    rulefile::regular(&file.metadata()?).map_err(io::Error::other)?;
+    file.write_all(floor.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
