@@ -44,6 +44,7 @@ pub mod master;
 pub(crate) mod outage;
 pub(crate) mod paint;
 mod plural;
+pub mod python_re;
 pub mod rule;
 pub(crate) mod rulefile;
 pub mod socket;

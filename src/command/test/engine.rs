@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::python::{self, Python};
-use crate::rule::spell_for_fancy_regex;
+use crate::python_re;
 
 /// Why a pattern could not be tried.
 #[derive(Debug)]
@@ -60,11 +60,10 @@ impl Engine {
 }
 
 fn compile(pattern: &str) -> Result<fancy_regex::Regex, SearchError> {
-    let fault = crate::rule::pattern_fault(pattern);
-    if let Some(fault) = fault {
+    if let Err(fault) = python_re::validate(pattern) {
         return Err(SearchError::Wrong(format!("not a regular expression of Python's: {fault}")));
     }
-    let spelled = spell_for_fancy_regex(pattern).map_err(SearchError::NeedsPython)?;
+    let spelled = python_re::spell_for_fancy_regex(pattern).map_err(SearchError::NeedsPython)?;
     fancy_regex::Regex::new(&spelled).map_err(|error| SearchError::NeedsPython(error.to_string()))
 }
 

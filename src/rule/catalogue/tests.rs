@@ -97,7 +97,7 @@ fn a_touched_row_changes_its_stamp_and_nothing_else() {
 }
 
 #[test]
-fn a_row_that_is_no_rule_is_quarantined_alone_and_returns_when_mended() {
+fn a_row_that_is_no_rule_is_quarantined_alone_and_returns_when_valid() {
     let mut catalogue = Catalogue::default();
     catalogue.apply(found(1, vec![rule("R1", 1, 1), rule("R2", 1, 1)], vec![]));
     let mut delta =
@@ -182,7 +182,7 @@ fn a_newer_state_never_falls_to_an_older_end() {
 }
 
 #[test]
-fn a_clock_that_was_wrong_is_mended_and_one_that_trembles_is_not_believed() {
+fn a_corrected_clock_is_followed_and_a_jittering_one_is_not() {
     let mut catalogue = Catalogue::default();
     catalogue.apply(found(10, vec![], vec![("R1", disabled(10, Some(20)))]));
     assert_eq!(in_words(&catalogue.expire(at(3_600))), ["R1 enabled by itself"]);

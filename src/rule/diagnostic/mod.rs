@@ -103,9 +103,10 @@ impl Diagnostic {
     pub(crate) fn file_name(path: &Path) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let message = format!("`{name}` is not read from a rules directory");
-        let help = "a rule stands directly in the directory, in a file named with letters, digits and `_`, ending in \
+        let help =
+            "a rule is directly in the directory, in a file named with letters, digits and `_`, ending in \
                     .yaml or .yml"
-            .to_owned();
+                .to_owned();
         Self { help: Some(help), ..Self::of_file(Code::FileName, message) }
     }
 

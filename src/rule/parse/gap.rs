@@ -30,7 +30,7 @@ pub(super) fn check(gap: &str, offset: usize, place: GapPosition, findings: &mut
                 Code::Tab,
                 here,
                 "",
-                "a tab stands between values, where YAML 1.1 readers refuse it",
+                "a tab between values, which YAML 1.1 readers refuse",
                 "use spaces",
             ),
             b'?' => findings.advise(

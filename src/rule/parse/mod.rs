@@ -7,7 +7,6 @@ mod characters;
 mod findings;
 mod fix;
 mod gap;
-mod pattern;
 mod read;
 mod scalar;
 mod tree;
@@ -132,19 +131,6 @@ pub(crate) fn samples(
         Some(samples) if !refused => Ok(samples),
         _ => Err(findings.finish(text)),
     }
-}
-
-/// Why Python's `re` would not compile a pattern; `None` if it would.
-pub(crate) fn pattern_fault(pattern: &str) -> Option<String> {
-    pattern::validate(pattern).err().map(|fault| fault.to_string())
-}
-
-/// Translates a pattern of Python's `re` for the crate `fancy-regex`.
-///
-/// # Errors
-/// Why Python would not compile it, or what only Python's own `re` can match.
-pub fn spell_for_fancy_regex(pattern: &str) -> Result<String, String> {
-    pattern::spell(pattern)
 }
 
 #[cfg(test)]

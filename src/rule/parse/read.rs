@@ -7,8 +7,8 @@ mod values;
 use std::ops::Range;
 
 use super::findings::Findings;
-use super::pattern;
 use super::tree::{NodeId, NodeKind, Tree};
+use crate::python_re;
 use crate::rule::attack::Attack;
 use crate::rule::{Code, Definition, RuleId};
 pub(super) use samples::samples;
@@ -138,9 +138,9 @@ fn match_spec(
         if thorough {
             suspicious(values, node, text);
         }
-        if let Err(reason) = pattern::validate(text) {
+        if let Err(reason) = python_re::validate(text) {
             values.add(Code::Pattern, node, format!("not a regular expression of Python's: {reason}"));
-        } else if let Some(found) = thorough.then(|| pattern::backtracking::find(text)).flatten() {
+        } else if let Some(found) = thorough.then(|| python_re::backtracking::find(text)).flatten() {
             let help = "let repetitions that follow each other take different characters, or bound them, as \
                         `{1,99}` does";
             values.advise(Code::Backtracking, node, found.to_string(), help);
@@ -155,7 +155,7 @@ fn suspicious(values: &mut Values<'_, '_>, node: NodeId, text: &str) {
         let help = "put the pattern into single quotes, with what belongs to it";
         values.advise(Code::SuspiciousPattern, node, message, help);
     }
-    for pattern::Suspicion { message, help } in pattern::suspicions(text) {
+    for python_re::Suspicion { message, help } in python_re::suspicions(text) {
         values.advise(Code::SuspiciousPattern, node, message, help);
     }
 }

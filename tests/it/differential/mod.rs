@@ -6,6 +6,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::process::Command;
 
+use rulesyncd::python_re::spell_for_fancy_regex;
 use rulesyncd::rule::{self, Code, Limits};
 use serde_json::{Value, json};
 
@@ -98,7 +99,7 @@ fn match_case(dice: &mut Dice) -> Option<Value> {
         '^', '$',
     ];
     let pattern = generate::pattern(dice);
-    let spelled = rule::spell_for_fancy_regex(&pattern).ok()?;
+    let spelled = spell_for_fancy_regex(&pattern).ok()?;
     let compiled = fancy_regex::Regex::new(&spelled).ok()?;
     let text: String = (0..dice.roll(10)).map(|_| LETTERS[dice.roll(LETTERS.len())]).collect();
     let characters = |at: usize| text[..at].chars().count();

@@ -20,7 +20,7 @@ impl<'t> Builder<'t, '_> {
             self.advise(
                 Code::Dialect,
                 span,
-                "an anchor that stands twice, which YAML 1.1 readers refuse",
+                "an anchor that occurs twice, which YAML 1.1 readers refuse",
                 "give each anchor a name of its own",
             );
         }

@@ -128,7 +128,11 @@ fn quoted(kind: &ErrorKind, text: &str, at: usize, seen: usize) -> Option<Mistak
                 _ => "is none",
             };
             let message = format!("in double quotes `\\` begins an escape, and `\\{escaped}` {why}");
-            Some(Mistake::syntax(at, message, "use single quotes: a backslash stands there as it is"))
+            Some(Mistake::syntax(
+                at,
+                message,
+                "use single quotes: a backslash is an ordinary character there",
+            ))
         }
         _ => None,
     }

@@ -29,7 +29,7 @@ pub(super) fn explain(
         | ErrorKind::TabInBlockIndentation
         | ErrorKind::TabInIndentation
         | ErrorKind::TabAtBlockScalarStart
-        | ErrorKind::TabInPlainScalar => (Code::Tab, "a tab stands where YAML wants spaces", "use spaces"),
+        | ErrorKind::TabInPlainScalar => (Code::Tab, "a tab where YAML wants spaces", "use spaces"),
         kind => return syntax(kind, &error.info(), &text[..at], bracket),
     };
     (code, message.to_owned(), Some(help.to_owned()))

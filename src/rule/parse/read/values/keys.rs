@@ -58,7 +58,7 @@ impl<'t> Values<'t, '_> {
             if let Some(&known) = first.get(key) {
                 let help = format!("it is in line {} already", self.node(known).line);
                 self.within(Step::Key(key), |values| {
-                    values.advise(Code::DuplicateKey, at, "this key stands twice", help);
+                    values.advise(Code::DuplicateKey, at, "this key occurs twice", help);
                     values.loadable(value);
                 });
                 continue;

@@ -1,6 +1,6 @@
 //! A pattern as instructions for a backtracking matcher.
 
-use crate::rule::parse::pattern::node::{Anchor, Greed, Node, Set};
+use crate::python_re::node::{Anchor, Greed, Node, Set};
 
 /// Longer programs are not checked: a repetition with large bounds is unrolled.
 const LONGEST: usize = 4_000;

@@ -12,12 +12,14 @@ mod program;
 use std::fmt;
 
 use super::node::{Node, Set};
-use crate::rule::parse::findings::Quoted;
 use machine::cost;
 use program::Program;
 
 /// The length of the reported text, in characters.
 const LENGTH: usize = 20_000;
+
+/// How much of its beginning a message shows, in characters.
+const SHOWN: usize = 60;
 
 /// The most that checking one pattern may cost, in nanoseconds of Python's time.
 const BUDGET: u64 = 40_000_000;
@@ -45,7 +47,7 @@ const FOR_EVER: f64 = 86_400.0;
 
 /// How a pattern's cost grows, with the text that shows it.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::rule::parse) struct Backtracking {
+pub(crate) struct Backtracking {
     /// The beginning of the text.
     pub(super) prefix: String,
     /// The repeated part.
@@ -60,8 +62,15 @@ pub(in crate::rule::parse) struct Backtracking {
 impl fmt::Display for Backtracking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { prefix, pump, suffix, seconds } = self;
-        let start = Quoted(&format!("{prefix}{}", pump.repeat(3))).to_string();
-        let text = format!("{}…{}`", start.trim_end_matches(['`', '…']), suffix.escape_default());
+        let mut text = "`".to_owned();
+        for character in format!("{prefix}{}", pump.repeat(3)).chars().take(SHOWN) {
+            if character.is_control() {
+                text.extend(character.escape_default());
+            } else {
+                text.push(character);
+            }
+        }
+        let text = format!("{text}…{}`", suffix.escape_default());
         match seconds {
             Some(seconds) => {
                 write!(f, "{LENGTH} characters like {text} take Python's `re` about {seconds:.1} s")
@@ -73,7 +82,7 @@ impl fmt::Display for Backtracking {
 
 /// The slowest of the texts that were tried; `None` if none is slow, or the pattern is too large to be checked, or
 /// invalid.
-pub(in crate::rule::parse) fn find(pattern: &str) -> Option<Backtracking> {
+pub(crate) fn find(pattern: &str) -> Option<Backtracking> {
     let tree = super::tree(pattern).ok()??;
     let mut repeats = Vec::new();
     collect(&tree, &mut Vec::new(), &mut repeats);

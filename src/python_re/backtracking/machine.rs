@@ -5,7 +5,7 @@
 //! Python takes.
 
 use super::program::{Op, Program};
-use crate::rule::parse::pattern::node::{Anchor, Greed, Set, is_word};
+use crate::python_re::node::{Anchor, Greed, Set, is_word};
 
 /// The cost of one instruction.
 const STEP: u64 = 20;

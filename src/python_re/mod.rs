@@ -1,10 +1,11 @@
-//! Whether Python's `re` would compile a pattern, and how long it may take to match.
+//! Python's `re`: whether it would compile a pattern, how long it may take to match, and the same pattern for the crate
+//! `fancy-regex`. This room knows nothing of rules, and imports nothing of this crate.
 //!
 //! Follows Python's own grammar (3.11 and later, for texts), not another engine's: a valid pattern must not be
 //! reported. Nothing is matched; the parser only looks for what makes `re.compile` fail, including widths, since a
 //! look-behind must have a fixed width.
 
-pub(super) mod backtracking;
+pub(crate) mod backtracking;
 mod class;
 mod escape;
 mod group;
@@ -17,8 +18,8 @@ use std::collections::HashMap;
 use std::fmt;
 
 use node::{Anchor, Greed, Node, Set};
-pub(super) use spelling::spell;
-pub(super) use suspicion::{Suspicion, suspicions};
+pub use spelling::spell_for_fancy_regex;
+pub(crate) use suspicion::{Suspicion, suspicions};
 use token::{Token, Tokens};
 
 /// Deeper groups are not checked: Python gives up on them at a depth of its own.
@@ -28,7 +29,7 @@ const MOST_REPEATS: u64 = u32::MAX as u64;
 
 /// Why Python would not compile a pattern.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct PatternError {
+pub(crate) struct PatternError {
     /// The position in characters, from 0.
     at: usize,
     what: String,
@@ -127,7 +128,7 @@ impl Mode {
 ///
 /// # Errors
 /// Why Python's `re` would not compile it.
-pub(super) fn validate(pattern: &str) -> Result<(), PatternError> {
+pub(crate) fn validate(pattern: &str) -> Result<(), PatternError> {
     tree(pattern).map(drop)
 }
 

@@ -11,7 +11,7 @@ use super::node::{Anchor, Greed, Node, Set};
 ///
 /// # Errors
 /// Why Python would not compile it, or what only Python's own `re` can match.
-pub(in crate::rule::parse) fn spell(pattern: &str) -> Result<String, String> {
+pub fn spell_for_fancy_regex(pattern: &str) -> Result<String, String> {
     let deep = || "groups that are nested too deep".to_owned();
     let (node, ascii) = super::read(pattern).map_err(|fault| fault.to_string())?.ok_or_else(deep)?;
     if ascii {

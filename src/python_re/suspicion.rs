@@ -2,13 +2,13 @@
 
 /// A part of a pattern that is literal, or means something else than it seems.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::rule::parse) struct Suspicion {
-    pub(in crate::rule::parse) message: String,
-    pub(in crate::rule::parse) help: String,
+pub(crate) struct Suspicion {
+    pub(crate) message: String,
+    pub(crate) help: String,
 }
 
 /// Looks for spellings of other engines and of word processors, and reports one of each kind.
-pub(in crate::rule::parse) fn suspicions(pattern: &str) -> Vec<Suspicion> {
+pub(crate) fn suspicions(pattern: &str) -> Vec<Suspicion> {
     [slashes(pattern), posix_class(pattern), typographic_quote(pattern)].into_iter().flatten().collect()
 }
 
