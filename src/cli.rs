@@ -10,7 +10,7 @@ use crate::telemetry::report_failure;
 /// Keeps detection rules in sync across a swarm of hosts.
 ///
 /// A master watches a directory of rules and keeps the tables of a database equal to it; workers
-/// follow the tables and tell the programs of their host of each change.
+/// follow the tables and send each change to the programs of their host.
 #[derive(Debug, Parser)]
 #[command(
     name = "rulesyncd",

@@ -30,9 +30,9 @@ kinds! {
     /// The rules directory cannot be watched, or can again.
     WATCH_FAILED = "6a1d1c1f8d7c4b0f9b53a0c9d0a6f2be";
     /// A YAML file is ignored because of its name or place, or no longer is.
-    FILE_PASSED_OVER = "0b7f3a6f0c2f4d2f9b0d8f6f3a5c1e47";
+    FILE_IGNORED = "0b7f3a6f0c2f4d2f9b0d8f6f3a5c1e47";
     /// An invalid file or a quarantined row is valid again.
-    RULE_MENDED = "30d9deea7013433eb7fa1d2ec0b9b391";
+    RULE_VALID_AGAIN = "30d9deea7013433eb7fa1d2ec0b9b391";
     /// Two files hold one id.
     RULE_CONFLICT = "79c5f131bd5f4e5e98c7123847b9a99e";
     /// A file overwrote a row that another program had written.
@@ -42,11 +42,11 @@ kinds! {
     /// An operator released held back deletions.
     MASS_DELETE_ALLOWED = "55bf73f9af34415f92501626115f3bca";
     /// The rules directory cannot be read.
-    DIRECTORY_AWAY = "b5e276c3312d4b8c8fb2df6a7439bf33";
+    DIRECTORY_UNAVAILABLE = "b5e276c3312d4b8c8fb2df6a7439bf33";
     /// The rules directory can be read again.
     DIRECTORY_BACK = "28923d385fdd44099053f9faa3429555";
     /// The database does not answer, for this cause or since an hour.
-    DATABASE_AWAY = "f66d0bac39f54758ad847fd67e8776e0";
+    DATABASE_UNAVAILABLE = "f66d0bac39f54758ad847fd67e8776e0";
     /// The database answers again.
     DATABASE_BACK = "a23c1f6b849f43a9864a0fded3442f00";
     /// A worker waits for the tables, or they exist now.
@@ -66,7 +66,7 @@ kinds! {
     /// The cache could not be used or written.
     CACHE_SET_ASIDE = "187e7d446533460a8a3ac5591b92cfd8";
     /// A full scan found what the watermark had missed.
-    SCAN_MENDED = "675055fa6c414a8baf30e7753c287502";
+    MISSED_BY_WATERMARK = "675055fa6c414a8baf30e7753c287502";
     /// Rules were written with a lower version than before.
     VERSIONS_FELL = "7ea0c8b6e1ff4409bda07912751a5330";
     /// A signed release is held back, or no longer is.

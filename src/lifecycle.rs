@@ -1,4 +1,4 @@
-//! A daemon's life: signals in, soft and hard stop out, and what systemd is told of it.
+//! A daemon's life: signals, the soft and the hard stop, and the notifications to systemd.
 //!
 //! Signals belong to `signal_hook` alone: one thread sleeps in `read(2)` until one comes, so an
 //! idle daemon is not woken, and a second SIGTERM ends even a daemon whose runtime hangs.

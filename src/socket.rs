@@ -184,7 +184,7 @@ pub(crate) async fn serve_requests(
                     });
                 }
                 Err(error) => {
-                    tracing::debug!(error = %error, "no connection can be taken now; trying on");
+                    tracing::debug!(error = %error, "no connection can be taken now; retrying");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -154,7 +154,7 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
         }
     };
     let database = database.ok_or_else(|| {
-        InvalidAddress("the address names no database; it stands after the host: `…@HOST/DATABASE`".into())
+        InvalidAddress("the address names no database; write it after the host: `…@HOST/DATABASE`".into())
     })?;
     let tls_client = match (certificate, key_file) {
         (Some(certificate), Some(key)) => Some(ClientCertificate { certificate, key }),

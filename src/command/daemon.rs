@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guests_are_left_what_the_worker_does_not_need() {
+    fn clients_get_the_file_descriptors_that_the_worker_does_not_need() {
         for (wanted, files, served) in
             [(1024, 4096, 1024), (1024, 1088, 1024), (1024, 1087, 1023), (1024, 32, 8)]
         {

@@ -137,7 +137,9 @@ async fn serve(
             Err(error) if std::mem::replace(&mut failing, true) => {
                 tracing::debug!(error = %error, "the socket still cannot be made");
             }
-            Err(error) => tracing::error!("{error}; trying on, and `status` hears nothing until then"),
+            Err(error) => {
+                tracing::error!("{error}; retrying; `rulesyncd status` cannot reach this master until then")
+            }
         }
     }
     if waiting {

@@ -295,7 +295,7 @@ fn add_last_error(lines: &mut Lines, error: Option<&str>, at: Option<Timestamp>,
 fn answers(state: Health, now: Timestamp, since: Timestamp) -> String {
     match state {
         Health::Up => format!("{}answers{} for {}", Paint::Good, Paint::Off, ago(now, since)),
-        Health::Down => format!("{}away{} for {}", Paint::Bad, Paint::Off, ago(now, since)),
+        Health::Down => format!("{}unavailable{} for {}", Paint::Bad, Paint::Off, ago(now, since)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the daemon is told: defaults, then the file, then the environment, then flags; a later
+//! The configuration: defaults, then the file, then the environment, then flags; a later
 //! one wins. The only place that reads the environment.
 
 mod exposure;
@@ -40,9 +40,9 @@ pub(crate) struct ConfigError(pub(crate) String);
 pub(crate) struct Config {
     /// How the database is reached.
     pub(crate) database: DatabaseConfig,
-    /// What the master is told.
+    /// The section `master`.
     pub(crate) master: MasterConfig,
-    /// What the worker is told.
+    /// The section `worker`.
     pub(crate) worker: WorkerConfig,
     /// Which releases are accepted.
     pub(crate) trust: TrustConfig,

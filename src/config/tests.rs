@@ -134,7 +134,7 @@ fn a_rule_may_not_be_larger_than_workers_take_in() {
 }
 
 #[test]
-fn a_log_that_would_be_silent_by_a_slip_of_the_pen_is_refused() {
+fn a_misspelt_log_level_is_refused_and_does_not_silence_the_log() {
     let log = |text: &str| load(&format!("telemetry:\n  log: '{text}'\n"), |_| None);
     for text in ["inof", "rulesyncd", "rulesyncd=loud", "info, sqlx"] {
         let error = log(text).unwrap_err().to_string();

@@ -17,7 +17,7 @@ pub use release::{
     signature_names,
 };
 pub(crate) use scan::ChangedFiles;
-pub use scan::{DirectoryAway, Scanner};
+pub use scan::{DirectoryUnavailable, Scanner};
 pub use scanned::InvalidFile;
 pub(crate) use scanned::{ScannedFile, Steps};
 pub use scope::ScanScope;

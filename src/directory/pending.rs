@@ -106,7 +106,7 @@ impl Hints {
         self.scan_all(deadline);
     }
 
-    /// The scan that is to begin at `now`, or the time of the next one; `None` when none is pending.
+    /// The scan to begin at `now`, or the time of the next one; `None` when none is pending.
     pub(super) fn take(&self, now: Instant) -> Option<Result<ScanScope, Instant>> {
         let mut pending = self.lock();
         if pending.all.is_some_and(|deadline| deadline.at <= now) {

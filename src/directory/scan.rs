@@ -36,7 +36,7 @@ const EMPTY_FOR: Duration = Duration::from_secs(5);
 /// The directory cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", .path.display())]
-pub struct DirectoryAway {
+pub struct DirectoryUnavailable {
     path: PathBuf,
     source: io::Error,
 }
@@ -118,7 +118,7 @@ impl Scanner {
         scope: &ScanScope,
         unfinished: &UnfinishedFiles,
         now: Timestamp,
-    ) -> Result<ChangedFiles, DirectoryAway> {
+    ) -> Result<ChangedFiles, DirectoryUnavailable> {
         if !scope.is_all() {
             return self.update(scope, &unfinished.names(), now);
         }
@@ -138,13 +138,13 @@ impl Scanner {
     /// Scans the files of `scope`. Those in `unfinished` keep what is known of them.
     ///
     /// # Errors
-    /// [`DirectoryAway`] when the directory cannot be read; nothing changes then.
+    /// [`DirectoryUnavailable`] when the directory cannot be read; nothing changes then.
     pub(crate) fn update(
         &mut self,
         scope: &ScanScope,
         unfinished: &BTreeSet<String>,
         now: Timestamp,
-    ) -> Result<ChangedFiles, DirectoryAway> {
+    ) -> Result<ChangedFiles, DirectoryUnavailable> {
         let names = match scope {
             ScanScope::All | ScanScope::Reread => {
                 let Listing { rules, passed_over } = self.list()?;
@@ -294,8 +294,8 @@ impl Scanner {
     /// Whether a known file is missing now.
     ///
     /// # Errors
-    /// [`DirectoryAway`] when the directory cannot be read.
-    pub(crate) fn has_missing_files(&self) -> Result<bool, DirectoryAway> {
+    /// [`DirectoryUnavailable`] when the directory cannot be read.
+    pub(crate) fn has_missing_files(&self) -> Result<bool, DirectoryUnavailable> {
         let names = self.list()?.rules;
         Ok(self.files.keys().any(|known| !names.contains(known)))
     }
@@ -346,11 +346,11 @@ impl Scanner {
         }
     }
 
-    fn away(&self, source: io::Error) -> DirectoryAway {
-        DirectoryAway { path: self.directory().to_owned(), source }
+    fn away(&self, source: io::Error) -> DirectoryUnavailable {
+        DirectoryUnavailable { path: self.directory().to_owned(), source }
     }
 
-    fn list(&self) -> Result<Listing, DirectoryAway> {
+    fn list(&self) -> Result<Listing, DirectoryUnavailable> {
         Listing::of(self.directory()).map_err(|source| self.away(source))
     }
 

@@ -27,7 +27,7 @@ pub(super) enum StateChange {
 }
 
 impl StateAudit {
-    /// Takes over what stands now; what is another than before, by rule.
+    /// Replaces the known states by `rows`. Returns the rules whose state differs from before.
     pub(super) fn read(&mut self, mark: String, rows: Vec<StateRow>) -> Vec<StateChange> {
         self.mark = Some(mark);
         let now: BTreeMap<_, _> = rows.into_iter().map(|row| (row.rule_id.clone(), row)).collect();

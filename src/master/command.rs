@@ -69,15 +69,15 @@ impl Master {
         session: &mut MasterSession,
         lifted_by: Option<Operator>,
     ) -> Result<Summary, ReconcileError> {
-        let (mut total, mut put_off) = self.reconcile(session, &ScanScope::Reread, lifted_by).await?;
+        let (mut total, mut deferred) = self.reconcile(session, &ScanScope::Reread, lifted_by).await?;
         // One more round is usually enough; while files come and go there may always be another.
         for _ in 0..MAX_ROUNDS {
-            if !put_off.0 {
+            if !deferred.0 {
                 break;
             }
             sleep(DELETE_AFTER).await;
             let next;
-            (next, put_off) = self.reconcile(session, &ScanScope::All, lifted_by).await?;
+            (next, deferred) = self.reconcile(session, &ScanScope::All, lifted_by).await?;
             total = total.then(next);
         }
         Ok(total)

@@ -7,7 +7,7 @@ use super::audit::StateChange;
 use super::held::{HeldDeletes, Operator};
 use crate::clock::humanize;
 use crate::config::Percent;
-use crate::directory::{DirectoryAway, InvalidFile};
+use crate::directory::{DirectoryUnavailable, InvalidFile};
 use crate::event;
 use crate::outage::OutageRecord;
 use crate::plural::{count, some_of};
@@ -118,7 +118,7 @@ pub(super) fn rejected(write: &Write, why: &StoreError, trace_id: Option<String>
 
 pub(super) fn passed_over(source_path: &str) {
     tracing::warn!(
-        message_id = event::FILE_PASSED_OVER,
+        message_id = event::FILE_IGNORED,
         source_path,
         "{source_path} is not read: rules are the files directly in the directory whose names are letters, digits and \
          `_`, ending in .yaml or .yml"
@@ -126,11 +126,7 @@ pub(super) fn passed_over(source_path: &str) {
 }
 
 pub(super) fn no_longer_passed_over(source_path: &str) {
-    tracing::info!(
-        message_id = event::FILE_PASSED_OVER,
-        source_path,
-        "{source_path} is gone, or is read now"
-    );
+    tracing::info!(message_id = event::FILE_IGNORED, source_path, "{source_path} is gone, or is read now");
 }
 
 /// `rule_id` is the id that the file names, or had; `has_row` is whether its last good version is in the table.
@@ -186,7 +182,7 @@ pub(super) fn uncompilable(patterns: &[(String, Box<str>)]) {
 /// An invalid file was removed.
 pub(super) fn invalid_file_removed(source_path: &str, rule_id: Option<&RuleId>) {
     tracing::info!(
-        message_id = event::RULE_MENDED,
+        message_id = event::RULE_VALID_AGAIN,
         rule_id = rule_id.map(RuleId::as_str),
         source_path,
         "{source_path}, which was invalid, was removed"
@@ -195,7 +191,12 @@ pub(super) fn invalid_file_removed(source_path: &str, rule_id: Option<&RuleId>) 
 
 pub(super) fn valid_again(source_path: &str, rule: &RuleHeader<RuleId>) {
     let rule_id = rule.rule_id.as_str();
-    tracing::info!(message_id = event::RULE_MENDED, rule_id, source_path, "{source_path} is valid again");
+    tracing::info!(
+        message_id = event::RULE_VALID_AGAIN,
+        rule_id,
+        source_path,
+        "{source_path} is valid again"
+    );
 }
 
 pub(super) fn conflict(conflict: &Conflict) {
@@ -303,9 +304,9 @@ fn lasting(record: OutageRecord) -> String {
     }
 }
 
-pub(super) fn database_away(error: &StoreError, record: OutageRecord) {
+pub(super) fn database_unavailable(error: &StoreError, record: OutageRecord) {
     tracing::error!(
-        message_id = event::DATABASE_AWAY,
+        message_id = event::DATABASE_UNAVAILABLE,
         "{error}{}; trying again until it works",
         lasting(record)
     );
@@ -338,10 +339,10 @@ pub(super) fn standing_by(holder: Option<&str>) {
     );
 }
 
-pub(super) fn directory_away(error: &DirectoryAway, record: OutageRecord) {
+pub(super) fn directory_unavailable(error: &DirectoryUnavailable, record: OutageRecord) {
     let lasting = lasting(record);
     tracing::error!(
-        message_id = event::DIRECTORY_AWAY,
+        message_id = event::DIRECTORY_UNAVAILABLE,
         "{error}{lasting}; every rule stays as it is until the rules directory can be read: create or mount it, or name \
          another in master.rules_dir"
     );

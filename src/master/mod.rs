@@ -44,7 +44,7 @@ const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a stopping master checks whether its last write has ended.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// After so long a file is looked at again that changed while it was read.
+/// How long to wait before a file that changed while it was read is read again.
 const CHANGING_FOR: Duration = Duration::from_millis(50);
 
 /// The daemon that keeps the table equal to the directory.
@@ -68,13 +68,13 @@ pub(crate) struct Master {
     /// When rows are tried again that another session held; `None` when there are none.
     retry_at: Option<Instant>,
     retries: Backoff,
-    /// Whether expired states could not be removed, and that was told.
+    /// Whether the removal of expired states fails, and that was logged.
     states_stay: bool,
     /// Whether a master that publishes no releases has looked for one in the database.
     looked_for_manifest: bool,
 }
 
-/// Whether a look left something to be looked at again in a moment.
+/// Whether a scan deferred something to another scan a moment later.
 struct Deferred(bool);
 
 /// Why a session ended.

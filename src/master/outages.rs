@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::{LockStatus, Master, MasterStatus, Summary, log};
-use crate::directory::DirectoryAway;
+use crate::directory::DirectoryUnavailable;
 use crate::store::StoreError;
 
 impl Master {
@@ -11,7 +11,7 @@ impl Master {
         self.set_lock(LockStatus::None);
         self.status.send_modify(|status| status.database_failed(error, self.clock.now()));
         if let Some(record) = self.database_outage.failed(&error.cause(), Instant::now()) {
-            log::database_away(error, record);
+            log::database_unavailable(error, record);
         }
     }
 
@@ -23,10 +23,10 @@ impl Master {
         }
     }
 
-    pub(super) fn directory_lost(&mut self, error: &DirectoryAway) {
+    pub(super) fn directory_lost(&mut self, error: &DirectoryUnavailable) {
         self.status.send_modify(|status| status.directory_failed(error, self.clock.now()));
         if let Some(record) = self.directory_outage.failed(&error.to_string(), Instant::now()) {
-            log::directory_away(error, record);
+            log::directory_unavailable(error, record);
         }
     }
 

@@ -23,7 +23,7 @@ use super::log;
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::directory::{
-    ChangedFiles, DirectoryAway, MissingFiles, ScanScope, ScannedFile, Scanner, UnfinishedFiles,
+    ChangedFiles, DirectoryUnavailable, MissingFiles, ScanScope, ScannedFile, Scanner, UnfinishedFiles,
 };
 use crate::rule::plan::{self, Conflict, Plan};
 use crate::rule::{ContentDigest, Limits, RuleHeader};
@@ -36,7 +36,7 @@ use crate::trust::Policy;
 pub enum ReconcileError {
     /// The directory cannot be read. Nothing is deleted for that.
     #[error(transparent)]
-    Directory(#[from] DirectoryAway),
+    Directory(#[from] DirectoryUnavailable),
     /// The database is unavailable, or refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -148,7 +148,7 @@ impl Reconciler {
         self.unfinished = unfinished;
     }
 
-    /// How long to wait before [`Reconciler::recheck`]; `None` where nothing is to be read again.
+    /// How long to wait before [`Reconciler::recheck`]; `None` if no file must be read again.
     pub(crate) fn recheck_in(&self) -> Option<Duration> {
         self.scanner.recheck_in(self.clock.now())
     }
@@ -177,12 +177,12 @@ impl Reconciler {
     /// once.
     ///
     /// # Errors
-    /// [`DirectoryAway`] when the directory cannot be read.
+    /// [`DirectoryUnavailable`] when the directory cannot be read.
     pub(crate) async fn preview(
         &mut self,
         rows: &[RuleHeader],
         allow_mass_delete: bool,
-    ) -> Result<Report, DirectoryAway> {
+    ) -> Result<Report, DirectoryUnavailable> {
         let changed = self.scan(&ScanScope::Reread).await?;
         self.file_log.note_changed(changed);
         self.file_log.changes(&self.scanner, rows);
@@ -230,9 +230,9 @@ impl Reconciler {
         }
         self.count_before(session).await?;
         let is_allowed = lifted_by.is_some();
-        let (put_off, is_lifted) =
+        let (deferred, is_lifted) =
             self.guard(session, &mut plan, rescan.len(), everything, is_allowed).await?;
-        rescan.extend(put_off);
+        rescan.extend(deferred);
         rescan.extend(self.drop_reappeared(&mut plan));
         // A file that began to be written while it was read is not complete.
         plan.writes.retain(|write| !self.unfinished.contains(&write.rule.source_path));
@@ -246,7 +246,7 @@ impl Reconciler {
         Ok(report)
     }
 
-    async fn scan(&mut self, scope: &ScanScope) -> Result<ChangedFiles, DirectoryAway> {
+    async fn scan(&mut self, scope: &ScanScope) -> Result<ChangedFiles, DirectoryUnavailable> {
         let changed = self.scanner.scan(scope, &self.unfinished, self.clock.now()).await;
         // Whatever the rest of this reconcile does, a file that was found is not missing.
         self.missing.forget_found(&self.scanner);

@@ -7,7 +7,7 @@ use super::reconcile::{Reconciler, ReleaseStatus};
 use crate::address::DatabasePlace;
 use crate::clock::Timestamp;
 use crate::config::MasterConfig;
-use crate::directory::DirectoryAway;
+use crate::directory::DirectoryUnavailable;
 use crate::plural::count;
 use crate::rule::plan::Conflict;
 use crate::store::{Database, StoreError, driver_failures};
@@ -54,7 +54,7 @@ pub(crate) struct MasterStatus {
     /// Valid rule files.
     pub(crate) rules: usize,
     /// Invalid files, with the reasons.
-    pub(crate) broken: Vec<BrokenFile>,
+    pub(crate) broken: Vec<InvalidFileStatus>,
     /// Files whose id another file holds.
     pub(crate) conflicts: Vec<Conflict>,
     /// YAML files that are not read because of name or place.
@@ -81,7 +81,7 @@ pub(crate) struct MasterStatus {
 
 /// An invalid file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct BrokenFile {
+pub(crate) struct InvalidFileStatus {
     /// The path, relative to the rules directory.
     pub(crate) source_path: String,
     /// The reason, with its place in the file.
@@ -121,7 +121,7 @@ impl MasterStatus {
         self.driver_failures = driver_failures();
     }
 
-    pub(super) fn directory_failed(&mut self, error: &DirectoryAway, now: Timestamp) {
+    pub(super) fn directory_failed(&mut self, error: &DirectoryUnavailable, now: Timestamp) {
         self.directory_unavailable_since.get_or_insert(now);
         (self.last_error, self.last_error_at) = (Some(error.to_string()), Some(now));
     }
@@ -150,7 +150,7 @@ impl MasterStatus {
         self.rules = scanner.rules().filter(|(_, rule)| rule.is_some()).count();
         self.broken = scanner
             .invalid()
-            .map(|(name, why)| BrokenFile { source_path: name.to_owned(), reason: why.sentence() })
+            .map(|(name, why)| InvalidFileStatus { source_path: name.to_owned(), reason: why.sentence() })
             .collect();
         self.conflicts = reconciler.conflicts().cloned().collect();
         self.passed_over = scanner.passed_over().iter().cloned().collect();

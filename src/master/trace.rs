@@ -42,7 +42,7 @@ impl Ingest {
         ingest
     }
 
-    /// A file whose row is to be written.
+    /// A file whose row the plan writes.
     pub(super) fn of_write(write: &Write, scanned: Option<&ScannedFile>) -> Self {
         let mut ingest = Self::of(&write.rule.source_path, scanned);
         ingest.0.set("rule_id", write.rule.rule_id.to_string());

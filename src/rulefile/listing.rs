@@ -80,7 +80,7 @@ impl Listing {
     }
 }
 
-/// Whether a name looks like that of a YAML file, and its author may think that it is a rule's.
+/// Whether a name looks like a YAML file's, so that its author may expect it to be a rule.
 pub(crate) fn seems_a_rule(name: &OsStr) -> bool {
     let name = name.to_string_lossy().to_ascii_lowercase();
     let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"));

@@ -71,11 +71,11 @@ mod tests {
     }
 
     /// The window after polls at these times, the first of which read everything up to `high`.
-    fn low_after(high: i64, looks: &[(i64, i64, bool)]) -> Timestamp {
-        let mut looks = looks.iter();
-        let first = looks.next().unwrap();
+    fn low_after(high: i64, polls: &[(i64, i64, bool)]) -> Timestamp {
+        let mut polls = polls.iter();
+        let first = polls.next().unwrap();
         let mut watermark = Watermark::new(at(first.0), at(high));
-        for &(now, high, changed) in looks {
+        for &(now, high, changed) in polls {
             watermark.advance(at(now), at(high), changed);
         }
         watermark.low(OVERLAP)
@@ -133,13 +133,13 @@ mod tests {
         /// The guarantee, for any history of polls.
         #[test]
         fn what_commits_after_a_look_within_the_overlap_is_in_the_window(
-            looks in proptest::collection::vec((0_i64..10_000_000, -100_000_000_i64..100_000_000, proptest::bool::ANY), 1..20),
+            polls in proptest::collection::vec((0_i64..10_000_000, -100_000_000_i64..100_000_000, proptest::bool::ANY), 1..20),
             late in 0_u64..=5_000_000,
             waits in 1_i64..5_000_000,
         ) {
             let mut now = 0;
             let mut watermark: Option<Watermark> = None;
-            for (pause, ahead, changed) in looks {
+            for (pause, ahead, changed) in polls {
                 now += pause;
                 let time = Timestamp::from_micros(at(0).as_micros() + now);
                 let high = Timestamp::from_micros(time.as_micros() + ahead);

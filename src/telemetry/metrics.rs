@@ -25,7 +25,8 @@ const fn seconds(name: &'static str, about: &'static str) -> Instrument {
 }
 
 static COMPILED: Instrument = counter("ttp.rule.compiled", "Rows that were read and are rules");
-static REJECTED: Instrument = counter("ttp.rule.rejected", "Files and rows that are none, each told once");
+static REJECTED: Instrument =
+    counter("ttp.rule.rejected", "Invalid files and quarantined rows, each counted once");
 static STATE_CHANGED: Instrument = counter("ttp.rule.state.changed", "States that came into force");
 static CHANGES: Instrument = counter("ttp.rule.changes", "Changes that went to the stream");
 static DRIVER_FAILURES: Instrument = counter(

@@ -117,7 +117,7 @@ fn endpoint(
                 break;
             }
             let why = format!(
-                "`{protocol}` is not spoken; expected `http/protobuf` (port 4318 of most collectors)"
+                "`{protocol}` is not supported; expected `http/protobuf` (port 4318 of most collectors)"
             );
             return Err(TelemetryError::Otlp { from: variable, why });
         }
@@ -236,6 +236,6 @@ mod tests {
             assert!(!error.contains("canary"), "{error}");
         }
         let error = traces(Some("http://c"), &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]).unwrap_err();
-        assert!(error.contains("`grpc` is not spoken"), "{error}");
+        assert!(error.contains("`grpc` is not supported"), "{error}");
     }
 }

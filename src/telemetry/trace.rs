@@ -86,7 +86,7 @@ impl Span {
     }
 }
 
-/// A place in a trace as others are told of it (<https://www.w3.org/TR/trace-context/>).
+/// A position in a trace, as it is passed to other programs (<https://www.w3.org/TR/trace-context/>).
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Traceparent(SpanContext);
 

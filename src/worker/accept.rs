@@ -86,7 +86,7 @@ pub(super) async fn accept(
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     if failed_at.is_none() {
-                        tracing::error!(error = %error, "no connection can be taken now; trying on");
+                        tracing::error!(error = %error, "no connection can be taken now; retrying");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     failed_at = Some(Instant::now());

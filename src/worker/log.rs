@@ -211,7 +211,7 @@ pub(super) fn database_unavailable(source: Source, error: &StoreError, record: O
             format!("{name} has been unavailable for {}", humanize(lasted))
         }
     };
-    tracing::error!(message_id = event::DATABASE_AWAY, %error, "{what}, trying on: {error}; {meanwhile}");
+    tracing::error!(message_id = event::DATABASE_UNAVAILABLE, %error, "{what}: {error}; retrying; {meanwhile}");
 }
 
 /// The worker started before the master created the tables.
@@ -236,7 +236,7 @@ pub(super) fn tables_found(waited: Duration) {
 
 pub(super) fn missed_by_watermark(rows: u64) {
     tracing::warn!(
-        message_id = event::SCAN_MENDED,
+        message_id = event::MISSED_BY_WATERMARK,
         mended = rows,
         "the full scan found {} that the watermark had missed",
         count(rows, "row")
@@ -265,13 +265,13 @@ pub(super) fn many_quarantined(rows: usize) {
 }
 
 pub(super) fn many_released(rows: usize) {
-    tracing::info!(message_id = event::RULE_MENDED, rows, "{rows} rows are no longer quarantined");
+    tracing::info!(message_id = event::RULE_VALID_AGAIN, rows, "{rows} rows are no longer quarantined");
 }
 
 pub(super) fn released(source: Source, row: &QuarantineEntry) {
     let (rule_id, table) = (&row.key, table_name(row.table));
     tracing::info!(
-        message_id = event::RULE_MENDED,
+        message_id = event::RULE_VALID_AGAIN,
         rule_id,
         table,
         "{} is no longer quarantined",

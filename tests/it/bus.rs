@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-use crate::support::raw::{PATIENCE, Raw};
+use crate::support::raw::{Raw, TIME_LIMIT};
 use crate::support::tables::{Tables, TestWorker, worker_config};
 
 /// One client's connection, as the bus reads it.
@@ -20,7 +20,7 @@ struct Client(BufReader<UnixStream>);
 
 impl Client {
     async fn accept(bus: &UnixListener) -> Self {
-        let (stream, _) = timeout(PATIENCE, bus.accept()).await.expect("nobody connected").unwrap();
+        let (stream, _) = timeout(TIME_LIMIT, bus.accept()).await.expect("nobody connected").unwrap();
         let mut client = Self(BufReader::new(stream));
         assert_eq!(client.frame().await, ("HELLO rulesyncd".to_owned(), None));
         client
@@ -37,7 +37,7 @@ impl Client {
             let body = (!body.is_empty()).then(|| serde_json::from_slice(&body).unwrap());
             (header.trim_end().to_owned(), body)
         };
-        timeout(PATIENCE, read).await.expect("no frame came")
+        timeout(TIME_LIMIT, read).await.expect("no frame came")
     }
 
     /// The payload of the next hint, whose envelope is checked.
@@ -154,10 +154,10 @@ async fn a_bus_that_does_not_read_delays_nobody() {
             }
         }
     };
-    timeout(PATIENCE, read_on).await.expect("nothing was passed over");
+    timeout(TIME_LIMIT, read_on).await.expect("nothing was passed over");
     tables.write([("LAST", 1)]);
     let last = async { while client.frame().await.0 != "PUB ttp.rule.reloaded.LAST" {} };
-    timeout(PATIENCE, last).await.expect("the bus is not served on");
+    timeout(TIME_LIMIT, last).await.expect("the bus is not served on");
     let stopping = worker.stop();
     timeout(Duration::from_secs(8), stopping).await.expect("the stop waited for the bus").unwrap();
 }

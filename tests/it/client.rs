@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixListener;
 use tokio::time::timeout;
 
-use crate::support::raw::PATIENCE;
+use crate::support::raw::TIME_LIMIT;
 use crate::support::tables::{Tables, TestWorker, worker_config, worker_over};
 
 /// A copy of the rules' versions, kept by a subscriber.
@@ -33,7 +33,7 @@ impl Copy {
 
     /// Applies one event.
     async fn step(&mut self) {
-        let event = timeout(PATIENCE, self.subscriber.next()).await.expect("nothing came").unwrap();
+        let event = timeout(TIME_LIMIT, self.subscriber.next()).await.expect("nothing came").unwrap();
         match event {
             Event::Line(line) => match line.line {
                 ServerLine::SnapshotBegin { reason, .. } => {
@@ -188,7 +188,7 @@ async fn a_server_that_breaks_its_promise_is_begun_anew_and_a_refusal_is_final()
     let refusal =
         json!({"type": "error", "code": "not_allowed", "message": "user 7 is not in worker.allow_uids"});
     let (_stream, refused) = tokio::join!(serve(vec![refusal]), async {
-        timeout(PATIENCE, copy.subscriber.next()).await.unwrap()
+        timeout(TIME_LIMIT, copy.subscriber.next()).await.unwrap()
     });
     assert!(matches!(refused, Err(ClientError::Refused { code: ErrorCode::NotAllowed, .. })), "{refused:?}");
 }

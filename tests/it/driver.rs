@@ -17,6 +17,9 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 /// How long any request may take.
 const SOON: Duration = Duration::from_secs(2);
 
+/// How often the daemons are measured while the fault lasts.
+const BETWEEN_SAMPLES: Duration = Duration::from_millis(20);
+
 const PANICKED: &str = "the database's driver panicked at ";
 
 /// A master and a worker with a database that replies as the test wants.
@@ -61,7 +64,7 @@ impl Deceived {
             let asked = Instant::now();
             assert_eq!(status(&self.swarm.path("master.sock"))["mode"], "master");
             waits[1].push(asked.elapsed());
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(BETWEEN_SAMPLES);
         }
         for (who, mut waits) in ["a subscriber", "who asked the master"].into_iter().zip(waits) {
             waits.sort_unstable();
@@ -235,7 +238,7 @@ async fn a_database_that_takes_its_time_is_no_daemon_that_hangs() {
             }
             assert!(last.elapsed() < Duration::from_secs(2), "no sign of life: {}", daemon.log());
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(BETWEEN_SAMPLES);
     }
     assert!(forged.deceived() > 10, "no row came slowly");
 }

@@ -41,7 +41,7 @@ async fn expect_nothing_served(worker: &TestWorker) {
 #[tokio::test]
 async fn a_restart_with_the_database_away_serves_what_was_known_and_then_only_what_differs() {
     let (tables, directory) = stopped().await;
-    tables.set_away(Some("connection refused"));
+    tables.set_unavailable(Some("connection refused"));
     tables.write([("R2", 2), ("R3", 1)]);
     tables.delete("R1");
 
@@ -52,7 +52,7 @@ async fn a_restart_with_the_database_away_serves_what_was_known_and_then_only_wh
     let beat = raw.heartbeat(|beat| beat["database"] == "down").await;
     assert!(beat["stale_for_ms"].as_u64() > Some(0), "{beat}");
 
-    tables.set_away(None);
+    tables.set_unavailable(None);
     let mut heard = Vec::new();
     for _ in 0..3 {
         let change = raw.event().await;
@@ -74,7 +74,7 @@ async fn a_killed_worker_leaves_what_it_had_written() {
         tokio::task::yield_now().await;
     }
     worker.kill().await;
-    tables.set_away(Some("gone"));
+    tables.set_unavailable(Some("gone"));
     let worker = start(&tables, directory.path());
     let mut raw = Raw::subscribe(worker.socket(), json!({})).await;
     assert_eq!(raw.snapshot().await.1, ["R1"]);
@@ -83,7 +83,7 @@ async fn a_killed_worker_leaves_what_it_had_written() {
 #[tokio::test]
 async fn a_torn_or_foreign_file_is_set_aside_and_never_served() {
     let (tables, directory) = stopped().await;
-    tables.set_away(Some("gone"));
+    tables.set_unavailable(Some("gone"));
     let cache = directory.path().join("catalogue.ndjson");
     let whole = std::fs::read(&cache).unwrap();
     let flipped = {
@@ -120,7 +120,7 @@ async fn a_torn_or_foreign_file_is_set_aside_and_never_served() {
 #[tokio::test]
 async fn what_was_read_from_another_database_is_not_served() {
     let (tables, directory) = stopped().await;
-    tables.set_away(Some("gone"));
+    tables.set_unavailable(Some("gone"));
     let worker = TestWorker::start_from("memory://others", &tables, &worker_config(directory.path()));
     expect_nothing_served(&worker).await;
     worker.stop().await.unwrap();

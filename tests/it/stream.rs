@@ -133,7 +133,7 @@ async fn without_follow_the_snapshot_is_all() {
 async fn heartbeats_and_status_say_whether_the_database_answers() {
     let directory = tempfile::tempdir().unwrap();
     let tables = Tables::default();
-    tables.set_away(Some("connection refused"));
+    tables.set_unavailable(Some("connection refused"));
     let worker = TestWorker::start(&tables, &worker_config(directory.path()));
     let mut raw = Raw::subscribe(worker.socket(), json!({})).await;
     let beat = raw.next().await;
@@ -144,19 +144,19 @@ async fn heartbeats_and_status_say_whether_the_database_answers() {
     assert_eq!((&refusal["code"], &refusal["id"]), (&json!("not_ready"), &json!("a")));
 
     tables.write([("R1", 1)]);
-    tables.set_away(None);
+    tables.set_unavailable(None);
     assert_eq!(raw.snapshot().await.1, ["R1"]);
     let beat = raw.heartbeat(|beat| beat["database"] == "up").await;
     assert_eq!(beat["stale_for_ms"], 0);
 
-    tables.set_away(Some("connection refused"));
+    tables.set_unavailable(Some("connection refused"));
     raw.heartbeat(|beat| beat["database"] == "down" && beat["stale_for_ms"].as_u64() > Some(100)).await;
     let status = worker.handle.status();
     assert_eq!(status.database.state, Health::Down);
     assert!(status.last_error.unwrap().contains("connection refused"));
     assert!(worker.handle.status().sentence().starts_with("database unavailable, 1 rule stale for"));
     tables.write([("R1", 2)]);
-    tables.set_away(None);
+    tables.set_unavailable(None);
     assert_eq!(tell(&raw.event().await), "1 R1 v2");
     raw.heartbeat(|beat| beat["database"] == "up" && beat["stale_for_ms"] == 0).await;
 }
@@ -222,9 +222,11 @@ fn own_uid() -> u32 {
 
 #[tokio::test]
 async fn a_state_ends_by_the_databases_clock_though_nobody_looks() {
-    for trouble in
-        [|_: &Tables| {}, |tables: &Tables| tables.set_away(Some("gone")), |tables: &Tables| tables.hang()]
-    {
+    for trouble in [
+        |_: &Tables| {},
+        |tables: &Tables| tables.set_unavailable(Some("gone")),
+        |tables: &Tables| tables.hang(),
+    ] {
         let directory = tempfile::tempdir().unwrap();
         let tables = Tables::default();
         tables.set_clock_ahead(-3_600);

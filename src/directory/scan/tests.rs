@@ -109,7 +109,7 @@ fn a_folder_is_passed_over_whatever_its_name() {
 }
 
 #[test]
-fn what_is_no_rule_is_broken_not_missing_and_says_why() {
+fn what_is_no_rule_is_invalid_and_not_missing_and_says_why() {
     let mut fixture = Fixture::new();
     let at = |name: &str| fixture.dir.path().join(name);
     std::os::unix::fs::symlink("nowhere", at("dangling.yaml")).unwrap();
@@ -125,7 +125,7 @@ fn what_is_no_rule_is_broken_not_missing_and_says_why() {
     assert_eq!(fixture.why("large.yaml"), "it has 5000 bytes; a rule may have 4096");
     assert!(!fixture.why("junk.yaml").is_empty());
     assert!(!fixture.why("empty.yaml").is_empty());
-    assert_eq!(fixture.look(), [""; 0], "what is broken as before is not told of again");
+    assert_eq!(fixture.look(), [""; 0], "a file that is invalid as before is not logged again");
 }
 
 #[test]

@@ -91,14 +91,14 @@ async fn what_editors_put_beside_the_files_makes_no_hint_where_no_file_is_a_link
     let all = heard_until(&watch, dir.path()).await;
     let has_a = |scope: &ScanScope| matches!(scope, ScanScope::Names(names) if names.contains("a.yaml"));
     assert!(all.iter().any(has_a) && !all.contains(&ScanScope::All), "{all:?}");
-    // What the kernel said before is taken in; a look at all would wait for a quiet moment.
+    // Events from before are drained first: a scan of the whole directory would wait for a quiet moment.
     assert!(watch.hints.lock().all.is_none());
     watch.expect_links(true, BTreeSet::new());
     save_as_editors_do();
     while heard(&watch).await != ScanScope::All {}
 }
 
-/// After whatever happened, a hint to look at all comes, and the new directory is heard.
+/// A wake-up to scan everything comes, and the new directory is watched.
 async fn expect_a_new_directory(mut watch: Watch, directory: &Path) {
     while heard(&watch).await != ScanScope::All {}
     watch.try_renew().unwrap();

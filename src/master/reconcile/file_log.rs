@@ -12,7 +12,7 @@ use crate::rule::plan::Conflict;
 use crate::rule::{RuleHeader, RuleId};
 use crate::telemetry::metrics;
 
-/// What was logged, and what is to be logged.
+/// What was logged, and what is yet to be logged.
 #[derive(Debug, Default)]
 pub(super) struct FileLog {
     /// By the path of the file that does not get the id.

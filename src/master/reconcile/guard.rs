@@ -7,7 +7,7 @@ use super::super::held::HeldDeletes;
 use super::super::log;
 use super::Reconciler;
 use crate::config::{MasterConfig, Percent};
-use crate::directory::DirectoryAway;
+use crate::directory::DirectoryUnavailable;
 use crate::rule::RuleHeader;
 use crate::rule::plan::Plan;
 use crate::store::{MasterSession, StoreError};
@@ -27,7 +27,7 @@ impl Reconciler {
     }
 
     /// Whether more files are missing than those whose rows this plan for a part of the directory deletes.
-    pub(super) fn other_files_missing(&self, plan: &Plan) -> Result<bool, DirectoryAway> {
+    pub(super) fn other_files_missing(&self, plan: &Plan) -> Result<bool, DirectoryUnavailable> {
         let planned: BTreeSet<&str> = plan.deletes.iter().map(|delete| &*delete.source_path).collect();
         let is_seen = self.missing.paths().any(|path| !planned.contains(path));
         Ok(is_seen || self.scanner.has_missing_files()?)

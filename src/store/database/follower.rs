@@ -198,18 +198,18 @@ impl Follow for DatabaseFollower {
         index: &Arc<K>,
     ) -> Result<TableDelta, StoreError> {
         self.wakeups.start(&self.database);
-        let mut looked = self.poll_once(index).await;
+        let mut polled = self.poll_once(index).await;
         for _ in 0..ALTERED_RETRIES {
-            if !matches!(looked, Err(StoreError::TablesAltered { .. })) {
+            if !matches!(polled, Err(StoreError::TablesAltered { .. })) {
                 break;
             }
-            looked = self.poll_once(index).await;
+            polled = self.poll_once(index).await;
         }
-        if matches!(looked, Err(StoreError::Driver { .. })) {
+        if matches!(polled, Err(StoreError::Driver { .. })) {
             // The thread may be abandoned, and with it the task that waits for wake-ups.
             self.wakeups = Wakeups::new(&self.database);
         }
-        let PollResult { delta, connection, memory, trace_contexts } = looked?;
+        let PollResult { delta, connection, memory, trace_contexts } = polled?;
         self.connection = Some(connection);
         self.memory = memory;
         self.trace_contexts.extend(trace_contexts);

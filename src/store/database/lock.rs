@@ -115,10 +115,10 @@ impl Lock {
             return lost("its connection has ended");
         }
         if connection.is_elsewhere() {
-            return lost("the database's file was removed, or another stands in its place");
+            return lost("the database's file was removed, or another file replaced it");
         }
         if !self.has_its_name() {
-            return lost("the lock's file was removed, or another stands in its place");
+            return lost("the lock's file was removed, or another file replaced it");
         }
         match connection.dialect().holds_lock {
             Some(sql) if !ask(connection, sql).await? => lost("the server does not know of it any more"),

@@ -274,7 +274,7 @@ pub(super) async fn refuse_another_case(
             detail: format!(
                 "{rule_id} has no state, but `{standing}` has, and ids that differ only in case are one"
             ),
-            remedy: "name it as it stands, or clear that one first".into(),
+            remedy: "spell the id as that row does, or clear that state first".into(),
         }),
         _ => Ok(()),
     }

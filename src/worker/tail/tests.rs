@@ -86,7 +86,7 @@ async fn an_outage_is_logged_when_it_begins_and_each_hour() {
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(errors.clone()));
     polls_within(usize::MAX, Duration::from_secs(3 * 3_600 + 60)).await;
     let errors = errors.0.lock().unwrap();
-    let begins: Vec<&str> = errors.iter().map(|error| error.split(", trying on").next().unwrap()).collect();
+    let begins: Vec<&str> = errors.iter().map(|error| error.split(": ").next().unwrap()).collect();
     assert_eq!(begins.len(), 4, "{errors:?}");
     assert_eq!(begins[0], "the database does not answer");
     for (hour, begin) in begins.iter().enumerate().skip(1) {

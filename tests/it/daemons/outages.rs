@@ -69,7 +69,7 @@ fn tables_that_vanish_under_a_worker_are_an_error() {
     let worker = swarm.worker();
     worker.wait_for_log("1 rule is loaded");
     swarm.sql("alter table ttp_rule rename to elsewhere");
-    worker.wait_for_log("ERROR the database does not answer, trying on");
+    worker.wait_for_log("ERROR the database does not answer: ");
     worker.wait_for_log("the worker serves the rules that it has");
     swarm.sql("alter table elsewhere rename to ttp_rule");
     worker.wait_for_log("the database answers again, after ");

@@ -75,6 +75,7 @@ async fn a_file_that_was_seen_while_the_database_was_away_is_missing_from_then_o
     hand.run("ALTER TABLE ttp_rule RENAME TO away").await;
     assert!(reconciler.reconcile(&mut session, &ScanScope::All, None).await.is_err());
     hand.run("ALTER TABLE away RENAME TO ttp_rule").await;
+    // Long enough for a missing file to count as deleted.
     std::thread::sleep(DELETE_AFTER);
 
     fs::remove_file(&file).unwrap();
@@ -97,6 +98,7 @@ async fn a_file_that_comes_back_while_the_rows_are_read_keeps_its_row() {
     step(&mut reconciler, &mut session).await;
     fs::remove_file(&file).unwrap();
     step(&mut reconciler, &mut session).await;
+    // Long enough for a missing file to count as deleted.
     std::thread::sleep(DELETE_AFTER);
 
     hand.run("BEGIN EXCLUSIVE").await;

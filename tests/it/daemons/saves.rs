@@ -13,6 +13,9 @@ use crate::support::mounts::Mount;
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Daemon, Swarm, wait_for};
 
+/// How long a slow writer pauses between two writes. The pause itself is what is tried.
+const SLOW_WRITER: Duration = Duration::from_millis(120);
+
 /// The text of the row of `A`, once it differs from `before`.
 fn wait_for_text(swarm: &Swarm, what: &str, text: &str) {
     wait_for(what, || swarm.rows().iter().any(|row| row[0] == "A" && row[3] == text).then_some(()));
@@ -142,7 +145,7 @@ fn a_file_that_is_written_slowly_is_read_once_it_is_whole() {
     let mut file = File::create(swarm.rules().join("A.yaml")).unwrap();
     for piece in text.as_bytes().chunks(20) {
         file.write_all(piece).unwrap();
-        sleep(Duration::from_millis(120));
+        sleep(SLOW_WRITER);
         let served = &swarm.rows()[0][3];
         assert!(*served == rule_text("A", 1), "half a file was published:\n{served}");
     }
@@ -170,7 +173,7 @@ fn files_that_are_removed_and_made_anew_in_a_burst_are_no_errors_and_no_deletion
     for version in 2..40 {
         swarm.remove("A.yaml");
         let mut file = File::create(swarm.rules().join("A.yaml")).unwrap();
-        sleep(Duration::from_millis(60));
+        sleep(SLOW_WRITER / 2);
         file.write_all(rule_text("A", version).as_bytes()).unwrap();
     }
     wait_for_text(&swarm, "the last text", &rule_text("A", 39));
@@ -197,6 +200,7 @@ fn a_file_that_is_away_for_a_moment_is_no_deletion_and_one_that_stays_away_is() 
     let (file, aside) = (swarm.rules().join("A.yaml"), swarm.rules().join("A.yaml~"));
     for _ in 0..3 {
         fs::rename(&file, &aside).unwrap();
+        // The time in which the file is missing: shorter than it takes to count as deleted.
         sleep(DELETE_AFTER / 5);
         fs::rename(&aside, &file).unwrap();
     }

@@ -22,8 +22,13 @@ impl Chance {
         &items[usize::try_from(self.below(end)).unwrap()]
     }
 
-    /// Waits up to this many milliseconds.
+    /// Waits up to this many milliseconds: the pause itself is random, and nothing is waited for.
     pub(crate) fn pause(&mut self, most: u64) {
         std::thread::sleep(Duration::from_millis(self.below(most)));
     }
+}
+
+/// Leaves a fault in place for this long. The time itself is the fault: nothing else is waited for.
+pub(super) fn fault_lasts(outage: Duration) {
+    std::thread::sleep(outage);
 }

@@ -19,7 +19,7 @@ pub(super) const CROWD: usize = 96;
 pub(super) const ADMITTED: &str = "64";
 
 /// How long a client waits for its answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// Connects to these hosts' sockets until the end.
 pub(super) fn visit(
@@ -63,8 +63,8 @@ pub(super) fn visit(
 
 fn connect(socket: &Path) -> Option<UnixStream> {
     let stream = UnixStream::connect(socket).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
+    stream.set_write_timeout(Some(TIME_LIMIT)).unwrap();
     Some(stream)
 }
 

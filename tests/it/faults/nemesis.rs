@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::chance::Chance;
+use super::chance::{Chance, fault_lasts};
 use super::clocks::Timeline;
 use super::daemons::{Daemons, MASTERS, WORKERS, ask, hosts, socket};
 use super::history::{Fault, Restart, worker_host};
@@ -132,7 +132,7 @@ impl<'n, 'd> Nemesis<'n, 'd> {
         wait_for("the worker to miss its database", down);
         self.daemons.stop_softly(&host);
         self.daemons.start(&host);
-        let status = wait_for("the worker to tell of its database", || ask(&place));
+        let status = wait_for("the worker's status of its database", || ask(&place));
         self.restarts.push(Restart {
             worker,
             epoch: status["stream"]["epoch"].as_str().unwrap().to_owned(),
@@ -140,7 +140,7 @@ impl<'n, 'd> Nemesis<'n, 'd> {
             stale_for_ms: status["database"]["stale_for_ms"].as_u64().unwrap(),
         });
         // Subscribers reconnect meanwhile, and the worker serves its cache.
-        std::thread::sleep(Duration::from_millis(500));
+        fault_lasts(Duration::from_millis(500));
         self.target.move_away(false);
         if let Some(way) = way {
             way.set(Mode::Pass);
@@ -163,12 +163,12 @@ impl<'n, 'd> Nemesis<'n, 'd> {
 
     /// Empties the directory, as if it were not mounted.
     fn empty_the_directory(&mut self) -> Done {
-        let away = self.some_while();
+        let outage = self.some_while();
         let _nobody_writes = self.author.lock().unwrap();
         let (rules, old) = (self.swarm.rules(), self.swarm.path("old"));
         fs::rename(&rules, &old).unwrap();
         fs::create_dir(&rules).unwrap();
-        std::thread::sleep(away);
+        fault_lasts(outage);
         fs::remove_dir(&rules).unwrap();
         fs::rename(&old, &rules).unwrap();
         ("directory emptied", vec!["directory".to_owned()])
@@ -194,7 +194,7 @@ impl<'n, 'd> Nemesis<'n, 'd> {
         let relay = &self.subscribers[worker];
         if self.chance.below(2) == 0 {
             relay.set(Mode::Hang);
-            std::thread::sleep(Duration::from_millis(300));
+            fault_lasts(Duration::from_millis(300));
             relay.set(Mode::Pass);
         }
         relay.cut();
@@ -227,19 +227,19 @@ impl<'n, 'd> Nemesis<'n, 'd> {
     }
 
     fn refuse_connections(&mut self) -> Done {
-        let (hosts, away) = (self.some_ways(), self.some_while());
+        let (hosts, outage) = (self.some_ways(), self.some_while());
         self.set_ways(&hosts, Mode::Refuse);
         self.cut_ways(&hosts);
-        std::thread::sleep(away);
+        fault_lasts(outage);
         self.set_ways(&hosts, Mode::Pass);
         ("connections refused", hosts)
     }
 
     /// Sometimes for longer than a statement may take; then the connections resume, or are cut.
     fn let_connections_hang(&mut self) -> Done {
-        let (hosts, away) = (self.some_ways(), self.some_while() * 3);
+        let (hosts, outage) = (self.some_ways(), self.some_while() * 3);
         self.set_ways(&hosts, Mode::Hang);
-        std::thread::sleep(away);
+        fault_lasts(outage);
         if self.chance.below(2) == 0 {
             self.cut_ways(&hosts);
         }

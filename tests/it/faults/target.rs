@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::Connection as _;
 use tokio::runtime::Runtime;
 
-use super::chance::Chance;
+use super::chance::{Chance, fault_lasts};
 use crate::support::databases::ExternalClient;
 use crate::support::servers::{Kind, Server};
 
@@ -53,14 +53,14 @@ impl Target {
 
     /// Breaks the database for a while, repairs it, and returns what was done.
     pub(super) fn break_for_a_while(&mut self, chance: &mut Chance) -> &'static str {
-        let away = Duration::from_millis(300 + chance.below(1_500));
+        let outage = Duration::from_millis(300 + chance.below(1_500));
         let url = self.url();
         match self {
             Self::Sqlite { home, fills: true } => {
                 let filler = home.join("filler");
                 let mut file = fs::File::create(&filler).unwrap();
                 while file.write_all(&[0; 4096]).is_ok() {}
-                std::thread::sleep(away);
+                fault_lasts(outage);
                 drop(file);
                 fs::remove_file(filler).unwrap();
                 "disk full"
@@ -69,7 +69,7 @@ impl Target {
                 block_on(async {
                     let mut hand = hand("sqlite", &url).await.unwrap();
                     if hand.try_run("BEGIN IMMEDIATE").await.is_ok() {
-                        tokio::time::sleep(away).await;
+                        fault_lasts(outage);
                         hand.run("ROLLBACK").await;
                     }
                 });
@@ -77,7 +77,7 @@ impl Target {
             }
             Self::Server { server, runtime, .. } => {
                 server.stop();
-                std::thread::sleep(away);
+                fault_lasts(outage);
                 runtime.block_on(server.go_on());
                 "database stopped"
             }

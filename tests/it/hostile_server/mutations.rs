@@ -19,7 +19,7 @@ use crate::support::servers::{Kind, Server};
 const LANES: u64 = 12;
 
 /// How long to wait for a client that has sent nothing, because it waits for what never comes.
-const PATIENCE: Duration = Duration::from_millis(40);
+const TIME_LIMIT: Duration = Duration::from_millis(40);
 
 /// No try takes longer, even on a busy machine.
 const LONGEST: Duration = Duration::from_secs(20);
@@ -107,7 +107,7 @@ impl Replay {
 }
 
 fn replay(mut client: UnixStream, conversation: &Conversation) -> io::Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_read_timeout(Some(TIME_LIMIT))?;
     client.set_write_timeout(Some(LONGEST))?;
     client.write_all(&conversation[0])?;
     for answer in &conversation[1..] {

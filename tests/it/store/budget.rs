@@ -17,7 +17,7 @@ use crate::support::swarm::{Daemon, Swarm, wait_for, wait_within};
 const MIB: usize = 1 << 20;
 
 /// How long a busy machine may need to read 700 MB.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// Texts of many sizes in each kind of column: those that are too long are quarantined, those that are too much
 /// together as well, and everything else is served.
@@ -64,7 +64,7 @@ async fn hostile_rows(
     let swarm = Swarm::on(field.address.clone());
     let worker = swarm.daemon("worker", quick);
     wait_for("the socket", || UnixStream::connect(swarm.socket()).ok());
-    let quarantined = wait_within(PATIENCE, "the quarantined rows", || {
+    let quarantined = wait_within(TIME_LIMIT, "the quarantined rows", || {
         let status = status(&swarm.socket());
         let quarantined = status["quarantined"].as_array()?.clone();
         (quarantined.len() >= long_rules / 2).then_some(quarantined)
@@ -104,15 +104,15 @@ async fn hostile_rows(
     // The master reads the same rows.
     swarm.save("M1.yaml", rule_text("M1", 1));
     let master = swarm.master();
-    wait_within(PATIENCE, "the master's rule", || served(&swarm).contains(&"M1".to_owned()).then_some(()));
+    wait_within(TIME_LIMIT, "the master's rule", || served(&swarm).contains(&"M1".to_owned()).then_some(()));
     within_bounds(&master);
     assert!(master.stop().success());
 
     // A new rule is served at once, and freed memory is used at the next full poll.
     hand.put("R21", 1, field.now().await).await;
-    wait_within(PATIENCE, "the new rule", || served(&swarm).contains(&"R21".to_owned()).then_some(()));
+    wait_within(TIME_LIMIT, "the new rule", || served(&swarm).contains(&"R21".to_owned()).then_some(()));
     hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id LIKE 'A%' AND rule_id <> '{last}'")).await;
-    wait_within(PATIENCE, "a rule that fits now", || served(&swarm).contains(&last).then_some(()));
+    wait_within(TIME_LIMIT, "a rule that fits now", || served(&swarm).contains(&last).then_some(()));
     within_bounds(&worker);
 
     // So do the commands.
@@ -194,7 +194,7 @@ async fn rows_that_mariadb_takes_long_to_measure_arrive_one_by_one() {
         command.env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", "1s");
     });
     wait_for("the socket", || UnixStream::connect(swarm.socket()).ok());
-    let quarantined = wait_within(PATIENCE, "the rows that are too long", || {
+    let quarantined = wait_within(TIME_LIMIT, "the rows that are too long", || {
         status(&swarm.socket())["quarantined"].as_array().filter(|rows| !rows.is_empty()).cloned()
     });
     assert_eq!(quarantined.len(), 14, "{quarantined:?}");

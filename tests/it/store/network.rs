@@ -9,7 +9,7 @@ use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Subscriber, Swarm, wait_for};
 
 /// Longer than a server takes to notice that a master is gone.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 fn hears(subscriber: &mut Subscriber, rule_id: &str) {
     let start = Instant::now();
@@ -19,7 +19,7 @@ fn hears(subscriber: &mut Subscriber, rule_id: &str) {
             assert_eq!(line["rule_id"], rule_id, "{line}");
             return;
         }
-        assert!(start.elapsed() < PATIENCE, "{rule_id} was not heard of");
+        assert!(start.elapsed() < TIME_LIMIT, "{rule_id} was not heard of");
     }
 }
 

@@ -310,9 +310,9 @@ async fn a_state_that_is_set_while_the_expired_ones_are_removed_stays() {
     let later = now.after(minute).to_sql_text();
     hand.run(&format!("UPDATE ttp_rule_state SET expires_at = '{later}', state = 'clipped'")).await;
     // The master reads the row as it was, and has to wait for the file.
-    let removing = tokio::spawn(async move { session.remove_expired_states().await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!removing.is_finished());
+    let mut removing = tokio::spawn(async move { session.remove_expired_states().await });
+    let silence = Duration::from_millis(300);
+    assert!(tokio::time::timeout(silence, &mut removing).await.is_err(), "it waits for the file");
     hand.commit().await;
     assert!(removing.await.unwrap().unwrap().is_empty());
     assert_eq!(field.database.states().await.unwrap()[0].state, "clipped");

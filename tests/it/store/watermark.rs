@@ -31,54 +31,54 @@ const NOTHING: [&str; 0] = [];
 /// Makes a test of each case for each kind of SQLite database that supports it, and one function of all for servers.
 /// "Between two transactions" needs two at once, which a database in memory does not have; "on servers" needs two
 /// writers at once.
-macro_rules! traps {
+macro_rules! watermark_cases {
     (
-        everywhere: [$($trap:ident),* $(,)?],
+        everywhere: [$($case:ident),* $(,)?],
         between_two_transactions: [$($between:ident),* $(,)?],
         on_servers: [$($writing:ident),* $(,)?],
         where_texts_have_no_bound: [$($unbounded:ident),* $(,)?],
     ) => {
         mod sqlite_file {
-            $(#[tokio::test] async fn $trap() { super::$trap(&super::TestDatabase::sqlite_file().await).await; })*
+            $(#[tokio::test] async fn $case() { super::$case(&super::TestDatabase::sqlite_file().await).await; })*
             $(#[tokio::test] async fn $between() { super::$between(&super::TestDatabase::sqlite_file().await).await; })*
             $(#[tokio::test] async fn $unbounded() { super::$unbounded(&super::TestDatabase::sqlite_file().await).await; })*
         }
         mod sqlite_memory {
-            $(#[tokio::test] async fn $trap() { super::$trap(&super::TestDatabase::sqlite_memory().await).await; })*
+            $(#[tokio::test] async fn $case() { super::$case(&super::TestDatabase::sqlite_memory().await).await; })*
             $(#[tokio::test] async fn $unbounded() { super::$unbounded(&super::TestDatabase::sqlite_memory().await).await; })*
         }
         /// Runs every case, each on a database of its own, all at the same time.
         pub(super) async fn all(kind: Kind, mut field: impl AsyncFnMut(&str) -> TestDatabase) {
-            let mut traps = tokio::task::JoinSet::new();
+            let mut cases = tokio::task::JoinSet::new();
             $(
-                let under_test = field(stringify!($trap)).await;
-                traps.spawn(async move { (stringify!($trap), $trap(&under_test).await) });
+                let under_test = field(stringify!($case)).await;
+                cases.spawn(async move { (stringify!($case), $case(&under_test).await) });
             )*
             $(
                 let under_test = field(stringify!($between)).await;
-                traps.spawn(async move { (stringify!($between), $between(&under_test).await) });
+                cases.spawn(async move { (stringify!($between), $between(&under_test).await) });
             )*
             $(
                 let under_test = field(stringify!($writing)).await;
-                traps.spawn(async move { (stringify!($writing), $writing(&under_test).await) });
+                cases.spawn(async move { (stringify!($writing), $writing(&under_test).await) });
             )*
             // MySQL's columns have a size limit.
             if kind == Kind::Postgres {
                 $(
                     let under_test = field(stringify!($unbounded)).await;
-                    traps.spawn(async move { (stringify!($unbounded), $unbounded(&under_test).await) });
+                    cases.spawn(async move { (stringify!($unbounded), $unbounded(&under_test).await) });
                 )*
             }
-            let mut sprung = 0;
-            while let Some(trap) = traps.join_next().await {
-                sprung += usize::from(trap.is_err());
+            let mut failed = 0;
+            while let Some(case) = cases.join_next().await {
+                failed += usize::from(case.is_err());
             }
-            assert_eq!(sprung, 0, "traps that sprung; what each said is above");
+            assert_eq!(failed, 0, "cases that failed; the message of each is above");
         }
     };
 }
 
-traps![
+watermark_cases![
     everywhere: [
         two_rows_with_one_timestamp,
         one_rule_saved_twice_within_a_second,

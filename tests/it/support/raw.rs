@@ -10,7 +10,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 /// How long a test waits for a line that must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Raw {
     pub(crate) read: BufReader<OwnedReadHalf>,
@@ -20,7 +20,7 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connects, as soon as something listens.
     pub(crate) async fn connect(socket: &Path) -> Self {
-        let connected = timeout(PATIENCE, async {
+        let connected = timeout(TIME_LIMIT, async {
             loop {
                 match UnixStream::connect(socket).await {
                     Ok(stream) => return stream,
@@ -49,7 +49,7 @@ impl Raw {
     /// The next line as text with its LF; `None` at the end.
     pub(crate) async fn text(&mut self) -> Option<String> {
         let mut line = String::new();
-        let read = timeout(PATIENCE, self.read.read_line(&mut line)).await.expect("no line came");
+        let read = timeout(TIME_LIMIT, self.read.read_line(&mut line)).await.expect("no line came");
         // A connection that is closed with requests unread ends with a reset.
         (read.unwrap_or(0) > 0).then_some(line)
     }
@@ -71,7 +71,7 @@ impl Raw {
     }
 
     async fn find(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
-        let found = timeout(PATIENCE, async {
+        let found = timeout(TIME_LIMIT, async {
             loop {
                 let line = self.next().await;
                 if wanted(&line) {

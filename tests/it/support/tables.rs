@@ -83,7 +83,7 @@ impl Tables {
     }
 
     /// From now on polls fail with this; `None` ends that.
-    pub(crate) fn set_away(&self, why: Option<&str>) {
+    pub(crate) fn set_unavailable(&self, why: Option<&str>) {
         self.edit(|inner| inner.away = why.map(str::to_owned));
     }
 

@@ -8,7 +8,7 @@ use crate::support::rules::rule_text;
 use crate::support::swarm::Swarm;
 
 /// How much longer a daemon may take to stop because of a collector.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// `timeout` is the time limit of an export, in milliseconds.
 fn rules_go_on(endpoint: &str, timeout: &str, said: Option<&str>) {
@@ -37,7 +37,7 @@ fn rules_go_on(endpoint: &str, timeout: &str, said: Option<&str>) {
             said.iter().for_each(|said| daemon.wait_for_log(said));
             let (started, log) = (Instant::now(), daemon.log_path());
             assert_eq!(daemon.stop().code(), Some(0));
-            assert!(started.elapsed() < PATIENCE, "the stop took {:?}", started.elapsed());
+            assert!(started.elapsed() < TIME_LIMIT, "the stop took {:?}", started.elapsed());
             std::fs::read_to_string(log).unwrap()
         })
         .collect();

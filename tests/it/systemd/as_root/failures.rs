@@ -52,8 +52,9 @@ fn an_unusable_configuration_is_no_start_loop_however_often_programs_connect() {
     container.wait_for(socket_state, "inactive\nfailed");
     let starts = failures(&container).len();
     assert!((1..=8).contains(&starts), "{starts} starts");
-    // The programs go on all the while. A loop of two seconds or faster would show in this time.
-    std::thread::sleep(Duration::from_secs(5));
+    // The programs go on all the while. A loop of two seconds or faster would show in this silence.
+    let silence = Duration::from_secs(5);
+    std::thread::sleep(silence);
     assert_eq!(failures(&container).len(), starts);
     assert_eq!(container.sh(socket_state), "inactive\nfailed\n");
 
@@ -101,7 +102,7 @@ fn a_rules_directory_that_is_missing_at_the_start_is_waited_for() {
     assert_eq!(container.property("rulesyncd-master", "NRestarts"), "0");
     let told = container.sh(&format!(
         "journalctl --no-pager -q -o cat -u rulesyncd-master MESSAGE_ID={}",
-        event::DIRECTORY_AWAY
+        event::DIRECTORY_UNAVAILABLE
     ));
     assert_eq!(told.lines().count(), 1, "{told}");
     assert!(told.contains("create or mount it"), "{told}");

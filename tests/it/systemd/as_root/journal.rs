@@ -81,7 +81,7 @@ fn the_journal_says_what_happened_to_a_rule_and_who_did_it() {
 
     // An outage and its end, but no takeover of a lock that no other master took.
     container.sh("mv /etc/rulesyncd/rules /etc/rulesyncd/elsewhere; systemctl reload rulesyncd-master");
-    let away = format!("MESSAGE_ID={}", event::DIRECTORY_AWAY);
+    let away = format!("MESSAGE_ID={}", event::DIRECTORY_UNAVAILABLE);
     wait_for(&container, "master", &away, "create or mount it");
     container.sh("mv /etc/rulesyncd/elsewhere /etc/rulesyncd/rules; systemctl reload rulesyncd-master");
     wait_for(
