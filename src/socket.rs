@@ -184,7 +184,7 @@ pub(crate) async fn serve_requests(
                     });
                 }
                 Err(error) => {
-                    tracing::debug!(error = %error, "no connection can be taken now; retrying");
+                    tracing::debug!(error = %error, "no connection can be accepted now; retrying");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -1,15 +1,14 @@
-//! Every figure of speed and size, beside what the machine allows or beside another build.
+//! Every figure of speed and size, compared with what the machine allows, or with another build.
 //!
 //! ```text
-//! cargo bench --profile dist --bench figures                          beside the floors
-//! cargo bench --profile dist --bench figures -- --against PROGRAM     beside another build
-//! cargo bench --profile dist --bench figures -- --only 'cold sync'    some of them
-//! cargo bench --profile dist --bench figures -- --plot growth.svg     and how they grow, as a picture
+//! cargo bench --profile dist --bench figures                          compare with the floors
+//! cargo bench --profile dist --bench figures -- --against PROGRAM     compare with another build
+//! cargo bench --profile dist --bench figures -- --only 'cold sync'    measure some of them
+//! cargo bench --profile dist --bench figures -- --plot growth.svg     and draw how they grow
 //! ```
 //!
-//! Contenders are measured in turn, in one run: a ratio is worth more than a time. A floor is the
-//! same work by the barest means in this process: see `plain`. Needs PostgreSQL, MariaDB, the
-//! Python packages of the tests, and a quiet machine.
+//! Contenders are measured in turn, in one run, because ratios vary less than times. A floor is the same work by the
+//! simplest means in this process: see `plain`. Needs PostgreSQL, MariaDB and an idle machine.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a bench fails by panicking")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its outcome is what it prints")]
 #![expect(clippy::cast_precision_loss, reason = "counts and bytes of this size are exact")]
@@ -19,12 +18,11 @@ mod following;
 mod host;
 mod plain;
 mod plot;
-mod python;
 mod resting;
 mod servers;
-/// Of the tests' helpers, those that a bench wants.
+/// The helpers of the tests that a benchmark uses.
 #[path = "../../tests/it/support"]
-#[expect(dead_code, reason = "the tests want more of them")]
+#[expect(dead_code, reason = "the tests use more of them")]
 mod support {
     pub(crate) mod databases;
     pub(crate) mod rules;
@@ -73,7 +71,6 @@ fn figures<'a>(rules: &'a Rules, databases: &'a Databases) -> Vec<Figure<'a>> {
             [100, 10_000].map(|count| servers::idle_workers(databases, backend, count, poll_interval)),
         );
     }
-    figures.extend(python::STEPS.map(|step| python::step(rules, step, 10_000)));
     figures
 }
 

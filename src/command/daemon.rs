@@ -70,10 +70,12 @@ pub(super) fn reload_password(database: &Database, running: &mut DatabaseConfig,
                 *running = changed.clone();
                 tracing::info!(
                     message_id = event::RELOADED,
-                    "the database's password is another: connections made from now on use it"
+                    "the database's password has changed: new connections use it"
                 );
             }
-            Err(error) => tracing::error!("the database's password stays as it was: {error}"),
+            Err(error) => tracing::error!(
+                "the database's password cannot be read again, and the previous one stays in use: {error}"
+            ),
         }
     } else if let Some(file) = changed.url_file.as_ref().filter(|file| is_credential(file)) {
         tracing::info!(

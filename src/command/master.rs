@@ -93,7 +93,7 @@ async fn master(flags: Flags, config: Config) -> Outcome {
             }
             Err(why) => tracing::error!(
                 message_id = event::CONFIGURATION_REFUSED,
-                "{why}; the master goes on as it was configured before"
+                "{why}; the master keeps its previous configuration"
             ),
         },
     };
@@ -120,7 +120,7 @@ async fn serve(
 ) -> Outcome {
     if listener.is_none() {
         tracing::info!(
-            "another master of this host answers at {}; this one will when that ends",
+            "another master of this host answers at {}; this master takes the socket over when that one ends",
             path.display()
         );
     }

@@ -185,7 +185,7 @@ fn worker(status: &WorkerStatus) -> String {
     if let Some(bus) = &status.bus {
         lines.add("bus", sanitize(&bus.socket));
         lines.add("", answers(bus.state, now, bus.since));
-        lines.add("", format!("{} published, {} missed", count(bus.published, "hint"), bus.missed));
+        lines.add("", format!("{} published, {} missed", count(bus.published, "notice"), bus.missed));
     }
     add_last_error(&mut lines, status.last_error.as_deref(), status.last_error_at, now);
     if let Some(since) = status.pending_since {

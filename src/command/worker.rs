@@ -91,7 +91,7 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
             }
             Err(why) => tracing::error!(
                 message_id = event::CONFIGURATION_REFUSED,
-                "{why}; the worker goes on as it was configured before"
+                "{why}; the worker keeps its previous configuration"
             ),
         },
     };

@@ -22,7 +22,7 @@ pub(super) const QUIET_AT_MOST: Duration = Duration::from_millis(500);
 
 /// The pending scans, shared by the thread that receives events and the master.
 #[derive(Debug, Default)]
-pub(super) struct Hints {
+pub(super) struct ScanRequests {
     pending: Mutex<Pending>,
     pub(super) arrived: Notify,
     /// Whether no rule file is a symbolic link, so that events of other names do not matter.
@@ -58,7 +58,7 @@ impl Deadline {
     }
 }
 
-impl Hints {
+impl ScanRequests {
     pub(super) fn lock(&self) -> MutexGuard<'_, Pending> {
         // A panic while the lock was held leaves a valid set of names.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,7 +1,7 @@
 //! Turns the kernel's events of the rules directory into scans.
 //!
-//! An event is only a hint: it names files to scan, or asks for a scan of the whole directory, and the scan finds
-//! out what is there. An event overflow, a replaced directory and a retargeted link are therefore one case: scan
+//! An event is only a reason to scan: it names files to scan, or asks for a scan of the whole directory, and the scan
+//! finds out what is there. An event overflow, a replaced directory and a retargeted link are therefore one case: scan
 //! everything and renew the watches.
 
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::time::Instant;
 
-use super::pending::Hints;
+use super::pending::ScanRequests;
 use super::release::is_release_file_name;
 use super::scope::ScanScope;
 use crate::event;
@@ -45,7 +45,7 @@ impl WatchError {
 
 /// The files that are being written according to the kernel's events. Reading one may return half of it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct UnfinishedFiles(Arc<Hints>);
+pub(crate) struct UnfinishedFiles(Arc<ScanRequests>);
 
 impl UnfinishedFiles {
     /// Their names.
@@ -64,7 +64,7 @@ impl UnfinishedFiles {
 #[derive(Debug)]
 pub(crate) struct Watch {
     directory: PathBuf,
-    hints: Arc<Hints>,
+    requests: Arc<ScanRequests>,
     watcher: Option<RecommendedWatcher>,
     watched: Option<Watched>,
     /// The directories that links among the files point to.
@@ -95,7 +95,7 @@ impl Watch {
         let directory = std::path::absolute(&directory).unwrap_or(directory);
         Self {
             directory,
-            hints: Arc::default(),
+            requests: Arc::default(),
             watcher: None,
             watched: None,
             link_targets: BTreeSet::new(),
@@ -139,9 +139,11 @@ impl Watch {
         }
         self.watched = None;
         self.watcher = None;
-        let (directory, hints, seen) = (self.directory.clone(), Arc::clone(&self.hints), watched.clone());
-        let mut watcher = notify::recommended_watcher(move |event| listen(&hints, &directory, &seen, event))
-            .map_err(|error| WatchError::new(&self.directory, &error))?;
+        let (directory, requests, seen) =
+            (self.directory.clone(), Arc::clone(&self.requests), watched.clone());
+        let mut watcher =
+            notify::recommended_watcher(move |event| listen(&requests, &directory, &seen, event))
+                .map_err(|error| WatchError::new(&self.directory, &error))?;
         let own = watched.directory.map(|_| self.directory.as_path());
         let folders = watched.parents.iter().map(|(folder, _)| folder.as_path());
         for folder in folders.chain(watched.link_targets.iter().map(PathBuf::as_path)).chain(own) {
@@ -160,8 +162,8 @@ impl Watch {
     /// Waits for the next scan. Cancel safe.
     pub(crate) async fn next(&self) -> ScanScope {
         loop {
-            let arrived = self.hints.arrived.notified();
-            match self.hints.take(Instant::now()) {
+            let arrived = self.requests.arrived.notified();
+            match self.requests.take(Instant::now()) {
                 Some(Ok(scope)) => return scope,
                 Some(Err(at)) => tokio::select! {
                     () = arrived => {}
@@ -179,25 +181,25 @@ impl Watch {
     /// `targets` are the directories that the links point to. New ones cause a scan of the whole directory at once, and
     /// are watched from then on.
     pub(crate) fn expect_links(&mut self, has_links: bool, targets: BTreeSet<PathBuf>) {
-        self.hints.no_links.store(!has_links, Ordering::Relaxed);
+        self.requests.no_links.store(!has_links, Ordering::Relaxed);
         if targets != self.link_targets {
             self.link_targets = targets;
-            self.hints.scan_all(None);
+            self.requests.scan_all(None);
         }
     }
 
     /// Schedules a scan of these files `after` this long.
     pub(crate) fn schedule_rescan(&self, names: impl IntoIterator<Item = String>, after: Duration) {
         let at = Instant::now() + after;
-        let mut pending = self.hints.lock();
+        let mut pending = self.requests.lock();
         pending.later.extend(names.into_iter().map(|name| (name, at)));
         drop(pending);
-        self.hints.arrived.notify_one();
+        self.requests.arrived.notify_one();
     }
 
     /// The files that are being written.
     pub(crate) fn unfinished(&self) -> UnfinishedFiles {
-        UnfinishedFiles(Arc::clone(&self.hints))
+        UnfinishedFiles(Arc::clone(&self.requests))
     }
 }
 
@@ -250,23 +252,28 @@ fn watched_parents(directory: &Path) -> WatchedParents {
     parents
 }
 
-fn listen(hints: &Hints, directory: &Path, watched: &Watched, event: notify::Result<notify::Event>) {
+fn listen(
+    requests: &ScanRequests,
+    directory: &Path,
+    watched: &Watched,
+    event: notify::Result<notify::Event>,
+) {
     let event = match event {
-        Ok(event) if event.need_rescan() => return hints.scan_all(None),
+        Ok(event) if event.need_rescan() => return requests.scan_all(None),
         Ok(event) => event,
-        Err(_) => return hints.scan_all(None),
+        Err(_) => return requests.scan_all(None),
     };
     let Some(class) = EventClass::of(event.kind) else { return };
     for path in event.paths {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
         if watched.parents.iter().any(|(parent, part)| folder == parent && name == part) {
-            hints.schedule_full_scan();
+            requests.schedule_full_scan();
         }
         if folder != directory {
             if watched.link_targets.contains(folder)
                 && !matches!(class, EventClass::Content | EventClass::Text)
             {
-                hints.schedule_full_scan();
+                requests.schedule_full_scan();
             }
             continue;
         }
@@ -274,21 +281,21 @@ fn listen(hints: &Hints, directory: &Path, watched: &Watched, event: notify::Res
             Some(name) => {
                 let name = name.to_owned();
                 match class {
-                    EventClass::Finished => hints.finished(name),
-                    EventClass::Text => hints.written(name),
-                    EventClass::Gone => hints.gone(name),
-                    EventClass::Name | EventClass::Content => hints.touched(name),
+                    EventClass::Finished => requests.finished(name),
+                    EventClass::Text => requests.written(name),
+                    EventClass::Gone => requests.gone(name),
+                    EventClass::Name | EventClass::Content => requests.touched(name),
                 }
             }
-            None if name.to_str().is_some_and(is_release_file_name) => hints.schedule_full_scan(),
+            None if name.to_str().is_some_and(is_release_file_name) => requests.schedule_full_scan(),
             // A scan of everything reports YAML files that are not read.
             None if seems_a_rule(name) && !matches!(class, EventClass::Content | EventClass::Text) => {
-                hints.schedule_full_scan();
+                requests.schedule_full_scan();
             }
             None if matches!(class, EventClass::Content | EventClass::Text)
-                || hints.no_links.load(Ordering::Relaxed) => {}
+                || requests.no_links.load(Ordering::Relaxed) => {}
             // A link on the way to the files may have been replaced, as `..data` of a mounted ConfigMap is.
-            None => hints.schedule_full_scan(),
+            None => requests.schedule_full_scan(),
         }
     }
 }

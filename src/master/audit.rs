@@ -69,7 +69,7 @@ impl Master {
             Err(error) => {
                 if !std::mem::replace(&mut self.states_stay, true) {
                     tracing::warn!(
-                        "expired states cannot be removed, and have no effect all the same: {error}"
+                        "expired states cannot be removed: {error}; they have no effect in any case"
                     );
                 }
             }

@@ -55,7 +55,7 @@ pub(super) fn restored(write: &Write, trace_id: Option<String>) {
         source_path,
         change_kind = "definition",
         trace_id,
-        "{rule_id} was {what}; it is written again as {source_path} has it"
+        "{rule_id} was {what}; the master writes it again from {source_path}"
     );
 }
 
@@ -72,7 +72,7 @@ pub(super) fn written(write: &Write, trace_id: Option<String>) {
             change_kind,
             updated_by,
             trace_id,
-            "{} was written by `{}`; the file {source_path} takes its place",
+            "{} was written by `{}`; the master overwrites it with {source_path}",
             replaced.rule_id,
             replaced.updated_by
         ),
@@ -112,7 +112,7 @@ pub(super) fn rejected(write: &Write, why: &StoreError, trace_id: Option<String>
         rule_id,
         source_path,
         trace_id,
-        "{source_path}: the database does not take {rule_id}: {why}"
+        "{source_path}: the database rejected {rule_id}: {why}"
     );
 }
 
@@ -174,7 +174,7 @@ pub(super) fn uncompilable(patterns: &[(String, Box<str>)]) {
     tracing::warn!(
         files = patterns.len(),
         code = "pattern",
-        "{}: Python's `re` does not compile the pattern; the rule is taken all the same, `rulesyncd check` shows why",
+        "{}: Python's `re` does not compile the pattern; the rule is written anyway, `rulesyncd check` shows why",
         some_of(places, NAMED, ", ")
     );
 }
@@ -228,8 +228,8 @@ pub(super) fn held_back(held: Option<&HeldDeletes>, max_delete: Percent) {
             message_id = event::MASS_DELETE_HELD,
             deletions = rule_ids.len(),
             owned,
-            "{} of {} would be deleted, more than master.max_delete = {max_delete} allows, or all: nothing \
-             is deleted; bring the files back, or run `rulesyncd sync --allow-mass-delete`",
+            "{} of {} would be deleted, which is more than master.max_delete = {max_delete} allows, or all of them: \
+             nothing is deleted; bring the files back, or run `rulesyncd sync --allow-mass-delete`",
             rule_ids.len(),
             count(*owned, "rule")
         ),
@@ -307,7 +307,7 @@ fn lasting(record: OutageRecord) -> String {
 pub(super) fn database_unavailable(error: &StoreError, record: OutageRecord) {
     tracing::error!(
         message_id = event::DATABASE_UNAVAILABLE,
-        "{error}{}; trying again until it works",
+        "{error}{}; retrying until it works",
         lasting(record)
     );
 }

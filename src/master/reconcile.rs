@@ -1,10 +1,29 @@
-//! Makes the table equal to the directory: scan, plan, guard, write. Start, events, reloads, rescans, retries and
-//! `rulesyncd sync` all come through here.
+//! Makes the table equal to the directory. Start, events, reloads, rescans, retries and `rulesyncd sync` all come
+//! through here.
 //!
-//! The life of a deletion: the file of an owned row is found *missing*; it stays missing for
-//! [`DELETE_AFTER`](crate::directory::DELETE_AFTER) and is *confirmed*; the guard counts it with the other deletions of
-//! the last rescan interval; it is *deleted*, or *held back* with all the others until an operator allows it or the
-//! files are back.
+//! 1. *Scan* the whole directory, or the files that an event names.
+//! 2. *Plan*: compare the files with the rows ([`plan`]). A plan for named files also covers the files and rows
+//!    that share an id with them. If such a plan deletes rows while other files are missing, too, the whole directory is
+//!    planned instead, because the guard must see every deletion.
+//! 3. *Defer* the deletions of files that are not missing for long enough, and *guard* the rest.
+//! 4. *Write* in batches, each one transaction. A file that changed since its scan is left to the next reconcile.
+//!
+//! The life of a deletion:
+//!
+//! ```text
+//! (none) ──── a scan does not find the file of an owned row ─────────▶ missing
+//! missing ─── the file is back ──────────────────────────────────────▶ (none)
+//! missing ─── it is still missing after DELETE_AFTER ────────────────▶ confirmed
+//! confirmed ─ with the missing ones it is a mass deletion, alone not ▶ deferred to the next scan
+//! confirmed ─ it is no mass deletion, or an operator allows it ──────▶ deleted
+//! confirmed ─ it is a mass deletion ─────────────────────────────────▶ held back, with all others of the plan
+//! held back ─ an operator allows it, or it is no mass deletion now ──▶ deleted
+//! held back ─ the file is back ──────────────────────────────────────▶ (none)
+//! ```
+//!
+//! A mass deletion is more than `max_delete` of the owned rows and more than
+//! `MasterConfig::FREE_DELETES` rows, counted with the deletions of the last rescan interval; or all
+//! owned rows, if a file is missing.
 
 mod apply;
 mod file_log;

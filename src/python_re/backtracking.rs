@@ -24,19 +24,19 @@ const SHOWN: usize = 60;
 /// The most that checking one pattern may cost, in nanoseconds of Python's time.
 const BUDGET: u64 = 40_000_000;
 
-/// The most that one text may cost before its growth is known.
+/// The most that one text may cost before its growth is known, in nanoseconds.
 const BUDGET_OF_A_TEXT: u64 = 2_000_000;
 
-/// The most that is spent once a slow text is found, to find a slower one.
+/// The most that is spent once a slow text is found, to find a slower one, in nanoseconds.
 const BUDGET_AFTER_A_FIND: u64 = 4_000_000;
 
 /// How many texts beyond the bounds show how slow a pattern is whose repetitions all have bounds.
 const MOST_BEYOND_BOUNDS: u32 = 2;
 
-/// The most that a text may cost that is longer than the bounds of a pattern's repetitions.
+/// The most that a text may cost that is longer than the bounds of a pattern's repetitions, in nanoseconds.
 const BUDGET_BEYOND_BOUNDS: u64 = 20_000_000;
 
-/// The texts that show how the cost grows from there on.
+/// The cost of a text, in nanoseconds, from which on its growth shows the growth of longer texts.
 const ENOUGH: u64 = 60_000;
 
 /// A text of [`LENGTH`] that takes longer than this causes a warning, in nanoseconds.

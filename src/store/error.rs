@@ -41,7 +41,7 @@ pub enum StoreError {
         remedy: String,
     },
     /// The database rejects this one row; every other row goes on.
-    #[error("{what}: the database does not take this row: {detail}")]
+    #[error("{what}: the database rejected this row: {detail}")]
     RowRejected {
         /// The operation.
         what: &'static str,

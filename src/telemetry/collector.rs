@@ -93,7 +93,7 @@ impl Outage {
         let is_told = failing.contains_key(&signal) || failing.values().any(|other| *other == why);
         if !is_told {
             tracing::warn!(
-                "the collector at {host} does not take {}: {why}; rules go on, and what it does not take is dropped",
+                "the collector at {host} does not accept {}: {why}; they are dropped, and rules are not affected",
                 signal.as_str()
             );
         }
@@ -103,7 +103,7 @@ impl Outage {
     fn over(&self, signal: Signal, host: &str) {
         let mut failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if failing.remove(&signal).is_some() && failing.is_empty() {
-            tracing::info!("the collector at {host} takes traces and metrics again");
+            tracing::info!("the collector at {host} accepts traces and metrics again");
         }
     }
 }

@@ -86,7 +86,7 @@ pub(super) async fn accept(
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     if failed_at.is_none() {
-                        tracing::error!(error = %error, "no connection can be taken now; retrying");
+                        tracing::error!(error = %error, "no connection can be accepted now; retrying");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     failed_at = Some(Instant::now());
@@ -96,7 +96,7 @@ pub(super) async fn accept(
         };
         // A single success between two failures is no recovery.
         if failed_at.take_if(|time| time.elapsed() > RECOVERED).is_some() {
-            tracing::info!("connections can be taken again");
+            tracing::info!("connections can be accepted again");
         }
         let peer = match admit(&stream, &broker, &peers, &policy, &mut rejections) {
             Ok(peer) => Arc::new(peer),

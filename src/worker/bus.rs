@@ -1,4 +1,4 @@
-//! A client of the host's message bus, which publishes one hint for each change.
+//! A client of the host's message bus, which publishes one notice for each change.
 //!
 //! The bus delivers at most once and may be unavailable. The client is a position in the journal, so nothing
 //! waits for the bus and nothing is queued for it. While the bus is unavailable the position does not move; if
@@ -124,7 +124,7 @@ impl Bus {
         loop {
             let mut frames = Vec::new();
             let mut count = 0;
-            // The position moves before the write, so that a hint is published at most once.
+            // The position moves before the write, so that a notice is published at most once.
             match broker.next(position, &everything, BATCH, usize::MAX) {
                 Next::Changes(changes) => {
                     count = changes.len() as u64;
@@ -204,27 +204,27 @@ fn write_frame(out: &mut Vec<u8>, header: &str, body: &[u8]) {
     out.extend_from_slice(body);
 }
 
-/// The fields of a change's line that go into a hint.
+/// The fields of a change's line that go into a notice.
 #[derive(Deserialize)]
-struct Hint {
+struct Notice {
     rule_version: Option<i64>,
     new_value: Option<Value>,
 }
 
 fn frame(out: &mut Vec<u8>, change: &EncodedChange, now: Timestamp) {
-    let Ok(hint) = serde_json::from_slice::<Hint>(change.line.bytes()) else { return };
+    let Ok(notice) = serde_json::from_slice::<Notice>(change.line.bytes()) else { return };
     let rule_id = change.rule_id.as_str();
     let (subject, payload) = match change.kind {
         ChangeKind::Definition => (
             "reloaded",
-            match hint.rule_version {
+            match notice.rule_version {
                 Some(version) => json!({ "rule_id": rule_id, "rule_version": version }),
                 None => json!({ "rule_id": rule_id, "deleted": true }),
             },
         ),
         ChangeKind::State => {
             let state: RuleState =
-                hint.new_value.and_then(|state| serde_json::from_value(state).ok()).unwrap_or_default();
+                notice.new_value.and_then(|state| serde_json::from_value(state).ok()).unwrap_or_default();
             (
                 "state",
                 if state == RuleState::default() {

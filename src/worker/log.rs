@@ -99,7 +99,7 @@ pub(super) fn held_back(held: usize, time_left: Option<Duration>) {
         message_id = event::MASS_DELETE_HELD,
         deletions = held,
         "{} {} missing from the tables or invalid, which is more than worker.max_delete allows: the worker holds back \
-         the deletions and serves the rules on; restore the rows, or run `rulesyncd allow-mass-delete` on this \
+         the deletions and goes on serving the rules; restore the rows, or run `rulesyncd allow-mass-delete` on this \
          host{by_itself}",
         count(held, "rule"),
         is_or_are(&held)
@@ -129,7 +129,7 @@ pub(super) fn guard_lifted(broker: &Broker, applied: &AppliedChanges, lifted: Li
         Lifted::InTime => tracing::warn!(
             message_id = event::MASS_DELETE_ALLOWED,
             deletions,
-            "nobody brought back what was deleted within worker.max_delete_hold; {} {} deleted",
+            "the missing rows did not come back within worker.max_delete_hold; {} {} deleted",
             count(deletions, "rule"),
             is_or_are(&deletions)
         ),

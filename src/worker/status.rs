@@ -180,7 +180,7 @@ pub struct BusStatus {
     pub state: Health,
     /// When `state` last changed.
     pub since: Timestamp,
-    /// How many hints were published in this run.
+    /// How many notices were published in this run.
     pub published: u64,
     /// How many changes were not published because the bus was unavailable or slow.
     pub missed: u64,

@@ -8,10 +8,13 @@
 //! Starting ─── its cursor is in the journal ───▶ Live
 //! Starting ─── any other cursor, or none ──────▶ Snapshot
 //! Snapshot ─── its last line is in the output ─▶ Live, or Done with `"follow": false`
-//! Snapshot, Live ─── too many newer changes ───▶ Lagged
+//! Snapshot, Live ─── its lag is too large ─────▶ Lagged
 //! Lagged ───── the peer has read its output ───▶ Snapshot
 //! any ──────── an error, or the shutdown ──────▶ Done
 //! ```
+//!
+//! [`Position`] has the lag rule. A snapshot also counts as lagging if the broker keeps newer ones in its place, or if
+//! the journal no longer has the changes after it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

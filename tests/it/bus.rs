@@ -40,8 +40,8 @@ impl Client {
         timeout(TIME_LIMIT, read).await.expect("no frame came")
     }
 
-    /// The payload of the next hint, whose envelope is checked.
-    async fn hint(&mut self, topic: &str) -> Value {
+    /// The payload of the next notice, whose envelope is checked.
+    async fn notice(&mut self, topic: &str) -> Value {
         let (header, body) = self.frame().await;
         assert_eq!(header, format!("PUB {topic}"));
         let body = body.unwrap();
@@ -83,15 +83,15 @@ async fn each_change_is_one_hint() {
     subscriber(worker.socket()).await;
     let mut client = Client::accept(&bus).await;
     tables.write([("R1", 2)]);
-    assert_eq!(client.hint("ttp.rule.reloaded.R1").await, json!({"rule_id": "R1", "rule_version": 2}));
+    assert_eq!(client.notice("ttp.rule.reloaded.R1").await, json!({"rule_id": "R1", "rule_version": 2}));
     let state = RuleState { state: StateKind::Disabled, set_by: Some("ann".into()), ..RuleState::default() };
     tables.set("R1", state);
-    let hint = client.hint("ttp.rule.state.R1").await;
-    assert_eq!(hint, json!({"rule_id": "R1", "state": "disabled", "set_by": "ann"}));
+    let notice = client.notice("ttp.rule.state.R1").await;
+    assert_eq!(notice, json!({"rule_id": "R1", "state": "disabled", "set_by": "ann"}));
     tables.clear("R1");
-    assert_eq!(client.hint("ttp.rule.state.R1").await, json!({"rule_id": "R1", "auto_revert": true}));
+    assert_eq!(client.notice("ttp.rule.state.R1").await, json!({"rule_id": "R1", "auto_revert": true}));
     tables.delete("R1");
-    assert_eq!(client.hint("ttp.rule.reloaded.R1").await, json!({"rule_id": "R1", "deleted": true}));
+    assert_eq!(client.notice("ttp.rule.reloaded.R1").await, json!({"rule_id": "R1", "deleted": true}));
     assert_eq!(worker.handle.status().bus.unwrap().published, 4);
     worker.stop().await.unwrap();
     assert_eq!(client.frame().await, ("BYE".to_owned(), None));
@@ -112,7 +112,7 @@ async fn a_bus_that_is_away_delays_nobody_and_is_found_again() {
 
     let bus = bus_at(&directory);
     let mut client = Client::accept(&bus).await;
-    assert_eq!(client.hint("ttp.rule.reloaded.R1").await["rule_version"], 2);
+    assert_eq!(client.notice("ttp.rule.reloaded.R1").await["rule_version"], 2);
     drop((client, bus));
     tables.write([("R1", 3)]);
     assert_eq!(raw.event().await["rule_version"], 3);
@@ -120,9 +120,9 @@ async fn a_bus_that_is_away_delays_nobody_and_is_found_again() {
     let mut client = Client::accept(&bus).await;
     tables.write([("R1", 4)]);
     // At most once: the change that fell into the restart may be missing, and none comes twice.
-    let mut version = client.hint("ttp.rule.reloaded.R1").await;
+    let mut version = client.notice("ttp.rule.reloaded.R1").await;
     if version["rule_version"] == 3 {
-        version = client.hint("ttp.rule.reloaded.R1").await;
+        version = client.notice("ttp.rule.reloaded.R1").await;
     }
     assert_eq!(version["rule_version"], 4);
     assert_eq!(worker.handle.status().bus.unwrap().state, Health::Up);

@@ -223,7 +223,7 @@ fn a_full_file_table_ends_nothing() {
     let limit = format!("--nofile={}", open + 8);
     assert!(std::process::Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
     let crowd: Vec<UnixStream> = (0..60).map(|_| UnixStream::connect(swarm.socket()).unwrap()).collect();
-    worker.wait_for_log("no connection can be taken now");
+    worker.wait_for_log("no connection can be accepted now");
     witness.snapshot();
     witness.send(r#"{"op":"get_state","rule_id":"R1"}"#);
     assert_eq!(witness.next()["result"]["state"], "enabled", "who is connected is served");
@@ -232,7 +232,7 @@ fn a_full_file_table_ends_nothing() {
     swarm.save("R1.yaml", rule_text("R1", 2));
     swarm.succeed(&["sync"]);
     assert_eq!(witness.change()["rule_version"], 2);
-    assert_eq!(worker.count_in_log("no connection can be taken now"), 1, "told once");
+    assert_eq!(worker.count_in_log("no connection can be accepted now"), 1, "told once");
 }
 
 /// The same for a master, whose socket only answers requests.
@@ -243,7 +243,7 @@ fn a_masters_full_file_table_ends_nothing_either() {
     master.wait_for_log("this master holds the lock");
     let connect = || UnixStream::connect(swarm.path("master.sock")).unwrap();
     let crowd: Vec<UnixStream> = (0..60).map(|_| connect()).collect();
-    master.wait_for_log("no connection can be taken now");
+    master.wait_for_log("no connection can be accepted now");
     drop(crowd);
     let mut asking = connect();
     asking.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -323,7 +323,7 @@ fn clients_do_not_take_the_files_that_the_worker_needs() {
     swarm.save("R1.yaml", rule_text("R1", 2));
     swarm.succeed(&["sync"]);
     assert_eq!(witness.change()["rule_version"], 2, "the crowd is still there");
-    assert_eq!(worker.count_in_log("no connection can be taken now"), 0);
+    assert_eq!(worker.count_in_log("no connection can be accepted now"), 0);
     drop(crowd);
 }
 

@@ -112,7 +112,7 @@ impl Report {
     }
 }
 
-/// A text on one line, shortened, without control characters.
+/// A text on one line, at most 200 characters, without control characters.
 fn quote(text: &str) -> String {
     const LONGEST: usize = 200;
     let mut characters = text.chars();

@@ -7,7 +7,7 @@ use super::super::pending::{QUIET, QUIET_AT_MOST};
 use super::*;
 
 async fn heard(watch: &Watch) -> ScanScope {
-    tokio::time::timeout(Duration::from_secs(5), watch.next()).await.expect("a hint within five seconds")
+    tokio::time::timeout(Duration::from_secs(5), watch.next()).await.expect("an event within five seconds")
 }
 
 /// Everything that is heard up to and with a file that is written last.
@@ -92,7 +92,7 @@ async fn what_editors_put_beside_the_files_makes_no_hint_where_no_file_is_a_link
     let has_a = |scope: &ScanScope| matches!(scope, ScanScope::Names(names) if names.contains("a.yaml"));
     assert!(all.iter().any(has_a) && !all.contains(&ScanScope::All), "{all:?}");
     // Events from before are drained first: a scan of the whole directory would wait for a quiet moment.
-    assert!(watch.hints.lock().all.is_none());
+    assert!(watch.requests.lock().all.is_none());
     watch.expect_links(true, BTreeSet::new());
     save_as_editors_do();
     while heard(&watch).await != ScanScope::All {}
@@ -161,9 +161,9 @@ async fn a_mounted_configmap_that_is_swapped_is_seen() {
 async fn an_overflow_and_an_error_of_the_kernel_are_hints_to_look_at_all() {
     let watch = Watch::new("/rules".into());
     let overflow = notify::Event::new(EventKind::Other).set_flag(Flag::Rescan);
-    listen(&watch.hints, Path::new("/rules"), &Watched::default(), Ok(overflow));
+    listen(&watch.requests, Path::new("/rules"), &Watched::default(), Ok(overflow));
     assert_eq!(heard(&watch).await, ScanScope::All);
-    listen(&watch.hints, Path::new("/rules"), &Watched::default(), Err(notify::Error::generic("broken")));
+    listen(&watch.requests, Path::new("/rules"), &Watched::default(), Err(notify::Error::generic("broken")));
     assert_eq!(heard(&watch).await, ScanScope::All);
 }
 
@@ -174,7 +174,7 @@ async fn a_name_that_never_rests_is_looked_at_all_the_same() {
     let touch = || {
         let created = EventKind::Create(CreateKind::File);
         let event = notify::Event::new(created).add_path("/rules/a.yaml".into());
-        listen(&watch.hints, Path::new("/rules"), &Watched::default(), Ok(event));
+        listen(&watch.requests, Path::new("/rules"), &Watched::default(), Ok(event));
     };
     touch();
     let restless = async {

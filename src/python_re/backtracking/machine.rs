@@ -7,6 +7,8 @@
 use super::program::{Op, Program};
 use crate::python_re::node::{Anchor, Greed, Set, is_word};
 
+// Costs are in nanoseconds of Python's time.
+
 /// The cost of one instruction.
 const STEP: u64 = 20;
 /// The cost of a retry.

@@ -2,7 +2,7 @@
 
 use crate::python_re::node::{Anchor, Greed, Node, Set};
 
-/// Longer programs are not checked: a repetition with large bounds is unrolled.
+/// The longest program that is checked, in instructions: a repetition with large bounds is unrolled.
 const LONGEST: usize = 4_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

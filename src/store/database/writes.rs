@@ -81,7 +81,7 @@ impl RuleWrite {
 pub struct Applied {
     /// How many rows were written or deleted.
     pub rows: u64,
-    /// Rows that the database rejected, each with the reason; all others were written.
+    /// The ids of rows that the database rejected, each with the reason; all others were written.
     pub rejected: Vec<(String, StoreError)>,
     /// When the last rows were written, by this host's clock, before the commit. Only while spans are recorded.
     pub written: Option<Timestamp>,

@@ -12,14 +12,18 @@ use crate::worker::snapshot::{Filter, Snapshot};
 
 /// A subscriber's position in the journal.
 ///
-/// The lag rule: when a subscriber resumes or catches up, `target` becomes the newest change of that moment.
-/// While it is still busy with the changes up to its target, every newer change counts as lag; past `max_lag`
-/// it gets a snapshot. A subscriber that waits has no lag, however many changes a single poll brings.
+/// The lag rule: when a subscriber resumes or catches up, `target` becomes the number of the newest change of that
+/// moment. Until the subscriber has read the changes up to its target, its lag is `newest - target`: the changes that
+/// came meanwhile. If the lag exceeds `max_lag`, the subscriber gets a snapshot instead of the changes. A subscriber
+/// that has everything and waits has no lag, however many changes the next poll brings.
+///
+/// For example, with a `max_lag` of 100 a subscriber that resumes 5,000 changes behind gets all of them, if no more than
+/// 100 others come while it reads.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::worker) struct Position {
-    /// The last change that the subscriber has.
+    /// The number of the last change that the subscriber has.
     pub(in crate::worker) cursor: u64,
-    /// The newest change when the subscriber last caught up or resumed.
+    /// The number of the newest change when the subscriber last caught up or resumed.
     target: u64,
     /// Whether the subscriber has everything and waits for the next change.
     waiting: bool,

@@ -189,7 +189,7 @@ fn what_others_wrote_forges_no_line_and_steers_no_terminal() {
         harmless(args[0], &swarm.succeed(args));
     }
     let master = swarm.master();
-    master.wait_for_log("takes its place");
+    master.wait_for_log("the master overwrites it with");
     harmless("the log", &master.log());
 }
 

@@ -121,7 +121,7 @@ fn rows_of_others_are_left_alone_and_a_file_wins_over_one() {
          insert into ttp_rule select 'LATER', 1, 'x', 'text', updated_at, 'git' from ttp_rule limit 1",
     );
     swarm.save("later.yaml", rule_text("LATER", 2));
-    master.wait_for_log("LATER was written by `git`; the file later.yaml takes its place");
+    master.wait_for_log("LATER was written by `git`; the master overwrites it with later.yaml");
     swarm.remove("mine.yaml");
     wait_for("the deletion", || (ids(&swarm) == ["LATER", "THEIRS"]).then_some(()));
 }
@@ -396,6 +396,6 @@ fn a_record_of_many_rules_counts_those_that_the_database_took() {
     fill(&swarm.rules(), 1, 1_100);
     let master = swarm.master();
     master.wait_for_log("1099 rules written, 0 deleted");
-    master.wait_for_log("the database does not take R05");
+    master.wait_for_log("the database rejected R05");
     assert_eq!(ids(&swarm).len(), 1_099);
 }

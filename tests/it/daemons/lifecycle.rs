@@ -39,7 +39,7 @@ fn a_reload_takes_a_new_directory() {
     });
     fs::write(&file, format!("master:\n  rules_dri: {}\n", other.display())).unwrap();
     master.signal("HUP");
-    master.wait_for_log("did you mean `rules_dir`?; the master goes on as it was configured before");
+    master.wait_for_log("did you mean `rules_dir`?; the master keeps its previous configuration");
     fs::write(&file, master_of(&other, &socket)).unwrap();
     master.signal("HUP");
     wait_for("a rule of the other directory", || (swarm.rows().len() == 1).then_some(()));

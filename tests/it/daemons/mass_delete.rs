@@ -84,7 +84,7 @@ fn a_mass_deletion_is_followed_after_the_configured_time() {
     for _ in 0..RULES {
         assert_eq!(subscriber.change()["new_value"], Value::Null);
     }
-    assert!(worker.log().contains("nobody brought back what was deleted"), "{}", worker.log());
+    assert!(worker.log().contains("the missing rows did not come back"), "{}", worker.log());
 }
 
 /// Row by row makes no difference.

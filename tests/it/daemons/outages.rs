@@ -153,7 +153,7 @@ async fn a_changed_password(kind: Kind) {
     save_address(&server, "second-s3cr3t");
     each(&|daemon| daemon.signal("HUP"));
     each(&|daemon| {
-        daemon.wait_for_log("the database's password is another");
+        daemon.wait_for_log("the database's password has changed");
         daemon.wait_for_log("the database answers again");
         assert_eq!(daemon.count_in_log("restart the daemon"), 0, "{}", daemon.log());
         assert_eq!(daemon.count_in_log("s3cr3t"), 0, "{}", daemon.log());
@@ -168,7 +168,7 @@ async fn a_changed_password(kind: Kind) {
     // The daemons survive a missing file.
     fs::remove_file(&file).unwrap();
     each(&|daemon| daemon.signal("HUP"));
-    each(&|daemon| daemon.wait_for_log("goes on as it was configured before"));
+    each(&|daemon| daemon.wait_for_log("keeps its previous configuration"));
     swarm.save("c.yaml", rule_text("C", 1));
     wait_for("the third rule", || (status(&swarm, "worker")["rules"] == 3).then_some(()));
 }

@@ -258,7 +258,7 @@ fn a_full_disk_is_no_news_of_the_lock_as_root() {
     let full = fs::write(&filler, vec![0; 2 << 20]).unwrap_err();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     swarm.save("B.yaml", rule_text("B", 1) + &"# long\n".repeat(20_000));
-    record(&master, "trying again until it works");
+    record(&master, "retrying until it works");
     // It takes the lock again at the first try after that, and logs so once.
     wait_for("the lock", || (master.count_in_log("holds the lock") == 2).then_some(()));
     let tries = || {

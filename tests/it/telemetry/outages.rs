@@ -50,7 +50,7 @@ fn rules_go_on(endpoint: &str, timeout: &str, said: Option<&str>) {
 fn absent() {
     // A port that was free a moment ago, and where nobody listens.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    rules_go_on(&format!("http://127.0.0.1:{port}"), "300", Some("does not take"));
+    rules_go_on(&format!("http://127.0.0.1:{port}"), "300", Some("does not accept"));
 }
 
 #[test]
