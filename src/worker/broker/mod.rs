@@ -197,6 +197,9 @@ impl Broker {
     pub(in crate::worker) fn apply(&self, mut delta: TableDelta, trace: &mut TailTrace) -> AppliedChanges {
         let now = self.clock.now();
         let mut inner = self.lock();
+        if let Some(keeper) = &mut inner.gate {
+            keeper.is_served();
+        }
         inner.complete(&mut delta);
         if inner.gate.as_ref().is_some_and(|keeper| !keeper.gate.is_open()) {
             // Nothing is verified yet, so nothing is loaded.

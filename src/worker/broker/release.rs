@@ -23,6 +23,9 @@ pub(super) struct Gatekeeper {
     refused_at: Option<Instant>,
     /// Whether the next poll reads the manifest in any case.
     reread: bool,
+    /// What was trusted before a poll was judged, until its result is served: what is said of trust is of what is
+    /// served.
+    before: Option<TrustStatus>,
 }
 
 impl Gatekeeper {
@@ -37,10 +40,20 @@ impl Gatekeeper {
         }
     }
 
+    /// What is trusted of what is served.
+    fn status(&self, now: Timestamp) -> TrustStatus {
+        self.before.clone().unwrap_or_else(|| self.gate.status(now))
+    }
+
+    /// The judged poll is served.
+    pub(super) fn is_served(&mut self) {
+        self.before = None;
+    }
+
     /// A hash of what a heartbeat says of trust.
     pub(super) fn mark(&self, now: Timestamp) -> u64 {
         let mut hash = DefaultHasher::new();
-        let TrustStatus { state, reasons, version, .. } = self.gate.status(now);
+        let TrustStatus { state, reasons, version, .. } = self.status(now);
         (state, reasons, version).hash(&mut hash);
         hash.finish()
     }
@@ -49,7 +62,7 @@ impl Gatekeeper {
 impl Broker {
     /// Serves only what passes this gate.
     pub(in crate::worker) fn behind(self, gate: Gate) -> Self {
-        self.lock().gate = Some(Gatekeeper { gate, refused_at: None, reread: false });
+        self.lock().gate = Some(Gatekeeper { gate, refused_at: None, reread: false, before: None });
         self
     }
 
@@ -65,6 +78,7 @@ impl Broker {
         let Inner { gate, catalogue, .. } = &mut *inner;
         let keeper = gate.as_mut()?;
         let was_read = delta.manifest.is_some();
+        keeper.before = Some(keeper.status(host));
         keeper.gate.poll(delta, catalogue, host);
         if was_read {
             keeper.reread = false;
@@ -113,7 +127,7 @@ impl Broker {
     /// What is trusted; `None` without trust.
     pub(in crate::worker) fn trust_status(&self) -> Option<TrustStatus> {
         let inner = self.lock();
-        Some(inner.gate.as_ref()?.gate.status(self.clock.now()))
+        Some(inner.gate.as_ref()?.status(self.clock.now()))
     }
 
     /// The same as a line of the stream has it.
