@@ -13,7 +13,7 @@ use crate::command::print::print;
 use crate::config::{Config, Flags, SystemFiles};
 use crate::rule::{self, Limits};
 use crate::rulefile::{self, Listing};
-use crate::wire::{Op, ServerLine, Subscribe};
+use crate::wire::Subscribe;
 
 /// How long a worker may take to answer, since a person waits for the completion.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -66,17 +66,8 @@ pub(super) fn rule_ids(begin: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 async fn ids_of_worker(socket: &std::path::Path) -> Result<Vec<String>, ClientError> {
-    let mut connection = SocketClient::connect(socket).await?;
-    connection.send(Op::Subscribe(Subscribe::default())).await?;
-    let mut ids = Vec::new();
-    while let Some(line) = connection.next_soon().await? {
-        match line.line {
-            ServerLine::Rule(rule) => ids.push(rule.rule_id.to_string()),
-            ServerLine::SnapshotEnd { .. } => return Ok(ids),
-            _ => {}
-        }
-    }
-    Err(ClientError::Closed)
+    let (_, served) = SocketClient::connect(socket).await?.snapshot(Subscribe::default()).await?;
+    Ok(served.rules.into_keys().map(|id| id.to_string()).collect())
 }
 
 fn ids_of_directory(directory: &std::path::Path) -> Vec<String> {

@@ -3,6 +3,7 @@
 pub(crate) mod allow_mass_delete;
 pub(crate) mod check;
 mod common;
+mod compare;
 pub(crate) mod completions;
 pub(crate) mod config;
 mod daemon;

@@ -10,23 +10,21 @@ use std::sync::Arc;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use self::report::{Report, RuleInTables, WorkerView};
 use super::common::{self, Daemons, did_you_mean};
 use super::completions::rule_ids;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, compare};
 use crate::address::Address;
-use crate::client::{ClientError, SocketClient};
+use crate::client::ClientError;
 use crate::clock::{Clock as _, SystemClock};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::Config;
 use crate::rule::RuleId;
-use crate::rulefile::LinkPolicy;
-use crate::socket::WORK_TIMEOUT;
+use crate::rule::plan::Plan;
 use crate::store::{RuleStore as _, Scope};
-use crate::wire::{Op, ServerLine, Subscribe};
+use crate::wire::Subscribe;
 use crate::worker::WorkerStatus;
 
 /// Show where a rule is: its file, its row, its state, this worker, its subscribers
@@ -82,18 +80,16 @@ pub(crate) fn run(args: WhyArgs) -> Outcome {
 
 async fn gather(config: &Config, daemons: Daemons, rule_id: RuleId) -> Report {
     let table = table(config, &rule_id).await.map_err(message);
-    let row = table.as_ref().ok().and_then(|table| table.row.as_ref());
+    let rows = table.as_ref().map_or(&[][..], |table| &table.rows);
     let master = &config.master;
     let directory = match &config.database.address {
         Address::Directory(directory) => directory,
         _ => &master.rules_dir,
     };
-    let limit = master.max_rule_size;
-    let links = LinkPolicy::new(directory, &master.follow_links_to);
-    let files = files::holding(directory, &rule_id, row.map(|row| &*row.source_path), limit, &links);
+    let files = files::holding(directory, master, &rule_id, rows).await;
     let files_unknown = match &files {
-        Err(error) => Some(format!("{} cannot be read: {error}", directory.display())),
-        Ok(found) if found.is_empty() && !daemons.keep_rules(config) => {
+        Err(away) => Some(format!("{} cannot be read: {away}", directory.display())),
+        Ok((found, _)) if found.is_empty() && !daemons.keep_rules(config) => {
             Some(format!("no master runs here, and nothing in {} names the rule", directory.display()))
         }
         Ok(_) => None,
@@ -109,20 +105,14 @@ async fn gather(config: &Config, daemons: Daemons, rule_id: RuleId) -> Report {
         unanswered.push("the master");
     }
     let master = daemons.master_status();
-    let worker = held(&config.worker.socket, daemons.worker, &rule_id).await;
+    let worker = served(&config.worker.socket, daemons.worker, &rule_id).await;
     if worker.as_ref().is_err_and(|error| !error.is_absent()) {
         unanswered.push("the worker");
     }
-    Report {
-        files: files.unwrap_or_default(),
-        files_unknown,
-        owner: config.master.updated_by.clone(),
-        table,
-        master,
-        worker: worker.map_err(|error| error.to_string()),
-        unanswered,
-        rule_id,
-    }
+    let (files, plan) = files.unwrap_or_default();
+    let plan = if table.is_ok() && files_unknown.is_none() { plan } else { Plan::default() };
+    let worker = worker.map_err(|error| error.to_string());
+    Report { files, plan, files_unknown, table, master, worker, unanswered, rule_id }
 }
 
 /// The message of a failure, with its causes.
@@ -141,70 +131,44 @@ async fn table(config: &Config, rule_id: &RuleId) -> Result<RuleInTables, Failur
                 did_you_mean(rule_id.as_str(), catalogue.rules().map(|(rule, _)| rule.rule_id().as_str()))
             }
         };
-        let (now, row) = (SystemClock.now(), row.map(|row| row.header.unchecked()));
-        return Ok(RuleInTables { did_you_mean, now, row, case_variants: Vec::new(), state: None });
+        let row = row.map(|row| row.header.unchecked());
+        return Ok(RuleInTables::new(
+            rule_id,
+            SystemClock.now(),
+            row.into_iter().collect(),
+            None,
+            did_you_mean,
+        ));
     }
     let database = common::open_database(config, Arc::new(SystemClock)).await?;
     common::ping(&database).await?;
     let ids = [rule_id.folded()];
     let rows = database.rows(Scope::Touching { rule_ids: &ids, source_paths: &[] }).await?;
-    let (mut exact, others): (Vec<_>, Vec<_>) =
-        rows.into_iter().partition(|row| row.rule_id == rule_id.as_str());
     let states = database.states().await?;
-    let did_you_mean = if exact.is_empty() {
+    let state = states.into_iter().find(|row| row.rule_id == rule_id.as_str());
+    let did_you_mean = if rows.iter().any(|row| row.rule_id == rule_id.as_str()) {
+        String::new()
+    } else {
         let rows = database.rows(Scope::All).await?;
         did_you_mean(rule_id.as_str(), rows.iter().map(|row| row.rule_id.as_str()))
-    } else {
-        String::new()
     };
-    Ok(RuleInTables {
-        did_you_mean,
-        now: database.now().await?,
-        row: exact.pop(),
-        case_variants: others.into_iter().map(|row| row.rule_id).collect(),
-        state: states.into_iter().find(|row| row.rule_id == rule_id.as_str()).map(Into::into),
-    })
+    Ok(RuleInTables::new(rule_id, database.now().await?, rows, state, did_you_mean))
 }
 
-/// The rule as this worker has it.
-async fn held(
+/// The rule as this worker serves it.
+async fn served(
     socket: &Path,
     status: Result<Value, ClientError>,
     rule_id: &RuleId,
 ) -> Result<WorkerView, ClientError> {
     let status: WorkerStatus =
         serde_json::from_value(status?).map_err(|error| ClientError::Protocol(error.to_string()))?;
-    if status.digest.is_none() {
-        return Ok(WorkerView::new(rule_id, status));
+    let mut view = WorkerView::new(rule_id, status);
+    if view.loaded {
+        let rule_ids = Some(vec![rule_id.clone()]);
+        let (_, mut served) = compare::worker(socket, Subscribe { rule_ids, ..Subscribe::default() }).await?;
+        view.rule = served.rules.remove(rule_id);
+        view.state = served.states.remove(rule_id).unwrap_or_default();
     }
-    let lines = timeout(WORK_TIMEOUT, snapshot(socket, rule_id))
-        .await
-        .unwrap_or(Err(ClientError::Timeout(WORK_TIMEOUT)))?;
-    let mut held = WorkerView::new(rule_id, status);
-    for line in lines {
-        match line {
-            ServerLine::Rule(rule) => {
-                held.state = rule.new_value.state.clone();
-                held.rule = Some(rule.into());
-            }
-            ServerLine::State { new_value, .. } => held.state = new_value,
-            _ => {}
-        }
-    }
-    Ok(held)
-}
-
-async fn snapshot(socket: &Path, rule_id: &RuleId) -> Result<Vec<ServerLine>, ClientError> {
-    let mut connection = SocketClient::connect(socket).await?;
-    let rule_ids = Some(vec![rule_id.clone()]);
-    connection.send(Op::Subscribe(Subscribe { rule_ids, ..Subscribe::default() })).await?;
-    let mut lines = Vec::new();
-    while let Some(line) = connection.next_soon().await? {
-        match line.line {
-            ServerLine::SnapshotEnd { .. } => return Ok(lines),
-            ServerLine::Error { code, message, .. } => return Err(ClientError::Refused { code, message }),
-            line => lines.push(line),
-        }
-    }
-    Err(ClientError::Closed)
+    Ok(view)
 }

@@ -107,7 +107,7 @@ impl ScannedFile {
     }
 
     /// The digest of the text; `None` where it was not read.
-    pub(super) fn digest(&self) -> Option<ContentDigest> {
+    pub(crate) fn digest(&self) -> Option<ContentDigest> {
         match &self.outcome {
             Ok(rule) => Some(rule.content_sha256),
             Err(_) => self.invalid_text.as_deref().copied(),

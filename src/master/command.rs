@@ -34,13 +34,12 @@ pub(crate) enum MasterRequest {
 }
 
 impl Master {
-    /// Handles a request, and leaves in `pending` what to scan next.
+    /// Handles a request, and returns what to scan next.
     pub(super) async fn handle(
         &mut self,
         session: &mut MasterSession,
         command: MasterRequest,
-        pending: &mut Option<ScanScope>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<ScanScope>, StoreError> {
         match command {
             MasterRequest::Reconcile { lifted_by, reply } => {
                 let result = self.reconcile_until_stable(session, lifted_by).await;
@@ -48,17 +47,16 @@ impl Master {
                 let _ = reply.send(said);
                 match result {
                     Err(ReconcileError::Store(error)) => Err(error),
-                    _ => Ok(()),
+                    _ => Ok(None),
                 }
             }
             MasterRequest::Trust(policy) => {
                 self.reconciler.publish_releases(policy);
-                Ok(())
+                Ok(None)
             }
             MasterRequest::Configure(config) => {
                 self.configure(config);
-                *pending = Some(ScanScope::Reread);
-                Ok(())
+                Ok(Some(ScanScope::Reread))
             }
         }
     }

@@ -14,7 +14,6 @@ mod status;
 mod summary;
 mod trace;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -260,59 +259,51 @@ impl Master {
                 return End::Stopped;
             }
             self.liveness.beat();
-            let step = match pending.take() {
+            let next = match pending.take() {
                 Some(scope) => {
                     if scope.is_all() {
                         rescan_at = Instant::now() + jittered(self.config.rescan_interval);
                     }
-                    self.try_reconcile(&mut session, &scope).await.map(|()| backoff.reset())
+                    self.try_reconcile(&mut session, &scope).await.map(|()| {
+                        backoff.reset();
+                        None
+                    })
                 }
-                None => self.wait(&mut session, stop, rescan_at, &mut pending).await,
+                None => self.wait(&mut session, stop, rescan_at).await,
             };
-            if let Err(error) = step {
-                return End::Lost(error);
+            match next {
+                Ok(scope) => pending = scope,
+                Err(error) => return End::Lost(error),
             }
         }
     }
 
-    /// Waits for the next event, and leaves in `pending` what to scan.
+    /// Waits for the next event, and returns what to scan.
     async fn wait(
         &mut self,
         session: &mut MasterSession,
         stop: &CancellationToken,
         rescan_at: Instant,
-        pending: &mut Option<ScanScope>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<ScanScope>, StoreError> {
         let retry_at = self.retry_at;
         let recheck = self.reconciler.recheck_in();
         let log_in = self.reconciler.log_release();
         tokio::select! {
             biased;
-            () = stop.cancelled() => Ok(()),
-            scope = self.watch.next() => {
-                *pending = Some(scope);
-                Ok(())
-            }
-            command = command::receive(&mut self.commands) => self.handle(session, command, pending).await,
-            () = at(retry_at) => {
-                *pending = Some(ScanScope::All);
-                Ok(())
-            }
-            () = at(Some(rescan_at)) => {
-                *pending = Some(ScanScope::Reread);
-                Ok(())
-            }
+            () = stop.cancelled() => Ok(None),
+            scope = self.watch.next() => Ok(Some(scope)),
+            command = command::receive(&mut self.commands) => self.handle(session, command).await,
+            () = at(retry_at) => Ok(Some(ScanScope::All)),
+            () = at(Some(rescan_at)) => Ok(Some(ScanScope::Reread)),
             () = sleep(recheck.unwrap_or_default()), if recheck.is_some() => {
-                let changed = self.reconciler.recheck();
-                *pending = Some(ScanScope::Names(changed)).filter(|changed| *changed != ScanScope::Names(BTreeSet::new()));
-                Ok(())
+                Ok(Some(self.reconciler.recheck()).filter(|names| !names.is_empty()).map(ScanScope::Names))
             }
-            () = sleep(log_in.unwrap_or_default()), if log_in.is_some() => Ok(()),
+            () = sleep(log_in.unwrap_or_default()), if log_in.is_some() => Ok(None),
             () = at(Some(self.ping_at)) => {
                 self.ping_at = Instant::now() + LOCK_INTERVAL;
                 session.ping().await?;
                 let mark = self.audit.mark.clone();
-                self.audit_states(session, mark).await
+                self.audit_states(session, mark).await.map(|()| None)
             }
         }
     }

@@ -1,3 +1,5 @@
+use serde::Serialize;
+
 use super::{InvalidState, QuarantinedRow, RowFingerprint, RuleHeader, RuleId, RuleState};
 use crate::clock::Timestamp;
 
@@ -24,7 +26,7 @@ impl RuleRow {
 }
 
 /// A row of `ttp_rule_state` as any program may have written it: nothing is checked yet.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StateRow {
     /// The row's key, which may not be a rule id; a rule of this id need not exist.
     pub rule_id: String,

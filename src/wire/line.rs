@@ -136,16 +136,19 @@ pub struct RuleLine {
     pub updated_by: String,
 }
 
-impl From<RuleLine> for RuleHeader {
+impl From<RuleLine> for RuleHeader<RuleId> {
     fn from(line: RuleLine) -> Self {
-        Self {
-            rule_id: line.rule_id.to_string(),
-            rule_version: line.rule_version,
-            source_path: line.source_path.into(),
-            content_sha256: line.content_sha256,
-            updated_at: line.updated_at,
-            updated_by: line.updated_by.into(),
-        }
+        let RuleLine {
+            rule_id,
+            new_value: _,
+            rule_version,
+            content_sha256,
+            source_path,
+            updated_at,
+            updated_by,
+        } = line;
+        let (source_path, updated_by) = (source_path.into(), updated_by.into());
+        Self { rule_id, rule_version, source_path, content_sha256, updated_at, updated_by }
     }
 }
 

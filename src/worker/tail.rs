@@ -192,7 +192,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         self.clock = Some((delta.now, Instant::now()));
         self.backoff.reset();
         let missed_by_watermark = delta.missed_by_watermark;
-        let applied = self.broker.apply(delta, &mut trace);
+        let applied = self.broker.apply(delta, |changes, first_seq| trace.publish(changes, first_seq));
         self.broker.database(Ok(()));
         if let Some(lasted) = self.outage.ended(Instant::now()) {
             match std::mem::take(&mut self.error_logged) {

@@ -14,13 +14,7 @@ pub(super) struct TailTrace {
     /// The trace contexts in which the changes were written.
     contexts: Vec<TraceContextRow>,
     tail: Span,
-    changes: Vec<Published>,
-}
-
-#[derive(Debug)]
-struct Published {
-    span: Span,
-    traceparent: Option<Traceparent>,
+    changes: Vec<Span>,
 }
 
 impl TailTrace {
@@ -35,10 +29,11 @@ impl TailTrace {
         self.contexts = contexts;
     }
 
-    /// These changes are about to be numbered.
-    pub(super) fn publish(&mut self, changes: &[RuleChange], first_seq: u64) {
+    /// These changes are about to be numbered. Returns the trace context that subscribers get with each; empty while no
+    /// spans are recorded.
+    pub(super) fn publish(&mut self, changes: &[RuleChange], first_seq: u64) -> Vec<Option<Traceparent>> {
         if self.begun.is_none() || changes.is_empty() {
-            return;
+            return Vec::new();
         }
         let contexts: Vec<_> = changes.iter().map(|change| self.origin(change)).collect();
         // A poll that found one edit continues its trace; one that found several links to each.
@@ -59,10 +54,10 @@ impl TailTrace {
                 if let Some(origin) = origin {
                     span.link(origin);
                 }
-                let traceparent = span.traceparent();
-                Published { span, traceparent }
+                span
             })
             .collect();
+        self.changes.iter().map(Span::traceparent).collect()
     }
 
     /// The trace context in which the change was written.
@@ -78,11 +73,6 @@ impl TailTrace {
         self.contexts.iter().find(is_it).map(|context| context.traceparent.clone())
     }
 
-    /// The trace context that subscribers get with the change at `index`.
-    pub(super) fn traceparent(&self, index: usize) -> Option<&Traceparent> {
-        self.changes.get(index)?.traceparent.as_ref()
-    }
-
     /// The trace's id for the log.
     pub(super) fn trace_id(&self) -> Option<String> {
         self.tail.trace_id()
@@ -91,7 +81,7 @@ impl TailTrace {
     /// Ends the spans: subscribers can read every change.
     pub(super) fn end(self) {
         let now = trace::now();
-        self.changes.into_iter().for_each(|change| change.span.end(now));
+        self.changes.into_iter().for_each(|span| span.end(now));
         self.tail.end(now);
     }
 }

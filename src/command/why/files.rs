@@ -1,14 +1,14 @@
 //! The files that hold a rule, or would if they were valid.
 
-use std::io;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
 use serde::Serialize;
 
-use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, Limits, RuleId, Severity, parse};
-use crate::rulefile::{self, LinkPolicy, Listing};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::config::MasterConfig;
+use crate::directory::{DirectoryUnavailable, InvalidFile, ScanScope, ScannedFile, Scanner, UnfinishedFiles};
+use crate::rule::plan::{Plan, plan};
+use crate::rule::{ContentDigest, Limits, RuleHeader, RuleId};
 
 /// A file that concerns the rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -18,72 +18,43 @@ pub(super) struct RuleFile {
     pub(super) content_sha256: Option<ContentDigest>,
     pub(super) modified_at: Option<Timestamp>,
     /// The author's number; `None` if the file is invalid.
-    pub(super) rule_version: Option<i32>,
+    pub(super) rule_version: Option<i64>,
     /// Why the file is invalid, or that it now holds another rule.
     pub(super) error: Option<String>,
 }
 
-/// The files of the directory that hold the rule, the file that its row names, and invalid files that name this id,
-/// by path.
-pub(super) fn holding(
+/// The files of the directory that hold the rule or name its id, and the file that its row names, by path; and what a
+/// master would do about them and `rows`, which are those of the rule and of case variants of its id.
+pub(super) async fn holding(
     directory: &Path,
+    config: &MasterConfig,
     rule_id: &RuleId,
-    row_path: Option<&str>,
-    limit: usize,
-    links: &LinkPolicy,
-) -> io::Result<Vec<RuleFile>> {
-    let names = Listing::of(directory)?.rules;
-    let look = |name: String| look(directory, name, rule_id, row_path, limit, links);
-    Ok(names.into_iter().filter_map(look).collect())
+    rows: &[RuleHeader],
+) -> Result<(Vec<RuleFile>, Plan), DirectoryUnavailable> {
+    let limits = Limits { size: config.max_rule_size, ..Limits::default() };
+    let mut scanner = Scanner::new(directory.to_owned(), &config.follow_links_to, limits, &config.updated_by);
+    scanner.scan(&ScanScope::All, &UnfinishedFiles::default(), SystemClock.now()).await?;
+    let folded = rule_id.folded();
+    let is_concerned = |name: &str, file: &ScannedFile| {
+        file.rule_id().is_some_and(|id| id.folded() == folded)
+            || rows.iter().any(|row| *row.source_path == *name)
+    };
+    let concerned: Vec<_> = scanner.files().filter(|(name, file)| is_concerned(name, file)).collect();
+    let plan = plan(concerned.iter().map(|(name, file)| (*name, file.rule())), rows, &config.updated_by);
+    let files = concerned.into_iter().map(|(name, file)| RuleFile::new(name, file, &folded));
+    Ok((files.collect(), plan))
 }
 
-fn look(
-    directory: &Path,
-    name: String,
-    rule_id: &RuleId,
-    row_path: Option<&str>,
-    limit: usize,
-    links: &LinkPolicy,
-) -> Option<RuleFile> {
-    let path = directory.join(&name);
-    let is_rows = row_path == Some(&*name);
-    let modified_at = std::fs::metadata(&path).and_then(|found| found.modified()).ok();
-    let modified_at = modified_at.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let mut file = RuleFile {
-        source_path: name,
-        content_sha256: None,
-        modified_at: modified_at.map(|since| Timestamp::from_micros(0).after(since)),
-        rule_version: None,
-        error: None,
-    };
-    match rulefile::read_within(&path, limit, links) {
-        Err(error) => {
-            file.error = Some(error.to_string());
-            is_rows.then_some(file)
-        }
-        Ok(text) => {
-            let names_it = String::from_utf8_lossy(&text).to_ascii_lowercase().contains(&rule_id.folded());
-            if !is_rows && !names_it {
-                return None;
-            }
-            file.content_sha256 = Some(ContentDigest::of(&text));
-            match parse(&text, &Limits { size: limit, ..Limits::default() }) {
-                Ok(rule) if rule.definition.rule_id.folded() == rule_id.folded() => {
-                    file.rule_version = Some(rule.definition.rule_version);
-                    Some(file)
-                }
-                Ok(rule) => {
-                    file.error = Some(format!("it holds {} now", rule.definition.rule_id));
-                    is_rows.then_some(file)
-                }
-                Err(findings) => {
-                    let first = findings.iter().find(|finding| finding.severity == Severity::Error);
-                    file.error = first.map(|found| {
-                        format!("line {}, column {}: {}", found.line, found.column, found.message)
-                    });
-                    Some(file)
-                }
-            }
+impl RuleFile {
+    fn new(name: &str, file: &ScannedFile, folded: &str) -> Self {
+        let other = file.rule().filter(|rule| rule.rule_id.folded() != folded);
+        let holds = other.map(|rule| format!("it holds {} now", rule.rule_id));
+        Self {
+            source_path: name.to_owned(),
+            content_sha256: file.digest(),
+            modified_at: file.saved_at(),
+            rule_version: file.rule().filter(|_| other.is_none()).map(|rule| rule.rule_version),
+            error: holds.or_else(|| file.outcome.as_ref().err().map(InvalidFile::sentence)),
         }
     }
 }

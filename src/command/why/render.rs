@@ -73,7 +73,7 @@ fn tables(lines: &mut Lines, table: &RuleInTables) {
     }
     lines.add("state", text);
     match state.expires_at {
-        Some(end) if state.has_expired(table.now) => lines.add("", format!("expired at {end}: enabled")),
+        Some(end) if end <= table.now => lines.add("", format!("expired at {end}: enabled")),
         Some(end) => lines.add("", format!("until {end}")),
         None => lines.add("", "until it is cleared"),
     }

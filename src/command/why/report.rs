@@ -4,8 +4,10 @@ use serde::{Serialize, Serializer};
 
 use super::files::RuleFile;
 use crate::clock::Timestamp;
+use crate::command::compare::{self, Found};
 use crate::master::{LockStatus, MasterStatus};
-use crate::rule::{RuleHeader, RuleId, RuleState, StateRow};
+use crate::rule::plan::Plan;
+use crate::rule::{Observation, RuleHeader, RuleId, RuleState, StateRow};
 use crate::wire::Health;
 use crate::worker::{SubscriberStatus, WorkerStatus};
 
@@ -17,9 +19,9 @@ pub(super) struct Report {
     pub(super) files: Vec<RuleFile>,
     /// Why the directory could not be read.
     pub(super) files_unknown: Option<String>,
-    /// The label of the rows that this host's master owns.
+    /// What a master would write and delete for this rule.
     #[serde(skip)]
-    pub(super) owner: String,
+    pub(super) plan: Plan,
     /// The rule in the tables, or why they could not be read.
     #[serde(serialize_with = "or_error")]
     pub(super) table: Result<RuleInTables, String>,
@@ -39,33 +41,23 @@ pub(super) struct RuleInTables {
     /// The database's clock.
     pub(super) now: Timestamp,
     pub(super) row: Option<RuleHeader>,
+    /// The row, and those of case variants of its id.
+    #[serde(skip)]
+    pub(super) rows: Vec<RuleHeader>,
     /// Similar ids, if the tables do not have the rule's.
     #[serde(skip)]
-    pub(super) did_you_mean: String,
+    did_you_mean: String,
     /// Case variants of the rule's id.
     pub(super) case_variants: Vec<String>,
-    pub(super) state: Option<StateOfRow>,
-}
-
-/// A row of `ttp_rule_state`, expired or not.
-#[derive(Debug, Serialize)]
-pub(super) struct StateOfRow {
-    pub(super) state: String,
-    pub(super) confidence_max: Option<f64>,
-    pub(super) expires_at: Option<Timestamp>,
-    pub(super) reason: Option<String>,
-    pub(super) set_by: Option<String>,
-    pub(super) set_at: Option<Timestamp>,
-    /// The effective state, or why there is none.
-    #[serde(skip)]
-    means: Result<RuleState, String>,
+    /// The rule's state, expired or not.
+    pub(super) state: Option<StateRow>,
 }
 
 /// The rule in the worker.
 #[derive(Debug, Serialize)]
 pub(super) struct WorkerView {
     /// Its version of the rule; `None` if it has none.
-    pub(super) rule: Option<RuleHeader>,
+    pub(super) rule: Option<RuleHeader<RuleId>>,
     /// The effective state.
     pub(super) state: RuleState,
     /// Why the rule's row, or its state's, is quarantined.
@@ -93,17 +85,18 @@ fn lock<S: Serializer>(master: &Option<MasterStatus>, serializer: S) -> Result<S
     master.as_ref().map(|master| master.lock).serialize(serializer)
 }
 
-impl From<StateRow> for StateOfRow {
-    fn from(row: StateRow) -> Self {
-        let means = row.state().map_err(|why| why.to_string());
-        let StateRow { rule_id: _, state, confidence_max, expires_at, reason, set_by, set_at } = row;
-        Self { state, confidence_max, expires_at, reason, set_by, set_at, means }
-    }
-}
-
-impl StateOfRow {
-    pub(super) fn has_expired(&self, now: Timestamp) -> bool {
-        self.expires_at.is_some_and(|end| end <= now)
+impl RuleInTables {
+    pub(super) fn new(
+        rule_id: &RuleId,
+        now: Timestamp,
+        rows: Vec<RuleHeader>,
+        state: Option<StateRow>,
+        did_you_mean: String,
+    ) -> Self {
+        let (exact, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.rule_id == rule_id.as_str());
+        let row = exact.first().map(|&row| row.clone());
+        let case_variants = others.into_iter().map(|row| row.rule_id.clone()).collect();
+        Self { now, row, rows, did_you_mean, case_variants, state }
     }
 }
 
@@ -159,10 +152,10 @@ impl Report {
     }
 
     fn files_against_row(&self, wrong: &mut Vec<String>) {
-        let valid: Vec<_> = self.files.iter().filter(|file| file.error.is_none()).collect();
+        let is_valid = self.files.iter().any(|file| file.error.is_none());
         for file in &self.files {
             if let Some(error) = &file.error {
-                let stays = if valid.is_empty() { "; its last good version stays" } else { "" };
+                let stays = if !is_valid { "; its last good version stays" } else { "" };
                 wrong.push(format!("{}: {error}{stays}", file.source_path));
             }
         }
@@ -170,53 +163,20 @@ impl Report {
         for variant in &table.case_variants {
             wrong.push(format!("a row `{variant}` differs only in case: rename or delete one of the two"));
         }
-        if let [first, others @ ..] = &*valid
-            && !others.is_empty()
-        {
-            let row_path = table.row.as_ref().map_or(&*first.source_path, |row| &row.source_path);
-            let others = valid.iter().map(|file| &*file.source_path).filter(|path| *path != row_path);
-            let others = others.collect::<Vec<_>>().join(", ");
-            wrong.push(format!("the same id is in {others}, passed over: {row_path} keeps it"));
-        }
-        let from_row =
-            |file: &&&RuleFile| table.row.as_ref().is_some_and(|row| *row.source_path == *file.source_path);
-        match (valid.iter().find(from_row).or(valid.first()), &table.row) {
-            (Some(file), None) => {
-                wrong.push(format!("{} is not in the table{}", file.source_path, self.why_not_written()));
+        let is_this = |found: &Found| found.rule_id.eq_ignore_ascii_case(self.rule_id.as_str());
+        let is_held_back = self.plan.deletes.iter().any(|row| {
+            let held = self.master.as_ref().map(|master| &master.pending_mass_delete);
+            held.is_some_and(|held| held.contains(&row.rule_id))
+        });
+        let why = match is_held_back {
+            true => {
+                "; its deletion is held back, `rulesyncd sync --allow-mass-delete` carries it out".to_owned()
             }
-            (Some(file), Some(row)) => {
-                let differs = if !row.is_owned_by(&self.owner) {
-                    Some(format!("the row is of `{}`", row.updated_by))
-                } else if *row.source_path != *file.source_path {
-                    Some(format!("the row is of {}", row.source_path))
-                } else if Some(row.content_sha256) != file.content_sha256 {
-                    Some("the row has another text".to_owned())
-                } else if file.rule_version.map(i64::from) != Some(row.rule_version) {
-                    Some(format!("the row has version {}", row.rule_version))
-                } else {
-                    None
-                };
-                if let Some(differs) = differs {
-                    let why = self.why_not_written();
-                    wrong.push(format!("{} is not yet in the table: {differs}{why}", file.source_path));
-                }
-            }
-            (None, Some(row))
-                if self.files_unknown.is_none() && self.files.is_empty() && row.is_owned_by(&self.owner) =>
-            {
-                let held = self.master.as_ref().is_some_and(|master| {
-                    master.pending_mass_delete.iter().any(|held| held == self.rule_id.as_str())
-                });
-                let why = if held {
-                    "; its deletion is held back, `rulesyncd sync --allow-mass-delete` carries it out"
-                        .to_owned()
-                } else {
-                    self.why_not_written()
-                };
-                wrong.push(format!("{} is gone, and its row still stands{why}", row.source_path));
-            }
-            _ => {}
-        }
+            false => self.why_not_written(),
+        };
+        let planned = compare::files_with_rows(&self.plan).into_iter().filter(is_this);
+        wrong.extend(planned.map(|found| found.what + &why));
+        wrong.extend(compare::conflicts(&self.plan).filter(is_this).map(|found| found.what));
     }
 
     /// Why the master may not have written, as far as this host knows.
@@ -245,31 +205,18 @@ impl Report {
             ));
         }
         let Ok(table) = &self.table else { return };
-        let is = |row: &RuleHeader, other: &RuleHeader| {
-            row.content_sha256 == other.content_sha256
-                && row.rule_version == other.rule_version
-                && row.source_path == other.source_path
+        // Of a quarantined row, the reason was given above.
+        let is_hidden = held.rule.is_none() && !held.quarantined.is_empty();
+        let row = table.row.clone().filter(|_| !is_hidden).map(|row| row.with_id(self.rule_id.clone()));
+        let state = match table.state.as_ref().map(StateRow::state) {
+            None => RuleState::default(),
+            Some(Ok(state)) => state.effective(table.now),
+            Some(Err(_)) => held.state.clone(),
         };
-        match (&table.row, &held.rule) {
-            (Some(_), None) if held.quarantined.is_empty() => {
-                wrong.push("the row is not with the worker".to_owned());
-            }
-            (None, Some(_)) => wrong.push("the worker has the rule, and no row stands for it".to_owned()),
-            (Some(row), Some(rule)) if !is(row, rule) => wrong.push(format!(
-                "the worker has version {} of {}, the row is version {} of {}",
-                rule.rule_version, rule.updated_at, row.rule_version, row.updated_at
-            )),
-            _ => {}
-        }
-        let means = table.state.as_ref().map_or_else(|| Ok(RuleState::default()), |row| row.means.clone());
-        if let Ok(state) = means.map(|state| state.effective(table.now))
-            && state != held.state
-        {
-            wrong.push(format!(
-                "the worker has the state `{}`, the table `{}`",
-                held.state.state, state.state
-            ));
-        }
+        let (mut tables, mut worker) = (Observation::default(), Observation::default());
+        tables.insert(self.rule_id.clone(), row, state);
+        worker.insert(self.rule_id.clone(), held.rule.clone(), held.state.clone());
+        wrong.extend(compare::rows_with_worker(&tables, &worker).into_iter().map(|found| found.what));
     }
 
     fn subscribers(&self, wrong: &mut Vec<String>) {

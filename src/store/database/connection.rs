@@ -11,10 +11,10 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::connector::Connector;
+use super::connector::{CONNECTING, Connector, Endpoint};
 use super::pages::{Page, Pages};
 use super::relay::Relay;
-use super::sql::{Arg, Cell, Dialect, Query, Row, Select};
+use super::sql::{self, Arg, Cell, Dialect, Purpose, Query, Row, Select};
 use super::{mysql, postgres, sqlite};
 use crate::rule::Table;
 use crate::store::StoreError;
@@ -26,7 +26,7 @@ pub(super) const LONGEST_ANSWER: usize = 256 << 20;
 const LONG_ROW: usize = 64 << 10;
 
 /// A driver's connection.
-pub(super) enum Link {
+enum Link {
     Sqlite(SqliteConnection),
     MySql(MySqlConnection),
     Postgres(PgConnection),
@@ -68,14 +68,33 @@ macro_rules! bound {
 }
 
 impl Connection {
-    pub(super) const fn new(
-        link: Link,
-        relay: Option<Relay>,
-        connector: Arc<Connector>,
-        file: Option<sqlite::FileIdentity>,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
-        Self { link, transport: Transport { relay, broken: false }, connector, file, _permit: permit }
+    /// Connects as soon as a permit is free.
+    pub(super) async fn open(connector: &Arc<Connector>, purpose: Purpose) -> Result<Self, StoreError> {
+        let permit = connector.permit().await?;
+        let timeout = connector.timeout();
+        let connecting = async {
+            match connector.endpoint()? {
+                Endpoint::Sqlite(place) => {
+                    let (link, frozen) = place.connect(purpose, timeout).await?;
+                    Ok((Link::Sqlite(link), None, place.identity(frozen)))
+                }
+                Endpoint::MySql(options, relay) => {
+                    let link = mysql::connect(&options, purpose, timeout).await;
+                    Ok((Link::MySql(link.map_err(|error| relay.explain(error))?), Some(relay), None))
+                }
+                Endpoint::Postgres(options, relay) => {
+                    let link = postgres::connect(&options).await;
+                    Ok((Link::Postgres(link.map_err(|error| relay.explain(error))?), Some(relay), None))
+                }
+            }
+        };
+        let (link, relay, file) = match tokio::time::timeout(connector.limit(), connecting).await {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(error)) => return Err(connector.classify_error(CONNECTING, error)),
+            Err(_) => return Err(connector.timeout_error(CONNECTING)),
+        };
+        let (transport, connector) = (Transport { relay, broken: false }, Arc::clone(connector));
+        Ok(Self { link, transport, connector, file, _permit: permit })
     }
 
     pub(super) fn dialect(&self) -> &'static Dialect {
@@ -142,10 +161,10 @@ impl Connection {
                 bound!(query).fetch(link).map(|row| row.and_then(|row| sqlite::read(&row))).boxed()
             }
             Link::MySql(link) => {
-                bound!(query).fetch(link).map(|row| row.and_then(|row| mysql::read(&row))).boxed()
+                bound!(query).fetch(link).map(|row| row.and_then(|row| sql::read(&row))).boxed()
             }
             Link::Postgres(link) => {
-                bound!(query).fetch(link).map(|row| row.and_then(|row| postgres::read(&row))).boxed()
+                bound!(query).fetch(link).map(|row| row.and_then(|row| sql::read(&row))).boxed()
             }
         };
         Stream { rows, connector: &self.connector, transport: &mut self.transport, what }

@@ -1,4 +1,5 @@
-//! Makes the connections to one database, and classifies the errors of its driver.
+//! What a connection to one database needs: where the database is, how to log in, permits, time limits, and what its
+//! errors mean. [`Connection::open`](super::connection::Connection::open) connects.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,7 +10,6 @@ use sqlx::mysql::MySqlConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::connection::{Connection, Link};
 use super::relay::{Protocol, Relay, Route};
 use super::sql::{Dialect, ErrorClass};
 use super::{mysql, postgres, sqlite};
@@ -28,20 +28,10 @@ const POLL_STATEMENTS: u32 = 12;
 /// The most bytes of a server's error message that are shown.
 const LONGEST_ERROR: usize = 1 << 10;
 
-/// The purpose of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// Only `SELECT`.
-    Read,
-    /// An operator's states.
-    Write,
-    /// The only writer of the rules.
-    Master,
-    /// Creating the tables, and a missing SQLite file.
-    Create,
-}
+/// The operation, in errors.
+pub(super) const CONNECTING: &str = "connecting to the database";
 
-/// Makes the connections to one database.
+/// How to connect to one database.
 #[derive(Debug)]
 pub(super) struct Connector {
     target: Target,
@@ -59,6 +49,13 @@ enum Target {
     Sqlite(sqlite::Location),
     MySql(RwLock<Arc<Login<MySqlConnectOptions>>>),
     Postgres(RwLock<Arc<Login<PgConnectOptions>>>),
+}
+
+/// Where one connection goes.
+pub(super) enum Endpoint<'c> {
+    Sqlite(&'c sqlite::Location),
+    MySql(MySqlConnectOptions, Relay),
+    Postgres(PgConnectOptions, Relay),
 }
 
 /// How to log in to a server.
@@ -169,52 +166,32 @@ impl Connector {
         matches!(self.target, Target::Postgres(_))
     }
 
-    /// The relay for one more connection to PostgreSQL; `None` for another database.
-    pub(super) fn postgres(&self) -> Result<Option<(PgConnectOptions, Relay)>, sqlx::Error> {
-        let Target::Postgres(login) = &self.target else { return Ok(None) };
-        current(login).relay(|options, socket| options.clone().socket(socket)).map(Some)
+    /// Where one more connection goes: a server's driver connects to the socket of a relay.
+    pub(super) fn endpoint(&self) -> Result<Endpoint<'_>, sqlx::Error> {
+        Ok(match &self.target {
+            Target::Sqlite(place) => Endpoint::Sqlite(place),
+            Target::MySql(login) => {
+                let (options, relay) =
+                    current(login).relay(|options, socket| options.clone().socket(socket))?;
+                Endpoint::MySql(options, relay)
+            }
+            Target::Postgres(login) => {
+                let (options, relay) =
+                    current(login).relay(|options, socket| options.clone().socket(socket))?;
+                Endpoint::Postgres(options, relay)
+            }
+        })
     }
 
     /// A permit for one of the `database.max_connections` connections.
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, StoreError> {
         let permit = Arc::clone(&self.permits).acquire_owned();
         match tokio::time::timeout(self.timeout, permit).await {
             Ok(permit) => permit.map_err(|_| StoreError::Closed),
             Err(_) => Err(StoreError::Unavailable {
-                what: "connecting to the database",
+                what: CONNECTING,
                 detail: "all connections that `database.max_connections` allows are in use".into(),
             }),
-        }
-    }
-
-    /// Connects as soon as a permit is free.
-    pub(super) async fn connect(self: &Arc<Self>, purpose: Purpose) -> Result<Connection, StoreError> {
-        let permit = self.permit().await?;
-        let what = "connecting to the database";
-        let connecting = async {
-            match &self.target {
-                Target::Sqlite(place) => {
-                    let (link, frozen) = place.connect(purpose, self.timeout).await?;
-                    Ok((Link::Sqlite(link), None, place.identity(frozen)))
-                }
-                Target::MySql(login) => {
-                    let (options, relay) =
-                        current(login).relay(|options, socket| options.clone().socket(socket))?;
-                    let link = mysql::connect(&options, purpose, self.timeout).await;
-                    Ok((Link::MySql(link.map_err(|error| relay.explain(error))?), Some(relay), None))
-                }
-                Target::Postgres(login) => {
-                    let (options, relay) =
-                        current(login).relay(|options, socket| options.clone().socket(socket))?;
-                    let link = postgres::connect(&options).await;
-                    Ok((Link::Postgres(link.map_err(|error| relay.explain(error))?), Some(relay), None))
-                }
-            }
-        };
-        match tokio::time::timeout(self.limit(), connecting).await {
-            Ok(Ok((link, relay, file))) => Ok(Connection::new(link, relay, Arc::clone(self), file, permit)),
-            Ok(Err(error)) => Err(self.classify_error(what, error)),
-            Err(_) => Err(self.timeout_error(what)),
         }
     }
 

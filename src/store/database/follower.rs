@@ -5,9 +5,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::connector::Purpose;
 use super::snapshot::Snapshot;
-use super::sql::Cell;
+use super::sql::{Cell, Purpose};
 use super::wakeups::Wakeups;
 use super::{Database, manifest, trace_context};
 use crate::rule::{FoundManifest, ManifestWish, TableDelta};
@@ -119,7 +118,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
                 self.memory.version = None;
                 // The database may be another one, or an older copy, so stamps do not tell which rows differ.
                 self.memory.last_full = None;
-                self.database.connector.connect(Purpose::Read).await
+                Connection::open(&self.database.connector, Purpose::Read).await
             }
         }
     }
@@ -223,7 +222,7 @@ impl Follow for DatabaseFollower {
         let reading = async move {
             let mut connection = match connection {
                 Some(connection) => connection,
-                None => database.connector.connect(Purpose::Read).await?,
+                None => Connection::open(&database.connector, Purpose::Read).await?,
             };
             let list = manifest::read_list(&mut connection, &realm, bytes).await?;
             Ok((list, connection))

@@ -37,9 +37,10 @@ pub use thread::quiet_driver_panics;
 pub use writes::{Applied, RuleWrite, Scope};
 
 use self::connection::Connection;
-use self::connector::{Connector, Purpose};
+use self::connector::Connector;
 use self::lock::Lock;
 use self::session::Session;
+use self::sql::Purpose;
 use self::thread::DatabaseThread;
 use self::writes::OwnedScope;
 use super::{FollowConfig, StoreError};
@@ -105,7 +106,9 @@ impl Database {
     pub async fn open(config: &DatabaseConfig, clock: SharedClock) -> Result<Self, StoreError> {
         let connector = Arc::new(Connector::new(config)?);
         let anchor = match connector.sqlite_location() {
-            Some(sqlite::Location::Memory(_)) => Some(Mutex::new(connector.connect(Purpose::Create).await?)),
+            Some(sqlite::Location::Memory(_)) => {
+                Some(Mutex::new(Connection::open(&connector, Purpose::Create).await?))
+            }
             _ => None,
         };
         let shared = Shared {
@@ -212,7 +215,7 @@ impl Database {
     /// The database does not answer.
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
         self.ask("reading the database's clock", |database| async move {
-            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             let now = database.now_on(&mut connection).await?;
             connection.close().await;
             Ok(now)
@@ -243,7 +246,7 @@ impl Database {
         // An index on a large table takes long.
         let database = self.clone();
         self.on_thread("making the tables", None, async move {
-            let mut connection = database.connector.connect(Purpose::Create).await?;
+            let mut connection = Connection::open(&database.connector, Purpose::Create).await?;
             let mut is_new = false;
             for table in [Table::Rules, Table::States] {
                 is_new |= tables::ensure(&mut connection, table).await?;
@@ -262,7 +265,7 @@ impl Database {
 
     async fn expect_tables(&self) -> Result<(), StoreError> {
         self.ask("looking for the tables", |database| async move {
-            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             for table in [Table::Rules, Table::States] {
                 tables::expect(&mut connection, table).await?;
             }
@@ -284,7 +287,7 @@ impl Database {
         };
         let Some(lock) = lock else { return Ok(None) };
         let session = self.ask("taking the master's lock", |database| async move {
-            let mut connection = database.connector.connect(Purpose::Master).await?;
+            let mut connection = Connection::open(&database.connector, Purpose::Master).await?;
             let lock = match connection.dialect().try_lock {
                 Some(sql) => lock::lock_session(&mut connection, sql).await?,
                 None => Some(lock),
@@ -303,7 +306,7 @@ impl Database {
     /// Whether a signed release is published, for a master that does not publish any; `false` if that is not known.
     pub async fn has_manifest(&self) -> bool {
         let asked = self.ask("looking for a signed release", |database| async move {
-            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             let is_filled = manifest::is_filled(&mut connection).await;
             connection.close().await;
             Ok(is_filled)
@@ -318,7 +321,7 @@ impl Database {
     pub async fn release(&self, realm: &str) -> Result<(FoundManifest, Option<Vec<u8>>), StoreError> {
         let realm = realm.to_owned();
         self.ask("reading the signed release", |database| async move {
-            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             let found = manifest::read(&mut connection, &realm).await?;
             let list = match &found {
                 FoundManifest::Read { body, .. } => {
@@ -346,7 +349,7 @@ impl Database {
         }
         let what = "asking who holds the master's lock";
         self.ask(what, move |database| async move {
-            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             let Some(sql) = connection.dialect().lock_holder else { return Ok(None) };
             let query = connection.query(sql);
             let holder = connection.cell(what, query).await?;
@@ -363,7 +366,7 @@ impl Database {
     pub async fn rows(&self, scope: Scope<'_>) -> Result<Vec<RuleHeader>, StoreError> {
         let scope = OwnedScope::from(scope);
         self.ask("reading the rules", |database| async move {
-            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             let rows = tables::summaries(&mut connection, scope.borrowed()).await?;
             connection.close().await;
             Ok(rows)
@@ -379,7 +382,7 @@ impl Database {
     pub async fn states(&self) -> Result<Vec<StateRow>, StoreError> {
         let what = "reading the states";
         let rows = self.ask(what, move |database| async move {
-            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             let query = tables::select(connection.dialect(), Table::States);
             let rows = connection.fetch(what, query.into_query()).await?;
             connection.close().await;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow, MySqlSslMode};
-use sqlx::{ConnectOptions, Connection as _, Row as _};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
+use sqlx::{ConnectOptions, Connection as _};
 
-use super::connector::Purpose;
-use super::sql::{Cell, Dialect, ErrorClass, LOCK_WAIT, Row, RulesVersion};
+use super::sql::{Dialect, ErrorClass, LOCK_WAIT, Purpose, RulesVersion};
 use crate::address::Server;
 
 pub(super) const DIALECT: Dialect = Dialect {
@@ -113,16 +112,6 @@ pub(super) async fn connect(
         }
     }
     Ok(connection)
-}
-
-pub(super) fn read(row: &MySqlRow) -> Result<Row, sqlx::Error> {
-    (0..row.len())
-        .map(|index| {
-            let cell: Option<Vec<u8>> = row.try_get_unchecked(index)?;
-            Ok(cell.map_or(Cell::Null, Cell::from_bytes))
-        })
-        .collect::<Result<_, _>>()
-        .map(Row)
 }
 
 fn classify_error(number: &str, message: &str) -> ErrorClass {

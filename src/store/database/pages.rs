@@ -155,7 +155,8 @@ mod tests {
     use std::time::Duration;
 
     use super::super::connection::Connection;
-    use super::super::connector::{Connector, Purpose};
+    use super::super::connector::Connector;
+    use super::super::sql::Purpose;
     use super::super::{sqlite, tables};
     use super::*;
     use crate::address::DatabaseConfig;
@@ -192,7 +193,7 @@ mod tests {
             allow_plaintext: false,
         };
         let connector = Arc::new(Connector::new(&config).unwrap());
-        let mut connection = connector.connect(Purpose::Create).await.unwrap();
+        let mut connection = Connection::open(&connector, Purpose::Create).await.unwrap();
         connection.run("preparing", sql).await.unwrap();
         (connection, directory)
     }

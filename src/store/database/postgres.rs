@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::relay::POSTGRES_PORT;
-use super::sql::{Cell, Dialect, ErrorClass, LOCK_WAIT, Row, RulesVersion};
+use super::sql::{Dialect, ErrorClass, LOCK_WAIT, RulesVersion};
 use crate::address::Server;
 
 /// The channel on which a writing transaction notifies workers.
@@ -118,16 +118,6 @@ pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, 
         return Err(error);
     }
     Ok(connection)
-}
-
-pub(super) fn read(row: &PgRow) -> Result<Row, sqlx::Error> {
-    (0..row.len())
-        .map(|index| {
-            let cell: Option<Vec<u8>> = row.try_get_unchecked(index)?;
-            Ok(cell.map_or(Cell::Null, Cell::from_bytes))
-        })
-        .collect::<Result<_, _>>()
-        .map(Row)
 }
 
 fn classify_error(code: &str, _message: &str) -> ErrorClass {

@@ -37,8 +37,6 @@ pub(super) struct Session {
     has_trace_table: Option<bool>,
     /// Whether `rulesyncd_manifest` exists.
     has_manifest_table: bool,
-    /// See [`Applied::written`].
-    written: Option<Timestamp>,
     /// The number of the session in this process.
     number: u64,
 }
@@ -59,7 +57,6 @@ impl Session {
             whole_seconds,
             has_trace_table: None,
             has_manifest_table: false,
-            written: None,
             number: SESSIONS.fetch_add(1, Ordering::Relaxed),
         })
     }
@@ -107,12 +104,12 @@ impl Session {
             return Ok(applied);
         }
         match self.transact(writes).await {
-            Ok(rows) => applied.rows = rows,
+            Ok(done) => applied.add(done),
             Err(StoreError::RowRejected { .. } | StoreError::RowLocked { .. }) => {
                 let mut locked = 0;
                 for write in writes {
                     match self.transact(std::slice::from_ref(write)).await {
-                        Ok(rows) => applied.rows += rows,
+                        Ok(done) => applied.add(done),
                         Err(error @ StoreError::RowLocked { .. }) if locked < FEW_LOCKED => {
                             locked += 1;
                             applied.rejected.push((write.rule_id().to_owned(), error));
@@ -126,7 +123,6 @@ impl Session {
             }
             Err(error) => return Err(error),
         }
-        applied.written = self.written;
         Ok(applied)
     }
 
@@ -162,7 +158,7 @@ impl Session {
         self.begin().await?;
         let written = self.write_release(writes, manifest).await;
         match self.end(written).await {
-            Ok(rows) => Ok(Applied { rows, written: self.written, ..Applied::default() }),
+            Ok((rows, written)) => Ok(Applied { rows, written, ..Applied::default() }),
             Err(error @ (StoreError::RowRejected { .. } | StoreError::RowLocked { .. })) => {
                 let mut rejected = self.rejected(writes).await?;
                 if rejected.is_empty() {
@@ -178,7 +174,7 @@ impl Session {
         &mut self,
         writes: &[RuleWrite],
         manifest: Option<&ManifestWrite>,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<(u64, Option<Timestamp>), StoreError> {
         if let Some(manifest) = manifest {
             let now = self.database.now_on(&mut self.connection).await?;
             manifest::write(&mut self.connection, manifest, now).await?;
@@ -224,7 +220,8 @@ impl Session {
         self.has_trace_table = Some(written.is_ok());
     }
 
-    async fn transact(&mut self, writes: &[RuleWrite]) -> Result<u64, StoreError> {
+    /// Writes in one transaction. Returns how many rows, and when the last was written, as [`Applied`] has them.
+    async fn transact(&mut self, writes: &[RuleWrite]) -> Result<(u64, Option<Timestamp>), StoreError> {
         self.begin().await?;
         let written = self.write(writes).await;
         self.end(written).await
@@ -259,7 +256,7 @@ impl Session {
         }
     }
 
-    async fn write(&mut self, writes: &[RuleWrite]) -> Result<u64, StoreError> {
+    async fn write(&mut self, writes: &[RuleWrite]) -> Result<(u64, Option<Timestamp>), StoreError> {
         let now = self.database.now_on(&mut self.connection).await?;
         let mut rows = 0;
         let alike = |a: &RuleWrite, b: &RuleWrite| match (a, b) {
@@ -273,11 +270,11 @@ impl Session {
                 RuleWrite::Delete { updated_by, .. } => self.delete(batch, updated_by).await?,
             };
         }
-        self.written = trace::now();
+        let written = trace::now();
         if let Some(notify) = self.connection.dialect().notify {
             self.connection.run(WRITING, notify).await?;
         }
-        Ok(rows)
+        Ok((rows, written))
     }
 
     async fn upsert(&mut self, batch: &[RuleWrite], now: Timestamp) -> Result<u64, StoreError> {

@@ -9,6 +9,19 @@ use super::columns;
 use crate::clock::Timestamp;
 use crate::rule::Table;
 
+/// The purpose of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Only `SELECT`.
+    Read,
+    /// An operator's states.
+    Write,
+    /// The only writer of the rules.
+    Master,
+    /// Creating the tables, and a missing SQLite file.
+    Create,
+}
+
 /// How a dialect tells that `ttp_rule` did not change.
 pub(super) struct RulesVersion {
     /// A value that changes when anyone commits to the table; null if it is not reliable at the moment.
@@ -235,6 +248,19 @@ impl Cell {
             Self::Text(text) | Self::NotUtf8(text) => text,
         }
     }
+}
+
+/// A row whose cells a driver has as bytes.
+pub(super) fn read<R: sqlx::Row>(row: &R) -> Result<Row, sqlx::Error>
+where
+    usize: sqlx::ColumnIndex<R>,
+    for<'r> Option<Vec<u8>>: sqlx::Decode<'r, R::Database>,
+{
+    let cell = |index| {
+        let cell: Option<Vec<u8>> = row.try_get_unchecked(index)?;
+        Ok(cell.map_or(Cell::Null, Cell::from_bytes))
+    };
+    (0..row.len()).map(cell).collect::<Result<_, _>>().map(Row)
 }
 
 /// A row as it was read. Its columns are taken in order.

@@ -12,8 +12,7 @@ use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{Row as _, TypeInfo, ValueRef};
 
-use super::connector::Purpose;
-use super::sql::{Cell, Dialect, ErrorClass, Row};
+use super::sql::{Cell, Dialect, ErrorClass, Purpose, Row};
 use crate::store::StoreError;
 
 pub(super) const DIALECT: Dialect = Dialect {

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use super::connection::Connection;
-use super::connector::Purpose;
+use super::sql::Purpose;
 use super::{Database, DatabaseFollower, tables, trace_context};
 use crate::clock::Timestamp;
 use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, StateKind, StateRow};
@@ -21,7 +21,7 @@ impl RuleStore for Database {
     async fn get_state(&self, rule_id: &RuleId) -> Result<RuleState, StoreError> {
         let rule_id = rule_id.clone();
         self.ask("reading a state", |database| async move {
-            let mut connection = database.connector.connect(Purpose::Read).await?;
+            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             let row = tables::state_of(&mut connection, &rule_id).await?;
             let now = database.now_on(&mut connection).await?;
             connection.close().await;
@@ -105,7 +105,7 @@ impl Database {
         work: impl AsyncFnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let writing = change.child("ttp.store.write_state", trace::now());
-        let mut connection = self.connector.connect(Purpose::Write).await?;
+        let mut connection = Connection::open(&self.connector, Purpose::Write).await?;
         if let Some(context) = context {
             // If this fails, the worker begins a new trace.
             trace_context::write(&mut connection, &[context]).await.ok();

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::Database;
-use super::connector::Connector;
+use super::connector::{Connector, Endpoint};
 use super::postgres;
 use super::thread::caught;
 use crate::backoff::Backoff;
@@ -102,11 +102,8 @@ async fn listen(
     backoff: &mut Backoff,
 ) -> Result<(), StoreError> {
     let what = "listening for notifications";
-    let Some((options, relay)) =
-        connector.postgres().map_err(|error| connector.classify_error(what, error))?
-    else {
-        return Ok(());
-    };
+    let endpoint = connector.endpoint().map_err(|error| connector.classify_error(what, error))?;
+    let Endpoint::Postgres(options, relay) = endpoint else { return Ok(()) };
     let classify_error = |error| connector.classify_error(what, relay.explain(error));
     let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
     let pool = pool.acquire_timeout(connector.timeout()).connect_lazy_with(options);

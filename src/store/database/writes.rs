@@ -87,6 +87,14 @@ pub struct Applied {
     pub written: Option<Timestamp>,
 }
 
+impl Applied {
+    /// Adds a transaction: how many rows it wrote, and when.
+    pub(super) fn add(&mut self, (rows, written): (u64, Option<Timestamp>)) {
+        self.rows += rows;
+        self.written = written;
+    }
+}
+
 /// Splits writes into batches for one statement each.
 pub(super) fn batches(mut writes: &[RuleWrite]) -> Vec<&[RuleWrite]> {
     let mut batches = Vec::new();

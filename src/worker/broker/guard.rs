@@ -9,7 +9,6 @@ use super::{AppliedChanges, Broker};
 use crate::clock::Timestamp;
 use crate::config::{MasterConfig, Percent};
 use crate::rule::RuleChange;
-use crate::worker::trace::TailTrace;
 
 /// Deletions within this time count together, so that tables that are emptied row by row are held back, too.
 const RECENT: Duration = Duration::from_secs(60);
@@ -78,7 +77,7 @@ impl Broker {
         let changes = inner.catalogue.release();
         // These deletions are confirmed and do not count towards the limit.
         (inner.guard.since, inner.guard.recent) = (None, VecDeque::new());
-        let applied = inner.number(changes, self.clock.now(), &TailTrace::default());
+        let applied = inner.number(changes, self.clock.now(), &[]);
         drop(inner);
         self.announce();
         applied

@@ -25,12 +25,12 @@ use crate::rule::{
     TableDelta,
 };
 use crate::store::{RowIndex, TextSink};
+use crate::telemetry::trace::Traceparent;
 use crate::wire::Epoch;
 use crate::worker::cache::CachedManifest;
 use crate::worker::journal::Journal;
 use crate::worker::snapshot::Snapshot;
 use crate::worker::texts::Texts;
-use crate::worker::trace::TailTrace;
 
 /// The most bytes that all lines of the journal take, whatever `journal_length` says.
 const JOURNAL_BYTES: usize = 64 * 1024 * 1024;
@@ -193,8 +193,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Applies a poll's result to the catalogue and numbers the changes.
-    pub(in crate::worker) fn apply(&self, mut delta: TableDelta, trace: &mut TailTrace) -> AppliedChanges {
+    /// Applies a poll's result to the catalogue and numbers the changes. `traceparents` gets the changes and the number
+    /// of the first, and returns the trace context of each that has one.
+    pub(in crate::worker) fn apply(
+        &self,
+        mut delta: TableDelta,
+        traceparents: impl FnOnce(&[RuleChange], u64) -> Vec<Option<Traceparent>>,
+    ) -> AppliedChanges {
         let now = self.clock.now();
         let mut inner = self.lock();
         if let Some(keeper) = &mut inner.gate {
@@ -220,8 +225,8 @@ impl Broker {
         let mut applied = if first_load {
             AppliedChanges { changes, first_seq: 0, first_load, held_back: None, fallen: Vec::new() }
         } else {
-            trace.publish(&changes, inner.journal.newest() + 1);
-            inner.number(changes, now, trace)
+            let traceparents = traceparents(&changes, inner.journal.newest() + 1);
+            inner.number(changes, now, &traceparents)
         };
         applied.held_back = turned.then_some(held);
         applied.fallen = fallen;
@@ -238,7 +243,7 @@ impl Broker {
     pub(in crate::worker) fn expire(&self, now: Timestamp) -> AppliedChanges {
         let mut inner = self.lock();
         let changes = inner.expire(now);
-        let applied = inner.number(changes, self.clock.now(), &TailTrace::default());
+        let applied = inner.number(changes, self.clock.now(), &[]);
         drop(inner);
         self.announce();
         applied
@@ -299,9 +304,14 @@ impl Inner {
         self.gate.as_ref().map_or(&self.catalogue, |keeper| keeper.gate.table())
     }
 
-    fn number(&mut self, changes: Vec<RuleChange>, now: Timestamp, trace: &TailTrace) -> AppliedChanges {
+    fn number(
+        &mut self,
+        changes: Vec<RuleChange>,
+        now: Timestamp,
+        traceparents: &[Option<Traceparent>],
+    ) -> AppliedChanges {
         let first_seq = self.journal.newest() + 1;
-        self.journal.append(&changes, now, |index| trace.traceparent(index));
+        self.journal.append(&changes, now, |index| traceparents.get(index)?.as_ref());
         AppliedChanges { changes, first_seq, first_load: false, held_back: None, fallen: Vec::new() }
     }
 

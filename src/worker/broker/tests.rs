@@ -179,7 +179,7 @@ proptest! {
             state_keys: Some(states.keys().map(|&key| KEYS[key].to_owned()).collect()),
             ..TableDelta::default()
         };
-        broker.apply(delta(&rules, &states, now), &mut TailTrace::default());
+        broker.apply(delta(&rules, &states, now), |_, _| Vec::new());
         let (mut steady, mut cut) = (Reader::default(), Reader::default());
         while steady.read(&broker, usize::MAX, usize::MAX) {}
         for (stamp, step) in steps.into_iter().enumerate() {
@@ -203,7 +203,7 @@ proptest! {
                             None => states.remove(&key),
                         };
                     }
-                    broker.apply(delta(&rules, &states, now), &mut TailTrace::default());
+                    broker.apply(delta(&rules, &states, now), |_, _| Vec::new());
                 }
                 Step::Expire(seconds) => {
                     now += seconds;
@@ -233,18 +233,14 @@ proptest! {
 
 fn busy_broker() -> Broker {
     let broker = Broker::new(Arc::new(ManualClock::at(at(1))), 1_000, 100);
-    broker.apply(
-        TableDelta { rules: vec![Ok(rule("R1", 0))], ..TableDelta::default() },
-        &mut TailTrace::default(),
-    );
+    broker.apply(TableDelta { rules: vec![Ok(rule("R1", 0))], ..TableDelta::default() }, |_, _| Vec::new());
     broker
 }
 
 fn write(broker: &Broker, version: i64) {
-    broker.apply(
-        TableDelta { rules: vec![Ok(rule("R1", version))], ..TableDelta::default() },
-        &mut TailTrace::default(),
-    );
+    broker.apply(TableDelta { rules: vec![Ok(rule("R1", version))], ..TableDelta::default() }, |_, _| {
+        Vec::new()
+    });
 }
 
 #[test]

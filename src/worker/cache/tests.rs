@@ -161,7 +161,6 @@ async fn what_is_of_a_time_to_come_is_stale() {
 async fn nothing_of_it_counts_as_known_until_the_database_was_read() {
     use crate::rule::{Table, TableDelta};
     use crate::store::RowIndex as _;
-    use crate::worker::trace::TailTrace;
     let (broker, _directory) = restored(&file(), Timestamp::from_micros(5)).await;
     assert_eq!(broker.inspect(|catalogue, _, _| catalogue.rule_count()), 2);
     assert_eq!((broker.count(Table::Rules), broker.fingerprint(Table::Rules, "R1")), (0, None));
@@ -170,7 +169,7 @@ async fn nothing_of_it_counts_as_known_until_the_database_was_read() {
     let mut rule = KnownRule::clone(&rows().rules[0]);
     rule.header.content_sha256 = ContentDigest::of("another");
     let delta = TableDelta { rules: vec![Ok(Arc::new(rule))], full: true, ..TableDelta::default() };
-    let heard = broker.apply(delta, &mut TailTrace::default());
+    let heard = broker.apply(delta, |_, _| Vec::new());
     let heard: Vec<_> = heard.changes.iter().map(|change| change.rule_id().as_str()).collect();
     assert_eq!(heard, ["R1", "r-2", "R9"], "one is another, one is gone, and so is the state");
     assert_eq!((broker.count(Table::Rules), broker.count(Table::States)), (1, 0));

@@ -1,5 +1,6 @@
 use super::*;
 use crate::rule::ContentDigest;
+use crate::rule::plan::plan;
 
 const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
 
@@ -13,6 +14,10 @@ fn file(path: &str, text: &str) -> RuleFile {
     }
 }
 
+fn rule_id() -> RuleId {
+    RuleId::new("R").unwrap()
+}
+
 fn row(text: &str) -> RuleHeader {
     RuleHeader {
         rule_id: "R".into(),
@@ -24,16 +29,16 @@ fn row(text: &str) -> RuleHeader {
     }
 }
 
-fn state(kind: &str, expires_at: Option<Timestamp>) -> StateOfRow {
+fn state(kind: &str, expires_at: Option<Timestamp>) -> StateRow {
     let (confidence_max, reason, set_by, set_at) = (None, None, Some("me".to_owned()), Some(NOW));
     let (rule_id, state) = ("R".to_owned(), kind.to_owned());
-    StateRow { rule_id, state, confidence_max, expires_at, reason, set_by, set_at }.into()
+    StateRow { rule_id, state, confidence_max, expires_at, reason, set_by, set_at }
 }
 
 fn held(text: &str) -> WorkerView {
     let subscribers = Vec::new();
     let (quarantined, database) = (Vec::new(), Health::Up);
-    let (rule, state) = (Some(row(text)), RuleState::default());
+    let (rule, state) = (Some(row(text).with_id(rule_id())), RuleState::default());
     WorkerView { rule, state, quarantined, loaded: true, database, stale_for_ms: 0, seq: 7, subscribers }
 }
 
@@ -41,17 +46,11 @@ fn held(text: &str) -> WorkerView {
 fn report() -> Report {
     Report {
         unanswered: Vec::new(),
-        rule_id: RuleId::new("R").unwrap(),
+        rule_id: rule_id(),
         files: vec![file("a.yaml", "one")],
         files_unknown: None,
-        owner: "filesystem".into(),
-        table: Ok(RuleInTables {
-            now: NOW,
-            row: Some(row("one")),
-            case_variants: Vec::new(),
-            state: None,
-            did_you_mean: String::new(),
-        }),
+        plan: Plan::default(),
+        table: Ok(RuleInTables::new(&rule_id(), NOW, vec![row("one")], None, String::new())),
         master: None,
         worker: Ok(held("one")),
     }
@@ -60,6 +59,17 @@ fn report() -> Report {
 fn wrong(change: impl FnOnce(&mut Report)) -> String {
     let mut report = report();
     change(&mut report);
+    if let (Ok(table), None) = (&report.table, &report.files_unknown) {
+        let header = |file: &RuleFile| {
+            let content_sha256 = file.content_sha256.unwrap();
+            let header = RuleHeader { source_path: (&*file.source_path).into(), content_sha256, ..row("") };
+            (file.source_path.clone(), file.error.is_none().then(|| header.with_id(rule_id())))
+        };
+        let files: Vec<_> = report.files.iter().map(header).collect();
+        let rows: Vec<_> = table.row.iter().cloned().collect();
+        report.plan =
+            plan(files.iter().map(|(path, rule)| (path.as_str(), rule.as_ref())), &rows, "filesystem");
+    }
     report.problems().join("\n")
 }
 
@@ -95,22 +105,28 @@ fn each_place_that_differs_is_named() {
     for (change, said) in [
         (
             (|report| report.files[0] = file("a.yaml", "two")) as fn(&mut Report),
-            "a.yaml is not yet in the table: the row has another text: no master answers on this host",
+            "a.yaml and the row by `filesystem` differ: no master answers on this host",
         ),
-        (|report| table(report).row.as_mut().unwrap().updated_by = "git".into(), "the row is of `git`"),
-        (|report| report.files.clear(), "a.yaml is gone, and its row still stands: no master answers"),
+        (
+            |report| table(report).row.as_mut().unwrap().updated_by = "git".into(),
+            "a.yaml and the row by `git` differ",
+        ),
+        (|report| report.files.clear(), "the row stands, and a.yaml no longer holds it: no master answers"),
         (
             |report| report.files.push(file("b.yaml", "one")),
-            "the same id is in b.yaml, passed over: a.yaml keeps",
+            "b.yaml holds it too, and is passed over for a.yaml",
         ),
         (
             |report| report.files[0].error = Some("line 1, column 2: no".into()),
             "a.yaml: line 1, column 2: no; its last good version stays",
         ),
         (|report| table(report).case_variants.push("r".into()), "a row `r` differs only in case"),
-        (|report| worker(report).rule = None, "the row is not with the worker"),
-        (|report| table(report).row = None, "a.yaml is not in the table: no master answers on this host"),
-        (|report| *worker(report) = held("old"), "the worker has version 1 of"),
+        (|report| worker(report).rule = None, "the worker does not hold it"),
+        (
+            |report| table(report).row = None,
+            "a.yaml holds version 1, and the table has no row: no master answers on this host",
+        ),
+        (|report| *worker(report) = held("old"), "the worker holds another text or path than the row"),
         (
             |report| worker(report).quarantined = vec!["ttp_rule: no".into()],
             "quarantines the row of ttp_rule: no",
@@ -118,7 +134,7 @@ fn each_place_that_differs_is_named() {
         (|report| worker(report).loaded = false, "the worker has not loaded any rule yet"),
         (
             |report| table(report).state = Some(state("disabled", None)),
-            "the worker has the state `enabled`, the table `disabled`",
+            "the worker says `enabled`, the table `disabled` by me",
         ),
         (
             |report| worker(report).subscribers.push(peer(Some(6))),
