@@ -24,6 +24,9 @@
 //! * [`worker`] numbers the changes in a journal and serves them: a subscriber is a position in the journal and has
 //!   no queue. [`wire`] has the protocol's lines, for the worker and for [`client`], which reconnects.
 //!
+//! Where releases are signed, [`trust`] decides what counts: a pure room of manifests, signatures and keys. The master
+//! publishes a release as a whole, and the worker serves nothing else.
+//!
 //! Around this are [`config`] (the only module that reads the environment), [`clock`] (the only one that reads the
 //! time), [`lifecycle`] (signals, systemd), [`telemetry`] and [`event`] (logs and the kinds of their records, traces,
 //! metrics), and [`command`], which connects the modules, in one file for each subcommand.
