@@ -78,6 +78,7 @@ fn each_metric_has_its_labels_and_values() {
         ("rulesyncd.held_back{mode=master}", 0.0),
         ("rulesyncd.held_back{mode=worker}", 0.0),
         ("rulesyncd.unwatched{mode=master}", 0.0),
+        ("rulesyncd.untrusted{mode=worker}", 0.0),
         ("rulesyncd.subscribers{mode=worker}", 1.0),
         ("rulesyncd.stale_seconds{mode=worker}", 0.0),
         ("rulesyncd.lag{mode=worker}", 0.0),
@@ -91,7 +92,7 @@ fn each_metric_has_its_labels_and_values() {
         assert_eq!(receiver.unit(histogram).as_deref(), Some("s"));
     }
     let named: Vec<_> = receiver.metrics();
-    assert_eq!(named.iter().filter(|name| name.starts_with("rulesyncd.")).count(), 10, "{named:?}");
+    assert_eq!(named.iter().filter(|name| name.starts_with("rulesyncd.")).count(), 11, "{named:?}");
 }
 
 #[test]
