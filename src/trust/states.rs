@@ -46,7 +46,7 @@ impl fmt::Display for NoEffect {
                 let more = if ids.len() > NAMED { ", …" } else { "" };
                 write!(
                     f,
-                    "the signed release lets operators suppress {} rules, and these are: {}{more}",
+                    "the signed release lets operators suppress at most {}, and these are: {}{more}",
                     ids.len(),
                     named.join(", ")
                 )

@@ -341,6 +341,34 @@ async fn operators_states_suppress_no_more_than_the_release_allows() {
 }
 
 #[test]
+fn a_state_without_an_effect_is_refused_with_the_reason() {
+    let swarm = Swarm::on_sqlite();
+    let owner = Owner { states: "max=1 protected=R3".to_owned(), ..Owner::new() };
+    owner.release(1, FIRST).check_out(&swarm);
+    let _master = owner.daemon(&swarm, "master");
+    let _worker = owner.daemon(&swarm, "worker");
+    wait_for_reasons(&swarm, &[]);
+    let set = |rule_id: &str, more: &[&str]| {
+        let mut command = swarm.command(&[&["state", "set", rule_id, "disabled"], more].concat());
+        owner.trusted_by(&swarm, &mut command);
+        let output = command.output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    assert_eq!(set("R1", &[]).0, Some(0));
+    for (rule_id, more, why) in [
+        ("R2", &[][..], "lets operators suppress at most 1, and these are: R1"),
+        ("R3", &[], "protects the rule"),
+        ("R9", &["--force"], "does not list the rule"),
+    ] {
+        let (code, said) = set(rule_id, more);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("the state would have no effect") && said.contains(why), "{said}");
+    }
+    let states = swarm.succeed(&["state", "list"]);
+    assert!(states.contains("R1") && !states.contains("R2") && !states.contains("R3"), "{states}");
+}
+
+#[test]
 fn a_directory_without_a_database_is_verified_in_the_same_way() {
     let (swarm, owner) = (Swarm::on_directory(), Owner::new());
     swarm.save("R1.yaml", rule_text("R1", 1));
