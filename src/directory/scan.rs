@@ -300,8 +300,8 @@ impl Scanner {
         Ok(self.files.keys().any(|known| !names.contains(known)))
     }
 
-    /// The text of a file as it was scanned, read again where it is not kept; `None` when the file has changed since and
-    /// is to be scanned again.
+    /// The text of a file as it was scanned, read again where it is not kept; `None` if the file has changed since: scan
+    /// it again.
     pub(crate) fn text(&self, name: &str) -> Option<Box<str>> {
         let scanned = self.files.get(name)?;
         if let Some(text) = &scanned.text {

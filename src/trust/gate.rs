@@ -61,14 +61,14 @@ struct Candidate {
     signed: SignedManifest,
     /// `None` until the list is known.
     list: Option<RuleList>,
-    /// Whether the list is to be read: that of the rows is another one.
+    /// Whether the list must be read, because the rows do not make the signed one.
     wants_list: bool,
     /// Whether it was read, and was another one: it is read again with the manifest.
     list_failed: bool,
     missing: Names,
 }
 
-/// What is to be served differently.
+/// What the next [`Gate::take_served`] serves differently.
 #[derive(Debug, Default)]
 struct Changed {
     /// Another release is in force.
@@ -192,7 +192,8 @@ impl Gate {
         }
     }
 
-    /// The length of the list that is to be read; `None` if none is.
+    /// The length in bytes of the list that the caller must read and pass to [`Gate::take_list`]; `None` if the gate
+    /// needs none.
     pub fn wants_list(&self) -> Option<usize> {
         let candidate = self.candidate.as_ref().filter(|candidate| candidate.wants_list)?;
         Some(candidate.signed.manifest.list.bytes)
@@ -221,7 +222,7 @@ impl Gate {
         self.floor.as_ref().filter(|_| floor)
     }
 
-    /// What is to be served differently since the last call, at `now` by the database's clock.
+    /// The changes to what is served since the last call, at `now` by the database's clock.
     pub fn take_served(&mut self, served: &Catalogue, now: Timestamp) -> TableDelta {
         let mut delta = TableDelta { now, ..TableDelta::default() };
         let changed = std::mem::take(&mut self.changed);

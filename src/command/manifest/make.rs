@@ -162,7 +162,7 @@ fn manifest(
     let states = bound(args, before, list.rules().len())?;
     if let Some(id) = states.protected().find(|id| list.get(id.as_str()).is_none()) {
         return Err(Failure::Usage(anyhow!(
-            "{id} is to be protected, and no rule has this id; give --protect anew"
+            "no rule has the protected id {id}; name the protected rules with --protect"
         )));
     }
     let manifest = Manifest { realm, version, expires, states, list: ListDigest::of(text.as_bytes()) };

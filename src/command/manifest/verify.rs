@@ -55,7 +55,11 @@ pub(super) fn run(args: &VerifyArgs, config: &Config) -> Outcome {
     }
     let listed: BTreeSet<&str> = list.rules().iter().map(|rule| &*rule.source_path).collect();
     for name in rules.keys().filter(|name| !listed.contains(name.as_str())) {
-        let _ = writeln!(text, "warning: {} is not listed, and takes no part", sanitize(name));
+        let _ = writeln!(
+            text,
+            "warning: {} is not in the release: `rulesyncd manifest make` adds it",
+            sanitize(name)
+        );
     }
     let Manifest { realm, version, expires, states, .. } = &signed.manifest;
     if expires.timestamp() <= now {

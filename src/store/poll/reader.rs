@@ -121,7 +121,7 @@ pub(in crate::store) trait TableReader: Send {
         question: CountQuestion<'_>,
     ) -> impl Future<Output = Result<Counted, StoreError>> + Send;
 
-    /// The manifest of the signed release, if it is to be read in this snapshot.
+    /// The manifest of the signed release; `None` if this poll does not read it.
     fn manifest(&mut self) -> impl Future<Output = Result<Option<FoundManifest>, StoreError>> + Send {
         async { Ok(None) }
     }

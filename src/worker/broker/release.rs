@@ -87,7 +87,7 @@ impl Broker {
         None
     }
 
-    /// The length of the list that is to be read; `None` if none is.
+    /// The length in bytes of the signed list that the next read must fetch; `None` if it needs none.
     pub(in crate::worker) fn wants_list(&self) -> Option<usize> {
         self.lock().gate.as_ref()?.gate.wants_list()
     }

@@ -120,10 +120,13 @@ fn a_release_is_made_signed_and_verified() {
     release.refuses("it is not over these bytes");
     fs::write(release.rules().join("MANIFEST"), &manifest).unwrap();
 
-    // A file that is not listed takes no part.
+    // A file that is not listed is not in the release.
     release.write("R3", 1);
     let verified = release.succeed(&["verify", "rules"]);
-    assert!(verified.contains("R3.yaml is not listed, and takes no part"), "{verified}");
+    assert!(
+        verified.contains("R3.yaml is not in the release: `rulesyncd manifest make` adds it"),
+        "{verified}"
+    );
 }
 
 #[test]
@@ -207,7 +210,7 @@ fn what_cannot_be_a_release_is_refused() {
     };
     refused(&["make", "rules"], 2, "with --realm");
     refused(&["make", "rules", "--realm", "Honeypots"], 2, "a-z");
-    refused(&["make", "rules", "--realm", "a", "--protect", "R9"], 2, "R9 is to be protected");
+    refused(&["make", "rules", "--realm", "a", "--protect", "R9"], 2, "no rule has the protected id R9");
     refused(
         &["make", "rules", "--realm", "a", "--max-disabled", "any", "--protect", "R1"],
         2,
