@@ -34,6 +34,8 @@ pub struct Gate {
     /// The newest manifest that came into force, in this run or an earlier one. It counts as long as enough of its
     /// signers are listed (The Update Framework, section 5.3.11).
     floor: Option<SignedManifest>,
+    /// Whether it is on the disk.
+    is_floor_saved: bool,
     /// Why the manifest that was read last does not count.
     refusal: Option<Refusal>,
     /// Rows that the release in force does not list, as they were.
@@ -76,8 +78,6 @@ struct Changed {
     /// Rules whose texts came.
     filled: Vec<Arc<KnownRule>>,
     states: bool,
-    /// The manifest that came into force must be saved.
-    floor: bool,
 }
 
 /// Some names of many.
@@ -108,6 +108,7 @@ impl Gate {
             in_force: None,
             candidate: None,
             floor,
+            is_floor_saved: true,
             refusal: None,
             left_out: HashMap::new(),
             altered: Names::default(),
@@ -125,6 +126,11 @@ impl Gate {
     /// Whether a release is in force.
     pub const fn is_open(&self) -> bool {
         self.in_force.is_some()
+    }
+
+    /// Whether no manifest older than a known one is accepted.
+    pub const fn has_floor(&self) -> bool {
+        self.floor.is_some()
     }
 
     /// Whether the last manifest that was read was refused.
@@ -216,10 +222,14 @@ impl Gate {
         self.changed.states = true;
     }
 
-    /// The manifest that came into force since the last call, to be saved before anything of it is served.
-    pub fn take_floor(&mut self) -> Option<&SignedManifest> {
-        let floor = std::mem::take(&mut self.changed.floor);
-        self.floor.as_ref().filter(|_| floor)
+    /// The floor that must be saved before anything of it is served; `None` if it is on the disk.
+    pub fn unsaved_floor(&self) -> Option<&SignedManifest> {
+        self.floor.as_ref().filter(|_| !self.is_floor_saved)
+    }
+
+    /// The floor is on the disk.
+    pub const fn floor_saved(&mut self) {
+        self.is_floor_saved = true;
     }
 
     /// The changes to what is served since the last call, at `now` by the database's clock.
@@ -343,6 +353,10 @@ impl Gate {
         self.refusal = None;
         match &mut self.in_force {
             Some(in_force) if in_force.signed.manifest == signed.manifest => {
+                if self.floor.as_ref() != Some(&signed) {
+                    // Other keys sign it now: the floor counts while one of these is listed.
+                    (self.floor, self.is_floor_saved) = (Some(signed.clone()), false);
+                }
                 (in_force.signed, in_force.is_unverified) = (signed, false);
             }
             _ => {
@@ -359,8 +373,16 @@ impl Gate {
         let known = self.in_force.as_ref().map(|in_force| &in_force.signed).into_iter().chain(&self.floor);
         let dates = if known.into_iter().any(is_known) { KeyDates::Ignored } else { KeyDates::At(host) };
         let signed = self.policy.verify(body, signatures, dates)?;
-        self.policy.admit(&signed.manifest, self.floor.as_ref().map(|floor| &floor.manifest))?;
+        self.policy.admit(&signed.manifest, self.oldest_accepted())?;
         Ok(signed)
+    }
+
+    /// The newer one of the floor and of what is in force and verified: a cache may be newer than a floor that was lost.
+    fn oldest_accepted(&self) -> Option<&Manifest> {
+        let in_force = self.in_force.as_ref().filter(|in_force| !in_force.is_unverified);
+        let in_force = in_force.map(|in_force| &in_force.signed.manifest);
+        let floor = self.floor.as_ref().map(|floor| &floor.manifest);
+        in_force.into_iter().chain(floor).max_by_key(|manifest| manifest.version)
     }
 
     /// Brings the candidate into force if it can be, adds texts that were missing, and compares the rows with the
@@ -409,9 +431,9 @@ impl Gate {
         self.left_out =
             keys.filter(|(key, _)| list.get(key).is_none()).map(|(key, row)| (key.to_owned(), row)).collect();
         let signed = candidate.signed;
-        self.floor = Some(signed.clone());
+        (self.floor, self.is_floor_saved) = (Some(signed.clone()), false);
         self.in_force = Some(InForce { signed, list, missing, is_unverified: false });
-        (self.changed.release, self.changed.floor) = (true, true);
+        self.changed.release = true;
         self.changed.filled.clear();
     }
 

@@ -36,7 +36,15 @@ pub(super) fn gate(policy: Policy, cache: &Path) -> Gate {
     };
     let end = text.match_indices('\n').nth(MANIFEST_LINES - 1).map_or(text.len(), |(end, _)| end + 1);
     let (manifest, signatures) = text.split_at(end);
-    Gate::new(policy, Some((manifest.as_bytes(), signatures)))
+    let gate = Gate::new(policy, Some((manifest.as_bytes(), signatures)));
+    if !gate.has_floor() {
+        tracing::warn!(
+            "{} has no release that the listed keys signed: it is damaged, or their lines were removed; until a release \
+             comes into force, an older one than before is accepted, unless `trust.min_version` says otherwise",
+            path.display()
+        );
+    }
+    gate
 }
 
 /// Saves the floor, and returns once it is on the disk.

@@ -311,6 +311,10 @@ pub(super) fn trust(before: Option<&TrustStatus>, now: &TrustStatus) {
     }
 }
 
+pub(super) fn floor_saved(path: &Path) {
+    tracing::info!("{} is written again: no older release is accepted after a restart", path.display());
+}
+
 pub(super) fn floor_unsaved(path: &Path, error: &io::Error) {
     tracing::error!(
         "{} cannot be written: {error}; the release is served, and after a restart an older one would be accepted",

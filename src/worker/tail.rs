@@ -49,6 +49,8 @@ pub(super) struct Tail<F, N> {
     restored: CancellationToken,
     /// Where the floor is saved.
     floor: PathBuf,
+    /// Whether the floor could not be saved; each poll tries again.
+    is_floor_unsaved: bool,
     /// What is trusted, as the log has it.
     trust: Option<TrustStatus>,
 }
@@ -80,6 +82,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             polled,
             restored,
             floor,
+            is_floor_unsaved: false,
             trust: None,
         }
     }
@@ -151,14 +154,25 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             });
             self.broker.take_list(list.as_deref());
         }
-        if let Some(floor) = self.broker.take_floor() {
-            let path = self.floor.clone();
-            let saved = tokio::task::spawn_blocking(move || floor::save(&path, &floor)).await;
-            if let Err(error) = saved.unwrap_or_else(|error| Err(io::Error::other(error))) {
-                log::floor_unsaved(&self.floor, &error);
-            }
+        if let Some(floor) = self.broker.unsaved_floor() {
+            self.save_floor(floor).await;
         }
         TableDelta { rows, full, missed_by_watermark, ..self.broker.take_served(now) }
+    }
+
+    async fn save_floor(&mut self, floor: String) {
+        let path = self.floor.clone();
+        let saved = tokio::task::spawn_blocking(move || floor::save(&path, &floor)).await;
+        let saved = saved.unwrap_or_else(|error| Err(io::Error::other(error)));
+        if saved.is_ok() {
+            self.broker.floor_saved();
+        }
+        match &saved {
+            Err(error) if !self.is_floor_unsaved => log::floor_unsaved(&self.floor, error),
+            Ok(()) if self.is_floor_unsaved => log::floor_saved(&self.floor),
+            _ => {}
+        }
+        self.is_floor_unsaved = saved.is_err();
     }
 
     /// Logs the reasons against the signed release that began or ended.

@@ -277,6 +277,25 @@ fn a_restart_accepts_nothing_older_and_no_clock_changes_what_is_served() {
 }
 
 #[test]
+fn the_release_in_force_is_a_floor_though_the_keys_of_the_saved_one_are_removed() {
+    let (old, new) = (SoftKey::ed25519(), SoftKey::ed25519());
+    let mut worker = worker(&old);
+    let mut second = release(&old, 2, SECOND, "any");
+    worker.publish(&second);
+    worker.poll();
+    // The keys roll over: the new key signs the same manifest, and the old one is removed.
+    second.signatures += &new.sign(&second.body);
+    let both = [old.line("old"), new.line("new")].concat();
+    worker.gate.trust(policy(&both, 1));
+    worker.publish(&second);
+    worker.poll();
+    worker.gate.trust(policy(&new.line("new"), 1));
+    worker.publish(&release(&new, 1, FIRST, "any"));
+    worker.poll();
+    assert_eq!((worker.served.digest(), worker.reasons()), (second.digest, vec!["rolled_back", "altered"]));
+}
+
+#[test]
 fn states_beyond_the_bound_have_no_effect_and_the_next_takes_the_place_of_one_that_ends() {
     let key = SoftKey::ed25519();
     let mut worker = worker(&key);

@@ -67,7 +67,7 @@ impl Broker {
     }
 
     /// Takes a poll's result through the gate; gives it back without trust. Then ask [`Broker::wants_list`] and
-    /// [`Broker::take_floor`], and apply [`Broker::take_served`].
+    /// [`Broker::unsaved_floor`], and apply [`Broker::take_served`].
     pub(in crate::worker) fn judge(&self, mut delta: TableDelta) -> Option<TableDelta> {
         let host = self.clock.now();
         let mut inner = self.lock();
@@ -99,11 +99,19 @@ impl Broker {
         keeper.gate.take_list(list, catalogue);
     }
 
-    /// The manifest that came into force and its signatures, to be saved before [`Broker::take_served`].
-    pub(in crate::worker) fn take_floor(&self) -> Option<String> {
-        let mut inner = self.lock();
-        let signed = inner.gate.as_mut()?.gate.take_floor()?;
+    /// The floor, a manifest and its signatures, that must be saved before [`Broker::take_served`]; `None` if it is on
+    /// the disk.
+    pub(in crate::worker) fn unsaved_floor(&self) -> Option<String> {
+        let inner = self.lock();
+        let signed = inner.gate.as_ref()?.gate.unsaved_floor()?;
         Some(format!("{}{}", signed.manifest, signed.signatures))
+    }
+
+    /// The floor is on the disk.
+    pub(in crate::worker) fn floor_saved(&self) {
+        if let Some(keeper) = &mut self.lock().gate {
+            keeper.gate.floor_saved();
+        }
     }
 
     /// What the poll changes for subscribers.

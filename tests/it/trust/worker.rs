@@ -8,6 +8,7 @@ use rulesyncd::rule::ContentDigest;
 use serde_json::{Value, json};
 
 use crate::support::databases::{ExternalClient, TestDatabase};
+use crate::support::mounts::Mount;
 use crate::support::releases::{Owner, stored_release};
 use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
@@ -27,11 +28,13 @@ fn reasons(status: &Value) -> Vec<String> {
     reasons.iter().map(|reason| reason.as_str().unwrap().to_owned()).collect()
 }
 
-/// Waits until exactly these reasons hold, and returns the status.
+/// Waits until exactly these reasons hold, without any until a release is in force, and returns the status.
 fn wait_for_reasons(swarm: &Swarm, expected: &[&str]) -> Value {
     wait_for(&format!("the reasons {expected:?}"), || {
         let status = status(swarm);
-        (reasons(&status) == expected).then_some(status)
+        // Before its first poll, a worker knows no reason yet.
+        let is_read = !expected.is_empty() || status["trust"]["state"] == "ok";
+        (is_read && reasons(&status) == expected).then_some(status)
     })
 }
 
@@ -338,6 +341,41 @@ async fn operators_states_suppress_no_more_than_the_release_allows() {
         (effective(&status) == Some(1) && status["trust"]["without_effect"]["R2"].is_null()).then_some(())
     });
     wait_for("one digest", || (digest_of(&other) == status(&swarm)["digest"]).then_some(()));
+}
+
+#[test]
+#[ignore = "needs root to mount"]
+fn a_floor_that_a_full_disk_refuses_is_saved_once_there_is_room_and_a_torn_one_is_reported_as_root() {
+    let (swarm, owner) = (Swarm::on_sqlite(), Owner::new());
+    let state = swarm.path("state");
+    fs::create_dir(&state).unwrap();
+    let _mount = Mount::tmpfs(&state, "64k");
+    let daemon = || {
+        swarm.daemon("worker", |command| {
+            owner.trusted_by(&swarm, command);
+            command.env("RULESYNCD_WORKER_CACHE", state.join("cache"));
+        })
+    };
+    owner.release(1, FIRST).check_out(&swarm);
+    let _master = owner.daemon(&swarm, "master");
+    let worker = daemon();
+    wait_for_reasons(&swarm, &[]);
+    let floor = || fs::read_to_string(state.join("cache.floor")).unwrap_or_default();
+    let first = wait_for("the first floor", || Some(floor()).filter(|floor| !floor.is_empty()));
+
+    // As large as there is room for.
+    drop(fs::write(state.join("filler"), vec![0; 64 << 10]));
+    owner.release(2, &[("R1", 2), ("R2", 1), ("R3", 1)]).check_out(&swarm);
+    worker.wait_for_log("cache.floor cannot be written");
+    assert_eq!(floor(), first);
+    fs::remove_file(state.join("filler")).unwrap();
+    worker.wait_for_log("cache.floor is written again");
+    assert_eq!(worker.count_in_log("cache.floor cannot be written"), 1);
+    assert_ne!(floor(), first);
+
+    drop(worker);
+    fs::write(state.join("cache.floor"), &first[..100]).unwrap();
+    daemon().wait_for_log("cache.floor has no release that the listed keys signed");
 }
 
 #[test]
