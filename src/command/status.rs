@@ -158,6 +158,7 @@ fn worker(status: &WorkerStatus) -> String {
     lines.add("up", ago(now, status.started_at));
     lines.add("database", sanitize(&database.url));
     lines.add("", answers(database.state, now, database.since));
+    add_version_problem(&mut lines, database.version_problem.as_deref());
     if database.stale_for_ms > 0 {
         let stale = Duration::from_millis(database.stale_for_ms);
         lines.add("stale", format!("{}since {} ago{}", Paint::Warn, span(stale), Paint::Off));
@@ -232,6 +233,7 @@ fn master(status: &MasterStatus) -> String {
             Some(since) => answers(Health::Down, now, since),
         },
     );
+    add_version_problem(&mut lines, status.version_problem.as_deref());
     add_driver_failures(&mut lines, status.driver_failures);
     lines.add(
         "lock",
@@ -277,6 +279,13 @@ fn master(status: &MasterStatus) -> String {
     text += &table("files that the signed release does not list", ["FILE"], unlisted);
     let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
     text + &table("deletions held back; `rulesyncd sync --allow-mass-delete` lets them go", ["RULE"], held)
+}
+
+fn add_version_problem(lines: &mut Lines, problem: Option<&str>) {
+    if let Some(problem) = problem {
+        let line = format!("{}without rulesyncd_version{}: {}", Paint::Warn, Paint::Off, sanitize(problem));
+        lines.add("", line);
+    }
 }
 
 fn add_driver_failures(lines: &mut Lines, failures: u64) {

@@ -116,6 +116,15 @@ pub(super) fn rejected(write: &Write, why: &StoreError, trace_id: Option<String>
     );
 }
 
+pub(super) fn version_problem(problem: Option<&str>) {
+    match problem {
+        Some(problem) => {
+            tracing::warn!("rules are written without raising the version in rulesyncd_version: {problem}")
+        }
+        None => tracing::info!("the version in rulesyncd_version is raised again"),
+    }
+}
+
 pub(super) fn passed_over(source_path: &str) {
     tracing::warn!(
         message_id = event::FILE_IGNORED,

@@ -348,6 +348,7 @@ impl Master {
             }
             Err(ReconcileError::Store(_)) => {}
         }
+        self.note_version_problem(session.version_problem());
         let report = result?;
         if scope.is_all() {
             self.audit_states(session, None).await?;

@@ -37,6 +37,18 @@ impl Master {
         }
     }
 
+    /// Logs whether the version is raised, if that changed.
+    pub(super) fn note_version_problem(&self, problem: Option<&str>) {
+        self.status.send_if_modified(|status| {
+            let is_new = status.version_problem.as_deref() != problem;
+            if is_new {
+                log::version_problem(problem);
+                status.version_problem = problem.map(str::to_owned);
+            }
+            is_new
+        });
+    }
+
     pub(super) fn set_lock(&self, lock: LockStatus) {
         self.status.send_modify(|status| status.lock = lock);
     }

@@ -73,6 +73,10 @@ pub(crate) struct MasterStatus {
     /// When that was last met.
     #[serde(default)]
     pub(crate) last_error_at: Option<Timestamp>,
+    /// Why the version in `rulesyncd_version` is not raised, and what to do; `None` if it is, and before the first
+    /// reconcile.
+    #[serde(default)]
+    pub(crate) version_problem: Option<String>,
     /// How often in this run the database's driver panicked, or was kept busy without end, by what the database
     /// sent.
     #[serde(default)]
@@ -111,6 +115,7 @@ impl MasterStatus {
             release: None,
             last_error: None,
             last_error_at: None,
+            version_problem: None,
             driver_failures: 0,
         }
     }

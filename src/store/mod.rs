@@ -118,4 +118,10 @@ pub trait Follow: Send {
     fn trace_contexts(&mut self) -> Vec<TraceContextRow> {
         Vec::new()
     }
+
+    /// Why the last poll did not read the tables' version (`rulesyncd_version`), and what to do; `None` if it did, or
+    /// the store has none. Polls work without it.
+    fn version_problem(&self) -> Option<&str> {
+        None
+    }
 }

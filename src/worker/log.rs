@@ -151,6 +151,15 @@ pub(super) fn fallen(fallen: &[(RuleId, i64, i64)]) {
     );
 }
 
+pub(super) fn version_problem(problem: Option<&str>) {
+    match problem {
+        Some(problem) => {
+            tracing::info!("the tables are followed without their version in rulesyncd_version: {problem}");
+        }
+        None => tracing::info!("the tables' version in rulesyncd_version is read"),
+    }
+}
+
 pub(super) fn loaded(rules: usize) {
     tracing::info!(rules, "{} {} loaded", count(rules, "rule"), is_or_are(&rules));
 }

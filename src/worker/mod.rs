@@ -272,6 +272,7 @@ impl Service for Shared {
                     stale_for_ms: u64::try_from(head_status.stale_for.as_millis()).unwrap_or(u64::MAX),
                     last_error: last_error.clone(),
                     last_error_at,
+                    version_problem: database.version_problem.clone(),
                     driver_failures: driver_failures(),
                 },
                 watermark: catalogue.watermark(),

@@ -109,6 +109,9 @@ pub struct DatabaseStatus {
     /// When the database last did not answer.
     #[serde(default)]
     pub last_error_at: Option<Timestamp>,
+    /// Why the tables' version is not read (`rulesyncd_version`), and what to do; `None` if it is, or there is none.
+    #[serde(default)]
+    pub version_problem: Option<String>,
     /// How often in this run the database's driver panicked on a reply, or was kept busy by a reply without end.
     #[serde(default)]
     pub driver_failures: u64,

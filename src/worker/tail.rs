@@ -214,6 +214,10 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
                 false => log::tables_found(lasted),
             }
         }
+        let version_problem = self.follower.version_problem();
+        if self.broker.version_problem(version_problem) {
+            log::version_problem(version_problem);
+        }
         if applied.first_load {
             log::loaded(self.broker.inspect(|catalogue, _, _| catalogue.rule_count()));
         }

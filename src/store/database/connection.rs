@@ -83,7 +83,7 @@ impl Connection {
                     Ok((Link::MySql(link.map_err(|error| relay.explain(error))?), Some(relay), None))
                 }
                 Endpoint::Postgres(options, relay) => {
-                    let link = postgres::connect(&options).await;
+                    let link = postgres::connect(&options, purpose).await;
                     Ok((Link::Postgres(link.map_err(|error| relay.explain(error))?), Some(relay), None))
                 }
             }

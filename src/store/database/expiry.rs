@@ -9,6 +9,7 @@ use crate::store::StoreError;
 impl Session {
     pub(super) async fn remove_expired_states(&mut self) -> Result<Vec<StateRow>, StoreError> {
         let what = "removing expired states";
+        self.check_version().await?;
         let now =
             self.database.now_on(&mut self.connection).await.map_err(|error| self.map_lock_lost(error))?;
         let query = tables::select(self.connection.dialect(), Table::States)
@@ -28,15 +29,20 @@ impl Session {
         if expired.is_empty() {
             return Ok(Vec::new());
         }
-        self.begin().await?;
-        let removed = self.remove(what, expired).await;
-        self.end(removed).await
+        loop {
+            self.begin().await?;
+            let removed = self.remove(what, &expired).await;
+            match self.end(removed).await {
+                Err(error) => self.version.retry(self.connection.dialect(), error)?,
+                done => return done,
+            }
+        }
     }
 
     async fn remove(
         &mut self,
         what: &'static str,
-        expired: Vec<(StateRow, String)>,
+        expired: &[(StateRow, String)],
     ) -> Result<Vec<StateRow>, StoreError> {
         let exact = (self.connection.dialect().exact)("rule_id");
         let mut removed = Vec::new();
@@ -48,14 +54,13 @@ impl Session {
                 .push(&format!(" AND {exact} = "))
                 .text(&*row.rule_id)
                 .push(" AND expires_at = ")
-                .time_as_read(end);
+                .time_as_read(end.clone());
             if self.connection.execute(what, query).await? > 0 {
-                removed.push(row);
+                removed.push(row.clone());
             }
         }
-        if let Some(notify) = self.connection.dialect().notify {
-            self.connection.run(what, notify).await?;
-        }
+        let gone = removed.len() as u64;
+        self.announce(gone, gone).await?;
         Ok(removed)
     }
 }

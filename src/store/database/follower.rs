@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::snapshot::Snapshot;
 use super::sql::{Cell, Purpose};
 use super::wakeups::Wakeups;
-use super::{Database, manifest, trace_context};
+use super::{Database, manifest, trace_context, version};
 use crate::rule::{FoundManifest, ManifestWish, TableDelta};
 use crate::store::poll::{Poll, WHAT, Watermarks};
 use crate::store::{Follow, RowIndex, StoreError, TraceContextRow};
@@ -41,6 +41,8 @@ struct Memory {
     manifest: Option<Option<String>>,
     /// Whether `rulesyncd_trace` can be read; tried again at each full poll.
     has_trace_table: bool,
+    /// Why `rulesyncd_version` cannot be read; tried again at each full poll and in each connection.
+    version_problem: Option<String>,
 }
 
 /// A poll on the database's thread.
@@ -69,6 +71,7 @@ impl DatabaseFollower {
             version: None,
             manifest: None,
             has_trace_table: true,
+            version_problem: None,
         };
         Self { database, wakeups, connection: None, memory, trace_contexts: Vec::new(), woken: false }
     }
@@ -89,9 +92,14 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             let delta = TableDelta { now, ..TableDelta::default() };
             return Ok(PollResult { delta, connection, memory, trace_contexts: Vec::new() });
         }
+        if full {
+            self.memory.version_problem = version::why_not_readable(&mut connection).await;
+        }
+        let has_version = self.memory.version_problem.is_none();
         let (realm, missing) = self.manifest(&mut connection, full, wish).await?;
         let reads_manifest = realm.is_some();
-        let mut tables = Snapshot { connection, clock: Arc::clone(&self.database.clock), realm };
+        let clock = Arc::clone(&self.database.clock);
+        let mut tables = Snapshot { connection, clock, realm, has_version };
         let watermarks = self.memory.watermarks.clone();
         let mut poll = Poll::new(&mut tables, &self.database.follow, &*self.index, watermarks);
         (poll.full, poll.woken) = (full, self.woken || version.is_some() || reads_manifest);
@@ -103,7 +111,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             let detail = "the file was replaced while it was read".into();
             return Err(StoreError::Unavailable { what: WHAT, detail });
         }
-        let last_full = if full { Some(Instant::now()) } else { self.memory.last_full };
+        let last_full = if delta.full { Some(Instant::now()) } else { self.memory.last_full };
         // A manifest that is read later must not be missed for want of another commit.
         let version = version.filter(|_| wish != ManifestWish::NotYet);
         let memory = Memory { watermarks: Some(watermarks), last_full, version, ..self.memory };
@@ -198,8 +206,17 @@ impl Follow for DatabaseFollower {
     ) -> Result<TableDelta, StoreError> {
         self.wakeups.start(&self.database);
         let mut polled = self.poll_once(index).await;
-        for _ in 0..ALTERED_RETRIES {
-            if !matches!(polled, Err(StoreError::TablesAltered { .. })) {
+        for retry in 0..ALTERED_RETRIES {
+            let is_altered = match &polled {
+                Err(StoreError::TablesAltered { .. }) => true,
+                // `rulesyncd_version` may be gone: a new connection finds out.
+                Err(StoreError::NoTables { .. } | StoreError::Refused { .. }) => {
+                    let memory = &self.memory;
+                    retry == 0 && memory.watermarks.is_some() && memory.version_problem.is_none()
+                }
+                _ => false,
+            };
+            if !is_altered {
                 break;
             }
             polled = self.poll_once(index).await;
@@ -235,6 +252,10 @@ impl Follow for DatabaseFollower {
 
     fn trace_contexts(&mut self) -> Vec<TraceContextRow> {
         std::mem::take(&mut self.trace_contexts)
+    }
+
+    fn version_problem(&self) -> Option<&str> {
+        self.memory.version_problem.as_deref()
     }
 }
 

@@ -55,6 +55,11 @@ impl MasterSession {
         .await
     }
 
+    /// Why the session does not raise the version in `rulesyncd_version`; `None` if it does, and during a call.
+    pub fn version_problem(&self) -> Option<&str> {
+        self.session.as_ref().and_then(|session| session.version.problem())
+    }
+
     /// How many rows `updated_by` owns, for the guard against mass deletion.
     ///
     /// # Errors

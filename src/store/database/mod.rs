@@ -3,6 +3,7 @@
 mod columns;
 mod connection;
 mod connector;
+mod ensure;
 mod expiry;
 mod follower;
 mod lock;
@@ -12,6 +13,7 @@ mod mysql;
 mod pages;
 mod postgres;
 mod relay;
+mod release;
 mod session;
 mod snapshot;
 mod sql;
@@ -20,6 +22,7 @@ mod states;
 mod tables;
 mod thread;
 mod trace_context;
+mod version;
 mod wakeups;
 mod writes;
 
@@ -47,8 +50,7 @@ use super::{FollowConfig, StoreError};
 use crate::address::DatabaseConfig;
 use crate::address::DatabasePlace;
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
-use crate::rule::{FoundManifest, RuleHeader, StateRow, Table};
-use crate::trust::Manifest;
+use crate::rule::{RuleHeader, StateRow, Table};
 
 /// A database with the two tables. Cheap to clone. Code outside this module does not depend on the dialect.
 #[derive(Debug, Clone)]
@@ -71,6 +73,8 @@ struct Shared {
     memory_lock: Arc<AtomicBool>,
     /// Whether creating the missing indexes was tried.
     indexed: AtomicBool,
+    /// Whether creating `rulesyncd_version` failed.
+    has_no_version: AtomicBool,
     set_at: Mutex<RisingStamp>,
     /// Runs the driver.
     thread: DatabaseThread,
@@ -116,6 +120,7 @@ impl Database {
             _anchor: anchor,
             memory_lock: Arc::default(),
             indexed: AtomicBool::default(),
+            has_no_version: AtomicBool::default(),
             set_at: Mutex::default(),
             thread: DatabaseThread::new(),
             asked: Arc::default(),
@@ -232,49 +237,6 @@ impl Database {
             .ok_or_else(|| StoreError::Unavailable { what, detail: "the answer is no time".into() })
     }
 
-    /// Creates the missing tables, and leaves existing ones unchanged, except that it tries to add missing indexes.
-    /// It tries that once, since without the right to create one, each try would be an error in the server's log.
-    /// Creates a missing SQLite file. Without `create_tables` it only checks that the tables exist.
-    ///
-    /// # Errors
-    /// The database does not answer, or does not allow it; [`StoreError::NoTables`] if the tables do not exist and
-    /// must not be created.
-    pub async fn ensure_tables(&self) -> Result<(), StoreError> {
-        if !self.connector.create_tables {
-            return self.expect_tables().await;
-        }
-        // An index on a large table takes long.
-        let database = self.clone();
-        self.on_thread("making the tables", None, async move {
-            let mut connection = Connection::open(&database.connector, Purpose::Create).await?;
-            let mut is_new = false;
-            for table in [Table::Rules, Table::States] {
-                is_new |= tables::ensure(&mut connection, table).await?;
-            }
-            if !database.shared.indexed.swap(true, Ordering::Relaxed) || is_new {
-                for table in [Table::Rules, Table::States] {
-                    // Without it, everything works more slowly.
-                    tables::index(&mut connection, table).await.ok();
-                }
-            }
-            connection.close().await;
-            Ok(())
-        })
-        .await
-    }
-
-    async fn expect_tables(&self) -> Result<(), StoreError> {
-        self.ask("looking for the tables", |database| async move {
-            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
-            for table in [Table::Rules, Table::States] {
-                tables::expect(&mut connection, table).await?;
-            }
-            connection.close().await;
-            Ok(())
-        })
-        .await
-    }
-
     /// Takes the master's lock; `None` while another master has it.
     ///
     /// # Errors
@@ -301,42 +263,6 @@ impl Database {
             }
         });
         Ok(session.await?.map(|session| MasterSession::new(self.clone(), session)))
-    }
-
-    /// Whether a signed release is published, for a master that does not publish any; `false` if that is not known.
-    pub async fn has_manifest(&self) -> bool {
-        let asked = self.ask("looking for a signed release", |database| async move {
-            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
-            let is_filled = manifest::is_filled(&mut connection).await;
-            connection.close().await;
-            Ok(is_filled)
-        });
-        asked.await.unwrap_or(false)
-    }
-
-    /// The published manifest of a realm, and the bytes of its list if they are there. Nothing of it is verified.
-    ///
-    /// # Errors
-    /// The database does not answer, or has no manifests.
-    pub async fn release(&self, realm: &str) -> Result<(FoundManifest, Option<Vec<u8>>), StoreError> {
-        let realm = realm.to_owned();
-        self.ask("reading the signed release", |database| async move {
-            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
-            let found = manifest::read(&mut connection, &realm).await?;
-            let list = match &found {
-                FoundManifest::Read { body, .. } => {
-                    Manifest::parse(body).ok().map(|manifest| manifest.list.bytes)
-                }
-                FoundManifest::Missing(_) | FoundManifest::Malformed(_) => None,
-            };
-            let list = match list {
-                Some(bytes) => manifest::read_list(&mut connection, &realm, bytes).await?,
-                None => None,
-            };
-            connection.close().await;
-            Ok((found, list))
-        })
-        .await
     }
 
     /// Who holds the master's lock, in words; `None` if nobody does, or the database does not say.

@@ -12,6 +12,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     backend: "mysql",
     create_rules: include_str!("schema/mysql_rules.sql"),
     create_states: include_str!("schema/mysql_states.sql"),
+    create_version: include_str!("schema/mysql_version.sql"),
     find_index: |table, column| {
         format!(
             "SELECT '1' FROM information_schema.statistics WHERE table_schema = DATABASE() \
@@ -19,9 +20,12 @@ pub(super) const DIALECT: Dialect = Dialect {
         )
     },
     wait_briefly: Some("SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"),
-    // The session sets the isolation level that makes this one snapshot.
+    isolate_poll: Some("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"),
+    // The isolation level makes this one snapshot.
     begin_poll: "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
     begin_write: "START TRANSACTION READ WRITE",
+    try_update: |update| format!("{update} AND 1 = 0"),
+    statement_time: "UTC_TIMESTAMP(6)",
     now: Some("CAST(UTC_TIMESTAMP(6) AS CHAR)"),
     commits: None,
     rules_version: Some(RULES_VERSION),
@@ -96,8 +100,8 @@ pub(super) async fn connect(
     timeout: Duration,
 ) -> Result<MySqlConnection, sqlx::Error> {
     let mut connection = options.connect().await?;
-    // The server ends a master's session that is silent for so long, and releases its lock.
-    let silence = if purpose == Purpose::Master { 15 } else { 3600 };
+    // The server ends a session that is silent for so long, and releases what it has locked.
+    let silence = purpose.longest_silence().map_or(3600, |silence| silence.as_secs());
     // In whole seconds.
     let lock_wait = timeout.min(LOCK_WAIT).as_secs().max(1);
     let session = format!(
@@ -105,7 +109,12 @@ pub(super) async fn connect(
          innodb_lock_wait_timeout = {lock_wait}, \
          sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO'"
     );
-    for sql in [session.as_str(), "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ"] {
+    let isolation = match purpose {
+        Purpose::Read | Purpose::Create => "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        // In one snapshot, some servers refuse to update a row that another session has changed since.
+        Purpose::Write | Purpose::Master => "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    };
+    for sql in [session.as_str(), isolation] {
         if let Err(error) = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await {
             connection.close().await.ok();
             return Err(error);
@@ -125,6 +134,7 @@ fn classify_error(number: &str, message: &str) -> ErrorClass {
             "check user and password in `database.url`, and the user's host on the server",
         ),
         Ok(1049) => ErrorClass::Refused("create the database, or name another in `database.url`"),
+        Ok(1665) => ErrorClass::Refused("set `binlog_format` to ROW or MIXED on the server"),
         Ok(1290 | 1792 | 1836) => ErrorClass::Refused("connect to the primary: this server takes no writes"),
         Ok(1366) if message.contains("Incorrect string value") => {
             // MariaDB names the table, MySQL only the column.

@@ -6,7 +6,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::relay::POSTGRES_PORT;
-use super::sql::{Dialect, ErrorClass, LOCK_WAIT, RulesVersion};
+use super::sql::{Dialect, ErrorClass, LOCK_WAIT, Purpose, RulesVersion};
 use crate::address::Server;
 
 /// The channel on which a writing transaction notifies workers.
@@ -16,6 +16,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     backend: "postgresql",
     create_rules: include_str!("schema/postgres_rules.sql"),
     create_states: include_str!("schema/postgres_states.sql"),
+    create_version: include_str!("schema/postgres_version.sql"),
     find_index: |table, column| {
         format!(
             "SELECT '1'::text FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0] \
@@ -23,8 +24,11 @@ pub(super) const DIALECT: Dialect = Dialect {
         )
     },
     wait_briefly: Some("SET lock_timeout = '1s'"),
+    isolate_poll: None,
     begin_poll: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     begin_write: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+    try_update: |update| format!("{update} AND 1 = 0"),
+    statement_time: "clock_timestamp() AT TIME ZONE 'UTC'",
     // The start of the transaction, which is not later than its snapshot.
     now: Some("now()::timestamp::text"),
     commits: None,
@@ -58,8 +62,8 @@ pub(super) const DIALECT: Dialect = Dialect {
          AND (l.classid::bigint << 32 | l.objid::bigint) = 8247617475583766115 \
          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1",
     ),
-    // Shutdown by an administrator, a crash, a start in progress; errors of the connection.
-    ends_connection: |code| code.starts_with("57P0") || code.starts_with("08"),
+    // Shutdown by an administrator, a crash, a start in progress; errors of the connection; silent for too long.
+    ends_connection: |code| code.starts_with("57P0") || code.starts_with("08") || code == "25P03",
     classify_error,
 };
 
@@ -109,11 +113,18 @@ pub(super) fn options(server: &Server, timeout: Duration) -> PgConnectOptions {
 
 /// Connects. A database without an encoding sends its texts as they are: with UTF-8 it would refuse a whole answer
 /// because of one text.
-pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+pub(super) async fn connect(
+    options: &PgConnectOptions,
+    purpose: Purpose,
+) -> Result<PgConnection, sqlx::Error> {
     const AS_THEY_ARE: &str = "SELECT set_config('client_encoding', 'SQL_ASCII', false) \
          WHERE current_setting('server_encoding') = 'SQL_ASCII'";
+    let silence = purpose
+        .longest_silence()
+        .map(|silence| format!("SET idle_in_transaction_session_timeout = {}; ", silence.as_millis()));
+    let session = silence.unwrap_or_default() + AS_THEY_ARE;
     let mut connection = options.connect().await?;
-    if let Err(error) = sqlx::raw_sql(AS_THEY_ARE).execute(&mut connection).await {
+    if let Err(error) = sqlx::raw_sql(sqlx::AssertSqlSafe(session)).execute(&mut connection).await {
         connection.close().await.ok();
         return Err(error);
     }

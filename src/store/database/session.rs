@@ -8,20 +8,18 @@ use super::follower::data_version;
 use super::lock::Lock;
 use super::manifest::{self, ManifestWrite};
 use super::sql::Cell;
+use super::version::VersionWriter;
 use super::writes::{Applied, RuleWrite, Scope, batches};
 use super::{Database, tables, trace_context};
 use crate::clock::{RisingStamp, Timestamp};
-use crate::rule::{FoundManifest, RuleHeader, StateRow, Table};
+use crate::rule::{RuleHeader, StateRow, Table};
 use crate::store::{StoreError, TraceContextRow};
 use crate::telemetry::trace;
 
-const WRITING: &str = "writing the rules";
+pub(super) const WRITING: &str = "writing the rules";
 
 /// The most locked rows for which the session waits.
 const FEW_LOCKED: usize = 8;
-
-/// The most rows that are named when a release could not be written.
-const NAMED: usize = 10;
 
 /// Everything goes through the connection that holds the lock.
 #[derive(Debug)]
@@ -36,7 +34,8 @@ pub(super) struct Session {
     /// Whether `rulesyncd_trace` can be written; `None` before the first try.
     has_trace_table: Option<bool>,
     /// Whether `rulesyncd_manifest` exists.
-    has_manifest_table: bool,
+    pub(super) has_manifest_table: bool,
+    pub(super) version: VersionWriter,
     /// The number of the session in this process.
     number: u64,
 }
@@ -49,10 +48,12 @@ impl Session {
     ) -> Result<Self, StoreError> {
         static SESSIONS: AtomicU64 = AtomicU64::new(0);
         let whole_seconds = tables::has_whole_seconds(&mut connection, Table::Rules).await?;
+        let version = VersionWriter::of_master(&mut connection).await?;
         Ok(Self {
             database,
             connection,
             lock,
+            version,
             stamps: HashMap::new(),
             whole_seconds,
             has_trace_table: None,
@@ -64,6 +65,12 @@ impl Session {
     pub(super) async fn rows(&mut self, scope: Scope<'_>) -> Result<Vec<RuleHeader>, StoreError> {
         let rows = tables::summaries(&mut self.connection, scope).await;
         rows.map_err(|error| self.map_lock_lost(error))
+    }
+
+    /// Finds out again whether the version can be raised.
+    pub(super) async fn check_version(&mut self) -> Result<(), StoreError> {
+        let checked = self.version.check(&mut self.connection, true).await;
+        checked.map_err(|error| self.map_lock_lost(error))
     }
 
     pub(super) async fn version(&mut self) -> Result<Option<String>, StoreError> {
@@ -103,12 +110,12 @@ impl Session {
         if writes.is_empty() {
             return Ok(applied);
         }
-        match self.transact(writes).await {
+        match self.transact(writes, None).await {
             Ok(done) => applied.add(done),
             Err(StoreError::RowRejected { .. } | StoreError::RowLocked { .. }) => {
                 let mut locked = 0;
                 for write in writes {
-                    match self.transact(std::slice::from_ref(write)).await {
+                    match self.transact(std::slice::from_ref(write), None).await {
                         Ok(done) => applied.add(done),
                         Err(error @ StoreError::RowLocked { .. }) if locked < FEW_LOCKED => {
                             locked += 1;
@@ -124,83 +131,6 @@ impl Session {
             Err(error) => return Err(error),
         }
         Ok(applied)
-    }
-
-    pub(super) async fn published(&mut self, realm: &str) -> Result<FoundManifest, StoreError> {
-        self.prepare_manifest_table().await?;
-        let found = manifest::read(&mut self.connection, realm).await;
-        found.map_err(|error| self.map_lock_lost(error))
-    }
-
-    pub(super) async fn published_list(
-        &mut self,
-        realm: &str,
-        bytes: usize,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let list = manifest::read_list(&mut self.connection, realm, bytes).await;
-        list.map_err(|error| self.map_lock_lost(error))
-    }
-
-    async fn prepare_manifest_table(&mut self) -> Result<(), StoreError> {
-        if !self.has_manifest_table {
-            let prepared = manifest::prepare(&mut self.connection).await;
-            prepared.map_err(|error| self.map_lock_lost(error))?;
-            self.has_manifest_table = true;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn publish(
-        &mut self,
-        writes: &[RuleWrite],
-        manifest: Option<&ManifestWrite>,
-    ) -> Result<Applied, StoreError> {
-        self.begin().await?;
-        let written = self.write_release(writes, manifest).await;
-        match self.end(written).await {
-            Ok((rows, written)) => Ok(Applied { rows, written, ..Applied::default() }),
-            Err(error @ (StoreError::RowRejected { .. } | StoreError::RowLocked { .. })) => {
-                let mut rejected = self.rejected(writes).await?;
-                if rejected.is_empty() {
-                    rejected.push(("the release".to_owned(), error));
-                }
-                Ok(Applied { rejected, ..Applied::default() })
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn write_release(
-        &mut self,
-        writes: &[RuleWrite],
-        manifest: Option<&ManifestWrite>,
-    ) -> Result<(u64, Option<Timestamp>), StoreError> {
-        if let Some(manifest) = manifest {
-            let now = self.database.now_on(&mut self.connection).await?;
-            manifest::write(&mut self.connection, manifest, now).await?;
-        }
-        self.write(writes).await
-    }
-
-    /// Which of these rows the database rejects, or another session has locked. Nothing is written.
-    async fn rejected(&mut self, writes: &[RuleWrite]) -> Result<Vec<(String, StoreError)>, StoreError> {
-        let mut rejected = Vec::new();
-        for write in writes {
-            self.begin().await?;
-            let written = self.write(std::slice::from_ref(write)).await;
-            self.connection.run(WRITING, "ROLLBACK").await.map_err(|error| self.map_lock_lost(error))?;
-            match written {
-                Ok(_) => {}
-                Err(error @ (StoreError::RowRejected { .. } | StoreError::RowLocked { .. })) => {
-                    rejected.push((write.rule_id().to_owned(), error));
-                    if rejected.len() == NAMED {
-                        break;
-                    }
-                }
-                Err(error) => return Err(self.map_lock_lost(error)),
-            }
-        }
-        Ok(rejected)
     }
 
     pub(super) async fn write_trace_contexts(&mut self, contexts: &[TraceContextRow]) {
@@ -220,11 +150,41 @@ impl Session {
         self.has_trace_table = Some(written.is_ok());
     }
 
-    /// Writes in one transaction. Returns how many rows, and when the last was written, as [`Applied`] has them.
-    async fn transact(&mut self, writes: &[RuleWrite]) -> Result<(u64, Option<Timestamp>), StoreError> {
-        self.begin().await?;
-        let written = self.write(writes).await;
-        self.end(written).await
+    /// Writes the rows and, if there is one, the manifest in one transaction. Returns how many rows, and when the last
+    /// was written, as [`Applied`] has them.
+    pub(super) async fn transact(
+        &mut self,
+        writes: &[RuleWrite],
+        manifest: Option<&ManifestWrite>,
+    ) -> Result<(u64, Option<Timestamp>), StoreError> {
+        loop {
+            self.begin().await?;
+            let written = self.write(writes, manifest).await;
+            match self.end(written).await {
+                Err(error) => self.version.retry(self.connection.dialect(), error)?,
+                done => return done,
+            }
+        }
+    }
+
+    async fn write(
+        &mut self,
+        writes: &[RuleWrite],
+        manifest: Option<&ManifestWrite>,
+    ) -> Result<(u64, Option<Timestamp>), StoreError> {
+        if let Some(manifest) = manifest {
+            let now = self.database.now_on(&mut self.connection).await?;
+            manifest::write(&mut self.connection, manifest, now).await?;
+        }
+        let (rows, deleted) = self.write_rows(writes).await?;
+        let written = trace::now();
+        self.announce(rows + u64::from(manifest.is_some()), deleted).await?;
+        Ok((rows, written))
+    }
+
+    /// The last statements of a transaction that changed so many rows, and deleted so many of them.
+    pub(super) async fn announce(&mut self, changed: u64, deleted: u64) -> Result<(), StoreError> {
+        self.version.publish(&mut self.connection, (changed, deleted)).await
     }
 
     /// Begins a transaction, and checks in it that the lock is still held.
@@ -246,6 +206,7 @@ impl Session {
                     self.connection.run(WRITING, "ROLLBACK").await.ok();
                     return Err(error);
                 }
+                self.version.committed();
                 self.database.wake_followers();
                 Ok(done)
             }
@@ -256,9 +217,10 @@ impl Session {
         }
     }
 
-    async fn write(&mut self, writes: &[RuleWrite]) -> Result<(u64, Option<Timestamp>), StoreError> {
+    /// Writes in the transaction of the caller, and returns how many rows were changed, and how many of them deleted.
+    pub(super) async fn write_rows(&mut self, writes: &[RuleWrite]) -> Result<(u64, u64), StoreError> {
         let now = self.database.now_on(&mut self.connection).await?;
-        let mut rows = 0;
+        let (mut rows, mut deleted) = (0, 0);
         let alike = |a: &RuleWrite, b: &RuleWrite| match (a, b) {
             (RuleWrite::Upsert(_), RuleWrite::Upsert(_)) => true,
             (RuleWrite::Delete { updated_by: a, .. }, RuleWrite::Delete { updated_by: b, .. }) => a == b,
@@ -267,14 +229,14 @@ impl Session {
         for batch in writes.chunk_by(alike).flat_map(batches) {
             rows += match &batch[0] {
                 RuleWrite::Upsert(_) => self.upsert(batch, now).await?,
-                RuleWrite::Delete { updated_by, .. } => self.delete(batch, updated_by).await?,
+                RuleWrite::Delete { updated_by, .. } => {
+                    let gone = self.delete(batch, updated_by).await?;
+                    deleted += gone;
+                    gone
+                }
             };
         }
-        let written = trace::now();
-        if let Some(notify) = self.connection.dialect().notify {
-            self.connection.run(WRITING, notify).await?;
-        }
-        Ok((rows, written))
+        Ok((rows, deleted))
     }
 
     async fn upsert(&mut self, batch: &[RuleWrite], now: Timestamp) -> Result<u64, StoreError> {

@@ -10,8 +10,8 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::rule::{FoundManifest, Table};
 use crate::store::StoreError;
 use crate::store::poll::{
-    CountQuestion, Counted, Counts, HeaderRow, RowContent, Rows, StateFound, TableReader, WHAT, Which,
-    WholeRow, unreadable,
+    CountQuestion, Counted, Counts, HeaderRow, RowContent, Rows, StateFound, TableReader, TablesVersion,
+    WHAT, Which, WholeRow, unreadable,
 };
 use crate::store::watermark::Watermark;
 
@@ -22,6 +22,8 @@ pub(super) struct Snapshot {
     pub(super) clock: SharedClock,
     /// The realm whose manifest is read in this snapshot; `None` to read none.
     pub(super) realm: Option<Arc<str>>,
+    /// Whether `rulesyncd_version` can be read.
+    pub(super) has_version: bool,
 }
 
 impl Snapshot {
@@ -51,7 +53,7 @@ impl TableReader for Snapshot {
 
     async fn count(&mut self, question: CountQuestion<'_>) -> Result<Counted, StoreError> {
         let dialect = self.dialect();
-        let query = count(dialect, &question);
+        let query = count(dialect, &question, self.has_version);
         // The host's clock is read before the snapshot: rows that the snapshot does not contain are committed later.
         let now = self.clock.now();
         let row = self.connection.row(WHAT, query).await?;
@@ -69,7 +71,12 @@ impl TableReader for Snapshot {
             let (rows, in_window) = (number(index)?, number(index + 1)?);
             Ok(rows.zip(in_window).map(|(rows, in_window)| Counts { rows, in_window }))
         };
-        Ok(Counted { now, rules: counts(2)?, states: counts(4)?, rules_version })
+        let (rules, states) = (counts(2)?, counts(4)?);
+        // A row that another program spoilt is as good as none.
+        let mut number = |index| row.optional(index, "the version").ok().flatten()?.parse().ok();
+        let version = Option::zip(number(6), number(7));
+        let version = version.map(|(version, deleted)| TablesVersion { version, deleted });
+        Ok(Counted { now, rules, states, rules_version, version })
     }
 
     async fn manifest(&mut self) -> Result<Option<FoundManifest>, StoreError> {
@@ -119,11 +126,12 @@ fn filtered(select: Select, which: Which<'_>) -> Select {
     }
 }
 
-/// Selects the clock, the rules' version, and the counts of both tables; the counts of the rules are null if they
-/// still have the known version.
-fn count(dialect: &'static Dialect, question: &CountQuestion<'_>) -> Query {
+/// Selects the clock, the rules' version, the counts of both tables, and the row of `rulesyncd_version`; the counts of
+/// the rules are null if they still have the known version.
+fn count(dialect: &'static Dialect, question: &CountQuestion<'_>, has_version: bool) -> Query {
     let count = (dialect.text)("count(*)");
-    let mut query = Query::new(dialect, "SELECT ").push(dialect.now.unwrap_or("NULL")).push(", version");
+    let mut query =
+        Query::new(dialect, "SELECT ").push(dialect.now.unwrap_or("NULL")).push(", found.version");
     let asked = [
         (Table::Rules, question.rules_low, question.known_version),
         (Table::States, question.states_low, None),
@@ -134,7 +142,9 @@ fn count(dialect: &'static Dialect, question: &CountQuestion<'_>) -> Query {
             query = match known_version {
                 None => query.push(", "),
                 // If the version is null, the rules are counted.
-                Some(version) => query.push(", CASE WHEN version = ").text(version).push(" THEN NULL ELSE "),
+                Some(version) => {
+                    query.push(", CASE WHEN found.version = ").text(version).push(" THEN NULL ELSE ")
+                }
             };
             query = query.push(&from);
             if in_window {
@@ -146,7 +156,15 @@ fn count(dialect: &'static Dialect, question: &CountQuestion<'_>) -> Query {
     }
     let version = dialect.rules_version.as_ref().filter(|_| question.wants_version);
     let version = version.map_or("NULL", |version| version.value);
-    query.push(&format!(" FROM (SELECT {version} AS version) AS versions"))
+    let (tables_version, deleted) = ((dialect.text)("counter.version"), (dialect.text)("counter.deleted"));
+    if has_version {
+        query = query.push(&format!(", {tables_version}, {deleted}"));
+    }
+    let query = query.push(&format!(" FROM (SELECT {version} AS version) AS found"));
+    match has_version {
+        true => query.push(" LEFT JOIN rulesyncd_version AS counter ON counter.name = 'tables'"),
+        false => query,
+    }
 }
 
 /// Rows of a [`Snapshot`].

@@ -22,6 +22,18 @@ pub(super) enum Purpose {
     Create,
 }
 
+impl Purpose {
+    /// How long a session may be silent in a transaction: a writer that is frozen must not keep the rows that all
+    /// others write. `None` for a session that locks no rows.
+    pub(super) const fn longest_silence(self) -> Option<Duration> {
+        match self {
+            Self::Read | Self::Create => None,
+            Self::Write => Some(Duration::from_secs(5)),
+            Self::Master => Some(Duration::from_secs(15)),
+        }
+    }
+}
+
 /// How a dialect tells that `ttp_rule` did not change.
 pub(super) struct RulesVersion {
     /// A value that changes when anyone commits to the table; null if it is not reliable at the moment.
@@ -37,14 +49,21 @@ pub(super) struct Dialect {
     /// Statements that create the tables.
     pub(super) create_rules: &'static str,
     pub(super) create_states: &'static str,
+    pub(super) create_version: &'static str,
     /// Finds an index that begins with a column of a table.
     pub(super) find_index: fn(&str, &str) -> String,
     /// Makes the session wait at most a second for a table's lock.
     pub(super) wait_briefly: Option<&'static str>,
+    /// In a session that writes, lets the next transaction see one snapshot.
+    pub(super) isolate_poll: Option<&'static str>,
     /// Begins a read-only transaction that sees one snapshot.
     pub(super) begin_poll: &'static str,
     /// Begins a writing transaction.
     pub(super) begin_write: &'static str,
+    /// An UPDATE that fails without the right to it, and changes nothing.
+    pub(super) try_update: fn(&str) -> String,
+    /// The time of the statement, in UTC.
+    pub(super) statement_time: &'static str,
     /// The database's clock as text; `None` if it is the host's.
     pub(super) now: Option<&'static str>,
     /// Returns a value that changes when another session commits.

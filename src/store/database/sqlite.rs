@@ -19,6 +19,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     backend: "sqlite",
     create_rules: include_str!("schema/sqlite_rules.sql"),
     create_states: include_str!("schema/sqlite_states.sql"),
+    create_version: include_str!("schema/sqlite_version.sql"),
     find_index: |table, column| {
         format!(
             "SELECT 1 FROM pragma_index_list('{table}') AS list, pragma_index_info(list.name) AS info \
@@ -26,8 +27,12 @@ pub(super) const DIALECT: Dialect = Dialect {
         )
     },
     wait_briefly: None,
+    isolate_poll: None,
     begin_poll: "BEGIN DEFERRED",
     begin_write: "BEGIN IMMEDIATE",
+    // An UPDATE would wait for the file's lock, even if it changes nothing.
+    try_update: |update| format!("EXPLAIN {update}"),
+    statement_time: "strftime('%Y-%m-%d %H:%M:%f000', 'now')",
     now: None,
     commits: Some("PRAGMA data_version"),
     rules_version: None,

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use super::connection::Connection;
 use super::sql::Purpose;
+use super::version::VersionWriter;
 use super::{Database, DatabaseFollower, tables, trace_context};
 use crate::clock::Timestamp;
 use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, StateKind, StateRow};
@@ -36,20 +37,12 @@ impl RuleStore for Database {
         let context = trace_context_of(rule_id, state.fingerprint(), &change);
         let rule_id = rule_id.clone();
         let write = self.ask("setting a state", |database| async move {
-            let write = database.write_state("setting a state", (&change, context), async |connection| {
-                let now = database.now_on(connection).await?;
-                tables::refuse_another_case(connection, "setting a state", &rule_id).await?;
-                let standing = tables::state_of(connection, &rule_id).await?;
-                let set_at = database.set_at(now, standing.and_then(|row| row.set_at));
-                tables::write_state(connection, &StateRow::new(&rule_id, &state), set_at).await?;
-                // Read back, because a column of whole seconds truncates the stamp.
-                let written = tables::state_of(connection, &rule_id).await?;
-                Ok(written.map(|row| row.state()).transpose()?.unwrap_or_default())
-            });
+            let write = StateWrite::Set { rule_id, state };
+            let write = database.write_state("setting a state", (&change, context), &write);
             let done = write.await;
             finish(change, done)
         });
-        metrics::timed("set_state", write).await
+        metrics::timed("set_state", write).await.map(Option::unwrap_or_default)
     }
 
     async fn clear_state(&self, rule_id: &RuleId) -> Result<bool, StoreError> {
@@ -57,14 +50,12 @@ impl RuleStore for Database {
         let context = trace_context_of(rule_id, RuleState::default().fingerprint(), &change);
         let rule_id = rule_id.clone();
         let write = self.ask("clearing a state", |database| async move {
-            let write = database.write_state("clearing a state", (&change, context), async |connection| {
-                tables::refuse_another_case(connection, "clearing a state", &rule_id).await?;
-                tables::delete_state(connection, &rule_id).await
-            });
+            let write = StateWrite::Clear { rule_id };
+            let write = database.write_state("clearing a state", (&change, context), &write);
             let done = write.await;
             finish(change, done)
         });
-        metrics::timed("clear_state", write).await
+        metrics::timed("clear_state", write).await.map(|cleared| cleared.is_some())
     }
 
     fn follow(&self) -> DatabaseFollower {
@@ -96,29 +87,78 @@ fn finish<T>(mut change: Span, done: Result<T, StoreError>) -> Result<T, StoreEr
     done
 }
 
+/// A write of an operator.
+enum StateWrite {
+    Set { rule_id: RuleId, state: RuleState },
+    Clear { rule_id: RuleId },
+}
+
+impl StateWrite {
+    /// Writes, and returns the new state as it is stored; `None` if there was none to clear.
+    async fn run(
+        &self,
+        database: &Database,
+        connection: &mut Connection,
+    ) -> Result<Option<RuleState>, StoreError> {
+        match self {
+            Self::Set { rule_id, state } => {
+                let now = database.now_on(connection).await?;
+                tables::refuse_another_case(connection, "setting a state", rule_id).await?;
+                let standing = tables::state_of(connection, rule_id).await?;
+                let set_at = database.set_at(now, standing.and_then(|row| row.set_at));
+                tables::write_state(connection, &StateRow::new(rule_id, state), set_at).await?;
+                // Read back, because a column of whole seconds truncates the stamp.
+                let written = tables::state_of(connection, rule_id).await?;
+                Ok(Some(written.map(|row| row.state()).transpose()?.unwrap_or_default()))
+            }
+            Self::Clear { rule_id } => {
+                tables::refuse_another_case(connection, "clearing a state", rule_id).await?;
+                let cleared = tables::delete_state(connection, rule_id).await?;
+                Ok(cleared.then(RuleState::default))
+            }
+        }
+    }
+
+    /// How many rows a write that returned `done` changed, and how many of them it deleted.
+    const fn rows(&self, done: Option<&RuleState>) -> (u64, u64) {
+        match (self, done) {
+            (_, None) => (0, 0),
+            (Self::Set { .. }, Some(_)) => (1, 0),
+            (Self::Clear { .. }, Some(_)) => (1, 1),
+        }
+    }
+}
+
 impl Database {
-    /// Runs `work` in a transaction of an operator's connection.
-    async fn write_state<T>(
+    /// Runs `write` in a transaction of an operator's connection.
+    async fn write_state(
         &self,
         what: &'static str,
         (change, context): (&Span, Option<TraceContextRow>),
-        work: impl AsyncFnOnce(&mut Connection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+        write: &StateWrite,
+    ) -> Result<Option<RuleState>, StoreError> {
         let writing = change.child("ttp.store.write_state", trace::now());
         let mut connection = Connection::open(&self.connector, Purpose::Write).await?;
         if let Some(context) = context {
             // If this fails, the worker begins a new trace.
             trace_context::write(&mut connection, &[context]).await.ok();
         }
-        connection.run(what, connection.dialect().begin_write).await?;
-        // If this fails, the connection closes and the server rolls back.
-        let done = work(&mut connection).await?;
-        let written = trace::now();
+        let mut version = VersionWriter::of_operator(&mut connection).await?;
+        let (done, written) = loop {
+            connection.run(what, connection.dialect().begin_write).await?;
+            // If this fails, the connection closes and the server rolls back.
+            let done = write.run(self, &mut connection).await?;
+            let written = trace::now();
+            match version.publish(&mut connection, write.rows(done.as_ref())).await {
+                Ok(()) => break (done, written),
+                Err(error) => {
+                    connection.run(what, "ROLLBACK").await.ok();
+                    version.retry(connection.dialect(), error)?;
+                }
+            }
+        };
         writing.end(written);
         let publishing = change.child("ttp.rule.publish", written);
-        if let Some(notify) = connection.dialect().notify {
-            connection.run(what, notify).await?;
-        }
         connection.run(what, "COMMIT").await?;
         self.wake_followers();
         publishing.end(trace::now());

@@ -184,6 +184,9 @@ async fn read_summaries(
     // A filter selects few rows, which need no transaction.
     let is_long = select.filter.sql.is_empty();
     if is_long {
+        if let Some(isolate) = dialect.isolate_poll {
+            connection.run(what, isolate).await?;
+        }
         connection.run(what, dialect.begin_poll).await?;
     }
     let mut size = 0;

@@ -11,26 +11,31 @@
 //!    within the memory budget.
 //! 4. *Keys.* If the counts still differ from the index, rows were deleted: the poll reads all keys, and the
 //!    catalogue deletes what is not among them.
+//! 5. *Version.* The first statement also reads the version that this program's transactions raise. If it rose and
+//!    nothing was found, the same poll compares every row; so it does if the version fell, as in a restored backup.
 //!
 //! The algorithm contains no SQL: [`TableReader`] is its interface to a database, or to a model of one.
 
+mod config;
 mod reader;
 mod rules;
 #[cfg(test)]
 mod tests;
 mod watermarks;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+pub use self::config::FollowConfig;
 pub(super) use self::reader::{
-    CountQuestion, Counted, Counts, Header, HeaderRow, RowContent, Rows, StateFound, TableReader, Which,
-    WholeRow,
+    CountQuestion, Counted, Counts, Header, HeaderRow, RowContent, Rows, StateFound, TableReader,
+    TablesVersion, Which, WholeRow,
 };
 use self::rules::RuleReading;
 pub(super) use self::watermarks::Watermarks;
-use self::watermarks::{ReadSoFar, unreadable_row};
+use self::watermarks::{ReadSoFar, Reading, unreadable_row};
 use super::budget::{Budget, ensure_few};
 use super::rows::RowParser;
 use super::{RowIndex, StoreError};
@@ -52,30 +57,6 @@ const CHEAP_TO_COUNT: u64 = 2_000;
 
 /// The operation, in errors.
 pub(super) const WHAT: &str = "reading the tables";
-
-/// How a follower polls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FollowConfig {
-    /// How far below the watermark a row may still appear.
-    pub overlap: Duration,
-    /// How often a poll compares every row.
-    pub full_scan_interval: Duration,
-    /// The most rows of each table: of a longer table nothing is read.
-    pub max_rules: usize,
-    /// The most memory of all definitions together, in bytes; rules that do not fit are quarantined.
-    pub max_memory: usize,
-}
-
-impl Default for FollowConfig {
-    fn default() -> Self {
-        Self {
-            overlap: Duration::from_secs(5),
-            full_scan_interval: Duration::from_secs(60),
-            max_rules: 200_000,
-            max_memory: 64 << 20,
-        }
-    }
-}
 
 /// A state, or a quarantined row.
 type FoundState = Result<(RuleId, RuleState), Box<QuarantinedRow>>;
@@ -116,13 +97,26 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
             return Ok(idle);
         }
         self.tables.begin().await?;
-        let Counted { now, rules: rule_counts, states: state_counts, .. } = self.count(None).await?;
-        let (Some(rule_counts), Some(state_counts)) = (rule_counts, state_counts) else {
+        let counted = self.count(None).await?;
+        let moved = self.watermarks.as_ref().and_then(|watermarks| watermarks.moved(counted.version));
+        self.full |= moved == Some(Ordering::Less);
+        let mut reading = self.read(&counted).await?;
+        if !self.full && moved == Some(Ordering::Greater) && reading.found_nothing() {
+            self.full = true;
+            reading = self.read(&counted).await?;
+        }
+        self.tables.end().await?;
+        self.finish(counted, reading).await
+    }
+
+    /// Reads what the window, or a full poll, asks for.
+    async fn read(&mut self, counted: &Counted) -> Result<Reading, StoreError> {
+        let (Some(rule_counts), Some(state_counts)) = (counted.rules, counted.states) else {
             return Err(unreadable("a count is null"));
         };
         ensure_few(self.config.max_rules, Table::Rules, rule_counts.rows)?;
         ensure_few(self.config.max_rules, Table::States, state_counts.rows)?;
-        let mut delta = TableDelta { now, full: self.full, ..TableDelta::default() };
+        let mut delta = TableDelta { now: counted.now, full: self.full, ..TableDelta::default() };
         delta.manifest = self.tables.manifest().await?;
 
         // In a full poll, quarantined rows that still exist are counted once the keys are known.
@@ -132,14 +126,24 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         };
         let quarantined = quarantined(Table::Rules) + quarantined(Table::States);
         let mut budget = Budget::new(self.config.max_memory, self.index.memory(), quarantined);
-        let mut over_budget = self.retry(&budget);
+        let over_budget = self.retry(&budget);
         let mut states;
         (delta.states, states) = self.states(state_counts, &mut budget).await?;
         delta.state_keys = self.keys(Table::States, state_counts, &mut states).await?;
         let parser = RowParser::new(self.index.texts(), budget);
-        let (mut rules, mut parser) = self.rules(rule_counts, parser).await?;
+        let (mut rules, parser) = self.rules(rule_counts, parser).await?;
         delta.rule_keys = self.keys(Table::Rules, rule_counts, &mut rules).await?;
-        self.tables.end().await?;
+        Ok(Reading { delta, rules, states, parser, over_budget })
+    }
+
+    /// Parses what was read.
+    async fn finish(
+        self,
+        counted: Counted,
+        reading: Reading,
+    ) -> Result<(TableDelta, Watermarks), StoreError> {
+        let Reading { mut delta, rules, states, mut parser, mut over_budget } = reading;
+        let now = counted.now;
         if self.full {
             for (table, keys) in [(Table::States, &delta.state_keys), (Table::Rules, &delta.rule_keys)] {
                 if let Some(keys) = keys {
@@ -158,25 +162,32 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         if self.watermarks.is_some() {
             delta.missed_by_watermark = rules.missed_by_watermark + states.missed_by_watermark;
         }
+        let seen = self.watermarks.as_ref().and_then(|watermarks| watermarks.version);
         let mut watermarks = match self.watermarks {
             Some(watermarks) => watermarks.advanced(now, Some(&rules), Some(&states)),
             None => Watermarks::new(now, &rules, &states),
         };
         watermarks.over_budget = over_budget;
+        watermarks.version = counted.version.or(seen);
         Ok((delta, watermarks))
     }
 
     /// The empty delta of a poll that finds nothing to read; `None` if there may be something.
     async fn is_idle(
         &mut self,
-        watermarks: Watermarks,
+        mut watermarks: Watermarks,
     ) -> Result<Option<(TableDelta, Watermarks)>, StoreError> {
         let believed_for = self.tables.believed_for();
         let lately = watermarks.counted.as_ref().filter(|(at, _)| at.elapsed() < believed_for);
         let version = lately.map(|(_, version)| version.clone());
         // One statement is one snapshot, so an idle poll needs no transaction.
         let begun = Instant::now();
-        let Counted { now, rules, states, rules_version } = self.count(version.as_deref()).await?;
+        let counted = self.count(version.as_deref()).await?;
+        if watermarks.moved(counted.version).is_some_and(Ordering::is_ne) {
+            return Ok(None);
+        }
+        let Counted { now, rules, states, rules_version, version } = counted;
+        watermarks.version = version.or(watermarks.version);
         let is_quiet = |table, counts: Option<Counts>| {
             counts.is_none_or(|counts| counts.in_window == 0 && counts.rows == self.index.count(table))
         };

@@ -27,6 +27,14 @@ pub(in crate::store) struct CountQuestion<'q> {
     pub(in crate::store) wants_version: bool,
 }
 
+/// The row of `rulesyncd_version`: how many transactions of this program changed rules or states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct TablesVersion {
+    pub(in crate::store) version: u64,
+    /// The version of the last transaction that deleted rows.
+    pub(in crate::store) deleted: u64,
+}
+
 /// The answer to a [`CountQuestion`].
 #[derive(Debug)]
 pub(in crate::store) struct Counted {
@@ -37,6 +45,8 @@ pub(in crate::store) struct Counted {
     pub(in crate::store) states: Option<Counts>,
     /// A value that changes when anyone commits to the rules; `None` if the database has none.
     pub(in crate::store) rules_version: Option<String>,
+    /// `None` if the table is missing or may not be read.
+    pub(in crate::store) version: Option<TablesVersion>,
 }
 
 /// Which rows to read.

@@ -1,6 +1,7 @@
 //! Runs the algorithm on a model of the two tables, with random commits between the polls.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -16,6 +17,8 @@ struct Model {
     now: i64,
     rules: BTreeMap<String, RuleRow>,
     states: BTreeMap<String, StateRow>,
+    /// The row of `rulesyncd_version`.
+    version: Option<TablesVersion>,
     /// How many statements the current poll has run.
     statements: usize,
 }
@@ -45,6 +48,14 @@ impl Model {
         )
     }
 
+    /// Raises the version, as a transaction of this program does.
+    fn raise(&mut self, deletes: bool) {
+        let before = self.version.map_or(0, |version| version.version);
+        let deleted = self.version.map_or(0, |version| version.deleted);
+        let version = before + 1;
+        self.version = Some(TablesVersion { version, deleted: if deletes { version } else { deleted } });
+    }
+
     fn is_above(low: Timestamp) -> impl Fn(&&StateRow) -> bool {
         move |row| row.set_at.unwrap_or(Timestamp::MIN) > low
     }
@@ -72,6 +83,7 @@ impl TableReader for Model {
             rules: counts(self.rules.len(), rules),
             states: counts(self.states.len(), states),
             rules_version: None,
+            version: self.version,
         })
     }
 
@@ -257,13 +269,18 @@ fn expected(model: &Model) -> Catalogue {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
 
-    /// If every commit is within the overlap, whatever its stamp, the next poll finds it.
+    /// If every commit is within the overlap, whatever its stamp, the next poll finds it; so the version that the
+    /// follower has read is never above what it has delivered.
     #[test]
     fn after_a_poll_what_is_known_is_what_the_tables_hold(
-        steps in proptest::collection::vec((step(), 0_i64..3_000_000), 1..100)
+        steps in proptest::collection::vec((step(), 0_i64..3_000_000, any::<bool>()), 1..100)
     ) {
         let (mut model, mut follower) = (Model::default(), Follower::default());
-        for (step, pause) in steps {
+        for (step, pause, is_ours) in steps {
+            let deletes = matches!(step, Step::Delete { .. } | Step::Clear { .. });
+            if is_ours && !matches!(step, Step::Poll { .. }) {
+                model.raise(deletes);
+            }
             // Time passes between any two steps.
             model.now += pause + 1;
             let now = model.now;
@@ -291,6 +308,7 @@ proptest! {
                 Step::Clear { id } => drop(model.states.remove(&format!("R{id}"))),
                 Step::Poll { full, woken } => {
                     follower.poll(&mut model, full, woken);
+                    prop_assert_eq!(follower.watermarks.as_ref().unwrap().version, model.version);
                     prop_assert_eq!(follower.catalogue.digest(), expected(&model).digest());
                 }
             }
@@ -303,4 +321,72 @@ proptest! {
         model.now += 20_000_000;
         prop_assert_eq!(follower.poll(&mut model, false, false), 1);
     }
+}
+
+/// A model with two rules that a follower knows, long enough ago that no window reads them.
+fn known() -> (Model, Follower) {
+    let (mut model, mut follower) = (Model::default(), Follower::default());
+    for id in 1..=2 {
+        model.rules.insert(format!("R{id}"), rule(id, 1, time(0)));
+    }
+    model.raise(false);
+    for _ in 0..3 {
+        model.now += 20_000_000;
+        follower.poll(&mut model, false, false);
+    }
+    (model, follower)
+}
+
+#[test]
+fn a_version_that_rose_without_an_explanation_makes_the_same_poll_a_full_one() {
+    for (is_ours, woken) in [(true, false), (true, true), (false, false), (false, true)] {
+        let (mut model, mut follower) = known();
+        // The stamp is older than the overlap.
+        model.rules.insert("R1".to_owned(), rule(1, 2, time(0)));
+        if is_ours {
+            model.raise(false);
+        }
+        follower.poll(&mut model, false, woken);
+        assert_eq!(follower.catalogue.digest() == expected(&model).digest(), is_ours, "woken: {woken}");
+        // The same version has been explained, and once the overlap has passed, a poll is one statement.
+        model.now += 20_000_000;
+        follower.poll(&mut model, false, false);
+        model.now += 20_000_000;
+        assert_eq!(follower.poll(&mut model, false, false), 1);
+    }
+}
+
+#[test]
+fn a_version_that_is_explained_makes_no_poll_a_full_one() {
+    let (mut model, mut follower) = known();
+    let before = model.version;
+    // Another program's change, which no window reads, and one that explains the version.
+    model.rules.insert("R1".to_owned(), rule(1, 2, time(0)));
+    model.rules.insert("R2".to_owned(), rule(2, 2, time(model.now)));
+    model.raise(false);
+    follower.poll(&mut model, false, false);
+    assert_ne!(follower.catalogue.digest(), expected(&model).digest());
+    assert_ne!(follower.watermarks.as_ref().unwrap().version, before);
+}
+
+#[test]
+fn a_version_that_fell_makes_the_poll_a_full_one() {
+    let (mut model, mut follower) = known();
+    // A backup was restored, and rows were written since.
+    model.rules.insert("R1".to_owned(), rule(1, 0, time(-1)));
+    model.rules.insert("R2".to_owned(), rule(2, 7, time(model.now)));
+    model.version = Some(TablesVersion { version: 0, deleted: 0 });
+    follower.poll(&mut model, false, false);
+    assert_eq!(follower.catalogue.digest(), expected(&model).digest());
+}
+
+#[test]
+fn a_version_that_cannot_be_read_for_a_while_is_compared_with_the_last_one() {
+    let (mut model, mut follower) = known();
+    let version = model.version.take();
+    assert_eq!(follower.poll(&mut model, false, false), 1);
+    model.version = version;
+    assert_eq!(follower.poll(&mut model, false, false), 1);
+    model.version = Some(TablesVersion { version: 0, deleted: 0 });
+    assert!(follower.poll(&mut model, false, false) > 1);
 }

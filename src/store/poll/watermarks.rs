@@ -1,11 +1,14 @@
 //! What a poll has read so far, and what a follower remembers from one poll to the next.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::reader::TablesVersion;
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, RowFingerprint, Table};
+use crate::rule::{ContentDigest, RowFingerprint, Table, TableDelta};
+use crate::store::rows::RowParser;
 use crate::store::watermark::Watermark;
 
 /// What a follower remembers from one poll to the next.
@@ -15,6 +18,8 @@ pub(in crate::store) struct Watermarks {
     states: Watermark,
     /// When the rules were last counted and found unchanged, and their version then.
     pub(super) counted: Option<(Instant, String)>,
+    /// The last version that was read.
+    pub(super) version: Option<TablesVersion>,
     /// The rules that did not fit into `worker.max_memory`, with the memory that each needs.
     pub(super) over_budget: Arc<BTreeMap<String, usize>>,
 }
@@ -24,7 +29,7 @@ impl Watermarks {
     pub(super) fn new(now: Timestamp, rules: &ReadSoFar, states: &ReadSoFar) -> Self {
         let watermark = |found: &ReadSoFar| Watermark::new(now, found.high.unwrap_or(Timestamp::MIN));
         let (rules, states) = (watermark(rules), watermark(states));
-        Self { rules, states, counted: None, over_budget: Arc::default() }
+        Self { rules, states, counted: None, version: None, over_budget: Arc::default() }
     }
 
     /// Rows with a greater stamp may be new.
@@ -33,6 +38,11 @@ impl Watermarks {
             Table::Rules => self.rules.low(overlap),
             Table::States => self.states.low(overlap),
         }
+    }
+
+    /// How the version moved since the last poll; `None` if either is not known.
+    pub(super) fn moved(&self, version: Option<TablesVersion>) -> Option<Ordering> {
+        Some(version?.version.cmp(&self.version?.version))
     }
 
     /// After a poll at `now` found that nothing was committed since the last one.
@@ -52,6 +62,22 @@ impl Watermarks {
             watermark.advance(now, high, found.is_some_and(|found| found.differing > 0));
         }
         self
+    }
+}
+
+/// What a poll has read.
+pub(super) struct Reading {
+    pub(super) delta: TableDelta,
+    pub(super) rules: ReadSoFar,
+    pub(super) states: ReadSoFar,
+    pub(super) parser: RowParser,
+    pub(super) over_budget: Arc<BTreeMap<String, usize>>,
+}
+
+impl Reading {
+    /// Whether every row that was read is in the index, and no row was deleted.
+    pub(super) const fn found_nothing(&self) -> bool {
+        self.rules.differing + self.states.differing == 0
     }
 }
 

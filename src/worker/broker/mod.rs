@@ -96,6 +96,8 @@ pub(in crate::worker) struct DatabaseState {
     pub(in crate::worker) since: Timestamp,
     /// The error of the last poll and its time; `None` while the database is available.
     pub(in crate::worker) last_error: Option<(String, Timestamp)>,
+    /// See [`crate::store::Follow::version_problem`].
+    pub(in crate::worker) version_problem: Option<String>,
     /// When the catalogue was last filled or confirmed, and how old its content was at that moment.
     fresh: Option<(Instant, Duration)>,
 }
@@ -125,7 +127,13 @@ impl Broker {
             loaded: false,
             compared: false,
             reread: false,
-            state: DatabaseState { up: false, since: now, last_error: None, fresh: None },
+            state: DatabaseState {
+                up: false,
+                since: now,
+                last_error: None,
+                version_problem: None,
+                fresh: None,
+            },
             gate: None,
             snapshots: VecDeque::new(),
         };
@@ -261,6 +269,14 @@ impl Broker {
         state.last_error = result.err().map(|error| (error, now));
         drop(inner);
         self.announce();
+    }
+
+    /// Records why the tables' version is not read, and returns whether that is new.
+    pub(in crate::worker) fn version_problem(&self, problem: Option<&str>) -> bool {
+        let known = &mut self.lock().state.version_problem;
+        let is_new = known.as_deref() != problem;
+        *known = problem.map(str::to_owned);
+        is_new
     }
 
     /// Asks the tail to read all rows again, as at its start.

@@ -161,6 +161,31 @@ async fn each_does_with_its_own_grants_alone(server: &Server) {
     let changes: Vec<_> = changes.iter().map(in_words).collect();
     assert_eq!(changes, ["written R1 v2", "state R1 disabled"]);
     assert!(operator.clear_state(&id("R1")).await.unwrap());
+
+    // Nobody may use the table of the version, and everything works.
+    let mut hand = field.hand().await;
+    assert_eq!(super::version::version(&mut hand).await, (1, 0));
+    let rights = |problem: Option<&str>, rights: &str| {
+        let problem = problem.unwrap();
+        assert!(problem.contains(&format!("`GRANT {rights} ON rulesyncd_version`")), "{problem}");
+    };
+    rights(session.version_problem(), "SELECT, INSERT, UPDATE");
+    rights(follower.version_problem(), "SELECT");
+    // Once they may, the master's next rescan and the worker's next full scan use it.
+    for (user, granted) in
+        [("worker", "SELECT"), ("master", "SELECT, INSERT, UPDATE"), ("operator", "SELECT, UPDATE")]
+    {
+        let grant = format!("GRANT {granted} ON rulesyncd_version TO {}", to(user));
+        server.run("granted", &grant).await.unwrap();
+    }
+    session.remove_expired_states().await.unwrap();
+    session.apply(&[RuleWrite::Upsert(rule_row("R1", 3))]).await.unwrap();
+    operator.set_state(&id("R1"), RuleState::default()).await.unwrap();
+    assert_eq!(super::version::version(&mut hand).await, (3, 0));
+    assert_eq!(session.version_problem(), None);
+    let (mut follower, mut catalogue) = (worker.follow(), Arc::<Catalogue>::default());
+    poll(&mut follower, &mut catalogue).await.unwrap();
+    assert_eq!(follower.version_problem(), None);
 }
 
 async fn expiry_is_judged_by_the_databases_clock(server: &Server) {

@@ -11,6 +11,7 @@ mod servers;
 mod service;
 mod sqlite;
 mod tls;
+mod version;
 mod watermark;
 
 use rulesyncd::store::StoreError;

@@ -441,6 +441,6 @@ fn without_trust_there_is_no_table_and_no_field() {
         .arg(swarm.path("rules.db"))
         .output()
         .unwrap();
-    assert_eq!(text(&tables.stdout).trim(), "[('ttp_rule',), ('ttp_rule_state',)]");
+    assert_eq!(text(&tables.stdout).trim(), "[('rulesyncd_version',), ('ttp_rule',), ('ttp_rule_state',)]");
     assert_eq!(stored_release(&swarm), None);
 }

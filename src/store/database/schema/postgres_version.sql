@@ -1,0 +1,6 @@
+CREATE TABLE rulesyncd_version (
+    name VARCHAR(64) NOT NULL PRIMARY KEY,
+    version BIGINT NOT NULL,
+    deleted BIGINT NOT NULL,
+    changed_at TIMESTAMP WITHOUT TIME ZONE NOT NULL
+);

@@ -1,0 +1,175 @@
+//! The table `rulesyncd_version`: its row counts the transactions that changed rules or states. A snapshot that shows
+//! version v holds every change up to v, because a transaction raises the version last: the row's lock orders the
+//! versions as the commits are ordered.
+//!
+//! Without the table, or without the right to it, everything else works.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::connection::Connection;
+use super::sql::Dialect;
+use crate::store::StoreError;
+
+/// The operation, in errors.
+const WHAT: &str = "updating rulesyncd_version";
+
+/// The rights of a writer.
+const RIGHTS: &str = "SELECT, INSERT, UPDATE";
+
+/// How often a transaction is repeated because another session has locked the row.
+const LOCKED_RETRIES: usize = 5;
+
+/// Creates the table and its row if they are missing, unless that `has_failed` before. Without them, everything else
+/// works.
+pub(super) async fn create_once(connection: &mut Connection, has_failed: &AtomicBool) {
+    if !has_failed.load(Ordering::Relaxed) {
+        has_failed.store(create(connection).await.is_err(), Ordering::Relaxed);
+    }
+}
+
+async fn create(connection: &mut Connection) -> Result<(), StoreError> {
+    // Not CREATE IF NOT EXISTS, which needs a right even if the table exists.
+    let probe = connection.query("SELECT 1 FROM rulesyncd_version WHERE 1 = 0");
+    if connection.row(WHAT, probe).await.is_err() {
+        connection.run(WHAT, connection.dialect().create_version).await?;
+    }
+    insert(connection).await
+}
+
+/// Inserts the row if it is missing.
+async fn insert(connection: &mut Connection) -> Result<(), StoreError> {
+    let find = connection.query("SELECT 1 FROM rulesyncd_version WHERE name = 'tables'");
+    if connection.row(WHAT, find).await?.is_some() {
+        return Ok(());
+    }
+    let now = connection.dialect().statement_time;
+    let insert = format!(
+        "INSERT INTO rulesyncd_version (name, version, deleted, changed_at) VALUES ('tables', 0, 0, {now})"
+    );
+    match connection.run(WHAT, &insert).await {
+        // Another session was faster.
+        Ok(()) | Err(StoreError::RowRejected { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Why a reader cannot read the row, and what to do; `None` if it can.
+pub(super) async fn why_not_readable(connection: &mut Connection) -> Option<String> {
+    let probe = connection
+        .query("SELECT name, version, deleted FROM rulesyncd_version WHERE name = 'tables' AND 1 = 0");
+    let error = connection.row("reading rulesyncd_version", probe).await.err()?;
+    Some(with_remedy(connection.dialect(), &error, "SELECT"))
+}
+
+/// The error with what to do.
+fn with_remedy(dialect: &Dialect, error: &StoreError, rights: &str) -> String {
+    let grant = match dialect.now {
+        Some(_) => format!(", and `GRANT {rights} ON rulesyncd_version` to this user"),
+        None => String::new(),
+    };
+    format!("{}; let `rulesyncd sync` create it as the tables' owner{grant}", error.cause())
+}
+
+/// Raises the version by one.
+fn raise(dialect: &Dialect, deletes: bool) -> String {
+    // MySQL assigns from left to right.
+    let deleted = if deletes { "deleted = version + 1, " } else { "" };
+    let now = dialect.statement_time;
+    format!(
+        "UPDATE rulesyncd_version SET {deleted}version = version + 1, changed_at = {now} WHERE name = 'tables'"
+    )
+}
+
+/// Whether and why a writer does not raise the version.
+#[derive(Debug, Default)]
+pub(super) struct VersionWriter {
+    problem: Option<String>,
+    locked: usize,
+}
+
+impl VersionWriter {
+    /// A writer for an operator's connection, whose rights are checked outside a transaction.
+    pub(super) async fn of_operator(connection: &mut Connection) -> Result<Self, StoreError> {
+        let mut writer = Self::default();
+        writer.check(connection, false).await?;
+        Ok(writer)
+    }
+
+    /// A writer for a master's session, which also inserts a missing row.
+    pub(super) async fn of_master(connection: &mut Connection) -> Result<Self, StoreError> {
+        let mut writer = Self::default();
+        writer.check(connection, true).await?;
+        Ok(writer)
+    }
+
+    /// Finds out, outside a transaction, whether the row can be updated.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(super) async fn check(
+        &mut self,
+        connection: &mut Connection,
+        inserts: bool,
+    ) -> Result<(), StoreError> {
+        let dialect = connection.dialect();
+        let mut checked = connection.run(WHAT, &(dialect.try_update)(&raise(dialect, true))).await;
+        if checked.is_ok() && inserts {
+            checked = insert(connection).await;
+        }
+        match checked {
+            Err(error) if connection.is_broken() => Err(error),
+            checked => {
+                self.problem = checked.err().map(|error| with_remedy(dialect, &error, RIGHTS));
+                Ok(())
+            }
+        }
+    }
+
+    /// Why the version is not raised; `None` if it is.
+    pub(super) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// Ends a transaction that changed rows, before its COMMIT: raises the version and notifies the workers, in one
+    /// round trip.
+    pub(super) async fn publish(
+        &self,
+        connection: &mut Connection,
+        (changed, deleted): (u64, u64),
+    ) -> Result<(), StoreError> {
+        let dialect = connection.dialect();
+        let raise = (changed > 0 && self.problem.is_none()).then(|| raise(dialect, deleted > 0));
+        let statements: Vec<String> =
+            [raise, dialect.notify.map(str::to_owned)].into_iter().flatten().collect();
+        if statements.is_empty() {
+            return Ok(());
+        }
+        connection.run(WHAT, &statements.join("; ")).await
+    }
+
+    /// What to do after a transaction failed and was rolled back: repeat it (`Ok`) if only the version could not be
+    /// raised, or return the error.
+    pub(super) fn retry(&mut self, dialect: &Dialect, error: StoreError) -> Result<(), StoreError> {
+        match error {
+            error @ (StoreError::NoTables { what: WHAT, .. } | StoreError::Refused { what: WHAT, .. }) => {
+                self.problem = Some(with_remedy(dialect, &error, RIGHTS));
+                Ok(())
+            }
+            StoreError::RowLocked { what: WHAT, .. } if self.locked < LOCKED_RETRIES => {
+                self.locked += 1;
+                Ok(())
+            }
+            // The row is everybody's, so no other row can be written instead.
+            StoreError::RowLocked { what: WHAT, detail } => {
+                self.locked = 0;
+                Err(StoreError::Unavailable { what: WHAT, detail })
+            }
+            error => Err(error),
+        }
+    }
+
+    /// A transaction was committed.
+    pub(super) fn committed(&mut self) {
+        self.locked = 0;
+    }
+}
