@@ -70,19 +70,19 @@ pub(super) fn invalid_files<'f>(
         .collect()
 }
 
-/// Rows and effective states that the worker does not serve as they are.
-pub(super) fn rows_with_worker(tables: &Observation, worker: &Observation) -> Vec<Found> {
+/// Rules and effective states that the worker does not serve as they are. `source` has the rules: `row`, or `release`.
+pub(super) fn with_worker(source: &str, tables: &Observation, worker: &Observation) -> Vec<Found> {
     let in_words = |(id, difference)| {
         let what = match difference {
             Difference::Rule(_, None) => "the worker does not hold it".to_owned(),
-            Difference::Rule(None, _) => "the worker holds it, and no row does".to_owned(),
+            Difference::Rule(None, _) => format!("the worker holds it, and no {source} does"),
             Difference::Rule(Some(row), Some(rule)) if rule.rule_version != row.rule_version => {
                 format!(
-                    "the worker holds version {}, the row version {}",
+                    "the worker holds version {}, the {source} version {}",
                     rule.rule_version, row.rule_version
                 )
             }
-            Difference::Rule(..) => "the worker holds another text or path than the row".to_owned(),
+            Difference::Rule(..) => format!("the worker holds another text or path than the {source}"),
             Difference::State(row, worker) => {
                 format!("the worker says {}, the table {}", state(&worker), state(&row))
             }

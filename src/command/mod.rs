@@ -14,6 +14,7 @@ pub(crate) mod man;
 pub(crate) mod manifest;
 pub(crate) mod master;
 pub mod print;
+mod release;
 pub(crate) mod schema;
 pub(crate) mod state;
 pub(crate) mod status;

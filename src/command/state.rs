@@ -1,6 +1,5 @@
 //! `rulesyncd state`: the operators' states.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -11,16 +10,16 @@ use serde_json::json;
 
 use super::common::{choose_database, did_you_mean, open_database, trust};
 use super::completions::rule_ids;
+use super::release::{PublishedRelease, valid_states};
 use super::{Failure, Outcome};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::{Config, duration, environment};
 use crate::paint::sanitize;
-use crate::rule::{FoundManifest, RuleId, RuleState, StateKind, StateRow};
+use crate::rule::{RuleId, RuleState, StateKind, StateRow};
 use crate::store::{Database, RuleStore as _, Scope, StoreError};
 use crate::telemetry;
-use crate::trust::KeyDates;
 
 /// Disable rules, clip them, and see who did
 #[derive(Debug, Args)]
@@ -114,11 +113,18 @@ pub(crate) fn run(args: StateArgs) -> Outcome {
             Action::Get { rule_id } => {
                 let state = database.get_state(&rule_id).await?;
                 let row = StateRow::new(&rule_id, &state);
+                let without_effect = without_effect(&config, &database, &rule_id).await?;
                 if args.json {
-                    return Ok(print(&format!("{}\n", to_json(&row)))?);
+                    let mut told = to_json(&row);
+                    if let Some(why) = &without_effect {
+                        told["without_effect"] = json!(why);
+                    }
+                    return Ok(print(&format!("{told}\n"))?);
                 }
                 let unknown = if exists(&database, &rule_id).await? { "" } else { "; there is no such rule" };
-                Ok(print(&format!("{}{unknown}\n", in_words(&row)))?)
+                let without_effect = without_effect
+                    .map_or_else(String::new, |why| format!("; it has no effect: {}", sanitize(&why)));
+                Ok(print(&format!("{}{unknown}{without_effect}\n", in_words(&row)))?)
             }
             Action::Set(set) => {
                 let state = set.state(database.now().await?)?;
@@ -239,42 +245,48 @@ async fn ensure_exists(database: &Database, rule_id: &RuleId) -> Outcome {
 /// # Errors
 /// [`Failure::Usage`], or [`Failure::Environment`] if the database does not answer.
 async fn ensure_effect(config: &Config, database: &Database, rule_id: &RuleId, state: &RuleState) -> Outcome {
-    let Some(policy) = trust(config)? else { return Ok(()) };
-    let signed = match database.release(policy.realm.as_str()).await? {
-        (FoundManifest::Read { body, signatures }, Some(list)) => {
-            let verified =
-                policy.verify(&body, &signatures, KeyDates::Ignored).map_err(|why| why.to_string());
-            verified.and_then(|signed| {
-                let list = signed.manifest.parse_list(&list).map_err(|why| why.to_string())?;
-                Ok((signed.manifest, list))
-            })
-        }
-        (FoundManifest::Read { .. }, None) => Err("a part of its list is missing".to_owned()),
-        (FoundManifest::Missing(why) | FoundManifest::Malformed(why), _) => Err(why),
-    };
-    let (manifest, list) = match signed {
-        Ok(signed) => signed,
-        Err(why) => {
-            // In an emergency a state must be set; the workers judge it by the release that they serve.
-            tracing::warn!(
-                "whether the state has an effect is not known: the published release does not verify: {why}"
-            );
-            return Ok(());
-        }
-    };
+    let Some(release) = published_release(config, database).await? else { return Ok(()) };
     let now = database.now().await?;
-    let mut rows: BTreeMap<RuleId, RuleState> = BTreeMap::new();
-    for row in database.states().await? {
-        if let (Ok(id), Ok(state)) = (RuleId::new(&row.rule_id), row.state()) {
-            rows.insert(id, state);
-        }
-    }
+    let mut rows = valid_states(&database.states().await?);
     rows.insert(rule_id.clone(), RuleState { set_at: Some(now), ..state.clone() });
-    let judged = manifest.states.judge(rows.iter(), |id| list.get(id.as_str()).is_some(), now);
-    match judged.without_effect.get(rule_id) {
+    match release.judge(&rows, now).without_effect.get(rule_id) {
         None => Ok(()),
         Some(why) => Err(Failure::Usage(anyhow!("the state would have no effect: {why}"))),
     }
+}
+
+/// Why the state of a rule has no effect under the published release; `None` if it has one.
+///
+/// # Errors
+/// [`Failure::Environment`] if the database does not answer.
+async fn without_effect(
+    config: &Config,
+    database: &Database,
+    rule_id: &RuleId,
+) -> Result<Option<String>, Failure> {
+    let Some(release) = published_release(config, database).await? else { return Ok(None) };
+    let (now, rows) = (database.now().await?, valid_states(&database.states().await?));
+    Ok(release.judge(&rows, now).without_effect.get(rule_id).map(ToString::to_string))
+}
+
+/// The published release; `None` without trust, and, with a warning, if it does not verify: in an emergency a state must be
+/// set, and the workers judge it by the release that they serve.
+///
+/// # Errors
+/// [`Failure::Usage`] if the configured keys cannot be used.
+async fn published_release(
+    config: &Config,
+    database: &Database,
+) -> Result<Option<PublishedRelease>, Failure> {
+    let Some(policy) = trust(config)? else { return Ok(None) };
+    let release = PublishedRelease::of_database(database, &policy).await;
+    Ok(release
+        .inspect_err(|why| {
+            tracing::warn!(
+                "whether the state has an effect is not known: the published release does not verify: {why}"
+            );
+        })
+        .ok())
 }
 
 fn in_words(row: &StateRow) -> String {

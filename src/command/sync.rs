@@ -171,7 +171,10 @@ async fn dry_run(database: &Database, reconciler: &mut Reconciler, allow_mass_de
         .map(|(path, why)| format!("! {}  {}\n", sanitize(path), sanitize(&why.sentence())));
     let held = reconciler.held().into_iter().flat_map(|held| &held.rule_ids);
     let held = held.map(|rule_id| format!("! {}  its deletion would be held back\n", sanitize(rule_id)));
-    let text: String = std::iter::once(diff(&report.plan)).chain(invalid).chain(held).collect();
+    let release = reconciler.release().and_then(|release| release.held_back);
+    let release = release.map(|why| format!("! {}\n", sanitize(&why)));
+    let text: String =
+        std::iter::once(diff(&report.plan)).chain(invalid).chain(held).chain(release).collect();
     print(&(text + &describe(&summary, ["to add", "to change", "to delete"])))?;
     outcome_of(&summary)
 }

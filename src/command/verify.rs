@@ -1,5 +1,6 @@
 //! `rulesyncd verify`: compares directory, tables and worker, rule by rule.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,18 +12,20 @@ use tokio::time::sleep;
 
 use super::common::{self, Daemons};
 use super::compare::{self, Found};
+use super::release::{PublishedRelease, ReleaseSummary};
 use super::{Failure, Outcome};
 use crate::address::Address;
 use crate::client::{self, ClientError};
-use crate::clock::SystemClock;
+use crate::clock::{SystemClock, Timestamp};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::Config;
 use crate::master::reconcile::Reconciler;
 use crate::paint::sanitize;
 use crate::plural::count;
-use crate::rule::{Catalogue, CatalogueDigest, Observation, RuleHeader};
+use crate::rule::{Catalogue, CatalogueDigest, Difference, Observation, RuleHeader, RuleId, RuleState, diff};
 use crate::store::{Follow as _, RuleStore, Scope, StoreError};
+use crate::trust::{Policy, TrustState, TrustStatus};
 use crate::wire::{Op, Subscribe};
 
 /// A difference counts if it is still there after so many comparisons; before, the change may be in transit.
@@ -33,7 +36,8 @@ const BETWEEN: Duration = Duration::from_millis(500);
 
 /// Compare the rules directory, the tables and this host's worker, rule by rule
 ///
-/// What this host does not have is left out, and named. Exit code 1, with a table, if something differs or a file is
+/// What this host does not have is left out, and named. With trust, the tables and the worker are compared with the signed
+/// release. Exit code 1, with a table, if something differs or a file is
 /// invalid; a change in transit has two seconds to arrive. Exit code 3 if something did not answer within 5 s.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd verify --rules-dir /etc/rulesyncd/rules")]
@@ -57,6 +61,9 @@ struct Comparison {
     rules: usize,
     states: usize,
     digest: CatalogueDigest,
+    /// The published release; `None` without trust, and if it does not verify.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    release: Option<ReleaseSummary>,
     /// What was compared.
     compared: Vec<&'static str>,
     /// What this host does not have.
@@ -96,30 +103,53 @@ pub(crate) fn run(args: VerifyArgs) -> Outcome {
     }
 }
 
+/// What the worker should serve, and what it is called in a difference.
+struct Expected {
+    source: &'static str,
+    content: Observation,
+    digest: CatalogueDigest,
+    /// The version of the release, under trust.
+    version: Option<String>,
+}
+
 async fn compare_all(config: &Config, daemons: &Daemons, needs_worker: bool) -> Result<Comparison, Failure> {
     let clock = Arc::new(SystemClock);
+    let policy = common::trust(config)?;
+    let (tables, now, published, mut comparison) =
+        match (common::directory_store(config, clock.clone()), &policy) {
+            (Some(store), policy) => {
+                let (files, now) = catalogue(&store).await?;
+                let published = match (policy, &config.database.address) {
+                    (Some(policy), Address::Directory(directory)) => {
+                        Some(PublishedRelease::of_directory(directory, policy).await)
+                    }
+                    _ => None,
+                };
+                let comparison = Comparison::of(&files, "directory");
+                (files, now, published, comparison)
+            }
+            (None, policy) => {
+                let database = common::open_database(config, clock).await?;
+                common::ping(&database).await?;
+                let (tables, now) = catalogue(&database).await?;
+                let published = match policy {
+                    Some(policy) => Some(PublishedRelease::of_database(&database, policy).await),
+                    None => None,
+                };
+                let mut comparison = Comparison::of(&tables, "tables");
+                let rows = database.rows(Scope::All).await?;
+                comparison.compare_directory(&rows, config, policy.clone(), daemons).await;
+                (tables, now, published, comparison)
+            }
+        };
     let is_directory = matches!(config.database.address, Address::Directory(_));
-    let (tables, mut comparison) = match common::directory_store(config, clock.clone()) {
-        Some(store) => {
-            let files = catalogue(&store).await?;
-            let comparison = Comparison::of(&files, "directory");
-            (files, comparison)
-        }
-        None => {
-            let database = common::open_database(config, clock).await?;
-            common::ping(&database).await?;
-            let tables = catalogue(&database).await?;
-            let mut comparison = Comparison::of(&tables, "tables");
-            comparison.compare_directory(&database.rows(Scope::All).await?, config, daemons).await;
-            (tables, comparison)
-        }
-    };
     for row in tables.quarantined() {
         let what =
             format!("{} is quarantined: {}", if is_directory { "the file" } else { "the row" }, row.reason);
         comparison.differences.push(Found::new(row.key, what));
     }
-    match against_worker(&config.worker.socket, &daemons.worker, &tables).await {
+    let expected = comparison.expect(&tables, now, published);
+    match against_worker(&config.worker.socket, &daemons.worker, expected.as_ref()).await {
         Ok(found) => {
             comparison.compared.push("worker");
             comparison.differences.extend(found);
@@ -144,6 +174,7 @@ impl Comparison {
             rules: catalogue.rule_count(),
             states: catalogue.states().count(),
             digest: catalogue.digest(),
+            release: None,
             compared: vec![place],
             left_out: Vec::new(),
             unanswered: Vec::new(),
@@ -151,10 +182,58 @@ impl Comparison {
         }
     }
 
-    async fn compare_directory(&mut self, rows: &[RuleHeader], config: &Config, daemons: &Daemons) {
+    /// What the worker should serve: the tables, or under trust the release that they hold, with which they are compared.
+    /// `None` if that does not verify.
+    fn expect(
+        &mut self,
+        tables: &Catalogue,
+        now: Timestamp,
+        published: Option<Result<PublishedRelease, String>>,
+    ) -> Option<Expected> {
+        let release = match published {
+            None => {
+                let (content, digest) = (Observation::from(tables), tables.digest());
+                return Some(Expected { source: "row", content, digest, version: None });
+            }
+            Some(Err(why)) => {
+                let what = format!("the published release does not verify: {why}");
+                self.differences.push(Found::new("(all)", what));
+                return None;
+            }
+            Some(Ok(release)) => release,
+        };
+        let states: BTreeMap<RuleId, RuleState> =
+            tables.state_rows().map(|(id, state)| (id.clone(), state.clone())).collect();
+        let mut content = release.observation(&states, now);
+        content.rules.retain(|id, rule| !tables.has_unparsed(id.as_str(), &rule.content_sha256));
+        for (rule_id, difference) in diff(&content, &Observation::from(tables)) {
+            let what = match difference {
+                Difference::Rule(Some(_), None) => "the release lists it, and it is missing",
+                Difference::Rule(None, _) => "the release does not list it",
+                Difference::Rule(Some(_), Some(_)) => "it is not what the release lists",
+                Difference::State(..) => continue,
+            };
+            self.differences.push(Found::new(rule_id, what));
+        }
+        for (rule_id, why) in release.judge(&states, now).without_effect {
+            self.differences.push(Found::new(rule_id, format!("its state has no effect: {why}")));
+        }
+        let (digest, version) = (content.digest(), Some(release.version()));
+        (self.rules, self.states, self.digest) = (content.rules.len(), content.states.len(), digest);
+        self.release = Some(release.summary());
+        Some(Expected { source: "release", content, digest, version })
+    }
+
+    async fn compare_directory(
+        &mut self,
+        rows: &[RuleHeader],
+        config: &Config,
+        policy: Option<Policy>,
+        daemons: &Daemons,
+    ) {
         let mut reconciler = Reconciler::new(config.master.clone(), Arc::new(SystemClock));
-        if let Ok(Some(trust)) = config.trust.load() {
-            reconciler.publish_releases(trust.policy);
+        if let Some(policy) = policy {
+            reconciler.publish_releases(policy);
         }
         match reconciler.preview(rows, true).await {
             Ok(_) if reconciler.scanner().files().next().is_none() && !daemons.keep_rules(config) => {
@@ -167,6 +246,8 @@ impl Comparison {
                 self.differences.extend(compare::files_with_rows(&report.plan));
                 self.differences.extend(compare::conflicts(&report.plan));
                 self.differences.extend(compare::invalid_files(reconciler.scanner().invalid(), rows));
+                let held_back = reconciler.release().and_then(|release| release.held_back);
+                self.differences.extend(held_back.map(|why| Found::new("(all)", why)));
             }
             Err(away) if daemons.keep_rules(config) => {
                 self.unanswered.push(format!("the rules directory: {away}"));
@@ -176,36 +257,64 @@ impl Comparison {
     }
 }
 
-/// The content of a store, read as a worker reads it.
-async fn catalogue(store: &impl RuleStore) -> Result<Catalogue, StoreError> {
+/// The content of a store, read as a worker reads it, and when that was by the store's clock.
+async fn catalogue(store: &impl RuleStore) -> Result<(Catalogue, Timestamp), StoreError> {
     let delta = store.follow().poll(&Arc::<Catalogue>::default()).await?;
-    let mut catalogue = Catalogue::default();
+    let (mut catalogue, now) = (Catalogue::default(), delta.now);
     catalogue.apply(delta);
-    Ok(catalogue)
+    Ok((catalogue, now))
 }
 
+/// `None` for `expected`: what the worker should serve is not known.
 async fn against_worker(
     socket: &Path,
     status: &Result<Value, ClientError>,
-    tables: &Catalogue,
+    expected: Option<&Expected>,
 ) -> Result<Vec<Found>, ClientError> {
     // The command does not wait again for a worker that did not answer.
     if let Err(ClientError::Timeout(waited)) = status {
         return Err(ClientError::Timeout(*waited));
     }
-    if client::ask(socket, Op::Status {}).await?["digest"].is_null() {
-        return Ok(vec![Found::new("(all)", "the worker has not yet read the tables")]);
+    let status = client::ask(socket, Op::Status {}).await?;
+    let trust: Option<TrustStatus> =
+        status.get("trust").and_then(|trust| serde_json::from_value(trust.clone()).ok());
+    let mut found = Vec::new();
+    if let Some(trust) = trust.as_ref().filter(|trust| trust.state != TrustState::Ok) {
+        found.push(Found::new("(all)", format!("the worker: {}", trust.sentence())));
     }
-    let (digest, served) =
+    if status["digest"].is_null() {
+        if found.is_empty() {
+            found.push(Found::new("(all)", "the worker has not yet read the tables"));
+        }
+        return Ok(found);
+    }
+    let Some(Expected { source, content, digest, version }) = expected else { return Ok(found) };
+    let served_version = trust.as_ref().and_then(|trust| trust.version.as_ref());
+    match (version, served_version) {
+        (Some(published), Some(served)) if published != served => {
+            let what = format!("the worker serves the release of {served}, and {published} is published");
+            found.push(Found::new("(all)", what));
+            return Ok(found);
+        }
+        (Some(_), None) => {
+            found.push(Found::new(
+                "(all)",
+                "the worker serves the rows without verifying them: `trust` is off there",
+            ));
+        }
+        _ => {}
+    }
+    let (served_digest, served) =
         compare::worker(socket, Subscribe { follow: false, ..Subscribe::default() }).await?;
-    if digest == tables.digest() {
-        return Ok(Vec::new());
+    if served_digest != *digest {
+        found.extend(compare::with_worker(source, content, &served));
     }
-    Ok(compare::rows_with_worker(&Observation::from(tables), &served))
+    Ok(found)
 }
 
 fn human(comparison: &Comparison) -> String {
-    let Comparison { rules, states, digest, compared, left_out, unanswered, differences } = comparison;
+    let Comparison { rules, states, digest, release, compared, left_out, unanswered, differences } =
+        comparison;
     let mut text = String::new();
     if !differences.is_empty() {
         let mut table = comfy_table::Table::new();
@@ -221,6 +330,9 @@ fn human(comparison: &Comparison) -> String {
     }
     for place in unanswered {
         text += &format!("no answer: {}\n", sanitize(place));
+    }
+    if let Some(release) = release {
+        text += &format!("release {}\n", sanitize(&release.sentence()));
     }
     let outcome = match (differences.len(), &**compared) {
         (0, [_]) => "nothing to compare them with".to_owned(),

@@ -4,6 +4,7 @@ mod files;
 mod render;
 mod report;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,9 +12,10 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
 
-use self::report::{Report, RuleInTables, WorkerView};
+use self::report::{ReleaseView, Report, RuleInTables, WorkerView};
 use super::common::{self, Daemons, did_you_mean};
 use super::completions::rule_ids;
+use super::release::{PublishedRelease, valid_states};
 use super::{Failure, Outcome, compare};
 use crate::address::Address;
 use crate::client::ClientError;
@@ -24,6 +26,7 @@ use crate::config::Config;
 use crate::rule::RuleId;
 use crate::rule::plan::Plan;
 use crate::store::{RuleStore as _, Scope};
+use crate::trust::Policy;
 use crate::wire::Subscribe;
 use crate::worker::WorkerStatus;
 
@@ -56,7 +59,8 @@ pub(crate) fn run(args: WhyArgs) -> Outcome {
     let report = super::block_on(async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_database(daemons.choose_rules_dir(config)?)?;
-        Ok::<_, Failure>(gather(&config, daemons, args.rule_id).await)
+        let policy = common::trust(&config)?;
+        Ok::<_, Failure>(gather(&config, policy, daemons, args.rule_id).await)
     })??;
     if let (Err(database), Err(worker), true) = (&report.table, &report.worker, report.files.is_empty()) {
         return Err(Failure::Environment(anyhow::anyhow!("{database}\n{worker}")));
@@ -78,8 +82,12 @@ pub(crate) fn run(args: WhyArgs) -> Outcome {
     }
 }
 
-async fn gather(config: &Config, daemons: Daemons, rule_id: RuleId) -> Report {
-    let table = table(config, &rule_id).await.map_err(message);
+async fn gather(config: &Config, policy: Option<Policy>, daemons: Daemons, rule_id: RuleId) -> Report {
+    let table = table(config, policy.as_ref(), &rule_id).await.map_err(message);
+    let (table, release) = match table {
+        Ok((table, release)) => (Ok(table), release),
+        Err(why) => (Err(why), None),
+    };
     let rows = table.as_ref().map_or(&[][..], |table| &table.rows);
     let master = &config.master;
     let directory = match &config.database.address {
@@ -112,7 +120,7 @@ async fn gather(config: &Config, daemons: Daemons, rule_id: RuleId) -> Report {
     let (files, plan) = files.unwrap_or_default();
     let plan = if table.is_ok() && files_unknown.is_none() { plan } else { Plan::default() };
     let worker = worker.map_err(|error| error.to_string());
-    Report { files, plan, files_unknown, table, master, worker, unanswered, rule_id }
+    Report { files, plan, files_unknown, table, release, master, worker, unanswered, rule_id }
 }
 
 /// The message of a failure, with its causes.
@@ -120,9 +128,21 @@ fn message(failure: Failure) -> String {
     failure.message().map_or_else(String::new, |error| format!("{error:#}"))
 }
 
-async fn table(config: &Config, rule_id: &RuleId) -> Result<RuleInTables, Failure> {
+/// The rule in the tables, and with trust in the published release.
+async fn table(
+    config: &Config,
+    policy: Option<&Policy>,
+    rule_id: &RuleId,
+) -> Result<(RuleInTables, Option<Result<ReleaseView, String>>), Failure> {
     if let Some(store) = common::directory_store(config, Arc::new(SystemClock)) {
-        let subscription = store.subscribe_changes().await?;
+        let (now, subscription) = (SystemClock.now(), store.subscribe_changes().await?);
+        let release = match (policy, &config.database.address) {
+            (Some(policy), Address::Directory(directory)) => {
+                let release = PublishedRelease::of_directory(directory, policy).await;
+                Some(release.map(|release| ReleaseView::new(&release, rule_id, &BTreeMap::new(), now)))
+            }
+            _ => None,
+        };
         let catalogue = subscription.catalogue();
         let row = catalogue.rule(rule_id.as_str());
         let did_you_mean = match row {
@@ -132,19 +152,22 @@ async fn table(config: &Config, rule_id: &RuleId) -> Result<RuleInTables, Failur
             }
         };
         let row = row.map(|row| row.header.unchecked());
-        return Ok(RuleInTables::new(
-            rule_id,
-            SystemClock.now(),
-            row.into_iter().collect(),
-            None,
-            did_you_mean,
-        ));
+        let table = RuleInTables::new(rule_id, now, row.into_iter().collect(), None, did_you_mean);
+        return Ok((table, release));
     }
     let database = common::open_database(config, Arc::new(SystemClock)).await?;
     common::ping(&database).await?;
     let ids = [rule_id.folded()];
     let rows = database.rows(Scope::Touching { rule_ids: &ids, source_paths: &[] }).await?;
     let states = database.states().await?;
+    let now = database.now().await?;
+    let release = match policy {
+        Some(policy) => {
+            let release = PublishedRelease::of_database(&database, policy).await;
+            Some(release.map(|release| ReleaseView::new(&release, rule_id, &valid_states(&states), now)))
+        }
+        None => None,
+    };
     let state = states.into_iter().find(|row| row.rule_id == rule_id.as_str());
     let did_you_mean = if rows.iter().any(|row| row.rule_id == rule_id.as_str()) {
         String::new()
@@ -152,7 +175,7 @@ async fn table(config: &Config, rule_id: &RuleId) -> Result<RuleInTables, Failur
         let rows = database.rows(Scope::All).await?;
         did_you_mean(rule_id.as_str(), rows.iter().map(|row| row.rule_id.as_str()))
     };
-    Ok(RuleInTables::new(rule_id, database.now().await?, rows, state, did_you_mean))
+    Ok((RuleInTables::new(rule_id, now, rows, state, did_you_mean), release))
 }
 
 /// The rule as this worker serves it.

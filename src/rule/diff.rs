@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Catalogue, RuleHeader, RuleId, RuleState};
+use super::{Catalogue, CatalogueDigest, RuleHeader, RuleId, RuleState};
 
 /// What one source serves.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,6 +29,14 @@ impl Observation {
             self.states.insert(rule_id.clone(), state);
         }
         self.rules.extend(rule.map(|rule| (rule_id, rule)));
+    }
+
+    /// The digest that a catalogue of the same rules and states has.
+    pub(crate) fn digest(&self) -> CatalogueDigest {
+        let mut digest = CatalogueDigest::default();
+        self.rules.values().for_each(|rule| digest.toggle_rule(rule));
+        self.states.iter().for_each(|(rule_id, state)| digest.toggle_state(rule_id, state));
+        digest
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::report::{Report, RuleInTables, WorkerView};
+use super::report::{ReleaseView, Report, RuleInTables, WorkerView};
 use crate::clock::Timestamp;
 use crate::command::status::{Lines, ago};
 use crate::paint::{Paint, sanitize};
@@ -32,6 +32,11 @@ pub(super) fn human(report: &Report, wrong: &[String]) -> String {
     match &report.table {
         Err(why) => lines.add("table", unknown(why)),
         Ok(table) => tables(&mut lines, table),
+    }
+    match &report.release {
+        None => {}
+        Some(Err(why)) => lines.add("release", unknown(why)),
+        Some(Ok(held)) => release(&mut lines, held),
     }
     match &report.worker {
         Err(why) => lines.add("worker", unknown(why)),
@@ -82,6 +87,17 @@ fn tables(lines: &mut Lines, table: &RuleInTables) {
     }
 }
 
+fn release(lines: &mut Lines, held: &ReleaseView) {
+    lines.add("release", sanitize(&held.summary.sentence()));
+    match &held.rule {
+        None => lines.add("", "does not list the rule"),
+        Some(rule) => lines.add("", text_of(rule.rule_version, Some(rule.content_sha256))),
+    }
+    if let Some(why) = &held.without_effect {
+        lines.add("", format!("the state has {}no effect{}: {}", Paint::Warn, Paint::Off, sanitize(why)));
+    }
+}
+
 fn worker(lines: &mut Lines, held: &WorkerView, now: Option<Timestamp>) {
     match &held.rule {
         None => lines.add("worker", "knows no such rule"),
@@ -92,6 +108,9 @@ fn worker(lines: &mut Lines, held: &WorkerView, now: Option<Timestamp>) {
     }
     if held.state != RuleState::default() {
         lines.add("", format!("{}{}{}", Paint::Warn, held.state.state, Paint::Off));
+    }
+    if let Some(trust) = &held.trust {
+        lines.add("", sanitize(&trust.sentence()));
     }
     if held.database == Health::Down {
         lines.add("", format!("{}its database is unavailable{}", Paint::Bad, Paint::Off));

@@ -1,13 +1,18 @@
 //! What each place knows about one rule, and how the places differ. Pure.
 
+mod release;
+
 use serde::{Serialize, Serializer};
 
+pub(super) use self::release::ReleaseView;
 use super::files::RuleFile;
 use crate::clock::Timestamp;
 use crate::command::compare::{self, Found};
+use crate::master::reconcile::ReleaseStatus;
 use crate::master::{LockStatus, MasterStatus};
 use crate::rule::plan::Plan;
 use crate::rule::{Observation, RuleHeader, RuleId, RuleState, StateRow};
+use crate::trust::TrustStatus;
 use crate::wire::Health;
 use crate::worker::{SubscriberStatus, WorkerStatus};
 
@@ -25,6 +30,9 @@ pub(super) struct Report {
     /// The rule in the tables, or why they could not be read.
     #[serde(serialize_with = "or_error")]
     pub(super) table: Result<RuleInTables, String>,
+    /// The rule in the published release, or why that does not verify; `None` without trust.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_or_error")]
+    pub(super) release: Option<Result<ReleaseView, String>>,
     /// This host's master; `None` if none answers.
     #[serde(serialize_with = "lock")]
     pub(super) master: Option<MasterStatus>,
@@ -64,6 +72,9 @@ pub(super) struct WorkerView {
     pub(super) quarantined: Vec<String>,
     /// Whether the worker has loaded rules.
     pub(super) loaded: bool,
+    /// What is trusted; `None` where trust is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) trust: Option<TrustStatus>,
     pub(super) database: Health,
     pub(super) stale_for_ms: u64,
     /// The newest change of the stream.
@@ -78,6 +89,16 @@ fn or_error<T: Serialize, S: Serializer>(
     match result {
         Ok(found) => found.serialize(serializer),
         Err(error) => serde_json::json!({ "error": error }).serialize(serializer),
+    }
+}
+
+fn some_or_error<T: Serialize, S: Serializer>(
+    result: &Option<Result<T, String>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match result {
+        Some(result) => or_error(result, serializer),
+        None => serializer.serialize_none(),
     }
 }
 
@@ -108,6 +129,7 @@ impl WorkerView {
             state: RuleState::default(),
             quarantined: quarantined.map(|row| format!("{}: {}", row.table, row.reason)).collect(),
             loaded: status.digest.is_some(),
+            trust: status.trust,
             database: status.database.state,
             stale_for_ms: status.database.stale_for_ms,
             seq: status.stream.seq,
@@ -122,7 +144,8 @@ impl Report {
     pub(super) fn problems(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         self.files_against_row(&mut wrong);
-        self.row_against_worker(&mut wrong);
+        self.row_against_release(&mut wrong);
+        self.tables_against_worker(&mut wrong);
         self.subscribers(&mut wrong);
         if wrong.is_empty() && self.is_nowhere() {
             let near = self.table.as_ref().map_or("", |table| &table.did_you_mean);
@@ -183,6 +206,9 @@ impl Report {
     fn why_not_written(&self) -> String {
         match &self.master {
             None => ": no master answers on this host".to_owned(),
+            Some(MasterStatus { release: Some(ReleaseStatus { held_back: Some(why), .. }), .. }) => {
+                format!(": {why}")
+            }
             Some(master) => match (master.lock, master.database_down_since) {
                 (_, Some(since)) => format!(": the master cannot reach its database since {since}"),
                 (LockStatus::Standby, _) => ": this host's master stands by while another writes".to_owned(),
@@ -191,9 +217,13 @@ impl Report {
         }
     }
 
-    fn row_against_worker(&self, wrong: &mut Vec<String>) {
+    fn tables_against_worker(&self, wrong: &mut Vec<String>) {
         let Ok(held) = &self.worker else { return };
         wrong.extend(held.quarantined.iter().map(|why| format!("the worker quarantines the row of {why}")));
+        self.trust_of_worker(held, wrong);
+        if !held.loaded && held.trust.is_some() {
+            return;
+        }
         if !held.loaded {
             wrong.push("the worker has not loaded any rule yet: its database has not answered".to_owned());
             return;
@@ -205,18 +235,35 @@ impl Report {
             ));
         }
         let Ok(table) = &self.table else { return };
+        // Under trust the worker serves what the release lists, whatever the row is.
+        let (source, rule) = match (&self.release, &held.trust) {
+            (Some(Err(_)), Some(_)) => return,
+            (Some(Ok(release)), Some(trust)) => {
+                let (published, served) = (&release.summary.version, trust.version.as_ref());
+                if let Some(served) = served.filter(|served| *served != published) {
+                    wrong.push(format!(
+                        "the worker serves the release of {served}, and {published} is published"
+                    ));
+                    return;
+                }
+                ("release", release.rule.clone())
+            }
+            _ => ("row", table.row.clone().map(|row| row.with_id(self.rule_id.clone()))),
+        };
         // Of a quarantined row, the reason was given above.
         let is_hidden = held.rule.is_none() && !held.quarantined.is_empty();
-        let row = table.row.clone().filter(|_| !is_hidden).map(|row| row.with_id(self.rule_id.clone()));
+        let rule = rule.filter(|_| !is_hidden);
+        let is_without_effect = self.is_without_effect(held);
         let state = match table.state.as_ref().map(StateRow::state) {
             None => RuleState::default(),
+            Some(Ok(_)) if is_without_effect => RuleState::default(),
             Some(Ok(state)) => state.effective(table.now),
             Some(Err(_)) => held.state.clone(),
         };
         let (mut tables, mut worker) = (Observation::default(), Observation::default());
-        tables.insert(self.rule_id.clone(), row, state);
+        tables.insert(self.rule_id.clone(), rule, state);
         worker.insert(self.rule_id.clone(), held.rule.clone(), held.state.clone());
-        wrong.extend(compare::rows_with_worker(&tables, &worker).into_iter().map(|found| found.what));
+        wrong.extend(compare::with_worker(source, &tables, &worker).into_iter().map(|found| found.what));
     }
 
     fn subscribers(&self, wrong: &mut Vec<String>) {

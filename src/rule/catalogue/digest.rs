@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use super::super::{ContentDigest, KnownRule, RuleId, RuleState};
+use super::super::{ContentDigest, RuleHeader, RuleId, RuleState};
 
 /// The digest of all effective rules and states, in any order.
 ///
@@ -25,13 +25,13 @@ pub struct CatalogueDigest([u8; 32]);
 
 impl CatalogueDigest {
     /// Puts a rule in, or takes it out.
-    pub(crate) fn toggle_rule(&mut self, rule: &KnownRule) {
+    pub(crate) fn toggle_rule(&mut self, rule: &RuleHeader<RuleId>) {
         self.toggle(&[
             Some("rule"),
-            Some(rule.header.rule_id.as_str()),
-            Some(&rule.header.rule_version.to_string()),
-            Some(&rule.header.content_sha256.to_string()),
-            Some(&rule.header.source_path),
+            Some(rule.rule_id.as_str()),
+            Some(&rule.rule_version.to_string()),
+            Some(&rule.content_sha256.to_string()),
+            Some(&rule.source_path),
         ]);
     }
 

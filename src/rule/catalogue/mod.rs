@@ -273,14 +273,14 @@ impl Catalogue {
             }
             if let Some(old) = old {
                 self.effective -= 1;
-                self.digest.toggle_rule(&old);
+                self.digest.toggle_rule(&old.header);
                 if new.as_ref().is_none_or(|new| new.header.rule_id != old.header.rule_id) {
                     deleted.push(old.header.rule_id.clone());
                 }
             }
             if let Some(new) = new {
                 self.effective += 1;
-                self.digest.toggle_rule(&new);
+                self.digest.toggle_rule(&new.header);
                 written.push(new);
             }
         }

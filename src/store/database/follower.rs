@@ -152,7 +152,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             Err(error) if connection.is_broken() => Err(error),
             Err(error) => {
                 self.memory.manifest = None;
-                Ok((None, Some(FoundManifest::Missing(error.to_string()))))
+                Ok((None, Some(manifest::missing(&error))))
             }
         }
     }

@@ -28,12 +28,15 @@ impl Database {
     /// The published manifest of a realm, and the bytes of its list if they are there. Nothing of it is verified.
     ///
     /// # Errors
-    /// The database does not answer, or has no manifests.
+    /// The database does not answer. A table that is missing or may not be read is [`FoundManifest::Missing`].
     pub async fn release(&self, realm: &str) -> Result<(FoundManifest, Option<Vec<u8>>), StoreError> {
         let realm = realm.to_owned();
         self.ask("reading the signed release", |database| async move {
             let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
-            let found = manifest::read(&mut connection, &realm).await?;
+            let found = match manifest::read(&mut connection, &realm).await {
+                Err(error) if !connection.is_broken() => manifest::missing(&error),
+                found => found?,
+            };
             let list = match &found {
                 FoundManifest::Read { body, .. } => {
                     Manifest::parse(body).ok().map(|manifest| manifest.list.bytes)

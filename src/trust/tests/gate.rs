@@ -55,7 +55,7 @@ fn release(key: &SoftKey, second: u32, rules: &[(&str, i32)], states: &str) -> S
     let body = manifest.to_string().into_bytes();
     let signatures = key.sign(&body);
     let mut digest = CatalogueDigest::default();
-    rules.iter().for_each(|rule| digest.toggle_rule(rule));
+    rules.iter().for_each(|rule| digest.toggle_rule(&rule.header));
     Signed { rules, list, body, signatures, digest }
 }
 

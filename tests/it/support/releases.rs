@@ -20,7 +20,7 @@ pub(crate) struct Owner {
     pub(crate) key: SoftKey,
     pub(crate) realm: &'static str,
     pub(crate) states: String,
-    pub(crate) expires: &'static str,
+    pub(crate) expires: String,
 }
 
 /// The files of a release, by name.
@@ -29,7 +29,7 @@ pub(crate) struct Files(pub(crate) Vec<(String, String)>);
 
 impl Owner {
     pub(crate) fn new() -> Self {
-        let (realm, states, expires) = ("honeypots", "any".to_owned(), "2099-01-01T00:00:00Z");
+        let (realm, states, expires) = ("honeypots", "any".to_owned(), "2099-01-01T00:00:00Z".to_owned());
         Self { key: SoftKey::ed25519(), realm, states, expires }
     }
 
@@ -41,9 +41,8 @@ impl Owner {
         path
     }
 
-    /// `MANIFEST` and `MANIFEST.rules` of these rules, each an id with its version, made `minute` minutes after a
-    /// fixed time.
-    pub(crate) fn manifest(&self, minute: u32, rules: &[(&str, i32)]) -> (String, String) {
+    /// `MANIFEST` and `MANIFEST.rules` of these rules, each an id with its version.
+    pub(crate) fn manifest(&self, version: &str, rules: &[(&str, i32)]) -> (String, String) {
         let listed = rules.iter().map(|(rule_id, version)| ListedRule {
             rule_id: RuleId::new(rule_id).unwrap(),
             rule_version: *version,
@@ -51,7 +50,6 @@ impl Owner {
             source_path: format!("{rule_id}.yaml").into(),
         });
         let list = RuleList::new(listed.collect()).unwrap().to_text();
-        let version = format!("{DAY}T{:02}:{:02}:00Z", minute / 60, minute % 60);
         let manifest = Manifest {
             realm: self.realm.parse().unwrap(),
             version: version.parse().unwrap(),
@@ -62,9 +60,14 @@ impl Owner {
         (manifest.to_string(), list)
     }
 
-    /// All files of a release.
+    /// All files of a release that is made `minute` minutes after a fixed time.
     pub(crate) fn release(&self, minute: u32, rules: &[(&str, i32)]) -> Files {
-        let (manifest, list) = self.manifest(minute, rules);
+        self.release_of(&format!("{DAY}T{:02}:{:02}:00Z", minute / 60, minute % 60), rules)
+    }
+
+    /// All files of a release of this version.
+    pub(crate) fn release_of(&self, version: &str, rules: &[(&str, i32)]) -> Files {
+        let (manifest, list) = self.manifest(version, rules);
         let signature = self.key.sign(manifest.as_bytes());
         let mut files: Vec<_> = rules
             .iter()

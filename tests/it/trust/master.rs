@@ -9,13 +9,13 @@ use crate::support::releases::{Files, Owner, stored_release};
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, text, wait_for};
 
-fn version(minute: u32) -> String {
+pub(super) fn version(minute: u32) -> String {
     format!("2020-01-01T{:02}:{:02}:00Z", minute / 60, minute % 60)
 }
 
 /// Waits until the database holds exactly the release of this minute. At no moment does it hold anything else than a
 /// whole release.
-fn wait_for_release(swarm: &Swarm, minute: u32) {
+pub(super) fn wait_for_release(swarm: &Swarm, minute: u32) {
     wait_for("the release", || {
         let (found, whole) = stored_release(swarm)?;
         assert!(whole, "the database holds no whole release");
@@ -23,7 +23,7 @@ fn wait_for_release(swarm: &Swarm, minute: u32) {
     });
 }
 
-fn release_status(swarm: &Swarm) -> Value {
+pub(super) fn release_status(swarm: &Swarm) -> Value {
     let status = swarm.run(&["status", "--socket", swarm.path("master.sock").to_str().unwrap(), "--json"]);
     let printed = text(&status.stdout);
     let daemons: Value = serde_json::from_str(printed.lines().next().unwrap_or("{}")).unwrap_or_default();
@@ -34,7 +34,7 @@ fn release_status(swarm: &Swarm) -> Value {
 }
 
 /// Waits until the status says why a release is held back.
-fn wait_until_held(swarm: &Swarm, expected: &str) {
+pub(super) fn wait_until_held(swarm: &Swarm, expected: &str) {
     wait_for(expected, || {
         let held = release_status(swarm)["held_back"].as_str().unwrap_or_default().to_owned();
         held.contains(expected).then_some(())

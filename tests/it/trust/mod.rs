@@ -1,5 +1,7 @@
 //! Signed releases.
 
+mod commands;
+mod grants;
 mod interoperability;
 mod manifest;
 mod master;

@@ -17,19 +17,19 @@ use crate::support::swarm::{Subscriber, Swarm, text, wait_for};
 
 const FIRST: &[(&str, i32)] = &[("R1", 1), ("R2", 1), ("R3", 1)];
 
-fn status(swarm: &Swarm) -> Value {
+pub(super) fn status(swarm: &Swarm) -> Value {
     let mut client = Subscriber::connect(&swarm.socket());
     client.send(r#"{"op":"status","id":1}"#);
     client.next()["result"].clone()
 }
 
-fn reasons(status: &Value) -> Vec<String> {
+pub(super) fn reasons(status: &Value) -> Vec<String> {
     let reasons = status["trust"]["reasons"].as_array().unwrap();
     reasons.iter().map(|reason| reason.as_str().unwrap().to_owned()).collect()
 }
 
 /// Waits until exactly these reasons hold, without any until a release is in force, and returns the status.
-fn wait_for_reasons(swarm: &Swarm, expected: &[&str]) -> Value {
+pub(super) fn wait_for_reasons(swarm: &Swarm, expected: &[&str]) -> Value {
     wait_for(&format!("the reasons {expected:?}"), || {
         let status = status(swarm);
         // Before its first poll, a worker knows no reason yet.
@@ -38,12 +38,12 @@ fn wait_for_reasons(swarm: &Swarm, expected: &[&str]) -> Value {
     })
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Writes part 0 as a thief of the master's password would.
-async fn write_part_0(sql: &mut ExternalClient, version: &str, body: &str, signatures: &str) {
+pub(super) async fn write_part_0(sql: &mut ExternalClient, version: &str, body: &str, signatures: &str) {
     sql.run(&format!(
         "UPDATE rulesyncd_manifest SET version = {}, body = {}, signatures = {}, updated_at = {} WHERE part = 0",
         quoted(version),
@@ -55,7 +55,7 @@ async fn write_part_0(sql: &mut ExternalClient, version: &str, body: &str, signa
 }
 
 /// The rules of a snapshot, each an id with its version, and what its end says of trust.
-fn snapshot(subscriber: &mut Subscriber) -> (Vec<(String, i64)>, Value) {
+pub(super) fn snapshot(subscriber: &mut Subscriber) -> (Vec<(String, i64)>, Value) {
     assert_eq!(subscriber.next()["type"], "snapshot_begin");
     let mut rules = Vec::new();
     loop {

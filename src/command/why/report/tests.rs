@@ -39,7 +39,8 @@ fn held(text: &str) -> WorkerView {
     let subscribers = Vec::new();
     let (quarantined, database) = (Vec::new(), Health::Up);
     let (rule, state) = (Some(row(text).with_id(rule_id())), RuleState::default());
-    WorkerView { rule, state, quarantined, loaded: true, database, stale_for_ms: 0, seq: 7, subscribers }
+    let (loaded, trust, stale_for_ms, seq) = (true, None, 0, 7);
+    WorkerView { rule, state, quarantined, loaded, trust, database, stale_for_ms, seq, subscribers }
 }
 
 /// A rule that is everywhere the same.
@@ -51,6 +52,7 @@ fn report() -> Report {
         files_unknown: None,
         plan: Plan::default(),
         table: Ok(RuleInTables::new(&rule_id(), NOW, vec![row("one")], None, String::new())),
+        release: None,
         master: None,
         worker: Ok(held("one")),
     }
