@@ -1,6 +1,6 @@
 //! What commands print, and where.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
 
 use anstream::{AutoStream, ColorChoice};
 
@@ -32,6 +32,28 @@ pub(super) fn write_stdout(text: &str) -> io::Result<()> {
     let mut stdout = AutoStream::new(stdout, choice);
     let written = stdout.write_all(sanitize_output(text).as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| io::Error::new(error.kind(), format!("standard output broke: {error}")))
+}
+
+/// Prints to standard error what a person at the terminal is to read. Control characters are as in [`write_stdout`].
+///
+/// # Errors
+/// Standard error cannot be written.
+pub(super) fn write_stderr(text: &str) -> io::Result<()> {
+    let mut stderr = AutoStream::auto(io::stderr().lock());
+    stderr.write_all(sanitize_output(text).as_bytes()).and_then(|()| stderr.flush())
+}
+
+/// Asks the person at the terminal, on standard error. Only `y` and `yes` are a yes.
+///
+/// # Errors
+/// As [`write_stderr`], or standard input cannot be read.
+pub(super) fn ask(question: &str) -> io::Result<bool> {
+    const LONGEST_ANSWER: u64 = 1 << 10;
+    write_stderr(question)?;
+    let mut answer = Vec::new();
+    BufReader::new(io::stdin().lock().take(LONGEST_ANSWER)).read_until(b'\n', &mut answer)?;
+    let answer = answer.trim_ascii();
+    Ok([&b"y"[..], b"yes"].iter().any(|yes| answer.eq_ignore_ascii_case(yes)))
 }
 
 /// Reports why a command failed: to the journal where standard error is connected to it, else on

@@ -1,24 +1,27 @@
 //! `rulesyncd state`: the operators' states.
 
-use std::time::Duration;
+mod args;
+mod choice;
+mod effect;
 
-use anyhow::anyhow;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde_json::json;
 
-use super::common::{choose_database, did_you_mean, open_database, trust};
+use self::args::{ClearArgs, SetArgs};
+use self::choice::{Choice, Chosen, ensure_exist, missing};
+use self::effect::{ensure_effect, without_effect};
+use super::common::{choose_database, open_database};
 use super::completions::rule_ids;
-use super::release::{PublishedRelease, valid_states};
 use super::{Failure, Outcome};
-use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::clock::{Clock as _, SystemClock};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
 use crate::command::print::print;
-use crate::config::{Config, duration, environment};
+use crate::config::Config;
 use crate::paint::sanitize;
-use crate::rule::{RuleId, RuleState, StateKind, StateRow};
-use crate::store::{Database, RuleStore as _, Scope, StoreError};
+use crate::plural::{count, is_or_are};
+use crate::rule::{RuleId, StateKind, StateRow};
+use crate::store::{Database, RuleStore as _};
 use crate::telemetry;
 
 /// Disable rules, clip them, and see who did
@@ -48,145 +51,153 @@ enum Action {
         #[arg(value_name = "ID", add = ArgValueCompleter::new(rule_ids))]
         rule_id: RuleId,
     },
-    /// Set the state of a rule
     Set(SetArgs),
-    /// Clear a rule's state, so that it is enabled again
-    Clear {
-        /// The rule
-        #[arg(value_name = "ID", add = ArgValueCompleter::new(rule_ids))]
-        rule_id: RuleId,
-    },
-}
-
-#[derive(Debug, Args)]
-struct SetArgs {
-    /// The rule
-    #[arg(value_name = "ID", add = ArgValueCompleter::new(rule_ids))]
-    rule_id: RuleId,
-    /// The state
-    #[arg(value_parser = state_parser())]
-    state: StateKind,
-    /// The ceiling of the rule's confidence; one above 1 limits nothing, as does none
-    #[arg(long, value_name = "NUMBER")]
-    confidence_max: Option<f64>,
-    /// End the state after this time, such as `4h`
-    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "expires_at")]
-    expires_in: Option<Duration>,
-    /// End the state at this time, such as `2026-05-01T07:25:09Z`; if it is past, the state has ended at once
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    expires_at: Option<Timestamp>,
-    /// The reason, for other operators
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-    /// Set the state although no such rule exists yet
-    #[arg(long)]
-    force: bool,
-    /// Who sets it; by default the login name
-    #[arg(long, value_name = "NAME")]
-    set_by: Option<String>,
-}
-
-fn state_parser() -> impl TypedValueParser<Value = StateKind> {
-    PossibleValuesParser::new([
-        PossibleValue::new(StateKind::Enabled.as_str()).help("The rule counts, as without a state"),
-        PossibleValue::new(StateKind::Disabled.as_str()).help("The rule does not count"),
-        PossibleValue::new(StateKind::Clipped.as_str())
-            .help("The rule counts with a confidence of at most --confidence-max, if that is given"),
-    ])
-    .try_map(|word| word.parse::<StateKind>())
-}
-
-fn time(text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse(text).ok_or_else(|| format!("`{text}` is not a time; expected `2026-05-01T07:25:09Z`"))
+    Clear(ClearArgs),
 }
 
 pub(crate) fn run(args: StateArgs) -> Outcome {
     let config = prepare_quietly(args.database.apply_to(args.config.flags()))?;
     telemetry::export(&config.telemetry, "state")?;
+    let request = Request::new(args.action)?;
     super::block_on(async {
         let config = choose_database(config).await?;
         let clock = std::sync::Arc::new(SystemClock);
         let database = open_database(&config, clock).await?;
-        let place = config.database.address.place();
-        match args.action {
-            Action::List => list(&database, args.json).await,
-            Action::Get { rule_id } => {
-                let state = database.get_state(&rule_id).await?;
-                let row = StateRow::new(&rule_id, &state);
-                let without_effect = without_effect(&config, &database, &rule_id).await?;
-                if args.json {
-                    let mut told = to_json(&row);
-                    if let Some(why) = &without_effect {
-                        told["without_effect"] = json!(why);
-                    }
-                    return Ok(print(&format!("{told}\n"))?);
-                }
-                let unknown = if exists(&database, &rule_id).await? { "" } else { "; there is no such rule" };
-                let without_effect = without_effect
-                    .map_or_else(String::new, |why| format!("; it has no effect: {}", sanitize(&why)));
-                Ok(print(&format!("{}{unknown}{without_effect}\n", in_words(&row)))?)
-            }
-            Action::Set(set) => {
-                let state = set.state(database.now().await?)?;
-                if !set.force {
-                    ensure_exists(&database, &set.rule_id).await?;
-                }
-                ensure_effect(&config, &database, &set.rule_id, &state).await?;
-                let state = database.set_state(&set.rule_id, state).await?;
-                let row = StateRow::new(&set.rule_id, &state);
-                if args.json {
-                    let mut told = to_json(&row);
-                    told["database"] = json!(place);
-                    return Ok(print(&format!("{told}\n"))?);
-                }
-                Ok(print(&format!("{}\non {}\n", in_words(&row), sanitize(&place)))?)
-            }
-            Action::Clear { rule_id } => {
-                let cleared = database.clear_state(&rule_id).await?;
-                if args.json {
-                    return Ok(print(&format!(
-                        "{}\n",
-                        json!({ "rule_id": rule_id, "cleared": cleared, "database": place })
-                    ))?);
-                }
-                let outcome = if cleared { "is enabled again" } else { "had no state" };
-                Ok(print(&format!("{rule_id} {outcome}\non {}\n", sanitize(&place)))?)
-            }
+        let operator = Operator { config, database, as_json: args.json };
+        match request {
+            Request::List => list(&operator.database, args.json).await,
+            Request::Get(rule_id) => operator.get(&rule_id).await,
+            Request::Set(set, kind, choice) => operator.set(&set, kind, &choice).await,
+            Request::Clear(clear, choice) => operator.clear(&clear, &choice).await,
         }
     })?
 }
 
-impl SetArgs {
-    /// The requested state; `now` is the database's time, since its clock determines expiry.
-    fn state(&self, now: Timestamp) -> Result<RuleState, Failure> {
-        let expires_at = self.expires_at.or_else(|| self.expires_in.map(|span| now.after(span)));
-        let state = RuleState {
-            state: self.state,
-            confidence_max: self.confidence_max,
-            expires_at,
-            reason: self.reason.clone(),
-            set_by: Some(self.set_by.clone().unwrap_or_else(login_name)),
-            set_at: None,
-        };
-        state.validate().map_err(|why| Failure::Usage(why.into()))?;
-        Ok(state)
+/// What a command is to do; nothing is left that could be a usage error, except what only the tables tell.
+enum Request {
+    List,
+    Get(RuleId),
+    Set(SetArgs, StateKind, Choice),
+    Clear(ClearArgs, Choice),
+}
+
+impl Request {
+    fn new(action: Action) -> Result<Self, Failure> {
+        Ok(match action {
+            Action::List => Self::List,
+            Action::Get { rule_id } => Self::Get(rule_id),
+            Action::Set(set) => {
+                let (kind, ids) = set.kind_and_ids()?;
+                let choice = set.choice.choice(ids, None)?;
+                Self::Set(set, kind, choice)
+            }
+            Action::Clear(clear) => {
+                let choice = clear.choice.choice(&clear.rule_ids, clear.all_by.as_deref())?;
+                Self::Clear(clear, choice)
+            }
+        })
     }
 }
 
-/// The user at the terminal: `sudo` names the original one; without a login, the name of the user's number.
-fn login_name() -> String {
-    let uid = rustix::process::geteuid().as_raw();
-    ["SUDO_USER", "LOGNAME", "USER"]
-        .into_iter()
-        .find_map(|name| environment(name).filter(|value| !value.is_empty()))
-        .or_else(|| name_of_user(&std::fs::read_to_string("/etc/passwd").ok()?, uid))
-        .unwrap_or_else(|| format!("uid {uid}"))
+/// An operator at a database.
+struct Operator {
+    config: Config,
+    database: Database,
+    as_json: bool,
 }
 
-/// The first name of a user in a passwd(5) file.
-fn name_of_user(passwd: &str, uid: u32) -> Option<String> {
-    let mut users = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    users.find(|fields| fields.get(2) == Some(&&*uid.to_string())).map(|fields| fields[0].to_owned())
+impl Operator {
+    fn place(&self) -> String {
+        self.config.database.address.place()
+    }
+
+    async fn get(&self, rule_id: &RuleId) -> Outcome {
+        let state = self.database.get_state(rule_id).await?;
+        let row = StateRow::new(rule_id, &state);
+        let without_effect = without_effect(&self.config, &self.database, rule_id).await?;
+        if self.as_json {
+            let mut told = to_json(&row);
+            if let Some(why) = &without_effect {
+                told["without_effect"] = json!(why);
+            }
+            return Ok(print(&format!("{told}\n"))?);
+        }
+        let is_missing = !missing(&self.database, std::slice::from_ref(rule_id)).await?.is_empty();
+        let unknown = if is_missing { "; there is no such rule" } else { "" };
+        let without_effect =
+            without_effect.map_or_else(String::new, |why| format!("; it has no effect: {}", sanitize(&why)));
+        Ok(print(&format!("{}{unknown}{without_effect}\n", in_words(&row)))?)
+    }
+
+    async fn set(&self, set: &SetArgs, kind: StateKind, choice: &Choice) -> Outcome {
+        let mut state = set.state(kind, self.database.now().await?)?;
+        let chosen = choice.find(&self.database).await?;
+        if choice.has_ids() && !set.force {
+            ensure_exist(&self.database, &chosen.rule_ids).await?;
+        }
+        ensure_effect(&self.config, &self.database, &chosen.rule_ids, &state).await?;
+        let question =
+            format!("Set {} to {kind} on {}?", count(chosen.rule_ids.len(), "rule"), sanitize(&self.place()));
+        if choice.confirm(&set.choice, &chosen, &question, self.as_json)? {
+            // The answer took its time.
+            state = set.state(kind, self.database.now().await?)?;
+        }
+        let states = self.database.set_states(&chosen.rule_ids, &state).await?;
+        let rows: Vec<_> =
+            chosen.rule_ids.iter().zip(&states).map(|(id, state)| StateRow::new(id, state)).collect();
+        if self.as_json {
+            return self.print_json(rows.iter().map(to_json));
+        }
+        let done = match &*rows {
+            [row] => in_words(row),
+            [] => String::new(),
+            [row, ..] => format!("{} are {}", count(rows.len(), "rule"), state_in_words(row)),
+        };
+        Ok(print(&format!("{done}\non {}\n", sanitize(&self.place())))?)
+    }
+
+    async fn clear(&self, clear: &ClearArgs, choice: &Choice) -> Outcome {
+        let mut chosen = choice.find(&self.database).await?;
+        if !choice.has_ids() {
+            chosen.with_a_state();
+        }
+        let number = chosen.rule_ids.len();
+        let question =
+            format!("Clear the states of {} on {}?", count(number, "rule"), sanitize(&self.place()));
+        choice.confirm(&clear.choice, &chosen, &question, self.as_json)?;
+        let cleared = self.database.clear_states(&chosen.rule_ids, choice.set_by()).await?;
+        if self.as_json {
+            let rows = chosen.rule_ids.iter().zip(&cleared);
+            return self.print_json(
+                rows.map(|(rule_id, cleared)| json!({ "rule_id": rule_id, "cleared": cleared })),
+            );
+        }
+        Ok(print(&format!("{}\non {}\n", cleared_in_words(&chosen, &cleared), sanitize(&self.place())))?)
+    }
+
+    /// Prints one line for each rule, with the database.
+    fn print_json(&self, rows: impl Iterator<Item = serde_json::Value>) -> Outcome {
+        let place = self.place();
+        let line = |mut row: serde_json::Value| {
+            row["database"] = json!(place);
+            format!("{row}\n")
+        };
+        Ok(print(&rows.map(line).collect::<String>())?)
+    }
+}
+
+fn cleared_in_words(chosen: &Chosen, cleared: &[bool]) -> String {
+    if cleared.is_empty() {
+        return "no chosen rule has a state".to_owned();
+    }
+    if let ([rule_id], [cleared]) = (&*chosen.rule_ids, cleared) {
+        let outcome = if *cleared { "is enabled again" } else { "had no state" };
+        return format!("{rule_id} {outcome}");
+    }
+    let number = cleared.iter().filter(|cleared| **cleared).count();
+    let kept = cleared.len() - number;
+    let others = if kept == 0 { String::new() } else { format!(", {kept} had no such state") };
+    format!("{} {} enabled again{others}", count(number, "rule"), is_or_are(&number))
 }
 
 async fn list(database: &Database, as_json: bool) -> Outcome {
@@ -220,77 +231,12 @@ async fn list(database: &Database, as_json: bool) -> Outcome {
     Ok(print(&text)?)
 }
 
-/// Whether the table has the rule.
-async fn exists(database: &Database, rule_id: &RuleId) -> Result<bool, StoreError> {
-    let ids = [rule_id.folded()];
-    let rows = database.rows(Scope::Touching { rule_ids: &ids, source_paths: &[] }).await?;
-    Ok(rows.iter().any(|row| row.rule_id == rule_id.as_str()))
-}
-
-/// Refuses a rule that the table does not have, and names similar ones.
-///
-/// # Errors
-/// [`Failure::Usage`], or [`Failure::Environment`] if the database does not answer.
-async fn ensure_exists(database: &Database, rule_id: &RuleId) -> Outcome {
-    if exists(database, rule_id).await? {
-        return Ok(());
-    }
-    let rows = database.rows(Scope::All).await?;
-    let near = did_you_mean(rule_id.as_str(), rows.iter().map(|row| row.rule_id.as_str()));
-    Err(Failure::Usage(anyhow!("no rule {rule_id}{near}; states of unknown rules need --force")))
-}
-
-/// Refuses a state that would have no effect under the published release.
-///
-/// # Errors
-/// [`Failure::Usage`], or [`Failure::Environment`] if the database does not answer.
-async fn ensure_effect(config: &Config, database: &Database, rule_id: &RuleId, state: &RuleState) -> Outcome {
-    let Some(release) = published_release(config, database).await? else { return Ok(()) };
-    let now = database.now().await?;
-    let mut rows = valid_states(&database.states().await?);
-    rows.insert(rule_id.clone(), RuleState { set_at: Some(now), ..state.clone() });
-    match release.judge(&rows, now).without_effect.get(rule_id) {
-        None => Ok(()),
-        Some(why) => Err(Failure::Usage(anyhow!("the state would have no effect: {why}"))),
-    }
-}
-
-/// Why the state of a rule has no effect under the published release; `None` if it has one.
-///
-/// # Errors
-/// [`Failure::Environment`] if the database does not answer.
-async fn without_effect(
-    config: &Config,
-    database: &Database,
-    rule_id: &RuleId,
-) -> Result<Option<String>, Failure> {
-    let Some(release) = published_release(config, database).await? else { return Ok(None) };
-    let (now, rows) = (database.now().await?, valid_states(&database.states().await?));
-    Ok(release.judge(&rows, now).without_effect.get(rule_id).map(ToString::to_string))
-}
-
-/// The published release; `None` without trust, and, with a warning, if it does not verify: in an emergency a state must be
-/// set, and the workers judge it by the release that they serve.
-///
-/// # Errors
-/// [`Failure::Usage`] if the configured keys cannot be used.
-async fn published_release(
-    config: &Config,
-    database: &Database,
-) -> Result<Option<PublishedRelease>, Failure> {
-    let Some(policy) = trust(config)? else { return Ok(None) };
-    let release = PublishedRelease::of_database(database, &policy).await;
-    Ok(release
-        .inspect_err(|why| {
-            tracing::warn!(
-                "whether the state has an effect is not known: the published release does not verify: {why}"
-            );
-        })
-        .ok())
-}
-
 fn in_words(row: &StateRow) -> String {
-    let mut line = format!("{} is {}", sanitize(&row.rule_id), sanitize(&row.state));
+    format!("{} is {}", sanitize(&row.rule_id), state_in_words(row))
+}
+
+fn state_in_words(row: &StateRow) -> String {
+    let mut line = sanitize(&row.state).into_owned();
     if let Some(ceiling) = row.confidence_max {
         line += &format!(", its confidence at most {ceiling}");
     }
@@ -316,16 +262,4 @@ fn to_json(row: &StateRow) -> serde_json::Value {
         "set_by": row.set_by,
         "set_at": row.set_at,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_users_number_has_its_first_name() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\n\nodd\nalice:x:1000:1000::/:\nally:x:1000:1000::/:\n";
-        assert_eq!(name_of_user(passwd, 1_000).as_deref(), Some("alice"));
-        assert_eq!(name_of_user(passwd, 100), None);
-    }
 }

@@ -4,6 +4,7 @@ pub mod attack;
 mod catalogue;
 mod change;
 mod compiled;
+mod condition;
 mod diagnostic;
 mod diff;
 mod digest;
@@ -23,6 +24,7 @@ pub use catalogue::{
 pub(crate) use catalogue::{CatalogueDelta, MAX_MEMORY_KEY};
 pub use change::{ChangeKind, KnownRule, RuleChange};
 pub use compiled::{CompiledRule, Definition, Emit};
+pub(crate) use condition::Condition;
 pub(crate) use diagnostic::first_errors;
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub(crate) use diff::{Difference, Observation, diff};

@@ -23,6 +23,9 @@ pub enum StateKind {
 }
 
 impl StateKind {
+    /// Every state.
+    pub(crate) const ALL: [Self; 3] = [Self::Enabled, Self::Disabled, Self::Clipped];
+
     /// The word in the tables and the stream.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -43,7 +46,7 @@ impl std::str::FromStr for StateKind {
     type Err = InvalidState;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Enabled, Self::Disabled, Self::Clipped]
+        Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == text)
             .ok_or_else(|| InvalidState::Kind(text.chars().take(40).collect()))

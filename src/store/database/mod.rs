@@ -18,6 +18,7 @@ mod session;
 mod snapshot;
 mod sql;
 mod sqlite;
+mod state_rows;
 mod states;
 mod tables;
 mod thread;

@@ -5,9 +5,9 @@ use std::sync::PoisonError;
 use super::connection::Connection;
 use super::sql::Purpose;
 use super::version::VersionWriter;
-use super::{Database, DatabaseFollower, tables, trace_context};
+use super::{Database, DatabaseFollower, state_rows, trace_context};
 use crate::clock::Timestamp;
-use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, StateKind, StateRow};
+use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, StateKind};
 use crate::store::{RuleStore, StoreError, TraceContextRow, subscription};
 use crate::telemetry::metrics;
 use crate::telemetry::trace::{self, Span};
@@ -23,7 +23,7 @@ impl RuleStore for Database {
         let rule_id = rule_id.clone();
         self.ask("reading a state", |database| async move {
             let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
-            let row = tables::state_of(&mut connection, &rule_id).await?;
+            let row = state_rows::read(&mut connection, &rule_id).await?;
             let now = database.now_on(&mut connection).await?;
             connection.close().await;
             Ok(row.map(|row| row.state()).transpose()?.unwrap_or_default().effective(now))
@@ -32,30 +32,13 @@ impl RuleStore for Database {
     }
 
     async fn set_state(&self, rule_id: &RuleId, state: RuleState) -> Result<RuleState, StoreError> {
-        state.validate()?;
-        let change = state_change(rule_id, state.state, state.set_by.as_deref());
-        let context = trace_context_of(rule_id, state.fingerprint(), &change);
-        let rule_id = rule_id.clone();
-        let write = self.ask("setting a state", |database| async move {
-            let write = StateWrite::Set { rule_id, state };
-            let write = database.write_state("setting a state", (&change, context), &write);
-            let done = write.await;
-            finish(change, done)
-        });
-        metrics::timed("set_state", write).await.map(Option::unwrap_or_default)
+        let states = self.set_states(std::slice::from_ref(rule_id), &state).await?;
+        Ok(states.into_iter().next().unwrap_or_default())
     }
 
     async fn clear_state(&self, rule_id: &RuleId) -> Result<bool, StoreError> {
-        let change = state_change(rule_id, StateKind::default(), None);
-        let context = trace_context_of(rule_id, RuleState::default().fingerprint(), &change);
-        let rule_id = rule_id.clone();
-        let write = self.ask("clearing a state", |database| async move {
-            let write = StateWrite::Clear { rule_id };
-            let write = database.write_state("clearing a state", (&change, context), &write);
-            let done = write.await;
-            finish(change, done)
-        });
-        metrics::timed("clear_state", write).await.map(|cleared| cleared.is_some())
+        let cleared = self.clear_states(std::slice::from_ref(rule_id), None).await?;
+        Ok(cleared.contains(&true))
     }
 
     fn follow(&self) -> DatabaseFollower {
@@ -63,93 +46,164 @@ impl RuleStore for Database {
     }
 }
 
-/// The span of a state that is set or cleared.
-fn state_change(rule_id: &RuleId, state: StateKind, set_by: Option<&str>) -> Span {
-    let mut change = Span::root("ttp.rule.state.change", trace::now());
-    change.set("rule_id", rule_id.to_string());
-    change.set("state", state.as_str());
-    if let Some(set_by) = set_by {
-        change.set("set_by", set_by.to_owned());
-    }
-    change
+/// The spans of states that are set or cleared, one for each rule.
+fn state_changes(rule_ids: &[RuleId], state: StateKind, set_by: Option<&str>) -> Vec<Span> {
+    let change = |rule_id: &RuleId| {
+        let mut change = Span::root("ttp.rule.state.change", trace::now());
+        change.set("rule_id", rule_id.to_string());
+        change.set("state", state.as_str());
+        if let Some(set_by) = set_by {
+            change.set("set_by", set_by.to_owned());
+        }
+        change
+    };
+    rule_ids.iter().map(change).collect()
 }
 
-fn trace_context_of(rule_id: &RuleId, content: ContentDigest, change: &Span) -> Option<TraceContextRow> {
-    let (rule_id, change_kind) = (rule_id.to_string(), ChangeKind::State);
-    Some(TraceContextRow { rule_id, change_kind, content, traceparent: change.traceparent()? })
+/// The trace contexts of the spans that are recorded.
+fn trace_contexts(rule_ids: &[RuleId], content: ContentDigest, changes: &[Span]) -> Vec<TraceContextRow> {
+    let context = |(rule_id, change): (&RuleId, &Span)| {
+        let (rule_id, change_kind) = (rule_id.to_string(), ChangeKind::State);
+        Some(TraceContextRow { rule_id, change_kind, content, traceparent: change.traceparent()? })
+    };
+    rule_ids.iter().zip(changes).filter_map(context).collect()
 }
 
-fn finish<T>(mut change: Span, done: Result<T, StoreError>) -> Result<T, StoreError> {
-    if done.is_err() {
-        change.fail();
-    }
-    change.end(trace::now());
-    done
-}
-
-/// A write of an operator.
+/// A write of an operator: all of it in one transaction.
 enum StateWrite {
-    Set { rule_id: RuleId, state: RuleState },
-    Clear { rule_id: RuleId },
+    /// Sets the same state for all rules.
+    Set(RuleState),
+    /// Clears the states; with a name only those that it has set.
+    Clear { set_by: Option<String> },
 }
 
 impl StateWrite {
-    /// Writes, and returns the new state as it is stored; `None` if there was none to clear.
+    const fn what(&self) -> &'static str {
+        match self {
+            Self::Set(_) => "setting a state",
+            Self::Clear { .. } => "clearing a state",
+        }
+    }
+
+    /// Writes, and returns for each rule the new state as it is stored; `None` if there was none to clear.
     async fn run(
         &self,
         database: &Database,
         connection: &mut Connection,
-    ) -> Result<Option<RuleState>, StoreError> {
+        rule_ids: &[RuleId],
+    ) -> Result<Vec<Option<RuleState>>, StoreError> {
+        state_rows::refuse_other_cases(connection, self.what(), rule_ids).await?;
         match self {
-            Self::Set { rule_id, state } => {
+            Self::Set(state) => {
                 let now = database.now_on(connection).await?;
-                tables::refuse_another_case(connection, "setting a state", rule_id).await?;
-                let standing = tables::state_of(connection, rule_id).await?;
-                let set_at = database.set_at(now, standing.and_then(|row| row.set_at));
-                tables::write_state(connection, &StateRow::new(rule_id, state), set_at).await?;
+                let standing = state_rows::read_all(connection, rule_ids).await?;
+                let standing = standing.values().flatten().filter_map(|row| row.set_at);
+                let rows = database.stamped(rule_ids, now, standing);
+                state_rows::write(connection, &rows, state).await?;
                 // Read back, because a column of whole seconds truncates the stamp.
-                let written = tables::state_of(connection, rule_id).await?;
-                Ok(Some(written.map(|row| row.state()).transpose()?.unwrap_or_default()))
+                let mut written = state_rows::read_all(connection, rule_ids).await?;
+                let stored = |rule_id: &RuleId| {
+                    let row = written.remove(rule_id.as_str()).and_then(Result::ok);
+                    Ok(Some(row.map(|row| row.state()).transpose()?.unwrap_or_default()))
+                };
+                rule_ids.iter().map(stored).collect()
             }
-            Self::Clear { rule_id } => {
-                tables::refuse_another_case(connection, "clearing a state", rule_id).await?;
-                let cleared = tables::delete_state(connection, rule_id).await?;
-                Ok(cleared.then(RuleState::default))
+            Self::Clear { set_by } => {
+                let mut cleared = Vec::with_capacity(rule_ids.len());
+                for rule_id in rule_ids {
+                    let is_cleared = state_rows::delete(connection, rule_id, set_by.as_deref()).await?;
+                    cleared.push(is_cleared.then(RuleState::default));
+                }
+                Ok(cleared)
             }
         }
     }
 
     /// How many rows a write that returned `done` changed, and how many of them it deleted.
-    const fn rows(&self, done: Option<&RuleState>) -> (u64, u64) {
-        match (self, done) {
-            (_, None) => (0, 0),
-            (Self::Set { .. }, Some(_)) => (1, 0),
-            (Self::Clear { .. }, Some(_)) => (1, 1),
-        }
+    fn rows(&self, done: &[Option<RuleState>]) -> (u64, u64) {
+        let changed = done.iter().flatten().count() as u64;
+        (changed, if matches!(self, Self::Set(_)) { 0 } else { changed })
     }
 }
 
 impl Database {
-    /// Runs `write` in a transaction of an operator's connection.
-    async fn write_state(
+    /// Sets the same state for all these rules in one transaction. Returns the states as they are stored, in the same
+    /// order. The `set_at` of each is greater than that of the one before, within the resolution of the column.
+    ///
+    /// # Errors
+    /// As [`RuleStore::set_state`], if it fails for one of the rules; nothing is written then.
+    pub async fn set_states(
         &self,
-        what: &'static str,
-        (change, context): (&Span, Option<TraceContextRow>),
+        rule_ids: &[RuleId],
+        state: &RuleState,
+    ) -> Result<Vec<RuleState>, StoreError> {
+        state.validate()?;
+        let changes = state_changes(rule_ids, state.state, state.set_by.as_deref());
+        let contexts = trace_contexts(rule_ids, state.fingerprint(), &changes);
+        let write = self.write_states(rule_ids, StateWrite::Set(state.clone()), (changes, contexts));
+        let states = metrics::timed("set_state", write).await?;
+        Ok(states.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// Clears the states of all these rules in one transaction, or only those that `set_by` has set. Returns for each
+    /// rule whether there was such a state, in the same order.
+    ///
+    /// # Errors
+    /// As [`RuleStore::clear_state`], if it fails for one of the rules; nothing is written then.
+    pub async fn clear_states(
+        &self,
+        rule_ids: &[RuleId],
+        set_by: Option<&str>,
+    ) -> Result<Vec<bool>, StoreError> {
+        let changes = state_changes(rule_ids, StateKind::default(), None);
+        let contexts = trace_contexts(rule_ids, RuleState::default().fingerprint(), &changes);
+        let write = StateWrite::Clear { set_by: set_by.map(str::to_owned) };
+        let write = self.write_states(rule_ids, write, (changes, contexts));
+        let cleared = metrics::timed("clear_state", write).await?;
+        Ok(cleared.iter().map(Option::is_some).collect())
+    }
+
+    fn write_states(
+        &self,
+        rule_ids: &[RuleId],
+        write: StateWrite,
+        (changes, contexts): (Vec<Span>, Vec<TraceContextRow>),
+    ) -> impl Future<Output = Result<Vec<Option<RuleState>>, StoreError>> {
+        let rule_ids = rule_ids.to_vec();
+        self.ask(write.what(), |database| async move {
+            let done = database.write_in_transaction(&rule_ids, &write, (&changes, contexts)).await;
+            for mut change in changes {
+                if done.is_err() {
+                    change.fail();
+                }
+                change.end(trace::now());
+            }
+            done
+        })
+    }
+
+    /// Runs `write` in a transaction of an operator's connection.
+    async fn write_in_transaction(
+        &self,
+        rule_ids: &[RuleId],
         write: &StateWrite,
-    ) -> Result<Option<RuleState>, StoreError> {
-        let writing = change.child("ttp.store.write_state", trace::now());
+        (changes, contexts): (&[Span], Vec<TraceContextRow>),
+    ) -> Result<Vec<Option<RuleState>>, StoreError> {
+        let what = write.what();
+        let children = |name, start| changes.iter().map(move |change| change.child(name, start));
+        let writing: Vec<Span> = children("ttp.store.write_state", trace::now()).collect();
         let mut connection = Connection::open(&self.connector, Purpose::Write).await?;
-        if let Some(context) = context {
+        if !contexts.is_empty() {
             // If this fails, the worker begins a new trace.
-            trace_context::write(&mut connection, &[context]).await.ok();
+            trace_context::write(&mut connection, &contexts).await.ok();
         }
         let mut version = VersionWriter::of_operator(&mut connection).await?;
         let (done, written) = loop {
             connection.run(what, connection.dialect().begin_write).await?;
             // If this fails, the connection closes and the server rolls back.
-            let done = write.run(self, &mut connection).await?;
+            let done = write.run(self, &mut connection, rule_ids).await?;
             let written = trace::now();
-            match version.publish(&mut connection, write.rows(done.as_ref())).await {
+            match version.publish(&mut connection, write.rows(&done)).await {
                 Ok(()) => break (done, written),
                 Err(error) => {
                     connection.run(what, "ROLLBACK").await.ok();
@@ -157,19 +211,25 @@ impl Database {
                 }
             }
         };
-        writing.end(written);
-        let publishing = change.child("ttp.rule.publish", written);
+        writing.into_iter().for_each(|span| span.end(written));
+        let publishing: Vec<Span> = children("ttp.rule.publish", written).collect();
         connection.run(what, "COMMIT").await?;
         self.wake_followers();
-        publishing.end(trace::now());
+        publishing.into_iter().for_each(|span| span.end(trace::now()));
         connection.close().await;
         Ok(done)
     }
 
-    /// A stamp above every one that this process gave and that the row has, within [`RisingStamp::REACH`] of `now`.
-    fn set_at(&self, now: Timestamp, standing: Option<Timestamp>) -> Timestamp {
+    /// The rules with stamps that rise above each other and above all that this process gave and the rows have, within
+    /// [`RisingStamp::REACH`] of `now`.
+    fn stamped(
+        &self,
+        rule_ids: &[RuleId],
+        now: Timestamp,
+        standing: impl Iterator<Item = Timestamp>,
+    ) -> Vec<(RuleId, Timestamp)> {
         let mut stamp = self.shared.set_at.lock().unwrap_or_else(PoisonError::into_inner);
-        stamp.rise_above(standing.unwrap_or(Timestamp::MIN), now);
-        stamp.next(now)
+        standing.for_each(|seen| stamp.rise_above(seen, now));
+        rule_ids.iter().map(|rule_id| (rule_id.clone(), stamp.next(now))).collect()
     }
 }

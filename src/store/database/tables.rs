@@ -5,7 +5,7 @@ use super::connection::{Connection, LONGEST_ANSWER};
 use super::sql::{BadCell, Dialect, Query, Row, Select};
 use super::writes::Scope;
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, RuleHeader, RuleId, RuleRow, StateRow, Table};
+use crate::rule::{ContentDigest, RuleHeader, RuleRow, StateRow, Table};
 use crate::store::StoreError;
 use crate::store::poll::{CHUNK, Header, LONG_ROWS};
 
@@ -246,43 +246,6 @@ async fn read_long_summaries(
     Ok(())
 }
 
-/// The state row of `rule_id`, if it exists.
-pub(super) async fn state_of(
-    connection: &mut Connection,
-    rule_id: &RuleId,
-) -> Result<Option<StateRow>, StoreError> {
-    let what = "reading a state";
-    let key = (connection.dialect().exact)("rule_id");
-    let query = select(connection.dialect(), Table::States)
-        .and(|filter| filter.push("rule_id = ").text(rule_id.as_str()))
-        .and(|filter| filter.push(&format!("{key} = ")).text(rule_id.as_str()));
-    match connection.fetch(what, query.into_query()).await?.first_mut() {
-        Some(row) => state_row(row).map(Some).map_err(|detail| StoreError::RowRejected { what, detail }),
-        None => Ok(None),
-    }
-}
-
-/// Refuses an id if only a case variant of it has a state: on some databases the two are one id, so they are on all.
-pub(super) async fn refuse_another_case(
-    connection: &mut Connection,
-    what: &'static str,
-    rule_id: &RuleId,
-) -> Result<(), StoreError> {
-    let query = select_keys(connection.dialect(), Table::States)
-        .and(|filter| filter.push("lower(rule_id) = ").text(rule_id.as_str().to_ascii_lowercase()));
-    let keys: Vec<String> = connection.fetch(what, query.into_query()).await?.iter().map(key).collect();
-    match keys.first() {
-        Some(standing) if !keys.iter().any(|key| key == rule_id.as_str()) => Err(StoreError::Refused {
-            what,
-            detail: format!(
-                "{rule_id} has no state, but `{standing}` has, and ids that differ only in case are one"
-            ),
-            remedy: "spell the id as that row does, or clear that state first".into(),
-        }),
-        _ => Ok(()),
-    }
-}
-
 /// Writes rows of `table`, and replaces those with the same keys.
 pub(super) fn upsert<R>(
     dialect: &'static Dialect,
@@ -315,45 +278,6 @@ pub(super) async fn has_whole_seconds(connection: &mut Connection, table: Table)
         .push(" AND column_name = ")
         .text(table.stamp());
     Ok(connection.cell("reading the tables' columns", query).await?.shown() == "0")
-}
-
-/// Writes an operator's state, and replaces an existing one.
-pub(super) async fn write_state(
-    connection: &mut Connection,
-    row: &StateRow,
-    set_at: Timestamp,
-) -> Result<(), StoreError> {
-    let cut = has_whole_seconds(connection, Table::States).await?;
-    // Truncated here, because a server may round up to a time in the future.
-    let held = |time: Timestamp| if cut { time.whole_second() } else { time };
-    let query = upsert(connection.dialect(), Table::States, &[row], |query, row| {
-        query
-            .text(&*row.rule_id)
-            .push(", ")
-            .text(&*row.state)
-            .push(", ")
-            .real(row.confidence_max)
-            .push(", ")
-            .time(row.expires_at.map(held))
-            .push(", ")
-            .optional_text(row.reason.clone())
-            .push(", ")
-            .optional_text(row.set_by.clone())
-            .push(", ")
-            .time(Some(held(set_at)))
-    });
-    connection.execute("setting a state", query).await.map(drop)
-}
-
-/// Deletes an operator's state. Returns whether there was one.
-pub(super) async fn delete_state(connection: &mut Connection, rule_id: &RuleId) -> Result<bool, StoreError> {
-    let key = (connection.dialect().exact)("rule_id");
-    let query = connection
-        .query("DELETE FROM ttp_rule_state WHERE rule_id = ")
-        .text(rule_id.as_str())
-        .push(&format!(" AND {key} = "))
-        .text(rule_id.as_str());
-    Ok(connection.execute("clearing a state", query).await? > 0)
 }
 
 /// Creates a table if it is missing. Returns whether it was.

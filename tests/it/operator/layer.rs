@@ -10,7 +10,7 @@ use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, text};
 
 /// A rule with these emits: tactic, technique, sub-technique, confidence.
-fn rule(id: &str, emits: &[(&str, &str, &str, &str)]) -> String {
+pub(super) fn rule(id: &str, emits: &[(&str, &str, &str, &str)]) -> String {
     let (head, _) =
         rule_text(id, 1).split_once("emits:").map(|(head, tail)| (head.to_owned(), tail.len())).unwrap();
     let emits: String = emits

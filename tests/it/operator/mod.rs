@@ -5,3 +5,4 @@ mod health;
 mod layer;
 mod password;
 mod shell;
+mod states;

@@ -10,6 +10,7 @@ mod network;
 mod servers;
 mod service;
 mod sqlite;
+mod states;
 mod tls;
 mod version;
 mod watermark;

@@ -1,0 +1,79 @@
+//! Whether states have an effect under the published release.
+
+use anyhow::anyhow;
+
+use super::super::common::trust;
+use super::super::release::{PublishedRelease, valid_states};
+use super::super::{Failure, Outcome};
+use crate::config::Config;
+use crate::plural::some_of;
+use crate::rule::{RuleId, RuleState};
+use crate::store::Database;
+
+/// The most rules of one error.
+const NAMED: usize = 10;
+
+/// Refuses a state that would have no effect on one of these rules under the published release.
+///
+/// # Errors
+/// [`Failure::Usage`], or [`Failure::Environment`] if the database does not answer.
+pub(super) async fn ensure_effect(
+    config: &Config,
+    database: &Database,
+    rule_ids: &[RuleId],
+    state: &RuleState,
+) -> Outcome {
+    let Some(release) = published_release(config, database).await? else { return Ok(()) };
+    let now = database.now().await?;
+    let mut rows = valid_states(&database.states().await?);
+    // One stamp for all: which of them would be beyond the limit does not matter, since none is set then.
+    let state = RuleState { set_at: Some(now), ..state.clone() };
+    rows.extend(rule_ids.iter().map(|rule_id| (rule_id.clone(), state.clone())));
+    let judged = release.judge(&rows, now);
+    let refused = |id: &RuleId| judged.without_effect.get(id).map(|why| (id.clone(), why));
+    let refused: Vec<_> = rule_ids.iter().filter_map(refused).collect();
+    match (&*refused, rule_ids) {
+        ([], _) => Ok(()),
+        ([(_, why)], [_]) => Err(Failure::Usage(anyhow!("the state would have no effect: {why}"))),
+        _ => Err(Failure::Usage(anyhow!(
+            "the state would have no effect on {} of {} rules, so none is set: {}",
+            refused.len(),
+            rule_ids.len(),
+            some_of(refused.iter().map(|(id, why)| format!("{id} ({why})")), NAMED, ", ")
+        ))),
+    }
+}
+
+/// Why the state of a rule has no effect under the published release; `None` if it has one.
+///
+/// # Errors
+/// [`Failure::Environment`] if the database does not answer.
+pub(super) async fn without_effect(
+    config: &Config,
+    database: &Database,
+    rule_id: &RuleId,
+) -> Result<Option<String>, Failure> {
+    let Some(release) = published_release(config, database).await? else { return Ok(None) };
+    let (now, rows) = (database.now().await?, valid_states(&database.states().await?));
+    Ok(release.judge(&rows, now).without_effect.get(rule_id).map(ToString::to_string))
+}
+
+/// The published release; `None` without trust, and, with a warning, if it does not verify: in an emergency a state must
+/// be set, and the workers judge it by the release that they serve.
+///
+/// # Errors
+/// [`Failure::Usage`] if the configured keys cannot be used.
+async fn published_release(
+    config: &Config,
+    database: &Database,
+) -> Result<Option<PublishedRelease>, Failure> {
+    let Some(policy) = trust(config)? else { return Ok(None) };
+    let release = PublishedRelease::of_database(database, &policy).await;
+    Ok(release
+        .inspect_err(|why| {
+            tracing::warn!(
+                "whether the state has an effect is not known: the published release does not verify: {why}"
+            );
+        })
+        .ok())
+}
