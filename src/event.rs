@@ -65,6 +65,8 @@ kinds! {
     SUBSCRIBER_LAGGED = "37009592b99846ac805330d73a73f72a";
     /// The cache could not be used or written.
     CACHE_SET_ASIDE = "187e7d446533460a8a3ac5591b92cfd8";
+    /// The history of changes cannot be written, or can again.
+    HISTORY_UNAVAILABLE = "3f6c2b7a9d1e4c58b0a4e7d2f5c81963";
     /// A full scan found what the watermark had missed.
     MISSED_BY_WATERMARK = "675055fa6c414a8baf30e7753c287502";
     /// Rules were written with a lower version than before.

@@ -185,6 +185,7 @@ sections! {
 
         /// The file with the last known rules. The worker serves them, marked stale, when it starts while the database
         /// is unavailable. Under systemd the default is in the unit's state directory, /var/lib/rulesyncd-worker.
+        /// Beside it, with the suffix `.history`, are the changes that `rulesyncd history` shows, at most 64 MiB.
         cache: PathBuf, One<Path> = "/var/lib/rulesyncd/catalogue.ndjson";
 
         /// The host's message bus. The worker publishes a notice of each change there.

@@ -12,6 +12,7 @@ mod broker;
 mod bus;
 mod cache;
 mod floor;
+pub(crate) mod history;
 mod journal;
 mod log;
 mod output;
@@ -168,6 +169,7 @@ impl Worker {
             floor::path(&config.cache),
         );
         let origin = shared.origin.place.clone();
+        let history = history::keep(history::path(&config.cache), Arc::clone(&broker), shutdown.clone());
         let cache = async {
             cache::restore(config.cache.clone(), &origin, &broker).await;
             restored.cancel();
@@ -189,7 +191,7 @@ impl Worker {
             }
             accept::accept(listener, Arc::clone(&broker), peers, service, policy, shutdown.clone()).await;
         };
-        tokio::join!(tail.run(liveness, &shutdown), accept, cache, bus);
+        tokio::join!(tail.run(liveness, &shutdown), accept, history, cache, bus);
         Ok(())
     }
 }

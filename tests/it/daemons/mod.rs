@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod directory;
+mod history;
 mod lifecycle;
 mod main_job;
 mod mass_delete;

@@ -1,0 +1,163 @@
+//! `rulesyncd history`: what this host's worker heard.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use clap_complete::ArgValueCompleter;
+
+use super::completions::rule_ids;
+use super::{Failure, Outcome};
+use crate::clock::{Clock as _, SystemClock};
+use crate::command::flags::{ConfigFlags, prepare_quietly};
+use crate::command::print::write_stdout;
+use crate::config::{Config, ValueOrigin, duration};
+use crate::paint::{Paint, sanitize};
+use crate::plural::{count, is_or_are};
+use crate::rule::{RuleId, RuleState};
+use crate::worker::history::{self, HistoryError, HistoryEvent, HistoryRecord};
+
+/// The cache of the packaged worker, whose unit sets its state directory.
+const UNIT_CACHE: &str = "/var/lib/rulesyncd-worker/catalogue.ndjson";
+
+/// About so many bytes are printed at once.
+const PRINTED: usize = 64 << 10;
+
+/// Show the changes that this host's worker heard
+///
+/// The newest come last. The worker records its changes in a file beside its cache, `worker.cache` with the suffix
+/// `.history`: versions and digests, who wrote them and when, states with their reasons. It keeps the newest 32 to 64
+/// MiB. The rules that a worker loads at its start are no changes.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  rulesyncd history --since 7d\n  rulesyncd history R0015 --json | jq -r .updated_by"
+)]
+pub(crate) struct HistoryArgs {
+    /// Only the changes of this rule
+    #[arg(value_name = "RULE_ID", add = ArgValueCompleter::new(rule_ids))]
+    rule_id: Option<RuleId>,
+    /// Only the changes of this time until now, such as `7d`
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    since: Option<Duration>,
+    /// Print one JSON object for each change
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    config: ConfigFlags,
+}
+
+pub(crate) fn run(args: HistoryArgs) -> Outcome {
+    let HistoryArgs { rule_id, since, json, config } = args;
+    let config = prepare_quietly(config.flags())?;
+    let from = since.map(|span| SystemClock.now().before(span));
+    let places = places(&config);
+    let mut printed = Printed::default();
+    for path in &places {
+        let found = history::read(path, |record| {
+            let is_wanted = from.is_none_or(|from| record.emitted_at >= from)
+                && rule_id.as_ref().is_none_or(|id| record.event.rule_id().is_none_or(|of| of == id));
+            if !is_wanted {
+                return Ok(());
+            }
+            let line = if json { serde_json::to_string(&record)? + "\n" } else { human(&record) };
+            printed.add(&line)
+        });
+        match found {
+            Err(HistoryError::Absent) => {}
+            Err(HistoryError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(HistoryError::Io(error)) => {
+                return Err(Failure::Environment(anyhow!(
+                    "the history {} cannot be read: {error}{}",
+                    path.display(),
+                    match error.kind() {
+                        io::ErrorKind::PermissionDenied => "; run this as root or as the worker's user",
+                        _ => "",
+                    }
+                )));
+            }
+            Ok(unreadable) => {
+                printed.flush()?;
+                if unreadable > 0 {
+                    tracing::warn!(
+                        "{} of {} {} left out: no record",
+                        count(unreadable, "line"),
+                        path.display(),
+                        is_or_are(&unreadable)
+                    );
+                }
+                return Ok(());
+            }
+        }
+    }
+    let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+    Err(Failure::Environment(anyhow!(
+        "there is no history at {}: the worker of this host writes it beside its cache; name its configuration with \
+         --config",
+        places.join(" or ")
+    )))
+}
+
+/// Where the history may be.
+fn places(config: &Config) -> Vec<PathBuf> {
+    let configured = history::path(&config.worker.cache);
+    match config.origin("worker.cache") {
+        ValueOrigin::Default => vec![history::path(UNIT_CACHE.as_ref()), configured],
+        _ => vec![configured],
+    }
+}
+
+/// Prints many lines at once.
+#[derive(Default)]
+struct Printed(String);
+
+impl Printed {
+    fn add(&mut self, line: &str) -> io::Result<()> {
+        self.0 += line;
+        if self.0.len() < PRINTED { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let text = std::mem::take(&mut self.0);
+        if text.is_empty() { Ok(()) } else { write_stdout(&text) }
+    }
+}
+
+/// A record on one line.
+fn human(record: &HistoryRecord) -> String {
+    let mut line = format!("{}{}{}  ", Paint::Dim, record.emitted_at, Paint::Off);
+    let _ = match &record.event {
+        HistoryEvent::Written { rule_id, rule_version, content_sha256, source_path, updated_by, .. } => {
+            write!(
+                line,
+                "{}written{}  {}{rule_id}{} v{rule_version}  {}from {} by {}, sha256 {content_sha256}{}",
+                Paint::Good,
+                Paint::Off,
+                Paint::Bold,
+                Paint::Off,
+                Paint::Dim,
+                sanitize(source_path),
+                sanitize(updated_by),
+                Paint::Off
+            )
+        }
+        HistoryEvent::Deleted { rule_id, .. } => {
+            write!(line, "{}deleted{}  {}{rule_id}{}", Paint::Bad, Paint::Off, Paint::Bold, Paint::Off)
+        }
+        HistoryEvent::State { rule_id, new_value, auto_revert, .. } => {
+            let how = if *auto_revert { "expired" } else { "state  " };
+            let state = match *new_value == RuleState::default() {
+                true => "enabled again".to_owned(),
+                false => sanitize(&new_value.summary()).into_owned(),
+            };
+            write!(line, "{}{how}{}  {}{rule_id}{} {state}", Paint::Warn, Paint::Off, Paint::Bold, Paint::Off)
+        }
+        HistoryEvent::Missed { changes } => {
+            write!(line, "{}missed {}{}", Paint::Bad, count(*changes, "change"), Paint::Off)
+        }
+    };
+    line.push('\n');
+    line
+}
