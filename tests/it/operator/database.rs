@@ -260,3 +260,41 @@ fn a_password_that_only_the_daemon_knows_is_asked_for_and_not_shown_as_root() {
         succeed(&host, &["config", "master"]).contains("ada:***@127.0.0.1:1/rules\"  # the running master")
     );
 }
+
+#[test]
+#[ignore = "needs root"]
+fn the_history_of_a_unit_is_found_without_a_configuration_as_root() {
+    let host = host(1);
+    let (code, _, said) = host.run(&["history"]);
+    assert_eq!(code, 3, "{said}");
+    let places =
+        "/var/lib/rulesyncd-worker/catalogue.ndjson.history or /var/lib/rulesyncd/catalogue.ndjson.history";
+    assert!(said.contains(&format!("there is no history at {places}")), "{said}");
+
+    let state = host.path("/var/lib/rulesyncd-worker");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+    succeed(&host, &["sync"]);
+    // As systemd starts it.
+    let in_its_unit = |command: &mut Command| {
+        command.env("STATE_DIRECTORY", "/var/lib/rulesyncd-worker");
+    };
+    let _worker = Running::start(&host, in_its_unit, &["worker"]);
+    wait_for("the rules", || (host.run(&["watch", "--once"]).0 == 0).then_some(()));
+    succeed(&host, &["state", "set", "DIS0000", "disabled", "--reason", "noisy"]);
+    wait_for("the record", || {
+        succeed(&host, &["history"]).ends_with("state    DIS0000 disabled by operator: noisy\n").then_some(())
+    });
+    // Whoever may not read it is told who may.
+    let shared = host.shared();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
+    let program = copy_of_the_program(&shared);
+    let refused = host
+        .command(&["setpriv", "--reuid=65534", "--clear-groups", program.to_str().unwrap(), "history"])
+        .output()
+        .unwrap();
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(said.contains("catalogue.ndjson.history cannot be read: Permission denied"), "{said}");
+    assert!(said.contains("run this as root or as the worker's user"), "{said}");
+}

@@ -48,6 +48,8 @@ fn commands_states_codes_kinds_and_ids_of_rules_are_completed() {
     assert_eq!(offered(&["check", "--explain", "attack-t"]), ["attack-tactic"]);
     assert_eq!(offered(&["check", "--off", "backt"]), ["backtracking"]);
     assert_eq!(offered(&["watch", "--kind", ""]), ["definition", "state"]);
+    assert_eq!(offered(&["state", "set", "X1", "di"]), ["disabled"]);
+    assert_eq!(offered(&["state", "set", "--where", "t"]), ["tactic=", "technique="]);
     // From the directory, while no worker runs.
     assert_eq!(offered(&["why", "R"]), ["R0015", "R0016"]);
     swarm.succeed(&["sync"]);
@@ -55,9 +57,15 @@ fn commands_states_codes_kinds_and_ids_of_rules_are_completed() {
     worker.wait_for_log(" loaded");
     swarm.save("d.yaml", rule_text("R0017", 1));
     // From the worker, if one runs.
-    for words in
-        [&["why", "R"][..], &["state", "set", "R"], &["state", "get", "R"], &["watch", "--rule", "R"]]
-    {
+    for words in [
+        &["why", "R"][..],
+        &["state", "set", "R"],
+        &["state", "set", "R0015", "R"],
+        &["state", "clear", "R"],
+        &["state", "get", "R"],
+        &["history", "R"],
+        &["watch", "--rule", "R"],
+    ] {
         assert_eq!(offered(words), ["R0015", "R0016"], "{words:?}");
     }
 }
