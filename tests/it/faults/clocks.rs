@@ -11,6 +11,7 @@ use rulesyncd::clock::{Clock as _, SystemClock};
 use tempfile::TempDir;
 
 use super::history::Step;
+use crate::support::clock;
 
 /// A clock that is never stepped.
 #[derive(Clone, Copy)]
@@ -43,10 +44,7 @@ impl Clocks {
     /// If `demanded`, a missing libfaketime is an error.
     pub(super) fn new(timeline: Timeline, demanded: bool) -> Self {
         use std::os::unix::fs::PermissionsExt as _;
-        let library = std::fs::read_dir("/usr/lib")
-            .unwrap()
-            .map(|entry| entry.unwrap().path().join("faketime/libfaketimeMT.so.1"))
-            .find(|path| path.exists());
+        let library = clock::library();
         assert!(library.is_some() || !demanded, "libfaketime is not installed (Debian: faketime)");
         let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
         // A server runs as a user of its own, and reads its clock's file from here.
@@ -98,23 +96,10 @@ impl Clocks {
     pub(super) fn steps(&self) -> BTreeMap<String, Vec<Step>> {
         self.steps.lock().unwrap().clone()
     }
-
-    /// Removes the library's shared memory of killed processes: it would keep another process with the same id from
-    /// starting.
-    pub(super) fn clear_up() {
-        for entry in std::fs::read_dir("/dev/shm").unwrap().map_while(Result::ok) {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let pid =
-                ["faketime_shm_", "sem.faketime_sem_"].iter().find_map(|start| name.strip_prefix(start));
-            if pid.is_some_and(|pid| !PathBuf::from("/proc").join(pid).exists()) {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
-    }
 }
 
 impl Drop for Clocks {
     fn drop(&mut self) {
-        Self::clear_up();
+        clock::clear_up();
     }
 }

@@ -106,7 +106,7 @@ impl<'a> Daemons<'a> {
     /// Kills a daemon, as `kill -9` does.
     pub(super) fn kill(&mut self, host: &str) {
         self.take(host).kill();
-        Clocks::clear_up();
+        crate::support::clock::clear_up();
     }
 
     pub(super) fn stop_softly(&mut self, host: &str) {

@@ -1,7 +1,9 @@
 //! What the tests share.
 
 pub(crate) mod certificates;
+pub(crate) mod clock;
 pub(crate) mod container;
+pub(crate) mod counting;
 pub(crate) mod databases;
 pub(crate) mod forged;
 pub(crate) mod hostile;

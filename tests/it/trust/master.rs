@@ -154,6 +154,13 @@ fn keys_that_cannot_be_used_end_the_daemon_at_its_start_and_stay_the_old_ones_la
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{mode}: {}", text(&output.stderr));
     }
+    // One key under two names would reach a threshold of two.
+    owner.signers(&swarm, &owner.key.line("another"));
+    let mut command = swarm.command(&["worker"]);
+    owner.trusted_by(&swarm, &mut command);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("line 2"), "{}", text(&output.stderr));
     owner.signers(&swarm, "");
     let master = owner.daemon(&swarm, "master");
     wait_for_release(&swarm, 1);
