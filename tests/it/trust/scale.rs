@@ -282,9 +282,14 @@ async fn bytes_read(kind: Kind, count: usize) -> u64 {
     (relay.sent() - before).saturating_sub(row)
 }
 
-/// The law of trust.md's "Cost": what a worker reads for a release does not depend on how many rules there are.
+#[expect(clippy::disallowed_methods, reason = "a test's size, which `tests/run long` raises")]
+fn is_long() -> bool {
+    std::env::var_os("RULESYNCD_TEST_LONG").is_some()
+}
+
+/// What a worker reads for a release does not depend on how many rules there are.
 async fn a_release_costs_a_worker_the_manifest_and_the_changed_rows(kind: Kind) {
-    let most = if std::env::var_os("RULESYNCD_TEST_LONG").is_some() { 100_000 } else { 3_000 };
+    let most = if is_long() { 100_000 } else { 3_000 };
     let (few, many) = (bytes_read(kind, 300).await, bytes_read(kind, most).await);
     assert!(
         few > 0 && few < 4_096 && many > 0 && many < 4_096,
