@@ -22,7 +22,8 @@
 //! * [`rule::Catalogue`] holds the known rules. A [`rule::TableDelta`] goes in, [`rule::RuleChange`]s come out. It is
 //!   pure, too.
 //! * [`worker`] numbers the changes in a journal and serves them: a subscriber is a position in the journal and has
-//!   no queue. [`wire`] has the protocol's lines, for the worker and for [`client`], which reconnects.
+//!   no queue. So is the writer of the history, which `rulesyncd history` shows. [`wire`] has the protocol's lines, for
+//!   the worker and for [`client`], which reconnects.
 //!
 //! Where releases are signed, [`trust`] decides what counts: a pure room of manifests, signatures and keys. The master
 //! publishes a release as a whole, and the worker serves nothing else.

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
 use super::older;
@@ -44,10 +44,14 @@ impl HistoryFile {
         Ok(())
     }
 
-    /// The file that is open, or opens it. It then ends with a whole line.
+    /// The open file, unless another one or none has its name by now; else opens it. It then ends with a whole line.
     fn open(&mut self) -> io::Result<(File, u64)> {
-        if let Some(open) = self.open.take() {
-            return Ok(open);
+        if let Some((file, size)) = self.open.take()
+            && let Ok(named) = std::fs::metadata(&self.path)
+            && let Ok(opened) = file.metadata()
+            && (named.dev(), named.ino()) == (opened.dev(), opened.ino())
+        {
+            return Ok((file, size));
         }
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o640).custom_flags(rulefile::HARMLESS);
@@ -106,6 +110,21 @@ mod tests {
         fs::write(&path, "whole\nto").unwrap();
         HistoryFile::new(path.clone(), 1_000).append(b"next\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "whole\nto\nnext\n");
+    }
+
+    #[test]
+    fn a_file_that_somebody_removes_or_replaces_is_begun_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut file = HistoryFile::new(path.clone(), 1_000);
+        file.append(b"first\n").unwrap();
+        fs::remove_file(&path).unwrap();
+        file.append(b"second\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second\n");
+        fs::write(directory.path().join("other"), "other\n").unwrap();
+        fs::rename(directory.path().join("other"), &path).unwrap();
+        file.append(b"third\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "other\nthird\n");
     }
 
     #[test]

@@ -216,6 +216,7 @@ fn of_files_and_rows() {
             (Writes::Canary, &["why", &hostile()]),
             (Writes::Canary, &[&hostile()]),
             (Writes::Canary, &["check", &hostile()]),
+            (Writes::Canary, &["history", &hostile()]),
             (Writes::Canary, &["state", "list", "--config", &hostile()]),
         ],
     );
