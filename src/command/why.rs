@@ -158,7 +158,7 @@ async fn table(
     let database = common::open_database(config, Arc::new(SystemClock)).await?;
     common::ping(&database).await?;
     let ids = [rule_id.folded()];
-    let rows = database.rows(Scope::Touching { rule_ids: &ids, source_paths: &[] }).await?;
+    let rows = database.rows(Scope::AnyCase(&ids)).await?;
     let states = database.states().await?;
     let now = database.now().await?;
     let release = match policy {

@@ -1,5 +1,6 @@
 //! Follows a directory of rule files: what wakes its follower, and what a scan finds.
 
+mod files;
 mod missing;
 mod pending;
 mod read;

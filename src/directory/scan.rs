@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::files::Files;
 use super::read::FileReader;
 use super::scanned::{InvalidFile, ScannedFile};
 use super::scope::ScanScope;
@@ -48,7 +49,7 @@ pub(crate) type ChangedFiles = BTreeMap<String, Option<ScannedFile>>;
 #[derive(Debug)]
 pub struct Scanner {
     reader: FileReader,
-    files: BTreeMap<String, ScannedFile>,
+    files: Files,
     /// See [`Scanner::passed_over`].
     passed_over: BTreeSet<String>,
     /// Files whose stamp was too young when they were read, or that are empty and young.
@@ -62,8 +63,8 @@ impl Scanner {
         Self::with(FileReader::new(directory, allowed, limits, owner))
     }
 
-    const fn with(reader: FileReader) -> Self {
-        Self { reader, files: BTreeMap::new(), passed_over: BTreeSet::new(), unsettled: BTreeSet::new() }
+    fn with(reader: FileReader) -> Self {
+        Self { reader, files: Files::default(), passed_over: BTreeSet::new(), unsettled: BTreeSet::new() }
     }
 
     /// The directory that is scanned.
@@ -73,12 +74,22 @@ impl Scanner {
 
     /// Every file, by name.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &ScannedFile)> {
-        self.files.iter().map(|(name, scanned)| (name.as_str(), scanned))
+        self.files.iter()
     }
 
     /// One file.
     pub(crate) fn file(&self, name: &str) -> Option<&ScannedFile> {
         self.files.get(name)
+    }
+
+    /// The names of the files that hold an id, compared without case.
+    pub(crate) fn names_of(&self, id: &RuleId) -> impl Iterator<Item = &str> {
+        self.files.holding(id)
+    }
+
+    /// How many files hold a rule.
+    pub(crate) fn valid_count(&self) -> usize {
+        self.files.len() - self.files.invalid().count()
     }
 
     /// Every file with the rule in it, as input to a plan; `None` if the file is invalid.
@@ -88,7 +99,7 @@ impl Scanner {
 
     /// Invalid files, by name.
     pub fn invalid(&self) -> impl Iterator<Item = (&str, &InvalidFile)> {
-        self.files().filter_map(|(name, scanned)| Some((name, scanned.invalid()?)))
+        self.files.invalid().filter_map(|(name, scanned)| Some((name, scanned.invalid()?)))
     }
 
     /// YAML files that are not read because of their name or place, as of the last scan of the whole directory.
@@ -98,12 +109,12 @@ impl Scanner {
 
     /// Whether any of the files is a link; an unreadable one may be a link that leads nowhere.
     pub(crate) fn has_links(&self) -> bool {
-        self.files.values().any(|scanned| scanned.stamp.is_none_or(|stamp| stamp.is_link))
+        self.files.links().next().is_some()
     }
 
     /// The directories that links among the files point to.
     pub(crate) fn link_targets(&self) -> BTreeSet<PathBuf> {
-        let links = self.files.iter().filter(|(_, file)| file.stamp.is_some_and(|stamp| stamp.is_link));
+        let links = self.files.links().filter(|(_, file)| file.stamp.is_some());
         let targets = links.filter_map(|(name, _)| self.directory().join(name).canonicalize().ok());
         targets.filter_map(|target| Some(target.parent()?.to_owned())).collect()
     }
@@ -160,7 +171,8 @@ impl Scanner {
         let names = self.with_other_names(names);
         let mut gone: Vec<String> = match scope {
             ScanScope::All | ScanScope::Reread => {
-                self.files.keys().filter(|&known| !names.contains(known)).cloned().collect()
+                let known = self.files.iter().map(|(name, _)| name);
+                known.filter(|&name| !names.contains(name)).map(str::to_owned).collect()
             }
             ScanScope::Names(_) => Vec::new(),
         };
@@ -198,7 +210,9 @@ impl Scanner {
                 if !unfinished.contains(&name) {
                     self.unsettled.insert(name.clone());
                 }
-                self.files.entry(name).or_insert_with(|| ScannedFile::new(Err(InvalidFile::Unfinished)));
+                if self.files.get(&name).is_none() {
+                    self.files.insert(&name, ScannedFile::new(Err(InvalidFile::Unfinished)));
+                }
                 continue;
             };
             if scanned.is_settled {
@@ -210,7 +224,7 @@ impl Scanner {
                 scanned.named = self.files.get(&name).and_then(ScannedFile::rule_id).cloned();
             }
             let outcome = scanned.outcome.clone();
-            let before = self.files.insert(name.clone(), scanned);
+            let before = self.files.insert(&name, scanned);
             if before.as_ref().is_none_or(|before| before.outcome != outcome) {
                 changed.insert(name, before);
             }
@@ -231,7 +245,8 @@ impl Scanner {
                 let same = |file: &ScannedFile| {
                     file.stamp.is_some_and(|stamp| linked.iter().any(|other| stamp.is_same_file(other)))
                 };
-                names.extend(self.files.iter().filter(|(_, file)| same(file)).map(|(name, _)| name.clone()));
+                let others = self.files.iter().filter(|(_, file)| same(file));
+                names.extend(others.map(|(name, _)| name.to_owned()));
             }
         }
         names
@@ -268,19 +283,15 @@ impl Scanner {
                 }
             };
             let bytes = self.reader.bytes(&name);
-            let known = self
-                .files
-                .get_mut(&name)
-                .filter(|known| bytes.is_ok_and(|bytes| known.digest() == Some(ContentDigest::of(&bytes))));
-            match known {
-                None => drop(changed.insert(name)),
-                Some(known) => {
-                    known.stamp = Some(stamp);
-                    known.is_settled = stamp.settles_in(now).is_none();
-                    if !known.is_settled {
-                        self.unsettled.insert(name);
-                    }
-                }
+            let known = self.files.get(&name).and_then(ScannedFile::digest);
+            if bytes.is_err() || bytes.ok().map(ContentDigest::of) != known {
+                changed.insert(name);
+                continue;
+            }
+            let is_settled = stamp.settles_in(now).is_none();
+            self.files.change(&name, |known| (known.stamp, known.is_settled) = (Some(stamp), is_settled));
+            if !is_settled {
+                self.unsettled.insert(name);
             }
         }
         changed
@@ -297,7 +308,7 @@ impl Scanner {
     /// [`DirectoryUnavailable`] when the directory cannot be read.
     pub(crate) fn has_missing_files(&self) -> Result<bool, DirectoryUnavailable> {
         let names = self.list()?.rules;
-        Ok(self.files.keys().any(|known| !names.contains(known)))
+        Ok(self.files.iter().any(|(known, _)| !names.contains(known)))
     }
 
     /// The text of a file as it was scanned, read again where it is not kept; `None` if the file has changed since: scan
@@ -317,33 +328,25 @@ impl Scanner {
 
     /// Frees the texts that are kept for writing.
     pub(crate) fn forget_texts(&mut self) {
-        for scanned in self.files.values_mut() {
-            scanned.text = None;
-            scanned.steps = None;
-        }
+        self.files.forget_texts();
     }
 
     /// Notes that the rows of these files are equal to them.
     pub(crate) fn are_written<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         for name in names {
-            if let Some(scanned) = self.files.get_mut(name) {
-                scanned.is_written = true;
-            }
+            self.files.is_written(name);
         }
     }
 
     /// Notes that the rows of all valid files are equal to them, except for `others`.
     pub(crate) fn all_are_written_except(&mut self, others: &BTreeSet<&str>) {
-        for (name, scanned) in &mut self.files {
-            scanned.is_written |= scanned.outcome.is_ok() && !others.contains(name.as_str());
-        }
+        self.files
+            .set_written(|name, file| file.is_written || file.outcome.is_ok() && !others.contains(name));
     }
 
     /// Forgets which rows are equal to their files: what follows may be another database.
     pub(crate) fn forget_written(&mut self) {
-        for scanned in self.files.values_mut() {
-            scanned.is_written = false;
-        }
+        self.files.set_written(|_, _| false);
     }
 
     fn away(&self, source: io::Error) -> DirectoryUnavailable {

@@ -3,10 +3,12 @@
 //!
 //! 1. *Scan* the whole directory, or the files that an event names.
 //! 2. *Plan*: compare the files with the rows ([`plan`]). A plan for named files also covers the files and rows
-//!    that share an id with them. If such a plan deletes rows while other files are missing, too, the whole directory is
+//!    that share an id with them. It reads those rows by key: `UnmatchedRows` knows the keys that the files do not
+//!    tell. If such a plan deletes rows while other files are missing, too, the whole directory is
 //!    planned instead, because the guard must see every deletion.
 //! 3. *Defer* the deletions of files that are not missing for long enough, and *guard* the rest.
-//! 4. *Write* in batches, each one transaction. A file that changed since its scan is left to the next reconcile.
+//! 4. *Write* in batches, each one transaction. A file that changed since its scan is left to the next reconcile. If the
+//!    rows of a plan for named files have changed since they were read, nothing is written, and everything is compared.
 //!
 //! The life of a deletion:
 //!
@@ -29,6 +31,7 @@ mod apply;
 mod file_log;
 mod guard;
 mod release;
+mod unmatched;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -37,6 +40,7 @@ use std::time::{Duration, Instant};
 use self::file_log::FileLog;
 pub use self::release::ReleaseStatus;
 use self::release::Releases;
+use self::unmatched::UnmatchedRows;
 use super::held::{HeldDeletes, Operator};
 use super::log;
 use crate::clock::SharedClock;
@@ -45,8 +49,8 @@ use crate::directory::{
     ChangedFiles, DirectoryUnavailable, MissingFiles, ScanScope, ScannedFile, Scanner, UnfinishedFiles,
 };
 use crate::rule::plan::{self, Conflict, Plan};
-use crate::rule::{ContentDigest, Limits, RuleHeader};
-use crate::store::{MasterSession, Scope, StoreError};
+use crate::rule::{ContentDigest, Limits, RuleHeader, RuleId};
+use crate::store::{MasterSession, RowsAsRead, Scope, StoreError};
 use crate::telemetry::metrics;
 use crate::trust::Policy;
 
@@ -95,6 +99,8 @@ pub struct Reconciler {
     /// meanwhile do not make a mass deletion look small.
     owned_before: Option<usize>,
     settled: Option<NoopReconcile>,
+    /// `None` until everything was compared, and after an error.
+    unmatched: Option<UnmatchedRows>,
     file_log: FileLog,
     /// What a release must fulfil; `None` without trust.
     policy: Option<Policy>,
@@ -128,6 +134,7 @@ impl Reconciler {
             held: None,
             owned_before: None,
             settled: None,
+            unmatched: None,
             file_log: FileLog::default(),
             policy: None,
             releases: None,
@@ -233,22 +240,72 @@ impl Reconciler {
             return self.publish(session, policy, scope).await;
         }
         let settled = self.settled.take();
-        let mut everything = scope.is_all();
-        let (mut plan, mut version) = match scope {
-            ScanScope::All | ScanScope::Reread => self.plan_everything(session, scope, settled).await?,
-            ScanScope::Names(names) => (self.plan_names(session, names.clone()).await?, None),
-        };
-        let mut rescan = self.missing.debounce(&mut plan.deletes, &self.scanner, everything);
-        if !everything
-            && (self.held_files_are_back() || !plan.deletes.is_empty() && self.other_files_missing(&plan)?)
-        {
-            // The guard must see every deletion.
-            everything = true;
-            (plan, version) = self.plan_everything(session, &ScanScope::All, None).await?;
-            rescan = self.missing.debounce(&mut plan.deletes, &self.scanner, everything);
+        // An error loses it: then everything is compared.
+        let unmatched = self.unmatched.take();
+        match (scope, unmatched) {
+            (ScanScope::Names(names), Some(unmatched)) => {
+                match self.reconcile_names(session, names, unmatched, lifted_by).await? {
+                    Some(report) => Ok(report),
+                    None => self.reconcile_all(session, &ScanScope::All, None, lifted_by).await,
+                }
+            }
+            (ScanScope::Names(_), None) => {
+                self.reconcile_all(session, &ScanScope::All, None, lifted_by).await
+            }
+            (scope, unmatched) => self.reconcile_all(session, scope, settled.zip(unmatched), lifted_by).await,
         }
+    }
+
+    async fn reconcile_all(
+        &mut self,
+        session: &mut MasterSession,
+        scope: &ScanScope,
+        before: Option<(NoopReconcile, UnmatchedRows)>,
+        lifted_by: Option<Operator>,
+    ) -> Result<Report, ReconcileError> {
+        let (mut plan, version, unmatched) = self.plan_everything(session, scope, before).await?;
+        let rescan = self.missing.debounce(&mut plan.deletes, &self.scanner, true);
+        let report = self.carry_out_guarded(session, plan, rescan, None, lifted_by).await?;
+        self.unmatched = Some(unmatched.after(&report.plan));
+        self.settled = version.map(|version| NoopReconcile { version, plan: report.plan.clone() });
+        Ok(report)
+    }
+
+    /// Reconciles some files and what concerns them; `None` if everything must be compared: the guard must see every
+    /// deletion, and where another program changed a row a moment ago, it may have changed others.
+    async fn reconcile_names(
+        &mut self,
+        session: &mut MasterSession,
+        names: &BTreeSet<String>,
+        mut unmatched: UnmatchedRows,
+        lifted_by: Option<Operator>,
+    ) -> Result<Option<Report>, ReconcileError> {
+        let (mut plan, read) = self.plan_names(session, names.clone(), &mut unmatched).await?;
+        let rescan = self.missing.debounce(&mut plan.deletes, &self.scanner, false);
+        if self.held_files_are_back() || !plan.deletes.is_empty() && self.other_files_missing(&plan)? {
+            return Ok(None);
+        }
+        match self.carry_out_guarded(session, plan, rescan, Some(read), lifted_by).await {
+            Ok(report) => {
+                self.unmatched = Some(unmatched.after(&report.plan));
+                Ok(Some(report))
+            }
+            Err(StoreError::RowsChanged { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Carries out a plan, apart from the deletions that are held back. `read` are the rows of a plan for some files.
+    async fn carry_out_guarded(
+        &mut self,
+        session: &mut MasterSession,
+        mut plan: Plan,
+        mut rescan: Vec<String>,
+        read: Option<RowsAsRead>,
+        lifted_by: Option<Operator>,
+    ) -> Result<Report, StoreError> {
         self.count_before(session).await?;
-        let is_allowed = lifted_by.is_some();
+        let (everything, is_allowed) = (read.is_none(), lifted_by.is_some());
         let (deferred, is_lifted) =
             self.guard(session, &mut plan, rescan.len(), everything, is_allowed).await?;
         rescan.extend(deferred);
@@ -256,12 +313,11 @@ impl Reconciler {
         // A file that began to be written while it was read is not complete.
         plan.writes.retain(|write| !self.unfinished.contains(&write.rule.source_path));
         let mut report = Report { plan, rescan, ..Report::default() };
-        self.carry_out(session, &mut report).await?;
+        self.carry_out(session, &mut report, read).await?;
         if let Some(operator) = lifted_by.filter(|_| is_lifted && !report.plan.deletes.is_empty()) {
             log::guard_lifted(operator, &report.plan.deletes);
         }
         self.scanner.forget_texts();
-        self.settled = version.map(|version| NoopReconcile { version, plan: report.plan.clone() });
         Ok(report)
     }
 
@@ -276,17 +332,17 @@ impl Reconciler {
         &mut self,
         session: &mut MasterSession,
         scope: &ScanScope,
-        settled: Option<NoopReconcile>,
-    ) -> Result<(Plan, Option<String>), ReconcileError> {
+        before: Option<(NoopReconcile, UnmatchedRows)>,
+    ) -> Result<(Plan, Option<String>, UnmatchedRows), ReconcileError> {
         let changed = self.scan(scope).await?;
         let is_unchanged = changed.is_empty();
         self.file_log.note_changed(changed);
         let version = session.version().await?;
-        if let Some(NoopReconcile { version: then, plan }) = settled
+        if let Some((NoopReconcile { version: then, plan }, unmatched)) = before
             && is_unchanged
             && version.as_ref() == Some(&then)
         {
-            return Ok((plan, version));
+            return Ok((plan, version, unmatched));
         }
         let rows = metrics::timed("read_rows", session.rows(Scope::All)).await?;
         self.file_log.changes(&self.scanner, &rows);
@@ -296,7 +352,7 @@ impl Reconciler {
         self.scanner.all_are_written_except(&writes.chain(conflicts).collect());
         self.file_log.note_conflicts(&plan.conflicts, |_| true);
         let version = version.filter(|_| plan.is_empty());
-        Ok((plan, version))
+        Ok((plan, version, UnmatchedRows::of(&rows, &self.scanner)))
     }
 
     /// Plans for some files, and for every other file and row of their ids.
@@ -304,41 +360,45 @@ impl Reconciler {
         &mut self,
         session: &mut MasterSession,
         mut names: BTreeSet<String>,
-    ) -> Result<Plan, ReconcileError> {
-        let mut ids = BTreeSet::new();
+        unmatched: &mut UnmatchedRows,
+    ) -> Result<(Plan, RowsAsRead), ReconcileError> {
+        let mut ids: BTreeSet<RuleId> = BTreeSet::new();
+        let mut read = RowsAsRead::default();
         let mut to_scan = names.clone();
+        // Files lead to ids, ids to rows, and rows to other files and ids.
         while !to_scan.is_empty() {
             let changed = self.scan(&ScanScope::Names(to_scan.clone())).await?;
             let before = changed.values().flatten().filter_map(ScannedFile::rule);
             let now = to_scan.iter().filter_map(|name| self.scanner.file(name)?.rule());
-            ids.extend(before.chain(now).map(|rule| rule.rule_id.folded()));
+            ids.extend(before.chain(now).map(|rule| rule.rule_id.clone()));
             self.file_log.note_changed(changed);
+            let spelled =
+                ids.iter().map(RuleId::as_str).chain(ids.iter().flat_map(|id| unmatched.spellings(id)));
+            let at_paths = to_scan.iter().flat_map(|name| unmatched.ids_at(name));
+            let keys: BTreeSet<String> = spelled.chain(at_paths).map(str::to_owned).collect();
+            let keys: Vec<String> = keys.difference(&read.keys).cloned().collect();
+            let rows = match keys.is_empty() {
+                true => Vec::new(),
+                false => metrics::timed("read_rows", session.rows(Scope::Keys(&keys))).await?,
+            };
+            ids.extend(rows.iter().filter_map(|row| RuleId::new(&row.rule_id).ok()));
             // A file with the same id may have been removed or changed at the same moment.
-            to_scan =
-                self.names_where(|name, id| !names.contains(name) && id.is_some_and(|id| ids.contains(&id)));
+            let holders = ids.iter().flat_map(|id| self.scanner.names_of(id));
+            let paths = rows.iter().map(|row| &*row.source_path);
+            let known = paths.filter(|path| self.scanner.file(path).is_some());
+            to_scan = holders.chain(known).filter(|name| !names.contains(*name)).map(str::to_owned).collect();
             names.extend(to_scan.iter().cloned());
+            read.keys.extend(keys);
+            read.rows.extend(rows);
         }
-        let (id_list, path_list): (Vec<_>, Vec<_>) =
-            (ids.iter().cloned().collect(), names.iter().cloned().collect());
-        let scope = Scope::Touching { rule_ids: &id_list, source_paths: &path_list };
-        let rows = metrics::timed("read_rows", session.rows(scope)).await?;
-        self.file_log.changes(&self.scanner, &rows);
-        for row in &rows {
-            ids.insert(row.rule_id.to_ascii_lowercase());
-            names.insert(row.source_path.to_string());
-        }
-        let concerned =
-            self.names_where(|name, id| names.contains(name) || id.is_some_and(|id| ids.contains(&id)));
-        let files = self.scanner.rules().filter(|&(path, _)| concerned.contains(path));
-        let plan = plan::plan(files, &rows, &self.config.updated_by);
-        self.file_log
-            .note_conflicts(&plan.conflicts, |path| names.contains(path) || concerned.contains(path));
-        Ok(plan)
-    }
-
-    fn names_where(&self, wanted: impl Fn(&str, Option<String>) -> bool) -> BTreeSet<String> {
-        let folded = |scanned: &ScannedFile| scanned.rule().map(|rule| rule.rule_id.folded());
-        let files = self.scanner.files().filter(|&(name, scanned)| wanted(name, folded(scanned)));
-        files.map(|(name, _)| name.to_owned()).collect()
+        read.rows.sort_unstable_by(|a, b| a.rule_id.cmp(&b.rule_id));
+        // Where keys are compared without case, two of them find the same row.
+        read.rows.dedup_by(|a, b| a.rule_id == b.rule_id);
+        unmatched.replace(&read, &self.scanner);
+        self.file_log.changes(&self.scanner, &read.rows);
+        let files = names.iter().filter_map(|name| Some((name.as_str(), self.scanner.file(name)?.rule())));
+        let plan = plan::plan(files, &read.rows, &self.config.updated_by);
+        self.file_log.note_conflicts(&plan.conflicts, |path| names.contains(path));
+        Ok((plan, read))
     }
 }

@@ -152,7 +152,7 @@ impl MasterStatus {
         self.reconciled_at = Some(now);
         self.last = Some(summary);
         let scanner = reconciler.scanner();
-        self.rules = scanner.rules().filter(|(_, rule)| rule.is_some()).count();
+        self.rules = scanner.valid_count();
         self.broken = scanner
             .invalid()
             .map(|(name, why)| InvalidFileStatus { source_path: name.to_owned(), reason: why.sentence() })

@@ -65,6 +65,12 @@ pub enum StoreError {
         /// The cause, without secrets.
         detail: String,
     },
+    /// Rows that the operation depends on have changed since they were read; nothing was written. Read them again.
+    #[error("{what}: another program has changed the rows since they were read; nothing was written")]
+    RowsChanged {
+        /// The operation.
+        what: &'static str,
+    },
     /// The state is not valid.
     #[error(transparent)]
     InvalidState(#[from] InvalidState),
@@ -89,6 +95,7 @@ impl StoreError {
                 | Self::Driver { .. }
                 | Self::RowLocked { .. }
                 | Self::TablesAltered { .. }
+                | Self::RowsChanged { .. }
                 | Self::LockLost { .. }
         )
     }
@@ -104,7 +111,7 @@ impl StoreError {
             | Self::RowLocked { detail, .. }
             | Self::TablesAltered { detail, .. }
             | Self::LockLost { detail } => detail.into(),
-            Self::InvalidState(_) | Self::Closed => self.to_string().into(),
+            Self::RowsChanged { .. } | Self::InvalidState(_) | Self::Closed => self.to_string().into(),
         }
     }
 }

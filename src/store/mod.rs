@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 pub(crate) use database::driver_failures;
 pub use database::{
-    Applied, Database, DatabaseFollower, ManifestWrite, MasterSession, RuleWrite, Scope, quiet_driver_panics,
+    Applied, Database, DatabaseFollower, ManifestWrite, MasterSession, RowsAsRead, RuleWrite, Scope,
+    quiet_driver_panics,
 };
 pub use error::StoreError;
 pub use filesystem::{FilesystemConfig, FilesystemFollower, FilesystemStore};

@@ -268,7 +268,7 @@ pub(super) async fn missing<'i>(
     rule_ids: &'i [RuleId],
 ) -> Result<Vec<&'i RuleId>, StoreError> {
     let folded: Vec<String> = rule_ids.iter().map(RuleId::folded).collect();
-    let rows = database.rows(Scope::Touching { rule_ids: &folded, source_paths: &[] }).await?;
+    let rows = database.rows(Scope::AnyCase(&folded)).await?;
     let found: BTreeSet<&str> = rows.iter().map(|row| row.rule_id.as_str()).collect();
     Ok(rule_ids.iter().filter(|id| !found.contains(id.as_str())).collect())
 }

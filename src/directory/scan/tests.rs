@@ -51,7 +51,7 @@ impl Fixture {
     fn write_under_the_old_stamp(&mut self, name: &str, text: String) {
         self.write(name, text);
         let stamp = self.scanner_stamp(name);
-        self.scanner.files.get_mut(name).unwrap().stamp = Some(stamp);
+        self.scanner.files.change(name, |file| file.stamp = Some(stamp)).unwrap();
     }
 
     fn why(&self, name: &str) -> String {

@@ -9,18 +9,19 @@ use super::{Reconciler, Report};
 use crate::directory::ScannedFile;
 use crate::rule::plan::Plan;
 use crate::rule::{ChangeKind, RuleHeader, RuleRow};
-use crate::store::{Applied, ManifestWrite, MasterSession, RuleWrite, StoreError};
+use crate::store::{Applied, ManifestWrite, MasterSession, RowsAsRead, RuleWrite, StoreError};
 use crate::telemetry::metrics::{self, Stage};
 use crate::telemetry::trace;
 
 impl Reconciler {
-    /// Writes the plan, and logs what was written.
+    /// Writes the plan, and logs what was written. With `read`, only if these rows are still as they were.
     pub(super) async fn carry_out(
         &mut self,
         session: &mut MasterSession,
         report: &mut Report,
+        read: Option<RowsAsRead>,
     ) -> Result<(), StoreError> {
-        self.write(session, report, None).await
+        self.write(session, report, Kind::RowByRow(read)).await
     }
 
     /// As [`Reconciler::carry_out`], but all or nothing, together with the manifest if there is one.
@@ -30,16 +31,16 @@ impl Reconciler {
         report: &mut Report,
         manifest: Option<ManifestWrite>,
     ) -> Result<(), StoreError> {
-        self.write(session, report, Some(manifest)).await
+        self.write(session, report, Kind::Release(manifest)).await
     }
 
-    /// `release` is `None` if rows are written one by one, and otherwise the manifest that is written with all of them.
     async fn write(
         &mut self,
         session: &mut MasterSession,
         report: &mut Report,
-        release: Option<Option<ManifestWrite>>,
+        kind: Kind,
     ) -> Result<(), StoreError> {
+        let is_release = matches!(kind, Kind::Release(_));
         let plan = &mut report.plan;
         let mut writes: Vec<RuleWrite> = Vec::with_capacity(plan.deletes.len() + plan.writes.len());
         writes.extend(plan.deletes.iter().map(deletion));
@@ -58,7 +59,7 @@ impl Reconciler {
                 false
             }
         });
-        if release.is_some() {
+        if is_release {
             let unfinished = plan.writes.iter().map(|write| &*write.rule.source_path);
             report
                 .changing
@@ -69,7 +70,7 @@ impl Reconciler {
                 return Ok(());
             }
         }
-        if writes.is_empty() && release.as_ref().is_none_or(Option::is_none) {
+        if writes.is_empty() && !matches!(kind, Kind::Release(Some(_))) {
             return Ok(());
         }
         let count = writes.len();
@@ -78,9 +79,9 @@ impl Reconciler {
         let contexts = written.filter_map(|(write, ingest)| ingest.trace_context(write)).collect();
         session.write_trace_contexts(contexts).await;
         let begun = trace::now();
-        let is_release = release.is_some();
-        let applied = match metrics::timed("write_rules", write(session, writes, release)).await {
+        let applied = match metrics::timed("write_rules", write(session, writes, kind)).await {
             Ok(applied) => applied,
+            Err(error @ StoreError::RowsChanged { .. }) => return Err(error),
             Err(error) => {
                 let transaction = Transaction { begun, written: None, ended: trace::now() };
                 ingests.into_iter().for_each(|ingest| ingest.failed("failed", transaction));
@@ -171,13 +172,22 @@ fn deletion(row: &RuleHeader) -> RuleWrite {
     RuleWrite::Delete { rule_id: row.rule_id.clone(), updated_by: row.updated_by.to_string() }
 }
 
+/// How rows are written.
+enum Kind {
+    /// Each that the database takes; if these rows were read, only while they are as they were.
+    RowByRow(Option<RowsAsRead>),
+    /// All or none, with the manifest if there is a new one.
+    Release(Option<ManifestWrite>),
+}
+
 async fn write(
     session: &mut MasterSession,
     writes: Vec<RuleWrite>,
-    release: Option<Option<ManifestWrite>>,
+    kind: Kind,
 ) -> Result<Applied, StoreError> {
-    match release {
-        None => session.apply(writes).await,
-        Some(manifest) => session.publish(writes, manifest).await,
+    match kind {
+        Kind::RowByRow(None) => session.apply(writes).await,
+        Kind::RowByRow(Some(read)) => session.apply_if_as_read(writes, read).await,
+        Kind::Release(manifest) => session.publish(writes, manifest).await,
     }
 }

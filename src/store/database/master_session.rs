@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::session::Session;
-use super::writes::{Applied, OwnedScope, RuleWrite, Scope};
+use super::writes::{Applied, OwnedScope, RowsAsRead, RuleWrite, Scope};
 use super::{Database, ManifestWrite, trace_context};
 use crate::rule::{FoundManifest, RuleHeader, StateRow};
 use crate::store::{StoreError, TraceContextRow};
@@ -87,7 +87,25 @@ impl MasterSession {
         let writes = writes.into();
         let _writing = self.database.writing();
         self.call("writing the rules", None, |mut session| async move {
-            let applied = session.apply(&writes).await;
+            let applied = session.apply(&writes, None).await;
+            (session, applied)
+        })
+        .await
+    }
+
+    /// As [`MasterSession::apply`], but only if the rows of the keys that were read are still as they were.
+    ///
+    /// # Errors
+    /// [`StoreError::RowsChanged`] if they are not; all others as [`MasterSession::apply`].
+    pub async fn apply_if_as_read(
+        &mut self,
+        writes: impl Into<Vec<RuleWrite>>,
+        read: RowsAsRead,
+    ) -> Result<Applied, StoreError> {
+        let writes = writes.into();
+        let _writing = self.database.writing();
+        self.call("writing the rules", None, |mut session| async move {
+            let applied = session.apply(&writes, Some(&read)).await;
             (session, applied)
         })
         .await

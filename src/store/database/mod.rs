@@ -38,7 +38,7 @@ pub use manifest::ManifestWrite;
 pub use master_session::MasterSession;
 pub(crate) use thread::driver_failures;
 pub use thread::quiet_driver_panics;
-pub use writes::{Applied, RuleWrite, Scope};
+pub use writes::{Applied, RowsAsRead, RuleWrite, Scope};
 
 use self::connection::Connection;
 use self::connector::Connector;

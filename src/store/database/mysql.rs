@@ -24,6 +24,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     // The isolation level makes this one snapshot.
     begin_poll: "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
     begin_write: "START TRANSACTION READ WRITE",
+    lock_rows: " FOR UPDATE",
     try_update: |update| format!("{update} AND 1 = 0"),
     statement_time: "UTC_TIMESTAMP(6)",
     now: Some("CAST(UTC_TIMESTAMP(6) AS CHAR)"),

@@ -27,6 +27,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     isolate_poll: None,
     begin_poll: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
     begin_write: "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+    lock_rows: " FOR UPDATE",
     try_update: |update| format!("{update} AND 1 = 0"),
     statement_time: "clock_timestamp() AT TIME ZONE 'UTC'",
     // The start of the transaction, which is not later than its snapshot.

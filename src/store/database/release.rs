@@ -3,7 +3,7 @@
 use super::Database;
 use super::connection::Connection;
 use super::manifest::{self, ManifestWrite};
-use super::session::{Session, WRITING};
+use super::session::{Session, Transaction, WRITING};
 use super::sql::Purpose;
 use super::writes::{Applied, RuleWrite};
 use crate::rule::FoundManifest;
@@ -84,7 +84,7 @@ impl Session {
         writes: &[RuleWrite],
         manifest: Option<&ManifestWrite>,
     ) -> Result<Applied, StoreError> {
-        match self.transact(writes, manifest).await {
+        match self.transact(Transaction { writes, read: None, manifest }).await {
             Ok((rows, written)) => Ok(Applied { rows, written, ..Applied::default() }),
             Err(error @ (StoreError::RowRejected { .. } | StoreError::RowLocked { .. })) => {
                 let mut rejected = self.rejected(writes).await?;

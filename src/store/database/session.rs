@@ -9,7 +9,7 @@ use super::lock::Lock;
 use super::manifest::{self, ManifestWrite};
 use super::sql::Cell;
 use super::version::VersionWriter;
-use super::writes::{Applied, RuleWrite, Scope, batches};
+use super::writes::{Applied, RowsAsRead, RuleWrite, Scope, batches};
 use super::{Database, tables, trace_context};
 use crate::clock::{RisingStamp, Timestamp};
 use crate::rule::{RuleHeader, StateRow, Table};
@@ -20,6 +20,16 @@ pub(super) const WRITING: &str = "writing the rules";
 
 /// The most locked rows for which the session waits.
 const FEW_LOCKED: usize = 8;
+
+/// What a transaction does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Transaction<'a> {
+    pub(super) writes: &'a [RuleWrite],
+    /// What must not have changed; `None` if nothing was read.
+    pub(super) read: Option<&'a RowsAsRead>,
+    /// The manifest to write, if any.
+    pub(super) manifest: Option<&'a ManifestWrite>,
+}
 
 /// Everything goes through the connection that holds the lock.
 #[derive(Debug)]
@@ -105,30 +115,37 @@ impl Session {
         Ok(Some((now, states)))
     }
 
-    pub(super) async fn apply(&mut self, writes: &[RuleWrite]) -> Result<Applied, StoreError> {
+    pub(super) async fn apply(
+        &mut self,
+        writes: &[RuleWrite],
+        read: Option<&RowsAsRead>,
+    ) -> Result<Applied, StoreError> {
         let mut applied = Applied::default();
         if writes.is_empty() {
             return Ok(applied);
         }
-        match self.transact(writes, None).await {
-            Ok(done) => applied.add(done),
-            Err(StoreError::RowRejected { .. } | StoreError::RowLocked { .. }) => {
-                let mut locked = 0;
-                for write in writes {
-                    match self.transact(std::slice::from_ref(write), None).await {
-                        Ok(done) => applied.add(done),
-                        Err(error @ StoreError::RowLocked { .. }) if locked < FEW_LOCKED => {
-                            locked += 1;
-                            applied.rejected.push((write.rule_id().to_owned(), error));
-                        }
-                        Err(error @ StoreError::RowRejected { .. }) => {
-                            applied.rejected.push((write.rule_id().to_owned(), error));
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
+        match self.transact(Transaction { writes, read, manifest: None }).await {
+            Err(StoreError::RowRejected { .. } | StoreError::RowLocked { .. }) => {}
+            done => {
+                applied.add(done?);
+                return Ok(applied);
             }
-            Err(error) => return Err(error),
+        }
+        let mut locked = 0;
+        for write in writes {
+            let read = read.map(|read| read.of(write.rule_id()));
+            let single = std::slice::from_ref(write);
+            match self.transact(Transaction { writes: single, read: read.as_ref(), manifest: None }).await {
+                Ok(done) => applied.add(done),
+                Err(error @ StoreError::RowLocked { .. }) if locked < FEW_LOCKED => {
+                    locked += 1;
+                    applied.rejected.push((write.rule_id().to_owned(), error));
+                }
+                Err(error @ StoreError::RowRejected { .. }) => {
+                    applied.rejected.push((write.rule_id().to_owned(), error));
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(applied)
     }
@@ -150,16 +167,14 @@ impl Session {
         self.has_trace_table = Some(written.is_ok());
     }
 
-    /// Writes the rows and, if there is one, the manifest in one transaction. Returns how many rows, and when the last
-    /// was written, as [`Applied`] has them.
+    /// Returns how many rows were written, and when the last was, as [`Applied`] has them.
     pub(super) async fn transact(
         &mut self,
-        writes: &[RuleWrite],
-        manifest: Option<&ManifestWrite>,
+        transaction: Transaction<'_>,
     ) -> Result<(u64, Option<Timestamp>), StoreError> {
         loop {
             self.begin().await?;
-            let written = self.write(writes, manifest).await;
+            let written = self.write(transaction).await;
             match self.end(written).await {
                 Err(error) => self.version.retry(self.connection.dialect(), error)?,
                 done => return done,
@@ -169,9 +184,11 @@ impl Session {
 
     async fn write(
         &mut self,
-        writes: &[RuleWrite],
-        manifest: Option<&ManifestWrite>,
+        Transaction { writes, read, manifest }: Transaction<'_>,
     ) -> Result<(u64, Option<Timestamp>), StoreError> {
+        if let Some(read) = read {
+            self.ensure_as_read(read).await?;
+        }
         if let Some(manifest) = manifest {
             let now = self.database.now_on(&mut self.connection).await?;
             manifest::write(&mut self.connection, manifest, now).await?;
@@ -180,6 +197,16 @@ impl Session {
         let written = trace::now();
         self.announce(rows + u64::from(manifest.is_some()), deleted).await?;
         Ok((rows, written))
+    }
+
+    async fn ensure_as_read(&mut self, read: &RowsAsRead) -> Result<(), StoreError> {
+        let keys: Vec<String> = read.keys.iter().cloned().collect();
+        let mut now = tables::locked_summaries(&mut self.connection, &keys).await?;
+        let mut then = read.rows.clone();
+        for rows in [&mut now, &mut then] {
+            rows.sort_unstable_by(|a, b| a.rule_id.cmp(&b.rule_id));
+        }
+        if now == then { Ok(()) } else { Err(StoreError::RowsChanged { what: WRITING }) }
     }
 
     /// The last statements of a transaction that changed so many rows, and deleted so many of them.

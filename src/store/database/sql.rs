@@ -60,6 +60,8 @@ pub(super) struct Dialect {
     pub(super) begin_poll: &'static str,
     /// Begins a writing transaction.
     pub(super) begin_write: &'static str,
+    /// The end of a SELECT that locks its rows; empty if the transaction locks everything.
+    pub(super) lock_rows: &'static str,
     /// An UPDATE that fails without the right to it, and changes nothing.
     pub(super) try_update: fn(&str) -> String,
     /// The time of the statement, in UTC.

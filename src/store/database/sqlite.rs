@@ -30,6 +30,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     isolate_poll: None,
     begin_poll: "BEGIN DEFERRED",
     begin_write: "BEGIN IMMEDIATE",
+    lock_rows: "",
     // An UPDATE would wait for the file's lock, even if it changes nothing.
     try_update: |update| format!("EXPLAIN {update}"),
     statement_time: "strftime('%Y-%m-%d %H:%M:%f000', 'now')",

@@ -151,25 +151,31 @@ pub(super) async fn summaries(
 ) -> Result<Vec<RuleHeader>, StoreError> {
     let dialect = connection.dialect();
     let mut found = Vec::new();
-    let mut queries = Vec::new();
-    match scope {
-        Scope::All => queries.push(select_summaries(dialect)),
-        Scope::Touching { rule_ids, source_paths } => {
-            for (column, values) in [("lower(rule_id)", rule_ids), ("source_path", source_paths)] {
-                for chunk in values.chunks(CHUNK) {
-                    let among = |filter: Query| filter.push(&format!("{column} IN ")).texts(chunk);
-                    queries.push(select_summaries(dialect).and(among));
-                }
-            }
+    let (column, ids) = match scope {
+        Scope::All => {
+            read_summaries(connection, select_summaries(dialect), &mut found).await?;
+            return Ok(found);
         }
+        Scope::Keys(ids) => ("rule_id", ids),
+        Scope::AnyCase(ids) => ("lower(rule_id)", ids),
+    };
+    for chunk in ids.chunks(CHUNK) {
+        let among = |filter: Query| filter.push(&format!("{column} IN ")).texts(chunk);
+        read_summaries(connection, select_summaries(dialect).and(among), &mut found).await?;
     }
-    let overlapping = queries.len() > 1;
-    for query in queries {
-        read_summaries(connection, query, &mut found).await?;
-    }
-    if overlapping {
-        found.sort_unstable_by(|a: &RuleHeader, b| a.rule_id.cmp(&b.rule_id));
-        found.dedup_by(|a, b| a.rule_id == b.rule_id);
+    Ok(found)
+}
+
+/// The headers of the rows of these keys, which no other session changes until the end of this transaction.
+pub(super) async fn locked_summaries(
+    connection: &mut Connection,
+    keys: &[String],
+) -> Result<Vec<RuleHeader>, StoreError> {
+    let dialect = connection.dialect();
+    let mut found = Vec::new();
+    for chunk in keys.chunks(CHUNK) {
+        let among = |filter: Query| filter.push("rule_id IN ").texts(chunk).push(dialect.lock_rows);
+        read_summaries(connection, select_summaries(dialect).and(among), &mut found).await?;
     }
     Ok(found)
 }

@@ -1,7 +1,9 @@
 //! Which rows of the rules a master reads, and which it writes.
 
+use std::collections::BTreeSet;
+
 use crate::clock::Timestamp;
-use crate::rule::RuleRow;
+use crate::rule::{RuleHeader, RuleRow};
 use crate::store::StoreError;
 
 /// The most rows of one statement: every dialect accepts that many arguments.
@@ -16,29 +18,26 @@ const BATCH_BYTES: usize = 1 << 20;
 pub enum Scope<'a> {
     /// Every row.
     All,
-    /// The rows that have one of these ids or one of these paths.
-    Touching {
-        /// Ids as `RuleId::folded` gives them; compared without case.
-        rule_ids: &'a [String],
-        /// Paths, relative to the rules directory; compared exactly.
-        source_paths: &'a [String],
-    },
+    /// The rows of these ids, compared as the table's key is: found by the key.
+    Keys(&'a [String]),
+    /// The rows of these ids, which are in lower case, and of every case variant of them. Reads the whole table.
+    AnyCase(&'a [String]),
 }
 
 /// A [`Scope`] that can be sent to another thread.
 #[derive(Debug)]
 pub(super) enum OwnedScope {
     All,
-    Touching { rule_ids: Vec<String>, source_paths: Vec<String> },
+    Keys(Vec<String>),
+    AnyCase(Vec<String>),
 }
 
 impl From<Scope<'_>> for OwnedScope {
     fn from(scope: Scope<'_>) -> Self {
         match scope {
             Scope::All => Self::All,
-            Scope::Touching { rule_ids, source_paths } => {
-                Self::Touching { rule_ids: rule_ids.to_vec(), source_paths: source_paths.to_vec() }
-            }
+            Scope::Keys(ids) => Self::Keys(ids.to_vec()),
+            Scope::AnyCase(ids) => Self::AnyCase(ids.to_vec()),
         }
     }
 }
@@ -47,8 +46,26 @@ impl OwnedScope {
     pub(super) fn borrowed(&self) -> Scope<'_> {
         match self {
             Self::All => Scope::All,
-            Self::Touching { rule_ids, source_paths } => Scope::Touching { rule_ids, source_paths },
+            Self::Keys(ids) => Scope::Keys(ids),
+            Self::AnyCase(ids) => Scope::AnyCase(ids),
         }
+    }
+}
+
+/// What was read of some keys, for [`super::MasterSession::apply_if_as_read`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RowsAsRead {
+    /// The ids that were looked for.
+    pub keys: BTreeSet<String>,
+    /// The rows that [`Scope::Keys`] found.
+    pub rows: Vec<RuleHeader>,
+}
+
+impl RowsAsRead {
+    /// The same of one key.
+    pub(super) fn of(&self, key: &str) -> Self {
+        let rows = self.rows.iter().filter(|row| row.rule_id == key).cloned();
+        Self { keys: BTreeSet::from([key.to_owned()]), rows: rows.collect() }
     }
 }
 

@@ -300,3 +300,49 @@ async fn a_foreign_row_that_differs_in_case_alone_does_not_stand_beside_the_file
     assert_eq!(ids, ["abc"]);
     assert!(step(&mut reconciler, &mut session).await.plan.is_empty());
 }
+
+/// Edits that are reconciled alone, by the names of their files, leave the table as a comparison of everything wants it.
+#[tokio::test]
+async fn files_that_are_reconciled_by_name_leave_nothing_for_a_comparison_of_everything() {
+    const FILES: usize = 5;
+    for seed in 0..10_u64 {
+        let field = TestDatabase::sqlite_memory().await;
+        let dir = tempfile::tempdir().unwrap();
+        let all = MasterConfig { max_delete: Percent::parse("100%").unwrap(), ..config(dir.path()) };
+        another_rule(dir.path());
+        let (mut session, mut hand) = (field.session().await, field.hand().await);
+        let mut reconciler = Reconciler::new(all.clone(), system_clock());
+        step(&mut reconciler, &mut session).await;
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut below = |bound: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(random >> 33).unwrap() % bound
+        };
+        let mut story = Vec::new();
+        for version in 1..=60 {
+            let names: Vec<String> = (0..FILES).map(|file| format!("{file}.yaml")).collect();
+            let (file, other) = (below(FILES), below(FILES));
+            let rule_id = ["A", "a", "B", "b", "C", "D"][below(6)];
+            let (path, other_path) = (dir.path().join(&names[file]), dir.path().join(&names[other]));
+            let what = below(10);
+            match what {
+                0 => drop(fs::remove_file(&path)),
+                1 => drop(fs::rename(&path, &other_path)),
+                2 => fs::write(&path, "rule_id: [").unwrap(),
+                // Another program writes the row that the next edit concerns.
+                3 => {
+                    hand.put(rule_id, 99, field.now().await).await;
+                    step(&mut reconciler, &mut session).await;
+                    fs::write(&path, rule_text(rule_id, version)).unwrap();
+                }
+                _ => fs::write(&path, rule_text(rule_id, version)).unwrap(),
+            }
+            story.push(format!("{what}: {} {} {rule_id} {version}", names[file], names[other]));
+            let scope = ScanScope::Names([names[file].clone(), names[other].clone()].into());
+            reconciler.reconcile(&mut session, &scope, None).await.unwrap();
+            let mut judge = Reconciler::new(all.clone(), system_clock());
+            let left = step(&mut judge, &mut session).await.plan;
+            assert!(left.is_empty(), "seed {seed}: {story:#?} leaves {left:#?}");
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use rulesyncd::rule::{RuleState, StateKind};
-use rulesyncd::store::{Follow, RuleStore, RuleWrite, Scope, StoreError};
+use rulesyncd::store::{Follow, RowsAsRead, RuleStore, RuleWrite, Scope, StoreError};
 
 use crate::support::databases::{OVERLAP, PAST_THE_OVERLAP, TestDatabase};
 use crate::support::rules::{id, rule_row, rule_text};
@@ -99,6 +99,7 @@ watermark_cases![
         expired_states_alone_are_removed,
         stamps_rise_above_the_owners_own,
         only_an_owned_row_is_deleted,
+        rows_that_changed_since_they_were_read,
         one_row_that_the_database_does_not_take,
         texts_with_everything_in_them,
         one_writer_at_a_time,
@@ -405,7 +406,7 @@ async fn ids_that_differ_only_in_case(field: &TestDatabase) {
     let mut watcher = field.watcher().await;
     let mut session = field.session().await;
     // Both are one conflict, and read together.
-    let rows = session.rows(Scope::Touching { rule_ids: &["r1".into()], source_paths: &[] }).await.unwrap();
+    let rows = session.rows(Scope::AnyCase(&["r1".into()])).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.rule_id.as_str()).collect::<Vec<_>>(), ["R1"]);
     // A deletion means the id with its case.
     let delete =
@@ -471,6 +472,36 @@ async fn only_an_owned_row_is_deleted(field: &TestDatabase) {
     assert_eq!(left, ["R1"]);
 }
 
+async fn rows_that_changed_since_they_were_read(field: &TestDatabase) {
+    let mut hand = field.hand().await;
+    let mut session = field.session().await;
+    let keys = ["R1".to_owned(), "R2".to_owned()];
+    let write = |version| [RuleWrite::Upsert(rule_row("R1", version))];
+    for change in [
+        "UPDATE ttp_rule SET yaml_content = 'other' WHERE rule_id = 'R1'",
+        "UPDATE ttp_rule SET rule_version = 7 WHERE rule_id = 'R1'",
+        "UPDATE ttp_rule SET source_path = 'other.yaml' WHERE rule_id = 'R1'",
+        "UPDATE ttp_rule SET updated_by = 'admin' WHERE rule_id = 'R1'",
+        "UPDATE ttp_rule SET updated_at = '2020-01-01 00:00:00' WHERE rule_id = 'R1'",
+        "DELETE FROM ttp_rule WHERE rule_id = 'R1'",
+        "INSERT INTO ttp_rule SELECT 'R2', rule_version, source_path, yaml_content, updated_at, updated_by \
+         FROM ttp_rule WHERE rule_id = 'R1'",
+    ] {
+        hand.run("DELETE FROM ttp_rule").await;
+        session.apply(write(1)).await.unwrap();
+        let read = |rows| RowsAsRead { keys: keys.iter().cloned().collect(), rows };
+        let rows = session.rows(Scope::Keys(&keys)).await.unwrap();
+        assert_eq!(session.apply_if_as_read(write(2), read(rows)).await.unwrap().rows, 1);
+
+        let rows = session.rows(Scope::Keys(&keys)).await.unwrap();
+        assert_eq!(hand.run(change).await, 1, "{change}");
+        let changed = session.rows(Scope::All).await.unwrap();
+        let refused = session.apply_if_as_read(write(3), read(rows)).await;
+        assert!(matches!(refused, Err(StoreError::RowsChanged { .. })), "{change}: {refused:?}");
+        assert_eq!(session.rows(Scope::All).await.unwrap(), changed, "{change}: something was written");
+    }
+}
+
 async fn one_row_that_the_database_does_not_take(field: &TestDatabase) {
     let mut hand = field.hand().await;
     // A version out of the column's range; on SQLite, a check constraint rejects it.
@@ -534,9 +565,9 @@ async fn a_batch_of_many(field: &TestDatabase) {
     assert_eq!(session.apply(writes).await.unwrap().rows, 2_500);
     assert_eq!(session.owned("filesystem").await.unwrap(), 2_500);
     let folded: Vec<_> = ids.iter().map(|id| id.to_lowercase()).collect();
-    let paths = ["R0007.yaml".to_owned()];
-    let rows = session.rows(Scope::Touching { rule_ids: &folded, source_paths: &paths }).await.unwrap();
-    assert_eq!(rows.len(), 2_500);
+    for scope in [Scope::AnyCase(&folded), Scope::Keys(&ids)] {
+        assert_eq!(session.rows(scope).await.unwrap().len(), 2_500);
+    }
     let mut watcher = field.watcher().await;
     assert_eq!(watcher.catalogue.rule_count(), 2_500);
     let again: Vec<_> = ids[..600].iter().map(|id| RuleWrite::Upsert(rule_row(id, 2))).collect();
