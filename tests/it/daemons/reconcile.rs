@@ -11,6 +11,7 @@ use rulesyncd::store::{MasterSession, Scope};
 
 use crate::support::databases::{TestDatabase, made, system_clock};
 use crate::support::rules::rule_text;
+use crate::support::servers::{Kind, Server};
 use crate::support::swarm::DEADLINE;
 
 fn config(rules_dir: &Path) -> MasterConfig {
@@ -345,4 +346,33 @@ async fn files_that_are_reconciled_by_name_leave_nothing_for_a_comparison_of_eve
             assert!(left.is_empty(), "seed {seed}: {story:#?} leaves {left:#?}");
         }
     }
+}
+
+#[tokio::test]
+#[ignore = "starts a MariaDB server"]
+async fn an_edit_reads_no_more_of_a_large_table_than_its_own_rows() {
+    const RULES: usize = 5_000;
+    let server = Server::start(Kind::MariaDb, &[]).await;
+    let field = TestDatabase::server(&server.create("edits").await).await;
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..RULES {
+        let id = format!("R{number}");
+        fs::write(dir.path().join(format!("{id}.yaml")), rule_text(&id, 1)).unwrap();
+    }
+    let (mut session, mut hand) = (field.session().await, field.hand().await);
+    let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
+    assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), RULES);
+    let mut rows_read = async || {
+        let counters = hand.rows("SHOW GLOBAL STATUS LIKE 'Handler_read%'").await;
+        counters.iter().map(|counter| counter[1].as_ref().unwrap().parse::<usize>().unwrap()).sum::<usize>()
+    };
+    let before = rows_read().await;
+    for version in 2..=5 {
+        fs::write(dir.path().join("R7.yaml"), rule_text("R7", version)).unwrap();
+        let edited = ScanScope::Names(["R7.yaml".to_owned()].into());
+        let report = reconciler.reconcile(&mut session, &edited, None).await.unwrap();
+        assert_eq!(report.plan.writes.len(), 1);
+    }
+    let read = rows_read().await - before;
+    assert!(read < RULES / 10, "four edits read {read} rows");
 }
