@@ -267,8 +267,8 @@ pub(super) async fn missing<'i>(
     database: &Database,
     rule_ids: &'i [RuleId],
 ) -> Result<Vec<&'i RuleId>, StoreError> {
-    let folded: Vec<String> = rule_ids.iter().map(RuleId::folded).collect();
-    let rows = database.rows(Scope::AnyCase(&folded)).await?;
+    let keys: Vec<String> = rule_ids.iter().map(RuleId::to_string).collect();
+    let rows = database.rows(Scope::Keys(&keys)).await?;
     let found: BTreeSet<&str> = rows.iter().map(|row| row.rule_id.as_str()).collect();
     Ok(rule_ids.iter().filter(|id| !found.contains(id.as_str())).collect())
 }
