@@ -27,8 +27,10 @@ mod support {
     pub(crate) mod databases;
     pub(crate) mod rules;
     pub(crate) mod servers;
+    pub(crate) mod sshsig;
 }
 mod sync;
+mod trusting;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -55,6 +57,7 @@ fn figures<'a>(rules: &'a Rules, databases: &'a Databases) -> Vec<Figure<'a>> {
         .extend(BACKENDS[1..].iter().map(|backend| following::first_load(rules, databases, backend, 10_000)));
     figures.extend(SIZES.map(|count| following::snapshot(rules, count)));
     figures.extend(BACKENDS.map(|backend| sync::heard(rules, databases, backend)));
+    figures.push(trusting::verified(10_000));
     for (subscribers, changes) in [(1, 10_000), (10, 10_000), (100, 10_000), (1_000, 1_000)] {
         figures.push(following::stream(rules, databases, subscribers, changes));
     }
