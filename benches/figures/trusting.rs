@@ -50,7 +50,9 @@ impl Release {
         let list = signed.manifest.parse_list(self.list.as_bytes()).unwrap();
         let is_listed =
             |(listed, text): (&ListedRule, &String)| listed.content_sha256 == ContentDigest::of(text);
-        assert!(list.rules().len() == self.texts.len() && list.rules().iter().zip(&self.texts).all(is_listed));
+        assert!(
+            list.rules().len() == self.texts.len() && list.rules().iter().zip(&self.texts).all(is_listed)
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::snapshot::Snapshot;
+use super::snapshot::{ManifestHint, Snapshot};
 use super::sql::{Cell, Purpose};
 use super::wakeups::Wakeups;
 use super::{Database, manifest, trace_context, version};
@@ -37,8 +37,8 @@ struct Memory {
     last_full: Option<Instant>,
     /// SQLite's [`data_version`] before the last poll.
     version: Option<String>,
-    /// What the manifest's row said when it was last read: what changes with it.
-    manifest: Option<Option<String>>,
+    /// The manifest's hint when it was last read; `None` if the table could not be read.
+    manifest: Option<String>,
     /// Whether `rulesyncd_trace` can be read; tried again at each full poll.
     has_trace_table: bool,
     /// Why `rulesyncd_version` cannot be read; tried again at each full poll and in each connection.
@@ -96,15 +96,24 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             self.memory.version_problem = version::why_not_readable(&mut connection).await;
         }
         let has_version = self.memory.version_problem.is_none();
-        let (realm, missing) = self.manifest(&mut connection, full, wish).await?;
+        let hint = if full || version.is_some() { None } else { self.idle_hint(wish) };
+        let (realm, missing) = match hint {
+            Some(_) => (None, None),
+            None => self.manifest(&mut connection, full, wish).await?,
+        };
         let reads_manifest = realm.is_some();
         let clock = Arc::clone(&self.database.clock);
-        let mut tables = Snapshot { connection, clock, realm, has_version };
+        let mut tables = Snapshot { connection, clock, realm, has_version, hint, found_hint: None };
         let watermarks = self.memory.watermarks.clone();
         let mut poll = Poll::new(&mut tables, &self.database.follow, &*self.index, watermarks);
         (poll.full, poll.woken) = (full, self.woken || version.is_some() || reads_manifest);
         let (mut delta, watermarks) = poll.run().await?;
         delta.manifest = delta.manifest.or(missing);
+        match tables.found_hint {
+            Some(Ok(hint)) => self.memory.manifest = Some(hint),
+            Some(Err(missing)) => (self.memory.manifest, delta.manifest) = (None, Some(missing)),
+            None => {}
+        }
         let mut connection = tables.connection;
         let trace_contexts = self.trace_contexts(&mut connection, &delta).await;
         if connection.is_elsewhere() {
@@ -129,6 +138,15 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
                 Connection::open(&self.database.connector, Purpose::Read).await
             }
         }
+    }
+
+    /// What the statement of an idle check asks of the manifest, so that an idle poll makes no statement for it; `None` if
+    /// the poll makes no idle check, or the manifest is asked for in another way.
+    fn idle_hint(&self, wish: ManifestWish) -> Option<ManifestHint> {
+        let is_idle_check = !self.woken && self.memory.watermarks.is_some();
+        let realm = self.database.realm.clone()?;
+        let known = self.memory.manifest.clone()?;
+        (is_idle_check && wish == ManifestWish::IfChanged).then_some(ManifestHint { realm, known })
     }
 
     /// Whether the poll reads a manifest, and of which realm; or why there is none. Asked outside of the transaction: a

@@ -1,7 +1,7 @@
 //! The table `rulesyncd_manifest`: the signed manifest of the release that the rows are, and its list in pieces.
 
 use super::connection::Connection;
-use super::sql::Query;
+use super::sql::{Cell, Dialect, Query};
 use crate::clock::Timestamp;
 use crate::rule::FoundManifest;
 use crate::store::StoreError;
@@ -49,16 +49,33 @@ pub(super) async fn is_filled(connection: &mut Connection) -> bool {
     connection.cell(WHAT, query).await.is_ok_and(|cell| !cell.shown().is_empty())
 }
 
-/// What changes whenever a manifest is published; `None` if there is none. A hint only: whoever can write the table
-/// can write it.
-pub(super) async fn hint(connection: &mut Connection, realm: &str) -> Result<Option<String>, StoreError> {
-    let dialect = connection.dialect();
-    let short = |column: &str| {
+/// The two columns that change whenever a manifest is published, within their limits.
+fn hint_columns(dialect: &'static Dialect) -> [String; 2] {
+    ["version", "updated_at"].map(|column| {
         format!("CASE WHEN {} <= 64 THEN {} END", (dialect.length)(column), (dialect.plain)(column))
-    };
-    let query = of_part(connection, &[short("version"), short("updated_at")].join(", "), realm, 0);
+    })
+}
+
+/// What changes whenever a manifest is published. A hint only: whoever can write the table can write it.
+pub(super) async fn hint(connection: &mut Connection, realm: &str) -> Result<String, StoreError> {
+    let query = of_part(connection, &hint_columns(connection.dialect()).join(", "), realm, 0);
     let row = connection.row(WHAT, query).await?;
-    Ok(row.map(|row| row.0.iter().map(super::sql::Cell::shown).collect::<Vec<_>>().join(" ")))
+    Ok(hint_of(row.as_ref().map_or(&[][..], |row| &row.0)))
+}
+
+/// The hint of its two columns; of none if there is no row.
+pub(super) fn hint_of(cells: &[Cell]) -> String {
+    let shown = |index: usize| cells.get(index).map_or("", Cell::shown);
+    format!("{} {}", shown(0), shown(1))
+}
+
+/// Adds the two columns of the hint to a statement that is made anyway.
+pub(super) fn push_hint(mut query: Query, dialect: &'static Dialect, realm: &str) -> Query {
+    for column in hint_columns(dialect) {
+        query = query.push(&format!(", (SELECT {column} FROM rulesyncd_manifest WHERE realm = "));
+        query = query.text(realm).push(" AND part = 0)");
+    }
+    query
 }
 
 /// Part 0, of which nothing is verified.

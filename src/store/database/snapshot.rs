@@ -24,6 +24,18 @@ pub(super) struct Snapshot {
     pub(super) realm: Option<Arc<str>>,
     /// Whether `rulesyncd_version` can be read.
     pub(super) has_version: bool,
+    /// What the first count, outside of the snapshot, asks of the manifest; `None` for nothing.
+    pub(super) hint: Option<ManifestHint>,
+    /// The hint that it found, or why there is no manifest.
+    pub(super) found_hint: Option<Result<String, FoundManifest>>,
+}
+
+/// A question whether the manifest's row is still the same.
+#[derive(Debug)]
+pub(super) struct ManifestHint {
+    pub(super) realm: Arc<str>,
+    /// The hint when the manifest was last read.
+    pub(super) known: String,
 }
 
 impl Snapshot {
@@ -53,10 +65,19 @@ impl TableReader for Snapshot {
 
     async fn count(&mut self, question: CountQuestion<'_>) -> Result<Counted, StoreError> {
         let dialect = self.dialect();
-        let query = count(dialect, &question, self.has_version);
+        let hint = self.hint.take();
+        let query = count(dialect, &question, self.has_version, hint.as_ref());
         // The host's clock is read before the snapshot: rows that the snapshot does not contain are committed later.
         let now = self.clock.now();
-        let row = self.connection.row(WHAT, query).await?;
+        let row = match self.connection.row(WHAT, query).await {
+            // A table that is missing, or may not be read, must not end the poll.
+            Err(error) if hint.is_some() && !self.connection.is_broken() => {
+                self.found_hint = Some(Err(manifest::missing(&error)));
+                let query = count(dialect, &question, self.has_version, None);
+                self.connection.row(WHAT, query).await?
+            }
+            row => row?,
+        };
         let mut row = row.ok_or_else(|| unreadable("no answer"))?;
         let now = match dialect.now {
             Some(_) => row.time(0, "the clock").map_err(|why| unreadable(&why))?,
@@ -76,7 +97,13 @@ impl TableReader for Snapshot {
         let mut number = |index| row.optional(index, "the version").ok().flatten()?.parse().ok();
         let version = Option::zip(number(6), number(7));
         let version = version.map(|(version, deleted)| TablesVersion { version, deleted });
-        Ok(Counted { now, rules, states, rules_version, version })
+        if let Some(ManifestHint { realm, known }) = hint.filter(|_| self.found_hint.is_none()) {
+            let found = manifest::hint_of(row.0.get(8..).unwrap_or_default());
+            self.realm = (found != known).then_some(realm);
+            self.found_hint = Some(Ok(found));
+        }
+        let manifest_moved = self.realm.is_some();
+        Ok(Counted { now, rules, states, rules_version, version, manifest_moved })
     }
 
     async fn manifest(&mut self) -> Result<Option<FoundManifest>, StoreError> {
@@ -126,9 +153,14 @@ fn filtered(select: Select, which: Which<'_>) -> Select {
     }
 }
 
-/// Selects the clock, the rules' version, the counts of both tables, and the row of `rulesyncd_version`; the counts of
-/// the rules are null if they still have the known version.
-fn count(dialect: &'static Dialect, question: &CountQuestion<'_>, has_version: bool) -> Query {
+/// Selects the clock, the rules' version, the counts of both tables, the row of `rulesyncd_version`, and the
+/// manifest's hint; the counts of the rules are null if they still have the known version.
+fn count(
+    dialect: &'static Dialect,
+    question: &CountQuestion<'_>,
+    has_version: bool,
+    hint: Option<&ManifestHint>,
+) -> Query {
     let count = (dialect.text)("count(*)");
     let mut query =
         Query::new(dialect, "SELECT ").push(dialect.now.unwrap_or("NULL")).push(", found.version");
@@ -157,8 +189,12 @@ fn count(dialect: &'static Dialect, question: &CountQuestion<'_>, has_version: b
     let version = dialect.rules_version.as_ref().filter(|_| question.wants_version);
     let version = version.map_or("NULL", |version| version.value);
     let (tables_version, deleted) = ((dialect.text)("counter.version"), (dialect.text)("counter.deleted"));
-    if has_version {
-        query = query.push(&format!(", {tables_version}, {deleted}"));
+    query = match has_version {
+        true => query.push(&format!(", {tables_version}, {deleted}")),
+        false => query.push(", NULL, NULL"),
+    };
+    if let Some(ManifestHint { realm, .. }) = hint {
+        query = manifest::push_hint(query, dialect, realm);
     }
     let query = query.push(&format!(" FROM (SELECT {version} AS version) AS found"));
     match has_version {

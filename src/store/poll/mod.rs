@@ -186,12 +186,12 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         if watermarks.moved(counted.version).is_some_and(Ordering::is_ne) {
             return Ok(None);
         }
-        let Counted { now, rules, states, rules_version, version } = counted;
+        let Counted { now, rules, states, rules_version, version, manifest_moved } = counted;
         watermarks.version = version.or(watermarks.version);
         let is_quiet = |table, counts: Option<Counts>| {
             counts.is_none_or(|counts| counts.in_window == 0 && counts.rows == self.index.count(table))
         };
-        if !is_quiet(Table::Rules, rules) || !is_quiet(Table::States, states) {
+        if manifest_moved || !is_quiet(Table::Rules, rules) || !is_quiet(Table::States, states) {
             return Ok(None);
         }
         let delta = TableDelta { now, ..TableDelta::default() };

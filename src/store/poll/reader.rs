@@ -47,6 +47,8 @@ pub(in crate::store) struct Counted {
     pub(in crate::store) rules_version: Option<String>,
     /// `None` if the table is missing or may not be read.
     pub(in crate::store) version: Option<TablesVersion>,
+    /// Whether the manifest is another one than at the last poll, so that the poll reads it.
+    pub(in crate::store) manifest_moved: bool,
 }
 
 /// Which rows to read.

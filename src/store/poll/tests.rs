@@ -84,6 +84,7 @@ impl TableReader for Model {
             states: counts(self.states.len(), states),
             rules_version: None,
             version: self.version,
+            manifest_moved: false,
         })
     }
 

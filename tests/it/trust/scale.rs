@@ -256,7 +256,11 @@ async fn bytes_read(kind: Kind, count: usize) -> u64 {
     let swarm = Swarm::on(address.replace(from, to));
     let _worker = swarm.daemon("worker", |command| {
         owner.trusted_by(&swarm, command);
-        command.env("RULESYNCD_WORKER_FULL_SCAN_INTERVAL", "1h").env("RULESYNCD_WORKER_OVERLAP", "1s");
+        command
+            .env("RULESYNCD_WORKER_FULL_SCAN_INTERVAL", "1h")
+            .env("RULESYNCD_WORKER_OVERLAP", "1s")
+            // The first load of 100,000 rules takes a test build minutes.
+            .env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", "30s");
     });
     let patience = Duration::from_secs(20 + count as u64 / 200);
     wait_within(patience, "the release", || {
@@ -309,4 +313,35 @@ async fn a_release_of_one_rule_costs_a_worker_less_than_4_kib_on_postgresql() {
 #[ignore = "needs MariaDB"]
 async fn a_release_of_one_rule_costs_a_worker_less_than_4_kib_on_mariadb() {
     a_release_costs_a_worker_the_manifest_and_the_changed_rows(Kind::MariaDb).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn an_idle_poll_makes_no_statement_for_the_manifest() {
+    let server = Server::start(Kind::MariaDb, &["--general-log=1", "--log-output=TABLE"]).await;
+    let swarm = Swarm::on(server.create("signed").await);
+    let owner = Owner::new();
+    owner.release(1, &[("R1", 1), ("R2", 1)]).check_out(&swarm);
+    let master = owner.daemon(&swarm, "master");
+    let _worker = swarm.daemon("worker", |command| {
+        owner.trusted_by(&swarm, command);
+        command.env("RULESYNCD_WORKER_POLL_INTERVAL", "100ms");
+    });
+    wait_for_reasons(&swarm, &[]);
+    assert!(master.stop().success());
+    let mut sql = server.client("mysql").await;
+    sql.run("TRUNCATE general_log").await;
+    let asked = "SELECT CAST(COUNT(*) AS CHAR) FROM general_log WHERE command_type = 'Execute' \
+         AND argument LIKE '%rulesyncd_manifest%' AND argument NOT LIKE '%general_log%' AND argument ";
+    let number = |text: Option<String>| text.unwrap().parse::<u32>().unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while number(sql.text(&format!("{asked} LIKE '%ttp_rule_state%'")).await) < 10 {
+        assert!(std::time::Instant::now() < deadline, "the manifest's columns are not in the idle statement");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(number(sql.text(&format!("{asked} NOT LIKE '%ttp_rule_state%'")).await), 0);
+    // What those columns say is acted upon.
+    let _master = owner.daemon(&swarm, "master");
+    owner.release(2, &[("R1", 1), ("R2", 1)]).check_out(&swarm);
+    wait_for("the renewal", || (status(&swarm)["trust"]["version"] == json!(version(2))).then_some(()));
 }
