@@ -1,6 +1,6 @@
 //! A store over a directory of rule files, with the states in memory: for one host without a database.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::rule::{
     CompiledRule, ContentDigest, FoundManifest, Limits, QuarantinedRow, RowFingerprint, RuleHeader, RuleId,
     RuleRow, RuleState, Table, TableDelta,
 };
+use crate::trust::RuleList;
 
 /// `updated_by` of the rules of this store.
 const UPDATED_BY: &str = "filesystem";
@@ -180,11 +181,12 @@ impl Follow for FilesystemFollower {
         let scope = if full { Some(ScanScope::Reread) } else { self.pending.clone() };
         let mut delta = TableDelta { now: self.store.clock.now(), full, ..TableDelta::default() };
         if let Some(scope) = scope {
-            let scanner = self.scanner.take().unwrap_or_else(|| self.store.scanner());
-            self.scan(scanner, &scope, &**index, &mut delta).await?;
             if self.store.reads_release {
                 delta.manifest = Some(self.read_release().await);
             }
+            let listed = ListedPaths::of(self.list.as_deref());
+            let scanner = self.scanner.take().unwrap_or_else(|| self.store.scanner());
+            self.scan(scanner, &scope, &listed, &**index, &mut delta).await?;
             self.pending = None;
             if full {
                 self.last_full = Some(Instant::now());
@@ -197,7 +199,7 @@ impl Follow for FilesystemFollower {
     }
 
     async fn release_list(&mut self, _bytes: usize) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.list.take())
+        Ok(self.list.clone())
     }
 }
 
@@ -211,7 +213,10 @@ impl FilesystemFollower {
                 self.list = Some(files.list);
                 FoundManifest::Read { body: files.manifest, signatures }
             }
-            Err(why) => FoundManifest::Missing(why),
+            Err(why) => {
+                self.list = None;
+                FoundManifest::Missing(why)
+            }
         }
     }
 
@@ -220,6 +225,7 @@ impl FilesystemFollower {
         &mut self,
         mut scanner: Scanner,
         scope: &ScanScope,
+        listed: &ListedPaths,
         index: &(impl RowIndex + ?Sized),
         delta: &mut TableDelta,
     ) -> Result<(), StoreError> {
@@ -237,7 +243,9 @@ impl FilesystemFollower {
         }
         self.watch.expect_links(scanner.has_links(), scanner.link_targets());
         self.missing.forget_found(&scanner);
-        let mut plan = plan(scanner.rules(), &self.rows, UPDATED_BY);
+        let files =
+            scanner.rules().filter(|(path, rule)| rule.is_none_or(|rule| !listed.is_shadow(path, rule)));
+        let mut plan = plan(files, &self.rows, UPDATED_BY);
         let mut rescan = self.missing.debounce(&mut plan.deletes, &scanner, true);
         plan.writes.retain(|write| !unfinished.contains(&write.rule.source_path));
         self.watch.schedule_rescan(std::mem::take(&mut rescan), DELETE_AFTER);
@@ -263,7 +271,7 @@ impl FilesystemFollower {
         delta.rows = scanner.files().count() as u64;
         delta.rules = rules;
         let mut keys: Vec<String> = self.rows.iter().map(|row| row.rule_id.clone()).collect();
-        for rejected in rejected(&scanner, &plan) {
+        for rejected in rejected(&scanner, &plan, listed) {
             keys.push(rejected.key.clone());
             delta.rules.push(Err(Box::new(rejected)));
         }
@@ -289,8 +297,31 @@ impl FilesystemFollower {
     }
 }
 
+/// Where the release's list, of which nothing is verified yet, has each rule: a file that is not listed must not take the
+/// place of one that is. Empty without a release.
+#[derive(Debug, Default)]
+struct ListedPaths(HashMap<String, Box<str>>);
+
+impl ListedPaths {
+    fn of(list: Option<&[u8]>) -> Self {
+        let list = list.and_then(|list| RuleList::parse(list).ok()).unwrap_or_default();
+        let paths = list.rules().iter().map(|rule| (rule.rule_id.folded(), rule.source_path.clone()));
+        Self(paths.collect())
+    }
+
+    /// Whether another file than this one is listed for the rule.
+    fn is_shadow(&self, path: &str, rule: &RuleHeader<RuleId>) -> bool {
+        self.0.get(&rule.rule_id.folded()).is_some_and(|listed| **listed != *path)
+    }
+}
+
 /// Files that are invalid, and those whose rule_id another file holds, by name.
-fn rejected(scanner: &Scanner, plan: &Plan) -> impl Iterator<Item = QuarantinedRow> {
+fn rejected(scanner: &Scanner, plan: &Plan, listed: &ListedPaths) -> impl Iterator<Item = QuarantinedRow> {
+    let shadows = scanner.rules().filter_map(|(path, rule)| {
+        let rule = rule.filter(|rule| listed.is_shadow(path, rule))?;
+        let reason = format!("the signed release lists `{}` in another file", rule.rule_id);
+        Some((path.to_owned(), reason))
+    });
     let invalid = scanner.invalid().map(|(name, why)| (name.to_owned(), why.sentence()));
     let conflicts = plan.conflicts.iter().map(|conflict| {
         let (id, holder) = (&conflict.rule_id, &conflict.held_by);
@@ -299,7 +330,7 @@ fn rejected(scanner: &Scanner, plan: &Plan) -> impl Iterator<Item = QuarantinedR
             format!("{holder} holds the rule_id `{id}`; change it in one of the two files"),
         )
     });
-    invalid.chain(conflicts).map(|(key, reason)| {
+    invalid.chain(conflicts).chain(shadows).map(|(key, reason)| {
         let fingerprint = RowFingerprint::other(Timestamp::MIN, ContentDigest::of(&reason));
         QuarantinedRow { key, fingerprint, reason }
     })

@@ -413,8 +413,14 @@ fn a_directory_without_a_database_is_verified_in_the_same_way() {
     let _worker = owner.daemon(&swarm, "worker");
     wait_for_reasons(&swarm, &["missing"]);
     assert_eq!(status(&swarm)["digest"], Value::Null);
-    owner.release(1, FIRST).check_out(&swarm);
+    // A file that is not listed holds nothing up, though its name comes first and its id is listed; it is named.
+    let mut first = owner.release(1, FIRST);
+    first.0.insert(0, ("A.yaml".to_owned(), rule_text("R1", 9)));
+    first.check_out(&swarm);
     wait_for_reasons(&swarm, &[]);
+    let quarantined = &status(&swarm)["quarantined"][0];
+    assert_eq!(quarantined["rule_id"], "A.yaml");
+    assert!(quarantined["reason"].as_str().unwrap().contains("lists `R1` in another file"), "{quarantined}");
     let mut subscriber = swarm.subscribe();
     assert_eq!(snapshot(&mut subscriber).0, first_rules());
     swarm.save("R1.yaml", rule_text("R1", 2));
