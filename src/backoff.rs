@@ -37,7 +37,7 @@ pub(crate) fn jittered(interval: Duration) -> Duration {
 /// A number from 0 to 1, random enough to spread waits: the hash keys of the standard library are its only
 /// randomness.
 #[expect(clippy::cast_precision_loss, reason = "the lowest bits of a random number do not matter")]
-fn random() -> f64 {
+pub(crate) fn random() -> f64 {
     RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }
 

@@ -25,6 +25,8 @@
 //!   no queue. So is the writer of the history, which `rulesyncd history` shows. [`wire`] has the protocol's lines, for
 //!   the worker and for [`client`], which reconnects.
 //!
+//! Workers report what they serve; [`fleet`] decides which hosts have a change, purely, for `rulesyncd fleet` and `--wait`.
+//!
 //! Where releases are signed, [`trust`] decides what counts: a pure room of manifests, signatures and keys. The master
 //! publishes a release as a whole, and the worker serves nothing else.
 //!
@@ -43,6 +45,7 @@ pub mod command;
 pub mod config;
 pub mod directory;
 pub mod event;
+pub mod fleet;
 pub mod lifecycle;
 pub mod master;
 pub(crate) mod outage;

@@ -9,6 +9,7 @@ pub(crate) mod config;
 mod daemon;
 pub(crate) mod dev;
 pub(crate) mod flags;
+pub(crate) mod fleet;
 pub(crate) mod history;
 pub(crate) mod layer;
 pub(crate) mod man;

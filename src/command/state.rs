@@ -13,6 +13,7 @@ use self::choice::{Choice, Chosen, ensure_exist, missing};
 use self::effect::{ensure_effect, without_effect};
 use super::common::{choose_database, open_database};
 use super::completions::rule_ids;
+use super::fleet::Written;
 use super::{Failure, Outcome};
 use crate::clock::{Clock as _, SystemClock};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
@@ -142,18 +143,22 @@ impl Operator {
             // The answer took its time.
             state = set.state(kind, self.database.now().await?)?;
         }
+        set.wait.before(&self.config, &self.database).await?;
         let states = self.database.set_states(&chosen.rule_ids, &state).await?;
         let rows: Vec<_> =
             chosen.rule_ids.iter().zip(&states).map(|(id, state)| StateRow::new(id, state)).collect();
         if self.as_json {
-            return self.print_json(rows.iter().map(to_json));
+            self.print_json(rows.iter().map(to_json))?;
+        } else {
+            let done = match &*rows {
+                [row] => in_words(row),
+                [] => String::new(),
+                [row, ..] => format!("{} are {}", count(rows.len(), "rule"), state_in_words(row)),
+            };
+            print(&format!("{done}\non {}\n", sanitize(&self.place())))?;
         }
-        let done = match &*rows {
-            [row] => in_words(row),
-            [] => String::new(),
-            [row, ..] => format!("{} are {}", count(rows.len(), "rule"), state_in_words(row)),
-        };
-        Ok(print(&format!("{done}\non {}\n", sanitize(&self.place())))?)
+        let written = chosen.rule_ids.into_iter().zip(states.into_iter().map(Some)).collect();
+        set.wait.after(&self.config, &self.database, Written::States(written), !self.as_json).await
     }
 
     async fn clear(&self, clear: &ClearArgs, choice: &Choice) -> Outcome {
@@ -165,14 +170,18 @@ impl Operator {
         let question =
             format!("Clear the states of {} on {}?", count(number, "rule"), sanitize(&self.place()));
         choice.confirm(&clear.choice, &chosen, &question, self.as_json)?;
+        clear.wait.before(&self.config, &self.database).await?;
         let cleared = self.database.clear_states(&chosen.rule_ids, choice.set_by()).await?;
         if self.as_json {
             let rows = chosen.rule_ids.iter().zip(&cleared);
-            return self.print_json(
+            self.print_json(
                 rows.map(|(rule_id, cleared)| json!({ "rule_id": rule_id, "cleared": cleared })),
-            );
+            )?;
+        } else {
+            print(&format!("{}\non {}\n", cleared_in_words(&chosen, &cleared), sanitize(&self.place())))?;
         }
-        Ok(print(&format!("{}\non {}\n", cleared_in_words(&chosen, &cleared), sanitize(&self.place())))?)
+        let written = chosen.rule_ids.into_iter().map(|rule_id| (rule_id, None)).collect();
+        clear.wait.after(&self.config, &self.database, Written::States(written), !self.as_json).await
     }
 
     /// Prints one line for each rule, with the database.

@@ -11,6 +11,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::common::{Daemons, open_database, trust};
+use super::fleet::{WaitFlags, Written};
 use super::{Failure, Outcome};
 use crate::address::Address;
 use crate::client::{ClientError, SocketClient};
@@ -41,6 +42,8 @@ pub(crate) struct SyncArgs {
     #[arg(long)]
     allow_mass_delete: bool,
     #[command(flatten)]
+    wait: WaitFlags,
+    #[command(flatten)]
     config: ConfigFlags,
     #[command(flatten)]
     rules_dir: RulesDirFlags,
@@ -57,8 +60,21 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
         if !args.dry_run
             && let Some((master, address)) = daemons.writing_master(&config)
         {
+            let database = match args.wait.is_given() {
+                true => {
+                    let config = daemons.choose_database(config.clone())?;
+                    let database = open_database(&config, Arc::new(SystemClock)).await?;
+                    args.wait.before(&config, &database).await?;
+                    Some(database)
+                }
+                false => None,
+            };
             let summary = ask_the_master(&config, &master, args.allow_mass_delete).await?;
-            return report(&summary, &address);
+            report(&summary, &address)?;
+            return match database {
+                Some(database) => args.wait.after(&config, &database, Written::Rules, true).await,
+                None => Ok(()),
+            };
         }
         let config = daemons.choose_database(config)?;
         super::require_directory(&config.master.rules_dir)?;
@@ -72,6 +88,7 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
             return dry_run(&database, &mut reconciler, args.allow_mass_delete).await;
         }
         database.ensure_tables().await?;
+        args.wait.before(&config, &database).await?;
         let summary = match database.try_lock().await? {
             Some(session) => {
                 let bar = progress();
@@ -81,7 +98,8 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
             }
             None => ask_the_lock_holder(&config, daemons, args.allow_mass_delete).await?,
         };
-        report(&summary, &config.database.address)
+        report(&summary, &config.database.address)?;
+        args.wait.after(&config, &database, Written::Rules, true).await
     })?
 }
 

@@ -121,6 +121,9 @@ sections! {
         /// The largest rule file. Workers take at most 4MiB.
         max_rule_size: usize, One<RuleSize> = "256KiB";
 
+        /// How long a worker may be silent before the master deletes its report, and `rulesyncd fleet` forgets it.
+        forget_workers_after: Duration, One<Time> = "7d";
+
         /// The socket on which the master answers `rulesyncd status` and `rulesyncd sync`.
         socket: PathBuf, One<Path> = "/run/rulesyncd/master.sock";
     }
@@ -187,6 +190,17 @@ sections! {
         /// is unavailable. Under systemd the default is in the unit's state directory, /var/lib/rulesyncd-worker.
         /// Beside it, with the suffix `.history`, are the changes that `rulesyncd history` shows, at most 64 MiB.
         cache: PathBuf, One<Path> = "/var/lib/rulesyncd/catalogue.ndjson";
+
+        /// The name by which this worker reports itself to the fleet; where this is not set, the machine's id
+        /// (/etc/machine-id).
+        id: Option<String>, Maybe<Text>, such as "hp-ams-01";
+
+        /// After a change the worker reports what it serves at a random time within this span, so that the reports of a
+        /// swarm spread. With 10,000 workers, choose 10s.
+        report_spread: Duration, One<Time> = "1s";
+
+        /// How often the worker reports although nothing changes. A host that missed three reports is silent.
+        report_interval: Duration, One<Interval> = "30s";
 
         /// The host's message bus. The worker publishes a notice of each change there.
         bus_socket: Option<PathBuf>, Maybe<Path>, such as "/run/bus.sock";

@@ -77,6 +77,18 @@ impl Master {
         Ok(())
     }
 
+    /// Deletes the reports of workers that are gone. A failure delays no rule.
+    pub(super) async fn forget_workers(&mut self, session: &mut MasterSession) -> Result<(), StoreError> {
+        match session.forget_workers(self.config.forget_workers_after).await {
+            Ok(_) => Ok(()),
+            Err(error @ StoreError::LockLost { .. }) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "the reports of workers that are gone stay");
+                Ok(())
+            }
+        }
+    }
+
     /// Logs the states that operators changed since the last call. A failure delays no rule.
     pub(super) async fn audit_states(
         &mut self,

@@ -353,6 +353,7 @@ impl Master {
         if scope.is_all() {
             self.audit_states(session, None).await?;
             self.remove_expired_states(session).await?;
+            self.forget_workers(session).await?;
         }
         if report.retry {
             self.retry_at = Some(Instant::now() + self.retries.wait());

@@ -13,17 +13,18 @@ mod watermark;
 use std::future::Future;
 use std::sync::Arc;
 
-pub(crate) use database::driver_failures;
 pub use database::{
     Applied, Database, DatabaseFollower, ManifestWrite, MasterSession, RowsAsRead, RuleWrite, Scope,
     quiet_driver_panics,
 };
+pub(crate) use database::{FleetTables, driver_failures};
 pub use error::StoreError;
 pub use filesystem::{FilesystemConfig, FilesystemFollower, FilesystemStore};
 pub use poll::FollowConfig;
 pub(crate) use rows::RowReader;
 pub use subscription::Subscription;
 
+use crate::fleet::WorkerReport;
 pub use crate::rule::RowIndex;
 pub(crate) use crate::rule::TextSink;
 use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, TableDelta};
@@ -118,6 +119,24 @@ pub trait Follow: Send {
     /// while no spans are recorded.
     fn trace_contexts(&mut self) -> Vec<TraceContextRow> {
         Vec::new()
+    }
+
+    /// The version of the tables that the last poll showed; `None` if it showed none.
+    fn tables_version(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether the store has a place for workers' reports.
+    fn takes_reports(&self) -> bool {
+        false
+    }
+
+    /// Replaces the report of this run of the worker. A failure is no outage: everything else works without.
+    ///
+    /// # Errors
+    /// Why it is not written, and what to do.
+    fn report(&mut self, _report: WorkerReport) -> impl Future<Output = Result<(), String>> + Send {
+        async { Ok(()) }
     }
 
     /// Why the last poll did not read the tables' version (`rulesyncd_version`), and what to do; `None` if it did, or

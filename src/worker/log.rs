@@ -151,6 +151,13 @@ pub(super) fn fallen(fallen: &[(RuleId, i64, i64)]) {
     );
 }
 
+pub(super) fn report_problem(problem: Option<&str>) {
+    match problem {
+        Some(problem) => tracing::info!("this worker is unknown to `rulesyncd fleet`: {problem}"),
+        None => tracing::info!("this worker reports to `rulesyncd fleet` again"),
+    }
+}
+
 pub(super) fn version_problem(problem: Option<&str>) {
     match problem {
         Some(problem) => {

@@ -17,6 +17,7 @@ mod journal;
 mod log;
 mod output;
 mod rejections;
+mod report;
 mod snapshot;
 mod status;
 mod subscriber;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use status::{
@@ -39,6 +41,7 @@ pub use status::{
 use self::accept::{AccessPolicy, Peers};
 use self::broker::Broker;
 use self::bus::Bus;
+use self::report::{Identity, Schedule};
 use self::subscriber::Service;
 use self::tail::Tail;
 use self::texts::Texts;
@@ -89,6 +92,7 @@ struct Shared {
     bus: Option<Bus>,
     origin: CacheOrigin,
     started_at: Timestamp,
+    identity: Identity,
 }
 
 impl Worker {
@@ -115,7 +119,9 @@ impl Worker {
             None => broker,
         });
         let bus = config.bus_socket.clone().map(|path| Bus::new(path, started_at));
-        Self { config, shared: Arc::new(Shared { broker, peers: Arc::default(), bus, origin, started_at }) }
+        let identity = Identity::of(&config);
+        let shared = Shared { broker, peers: Arc::default(), bus, origin, started_at, identity };
+        Self { config, shared: Arc::new(shared) }
     }
 
     /// A handle that outlives [`Worker::run`].
@@ -167,6 +173,11 @@ impl Worker {
             polled.clone(),
             restored.clone(),
             floor::path(&config.cache),
+        );
+        let reports = Arc::clone(&shared);
+        let tail = tail.reporting(
+            Schedule::new(config.report_spread, config.report_interval, Instant::now()),
+            move || reports.report(),
         );
         let origin = shared.origin.place.clone();
         let history = history::keep(history::path(&config.cache), Arc::clone(&broker), shutdown.clone());
@@ -242,8 +253,9 @@ impl WorkerHandle {
     }
 }
 
-impl Service for Shared {
-    fn status(&self) -> WorkerStatus {
+impl Shared {
+    /// The status without the report.
+    fn plain_status(&self) -> WorkerStatus {
         let broker = &self.broker;
         let head_status = broker.head_status();
         let (pending_mass_delete, pending_since) = broker.held_back();
@@ -275,6 +287,7 @@ impl Service for Shared {
                     last_error: last_error.clone(),
                     last_error_at,
                     version_problem: database.version_problem.clone(),
+                    report_problem: database.report_problem.clone(),
                     driver_failures: driver_failures(),
                 },
                 watermark: catalogue.watermark(),
@@ -289,8 +302,15 @@ impl Service for Shared {
                 bus: self.bus.as_ref().map(Bus::status),
                 last_error,
                 last_error_at,
+                report: None,
             }
         })
+    }
+}
+
+impl Service for Shared {
+    fn status(&self) -> WorkerStatus {
+        WorkerStatus { report: Some(self.report()), ..self.plain_status() }
     }
 
     fn allow_mass_delete(&self, uid: u32, pid: Option<i32>) -> Result<usize, String> {

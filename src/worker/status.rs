@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::fleet::WorkerReport;
 use crate::plural::count;
 use crate::rule::{CatalogueDigest, QuarantineEntry, Table};
 use crate::trust::TrustStatus;
@@ -49,6 +50,9 @@ pub struct WorkerStatus {
     pub stream: StreamStatus,
     /// The host's message bus; `None` if none is configured.
     pub bus: Option<BusStatus>,
+    /// What the worker reports of itself to `rulesyncd fleet`.
+    #[serde(default)]
+    pub report: Option<WorkerReport>,
     /// The same as `database.last_error`.
     pub last_error: Option<String>,
     /// The same as `database.last_error_at`.
@@ -112,6 +116,9 @@ pub struct DatabaseStatus {
     /// Why the tables' version is not read (`rulesyncd_version`), and what to do; `None` if it is, or there is none.
     #[serde(default)]
     pub version_problem: Option<String>,
+    /// Why the worker's report cannot be written (`rulesyncd_worker`), and what to do; `None` if it can.
+    #[serde(default)]
+    pub report_problem: Option<String>,
     /// How often in this run the database's driver panicked on a reply, or was kept busy by a reply without end.
     #[serde(default)]
     pub driver_failures: u64,

@@ -10,10 +10,12 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::broker::{AppliedChanges, Broker};
+use super::report::{Schedule, mark};
 use super::trace::TailTrace;
 use super::{floor, log};
 use crate::backoff::{Backoff, jittered};
 use crate::clock::Timestamp;
+use crate::fleet::WorkerReport;
 use crate::lifecycle::Liveness;
 use crate::outage::{Outage, RecordBudget};
 use crate::rule::{QuarantineEntry, RuleChange, Table, TableDelta};
@@ -53,6 +55,21 @@ pub(super) struct Tail<F, N> {
     is_floor_unsaved: bool,
     /// What is trusted, as the log has it.
     trust: Option<TrustStatus>,
+    reports: Option<Reports>,
+}
+
+/// What is reported of the worker, and when.
+struct Reports {
+    schedule: Schedule,
+    report: Box<dyn Fn() -> WorkerReport + Send + Sync>,
+    /// The last report that was written.
+    last: Option<WorkerReport>,
+}
+
+impl std::fmt::Debug for Reports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reports({:?})", self.schedule)
+    }
 }
 
 impl<F: Follow, N: Fn() -> F> Tail<F, N> {
@@ -84,6 +101,44 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             floor,
             is_floor_unsaved: false,
             trust: None,
+            reports: None,
+        }
+    }
+
+    /// Reports what `report` returns, where the store has a place for it.
+    pub(super) fn reporting(
+        mut self,
+        schedule: Schedule,
+        report: impl Fn() -> WorkerReport + Send + Sync + 'static,
+    ) -> Self {
+        if self.follower.takes_reports() {
+            self.reports = Some(Reports { schedule, report: Box::new(report), last: None });
+        }
+        self
+    }
+
+    /// Schedules a report if there is something new.
+    fn note_changes(&mut self) {
+        if let Some(Reports { schedule, report, last }) = &mut self.reports {
+            let now = report();
+            if last.as_ref().is_none_or(|last| mark(last) != mark(&now)) {
+                schedule.changed(Instant::now());
+            }
+        }
+    }
+
+    /// Writes the report. A failure is logged when its cause is new.
+    async fn report(&mut self) {
+        let Some(Reports { schedule, report, last }) = &mut self.reports else { return };
+        let now = report();
+        let written = self.follower.report(now.clone()).await;
+        schedule.reported(Instant::now(), written.is_ok());
+        if written.is_ok() {
+            *last = Some(now);
+        }
+        let problem = written.err();
+        if self.broker.report_problem(problem.clone()) {
+            log::report_problem(problem.as_deref());
         }
     }
 
@@ -191,11 +246,14 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         let poll = Instant::now() + wait;
         loop {
             let end = next_end(&self.broker, self.clock);
+            self.note_changes();
+            let report_at = self.reports.as_ref().map(|reports| reports.schedule.due());
             tokio::select! {
                 () = sleep_until(poll) => return,
                 () = self.follower.woken(), if !self.outage.is_ongoing() => return,
                 () = until(end) => expire(&self.broker, self.clock),
                 () = until(self.broker.release_at()) => release(&self.broker),
+                () = until(report_at), if !self.outage.is_ongoing() => self.report().await,
             }
         }
     }
@@ -208,6 +266,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         let missed_by_watermark = delta.missed_by_watermark;
         let applied = self.broker.apply(delta, |changes, first_seq| trace.publish(changes, first_seq));
         self.broker.database(Ok(()));
+        self.broker.set_applied(self.follower.tables_version());
         if let Some(lasted) = self.outage.ended(Instant::now()) {
             match std::mem::take(&mut self.error_logged) {
                 true => log::database_back(self.source(), lasted),

@@ -8,6 +8,7 @@ mod daemons;
 mod differential;
 mod driver;
 mod faults;
+mod fleet;
 mod foreign_text;
 mod hostile;
 mod hostile_server;

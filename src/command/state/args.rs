@@ -9,6 +9,7 @@ use clap_complete::{ArgValueCompleter, CompletionCandidate};
 
 use super::super::Failure;
 use super::super::completions::rule_ids;
+use super::super::fleet::WaitFlags;
 use super::choice::ChoiceArgs;
 use crate::clock::Timestamp;
 use crate::config::{duration, environment};
@@ -59,6 +60,8 @@ pub(super) struct SetArgs {
     /// Who sets it; by default the login name
     #[arg(long, value_name = "NAME")]
     set_by: Option<String>,
+    #[command(flatten)]
+    pub(super) wait: WaitFlags,
 }
 
 /// Clear the state of rules, so that they are enabled again
@@ -86,6 +89,8 @@ pub(super) struct ClearArgs {
     pub(super) all_by: Option<String>,
     #[command(flatten)]
     pub(super) choice: ChoiceArgs,
+    #[command(flatten)]
+    pub(super) wait: WaitFlags,
 }
 
 /// States and rule ids, since the last word of `set` is a state.

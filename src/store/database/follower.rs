@@ -1,6 +1,7 @@
 //! Follows a database for one reader.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -8,7 +9,8 @@ use super::connection::Connection;
 use super::snapshot::{ManifestHint, Snapshot};
 use super::sql::{Cell, Purpose};
 use super::wakeups::Wakeups;
-use super::{Database, manifest, trace_context, version};
+use super::{Database, manifest, trace_context, version, workers};
+use crate::fleet::WorkerReport;
 use crate::rule::{FoundManifest, ManifestWish, TableDelta};
 use crate::store::poll::{Poll, WHAT, Watermarks};
 use crate::store::{Follow, RowIndex, StoreError, TraceContextRow};
@@ -16,6 +18,9 @@ use crate::telemetry::trace;
 
 /// How often a poll is repeated at once if the tables were altered during it.
 const ALTERED_RETRIES: usize = 3;
+
+/// How long a report may take: it delays the next poll.
+const REPORT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Polls a database for one reader, with a connection of its own.
 #[derive(Debug)]
@@ -103,7 +108,8 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         };
         let reads_manifest = realm.is_some();
         let clock = Arc::clone(&self.database.clock);
-        let mut tables = Snapshot { connection, clock, realm, has_version, hint, found_hint: None };
+        let fleet = None;
+        let mut tables = Snapshot { connection, clock, realm, has_version, hint, found_hint: None, fleet };
         let watermarks = self.memory.watermarks.clone();
         let mut poll = Poll::new(&mut tables, &self.database.follow, &*self.index, watermarks);
         (poll.full, poll.woken) = (full, self.woken || version.is_some() || reads_manifest);
@@ -270,6 +276,36 @@ impl Follow for DatabaseFollower {
 
     fn trace_contexts(&mut self) -> Vec<TraceContextRow> {
         std::mem::take(&mut self.trace_contexts)
+    }
+
+    fn tables_version(&self) -> Option<u64> {
+        let version = self.memory.watermarks.as_ref()?.version?;
+        self.memory.version_problem.is_none().then_some(version.version)
+    }
+
+    fn takes_reports(&self) -> bool {
+        self.database.has_reports()
+    }
+
+    async fn report(&mut self, report: WorkerReport) -> Result<(), String> {
+        let (database, connection) = (self.database.clone(), self.connection.take());
+        let dialect = database.connector.dialect();
+        let reporting = async move {
+            let mut connection = match connection {
+                Some(connection) => connection,
+                None => Connection::open(&database.connector, Purpose::Read).await?,
+            };
+            let written = workers::write(&mut connection, &report).await;
+            Ok((written, connection))
+        };
+        let what = "reporting to rulesyncd_worker";
+        match self.database.on_thread(what, Some(REPORT_LIMIT), reporting).await {
+            Ok((written, connection)) => {
+                self.connection = Some(connection);
+                written.map_err(|error| workers::why_not_written(dialect, &error))
+            }
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     fn version_problem(&self) -> Option<&str> {

@@ -186,6 +186,20 @@ impl MasterSession {
         .await
     }
 
+    /// Deletes the reports of workers that were silent for so long, and of those that another run replaced. Returns how
+    /// many.
+    ///
+    /// # Errors
+    /// As [`MasterSession::apply`]; or the right to it is missing.
+    pub async fn forget_workers(&mut self, after: Duration) -> Result<u64, StoreError> {
+        let limit = self.database.poll_limit();
+        self.call("deleting the reports of workers that are gone", limit, move |mut session| async move {
+            let forgotten = session.forget_workers(after).await;
+            (session, forgotten)
+        })
+        .await
+    }
+
     /// Every readable row of `ttp_rule_state`, with a mark of the whole table; `None` if the mark still is `mark`.
     /// Two changes within the resolution of the stamp may have the same mark: call this without a mark from time to
     /// time.

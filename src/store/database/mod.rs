@@ -5,6 +5,7 @@ mod connection;
 mod connector;
 mod ensure;
 mod expiry;
+mod fleet;
 mod follower;
 mod lock;
 mod manifest;
@@ -25,6 +26,7 @@ mod thread;
 mod trace_context;
 mod version;
 mod wakeups;
+mod workers;
 mod writes;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -33,6 +35,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+pub(crate) use fleet::FleetTables;
 pub use follower::DatabaseFollower;
 pub use manifest::ManifestWrite;
 pub use master_session::MasterSession;
@@ -76,6 +79,8 @@ struct Shared {
     indexed: AtomicBool,
     /// Whether creating `rulesyncd_version` failed.
     has_no_version: AtomicBool,
+    /// Whether creating `rulesyncd_worker` failed.
+    has_no_workers: AtomicBool,
     set_at: Mutex<RisingStamp>,
     /// Runs the driver.
     thread: DatabaseThread,
@@ -122,6 +127,7 @@ impl Database {
             memory_lock: Arc::default(),
             indexed: AtomicBool::default(),
             has_no_version: AtomicBool::default(),
+            has_no_workers: AtomicBool::default(),
             set_at: Mutex::default(),
             thread: DatabaseThread::new(),
             asked: Arc::default(),
@@ -327,12 +333,3 @@ impl Database {
         self.shared.committed.send_replace(());
     }
 }
-
-/// The end of an INSERT that replaces existing rows in SQLite and PostgreSQL.
-fn on_conflict(columns: &[&str]) -> String {
-    let sets: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
-    format!(" ON CONFLICT (rule_id) DO UPDATE SET {}", sets.join(", "))
-}
-
-#[cfg(test)]
-mod tests;

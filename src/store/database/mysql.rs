@@ -13,6 +13,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     create_rules: include_str!("schema/mysql_rules.sql"),
     create_states: include_str!("schema/mysql_states.sql"),
     create_version: include_str!("schema/mysql_version.sql"),
+    create_workers: Some(include_str!("schema/mysql_worker.sql")),
     find_index: |table, column| {
         format!(
             "SELECT '1' FROM information_schema.statistics WHERE table_schema = DATABASE() \
@@ -42,6 +43,10 @@ pub(super) const DIALECT: Dialect = Dialect {
     // sends any: without this it would be silent while it reads hundreds of long texts.
     flushed: |text| format!("RPAD({text}, @@net_buffer_length, ' ')"),
     exact: |column| format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY)"),
+    replace: |_, columns| {
+        let sets: Vec<String> = columns.iter().map(|column| format!("{column} = VALUES({column})")).collect();
+        format!(" ON DUPLICATE KEY UPDATE {}", sets.join(", "))
+    },
     upsert: |columns| {
         let sets: Vec<String> = columns.iter().map(|column| format!("{column} = VALUES({column})")).collect();
         // The key too: its case may have changed.

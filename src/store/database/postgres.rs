@@ -17,6 +17,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     create_rules: include_str!("schema/postgres_rules.sql"),
     create_states: include_str!("schema/postgres_states.sql"),
     create_version: include_str!("schema/postgres_version.sql"),
+    create_workers: Some(include_str!("schema/postgres_worker.sql")),
     find_index: |table, column| {
         format!(
             "SELECT '1'::text FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0] \
@@ -48,7 +49,8 @@ pub(super) const DIALECT: Dialect = Dialect {
     concat: |parts| parts.join(" || "),
     flushed: str::to_owned,
     exact: str::to_owned,
-    upsert: super::on_conflict,
+    replace: super::sql::replace_on_conflict,
+    upsert: super::sql::on_conflict,
     notify: Some("SELECT pg_notify('rulesyncd', '')"),
     // The lock belongs to the database and the session. The number is the bytes of `rulesync`.
     try_lock: Some("SELECT pg_try_advisory_lock(8247617475583766115)::text"),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::connection::Connection;
 use super::follower::data_version;
@@ -10,7 +11,7 @@ use super::manifest::{self, ManifestWrite};
 use super::sql::Cell;
 use super::version::VersionWriter;
 use super::writes::{Applied, RowsAsRead, RuleWrite, Scope, batches};
-use super::{Database, tables, trace_context};
+use super::{Database, tables, trace_context, workers};
 use crate::clock::{RisingStamp, Timestamp};
 use crate::rule::{RuleHeader, StateRow, Table};
 use crate::store::{StoreError, TraceContextRow};
@@ -46,6 +47,8 @@ pub(super) struct Session {
     /// Whether `rulesyncd_manifest` exists.
     pub(super) has_manifest_table: bool,
     pub(super) version: VersionWriter,
+    /// Whether the reports of workers that are gone can be deleted.
+    cleans_workers: bool,
     /// The number of the session in this process.
     number: u64,
 }
@@ -59,6 +62,7 @@ impl Session {
         static SESSIONS: AtomicU64 = AtomicU64::new(0);
         let whole_seconds = tables::has_whole_seconds(&mut connection, Table::Rules).await?;
         let version = VersionWriter::of_master(&mut connection).await?;
+        let cleans_workers = connection.dialect().create_workers.is_some();
         Ok(Self {
             database,
             connection,
@@ -68,6 +72,7 @@ impl Session {
             whole_seconds,
             has_trace_table: None,
             has_manifest_table: false,
+            cleans_workers,
             number: SESSIONS.fetch_add(1, Ordering::Relaxed),
         })
     }
@@ -328,6 +333,19 @@ impl Session {
         let stamp = self.stamps.entry(owner.to_owned()).or_default().next(now);
         // Truncated here, because a server may round up to a time in the future.
         Ok(if self.whole_seconds { stamp.whole_second() } else { stamp })
+    }
+
+    /// Deletes the reports of workers that are gone. A failure is not repeated in this session: without the right to it,
+    /// each try is an error in the server's log.
+    pub(super) async fn forget_workers(&mut self, after: Duration) -> Result<u64, StoreError> {
+        if !self.cleans_workers {
+            return Ok(0);
+        }
+        let now = self.database.now_on(&mut self.connection).await;
+        let now = now.map_err(|error| self.map_lock_lost(error))?;
+        let cleaned = workers::clean(&mut self.connection, now, after).await;
+        self.cleans_workers = cleaned.is_ok();
+        cleaned.map_err(|error| self.map_lock_lost(error))
     }
 
     pub(super) async fn ping(&mut self) -> Result<(), StoreError> {

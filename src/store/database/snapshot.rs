@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{self, Connection};
+use super::fleet::FleetRows;
 use super::sql::{Dialect, Query, Select};
 use super::{columns, manifest, tables};
 use crate::clock::{SharedClock, Timestamp};
@@ -28,6 +29,8 @@ pub(super) struct Snapshot {
     pub(super) hint: Option<ManifestHint>,
     /// The hint that it found, or why there is no manifest.
     pub(super) found_hint: Option<Result<String, FoundManifest>>,
+    /// Where to put what the fleet says, if that is read in the same snapshot.
+    pub(super) fleet: Option<FleetRows>,
 }
 
 /// A question whether the manifest's row is still the same.
@@ -118,6 +121,9 @@ impl TableReader for Snapshot {
     }
 
     async fn end(&mut self) -> Result<(), StoreError> {
+        if let Some(rows) = &mut self.fleet {
+            *rows = FleetRows::read(&mut self.connection).await?;
+        }
         self.connection.run(WHAT, "COMMIT").await
     }
 

@@ -50,6 +50,8 @@ pub(super) struct Dialect {
     pub(super) create_rules: &'static str,
     pub(super) create_states: &'static str,
     pub(super) create_version: &'static str,
+    /// `None` if workers do not report into the database.
+    pub(super) create_workers: Option<&'static str>,
     /// Finds an index that begins with a column of a table.
     pub(super) find_index: fn(&str, &str) -> String,
     /// Makes the session wait at most a second for a table's lock.
@@ -99,6 +101,8 @@ pub(super) struct Dialect {
     pub(super) holds_lock: Option<&'static str>,
     /// Returns which session holds the master's lock; no text if nobody does, or it is not known.
     pub(super) lock_holder: Option<&'static str>,
+    /// The end of an INSERT into a table of the daemon's own that replaces these columns where the key exists.
+    pub(super) replace: fn(&str, &[&str]) -> String,
     /// The end of an INSERT that replaces existing rows.
     pub(super) upsert: fn(&[&str]) -> String,
     /// Notifies listeners when this transaction commits.
@@ -243,6 +247,17 @@ impl Query {
         });
         list.push(")")
     }
+}
+
+/// The end of an INSERT that replaces these columns in SQLite and PostgreSQL where `key` exists.
+pub(super) fn replace_on_conflict(key: &str, columns: &[&str]) -> String {
+    let sets: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
+    format!(" ON CONFLICT ({key}) DO UPDATE SET {}", sets.join(", "))
+}
+
+/// The same for a table of rules or states.
+pub(super) fn on_conflict(columns: &[&str]) -> String {
+    replace_on_conflict("rule_id", columns)
 }
 
 /// A cell of a row.

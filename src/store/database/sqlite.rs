@@ -20,6 +20,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     create_rules: include_str!("schema/sqlite_rules.sql"),
     create_states: include_str!("schema/sqlite_states.sql"),
     create_version: include_str!("schema/sqlite_version.sql"),
+    create_workers: None,
     find_index: |table, column| {
         format!(
             "SELECT 1 FROM pragma_index_list('{table}') AS list, pragma_index_info(list.name) AS info \
@@ -47,7 +48,8 @@ pub(super) const DIALECT: Dialect = Dialect {
     concat: |parts| parts.join(" || "),
     flushed: str::to_owned,
     exact: str::to_owned,
-    upsert: super::on_conflict,
+    replace: super::sql::replace_on_conflict,
+    upsert: super::sql::on_conflict,
     notify: None,
     try_lock: None,
     holds_lock: None,

@@ -61,10 +61,14 @@ pub(super) async fn why_not_readable(connection: &mut Connection) -> Option<Stri
     Some(with_remedy(connection.dialect(), &error, "SELECT"))
 }
 
-/// The error with what to do.
 fn with_remedy(dialect: &Dialect, error: &StoreError, rights: &str) -> String {
+    with_grant(dialect, "rulesyncd_version", error, rights)
+}
+
+/// The error of a table of the daemon's own with what to do.
+pub(super) fn with_grant(dialect: &Dialect, table: &str, error: &StoreError, rights: &str) -> String {
     let grant = match dialect.now {
-        Some(_) => format!(", and `GRANT {rights} ON rulesyncd_version` to this user"),
+        Some(_) => format!(", and `GRANT {rights} ON {table}` to this user"),
         None => String::new(),
     };
     format!("{}; let `rulesyncd sync` create it as the tables' owner{grant}", error.cause())

@@ -19,7 +19,7 @@ pub(in crate::store) struct Watermarks {
     /// When the rules were last counted and found unchanged, and their version then.
     pub(super) counted: Option<(Instant, String)>,
     /// The last version that was read.
-    pub(super) version: Option<TablesVersion>,
+    pub(in crate::store) version: Option<TablesVersion>,
     /// The rules that did not fit into `worker.max_memory`, with the memory that each needs.
     pub(super) over_budget: Arc<BTreeMap<String, usize>>,
 }

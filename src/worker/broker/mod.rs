@@ -98,6 +98,10 @@ pub(in crate::worker) struct DatabaseState {
     pub(in crate::worker) last_error: Option<(String, Timestamp)>,
     /// See [`crate::store::Follow::version_problem`].
     pub(in crate::worker) version_problem: Option<String>,
+    /// Why the worker's report cannot be written; `None` if it can, or there is no place for it.
+    pub(in crate::worker) report_problem: Option<String>,
+    /// The version of the tables whose changes are all in the journal.
+    applied: Option<u64>,
     /// When the catalogue was last filled or confirmed, and how old its content was at that moment.
     fresh: Option<(Instant, Duration)>,
 }
@@ -132,6 +136,8 @@ impl Broker {
                 since: now,
                 last_error: None,
                 version_problem: None,
+                report_problem: None,
+                applied: None,
                 fresh: None,
             },
             gate: None,
@@ -277,6 +283,24 @@ impl Broker {
         let is_new = known.as_deref() != problem;
         *known = problem.map(str::to_owned);
         is_new
+    }
+
+    /// Records why the worker's report cannot be written, and returns whether that is new.
+    pub(in crate::worker) fn report_problem(&self, problem: Option<String>) -> bool {
+        let known = &mut self.lock().state.report_problem;
+        let is_new = *known != problem;
+        *known = problem;
+        is_new
+    }
+
+    /// Records the version of the tables whose changes are all in the journal.
+    pub(in crate::worker) fn set_applied(&self, version: Option<u64>) {
+        self.lock().state.applied = version;
+    }
+
+    /// The version of the tables whose changes are all in the journal; `None` if it cannot be read.
+    pub(in crate::worker) fn applied(&self) -> Option<u64> {
+        self.lock().state.applied
     }
 
     /// Asks the tail to read all rows again, as at its start.

@@ -232,6 +232,9 @@ pub(crate) fn worker_config(directory: &Path) -> WorkerConfig {
         max_subscribers_per_uid: 1_024,
         subscriber_queue: 100,
         cache: directory.join("catalogue.ndjson"),
+        id: None,
+        report_spread: Duration::from_secs(1),
+        report_interval: Duration::from_secs(30),
         bus_socket: None,
     }
 }

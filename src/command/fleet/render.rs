@@ -1,0 +1,92 @@
+//! How the fleet is shown.
+
+use serde_json::json;
+
+use super::Shown;
+use crate::clock::{Timestamp, humanize};
+use crate::fleet::{Host, HostState};
+use crate::paint::sanitize;
+use crate::plural::count;
+
+/// A table for people, or one JSON object.
+pub(super) fn render(shown: &Shown, as_json: bool) -> String {
+    if as_json { format!("{}\n", to_json(shown)) } else { human(shown) }
+}
+
+fn to_json(shown: &Shown) -> serde_json::Value {
+    let hosts = shown.hosts.iter().map(|(host, state)| {
+        let mut told = json!(host.worker);
+        told["name"] = json!(host.name);
+        told["same_id_as"] = json!(host.same_id_as);
+        told["state"] = json!(state);
+        told
+    });
+    json!({
+        "now": shown.look.now,
+        "version": shown.look.version,
+        "changed_at": shown.look.changed_at,
+        "in_sync": shown.is_in_sync(),
+        "hosts": hosts.collect::<Vec<_>>(),
+    })
+}
+
+fn human(shown: &Shown) -> String {
+    let now = shown.look.now;
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["HOST", "STATE", "RULES", "SUBSCRIBERS", "VERSION", "REPORTED"]);
+    for (host, state) in &shown.hosts {
+        table.add_row(cells(host, state, now).map(|cell| sanitize(&cell).into_owned()));
+    }
+    let in_sync = shown.hosts.iter().filter(|(_, state)| state.is_in_sync()).count();
+    let changes = match (shown.look.version, shown.look.changed_at) {
+        (Some(version), Some(at)) => format!("; changes {version}, the last {} ago", humanize(now.since(at))),
+        _ => String::new(),
+    };
+    let footer = match shown.hosts.len() {
+        0 => "no worker has reported".to_owned(),
+        all => format!("{in_sync} of {all} in sync"),
+    };
+    let table = if shown.hosts.is_empty() { String::new() } else { format!("{table}\n") };
+    format!("{table}{footer}{changes}\n")
+}
+
+fn cells(host: &Host, state: &HostState, now: Timestamp) -> [String; 6] {
+    let report = &host.worker.report;
+    let mut words = in_words(state);
+    if let Some(other) = &host.same_id_as {
+        words += &format!("; same id as {other}");
+    }
+    let subscribers = match (report.subscribers, report.acknowledging) {
+        (0, _) => "–".to_owned(),
+        (all, 0) => all.to_string(),
+        (_, acknowledging) => format!("{} of {acknowledging} acknowledged", report.acknowledged),
+    };
+    let is_silent = matches!(state, HostState::Silent { .. });
+    let dash = || "–".to_owned();
+    [
+        host.name.clone(),
+        words,
+        if is_silent { dash() } else { report.rules.to_string() },
+        if is_silent { dash() } else { subscribers },
+        report.program.clone(),
+        match host.worker.reported_at {
+            Timestamp::MIN => "never".to_owned(),
+            at => format!("{} ago", humanize(now.since(at))),
+        },
+    ]
+}
+
+fn in_words(state: &HostState) -> String {
+    let span = |millis: u64| humanize(std::time::Duration::from_millis(millis)).to_string();
+    match state {
+        HostState::InSync => "in sync".to_owned(),
+        HostState::Behind { changes } => format!("behind by {}", count(*changes, "change")),
+        HostState::Differs { reason: None } => "differs".to_owned(),
+        HostState::Differs { reason: Some(reason) } => format!("differs: {reason}"),
+        HostState::Stale { stale_ms } => format!("stale for {}", span(*stale_ms)),
+        HostState::Silent { since_ms: None } => "does not answer".to_owned(),
+        HostState::Silent { since_ms: Some(since) } => format!("silent {}", span(*since)),
+        HostState::Unknown => "unknown".to_owned(),
+    }
+}

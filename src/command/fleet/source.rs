@@ -1,0 +1,91 @@
+//! Where the reports come from: the table of a server, or the sockets of SQLite's workers.
+
+use std::path::{Path, PathBuf};
+
+use futures_util::future::join_all;
+
+use crate::client::ask;
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::fleet::{Look, ReportedWorker, WorkerReport};
+use crate::rule::Catalogue;
+use crate::store::{Database, FleetTables, StoreError};
+use crate::trust::{Gate, Policy};
+use crate::wire::Op;
+use crate::worker::WorkerStatus;
+
+/// Reads reports and tables.
+pub(super) struct Source {
+    database: Database,
+    /// The workers' sockets, if the database has no table of reports or the command line names them.
+    sockets: Vec<PathBuf>,
+}
+
+impl Source {
+    pub(super) fn new(database: Database, config: &Config, named: &[PathBuf]) -> Self {
+        let sockets = match named {
+            [] if database.has_reports() => Vec::new(),
+            [] => vec![config.worker.socket.clone()],
+            named => named.to_vec(),
+        };
+        Self { database, sockets }
+    }
+
+    /// The version and the reports.
+    pub(super) async fn look(&self) -> Result<Look, StoreError> {
+        let look = self.database.reports().await?;
+        Ok(self.with_sockets(look).await)
+    }
+
+    /// The same, with the digest of what a worker should serve.
+    pub(super) async fn full(&self, policy: Option<&Policy>) -> Result<Look, StoreError> {
+        let FleetTables { delta, mut look } =
+            self.database.fleet(policy.map(|policy| policy.realm.as_str())).await?;
+        let mut served = Catalogue::default();
+        let now = delta.now;
+        match policy {
+            None => drop(served.apply(delta)),
+            Some(policy) => {
+                let mut gate = Gate::new(policy.clone(), None);
+                gate.poll(delta, &served, now);
+                if gate.wants_list().is_some() {
+                    let (_, list) = self.database.release(policy.realm.as_str()).await?;
+                    gate.take_list(list.as_deref(), &served);
+                }
+                let delta = gate.take_served(&served, now);
+                served.apply(delta);
+            }
+        }
+        look.expected = Some((served.digest().to_string(), served.rule_count() as u64));
+        Ok(self.with_sockets(look).await)
+    }
+
+    async fn with_sockets(&self, look: Look) -> Look {
+        if self.sockets.is_empty() {
+            return look;
+        }
+        let workers = join_all(self.sockets.iter().map(|path| worker(path, look.now))).await;
+        Look { workers, ..look }
+    }
+}
+
+/// What the worker at this socket says; silent if it does not answer.
+async fn worker(path: &Path, now: Timestamp) -> ReportedWorker {
+    let answer = ask(path, Op::Status {}).await.ok();
+    let status = answer.and_then(|answer| serde_json::from_value::<WorkerStatus>(answer).ok());
+    match status {
+        Some(WorkerStatus { report: Some(report), started_at, .. }) => {
+            ReportedWorker { report, started_at, reported_at: now }
+        }
+        _ => {
+            let path = path.display().to_string();
+            let report = WorkerReport {
+                epoch: path.clone(),
+                worker_id: path.clone(),
+                host: path,
+                ..WorkerReport::default()
+            };
+            ReportedWorker { report, started_at: Timestamp::MIN, reported_at: Timestamp::MIN }
+        }
+    }
+}

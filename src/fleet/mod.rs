@@ -1,0 +1,16 @@
+//! The fleet: which hosts have a change. What each worker reports, and what follows from all reports. No I/O.
+//!
+//! Two questions have two answers. A counter (`rulesyncd_version`) says whether a host has got a change; the digest says
+//! whether it serves what it should. A clock answers neither.
+
+mod hosts;
+mod report;
+mod state;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+pub use hosts::{Host, hosts, to_forget};
+pub use report::{Digest, ReportedWorker, WorkerReport};
+pub use state::{HostState, Look, Summary, judge, summarize};
+pub use wait::{Missing, Wait, Waiting};

@@ -1,0 +1,152 @@
+//! The state of each host, from two looks at the tables and the reports.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Digest, Host, ReportedWorker};
+use crate::clock::Timestamp;
+use crate::plural::count;
+
+/// What one snapshot of the database shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// The server's time.
+    pub now: Timestamp,
+    /// The version of the tables; `None` if it cannot be read.
+    pub version: Option<u64>,
+    /// When a transaction last raised the version.
+    pub changed_at: Option<Timestamp>,
+    /// The digest of what a worker should serve, with how many rules; `None` if that is not known.
+    pub expected: Option<(Digest, u64)>,
+    /// The reports.
+    pub workers: Vec<ReportedWorker>,
+}
+
+/// The state of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum HostState {
+    /// It has every change up to the version of the first look, and serves what it should.
+    InSync,
+    /// It lacks changes.
+    Behind {
+        /// How many.
+        changes: u64,
+    },
+    /// It has every change, and serves something else.
+    Differs {
+        /// Why, where that is known.
+        reason: Option<String>,
+    },
+    /// It says itself that its data is stale.
+    Stale {
+        /// How old the data is, in milliseconds.
+        stale_ms: u64,
+    },
+    /// It reported nothing for three of its intervals.
+    Silent {
+        /// How long ago it reported, in milliseconds; `None` if it never did.
+        since_ms: Option<u64>,
+    },
+    /// It cannot read the version, and serves something else.
+    Unknown,
+}
+
+impl HostState {
+    /// The words of all states, in the order in which they are shown.
+    pub const WORDS: [&'static str; 6] = ["in_sync", "behind", "differs", "stale", "silent", "unknown"];
+
+    /// The word in JSON and in metrics.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::InSync => "in_sync",
+            Self::Behind { .. } => "behind",
+            Self::Differs { .. } => "differs",
+            Self::Stale { .. } => "stale",
+            Self::Silent { .. } => "silent",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether the host is in sync.
+    pub const fn is_in_sync(&self) -> bool {
+        matches!(self, Self::InSync)
+    }
+}
+
+/// The state of a host at the look `now`, of which `first` was the look before, or the same one.
+pub fn judge(host: &Host, first: &Look, now: &Look) -> HostState {
+    let worker = &host.worker;
+    let report = &worker.report;
+    if worker.is_silent(now.now) {
+        let has_reported = worker.reported_at > Timestamp::MIN;
+        let since_ms = has_reported.then(|| millis(now.now.since(worker.reported_at)));
+        return HostState::Silent { since_ms };
+    }
+    if report.stale_ms > 0 {
+        return HostState::Stale { stale_ms: report.stale_ms };
+    }
+    let is_equal = |look: &Look| {
+        look.expected
+            .as_ref()
+            .zip(report.digest.as_ref())
+            .is_some_and(|((expected, _), found)| expected == found)
+    };
+    let (Some(applied), Some(version)) = (report.applied, now.version) else {
+        return if is_equal(now) { HostState::InSync } else { HostState::Unknown };
+    };
+    let known = first.version.unwrap_or(version).min(version);
+    if applied < known {
+        return HostState::Behind { changes: version - applied };
+    }
+    let is_quiet = first.version == now.version && first.expected == now.expected;
+    if is_equal(now) || now.expected.is_none() || applied < version || !is_quiet {
+        return HostState::InSync;
+    }
+    HostState::Differs { reason: reason(worker, now) }
+}
+
+/// Why a worker that has every change serves something else.
+fn reason(worker: &ReportedWorker, now: &Look) -> Option<String> {
+    let report = &worker.report;
+    if let Some(trust) = report.trust.as_deref().filter(|trust| *trust != "ok") {
+        return Some(format!("untrusted: {trust}"));
+    }
+    if report.quarantined > 0 {
+        let more = report.quarantined_ids.split_whitespace().count() as u64;
+        let more = match report.quarantined.saturating_sub(more) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        return Some(format!("quarantined {}{more}", report.quarantined_ids));
+    }
+    let (_, rules) = now.expected.as_ref()?;
+    match report.rules.checked_sub(*rules) {
+        Some(0) => None,
+        Some(more) => Some(format!("withheld {}", count(more, "deletion"))),
+        None => Some(format!("serves {} of {rules} rules", report.rules)),
+    }
+}
+
+/// How many hosts are in each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Numbers of hosts, in the order of [`HostState::WORDS`].
+    pub hosts: [usize; 6],
+}
+
+/// Counts the hosts by state.
+pub fn summarize<'s>(states: impl IntoIterator<Item = &'s HostState>) -> Summary {
+    let mut summary = Summary::default();
+    for state in states {
+        if let Some(index) = HostState::WORDS.iter().position(|word| *word == state.word()) {
+            summary.hosts[index] += 1;
+        }
+    }
+    summary
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

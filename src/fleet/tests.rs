@@ -1,0 +1,170 @@
+use std::time::Duration;
+
+use super::*;
+use crate::clock::Timestamp;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(1_750_000_000_000_000 + seconds * 1_000_000)
+}
+
+/// A worker that started at 0 and last reported at `reported`.
+fn worker(id: &str, reported: i64, applied: Option<u64>, digest: &str) -> ReportedWorker {
+    let report = WorkerReport {
+        epoch: format!("{id}-1"),
+        worker_id: id.into(),
+        host: format!("host-{id}"),
+        interval_ms: 30_000,
+        applied,
+        digest: Some(digest.into()),
+        rules: 59,
+        ..WorkerReport::default()
+    };
+    ReportedWorker { report, started_at: at(0), reported_at: at(reported) }
+}
+
+fn look(now: i64, version: Option<u64>, digest: &str, workers: Vec<ReportedWorker>) -> Look {
+    let expected = Some((digest.to_owned(), 59));
+    Look { now: at(now), version, changed_at: None, expected, workers }
+}
+
+/// The state of the only host at the second look.
+fn state(first: &Look, now: &Look) -> HostState {
+    let hosts = hosts(&now.workers, now.now);
+    assert_eq!(hosts.len(), 1);
+    judge(&hosts[0], first, now)
+}
+
+#[test]
+fn every_state_has_its_reason() {
+    let still = |worker: ReportedWorker| {
+        let look = look(100, Some(7), "d", vec![worker]);
+        state(&look, &look)
+    };
+    assert_eq!(still(worker("a", 99, Some(7), "d")), HostState::InSync);
+    assert_eq!(still(worker("a", 99, Some(5), "d")), HostState::Behind { changes: 2 });
+    assert_eq!(still(worker("a", 99, Some(7), "x")), HostState::Differs { reason: None });
+    assert_eq!(still(worker("a", 99, None, "x")), HostState::Unknown);
+    assert_eq!(still(worker("a", 99, None, "d")), HostState::InSync);
+    assert_eq!(still(worker("a", 10, Some(7), "d")), HostState::InSync);
+    assert_eq!(still(worker("a", 9, Some(7), "d")), HostState::Silent { since_ms: Some(91_000) });
+    let with = |change: fn(&mut WorkerReport)| {
+        let mut worker = worker("a", 99, Some(7), "x");
+        change(&mut worker.report);
+        still(worker)
+    };
+    assert_eq!(with(|report| report.stale_ms = 5), HostState::Stale { stale_ms: 5 });
+    let differs = |reason: &str| HostState::Differs { reason: Some(reason.into()) };
+    let quarantines = |report: &mut WorkerReport| {
+        (report.quarantined, report.quarantined_ids) = (3, "R1 R2".into());
+    };
+    assert_eq!(with(quarantines), differs("quarantined R1 R2 and 1 more"));
+    assert_eq!(with(|report| report.rules = 61), differs("withheld 2 deletions"));
+    assert_eq!(with(|report| report.rules = 3), differs("serves 3 of 59 rules"));
+    assert_eq!(with(|report| report.trust = Some("none missing".into())), differs("untrusted: none missing"));
+}
+
+#[test]
+fn what_differs_only_while_something_travels_is_no_finding() {
+    let of = |applied, digest| vec![worker("a", 99, Some(applied), digest)];
+    // A state expired between the looks, and a change came between them.
+    for (first, second) in [
+        (look(97, Some(7), "d", of(7, "d")), look(100, Some(7), "e", of(7, "d"))),
+        (look(97, Some(7), "d", of(7, "d")), look(100, Some(8), "e", of(8, "d"))),
+        (look(97, Some(7), "d", of(7, "d")), look(100, Some(9), "e", of(8, "x"))),
+        (look(97, Some(7), "d", of(6, "c")), look(100, Some(9), "e", of(7, "d"))),
+    ] {
+        assert_eq!(state(&first, &second), HostState::InSync, "{second:?}");
+    }
+    // But what the first look showed must have arrived at the second.
+    let (first, second) = (look(97, Some(7), "d", of(6, "c")), look(100, Some(9), "e", of(6, "c")));
+    assert_eq!(state(&first, &second), HostState::Behind { changes: 3 });
+}
+
+#[test]
+fn a_predecessor_is_left_out_and_clones_are_named() {
+    let mut after = worker("a", 99, Some(7), "d");
+    (after.report.epoch, after.started_at) = ("a-2".into(), at(50));
+    let rows = [worker("a", 49, Some(6), "c"), after.clone(), worker("b", 99, Some(7), "d")];
+    let found = hosts(&rows, at(100));
+    let found: Vec<_> = found.iter().map(|host| (&*host.worker.report.epoch, &host.same_id_as)).collect();
+    assert_eq!(found, [("a-2", &None), ("b-1", &None)]);
+    // Both go on reporting.
+    after.report.host = "copy".into();
+    let found = hosts(&[worker("a", 98, Some(6), "c"), after.clone()], at(100));
+    let found: Vec<_> = found.iter().map(|host| (&*host.name, host.same_id_as.as_deref())).collect();
+    assert_eq!(found, [("copy", Some("host-a")), ("host-a", Some("copy"))]);
+    // A start in the future hides nobody.
+    after.started_at = at(200);
+    assert_eq!(hosts(&[worker("a", 98, Some(6), "c"), after], at(100)).len(), 2);
+}
+
+#[test]
+fn hosts_of_one_name_are_told_apart_by_their_ids() {
+    let mut other = worker("b", 99, Some(7), "d");
+    other.report.host = "host-a".into();
+    let found = hosts(&[worker("a", 99, Some(7), "d"), other], at(100));
+    assert_eq!(found.iter().map(|host| &*host.name).collect::<Vec<_>>(), ["host-a/a", "host-a/b"]);
+}
+
+#[test]
+fn the_master_forgets_what_counts_for_nothing() {
+    let mut successor = worker("a", 9_000, Some(7), "d");
+    (successor.report.epoch, successor.started_at) = ("a-2".into(), at(5_000));
+    let mut fresh_successor = worker("b", 9_000, Some(7), "d");
+    (fresh_successor.report.epoch, fresh_successor.started_at) = ("b-2".into(), at(8_000));
+    let rows = [
+        worker("a", 4_000, None, "c"),
+        successor,
+        worker("b", 7_000, None, "c"),
+        fresh_successor,
+        worker("gone", 1_000, None, "c"),
+        worker("future", 9_100, None, "c"),
+    ];
+    assert_eq!(to_forget(&rows, at(9_000), Duration::from_secs(7_000)), ["a-1", "gone-1", "future-1"]);
+}
+
+#[test]
+fn a_wait_is_for_those_that_were_not_silent_and_those_that_come_later() {
+    let start = look(
+        100,
+        Some(7),
+        "d",
+        vec![worker("a", 99, Some(6), "c"), worker("silent", 1, Some(3), "c"), worker("old", 99, None, "c")],
+    );
+    let waiting = Waiting::new(7, &start, false, false);
+    let missing = |wait: &Wait| wait.missing.iter().map(|host| host.host.clone()).collect::<Vec<_>>();
+    let wait = waiting.judge(&start);
+    assert_eq!((missing(&wait), wait.counted, wait.passed_over.len()), (vec!["host-a".to_owned()], 1, 2));
+    assert_eq!(Waiting::new(7, &start, false, true).judge(&start).missing.len(), 3);
+
+    let mut restarted = worker("a", 105, Some(6), "c");
+    (restarted.report.epoch, restarted.started_at) = ("a-2".into(), at(104));
+    let mut rows = vec![worker("a", 99, Some(6), "c"), restarted, worker("new", 105, Some(6), "c")];
+    rows.push(worker("silent", 105, Some(3), "c"));
+    let wait = waiting.judge(&look(106, Some(8), "e", rows.clone()));
+    assert_eq!(missing(&wait), ["host-a", "host-new", "host-silent"]);
+    rows.iter_mut().for_each(|row| row.report.applied = Some(8));
+    let now = look(106, Some(8), "e", rows.clone());
+    assert!(waiting.judge(&now).is_done());
+    // One that falls silent meanwhile still counts.
+    rows[2].report.applied = Some(6);
+    assert_eq!(missing(&waiting.judge(&look(900, Some(8), "e", rows.clone()))), ["host-new"]);
+
+    rows[2].report.applied = Some(7);
+    (rows[2].report.acknowledging, rows[2].report.acknowledged) = (3, 2);
+    let now = look(106, Some(8), "e", rows);
+    assert!(waiting.judge(&now).is_done());
+    assert_eq!(missing(&Waiting::new(7, &start, true, false).judge(&now)), ["host-new"]);
+}
+
+#[test]
+fn a_rule_that_may_be_quarantined_is_not_said_to_have_arrived() {
+    let ids: Vec<String> = (0..100).map(|number| format!("R{number:04}")).collect();
+    let joined = WorkerReport::join_ids(ids.iter().map(String::as_str));
+    assert!(joined.len() <= WorkerReport::LONGEST_IDS && joined.starts_with("R0000 R0001 "));
+    let report = WorkerReport { quarantined: 2, quarantined_ids: "R1 R2".into(), ..WorkerReport::default() };
+    assert!(report.may_quarantine("r2") && !report.may_quarantine("R3"));
+    let report = WorkerReport { quarantined: 100, quarantined_ids: joined, ..WorkerReport::default() };
+    assert!(report.may_quarantine("R0099"));
+    assert!(!WorkerReport::default().may_quarantine("R1"));
+}

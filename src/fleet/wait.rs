@@ -1,0 +1,94 @@
+//! Waiting until every host has a change.
+
+use std::collections::HashSet;
+
+use super::{Host, Look, hosts};
+use crate::clock::Timestamp;
+
+/// What is waited for.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// Every host must have applied this version.
+    pub version: u64,
+    /// Whether the subscribers that acknowledge must have acknowledged, too.
+    pub acknowledged: bool,
+    /// Whether silent and unknown hosts count.
+    pub strict: bool,
+    /// The epochs that were silent at the write, with the time of their last report.
+    silent: HashSet<(String, Timestamp)>,
+}
+
+/// A host that lacks the change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Its name.
+    pub host: String,
+    /// What it lacks, in words.
+    pub why: String,
+}
+
+/// How far the wait is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wait {
+    /// How many hosts count.
+    pub counted: usize,
+    /// Those that lack the change.
+    pub missing: Vec<Missing>,
+    /// Those that do not count, because they are silent or cannot read the version.
+    pub passed_over: Vec<Missing>,
+}
+
+impl Wait {
+    /// Whether every host that counts has the change.
+    pub const fn is_done(&self) -> bool {
+        self.missing.is_empty()
+    }
+}
+
+impl Waiting {
+    /// Waits for this version; `start` was read after the write.
+    pub fn new(version: u64, start: &Look, acknowledged: bool, strict: bool) -> Self {
+        let silent = start.workers.iter().filter(|worker| worker.is_silent(start.now));
+        let silent = silent.map(|worker| (worker.report.epoch.clone(), worker.reported_at)).collect();
+        Self { version, acknowledged, strict, silent }
+    }
+
+    /// Who has the change, as this look shows it.
+    pub fn judge(&self, look: &Look) -> Wait {
+        let mut wait = Wait::default();
+        for host in hosts(&look.workers, look.now) {
+            let lacks = self.lacks(&host);
+            match self.why_passed_over(&host) {
+                Some(why) if !self.strict => wait.passed_over.push(Missing { host: host.name, why }),
+                passed_over => {
+                    wait.counted += 1;
+                    if let Some(why) = passed_over.or(lacks) {
+                        wait.missing.push(Missing { host: host.name, why });
+                    }
+                }
+            }
+        }
+        wait
+    }
+
+    /// Why the host does not count; `None` if it does.
+    fn why_passed_over(&self, host: &Host) -> Option<String> {
+        let report = &host.worker.report;
+        if self.silent.contains(&(report.epoch.clone(), host.worker.reported_at)) {
+            return Some("silent".to_owned());
+        }
+        report.applied.is_none().then(|| "cannot read the version".to_owned())
+    }
+
+    /// What the host lacks; `None` if it has everything.
+    fn lacks(&self, host: &Host) -> Option<String> {
+        let report = &host.worker.report;
+        match report.applied {
+            Some(applied) if applied >= self.version => {}
+            Some(applied) => return Some(format!("has version {applied} of {}", self.version)),
+            None => return Some("has not said which version it has".to_owned()),
+        }
+        (self.acknowledged && report.acknowledged < report.acknowledging)
+            .then(|| format!("{} of {} subscribers acknowledged", report.acknowledged, report.acknowledging))
+    }
+}

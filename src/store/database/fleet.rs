@@ -1,0 +1,150 @@
+//! Reads what `rulesyncd fleet` compares, in one snapshot: tables, version and reports.
+
+use std::sync::Arc;
+
+use super::connection::Connection;
+use super::snapshot::Snapshot;
+use super::sql::Purpose;
+use super::version::{self, VersionWriter};
+use super::{Database, manifest, workers};
+use crate::clock::Timestamp;
+use crate::fleet::{Look, ReportedWorker};
+use crate::rule::{Catalogue, TableDelta};
+use crate::store::StoreError;
+use crate::store::poll::{Poll, TableReader as _};
+
+const WHAT: &str = "reading the fleet";
+
+/// The rows of the daemon's own tables.
+#[derive(Debug, Default)]
+pub(super) struct FleetRows {
+    version: Option<u64>,
+    changed_at: Option<Timestamp>,
+    workers: Vec<ReportedWorker>,
+}
+
+impl FleetRows {
+    /// Reads in the transaction of the caller.
+    pub(super) async fn read(connection: &mut Connection) -> Result<Self, StoreError> {
+        let dialect = connection.dialect();
+        let columns = ["version", "changed_at"].map(dialect.text).join(", ");
+        let query =
+            connection.query(format!("SELECT {columns} FROM rulesyncd_version WHERE name = 'tables'"));
+        let row = connection.row(WHAT, query).await.map_err(|error| needs(connection, error))?;
+        let (version, changed_at) = match row {
+            Some(mut row) => {
+                let version = row.int(0, "version").ok().and_then(|version| u64::try_from(version).ok());
+                (version, row.time(1, "changed_at").ok())
+            }
+            None => (None, None),
+        };
+        let workers = match dialect.create_workers {
+            Some(_) => workers::read(connection).await.map_err(|error| needs(connection, error))?,
+            None => Vec::new(),
+        };
+        Ok(Self { version, changed_at, workers })
+    }
+}
+
+/// The error, with the rights that the command needs.
+fn needs(connection: &Connection, error: StoreError) -> StoreError {
+    match error {
+        StoreError::NoTables { .. } | StoreError::Refused { .. } => StoreError::Refused {
+            what: WHAT,
+            detail: error.cause().into_owned(),
+            remedy: match connection.dialect().now {
+                Some(_) => "let `rulesyncd sync` create the tables as their owner, and \
+                            `GRANT SELECT ON rulesyncd_version, rulesyncd_worker` to this user"
+                    .to_owned(),
+                None => "let `rulesyncd sync` create the table".to_owned(),
+            },
+        },
+        error => error,
+    }
+}
+
+/// The tables and the reports, in one snapshot.
+#[derive(Debug)]
+pub(crate) struct FleetTables {
+    /// Every row.
+    pub(crate) delta: TableDelta,
+    /// The version and the reports.
+    pub(crate) look: Look,
+}
+
+impl Database {
+    /// The tables, the version and the reports; with the manifest of `realm`.
+    ///
+    /// # Errors
+    /// The database does not answer, or does not allow it.
+    pub(crate) async fn fleet(&self, realm: Option<&str>) -> Result<FleetTables, StoreError> {
+        let realm: Option<Arc<str>> = realm.map(Into::into);
+        self.ask(WHAT, move |database| async move {
+            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
+            let has_version = version::why_not_readable(&mut connection).await.is_none();
+            let realm = match realm {
+                // A table that is missing must not end the transaction.
+                Some(realm) if manifest::hint(&mut connection, &realm).await.is_err() => None,
+                realm => realm,
+            };
+            let clock = Arc::clone(&database.clock);
+            let fleet = Some(FleetRows::default());
+            let mut tables =
+                Snapshot { connection, clock, realm, has_version, hint: None, found_hint: None, fleet };
+            let index = Catalogue::default();
+            let mut poll = Poll::new(&mut tables, &database.follow, &index, None);
+            poll.full = true;
+            let (delta, _) = poll.run().await?;
+            let rows = tables.fleet.take().unwrap_or_default();
+            tables.connection.close().await;
+            Ok(FleetTables { look: look(rows, delta.now), delta })
+        })
+        .await
+    }
+
+    /// Only the version and the reports.
+    ///
+    /// # Errors
+    /// As [`Database::fleet`].
+    pub(crate) async fn reports(&self) -> Result<Look, StoreError> {
+        self.ask(WHAT, |database| async move {
+            let connection = Connection::open(&database.connector, Purpose::Read).await?;
+            let clock = Arc::clone(&database.clock);
+            let mut tables = Snapshot {
+                connection,
+                clock,
+                realm: None,
+                has_version: false,
+                hint: None,
+                found_hint: None,
+                fleet: Some(FleetRows::default()),
+            };
+            tables.begin().await?;
+            let now = database.now_on(&mut tables.connection).await?;
+            tables.end().await?;
+            let rows = tables.fleet.take().unwrap_or_default();
+            tables.connection.close().await;
+            Ok(look(rows, now))
+        })
+        .await
+    }
+
+    /// Why this user cannot raise the version of the tables, with what to do; `None` if it can.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn why_no_version(&self) -> Result<Option<String>, StoreError> {
+        self.ask(WHAT, |database| async move {
+            let mut connection = Connection::open(&database.connector, Purpose::Write).await?;
+            let writer = VersionWriter::of_operator(&mut connection).await?;
+            connection.close().await;
+            Ok(writer.problem().map(str::to_owned))
+        })
+        .await
+    }
+}
+
+fn look(rows: FleetRows, now: Timestamp) -> Look {
+    let FleetRows { version, changed_at, workers } = rows;
+    Look { now, version, changed_at, expected: None, workers }
+}

@@ -1,0 +1,23 @@
+CREATE TABLE rulesyncd_worker (
+    epoch VARCHAR(64) NOT NULL PRIMARY KEY,
+    worker_id VARCHAR(255) NOT NULL,
+    host VARCHAR(255) NOT NULL,
+    program VARCHAR(64) NOT NULL,
+    started_at TIMESTAMP WITHOUT TIME ZONE NOT NULL,
+    reported_at TIMESTAMP WITHOUT TIME ZONE NOT NULL,
+    interval_ms BIGINT NOT NULL,
+    applied BIGINT,
+    seq BIGINT NOT NULL,
+    digest VARCHAR(64),
+    rules BIGINT NOT NULL,
+    states BIGINT NOT NULL,
+    quarantined BIGINT NOT NULL,
+    quarantined_ids VARCHAR(255) NOT NULL,
+    trust VARCHAR(255),
+    manifest_version VARCHAR(32),
+    subscribers BIGINT NOT NULL,
+    acknowledging BIGINT NOT NULL,
+    acknowledged BIGINT NOT NULL,
+    server VARCHAR(255) NOT NULL,
+    stale_ms BIGINT NOT NULL
+);

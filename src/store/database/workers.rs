@@ -1,0 +1,232 @@
+//! The table `rulesyncd_worker`: what each worker reports of itself. SQLite has none: it is one host, and each report
+//! would wake every worker.
+//!
+//! Without the table, or without the right to it, everything else works.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::connection::Connection;
+use super::sql::{Dialect, Purpose, Query, Row};
+use super::{Database, version};
+use crate::clock::Timestamp;
+use crate::fleet::{ReportedWorker, WorkerReport, to_forget};
+use crate::store::StoreError;
+
+const READING: &str = "reading rulesyncd_worker";
+const REPORTING: &str = "reporting to rulesyncd_worker";
+const FORGETTING: &str = "deleting from rulesyncd_worker";
+
+/// The most rows that are read.
+const MOST: usize = 20_000;
+
+/// The most rows that one statement deletes.
+const BATCH: usize = 500;
+
+/// The columns of text, and the most bytes of each that are read.
+const TEXTS: [(&str, usize); 9] = [
+    ("epoch", 64),
+    ("worker_id", 255 * 4),
+    ("host", 255 * 4),
+    ("program", 64 * 4),
+    ("quarantined_ids", 255 * 4),
+    ("server", 255 * 4),
+    ("digest", 64),
+    ("trust", 255 * 4),
+    ("manifest_version", 32 * 4),
+];
+
+/// The columns of numbers.
+const NUMBERS: [&str; 10] = [
+    "interval_ms",
+    "seq",
+    "rules",
+    "states",
+    "quarantined",
+    "subscribers",
+    "acknowledging",
+    "acknowledged",
+    "stale_ms",
+    "applied",
+];
+
+/// Creates the table if it is missing, unless that failed before.
+pub(super) async fn create_once(connection: &mut Connection, has_failed: &AtomicBool) {
+    let Some(create) = connection.dialect().create_workers else { return };
+    if has_failed.load(Ordering::Relaxed) {
+        return;
+    }
+    let probe = connection.query("SELECT 1 FROM rulesyncd_worker WHERE 1 = 0");
+    if connection.row(READING, probe).await.is_err() {
+        has_failed.store(connection.run(READING, create).await.is_err(), Ordering::Relaxed);
+    }
+}
+
+/// Writes the report of a worker, whose earlier one it replaces.
+pub(super) async fn write(connection: &mut Connection, report: &WorkerReport) -> Result<(), StoreError> {
+    let query = upsert(connection.dialect(), report);
+    connection.execute(REPORTING, query).await.map(drop)
+}
+
+/// Why a report could not be written, with what to do.
+pub(super) fn why_not_written(dialect: &Dialect, error: &StoreError) -> String {
+    version::with_grant(dialect, "rulesyncd_worker", error, "SELECT, INSERT, UPDATE")
+}
+
+fn cut(text: &str, most: usize) -> String {
+    text.chars().take(most).collect()
+}
+
+fn upsert(dialect: &'static Dialect, report: &WorkerReport) -> Query {
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let optional = |text: &Option<String>, most| text.as_ref().map(|text| cut(text, most));
+    let texts = [
+        ("epoch", Some(cut(&report.epoch, 64))),
+        ("worker_id", Some(cut(&report.worker_id, 255))),
+        ("host", Some(cut(&report.host, 255))),
+        ("program", Some(cut(&report.program, 64))),
+        ("quarantined_ids", Some(cut(&report.quarantined_ids, 255))),
+        ("server", Some(cut(&report.server, 255))),
+        ("digest", optional(&report.digest, 64)),
+        ("trust", optional(&report.trust, 255)),
+        ("manifest_version", optional(&report.manifest_version, 32)),
+    ];
+    let numbers = [
+        ("interval_ms", report.interval_ms),
+        ("seq", report.seq),
+        ("rules", report.rules),
+        ("states", report.states),
+        ("quarantined", report.quarantined),
+        ("subscribers", report.subscribers),
+        ("acknowledging", report.acknowledging),
+        ("acknowledged", report.acknowledged),
+        ("stale_ms", report.stale_ms),
+    ];
+    let mut columns: Vec<&str> = texts.iter().map(|(name, _)| *name).collect();
+    columns.extend(numbers.iter().map(|(name, _)| *name));
+    columns.push("applied");
+    let now = dialect.statement_time;
+    let names = columns.join(", ");
+    let mut query = Query::new(
+        dialect,
+        format!("INSERT INTO rulesyncd_worker (started_at, reported_at, {names}) VALUES ({now}, {now}"),
+    );
+    for (_, text) in texts {
+        query = query.push(", ").optional_text(text);
+    }
+    for (_, value) in numbers {
+        query = query.push(", ").int(number(value));
+    }
+    query = match report.applied {
+        Some(applied) => query.push(", ").int(number(applied)),
+        None => query.push(", NULL"),
+    };
+    columns.push("reported_at");
+    columns.retain(|column| *column != "epoch");
+    query.push(")").push(&(dialect.replace)("epoch", &columns))
+}
+
+/// Every row, at most [`MOST`]; a row that cannot be read is left out.
+pub(super) async fn read(connection: &mut Connection) -> Result<Vec<ReportedWorker>, StoreError> {
+    let dialect = connection.dialect();
+    let text = |column: &str| (dialect.text)(column);
+    let times = ["started_at", "reported_at"].map(text);
+    let texts = TEXTS.map(|(column, most)| {
+        format!("CASE WHEN {} <= {most} THEN {} END", (dialect.length)(column), (dialect.plain)(column))
+    });
+    let numbers = NUMBERS.map(text);
+    let columns: Vec<String> = times.into_iter().chain(texts).chain(numbers).collect();
+    let sql = format!("SELECT {} FROM rulesyncd_worker LIMIT {}", columns.join(", "), MOST + 1);
+    let query = connection.query(sql);
+    let rows = connection.fetch(READING, query).await?;
+    if rows.len() > MOST {
+        return Err(StoreError::Refused {
+            what: READING,
+            detail: format!("rulesyncd_worker has more than {MOST} rows"),
+            remedy: "delete the rows of workers that do not exist".into(),
+        });
+    }
+    Ok(rows.into_iter().filter_map(worker).collect())
+}
+
+fn worker(mut row: Row) -> Option<ReportedWorker> {
+    let times = [row.time(0, "started_at").ok()?, row.time(1, "reported_at").ok()?];
+    let mut texts = Vec::with_capacity(TEXTS.len());
+    for (index, (column, _)) in TEXTS.iter().enumerate() {
+        texts.push(row.optional(2 + index, column).ok()?);
+    }
+    let mut numbers = Vec::with_capacity(NUMBERS.len());
+    for (index, column) in NUMBERS.iter().enumerate() {
+        let cell = row.optional(2 + TEXTS.len() + index, column).ok()?;
+        numbers.push(cell.map(|cell| cell.trim().parse::<u64>().ok()));
+    }
+    let mut text = texts.into_iter();
+    let mut needed = || text.next()?;
+    let (epoch, worker_id, host) = (needed()?, needed()?, needed()?);
+    let (program, quarantined_ids, server) = (needed()?, needed()?, needed()?);
+    let (digest, trust, manifest_version) = (needed(), needed(), needed());
+    let number = |index: usize| numbers.get(index).copied().flatten().flatten();
+    let report = WorkerReport {
+        epoch,
+        worker_id,
+        host,
+        program,
+        quarantined_ids,
+        server,
+        digest,
+        trust,
+        manifest_version,
+        interval_ms: number(0)?,
+        seq: number(1)?,
+        rules: number(2)?,
+        states: number(3)?,
+        quarantined: number(4)?,
+        subscribers: number(5)?,
+        acknowledging: number(6)?,
+        acknowledged: number(7)?,
+        stale_ms: number(8)?,
+        applied: number(9),
+    };
+    let [started_at, reported_at] = times;
+    Some(ReportedWorker { report, started_at, reported_at })
+}
+
+/// Deletes the rows of these epochs.
+async fn delete(connection: &mut Connection, epochs: &[String]) -> Result<u64, StoreError> {
+    let mut deleted = 0;
+    for epochs in epochs.chunks(BATCH) {
+        let query = connection.query("DELETE FROM rulesyncd_worker WHERE epoch IN ").texts(epochs);
+        deleted += connection.execute(FORGETTING, query).await?;
+    }
+    Ok(deleted)
+}
+
+/// Deletes the rows that count for nothing any more.
+pub(super) async fn clean(
+    connection: &mut Connection,
+    now: Timestamp,
+    forget_after: std::time::Duration,
+) -> Result<u64, StoreError> {
+    let rows = read(connection).await?;
+    delete(connection, &to_forget(&rows, now, forget_after)).await
+}
+
+impl Database {
+    /// Whether workers report into a table of this database.
+    pub fn has_reports(&self) -> bool {
+        self.connector.dialect().create_workers.is_some()
+    }
+
+    /// Deletes what the workers of these epochs reported, and returns how many rows there were.
+    ///
+    /// # Errors
+    /// The database does not answer, or does not allow it.
+    pub(crate) async fn forget_workers(&self, epochs: Vec<String>) -> Result<u64, StoreError> {
+        self.ask(FORGETTING, |database| async move {
+            let mut connection = Connection::open(&database.connector, Purpose::Write).await?;
+            let deleted = delete(&mut connection, &epochs).await?;
+            connection.close().await;
+            Ok(deleted)
+        })
+        .await
+    }
+}

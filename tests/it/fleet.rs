@@ -1,0 +1,209 @@
+//! `rulesyncd fleet` and `--wait`: real workers, on every database.
+
+use std::process::Output;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::support::rules::rule_text;
+use crate::support::servers::{Kind, Server};
+use crate::support::swarm::{Daemon, Subscriber, Swarm, text, wait_for};
+
+fn worker(swarm: &Swarm, name: &str, id: &str) -> Daemon {
+    swarm.daemon("worker", |command| {
+        command
+            .env("RULESYNCD_SOCKET", swarm.path(&format!("{name}.sock")))
+            .env("RULESYNCD_WORKER_CACHE", swarm.path(&format!("{name}.cache")))
+            .env("RULESYNCD_WORKER_ID", id)
+            .env("RULESYNCD_WORKER_REPORT_SPREAD", "200ms")
+            .env("RULESYNCD_WORKER_REPORT_INTERVAL", "1s");
+    })
+}
+
+fn subscribe(swarm: &Swarm, name: &str) -> Subscriber {
+    let mut subscriber = Subscriber::connect(&swarm.path(&format!("{name}.sock")));
+    subscriber.send(r#"{"op":"subscribe"}"#);
+    subscriber.snapshot();
+    subscriber
+}
+
+/// What `fleet --json` says: worker's id and state, in order.
+fn fleet(swarm: &Swarm) -> (Value, Vec<(String, String)>) {
+    let output = swarm.run(&["fleet", "--json"]);
+    let shown: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}{}", text(&output.stdout), text(&output.stderr)));
+    assert_eq!(output.status.code(), Some(i32::from(shown["in_sync"] != true)), "{shown}");
+    let hosts = shown["hosts"].as_array().unwrap().iter().map(|host| {
+        let word = |value: &Value| value.as_str().unwrap().to_owned();
+        (word(&host["worker_id"]), word(&host["state"]["state"]))
+    });
+    let mut hosts: Vec<_> = hosts.collect();
+    hosts.sort();
+    (shown, hosts)
+}
+
+fn until_in_sync(swarm: &Swarm, ids: &[&str]) {
+    let wanted: Vec<_> = ids.iter().map(|id| ((*id).to_owned(), "in_sync".to_owned())).collect();
+    wait_for(&format!("{ids:?} in sync"), || (fleet(swarm).1 == wanted).then_some(()));
+}
+
+fn stderr(output: &Output) -> String {
+    text(&output.stderr)
+}
+
+async fn on_server(kind: Kind) {
+    let server = Server::start(kind, &[]).await;
+    let swarm = Swarm::on(server.create("fleet").await);
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    swarm.succeed(&["sync"]);
+    let empty = swarm.run(&["fleet", "--expect", "1"]);
+    assert_eq!(
+        (empty.status.code(), text(&empty.stdout).contains("no worker has reported")),
+        (Some(1), true)
+    );
+
+    let names = ["w1", "w2", "w3"];
+    let mut workers: Vec<Daemon> = names.iter().map(|name| worker(&swarm, name, name)).collect();
+    until_in_sync(&swarm, &names);
+    assert!(text(&swarm.run(&["fleet", "--expect", "3"]).stdout).contains("3 of 3 in sync; changes 1"));
+    assert_eq!(swarm.run(&["fleet", "--expect", "4"]).status.code(), Some(1));
+
+    // `--wait` is never earlier than who hears all streams.
+    for state in ["disabled", "enabled", "disabled", "enabled"] {
+        let listening = names.map(|name| {
+            let mut subscriber = subscribe(&swarm, name);
+            std::thread::spawn(move || {
+                let change = subscriber.change();
+                (change["new_value"]["state"].clone(), Instant::now())
+            })
+        });
+        let waited = swarm.succeed(&["state", "set", "R1", state, "--wait=20s"]);
+        let returned = Instant::now();
+        assert!(waited.contains("all 3 hosts have it"), "{waited}");
+        for heard in listening.map(|listening| listening.join().unwrap()) {
+            assert_eq!(heard.0, *state);
+            assert!(heard.1 <= returned, "early by {:?}", heard.1 - returned);
+        }
+    }
+    swarm.save("R2.yaml", rule_text("R2", 1));
+    assert!(swarm.succeed(&["sync", "--wait=20s"]).contains("all 3 hosts have it"));
+
+    // A frozen one lacks the change; once it is silent it is passed over, and still named.
+    workers[1].freeze();
+    let output = swarm.run(&["state", "set", "R1", "disabled", "--wait=2s"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("1 of 3 hosts lack the change") && stderr(&output).contains("/w2"));
+    let frozen = [("w1", "in_sync"), ("w2", "silent"), ("w3", "in_sync")];
+    wait_for("the silence of w2", || {
+        let (_, hosts) = fleet(&swarm);
+        let hosts: Vec<_> = hosts.iter().map(|(id, state)| (&**id, &**state)).collect();
+        (hosts == frozen).then_some(())
+    });
+    let output = swarm.run(&["state", "clear", "R1", "--wait=20s"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("not waited for") && stderr(&output).contains("/w2 (silent)"));
+    assert!(text(&output.stdout).contains("all 2 hosts have it"), "{}", text(&output.stdout));
+    let output = swarm.run(&["fleet", "--wait=1s", "--strict"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("/w2 (silent)"), "{}", stderr(&output));
+    workers[1].thaw();
+    until_in_sync(&swarm, &names);
+
+    // One that restarts has a predecessor, which is not shown.
+    workers.remove(2).stop();
+    workers.push(worker(&swarm, "w3", "w3"));
+    until_in_sync(&swarm, &names);
+
+    // A row that nobody can serve has not arrived.
+    let mut client = server.client("fleet").await;
+    client
+        .run(
+            "INSERT INTO ttp_rule (rule_id, rule_version, source_path, yaml_content, updated_at, updated_by) \
+             VALUES ('BAD', 1, 'bad.yaml', 'nothing', CURRENT_TIMESTAMP, 'someone')",
+        )
+        .await;
+    for name in names {
+        let socket = swarm.path(&format!("{name}.sock"));
+        wait_for("the quarantined row", || {
+            let status = swarm.run(&["status", "--json", "--socket", socket.to_str().unwrap()]);
+            text(&status.stdout).contains("\"quarantined_ids\":\"BAD\"").then_some(())
+        });
+    }
+    let output = swarm.run(&["state", "set", "BAD", "disabled", "--wait=20s"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("the change is quarantined at"), "{}", stderr(&output));
+    client.run("DELETE FROM ttp_rule WHERE rule_id = 'BAD'").await;
+    swarm.succeed(&["state", "clear", "BAD"]);
+
+    // Clones report with one id.
+    let clone = worker(&swarm, "clone", "w1");
+    wait_for("both clones", || {
+        let (shown, hosts) = fleet(&swarm);
+        let named = shown["hosts"].as_array().unwrap().iter().filter(|host| host["same_id_as"].is_string());
+        (hosts.len() == 4 && named.count() == 2).then_some(())
+    });
+    clone.stop();
+    for worker in workers {
+        worker.stop();
+    }
+    // Who is gone is forgotten on request.
+    swarm.succeed(&["fleet", "forget", "w2"]);
+    assert!(!fleet(&swarm).1.iter().any(|(id, _)| id == "w2"));
+    assert_eq!(swarm.run(&["fleet", "forget", "w2"]).status.code(), Some(2));
+
+    // Without the table a worker says so once, and works.
+    client.run("DROP TABLE rulesyncd_worker").await;
+    let mute = worker(&swarm, "mute", "mute");
+    mute.wait_for_log("is unknown to `rulesyncd fleet`");
+    let mut subscriber = subscribe(&swarm, "mute");
+    let before = subscriber_version(&mut client).await;
+    let output = swarm.run(&["state", "set", "R1", "disabled", "--wait"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("nothing was written") && stderr(&output).contains("rulesyncd_worker"));
+    assert_eq!(subscriber_version(&mut client).await, before);
+    swarm.succeed(&["state", "set", "R1", "disabled"]);
+    assert_eq!(subscriber.change()["new_value"]["state"], "disabled");
+    assert_eq!(mute.count_in_log("is unknown to `rulesyncd fleet`"), 1, "{}", mute.log());
+}
+
+async fn subscriber_version(client: &mut crate::support::databases::ExternalClient) -> String {
+    let rows = client.rows("SELECT CAST(version AS CHAR(20)) FROM rulesyncd_version").await;
+    rows[0][0].clone().unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn on_mariadb() {
+    on_server(Kind::MariaDb).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn on_postgres() {
+    on_server(Kind::Postgres).await;
+}
+
+/// SQLite is one host: its workers are asked.
+#[test]
+fn on_sqlite_the_workers_are_asked() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    swarm.succeed(&["sync"]);
+    let (one, _two) = (worker(&swarm, "w1", "w1"), worker(&swarm, "w2", "w2"));
+    let (mut first, mut second) = (subscribe(&swarm, "w1"), subscribe(&swarm, "w2"));
+    let sockets =
+        ["w1.sock", "w2.sock"].map(|name| format!("--worker-socket={}", swarm.path(name).display()));
+    let shown = swarm.succeed(&["fleet", &sockets[0], &sockets[1]]);
+    assert!(shown.contains("2 of 2 in sync"), "{shown}");
+    let waited = swarm.succeed(&["state", "set", "R1", "disabled", "--wait=20s", &sockets[0], &sockets[1]]);
+    assert!(waited.contains("all 2 hosts have it"), "{waited}");
+    assert_eq!(first.change()["new_value"]["state"], "disabled");
+    assert_eq!(second.change()["new_value"]["state"], "disabled");
+    one.stop();
+    let output = swarm.run(&["fleet", &sockets[0], &sockets[1]]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("does not answer"), "{}", text(&output.stdout));
+    assert_eq!(swarm.run(&["fleet", "forget", "w1"]).status.code(), Some(2));
+    let directory = Swarm::on_directory();
+    assert_eq!(directory.run(&["fleet"]).status.code(), Some(2));
+}
