@@ -1,9 +1,12 @@
 //! `rulesyncd fleet`: which hosts have every change.
 
+mod page;
+mod picture;
 mod render;
 mod source;
 pub(super) mod wait;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -34,6 +37,7 @@ const BETWEEN: Duration = Duration::from_secs(3);
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  rulesyncd fleet --expect 50\n  rulesyncd fleet --wait=30s --acknowledged\n  \
+                        rulesyncd fleet --html fleet.html\n  \
                         rulesyncd fleet forget hp-ams-02"
 )]
 pub(crate) struct FleetArgs {
@@ -52,6 +56,10 @@ pub(crate) struct FleetArgs {
     /// Print again whenever something changes
     #[arg(long)]
     watch: bool,
+    /// Write one HTML page, too, that needs no network and no script: hosts by state, rules in the matrices of ATT&CK,
+    /// and the changes a day that this host's worker recorded
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     wait: WaitFlags,
 }
@@ -104,6 +112,9 @@ pub(crate) fn run(args: FleetArgs) -> Outcome {
         let source = Source::new(database, &config, &args.wait.sockets);
         let mut shown = look(&source, policy.as_ref()).await?;
         print(&render::render(&shown, args.json))?;
+        if let Some(path) = &args.html {
+            picture::write(path, &shown, &source.rules(policy.as_ref()).await?, &config)?;
+        }
         loop {
             if !args.watch {
                 break;

@@ -1,8 +1,9 @@
 //! `rulesyncd history`: what this host's worker heard.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -22,6 +23,9 @@ use crate::worker::history::{self, HistoryError, HistoryEvent, HistoryRecord};
 
 /// The cache of the packaged worker, whose unit sets its state directory.
 const UNIT_CACHE: &str = "/var/lib/rulesyncd-worker/catalogue.ndjson";
+
+/// The length of the day in the text of a time.
+const DAY: usize = "2026-05-01".len();
 
 /// About so many bytes are printed at once.
 const PRINTED: usize = 64 << 10;
@@ -101,12 +105,31 @@ pub(crate) fn run(args: HistoryArgs) -> Outcome {
 }
 
 /// Where the history may be.
-fn places(config: &Config) -> Vec<PathBuf> {
+pub(super) fn places(config: &Config) -> Vec<PathBuf> {
     let configured = history::path(&config.worker.cache);
     match config.origin("worker.cache") {
         ValueOrigin::Default => vec![history::path(UNIT_CACHE.as_ref()), configured],
         _ => vec![configured],
     }
+}
+
+/// How many changes of definitions and of states the history at `path` has, by day.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub(super) fn changes_by_day(path: &Path) -> Result<BTreeMap<String, [u64; 2]>, HistoryError> {
+    let mut days: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+    history::read(path, |record| {
+        let day = record.emitted_at.to_string();
+        let [definitions, states] = days.entry(day[..DAY].to_owned()).or_default();
+        match &record.event {
+            HistoryEvent::Written { .. } | HistoryEvent::Deleted { .. } => *definitions += 1,
+            HistoryEvent::State { .. } => *states += 1,
+            HistoryEvent::Missed { .. } => {}
+        }
+        Ok(())
+    })?;
+    Ok(days)
 }
 
 /// Prints many lines at once.

@@ -53,10 +53,6 @@ fn human(shown: &Shown) -> String {
 
 fn cells(host: &Host, state: &HostState, now: Timestamp) -> [String; 6] {
     let report = &host.worker.report;
-    let mut words = in_words(state);
-    if let Some(other) = &host.same_id_as {
-        words += &format!("; same id as {other}");
-    }
     let subscribers = match (report.subscribers, report.acknowledging) {
         (0, _) => "–".to_owned(),
         (all, 0) => all.to_string(),
@@ -66,7 +62,7 @@ fn cells(host: &Host, state: &HostState, now: Timestamp) -> [String; 6] {
     let dash = || "–".to_owned();
     [
         host.name.clone(),
-        words,
+        in_words(host, state),
         if is_silent { dash() } else { report.rules.to_string() },
         if is_silent { dash() } else { subscribers },
         report.program.clone(),
@@ -77,7 +73,15 @@ fn cells(host: &Host, state: &HostState, now: Timestamp) -> [String; 6] {
     ]
 }
 
-fn in_words(state: &HostState) -> String {
+/// The state of a host with its reason.
+pub(super) fn in_words(host: &Host, state: &HostState) -> String {
+    match &host.same_id_as {
+        None => state_in_words(state),
+        Some(other) => format!("{}; same id as {other}", state_in_words(state)),
+    }
+}
+
+fn state_in_words(state: &HostState) -> String {
     let span = |millis: u64| humanize(std::time::Duration::from_millis(millis)).to_string();
     match state {
         HostState::InSync => "in sync".to_owned(),

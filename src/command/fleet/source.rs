@@ -8,7 +8,7 @@ use crate::client::ask;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::fleet::{Look, ReportedWorker, WorkerReport};
-use crate::rule::Catalogue;
+use crate::rule::{Catalogue, CompiledRule};
 use crate::store::{Database, FleetTables, StoreError};
 use crate::trust::{Gate, Policy};
 use crate::wire::Op;
@@ -39,7 +39,22 @@ impl Source {
 
     /// The same, with the digest of what a worker should serve.
     pub(super) async fn full(&self, policy: Option<&Policy>) -> Result<Look, StoreError> {
-        let FleetTables { delta, mut look } =
+        let (served, look) = self.tables(policy).await?;
+        let expected = Some((served.digest().to_string(), served.rule_count() as u64));
+        Ok(self.with_sockets(Look { expected, ..look }).await)
+    }
+
+    /// The rules that a worker should serve, with their effective states.
+    pub(super) async fn rules(&self, policy: Option<&Policy>) -> Result<Vec<CompiledRule>, StoreError> {
+        let (served, _) = self.tables(policy).await?;
+        let state = |rule_id: &str| served.state(rule_id);
+        let rules = served.rules().filter_map(|(rule, _)| rule.compiled(state(rule.rule_id().as_str())).ok());
+        Ok(rules.collect())
+    }
+
+    /// What a worker should serve, and the version and the reports of the table.
+    async fn tables(&self, policy: Option<&Policy>) -> Result<(Catalogue, Look), StoreError> {
+        let FleetTables { delta, look } =
             self.database.fleet(policy.map(|policy| policy.realm.as_str())).await?;
         let mut served = Catalogue::default();
         let now = delta.now;
@@ -56,8 +71,7 @@ impl Source {
                 served.apply(delta);
             }
         }
-        look.expected = Some((served.digest().to_string(), served.rule_count() as u64));
-        Ok(self.with_sockets(look).await)
+        Ok((served, look))
     }
 
     async fn with_sockets(&self, look: Look) -> Look {

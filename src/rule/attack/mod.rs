@@ -24,6 +24,16 @@ pub(crate) enum Domain {
     Ics,
 }
 
+/// The tactics of the three matrices in MITRE's order, which follows an attack and not the ids.
+const ORDER: [&str; 40] = [
+    "TA0043", "TA0042", "TA0001", "TA0002", "TA0003", "TA0004", "TA0005", "TA0006", "TA0007", "TA0008",
+    "TA0009", "TA0011", "TA0010", "TA0040", // Enterprise.
+    "TA0027", "TA0041", "TA0028", "TA0029", "TA0030", "TA0031", "TA0032", "TA0033", "TA0035", "TA0037",
+    "TA0036", "TA0034", "TA0038", "TA0039", // Mobile.
+    "TA0108", "TA0104", "TA0110", "TA0111", "TA0103", "TA0102", "TA0109", "TA0100", "TA0101", "TA0107",
+    "TA0106", "TA0105", // Industrial control systems.
+];
+
 /// The status of a technique.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Status {
@@ -89,6 +99,35 @@ impl Attack {
     /// The technique or sub-technique with this id; `None` if there is none in this version.
     pub(crate) fn technique(&self, id: &str) -> Option<&Technique> {
         self.techniques.get(id)
+    }
+
+    /// The tactics of a matrix with their ids, in MITRE's order.
+    pub(crate) fn tactics_of(&self, domain: Domain) -> Vec<(&str, &Tactic)> {
+        let mut tactics: Vec<_> = self
+            .tactics
+            .iter()
+            .filter(|(_, tactic)| tactic.domain == domain)
+            .map(|(id, tactic)| (id.as_str(), tactic))
+            .collect();
+        tactics
+            .sort_by_key(|(id, _)| (ORDER.iter().position(|known| known == id).unwrap_or(ORDER.len()), *id));
+        tactics
+    }
+
+    /// The current techniques of a tactic with their ids, without sub-techniques, by name.
+    pub(crate) fn techniques_of(&self, tactic: &str) -> Vec<(&str, &Technique)> {
+        let mut techniques: Vec<_> = self
+            .techniques
+            .iter()
+            .filter(|(id, technique)| {
+                !is_sub_technique(id)
+                    && technique.status == Status::Current
+                    && technique.tactics.iter().any(|of| of == tactic)
+            })
+            .map(|(id, technique)| (id.as_str(), technique))
+            .collect();
+        techniques.sort_by_key(|(_, technique)| &technique.name);
+        techniques
     }
 
     /// The current replacement of a revoked technique, with its id, even if replacements were revoked, too; `None` if

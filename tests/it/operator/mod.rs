@@ -4,5 +4,6 @@ mod database;
 mod health;
 mod layer;
 mod password;
+mod picture;
 mod shell;
 mod states;

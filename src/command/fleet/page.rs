@@ -1,0 +1,382 @@
+//! The fleet as one HTML page that needs nothing else: no network, no script. Pure: facts in, text out.
+
+mod style;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use sha2::{Digest as _, Sha256};
+
+use self::style::STYLE;
+use crate::clock::Timestamp;
+use crate::paint::sanitize;
+use crate::plural::count;
+use crate::rule::attack::{Attack, Domain};
+use crate::rule::{CompiledRule, Emit, StateKind};
+
+/// The most days of the chart of changes.
+const DAYS: usize = 30;
+
+/// The most rules that a cell of the matrix names.
+const NAMED: usize = 20;
+
+/// What the page shows.
+#[derive(Debug)]
+pub(super) struct Facts<'f> {
+    /// When it was taken.
+    pub(super) taken_at: Timestamp,
+    /// The hosts, in the order in which they are listed.
+    pub(super) hosts: Vec<Host>,
+    /// Every rule with its effective state.
+    pub(super) rules: &'f [CompiledRule],
+    /// How many changes of definitions and of states this host's worker heard, by day; `None` without a history.
+    pub(super) changes: Option<BTreeMap<String, [u64; 2]>>,
+}
+
+/// One host.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    pub(super) name: String,
+    pub(super) kind: HostKind,
+    /// The state in words, with its reason.
+    pub(super) told: String,
+    /// `None` if the host did not say.
+    pub(super) rules: Option<u64>,
+    /// The program's version.
+    pub(super) program: String,
+    /// Of the host's last report; `None` if there is none.
+    pub(super) reported_at: Option<Timestamp>,
+}
+
+/// The kinds of states of hosts, from the best to the worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum HostKind {
+    InSync,
+    Behind,
+    Differs,
+    Stale,
+    Silent,
+    Unknown,
+}
+
+impl HostKind {
+    const ALL: [Self; 6] =
+        [Self::InSync, Self::Behind, Self::Differs, Self::Stale, Self::Silent, Self::Unknown];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::InSync => "in sync",
+            Self::Behind => "behind",
+            Self::Differs => "differs",
+            Self::Stale => "stale",
+            Self::Silent => "silent",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The name of its class in the style sheet.
+    const fn class(self) -> &'static str {
+        match self {
+            Self::InSync => "in-sync",
+            _ => self.word(),
+        }
+    }
+}
+
+/// The page as HTML.
+pub(super) fn page<'f>(facts: &'f Facts<'_>, attack: &'f Attack) -> String {
+    let digest = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(STYLE));
+    let taken_at = facts.taken_at;
+    let mut html = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'sha256-{digest}'; \
+         base-uri 'none'; form-action 'none'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>rulesyncd fleet</title>\n\
+         <style>{STYLE}</style>\n</head>\n<body>\n<h1>rulesyncd fleet</h1>\n<p class=\"dim\">{taken_at}</p>\n"
+    );
+    hosts(&mut html, facts);
+    hosts_in_sync(&mut html, facts);
+    changes(&mut html, facts);
+    matrices(&mut html, facts.rules, attack);
+    html + "</body>\n</html>\n"
+}
+
+/// A text of foreign origin as HTML text or as the value of an attribute in double quotes.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in sanitize(text).chars() {
+        match character {
+            '&' => escaped += "&amp;",
+            '<' => escaped += "&lt;",
+            '>' => escaped += "&gt;",
+            '"' => escaped += "&quot;",
+            '\'' => escaped += "&#39;",
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+fn hosts(html: &mut String, facts: &Facts<'_>) {
+    let number = |kind| facts.hosts.iter().filter(|host| host.kind == kind).count();
+    let total = facts.hosts.len();
+    let _ = writeln!(html, "<h2>{} of {} in sync</h2>", number(HostKind::InSync), count(total, "host"));
+    let mut x = 0;
+    let _ = writeln!(
+        html,
+        "<svg class=\"bar\" viewBox=\"0 0 {} 1\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"hosts by state\">",
+        total.max(1)
+    );
+    for kind in HostKind::ALL {
+        let width = number(kind);
+        if width > 0 {
+            let _ = writeln!(
+                html,
+                "<rect class=\"{}\" x=\"{x}\" y=\"0\" width=\"{width}\" height=\"1\"/>",
+                kind.class()
+            );
+            x += width;
+        }
+    }
+    *html += "</svg>\n<ul class=\"legend\">\n";
+    for kind in HostKind::ALL {
+        let (class, word, number) = (kind.class(), kind.word(), number(kind));
+        let _ = writeln!(html, "<li><span class=\"key {class}\"></span>{number} {word}</li>");
+    }
+    *html += "</ul>\n";
+    let oldest =
+        facts.hosts.iter().filter_map(|host| Some((host.reported_at?, host))).min_by_key(|(at, _)| *at);
+    if let Some((at, host)) = oldest {
+        let age = age(facts.taken_at, at);
+        let _ = writeln!(html, "<p>Oldest report: {}, {age} ago</p>", escape(&host.name));
+    }
+    let mut others: Vec<_> = facts.hosts.iter().filter(|host| host.kind != HostKind::InSync).collect();
+    others.sort_by_key(|host| std::cmp::Reverse(host.kind));
+    if !others.is_empty() {
+        table(html, facts.taken_at, &others);
+    }
+}
+
+/// The hosts that need no attention, folded.
+fn hosts_in_sync(html: &mut String, facts: &Facts<'_>) {
+    let in_sync: Vec<_> = facts.hosts.iter().filter(|host| host.kind == HostKind::InSync).collect();
+    if !in_sync.is_empty() {
+        let _ = writeln!(html, "<details>\n<summary>{} in sync</summary>", count(in_sync.len(), "host"));
+        table(html, facts.taken_at, &in_sync);
+        *html += "</details>\n";
+    }
+}
+
+fn table(html: &mut String, taken_at: Timestamp, hosts: &[&Host]) {
+    *html += "<table>\n<thead><tr><th>Host</th><th>State</th><th class=\"number\">Rules</th><th>Version</th>\
+              <th>Reported</th></tr></thead>\n<tbody>\n";
+    for host in hosts {
+        let rules = host.rules.map_or_else(|| "–".to_owned(), |rules| rules.to_string());
+        let reported = host.reported_at.map_or_else(|| "never".to_owned(), |at| age(taken_at, at) + " ago");
+        let _ = writeln!(
+            html,
+            "<tr><td>{}</td><td><span class=\"key {}\"></span>{}</td><td class=\"number\">{rules}</td><td>{}</td>\
+             <td>{reported}</td></tr>",
+            escape(&host.name),
+            host.kind.class(),
+            escape(&host.told),
+            escape(&host.program)
+        );
+    }
+    *html += "</tbody>\n</table>\n";
+}
+
+/// How long before `now` it was, in whole seconds.
+fn age(now: Timestamp, then: Timestamp) -> String {
+    let seconds = std::time::Duration::from_secs(now.since(then).as_secs());
+    let text = humantime::format_duration(seconds).to_string();
+    // The two largest units.
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// A column for each of the last days.
+fn changes(html: &mut String, facts: &Facts<'_>) {
+    const WIDTH: usize = 24;
+    const HEIGHT: u64 = 100;
+    let Some(changes) = &facts.changes else { return };
+    *html += "<h2>Changes a day</h2>\n";
+    if changes.is_empty() {
+        *html += "<p class=\"dim\">This host's worker has recorded no change.</p>\n";
+        return;
+    }
+    let days: Vec<_> = changes.iter().skip(changes.len().saturating_sub(DAYS)).collect();
+    let most = days.iter().map(|(_, [definitions, states])| definitions + states).max().unwrap_or(1).max(1);
+    let _ = writeln!(
+        html,
+        "<svg class=\"days\" width=\"{}\" height=\"{}\" role=\"img\" aria-label=\"changes a day\">",
+        days.len() * WIDTH * 2,
+        HEIGHT + 36
+    );
+    for (index, (day, [definitions, states])) in days.iter().enumerate() {
+        let x = index * WIDTH * 2;
+        let height = |number: u64| (number * HEIGHT).div_ceil(most);
+        let (low, high) = (height(*definitions), height(*states));
+        let _ = writeln!(
+            html,
+            "<g><title>{day}: {definitions} of definitions, {states} of states</title>\
+             <rect class=\"definitions\" x=\"{x}\" y=\"{}\" width=\"{WIDTH}\" height=\"{low}\"/>\
+             <rect class=\"states\" x=\"{x}\" y=\"{}\" width=\"{WIDTH}\" height=\"{high}\"/>\
+             <text x=\"{x}\" y=\"{}\">{}</text><text x=\"{x}\" y=\"{}\">{}</text></g>",
+            16 + HEIGHT.saturating_sub(low),
+            16 + HEIGHT.saturating_sub(low + high),
+            12 + HEIGHT.saturating_sub(low + high),
+            definitions + states,
+            HEIGHT + 32,
+            escape(day.get(5..).unwrap_or(day))
+        );
+    }
+    *html += "</svg>\n<ul class=\"legend\"><li><span class=\"key definitions\"></span>of definitions</li>\
+              <li><span class=\"key states\"></span>of states</li></ul>\n";
+}
+
+/// The rules of one technique, sub-techniques included, in one tactic.
+#[derive(Default)]
+struct Cell<'f> {
+    enabled: Vec<&'f str>,
+    clipped: Vec<&'f str>,
+    disabled: Vec<&'f str>,
+}
+
+impl Cell<'_> {
+    fn total(&self) -> usize {
+        self.enabled.len() + self.clipped.len() + self.disabled.len()
+    }
+
+    /// The class of the cell's colour: how many rules count.
+    fn heat(&self) -> &'static str {
+        match (self.enabled.len() + self.clipped.len(), self.total()) {
+            (_, 0) => "heat0",
+            (0, _) => "off",
+            (1, _) => "heat1",
+            (2..=3, _) => "heat2",
+            (4..=7, _) => "heat3",
+            _ => "heat4",
+        }
+    }
+}
+
+type Cells<'f> = BTreeMap<(&'f str, &'f str), Cell<'f>>;
+
+fn matrices<'f>(html: &mut String, rules: &'f [CompiledRule], attack: &'f Attack) {
+    let mut cells = Cells::new();
+    for rule in rules {
+        for Emit { tactic, technique_id, .. } in &rule.definition.emits {
+            let cell = cells.entry((tactic, technique_id)).or_default();
+            let list = match rule.state.state {
+                StateKind::Enabled => &mut cell.enabled,
+                StateKind::Clipped => &mut cell.clipped,
+                StateKind::Disabled => &mut cell.disabled,
+            };
+            let id = rule.definition.rule_id.as_str();
+            if !list.contains(&id) {
+                list.push(id);
+            }
+        }
+    }
+    let number = |kind| rules.iter().filter(|rule| rule.state.state == kind).count();
+    let _ = writeln!(
+        html,
+        "<h2>{}</h2>\n<p>{} enabled, {} clipped, {} disabled. A cell is a technique with its sub-techniques, and shows \
+         how many rules count.</p>",
+        count(rules.len(), "rule"),
+        number(StateKind::Enabled),
+        number(StateKind::Clipped),
+        number(StateKind::Disabled)
+    );
+    *html += "<ul class=\"legend\">";
+    for (class, text) in [
+        ("heat0", "no rule"),
+        ("off", "only disabled"),
+        ("heat1", "1"),
+        ("heat2", "2 to 3"),
+        ("heat3", "4 to 7"),
+        ("heat4", "8 or more"),
+    ] {
+        let _ = write!(html, "<li><span class=\"key {class}\"></span>{text}</li>");
+    }
+    *html += "</ul>\n";
+    for domain in [Domain::Enterprise, Domain::Mobile, Domain::Ics] {
+        let is_here = |tactic: &str| attack.tactic(tactic).is_some_and(|tactic| tactic.domain == domain);
+        if domain == Domain::Enterprise || cells.keys().any(|(tactic, _)| is_here(tactic)) {
+            matrix(html, domain, &mut cells, attack);
+        }
+    }
+    // What is left has no place in a matrix of this version of ATT&CK.
+    if !cells.is_empty() {
+        *html += "<h3>In no matrix</h3>\n<div class=\"matrix\"><div class=\"tactic\">\n";
+        for ((tactic, technique), found) in &cells {
+            cell(html, &format!("{tactic} {technique}"), "", found);
+        }
+        *html += "</div></div>\n";
+    }
+}
+
+/// One matrix; takes its cells out of `cells`.
+fn matrix<'f>(html: &mut String, domain: Domain, cells: &mut Cells<'f>, attack: &'f Attack) {
+    let _ = writeln!(
+        html,
+        "<h3>ATT&amp;CK {}, {}</h3>\n<div class=\"matrix\">",
+        escape(attack.version()),
+        domain.as_str()
+    );
+    for (tactic_id, tactic) in attack.tactics_of(domain) {
+        let techniques = attack.techniques_of(tactic_id);
+        let mut column = String::new();
+        let mut covered = 0;
+        for (technique_id, technique) in &techniques {
+            let found = cells.remove(&(tactic_id, technique_id)).unwrap_or_default();
+            covered += usize::from(found.total() > 0);
+            cell(&mut column, technique_id, &technique.name, &found);
+        }
+        // A rule may name a technique that ATT&CK has in other tactics.
+        let others: Vec<_> = cells.keys().filter(|(tactic, _)| *tactic == tactic_id).copied().collect();
+        for key in others {
+            let found = cells.remove(&key).unwrap_or_default();
+            let name = attack.technique(key.1).map_or("", |technique| &technique.name);
+            cell(&mut column, key.1, name, &found);
+        }
+        let _ = writeln!(
+            html,
+            "<div class=\"tactic\"><h4>{}<small>{} · {covered} of {}</small></h4>\n{column}</div>",
+            escape(&tactic.name),
+            escape(tactic_id),
+            techniques.len()
+        );
+    }
+    *html += "</div>\n";
+}
+
+fn cell(html: &mut String, id: &str, name: &str, found: &Cell<'_>) {
+    let mut title = format!("{id} {name}");
+    for (word, rules) in
+        [("enabled", &found.enabled), ("clipped", &found.clipped), ("disabled", &found.disabled)]
+    {
+        if !rules.is_empty() {
+            let _ = write!(title, "; {word}: {}", crate::plural::some_of(rules.iter(), NAMED, ", "));
+        }
+    }
+    let counted = found.enabled.len() + found.clipped.len();
+    let mut number = if found.total() == 0 { String::new() } else { counted.to_string() };
+    for (rules, word) in [(&found.clipped, "clipped"), (&found.disabled, "disabled")] {
+        if !rules.is_empty() {
+            let _ = write!(number, ", {} {word}", rules.len());
+        }
+    }
+    let _ = writeln!(
+        html,
+        "<div class=\"cell {}\" title=\"{}\"><b>{}</b> {}<i>{number}</i></div>",
+        found.heat(),
+        escape(&title),
+        escape(id),
+        escape(name)
+    );
+}
+
+#[cfg(test)]
+mod tests;

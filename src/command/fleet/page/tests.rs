@@ -1,0 +1,78 @@
+use serde_json::json;
+
+use super::*;
+use crate::rule::{Definition, RuleState};
+
+fn rule(id: &str, emits: &[(&str, &str)], state: StateKind) -> CompiledRule {
+    let emits: Vec<_> = emits
+        .iter()
+        .map(|(tactic, technique)| json!({"technique_id": technique, "sub_technique_id": null, "tactic": tactic, "confidence": 1.0}))
+        .collect();
+    let definition: Definition = serde_json::from_value(json!({
+        "rule_id": id, "rule_version": 1, "name": id, "description": null, "applies_to": ["ssh"],
+        "match_spec": {}, "evidence_fields": [], "emits": emits,
+    }))
+    .unwrap();
+    CompiledRule { definition, state: RuleState { state, ..RuleState::default() } }
+}
+
+fn host(name: &str, kind: HostKind, reported_at: Timestamp) -> Host {
+    let (told, program) = (kind.word().to_owned(), "0.1.0".to_owned());
+    Host { name: name.to_owned(), kind, told, rules: Some(59), program, reported_at: Some(reported_at) }
+}
+
+fn now() -> Timestamp {
+    Timestamp::parse("2026-05-01T12:00:00Z").unwrap()
+}
+
+#[test]
+fn a_cell_counts_the_rules_of_its_technique_by_state() {
+    let rules = [
+        rule("R1", &[("TA0007", "T1083"), ("TA0007", "T1083")], StateKind::Enabled),
+        rule("R2", &[("TA0007", "T1083")], StateKind::Clipped),
+        rule("R3", &[("TA0007", "T1083"), ("TA0002", "T1059")], StateKind::Disabled),
+        rule("R4", &[("TA9999", "T9999")], StateKind::Enabled),
+    ];
+    let facts = Facts { taken_at: now(), hosts: Vec::new(), rules: &rules, changes: None };
+    let html = page(&facts, Attack::built_in());
+    for expected in [
+        "<h2>4 rules</h2>\n<p>2 enabled, 1 clipped, 1 disabled.",
+        "<div class=\"cell heat2\" title=\"T1083 File and Directory Discovery; enabled: R1; clipped: R2; disabled: R3\">\
+         <b>T1083</b> File and Directory Discovery<i>2, 1 clipped, 1 disabled</i></div>",
+        "<div class=\"cell off\" title=\"T1059 Command and Scripting Interpreter; disabled: R3\">",
+        "<h3>In no matrix</h3>",
+        "title=\"TA9999 T9999 ; enabled: R4\"",
+    ] {
+        assert!(html.contains(expected), "no {expected}");
+    }
+    let order: Vec<_> = ["Reconnaissance<", "Initial Access<", "Discovery<", "Impact<"]
+        .iter()
+        .map(|name| html.find(name).unwrap())
+        .collect();
+    assert!(order.is_sorted(), "{order:?}");
+    assert!(!html.contains(", mobile</h3>"), "a matrix without rules");
+}
+
+#[test]
+fn hosts_are_counted_by_state_and_the_oldest_report_is_named() {
+    let hosts = vec![
+        host("a", HostKind::InSync, now()),
+        host("b", HostKind::InSync, now().before(std::time::Duration::from_secs(4))),
+        host(
+            "<script>alert(1)</script>\u{202e}",
+            HostKind::Silent,
+            now().before(std::time::Duration::from_secs(11_000)),
+        ),
+    ];
+    let facts = Facts { taken_at: now(), hosts, rules: &[], changes: Some(BTreeMap::new()) };
+    let html = page(&facts, Attack::built_in());
+    for expected in [
+        "<h2>2 of 3 hosts in sync</h2>",
+        "<rect class=\"silent\" x=\"2\" y=\"0\" width=\"1\" height=\"1\"/>",
+        "<p>Oldest report: &lt;script&gt;alert(1)&lt;/script&gt;\\u202e, 3h 3m ago</p>",
+        "has recorded no change",
+    ] {
+        assert!(html.contains(expected), "no {expected}");
+    }
+    assert!(!html.contains("<script"), "a name is not markup");
+}

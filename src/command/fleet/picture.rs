@@ -1,0 +1,52 @@
+//! The facts for the page of the fleet, and its file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::anyhow;
+
+use super::page::{Facts, Host, HostKind, page};
+use super::{Shown, render};
+use crate::clock::Timestamp;
+use crate::command::history;
+use crate::command::{Failure, Outcome};
+use crate::config::Config;
+use crate::fleet::HostState;
+use crate::rule::CompiledRule;
+use crate::rule::attack::Attack;
+
+/// Writes the page of this fleet and these rules.
+///
+/// # Errors
+/// [`Failure::Environment`] if the file cannot be written.
+pub(super) fn write(path: &Path, shown: &Shown, rules: &[CompiledRule], config: &Config) -> Outcome {
+    let hosts = shown.hosts.iter().map(|(host, state)| Host {
+        name: host.name.clone(),
+        kind: kind(state),
+        told: render::in_words(host, state),
+        rules: (!matches!(state, HostState::Silent { .. })).then_some(host.worker.report.rules),
+        program: host.worker.report.program.clone(),
+        reported_at: Some(host.worker.reported_at).filter(|at| *at != Timestamp::MIN),
+    });
+    let changes = changes_by_day(config);
+    let facts = Facts { taken_at: shown.look.now, hosts: hosts.collect(), rules, changes };
+    std::fs::write(path, page(&facts, Attack::built_in()))
+        .map_err(|error| Failure::Environment(anyhow!("{} cannot be written: {error}", path.display())))
+}
+
+const fn kind(state: &HostState) -> HostKind {
+    match state {
+        HostState::InSync => HostKind::InSync,
+        HostState::Behind { .. } => HostKind::Behind,
+        HostState::Differs { .. } => HostKind::Differs,
+        HostState::Stale { .. } => HostKind::Stale,
+        HostState::Silent { .. } => HostKind::Silent,
+        HostState::Unknown => HostKind::Unknown,
+    }
+}
+
+/// The changes of definitions and of states that this host's worker heard, by day; `None` if there is no history, or
+/// this user may not read it.
+fn changes_by_day(config: &Config) -> Option<BTreeMap<String, [u64; 2]>> {
+    history::places(config).iter().find_map(|path| history::changes_by_day(path).ok())
+}
