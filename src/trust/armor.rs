@@ -7,13 +7,13 @@ use super::Malformed;
 
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 /// The last line of a signature.
-pub const END: &str = "-----END SSH SIGNATURE-----";
+pub(crate) const END: &str = "-----END SSH SIGNATURE-----";
 
 /// The longest file of a signature, in bytes.
-pub const MAX_SIGNATURE: usize = 2 << 10;
+pub(crate) const MAX_SIGNATURE: usize = 2 << 10;
 
 /// The most signatures of a manifest.
-pub const MAX_SIGNATURES: usize = 16;
+pub(crate) const MAX_SIGNATURES: usize = 16;
 
 /// The longest line of base64. `ssh-keygen` writes 70.
 const LONGEST_LINE: usize = 76;
@@ -55,7 +55,7 @@ pub(super) fn dearmor(text: &[u8]) -> Result<Vec<u8>, Malformed> {
 ///
 /// # Errors
 /// [`Malformed`] if there are more than [`MAX_SIGNATURES`].
-pub fn split_signatures(text: &str) -> Result<Vec<&str>, Malformed> {
+pub(crate) fn split_signatures(text: &str) -> Result<Vec<&str>, Malformed> {
     let mut parts = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {

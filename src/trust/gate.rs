@@ -25,7 +25,7 @@ const NAMED: usize = 10;
 
 /// Decides what is served. Pure.
 #[derive(Debug)]
-pub struct Gate {
+pub(crate) struct Gate {
     policy: Policy,
     /// The rows of both tables, whoever wrote them.
     table: Catalogue,
@@ -99,7 +99,7 @@ impl Names {
 impl Gate {
     /// A gate with nothing in force. `floor` is the manifest and the signatures that an earlier run saved; it counts
     /// only if it verifies.
-    pub fn new(policy: Policy, floor: Option<(&[u8], &str)>) -> Self {
+    pub(crate) fn new(policy: Policy, floor: Option<(&[u8], &str)>) -> Self {
         let floor =
             floor.and_then(|(body, signatures)| policy.verify(body, signatures, KeyDates::Ignored).ok());
         Self {
@@ -119,28 +119,28 @@ impl Gate {
     }
 
     /// The rows of the tables, for the next poll.
-    pub const fn table(&self) -> &Catalogue {
+    pub(crate) const fn table(&self) -> &Catalogue {
         &self.table
     }
 
     /// Whether a release is in force.
-    pub const fn is_open(&self) -> bool {
+    pub(crate) const fn is_open(&self) -> bool {
         self.in_force.is_some()
     }
 
     /// Whether no manifest older than a known one is accepted.
-    pub const fn has_floor(&self) -> bool {
+    pub(crate) const fn has_floor(&self) -> bool {
         self.floor.is_some()
     }
 
     /// Whether the last manifest that was read was refused.
-    pub const fn is_refused(&self) -> bool {
+    pub(crate) const fn is_refused(&self) -> bool {
         self.refusal.is_some()
     }
 
     /// Requires this from now on. The release in force is served on, marked, if it does not verify any more. Read the
     /// manifest again afterwards.
-    pub fn trust(&mut self, policy: Policy) {
+    pub(crate) fn trust(&mut self, policy: Policy) {
         let verify = |signed: &SignedManifest| {
             policy.verify(signed.manifest.to_string().as_bytes(), &signed.signatures, KeyDates::Ignored).ok()
         };
@@ -161,7 +161,7 @@ impl Gate {
     ///
     /// # Errors
     /// A sentence: they are not exactly a release that verifies.
-    pub fn restore(
+    pub(crate) fn restore(
         &mut self,
         body: &[u8],
         signatures: &str,
@@ -184,7 +184,7 @@ impl Gate {
     }
 
     /// Takes what a poll of the tables found. `served` is what is served now, `host` this host's time.
-    pub fn poll(&mut self, mut delta: TableDelta, served: &Catalogue, host: Timestamp) {
+    pub(crate) fn poll(&mut self, mut delta: TableDelta, served: &Catalogue, host: Timestamp) {
         let (now, manifest) = (delta.now, delta.manifest.take());
         let has_rules = !delta.rules.is_empty() || delta.rule_keys.is_some();
         let is_due = self.table.next_expiry().is_some_and(|end| end <= now);
@@ -200,13 +200,13 @@ impl Gate {
 
     /// The length in bytes of the list that the caller must read and pass to [`Gate::take_list`]; `None` if the gate
     /// needs none.
-    pub fn wants_list(&self) -> Option<usize> {
+    pub(crate) fn wants_list(&self) -> Option<usize> {
         let candidate = self.candidate.as_ref().filter(|candidate| candidate.wants_list)?;
         Some(candidate.signed.manifest.list.bytes)
     }
 
     /// Takes the list that [`Gate::wants_list`] asked for; `None` if it is not there.
-    pub fn take_list(&mut self, list: Option<&[u8]>, served: &Catalogue) {
+    pub(crate) fn take_list(&mut self, list: Option<&[u8]>, served: &Catalogue) {
         if let Some(candidate) = &mut self.candidate {
             candidate.wants_list = false;
             let list = list.unwrap_or_default();
@@ -217,23 +217,23 @@ impl Gate {
     }
 
     /// Ends the states that expire at or before `now`, by the database's clock.
-    pub fn expire(&mut self, now: Timestamp) {
+    pub(crate) fn expire(&mut self, now: Timestamp) {
         self.table.expire(now);
         self.changed.states = true;
     }
 
     /// The floor that must be saved before anything of it is served; `None` if it is on the disk.
-    pub fn unsaved_floor(&self) -> Option<&SignedManifest> {
+    pub(crate) fn unsaved_floor(&self) -> Option<&SignedManifest> {
         self.floor.as_ref().filter(|_| !self.is_floor_saved)
     }
 
     /// The floor is on the disk.
-    pub const fn floor_saved(&mut self) {
+    pub(crate) const fn floor_saved(&mut self) {
         self.is_floor_saved = true;
     }
 
     /// The changes to what is served since the last call, at `now` by the database's clock.
-    pub fn take_served(&mut self, served: &Catalogue, now: Timestamp) -> TableDelta {
+    pub(crate) fn take_served(&mut self, served: &Catalogue, now: Timestamp) -> TableDelta {
         let mut delta = TableDelta { now, ..TableDelta::default() };
         let changed = std::mem::take(&mut self.changed);
         let Some(in_force) = &self.in_force else { return delta };
@@ -262,7 +262,7 @@ impl Gate {
 
     /// What a cache needs beside the rules that are served: the manifest, its signatures, and the lines of the listed
     /// rules that are not served; `None` if the release in force may not be restored.
-    pub fn cacheable(&self, served: &Catalogue) -> Option<(String, String, Vec<String>)> {
+    pub(crate) fn cacheable(&self, served: &Catalogue) -> Option<(String, String, Vec<String>)> {
         let in_force = self.in_force.as_ref()?;
         if in_force.is_unverified || !in_force.missing.is_empty() {
             return None;
@@ -274,7 +274,7 @@ impl Gate {
     }
 
     /// What is trusted at `host`, this host's time.
-    pub fn status(&self, host: Timestamp) -> TrustStatus {
+    pub(crate) fn status(&self, host: Timestamp) -> TrustStatus {
         let manifest = self.in_force.as_ref().map(|in_force| &in_force.signed.manifest);
         let reasons = self.reasons(host);
         let state = match (manifest, reasons.is_empty()) {
@@ -314,7 +314,7 @@ impl Gate {
     }
 
     /// Every reason that holds.
-    pub fn reasons(&self, host: Timestamp) -> Vec<TrustReason> {
+    pub(crate) fn reasons(&self, host: Timestamp) -> Vec<TrustReason> {
         let mut reasons: Vec<TrustReason> = self.refusal.iter().map(TrustReason::of).collect();
         let is_incomplete = |in_force: &InForce| !in_force.missing.is_empty();
         if self.candidate.is_some() || self.in_force.as_ref().is_some_and(is_incomplete) {

@@ -22,7 +22,7 @@ const USER_PRESENT: u8 = 1;
 
 /// A public key. RFC 8709, section 4 (ed25519); RFC 5656, section 3.1 (ecdsa); PROTOCOL.u2f (both `sk-` kinds).
 #[derive(Clone, PartialEq, Eq)]
-pub struct PublicKey {
+pub(crate) struct PublicKey {
     curve: Curve,
     /// `None` for a key that is not in a security key.
     application: Option<Vec<u8>>,
@@ -40,7 +40,7 @@ type Device = (u8, [u8; 4]);
 
 impl PublicKey {
     /// Parses the binary form; `None` if it is malformed, or of another kind.
-    pub fn from_blob(blob: &[u8]) -> Option<Self> {
+    pub(crate) fn from_blob(blob: &[u8]) -> Option<Self> {
         let mut fields = Fields::new(blob);
         let kind = fields.string()?;
         let curve = match kind {
@@ -65,7 +65,7 @@ impl PublicKey {
     }
 
     /// The kind's name.
-    pub const fn kind(&self) -> &'static str {
+    pub(crate) const fn kind(&self) -> &'static str {
         match (&self.curve, &self.application) {
             (Curve::Ed25519(_), None) => KINDS[0],
             (Curve::P256(_), None) => KINDS[1],

@@ -9,7 +9,7 @@ use crate::rule::{ContentDigest, RuleId};
 use crate::rulefile::is_rule_file_name;
 
 /// The longest list, in bytes.
-pub const MAX_LIST: usize = 16 << 20;
+pub(crate) const MAX_LIST: usize = 16 << 20;
 
 /// The longest path, in bytes: the `source_path` columns hold no longer one.
 const LONGEST_PATH: usize = 255;

@@ -7,7 +7,7 @@ use super::{Malformed, ReleaseTime, RuleList, decimal, list, shown};
 use crate::rule::ContentDigest;
 
 /// The longest manifest, in bytes.
-pub const MAX_MANIFEST: usize = 32 << 10;
+pub(crate) const MAX_MANIFEST: usize = 32 << 10;
 
 const FIRST_LINE: &str = "rulesyncd-manifest 1";
 

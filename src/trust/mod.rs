@@ -5,8 +5,8 @@
 //! length (The Update Framework, section 5.5.1). The signatures are OpenSSH's (PROTOCOL.sshsig), and the keys are in a
 //! file of OpenSSH's ALLOWED SIGNERS format, of which [`AllowedSigners`] takes a strict subset.
 //!
-//! [`Policy::verify`] decides whether a manifest counts. [`Bound::judge`] decides which operators' states have an
-//! effect under it. [`Gate`] turns what the tables hold into what a worker serves.
+//! [`Policy::verify`] decides whether a manifest counts. A [`Bound`] decides which operators' states have an
+//! effect under it. `Gate` turns what the tables hold into what a worker serves.
 
 mod armor;
 mod gate;
@@ -24,15 +24,20 @@ mod tests;
 mod time;
 mod wire;
 
-pub use armor::{END as SIGNATURE_END, MAX_SIGNATURE, MAX_SIGNATURES, split_signatures};
-pub use gate::Gate;
-pub use keys::PublicKey;
-pub use list::{ListedRule, MAX_LIST, RuleList};
-pub use manifest::{ListDigest, MAX_MANIFEST, Manifest, Realm};
-pub use policy::{KeyDates, Policy, Refusal, SignedManifest, join_signatures};
-pub use signature::{NAMESPACE, Signature};
-pub use signers::{AllowedSigners, InvalidSigners, MAX_ALLOWED_SIGNERS, Signer};
-pub use states::{Bound, JudgedStates, NoEffect};
+pub(crate) use armor::{MAX_SIGNATURE, MAX_SIGNATURES, split_signatures};
+pub(crate) use gate::Gate;
+pub(crate) use keys::PublicKey;
+pub(crate) use list::MAX_LIST;
+pub use list::{ListedRule, RuleList};
+pub(crate) use manifest::MAX_MANIFEST;
+pub use manifest::{ListDigest, Manifest, Realm};
+pub(crate) use policy::join_signatures;
+pub use policy::{KeyDates, Policy, Refusal, SignedManifest};
+pub(crate) use signature::{NAMESPACE, Signature};
+pub(crate) use signers::MAX_ALLOWED_SIGNERS;
+pub use signers::{AllowedSigners, InvalidSigners, Signer};
+pub use states::Bound;
+pub(crate) use states::{JudgedStates, NoEffect};
 pub use status::{TrustReason, TrustState, TrustStatus};
 pub use time::ReleaseTime;
 

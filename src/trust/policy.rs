@@ -77,20 +77,6 @@ pub enum Refusal {
     Conflict(ReleaseTime),
 }
 
-impl Refusal {
-    /// The reason as one word, for machines.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::Missing(_) => "missing",
-            Self::Malformed(_) => "malformed",
-            Self::WrongRealm { .. } => "wrong_realm",
-            Self::BadSignature { .. } => "bad_signature",
-            Self::RolledBack { .. } => "rolled_back",
-            Self::Conflict(_) => "conflict",
-        }
-    }
-}
-
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -126,7 +112,7 @@ impl From<Malformed> for Refusal {
 
 impl Policy {
     /// Verifies a manifest by its own: form, realm, and signatures (The Update Framework, sections 5.3.4, 5.4.2 and
-    /// 5.6.3). Whether it is older than another is [`Policy::admit`]'s question.
+    /// 5.6.3). Whether it is older than another is another question.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -167,7 +153,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`Refusal::RolledBack`] and [`Refusal::Conflict`].
-    pub fn admit(&self, manifest: &Manifest, floor: Option<&Manifest>) -> Result<(), Refusal> {
+    pub(crate) fn admit(&self, manifest: &Manifest, floor: Option<&Manifest>) -> Result<(), Refusal> {
         let found = manifest.version;
         let floor_version = floor.map(|floor| floor.version);
         match floor_version.max(self.min_version) {
@@ -202,7 +188,7 @@ impl Policy {
 ///
 /// # Errors
 /// [`Malformed`] if there are too many.
-pub fn join_signatures<'s>(files: impl IntoIterator<Item = &'s str>) -> Result<String, Malformed> {
+pub(crate) fn join_signatures<'s>(files: impl IntoIterator<Item = &'s str>) -> Result<String, Malformed> {
     let mut joined = String::new();
     for (number, file) in files.into_iter().enumerate() {
         if number == MAX_SIGNATURES {

@@ -8,16 +8,16 @@ use super::wire::{Fields, put_string};
 use super::{Malformed, PublicKey, armor, shown};
 
 /// The namespace of signatures of manifests: a signature that was made for another purpose does not count.
-pub const NAMESPACE: &str = "rulesyncd-manifest@v1";
+pub(crate) const NAMESPACE: &str = "rulesyncd-manifest@v1";
 
 const MAGIC: &[u8] = b"SSHSIG";
 const VERSION: u32 = 1;
 
 /// A parsed signature, not yet verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signature {
+pub(crate) struct Signature {
     /// The key that claims to have made it.
-    pub key: PublicKey,
+    pub(crate) key: PublicKey,
     hash: Hash,
     signature: Vec<u8>,
 }
@@ -50,7 +50,7 @@ impl Signature {
     /// # Errors
     /// [`Malformed`] if it is malformed, is of another kind of key or hash, or was made for another namespace than
     /// [`NAMESPACE`].
-    pub fn parse(text: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, Malformed> {
         let blob = armor::dearmor(text)?;
         let parts = |mut fields: Fields<'_>| {
             let magic = fields.bytes(MAGIC.len())?;
@@ -79,7 +79,7 @@ impl Signature {
     ///
     /// # Errors
     /// Why not, as the end of a sentence about the signature.
-    pub fn verify(&self, message: &[u8]) -> Result<(), &'static str> {
+    pub(crate) fn verify(&self, message: &[u8]) -> Result<(), &'static str> {
         let mut signed = MAGIC.to_vec();
         put_string(&mut signed, NAMESPACE.as_bytes());
         put_string(&mut signed, b"");

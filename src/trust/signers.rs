@@ -11,7 +11,7 @@ use super::{NAMESPACE, PublicKey, shown};
 use crate::clock::Timestamp;
 
 /// The longest file of allowed signers, in bytes.
-pub const MAX_ALLOWED_SIGNERS: usize = 256 << 10;
+pub(crate) const MAX_ALLOWED_SIGNERS: usize = 256 << 10;
 
 const LONGEST_PRINCIPAL: usize = 255;
 
@@ -21,7 +21,7 @@ pub struct Signer {
     /// Who signs with the key.
     pub principal: String,
     /// The key.
-    pub key: PublicKey,
+    pub(crate) key: PublicKey,
     /// Patterns of the namespaces that the key may sign for; `None` is all.
     namespaces: Option<String>,
     valid_after: Option<Timestamp>,
@@ -113,7 +113,7 @@ impl AllowedSigners {
     }
 
     /// The line of `key`.
-    pub fn of_key(&self, key: &PublicKey) -> Option<&Signer> {
+    pub(crate) fn of_key(&self, key: &PublicKey) -> Option<&Signer> {
         self.signers.iter().find(|signer| signer.key == *key)
     }
 

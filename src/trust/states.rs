@@ -23,7 +23,7 @@ pub enum Bound {
 
 /// Why a state has no effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoEffect {
+pub(crate) enum NoEffect {
     /// The release does not list the rule.
     Unlisted,
     /// The manifest protects the rule.
@@ -57,11 +57,11 @@ impl fmt::Display for NoEffect {
 
 /// Which states have an effect.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct JudgedStates {
+pub(crate) struct JudgedStates {
     /// The rules that are suppressed, in the order in which they count.
-    pub suppressed: Vec<RuleId>,
+    pub(crate) suppressed: Vec<RuleId>,
     /// The states without an effect, by id.
-    pub without_effect: BTreeMap<RuleId, NoEffect>,
+    pub(crate) without_effect: BTreeMap<RuleId, NoEffect>,
 }
 
 impl Bound {
@@ -96,7 +96,7 @@ impl Bound {
     }
 
     /// The rules that no state suppresses, by id.
-    pub fn protected(&self) -> impl Iterator<Item = &RuleId> {
+    pub(crate) fn protected(&self) -> impl Iterator<Item = &RuleId> {
         let protected = match self {
             Self::Any => None,
             Self::Max { protected, .. } => Some(protected),
@@ -108,7 +108,7 @@ impl Bound {
     /// release lists a rule.
     ///
     /// It depends on nothing else, so that every worker, and every command, comes to the same result.
-    pub fn judge<'r>(
+    pub(crate) fn judge<'r>(
         &self,
         rows: impl Iterator<Item = (&'r RuleId, &'r RuleState)>,
         is_listed: impl Fn(&RuleId) -> bool,

@@ -35,7 +35,7 @@ fn policy(lines: &str, threshold: usize) -> Policy {
 fn verify(policy: &Policy, manifest: &str, signatures: &str) -> Result<Vec<String>, &'static str> {
     let dates = KeyDates::At(time(NOW));
     let verified = policy.verify(manifest.as_bytes(), signatures, dates);
-    verified.map(|signed| signed.signers).map_err(|refusal| refusal.reason())
+    verified.map(|signed| signed.signers).map_err(|refusal| TrustReason::of(&refusal).as_str())
 }
 
 #[test]
@@ -196,8 +196,9 @@ fn a_manifest_is_not_older_than_the_floor_and_min_version() {
     let (old, floor, new) =
         (parse("2026-11-26T08:00:00Z"), parse("2026-11-27T08:00:00Z"), parse("2026-11-28T08:00:00Z"));
     let mut policy = policy(&SoftKey::ed25519().line("a"), 1);
-    let admit =
-        |policy: &Policy, manifest, floor| policy.admit(manifest, floor).map_err(|error| error.reason());
+    let admit = |policy: &Policy, manifest, floor| {
+        policy.admit(manifest, floor).map_err(|error| TrustReason::of(&error).as_str())
+    };
     assert_eq!(admit(&policy, &old, None), Ok(()));
     assert_eq!(admit(&policy, &old, Some(&floor)), Err("rolled_back"));
     assert_eq!(admit(&policy, &floor, Some(&floor)), Ok(()));

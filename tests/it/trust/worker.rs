@@ -409,7 +409,7 @@ fn a_state_without_an_effect_is_refused_with_the_reason() {
 #[test]
 fn a_directory_without_a_database_is_verified_in_the_same_way() {
     let (swarm, owner) = (Swarm::on_directory(), Owner::new());
-    swarm.save("R1.yaml", rule_text("R1", 1));
+    swarm.save("A.yaml", rule_text("R1", 9));
     let _worker = owner.daemon(&swarm, "worker");
     wait_for_reasons(&swarm, &["missing"]);
     assert_eq!(status(&swarm)["digest"], Value::Null);
