@@ -66,8 +66,9 @@ sections! {
     /// How the database is reached.
     pub(super) database(DatabaseSection) {
         /// The database with the two tables: SQLite for one host; MySQL, MariaDB or PostgreSQL for a swarm. A worker
-        /// needs the right to SELECT from the tables, and no other. With `dir:///etc/rulesyncd/rules` a worker follows
-        /// that directory without a database and a master: one host, no operator states.
+        /// needs the right to SELECT from the tables, and none but its report in `rulesyncd_worker` to write. With
+        /// `dir:///etc/rulesyncd/rules` a worker follows that directory without a database and a master: one host, no
+        /// operator states.
         ///
         /// * `mysql://rulesyncd@db.example.org/honeypots?ssl-mode=verify_identity`
         /// * `postgres://rulesyncd@db.example.org/honeypots?sslmode=verify-full`

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use crate::support::releases::Owner;
 use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Subscriber, Swarm, text, wait_for};
@@ -183,6 +184,89 @@ async fn on_postgres() {
     on_server(Kind::Postgres).await;
 }
 
+/// Under trust the fleet should serve the signed release and the states that count, and nothing else of the tables.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn under_trust_the_signed_release_is_compared() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    let swarm = Swarm::on(server.create("fleet").await);
+    let owner = Owner { states: "max=1".to_owned(), ..Owner::new() };
+    owner.release(1, &[("R1", 1), ("R2", 1)]).check_out(&swarm);
+    let _daemons = (owner.daemon(&swarm, "master"), owner.daemon(&swarm, "worker"));
+    let trusting = |arguments: &[&str]| {
+        let mut command = swarm.command(arguments);
+        owner.trusted_by(&swarm, &mut command);
+        command.output().unwrap()
+    };
+    let in_sync = |rules: u64| {
+        wait_for(&format!("{rules} rules in sync"), || {
+            let output = trusting(&["fleet", "--json"]);
+            let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
+            (shown["in_sync"] == true && shown["hosts"][0]["rules"] == rules).then_some(shown)
+        })
+    };
+    let shown = in_sync(2);
+    assert_eq!(shown["hosts"][0]["trust"], "ok", "{shown}");
+    // A state too many, and a row that nobody signed.
+    let mut client = server.client("fleet").await;
+    for rule_id in ["R1", "R2"] {
+        client
+            .run(&format!(
+                "INSERT INTO ttp_rule_state (rule_id, state, set_at) \
+                 VALUES ('{rule_id}', 'disabled', clock_timestamp() AT TIME ZONE 'UTC')"
+            ))
+            .await;
+    }
+    client
+        .run(&format!(
+            "INSERT INTO ttp_rule (rule_id, rule_version, source_path, yaml_content, updated_at, updated_by) \
+             VALUES ('R3', 1, 'R3.yaml', '{}', clock_timestamp() AT TIME ZONE 'UTC', 'someone')",
+            rule_text("R3", 1).replace('\'', "''")
+        ))
+        .await;
+    wait_for("the state that counts", || {
+        let output = trusting(&["fleet", "--json"]);
+        let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
+        (shown["hosts"][0]["states"] == 1).then_some(())
+    });
+    let shown = in_sync(2);
+    assert!(shown["hosts"][0]["trust"].as_str().is_some_and(|trust| trust.starts_with("ok")), "{shown}");
+    // The next release.
+    owner.release(2, &[("R1", 2), ("R2", 1), ("R4", 1)]).check_out(&swarm);
+    in_sync(3);
+}
+
+/// As many workers as a small fleet has: `--wait` returns when all have the change, and not before.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn fifty_workers_on_postgres() {
+    let server = Server::start(Kind::Postgres, &["-c", "max_connections=300"]).await;
+    let swarm = Swarm::on(server.create("fleet").await);
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    swarm.succeed(&["sync"]);
+    let names: Vec<String> = (0..50).map(|number| format!("w{number:02}")).collect();
+    let _workers: Vec<Daemon> = names.iter().map(|name| worker(&swarm, name, name)).collect();
+    wait_for("50 hosts in sync", || swarm.run(&["fleet", "--expect", "50"]).status.success().then_some(()));
+    for round in 0..10 {
+        let state = if round % 2 == 0 { "disabled" } else { "enabled" };
+        let listening: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let mut subscriber = subscribe(&swarm, name);
+                std::thread::spawn(move || {
+                    assert_eq!(subscriber.change()["new_value"]["state"], state);
+                    Instant::now()
+                })
+            })
+            .collect();
+        let waited = swarm.succeed(&["state", "set", "R1", state, "--wait=60s"]);
+        let returned = Instant::now();
+        assert!(waited.contains("all 50 hosts have it"), "{waited}");
+        let heard = listening.into_iter().map(|listening| listening.join().unwrap()).max().unwrap();
+        assert!(heard <= returned, "early by {:?}", heard - returned);
+    }
+}
+
 /// SQLite is one host: its workers are asked.
 #[test]
 fn on_sqlite_the_workers_are_asked() {
@@ -199,6 +283,20 @@ fn on_sqlite_the_workers_are_asked() {
     assert!(waited.contains("all 2 hosts have it"), "{waited}");
     assert_eq!(first.change()["new_value"]["state"], "disabled");
     assert_eq!(second.change()["new_value"]["state"], "disabled");
+    // Who ever acknowledged is waited for, if that is asked.
+    first.send(r#"{"op":"ack","seq":1}"#);
+    let acknowledged = ["--acknowledged", &sockets[0], &sockets[1]];
+    let with = |arguments: &[&'static str]| {
+        let arguments: Vec<&str> = arguments.iter().copied().chain(acknowledged).collect();
+        swarm.run(&arguments)
+    };
+    wait_for("the acknowledgement", || with(&["fleet", "--wait=10s"]).status.success().then_some(()));
+    let output = with(&["state", "clear", "R1", "--wait=1s"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("/w1 (0 of 1 subscribers acknowledged)"), "{}", stderr(&output));
+    first.send(r#"{"op":"ack","seq":2}"#);
+    let output = with(&["fleet", "--wait=20s"]);
+    assert!(output.status.success(), "{}", stderr(&output));
     one.stop();
     let output = swarm.run(&["fleet", &sockets[0], &sockets[1]]);
     assert_eq!(output.status.code(), Some(1));
