@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::rule::{Definition, RuleState};
+use crate::rule::{Definition, RuleState, StateKind};
 
 fn rule(id: &str, emits: &[(&str, &str)], state: StateKind) -> CompiledRule {
     let emits: Vec<_> = emits
