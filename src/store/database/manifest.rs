@@ -20,8 +20,13 @@ fn part_0(connection: &Connection, realm: &str) -> Query {
         let (length, plain) = ((dialect.length)(column), (dialect.plain)(column));
         format!("CASE WHEN {length} <= {most} THEN {plain} END")
     };
-    let columns = [fitted("body", MAX_MANIFEST), fitted("signatures", MAX_SIGNATURES * (MAX_SIGNATURE + 1))];
-    of_part(connection, &columns.join(", "), realm, 0)
+    let signatures = MAX_SIGNATURES * (MAX_SIGNATURE + 1);
+    let columns = format!(
+        "{} AS body, {} AS signatures",
+        fitted("body", MAX_MANIFEST),
+        fitted("signatures", signatures)
+    );
+    of_part(connection, &columns, realm, 0)
 }
 
 fn of_part(connection: &Connection, columns: &str, realm: &str, part: i64) -> Query {
@@ -71,9 +76,10 @@ pub(super) fn hint_of(cells: &[Cell]) -> String {
 
 /// Adds the two columns of the hint to a statement that is made anyway.
 pub(super) fn push_hint(mut query: Query, dialect: &'static Dialect, realm: &str) -> Query {
-    for column in hint_columns(dialect) {
+    for (column, name) in hint_columns(dialect).iter().zip(["hint_1", "hint_2"]) {
         query = query.push(&format!(", (SELECT {column} FROM rulesyncd_manifest WHERE realm = "));
-        query = query.text(realm).push(" AND part = 0)");
+        // MariaDB sends the text of a column without a name with every answer.
+        query = query.text(realm).push(&format!(" AND part = 0) AS {name}"));
     }
     query
 }
