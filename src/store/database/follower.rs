@@ -127,8 +127,9 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             return Err(StoreError::Unavailable { what: WHAT, detail });
         }
         let last_full = if delta.full { Some(Instant::now()) } else { self.memory.last_full };
-        // A manifest that is read later must not be missed for want of another commit.
-        let version = version.filter(|_| wish != ManifestWish::NotYet);
+        // A manifest that is read later, or a deletion that is counted later, must not be missed for want of another
+        // commit.
+        let version = version.filter(|_| wish != ManifestWish::NotYet && watermarks.is_counted);
         let memory = Memory { watermarks: Some(watermarks), last_full, version, ..self.memory };
         Ok(PollResult { delta, connection, memory, trace_contexts })
     }

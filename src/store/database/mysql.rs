@@ -31,6 +31,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     now: Some("CAST(UTC_TIMESTAMP(6) AS CHAR)"),
     commits: None,
     rules_version: Some(RULES_VERSION),
+    deletions_sign: RULES_VERSION.value,
     digest: Some("SHA2(CONVERT(yaml_content USING utf8mb4), 256)"),
     whole_second: "MICROSECOND(updated_at) = 0",
     placeholder: |_| "?".into(),

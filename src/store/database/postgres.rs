@@ -35,6 +35,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     now: Some("now()::timestamp::text"),
     commits: None,
     rules_version: Some(RULES_VERSION),
+    deletions_sign: "CAST(pg_stat_get_tuples_deleted('ttp_rule'::regclass) AS text)",
     // A database that accepts any bytes as text converts none, and fails at the first that is not UTF-8.
     digest: Some(
         "encode(sha256(convert_to(yaml_content, \

@@ -11,8 +11,8 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::rule::{FoundManifest, Table};
 use crate::store::StoreError;
 use crate::store::poll::{
-    CountQuestion, Counted, Counts, HeaderRow, RowContent, Rows, StateFound, TableReader, TablesVersion,
-    WHAT, Which, WholeRow, unreadable,
+    CountQuestion, Counted, Counts, HeaderRow, KnownCount, RowContent, Rows, StateFound, TableReader,
+    TablesVersion, WHAT, Which, WholeRow, unreadable,
 };
 use crate::store::watermark::Watermark;
 
@@ -87,26 +87,27 @@ impl TableReader for Snapshot {
             None => now,
         };
         let rules_version = row.optional(1, "the version").map_err(|why| unreadable(&why))?;
+        let deletions_sign = row.optional(2, "the sign of deletions").map_err(|why| unreadable(&why))?;
         let mut number = |index| -> Result<Option<u64>, StoreError> {
             let number = row.optional(index, "a count").map_err(|why| unreadable(&why))?;
             number.map(|number| number.parse().map_err(|_| unreadable("a count is no number"))).transpose()
         };
         let mut counts = |index| -> Result<Option<Counts>, StoreError> {
             let (rows, in_window) = (number(index)?, number(index + 1)?);
-            Ok(rows.zip(in_window).map(|(rows, in_window)| Counts { rows, in_window }))
+            Ok(in_window.map(|in_window| Counts { rows, in_window }))
         };
-        let (rules, states) = (counts(2)?, counts(4)?);
+        let (rules, states) = (counts(3)?, counts(5)?);
         // A row that another program spoilt is as good as none.
         let mut number = |index| row.optional(index, "the version").ok().flatten()?.parse().ok();
-        let version = Option::zip(number(6), number(7));
+        let version = Option::zip(number(7), number(8));
         let version = version.map(|(version, deleted)| TablesVersion { version, deleted });
         if let Some(ManifestHint { realm, known }) = hint.filter(|_| self.found_hint.is_none()) {
-            let found = manifest::hint_of(row.0.get(8..).unwrap_or_default());
+            let found = manifest::hint_of(row.0.get(9..).unwrap_or_default());
             self.realm = (found != known).then_some(realm);
             self.found_hint = Some(Ok(found));
         }
         let manifest_moved = self.realm.is_some();
-        Ok(Counted { now, rules, states, rules_version, version, manifest_moved })
+        Ok(Counted { now, rules, states, rules_version, deletions_sign, version, manifest_moved })
     }
 
     async fn manifest(&mut self) -> Result<Option<FoundManifest>, StoreError> {
@@ -159,8 +160,8 @@ fn filtered(select: Select, which: Which<'_>) -> Select {
     }
 }
 
-/// Selects the clock, the rules' version, the counts of both tables, the row of `rulesyncd_version`, and the
-/// manifest's hint; the counts of the rules are null if they still have the known version.
+/// Selects the clock, the rules' version, the sign of deletions, the counts of both tables, the row of
+/// `rulesyncd_version`, and the manifest's hint; counts of the rules that [`KnownCount`] makes unnecessary are null.
 fn count(
     dialect: &'static Dialect,
     question: &CountQuestion<'_>,
@@ -168,32 +169,38 @@ fn count(
     hint: Option<&ManifestHint>,
 ) -> Query {
     let count = (dialect.text)("count(*)");
-    let mut query =
-        Query::new(dialect, "SELECT ").push(dialect.now.unwrap_or("NULL")).push(", found.version");
+    let mut query = Query::new(dialect, "SELECT ")
+        .push(dialect.now.unwrap_or("NULL"))
+        .push(", found.version, found.sign");
     let asked = [
-        (Table::Rules, question.rules_low, question.known_version),
-        (Table::States, question.states_low, None),
+        (Table::Rules, question.rules_low, question.known),
+        (Table::States, question.states_low, KnownCount::default()),
     ];
-    for (table, low, known_version) in asked {
-        let from = format!("(SELECT {count} FROM {}", table.name());
+    for (table, low, known) in asked {
         for in_window in [false, true] {
-            query = match known_version {
-                None => query.push(", "),
-                // If the version is null, the rules are counted.
-                Some(version) => {
-                    query.push(", CASE WHEN found.version = ").text(version).push(" THEN NULL ELSE ")
-                }
-            };
-            query = query.push(&from);
+            // What is null equals nothing, so the rules are counted.
+            query = query.push(", CASE");
+            if let Some(version) = known.version {
+                query = query.push(" WHEN found.version = ").text(version).push(" THEN NULL");
+            }
+            if let Some((sign, deleted)) = known.deletions.filter(|_| !in_window && has_version) {
+                query = query
+                    .push(" WHEN found.sign = ")
+                    .text(sign)
+                    .push(&format!(" AND {} = ", (dialect.text)("counter.deleted")));
+                query = query.text(deleted.to_string()).push(" THEN NULL");
+            }
+            query = query.push(&format!(" WHEN 1 = 1 THEN (SELECT {count} FROM {}", table.name()));
             if in_window {
                 let low = low.max(Watermark::FLOOR);
                 query = query.push(&format!(" WHERE {} > ", table.stamp())).time(Some(low));
             }
-            query = query.push(if known_version.is_some() { ") END" } else { ")" });
+            query = query.push(") END");
         }
     }
-    let version = dialect.rules_version.as_ref().filter(|_| question.wants_version);
+    let version = dialect.rules_version.as_ref().filter(|_| question.wants_signs);
     let version = version.map_or("NULL", |version| version.value);
+    let sign = if question.wants_signs { dialect.deletions_sign } else { "NULL" };
     let (tables_version, deleted) = ((dialect.text)("counter.version"), (dialect.text)("counter.deleted"));
     query = match has_version {
         true => query.push(&format!(", {tables_version}, {deleted}")),
@@ -202,7 +209,7 @@ fn count(
     if let Some(ManifestHint { realm, .. }) = hint {
         query = manifest::push_hint(query, dialect, realm);
     }
-    let query = query.push(&format!(" FROM (SELECT {version} AS version) AS found"));
+    let query = query.push(&format!(" FROM (SELECT {version} AS version, {sign} AS sign) AS found"));
     match has_version {
         true => query.push(" LEFT JOIN rulesyncd_version AS counter ON counter.name = 'tables'"),
         false => query,

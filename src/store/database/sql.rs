@@ -74,6 +74,8 @@ pub(super) struct Dialect {
     pub(super) commits: Option<&'static str>,
     /// Tells without counting that nobody has committed to `ttp_rule`.
     pub(super) rules_version: Option<RulesVersion>,
+    /// A value that changes soon after anyone deletes from `ttp_rule`; null if there is none at the moment.
+    pub(super) deletions_sign: &'static str,
     /// The hexadecimal SHA-256 of `yaml_content` as UTF-8; `None` if the database cannot compute it.
     pub(super) digest: Option<&'static str>,
     /// Whether `updated_at` may be a whole second.

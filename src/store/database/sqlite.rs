@@ -38,6 +38,8 @@ pub(super) const DIALECT: Dialect = Dialect {
     now: None,
     commits: Some("PRAGMA data_version"),
     rules_version: None,
+    // Deletions of others are seen when the rules are counted again.
+    deletions_sign: "'none'",
     digest: None,
     whole_second: "(updated_at NOT GLOB '*.[0-9][0-9][0-9][0-9][0-9][0-9]' OR updated_at GLOB '*.000000')",
     placeholder: |_| "?".into(),

@@ -4,6 +4,9 @@
 //! 1. *Idle check.* Unless the follower was woken, one statement counts the rows of both tables and those above their
 //!    watermarks. If the counts equal the index and no row is above a watermark, the poll ends. If the database can tell
 //!    that nobody committed to the rules ([`TableReader::believed_for`]), it need not even count them.
+//!
+//!    Whatever woke it, a poll counts many rules only once in `COUNT_INTERVAL`, and after a deletion: this program
+//!    tells of its own with the version, and the server has a sign of others, which may be late.
 //! 2. *Window.* If not, the poll takes a snapshot and reads the rows above each watermark ([`super::watermark`]
 //!    proves that this misses none); a full poll reads every row.
 //! 3. *Headers, then texts.* If there are many rows, the poll first reads their headers (version, path, stamp and
@@ -26,16 +29,16 @@ mod watermarks;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use self::config::FollowConfig;
 pub(super) use self::reader::{
-    CountQuestion, Counted, Counts, Header, HeaderRow, RowContent, Rows, StateFound, TableReader,
+    CountQuestion, Counted, Counts, Header, HeaderRow, KnownCount, RowContent, Rows, StateFound, TableReader,
     TablesVersion, Which, WholeRow,
 };
 use self::rules::RuleReading;
 pub(super) use self::watermarks::Watermarks;
-use self::watermarks::{ReadSoFar, Reading, unreadable_row};
+use self::watermarks::{LastCount, ReadSoFar, Reading, unreadable_row};
 use super::budget::{Budget, ensure_few};
 use super::rows::RowParser;
 use super::{RowIndex, StoreError};
@@ -52,7 +55,7 @@ pub(super) const CHUNK: usize = 500;
 /// holds all of them.
 pub(super) const LONG_ROWS: usize = 2;
 
-/// With at most this many rows, counting them is cheaper than asking for their version.
+/// With at most this many rules, counting them is cheaper than asking for signs that they need not be counted.
 const CHEAP_TO_COUNT: u64 = 2_000;
 
 /// The operation, in errors.
@@ -97,16 +100,31 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
             return Ok(idle);
         }
         self.tables.begin().await?;
-        let counted = self.count(None).await?;
+        let begun = Instant::now();
+        let last = self.last_count().filter(|_| !self.full);
+        let known = last.as_ref().map(|last| last.known(Duration::ZERO)).unwrap_or_default();
+        let mut counted = self.count(known).await?;
         let moved = self.watermarks.as_ref().and_then(|watermarks| watermarks.moved(counted.version));
-        self.full |= moved == Some(Ordering::Less);
+        if moved == Some(Ordering::Less) {
+            counted = self.count_for_everything().await?;
+        }
         let mut reading = self.read(&counted).await?;
         if !self.full && moved == Some(Ordering::Greater) && reading.found_nothing() {
-            self.full = true;
+            counted = self.count_for_everything().await?;
             reading = self.read(&counted).await?;
         }
         self.tables.end().await?;
-        self.finish(counted, reading).await
+        self.finish(counted, reading, (begun, last)).await
+    }
+
+    /// Makes this a full poll, which needs every count.
+    async fn count_for_everything(&mut self) -> Result<Counted, StoreError> {
+        self.full = true;
+        self.count(KnownCount::default()).await
+    }
+
+    fn last_count(&self) -> Option<LastCount> {
+        self.watermarks.as_ref()?.counted.clone()
     }
 
     /// Reads what the window, or a full poll, asks for.
@@ -114,8 +132,12 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let (Some(rule_counts), Some(state_counts)) = (counted.rules, counted.states) else {
             return Err(unreadable("a count is null"));
         };
-        ensure_few(self.config.max_rules, Table::Rules, rule_counts.rows)?;
-        ensure_few(self.config.max_rules, Table::States, state_counts.rows)?;
+        for (table, counts) in [(Table::Rules, rule_counts), (Table::States, state_counts)] {
+            if self.full && counts.rows.is_none() {
+                return Err(unreadable("a count is null"));
+            }
+            ensure_few(self.config.max_rules, table, counts.rows.unwrap_or_default())?;
+        }
         let mut delta = TableDelta { now: counted.now, full: self.full, ..TableDelta::default() };
         delta.manifest = self.tables.manifest().await?;
 
@@ -141,6 +163,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         self,
         counted: Counted,
         reading: Reading,
+        (begun, last): (Instant, Option<LastCount>),
     ) -> Result<(TableDelta, Watermarks), StoreError> {
         let Reading { mut delta, rules, states, mut parser, mut over_budget } = reading;
         let now = counted.now;
@@ -169,6 +192,11 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         };
         watermarks.over_budget = over_budget;
         watermarks.version = counted.version.or(seen);
+        watermarks.is_counted = counted.rules.is_some_and(|rules| rules.rows.is_some());
+        watermarks.counted = match watermarks.is_counted {
+            true => Some(LastCount::new(begun, &counted, false)),
+            false => last,
+        };
         Ok((delta, watermarks))
     }
 
@@ -177,40 +205,45 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         &mut self,
         mut watermarks: Watermarks,
     ) -> Result<Option<(TableDelta, Watermarks)>, StoreError> {
+        let last = watermarks.counted.clone();
         let believed_for = self.tables.believed_for();
-        let lately = watermarks.counted.as_ref().filter(|(at, _)| at.elapsed() < believed_for);
-        let version = lately.map(|(_, version)| version.clone());
+        let known = last.as_ref().map(|last| last.known(believed_for)).unwrap_or_default();
         // One statement is one snapshot, so an idle poll needs no transaction.
         let begun = Instant::now();
-        let counted = self.count(version.as_deref()).await?;
-        if watermarks.moved(counted.version).is_some_and(Ordering::is_ne) {
+        let counted = self.count(known).await?;
+        if watermarks.moved(counted.version).is_some_and(Ordering::is_ne) || counted.manifest_moved {
             return Ok(None);
         }
-        let Counted { now, rules, states, rules_version, version, manifest_moved } = counted;
+        let Counted { now, rules, states, version, .. } = counted;
         watermarks.version = version.or(watermarks.version);
         let is_quiet = |table, counts: Option<Counts>| {
-            counts.is_none_or(|counts| counts.in_window == 0 && counts.rows == self.index.count(table))
+            let has_all = |rows| rows == self.index.count(table);
+            counts.is_none_or(|counts| counts.in_window == 0 && counts.rows.is_none_or(has_all))
         };
-        if manifest_moved || !is_quiet(Table::Rules, rules) || !is_quiet(Table::States, states) {
+        if !is_quiet(Table::Rules, rules) || !is_quiet(Table::States, states) {
             return Ok(None);
         }
         let delta = TableDelta { now, ..TableDelta::default() };
-        if rules.is_none() {
+        let Some(rules) = rules else {
             // The rules were not counted, so the time of the last count stays.
+            watermarks.is_counted = true;
             return Ok(Some((delta, watermarks)));
-        }
-        let counted = rules_version.map(|version| (begun, version));
+        };
         let mut watermarks = watermarks.idle(now);
-        watermarks.counted = counted;
+        watermarks.is_counted = rules.rows.is_some();
+        watermarks.counted = match watermarks.is_counted {
+            true => Some(LastCount::new(begun, &counted, true)),
+            false => last,
+        };
         Ok(Some((delta, watermarks)))
     }
 
-    async fn count(&mut self, known_version: Option<&str>) -> Result<Counted, StoreError> {
+    async fn count(&mut self, known: KnownCount<'_>) -> Result<Counted, StoreError> {
         let question = CountQuestion {
             rules_low: self.low(Table::Rules),
             states_low: self.low(Table::States),
-            known_version,
-            wants_version: self.index.count(Table::Rules) > CHEAP_TO_COUNT,
+            known,
+            wants_signs: self.index.count(Table::Rules) > CHEAP_TO_COUNT,
         };
         self.tables.count(question).await
     }
@@ -267,7 +300,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
             found: self.nothing_of(Table::Rules),
             parser,
         };
-        let rows = if self.full { counts.rows } else { counts.in_window };
+        let rows = counts.rows.filter(|_| self.full).unwrap_or(counts.in_window);
         if rows > 0 {
             let window = self.window(Table::Rules);
             // Without digests, a full poll needs the texts anyway.
@@ -291,7 +324,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
     ) -> Result<(Vec<FoundState>, ReadSoFar), StoreError> {
         let low = self.low(Table::States);
         let (mut states, mut found) = (Vec::new(), self.nothing_of(Table::States));
-        if (if self.full { counts.rows } else { counts.in_window }) == 0 {
+        if counts.rows.filter(|_| self.full).unwrap_or(counts.in_window) == 0 {
             return Ok((states, found));
         }
         let window = self.window(Table::States);
@@ -325,7 +358,8 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         counts: Counts,
         found: &mut ReadSoFar,
     ) -> Result<Option<Vec<String>>, StoreError> {
-        if found.keys.is_some() || self.index.count(table) + found.new == counts.rows {
+        let has_all = |rows| self.index.count(table) + found.new == rows;
+        if found.keys.is_some() || counts.rows.is_none_or(has_all) {
             return Ok(found.keys.take());
         }
         found.differing += 1;

@@ -9,7 +9,8 @@ use crate::store::StoreError;
 /// How many rows a table has, in one snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct Counts {
-    pub(in crate::store) rows: u64,
+    /// `None` if they were not counted, because nothing was deleted.
+    pub(in crate::store) rows: Option<u64>,
     /// The rows above the watermark.
     pub(in crate::store) in_window: u64,
 }
@@ -21,10 +22,20 @@ pub(in crate::store) struct CountQuestion<'q> {
     pub(in crate::store) rules_low: Timestamp,
     /// The window of the states is above this stamp.
     pub(in crate::store) states_low: Timestamp,
-    /// A version of the rules: if it is still the same, the rules need not be counted.
-    pub(in crate::store) known_version: Option<&'q str>,
-    /// Whether to return the version.
-    pub(in crate::store) wants_version: bool,
+    /// What may make counting the rules unnecessary.
+    pub(in crate::store) known: KnownCount<'q>,
+    /// Whether to return what may do so at the next poll.
+    pub(in crate::store) wants_signs: bool,
+}
+
+/// What was read when the rules were last counted; `None` if it is not known, or too old.
+#[derive(Debug, Default, Clone, Copy)]
+pub(in crate::store) struct KnownCount<'q> {
+    /// A version of the rules: if it is still the same, no rule was changed.
+    pub(in crate::store) version: Option<&'q str>,
+    /// The server's sign of deletions, and the version at which this program last deleted: if both are still the same,
+    /// the rules above the watermark are counted, and not all.
+    pub(in crate::store) deletions: Option<(&'q str, u64)>,
 }
 
 /// The row of `rulesyncd_version`: how many transactions of this program changed rules or states.
@@ -45,6 +56,9 @@ pub(in crate::store) struct Counted {
     pub(in crate::store) states: Option<Counts>,
     /// A value that changes when anyone commits to the rules; `None` if the database has none.
     pub(in crate::store) rules_version: Option<String>,
+    /// A value that changes soon after anyone deletes rules; `None` if it was not asked for, or the database has none at
+    /// the moment.
+    pub(in crate::store) deletions_sign: Option<String>,
     /// `None` if the table is missing or may not be read.
     pub(in crate::store) version: Option<TablesVersion>,
     /// Whether the manifest is another one than at the last poll, so that the poll reads it.

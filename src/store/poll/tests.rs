@@ -19,6 +19,8 @@ struct Model {
     states: BTreeMap<String, StateRow>,
     /// The row of `rulesyncd_version`.
     version: Option<TablesVersion>,
+    /// How many rules other programs have deleted.
+    deleted_by_others: usize,
     /// How many statements the current poll has run.
     statements: usize,
 }
@@ -74,15 +76,20 @@ impl TableReader for Model {
 
     async fn count(&mut self, question: CountQuestion<'_>) -> Result<Counted, StoreError> {
         self.statements += 1;
-        let counts =
-            |rows: usize, in_window: usize| Some(Counts { rows: rows as u64, in_window: in_window as u64 });
+        let counts = |rows: Option<usize>, in_window: usize| {
+            Some(Counts { rows: rows.map(|rows| rows as u64), in_window: in_window as u64 })
+        };
+        let sign = self.deleted_by_others.to_string();
+        let deletions = self.version.map(|version| (sign.as_str(), version.deleted));
+        let is_unneeded = deletions.is_some() && question.known.deletions == deletions;
         let rules = self.rules.values().filter(|row| row.header.updated_at > question.rules_low).count();
         let states = self.states.values().filter(Self::is_above(question.states_low)).count();
         Ok(Counted {
             now: time(self.now),
-            rules: counts(self.rules.len(), rules),
-            states: counts(self.states.len(), states),
+            rules: counts(Some(self.rules.len()).filter(|_| !is_unneeded), rules),
+            states: counts(Some(self.states.len()), states),
             rules_version: None,
+            deletions_sign: Some(sign),
             version: self.version,
             manifest_moved: false,
         })
@@ -292,7 +299,10 @@ proptest! {
                 Step::WriteAtWholeSecond { id, version } => {
                     drop(model.rules.insert(format!("R{id}"), rule(id, version, time(now).whole_second())));
                 }
-                Step::Delete { id } => drop(model.rules.remove(&format!("R{id}"))),
+                Step::Delete { id } => {
+                    model.rules.remove(&format!("R{id}"));
+                    model.deleted_by_others += usize::from(!is_ours);
+                }
                 Step::Set { id, disabled, behind } => {
                     let state = if disabled { "disabled" } else { "enabled" };
                     let row = StateRow {

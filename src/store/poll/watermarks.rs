@@ -5,23 +5,59 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::reader::TablesVersion;
+use super::reader::{Counted, KnownCount, TablesVersion};
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, RowFingerprint, Table, TableDelta};
 use crate::store::rows::RowParser;
 use crate::store::watermark::Watermark;
+
+/// With many rules, a poll believes for this long that the server shows every deletion: its sign may be late.
+pub(super) const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What a follower remembers from one poll to the next.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Watermarks {
     rules: Watermark,
     states: Watermark,
-    /// When the rules were last counted and found unchanged, and their version then.
-    pub(super) counted: Option<(Instant, String)>,
+    /// The last poll that counted the rules.
+    pub(super) counted: Option<LastCount>,
+    /// Whether the last poll counted them, or knew that none was changed.
+    pub(in crate::store) is_counted: bool,
     /// The last version that was read.
     pub(in crate::store) version: Option<TablesVersion>,
     /// The rules that did not fit into `worker.max_memory`, with the memory that each needs.
     pub(super) over_budget: Arc<BTreeMap<String, usize>>,
+}
+
+/// What a poll read when it counted the rules.
+#[derive(Debug, Clone)]
+pub(super) struct LastCount {
+    at: Instant,
+    /// The version of the rules if they were found unchanged.
+    version: Option<String>,
+    deletions_sign: Option<String>,
+    deleted: Option<u64>,
+}
+
+impl LastCount {
+    pub(super) fn new(at: Instant, counted: &Counted, is_idle: bool) -> Self {
+        Self {
+            at,
+            version: counted.rules_version.clone().filter(|_| is_idle),
+            deletions_sign: counted.deletions_sign.clone(),
+            deleted: counted.version.map(|version| version.deleted),
+        }
+    }
+
+    /// What of it still counts. A version counts for `believed_for`.
+    pub(super) fn known(&self, believed_for: Duration) -> KnownCount<'_> {
+        let age = self.at.elapsed();
+        let deletions = self.deletions_sign.as_deref().zip(self.deleted);
+        KnownCount {
+            version: self.version.as_deref().filter(|_| age < believed_for),
+            deletions: deletions.filter(|_| age < COUNT_INTERVAL),
+        }
+    }
 }
 
 impl Watermarks {
@@ -29,7 +65,7 @@ impl Watermarks {
     pub(super) fn new(now: Timestamp, rules: &ReadSoFar, states: &ReadSoFar) -> Self {
         let watermark = |found: &ReadSoFar| Watermark::new(now, found.high.unwrap_or(Timestamp::MIN));
         let (rules, states) = (watermark(rules), watermark(states));
-        Self { rules, states, counted: None, version: None, over_budget: Arc::default() }
+        Self { rules, states, counted: None, is_counted: true, version: None, over_budget: Arc::default() }
     }
 
     /// Rows with a greater stamp may be new.
@@ -56,7 +92,7 @@ impl Watermarks {
         rules: Option<&ReadSoFar>,
         states: Option<&ReadSoFar>,
     ) -> Self {
-        self.counted = None;
+        (self.counted, self.is_counted) = (None, true);
         for (watermark, found) in [(&mut self.rules, rules), (&mut self.states, states)] {
             let high = found.and_then(|found| found.high).unwrap_or(Timestamp::MIN);
             watermark.advance(now, high, found.is_some_and(|found| found.differing > 0));

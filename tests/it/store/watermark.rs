@@ -21,7 +21,7 @@ use self::extremes::{
 };
 use self::quiet::{
     a_deletion_behind_a_change_that_left_no_trace, an_edit_behind_one_of_the_same_second,
-    two_transactions_of_one_second,
+    deletions_of_our_own_among_many_rules, two_transactions_of_one_second,
 };
 pub(super) use self::quiet::{a_deletion_that_was_under_way, what_comes_after_a_long_quiet};
 use self::window::{many_rows_and_one_edited, many_rows_and_poison, many_rows_of_one_second};
@@ -110,6 +110,7 @@ watermark_cases![
         many_rows_and_poison,
         what_comes_after_a_long_quiet,
         a_deletion_behind_a_change_that_left_no_trace,
+        deletions_of_our_own_among_many_rules,
         a_stamp_of_the_last_year,
         a_state_of_an_id_in_another_case,
     ],
