@@ -56,7 +56,10 @@ fn figures<'a>(rules: &'a Rules, databases: &'a Databases) -> Vec<Figure<'a>> {
     figures
         .extend(BACKENDS[1..].iter().map(|backend| following::first_load(rules, databases, backend, 10_000)));
     figures.extend(SIZES.map(|count| following::snapshot(rules, count)));
-    figures.extend(BACKENDS.map(|backend| sync::heard(rules, databases, backend)));
+    figures.extend(BACKENDS.map(|backend| sync::heard(rules, databases, backend, 1_000)));
+    for backend in ["sqlite", "postgresql"] {
+        figures.extend([100, 10_000, 100_000].map(|count| sync::heard(rules, databases, backend, count)));
+    }
     figures.push(trusting::verified(10_000));
     for (subscribers, changes) in [(1, 10_000), (10, 10_000), (100, 10_000), (1_000, 1_000)] {
         figures.push(following::stream(rules, databases, subscribers, changes));

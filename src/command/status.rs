@@ -158,7 +158,8 @@ fn worker(status: &WorkerStatus) -> String {
     lines.add("up", ago(now, status.started_at));
     lines.add("database", sanitize(&database.url));
     lines.add("", answers(database.state, now, database.since));
-    add_version_problem(&mut lines, database.version_problem.as_deref());
+    add_problem(&mut lines, "without rulesyncd_version", database.version_problem.as_deref());
+    add_problem(&mut lines, "not reported to the fleet", database.report_problem.as_deref());
     if database.stale_for_ms > 0 {
         let stale = Duration::from_millis(database.stale_for_ms);
         lines.add("stale", format!("{}since {} ago{}", Paint::Warn, span(stale), Paint::Off));
@@ -233,7 +234,7 @@ fn master(status: &MasterStatus) -> String {
             Some(since) => answers(Health::Down, now, since),
         },
     );
-    add_version_problem(&mut lines, status.version_problem.as_deref());
+    add_problem(&mut lines, "without rulesyncd_version", status.version_problem.as_deref());
     add_driver_failures(&mut lines, status.driver_failures);
     lines.add(
         "lock",
@@ -281,10 +282,9 @@ fn master(status: &MasterStatus) -> String {
     text + &table("deletions held back; `rulesyncd sync --allow-mass-delete` lets them go", ["RULE"], held)
 }
 
-fn add_version_problem(lines: &mut Lines, problem: Option<&str>) {
+fn add_problem(lines: &mut Lines, what: &str, problem: Option<&str>) {
     if let Some(problem) = problem {
-        let line = format!("{}without rulesyncd_version{}: {}", Paint::Warn, Paint::Off, sanitize(problem));
-        lines.add("", line);
+        lines.add("", format!("{}{what}{}: {}", Paint::Warn, Paint::Off, sanitize(problem)));
     }
 }
 

@@ -168,3 +168,30 @@ fn a_rule_that_may_be_quarantined_is_not_said_to_have_arrived() {
     assert!(report.may_quarantine("R0099"));
     assert!(!WorkerReport::default().may_quarantine("R1"));
 }
+
+#[test]
+fn a_master_tells_once_who_is_silent_or_stays_behind_and_who_is_back() {
+    let mut watch = FleetWatch::default();
+    let mut see = |now, version, workers: &[(&str, i64, u64)]| {
+        let workers = workers.iter().map(|&(id, at, applied)| worker(id, at, Some(applied), "d")).collect();
+        let news = watch.see(Look { expected: None, ..look(now, Some(version), "d", workers) });
+        let lost: Vec<_> = news.lost.iter().map(|(host, state)| format!("{host} {}", state.word())).collect();
+        (lost, news.back)
+    };
+    let nothing = (Vec::<String>::new(), Vec::<String>::new());
+    assert_eq!(see(100, 7, &[("a", 99, 7), ("b", 99, 7)]), nothing);
+    // A change travels, and another one follows it.
+    assert_eq!(see(110, 8, &[("a", 109, 7), ("b", 109, 8)]), nothing);
+    assert_eq!(see(120, 9, &[("a", 119, 8), ("b", 119, 8)]), nothing);
+    // b stands still.
+    for now in 13..=18 {
+        let at = now * 10;
+        assert_eq!(see(at, 9, &[("a", at, 9), ("b", at, 8)]), nothing);
+    }
+    assert_eq!(see(190, 9, &[("a", 189, 9), ("b", 189, 8)]), (vec!["host-b behind".to_owned()], vec![]));
+    assert_eq!(see(210, 9, &[("a", 209, 9), ("b", 209, 8)]), nothing);
+    assert_eq!(see(220, 9, &[("a", 219, 9), ("b", 219, 9)]), (vec![], vec!["host-b".to_owned()]));
+    // a is silent, and then forgotten.
+    assert_eq!(see(301, 9, &[("a", 210, 9), ("b", 300, 9)]), (vec!["host-a silent".to_owned()], vec![]));
+    assert_eq!(see(311, 9, &[("b", 310, 9)]), nothing);
+}

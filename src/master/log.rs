@@ -9,6 +9,7 @@ use crate::clock::humanize;
 use crate::config::Percent;
 use crate::directory::{DirectoryUnavailable, InvalidFile};
 use crate::event;
+use crate::fleet::{FleetNews, HostState};
 use crate::outage::OutageRecord;
 use crate::plural::{count, some_of};
 use crate::rule::plan::{Conflict, Plan, Write};
@@ -409,4 +410,31 @@ pub(super) fn edits_are_not_signed() {
         "the database holds a signed release, and this master publishes without signatures: workers that verify will \
          not serve its edits; set `trust` as on the workers"
     );
+}
+
+/// Which hosts are silent or stay behind, and which are back: one record each, or one for many.
+pub(super) fn fleet(news: &FleetNews) {
+    match &*news.lost {
+        [] => {}
+        [(host, HostState::Silent { since_ms })] => {
+            let since = since_ms.map(|since| format!(" for {}", humanize(Duration::from_millis(since))));
+            let since = since.unwrap_or_default();
+            tracing::warn!("worker {host} has reported nothing{since}; `rulesyncd fleet` shows all");
+        }
+        [(host, _)] => {
+            tracing::warn!("worker {host} has been behind for a minute; `rulesyncd fleet` shows all");
+        }
+        many => tracing::warn!(
+            "{} are silent or have been behind for a minute: {}; `rulesyncd fleet` shows all",
+            count(many.len(), "worker"),
+            some_of(many.iter().map(|(host, _)| host), NAMED, ", ")
+        ),
+    }
+    match &*news.back {
+        [] => {}
+        [host] => tracing::info!("worker {host} is back"),
+        many => {
+            tracing::info!("{} are back: {}", count(many.len(), "worker"), some_of(many.iter(), NAMED, ", "));
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 mod audit;
 mod command;
+mod fleet;
 mod held;
 mod log;
 mod outages;
@@ -31,6 +32,7 @@ use crate::backoff::{Backoff, jittered};
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::directory::{DELETE_AFTER, ScanScope, Watch};
+use crate::fleet::FleetWatch;
 use crate::lifecycle::Liveness;
 use crate::outage::Outage;
 use crate::store::{Database, MasterSession, StoreError};
@@ -69,6 +71,10 @@ pub(crate) struct Master {
     retries: Backoff,
     /// Whether the removal of expired states fails, and that was logged.
     states_stay: bool,
+    /// What was told of the workers.
+    fleet: FleetWatch,
+    /// When to read their reports again.
+    fleet_at: Instant,
     /// Whether a master that publishes no releases has looked for one in the database.
     looked_for_manifest: bool,
 }
@@ -135,6 +141,8 @@ impl Master {
             retry_at: None,
             retries: Backoff::default(),
             states_stay: false,
+            fleet: FleetWatch::default(),
+            fleet_at: Instant::now(),
             looked_for_manifest: false,
             database,
             clock,
@@ -302,6 +310,7 @@ impl Master {
             () = at(Some(self.ping_at)) => {
                 self.ping_at = Instant::now() + LOCK_INTERVAL;
                 session.ping().await?;
+                self.watch_fleet(session).await?;
                 let mark = self.audit.mark.clone();
                 self.audit_states(session, mark).await.map(|()| None)
             }

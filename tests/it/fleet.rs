@@ -9,6 +9,7 @@ use crate::support::releases::Owner;
 use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Subscriber, Swarm, text, wait_for};
+use crate::trust::grants::statements;
 
 fn worker(swarm: &Swarm, name: &str, id: &str) -> Daemon {
     swarm.daemon("worker", |command| {
@@ -90,6 +91,7 @@ async fn on_server(kind: Kind) {
     assert!(swarm.succeed(&["sync", "--wait=20s"]).contains("all 3 hosts have it"));
 
     // A frozen one lacks the change; once it is silent it is passed over, and still named.
+    let master = swarm.daemon("master", |_| {});
     workers[1].freeze();
     let output = swarm.run(&["state", "set", "R1", "disabled", "--wait=2s"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
@@ -107,8 +109,12 @@ async fn on_server(kind: Kind) {
     let output = swarm.run(&["fleet", "--wait=1s", "--strict"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("/w2 (silent)"), "{}", stderr(&output));
+    master.wait_for_log("/w2 has reported nothing for");
     workers[1].thaw();
     until_in_sync(&swarm, &names);
+    master.wait_for_log("/w2 is back");
+    assert_eq!(master.count_in_log("/w2 has reported nothing for"), 1, "{}", master.log());
+    master.stop();
 
     // One that restarts has a predecessor, which is not shown.
     workers.remove(2).stop();
@@ -156,6 +162,8 @@ async fn on_server(kind: Kind) {
     client.run("DROP TABLE rulesyncd_worker").await;
     let mute = worker(&swarm, "mute", "mute");
     mute.wait_for_log("is unknown to `rulesyncd fleet`");
+    let shown = text(&swarm.run(&["status", "--socket", swarm.path("mute.sock").to_str().unwrap()]).stdout);
+    assert!(shown.contains("not reported to the fleet") && shown.contains("rulesyncd_worker"), "{shown}");
     let mut subscriber = subscribe(&swarm, "mute");
     let before = subscriber_version(&mut client).await;
     let output = swarm.run(&["state", "set", "R1", "disabled", "--wait"]);
@@ -275,8 +283,7 @@ fn on_sqlite_the_workers_are_asked() {
     swarm.succeed(&["sync"]);
     let (one, _two) = (worker(&swarm, "w1", "w1"), worker(&swarm, "w2", "w2"));
     let (mut first, mut second) = (subscribe(&swarm, "w1"), subscribe(&swarm, "w2"));
-    let sockets =
-        ["w1.sock", "w2.sock"].map(|name| format!("--worker-socket={}", swarm.path(name).display()));
+    let sockets = ["w1.sock", "w2.sock"].map(|name| format!("--socket={}", swarm.path(name).display()));
     let shown = swarm.succeed(&["fleet", &sockets[0], &sockets[1]]);
     assert!(shown.contains("2 of 2 in sync"), "{shown}");
     let waited = swarm.succeed(&["state", "set", "R1", "disabled", "--wait=20s", &sockets[0], &sockets[1]]);
@@ -304,4 +311,51 @@ fn on_sqlite_the_workers_are_asked() {
     assert_eq!(swarm.run(&["fleet", "forget", "w1"]).status.code(), Some(2));
     let directory = Swarm::on_directory();
     assert_eq!(directory.run(&["fleet"]).status.code(), Some(2));
+}
+
+/// README's row-level security: a host reports for itself alone, and the others read and forget all.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn with_a_role_for_each_host_no_host_reports_for_another() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    let maker = Swarm::on(server.create("honeypots").await);
+    maker.save("R1.yaml", rule_text("R1", 1));
+    maker.succeed(&["sync"]);
+    let mut sql = server.client("honeypots").await;
+    let readme = include_str!("../../README.md");
+    let block = readme.split("```sql\n").find(|block| block.contains("ROW LEVEL SECURITY")).unwrap();
+    let block = block.split("```").next().unwrap().replace(" PASSWORD '…'", "");
+    let other = block.lines().last().unwrap().replace("hp_ams_01", "hp_ams_02");
+    let grants = statements(Kind::Postgres).into_iter().filter(|line| !line.contains("rulesyncd_manifest"));
+    let policies = block.split(';').map(str::trim).filter(|statement| !statement.is_empty());
+    for statement in grants.chain(policies.map(str::to_owned)).chain([other]) {
+        sql.run(&statement).await;
+    }
+    let hosts = ["hp_ams_01", "hp_ams_02"].map(|role| {
+        let swarm = Swarm::on(server.address_as(role, "honeypots"));
+        let daemon = worker(&swarm, role, role);
+        (swarm, daemon)
+    });
+    let desk = Swarm::on(server.address_as("rulesyncd_operator", "honeypots"));
+    until_in_sync(&desk, &["hp_ams_01", "hp_ams_02"]);
+
+    // Who has taken over one host can neither change, nor imitate, nor remove the other.
+    let mut thief = server.client_as("hp_ams_01", "honeypots").await;
+    for lie in [
+        "UPDATE rulesyncd_worker SET digest = 'x' WHERE worker_id = 'hp_ams_02'",
+        "DELETE FROM rulesyncd_worker WHERE worker_id = 'hp_ams_02'",
+    ] {
+        assert!(!matches!(thief.try_run(lie).await, Ok(1..)), "{lie}");
+    }
+    let imitation = "INSERT INTO rulesyncd_worker SELECT 'e' AS epoch, 'hp_ams_02' AS worker_id, host, program, started_at, \
+                     reported_at, interval_ms, applied, seq, digest, rules, states, quarantined, quarantined_ids, trust, \
+                     manifest_version, subscribers, acknowledging, acknowledged, server, stale_ms FROM rulesyncd_worker";
+    let refused = thief.try_run(imitation).await.unwrap_err().to_string();
+    assert!(refused.contains("row-level security"), "{refused}");
+    assert!(
+        thief.try_run(&imitation.replace("'hp_ams_02'", "'hp_ams_01'")).await.is_ok(),
+        "a row of its own"
+    );
+    drop(hosts);
+    desk.succeed(&["fleet", "forget", "hp_ams_02"]);
 }

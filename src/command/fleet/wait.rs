@@ -38,7 +38,7 @@ pub(crate) struct WaitFlags {
     #[arg(long, requires = "wait")]
     strict: bool,
     /// Ask the workers at these sockets instead of reading their reports; on SQLite by default this host's worker
-    #[arg(long = "worker-socket", value_name = "PATH")]
+    #[arg(long = "socket", value_name = "PATH")]
     pub(super) sockets: Vec<PathBuf>,
 }
 

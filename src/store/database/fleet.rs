@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::connection::Connection;
+use super::session::Session;
 use super::snapshot::Snapshot;
 use super::sql::Purpose;
 use super::version::{self, VersionWriter};
@@ -70,6 +71,17 @@ pub(crate) struct FleetTables {
     pub(crate) delta: TableDelta,
     /// The version and the reports.
     pub(crate) look: Look,
+}
+
+impl Session {
+    pub(super) async fn reports(&mut self) -> Result<Look, StoreError> {
+        let read = async {
+            let now = self.database.now_on(&mut self.connection).await?;
+            Ok(look(FleetRows::read(&mut self.connection).await?, now))
+        };
+        let read = read.await;
+        read.map_err(|error| self.map_lock_lost(error))
+    }
 }
 
 impl Database {

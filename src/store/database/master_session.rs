@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::session::Session;
 use super::writes::{Applied, OwnedScope, RowsAsRead, RuleWrite, Scope};
 use super::{Database, ManifestWrite, trace_context};
+use crate::fleet::Look;
 use crate::rule::{FoundManifest, RuleHeader, StateRow};
 use crate::store::{StoreError, TraceContextRow};
 
@@ -196,6 +197,18 @@ impl MasterSession {
         self.call("deleting the reports of workers that are gone", limit, move |mut session| async move {
             let forgotten = session.forget_workers(after).await;
             (session, forgotten)
+        })
+        .await
+    }
+
+    /// What the workers report, with the version of the tables.
+    ///
+    /// # Errors
+    /// As [`MasterSession::rows`]; or the right to it is missing.
+    pub(crate) async fn reports(&mut self) -> Result<Look, StoreError> {
+        self.call("reading the reports", self.database.poll_limit(), |mut session| async move {
+            let look = session.reports().await;
+            (session, look)
         })
         .await
     }

@@ -293,10 +293,18 @@ impl Server {
 
     /// Another program's connection to a database.
     pub(crate) async fn client(&self, database: &str) -> ExternalClient {
-        let address = self.address(database);
+        self.client_at(&self.address(database)).await
+    }
+
+    /// The same as this user.
+    pub(crate) async fn client_as(&self, user: &str, database: &str) -> ExternalClient {
+        self.client_at(&self.address_as(user, database)).await
+    }
+
+    async fn client_at(&self, address: &str) -> ExternalClient {
         match self.kind {
-            Kind::MariaDb => ExternalClient::MySql(MySqlConnection::connect(&address).await.unwrap()),
-            Kind::Postgres => ExternalClient::Postgres(PgConnection::connect(&address).await.unwrap()),
+            Kind::MariaDb => ExternalClient::MySql(MySqlConnection::connect(address).await.unwrap()),
+            Kind::Postgres => ExternalClient::Postgres(PgConnection::connect(address).await.unwrap()),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::support::swarm::{Swarm, text, wait_for};
 const README: &str = include_str!("../../../README.md");
 
 /// README's statements for a server, in order, without passwords.
-fn statements(kind: Kind) -> Vec<String> {
+pub(crate) fn statements(kind: Kind) -> Vec<String> {
     let (_, section) = README.split_once("\n### What each may do\n").unwrap();
     let section = section.split("\n### ").next().unwrap();
     let blocks = section.split("```sql\n").skip(1).map(|block| block.split("```").next().unwrap());

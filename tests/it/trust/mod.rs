@@ -3,7 +3,7 @@
 mod attacks;
 mod clocks;
 mod commands;
-mod grants;
+pub(crate) mod grants;
 mod interoperability;
 mod manifest;
 mod master;
