@@ -283,7 +283,7 @@ impl Shared {
                     backend: self.origin.backend.clone(),
                     state: head_status.database,
                     since: database.since,
-                    stale_for_ms: u64::try_from(head_status.stale_for.as_millis()).unwrap_or(u64::MAX),
+                    stale_for_ms: head_status.stale_for_ms(),
                     last_error: last_error.clone(),
                     last_error_at,
                     version_problem: database.version_problem.clone(),

@@ -331,7 +331,7 @@ impl Session<'_> {
             epoch: self.broker.epoch.clone(),
             seq: cursor,
             database: head_status.database,
-            stale_for_ms: u64::try_from(head_status.stale_for.as_millis()).unwrap_or(u64::MAX),
+            stale_for_ms: head_status.stale_for_ms(),
             digest: head_status.digest.filter(|_| head_status.seq == cursor),
             trust: self.broker.trust_line(),
         });

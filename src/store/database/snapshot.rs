@@ -172,30 +172,31 @@ fn count(
     let mut query = Query::new(dialect, "SELECT ")
         .push(dialect.now.unwrap_or("NULL"))
         .push(", found.version, found.sign");
-    let asked = [
-        (Table::Rules, question.rules_low, question.known),
-        (Table::States, question.states_low, KnownCount::default()),
-    ];
-    for (table, low, known) in asked {
+    let asked = [(Table::Rules, question.rules_low), (Table::States, question.states_low)];
+    for (table, low) in asked {
         for in_window in [false, true] {
-            // What is null equals nothing, so the rules are counted.
             query = query.push(", CASE");
-            if let Some(version) = known.version {
-                query = query.push(" WHEN found.version = ").text(version).push(" THEN NULL");
-            }
-            if let Some((sign, deleted)) = known.deletions.filter(|_| !in_window && has_version) {
-                query = query
-                    .push(" WHEN found.sign = ")
-                    .text(sign)
-                    .push(&format!(" AND {} = ", (dialect.text)("counter.deleted")));
-                query = query.text(deleted.to_string()).push(" THEN NULL");
+            if table == Table::Rules && question.wants_signs {
+                // What is null equals nothing, so the rules are counted. The text of the statement is always the same: a
+                // server prepares it once.
+                let KnownCount { version, deletions } = question.known;
+                query = query.push(" WHEN found.version = ").optional_text(version.map(str::to_owned));
+                query = query.push(" THEN NULL");
+                if !in_window && has_version {
+                    let (sign, deleted) = deletions.unzip();
+                    query = query.push(" WHEN found.sign = ").optional_text(sign.map(str::to_owned));
+                    query = query.push(&format!(" AND {} = ", (dialect.text)("counter.deleted")));
+                    query = query.optional_text(deleted.map(|deleted| deleted.to_string()));
+                    query = query.push(" THEN NULL");
+                }
             }
             query = query.push(&format!(" WHEN 1 = 1 THEN (SELECT {count} FROM {}", table.name()));
             if in_window {
                 let low = low.max(Watermark::FLOOR);
                 query = query.push(&format!(" WHERE {} > ", table.stamp())).time(Some(low));
             }
-            query = query.push(") END");
+            // MariaDB sends the whole expression as the name of a column that has none.
+            query = query.push(") END AS n");
         }
     }
     let version = dialect.rules_version.as_ref().filter(|_| question.wants_signs);
@@ -203,7 +204,7 @@ fn count(
     let sign = if question.wants_signs { dialect.deletions_sign } else { "NULL" };
     let (tables_version, deleted) = ((dialect.text)("counter.version"), (dialect.text)("counter.deleted"));
     query = match has_version {
-        true => query.push(&format!(", {tables_version}, {deleted}")),
+        true => query.push(&format!(", {tables_version} AS n, {deleted} AS n")),
         false => query.push(", NULL, NULL"),
     };
     if let Some(ManifestHint { realm, .. }) = hint {

@@ -64,6 +64,13 @@ pub(in crate::worker) struct HeadStatus {
     pub(in crate::worker) stale_for: Duration,
 }
 
+impl HeadStatus {
+    /// How long ago the rules were last current, in milliseconds, rounded up: 0 only while they are.
+    pub(in crate::worker) fn stale_for_ms(&self) -> u64 {
+        u64::try_from(self.stale_for.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    }
+}
+
 impl Broker {
     /// Where a subscription with this cursor begins; `None` while nothing is loaded. `exact` asks for a
     /// snapshot of this moment and never for a slightly older one.

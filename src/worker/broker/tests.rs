@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -288,4 +289,13 @@ fn no_more_than_a_few_snapshots_are_read_at_once() {
         _ => panic!("no snapshot"),
     });
     assert_eq!(held.count(), SNAPSHOTS);
+}
+
+#[test]
+fn stale_rules_are_never_zero_milliseconds_old() {
+    let mut status = Broker::new(Arc::new(ManualClock::at(at(1))), 1_000, 100).head_status();
+    for (stale_for, shown) in [(0, 0), (1, 1), (999_999, 1), (1_000_000, 1), (1_000_001, 2)] {
+        status.stale_for = Duration::from_nanos(stale_for);
+        assert_eq!(status.stale_for_ms(), shown);
+    }
 }
