@@ -131,7 +131,19 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     async fn report(&mut self) {
         let Some(Reports { schedule, report, last }) = &mut self.reports else { return };
         let now = report();
-        let written = self.follower.report(now.clone()).await;
+        let written = {
+            let written = self.follower.report(now.clone());
+            tokio::pin!(written);
+            // A slow server delays no state's end.
+            loop {
+                let end = next_end(&self.broker, self.clock);
+                tokio::select! {
+                    written = &mut written => break written,
+                    () = until(end) => expire(&self.broker, self.clock),
+                    () = until(self.broker.release_at()) => release(&self.broker),
+                }
+            }
+        };
         schedule.reported(Instant::now(), written.is_ok());
         if written.is_ok() {
             *last = Some(now);

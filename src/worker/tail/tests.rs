@@ -2,6 +2,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::rule::{RuleId, RuleState, StateKind};
 use crate::store::RowIndex;
 
 /// A store that answers one of its polls, and wakes the worker without end.
@@ -99,4 +100,55 @@ async fn a_database_that_goes_away_again_is_asked_again_at_once() {
     let polls = polls(20).await;
     let again = polls[21].duration_since(polls[20]);
     assert!(again < Duration::from_millis(200), "{again:?}");
+}
+
+/// A store with a state that ends in two seconds, to which reports never arrive.
+struct Mute;
+
+impl Follow for Mute {
+    async fn woken(&mut self) {
+        std::future::pending().await
+    }
+
+    async fn poll<K: RowIndex + Send + Sync + 'static>(
+        &mut self,
+        _index: &Arc<K>,
+    ) -> Result<TableDelta, StoreError> {
+        let now = Timestamp::from_micros(0);
+        let disabled = RuleState {
+            state: StateKind::Disabled,
+            expires_at: Some(now.after(Duration::from_secs(2))),
+            ..RuleState::default()
+        };
+        let states = vec![Ok((RuleId::new("R1").unwrap(), disabled))];
+        Ok(TableDelta { now, states, ..TableDelta::default() })
+    }
+
+    fn takes_reports(&self) -> bool {
+        true
+    }
+
+    async fn report(&mut self, _report: WorkerReport) -> Result<(), String> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_ends_on_time_while_a_report_does_not_arrive() {
+    let broker = Arc::new(Broker::new(Arc::new(SystemClock), 10, 10));
+    let restored = CancellationToken::new();
+    restored.cancel();
+    let (hour, second) = (Duration::from_secs(3_600), Duration::from_secs(1));
+    let polled = CancellationToken::new();
+    let floor = "/nonexistent/floor".into();
+    let tail = Tail::new(|| Mute, Arc::clone(&broker), hour, "mute".into(), polled, restored, floor)
+        .reporting(Schedule::new(Duration::from_millis(1), hour, Instant::now()), WorkerReport::default);
+    let (liveness, shutdown) = (Liveness::default(), CancellationToken::new());
+    let state = || broker.get_state("R1").map(|state| state.state);
+    let runs = tail.run(&liveness, &shutdown);
+    tokio::pin!(runs);
+    tokio::time::timeout(second, &mut runs).await.unwrap_err();
+    assert_eq!(state(), Some(StateKind::Disabled));
+    tokio::time::timeout(2 * second, &mut runs).await.unwrap_err();
+    assert_eq!(state(), Some(StateKind::Enabled));
 }
