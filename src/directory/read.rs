@@ -49,8 +49,11 @@ impl FileReader {
         now: Timestamp,
     ) -> ScannedFile {
         let (begun, mut parsed) = (trace::now(), None);
+        let was_file = stamp.as_ref().is_ok_and(|stamp| !stamp.is_link);
         let bytes = stamp.map_err(ReadError::from).and_then(|stamp| Ok((stamp, self.bytes(name)?)));
         let mut scanned = match bytes {
+            // Removed since it was stamped: it may be made anew.
+            Err(ReadError::Absent) if was_file => ScannedFile::new(Err(InvalidFile::Unfinished)),
             Err(error) => ScannedFile::new(Err(InvalidFile::Unreadable(error.to_string()))),
             // Emptied or replaced since it was stamped: it is about to be written.
             Ok((stamp, bytes)) if bytes.is_empty() && !stamp.is_empty => {

@@ -240,3 +240,22 @@ fn a_file_that_is_being_written_stays_as_it_was() {
     assert_eq!(fixture.why("new.yaml"), "unfinished");
     assert_eq!(fixture.look(), ["a.yaml", "new.yaml"]);
 }
+
+#[test]
+fn a_file_that_is_removed_after_it_was_stamped_is_not_invalid_and_soon_gone() {
+    let mut fixture = Fixture::new();
+    fixture.write("a.yaml", rule("A", "one"));
+    let stamp = fixture.scanner_stamp("a.yaml");
+    fs::remove_file(fixture.dir.path().join("a.yaml")).unwrap();
+    let now = SystemClock.now();
+    let read = fixture.scanner.reader.read("a.yaml", Ok(stamp), None, now);
+    assert_eq!(read.outcome, Err(InvalidFile::Unfinished));
+
+    fixture.write("a.yaml", rule("A", "one"));
+    fixture.look();
+    fixture.scanner.unsettled.insert("a.yaml".to_owned());
+    fs::remove_file(fixture.dir.path().join("a.yaml")).unwrap();
+    assert_eq!(fixture.scanner.recheck(now), ["a.yaml".to_owned()].into());
+    assert_eq!(fixture.look_at(&ScanScope::Names(["a.yaml".to_owned()].into())), ["a.yaml"]);
+    assert!(fixture.scanner.file("a.yaml").is_none());
+}
