@@ -132,8 +132,11 @@ impl WaitFlags {
             return Err(Failure::CheckFailed);
         }
         if is_told {
-            let hosts = count(wait.counted, "host");
-            print(&format!("all {hosts} have it, after {}\n", humanize(begun.elapsed())))?;
+            let who = match wait.counted {
+                1 => "the host has".to_owned(),
+                hosts => format!("all {hosts} hosts have"),
+            };
+            print(&format!("{who} it, after {}\n", humanize(begun.elapsed())))?;
         }
         Ok(())
     }
