@@ -170,7 +170,7 @@ fn a_rule_that_may_be_quarantined_is_not_said_to_have_arrived() {
 }
 
 #[test]
-fn a_master_tells_once_who_is_silent_or_stays_behind_and_who_is_back() {
+fn a_master_logs_once_which_hosts_are_silent_or_stay_behind_and_which_are_back() {
     let mut watch = FleetWatch::default();
     let mut see = |now, version, workers: &[(&str, i64, u64)]| {
         let workers = workers.iter().map(|&(id, at, applied)| worker(id, at, Some(applied), "d")).collect();

@@ -1,4 +1,4 @@
-//! Which hosts a master tells of: those that became silent or stay behind, and those that are back.
+//! Which hosts a master logs: those that became silent or stay behind, and those that are back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{HostState, Look, hosts, judge};
 use crate::clock::Timestamp;
 
-/// A host that lacks changes for less than this is not told of: changes travel.
+/// A host that lacks changes for less than this is not logged, because every change takes a moment to arrive.
 const BEHIND_FOR: Duration = Duration::from_secs(60);
 
 /// Compares each look with the ones before.
@@ -15,16 +15,16 @@ pub struct FleetWatch {
     before: Option<Look>,
     /// Since when hosts are behind, by name and the server's clock.
     behind: BTreeMap<String, Timestamp>,
-    /// The hosts that were told of, by name.
-    told: BTreeSet<String>,
+    /// The hosts that were logged and are not back, by name.
+    logged: BTreeSet<String>,
 }
 
-/// What is to be told after a look.
+/// What to log after a look.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FleetNews {
     /// Hosts that are silent, or have been behind for a minute, by name.
     pub lost: Vec<(String, HostState)>,
-    /// Hosts of earlier news that are neither, by name.
+    /// Hosts that were logged as such and are neither any more, by name.
     pub back: Vec<String>,
 }
 
@@ -49,21 +49,21 @@ impl FleetWatch {
                 self.behind.remove(&host.name);
             }
             names.insert(host.name.clone());
-            match (is_lost, self.told.contains(&host.name)) {
+            match (is_lost, self.logged.contains(&host.name)) {
                 (true, false) => {
-                    self.told.insert(host.name.clone());
+                    self.logged.insert(host.name.clone());
                     news.lost.push((host.name, state));
                 }
                 // One that was silent may still be behind.
                 (false, true) if !matches!(state, HostState::Behind { .. }) => {
-                    self.told.remove(&host.name);
+                    self.logged.remove(&host.name);
                     news.back.push(host.name);
                 }
                 _ => {}
             }
         }
-        // Those that were forgotten are no news.
-        self.told.retain(|name| names.contains(name));
+        // A host whose report was deleted is not logged as back.
+        self.logged.retain(|name| names.contains(name));
         self.behind.retain(|name, _| names.contains(name));
         self.before = Some(Look { workers: Vec::new(), ..look });
         news

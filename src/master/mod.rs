@@ -71,7 +71,7 @@ pub(crate) struct Master {
     retries: Backoff,
     /// Whether the removal of expired states fails, and that was logged.
     states_stay: bool,
-    /// What was told of the workers.
+    /// Which workers were logged as silent or behind.
     fleet: FleetWatch,
     /// When to read their reports again.
     fleet_at: Instant,

@@ -5,8 +5,8 @@
 //!    watermarks. If the counts equal the index and no row is above a watermark, the poll ends. If the database can tell
 //!    that nobody committed to the rules ([`TableReader::believed_for`]), it need not even count them.
 //!
-//!    Whatever woke it, a poll counts many rules only once in `COUNT_INTERVAL`, and after a deletion: this program
-//!    tells of its own with the version, and the server has a sign of others, which may be late.
+//!    Whatever woke it, a poll counts many rules only once in `COUNT_INTERVAL`, and after a deletion. A deletion by this
+//!    program raises `deleted` in `rulesyncd_version`; for others the server has a sign, which may be late.
 //! 2. *Window.* If not, the poll takes a snapshot and reads the rows above each watermark ([`super::watermark`]
 //!    proves that this misses none); a full poll reads every row.
 //! 3. *Headers, then texts.* If there are many rows, the poll first reads their headers (version, path, stamp and
