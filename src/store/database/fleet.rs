@@ -1,6 +1,7 @@
 //! Reads what `rulesyncd fleet` compares, in one snapshot: tables, version and reports.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::connection::Connection;
 use super::session::Session;
@@ -104,8 +105,7 @@ impl Database {
             let mut tables =
                 Snapshot { connection, clock, realm, has_version, hint: None, found_hint: None, fleet };
             let index = Catalogue::default();
-            let mut poll = Poll::new(&mut tables, &database.follow, &index, None);
-            poll.full = true;
+            let poll = Poll::new(&mut tables, &database.follow, &index, None, Instant::now());
             let (delta, _) = poll.run().await?;
             let rows = tables.fleet.take().unwrap_or_default();
             tables.connection.close().await;

@@ -1,9 +1,7 @@
 //! Follows a database for one reader.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::snapshot::{ManifestHint, Snapshot};
@@ -39,7 +37,6 @@ pub struct DatabaseFollower {
 #[derive(Debug, Clone)]
 struct Memory {
     watermarks: Option<Watermarks>,
-    last_full: Option<Instant>,
     /// SQLite's [`data_version`] before the last poll.
     version: Option<String>,
     /// The manifest's hint when it was last read; `None` if the table could not be read.
@@ -72,7 +69,6 @@ impl DatabaseFollower {
         let wakeups = Wakeups::new(&database);
         let memory = Memory {
             watermarks: None,
-            last_full: None,
             version: None,
             manifest: None,
             has_trace_table: true,
@@ -86,8 +82,9 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
     async fn poll(mut self) -> Result<PollResult, StoreError> {
         // Kept only if the poll ends: a cancelled poll leaves the connection in an unknown state.
         let mut connection = self.connection().await?;
-        let interval = self.database.follow.full_scan_interval;
-        let full = self.memory.last_full.is_none_or(|last| last.elapsed() >= interval);
+        let (at, interval) = (Instant::now(), self.database.follow.full_scan_interval);
+        let known = self.memory.watermarks.as_ref();
+        let full = known.is_none_or(|known| known.is_full_due(at, interval));
         let now = self.database.clock.now();
         let version = data_version(&mut connection).await?;
         let wish = self.index.manifest_wish();
@@ -111,8 +108,8 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         let fleet = None;
         let mut tables = Snapshot { connection, clock, realm, has_version, hint, found_hint: None, fleet };
         let watermarks = self.memory.watermarks.clone();
-        let mut poll = Poll::new(&mut tables, &self.database.follow, &*self.index, watermarks);
-        (poll.full, poll.woken) = (full, self.woken || version.is_some() || reads_manifest);
+        let mut poll = Poll::new(&mut tables, &self.database.follow, &*self.index, watermarks, at);
+        poll.woken = self.woken || version.is_some() || reads_manifest;
         let (mut delta, watermarks) = poll.run().await?;
         delta.manifest = delta.manifest.or(missing);
         match tables.found_hint {
@@ -126,11 +123,10 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             let detail = "the file was replaced while it was read".into();
             return Err(StoreError::Unavailable { what: WHAT, detail });
         }
-        let last_full = if delta.full { Some(Instant::now()) } else { self.memory.last_full };
         // A manifest that is read later, or a deletion that is counted later, must not be missed for want of another
         // commit.
         let version = version.filter(|_| wish != ManifestWish::NotYet && watermarks.is_counted);
-        let memory = Memory { watermarks: Some(watermarks), last_full, version, ..self.memory };
+        let memory = Memory { watermarks: Some(watermarks), version, ..self.memory };
         Ok(PollResult { delta, connection, memory, trace_contexts })
     }
 
@@ -140,8 +136,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             Some(connection) if !connection.is_broken() && !connection.is_elsewhere() => Ok(connection),
             _ => {
                 self.memory.version = None;
-                // The database may be another one, or an older copy, so stamps do not tell which rows differ.
-                self.memory.last_full = None;
+                self.memory.watermarks = self.memory.watermarks.take().map(Watermarks::reconnected);
                 Connection::open(&self.database.connector, Purpose::Read).await
             }
         }

@@ -71,6 +71,8 @@ pub(super) struct Poll<'p, T, K> {
     pub(super) index: &'p K,
     /// `None` at the first poll.
     pub(super) watermarks: Option<Watermarks>,
+    /// When the poll begins.
+    at: Instant,
     /// Whether to compare every row.
     pub(super) full: bool,
     /// Whether a wake-up came, so that an idle check is not worth its statement.
@@ -80,14 +82,16 @@ pub(super) struct Poll<'p, T, K> {
 }
 
 impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
-    /// A poll that continues from `watermarks`; `None` reads everything.
+    /// A poll that continues from `watermarks`, and compares every row if that is due; `None` reads everything.
     pub(super) fn new(
         tables: &'p mut T,
         config: &'p FollowConfig,
         index: &'p K,
         watermarks: Option<Watermarks>,
+        at: Instant,
     ) -> Self {
-        Self { tables, config, index, watermarks, full: false, woken: false, retried: HashSet::new() }
+        let full = watermarks.as_ref().is_none_or(|known| known.is_full_due(at, config.full_scan_interval));
+        Self { tables, config, index, watermarks, at, full, woken: false, retried: HashSet::new() }
     }
 
     /// Finds the rows that differ from the index.
@@ -100,9 +104,8 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
             return Ok(idle);
         }
         self.tables.begin().await?;
-        let begun = Instant::now();
         let last = self.last_count().filter(|_| !self.full);
-        let known = last.as_ref().map(|last| last.known(Duration::ZERO)).unwrap_or_default();
+        let known = last.as_ref().map(|last| last.known(self.at, Duration::ZERO)).unwrap_or_default();
         let mut counted = self.count(known).await?;
         let moved = self.watermarks.as_ref().and_then(|watermarks| watermarks.moved(counted.version));
         if moved == Some(Ordering::Less) {
@@ -114,7 +117,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
             reading = self.read(&counted).await?;
         }
         self.tables.end().await?;
-        self.finish(counted, reading, (begun, last)).await
+        self.finish(counted, reading, last).await
     }
 
     /// Makes this a full poll, which needs every count.
@@ -163,7 +166,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         self,
         counted: Counted,
         reading: Reading,
-        (begun, last): (Instant, Option<LastCount>),
+        last: Option<LastCount>,
     ) -> Result<(TableDelta, Watermarks), StoreError> {
         let Reading { mut delta, rules, states, mut parser, mut over_budget } = reading;
         let now = counted.now;
@@ -190,11 +193,14 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
             Some(watermarks) => watermarks.advanced(now, Some(&rules), Some(&states)),
             None => Watermarks::new(now, &rules, &states),
         };
+        if self.full {
+            watermarks.last_full = Some(self.at);
+        }
         watermarks.over_budget = over_budget;
         watermarks.version = counted.version.or(seen);
         watermarks.is_counted = counted.rules.is_some_and(|rules| rules.rows.is_some());
         watermarks.counted = match watermarks.is_counted {
-            true => Some(LastCount::new(begun, &counted, false)),
+            true => Some(LastCount::new(self.at, &counted, false)),
             false => last,
         };
         Ok((delta, watermarks))
@@ -207,9 +213,8 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
     ) -> Result<Option<(TableDelta, Watermarks)>, StoreError> {
         let last = watermarks.counted.clone();
         let believed_for = self.tables.believed_for();
-        let known = last.as_ref().map(|last| last.known(believed_for)).unwrap_or_default();
+        let known = last.as_ref().map(|last| last.known(self.at, believed_for)).unwrap_or_default();
         // One statement is one snapshot, so an idle poll needs no transaction.
-        let begun = Instant::now();
         let counted = self.count(known).await?;
         if watermarks.moved(counted.version).is_some_and(Ordering::is_ne) || counted.manifest_moved {
             return Ok(None);
@@ -232,7 +237,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let mut watermarks = watermarks.idle(now);
         watermarks.is_counted = rules.rows.is_some();
         watermarks.counted = match watermarks.is_counted {
-            true => Some(LastCount::new(begun, &counted, true)),
+            true => Some(LastCount::new(self.at, &counted, true)),
             false => last,
         };
         Ok(Some((delta, watermarks)))

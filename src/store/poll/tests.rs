@@ -247,8 +247,8 @@ impl Follower {
     fn poll(&mut self, model: &mut Model, full: bool, woken: bool) -> usize {
         model.statements = 0;
         let config = FollowConfig::default();
-        let mut poll = Poll::new(model, &config, &self.catalogue, self.watermarks.take());
-        (poll.full, poll.woken) = (full || poll.watermarks.is_none(), woken);
+        let mut poll = Poll::new(model, &config, &self.catalogue, self.watermarks.take(), Instant::now());
+        (poll.full, poll.woken) = (full || poll.full, woken);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (delta, watermarks) = runtime.block_on(poll.run()).unwrap();
         self.catalogue.apply(delta);

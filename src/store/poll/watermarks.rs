@@ -19,6 +19,8 @@ pub(super) const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 pub(in crate::store) struct Watermarks {
     rules: Watermark,
     states: Watermark,
+    /// When the last poll began that compared every row; `None` if the next one does.
+    pub(super) last_full: Option<Instant>,
     /// The last poll that counted the rules.
     pub(super) counted: Option<LastCount>,
     /// Whether the last poll counted them, or knew that none was changed.
@@ -49,9 +51,9 @@ impl LastCount {
         }
     }
 
-    /// What of it still counts. A version counts for `believed_for`.
-    pub(super) fn known(&self, believed_for: Duration) -> KnownCount<'_> {
-        let age = self.at.elapsed();
+    /// What of it still counts at a poll that begins at `at`. A version counts for `believed_for`.
+    pub(super) fn known(&self, at: Instant, believed_for: Duration) -> KnownCount<'_> {
+        let age = at.duration_since(self.at);
         let deletions = self.deletions_sign.as_deref().zip(self.deleted);
         KnownCount {
             version: self.version.as_deref().filter(|_| age < believed_for),
@@ -65,7 +67,19 @@ impl Watermarks {
     pub(super) fn new(now: Timestamp, rules: &ReadSoFar, states: &ReadSoFar) -> Self {
         let watermark = |found: &ReadSoFar| Watermark::new(now, found.high.unwrap_or(Timestamp::MIN));
         let (rules, states) = (watermark(rules), watermark(states));
-        Self { rules, states, counted: None, is_counted: true, version: None, over_budget: Arc::default() }
+        let over_budget = Arc::default();
+        Self { rules, states, last_full: None, counted: None, is_counted: true, version: None, over_budget }
+    }
+
+    /// Whether a poll that begins at `at` compares every row.
+    pub(in crate::store) fn is_full_due(&self, at: Instant, interval: Duration) -> bool {
+        self.last_full.is_none_or(|last| at.duration_since(last) >= interval)
+    }
+
+    /// After a new connection, which may lead to another database or to an older copy: stamps do not tell which rows
+    /// differ, so the next poll compares every row.
+    pub(in crate::store) fn reconnected(self) -> Self {
+        Self { last_full: None, ..self }
     }
 
     /// Rows with a greater stamp may be new.
