@@ -7,6 +7,8 @@ mod error;
 mod filesystem;
 mod poll;
 mod rows;
+#[cfg(test)]
+mod simulation;
 mod subscription;
 mod watermark;
 

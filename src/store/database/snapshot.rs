@@ -107,7 +107,17 @@ impl TableReader for Snapshot {
             self.found_hint = Some(Ok(found));
         }
         let manifest_moved = self.realm.is_some();
-        Ok(Counted { now, rules, states, rules_version, deletions_sign, version, manifest_moved })
+        Ok(Counted {
+            now,
+            takes_writes: true,
+            beat: None,
+            rules,
+            states,
+            rules_version,
+            deletions_sign,
+            version,
+            manifest_moved,
+        })
     }
 
     async fn manifest(&mut self) -> Result<Option<FoundManifest>, StoreError> {

@@ -14,8 +14,10 @@
 //!    within the memory budget.
 //! 4. *Keys.* If the counts still differ from the index, rows were deleted: the poll reads all keys, and the
 //!    catalogue deletes what is not among them.
-//! 5. *Version.* The first statement also reads the version that this program's transactions raise. If it rose and
-//!    nothing was found, the same poll compares every row; so it does if the version fell, as in a restored backup.
+//! 5. *Version and beat.* The first statement also reads the version that this program's transactions raise. If it rose
+//!    and nothing was found, the same poll compares every row; so it does if the version, the term or the beat of the
+//!    master fell, as in a restored backup. The time of a poll is the server's clock where the server takes the writes,
+//!    and elsewhere not later than the beat that it shows ([`Beat`]).
 //!
 //! The algorithm contains no SQL: [`TableReader`] is its interface to a database, or to a model of one.
 
@@ -32,6 +34,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::config::FollowConfig;
+#[cfg(test)]
+pub(super) use self::reader::Beat;
 pub(super) use self::reader::{
     CountQuestion, Counted, Counts, Header, HeaderRow, KnownCount, RowContent, Rows, StateFound, TableReader,
     TablesVersion, Which, WholeRow,
@@ -107,7 +111,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let last = self.last_count().filter(|_| !self.full);
         let known = last.as_ref().map(|last| last.known(self.at, Duration::ZERO)).unwrap_or_default();
         let mut counted = self.count(known).await?;
-        let moved = self.watermarks.as_ref().and_then(|watermarks| watermarks.moved(counted.version));
+        let moved = self.watermarks.as_ref().and_then(|watermarks| watermarks.moved(&counted));
         if moved == Some(Ordering::Less) {
             counted = self.count_for_everything().await?;
         }
@@ -169,7 +173,6 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         last: Option<LastCount>,
     ) -> Result<(TableDelta, Watermarks), StoreError> {
         let Reading { mut delta, rules, states, mut parser, mut over_budget } = reading;
-        let now = counted.now;
         if self.full {
             for (table, keys) in [(Table::States, &delta.state_keys), (Table::Rules, &delta.rule_keys)] {
                 if let Some(keys) = keys {
@@ -188,16 +191,15 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         if self.watermarks.is_some() {
             delta.missed_by_watermark = rules.missed_by_watermark + states.missed_by_watermark;
         }
-        let seen = self.watermarks.as_ref().and_then(|watermarks| watermarks.version);
         let mut watermarks = match self.watermarks {
-            Some(watermarks) => watermarks.advanced(now, Some(&rules), Some(&states)),
-            None => Watermarks::new(now, &rules, &states),
+            Some(watermarks) => watermarks.advanced(counted.time(), Some(&rules), Some(&states)),
+            None => Watermarks::new(counted.time(), &rules, &states),
         };
+        watermarks = watermarks.seen(&counted);
         if self.full {
             watermarks.last_full = Some(self.at);
         }
         watermarks.over_budget = over_budget;
-        watermarks.version = counted.version.or(seen);
         watermarks.is_counted = counted.rules.is_some_and(|rules| rules.rows.is_some());
         watermarks.counted = match watermarks.is_counted {
             true => Some(LastCount::new(self.at, &counted, false)),
@@ -209,18 +211,18 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
     /// The empty delta of a poll that finds nothing to read; `None` if there may be something.
     async fn is_idle(
         &mut self,
-        mut watermarks: Watermarks,
+        watermarks: Watermarks,
     ) -> Result<Option<(TableDelta, Watermarks)>, StoreError> {
         let last = watermarks.counted.clone();
         let believed_for = self.tables.believed_for();
         let known = last.as_ref().map(|last| last.known(self.at, believed_for)).unwrap_or_default();
         // One statement is one snapshot, so an idle poll needs no transaction.
         let counted = self.count(known).await?;
-        if watermarks.moved(counted.version).is_some_and(Ordering::is_ne) || counted.manifest_moved {
+        if watermarks.moved(&counted).is_some_and(Ordering::is_ne) || counted.manifest_moved {
             return Ok(None);
         }
-        let Counted { now, rules, states, version, .. } = counted;
-        watermarks.version = version.or(watermarks.version);
+        let mut watermarks = watermarks.seen(&counted);
+        let Counted { now, rules, states, .. } = counted;
         let is_quiet = |table, counts: Option<Counts>| {
             let has_all = |rows| rows == self.index.count(table);
             counts.is_none_or(|counts| counts.in_window == 0 && counts.rows.is_none_or(has_all))
@@ -234,7 +236,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
             watermarks.is_counted = true;
             return Ok(Some((delta, watermarks)));
         };
-        let mut watermarks = watermarks.idle(now);
+        let mut watermarks = watermarks.idle(counted.time());
         watermarks.is_counted = rules.rows.is_some();
         watermarks.counted = match watermarks.is_counted {
             true => Some(LastCount::new(self.at, &counted, true)),

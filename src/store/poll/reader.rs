@@ -46,11 +46,27 @@ pub(in crate::store) struct TablesVersion {
     pub(in crate::store) deleted: u64,
 }
 
+/// The row of `rulesyncd_lease`: the last sign of life of a master. It is committed every few seconds, and a replica shows
+/// commits in their order: what it does not show yet was committed after the beat that it shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Beat {
+    /// Rises with every new master.
+    pub(in crate::store) term: u64,
+    /// Rises with every beat.
+    pub(in crate::store) count: u64,
+    /// By the clock of the server that took it.
+    pub(in crate::store) at: Timestamp,
+}
+
 /// The answer to a [`CountQuestion`].
 #[derive(Debug)]
 pub(in crate::store) struct Counted {
-    /// The database's clock.
+    /// The server's clock.
     pub(in crate::store) now: Timestamp,
+    /// Whether this server alone takes the writes; a replica or a node of a cluster may show a commit late.
+    pub(in crate::store) takes_writes: bool,
+    /// `None` if the table is missing, empty, or may not be read.
+    pub(in crate::store) beat: Option<Beat>,
     /// `None` if the rules still have the known version.
     pub(in crate::store) rules: Option<Counts>,
     pub(in crate::store) states: Option<Counts>,
@@ -63,6 +79,16 @@ pub(in crate::store) struct Counted {
     pub(in crate::store) version: Option<TablesVersion>,
     /// Whether the manifest is another one than at the last poll, so that the poll reads it.
     pub(in crate::store) manifest_moved: bool,
+}
+
+impl Counted {
+    /// A time by the writers' clock: what the snapshot does not show is committed later.
+    pub(super) fn time(&self) -> Timestamp {
+        match self.beat {
+            Some(beat) if !self.takes_writes => self.now.min(beat.at),
+            _ => self.now,
+        }
+    }
 }
 
 /// Which rows to read.

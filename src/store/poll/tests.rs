@@ -86,6 +86,8 @@ impl TableReader for Model {
         let states = self.states.values().filter(Self::is_above(question.states_low)).count();
         Ok(Counted {
             now: time(self.now),
+            takes_writes: true,
+            beat: None,
             rules: counts(Some(self.rules.len()).filter(|_| !is_unneeded), rules),
             states: counts(Some(self.states.len()), states),
             rules_version: None,

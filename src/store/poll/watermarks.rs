@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::reader::{Counted, KnownCount, TablesVersion};
+use super::reader::{Beat, Counted, KnownCount, TablesVersion};
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, RowFingerprint, Table, TableDelta};
 use crate::store::rows::RowParser;
@@ -27,6 +27,8 @@ pub(in crate::store) struct Watermarks {
     pub(in crate::store) is_counted: bool,
     /// The last version that was read.
     pub(in crate::store) version: Option<TablesVersion>,
+    /// The last beat that was read.
+    beat: Option<Beat>,
     /// The rules that did not fit into `worker.max_memory`, with the memory that each needs.
     pub(super) over_budget: Arc<BTreeMap<String, usize>>,
 }
@@ -68,7 +70,16 @@ impl Watermarks {
         let watermark = |found: &ReadSoFar| Watermark::new(now, found.high.unwrap_or(Timestamp::MIN));
         let (rules, states) = (watermark(rules), watermark(states));
         let over_budget = Arc::default();
-        Self { rules, states, last_full: None, counted: None, is_counted: true, version: None, over_budget }
+        Self {
+            rules,
+            states,
+            last_full: None,
+            counted: None,
+            is_counted: true,
+            version: None,
+            beat: None,
+            over_budget,
+        }
     }
 
     /// Whether a poll that begins at `at` compares every row.
@@ -90,9 +101,22 @@ impl Watermarks {
         }
     }
 
-    /// How the version moved since the last poll; `None` if either is not known.
-    pub(super) fn moved(&self, version: Option<TablesVersion>) -> Option<Ordering> {
-        Some(version?.version.cmp(&self.version?.version))
+    /// How the tables moved since the last poll: forward by the version, or back by the version, the term or the beat;
+    /// `None` if none is known. A first beat counts as back: nothing tells what the time of the polls before it was worth.
+    pub(super) fn moved(&self, counted: &Counted) -> Option<Ordering> {
+        let is_back = match (counted.beat, self.beat) {
+            (Some(now), Some(before)) => now.term < before.term || now.count < before.count,
+            (now, before) => now.is_some() != before.is_some(),
+        };
+        if is_back {
+            return Some(Ordering::Less);
+        }
+        Some(counted.version?.version.cmp(&self.version?.version))
+    }
+
+    /// After a poll that read `counted`.
+    pub(super) fn seen(self, counted: &Counted) -> Self {
+        Self { version: counted.version.or(self.version), beat: counted.beat, ..self }
     }
 
     /// After a poll at `now` found that nothing was committed since the last one.
