@@ -46,11 +46,13 @@ impl Timestamp {
         self.to_naive().format("%Y-%m-%d %H:%M:%S%.6f").to_string()
     }
 
-    /// Parses what databases and people write: `2026-05-01 07:25:09[.123456]`, the same with `T`, and RFC 3339 with
-    /// any offset. A value without an offset is UTC. `None` if the text is none of these, or its year in UTC is not
+    /// Parses what databases and people write: `2026-05-01 07:25:09[.123456]`, the same with `T` or with an offset as
+    /// PostgreSQL prints it (`+00`, `+05:30`), and RFC 3339. A value without an offset is UTC. `None` if the text is none of these, or its year in UTC is not
     /// in 0001 to 9999.
     pub fn parse(text: &str) -> Option<Self> {
-        let micros = match DateTime::parse_from_rfc3339(text) {
+        let with_offset = DateTime::parse_from_rfc3339(text)
+            .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z"));
+        let micros = match with_offset {
             Ok(with_offset) => with_offset.timestamp_micros(),
             Err(_) => ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"]
                 .iter()

@@ -56,6 +56,15 @@ pub enum StoreError {
         /// The cause, without secrets.
         detail: String,
     },
+    /// Another transaction was in the way of this one (a deadlock, a row that changed since the snapshot, another node
+    /// of a cluster that was faster), and the server rolled this one back: repeat the whole of it.
+    #[error("{what}: another transaction was in the way: {detail}")]
+    Conflict {
+        /// The operation.
+        what: &'static str,
+        /// The cause, without secrets.
+        detail: String,
+    },
     /// A table was altered after the transaction began, for example by a master that created an index: a new
     /// transaction sees the table.
     #[error("{what}: {detail}")]
@@ -94,6 +103,7 @@ impl StoreError {
                 | Self::NoTables { .. }
                 | Self::Driver { .. }
                 | Self::RowLocked { .. }
+                | Self::Conflict { .. }
                 | Self::TablesAltered { .. }
                 | Self::RowsChanged { .. }
                 | Self::LockLost { .. }
@@ -109,6 +119,7 @@ impl StoreError {
             | Self::Refused { detail, .. }
             | Self::RowRejected { detail, .. }
             | Self::RowLocked { detail, .. }
+            | Self::Conflict { detail, .. }
             | Self::TablesAltered { detail, .. }
             | Self::LockLost { detail } => detail.into(),
             Self::RowsChanged { .. } | Self::InvalidState(_) | Self::Closed => self.to_string().into(),

@@ -277,6 +277,7 @@ impl Connector {
                 StoreError::RowRejected { what, detail: format!("{message}; {remedy}") }
             }
             ErrorClass::Locked => StoreError::RowLocked { what, detail: message },
+            ErrorClass::Conflict => StoreError::Conflict { what, detail: message },
             ErrorClass::Altered => StoreError::TablesAltered { what, detail: message },
             ErrorClass::Refused(remedy) => {
                 StoreError::Refused { what, detail: message, remedy: remedy.into() }

@@ -156,8 +156,10 @@ fn classify_error(number: &str, message: &str) -> ErrorClass {
         }
         // Too long, invalid character, out of range, null, duplicate, not a time.
         Ok(1048 | 1062 | 1153 | 1264 | 1265 | 1292 | 1366 | 1406 | 3140 | 4025) => ErrorClass::RowRejected,
-        // A lock wait timed out, or a deadlock.
-        Ok(1205 | 1213) => ErrorClass::Locked,
+        Ok(1205) => ErrorClass::Locked,
+        // A row that changed since the snapshot; a deadlock, or at COMMIT another node of a Galera cluster that was
+        // faster; the same of a replication group.
+        Ok(1020 | 1213 | 3101) => ErrorClass::Conflict,
         Ok(1412) => ErrorClass::Altered,
         Ok(1054 | 1064 | 1136) => ErrorClass::Refused("compare the tables with those that the README shows"),
         _ => ErrorClass::Transient,

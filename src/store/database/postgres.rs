@@ -145,8 +145,9 @@ fn classify_error(code: &str, _message: &str) -> ErrorClass {
         _ if code.starts_with("28") => {
             ErrorClass::Refused("check user and password in `database.url`, and the server's pg_hba.conf")
         }
-        // A lock wait timed out, or a deadlock.
-        "55P03" | "40P01" => ErrorClass::Locked,
+        "55P03" => ErrorClass::Locked,
+        // A row that changed since the snapshot, or a deadlock.
+        "40001" | "40P01" => ErrorClass::Conflict,
         "22P05" => ErrorClass::CharacterRejected(
             "the database's encoding lacks this character: move the tables to one made by CREATE DATABASE … ENCODING \
              'UTF8' TEMPLATE template0",

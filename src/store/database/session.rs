@@ -130,7 +130,7 @@ impl Session {
             return Ok(applied);
         }
         match self.transact(Transaction { writes, read, manifest: None }).await {
-            Err(StoreError::RowRejected { .. } | StoreError::RowLocked { .. }) => {}
+            Err(StoreError::RowRejected { .. } | StoreError::RowLocked { .. } | StoreError::Conflict { .. }) => {}
             done => {
                 applied.add(done?);
                 return Ok(applied);
@@ -142,7 +142,7 @@ impl Session {
             let single = std::slice::from_ref(write);
             match self.transact(Transaction { writes: single, read: read.as_ref(), manifest: None }).await {
                 Ok(done) => applied.add(done),
-                Err(error @ StoreError::RowLocked { .. }) if locked < FEW_LOCKED => {
+                Err(error @ (StoreError::RowLocked { .. } | StoreError::Conflict { .. })) if locked < FEW_LOCKED => {
                     locked += 1;
                     applied.rejected.push((write.rule_id().to_owned(), error));
                 }

@@ -136,6 +136,8 @@ pub(super) enum ErrorClass {
     CharacterRejected(&'static str),
     /// Another session holds a row of the statement.
     Locked,
+    /// Another transaction was in the way of this one, which was rolled back.
+    Conflict,
     /// A table was altered since the transaction began.
     Altered,
     /// A retry fails until someone does this.

@@ -6,6 +6,7 @@ use super::connection::Connection;
 use super::sql::Purpose;
 use super::version::VersionWriter;
 use super::{Database, DatabaseFollower, state_rows, trace_context};
+use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, StateKind};
 use crate::store::{RuleStore, StoreError, TraceContextRow, subscription};
@@ -198,22 +199,27 @@ impl Database {
             trace_context::write(&mut connection, &contexts).await.ok();
         }
         let mut version = VersionWriter::of_operator(&mut connection).await?;
+        let (mut backoff, mut publishing) = (Backoff::default(), Vec::new());
         let (done, written) = loop {
-            connection.run(what, connection.dialect().begin_write).await?;
-            // If this fails, the connection closes and the server rolls back.
-            let done = write.run(self, &mut connection, rule_ids).await?;
-            let written = trace::now();
-            match version.publish(&mut connection, write.rows(&done)).await {
-                Ok(()) => break (done, written),
+            let transacted = async {
+                connection.run(what, connection.dialect().begin_write).await?;
+                let done = write.run(self, &mut connection, rule_ids).await?;
+                let written = trace::now();
+                version.publish(&mut connection, write.rows(&done)).await?;
+                publishing = children("ttp.rule.publish", written).collect::<Vec<Span>>();
+                connection.run(what, "COMMIT").await?;
+                Ok((done, written))
+            };
+            match transacted.await {
+                Ok(done) => break done,
                 Err(error) => {
                     connection.run(what, "ROLLBACK").await.ok();
                     version.retry(connection.dialect(), error)?;
+                    tokio::time::sleep(backoff.wait()).await;
                 }
             }
         };
         writing.into_iter().for_each(|span| span.end(written));
-        let publishing: Vec<Span> = children("ttp.rule.publish", written).collect();
-        connection.run(what, "COMMIT").await?;
         self.wake_followers();
         publishing.into_iter().for_each(|span| span.end(trace::now()));
         connection.close().await;

@@ -16,7 +16,7 @@ const WHAT: &str = "updating rulesyncd_version";
 /// The rights of a writer.
 const RIGHTS: &str = "SELECT, INSERT, UPDATE";
 
-/// How often a transaction is repeated because another session has locked the row.
+/// How often a transaction is repeated because another session has locked the row, or was in the way.
 const LOCKED_RETRIES: usize = 5;
 
 /// Creates the table and its row if they are missing, unless that `has_failed` before. Without them, everything else
@@ -152,14 +152,16 @@ impl VersionWriter {
     }
 
     /// What to do after a transaction failed and was rolled back: repeat it (`Ok`) if only the version could not be
-    /// raised, or return the error.
+    /// raised, or another transaction was in the way, or return the error.
     pub(super) fn retry(&mut self, dialect: &Dialect, error: StoreError) -> Result<(), StoreError> {
         match error {
             error @ (StoreError::NoTables { what: WHAT, .. } | StoreError::Refused { what: WHAT, .. }) => {
                 self.problem = Some(with_remedy(dialect, &error, RIGHTS));
                 Ok(())
             }
-            StoreError::RowLocked { what: WHAT, .. } if self.locked < LOCKED_RETRIES => {
+            StoreError::RowLocked { what: WHAT, .. } | StoreError::Conflict { .. }
+                if self.locked < LOCKED_RETRIES =>
+            {
                 self.locked += 1;
                 Ok(())
             }
