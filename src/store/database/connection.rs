@@ -15,7 +15,7 @@ use super::connector::{CONNECTING, Connector, Endpoint};
 use super::pages::{Page, Pages};
 use super::relay::Relay;
 use super::sql::{self, Arg, Cell, Dialect, Purpose, Query, Row, Select};
-use super::{mysql, postgres, sqlite};
+use super::{mysql, postgres, sqlite, writes};
 use crate::rule::Table;
 use crate::store::StoreError;
 
@@ -47,6 +47,8 @@ pub(super) struct Connection {
     connector: Arc<Connector>,
     /// Identifies the file of a SQLite database.
     file: Option<sqlite::FileIdentity>,
+    /// The most bytes of a statement, or of its arguments, that the server accepts.
+    longest_statement: usize,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -76,25 +78,33 @@ impl Connection {
             match connector.endpoint()? {
                 Endpoint::Sqlite(place) => {
                     let (link, frozen) = place.connect(purpose, timeout).await?;
-                    Ok((Link::Sqlite(link), None, place.identity(frozen)))
+                    Ok((Link::Sqlite(link), None, place.identity(frozen), usize::MAX))
                 }
                 Endpoint::MySql(options, relay) => {
                     let link = mysql::connect(&options, purpose, timeout).await;
-                    Ok((Link::MySql(link.map_err(|error| relay.explain(error))?), Some(relay), None))
+                    let (link, longest) = link.map_err(|error| relay.explain(error))?;
+                    Ok((Link::MySql(link), Some(relay), None, longest))
                 }
                 Endpoint::Postgres(options, relay) => {
-                    let link = postgres::connect(&options, purpose).await;
-                    Ok((Link::Postgres(link.map_err(|error| relay.explain(error))?), Some(relay), None))
+                    let link = postgres::connect(&options, purpose, timeout).await;
+                    let link = link.map_err(|error| relay.explain(error))?;
+                    Ok((Link::Postgres(link), Some(relay), None, usize::MAX))
                 }
             }
         };
-        let (link, relay, file) = match tokio::time::timeout(connector.limit(), connecting).await {
-            Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => return Err(connector.classify_error(CONNECTING, error)),
-            Err(_) => return Err(connector.timeout_error(CONNECTING)),
-        };
+        let (link, relay, file, longest_statement) =
+            match tokio::time::timeout(connector.limit(), connecting).await {
+                Ok(Ok(connected)) => connected,
+                Ok(Err(error)) => return Err(connector.classify_error(CONNECTING, error)),
+                Err(_) => return Err(connector.timeout_error(CONNECTING)),
+            };
         let (transport, connector) = (Transport { relay, broken: false }, Arc::clone(connector));
-        Ok(Self { link, transport, connector, file, _permit: permit })
+        Ok(Self { link, transport, connector, file, longest_statement, _permit: permit })
+    }
+
+    /// The most bytes of a statement, or of its arguments, that the server accepts.
+    pub(super) const fn longest_statement(&self) -> usize {
+        self.longest_statement
     }
 
     pub(super) fn dialect(&self) -> &'static Dialect {
@@ -131,6 +141,10 @@ impl Connection {
 
     /// Runs a statement and returns how many rows it wrote.
     pub(super) async fn execute(&mut self, what: &'static str, query: Query) -> Result<u64, StoreError> {
+        let bytes = query.bytes();
+        if bytes > self.longest_statement {
+            return Err(writes::too_large_statement(what, bytes, self.longest_statement));
+        }
         let running = async {
             match &mut self.link {
                 Link::Sqlite(link) => bound!(query).execute(link).await.map(|done| done.rows_affected()),

@@ -81,7 +81,7 @@ fn mysql_login(server: &Server, config: &DatabaseConfig) -> Result<Login<MySqlCo
 
 fn postgres_login(server: &Server, config: &DatabaseConfig) -> Result<Login<PgConnectOptions>, StoreError> {
     let route = Route::to(server, Protocol::Postgres, config)?;
-    let options = postgres::options(server, config.connect_timeout);
+    let options = postgres::options(server);
     Ok(Login { address: config.address.clone(), options, route: Arc::new(route) })
 }
 

@@ -225,7 +225,13 @@ impl Follow for DatabaseFollower {
         index: &Arc<K>,
     ) -> Result<TableDelta, StoreError> {
         self.wakeups.start(&self.database);
+        let (is_reused, begun) = (self.connection.is_some(), Instant::now());
         let mut polled = self.poll_once(index).await;
+        // A connection that was cut since the last poll fails at once; one that does not answer is an outage.
+        let is_quick = begun.elapsed() < self.database.connector.timeout();
+        if is_reused && is_quick && matches!(polled, Err(StoreError::Unavailable { .. })) {
+            polled = self.poll_once(index).await;
+        }
         for retry in 0..ALTERED_RETRIES {
             let is_altered = match &polled {
                 Err(StoreError::TablesAltered { .. }) => true,
@@ -257,12 +263,14 @@ impl Follow for DatabaseFollower {
         let Some(realm) = self.database.realm.clone() else { return Ok(None) };
         let (database, connection) = (self.database.clone(), self.connection.take());
         let reading = async move {
-            let mut connection = match connection {
-                Some(connection) => connection,
-                None => Connection::open(&database.connector, Purpose::Read).await?,
-            };
-            let list = manifest::read_list(&mut connection, &realm, bytes).await?;
-            Ok((list, connection))
+            let mut reused = connection;
+            loop {
+                let (mut connection, is_reused) = reused_or_new(&database, reused.take()).await?;
+                match manifest::read_list(&mut connection, &realm, bytes).await {
+                    Err(_) if is_reused && connection.is_broken() => {}
+                    list => return Ok((list?, connection)),
+                }
+            }
         };
         let limit = self.database.poll_limit();
         let (list, connection) = self.database.on_thread("reading the list of rules", limit, reading).await?;
@@ -287,12 +295,14 @@ impl Follow for DatabaseFollower {
         let (database, connection) = (self.database.clone(), self.connection.take());
         let dialect = database.connector.dialect();
         let reporting = async move {
-            let mut connection = match connection {
-                Some(connection) => connection,
-                None => Connection::open(&database.connector, Purpose::Read).await?,
-            };
-            let written = workers::write(&mut connection, &report).await;
-            Ok((written, connection))
+            let mut reused = connection;
+            loop {
+                let (mut connection, is_reused) = reused_or_new(&database, reused.take()).await?;
+                match workers::write(&mut connection, &report).await {
+                    Err(_) if is_reused && connection.is_broken() => {}
+                    written => return Ok((written, connection)),
+                }
+            }
         };
         let what = "reporting to rulesyncd_worker";
         match self.database.on_thread(what, Some(REPORT_LIMIT), reporting).await {
@@ -306,6 +316,18 @@ impl Follow for DatabaseFollower {
 
     fn version_problem(&self) -> Option<&str> {
         self.memory.version_problem.as_deref()
+    }
+}
+
+/// The connection of the last poll, or a new one where there is none; and whether it is that of the last poll, which may
+/// have been cut meanwhile.
+async fn reused_or_new(
+    database: &Database,
+    connection: Option<Connection>,
+) -> Result<(Connection, bool), StoreError> {
+    match connection {
+        Some(connection) => Ok((connection, true)),
+        None => Ok((Connection::open(&database.connector, Purpose::Read).await?, false)),
     }
 }
 

@@ -88,7 +88,7 @@ impl MasterSession {
         let writes = writes.into();
         let _writing = self.database.writing();
         self.call("writing the rules", None, |mut session| async move {
-            let applied = session.apply(&writes, None).await;
+            let applied = session.apply(writes, None).await;
             (session, applied)
         })
         .await
@@ -106,7 +106,7 @@ impl MasterSession {
         let writes = writes.into();
         let _writing = self.database.writing();
         self.call("writing the rules", None, |mut session| async move {
-            let applied = session.apply(&writes, Some(&read)).await;
+            let applied = session.apply(writes, Some(&read)).await;
             (session, applied)
         })
         .await

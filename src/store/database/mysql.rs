@@ -81,6 +81,9 @@ const RULES_VERSION: RulesVersion = RulesVersion {
     believed_for: Duration::from_secs(1),
 };
 
+/// The most bytes of a statement where the server does not say: the least that is its default anywhere.
+const LONGEST_STATEMENT: usize = 1 << 20;
+
 /// The login and the session's options; a [`super::relay`] knows the server's address.
 pub(super) fn options(server: &Server) -> MySqlConnectOptions {
     let options = MySqlConnectOptions::new()
@@ -100,12 +103,13 @@ pub(super) fn options(server: &Server) -> MySqlConnectOptions {
     }
 }
 
-/// Connects, and makes the session independent of the server's settings.
+/// Connects, and makes the session independent of the server's settings. Returns the most bytes of a statement that
+/// the server accepts, too.
 pub(super) async fn connect(
     options: &MySqlConnectOptions,
     purpose: Purpose,
     timeout: Duration,
-) -> Result<MySqlConnection, sqlx::Error> {
+) -> Result<(MySqlConnection, usize), sqlx::Error> {
     let mut connection = options.connect().await?;
     // The server ends a session that is silent for so long, and releases what it has locked.
     let silence = purpose.longest_silence().map_or(3600, |silence| silence.as_secs());
@@ -121,13 +125,21 @@ pub(super) async fn connect(
         // In one snapshot, some servers refuse to update a row that another session has changed since.
         Purpose::Write | Purpose::Master => "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     };
-    for sql in [session.as_str(), isolation] {
-        if let Err(error) = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await {
+    let prepared = async {
+        for sql in [session.as_str(), isolation] {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await?;
+        }
+        let longest = sqlx::query_scalar("SELECT CAST(@@max_allowed_packet AS CHAR)");
+        let longest: String = longest.fetch_one(&mut connection).await?;
+        Ok(longest.parse().unwrap_or(LONGEST_STATEMENT))
+    };
+    match prepared.await {
+        Ok(longest) => Ok((connection, longest)),
+        Err(error) => {
             connection.close().await.ok();
-            return Err(error);
+            Err(error)
         }
     }
-    Ok(connection)
 }
 
 fn classify_error(number: &str, message: &str) -> ErrorClass {

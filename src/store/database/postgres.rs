@@ -82,28 +82,16 @@ const RULES_VERSION: RulesVersion = RulesVersion {
     believed_for: Duration::MAX,
 };
 
-/// The login and the session's options; a [`super::relay`] knows the server's address. The session's own settings
-/// make it independent of the server's.
-pub(super) fn options(server: &Server, timeout: Duration) -> PgConnectOptions {
-    let limit = timeout.as_millis().to_string();
+/// The login; a [`super::relay`] knows the server's address.
+pub(super) fn options(server: &Server) -> PgConnectOptions {
     let options = PgConnectOptions::new_without_pgpass()
         .port(POSTGRES_PORT)
         .database(&server.database)
         .application_name("rulesyncd")
         // The relay does TLS.
         .ssl_mode(PgSslMode::Disable)
-        .options([
-            ("TimeZone", "UTC"),
-            ("DateStyle", "ISO"),
-            ("statement_timeout", &limit),
-            // Less than a statement may take, because other rows must be written meanwhile.
-            ("lock_timeout", &timeout.min(LOCK_WAIT).as_millis().to_string()),
-            // The server notices within seconds that the client is gone, and releases the lock.
-            ("tcp_keepalives_idle", "5"),
-            ("tcp_keepalives_interval", "2"),
-            ("tcp_keepalives_count", "3"),
-            ("tcp_user_timeout", "11000"),
-        ])
+        // Poolers refuse a parameter that they do not know, or ignore it: the session sets it.
+        .extra_float_digits(None)
         .disable_statement_logging();
     let options = match &server.user {
         Some(user) => options.username(user),
@@ -115,24 +103,53 @@ pub(super) fn options(server: &Server, timeout: Duration) -> PgConnectOptions {
     }
 }
 
-/// Connects. A database without an encoding sends its texts as they are: with UTF-8 it would refuse a whole answer
-/// because of one text.
+/// The statement that makes a session independent of the server's settings, and of a pooler, which may ignore those of
+/// a connection's start. It leaves out those that an older server does not have. A database without an encoding sends
+/// its texts as they are: with UTF-8 it would refuse a whole answer because of one text.
+fn session(purpose: Purpose, timeout: Duration) -> String {
+    let limit = timeout.as_millis();
+    // Less than a statement may take, because other rows must be written meanwhile.
+    let lock_wait = timeout.min(LOCK_WAIT).as_millis();
+    let silence = purpose.longest_silence().map_or_else(String::new, |silence| {
+        format!("('idle_in_transaction_session_timeout', '{}'), ", silence.as_millis())
+    });
+    // The server notices within seconds that the client is gone, and releases the lock. It does not end a session that
+    // waits for the next poll.
+    format!(
+        "SELECT set_config(name, value, false) FROM (VALUES ('TimeZone', 'UTC'), ('DateStyle', 'ISO'), \
+         ('extra_float_digits', '2'), ('statement_timeout', '{limit}'), ('lock_timeout', '{lock_wait}'), \
+         {silence}('idle_session_timeout', '0'), \
+         ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'), \
+         ('tcp_user_timeout', '11000')) AS wanted (name, value) JOIN pg_settings USING (name) UNION ALL \
+         SELECT set_config('client_encoding', 'SQL_ASCII', false) \
+         WHERE current_setting('server_encoding') = 'SQL_ASCII'"
+    )
+}
+
+/// Connects, and makes the session independent of the server's settings.
 pub(super) async fn connect(
     options: &PgConnectOptions,
     purpose: Purpose,
+    timeout: Duration,
 ) -> Result<PgConnection, sqlx::Error> {
-    const AS_THEY_ARE: &str = "SELECT set_config('client_encoding', 'SQL_ASCII', false) \
-         WHERE current_setting('server_encoding') = 'SQL_ASCII'";
-    let silence = purpose
-        .longest_silence()
-        .map(|silence| format!("SET idle_in_transaction_session_timeout = {}; ", silence.as_millis()));
-    let session = silence.unwrap_or_default() + AS_THEY_ARE;
     let mut connection = options.connect().await?;
-    if let Err(error) = sqlx::raw_sql(sqlx::AssertSqlSafe(session)).execute(&mut connection).await {
-        connection.close().await.ok();
-        return Err(error);
+    match prepare(&mut connection, purpose, timeout).await {
+        Ok(()) => Ok(connection),
+        Err(error) => {
+            connection.close().await.ok();
+            Err(error)
+        }
     }
-    Ok(connection)
+}
+
+/// Makes the session independent of the server's settings.
+pub(super) async fn prepare(
+    connection: &mut PgConnection,
+    purpose: Purpose,
+    timeout: Duration,
+) -> Result<(), sqlx::Error> {
+    let session = sqlx::AssertSqlSafe(session(purpose, timeout));
+    sqlx::raw_sql(session).execute(connection).await.map(drop)
 }
 
 fn classify_error(code: &str, _message: &str) -> ErrorClass {

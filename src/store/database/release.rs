@@ -86,7 +86,11 @@ impl Session {
     ) -> Result<Applied, StoreError> {
         match self.transact(Transaction { writes, read: None, manifest }).await {
             Ok((rows, written)) => Ok(Applied { rows, written, ..Applied::default() }),
-            Err(error @ (StoreError::RowRejected { .. } | StoreError::RowLocked { .. } | StoreError::Conflict { .. })) => {
+            Err(
+                error @ (StoreError::RowRejected { .. }
+                | StoreError::RowLocked { .. }
+                | StoreError::Conflict { .. }),
+            ) => {
                 let mut rejected = self.rejected(writes).await?;
                 if rejected.is_empty() {
                     rejected.push(("the release".to_owned(), error));
@@ -106,7 +110,11 @@ impl Session {
             self.connection.run(WRITING, "ROLLBACK").await.map_err(|error| self.map_lock_lost(error))?;
             match written {
                 Ok(_) => {}
-                Err(error @ (StoreError::RowRejected { .. } | StoreError::RowLocked { .. } | StoreError::Conflict { .. })) => {
+                Err(
+                    error @ (StoreError::RowRejected { .. }
+                    | StoreError::RowLocked { .. }
+                    | StoreError::Conflict { .. }),
+                ) => {
                     rejected.push((write.rule_id().to_owned(), error));
                     if rejected.len() == NAMED {
                         break;

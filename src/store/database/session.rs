@@ -10,7 +10,7 @@ use super::lock::Lock;
 use super::manifest::{self, ManifestWrite};
 use super::sql::Cell;
 use super::version::VersionWriter;
-use super::writes::{Applied, RowsAsRead, RuleWrite, Scope, batches};
+use super::writes::{Applied, RowsAsRead, RuleWrite, Scope, batches, take_too_large};
 use super::{Database, tables, trace_context, workers};
 use crate::clock::{RisingStamp, Timestamp};
 use crate::rule::{RuleHeader, StateRow, Table};
@@ -122,27 +122,32 @@ impl Session {
 
     pub(super) async fn apply(
         &mut self,
-        writes: &[RuleWrite],
+        mut writes: Vec<RuleWrite>,
         read: Option<&RowsAsRead>,
     ) -> Result<Applied, StoreError> {
-        let mut applied = Applied::default();
+        let rejected = take_too_large(&mut writes, self.connection.longest_statement());
+        let mut applied = Applied { rejected, ..Applied::default() };
         if writes.is_empty() {
             return Ok(applied);
         }
-        match self.transact(Transaction { writes, read, manifest: None }).await {
-            Err(StoreError::RowRejected { .. } | StoreError::RowLocked { .. } | StoreError::Conflict { .. }) => {}
+        match self.transact(Transaction { writes: &writes, read, manifest: None }).await {
+            Err(
+                StoreError::RowRejected { .. } | StoreError::RowLocked { .. } | StoreError::Conflict { .. },
+            ) => {}
             done => {
                 applied.add(done?);
                 return Ok(applied);
             }
         }
         let mut locked = 0;
-        for write in writes {
+        for write in &writes {
             let read = read.map(|read| read.of(write.rule_id()));
             let single = std::slice::from_ref(write);
             match self.transact(Transaction { writes: single, read: read.as_ref(), manifest: None }).await {
                 Ok(done) => applied.add(done),
-                Err(error @ (StoreError::RowLocked { .. } | StoreError::Conflict { .. })) if locked < FEW_LOCKED => {
+                Err(error @ (StoreError::RowLocked { .. } | StoreError::Conflict { .. }))
+                    if locked < FEW_LOCKED =>
+                {
                     locked += 1;
                     applied.rejected.push((write.rule_id().to_owned(), error));
                 }
@@ -258,7 +263,8 @@ impl Session {
             (RuleWrite::Delete { updated_by: a, .. }, RuleWrite::Delete { updated_by: b, .. }) => a == b,
             _ => false,
         };
-        for batch in writes.chunk_by(alike).flat_map(batches) {
+        let longest = self.connection.longest_statement();
+        for batch in writes.chunk_by(alike).flat_map(|alike| batches(alike, longest)) {
             rows += match &batch[0] {
                 RuleWrite::Upsert(_) => self.upsert(batch, now).await?,
                 RuleWrite::Delete { updated_by, .. } => {

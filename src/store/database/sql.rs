@@ -208,6 +208,16 @@ impl Query {
         self
     }
 
+    /// The bytes of the statement or of its arguments, which a driver sends one after the other: whichever is more.
+    pub(super) fn bytes(&self) -> usize {
+        // A length or a number has at most 9 bytes, and a type 2.
+        let arg = |arg: &Arg| match arg {
+            Arg::Text(Some(text)) => text.len() + 11,
+            Arg::Text(None) | Arg::Int(_) | Arg::Real(_) => 11,
+        };
+        self.sql.len().max(self.args.iter().map(arg).sum())
+    }
+
     fn arg(mut self, arg: Arg, wrap: fn(String) -> String) -> Self {
         self.args.push(arg);
         self.sql.push_str(&wrap((self.dialect.placeholder)(self.args.len())));

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use super::Database;
 use super::connector::{Connector, Endpoint};
 use super::postgres;
+use super::sql::Purpose;
 use super::thread::caught;
 use crate::backoff::Backoff;
 use crate::store::StoreError;
@@ -106,7 +107,10 @@ async fn listen(
     let Endpoint::Postgres(options, relay) = endpoint else { return Ok(()) };
     let classify_error = |error| connector.classify_error(what, relay.explain(error));
     let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
-    let pool = pool.acquire_timeout(connector.timeout()).connect_lazy_with(options);
+    let timeout = connector.timeout();
+    let pool = pool
+        .after_connect(move |connection, _| Box::pin(postgres::prepare(connection, Purpose::Read, timeout)));
+    let pool = pool.acquire_timeout(timeout).connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await.map_err(classify_error)?;
     listener.eager_reconnect(false);
     listener.listen(postgres::CHANNEL).await.map_err(classify_error)?;

@@ -9,9 +9,14 @@ use crate::store::StoreError;
 /// The most rows of one statement: every dialect accepts that many arguments.
 const BATCH: usize = 1_000;
 
-/// The most bytes of text in one statement, except for a single larger row. MySQL closes the connection at a
-/// statement above its `max_allowed_packet`, which is at least 4 MiB in practice.
+/// The most bytes in one statement, except for a single larger row.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// More bytes than a row's arguments take in a statement beside their texts.
+const ROW_OVERHEAD: usize = 128;
+
+/// More bytes than a statement takes beside its rows.
+const STATEMENT_OVERHEAD: usize = 1 << 10;
 
 /// Which rows of `ttp_rule` to read.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +96,41 @@ impl RuleWrite {
             Self::Delete { rule_id, .. } => rule_id,
         }
     }
+
+    /// At least so many bytes does the row take in a statement.
+    fn bytes(&self) -> usize {
+        ROW_OVERHEAD
+            + match self {
+                Self::Upsert(RuleRow { header, yaml_content }) => {
+                    header.rule_id.len()
+                        + header.source_path.len()
+                        + yaml_content.len()
+                        + header.updated_by.len()
+                }
+                // Compared twice: with the index, and with case.
+                Self::Delete { rule_id, .. } => 2 * rule_id.len(),
+            }
+    }
+}
+
+/// Removes the rows that a server does not accept in a statement of their own, since it accepts only `longest` bytes,
+/// and returns each with the reason.
+pub(super) fn take_too_large(writes: &mut Vec<RuleWrite>, longest: usize) -> Vec<(String, StoreError)> {
+    let most = longest.saturating_sub(STATEMENT_OVERHEAD);
+    let too_large = writes.extract_if(.., |write| write.bytes() > most);
+    too_large
+        .map(|write| {
+            (write.rule_id().to_owned(), too_large_statement(super::session::WRITING, write.bytes(), longest))
+        })
+        .collect()
+}
+
+/// The error of a statement that the server does not accept. Sent all the same, it would end the connection.
+pub(super) fn too_large_statement(what: &'static str, bytes: usize, longest: usize) -> StoreError {
+    let detail = format!(
+        "it takes a statement of {bytes} bytes, and the server accepts {longest}: raise `max_allowed_packet` on the server"
+    );
+    StoreError::RowRejected { what, detail }
 }
 
 /// The result of [`super::MasterSession::apply`].
@@ -112,17 +152,15 @@ impl Applied {
     }
 }
 
-/// Splits writes into batches for one statement each.
-pub(super) fn batches(mut writes: &[RuleWrite]) -> Vec<&[RuleWrite]> {
+/// Splits writes into batches for one statement each, of at most `longest` bytes.
+pub(super) fn batches(mut writes: &[RuleWrite], longest: usize) -> Vec<&[RuleWrite]> {
+    let most = longest.saturating_sub(STATEMENT_OVERHEAD).min(BATCH_BYTES);
     let mut batches = Vec::new();
     while !writes.is_empty() {
         let mut bytes = 0;
         let fits = writes.iter().take(BATCH).take_while(|write| {
-            bytes += match write {
-                RuleWrite::Upsert(row) => row.yaml_content.len(),
-                RuleWrite::Delete { .. } => 0,
-            };
-            bytes <= BATCH_BYTES
+            bytes += write.bytes();
+            bytes <= most
         });
         let (batch, rest) = writes.split_at(fits.count().max(1));
         batches.push(batch);
