@@ -66,7 +66,7 @@ pub(crate) fn run(args: StateArgs) -> Outcome {
         let database = open_database(&config, clock).await?;
         let operator = Operator { config, database, as_json: args.json };
         match request {
-            Request::List => list(&operator.database, args.json).await,
+            Request::List => operator.list().await,
             Request::Get(rule_id) => operator.get(&rule_id).await,
             Request::Set(set, kind, choice) => operator.set(&set, kind, &choice).await,
             Request::Clear(clear, choice) => operator.clear(&clear, &choice).await,
@@ -112,16 +112,49 @@ impl Operator {
         self.config.database.address.place()
     }
 
+    async fn list(&self) -> Outcome {
+        let rows = self.database.states().await?;
+        let without_effect = without_effect(&self.config, &self.database).await?;
+        let why = |row: &StateRow| without_effect.get(row.rule_id.as_str()).map(String::as_str);
+        if self.as_json {
+            let lines: String = rows.iter().map(|row| format!("{}\n", to_json(row, why(row)))).collect();
+            return Ok(print(&lines)?);
+        }
+        let now = SystemClock.now();
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        let mut header = vec!["RULE", "STATE", "CEILING", "UNTIL", "SET BY", "SINCE", "REASON"];
+        header.extend((!without_effect.is_empty()).then_some("WITHOUT EFFECT"));
+        table.set_header(header);
+        for row in &rows {
+            let until = match row.expires_at {
+                None => "until cleared".to_owned(),
+                Some(end) if end <= now => "expired".to_owned(),
+                Some(end) => end.to_string(),
+            };
+            let cells = [
+                row.rule_id.clone(),
+                row.state.clone(),
+                row.confidence_max.map_or_else(String::new, |ceiling| ceiling.to_string()),
+                until,
+                row.set_by.clone().unwrap_or_default(),
+                row.set_at.map_or_else(String::new, |at| at.to_string()),
+                row.reason.clone().unwrap_or_default(),
+                why(row).unwrap_or_default().to_owned(),
+            ];
+            let shown = cells.len() - usize::from(without_effect.is_empty());
+            table.add_row(cells[..shown].iter().map(|cell| sanitize(cell).into_owned()));
+        }
+        let text = if rows.is_empty() { "no state is set\n".to_owned() } else { format!("{table}\n") };
+        Ok(print(&text)?)
+    }
+
     async fn get(&self, rule_id: &RuleId) -> Outcome {
         let state = self.database.get_state(rule_id).await?;
         let row = StateRow::new(rule_id, &state);
-        let without_effect = without_effect(&self.config, &self.database, rule_id).await?;
+        let without_effect = without_effect(&self.config, &self.database).await?.remove(rule_id);
         if self.as_json {
-            let mut told = to_json(&row);
-            if let Some(why) = &without_effect {
-                told["without_effect"] = json!(why);
-            }
-            return Ok(print(&format!("{told}\n"))?);
+            return Ok(print(&format!("{}\n", to_json(&row, without_effect.as_deref())))?);
         }
         let is_missing = !missing(&self.database, std::slice::from_ref(rule_id)).await?.is_empty();
         let unknown = if is_missing { "; there is no such rule" } else { "" };
@@ -148,7 +181,7 @@ impl Operator {
         let rows: Vec<_> =
             chosen.rule_ids.iter().zip(&states).map(|(id, state)| StateRow::new(id, state)).collect();
         if self.as_json {
-            self.print_json(rows.iter().map(to_json))?;
+            self.print_json(rows.iter().map(|row| to_json(row, None)))?;
         } else {
             let done = match &*rows {
                 [row] => in_words(row),
@@ -209,37 +242,6 @@ fn cleared_in_words(chosen: &Chosen, cleared: &[bool]) -> String {
     format!("{} {} enabled again{others}", count(number, "rule"), is_or_are(&number))
 }
 
-async fn list(database: &Database, as_json: bool) -> Outcome {
-    let rows = database.states().await?;
-    if as_json {
-        let lines: String = rows.iter().map(|row| format!("{}\n", to_json(row))).collect();
-        return Ok(print(&lines)?);
-    }
-    let now = SystemClock.now();
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["RULE", "STATE", "CEILING", "UNTIL", "SET BY", "SINCE", "REASON"]);
-    for row in &rows {
-        let until = match row.expires_at {
-            None => "until cleared".to_owned(),
-            Some(end) if end <= now => "expired".to_owned(),
-            Some(end) => end.to_string(),
-        };
-        let cells = [
-            row.rule_id.clone(),
-            row.state.clone(),
-            row.confidence_max.map_or_else(String::new, |ceiling| ceiling.to_string()),
-            until,
-            row.set_by.clone().unwrap_or_default(),
-            row.set_at.map_or_else(String::new, |at| at.to_string()),
-            row.reason.clone().unwrap_or_default(),
-        ];
-        table.add_row(cells.map(|cell| sanitize(&cell).into_owned()));
-    }
-    let text = if rows.is_empty() { "no state is set\n".to_owned() } else { format!("{table}\n") };
-    Ok(print(&text)?)
-}
-
 fn in_words(row: &StateRow) -> String {
     format!("{} is {}", sanitize(&row.rule_id), state_in_words(row))
 }
@@ -261,8 +263,9 @@ fn state_in_words(row: &StateRow) -> String {
     line
 }
 
-fn to_json(row: &StateRow) -> serde_json::Value {
-    json!({
+/// With `without_effect` if the state has none under the published release.
+fn to_json(row: &StateRow, without_effect: Option<&str>) -> serde_json::Value {
+    let mut shown = json!({
         "rule_id": row.rule_id,
         "state": row.state,
         "confidence_max": row.confidence_max,
@@ -270,5 +273,9 @@ fn to_json(row: &StateRow) -> serde_json::Value {
         "reason": row.reason,
         "set_by": row.set_by,
         "set_at": row.set_at,
-    })
+    });
+    if let Some(why) = without_effect {
+        shown["without_effect"] = json!(why);
+    }
+    shown
 }

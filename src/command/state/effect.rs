@@ -1,5 +1,7 @@
 //! Whether states have an effect under the published release.
 
+use std::collections::BTreeMap;
+
 use anyhow::anyhow;
 
 use super::super::common::trust;
@@ -44,18 +46,18 @@ pub(super) async fn ensure_effect(
     }
 }
 
-/// Why the state of a rule has no effect under the published release; `None` if it has one.
+/// The states that have no effect under the published release, each with the reason.
 ///
 /// # Errors
 /// [`Failure::Environment`] if the database does not answer.
 pub(super) async fn without_effect(
     config: &Config,
     database: &Database,
-    rule_id: &RuleId,
-) -> Result<Option<String>, Failure> {
-    let Some(release) = published_release(config, database).await? else { return Ok(None) };
+) -> Result<BTreeMap<RuleId, String>, Failure> {
+    let Some(release) = published_release(config, database).await? else { return Ok(BTreeMap::new()) };
     let (now, rows) = (database.now().await?, valid_states(&database.states().await?));
-    Ok(release.judge(&rows, now).without_effect.get(rule_id).map(ToString::to_string))
+    let judged = release.judge(&rows, now).without_effect;
+    Ok(judged.into_iter().map(|(rule_id, why)| (rule_id, why.to_string())).collect())
 }
 
 /// The published release; `None` without trust, and, with a warning, if it does not verify: in an emergency a state must

@@ -62,6 +62,22 @@ async fn why_verify_and_state_get_compare_with_the_signed_release() {
     assert_eq!(printed["without_effect"], "the signed release protects the rule");
     let (_, printed) = run(&swarm, &owner, &["state", "get", "R1"]);
     assert!(!printed.contains("no effect"), "{printed}");
+    let (_, printed) = run(&swarm, &owner, &["state", "list", "--json"]);
+    let listed: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let why: Vec<_> =
+        listed.iter().map(|row| (row["rule_id"].as_str(), row["without_effect"].as_str())).collect();
+    assert_eq!(
+        why,
+        [(Some("R1"), None), (Some("R3"), Some("the signed release protects the rule"))],
+        "{printed}"
+    );
+    let (_, printed) = run(&swarm, &owner, &["state", "list"]);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert!(lines[0].contains("WITHOUT EFFECT"), "{printed}");
+    let of =
+        |id: &str| lines.iter().find(|line| line.trim_start().starts_with(id)).copied().unwrap_or_default();
+    assert!(of("R3").contains("the signed release protects the rule"), "{printed}");
+    assert!(!of("R1").contains("protects"), "{printed}");
     fails_with(&swarm, &owner, &["why", "R3"], 1, &["wrong: the state has no effect"]);
     let (_, printed) = run(&swarm, &owner, &["why", "R3"]);
     assert!(!printed.contains("the worker says"), "{printed}");
