@@ -4,24 +4,18 @@
 //! is at hand; until then the release before it is served, as a whole. Which manifest is in force depends on no clock,
 //! but for the dates of keys at its acceptance, so clocks never make workers disagree.
 
+mod force;
+mod rows;
+mod status;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::{
-    KeyDates, ListDigest, ListedRule, Malformed, Manifest, NoEffect, Policy, Refusal, RuleList,
-    SignedManifest, TrustReason, TrustState, TrustStatus,
-};
+use self::rows::{line_of, listed};
+use self::status::Names;
+use super::{KeyDates, ListedRule, Malformed, Manifest, NoEffect, Policy, Refusal, RuleList, SignedManifest};
 use crate::clock::Timestamp;
-use crate::rule::{
-    Catalogue, FoundManifest, KnownRule, RowFingerprint, RuleHeader, RuleId, RuleState, TableDelta,
-};
-
-/// The host's clock may be behind the version in force by at most this: a publisher's may be ahead by as much.
-const CLOCK_BEHIND: Duration = Duration::from_hours(24);
-
-/// The most names of one kind in the status.
-const NAMED: usize = 10;
+use crate::rule::{Catalogue, FoundManifest, KnownRule, RowFingerprint, RuleId, RuleState, TableDelta};
 
 /// Decides what is served. Pure.
 #[derive(Debug)]
@@ -78,22 +72,6 @@ struct Changed {
     /// Rules whose texts came.
     filled: Vec<Arc<KnownRule>>,
     states: bool,
-}
-
-/// Some names of many.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Names {
-    first: Vec<String>,
-    count: usize,
-}
-
-impl Names {
-    fn add(&mut self, name: impl ToString) {
-        self.count += 1;
-        if self.first.len() < NAMED {
-            self.first.push(name.to_string());
-        }
-    }
 }
 
 impl Gate {
@@ -273,68 +251,6 @@ impl Gate {
         Some((in_force.signed.manifest.to_string(), in_force.signed.signatures.clone(), unparsed))
     }
 
-    /// What is trusted at `host`, this host's time.
-    pub(crate) fn status(&self, host: Timestamp) -> TrustStatus {
-        let manifest = self.in_force.as_ref().map(|in_force| &in_force.signed.manifest);
-        let reasons = self.reasons(host);
-        let state = match (manifest, reasons.is_empty()) {
-            (None, _) => TrustState::None,
-            (Some(_), true) => TrustState::Ok,
-            (Some(_), false) => TrustState::Degraded,
-        };
-        let missing = match (&self.candidate, &self.in_force) {
-            (Some(candidate), _) if candidate.missing.count > 0 => candidate.missing.clone(),
-            (_, Some(in_force)) => {
-                let mut names = Names::default();
-                in_force.missing.iter().for_each(|rule| names.add(&rule.rule_id));
-                names
-            }
-            _ => Names::default(),
-        };
-        TrustStatus {
-            state,
-            reasons,
-            version: manifest.map(|manifest| manifest.version.to_string()),
-            expires: manifest.map(|manifest| manifest.expires.to_string()),
-            signers: self
-                .in_force
-                .as_ref()
-                .map(|in_force| in_force.signed.signers.clone())
-                .unwrap_or_default(),
-            refusal: self.refusal.as_ref().map(ToString::to_string),
-            missing: missing.first,
-            altered: self.altered.first.clone(),
-            unlisted: self.unlisted.first.clone(),
-            without_effect: self
-                .without_effect
-                .iter()
-                .map(|(id, why)| (id.clone(), why.to_string()))
-                .collect(),
-        }
-    }
-
-    /// Every reason that holds.
-    pub(crate) fn reasons(&self, host: Timestamp) -> Vec<TrustReason> {
-        let mut reasons: Vec<TrustReason> = self.refusal.iter().map(TrustReason::of).collect();
-        let is_incomplete = |in_force: &InForce| !in_force.missing.is_empty();
-        if self.candidate.is_some() || self.in_force.as_ref().is_some_and(is_incomplete) {
-            reasons.push(TrustReason::Incomplete);
-        }
-        if self.altered.count > 0 {
-            reasons.push(TrustReason::Altered);
-        }
-        if let Some(InForce { signed, is_unverified, .. }) = &self.in_force {
-            let Manifest { version, expires, .. } = signed.manifest;
-            let conditions = [
-                (*is_unverified, TrustReason::Unverified),
-                (expires.timestamp() <= host, TrustReason::Expired),
-                (host.after(CLOCK_BEHIND) < version.timestamp(), TrustReason::Clock),
-            ];
-            reasons.extend(conditions.into_iter().filter(|(holds, _)| *holds).map(|(_, reason)| reason));
-        }
-        reasons
-    }
-
     /// Judges a manifest that was read.
     fn read(&mut self, found: FoundManifest, host: Timestamp) {
         self.candidate = None;
@@ -384,141 +300,4 @@ impl Gate {
         let floor = self.floor.as_ref().map(|floor| &floor.manifest);
         in_force.into_iter().chain(floor).max_by_key(|manifest| manifest.version)
     }
-
-    /// Brings the candidate into force if it can be, adds texts that were missing, and compares the rows with the
-    /// release in force.
-    fn advance(&mut self, served: &Catalogue) {
-        if let Some(mut candidate) = self.candidate.take() {
-            if candidate.list.is_none() {
-                let list = self.list_of_rows();
-                match ListDigest::of(list.as_bytes()) == candidate.signed.manifest.list {
-                    true => candidate.list = candidate.signed.manifest.parse_list(list.as_bytes()).ok(),
-                    false => candidate.wants_list = !candidate.list_failed,
-                }
-            }
-            match candidate.list.take() {
-                None => self.candidate = Some(candidate),
-                Some(list) => self.try_force(candidate, list, served),
-            }
-        }
-        if let Some(mut in_force) = self.in_force.take() {
-            let mut filled = Vec::new();
-            in_force.missing.retain(|rule| match self.at_hand(rule, served) {
-                Text::Rule(rule) => {
-                    filled.push(rule);
-                    false
-                }
-                Text::Unparsed => false,
-                Text::Missing => true,
-            });
-            self.changed.filled.extend(filled);
-            self.compare(&in_force.list);
-            self.in_force = Some(in_force);
-        }
-    }
-
-    fn try_force(&mut self, mut candidate: Candidate, list: RuleList, served: &Catalogue) {
-        let is_missing = |rule: &&ListedRule| matches!(self.at_hand(rule, served), Text::Missing);
-        let missing: Vec<ListedRule> = list.rules().iter().filter(is_missing).cloned().collect();
-        if !missing.is_empty() && self.in_force.is_some() {
-            candidate.missing = Names::default();
-            missing.iter().for_each(|rule| candidate.missing.add(&rule.rule_id));
-            candidate.list = Some(list);
-            self.candidate = Some(candidate);
-            return;
-        }
-        let keys = self.table.rule_fingerprints();
-        self.left_out =
-            keys.filter(|(key, _)| list.get(key).is_none()).map(|(key, row)| (key.to_owned(), row)).collect();
-        let signed = candidate.signed;
-        (self.floor, self.is_floor_saved) = (Some(signed.clone()), false);
-        self.in_force = Some(InForce { signed, list, missing, is_unverified: false });
-        self.changed.release = true;
-        self.changed.filled.clear();
-    }
-
-    /// The list that the rows make, without those that the release before left out and nobody touched.
-    fn list_of_rows(&self) -> String {
-        let is_left_out = |header: &RuleHeader<RuleId>| {
-            let fingerprint = Some(RowFingerprint::rule(header));
-            self.left_out.get(header.rule_id.as_str()).copied() == fingerprint
-        };
-        let rows = self.table.rule_rows().map(|rule| &rule.header).filter(|header| !is_left_out(header));
-        let mut rules: Vec<ListedRule> = rows.map(listed).collect();
-        rules.sort_unstable_by(|a, b| a.rule_id.cmp(&b.rule_id));
-        rules.iter().map(line_of).collect()
-    }
-
-    /// The text of a listed rule: from its row, or from what is served.
-    fn at_hand(&self, rule: &ListedRule, served: &Catalogue) -> Text {
-        let id = rule.rule_id.as_str();
-        let has_it = |known: &&Arc<KnownRule>| known.header.content_sha256 == rule.content_sha256;
-        let known = self.table.rule_row(id).filter(has_it).or_else(|| served.rule_row(id).filter(has_it));
-        match known {
-            Some(known) => Text::Rule(as_listed(known, rule)),
-            None if self.table.has_unparsed(id, &rule.content_sha256) => Text::Unparsed,
-            None => Text::Missing,
-        }
-    }
-
-    /// Compares the rows with a list.
-    fn compare(&mut self, list: &RuleList) {
-        (self.altered, self.unlisted) = (Names::default(), Names::default());
-        for rule in list.rules() {
-            let id = rule.rule_id.as_str();
-            let is_row = |known: &Arc<KnownRule>| listed(&known.header) == *rule;
-            if !self.table.rule_row(id).is_some_and(is_row)
-                && !self.table.has_unparsed(id, &rule.content_sha256)
-            {
-                self.altered.add(id);
-            }
-        }
-        for (key, _) in self.table.rule_fingerprints().filter(|(key, _)| list.get(key).is_none()) {
-            self.unlisted.add(key);
-        }
-    }
-}
-
-enum Text {
-    Rule(Arc<KnownRule>),
-    /// It is there, and this program cannot parse it.
-    Unparsed,
-    Missing,
-}
-
-impl Text {
-    fn rule(self) -> Option<Arc<KnownRule>> {
-        match self {
-            Self::Rule(rule) => Some(rule),
-            Self::Unparsed | Self::Missing => None,
-        }
-    }
-}
-
-/// The line that lists a row. A version that no list can have is listed as -1.
-fn listed(header: &RuleHeader<RuleId>) -> ListedRule {
-    ListedRule {
-        rule_id: header.rule_id.clone(),
-        rule_version: i32::try_from(header.rule_version).unwrap_or(-1),
-        content_sha256: header.content_sha256,
-        source_path: header.source_path.clone(),
-    }
-}
-
-fn line_of(rule: &ListedRule) -> String {
-    let ListedRule { rule_id, rule_version, content_sha256, source_path } = rule;
-    format!("{rule_id} {rule_version} {content_sha256} {source_path}\n")
-}
-
-/// A rule with the version and the path that the list gives it.
-fn as_listed(known: &Arc<KnownRule>, rule: &ListedRule) -> Arc<KnownRule> {
-    if listed(&known.header) == *rule {
-        return Arc::clone(known);
-    }
-    let header = RuleHeader {
-        rule_version: rule.rule_version.into(),
-        source_path: rule.source_path.clone(),
-        ..known.header.clone()
-    };
-    Arc::new(KnownRule { header, definition_json: known.definition_json.clone() })
 }

@@ -1,0 +1,51 @@
+//! The lines of a list that rows make.
+
+use std::sync::Arc;
+
+use super::super::ListedRule;
+use crate::rule::{KnownRule, RuleHeader, RuleId};
+
+/// Where the text of a listed rule is.
+pub(super) enum Text {
+    Rule(Arc<KnownRule>),
+    /// It is there, and this program cannot parse it.
+    Unparsed,
+    Missing,
+}
+
+impl Text {
+    pub(super) fn rule(self) -> Option<Arc<KnownRule>> {
+        match self {
+            Self::Rule(rule) => Some(rule),
+            Self::Unparsed | Self::Missing => None,
+        }
+    }
+}
+
+/// The line that lists a row. A version that no list can have is listed as -1.
+pub(super) fn listed(header: &RuleHeader<RuleId>) -> ListedRule {
+    ListedRule {
+        rule_id: header.rule_id.clone(),
+        rule_version: i32::try_from(header.rule_version).unwrap_or(-1),
+        content_sha256: header.content_sha256,
+        source_path: header.source_path.clone(),
+    }
+}
+
+pub(super) fn line_of(rule: &ListedRule) -> String {
+    let ListedRule { rule_id, rule_version, content_sha256, source_path } = rule;
+    format!("{rule_id} {rule_version} {content_sha256} {source_path}\n")
+}
+
+/// A rule with the version and the path that the list gives it.
+pub(super) fn as_listed(known: &Arc<KnownRule>, rule: &ListedRule) -> Arc<KnownRule> {
+    if listed(&known.header) == *rule {
+        return Arc::clone(known);
+    }
+    let header = RuleHeader {
+        rule_version: rule.rule_version.into(),
+        source_path: rule.source_path.clone(),
+        ..known.header.clone()
+    };
+    Arc::new(KnownRule { header, definition_json: known.definition_json.clone() })
+}
