@@ -90,6 +90,8 @@ impl Host {
             .env("RULESYNCD_MASTER_SOCKET", self.path("master.sock"))
             .env("RULESYNCD_WORKER_CACHE", self.path("catalogue.ndjson"))
             .env("RULESYNCD_WORKER_MAX_SUBSCRIBERS", "2000")
+            // 100,000 rules of this size need a little more than the default, and no figure is of quarantined rows.
+            .env("RULESYNCD_WORKER_MAX_MEMORY", "128MiB")
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         command

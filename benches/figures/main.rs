@@ -15,6 +15,7 @@
 
 mod contest;
 mod following;
+mod heard;
 mod host;
 mod plain;
 mod plot;
@@ -56,10 +57,17 @@ fn figures<'a>(rules: &'a Rules, databases: &'a Databases) -> Vec<Figure<'a>> {
     figures
         .extend(BACKENDS[1..].iter().map(|backend| following::first_load(rules, databases, backend, 10_000)));
     figures.extend(SIZES.map(|count| following::snapshot(rules, count)));
-    figures.extend(BACKENDS.map(|backend| sync::heard(rules, databases, backend, 1_000)));
+    figures.extend(BACKENDS.map(|backend| heard::heard(rules, databases, backend, 1_000)));
     for backend in ["sqlite", "postgresql"] {
-        figures.extend([100, 10_000, 100_000].map(|count| sync::heard(rules, databases, backend, count)));
+        figures.extend([100, 10_000, 100_000].map(|count| heard::heard(rules, databases, backend, count)));
     }
+    for just_loaded in [false, true] {
+        figures.extend(
+            ["sqlite", "postgresql"].map(|backend| heard::heard_growth(databases, backend, just_loaded)),
+        );
+    }
+    figures.extend(["sqlite", "postgresql"].map(|backend| heard::edited(databases, backend, 100_000)));
+    figures.extend(BACKENDS.map(|backend| heard::state_set(databases, backend, 10)));
     figures.push(trusting::verified(10_000));
     for (subscribers, changes) in [(1, 10_000), (10, 10_000), (100, 10_000), (1_000, 1_000)] {
         figures.push(following::stream(rules, databases, subscribers, changes));
@@ -77,6 +85,7 @@ fn figures<'a>(rules: &'a Rules, databases: &'a Databases) -> Vec<Figure<'a>> {
             [100, 10_000].map(|count| servers::idle_workers(databases, backend, count, poll_interval)),
         );
     }
+    figures.extend(BACKENDS[1..].iter().map(|backend| servers::idle_poll(databases, backend)));
     figures
 }
 

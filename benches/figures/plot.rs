@@ -9,14 +9,14 @@ use crate::written;
 
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 300.0;
-const COLOURS: [&str; 4] = ["#0b6e99", "#b5472a", "#3f7d3a", "#7a4f9a"];
+const COLOURS: [&str; 6] = ["#0b6e99", "#b5472a", "#3f7d3a", "#7a4f9a", "#a07c00", "#444444"];
 
 /// The seconds and the bytes that grow, side by side, as SVG.
 pub(crate) fn svg(lines: &[Line]) -> String {
     let mut svg = format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" font-family="sans-serif" font-size="12">"#,
         2.0 * WIDTH + 40.0,
-        HEIGHT + 120.0
+        HEIGHT + 160.0
     );
     svg += r#"<rect width="100%" height="100%" fill="white"/>"#;
     for (place, unit) in [Unit::Seconds, Unit::Bytes].into_iter().enumerate() {

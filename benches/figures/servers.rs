@@ -1,15 +1,16 @@
 //! The databases, and what many idle workers cost them.
 
 use std::cell::{Cell, OnceCell};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rulesyncd::rule::Catalogue;
-use rulesyncd::store::{Database, DatabaseFollower, Follow as _, RuleStore as _};
+use rulesyncd::store::{Database, DatabaseFollower, Follow as _, FollowConfig, RuleStore as _};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::contest::{Contender, Figure, Unit};
+use crate::contest::{Contender, Figure, Goal, Unit};
 use crate::plain;
 use crate::support::databases::{config, system_clock};
 use crate::support::servers::{Kind, Server};
@@ -137,6 +138,58 @@ pub(crate) fn idle_workers<'a>(
         })
     })
     .rounds(3)
+}
+
+/// What a server computes for an idle poll, with 100,000 rules beside 100 rules. A poll that counts many rules, once in
+/// five seconds a worker, is none of them.
+pub(crate) fn idle_poll<'a>(databases: &'a Databases, backend: &'static str) -> Figure<'a> {
+    const POLLS: u32 = 1_000;
+    let mut workers: HashMap<usize, (Fresh, Worker)> = HashMap::new();
+    let name = format!("server's time for an idle poll, 100000 rules beside 100, {backend}");
+    Figure::new(name, Unit::Seconds, move |contender| {
+        // In this process, so of this build alone.
+        let (build, count) = crate::heard::size_of(contender);
+        if build.as_os_str() != env!("CARGO_BIN_EXE_rulesyncd") {
+            return Vec::new();
+        }
+        let (_database, (follower, catalogue)) = workers.entry(count).or_insert_with(|| {
+            let database = databases.fresh(backend);
+            let directory = tempfile::tempdir().unwrap();
+            for number in 0..count {
+                let text = crate::host::rule_text(number, 1);
+                std::fs::write(directory.path().join(format!("{number}.yaml")), text).unwrap();
+            }
+            let worker = databases.block_on(async {
+                let mut hand = plain::hand(database.address()).await;
+                plain::written(directory.path(), &mut hand).await;
+                let follow = FollowConfig {
+                    max_memory: 256 << 20,
+                    full_scan_interval: Duration::from_secs(3_600),
+                    ..FollowConfig::default()
+                };
+                let opened = Database::open(&config(database.address()), system_clock()).await.unwrap();
+                let (mut follower, mut catalogue) =
+                    (opened.following(follow).follow(), Arc::<Catalogue>::default());
+                let delta = follower.poll(&catalogue).await.unwrap();
+                assert_eq!(delta.rows, count as u64);
+                Arc::get_mut(&mut catalogue).unwrap().apply(delta);
+                tokio::time::sleep(Duration::from_secs(7)).await;
+                (follower, catalogue)
+            });
+            (database, worker)
+        });
+        databases.with_server(backend, async |server| {
+            // This one counts.
+            follower.poll(catalogue).await.unwrap();
+            let before = cpu_time(server);
+            for _ in 0..POLLS {
+                assert_eq!(follower.poll(catalogue).await.unwrap().rows, 0);
+            }
+            vec![(cpu_time(server) - before).as_secs_f64() / f64::from(POLLS)]
+        })
+    })
+    .rounds(9)
+    .goal(Goal::Times(1.5))
 }
 
 /// The time that the server's processes have computed for.

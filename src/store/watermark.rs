@@ -51,6 +51,18 @@ impl Watermark {
         low.max(Self::FLOOR)
     }
 
+    /// The greatest stamp that was found.
+    pub(super) const fn high(&self) -> Timestamp {
+        self.high
+    }
+
+    /// Records a change with a stamp up to `high`, found at `now` by a poll that read only what is above the greatest
+    /// stamp. `last_now` stays, so the guarantee does not need this poll.
+    pub(super) fn found(&mut self, now: Timestamp, high: Timestamp) {
+        self.high = self.high.max(high);
+        self.changed_at = self.changed_at.max(now);
+    }
+
     /// Records a poll at `now` that found stamps up to `high`, and whether it found a change.
     pub(super) fn advance(&mut self, now: Timestamp, high: Timestamp, changed: bool) {
         self.high = self.high.max(high);

@@ -115,6 +115,15 @@ impl Connection {
         Query::new(self.dialect(), sql)
     }
 
+    /// Whether the server can xor hashes of rows: PostgreSQL can from version 14.
+    pub(super) fn has_xor(&self) -> bool {
+        match &self.link {
+            Link::Sqlite(_) => false,
+            Link::MySql(_) => true,
+            Link::Postgres(link) => link.server_version_num().is_some_and(|version| version >= 140_000),
+        }
+    }
+
     /// Whether the connection is lost, or in an unknown state.
     pub(super) const fn is_broken(&self) -> bool {
         self.transport.broken

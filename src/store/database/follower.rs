@@ -110,6 +110,8 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         let watermarks = self.memory.watermarks.clone();
         let mut poll = Poll::new(&mut tables, &self.database.follow, &*self.index, watermarks, at);
         poll.woken = self.woken || version.is_some() || reads_manifest;
+        // A signed release is read as a whole.
+        poll.hurried = self.woken && self.database.realm.is_none();
         let (mut delta, watermarks) = poll.run().await?;
         delta.manifest = delta.manifest.or(missing);
         match tables.found_hint {
@@ -125,7 +127,8 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         }
         // A manifest that is read later, or a deletion that is counted later, must not be missed for want of another
         // commit.
-        let version = version.filter(|_| wish != ManifestWish::NotYet && watermarks.is_counted);
+        let is_whole = watermarks.is_counted && watermarks.window_due().is_none();
+        let version = version.filter(|_| wish != ManifestWish::NotYet && is_whole);
         let memory = Memory { watermarks: Some(watermarks), version, ..self.memory };
         Ok(PollResult { delta, connection, memory, trace_contexts })
     }
@@ -216,7 +219,13 @@ impl DatabaseFollower {
 
 impl Follow for DatabaseFollower {
     async fn woken(&mut self) {
-        self.wakeups.next().await;
+        match self.memory.watermarks.as_ref().and_then(Watermarks::window_due) {
+            None => self.wakeups.next().await,
+            Some(due) => {
+                // The timer is a wake-up, too.
+                drop(tokio::time::timeout_at(due.into(), self.wakeups.next()).await);
+            }
+        }
         self.woken = true;
     }
 

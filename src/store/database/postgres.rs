@@ -42,6 +42,11 @@ pub(super) const DIALECT: Dialect = Dialect {
          CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END::name)), 'hex')",
     ),
     whole_second: "updated_at = date_trunc('second', updated_at)",
+    // The columns may have any collations, and a collation may take different texts for equal.
+    row_hash: Some(|key, others| {
+        format!("hashtextextended(concat_ws(' ', {key}, {others}) COLLATE \"C\", 0)")
+    }),
+    text_hash: |column| format!("hashtextextended({column}::text COLLATE \"C\", 0)"),
     placeholder: |n| format!("${n}"),
     time: |placeholder| format!("{placeholder}::timestamp"),
     text: |expression| format!("({expression})::text"),

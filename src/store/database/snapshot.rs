@@ -8,11 +8,11 @@ use super::fleet::FleetRows;
 use super::sql::{Dialect, Query, Select};
 use super::{columns, manifest, tables};
 use crate::clock::{SharedClock, Timestamp};
-use crate::rule::{FoundManifest, Table};
+use crate::rule::{FoundManifest, Limits, Table};
 use crate::store::StoreError;
 use crate::store::poll::{
     CountQuestion, Counted, Counts, HeaderRow, KnownCount, RowContent, Rows, StateFound, TableReader,
-    TablesVersion, WHAT, Which, WholeRow, unreadable,
+    TablesVersion, WHAT, Which, WholeRow, Window, WindowSum, WindowSums, unreadable,
 };
 use crate::store::watermark::Watermark;
 
@@ -69,14 +69,15 @@ impl TableReader for Snapshot {
     async fn count(&mut self, question: CountQuestion<'_>) -> Result<Counted, StoreError> {
         let dialect = self.dialect();
         let hint = self.hint.take();
-        let query = count(dialect, &question, self.has_version, hint.as_ref());
+        let shape = Shape { has_version: self.has_version, has_xor: self.connection.has_xor() };
+        let query = count(dialect, &question, shape, hint.as_ref());
         // The host's clock is read before the snapshot: rows that the snapshot does not contain are committed later.
         let now = self.clock.now();
         let row = match self.connection.row(WHAT, query).await {
             // A table that is missing, or may not be read, must not end the poll.
             Err(error) if hint.is_some() && !self.connection.is_broken() => {
                 self.found_hint = Some(Err(manifest::missing(&error)));
-                let query = count(dialect, &question, self.has_version, None);
+                let query = count(dialect, &question, shape, None);
                 self.connection.row(WHAT, query).await?
             }
             row => row?,
@@ -92,11 +93,12 @@ impl TableReader for Snapshot {
             let number = row.optional(index, "a count").map_err(|why| unreadable(&why))?;
             number.map(|number| number.parse().map_err(|_| unreadable("a count is no number"))).transpose()
         };
-        let mut counts = |index| -> Result<Option<Counts>, StoreError> {
-            let (rows, in_window) = (number(index)?, number(index + 1)?);
-            Ok(in_window.map(|in_window| Counts { rows, in_window }))
+        let (rules, states) = (number(3)?, number(5)?);
+        let mut counts = |rows, index| -> Result<Option<Counts>, StoreError> {
+            let found = row.optional(index, "the window").map_err(|why| unreadable(&why))?;
+            found.map(|found| counts_of(rows, &found)).transpose()
         };
-        let (rules, states) = (counts(3)?, counts(5)?);
+        let (rules, states) = (counts(rules, 4)?, counts(states, 6)?);
         // A row that another program spoilt is as good as none.
         let mut number = |index| row.optional(index, "the version").ok().flatten()?.parse().ok();
         let version = Option::zip(number(7), number(8));
@@ -170,20 +172,84 @@ fn filtered(select: Select, which: Which<'_>) -> Select {
     }
 }
 
+/// Reads what [`push_window`] selects.
+fn counts_of(rows: Option<u64>, found: &str) -> Result<Counts, StoreError> {
+    let wrong = || unreadable("a count is no number");
+    let numbers: Vec<&str> = found.split(' ').collect();
+    let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+    // A server's integer of 64 bits, with or without a sign.
+    let hash = |text: &str| text.parse::<i64>().or_else(|_| number(text).map(u64::cast_signed));
+    match numbers[..] {
+        [in_window] => Ok(Counts { rows, in_window: number(in_window)?, sums: None }),
+        [in_window, in_all, hash_window, hash_others] => {
+            let low = WindowSum { rows: number(in_window)?, hash: hash(hash_window)? };
+            let last = WindowSum { rows: number(in_all)?, hash: low.hash ^ hash(hash_others)? };
+            Ok(Counts { rows, in_window: low.rows, sums: Some(WindowSums { low, last }) })
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// What a server can be asked.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    has_version: bool,
+    has_xor: bool,
+}
+
+/// Pushes the SELECT that counts the rows of a window and sums them. The result is one text, because a scalar subquery
+/// has one column.
+fn push_window(query: Query, table: Table, window: Window, has_xor: bool) -> Query {
+    let dialect = query.dialect;
+    let (stamp, low) = (table.stamp(), Some(window.low.max(Watermark::FLOOR)));
+    let Some(row_hash) = dialect.row_hash.filter(|_| has_xor) else {
+        let count = (dialect.text)("count(*)");
+        return query
+            .push(&format!("(SELECT {count} FROM {} WHERE {stamp} > ", table.name()))
+            .time(low)
+            .push(")");
+    };
+    let others = match table {
+        // The columns of a header.
+        Table::Rules => {
+            let (length, hash) = ((dialect.length)("yaml_content"), (dialect.text_hash)("yaml_content"));
+            let text = format!("CASE WHEN {length} <= {} THEN {hash} ELSE {length} END", Limits::LARGEST);
+            let text = format!("CASE WHEN {} THEN {text} END", dialect.whole_second);
+            let path = (dialect.exact)("source_path");
+            format!("rule_version, {path}, updated_at, {text}")
+        }
+        Table::States => {
+            let value = |column: &&str| match *column {
+                "confidence_max" | "expires_at" | "set_at" => (dialect.text)(column),
+                text => (dialect.text)(&(dialect.text_hash)(text)),
+            };
+            let values = table.columns()[1..].iter().map(value);
+            values.map(|value| format!("coalesce({value}, '-')")).collect::<Vec<_>>().join(", ")
+        }
+    };
+    let hash = row_hash("rule_id", &others);
+    let query = query.push("(SELECT concat_ws(' ', count(CASE WHEN ").push(stamp).push(" > ").time(low);
+    let query =
+        query.push(" THEN 1 END), count(*), coalesce(bit_xor(CASE WHEN ").push(stamp).push(" > ").time(low);
+    let query =
+        query.push(&format!(" THEN {hash} END), 0), coalesce(bit_xor(CASE WHEN {stamp} <= ")).time(low);
+    let query = query.push(&format!(" THEN {hash} END), 0)) FROM {} WHERE {stamp} > ", table.name()));
+    query.time(Some(window.last.max(Watermark::FLOOR))).push(")")
+}
+
 /// Selects the clock, the rules' version, the sign of deletions, the counts of both tables, the row of
 /// `rulesyncd_version`, and the manifest's hint; counts of the rules that [`KnownCount`] makes unnecessary are null.
 fn count(
     dialect: &'static Dialect,
     question: &CountQuestion<'_>,
-    has_version: bool,
+    Shape { has_version, has_xor }: Shape,
     hint: Option<&ManifestHint>,
 ) -> Query {
     let count = (dialect.text)("count(*)");
     let mut query = Query::new(dialect, "SELECT ")
         .push(dialect.now.unwrap_or("NULL"))
         .push(", found.version, found.sign");
-    let asked = [(Table::Rules, question.rules_low), (Table::States, question.states_low)];
-    for (table, low) in asked {
+    for (table, window) in [(Table::Rules, question.rules), (Table::States, question.states)] {
         for in_window in [false, true] {
             query = query.push(", CASE");
             if table == Table::Rules && question.wants_signs {
@@ -200,13 +266,13 @@ fn count(
                     query = query.push(" THEN NULL");
                 }
             }
-            query = query.push(&format!(" WHEN 1 = 1 THEN (SELECT {count} FROM {}", table.name()));
-            if in_window {
-                let low = low.max(Watermark::FLOOR);
-                query = query.push(&format!(" WHERE {} > ", table.stamp())).time(Some(low));
-            }
+            query = query.push(" WHEN 1 = 1 THEN ");
+            query = match in_window {
+                true => push_window(query, table, window, has_xor),
+                false => query.push(&format!("(SELECT {count} FROM {})", table.name())),
+            };
             // MariaDB sends the whole expression as the name of a column that has none.
-            query = query.push(") END AS n");
+            query = query.push(" END AS n");
         }
     }
     let version = dialect.rules_version.as_ref().filter(|_| question.wants_signs);

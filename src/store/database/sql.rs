@@ -80,6 +80,11 @@ pub(super) struct Dialect {
     pub(super) digest: Option<&'static str>,
     /// Whether `updated_at` may be a whole second.
     pub(super) whole_second: &'static str,
+    /// Of an expression of the key and one of a row's other values: a hash with 64 bits of both, whatever their types.
+    /// `None` if the database has none, or need not be asked.
+    pub(super) row_hash: Option<fn(&str, &str) -> String>,
+    /// A hash of a column's text.
+    pub(super) text_hash: fn(&str) -> String,
     /// The placeholder of the n-th argument, from 1.
     pub(super) placeholder: fn(usize) -> String,
     /// A placeholder for a time that is passed as text.

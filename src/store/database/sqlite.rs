@@ -42,6 +42,9 @@ pub(super) const DIALECT: Dialect = Dialect {
     deletions_sign: "'none'",
     digest: None,
     whole_second: "(updated_at NOT GLOB '*.[0-9][0-9][0-9][0-9][0-9][0-9]' OR updated_at GLOB '*.000000')",
+    // `data_version` says whether there was a commit.
+    row_hash: None,
+    text_hash: str::to_owned,
     placeholder: |_| "?".into(),
     time: |placeholder| placeholder,
     text: str::to_owned,

@@ -8,7 +8,10 @@
 //!    Whatever woke it, a poll counts many rules only once in `COUNT_INTERVAL`, and after a deletion. A deletion by this
 //!    program raises `deleted` in `rulesyncd_version`; for others the server has a sign, which may be late.
 //! 2. *Window.* If not, the poll takes a snapshot and reads the rows above each watermark ([`super::watermark`]
-//!    proves that this misses none); a full poll reads every row.
+//!    proves that this misses none); a full poll reads every row. After many rows were loaded, the window has them all
+//!    for some seconds. The first statement sums them ([`WindowSum`]) above the last poll's low mark: if the sum is what
+//!    the last poll found there, nothing is read. A wake-up for an edit first reads the rules above the greatest stamp
+//!    that is known; if a change is among them, the window is left to a poll that begins within `WINDOW_INTERVAL`.
 //! 3. *Headers, then texts.* If there are many rows, the poll first reads their headers (version, path, stamp and
 //!    digest), and then the texts of only those rows that differ from the index. Long texts come last, few at a time,
 //!    within the memory budget.
@@ -38,7 +41,7 @@ pub use self::config::FollowConfig;
 pub(super) use self::reader::Beat;
 pub(super) use self::reader::{
     CountQuestion, Counted, Counts, Header, HeaderRow, KnownCount, RowContent, Rows, StateFound, TableReader,
-    TablesVersion, Which, WholeRow,
+    TablesVersion, Which, WholeRow, Window, WindowSum, WindowSums,
 };
 use self::rules::RuleReading;
 pub(super) use self::watermarks::Watermarks;
@@ -81,6 +84,10 @@ pub(super) struct Poll<'p, T, K> {
     pub(super) full: bool,
     /// Whether a wake-up came, so that an idle check is not worth its statement.
     pub(super) woken: bool,
+    /// Whether a wake-up came that says that something was written, and not where.
+    pub(super) hurried: bool,
+    /// Whether to read only the rules above the greatest stamp that is known.
+    newest_only: bool,
     /// The rules that did not fit into `worker.max_memory` at an earlier poll, and may fit now.
     retried: HashSet<String>,
 }
@@ -95,7 +102,18 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         at: Instant,
     ) -> Self {
         let full = watermarks.as_ref().is_none_or(|known| known.is_full_due(at, config.full_scan_interval));
-        Self { tables, config, index, watermarks, at, full, woken: false, retried: HashSet::new() }
+        Self {
+            tables,
+            config,
+            index,
+            watermarks,
+            at,
+            full,
+            woken: false,
+            hurried: false,
+            newest_only: false,
+            retried: HashSet::new(),
+        }
     }
 
     /// Finds the rows that differ from the index.
@@ -110,6 +128,10 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         self.tables.begin().await?;
         let last = self.last_count().filter(|_| !self.full);
         let known = last.as_ref().map(|last| last.known(self.at, Duration::ZERO)).unwrap_or_default();
+        if let Some((counted, reading)) = self.read_newest(known).await? {
+            self.tables.end().await?;
+            return self.finish(counted, reading, last).await;
+        }
         let mut counted = self.count(known).await?;
         let moved = self.watermarks.as_ref().and_then(|watermarks| watermarks.moved(&counted));
         if moved == Some(Ordering::Less) {
@@ -128,6 +150,42 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
     async fn count_for_everything(&mut self) -> Result<Counted, StoreError> {
         self.full = true;
         self.count(KnownCount::default()).await
+    }
+
+    /// The rules above the greatest stamp that is known, if a change is among them and nothing else was changed, as far
+    /// as the first statement shows; `None` if the poll has to read the windows.
+    async fn read_newest(&mut self, known: KnownCount<'_>) -> Result<Option<(Counted, Reading)>, StoreError> {
+        let Some(watermarks) = &self.watermarks else { return Ok(None) };
+        if !self.hurried || self.full || !watermarks.has_just_read(self.at, FEW) {
+            return Ok(None);
+        }
+        self.newest_only = true;
+        let counted = self.count(known).await?;
+        let has_fallen = |watermarks: &Watermarks| watermarks.moved(&counted) == Some(Ordering::Less);
+        if counted.rules.is_some_and(|rules| rules.in_window > 0)
+            && self.is_quiet(Table::States, counted.states)
+            && !self.watermarks.as_ref().is_some_and(has_fallen)
+        {
+            let reading = self.read(&counted).await?;
+            if reading.rules.differing > 0 {
+                return Ok(Some((counted, reading)));
+            }
+        }
+        self.newest_only = false;
+        Ok(None)
+    }
+
+    /// Whether a table is as the index has it, as far as its counts and sums show.
+    fn is_quiet(&self, table: Table, counts: Option<Counts>) -> bool {
+        let has_all = |rows| rows == self.index.count(table);
+        counts.is_none_or(|counts| !self.is_to_read(table, counts) && counts.rows.is_none_or(has_all))
+    }
+
+    /// Whether rows of the window may be new.
+    fn is_to_read(&self, table: Table, counts: Counts) -> bool {
+        let is_unchanged =
+            |watermarks: &Watermarks| watermarks.is_unchanged(table, self.window_of(table), counts);
+        counts.in_window > 0 && !self.watermarks.as_ref().is_some_and(is_unchanged)
     }
 
     fn last_count(&self) -> Option<LastCount> {
@@ -191,15 +249,21 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         if self.watermarks.is_some() {
             delta.missed_by_watermark = rules.missed_by_watermark + states.missed_by_watermark;
         }
+        let windows = self.found_in_windows(&counted);
         let mut watermarks = match self.watermarks {
-            Some(watermarks) => watermarks.advanced(counted.time(), Some(&rules), Some(&states)),
-            None => Watermarks::new(counted.time(), &rules, &states),
+            Some(watermarks) if self.newest_only => watermarks.after_newest(&counted, &rules),
+            Some(watermarks) => {
+                watermarks.advanced(counted.time(), Some(&rules), Some(&states)).seen(&counted)
+            }
+            None => Watermarks::new(counted.time(), &rules, &states).seen(&counted),
         };
-        watermarks = watermarks.seen(&counted);
         if self.full {
             watermarks.last_full = Some(self.at);
         }
         watermarks.over_budget = over_budget;
+        if !self.newest_only {
+            watermarks.remember_windows(self.at, windows);
+        }
         watermarks.is_counted = counted.rules.is_some_and(|rules| rules.rows.is_some());
         watermarks.counted = match watermarks.is_counted {
             true => Some(LastCount::new(self.at, &counted, false)),
@@ -223,11 +287,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         }
         let mut watermarks = watermarks.seen(&counted);
         let Counted { now, rules, states, .. } = counted;
-        let is_quiet = |table, counts: Option<Counts>| {
-            let has_all = |rows| rows == self.index.count(table);
-            counts.is_none_or(|counts| counts.in_window == 0 && counts.rows.is_none_or(has_all))
-        };
-        if !is_quiet(Table::Rules, rules) || !is_quiet(Table::States, states) {
+        if !self.is_quiet(Table::Rules, rules) || !self.is_quiet(Table::States, states) {
             return Ok(None);
         }
         let delta = TableDelta { now, ..TableDelta::default() };
@@ -237,6 +297,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
             return Ok(Some((delta, watermarks)));
         };
         let mut watermarks = watermarks.idle(counted.time());
+        watermarks.remember_windows(self.at, self.found_in_windows(&counted));
         watermarks.is_counted = rules.rows.is_some();
         watermarks.counted = match watermarks.is_counted {
             true => Some(LastCount::new(self.at, &counted, true)),
@@ -247,8 +308,8 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
 
     async fn count(&mut self, known: KnownCount<'_>) -> Result<Counted, StoreError> {
         let question = CountQuestion {
-            rules_low: self.low(Table::Rules),
-            states_low: self.low(Table::States),
+            rules: self.window_of(Table::Rules),
+            states: self.window_of(Table::States),
             known,
             wants_signs: self.index.count(Table::Rules) > CHEAP_TO_COUNT,
         };
@@ -258,7 +319,23 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
     /// Rows with a greater stamp may be new.
     fn low(&self, table: Table) -> Timestamp {
         let overlap = self.config.overlap;
-        self.watermarks.as_ref().map_or(Timestamp::MIN, |watermarks| watermarks.low(table, overlap))
+        self.watermarks.as_ref().map_or(Timestamp::MIN, |watermarks| match table {
+            Table::Rules if self.newest_only => watermarks.newest_rule(),
+            table => watermarks.low(table, overlap),
+        })
+    }
+
+    /// What the first statement counts and sums of a table.
+    fn window_of(&self, table: Table) -> Window {
+        let low = self.low(table);
+        match &self.watermarks {
+            Some(watermarks) if !self.newest_only => watermarks.window(table, low),
+            _ => Window { low, last: low },
+        }
+    }
+
+    fn found_in_windows(&self, counted: &Counted) -> [(Timestamp, Option<Counts>); 2] {
+        [(self.low(Table::Rules), counted.rules), (self.low(Table::States), counted.states)]
     }
 
     fn window(&self, table: Table) -> Which<'static> {
@@ -308,7 +385,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
             parser,
         };
         let rows = counts.rows.filter(|_| self.full).unwrap_or(counts.in_window);
-        if rows > 0 {
+        if rows > 0 && (self.full || self.is_to_read(Table::Rules, counts)) {
             let window = self.window(Table::Rules);
             // Without digests, a full poll needs the texts anyway.
             let headers_first =
@@ -331,7 +408,8 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
     ) -> Result<(Vec<FoundState>, ReadSoFar), StoreError> {
         let low = self.low(Table::States);
         let (mut states, mut found) = (Vec::new(), self.nothing_of(Table::States));
-        if counts.rows.filter(|_| self.full).unwrap_or(counts.in_window) == 0 {
+        let rows = counts.rows.filter(|_| self.full).unwrap_or(counts.in_window);
+        if rows == 0 || !(self.full || self.is_to_read(Table::States, counts)) {
             return Ok((states, found));
         }
         let window = self.window(Table::States);

@@ -11,17 +11,44 @@ use crate::store::StoreError;
 pub(in crate::store) struct Counts {
     /// `None` if they were not counted, because nothing was deleted.
     pub(in crate::store) rows: Option<u64>,
-    /// The rows above the watermark.
+    /// The rows above the low mark.
     pub(in crate::store) in_window: u64,
+    /// The rows above both marks; `None` if the database computes no hashes.
+    pub(in crate::store) sums: Option<WindowSums>,
+}
+
+/// What a database says of many rows in one short answer: equal sums mean equal rows.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct WindowSum {
+    pub(in crate::store) rows: u64,
+    /// The xor of a hash of each row: of everything that tells whether a row differs from the index, and where the stamp
+    /// is a whole second, which two writes may share, of the text, too.
+    pub(in crate::store) hash: i64,
+}
+
+/// The sums of a table's rows above the two marks of a [`Window`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct WindowSums {
+    /// Above [`Window::low`].
+    pub(in crate::store) low: WindowSum,
+    /// Above [`Window::last`].
+    pub(in crate::store) last: WindowSum,
+}
+
+/// Which rows of a table a poll counts and sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Window {
+    /// Rows with a greater stamp may be new.
+    pub(in crate::store) low: Timestamp,
+    /// The low mark of the last poll that summed, if it is lower.
+    pub(in crate::store) last: Timestamp,
 }
 
 /// The first question of a poll.
 #[derive(Debug)]
 pub(in crate::store) struct CountQuestion<'q> {
-    /// The window of the rules is above this stamp.
-    pub(in crate::store) rules_low: Timestamp,
-    /// The window of the states is above this stamp.
-    pub(in crate::store) states_low: Timestamp,
+    pub(in crate::store) rules: Window,
+    pub(in crate::store) states: Window,
     /// What may make counting the rules unnecessary.
     pub(in crate::store) known: KnownCount<'q>,
     /// Whether to return what may do so at the next poll.

@@ -23,6 +23,10 @@ struct Model {
     deleted_by_others: usize,
     /// How many statements the current poll has run.
     statements: usize,
+    /// How many rows of rules the current poll has read.
+    rows_read: usize,
+    /// Whether it sums rows, as PostgreSQL does from version 14.
+    has_xor: bool,
 }
 
 /// Rows of the model in progress.
@@ -44,10 +48,38 @@ impl Model {
             Which::Above(low) => row.header.updated_at > low,
             Which::Keys(keys) => keys.contains(&row.header.rule_id),
         };
-        ModelRows::Rules(
-            self.rules.values().filter(is_wanted).cloned().collect::<Vec<_>>().into_iter(),
-            thorough,
-        )
+        let rows: Vec<_> = self.rules.values().filter(is_wanted).cloned().collect();
+        self.rows_read += rows.len();
+        ModelRows::Rules(rows.into_iter(), thorough)
+    }
+
+    /// Sums what tells whether a row differs from the index.
+    fn sums(&self, table: Table, window: Window) -> WindowSums {
+        let hash = |value: String| {
+            let digest = ContentDigest::of(value).to_string();
+            u64::from_str_radix(&digest[..16], 16).unwrap().cast_signed()
+        };
+        let rule = |row: &RuleRow| {
+            let RuleHeader { rule_id, rule_version, source_path, updated_at, .. } = &row.header;
+            let is_whole_second = *updated_at == updated_at.whole_second();
+            let text = is_whole_second.then_some(&row.yaml_content);
+            (*updated_at, hash(format!("{rule_id} {rule_version} {source_path} {updated_at} {text:?}")))
+        };
+        let rows: Vec<(Timestamp, i64)> = match table {
+            Table::Rules => self.rules.values().map(rule).collect(),
+            Table::States => {
+                let state = |row: &StateRow| (row.set_at.unwrap(), hash(format!("{row:?}")));
+                self.states.values().map(state).collect()
+            }
+        };
+        let above = |mark| {
+            let rows = rows.iter().filter(|row| row.0 > mark);
+            rows.fold(WindowSum::default(), |sum, row| WindowSum {
+                rows: sum.rows + 1,
+                hash: sum.hash ^ row.1,
+            })
+        };
+        WindowSums { low: above(window.low), last: above(window.last) }
     }
 
     /// Raises the version, as a transaction of this program does.
@@ -76,20 +108,20 @@ impl TableReader for Model {
 
     async fn count(&mut self, question: CountQuestion<'_>) -> Result<Counted, StoreError> {
         self.statements += 1;
-        let counts = |rows: Option<usize>, in_window: usize| {
-            Some(Counts { rows: rows.map(|rows| rows as u64), in_window: in_window as u64 })
+        let counts = |rows: Option<usize>, table, window| {
+            let sums = self.sums(table, window);
+            let (rows, in_window) = (rows.map(|rows| rows as u64), sums.low.rows);
+            Some(Counts { rows, in_window, sums: Some(sums).filter(|_| self.has_xor) })
         };
         let sign = self.deleted_by_others.to_string();
         let deletions = self.version.map(|version| (sign.as_str(), version.deleted));
         let is_unneeded = deletions.is_some() && question.known.deletions == deletions;
-        let rules = self.rules.values().filter(|row| row.header.updated_at > question.rules_low).count();
-        let states = self.states.values().filter(Self::is_above(question.states_low)).count();
         Ok(Counted {
             now: time(self.now),
             takes_writes: true,
             beat: None,
-            rules: counts(Some(self.rules.len()).filter(|_| !is_unneeded), rules),
-            states: counts(Some(self.states.len()), states),
+            rules: counts(Some(self.rules.len()).filter(|_| !is_unneeded), Table::Rules, question.rules),
+            states: counts(Some(self.states.len()), Table::States, question.states),
             rules_version: None,
             deletions_sign: Some(sign),
             version: self.version,
@@ -221,9 +253,13 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn rule(id: u8, version: i32, updated_at: Timestamp) -> RuleRow {
+    named_rule(id, version, updated_at, "n")
+}
+
+fn named_rule(id: u8, version: i32, updated_at: Timestamp, name: &str) -> RuleRow {
     let rule_id = format!("R{id}");
     let yaml_content = format!(
-        "rule_id: {rule_id}\nrule_version: {version}\nname: n\napplies_to: [command]\nmatch: {{field: x}}\nemits:\n  - \
+        "rule_id: {rule_id}\nrule_version: {version}\nname: {name}\napplies_to: [command]\nmatch: {{field: x}}\nemits:\n  - \
          {{tactic: TA0007, technique_id: T1083, confidence: 0.5}}\n"
     );
     let header = RuleHeader {
@@ -247,15 +283,29 @@ struct Follower {
 impl Follower {
     /// Polls once, and returns how many statements the poll ran.
     fn poll(&mut self, model: &mut Model, full: bool, woken: bool) -> usize {
-        model.statements = 0;
+        (model.statements, model.rows_read) = (0, 0);
         let config = FollowConfig::default();
         let mut poll = Poll::new(model, &config, &self.catalogue, self.watermarks.take(), Instant::now());
-        (poll.full, poll.woken) = (full || poll.full, woken);
+        (poll.full, poll.woken, poll.hurried) = (full || poll.full, woken, woken);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (delta, watermarks) = runtime.block_on(poll.run()).unwrap();
         self.catalogue.apply(delta);
         self.watermarks = Some(watermarks);
         model.statements
+    }
+
+    fn version(&self) -> Option<TablesVersion> {
+        self.watermarks.as_ref().and_then(|watermarks| watermarks.version)
+    }
+
+    /// The greatest stamp of a rule that is known.
+    fn newest(&self) -> Timestamp {
+        self.watermarks.as_ref().map_or(Timestamp::MIN, Watermarks::newest_rule)
+    }
+
+    /// Whether a poll has left the windows to a later one.
+    fn is_behind(&self) -> bool {
+        self.watermarks.as_ref().is_some_and(|watermarks| watermarks.window_due().is_some())
     }
 }
 
@@ -279,13 +329,20 @@ fn expected(model: &Model) -> Catalogue {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 80, ..ProptestConfig::default() })]
 
-    /// If every commit is within the overlap, whatever its stamp, the next poll finds it; so the version that the
-    /// follower has read is never above what it has delivered.
+    /// If every commit is within the overlap, whatever its stamp, the next poll that reads the windows finds it; so the
+    /// version that the follower has read is never above what it has delivered.
     #[test]
     fn after_a_poll_what_is_known_is_what_the_tables_hold(
-        steps in proptest::collection::vec((step(), 0_i64..3_000_000, any::<bool>()), 1..100)
+        steps in proptest::collection::vec((step(), pause(), any::<bool>()), 1..100),
+        has_xor in any::<bool>(),
+        loaded in prop_oneof![Just(0_u8), Just(90)],
     ) {
-        let (mut model, mut follower) = (Model::default(), Follower::default());
+        let (mut model, mut follower) = (Model { has_xor, ..Model::default() }, Follower::default());
+        // Many rules that are in the window for a while.
+        for id in 0..loaded {
+            model.rules.insert(format!("R{id}"), rule(id, 1, time(i64::from(id))));
+        }
+        let mut newest = follower.newest();
         for (step, pause, is_ours) in steps {
             let deletes = matches!(step, Step::Delete { .. } | Step::Clear { .. });
             if is_ours && !matches!(step, Step::Poll { .. }) {
@@ -299,7 +356,9 @@ proptest! {
                     drop(model.rules.insert(format!("R{id}"), rule(id, version, time(now - behind))));
                 }
                 Step::WriteAtWholeSecond { id, version } => {
-                    drop(model.rules.insert(format!("R{id}"), rule(id, version, time(now).whole_second())));
+                    // Nothing but the text tells two writes of one second apart.
+                    let row = named_rule(id, version, time(now).whole_second(), &format!("n{now}"));
+                    drop(model.rules.insert(row.header.rule_id.clone(), row));
                 }
                 Step::Delete { id } => {
                     model.rules.remove(&format!("R{id}"));
@@ -320,9 +379,21 @@ proptest! {
                 }
                 Step::Clear { id } => drop(model.states.remove(&format!("R{id}"))),
                 Step::Poll { full, woken } => {
+                    let before = follower.version();
                     follower.poll(&mut model, full, woken);
-                    prop_assert_eq!(follower.watermarks.as_ref().unwrap().version, model.version);
+                    if follower.is_behind() {
+                        // It has the newest rules, says nothing of the version, and the next poll has the rest.
+                        prop_assert_eq!(follower.version(), before);
+                        for row in model.rules.values().filter(|row| row.header.updated_at > newest) {
+                            let found = follower.catalogue.fingerprint(Table::Rules, &row.header.rule_id);
+                            prop_assert_eq!(found, Some(RowFingerprint::rule(&row.header)));
+                        }
+                        follower.poll(&mut model, false, false);
+                    }
+                    prop_assert!(!follower.is_behind());
+                    prop_assert_eq!(follower.version(), model.version);
                     prop_assert_eq!(follower.catalogue.digest(), expected(&model).digest());
+                    newest = follower.newest();
                 }
             }
         }
@@ -334,6 +405,142 @@ proptest! {
         model.now += 20_000_000;
         prop_assert_eq!(follower.poll(&mut model, false, false), 1);
     }
+}
+
+/// Time passes between any two steps; often so little that they are in one second.
+fn pause() -> impl Strategy<Value = i64> {
+    prop_oneof![0_i64..3_000_000, 0_i64..100_000]
+}
+
+/// A model with 90 rules that were loaded at once, with stamps of whole seconds or not, and a follower that has just
+/// read them.
+fn loaded(has_xor: bool, whole_seconds: bool) -> (Model, Follower) {
+    let (mut model, mut follower) = (Model { has_xor, ..Model::default() }, Follower::default());
+    follower.poll(&mut model, false, false);
+    model.now += 20_000_000;
+    for id in 0..90 {
+        let stamp = if whole_seconds { time(model.now) } else { time(model.now + 1 + i64::from(id)) };
+        model.rules.insert(format!("R{id}"), rule(id, 1, stamp));
+    }
+    model.raise(false);
+    model.now += 1_000;
+    follower.poll(&mut model, false, false);
+    model.now += 1_000;
+    follower.poll(&mut model, false, false);
+    (model, follower)
+}
+
+#[test]
+fn an_idle_poll_after_a_load_reads_none_of_its_rows() {
+    for whole_seconds in [false, true] {
+        let (mut model, mut follower) = loaded(true, whole_seconds);
+        for _ in 0..8 {
+            model.now += 1_000_000;
+            assert_eq!(follower.poll(&mut model, false, false), 1);
+            assert_eq!(model.rows_read, 0);
+        }
+        // A database that does not sum them has them read.
+        let (mut model, mut follower) = loaded(false, whole_seconds);
+        model.now += 1_000_000;
+        follower.poll(&mut model, false, false);
+        assert_eq!(model.rows_read, 90);
+    }
+}
+
+#[test]
+fn a_poll_after_an_edit_reads_the_edit_once() {
+    let (mut model, mut follower) = known();
+    model.has_xor = true;
+    follower.poll(&mut model, false, false);
+    model.now += 100_000;
+    model.rules.insert("R1".to_owned(), rule(1, 2, time(model.now)));
+    model.raise(false);
+    follower.poll(&mut model, false, true);
+    assert_eq!(model.rows_read, 1);
+    // The low mark rises from the old stamps to the overlap before the edit.
+    for _ in 0..8 {
+        model.now += 1_000_000;
+        assert_eq!(follower.poll(&mut model, false, false), 1);
+        assert_eq!(model.rows_read, 0);
+    }
+}
+
+#[test]
+fn a_change_among_many_rules_that_were_just_loaded_is_found() {
+    type Change = fn(&mut Model);
+    let changes: [Change; 4] = [
+        // The second write of a second.
+        |model| {
+            let stamp = model.rules["R7"].header.updated_at;
+            model.rules.insert("R7".to_owned(), named_rule(7, 1, stamp.whole_second(), "another"));
+        },
+        // Two rows exchange their texts and paths.
+        |model| {
+            let stamp = model.rules["R7"].header.updated_at;
+            let (mut one, mut other) = (rule(7, 2, stamp), rule(8, 1, stamp));
+            std::mem::swap(&mut one.header.source_path, &mut other.header.source_path);
+            model.rules.extend([("R7".to_owned(), one), ("R8".to_owned(), other)]);
+        },
+        // A row replaces another.
+        |model| {
+            let stamp = model.rules.remove("R7").unwrap().header.updated_at;
+            model.rules.insert("R99".to_owned(), rule(99, 1, stamp));
+            model.deleted_by_others += 1;
+        },
+        |model| {
+            model.rules.remove("R7");
+            model.deleted_by_others += 1;
+        },
+    ];
+    for change in changes {
+        for has_xor in [false, true] {
+            let (mut model, mut follower) = loaded(has_xor, true);
+            model.now += 1_000_000;
+            follower.poll(&mut model, false, false);
+            change(&mut model);
+            model.now += 1_000_000;
+            follower.poll(&mut model, false, false);
+            assert_eq!(follower.catalogue.digest(), expected(&model).digest());
+        }
+    }
+}
+
+#[test]
+fn a_wake_up_for_an_edit_reads_none_of_the_rules_that_were_just_loaded() {
+    let (mut model, mut follower) = loaded(true, false);
+    for version in 2..5 {
+        model.now += 100_000;
+        model.rules.insert("R7".to_owned(), rule(7, version, time(model.now)));
+        model.raise(false);
+        follower.poll(&mut model, false, true);
+        assert_eq!(model.rows_read, 1);
+        assert_eq!(follower.catalogue.digest(), expected(&model).digest());
+        assert!(follower.is_behind());
+    }
+    // A wake-up for a late commit alone reads the window; the version was explained.
+    let late = model.rules["R8"].header.updated_at;
+    model.rules.insert("R8".to_owned(), rule(8, 2, late));
+    follower.poll(&mut model, false, true);
+    assert_eq!(follower.catalogue.digest(), expected(&model).digest());
+    assert!(!follower.is_behind());
+    assert_eq!(follower.version(), model.version);
+}
+
+#[test]
+fn the_poll_after_one_that_read_only_newer_rules_is_no_full_one() {
+    let (mut model, mut follower) = loaded(true, false);
+    // Long before the window.
+    model.rules.insert("R91".to_owned(), rule(91, 1, time(-90_000_000)));
+    model.now += 100_000;
+    follower.poll(&mut model, true, false);
+    model.now += 100_000;
+    model.rules.insert("R7".to_owned(), rule(7, 2, time(model.now)));
+    model.raise(false);
+    follower.poll(&mut model, false, true);
+    model.now += 1_000_000;
+    follower.poll(&mut model, false, false);
+    assert_eq!(model.rows_read, 90, "the window, and not all 91");
+    assert_eq!(follower.version(), model.version);
 }
 
 /// A model with two rules that a follower knows, long enough ago that no window reads them.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::reader::{Beat, Counted, KnownCount, TablesVersion};
+use super::reader::{Beat, Counted, Counts, KnownCount, TablesVersion, Window, WindowSum};
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, RowFingerprint, Table, TableDelta};
 use crate::store::rows::RowParser;
@@ -14,11 +14,23 @@ use crate::store::watermark::Watermark;
 /// With many rules, a poll believes for this long that the server shows every deletion: its sign may be late.
 pub(super) const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
+/// While the window has many rules, a poll reads it once in this time, and between only what is newer.
+pub(super) const WINDOW_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What a follower remembers from one poll to the next.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Watermarks {
     rules: Watermark,
     states: Watermark,
+    /// What the last poll that read the window of each table found in it.
+    rules_window: LastWindow,
+    states_window: LastWindow,
+    /// When the last poll began that read the windows; `None` at the first.
+    read_at: Option<Instant>,
+    /// Whether later polls read only newer rules.
+    is_behind: bool,
+    /// The version for whose rise such a poll found a change.
+    explained: Option<TablesVersion>,
     /// When the last poll began that compared every row; `None` if the next one does.
     pub(super) last_full: Option<Instant>,
     /// The last poll that counted the rules.
@@ -31,6 +43,20 @@ pub(in crate::store) struct Watermarks {
     beat: Option<Beat>,
     /// The rules that did not fit into `worker.max_memory`, with the memory that each needs.
     pub(super) over_budget: Arc<BTreeMap<String, usize>>,
+}
+
+/// What a poll found in the window of a table.
+#[derive(Debug, Default, Clone, Copy)]
+struct LastWindow {
+    rows: u64,
+    /// The low mark and the sum; `None` if the database computes none.
+    sum: Option<(Timestamp, WindowSum)>,
+}
+
+impl LastWindow {
+    fn new(low: Timestamp, counts: Counts) -> Self {
+        Self { rows: counts.in_window, sum: counts.sums.map(|sums| (low, sums.low)) }
+    }
 }
 
 /// What a poll read when it counted the rules.
@@ -73,6 +99,11 @@ impl Watermarks {
         Self {
             rules,
             states,
+            rules_window: LastWindow::default(),
+            states_window: LastWindow::default(),
+            read_at: None,
+            is_behind: false,
+            explained: None,
             last_full: None,
             counted: None,
             is_counted: true,
@@ -101,8 +132,53 @@ impl Watermarks {
         }
     }
 
-    /// How the tables moved since the last poll: forward by the version, or back by the version, the term or the beat;
-    /// `None` if none is known. A first beat counts as back: nothing tells what the time of the polls before it was worth.
+    /// The greatest stamp of a rule that was found.
+    pub(super) const fn newest_rule(&self) -> Timestamp {
+        self.rules.high()
+    }
+
+    /// The window above `low`, with the mark that it is compared at.
+    pub(super) fn window(&self, table: Table, low: Timestamp) -> Window {
+        let last = self.last_window(table).sum.map_or(low, |(last, _)| last.min(low));
+        Window { low, last }
+    }
+
+    /// Whether the rows above the last poll's low mark are those that it found, so that none above `window.low` is new.
+    pub(super) fn is_unchanged(&self, table: Table, window: Window, counts: Counts) -> bool {
+        let found = counts.sums.map(|sums| (window.last, sums.last));
+        found.is_some() && found == self.last_window(table).sum
+    }
+
+    /// Records what a poll that began at `at` found in the windows above these marks.
+    pub(super) fn remember_windows(&mut self, at: Instant, found: [(Timestamp, Option<Counts>); 2]) {
+        (self.read_at, self.is_behind, self.explained) = (Some(at), false, None);
+        [self.rules_window, self.states_window] = found.map(|(low, counts)| {
+            counts.map_or_else(LastWindow::default, |counts| LastWindow::new(low, counts))
+        });
+    }
+
+    /// Whether a poll that begins at `at` for a wake-up need not read a window of many rules, because one has just read
+    /// it.
+    pub(super) fn has_just_read(&self, at: Instant, many: u64) -> bool {
+        let is_recent = |read_at| at.duration_since(read_at) < WINDOW_INTERVAL;
+        self.rules_window.rows > many && self.read_at.is_some_and(is_recent)
+    }
+
+    /// When to read the windows, although nothing may wake the follower; `None` if the last poll read them.
+    pub(in crate::store) fn window_due(&self) -> Option<Instant> {
+        self.read_at.filter(|_| self.is_behind).map(|read_at| read_at + WINDOW_INTERVAL)
+    }
+
+    const fn last_window(&self, table: Table) -> LastWindow {
+        match table {
+            Table::Rules => self.rules_window,
+            Table::States => self.states_window,
+        }
+    }
+
+    /// How the tables moved since the last poll that found a change for it: forward by the version, or back by the
+    /// version, the term or the beat; `None` if none is known. A first beat counts as back: nothing tells what the time of
+    /// the polls before it was worth.
     pub(super) fn moved(&self, counted: &Counted) -> Option<Ordering> {
         let is_back = match (counted.beat, self.beat) {
             (Some(now), Some(before)) => now.term < before.term || now.count < before.count,
@@ -111,12 +187,20 @@ impl Watermarks {
         if is_back {
             return Some(Ordering::Less);
         }
-        Some(counted.version?.version.cmp(&self.version?.version))
+        Some(counted.version?.version.cmp(&self.explained.or(self.version)?.version))
     }
 
     /// After a poll that read `counted`.
     pub(super) fn seen(self, counted: &Counted) -> Self {
         Self { version: counted.version.or(self.version), beat: counted.beat, ..self }
+    }
+
+    /// After a poll that read only rules above the newest one that was known. What the windows hold is not known, so the
+    /// next poll reads them from where this would have, and the version of the tables is not reached yet.
+    pub(super) fn after_newest(mut self, counted: &Counted, rules: &ReadSoFar) -> Self {
+        self.rules.found(counted.time(), rules.high.unwrap_or(Timestamp::MIN));
+        (self.is_behind, self.explained) = (true, counted.version.or(self.explained));
+        Self { beat: counted.beat, ..self }
     }
 
     /// After a poll at `now` found that nothing was committed since the last one.

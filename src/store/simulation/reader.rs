@@ -1,5 +1,6 @@
 //! Lets a poll read the model.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use super::Without;
@@ -11,7 +12,7 @@ use crate::rule::{RuleHeader, RuleRow, StateRow, Table};
 use crate::store::StoreError;
 use crate::store::poll::{
     Beat, CountQuestion, Counted, Counts, Header, HeaderRow, RowContent, Rows, StateFound, TableReader,
-    Which, WholeRow,
+    Which, WholeRow, Window, WindowSum, WindowSums,
 };
 
 /// A session at a server. Each call first lets the next of `meanwhile` happen.
@@ -117,15 +118,23 @@ impl TableReader for Reader<'_> {
         self.call()?;
         let now = self.world.clock(self.server);
         let tables = self.tables().clone();
-        let count = |is_of: fn(&Key) -> bool, low| {
+        let count = |is_of: fn(&Key) -> bool, window: Window| {
             let cells = || tables.rows.iter().filter(move |(key, _)| is_of(key));
-            let in_window = cells().filter(|(_, cell)| time(cell.stamp) > low).count() as u64;
+            let sum = |mark| {
+                let cells = cells().filter(|(_, cell)| time(cell.stamp) > mark);
+                cells.fold(WindowSum::default(), |sum, row| {
+                    let mut hasher = DefaultHasher::new();
+                    row.hash(&mut hasher);
+                    WindowSum { rows: sum.rows + 1, hash: sum.hash ^ hasher.finish().cast_signed() }
+                })
+            };
+            let sums = WindowSums { low: sum(window.low), last: sum(window.last) };
             let is_counted = self.is_full || self.without != Without::Count;
             let rows = is_counted.then(|| cells().count() as u64);
-            Some(Counts { rows, in_window })
+            Some(Counts { rows, in_window: sums.low.rows, sums: Some(sums) })
         };
-        let rules = count(|key| matches!(key, Key::Rule(_)), question.rules_low);
-        let states = count(|key| matches!(key, Key::State(_)), question.states_low);
+        let rules = count(|key| matches!(key, Key::Rule(_)), question.rules);
+        let states = count(|key| matches!(key, Key::State(_)), question.states);
         let is_primary = self.server == self.world.primary();
         let version = match self.without {
             Without::VersionOfTheSnapshot => self.world.tables(self.server).tables_version(),

@@ -16,7 +16,7 @@ const BEAT_INTERVAL: i64 = 2_000_000;
 pub(super) const SERVERS: usize = 3;
 
 /// A row: its content, and its stamp in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Cell {
     /// Which text a rule has, or whether a state disables its rule.
     pub(super) content: u8,
@@ -25,7 +25,7 @@ pub(super) struct Cell {
     pub(super) is_late: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Key {
     Rule(u8),
     State(u8),

@@ -24,7 +24,10 @@ use self::quiet::{
     deletions_of_our_own_among_many_rules, two_transactions_of_one_second,
 };
 pub(super) use self::quiet::{a_deletion_that_was_under_way, what_comes_after_a_long_quiet};
-use self::window::{many_rows_and_one_edited, many_rows_and_poison, many_rows_of_one_second};
+use self::window::{
+    many_rows_and_one_edited, many_rows_and_poison, many_rows_of_one_second,
+    many_rows_of_which_two_get_the_same_change,
+};
 
 const NOTHING: [&str; 0] = [];
 
@@ -119,6 +122,7 @@ watermark_cases![
         a_deletion_that_was_under_way,
     ],
     on_servers: [
+        many_rows_of_which_two_get_the_same_change,
         two_transactions_of_one_second,
         an_edit_behind_one_of_the_same_second,
     ],

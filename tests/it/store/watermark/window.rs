@@ -80,3 +80,27 @@ pub(super) async fn many_rows_and_poison(field: &TestDatabase) {
     heard.sort();
     assert_eq!(heard, ["written R007 v3", "written R008 v3"]);
 }
+
+/// The server sums the rows of the window, so that a poll need not read them again. Two rows that get the same stamp,
+/// version and path length in place of others do not leave the sum as it was.
+pub(super) async fn many_rows_of_which_two_get_the_same_change(field: &TestDatabase) {
+    let mut hand = field.hand().await;
+    let loaded = field.now().await.whole_second().after(Duration::from_micros(123_456));
+    for number in 0..MANY {
+        hand.put(&format!("R{number:03}"), 1, loaded).await;
+    }
+    let mut watcher = field.watcher().await;
+    watcher.poll().await;
+    assert_eq!(watcher.poll().await, NOTHING);
+    assert_eq!(watcher.rows, 0, "the window has many rows, but they were summed");
+    for version in 2..=4 {
+        let stamp = loaded.after(Duration::from_micros(u64::try_from(version).unwrap()));
+        hand.put("R001", version, stamp).await;
+        hand.put("R002", version, stamp).await;
+        let mut heard = watcher.poll().await;
+        heard.sort();
+        assert_eq!(heard, [format!("written R001 v{version}"), format!("written R002 v{version}")]);
+        assert_eq!(watcher.poll().await, NOTHING);
+        assert_eq!(watcher.rows, 0);
+    }
+}
