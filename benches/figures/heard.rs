@@ -44,13 +44,13 @@ impl Swarm {
     /// Whose rules were all loaded a moment ago, while the daemons ran.
     fn just_loaded(build: &Path, databases: &Databases, backend: &str, count: usize) -> Self {
         let (database, own) = (databases.fresh(backend), tempfile::tempdir().unwrap());
-        let staged = tempfile::tempdir_in(own.path().parent().unwrap()).unwrap();
-        std::fs::create_dir(staged.path().join("pack")).unwrap();
-        write_rules(&staged.path().join("pack"), count, 1);
+        let staged = tempfile::tempdir_in(own.path().parent().unwrap()).unwrap().keep();
+        write_rules(&staged, count, 1);
         let host = Host::on(build, own.path(), database.address().to_owned());
         host.run(&["sync"]);
         let mut swarm = Self::start(host, own, database, count, 1);
-        std::fs::rename(staged.path().join("pack"), swarm.own.path().join("pack")).unwrap();
+        // All files at once: the directory replaces the empty one.
+        std::fs::rename(staged, swarm.own.path()).unwrap();
         for _ in 0..count {
             swarm.subscribers[0].until("change");
         }
@@ -95,13 +95,9 @@ impl Swarm {
         let (version, number) = (self.version, self.version % self.count);
         let (beside, new) = (self.host.path("saved"), self.own.path().join(".new"));
         std::fs::write(&beside, rule_text(number, version)).unwrap();
-        let (mut place, pack) = (self.own.path().to_owned(), self.own.path().join("pack"));
-        if pack.exists() {
-            place = pack;
-        }
         let start = Instant::now();
         std::fs::copy(&beside, &new).unwrap();
-        std::fs::rename(new, place.join(format!("R{number:06}.yaml"))).unwrap();
+        std::fs::rename(new, self.own.path().join(format!("R{number:06}.yaml"))).unwrap();
         (version, start)
     }
 

@@ -32,6 +32,8 @@ use crate::clock::Timestamp;
 pub struct Catalogue {
     /// Every valid row. Case variants are adjacent, and only the first of them is effective.
     rules: BTreeSet<SortedRule>,
+    /// The memory of all of them: a poll of one edit must not ask each.
+    rules_memory: usize,
     /// The rules that the table no longer holds, or holds as invalid rows, and whose deletion is held back.
     held_back: BTreeSet<RuleId>,
     effective: usize,
@@ -240,10 +242,12 @@ impl Catalogue {
                 .entry(case_insensitive)
                 .or_insert_with(|| self.effective_variant(rule_id.as_str()).cloned());
         }
-        match rule {
-            Some(rule) => drop(self.rules.replace(SortedRule(rule))),
-            None => drop(self.rules.take(&rule_id.as_str() as &dyn Key)),
-        }
+        self.rules_memory += rule.as_ref().map_or(0, |rule| rule.memory());
+        let replaced = match rule {
+            Some(rule) => self.rules.replace(SortedRule(rule)),
+            None => self.rules.take(&rule_id.as_str() as &dyn Key),
+        };
+        self.rules_memory -= replaced.map_or(0, |SortedRule(rule)| rule.memory());
     }
 
     /// The effective one of the rows whose ids equal `rule_id` without regard to case.
@@ -323,8 +327,7 @@ impl RowIndex for Catalogue {
     }
 
     fn memory(&self) -> usize {
-        let rules: usize = self.rules.iter().map(|SortedRule(rule)| rule.memory()).sum();
-        rules + self.states.rows().map(|(_, state)| state.memory()).sum::<usize>()
+        self.rules_memory + self.states.memory()
     }
 
     fn quarantined_memory(&self, table: Table, keys: Option<&[String]>) -> usize {

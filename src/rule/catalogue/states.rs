@@ -17,6 +17,8 @@ const TOLERANCE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct States {
     rows: BTreeMap<RuleId, Arc<RuleState>>,
+    /// The memory of all of them.
+    memory: usize,
     /// The rows by their `expires_at`: those up to `now` have expired.
     ends: BTreeMap<Timestamp, BTreeSet<RuleId>>,
     now: Timestamp,
@@ -38,6 +40,10 @@ impl States {
 
     pub(super) fn row(&self, rule_id: &str) -> Option<&RuleState> {
         self.rows.get(rule_id).map(|row| &**row)
+    }
+
+    pub(super) const fn memory(&self) -> usize {
+        self.memory
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = (&RuleId, &RuleState)> {
@@ -69,7 +75,10 @@ impl States {
             return;
         }
         self.touch(rule_id, before);
-        if let Some(end) = self.rows.remove(rule_id).and_then(|old| old.expires_at)
+        let old = self.rows.remove(rule_id);
+        self.memory -= old.as_ref().map_or(0, |old| old.memory());
+        self.memory += row.as_ref().map_or(0, RuleState::memory);
+        if let Some(end) = old.and_then(|old| old.expires_at)
             && let Some(ids) = self.ends.get_mut(&end)
         {
             ids.remove(rule_id);

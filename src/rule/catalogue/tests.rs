@@ -357,6 +357,9 @@ proptest! {
                 fresh.apply(tables.poll(&fresh, u64::MAX));
                 prop_assert_eq!(fresh.digest(), catalogue.digest());
             }
+            let rules = catalogue.rules.iter().map(|SortedRule(rule)| rule.memory()).sum::<usize>();
+            let states = catalogue.states.rows().map(|(_, state)| state.memory()).sum::<usize>();
+            prop_assert_eq!(catalogue.memory(), rules + states);
         }
     }
 }

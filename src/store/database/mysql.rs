@@ -41,6 +41,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     }),
     text_hash: |column| format!("CRC32({column})"),
     placeholder: |_| "?".into(),
+    upper_bound: |_| String::new(),
     time: |placeholder| placeholder,
     text: |expression| format!("CAST({expression} AS CHAR)"),
     plain: str::to_owned,

@@ -48,6 +48,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     }),
     text_hash: |column| format!("hashtextextended({column}::text COLLATE \"C\", 0)"),
     placeholder: |n| format!("${n}"),
+    upper_bound: |column| format!(" AND {column} <= 'infinity'"),
     time: |placeholder| format!("{placeholder}::timestamp"),
     text: |expression| format!("({expression})::text"),
     plain: |column| format!("{column}::text"),

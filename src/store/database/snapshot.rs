@@ -167,7 +167,7 @@ fn filtered(select: Select, which: Which<'_>) -> Select {
     let stamp = select.table.stamp();
     match which {
         Which::All => select,
-        Which::Above(low) => select.and(|filter| filter.push(&format!("{stamp} > ")).time(Some(low))),
+        Which::Above(low) => select.and(|filter| filter.above(stamp, low)),
         Which::Keys(keys) => select.and(|filter| filter.push("rule_id IN ").texts(keys)),
     }
 }
@@ -201,13 +201,10 @@ struct Shape {
 /// has one column.
 fn push_window(query: Query, table: Table, window: Window, has_xor: bool) -> Query {
     let dialect = query.dialect;
-    let (stamp, low) = (table.stamp(), Some(window.low.max(Watermark::FLOOR)));
+    let (stamp, low) = (table.stamp(), window.low.max(Watermark::FLOOR));
     let Some(row_hash) = dialect.row_hash.filter(|_| has_xor) else {
-        let count = (dialect.text)("count(*)");
-        return query
-            .push(&format!("(SELECT {count} FROM {} WHERE {stamp} > ", table.name()))
-            .time(low)
-            .push(")");
+        let count = format!("(SELECT {} FROM {} WHERE ", (dialect.text)("count(*)"), table.name());
+        return query.push(&count).above(stamp, low).push(")");
     };
     let others = match table {
         // The columns of a header.
@@ -228,13 +225,12 @@ fn push_window(query: Query, table: Table, window: Window, has_xor: bool) -> Que
         }
     };
     let hash = row_hash("rule_id", &others);
-    let query = query.push("(SELECT concat_ws(' ', count(CASE WHEN ").push(stamp).push(" > ").time(low);
-    let query =
-        query.push(" THEN 1 END), count(*), coalesce(bit_xor(CASE WHEN ").push(stamp).push(" > ").time(low);
-    let query =
-        query.push(&format!(" THEN {hash} END), 0), coalesce(bit_xor(CASE WHEN {stamp} <= ")).time(low);
-    let query = query.push(&format!(" THEN {hash} END), 0)) FROM {} WHERE {stamp} > ", table.name()));
-    query.time(Some(window.last.max(Watermark::FLOOR))).push(")")
+    let query = query.push("(SELECT concat_ws(' ', count(CASE WHEN ").above(stamp, low);
+    let query = query.push(" THEN 1 END), count(*), coalesce(bit_xor(CASE WHEN ").above(stamp, low);
+    // Each row is hashed once, for one of the sums.
+    let query = query.push(&format!(" THEN {hash} END), 0), coalesce(bit_xor(CASE WHEN {stamp} <= "));
+    let query = query.time(Some(low)).push(&format!(" THEN {hash} END), 0)) FROM {} WHERE ", table.name()));
+    query.above(stamp, window.last.max(Watermark::FLOOR)).push(")")
 }
 
 /// Selects the clock, the rules' version, the sign of deletions, the counts of both tables, the row of

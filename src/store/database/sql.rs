@@ -87,6 +87,9 @@ pub(super) struct Dialect {
     pub(super) text_hash: fn(&str) -> String,
     /// The placeholder of the n-th argument, from 1.
     pub(super) placeholder: fn(usize) -> String,
+    /// Ends a condition that a stamp is above an argument: a bound above all stamps. Without statistics of a table that
+    /// was just loaded, PostgreSQL takes a range with one end for a third of the rows, and reads the whole table.
+    pub(super) upper_bound: fn(&str) -> String,
     /// A placeholder for a time that is passed as text.
     pub(super) time: fn(String) -> String,
     /// An expression as text.
@@ -254,6 +257,12 @@ impl Query {
     pub(super) fn time_as_read(self, time: String) -> Self {
         let wrap = self.dialect.time;
         self.arg(Arg::Text(Some(time)), wrap)
+    }
+
+    /// The condition that a column's time is above `time`.
+    pub(super) fn above(self, column: &str, time: Timestamp) -> Self {
+        let bound = (self.dialect.upper_bound)(column);
+        self.push(&format!("{column} > ")).time(Some(time)).push(&bound)
     }
 
     /// `(?, ?, …)`

@@ -46,6 +46,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     row_hash: None,
     text_hash: str::to_owned,
     placeholder: |_| "?".into(),
+    upper_bound: |_| String::new(),
     time: |placeholder| placeholder,
     text: str::to_owned,
     plain: str::to_owned,
