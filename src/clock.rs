@@ -95,9 +95,9 @@ pub(crate) fn humanize(span: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(if is_short { millis } else { Duration::from_secs(span.as_secs()) })
 }
 
-/// RFC 3339, UTC, microseconds, `Z`.
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Timestamp {
+    /// What [`fmt::Display`] writes, in ASCII.
+    pub(crate) fn to_ascii(self) -> [u8; 27] {
         let time = self.to_naive();
         let year = time.year().unsigned_abs();
         // A snapshot contains many times, and a format string would be parsed for each.
@@ -113,7 +113,14 @@ impl fmt::Display for Timestamp {
         ] {
             write_decimal(&mut text[place], number);
         }
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        text
+    }
+}
+
+/// RFC 3339, UTC, microseconds, `Z`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.to_ascii()).map_err(|_| fmt::Error)?)
     }
 }
 

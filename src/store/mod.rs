@@ -96,6 +96,9 @@ pub trait Follow: Send {
     /// reader also polls at an interval. Cancel safe.
     fn woken(&mut self) -> impl Future<Output = ()> + Send;
 
+    /// Says when the next poll is due at the latest: until then the store may use its connection to wait for a wake-up.
+    fn idle_until(&mut self, _poll: tokio::time::Instant) {}
+
     /// Polls once, in one snapshot. After an error, the next poll starts where this one did.
     ///
     /// # Errors

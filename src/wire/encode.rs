@@ -1,5 +1,7 @@
 //! Writes lines directly, without building a structure for each rule.
 
+use std::sync::LazyLock;
+
 use serde::Serialize;
 
 use crate::clock::Timestamp;
@@ -15,7 +17,7 @@ pub(crate) fn line(out: &mut Vec<u8>, line: &impl Serialize) {
 /// Appends a `rule` line and its LF.
 pub(crate) fn rule_line(out: &mut Vec<u8>, rule: &KnownRule, state: &RuleState) {
     out.extend_from_slice(br#"{"type":"rule","rule_id":"#);
-    json(out, &rule.header.rule_id);
+    text(out, rule.header.rule_id.as_str());
     out.extend_from_slice(br#","new_value":"#);
     compiled(out, rule, state);
     provenance(out, rule);
@@ -71,24 +73,52 @@ pub(crate) fn change_line(
 
 /// Appends the definition's bytes with the state as their last field.
 fn compiled(out: &mut Vec<u8>, rule: &KnownRule, state: &RuleState) {
+    /// Almost every rule has it.
+    static DEFAULT: LazyLock<(RuleState, Vec<u8>)> = LazyLock::new(|| {
+        let (state, mut text) = (RuleState::default(), Vec::new());
+        json(&mut text, &state);
+        (state, text)
+    });
     let open = rule.definition_json.strip_suffix('}').unwrap_or(&rule.definition_json);
     out.extend_from_slice(open.as_bytes());
     out.extend_from_slice(br#","state":"#);
-    json(out, state);
+    match *state == DEFAULT.0 {
+        true => out.extend_from_slice(&DEFAULT.1),
+        false => json(out, state),
+    }
     out.push(b'}');
 }
 
 fn provenance(out: &mut Vec<u8>, rule: &KnownRule) {
+    let header = &rule.header;
     out.extend_from_slice(br#","rule_version":"#);
-    json(out, &rule.header.rule_version);
+    json(out, &header.rule_version);
     out.extend_from_slice(br#","content_sha256":"#);
-    json(out, &rule.header.content_sha256);
+    quoted(out, &header.content_sha256.to_ascii());
     out.extend_from_slice(br#","source_path":"#);
-    json(out, &rule.header.source_path);
+    text(out, &header.source_path);
     out.extend_from_slice(br#","updated_at":"#);
-    json(out, &rule.header.updated_at);
+    quoted(out, &header.updated_at.to_ascii());
     out.extend_from_slice(br#","updated_by":"#);
-    json(out, &rule.header.updated_by);
+    text(out, &header.updated_by);
+}
+
+/// Appends a text as JSON.
+fn text(out: &mut Vec<u8>, text: &str) {
+    // The only ones that JSON escapes.
+    let is_escaped = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    // Not ended at the first, so that the compiler compares many bytes at once.
+    match text.bytes().fold(false, |any, byte| any | is_escaped(byte)) {
+        true => json(out, text),
+        false => quoted(out, text.as_bytes()),
+    }
+}
+
+/// Appends a text that JSON does not escape.
+fn quoted(out: &mut Vec<u8>, text: &[u8]) {
+    out.push(b'"');
+    out.extend_from_slice(text);
+    out.push(b'"');
 }
 
 #[expect(

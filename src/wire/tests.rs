@@ -113,13 +113,22 @@ proptest! {
         name in ".*", description in proptest::option::of(".*"), reason in proptest::option::of(".*"),
         end in proptest::option::of(0..2_000_000_000_000_000_i64), seq in any::<u64>(), auto_revert: bool,
     ) {
-        let rule = Arc::new(rule(&name, description.as_deref()));
+        let mut rule = rule(&name, description.as_deref());
+        rule.header.source_path = name.as_str().into();
+        rule.header.updated_by = description.as_deref().unwrap_or("a \u{1f} b").into();
+        let rule = Arc::new(rule);
         let (rule_id, state) = (rule.rule_id().clone(), state(reason.as_deref(), end));
         let now = Timestamp::from_micros(1_777_620_309_000_000);
         let mut line = Vec::new();
         encode::rule_line(&mut line, &rule, &state);
         let ServerLine::Rule(read) = as_serde_writes_it(&line) else { panic!("no rule line") };
         prop_assert_eq!(read.new_value, rule.compiled(state.clone()).unwrap());
+        prop_assert_eq!(&*read.source_path, &*rule.header.source_path);
+        prop_assert_eq!(&*read.updated_by, &*rule.header.updated_by);
+        line.clear();
+        encode::rule_line(&mut line, &rule, &RuleState::default());
+        let ServerLine::Rule(read) = as_serde_writes_it(&line) else { panic!("no rule line") };
+        prop_assert_eq!(read.new_value, rule.compiled(RuleState::default()).unwrap());
         line.clear();
         encode::state_line(&mut line, &rule_id, &state);
         as_serde_writes_it(&line);

@@ -46,6 +46,9 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// About how many bytes of a snapshot go into the output at once.
 const SNAPSHOT_CHUNK: usize = 64 * 1024;
 
+/// More bytes than most lines of a snapshot have: the last of a chunk makes it no longer than its buffer.
+const SNAPSHOT_LINE: usize = 4 * 1024;
+
 /// How many bytes of replies may wait before the session stops reading requests.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
 
@@ -252,7 +255,7 @@ impl Session<'_> {
         }
         match &mut self.feed {
             Feed::Snapshot(reader) => {
-                let mut lines = Vec::with_capacity(SNAPSHOT_CHUNK);
+                let mut lines = Vec::with_capacity(SNAPSHOT_CHUNK + SNAPSHOT_LINE);
                 let seq = reader.seq();
                 if reader.write(
                     &mut lines,

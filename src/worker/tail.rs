@@ -260,6 +260,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             let end = next_end(&self.broker, self.clock);
             self.note_changes();
             let report_at = self.reports.as_ref().map(|reports| reports.schedule.due());
+            self.follower.idle_until(report_at.map_or(poll, |report_at| report_at.min(poll)));
             tokio::select! {
                 () = sleep_until(poll) => return,
                 () = self.follower.woken(), if !self.outage.is_ongoing() => return,

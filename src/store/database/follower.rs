@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::bell::Doorbell;
 use super::connection::Connection;
 use super::snapshot::{ManifestHint, Snapshot};
 use super::sql::{Cell, Purpose};
@@ -31,6 +32,9 @@ pub struct DatabaseFollower {
     trace_contexts: Vec<TraceContextRow>,
     /// Whether a wake-up came since the last poll.
     woken: bool,
+    doorbell: Doorbell,
+    /// Until when the follower may wait on its connection; `None` if it is not to wait.
+    idle_until: Option<tokio::time::Instant>,
 }
 
 /// What a follower remembers from one poll to the next.
@@ -74,7 +78,17 @@ impl DatabaseFollower {
             has_trace_table: true,
             version_problem: None,
         };
-        Self { database, wakeups, connection: None, memory, trace_contexts: Vec::new(), woken: false }
+        let (doorbell, trace_contexts) = (Doorbell::default(), Vec::new());
+        Self {
+            database,
+            wakeups,
+            connection: None,
+            memory,
+            trace_contexts,
+            woken: false,
+            doorbell,
+            idle_until: None,
+        }
     }
 }
 
@@ -217,16 +231,43 @@ impl DatabaseFollower {
     }
 }
 
+impl DatabaseFollower {
+    /// Waits until the doorbell returns the connection.
+    async fn end_wait(&mut self) {
+        if self.doorbell.is_waiting() {
+            self.woken |= self.doorbell.end(&mut self.connection).await;
+        }
+    }
+}
+
+async fn sleep_until(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Follow for DatabaseFollower {
     async fn woken(&mut self) {
-        match self.memory.watermarks.as_ref().and_then(Watermarks::window_due) {
-            None => self.wakeups.next().await,
-            Some(due) => {
-                // The timer is a wake-up, too.
-                drop(tokio::time::timeout_at(due.into(), self.wakeups.next()).await);
+        // Reading the windows is due although nothing may wake the follower.
+        let due = self.memory.watermarks.as_ref().and_then(Watermarks::window_due);
+        loop {
+            let until = [due.map(Into::into), self.idle_until].into_iter().flatten().min();
+            if let Some(until) = until {
+                self.doorbell.begin(&mut self.connection, &self.database.shared.thread, until);
+            }
+            tokio::select! {
+                () = self.wakeups.next() => break,
+                () = sleep_until(due.map(Into::into)) => break,
+                () = sleep_until(self.doorbell.due()) => {}
+                rang = self.doorbell.end(&mut self.connection) => if rang { break },
             }
         }
         self.woken = true;
+    }
+
+    fn idle_until(&mut self, poll: tokio::time::Instant) {
+        self.idle_until = Some(poll);
     }
 
     async fn poll<K: RowIndex + Send + Sync + 'static>(
@@ -234,6 +275,7 @@ impl Follow for DatabaseFollower {
         index: &Arc<K>,
     ) -> Result<TableDelta, StoreError> {
         self.wakeups.start(&self.database);
+        self.end_wait().await;
         let (is_reused, begun) = (self.connection.is_some(), Instant::now());
         let mut polled = self.poll_once(index).await;
         // A connection that was cut since the last poll fails at once; one that does not answer is an outage.
@@ -270,6 +312,7 @@ impl Follow for DatabaseFollower {
 
     async fn release_list(&mut self, bytes: usize) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(realm) = self.database.realm.clone() else { return Ok(None) };
+        self.end_wait().await;
         let (database, connection) = (self.database.clone(), self.connection.take());
         let reading = async move {
             let mut reused = connection;
@@ -301,6 +344,7 @@ impl Follow for DatabaseFollower {
     }
 
     async fn report(&mut self, report: WorkerReport) -> Result<(), String> {
+        self.end_wait().await;
         let (database, connection) = (self.database.clone(), self.connection.take());
         let dialect = database.connector.dialect();
         let reporting = async move {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::bell::Ringer;
 use super::session::Session;
 use super::writes::{Applied, OwnedScope, RowsAsRead, RuleWrite, Scope};
 use super::{Database, ManifestWrite, trace_context};
@@ -22,11 +23,14 @@ pub struct MasterSession {
     database: Database,
     /// `None` during a call, and after a call that was cancelled.
     session: Option<Box<Session>>,
+    _ringer: Ringer,
 }
 
 impl MasterSession {
     pub(super) fn new(database: Database, session: Session) -> Self {
-        Self { database, session: Some(Box::new(session)) }
+        let shared = &database.shared;
+        let _ringer = Ringer::start(&database.connector, &shared.thread, shared.committed.subscribe());
+        Self { database, session: Some(Box::new(session)), _ringer }
     }
 
     /// The headers of the rows in `scope`. A row that cannot be read (for example, if its stamp is not a time) has no

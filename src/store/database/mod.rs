@@ -1,5 +1,6 @@
 //! The store over a database: common behaviour, and one small file for each dialect.
 
+mod bell;
 mod columns;
 mod connection;
 mod connector;

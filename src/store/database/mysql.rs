@@ -60,6 +60,7 @@ pub(super) const DIALECT: Dialect = Dialect {
         // The key too: its case may have changed.
         format!(" ON DUPLICATE KEY UPDATE {}", sets.join(", "))
     },
+    has_bells: true,
     notify: None,
     // The lock is global on the server, so its name contains the database; the name may have 64 characters.
     try_lock: Some(

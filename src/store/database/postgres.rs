@@ -58,6 +58,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     exact: str::to_owned,
     replace: super::sql::replace_on_conflict,
     upsert: super::sql::on_conflict,
+    has_bells: false,
     notify: Some("SELECT pg_notify('rulesyncd', '')"),
     // The lock belongs to the database and the session. The number is the bytes of `rulesync`.
     try_lock: Some("SELECT pg_try_advisory_lock(8247617475583766115)::text"),

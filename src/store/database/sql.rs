@@ -115,6 +115,8 @@ pub(super) struct Dialect {
     pub(super) replace: fn(&str, &[&str]) -> String,
     /// The end of an INSERT that replaces existing rows.
     pub(super) upsert: fn(&[&str]) -> String,
+    /// Whether user locks can wake followers.
+    pub(super) has_bells: bool,
     /// Notifies listeners when this transaction commits.
     pub(super) notify: Option<&'static str>,
     /// Whether the server closes the connection after an error with this code.

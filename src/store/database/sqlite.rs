@@ -56,6 +56,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     exact: str::to_owned,
     replace: super::sql::replace_on_conflict,
     upsert: super::sql::on_conflict,
+    has_bells: false,
     notify: None,
     try_lock: None,
     holds_lock: None,

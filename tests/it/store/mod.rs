@@ -5,6 +5,7 @@ mod cleartext;
 mod columns;
 mod compatibility;
 mod contract;
+mod doorbell;
 mod driver;
 mod faults;
 mod network;

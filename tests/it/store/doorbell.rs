@@ -1,0 +1,83 @@
+//! On MySQL and MariaDB the master wakes idle workers by user locks.
+
+use crate::support::rules::rule_text;
+use crate::support::servers::{Kind, Server};
+use crate::support::swarm::{Daemon, Subscriber, Swarm};
+
+/// A worker that polls so seldom that it hears nothing in time unless it is woken.
+fn worker(swarm: &Swarm, name: &str) -> (Daemon, Subscriber) {
+    let socket = swarm.path(&format!("{name}.sock"));
+    let daemon = swarm.daemon("worker", |command| {
+        command
+            .env("RULESYNCD_WORKER_POLL_INTERVAL", "1h")
+            .env("RULESYNCD_SOCKET", &socket)
+            .env("RULESYNCD_WORKER_CACHE", swarm.path(&format!("{name}.ndjson")));
+    });
+    let mut subscriber = Subscriber::connect(&socket);
+    subscriber.send(r#"{"op":"subscribe"}"#);
+    subscriber.snapshot();
+    (daemon, subscriber)
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn a_master_wakes_its_workers_and_a_frozen_one_holds_up_no_other() {
+    let server = Server::start(Kind::MariaDb, &[]).await;
+    let swarm = Swarm::on(server.create("bells").await);
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    let master = swarm.master();
+    let (frozen, mut late) = worker(&swarm, "frozen");
+    let mut workers = [worker(&swarm, "one"), worker(&swarm, "two")];
+
+    // In a burst, too: a commit during a poll wakes the worker again.
+    for version in 2..=6 {
+        swarm.save_atomically("R1.yaml", rule_text("R1", version));
+        for (_, subscriber) in &mut workers {
+            assert_eq!(subscriber.change()["rule_version"], version);
+        }
+    }
+    // Frozen while it waits for the bell.
+    frozen.freeze();
+    for version in 7..=12 {
+        swarm.save_atomically("R1.yaml", rule_text("R1", version));
+        for (_, subscriber) in &mut workers {
+            assert_eq!(subscriber.change()["rule_version"], version);
+        }
+    }
+    frozen.thaw();
+    while late.change()["rule_version"] != 12 {}
+
+    // The bells are those of another session.
+    master.kill();
+    let _master = swarm.master();
+    swarm.save_atomically("R1.yaml", rule_text("R1", 13));
+    for (_, subscriber) in &mut workers {
+        assert_eq!(subscriber.change()["rule_version"], 13);
+    }
+}
+
+/// Another program has the names of the bells: workers are not woken, and hear by their polls.
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn bells_that_another_session_holds_only_cost_the_wake_up() {
+    let server = Server::start(Kind::MariaDb, &[]).await;
+    let swarm = Swarm::on(server.create("bells").await);
+    let mut stranger = server.client("bells").await;
+    for name in ["", ":0", ":1", ":2", ":3"] {
+        let lock = format!("CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32), ':bell{name}')");
+        let taken = stranger.text(&format!("SELECT CAST(GET_LOCK({lock}, 0) AS CHAR)")).await;
+        assert_eq!(taken.as_deref(), Some("1"));
+    }
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    let _master = swarm.master();
+    let worker = swarm.daemon("worker", |command| {
+        command.env("RULESYNCD_WORKER_POLL_INTERVAL", "1s");
+    });
+    let mut subscriber = swarm.subscribe();
+    subscriber.snapshot();
+    for version in 2..=3 {
+        swarm.save_atomically("R1.yaml", rule_text("R1", version));
+        assert_eq!(subscriber.change()["rule_version"], version);
+    }
+    assert!(!worker.log().contains("unavailable"), "{}", worker.log());
+}
