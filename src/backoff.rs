@@ -38,7 +38,12 @@ pub(crate) fn jittered(interval: Duration) -> Duration {
 /// randomness.
 #[expect(clippy::cast_precision_loss, reason = "the lowest bits of a random number do not matter")]
 pub(crate) fn random() -> f64 {
-    RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
+    random_bits() as f64 / u64::MAX as f64
+}
+
+/// The same as 64 bits.
+pub(crate) fn random_bits() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 #[cfg(test)]

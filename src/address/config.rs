@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Address;
+use super::{Address, InvalidAddress};
 
 /// How to reach the database.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,14 @@ pub struct DatabaseConfig {
 }
 
 impl DatabaseConfig {
+    /// The same for a process that writes.
+    ///
+    /// # Errors
+    /// As [`Address::for_writing`].
+    pub(crate) fn for_writing(self) -> Result<Self, InvalidAddress> {
+        Ok(Self { address: self.address.for_writing()?, ..self })
+    }
+
     /// Whether `other` differs only in the password.
     pub(crate) fn differs_in_password_only(&self, other: &Self) -> bool {
         self != other

@@ -1,17 +1,18 @@
 //! Where a database is, and how to reach it.
 
 mod config;
+mod hosts;
 mod parse;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 pub use self::config::DatabaseConfig;
+pub(crate) use self::hosts::{Host, ServerRole, SessionAttrs};
 
 /// A database's address, in sqlx's or SQLAlchemy's spelling. Shown without its password.
 ///
@@ -35,8 +36,10 @@ pub enum Address {
 /// A database server and its login.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Server {
-    /// The way to it.
-    pub(crate) host: Host,
+    /// The ways to it, at least one, in the order in which they are written.
+    pub(crate) hosts: Vec<Host>,
+    /// Which of them may be used; `None` leaves it to the daemon.
+    pub(crate) session_attrs: Option<SessionAttrs>,
     /// `None` is the name of this process's user.
     pub(crate) user: Option<String>,
     /// `None` if the server wants none.
@@ -70,27 +73,6 @@ pub(crate) struct DatabasePlace {
     /// The file that the address was read from; `None` if the configuration holds the address itself.
     #[serde(default)]
     pub(crate) url_file: Option<PathBuf>,
-}
-
-/// How to connect to a server.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Host {
-    /// A Unix socket: the file for MySQL, the file or its directory for PostgreSQL.
-    Socket(PathBuf),
-    /// A name or an address, and a port.
-    Tcp(String, u16),
-}
-
-impl Host {
-    /// Whether no byte leaves this host.
-    pub(crate) fn is_local(&self) -> bool {
-        match self {
-            Self::Socket(_) => true,
-            Self::Tcp(name, _) => {
-                name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-            }
-        }
-    }
 }
 
 /// How a connection is encrypted.
@@ -151,7 +133,8 @@ impl Address {
             tls_ca: None,
             tls_client: None,
             peer: None,
-            host: server.host.clone(),
+            session_attrs: None,
+            hosts: server.hosts.clone(),
             database: server.database.clone(),
         };
         match self {
@@ -161,27 +144,40 @@ impl Address {
         }
     }
 
-    /// Whether this and `other`, as seen from the same host, are the same database, as far as the addresses say. A
-    /// server of this host may have many names.
+    /// Whether this and `other`, as seen from the same host, are the same database, as far as the addresses say: the
+    /// hosts of one address have one database, and a server of this host may have many names.
     pub(crate) fn is_same_database(&self, other: &Self) -> bool {
-        let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
         match (self, other) {
             (Self::SqliteFile(one), Self::SqliteFile(other))
             | (Self::Directory(one), Self::Directory(other)) => real(one) == real(other),
             (Self::MySql(one), Self::MySql(other)) | (Self::Postgres(one), Self::Postgres(other)) => {
-                let is_same_host = match (&one.host, &other.host) {
-                    (Host::Socket(one), Host::Socket(other)) => real(one) == real(other),
-                    (Host::Tcp(name, port), Host::Tcp(other_name, other_port)) => {
-                        let is_same_name = name.eq_ignore_ascii_case(other_name)
-                            || (one.host.is_local() && other.host.is_local());
-                        is_same_name && port == other_port
-                    }
-                    (one, other) => one.is_local() && other.is_local(),
-                };
+                let is_among = |host: &Host| other.hosts.iter().any(|other| host.is_same(other));
+                let is_same_host = one.hosts.iter().any(is_among);
                 is_same_host && one.database == other.database
             }
             _ => false,
         }
+    }
+
+    /// This address for a process that writes: of several hosts only the one that takes writes is used.
+    ///
+    /// # Errors
+    /// The address asks for another one.
+    pub(crate) fn for_writing(mut self) -> Result<Self, InvalidAddress> {
+        if let Self::MySql(server) | Self::Postgres(server) = &mut self {
+            match server.session_attrs {
+                None if server.hosts.len() > 1 => server.session_attrs = Some(SessionAttrs::ReadWrite),
+                None | Some(SessionAttrs::ReadWrite) => {}
+                Some(other) => {
+                    return Err(InvalidAddress(format!(
+                        "the address has target_session_attrs={}, and what writes uses only a server that takes \
+                         writes: leave it out, or set read-write",
+                        other.as_str()
+                    )));
+                }
+            }
+        }
+        Ok(self)
     }
 
     /// This address with the password of `other`.
@@ -217,6 +213,11 @@ impl Address {
     }
 }
 
+/// The path with links resolved, if it exists.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, server) = match self {
@@ -238,13 +239,15 @@ impl fmt::Display for Address {
             let before = std::mem::replace(&mut separator, '&');
             write!(f, "{before}{name}={value}")
         };
-        match &server.host {
-            Host::Socket(path) => {
-                write!(f, "/{}", server.database)?;
-                parameter(f, "unix_socket", &path.display())?;
-            }
-            Host::Tcp(name, port) if name.contains(':') => write!(f, "[{name}]:{port}/{}", server.database)?,
-            Host::Tcp(name, port) => write!(f, "{name}:{port}/{}", server.database)?,
+        if let [Host::Socket(path)] = &*server.hosts {
+            write!(f, "/{}", server.database)?;
+            parameter(f, "unix_socket", &path.display())?;
+        } else {
+            let hosts: Vec<String> = server.hosts.iter().map(Host::to_string).collect();
+            write!(f, "{}/{}", hosts.join(","), server.database)?;
+        }
+        if let Some(attrs) = server.session_attrs {
+            parameter(f, "target_session_attrs", &attrs.as_str())?;
         }
         if let Some(tls) = server.tls {
             parameter(f, "sslmode", &tls.as_str())?;
@@ -271,6 +274,6 @@ impl fmt::Debug for Address {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.host, self.database)
+        write!(f, "{:?} {}", self.hosts, self.database)
     }
 }

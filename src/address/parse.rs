@@ -6,7 +6,8 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{Address, ClientCertificate, Host, InvalidAddress, Server, TlsMode};
+use super::hosts::{self, Written};
+use super::{Address, ClientCertificate, Host, InvalidAddress, Server, SessionAttrs, TlsMode};
 
 /// Parameters that other programs put into an address and that have no effect here.
 const PASSED_OVER: &[&str] = &[
@@ -98,8 +99,10 @@ fn is_cut_in_its_password(url: &Url) -> bool {
 }
 
 fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
-    let url = Url::parse(&with_host(text))
-        .map_err(|error| InvalidAddress(format!("the address cannot be read: {error}")))?;
+    let is_postgres = default_port == 5432;
+    let (text, written) = without_hosts(text);
+    let url =
+        Url::parse(&text).map_err(|error| InvalidAddress(format!("the address cannot be read: {error}")))?;
     let decoded = |part: &str| {
         percent_decode_str(part)
             .decode_utf8()
@@ -117,19 +120,23 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
     let mut user = given(decoded(url.username())?);
     let mut password = url.password().map(decoded).transpose()?;
     let mut database = given(decoded(url.path().trim_start_matches('/'))?);
-    let mut name = given(decoded(url.host_str().unwrap_or_default())?);
-    let mut port = url.port();
-    let (mut tls, mut tls_ca, mut socket, mut peer) = (None, None, None, None);
+    let mut hosts = match written {
+        Some(written) => written.split(',').map(hosts::parse).collect::<Result<Vec<Written>, _>>()?,
+        None => Vec::new(),
+    };
+    let (mut named, mut ports): (Vec<Written>, Vec<u16>) = (Vec::new(), Vec::new());
+    let (mut tls, mut tls_ca, mut socket, mut peer, mut session_attrs) = (None, None, None, None, None);
     let (mut certificate, mut key_file) = (None, None);
     for (key, value) in url.query_pairs() {
         let value = value.into_owned();
         match key.replace('-', "_").as_str() {
             "unix_socket" | "socket" => socket = Some(PathBuf::from(value)),
-            "host" if value.starts_with('/') => socket = Some(PathBuf::from(value)),
-            "host" => name = Some(value),
-            "port" => {
-                port = Some(value.parse().map_err(|_| InvalidAddress(format!("`{value}` is no port")))?);
+            "host" => {
+                let values = value.split(',').map(hosts::parse_parameter).collect::<Result<Vec<_>, _>>()?;
+                named.extend(values);
             }
+            "port" => ports = value.split(',').map(hosts::parse_port).collect::<Result<_, _>>()?,
+            "target_session_attrs" => session_attrs = Some(SessionAttrs::parse(&value)?),
             "user" => user = Some(value),
             "password" => password = Some(value),
             "dbname" => database = Some(value),
@@ -143,15 +150,41 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
             _ => passed_over(&key)?,
         }
     }
-    // A socket's path may be in the place of the host: `postgresql://%2Frun%2Fpostgresql/rules`.
-    let name_is_socket = name.as_ref().is_some_and(|name| name.starts_with('/'));
-    let host = match (socket, name) {
-        (None, Some(name)) if name_is_socket => Host::Socket(socket_at(name.into(), port)),
-        (Some(socket), _) => Host::Socket(socket_at(socket, port.filter(|_| default_port == 5432))),
-        (None, name) => {
-            let name = name.unwrap_or_else(|| "localhost".into());
-            Host::Tcp(name.trim_matches(['[', ']']).to_owned(), port.unwrap_or(default_port))
+    if !named.is_empty() {
+        // A port in the address is that of the host which the parameter names.
+        let port = hosts.first().and_then(|(_, port)| *port).filter(|_| hosts.len() == 1);
+        hosts = named.into_iter().map(|(name, own)| (name, own.or(port))).collect();
+    }
+    match *ports {
+        [] => {}
+        [port] => hosts.iter_mut().for_each(|host| host.1 = Some(port)),
+        _ if ports.len() == hosts.len() => {
+            hosts.iter_mut().zip(&ports).for_each(|(host, port)| host.1 = Some(*port));
         }
+        _ => {
+            let (ports, hosts) = (ports.len(), hosts.len());
+            return Err(InvalidAddress(format!(
+                "the address has {ports} ports for {hosts} hosts; expected one, or one a host"
+            )));
+        }
+    }
+    let first_port = hosts.first().and_then(|(_, port)| *port);
+    let of_socket =
+        |path: PathBuf, port: Option<u16>| Host::Socket(socket_at(path, port.filter(|_| is_postgres)));
+    let hosts: Vec<Host> = match socket {
+        Some(socket) => vec![of_socket(socket, ports.first().copied().or(first_port))],
+        None if hosts.is_empty() => {
+            vec![Host::Tcp("localhost".into(), ports.first().copied().unwrap_or(default_port))]
+        }
+        None => hosts
+            .into_iter()
+            .map(|(name, port)| match name {
+                // A socket's path may be in the place of the host: `postgresql://%2Frun%2Fpostgresql/rules`.
+                path if path.starts_with('/') => of_socket(path.into(), port),
+                name if name.is_empty() => Host::Tcp("localhost".into(), port.unwrap_or(default_port)),
+                name => Host::Tcp(name, port.unwrap_or(default_port)),
+            })
+            .collect(),
     };
     let database = database.ok_or_else(|| {
         InvalidAddress("the address names no database; write it after the host: `…@HOST/DATABASE`".into())
@@ -165,14 +198,14 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
             ));
         }
     };
-    if peer.is_some() && matches!(host, Host::Tcp(..)) {
-        return Err(InvalidAddress(
+    if peer.is_some() && hosts.iter().any(|host| matches!(host, Host::Tcp(..))) {
+        let every = if hosts.len() > 1 { " for every host" } else { "" };
+        return Err(InvalidAddress(format!(
             "`requirepeer` says which user the server of a Unix socket must run as, and the address names no \
-             socket; over TCP, sslmode=verify-full verifies the server"
-                .into(),
-        ));
+             socket{every}; over TCP, sslmode=verify-full verifies the server"
+        )));
     }
-    Ok(Server { host, user, password, database, tls, tls_ca, tls_client, peer })
+    Ok(Server { hosts, session_attrs, user, password, database, tls, tls_ca, tls_client, peer })
 }
 
 /// The names of PostgreSQL's sockets contain their port.
@@ -180,14 +213,16 @@ fn socket_at(path: PathBuf, port: Option<u16>) -> PathBuf {
     port.map_or_else(|| path.clone(), |port| path.join(format!(".s.PGSQL.{port}")))
 }
 
-/// `user@/database?host=/run/postgresql` has no host, which URLs do not allow.
-fn with_host(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    match rest.split_at(end) {
-        (user, rest) if user.ends_with('@') => format!("{scheme}://{user}localhost{rest}"),
-        _ => text.to_owned(),
-    }
+/// The address with a placeholder for its hosts, of which URLs allow only one, and the hosts as they are written; `None`
+/// if there are none, as in `user@/database?host=/run/postgresql`.
+fn without_hosts(text: &str) -> (String, Option<&str>) {
+    let Some((scheme, rest)) = text.split_once("://") else { return (text.to_owned(), None) };
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (user, hosts) = match authority.rsplit_once('@') {
+        Some((user, hosts)) => (format!("{user}@"), hosts),
+        None => (String::new(), authority),
+    };
+    (format!("{scheme}://{user}localhost{rest}"), Some(hosts).filter(|hosts| !hosts.is_empty()))
 }
 
 fn passed_over(name: &str) -> Result<(), InvalidAddress> {
@@ -196,7 +231,7 @@ fn passed_over(name: &str) -> Result<(), InvalidAddress> {
     }
     Err(InvalidAddress(format!(
         "the address has the unknown parameter `{name}`; known are host, port, user, password, dbname, \
-         unix_socket, requirepeer, sslmode (ssl-mode), sslrootcert (ssl-ca), sslcert (ssl-cert) and sslkey (ssl-key)"
+         unix_socket, target_session_attrs, requirepeer, sslmode (ssl-mode), sslrootcert (ssl-ca), sslcert (ssl-cert) and sslkey (ssl-key)"
     )))
 }
 

@@ -148,3 +148,159 @@ fn a_directory_is_an_address_without_a_server() {
     }
     assert!(address("dir+git:///x").is_err());
 }
+
+#[test]
+fn several_hosts_are_read_in_order_each_with_its_port() {
+    for (text, expected) in [
+        (
+            "postgresql://u@a,b:5433/r?target_session_attrs=read-write",
+            "postgresql://u@a:5432,b:5433/r?target_session_attrs=read-write",
+        ),
+        ("mysql://u:p,w@a:3307,[::1],[fe80::1]:33/r", "mysql://u:***@a:3307,[::1]:3306,[fe80::1]:33/r"),
+        ("postgresql://u@%2Frun%2Fpg:5433,b/r", "postgresql://u@%2Frun%2Fpg%2F.s.PGSQL.5433,b:5432/r"),
+        ("mysql://u@%2Frun%2Fmy.sock,b/r", "mysql://u@%2Frun%2Fmy.sock,b:3306/r"),
+        ("postgresql://u@/r?host=a,b&port=1,2", "postgresql://u@a:1,b:2/r"),
+        ("postgresql://u@/r?host=a,/run/pg&port=5433", "postgresql://u@a:5433,%2Frun%2Fpg%2F.s.PGSQL.5433/r"),
+        // As SQLAlchemy has it.
+        ("postgresql+psycopg://u@/r?host=a:1&host=b:2&host=c", "postgresql://u@a:1,b:2,c:5432/r"),
+        (
+            "mysql://u@a,b/r?target-session-attrs=prefer-standby&ssl-mode=required",
+            "mysql://u@a:3306,b:3306/r?target_session_attrs=prefer-standby&sslmode=require",
+        ),
+    ] {
+        assert_eq!(shown(text), expected, "{text}");
+        assert_eq!(shown(expected), expected, "read back");
+    }
+    for (text, words) in [
+        ("postgresql://u@a,b/r?target_session_attrs=master", "`master` is no target_session_attrs"),
+        ("postgresql://u@a,b,c/r?port=1,2", "2 ports for 3 hosts"),
+        ("postgresql://u@a,b:99999/r", "`99999` is no port"),
+        ("postgresql://u@a,::1/r", "in brackets"),
+        ("postgresql://u@[::1]x,a/r", "after its `]`"),
+        ("postgresql://u@[a],b/r", "no IPv6 address"),
+        ("postgresql://u@[::1,b/r", "has no `]`"),
+        ("postgresql://u@a b,c/r", "the character ` `"),
+        ("postgresql://u@%2Frun,b/r?requirepeer=postgres", "no socket for every host"),
+    ] {
+        assert!(shown(text).contains(words), "{text}: {}", shown(text));
+    }
+}
+
+#[test]
+fn what_writes_uses_the_host_that_takes_writes_and_nothing_else() {
+    let for_writing = |text: &str| {
+        let address = text.parse::<Address>().unwrap().for_writing();
+        address.map_or_else(|error| format!("error: {error}"), |address| address.to_string())
+    };
+    assert!(for_writing("postgresql://u@a,b/r").ends_with("?target_session_attrs=read-write"));
+    assert_eq!(for_writing("postgresql://u@a/r"), "postgresql://u@a:5432/r");
+    assert!(for_writing("mysql://u@a,b/r?target_session_attrs=read-write").starts_with("mysql"));
+    for other in ["any", "read-only", "primary", "standby", "prefer-standby"] {
+        let said = for_writing(&format!("mysql://u@a/r?target_session_attrs={other}"));
+        assert!(said.starts_with("error") && said.contains(other), "{said}");
+    }
+    assert_eq!(for_writing("sqlite:///r.db"), "sqlite:///r.db");
+}
+
+#[test]
+fn a_place_has_the_hosts_as_they_are_written() {
+    let place = |address: &str| address.parse::<Address>().unwrap().place();
+    let one = place("postgresql://worker:x@b,a:5433/r?target_session_attrs=any");
+    assert_eq!(one, "postgresql://b:5432,a:5433/r");
+    assert_eq!(place("postgresql://master@b,a:5433/r?target_session_attrs=read-write"), one);
+}
+
+mod laws {
+    use proptest::prelude::*;
+
+    use super::super::*;
+
+    fn host() -> impl Strategy<Value = Host> {
+        prop_oneof![
+            ("[a-z0-9][a-z0-9.-]{0,20}", 1..=u16::MAX).prop_map(|(name, port)| Host::Tcp(name, port)),
+            (any::<[u16; 8]>(), 1..=u16::MAX)
+                .prop_map(|(ip, port)| Host::Tcp(std::net::Ipv6Addr::from(ip).to_string(), port)),
+            "/[ -~é]{1,30}".prop_map(|path| Host::Socket(path.into())),
+        ]
+    }
+
+    fn attrs() -> impl Strategy<Value = SessionAttrs> {
+        prop::sample::select(
+            &[
+                SessionAttrs::Any,
+                SessionAttrs::ReadWrite,
+                SessionAttrs::ReadOnly,
+                SessionAttrs::Primary,
+                SessionAttrs::Standby,
+                SessionAttrs::PreferStandby,
+            ][..],
+        )
+    }
+
+    proptest! {
+        /// Whatever the hosts are, an address that is shown is read back as it was.
+        #[test]
+        fn an_address_that_is_shown_is_the_same_when_read(
+            hosts in prop::collection::vec(host(), 2..6),
+            attrs in prop::option::of(attrs()),
+            is_postgres in any::<bool>(),
+        ) {
+            let server = Server {
+                hosts, session_attrs: attrs, user: Some("u".into()), password: None, database: "r".into(),
+                tls: None, tls_ca: None, tls_client: None, peer: None,
+            };
+            let address = if is_postgres { Address::Postgres(server) } else { Address::MySql(server) };
+            prop_assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
+        }
+
+        /// No text makes the parser panic, and none has a server without a host.
+        #[test]
+        fn any_list_of_hosts_is_read_or_refused(text in "[a-z0-9:,%/@\\[\\]é. ]{0,40}") {
+            if let Ok(Address::Postgres(server)) = format!("postgresql://{text}/r").parse::<Address>() {
+                prop_assert!(!server.hosts.is_empty());
+            }
+        }
+
+        #[test]
+        fn every_host_is_tried_once_the_avoided_one_last_and_a_written_order_is_kept(
+            attrs in attrs(), count in 1_usize..9, draw in any::<u64>(), avoided in prop::option::of(0_usize..9),
+        ) {
+            let order = attrs.order(count, draw, avoided);
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            prop_assert_eq!(sorted, (0..count).collect::<Vec<_>>());
+            if let Some(avoided) = avoided.filter(|avoided| *avoided < count) {
+                prop_assert_eq!(order.last(), Some(&avoided));
+            }
+            let others: Vec<_> = order.iter().filter(|host| Some(**host) != avoided).copied().collect();
+            if matches!(attrs, SessionAttrs::ReadWrite | SessionAttrs::Primary) {
+                prop_assert!(others.is_sorted());
+            }
+            prop_assert_eq!(attrs.order(count, draw, avoided), order, "one draw, one order");
+        }
+
+        /// As libpq's table of its values says; a standby takes no writes.
+        #[test]
+        fn a_server_is_accepted_as_libpq_does(is_standby in any::<bool>(), is_read_only in any::<bool>()) {
+            let role = ServerRole { is_standby, is_read_only, is_cluster_node: false };
+            let takes_writes = !is_standby && !is_read_only;
+            prop_assert!(SessionAttrs::Any.accepts(role));
+            prop_assert_eq!(SessionAttrs::ReadWrite.accepts(role), takes_writes);
+            prop_assert_eq!(SessionAttrs::ReadOnly.accepts(role), !takes_writes);
+            prop_assert_eq!(SessionAttrs::Primary.accepts(role), !is_standby);
+            prop_assert_eq!(SessionAttrs::Standby.accepts(role), is_standby);
+            let passes: Vec<bool> =
+                SessionAttrs::PreferStandby.passes().iter().map(|pass| pass.accepts(role)).collect();
+            prop_assert_eq!(passes, [is_standby, true]);
+        }
+    }
+
+    #[test]
+    fn a_fleet_spreads_over_its_hosts() {
+        let mut firsts = [0; 3];
+        for draw in 0..3_000_u64 {
+            firsts[SessionAttrs::Any.order(3, draw.wrapping_mul(0x9E37_79B9_7F4A_7C15), None)[0]] += 1;
+        }
+        assert!(firsts.iter().all(|count| (800..1_200).contains(count)), "{firsts:?}");
+    }
+}

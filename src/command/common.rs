@@ -95,6 +95,16 @@ pub(super) async fn open_database(config: &Config, clock: SharedClock) -> Result
     Database::open(&config.database, clock).await
 }
 
+/// `config` for a command or a daemon that writes.
+///
+/// # Errors
+/// [`Failure::Usage`] if its address asks for a server that takes no writes.
+pub(super) fn for_writing(mut config: Config) -> Result<Config, Failure> {
+    config.database =
+        config.database.for_writing().map_err(|why| Failure::Usage(anyhow!("`database.url`: {why}")))?;
+    Ok(config)
+}
+
 /// Checks that the database answers within [`REQUEST_TIMEOUT`]: later waits are for work.
 ///
 /// # Errors

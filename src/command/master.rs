@@ -45,7 +45,7 @@ pub(crate) struct MasterArgs {
 pub(crate) fn run(args: MasterArgs) -> Outcome {
     let flags = args.database.apply_to(args.rules_dir.apply_to(args.config.flags()));
     let flags = Flags { system_files: SystemFiles::Master, ..flags };
-    let config = prepare(&flags)?;
+    let config = common::for_writing(prepare(&flags)?)?;
     telemetry::export(&config.telemetry, "master")?;
     super::block_on(master(flags, config))?
 }
@@ -77,7 +77,11 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", status.borrow().sentence()),
         Request::Reload => match Config::load(&flags) {
-            Ok(changed) => {
+            Ok(mut changed) => {
+                // Otherwise the databases differ, as is logged.
+                if let Ok(database) = changed.database.clone().for_writing() {
+                    changed.database = database;
+                }
                 daemon::reload_password(&database, &mut running.database, &changed.database);
                 daemon::warn_restart_required(&[
                     ("database", running.database != changed.database),

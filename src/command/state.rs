@@ -11,7 +11,7 @@ use serde_json::json;
 use self::args::{ClearArgs, SetArgs};
 use self::choice::{Choice, Chosen, ensure_exist, missing};
 use self::effect::{ensure_effect, without_effect};
-use super::common::{choose_database, open_database};
+use super::common::{choose_database, for_writing, open_database};
 use super::completions::rule_ids;
 use super::fleet::Written;
 use super::{Failure, Outcome};
@@ -62,6 +62,10 @@ pub(crate) fn run(args: StateArgs) -> Outcome {
     let request = Request::new(args.action)?;
     super::block_on(async {
         let config = choose_database(config).await?;
+        let config = match &request {
+            Request::List | Request::Get(_) => config,
+            Request::Set(..) | Request::Clear(..) => for_writing(config)?,
+        };
         let clock = std::sync::Arc::new(SystemClock);
         let database = open_database(&config, clock).await?;
         let operator = Operator { config, database, as_json: args.json };

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::common::{Daemons, open_database, trust};
+use super::common::{Daemons, for_writing, open_database, trust};
 use super::fleet::{WaitFlags, Written};
 use super::{Failure, Outcome};
 use crate::address::Address;
@@ -62,7 +62,7 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
         {
             let database = match args.wait.is_given() {
                 true => {
-                    let config = daemons.choose_database(config.clone())?;
+                    let config = for_writing(daemons.choose_database(config.clone())?)?;
                     let database = open_database(&config, Arc::new(SystemClock)).await?;
                     args.wait.before(&config, &database).await?;
                     Some(database)
@@ -76,7 +76,7 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
                 None => Ok(()),
             };
         }
-        let config = daemons.choose_database(config)?;
+        let config = for_writing(daemons.choose_database(config)?)?;
         super::require_directory(&config.master.rules_dir)?;
         let clock = Arc::new(SystemClock);
         let database = open_database(&config, clock.clone()).await?;

@@ -73,6 +73,9 @@ sections! {
         /// * `mysql://rulesyncd@db.example.org/honeypots?ssl-mode=verify_identity`
         /// * `postgres://rulesyncd@db.example.org/honeypots?sslmode=verify-full`
         /// * `postgres://rulesyncd@/honeypots?host=/run/postgresql&requirepeer=postgres`
+        /// * `postgres://rulesyncd@db1.example.org,db2.example.org:5433/honeypots?target_session_attrs=read-write`:
+        ///   several servers with one database. The values are libpq's (any, read-write, read-only, primary, standby,
+        ///   prefer-standby), for `mysql://`, too. A worker uses any unless it is set, a master only read-write.
         ///
         /// SQLAlchemy's spelling works too: `mysql+asyncmy://`, `postgresql+asyncpg://`, `sqlite+aiosqlite:///`.
         url: String, One<Text> = "sqlite:///var/lib/rulesyncd/rules.db";

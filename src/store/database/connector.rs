@@ -2,7 +2,8 @@
 //! errors mean. [`Connection::open`](super::connection::Connection::open) connects.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
@@ -11,10 +12,11 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::relay::{Protocol, Relay, Route};
-use super::sql::{Dialect, ErrorClass};
+use super::sql::{Dialect, ErrorClass, Purpose};
 use super::{mysql, postgres, sqlite};
 use crate::address::DatabaseConfig;
-use crate::address::{Address, Server};
+use crate::address::{Address, Host, Server, ServerRole, SessionAttrs};
+use crate::backoff::random_bits;
 use crate::paint::{sanitize, shorten};
 use crate::store::StoreError;
 
@@ -27,6 +29,9 @@ const POLL_STATEMENTS: u32 = 12;
 
 /// The most bytes of a server's error message that are shown.
 const LONGEST_ERROR: usize = 1 << 10;
+
+/// The least time for a connection to one of several hosts.
+const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// The operation, in errors.
 pub(super) const CONNECTING: &str = "connecting to the database";
@@ -42,6 +47,10 @@ pub(super) struct Connector {
     pub(super) create_tables: bool,
     timeout: Duration,
     permits: Arc<Semaphore>,
+    /// Whether the hosts keep a session for each connection.
+    keeps_sessions: AtomicBool,
+    /// One more than the host that lately refused a statement; 0 if none did.
+    avoided: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -63,26 +72,34 @@ pub(super) enum Endpoint<'c> {
 struct Login<O> {
     address: Address,
     options: O,
-    route: Arc<Route>,
+    /// One for each host of the address.
+    routes: Vec<Arc<Route>>,
 }
 
 impl<O> Login<O> {
-    /// The relay for one more connection; the driver connects to its socket.
-    fn relay(&self, socket: impl FnOnce(&O, &Path) -> O) -> Result<(O, Relay), sqlx::Error> {
-        let relay = Relay::start(Arc::clone(&self.route))?;
+    /// The relay for one more connection to this host of the address; the driver connects to its socket.
+    fn relay(&self, host: usize, socket: impl FnOnce(&O, &Path) -> O) -> Result<(O, Relay), sqlx::Error> {
+        let relay = Relay::start(Arc::clone(&self.routes[host]))?;
         Ok((socket(&self.options, relay.socket()), relay))
     }
 }
 
+fn routes(
+    server: &Server,
+    protocol: Protocol,
+    config: &DatabaseConfig,
+) -> Result<Vec<Arc<Route>>, StoreError> {
+    server.hosts.iter().map(|host| Route::to(server, host, protocol, config).map(Arc::new)).collect()
+}
+
 fn mysql_login(server: &Server, config: &DatabaseConfig) -> Result<Login<MySqlConnectOptions>, StoreError> {
-    let route = Route::to(server, Protocol::MySql, config)?;
-    Ok(Login { address: config.address.clone(), options: mysql::options(server), route: Arc::new(route) })
+    let routes = routes(server, Protocol::MySql, config)?;
+    Ok(Login { address: config.address.clone(), options: mysql::options(server), routes })
 }
 
 fn postgres_login(server: &Server, config: &DatabaseConfig) -> Result<Login<PgConnectOptions>, StoreError> {
-    let route = Route::to(server, Protocol::Postgres, config)?;
-    let options = postgres::options(server);
-    Ok(Login { address: config.address.clone(), options, route: Arc::new(route) })
+    let routes = routes(server, Protocol::Postgres, config)?;
+    Ok(Login { address: config.address.clone(), options: postgres::options(server), routes })
 }
 
 fn current<O>(login: &RwLock<Arc<Login<O>>>) -> Arc<Login<O>> {
@@ -126,6 +143,8 @@ impl Connector {
             create_tables: config.create_tables,
             timeout,
             permits,
+            keeps_sessions: AtomicBool::new(false),
+            avoided: AtomicUsize::new(0),
         })
     }
 
@@ -166,21 +185,119 @@ impl Connector {
         matches!(self.target, Target::Postgres(_))
     }
 
-    /// Where one more connection goes: a server's driver connects to the socket of a relay.
-    pub(super) fn endpoint(&self) -> Result<Endpoint<'_>, sqlx::Error> {
+    /// Where one more connection to this host of the address goes: a server's driver connects to the socket of a relay.
+    pub(super) fn endpoint(&self, host: usize) -> Result<Endpoint<'_>, sqlx::Error> {
         Ok(match &self.target {
             Target::Sqlite(place) => Endpoint::Sqlite(place),
             Target::MySql(login) => {
                 let (options, relay) =
-                    current(login).relay(|options, socket| options.clone().socket(socket))?;
+                    current(login).relay(host, |options, socket| options.clone().socket(socket))?;
                 Endpoint::MySql(options, relay)
             }
             Target::Postgres(login) => {
                 let (options, relay) =
-                    current(login).relay(|options, socket| options.clone().socket(socket))?;
+                    current(login).relay(host, |options, socket| options.clone().socket(socket))?;
                 Endpoint::Postgres(options, relay)
             }
         })
+    }
+
+    fn server(&self) -> Option<&Server> {
+        match &self.address {
+            Address::MySql(server) | Address::Postgres(server) => Some(server),
+            _ => None,
+        }
+    }
+
+    /// The hosts of the address; none for a file.
+    pub(super) fn hosts(&self) -> &[Host] {
+        self.server().map_or(&[], |server| &server.hosts)
+    }
+
+    /// Which host a connection may use.
+    pub(super) fn wanted(&self, purpose: Purpose) -> SessionAttrs {
+        let asked = self.server().and_then(|server| server.session_attrs);
+        match purpose {
+            Purpose::Read => asked.unwrap_or(SessionAttrs::Any),
+            Purpose::Write | Purpose::Master | Purpose::Create => SessionAttrs::ReadWrite,
+        }
+    }
+
+    /// The order in which the hosts are tried.
+    pub(super) fn order(&self, wanted: SessionAttrs) -> Vec<usize> {
+        static DRAW: OnceLock<u64> = OnceLock::new();
+        let avoided = self.avoided.load(Ordering::Relaxed).checked_sub(1);
+        wanted.order(self.hosts().len().max(1), *DRAW.get_or_init(random_bits), avoided)
+    }
+
+    /// How long a connection to one host may take.
+    pub(super) fn attempt_limit(&self) -> Duration {
+        match u32::try_from(self.hosts().len()) {
+            Ok(several @ 2..) => (self.timeout / several).max(SHORTEST_ATTEMPT),
+            _ => self.limit(),
+        }
+    }
+
+    /// The error of a host whose role is not the wanted one.
+    pub(super) fn wrong_role(&self, wanted: SessionAttrs, role: ServerRole) -> StoreError {
+        let remedy = match wanted {
+            SessionAttrs::ReadWrite => {
+                "name the server that takes writes in `database.url`, or all of them: `…@HOST,HOST/DATABASE`"
+            }
+            _ => "name another server in `database.url`, or another `target_session_attrs`",
+        };
+        let (wanted, found) = (wanted.as_str(), role.in_words());
+        let detail = self.at(&format!("{found}, and this needs a server that is {wanted}"));
+        StoreError::Refused { what: CONNECTING, detail, remedy: remedy.into() }
+    }
+
+    /// Whether it is known that the hosts keep a session for each connection.
+    pub(super) fn keeps_sessions(&self) -> bool {
+        self.keeps_sessions.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn found_to_keep_sessions(&self) {
+        self.keeps_sessions.store(true, Ordering::Relaxed);
+    }
+
+    /// A session was lost: the next connection finds out again.
+    pub(super) fn lost_a_session(&self) {
+        self.keeps_sessions.store(false, Ordering::Relaxed);
+    }
+
+    /// The error of a pooler that does not.
+    pub(super) fn no_session(&self, what: &'static str) -> StoreError {
+        let detail = self.at(
+            "the server, or a pooler before it, runs the statements of one connection in sessions that others use, \
+             too, as pgbouncer does in transaction and statement mode: settings, prepared statements and locks are lost",
+        );
+        StoreError::Refused { what, detail, remedy: postgres::SESSION_MODE.into() }
+    }
+
+    /// The error of an address none of whose hosts can be used: each with its reason, in the order in which they were
+    /// tried.
+    pub(super) fn no_host(&self, mut reasons: Vec<(usize, StoreError)>) -> StoreError {
+        if self.hosts().len() < 2
+            && let Some((_, error)) = reasons.pop()
+        {
+            return error;
+        }
+        let hosts: Vec<String> = reasons
+            .iter()
+            .map(|(host, error)| {
+                let why = error.cause().replace(&format!(" ({})", self.address), "");
+                format!("{}: {why}", self.hosts()[*host])
+            })
+            .collect();
+        let detail = self.at(&format!("no host can be used: {}", hosts.join("; ")));
+        StoreError::Unavailable { what: CONNECTING, detail }
+    }
+
+    /// Records that a host refused a statement because it takes no writes, or is no part of its cluster any more.
+    /// Returns whether there is another host.
+    pub(super) fn avoid(&self, host: usize) -> bool {
+        self.avoided.store(host + 1, Ordering::Relaxed);
+        self.hosts().len() > 1
     }
 
     /// A permit for one of the `database.max_connections` connections.
@@ -236,6 +353,11 @@ impl Connector {
     pub(super) fn timeout_error(&self, what: &'static str) -> StoreError {
         let detail = format!("no answer within {:?}, the `database.connect_timeout`", self.timeout);
         StoreError::Unavailable { what, detail: self.at(&detail) }
+    }
+
+    /// Whether the server refused because it takes no writes, or none at the moment.
+    pub(super) fn is_wrong_host(&self, error: &dyn DatabaseError) -> bool {
+        (self.dialect().is_wrong_host)(&code(error))
     }
 
     /// Whether the server closes the connection after this error.

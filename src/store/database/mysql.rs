@@ -5,8 +5,8 @@ use std::time::Duration;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{ConnectOptions, Connection as _};
 
-use super::sql::{Dialect, ErrorClass, LOCK_WAIT, Purpose, RulesVersion};
-use crate::address::Server;
+use super::sql::{self, Dialect, ErrorClass, LOCK_WAIT, Purpose, RulesVersion};
+use crate::address::{Server, ServerRole};
 
 pub(super) const DIALECT: Dialect = Dialect {
     backend: "mysql",
@@ -76,6 +76,8 @@ pub(super) const DIALECT: Dialect = Dialect {
     ),
     // Shut down, aborted, killed, killed, silent for too long.
     ends_connection: |number| matches!(number, "1053" | "1152" | "1927" | "3169" | "4031"),
+    // Read-only by an option, by the transaction or the server's mode; not prepared for application use.
+    is_wrong_host: |number| matches!(number, "1290" | "1792" | "1836" | "1047"),
     classify_error,
 };
 
@@ -111,13 +113,55 @@ pub(super) fn options(server: &Server) -> MySqlConnectOptions {
     }
 }
 
-/// Connects, and makes the session independent of the server's settings. Returns the most bytes of a statement that
-/// the server accepts, too.
+/// What the server says of itself, in variables that not every server has.
+const ROLE_VARIABLES: [&str; 4] = ["read_only", "super_read_only", "innodb_read_only", "wsrep_on"];
+
+/// What is known of a server once a session is prepared.
+pub(super) struct About {
+    pub(super) role: ServerRole,
+    /// Selects what [`role`] reads.
+    pub(super) role_probe: String,
+    /// The most bytes of a statement that it accepts.
+    pub(super) longest_statement: usize,
+}
+
+impl About {
+    /// From the rows of SHOW VARIABLES.
+    fn read(variables: &[(String, String)]) -> Self {
+        let value = |name: &str| variables.iter().find(|(found, _)| found == name).map(|(_, value)| value);
+        let known = ROLE_VARIABLES.iter().filter_map(|name| Some((*name, value(name)?)));
+        let text: Vec<String> = known.clone().map(|(name, value)| format!("{name}={value}")).collect();
+        let probe: Vec<String> = known.map(|(name, _)| format!("'{name}=', @@{name}, ' '")).collect();
+        let role_probe = match probe.is_empty() {
+            true => "''".to_owned(),
+            false => format!("CONCAT({})", probe.join(", ")),
+        };
+        let longest = value("max_allowed_packet").and_then(|bytes| bytes.parse().ok());
+        Self {
+            role: role(&text.join(" ")),
+            role_probe,
+            longest_statement: longest.unwrap_or(LONGEST_STATEMENT),
+        }
+    }
+}
+
+/// Reads the role of a server: `read_only=1 wsrep_on=0`. `read_only` counts even for a user who may write all the same:
+/// it says that another server is the one to write to.
+pub(super) fn role(text: &str) -> ServerRole {
+    let is_on = |name: &str| {
+        let found = text.split_whitespace().filter_map(|pair| pair.split_once('='));
+        found.into_iter().any(|(found, value)| found == name && !matches!(value, "0" | "OFF"))
+    };
+    let is_read_only = ["read_only", "super_read_only", "innodb_read_only"].into_iter().any(is_on);
+    ServerRole { is_standby: is_read_only, is_read_only, is_cluster_node: is_on("wsrep_on") }
+}
+
+/// Connects, and makes the session independent of the server's settings.
 pub(super) async fn connect(
     options: &MySqlConnectOptions,
     purpose: Purpose,
     timeout: Duration,
-) -> Result<(MySqlConnection, usize), sqlx::Error> {
+) -> Result<(MySqlConnection, About), sqlx::Error> {
     let mut connection = options.connect().await?;
     // The server ends a session that is silent for so long, and releases what it has locked.
     let silence = purpose.longest_silence().map_or(3600, |silence| silence.as_secs());
@@ -137,12 +181,19 @@ pub(super) async fn connect(
         for sql in [session.as_str(), isolation] {
             sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await?;
         }
-        let longest = sqlx::query_scalar("SELECT CAST(@@max_allowed_packet AS CHAR)");
-        let longest: String = longest.fetch_one(&mut connection).await?;
-        Ok(longest.parse().unwrap_or(LONGEST_STATEMENT))
+        let variables = format!(
+            "SHOW VARIABLES WHERE Variable_name IN ('max_allowed_packet', '{}')",
+            ROLE_VARIABLES.join("', '")
+        );
+        let variables = sqlx::raw_sql(sqlx::AssertSqlSafe(variables)).fetch_all(&mut connection).await?;
+        let variables = variables.iter().map(|row| {
+            let mut row = sql::read(row)?;
+            Ok((row.text(0, "a variable").unwrap_or_default(), row.text(1, "its value").unwrap_or_default()))
+        });
+        Ok(About::read(&variables.collect::<Result<Vec<_>, sqlx::Error>>()?))
     };
     match prepared.await {
-        Ok(longest) => Ok((connection, longest)),
+        Ok(about) => Ok((connection, about)),
         Err(error) => {
             connection.close().await.ok();
             Err(error)

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+
+use uuid::Uuid;
 
 use super::relay::POSTGRES_PORT;
-use super::sql::{Dialect, ErrorClass, LOCK_WAIT, Purpose, RulesVersion};
-use crate::address::Server;
+use super::sql::{self, Dialect, ErrorClass, LOCK_WAIT, Purpose, RulesVersion};
+use crate::address::{Server, ServerRole};
 
 /// The channel on which a writing transaction notifies workers.
 pub(super) const CHANNEL: &str = "rulesyncd";
@@ -56,8 +58,8 @@ pub(super) const DIALECT: Dialect = Dialect {
     concat: |parts| parts.join(" || "),
     flushed: str::to_owned,
     exact: str::to_owned,
-    replace: super::sql::replace_on_conflict,
-    upsert: super::sql::on_conflict,
+    replace: sql::replace_on_conflict,
+    upsert: sql::on_conflict,
     has_bells: false,
     notify: Some("SELECT pg_notify('rulesyncd', '')"),
     // The lock belongs to the database and the session. The number is the bytes of `rulesync`.
@@ -75,6 +77,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     ),
     // Shutdown by an administrator, a crash, a start in progress; errors of the connection; silent for too long.
     ends_connection: |code| code.starts_with("57P0") || code.starts_with("08") || code == "25P03",
+    is_wrong_host: |code| code == "25006",
     classify_error,
 };
 
@@ -113,7 +116,7 @@ pub(super) fn options(server: &Server) -> PgConnectOptions {
 /// The statement that makes a session independent of the server's settings, and of a pooler, which may ignore those of
 /// a connection's start. It leaves out those that an older server does not have. A database without an encoding sends
 /// its texts as they are: with UTF-8 it would refuse a whole answer because of one text.
-fn session(purpose: Purpose, timeout: Duration) -> String {
+fn settings(purpose: Purpose, timeout: Duration) -> String {
     let limit = timeout.as_millis();
     // Less than a statement may take, because other rows must be written meanwhile.
     let lock_wait = timeout.min(LOCK_WAIT).as_millis();
@@ -133,15 +136,45 @@ fn session(purpose: Purpose, timeout: Duration) -> String {
     )
 }
 
-/// Connects, and makes the session independent of the server's settings.
+/// What is known of the server once a session is prepared.
+pub(super) struct About {
+    pub(super) role: ServerRole,
+    /// The process that served the statement.
+    pub(super) process: u32,
+    /// What the session was marked with.
+    pub(super) mark: String,
+}
+
+/// Selects what [`role`] and [`mark`] read. In a transaction of a poll, `transaction_read_only` would always be on.
+pub(super) const ROLE_PROBE: &str = "concat(pg_is_in_recovery(), ' ', \
+     current_setting('default_transaction_read_only'), ' ', current_setting('rulesyncd.session', true))";
+
+/// Reads the role of a server: `f off 67e5…`.
+pub(super) fn role(text: &str) -> ServerRole {
+    let mut words = text.split(' ');
+    let is_standby = words.next() == Some("t");
+    let is_read_only = is_standby || words.next() == Some("on");
+    ServerRole { is_standby, is_read_only, is_cluster_node: false }
+}
+
+/// Reads what the session was marked with; empty if it is another session.
+pub(super) fn mark(text: &str) -> &str {
+    text.split(' ').nth(2).unwrap_or_default()
+}
+
+/// What to do about a pooler that does not keep a session for each client.
+pub(super) const SESSION_MODE: &str =
+    "set `pool_mode = session` for this database in the pooler, or connect to PostgreSQL itself";
+
+/// Connects, marks the session and asks for the server's role; with settings, makes the session independent of the
+/// server's.
 pub(super) async fn connect(
     options: &PgConnectOptions,
-    purpose: Purpose,
-    timeout: Duration,
-) -> Result<PgConnection, sqlx::Error> {
+    settings: Option<(Purpose, Duration)>,
+) -> Result<(PgConnection, About), sqlx::Error> {
     let mut connection = options.connect().await?;
-    match prepare(&mut connection, purpose, timeout).await {
-        Ok(()) => Ok(connection),
+    match prepare(&mut connection, settings).await {
+        Ok(about) => Ok((connection, about)),
         Err(error) => {
             connection.close().await.ok();
             Err(error)
@@ -149,14 +182,37 @@ pub(super) async fn connect(
     }
 }
 
+/// The same for a connection that exists.
+async fn prepare(
+    connection: &mut PgConnection,
+    given: Option<(Purpose, Duration)>,
+) -> Result<About, sqlx::Error> {
+    let mark = Uuid::new_v4().simple().to_string();
+    let set = given.map_or_else(String::new, |(purpose, timeout)| settings(purpose, timeout) + "; ");
+    let sql = format!(
+        "{set}SELECT set_config('rulesyncd.session', '{mark}', false); \
+         SELECT {ROLE_PROBE}, pg_backend_pid()::text"
+    );
+    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(connection).await?;
+    let answer = rows.last().ok_or(sqlx::Error::RowNotFound)?;
+    let (found, process): (String, String) = (answer.try_get(0)?, answer.try_get(1)?);
+    Ok(About { role: role(&found), process: process.parse().unwrap_or(0), mark })
+}
+
 /// Makes the session independent of the server's settings.
-pub(super) async fn prepare(
+pub(super) async fn set(
     connection: &mut PgConnection,
     purpose: Purpose,
     timeout: Duration,
 ) -> Result<(), sqlx::Error> {
-    let session = sqlx::AssertSqlSafe(session(purpose, timeout));
-    sqlx::raw_sql(session).execute(connection).await.map(drop)
+    sqlx::raw_sql(sqlx::AssertSqlSafe(settings(purpose, timeout))).execute(connection).await.map(drop)
+}
+
+/// Asks for the session's mark once more, without a prepared statement.
+pub(super) async fn mark_now(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    let sql = sqlx::AssertSqlSafe(format!("SELECT {ROLE_PROBE}"));
+    let found: String = sqlx::raw_sql(sql).fetch_one(connection).await?.try_get(0)?;
+    Ok(mark(&found).to_owned())
 }
 
 fn classify_error(code: &str, _message: &str) -> ErrorClass {
@@ -165,6 +221,8 @@ fn classify_error(code: &str, _message: &str) -> ErrorClass {
         "42P01" => ErrorClass::NoTable,
         "42501" => ErrorClass::Refused("grant the service's role what the README lists"),
         "25006" => ErrorClass::Refused("connect to the primary: this server takes no writes"),
+        // The statement was prepared in another session.
+        "26000" | "42P05" => ErrorClass::Refused(SESSION_MODE),
         "3D000" => ErrorClass::Refused("create the database, or name another in `database.url`"),
         _ if code.starts_with("28") => {
             ErrorClass::Refused("check user and password in `database.url`, and the server's pg_hba.conf")

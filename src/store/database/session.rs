@@ -357,9 +357,13 @@ impl Session {
     pub(super) async fn ping(&mut self) -> Result<(), StoreError> {
         let held = self.lock.ensure_held(&mut self.connection).await;
         held.map_err(|error| self.map_lock_lost(error))?;
-        let query = self.connection.query("SELECT '1'");
-        let answer = self.connection.cell("asking for a sign of life", query).await;
-        answer.map(drop).map_err(|error| self.map_lock_lost(error))
+        let what = "asking for a sign of life";
+        let role = self.connection.role_probe().unwrap_or("'1'");
+        let query = self.connection.query(format!("SELECT {role}"));
+        let answer = self.connection.cell(what, query).await.map_err(|error| self.map_lock_lost(error))?;
+        // A server that was made read-only is no longer the one to write to.
+        let noted = self.connection.note_role(what, answer.shown());
+        noted.map_err(|error| self.map_lock_lost(error))
     }
 
     pub(super) async fn close(self) {

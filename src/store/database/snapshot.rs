@@ -69,7 +69,12 @@ impl TableReader for Snapshot {
     async fn count(&mut self, question: CountQuestion<'_>) -> Result<Counted, StoreError> {
         let dialect = self.dialect();
         let hint = self.hint.take();
-        let shape = Shape { has_version: self.has_version, has_xor: self.connection.has_xor() };
+        let role = self.connection.role_probe().map(str::to_owned);
+        let shape = Shape {
+            has_version: self.has_version,
+            has_xor: self.connection.has_xor(),
+            role: role.as_deref(),
+        };
         let query = count(dialect, &question, shape, hint.as_ref());
         // The host's clock is read before the snapshot: rows that the snapshot does not contain are committed later.
         let now = self.clock.now();
@@ -103,15 +108,18 @@ impl TableReader for Snapshot {
         let mut number = |index| row.optional(index, "the version").ok().flatten()?.parse().ok();
         let version = Option::zip(number(7), number(8));
         let version = version.map(|(version, deleted)| TablesVersion { version, deleted });
+        if let Ok(Some(role)) = row.optional(9, "the server's role") {
+            self.connection.note_role(WHAT, &role)?;
+        }
         if let Some(ManifestHint { realm, known }) = hint.filter(|_| self.found_hint.is_none()) {
-            let found = manifest::hint_of(row.0.get(9..).unwrap_or_default());
+            let found = manifest::hint_of(row.0.get(10..).unwrap_or_default());
             self.realm = (found != known).then_some(realm);
             self.found_hint = Some(Ok(found));
         }
         let manifest_moved = self.realm.is_some();
         Ok(Counted {
             now,
-            takes_writes: true,
+            takes_writes: self.connection.role().is_the_writer(),
             beat: None,
             rules,
             states,
@@ -192,9 +200,11 @@ fn counts_of(rows: Option<u64>, found: &str) -> Result<Counts, StoreError> {
 
 /// What a server can be asked.
 #[derive(Debug, Clone, Copy)]
-struct Shape {
+struct Shape<'s> {
     has_version: bool,
     has_xor: bool,
+    /// An expression of the server's role; `None` if the database is a file.
+    role: Option<&'s str>,
 }
 
 /// Pushes the SELECT that counts the rows of a window and sums them. The result is one text, because a scalar subquery
@@ -234,11 +244,11 @@ fn push_window(query: Query, table: Table, window: Window, has_xor: bool) -> Que
 }
 
 /// Selects the clock, the rules' version, the sign of deletions, the counts of both tables, the row of
-/// `rulesyncd_version`, and the manifest's hint; counts of the rules that [`KnownCount`] makes unnecessary are null.
+/// `rulesyncd_version`, the server's role, and the manifest's hint; counts of the rules that [`KnownCount`] makes unnecessary are null.
 fn count(
     dialect: &'static Dialect,
     question: &CountQuestion<'_>,
-    Shape { has_version, has_xor }: Shape,
+    Shape { has_version, has_xor, role }: Shape<'_>,
     hint: Option<&ManifestHint>,
 ) -> Query {
     let count = (dialect.text)("count(*)");
@@ -279,6 +289,7 @@ fn count(
         true => query.push(&format!(", {tables_version} AS n, {deleted} AS n")),
         false => query.push(", NULL, NULL"),
     };
+    query = query.push(&format!(", {} AS n", role.unwrap_or("NULL")));
     if let Some(ManifestHint { realm, .. }) = hint {
         query = manifest::push_hint(query, dialect, realm);
     }

@@ -121,6 +121,8 @@ pub(super) struct Dialect {
     pub(super) notify: Option<&'static str>,
     /// Whether the server closes the connection after an error with this code.
     pub(super) ends_connection: fn(&str) -> bool,
+    /// Whether an error with this code means that another host of the address is to be used.
+    pub(super) is_wrong_host: fn(&str) -> bool,
     /// Classifies an error of the database by its code and message.
     pub(super) classify_error: fn(&str, &str) -> ErrorClass,
 }

@@ -62,6 +62,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     holds_lock: None,
     lock_holder: None,
     ends_connection: |_| false,
+    is_wrong_host: |_| false,
     classify_error,
 };
 

@@ -102,16 +102,44 @@ async fn listen(
     connector: &Arc<Connector>,
     backoff: &mut Backoff,
 ) -> Result<(), StoreError> {
+    if !connector.keeps_sessions() {
+        // A poll finds out. Until then nothing may be set in a session, which may be another client's.
+        return Ok(());
+    }
+    let mut tried = Err(StoreError::Closed);
+    for host in connector.order(connector.wanted(Purpose::Read)) {
+        tried = listen_to(host, wake, connector, backoff).await;
+        if tried.is_ok() {
+            break;
+        }
+    }
+    tried
+}
+
+/// The same at one host of the address.
+async fn listen_to(
+    host: usize,
+    wake: &watch::Sender<()>,
+    connector: &Arc<Connector>,
+    backoff: &mut Backoff,
+) -> Result<(), StoreError> {
     let what = "listening for notifications";
-    let endpoint = connector.endpoint().map_err(|error| connector.classify_error(what, error))?;
+    let endpoint = connector.endpoint(host).map_err(|error| connector.classify_error(what, error))?;
     let Endpoint::Postgres(options, relay) = endpoint else { return Ok(()) };
     let classify_error = |error| connector.classify_error(what, relay.explain(error));
     let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
     let timeout = connector.timeout();
-    let pool = pool
-        .after_connect(move |connection, _| Box::pin(postgres::prepare(connection, Purpose::Read, timeout)));
-    let pool = pool.acquire_timeout(timeout).connect_lazy_with(options);
+    let pool =
+        pool.after_connect(move |connection, _| Box::pin(postgres::set(connection, Purpose::Read, timeout)));
+    let pool = pool.acquire_timeout(connector.attempt_limit()).connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await.map_err(classify_error)?;
+    let is_standby =
+        sqlx::query_scalar::<_, bool>("SELECT pg_is_in_recovery()").fetch_one(&mut listener).await;
+    if is_standby.map_err(classify_error)? {
+        // Nobody notifies there. It may be promoted.
+        tokio::time::sleep(SILENCE).await;
+        return Ok(());
+    }
     listener.eager_reconnect(false);
     listener.listen(postgres::CHANNEL).await.map_err(classify_error)?;
     backoff.reset();

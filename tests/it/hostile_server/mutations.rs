@@ -57,11 +57,35 @@ async fn recorded(kind: Kind, server: &Server) -> Conversation {
         }
     });
     let database = Database::open(&config(&address(kind, directory.path())), system_clock()).await.unwrap();
+    // The first connection to PostgreSQL finds out whether a session is its own.
+    assert_eq!(database.load_compiled().await.unwrap().len(), 3);
+    conversations.lock().unwrap().clear();
     assert_eq!(database.load_compiled().await.unwrap().len(), 3);
     // PostgreSQL's other connection only listens.
     let conversations = conversations.lock().unwrap();
     let longest = conversations.iter().max_by_key(|kept| kept.lock().unwrap().len()).unwrap();
-    longest.lock().unwrap().clone()
+    let mut conversation = longest.lock().unwrap().clone();
+    // Each client marks its session anew, and expects its mark.
+    let mark = conversation.iter().find_map(|answer| after(answer, b"f off ").map(<[u8]>::to_vec));
+    if let Some(mark) = mark {
+        conversation.iter_mut().for_each(|answer| replace(answer, &mark, &[b'?'; MARK]));
+    }
+    conversation
+}
+
+/// The bytes of the mark of a session.
+const MARK: usize = 32;
+
+/// The mark that follows these bytes.
+fn after<'b>(bytes: &'b [u8], before: &[u8]) -> Option<&'b [u8]> {
+    let at = bytes.windows(before.len()).position(|window| window == before)? + before.len();
+    bytes.get(at..at + MARK)
+}
+
+fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) {
+    while let Some(at) = bytes.windows(old.len()).position(|window| window == old) {
+        bytes[at..at + old.len()].copy_from_slice(new);
+    }
 }
 
 fn record(mut client: UnixStream, real: &PathBuf, conversation: Arc<Mutex<Conversation>>) {
@@ -110,11 +134,18 @@ fn replay(mut client: UnixStream, conversation: &Conversation) -> io::Result<()>
     client.set_read_timeout(Some(TIME_LIMIT))?;
     client.set_write_timeout(Some(LONGEST))?;
     client.write_all(&conversation[0])?;
+    let (mut bytes, mut mark) = ([0; 64 << 10], vec![b'!'; MARK]);
     for answer in &conversation[1..] {
-        if client.read(&mut [0; 64 << 10])? == 0 {
+        let count = client.read(&mut bytes)?;
+        if count == 0 {
             return Ok(());
         }
-        client.write_all(answer)?;
+        if let Some(own) = after(&bytes[..count], b"'rulesyncd.session', '") {
+            mark = own.to_vec();
+        }
+        let mut answer = answer.clone();
+        replace(&mut answer, &[b'?'; MARK], &mark);
+        client.write_all(&answer)?;
     }
     Ok(())
 }

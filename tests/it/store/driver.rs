@@ -11,6 +11,7 @@ use rulesyncd::store::{Database, RuleStore as _, RuleWrite, Scope};
 use super::contract;
 use super::servers::FOUND_ON_POSTGRES;
 use crate::support::databases::{ExternalClient, TestDatabase, config, poll, system_clock};
+use crate::support::mysql9::MySql9;
 use crate::support::rules::{id, in_words, rule_row, rule_text};
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{DEADLINE, Swarm, text, wait_for};
@@ -214,4 +215,50 @@ async fn times_with_a_zone_are_read_with_their_offset() {
     let address = server.create("contract").await;
     server.run("contract", &found).await.unwrap();
     contract::of_a_database(TestDatabase::server(&address).await.database).await;
+}
+
+/// A server that has just started knows no digest of a password, and wants the password itself; a Unix socket is a
+/// channel that is as private as TLS.
+#[tokio::test]
+#[ignore = "needs MySQL 9 in target/mysql: tests/run"]
+async fn a_password_is_right_on_a_socket_of_mysql_9_that_has_just_started() {
+    let mut server = MySql9::start();
+    server
+        .run(
+            "CREATE DATABASE rules; CREATE USER rules@localhost IDENTIFIED WITH caching_sha2_password BY 's3cret'; \
+             GRANT ALL ON rules.* TO rules@localhost",
+        )
+        .await;
+    server.restart();
+    let address =
+        |password: &str| format!("mysql://rules:{password}@localhost/rules?socket={}", server.socket());
+    let open =
+        async |password: &str| Database::open(&config(&address(password)), system_clock()).await.unwrap();
+    let wrong = open("wrong").await.now().await.unwrap_err().to_string();
+    assert!(wrong.contains("check user and password"), "{wrong}");
+    open("s3cret").await.now().await.unwrap();
+    // And again, now that the digest is known.
+    open("s3cret").await.now().await.unwrap();
+    contract::of_a_database(TestDatabase::server(&address("s3cret")).await.database).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MySQL 9 in target/mysql: tests/run"]
+async fn daemons_work_on_mysql_9_and_leave_it_when_it_is_read_only() {
+    let server = MySql9::start();
+    server.run("CREATE DATABASE rules").await;
+    let swarm = Swarm::on(server.address("rules"));
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    let (master, _worker) = (swarm.master(), swarm.worker());
+    wait_for("the rule", || (swarm.subscribe().snapshot().len() == 1).then_some(()));
+    // As a group's member that is no primary: the user may write all the same.
+    server.run("SET GLOBAL read_only = ON").await;
+    master.wait_for_log("takes no writes");
+    let refused = swarm.run(&["state", "set", "R1", "disabled"]);
+    assert!(text(&refused.stderr).contains("takes no writes"), "{}", text(&refused.stderr));
+    server.run("SET GLOBAL super_read_only = OFF; SET GLOBAL read_only = OFF").await;
+    let mut subscriber = swarm.subscribe();
+    subscriber.snapshot();
+    swarm.save("R2.yaml", rule_text("R2", 1));
+    assert_eq!(subscriber.nothing_before("R2")["rule_version"], 1);
 }

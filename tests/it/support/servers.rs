@@ -28,6 +28,9 @@ pub(crate) struct Server {
     child: Option<Child>,
 }
 
+/// The options of a MariaDB server that has replicas, without its port.
+pub(crate) const PRIMARY: [&str; 3] = ["--log-bin=log-bin", "--server-id=1", "--bind-address=127.0.0.1"];
+
 /// Ends the server when this end of the pipe closes, even if the test is killed.
 const UNTIL_THE_PIPE_CLOSES: &str =
     r#""$@" </dev/null & server=$!; read -r _; kill -s QUIT $server; wait $server"#;
@@ -71,6 +74,54 @@ impl Server {
         server
     }
 
+    /// Starts a server that repeats what `primary` does, and takes no writes. MariaDB's must be new, since its replica
+    /// begins with the first transaction; it needs [`PRIMARY`] and a port on the loopback.
+    pub(crate) async fn replica_of(primary: &Self, port: u16) -> Self {
+        if primary.kind == Kind::MariaDb {
+            let replica = Self::start(Kind::MariaDb, &["--server-id=2", "--read-only=ON"]).await;
+            primary
+                .run("", "CREATE USER repeats@'%'; GRANT REPLICATION SLAVE ON *.* TO repeats@'%'")
+                .await
+                .unwrap();
+            let follow = format!(
+                "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='repeats', \
+                 MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1; START SLAVE"
+            );
+            replica.run("", &follow).await.unwrap();
+            return replica;
+        }
+        let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
+        let (kind, port) = (primary.kind, primary.port);
+        let mut replica =
+            Self { kind, directory, options: Vec::new(), environment: Vec::new(), port, child: None };
+        replica.give_away();
+        let data = format!("{}/data", replica.path().display());
+        let copied = replica
+            .command(&postgres("pg_basebackup"))
+            .args(["-D", &data, "-h", &primary.path().display().to_string(), "-p", &port.to_string()])
+            .args(["-U", "postgres", "-R", "-c", "fast", "--no-sync"])
+            .output()
+            .unwrap();
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        replica.go_on().await;
+        replica
+    }
+
+    /// Makes a replica a primary that takes writes.
+    pub(crate) async fn promote(&self) {
+        match self.kind {
+            Kind::MariaDb => {
+                self.run("", "STOP SLAVE; RESET SLAVE ALL; SET GLOBAL read_only = OFF").await.unwrap();
+            }
+            Kind::Postgres => {
+                let data = self.path().join("data");
+                let mut promote = self.command(&postgres("pg_ctl"));
+                let promoted = promote.arg("promote").arg("-w").arg("-D").arg(data).output().unwrap();
+                assert!(promoted.status.success(), "{}", String::from_utf8_lossy(&promoted.stderr));
+            }
+        }
+    }
+
     pub(crate) const fn kind(&self) -> Kind {
         self.kind
     }
@@ -94,7 +145,7 @@ impl Server {
     }
 
     /// The server's user and group; `None` where the test runs as someone who cannot change to it.
-    fn ids(&self) -> Option<(u32, u32)> {
+    pub(super) fn ids(&self) -> Option<(u32, u32)> {
         let id = |args: &[&str]| -> u32 {
             let found = Command::new("id").args(args).output().unwrap().stdout;
             String::from_utf8_lossy(&found).trim().parse().unwrap()
@@ -221,6 +272,25 @@ impl Server {
             Kind::Postgres => "postgres",
         };
         self.address_as(user, database)
+    }
+
+    /// The address of a database that several servers have, as their highest user.
+    pub(crate) fn address_of(servers: &[&Self], database: &str) -> String {
+        let hosts: Vec<String> = servers
+            .iter()
+            .map(|server| {
+                let directory = server.path().display().to_string().replace('/', "%2F");
+                match server.kind {
+                    Kind::MariaDb => format!("{directory}%2Fsock"),
+                    Kind::Postgres => format!("{directory}:{}", server.port),
+                }
+            })
+            .collect();
+        let scheme = match servers[0].kind {
+            Kind::MariaDb => "mysql://root@",
+            Kind::Postgres => "postgresql://postgres@",
+        };
+        format!("{scheme}{}/{database}", hosts.join(","))
     }
 
     pub(crate) fn address_as(&self, user: &str, database: &str) -> String {

@@ -21,6 +21,7 @@ mod tls;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -49,6 +50,7 @@ pub(super) enum Protocol {
 pub(super) struct Relay {
     socket: PathBuf,
     fault: RelayError,
+    process: Arc<AtomicU32>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -74,9 +76,11 @@ impl Relay {
         let listener = UnixListener::from_std(listener)?;
         let fault = RelayError::default();
         let reported = Arc::clone(&fault);
+        let process = Arc::<AtomicU32>::default();
+        let told = Arc::clone(&process);
         let task = tokio::spawn(async move {
             let Ok(mut driver) = accept(listener).await else { return };
-            if let Err(error) = serve(&mut driver, &route).await {
+            if let Err(error) = serve(&mut driver, &route, told).await {
                 *reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             }
             // The driver notices the end of its connection only now, and finds the reason.
@@ -84,12 +88,17 @@ impl Relay {
         });
         // A path that begins with a NUL is an abstract name.
         let socket = PathBuf::from(format!("\0{name}"));
-        Ok(Self { socket, fault, task: AbortOnDropHandle::new(task) })
+        Ok(Self { socket, fault, process, task: AbortOnDropHandle::new(task) })
     }
 
     /// The socket for the driver.
     pub(super) fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// The process that PostgreSQL said to serve the connection, when it began; 0 if it did not.
+    pub(super) fn process(&self) -> u32 {
+        self.process.load(Ordering::Relaxed)
     }
 
     /// Why the relay closed the connection, if it did; if not, `error`, which is the driver's.
@@ -118,12 +127,12 @@ async fn accept(listener: UnixListener) -> std::io::Result<UnixStream> {
 }
 
 /// Connects to the server and passes on frames until one side closes.
-async fn serve(driver: &mut UnixStream, route: &Route) -> Result<(), sqlx::Error> {
+async fn serve(driver: &mut UnixStream, route: &Route, process: Arc<AtomicU32>) -> Result<(), sqlx::Error> {
     let server = route.connect().await?;
     match route.protocol {
         Protocol::Postgres => {
             let (server, rules) = postgres::encrypt(server, route).await?;
-            pass(driver, server, rules).await
+            pass(driver, server, rules.telling(process)).await
         }
         Protocol::MySql => match mysql_login::log_in(driver, server, route).await? {
             Some((server, rules)) => pass(driver, server, rules).await,

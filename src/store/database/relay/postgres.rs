@@ -1,5 +1,8 @@
 //! PostgreSQL's frames, version 3: <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::frames::{Fields, Frame, FrameRules, LONGEST_FRAME, LONGEST_ROW, Violation};
@@ -28,11 +31,18 @@ pub(super) struct Postgres {
     is_private: bool,
     answer: usize,
     parameters: usize,
+    /// Where to put the process that the server says to serve the connection.
+    process: Arc<AtomicU32>,
 }
 
 impl Postgres {
-    pub(super) const fn new(is_private: bool) -> Self {
-        Self { is_private, answer: 0, parameters: 0 }
+    pub(super) fn new(is_private: bool) -> Self {
+        Self { is_private, answer: 0, parameters: 0, process: Arc::default() }
+    }
+
+    /// Puts the process that the server says to serve the connection there.
+    pub(super) fn telling(self, process: Arc<AtomicU32>) -> Self {
+        Self { process, ..self }
     }
 }
 
@@ -67,7 +77,11 @@ impl FrameRules for Postgres {
                 self.answer.min(LONGEST_ANSWER)
             )));
         }
-        Ok(Some(if matches!(kind, b'R' | b'T' | b't') { Frame::Whole(total) } else { Frame::Passing(total) }))
+        Ok(Some(if matches!(kind, b'K' | b'R' | b'T' | b't') {
+            Frame::Whole(total)
+        } else {
+            Frame::Passing(total)
+        }))
     }
 
     fn frame(&mut self, frame: &[u8]) -> Result<(), Violation> {
@@ -75,6 +89,11 @@ impl FrameRules for Postgres {
         match frame[0] {
             b'R' if body.array() == Some(PASSWORD_IN_THE_CLEAR.to_be_bytes()) && !self.is_private => {
                 Err(password_in_the_clear())
+            }
+            b'K' => {
+                let process = body.array().map_or(0, u32::from_be_bytes);
+                self.process.store(process, Ordering::Relaxed);
+                Ok(())
             }
             b'T' => are_known(columns(body), "columns"),
             b't' => are_known(arguments(body), "arguments"),

@@ -38,15 +38,19 @@ impl std::fmt::Debug for Route {
 }
 
 impl Route {
+    /// The route to one of the server's hosts.
+    ///
     /// # Errors
     /// [`StoreError::Refused`] for a connection without protection, a certificate that cannot be read, and a user
     /// that does not exist.
     pub(in crate::store::database) fn to(
         server: &Server,
+        host: &Host,
         protocol: Protocol,
         config: &DatabaseConfig,
     ) -> Result<Self, StoreError> {
-        let host = match &server.host {
+        let tls = mode(server, host, config.allow_plaintext)?;
+        let host = match host {
             Host::Socket(path) if protocol == Protocol::Postgres => Host::Socket(postgres_socket(path)),
             host => host.clone(),
         };
@@ -57,7 +61,7 @@ impl Route {
         let route = Self {
             protocol,
             host,
-            tls: mode(server, config.allow_plaintext)?,
+            tls,
             certificates: tls::Files { authority: server.tls_ca.clone(), client: server.tls_client.clone() },
             password: server.password.clone(),
             allow_plaintext: config.allow_plaintext,
@@ -115,8 +119,8 @@ fn refused(detail: String, remedy: &str) -> StoreError {
 }
 
 /// How the connection to a server is encrypted.
-fn mode(server: &Server, allow_plaintext: bool) -> Result<TlsMode, StoreError> {
-    let mode = match (server.tls, server.host.is_local()) {
+fn mode(server: &Server, host: &Host, allow_plaintext: bool) -> Result<TlsMode, StoreError> {
+    let mode = match (server.tls, host.is_local()) {
         // As in libpq: naming a root certificate means that the server must be verified.
         (Some(TlsMode::Require), _) if server.tls_ca.is_some() => TlsMode::VerifyCa,
         (Some(mode), _) => mode,
@@ -125,10 +129,10 @@ fn mode(server: &Server, allow_plaintext: bool) -> Result<TlsMode, StoreError> {
         (None, false) if allow_plaintext => TlsMode::Prefer,
         (None, false) => TlsMode::VerifyFull,
     };
-    match (mode, &server.host) {
+    match (mode, host) {
         (_, Host::Socket(_)) => Ok(TlsMode::Disable),
         // TLS without verification gives plaintext to anyone who answers instead of the server.
-        (_, Host::Tcp(name, _)) if !mode.is_verified() && !server.host.is_local() && !allow_plaintext => {
+        (_, Host::Tcp(name, _)) if !mode.is_verified() && !host.is_local() && !allow_plaintext => {
             let mode = mode.as_str();
             Err(refused(
                 format!(
