@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -119,6 +119,19 @@ impl Liveness {
     /// Records progress of the main loop.
     pub(crate) fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether there is progress: of each answer, the progress since the one before counts for `patience`.
+    pub(crate) fn within(&self, patience: Duration) -> impl FnMut() -> bool + Send + use<> {
+        let liveness = self.clone();
+        let mut last = (liveness.count(), Instant::now());
+        move || {
+            let count = liveness.count();
+            if count != last.0 {
+                last = (count, Instant::now());
+            }
+            last.1.elapsed() < patience
+        }
     }
 
     fn count(&self) -> u64 {

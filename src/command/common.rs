@@ -92,7 +92,7 @@ pub(super) async fn open_database(config: &Config, clock: SharedClock) -> Result
              have it belong to the user who uses it, and `chmod 600 {path}`"
         );
     }
-    Database::open(&config.database, clock).await
+    Ok(Database::open(&config.database, clock).await?.leasing(config.master.lease))
 }
 
 /// `config` for a command or a daemon that writes.

@@ -17,7 +17,7 @@ use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::command::flags::{ConfigFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::ValueOrigin;
-use crate::master::{LockStatus, MasterStatus};
+use crate::master::{LeaseStatus, LockStatus, MasterStatus};
 use crate::paint::{Paint, sanitize, sanitize_painted};
 use crate::plural::count;
 use crate::trust::TrustState;
@@ -235,11 +235,15 @@ fn master(status: &MasterStatus) -> String {
         },
     );
     add_problem(&mut lines, "without rulesyncd_version", status.version_problem.as_deref());
+    add_problem(&mut lines, "without a lease", status.lease_problem.as_deref());
     add_driver_failures(&mut lines, status.driver_failures);
+    let lease = status.lease.map_or_else(String::new, |LeaseStatus { term, confirmed_at }| {
+        format!(": term {term}, confirmed {}", ago(now, confirmed_at))
+    });
     lines.add(
         "lock",
         match status.lock {
-            LockStatus::Held => format!("{}held{}", Paint::Good, Paint::Off),
+            LockStatus::Held => format!("{}held{}{lease}", Paint::Good, Paint::Off),
             LockStatus::Standby => format!("{}standby{}: another master writes", Paint::Warn, Paint::Off),
             LockStatus::None => format!("{}unknown{}", Paint::Warn, Paint::Off),
         },

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::{
-    Bytes, Connections, Count, Directives, Flag, Format, Interval, Key, Label, List, Maybe, Mode, One, Path,
-    RealmName, RuleSize, Share, Text, Time, Timeout, Uid, Version,
+    Bytes, Connections, Count, Directives, Flag, Format, Interval, Key, Label, Lease, List, Maybe, Mode, One,
+    Path, RealmName, RuleSize, Share, Text, Time, Timeout, Uid, Version,
 };
 use super::reader::Reader;
 use super::setting::Setting;
@@ -127,6 +127,10 @@ sections! {
 
         /// How long a worker may be silent before the master deletes its report, and `rulesyncd fleet` forgets it.
         forget_workers_after: Duration, One<Time> = "7d";
+
+        /// How long a master may give no sign of life before a standby takes over, on MySQL and PostgreSQL. On one server a
+        /// standby takes over at once when the master's session ends.
+        lease: Duration, One<Lease> = "15s";
 
         /// The socket on which the master answers `rulesyncd status` and `rulesyncd sync`.
         socket: PathBuf, One<Path> = "/run/rulesyncd/master.sock";

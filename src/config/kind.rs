@@ -153,6 +153,8 @@ kinds! { quoted: false;
     Time(Duration): time, { "type": "string", "examples": ["250ms", "1s", "5m"] };
     /// The time between two runs of the same thing: at least 1 ms, since less would keep a core busy.
     Interval(Duration): |text| at_least_1ms(text, time(text)?), { "type": "string", "examples": ["250ms", "1s", "5m"] };
+    /// How long a lease lasts: a few beats at least, and not so long that nobody can write after a failure.
+    Lease(Duration): lease, { "type": "string", "examples": ["15s", "1m"] };
     /// A time that every database takes as a limit: they count milliseconds in 31 bits.
     Timeout(Duration): timeout, { "type": "string", "examples": ["250ms", "1s", "5m"] };
     /// The size of a rule, within what workers take.
@@ -175,6 +177,15 @@ kinds! { quoted: false;
 
 fn version(text: &str) -> Result<ReleaseTime, String> {
     text.parse().map_err(|expected| format!("`{text}` is no version; {expected}"))
+}
+
+fn lease(text: &str) -> Result<Duration, String> {
+    let lease = time(text)?;
+    if (Duration::from_secs(5)..=Duration::from_hours(1)).contains(&lease) {
+        Ok(lease)
+    } else {
+        Err(format!("{text} is not within 5s and 1h"))
+    }
 }
 
 fn label(text: &str) -> Result<String, String> {

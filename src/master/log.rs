@@ -126,6 +126,15 @@ pub(super) fn version_problem(problem: Option<&str>) {
     }
 }
 
+pub(super) fn lease_problem(problem: Option<&str>) {
+    match problem {
+        Some(problem) => tracing::warn!(
+            "there is no lease, so a master that hangs, or whose host is gone, may keep others from writing: {problem}"
+        ),
+        None => tracing::info!("this master has the lease"),
+    }
+}
+
 pub(super) fn passed_over(source_path: &str) {
     tracing::warn!(
         message_id = event::FILE_IGNORED,

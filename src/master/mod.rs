@@ -26,7 +26,7 @@ use self::audit::StateAudit;
 pub(crate) use self::command::MasterRequest;
 pub use self::held::{HeldDeletes, Operator};
 use self::reconcile::{ReconcileError, Reconciler};
-pub(crate) use self::status::{LockStatus, MasterStatus};
+pub(crate) use self::status::{LeaseStatus, LockStatus, MasterStatus};
 pub(crate) use self::summary::Summary;
 use crate::backoff::{Backoff, jittered};
 use crate::clock::SharedClock;
@@ -41,6 +41,12 @@ use crate::trust::Policy;
 
 /// How often a standby asks for the lock, and a master checks that it still holds it.
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A main loop without progress for so long hangs, and lets a standby take over.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a stopping master takes to release its lease, at most.
+const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often a stopping master checks whether its last write has ended.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
@@ -187,9 +193,13 @@ impl Master {
     /// whenever the database or the lock is lost. A write that has begun is finished.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let (liveness, database) = (self.liveness.clone(), self.database.clone());
+        let status = self.status();
         tokio::select! {
             () = self.work(stop) => {}
             () = beat_while_asking(&liveness, &database) => {}
+        }
+        if status.borrow().lock == LockStatus::Held {
+            tokio::time::timeout(RELEASE_LIMIT, database.release_lease()).await.ok();
         }
     }
 
@@ -226,7 +236,7 @@ impl Master {
         loop {
             self.liveness.beat();
             self.database.ensure_tables().await?;
-            if let Some(session) = self.database.try_lock().await? {
+            if let Some(session) = self.database.try_lock_while(self.liveness.within(HANGS_AFTER)).await? {
                 match stands_by_since {
                     Some(since) => log::took_over(Instant::now() - since),
                     // As on a full disk: each try takes the lock, and nothing else can be done.
@@ -235,6 +245,7 @@ impl Master {
                 }
                 self.lock_logged = self.database_outage.is_ongoing();
                 self.set_lock(LockStatus::Held);
+                self.note_lease(session.lease_problem(), session.lease());
                 if !std::mem::replace(&mut self.looked_for_manifest, true)
                     && self.database.has_manifest().await
                 {
@@ -310,6 +321,7 @@ impl Master {
             () = at(Some(self.ping_at)) => {
                 self.ping_at = Instant::now() + LOCK_INTERVAL;
                 session.ping().await?;
+                self.note_lease(session.lease_problem(), session.lease());
                 self.watch_fleet(session).await?;
                 let mark = self.audit.mark.clone();
                 self.audit_states(session, mark).await.map(|()| None)

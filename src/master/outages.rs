@@ -1,8 +1,10 @@
 //! What a master reports: outages of the database and the directory, its lock, the result of a reconcile.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use super::{LockStatus, Master, MasterStatus, Summary, log};
+use super::{LeaseStatus, LockStatus, Master, MasterStatus, Summary, log};
 use crate::directory::DirectoryUnavailable;
 use crate::store::StoreError;
 
@@ -46,6 +48,22 @@ impl Master {
                 status.version_problem = problem.map(str::to_owned);
             }
             is_new
+        });
+    }
+
+    /// Records the lease, and logs whether there is one if that changed.
+    pub(super) fn note_lease(&self, problem: Option<&str>, lease: Option<(u64, Duration)>) {
+        self.status.send_if_modified(|status| {
+            let is_new = status.lease_problem.as_deref() != problem;
+            if is_new {
+                log::lease_problem(problem);
+                status.lease_problem = problem.map(str::to_owned);
+            }
+            let lease =
+                lease.map(|(term, age)| LeaseStatus { term, confirmed_at: self.clock.now().before(age) });
+            let is_other = status.lease != lease;
+            status.lease = lease;
+            is_new || is_other
         });
     }
 

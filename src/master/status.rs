@@ -24,6 +24,15 @@ pub(crate) enum LockStatus {
     None,
 }
 
+/// The lease of the master that leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeaseStatus {
+    /// Which one it is: it rises whenever the lease is taken.
+    pub(crate) term: u64,
+    /// When the database last confirmed it, by this host's clock.
+    pub(crate) confirmed_at: Timestamp,
+}
+
 /// The status of a master.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MasterStatus {
@@ -77,6 +86,12 @@ pub(crate) struct MasterStatus {
     /// reconcile.
     #[serde(default)]
     pub(crate) version_problem: Option<String>,
+    /// Why there is only the server's lock and no lease, and what to do; `None` if there is one, and on SQLite.
+    #[serde(default)]
+    pub(crate) lease_problem: Option<String>,
+    /// `None` while another master leads, without a lease, and on SQLite.
+    #[serde(default)]
+    pub(crate) lease: Option<LeaseStatus>,
     /// How often in this run the database's driver panicked, or was kept busy without end, by what the database
     /// sent.
     #[serde(default)]
@@ -116,6 +131,8 @@ impl MasterStatus {
             last_error: None,
             last_error_at: None,
             version_problem: None,
+            lease_problem: None,
+            lease: None,
             driver_failures: 0,
         }
     }

@@ -5,6 +5,7 @@ mod budget;
 mod database;
 mod error;
 mod filesystem;
+mod lease;
 mod poll;
 mod rows;
 #[cfg(test)]

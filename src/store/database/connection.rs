@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 use sqlx::mysql::MySqlConnection;
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
@@ -91,6 +91,13 @@ macro_rules! bound {
             Arg::Int(int) => query.bind(int),
             Arg::Real(real) => query.bind(real),
         })
+    };
+}
+
+/// The rows that the last of the statements wrote.
+macro_rules! last_of {
+    ($results:expr) => {
+        $results.try_fold(0, |_, done| std::future::ready(Ok(done.rows_affected()))).await
     };
 }
 
@@ -276,6 +283,19 @@ impl Connection {
                 Link::Sqlite(link) => sqlx::raw_sql(sql).execute(link).await.map(drop),
                 Link::MySql(link) => sqlx::raw_sql(sql).execute(link).await.map(drop),
                 Link::Postgres(link) => sqlx::raw_sql(sql).execute(link).await.map(drop),
+            }
+        };
+        bounded(&self.connector, &mut self.transport, what, running).await
+    }
+
+    /// Runs statements without arguments, and returns how many rows the last one wrote.
+    pub(super) async fn run_counted(&mut self, what: &'static str, sql: &str) -> Result<u64, StoreError> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        let running = async {
+            match &mut self.link {
+                Link::Sqlite(link) => last_of!(sqlx::raw_sql(sql).execute_many(link)),
+                Link::MySql(link) => last_of!(sqlx::raw_sql(sql).execute_many(link)),
+                Link::Postgres(link) => last_of!(sqlx::raw_sql(sql).execute_many(link)),
             }
         };
         bounded(&self.connector, &mut self.transport, what, running).await

@@ -135,7 +135,8 @@ impl Connector {
         if let Target::Sqlite(place) = &target {
             place.check()?;
         }
-        let permits = Arc::new(Semaphore::new(usize::try_from(config.max_connections).unwrap_or(1).max(1)));
+        // A master has two: that of its session, and that of its beats.
+        let permits = Arc::new(Semaphore::new(usize::try_from(config.max_connections).unwrap_or(2).max(2)));
         Ok(Self {
             target,
             address: config.address.clone(),

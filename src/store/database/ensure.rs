@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::connection::Connection;
 use super::sql::Purpose;
-use super::{Database, tables, version, workers};
+use super::{Database, lease, tables, version, workers};
 use crate::rule::Table;
 use crate::store::StoreError;
 
@@ -27,6 +27,7 @@ impl Database {
             let mut connection = Connection::open(&database.connector, Purpose::Create).await?;
             // It comes first, because workers wait only for the others.
             version::create_once(&mut connection, &database.shared.has_no_version).await;
+            lease::create_once(&mut connection, &database.shared.lease).await;
             workers::create_once(&mut connection, &database.shared.has_no_workers).await;
             let mut is_new = false;
             for table in [Table::Rules, Table::States] {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
+use super::lease::HeldLease;
 use super::sql::{Cell, Query};
 use super::sqlite::{Readers, create_beside_its_owner};
 use crate::store::StoreError;
@@ -15,6 +16,8 @@ use crate::store::StoreError;
 /// The master's lock while it is held.
 #[derive(Debug)]
 pub(super) enum Lock {
+    /// The row of `rulesyncd_lease`.
+    Lease(HeldLease),
     /// The server's, bound to the session's connection.
     Session,
     /// A locked file next to a SQLite database.
@@ -119,6 +122,9 @@ impl Lock {
         }
         if !self.has_its_name() {
             return lost("the lock's file was removed, or another file replaced it");
+        }
+        if let Self::Lease(lease) = self {
+            return lease.ensure_held(connection).await;
         }
         match connection.dialect().holds_lock {
             Some(sql) if !ask(connection, sql).await? => lost("the server does not know of it any more"),

@@ -65,6 +65,16 @@ impl MasterSession {
         self.session.as_ref().and_then(|session| session.version.problem())
     }
 
+    /// Why the session has only the server's lock, and no lease; `None` if it has one, and during a call.
+    pub fn lease_problem(&self) -> Option<&str> {
+        self.session.as_ref().and_then(|session| session.lease_problem.as_deref())
+    }
+
+    /// The term of the lease, and how long ago it was confirmed; `None` without a lease, and during a call.
+    pub(crate) fn lease(&self) -> Option<(u64, Duration)> {
+        self.session.as_ref().and_then(|session| session.lease())
+    }
+
     /// How many rows `updated_by` owns, for the guard against mass deletion.
     ///
     /// # Errors
@@ -256,6 +266,7 @@ impl MasterSession {
         };
         // A connection that cannot be closed properly ends, too.
         self.database.on_thread("closing the connection", self.database.poll_limit(), closing).await.ok();
+        self.database.release_lease().await;
     }
 
     /// Runs `work` on the database's thread, within `limit` if there is one.

@@ -8,6 +8,7 @@ mod ensure;
 mod expiry;
 mod fleet;
 mod follower;
+mod lease;
 mod lock;
 mod manifest;
 mod master_session;
@@ -46,6 +47,7 @@ pub use writes::{Applied, RowsAsRead, RuleWrite, Scope};
 
 use self::connection::Connection;
 use self::connector::Connector;
+use self::lease::SharedLease;
 use self::lock::Lock;
 use self::session::Session;
 use self::sql::Purpose;
@@ -83,6 +85,7 @@ struct Shared {
     /// Whether creating `rulesyncd_worker` failed.
     has_no_workers: AtomicBool,
     set_at: Mutex<RisingStamp>,
+    lease: SharedLease,
     /// Runs the driver.
     thread: DatabaseThread,
     /// How many operations are in progress.
@@ -130,6 +133,7 @@ impl Database {
             has_no_version: AtomicBool::default(),
             has_no_workers: AtomicBool::default(),
             set_at: Mutex::default(),
+            lease: SharedLease::new(),
             thread: DatabaseThread::new(),
             asked: Arc::default(),
             writing: Arc::default(),
@@ -245,28 +249,35 @@ impl Database {
             .ok_or_else(|| StoreError::Unavailable { what, detail: "the answer is no time".into() })
     }
 
-    /// Takes the master's lock; `None` while another master has it.
+    /// Makes this process the only writer; `None` while another master is.
     ///
     /// # Errors
     /// The database does not answer.
     pub async fn try_lock(&self) -> Result<Option<MasterSession>, StoreError> {
+        self.try_lock_while(|| true).await
+    }
+
+    /// As [`Database::try_lock`], but the session lasts only while `is_alive`, which is asked every few seconds: a master
+    /// that hangs must not keep others from writing.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn try_lock_while(
+        &self,
+        is_alive: impl FnMut() -> bool + Send + 'static,
+    ) -> Result<Option<MasterSession>, StoreError> {
         let lock = match self.connector.sqlite_location() {
-            Some(sqlite::Location::File(path)) => Lock::file(path)?,
-            Some(sqlite::Location::Memory(_)) => Lock::memory(&self.shared.memory_lock),
-            None => Some(Lock::Session),
+            Some(sqlite::Location::File(path)) => Some(Lock::file(path)?),
+            Some(sqlite::Location::Memory(_)) => Some(Lock::memory(&self.shared.memory_lock)),
+            None => None,
         };
-        let Some(lock) = lock else { return Ok(None) };
         let session = self.ask("taking the master's lock", |database| async move {
-            let mut connection = Connection::open(&database.connector, Purpose::Master).await?;
-            let lock = match connection.dialect().try_lock {
-                Some(sql) => lock::lock_session(&mut connection, sql).await?,
-                None => Some(lock),
-            };
             match lock {
-                Some(lock) => Session::new(database, connection, lock).await.map(Some),
-                None => {
-                    connection.close().await;
-                    Ok(None)
+                None => database.lead(is_alive).await,
+                Some(None) => Ok(None),
+                Some(Some(lock)) => {
+                    let connection = Connection::open(&database.connector, Purpose::Master).await?;
+                    Session::new(database, connection, lock, None).await.map(Some)
                 }
             }
         });
@@ -283,6 +294,9 @@ impl Database {
         }
         let what = "asking who holds the master's lock";
         self.ask(what, move |database| async move {
+            if let Some(leader) = database.leader().await? {
+                return Ok(Some(leader));
+            }
             let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             let Some(sql) = connection.dialect().lock_holder else { return Ok(None) };
             let query = connection.query(sql);

@@ -13,6 +13,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     create_rules: include_str!("schema/mysql_rules.sql"),
     create_states: include_str!("schema/mysql_states.sql"),
     create_version: include_str!("schema/mysql_version.sql"),
+    create_lease: Some(include_str!("schema/mysql_lease.sql")),
     create_workers: Some(include_str!("schema/mysql_worker.sql")),
     find_index: |table, column| {
         format!(
@@ -61,11 +62,13 @@ pub(super) const DIALECT: Dialect = Dialect {
         format!(" ON DUPLICATE KEY UPDATE {}", sets.join(", "))
     },
     has_bells: true,
+    takes_several: false,
     notify: None,
     // The lock is global on the server, so its name contains the database; the name may have 64 characters.
     try_lock: Some(
         "SELECT CAST(GET_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32)), 0) = 1 AS CHAR)",
     ),
+    server_session: Some("SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id)"),
     holds_lock: Some(
         "SELECT CAST(IS_USED_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32))) = CONNECTION_ID() AS CHAR)",
     ),

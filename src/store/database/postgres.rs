@@ -19,6 +19,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     create_rules: include_str!("schema/postgres_rules.sql"),
     create_states: include_str!("schema/postgres_states.sql"),
     create_version: include_str!("schema/postgres_version.sql"),
+    create_lease: Some(include_str!("schema/postgres_lease.sql")),
     create_workers: Some(include_str!("schema/postgres_worker.sql")),
     find_index: |table, column| {
         format!(
@@ -61,9 +62,11 @@ pub(super) const DIALECT: Dialect = Dialect {
     replace: sql::replace_on_conflict,
     upsert: sql::on_conflict,
     has_bells: false,
+    takes_several: true,
     notify: Some("SELECT pg_notify('rulesyncd', '')"),
     // The lock belongs to the database and the session. The number is the bytes of `rulesync`.
     try_lock: Some("SELECT pg_try_advisory_lock(8247617475583766115)::text"),
+    server_session: Some("SELECT pg_postmaster_start_time()::text"),
     holds_lock: Some(
         "SELECT (EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted \
          AND pid = pg_backend_pid() AND (classid::bigint << 32 | objid::bigint) = 8247617475583766115))::text",

@@ -38,6 +38,8 @@ pub(super) struct Session {
     pub(super) database: Database,
     pub(super) connection: Connection,
     lock: Lock,
+    /// Why there is only the server's lock, and no lease; `None` if there is one, and on SQLite.
+    pub(super) lease_problem: Option<String>,
     /// The last stamp of each owner's rows.
     stamps: HashMap<String, RisingStamp>,
     /// Whether `updated_at` has only whole seconds.
@@ -58,6 +60,7 @@ impl Session {
         database: Database,
         mut connection: Connection,
         lock: Lock,
+        lease_problem: Option<String>,
     ) -> Result<Self, StoreError> {
         static SESSIONS: AtomicU64 = AtomicU64::new(0);
         let whole_seconds = tables::has_whole_seconds(&mut connection, Table::Rules).await?;
@@ -67,6 +70,7 @@ impl Session {
             database,
             connection,
             lock,
+            lease_problem,
             version,
             stamps: HashMap::new(),
             whole_seconds,
@@ -221,7 +225,11 @@ impl Session {
 
     /// The last statements of a transaction that changed so many rows, and deleted so many of them.
     pub(super) async fn announce(&mut self, changed: u64, deleted: u64) -> Result<(), StoreError> {
-        self.version.publish(&mut self.connection, (changed, deleted)).await
+        let lease = match &self.lock {
+            Lock::Lease(lease) => Some(lease),
+            _ => None,
+        };
+        self.version.publish(&mut self.connection, (changed, deleted), lease).await
     }
 
     /// Begins a transaction, and checks in it that the lock is still held.
@@ -366,6 +374,13 @@ impl Session {
         noted.map_err(|error| self.map_lock_lost(error))
     }
 
+    pub(super) fn lease(&self) -> Option<(u64, Duration)> {
+        match &self.lock {
+            Lock::Lease(lease) => Some((lease.term(), lease.age())),
+            _ => None,
+        }
+    }
+
     pub(super) async fn close(self) {
         self.connection.close().await;
     }
@@ -378,7 +393,13 @@ impl Session {
     pub(super) fn map_lock_lost(&self, error: StoreError) -> StoreError {
         match error {
             lost @ StoreError::LockLost { .. } => lost,
-            error if self.connection.is_broken() => StoreError::LockLost { detail: error.to_string() },
+            error if self.connection.is_broken() => {
+                let detail = error.to_string();
+                if let Lock::Lease(lease) = &self.lock {
+                    lease.lose(&detail);
+                }
+                StoreError::LockLost { detail }
+            }
             error => error,
         }
     }

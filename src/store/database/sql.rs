@@ -50,6 +50,8 @@ pub(super) struct Dialect {
     pub(super) create_rules: &'static str,
     pub(super) create_states: &'static str,
     pub(super) create_version: &'static str,
+    /// `None` if a file's lock takes the place of the lease.
+    pub(super) create_lease: Option<&'static str>,
     /// `None` if workers do not report into the database.
     pub(super) create_workers: Option<&'static str>,
     /// Finds an index that begins with a column of a table.
@@ -107,6 +109,8 @@ pub(super) struct Dialect {
     /// Takes the master's lock for this session and returns whether it could; `None` if the database has no such
     /// lock.
     pub(super) try_lock: Option<&'static str>,
+    /// Names the server, until it is started again; `None` if there is no server.
+    pub(super) server_session: Option<&'static str>,
     /// Returns whether this session holds the master's lock.
     pub(super) holds_lock: Option<&'static str>,
     /// Returns which session holds the master's lock; no text if nobody does, or it is not known.
@@ -117,6 +121,8 @@ pub(super) struct Dialect {
     pub(super) upsert: fn(&[&str]) -> String,
     /// Whether user locks can wake followers.
     pub(super) has_bells: bool,
+    /// Whether several statements without arguments may be sent as one.
+    pub(super) takes_several: bool,
     /// Notifies listeners when this transaction commits.
     pub(super) notify: Option<&'static str>,
     /// Whether the server closes the connection after an error with this code.

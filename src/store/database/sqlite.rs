@@ -20,6 +20,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     create_rules: include_str!("schema/sqlite_rules.sql"),
     create_states: include_str!("schema/sqlite_states.sql"),
     create_version: include_str!("schema/sqlite_version.sql"),
+    create_lease: None,
     create_workers: None,
     find_index: |table, column| {
         format!(
@@ -57,8 +58,10 @@ pub(super) const DIALECT: Dialect = Dialect {
     replace: super::sql::replace_on_conflict,
     upsert: super::sql::on_conflict,
     has_bells: false,
+    takes_several: true,
     notify: None,
     try_lock: None,
+    server_session: None,
     holds_lock: None,
     lock_holder: None,
     ends_connection: |_| false,

@@ -205,7 +205,7 @@ impl Database {
                 connection.run(what, connection.dialect().begin_write).await?;
                 let done = write.run(self, &mut connection, rule_ids).await?;
                 let written = trace::now();
-                version.publish(&mut connection, write.rows(&done)).await?;
+                version.publish(&mut connection, write.rows(&done), None).await?;
                 publishing = children("ttp.rule.publish", written).collect::<Vec<Span>>();
                 connection.run(what, "COMMIT").await?;
                 Ok((done, written))

@@ -7,7 +7,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
+use super::lease::HeldLease;
 use super::sql::Dialect;
+use crate::clock::since_boot;
 use crate::store::StoreError;
 
 /// The operation, in errors.
@@ -134,28 +136,40 @@ impl VersionWriter {
         self.problem.as_deref()
     }
 
-    /// Ends a transaction that changed rows, before its COMMIT: raises the version and notifies the workers, in one
-    /// round trip.
+    /// Ends a transaction, before its COMMIT: raises the version if rows were changed, notifies the workers, and makes sure
+    /// that a master still has its lease, in one round trip.
+    ///
+    /// # Errors
+    /// [`StoreError::LockLost`] if it has not.
     pub(super) async fn publish(
         &self,
         connection: &mut Connection,
         (changed, deleted): (u64, u64),
+        lease: Option<&HeldLease>,
     ) -> Result<(), StoreError> {
         let dialect = connection.dialect();
         let raise = (changed > 0 && self.problem.is_none()).then(|| raise(dialect, deleted > 0));
-        let statements: Vec<String> =
-            [raise, dialect.notify.map(str::to_owned)].into_iter().flatten().collect();
-        if statements.is_empty() {
-            return Ok(());
+        // The fence comes last, because it holds off every standby until the transaction ends.
+        let fence = lease.map(|lease| lease.fence(dialect));
+        let mut statements: Vec<String> =
+            [raise, dialect.notify.map(str::to_owned), fence].into_iter().flatten().collect();
+        if dialect.takes_several {
+            statements = vec![statements.join("; ")];
         }
-        connection.run(WHAT, &statements.join("; ")).await
+        let (sent, mut matched) = (since_boot(), 0);
+        for statement in statements.iter().filter(|statement| !statement.is_empty()) {
+            matched = connection.run_counted(WHAT, statement).await?;
+        }
+        lease.map_or(Ok(()), |lease| lease.fenced(matched, sent))
     }
 
     /// What to do after a transaction failed and was rolled back: repeat it (`Ok`) if only the version could not be
     /// raised, or another transaction was in the way, or return the error.
     pub(super) fn retry(&mut self, dialect: &Dialect, error: StoreError) -> Result<(), StoreError> {
         match error {
-            error @ (StoreError::NoTables { what: WHAT, .. } | StoreError::Refused { what: WHAT, .. }) => {
+            error @ (StoreError::NoTables { what: WHAT, .. } | StoreError::Refused { what: WHAT, .. })
+                if self.problem.is_none() =>
+            {
                 self.problem = Some(with_remedy(dialect, &error, RIGHTS));
                 Ok(())
             }

@@ -17,6 +17,7 @@ use crate::support::swarm::DEADLINE;
 fn config(rules_dir: &Path) -> MasterConfig {
     MasterConfig {
         forget_workers_after: std::time::Duration::from_secs(604_800),
+        lease: std::time::Duration::from_secs(15),
         rules_dir: rules_dir.to_owned(),
         follow_links_to: Vec::new(),
         updated_by: "filesystem".to_owned(),

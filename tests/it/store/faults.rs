@@ -42,8 +42,8 @@ async fn a_standby_takes_over(server: &Server) {
     end_the_lock_holder(server.kind(), &mut hand).await;
     let mut second = took_over(&field.database).await;
     let write = [RuleWrite::Upsert(rule_row("R1", 1))];
-    assert_lock_lost(master.apply(&write).await, "writing the rules: ");
-    assert_lock_lost(master.ping().await, "its connection has ended");
+    assert_lock_lost(master.apply(&write).await, "confirming the lease: ");
+    assert_lock_lost(master.ping().await, "confirming the lease: ");
     assert!(second.rows(Scope::All).await.unwrap().is_empty(), "a master without the lock wrote");
     second.apply(&write).await.unwrap();
 }

@@ -9,6 +9,7 @@ mod doorbell;
 mod driver;
 mod faults;
 mod hosts;
+mod lease;
 mod network;
 mod poolers;
 mod servers;

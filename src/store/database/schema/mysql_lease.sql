@@ -1,0 +1,11 @@
+CREATE TABLE rulesyncd_lease (
+    name VARCHAR(64) NOT NULL PRIMARY KEY,
+    owner VARCHAR(64) NOT NULL,
+    host VARCHAR(255) NOT NULL,
+    session VARCHAR(255) NOT NULL,
+    lease_ms BIGINT NOT NULL,
+    term BIGINT NOT NULL,
+    since DATETIME(6) NOT NULL,
+    beat BIGINT NOT NULL,
+    beat_at DATETIME(6) NOT NULL
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4;

@@ -1,0 +1,181 @@
+//! One writer by a lease: masters that freeze, are killed, stopped and robbed, on every server.
+
+use std::time::Duration;
+
+use rulesyncd::store::{Database, RuleWrite, Scope};
+use serde_json::Value;
+
+use super::assert_lock_lost;
+use crate::support::databases::{ExternalClient, TestDatabase, config, system_clock};
+use crate::support::rules::{rule_row, rule_text};
+use crate::support::servers::{Kind, Server};
+use crate::support::swarm::{Daemon, Swarm, wait_for};
+
+/// A master whose lease is as short as it may be.
+fn master(swarm: &Swarm) -> Daemon {
+    let file = swarm.path("rulesyncd.yaml");
+    std::fs::write(&file, "master:\n  lease: 5s\n").unwrap();
+    swarm.daemon("master", |command| {
+        command.env("RULESYNCD_CONFIG", &file);
+    })
+}
+
+async fn cell(hand: &mut ExternalClient, column: &str) -> String {
+    let text = hand.text(&format!("SELECT CAST({column} AS CHAR(99)) FROM rulesyncd_lease")).await;
+    text.expect("the lease").trim().to_owned()
+}
+
+async fn version_of(hand: &mut ExternalClient, rule_id: &str) -> Option<String> {
+    let found = hand.rows(&format!("SELECT yaml_content FROM ttp_rule WHERE rule_id = '{rule_id}'")).await;
+    found.into_iter().next()?.into_iter().next()?
+}
+
+fn lease_of(swarm: &Swarm) -> Value {
+    let output = swarm.run(&["status", "--json", "--socket", swarm.path("master.sock").to_str().unwrap()]);
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    status.get("master").unwrap_or(&status).clone()
+}
+
+const TOOK_OVER: &str = "this master holds the lock: it took over from the other one";
+
+/// Two masters with different directories: through each fault the table is one master's, and there are as many takeovers
+/// as faults.
+async fn one_writer_through_faults(server: &Server) {
+    let address = server.create("one_writer").await;
+    let (one, other) = (Swarm::on(&address), Swarm::on(&address));
+    one.save("A.yaml", rule_text("A", 1));
+    other.save("A.yaml", rule_text("A", 2));
+    let first = master(&one);
+    first.wait_for_log("A added from A.yaml");
+    let mut hand = TestDatabase::server(&address).await.hand().await;
+    let second = master(&other);
+    second.wait_for_log("standing by");
+    assert_eq!(cell(&mut hand, "term").await, "1");
+    let status = lease_of(&one);
+    assert_eq!((&status["lock"], &status["lease"]["term"]), (&Value::from("held"), &Value::from(1)));
+
+    // It beats, and a standby only reads.
+    let beat = cell(&mut hand, "beat").await;
+    let mut now = beat.clone();
+    while now == beat {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        now = cell(&mut hand, "beat").await;
+    }
+    assert_eq!(cell(&mut hand, "term").await, "1");
+
+    // Frozen: its sessions stay, and so does the server's lock.
+    first.freeze();
+    second.wait_for_log(TOOK_OVER);
+    wait_for("the second's rule", || second.log().contains("A updated").then_some(()));
+    one.save("A.yaml", rule_text("A", 3));
+    first.thaw();
+    first.wait_for_log("another master has taken the lease");
+    first.wait_for_log("standing by");
+    assert_eq!(version_of(&mut hand, "A").await, Some(rule_text("A", 2)));
+    assert_eq!(first.count_in_log("A updated"), 0, "{}", first.log());
+    assert_eq!(cell(&mut hand, "term").await, "2");
+
+    // Now that the first's session has ended, the second gets the server's lock, and its death is noticed at once.
+    while cell(&mut hand, "session").await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    second.kill();
+    first.wait_for_log(TOOK_OVER);
+    wait_for("the first's rule", || first.log().contains("A updated").then_some(()));
+    assert_eq!(version_of(&mut hand, "A").await, Some(rule_text("A", 3)));
+    assert_eq!(cell(&mut hand, "term").await, "3");
+
+    // Stopped: the lease is released.
+    assert!(first.stop().success());
+    assert_eq!(cell(&mut hand, "owner").await, "");
+    let third = master(&other);
+    third.wait_for_log("this master holds the lock");
+    assert_eq!(third.count_in_log(TOOK_OVER), 0, "{}", third.log());
+    assert_eq!(cell(&mut hand, "term").await, "4");
+}
+
+/// A transaction of a master that was robbed a moment ago fails at its last statement.
+async fn a_robbed_master_commits_nothing(server: &Server) {
+    let field = TestDatabase::server(&server.create("robbed").await).await;
+    let (mut master, mut hand) = (field.session().await, field.hand().await);
+    let write = [RuleWrite::Upsert(rule_row("R1", 1))];
+    master.apply(&write).await.unwrap();
+    hand.run("UPDATE rulesyncd_lease SET owner = 'another', term = term + 1").await;
+    let write = [RuleWrite::Upsert(rule_row("R1", 2)), RuleWrite::Upsert(rule_row("R2", 1))];
+    assert_lock_lost(master.apply(&write).await, "another master has taken the lease");
+    let rows = field.database.rows(Scope::All).await.unwrap();
+    let rows: Vec<_> = rows.iter().map(|row| (row.rule_id.as_str(), row.rule_version)).collect();
+    assert_eq!(rows, [("R1", 1)]);
+    assert_lock_lost(master.apply(&write).await, "another master has taken the lease");
+}
+
+/// A master of version 0.1 knows no lease: while it holds the server's lock, nobody takes the lease.
+async fn a_master_without_a_lease_keeps_others_away(server: &Server) {
+    let address = server.create("upgrade").await;
+    let field = TestDatabase::server(&address).await;
+    field.session().await.close().await;
+    let mut old = field.hand().await;
+    let lock = match server.kind() {
+        Kind::Postgres => "SELECT CAST(pg_try_advisory_lock(8247617475583766115) AS text)",
+        Kind::MariaDb => {
+            "SELECT CAST(GET_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32)), 0) AS CHAR)"
+        }
+    };
+    assert!(matches!(old.text(lock).await.as_deref(), Some("true" | "1")));
+    let other = Database::open(&config(&address), system_clock()).await.unwrap();
+    for _ in 0..3 {
+        assert!(other.try_lock().await.unwrap().is_none());
+    }
+    drop(old);
+    wait_for_session(&other).await;
+}
+
+async fn wait_for_session(database: &Database) {
+    for _ in 0..200 {
+        if let Some(session) = database.try_lock().await.unwrap() {
+            return session.close().await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the lock did not come free");
+}
+
+/// Without the right to the lease, the server's lock alone makes one writer, and the log says what to grant.
+async fn without_a_lease_there_is_the_lock(server: &Server) {
+    let address = server.create("lockless").await;
+    let field = TestDatabase::server(&address).await;
+    let mut hand = field.hand().await;
+    hand.run("DROP TABLE rulesyncd_lease").await;
+    hand.run("CREATE TABLE rulesyncd_lease (other INT)").await;
+    let swarm = Swarm::on(&address);
+    swarm.save("A.yaml", rule_text("A", 1));
+    let first = master(&swarm);
+    first.wait_for_log("A added from A.yaml");
+    first.wait_for_log("GRANT SELECT, INSERT, UPDATE ON rulesyncd_lease");
+    assert_eq!(first.count_in_log("there is no lease"), 1, "{}", first.log());
+    assert!(lease_of(&swarm)["lease_problem"].as_str().unwrap().contains("rulesyncd_lease"));
+    let other = Database::open(&config(&address), system_clock()).await.unwrap();
+    assert!(other.try_lock().await.unwrap().is_none());
+    first.kill();
+    wait_for_session(&other).await;
+}
+
+async fn all(kind: Kind) {
+    let server = Server::start(kind, &[]).await;
+    a_robbed_master_commits_nothing(&server).await;
+    a_master_without_a_lease_keeps_others_away(&server).await;
+    without_a_lease_there_is_the_lock(&server).await;
+    one_writer_through_faults(&server).await;
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn on_postgres() {
+    all(Kind::Postgres).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn on_mariadb() {
+    all(Kind::MariaDb).await;
+}
