@@ -150,7 +150,8 @@ sections! {
         /// The ids of the users who may connect. Where the list is empty, whoever can open the socket may.
         allow_uids: Vec<u32>, List<Uid>;
 
-        /// The longest time between two polls. It matters where the database cannot announce a change (MySQL). Each
+        /// The longest time between two polls. It matters where the database does not announce a change: on MySQL and
+        /// MariaDB those of other programs and of `state set`, and all on a replica, in a cluster or through a pooler. Each
         /// worker varies it by a tenth, so that the polls of a swarm spread.
         poll_interval: Duration, One<Interval> = "1s";
 

@@ -222,25 +222,24 @@ async fn wait_for(
     bell: Option<usize>,
     wait: Duration,
 ) -> Result<Outcome, StoreError> {
-    let mark = lock(None);
-    let whens: Vec<String> =
-        (0..BELLS).map(|bell| format!("WHEN IS_USED_LOCK({}) THEN {bell}", lock(Some(bell)))).collect();
-    let held = format!("CASE IS_USED_LOCK({mark}) {} END", whens.join(" "));
-    let wait = format!("{:.3}", wait.as_secs_f64());
-    // MySQL waits for whole seconds.
-    let wait = format!("CASE WHEN VERSION() LIKE '%MariaDB%' THEN {wait} ELSE 1 END");
-    let waited = bell.map_or_else(
-        || "0".to_owned(),
-        |bell| {
-            let bell = lock(Some(bell));
-            format!(
-                "CASE WHEN IS_USED_LOCK({bell}) = IS_USED_LOCK({mark}) \
-                 THEN CASE WHEN GET_LOCK({bell}, {wait}) = 1 THEN RELEASE_LOCK({bell}) ELSE 0 END ELSE 0 END"
-            )
-        },
-    );
-    // The parts are computed in this order.
-    let query = connection.query(format!("SELECT CONCAT_WS(' ', {waited}, {held}) AS n"));
+    let whens: Vec<String> = (0..BELLS)
+        .map(|bell| format!("WHEN IS_USED_LOCK(CONCAT(name.mark, ':{bell}')) THEN {bell}"))
+        .collect();
+    // Its text is always the same, so that the server prepares it once. The parts are computed in this order. MySQL waits
+    // for whole seconds.
+    let bell_end = bell.map_or_else(|| ":none".to_owned(), |bell| format!(":{bell}"));
+    let query = connection.query("SELECT CONCAT_WS(' ', CASE WHEN IS_USED_LOCK(CONCAT(name.mark, ");
+    let query =
+        query.text(&bell_end).push(")) = IS_USED_LOCK(name.mark) THEN CASE WHEN GET_LOCK(CONCAT(name.mark, ");
+    let query = query.text(&bell_end).push("), CASE WHEN VERSION() LIKE '%MariaDB%' THEN CAST(");
+    let query = query.text(format!("{:.3}", wait.as_secs_f64())).push(" AS DECIMAL(6, 3)) ELSE 1 END) = 1 ");
+    let query =
+        query.push("THEN RELEASE_LOCK(CONCAT(name.mark, ").text(&bell_end).push(")) ELSE 0 END ELSE 0 END, ");
+    let query = query.push(&format!(
+        "CASE IS_USED_LOCK(name.mark) {} END) AS n FROM (SELECT {} AS mark) AS name",
+        whens.join(" "),
+        lock(None)
+    ));
     let Cell::Text(answer) = connection.cell(WHAT, query).await? else { return Ok(Outcome::Missing) };
     let now = answer.split_once(' ').and_then(|(_, held)| held.parse().ok());
     Ok(now.map_or(Outcome::Missing, |now| Outcome::Bell { bell: now, rang: bell != Some(now) }))
