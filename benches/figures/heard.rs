@@ -51,9 +51,7 @@ impl Swarm {
         let mut swarm = Self::start(host, own, database, count, 1);
         // All files at once: the directory replaces the empty one.
         std::fs::rename(staged, swarm.own.path()).unwrap();
-        for _ in 0..count {
-            swarm.subscribers[0].until("change");
-        }
+        swarm.subscribers[0].until_rules(count);
         swarm
     }
 

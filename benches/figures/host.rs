@@ -1,7 +1,7 @@
 //! A directory of rules, a database, and a `rulesyncd` that works on them.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -184,6 +184,19 @@ impl Subscriber {
             assert!(self.0.read_until(b'\n', &mut line).unwrap() > 0, "the worker closed the connection");
             if line.starts_with(start.as_bytes()) {
                 return serde_json::from_slice(&line).unwrap();
+            }
+        }
+    }
+
+    /// Reads on until it was told of so many rules, by changes or, if it did not keep up, by a snapshot.
+    pub(crate) fn until_rules(&mut self, count: usize) {
+        let mut heard = HashSet::new();
+        while heard.len() < count {
+            let mut line = Vec::new();
+            assert!(self.0.read_until(b'\n', &mut line).unwrap() > 0, "the worker closed the connection");
+            let line: Value = serde_json::from_slice(&line).unwrap();
+            if line["type"] == "change" || line["type"] == "rule" {
+                heard.insert(line["rule_id"].as_str().unwrap().to_owned());
             }
         }
     }
