@@ -170,6 +170,28 @@ fn a_rule_that_may_be_quarantined_is_not_said_to_have_arrived() {
 }
 
 #[test]
+fn the_arrival_of_a_change_at_the_last_worker_is_measured_once() {
+    let mut watch = FleetWatch::default();
+    let mut see = |now, version, workers: &[(&str, i64, Option<u64>)]| {
+        let workers =
+            workers.iter().map(|&(id, reported, applied)| worker(id, reported, applied, "d")).collect();
+        let look =
+            Look { changed_at: Some(at(105)), expected: None, ..look(now, Some(version), "d", workers) };
+        let news = watch.see(look);
+        (news.arrived_after.map(|took| took.as_secs()), news.oldest_report.map(|age| age.as_secs()))
+    };
+    // What was everywhere at the first look arrived before it.
+    assert_eq!(see(100, 7, &[("a", 99, Some(7)), ("b", 98, Some(7))]), (None, Some(2)));
+    assert_eq!(see(110, 8, &[("a", 106, Some(8)), ("b", 98, Some(7))]), (None, Some(12)));
+    assert_eq!(see(120, 8, &[("a", 106, Some(8)), ("b", 112, Some(8))]), (Some(7), Some(14)));
+    assert_eq!(see(130, 8, &[("a", 129, Some(8)), ("b", 129, Some(8))]), (None, Some(1)));
+    // Who is silent, or cannot read the version, is not waited for.
+    let others = [("a", 131, Some(9)), ("silent", 1, Some(3)), ("blind", 139, None)];
+    assert_eq!(see(140, 9, &others), (Some(26), Some(139)));
+    assert_eq!(see(150, 9, &[]), (None, None));
+}
+
+#[test]
 fn a_master_logs_once_which_hosts_are_silent_or_stay_behind_and_which_are_back() {
     let mut watch = FleetWatch::default();
     let mut see = |now, version, workers: &[(&str, i64, u64)]| {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{HostState, Look, hosts, judge};
+use super::{HostState, Look, Summary, hosts, judge, summarize};
 use crate::clock::Timestamp;
 
 /// A host that lacks changes for less than this is not logged, because every change takes a moment to arrive.
@@ -17,6 +17,8 @@ pub struct FleetWatch {
     behind: BTreeMap<String, Timestamp>,
     /// The hosts that were logged and are not back, by name.
     logged: BTreeSet<String>,
+    /// The newest version that every worker has reported.
+    everywhere: Option<u64>,
 }
 
 /// What to log after a look.
@@ -26,6 +28,13 @@ pub struct FleetNews {
     pub lost: Vec<(String, HostState)>,
     /// Hosts that were logged as such and are neither any more, by name.
     pub back: Vec<String>,
+    /// How many hosts are in each state.
+    pub summary: Summary,
+    /// The age of the oldest report of a worker that is not a predecessor; `None` if no worker has reported.
+    pub oldest_report: Option<Duration>,
+    /// From the last change of the tables to the report of the last worker that has it, once all have it that are
+    /// neither silent nor unable to read the version; `None` at looks after that.
+    pub arrived_after: Option<Duration>,
 }
 
 impl FleetWatch {
@@ -34,9 +43,20 @@ impl FleetWatch {
     pub fn see(&mut self, look: Look) -> FleetNews {
         let mut news = FleetNews::default();
         let mut names = BTreeSet::new();
+        let mut states = Vec::new();
+        let mut last_report: Option<Timestamp> = None;
+        let mut is_everywhere = true;
         let first = self.before.as_ref().unwrap_or(&look);
         for host in hosts(&look.workers, look.now) {
             let state = judge(&host, first, &look);
+            let worker = &host.worker;
+            let age = look.now.since(worker.reported_at);
+            news.oldest_report = Some(news.oldest_report.map_or(age, |oldest| oldest.max(age)));
+            if let (false, Some(applied)) = (worker.is_silent(look.now), worker.report.applied) {
+                is_everywhere &= look.version.is_some_and(|version| applied >= version);
+                last_report = last_report.max(Some(worker.reported_at));
+            }
+            states.push(state.clone());
             let is_lost = match state {
                 HostState::Silent { .. } => true,
                 HostState::Behind { .. } => {
@@ -60,6 +80,17 @@ impl FleetWatch {
                     news.back.push(host.name);
                 }
                 _ => {}
+            }
+        }
+        news.summary = summarize(&states);
+        if let Some(version) = look.version {
+            // What all had at the first look arrived before it, at a time that nobody knows.
+            let everywhere =
+                self.everywhere.get_or_insert(version - u64::from(!is_everywhere && version > 0));
+            if is_everywhere && *everywhere < version {
+                *everywhere = version;
+                news.arrived_after =
+                    last_report.zip(look.changed_at).map(|(at, changed_at)| at.since(changed_at));
             }
         }
         // A host whose report was deleted is not logged as back.

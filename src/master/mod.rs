@@ -32,7 +32,7 @@ use crate::backoff::{Backoff, jittered};
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::directory::{DELETE_AFTER, ScanScope, Watch};
-use crate::fleet::FleetWatch;
+use crate::fleet::{FleetNews, FleetWatch};
 use crate::lifecycle::Liveness;
 use crate::outage::Outage;
 use crate::store::{Database, MasterSession, StoreError};
@@ -79,6 +79,8 @@ pub(crate) struct Master {
     states_stay: bool,
     /// Which workers were logged as silent or behind.
     fleet: FleetWatch,
+    /// What the last look at their reports showed; `None` on a standby.
+    fleet_seen: watch_channel::Sender<Option<FleetNews>>,
     /// When to read their reports again.
     fleet_at: Instant,
     /// Whether a master that publishes no releases has looked for one in the database.
@@ -148,6 +150,7 @@ impl Master {
             retries: Backoff::default(),
             states_stay: false,
             fleet: FleetWatch::default(),
+            fleet_seen: watch_channel::Sender::new(None),
             fleet_at: Instant::now(),
             looked_for_manifest: false,
             database,
@@ -182,6 +185,9 @@ impl Master {
         gauge("rulesyncd.unwatched", "1 while changes are found by the rescan alone", |status| {
             usize::from(status.watch_error.is_some())
         });
+        if self.database.has_reports() {
+            self.register_fleet_metrics();
+        }
     }
 
     /// The master's status, as a channel of its latest value.
@@ -222,6 +228,7 @@ impl Master {
             };
             let End::Lost(error) = end else { return };
             self.database_lost(&error);
+            self.fleet_seen.send_replace(None);
             let wait = backoff.wait();
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -35,6 +35,10 @@ static DRIVER_FAILURES: Instrument = counter(
 );
 static PROPAGATION: Instrument =
     seconds("ttp.rule.propagation", "How long a change took for a leg of its way");
+static FLEET_PROPAGATION: Instrument = seconds(
+    "rulesyncd.fleet.propagation",
+    "From a change of the tables to the report of the last worker that has it",
+);
 static LATENCY: Instrument = seconds("ttp.store.latency", "How long the store took for an operation");
 
 /// The instruments of the collector; empty without a collector.
@@ -65,7 +69,7 @@ impl Metrics {
         };
         Self {
             counters: counters.into_iter().map(counter).collect(),
-            histograms: [&PROPAGATION, &LATENCY].into_iter().map(histogram).collect(),
+            histograms: [&PROPAGATION, &FLEET_PROPAGATION, &LATENCY].into_iter().map(histogram).collect(),
             meter,
         }
     }
@@ -140,6 +144,11 @@ pub(crate) async fn timed<T>(operation: &'static str, work: impl Future<Output =
     done
 }
 
+/// Measures from a change of the tables to the report of the last worker that has it.
+pub(crate) fn arrived_everywhere(took: Duration) {
+    measure(&FLEET_PROPAGATION, took, &[]);
+}
+
 /// Registers a gauge that is read at each export, and for each `status`.
 pub(crate) fn gauge(
     name: &'static str,
@@ -147,10 +156,25 @@ pub(crate) fn gauge(
     mode: &'static str,
     read: impl Fn() -> f64 + Send + Sync + Clone + 'static,
 ) {
-    tally::gauge(name, what, mode, read.clone());
+    optional_gauge(name, what, &[("mode", mode)], move || Some(read()));
+}
+
+/// The same with other labels, and while `read` returns something.
+pub(crate) fn optional_gauge(
+    name: &'static str,
+    what: &'static str,
+    labels: &[(&'static str, &'static str)],
+    read: impl Fn() -> Option<f64> + Send + Sync + Clone + 'static,
+) {
+    tally::gauge(name, what, labels, read.clone());
     if let Some(metrics) = SDK.get() {
-        let labels = [KeyValue::new("mode", mode)];
+        let labels = key_values(labels);
         let gauge = metrics.meter.f64_observable_gauge(name).with_description(what);
-        gauge.with_callback(move |observer| observer.observe(read(), &labels)).build();
+        let observe = gauge.with_callback(move |observer| {
+            if let Some(value) = read() {
+                observer.observe(value, &labels);
+            }
+        });
+        observe.build();
     }
 }

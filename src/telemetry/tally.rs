@@ -74,8 +74,8 @@ struct Tally {
 struct Gauge {
     name: &'static str,
     about: &'static str,
-    mode: &'static str,
-    read: Box<dyn Fn() -> f64 + Send + Sync>,
+    labels: BTreeMap<String, String>,
+    read: Box<dyn Fn() -> Option<f64> + Send + Sync>,
 }
 
 impl fmt::Debug for Gauge {
@@ -128,14 +128,15 @@ pub(super) fn measure(
     sample.value += value;
 }
 
-/// Registers a gauge that calls `read` on demand.
+/// Registers a gauge that calls `read` on demand; it has no sample while that returns `None`.
 pub(super) fn gauge(
     name: &'static str,
     about: &'static str,
-    mode: &'static str,
-    read: impl Fn() -> f64 + Send + Sync + 'static,
+    labels: &[(&'static str, &'static str)],
+    read: impl Fn() -> Option<f64> + Send + Sync + 'static,
 ) {
-    let gauge = Gauge { name, about, mode, read: Box::new(read) };
+    let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let gauge = Gauge { name, about, labels, read: Box::new(read) };
     GAUGES.lock().unwrap_or_else(PoisonError::into_inner).push(gauge);
 }
 
@@ -152,7 +153,8 @@ pub(crate) fn metrics() -> Vec<Metric> {
         };
         metrics.insert(metric.name.clone(), metric);
     }
-    for Gauge { name, about, mode, read } in &*GAUGES.lock().unwrap_or_else(PoisonError::into_inner) {
+    for Gauge { name, about, labels, read } in &*GAUGES.lock().unwrap_or_else(PoisonError::into_inner) {
+        let Some(value) = read() else { continue };
         let metric = metrics.entry((*name).to_owned()).or_insert_with(|| Metric {
             name: (*name).to_owned(),
             kind: MetricKind::Gauge,
@@ -160,8 +162,7 @@ pub(crate) fn metrics() -> Vec<Metric> {
             about: (*about).to_owned(),
             samples: Vec::new(),
         });
-        let labels = BTreeMap::from([("mode".to_owned(), (*mode).to_owned())]);
-        metric.samples.push(Sample { labels, value: read(), buckets: Vec::new(), count: 0 });
+        metric.samples.push(Sample { labels: labels.clone(), value, buckets: Vec::new(), count: 0 });
     }
     metrics.into_values().collect()
 }
