@@ -122,7 +122,8 @@ impl Schedule {
 pub(super) fn mark(report: &WorkerReport) -> impl PartialEq + use<> {
     let WorkerReport { applied, digest, trust, manifest_version, stale_ms, .. } = report.clone();
     let is_acknowledged = report.acknowledged == report.acknowledging;
-    (applied, digest, trust, manifest_version, stale_ms > 0, is_acknowledged, report.quarantined)
+    let acknowledgements = (report.acknowledging, is_acknowledged);
+    (applied, digest, trust, manifest_version, stale_ms > 0, acknowledgements, report.quarantined)
 }
 
 #[cfg(test)]

@@ -266,6 +266,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
                 () = self.follower.woken(), if !self.outage.is_ongoing() => return,
                 () = until(end) => expire(&self.broker, self.clock),
                 () = until(self.broker.release_at()) => release(&self.broker),
+                () = self.broker.newest_acknowledged(), if self.reports.is_some() => {}
                 () = until(report_at), if !self.outage.is_ongoing() => self.report().await,
             }
         }

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use self::guard::Guard;
@@ -54,6 +54,8 @@ pub(in crate::worker) struct Broker {
     fresh_for: Duration,
     /// Where the texts of rules go; `None` without a cache.
     texts: Option<Arc<Texts>>,
+    /// Wakes who reports that a subscriber has acknowledged the newest change.
+    newest_acknowledged: Notify,
 }
 
 /// What wakes up a waiting subscriber when it changes.
@@ -151,6 +153,7 @@ impl Broker {
             max_lag: max_lag.max(1) as u64,
             fresh_for: Duration::MAX,
             texts: None,
+            newest_acknowledged: Notify::new(),
         }
     }
 
@@ -296,6 +299,18 @@ impl Broker {
     /// Records the version of the tables whose changes are all in the journal.
     pub(in crate::worker) fn set_applied(&self, version: Option<u64>) {
         self.lock().state.applied = version;
+    }
+
+    /// A subscriber has acknowledged every change up to this one.
+    pub(in crate::worker) fn acknowledged(&self, seq: u64) {
+        if seq >= self.head.borrow().seq {
+            self.newest_acknowledged.notify_one();
+        }
+    }
+
+    /// Waits until a subscriber acknowledges the newest change.
+    pub(in crate::worker) async fn newest_acknowledged(&self) {
+        self.newest_acknowledged.notified().await;
     }
 
     /// The version of the tables whose changes are all in the journal; `None` if it cannot be read.
