@@ -5,7 +5,9 @@ mod picture;
 mod render;
 mod source;
 pub(super) mod wait;
+mod written;
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,13 +16,14 @@ use clap::{Args, Subcommand};
 use tokio::time::sleep;
 
 use self::source::Source;
-pub(super) use self::wait::{WaitFlags, Written};
+pub(super) use self::wait::WaitFlags;
+pub(super) use self::written::Written;
 use super::common::{choose_database, open_database, trust};
 use super::{Failure, Outcome};
 use crate::address::Address;
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
-use crate::command::print::{print, print_error};
+use crate::command::print::{print, print_error, redraw};
 use crate::fleet::{Host, HostState, Look, hosts, judge};
 use crate::paint::sanitize;
 use crate::plural::count;
@@ -30,10 +33,17 @@ use crate::trust::Policy;
 /// How long after the first look the second one follows: a change or an expiry on its way has arrived by then.
 const BETWEEN: Duration = Duration::from_secs(3);
 
+/// How long after the second look the third one follows, which is for hosts that have not reported since the first: after
+/// several changes in a row a worker reports every 5 s.
+const UNTIL_REPORTED: Duration = Duration::from_secs(4);
+
+/// How often `--watch` looks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Show which hosts have every change
 ///
-/// Compares what the workers report with the tables. What is not in sync is looked at a second time, 3 s later. Exit
-/// code 1 if a host is not in sync.
+/// Compares what the workers report with the tables. What is not in sync is looked at a second time, 3 s later, and a
+/// third time if it has not reported since. Exit code 1 if a host is not in sync.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  rulesyncd fleet --expect 50\n  rulesyncd fleet --wait=30s --acknowledged\n  \
@@ -53,8 +63,8 @@ pub(crate) struct FleetArgs {
     /// Fewer hosts than this are a finding: a host that never reported cannot be named
     #[arg(long, value_name = "N")]
     expect: Option<usize>,
-    /// Print again whenever something changes
-    #[arg(long)]
+    /// Go on until it is interrupted: redraw each second on a terminal, and print again elsewhere when something changes
+    #[arg(long, conflicts_with_all = ["wait", "expect"])]
     watch: bool,
     /// Write one HTML page, too, that needs no network and no script: hosts by state, rules in the matrices of ATT&CK,
     /// and the changes a day that this host's worker recorded
@@ -85,6 +95,22 @@ impl Shown {
         self.hosts.iter().all(|(_, state)| state.is_in_sync())
     }
 
+    /// Whether a host seems to lack something, and has not reported since the first look.
+    fn lacks_reports_since(&self, first: &Look) -> bool {
+        self.hosts.iter().any(|(host, state)| {
+            !matches!(state, HostState::InSync | HostState::Silent { .. })
+                && host.worker.reported_at <= first.now
+        })
+    }
+
+    /// Whether another version, another host or another state is to be shown.
+    fn differs_from(&self, before: &Self) -> bool {
+        let states = |shown: &Self| -> Vec<(String, &'static str)> {
+            shown.hosts.iter().map(|(host, state)| (host.name.clone(), state.word())).collect()
+        };
+        self.look.version != before.look.version || states(self) != states(before)
+    }
+
     fn of(first: &Look, look: Look) -> Self {
         let judged = hosts(&look.workers, look.now).into_iter().map(|host| {
             let state = judge(&host, first, &look);
@@ -109,30 +135,14 @@ pub(crate) fn run(args: FleetArgs) -> Outcome {
             return forget(&database, &host).await;
         }
         let waited = args.wait.after(&config, &database, Written::Nothing, !args.json).await;
-        let source = Source::new(database, &config, &args.wait.sockets);
-        let mut shown = look(&source, policy.as_ref()).await?;
+        let mut source = Source::new(database, &config, &args.wait.sockets);
+        let shown = look(&source, policy.as_ref()).await?;
         print(&render::render(&shown, args.json))?;
         if let Some(path) = &args.html {
             picture::write(path, &shown, &source.rules(policy.as_ref()).await?, &config)?;
         }
-        loop {
-            if !args.watch {
-                break;
-            }
-            sleep(Duration::from_secs(1)).await;
-            let first = shown.look.clone();
-            let next = Shown::of(&first, source.full(policy.as_ref()).await?);
-            let is_new = |a: &Shown, b: &Shown| {
-                a.look.version != b.look.version
-                    || a.hosts
-                        .iter()
-                        .map(|(host, state)| (&host.name, state.word()))
-                        .ne(b.hosts.iter().map(|(host, state)| (&host.name, state.word())))
-            };
-            if is_new(&shown, &next) {
-                print(&format!("\n{}", render::render(&next, args.json)))?;
-            }
-            shown = next;
+        if args.watch {
+            return watch(&mut source, policy.as_ref(), shown, args.json).await;
         }
         waited?;
         if let Some(expected) = args.expect.filter(|expected| shown.hosts.len() < *expected) {
@@ -144,15 +154,42 @@ pub(crate) fn run(args: FleetArgs) -> Outcome {
     })?
 }
 
-/// Looks once, and a second time unless all are in sync.
+/// Looks once, a second time unless all are in sync, and a third time if one that is not has not reported since.
 async fn look(source: &Source, policy: Option<&Policy>) -> Result<Shown, Failure> {
     let first = source.full(policy).await?;
-    let shown = Shown::of(&first, first.clone());
-    if shown.is_in_sync() {
-        return Ok(shown);
+    let mut shown = Shown::of(&first, first.clone());
+    for wait in [BETWEEN, UNTIL_REPORTED] {
+        if shown.is_in_sync() || (wait == UNTIL_REPORTED && !shown.lacks_reports_since(&first)) {
+            break;
+        }
+        sleep(wait).await;
+        shown = Shown::of(&first, source.full(policy).await?);
     }
-    sleep(BETWEEN).await;
-    Ok(Shown::of(&first, source.full(policy).await?))
+    Ok(shown)
+}
+
+/// Shows each second what is new, for ever.
+async fn watch(source: &mut Source, policy: Option<&Policy>, mut shown: Shown, as_json: bool) -> Outcome {
+    let is_terminal = std::io::stdout().is_terminal() && !as_json;
+    if is_terminal {
+        // The first picture begins at the top, too.
+        redraw(&render::render(&shown, as_json))?;
+    }
+    loop {
+        sleep(WATCH_INTERVAL).await;
+        let next = match source.full(policy).await {
+            Ok(look) => Shown::of(&shown.look, look),
+            // The database may be unavailable for a while.
+            Err(error) => {
+                print_error(&error.into());
+                continue;
+            }
+        };
+        if is_terminal || next.differs_from(&shown) {
+            redraw(&render::render(&next, as_json))?;
+        }
+        shown = next;
+    }
 }
 
 async fn forget(database: &Database, host: &str) -> Outcome {
@@ -161,7 +198,7 @@ async fn forget(database: &Database, host: &str) -> Outcome {
             "workers do not report to SQLite, so there is nothing to forget"
         )));
     }
-    let workers = database.reports().await?.workers;
+    let workers = database.fleet_reader().look().await?.workers;
     let named = workers.iter().filter(|row| row.report.host == host || row.report.worker_id == host);
     let epochs: Vec<String> = named.map(|row| row.report.epoch.clone()).collect();
     if epochs.is_empty() {

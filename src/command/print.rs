@@ -34,6 +34,22 @@ pub(super) fn write_stdout(text: &str) -> io::Result<()> {
     written.map_err(|error| io::Error::new(error.kind(), format!("standard output broke: {error}")))
 }
 
+/// Prints instead of what the terminal shows; elsewhere, after a blank line.
+pub(super) fn redraw(text: &str) -> io::Result<()> {
+    const TO_THE_TOP: &[u8] = b"\x1b[H";
+    const CLEAR_BELOW: &[u8] = b"\x1b[J";
+    let mut stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return print(&format!("\n{text}"));
+    }
+    // Each line clears what it does not cover, and what is below is cleared last, so that nothing flickers.
+    let text = sanitize_output(text).replace('\n', "\x1b[K\n");
+    stdout.write_all(TO_THE_TOP)?;
+    stdout.write_all(text.as_bytes())?;
+    stdout.write_all(CLEAR_BELOW)?;
+    stdout.flush()
+}
+
 /// Prints to standard error what a person at the terminal is to read. Control characters are as in [`write_stdout`].
 ///
 /// # Errors

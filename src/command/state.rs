@@ -4,6 +4,8 @@ mod args;
 mod choice;
 mod effect;
 
+use std::collections::HashSet;
+
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde_json::json;
@@ -194,7 +196,7 @@ impl Operator {
             };
             print(&format!("{done}\non {}\n", sanitize(&self.place())))?;
         }
-        let written = chosen.rule_ids.into_iter().zip(states.into_iter().map(Some)).collect();
+        let written = chosen.rule_ids.into_iter().zip(states).collect();
         set.wait.after(&self.config, &self.database, Written::States(written), !self.as_json).await
     }
 
@@ -208,6 +210,7 @@ impl Operator {
             format!("Clear the states of {} on {}?", count(number, "rule"), sanitize(&self.place()));
         choice.confirm(&clear.choice, &chosen, &question, self.as_json)?;
         clear.wait.before(&self.config, &self.database).await?;
+        let before = if clear.wait.is_given() { self.database.states().await? } else { Vec::new() };
         let cleared = self.database.clear_states(&chosen.rule_ids, choice.set_by()).await?;
         if self.as_json {
             let rows = chosen.rule_ids.iter().zip(&cleared);
@@ -217,8 +220,11 @@ impl Operator {
         } else {
             print(&format!("{}\non {}\n", cleared_in_words(&chosen, &cleared), sanitize(&self.place())))?;
         }
-        let written = chosen.rule_ids.into_iter().map(|rule_id| (rule_id, None)).collect();
-        clear.wait.after(&self.config, &self.database, Written::States(written), !self.as_json).await
+        let done = chosen.rule_ids.iter().zip(&cleared).filter(|(_, cleared)| **cleared);
+        let done: HashSet<&str> = done.map(|(rule_id, _)| rule_id.as_str()).collect();
+        let before = before.into_iter().filter(|row| done.contains(&*row.rule_id));
+        let written = Written::Cleared(before.collect());
+        clear.wait.after(&self.config, &self.database, written, !self.as_json).await
     }
 
     /// Prints one line for each rule, with the database.

@@ -60,19 +60,19 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
         if !args.dry_run
             && let Some((master, address)) = daemons.writing_master(&config)
         {
-            let database = match args.wait.is_given() {
+            let waited = match args.wait.is_given() {
                 true => {
                     let config = for_writing(daemons.choose_database(config.clone())?)?;
                     let database = open_database(&config, Arc::new(SystemClock)).await?;
-                    args.wait.before(&config, &database).await?;
-                    Some(database)
+                    let written = before(&args.wait, &config, &database).await?;
+                    Some((database, written))
                 }
                 false => None,
             };
             let summary = ask_the_master(&config, &master, args.allow_mass_delete).await?;
             report(&summary, &address)?;
-            return match database {
-                Some(database) => args.wait.after(&config, &database, Written::Rules, true).await,
+            return match waited {
+                Some((database, written)) => args.wait.after(&config, &database, written, true).await,
                 None => Ok(()),
             };
         }
@@ -88,7 +88,7 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
             return dry_run(&database, &mut reconciler, args.allow_mass_delete).await;
         }
         database.ensure_tables().await?;
-        args.wait.before(&config, &database).await?;
+        let written = before(&args.wait, &config, &database).await?;
         let summary = match database.try_lock().await? {
             Some(session) => {
                 let bar = progress();
@@ -99,8 +99,15 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
             None => ask_the_lock_holder(&config, daemons, args.allow_mass_delete).await?,
         };
         report(&summary, &config.database.address)?;
-        args.wait.after(&config, &database, Written::Rules, true).await
+        args.wait.after(&config, &database, written, true).await
     })?
+}
+
+/// Before anything is written: whether `--wait` can work, and the rows to compare with afterwards.
+async fn before(wait: &WaitFlags, config: &Config, database: &Database) -> Result<Written, Failure> {
+    wait.before(config, database).await?;
+    let rows = if wait.is_given() { database.rows(Scope::All).await? } else { Vec::new() };
+    Ok(Written::Rules(rows))
 }
 
 /// Prints what was done, and to which database.

@@ -69,6 +69,11 @@ impl HostState {
         }
     }
 
+    /// The place of [`Self::word`] in [`Self::WORDS`].
+    pub fn index(&self) -> usize {
+        Self::WORDS.iter().position(|word| *word == self.word()).unwrap_or_default()
+    }
+
     /// Whether the host is in sync.
     pub const fn is_in_sync(&self) -> bool {
         matches!(self, Self::InSync)
@@ -140,9 +145,7 @@ pub struct Summary {
 pub fn summarize<'s>(states: impl IntoIterator<Item = &'s HostState>) -> Summary {
     let mut summary = Summary::default();
     for state in states {
-        if let Some(index) = HostState::WORDS.iter().position(|word| *word == state.word()) {
-            summary.hosts[index] += 1;
-        }
+        summary.hosts[state.index()] += 1;
     }
     summary
 }

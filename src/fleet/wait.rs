@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Host, Look, hosts};
+use super::{Host, Look, WorkerReport, hosts};
 use crate::clock::Timestamp;
 
 /// What is waited for.
@@ -57,7 +57,7 @@ impl Waiting {
     pub fn judge(&self, look: &Look) -> Wait {
         let mut wait = Wait::default();
         for host in hosts(&look.workers, look.now) {
-            let lacks = self.lacks(&host);
+            let lacks = self.lacks(&host.worker.report);
             match self.why_passed_over(&host) {
                 Some(why) if !self.strict => wait.passed_over.push(Missing { host: host.name, why }),
                 passed_over => {
@@ -71,6 +71,11 @@ impl Waiting {
         wait
     }
 
+    /// How many reports of this look lack the change, whether their hosts count or not.
+    pub fn lacking(&self, look: &Look) -> usize {
+        look.workers.iter().filter(|worker| self.lacks(&worker.report).is_some()).count()
+    }
+
     /// Why the host does not count; `None` if it does.
     fn why_passed_over(&self, host: &Host) -> Option<String> {
         let report = &host.worker.report;
@@ -81,8 +86,7 @@ impl Waiting {
     }
 
     /// What the host lacks; `None` if it has everything.
-    fn lacks(&self, host: &Host) -> Option<String> {
-        let report = &host.worker.report;
+    fn lacks(&self, report: &WorkerReport) -> Option<String> {
         match report.applied {
             Some(applied) if applied >= self.version => {}
             Some(applied) => return Some(format!("has version {applied} of {}", self.version)),

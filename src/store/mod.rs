@@ -20,7 +20,7 @@ pub use database::{
     Applied, Database, DatabaseFollower, ManifestWrite, MasterSession, RowsAsRead, RuleWrite, Scope,
     quiet_driver_panics,
 };
-pub(crate) use database::{FleetTables, driver_failures};
+pub(crate) use database::{FleetReader, FleetTables, driver_failures};
 pub use error::StoreError;
 pub use filesystem::{FilesystemConfig, FilesystemFollower, FilesystemStore};
 pub use poll::FollowConfig;

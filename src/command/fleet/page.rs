@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use self::matrix::matrices;
 use self::style::STYLE;
 use crate::clock::Timestamp;
+use crate::fleet::{HostState, summarize};
 use crate::paint::sanitize;
 use crate::plural::count;
 use crate::rule::CompiledRule;
@@ -37,50 +38,15 @@ pub(super) struct Facts<'f> {
 #[derive(Debug, Clone)]
 pub(super) struct Host {
     pub(super) name: String,
-    pub(super) kind: HostKind,
+    pub(super) state: HostState,
     /// The state in words, with its reason.
-    pub(super) told: String,
+    pub(super) state_in_words: String,
     /// `None` if the host did not say.
     pub(super) rules: Option<u64>,
     /// The program's version.
     pub(super) program: String,
     /// Of the host's last report; `None` if there is none.
     pub(super) reported_at: Option<Timestamp>,
-}
-
-/// The kinds of states of hosts, from the best to the worst.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum HostKind {
-    InSync,
-    Behind,
-    Differs,
-    Stale,
-    Silent,
-    Unknown,
-}
-
-impl HostKind {
-    const ALL: [Self; 6] =
-        [Self::InSync, Self::Behind, Self::Differs, Self::Stale, Self::Silent, Self::Unknown];
-
-    const fn word(self) -> &'static str {
-        match self {
-            Self::InSync => "in sync",
-            Self::Behind => "behind",
-            Self::Differs => "differs",
-            Self::Stale => "stale",
-            Self::Silent => "silent",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// The name of its class in the style sheet.
-    const fn class(self) -> &'static str {
-        match self {
-            Self::InSync => "in-sync",
-            _ => self.word(),
-        }
-    }
 }
 
 /// The page as HTML.
@@ -118,30 +84,24 @@ fn escape(text: &str) -> String {
 }
 
 fn hosts(html: &mut String, facts: &Facts<'_>) {
-    let number = |kind| facts.hosts.iter().filter(|host| host.kind == kind).count();
+    let numbers = summarize(facts.hosts.iter().map(|host| &host.state)).hosts;
     let total = facts.hosts.len();
-    let _ = writeln!(html, "<h2>{} of {} in sync</h2>", number(HostKind::InSync), count(total, "host"));
+    let in_sync = facts.hosts.iter().filter(|host| host.state.is_in_sync()).count();
+    let _ = writeln!(html, "<h2>{in_sync} of {} in sync</h2>", count(total, "host"));
     let mut x = 0;
     let _ = writeln!(
         html,
         "<svg class=\"bar\" viewBox=\"0 0 {} 1\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"hosts by state\">",
         total.max(1)
     );
-    for kind in HostKind::ALL {
-        let width = number(kind);
-        if width > 0 {
-            let _ = writeln!(
-                html,
-                "<rect class=\"{}\" x=\"{x}\" y=\"0\" width=\"{width}\" height=\"1\"/>",
-                kind.class()
-            );
-            x += width;
-        }
+    for (word, width) in HostState::WORDS.into_iter().zip(numbers).filter(|(_, width)| *width > 0) {
+        let _ = writeln!(html, "<rect class=\"{word}\" x=\"{x}\" y=\"0\" width=\"{width}\" height=\"1\"/>");
+        x += width;
     }
     *html += "</svg>\n<ul class=\"legend\">\n";
-    for kind in HostKind::ALL {
-        let (class, word, number) = (kind.class(), kind.word(), number(kind));
-        let _ = writeln!(html, "<li><span class=\"key {class}\"></span>{number} {word}</li>");
+    for (word, number) in HostState::WORDS.into_iter().zip(numbers) {
+        let _ =
+            writeln!(html, "<li><span class=\"key {word}\"></span>{number} {}</li>", word.replace('_', " "));
     }
     *html += "</ul>\n";
     let oldest =
@@ -150,8 +110,8 @@ fn hosts(html: &mut String, facts: &Facts<'_>) {
         let age = age(facts.taken_at, at);
         let _ = writeln!(html, "<p>Oldest report: {}, {age} ago</p>", escape(&host.name));
     }
-    let mut others: Vec<_> = facts.hosts.iter().filter(|host| host.kind != HostKind::InSync).collect();
-    others.sort_by_key(|host| std::cmp::Reverse(host.kind));
+    let mut others: Vec<_> = facts.hosts.iter().filter(|host| !host.state.is_in_sync()).collect();
+    others.sort_by_key(|host| std::cmp::Reverse(host.state.index()));
     if !others.is_empty() {
         table(html, facts.taken_at, &others);
     }
@@ -159,7 +119,7 @@ fn hosts(html: &mut String, facts: &Facts<'_>) {
 
 /// The hosts that need no attention, folded.
 fn hosts_in_sync(html: &mut String, facts: &Facts<'_>) {
-    let in_sync: Vec<_> = facts.hosts.iter().filter(|host| host.kind == HostKind::InSync).collect();
+    let in_sync: Vec<_> = facts.hosts.iter().filter(|host| host.state.is_in_sync()).collect();
     if !in_sync.is_empty() {
         let _ = writeln!(html, "<details>\n<summary>{} in sync</summary>", count(in_sync.len(), "host"));
         table(html, facts.taken_at, &in_sync);
@@ -178,8 +138,8 @@ fn table(html: &mut String, taken_at: Timestamp, hosts: &[&Host]) {
             "<tr><td>{}</td><td><span class=\"key {}\"></span>{}</td><td class=\"number\">{rules}</td><td>{}</td>\
              <td>{reported}</td></tr>",
             escape(&host.name),
-            host.kind.class(),
-            escape(&host.told),
+            host.state.word(),
+            escape(&host.state_in_words),
             escape(&host.program)
         );
     }

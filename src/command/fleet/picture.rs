@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::anyhow;
 
-use super::page::{Facts, Host, HostKind, page};
+use super::page::{Facts, Host, page};
 use super::{Shown, render};
 use crate::clock::Timestamp;
 use crate::command::history;
@@ -22,8 +22,8 @@ use crate::rule::attack::Attack;
 pub(super) fn write(path: &Path, shown: &Shown, rules: &[CompiledRule], config: &Config) -> Outcome {
     let hosts = shown.hosts.iter().map(|(host, state)| Host {
         name: host.name.clone(),
-        kind: kind(state),
-        told: render::in_words(host, state),
+        state: state.clone(),
+        state_in_words: render::in_words(host, state),
         rules: (!matches!(state, HostState::Silent { .. })).then_some(host.worker.report.rules),
         program: host.worker.report.program.clone(),
         reported_at: Some(host.worker.reported_at).filter(|at| *at != Timestamp::MIN),
@@ -32,17 +32,6 @@ pub(super) fn write(path: &Path, shown: &Shown, rules: &[CompiledRule], config: 
     let facts = Facts { taken_at: shown.look.now, hosts: hosts.collect(), rules, changes };
     std::fs::write(path, page(&facts, Attack::built_in()))
         .map_err(|error| Failure::Environment(anyhow!("{} cannot be written: {error}", path.display())))
-}
-
-const fn kind(state: &HostState) -> HostKind {
-    match state {
-        HostState::InSync => HostKind::InSync,
-        HostState::Behind { .. } => HostKind::Behind,
-        HostState::Differs { .. } => HostKind::Differs,
-        HostState::Stale { .. } => HostKind::Stale,
-        HostState::Silent { .. } => HostKind::Silent,
-        HostState::Unknown => HostKind::Unknown,
-    }
 }
 
 /// The changes of definitions and of states that this host's worker heard, by day; `None` if there is no history, or

@@ -15,11 +15,11 @@ pub(super) fn render(shown: &Shown, as_json: bool) -> String {
 
 fn to_json(shown: &Shown) -> serde_json::Value {
     let hosts = shown.hosts.iter().map(|(host, state)| {
-        let mut told = json!(host.worker);
-        told["name"] = json!(host.name);
-        told["same_id_as"] = json!(host.same_id_as);
-        told["state"] = json!(state);
-        told
+        let mut object = json!(host.worker);
+        object["name"] = json!(host.name);
+        object["same_id_as"] = json!(host.same_id_as);
+        object["state"] = json!(state);
+        object
     });
     json!({
         "now": shown.look.now,

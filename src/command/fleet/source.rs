@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::fleet::{Look, ReportedWorker, WorkerReport};
 use crate::rule::{Catalogue, CompiledRule};
-use crate::store::{Database, FleetTables, StoreError};
+use crate::store::{Database, FleetReader, FleetTables, StoreError};
 use crate::trust::{Gate, Policy};
 use crate::wire::Op;
 use crate::worker::WorkerStatus;
@@ -17,6 +17,7 @@ use crate::worker::WorkerStatus;
 /// Reads reports and tables.
 pub(super) struct Source {
     database: Database,
+    reader: FleetReader,
     /// The workers' sockets, if the database has no table of reports or the command line names them.
     sockets: Vec<PathBuf>,
 }
@@ -28,13 +29,26 @@ impl Source {
             [] => vec![config.worker.socket.clone()],
             named => named.to_vec(),
         };
-        Self { database, sockets }
+        Self { reader: database.fleet_reader(), database, sockets }
     }
 
-    /// The version and the reports.
-    pub(super) async fn look(&self) -> Result<Look, StoreError> {
-        let look = self.database.reports().await?;
+    /// The version and the reports, on a connection that stays open.
+    pub(super) async fn look(&mut self) -> Result<Look, StoreError> {
+        let look = self.reader.look().await?;
         Ok(self.with_sockets(look).await)
+    }
+
+    /// How many reports lack this version, or, with `acknowledged`, an acknowledgement; `None` where only each worker
+    /// itself knows.
+    pub(super) async fn lacking(
+        &mut self,
+        version: u64,
+        acknowledged: bool,
+    ) -> Result<Option<usize>, StoreError> {
+        if !self.sockets.is_empty() {
+            return Ok(None);
+        }
+        self.reader.lacking(version, acknowledged).await.map(Some)
     }
 
     /// The same, with the digest of what a worker should serve.

@@ -7,20 +7,23 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 use indicatif::ProgressBar;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::source::Source;
+use super::written::Written;
 use crate::clock::humanize;
 use crate::command::print::{print, print_error};
 use crate::command::{Failure, Outcome};
 use crate::config::{Config, duration};
-use crate::fleet::{Look, Missing, Wait, Waiting, hosts};
+use crate::fleet::{Look, Missing, Wait, Waiting};
 use crate::plural::{count, some_of};
-use crate::rule::{RuleId, RuleState};
 use crate::store::{Database, StoreError};
 
-/// How often to look.
+/// How often to look whether there is anything new.
 const INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often to read all reports although as many as before lack the change: one may be its successor's by now.
+const REREAD: Duration = Duration::from_secs(1);
 
 /// How many hosts a message names.
 const NAMED: usize = 20;
@@ -42,17 +45,6 @@ pub(crate) struct WaitFlags {
     pub(super) sockets: Vec<PathBuf>,
 }
 
-/// What was written.
-#[derive(Debug)]
-pub(crate) enum Written {
-    /// The states of these rules; `None` for one that was cleared.
-    States(Vec<(RuleId, Option<RuleState>)>),
-    /// Rules.
-    Rules,
-    /// Nothing: the current version is waited for.
-    Nothing,
-}
-
 impl WaitFlags {
     /// Whether `--wait` is given.
     pub(crate) const fn is_given(&self) -> bool {
@@ -70,13 +62,17 @@ impl WaitFlags {
         if let Some(problem) = database.why_no_version().await? {
             return Err(Failure::Usage(anyhow!("--wait cannot work, and nothing was written: {problem}")));
         }
-        match Source::new(database.clone(), config, &self.sockets).look().await {
+        match self.source(config, database).look().await {
             Ok(_) => Ok(()),
             Err(error @ StoreError::Refused { .. }) => {
                 Err(Failure::Usage(anyhow!("--wait cannot work, and nothing was written: {error}")))
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn source(&self, config: &Config, database: &Database) -> Source {
+        Source::new(database.clone(), config, &self.sockets)
     }
 
     /// Waits until every host has what was written.
@@ -88,19 +84,20 @@ impl WaitFlags {
         config: &Config,
         database: &Database,
         written: Written,
-        is_told: bool,
+        prints: bool,
     ) -> Outcome {
         let Some(limit) = self.wait else { return Ok(()) };
         let begun = Instant::now();
-        let source = Source::new(database.clone(), config, &self.sockets);
+        let mut source = self.source(config, database);
         // Read after the commit, so it is not lower than the write's own version.
         let start = source.look().await?;
         let version = start.version.ok_or_else(|| {
             Failure::Environment(anyhow!("rulesyncd_version has no row; `rulesyncd sync` creates it"))
         })?;
+        let written = written.found(database).await?;
         let waiting = Waiting::new(version, &start, self.acknowledged, self.strict);
         let progress = progress();
-        let (look, wait) = until_done(&source, &waiting, start, begun + limit, &progress).await;
+        let (look, wait) = until_done(&mut source, &waiting, start, begun + limit, &progress).await;
         progress.finish_and_clear();
         let mut has_failed = false;
         if !wait.passed_over.is_empty() {
@@ -118,20 +115,20 @@ impl WaitFlags {
             print_error(&anyhow!("no host reports, so nobody knows who has the change"));
             has_failed = true;
         }
-        let quarantining = quarantining(&look, &written);
+        let quarantining = written.quarantining(&look);
         if !quarantining.is_empty() {
             print_error(&anyhow!("the change is quarantined at {}", names(&quarantining)));
             has_failed = true;
         }
         let latest = source.look().await?.version.unwrap_or_default();
-        if latest < version || !still_written(database, &written, latest > version).await? {
+        if latest < version || !written.is_still_there(database, latest > version).await? {
             print_error(&anyhow!("the database lost the change, as in a failover: write it again"));
             has_failed = true;
         }
         if has_failed {
             return Err(Failure::CheckFailed);
         }
-        if is_told {
+        if prints {
             let who = match wait.counted {
                 1 => "the host has".to_owned(),
                 hosts => format!("all {hosts} hosts have"),
@@ -143,7 +140,7 @@ impl WaitFlags {
 }
 
 async fn until_done(
-    source: &Source,
+    source: &mut Source,
     waiting: &Waiting,
     start: Look,
     deadline: Instant,
@@ -157,7 +154,9 @@ async fn until_done(
         }
         let done = wait.counted - wait.missing.len();
         progress.set_message(format!("{done} of {}", count(wait.counted, "host")));
-        sleep(INTERVAL.min(deadline.duration_since(Instant::now()))).await;
+        // These reports lack the change, and are not waited for.
+        let ignored = waiting.lacking(&look).saturating_sub(wait.missing.len());
+        until_news(source, waiting, ignored, deadline).await;
         // The database may be unavailable for a moment.
         match source.look().await {
             Ok(found) => look = found,
@@ -166,32 +165,21 @@ async fn until_done(
     }
 }
 
-/// The hosts that quarantined what was written.
-fn quarantining(look: &Look, written: &Written) -> Vec<Missing> {
-    let is_concerned = |host: &crate::fleet::Host| {
-        let report = &host.worker.report;
-        match written {
-            Written::Nothing => false,
-            Written::Rules => report.quarantined > 0,
-            Written::States(states) => states.iter().any(|(id, _)| report.may_quarantine(id.as_str())),
+/// Waits until it is worth while to read all reports: no more than `ignored` of them lack the change, or some time has
+/// passed.
+async fn until_news(source: &mut Source, waiting: &Waiting, ignored: usize, deadline: Instant) {
+    let reread_at = deadline.min(Instant::now() + REREAD);
+    loop {
+        sleep_until(reread_at.min(Instant::now() + INTERVAL)).await;
+        let lacking = source.lacking(waiting.version, waiting.acknowledged).await;
+        let has_news = match lacking {
+            Ok(lacking) => lacking.is_none_or(|lacking| lacking <= ignored),
+            Err(_) => false,
+        };
+        if has_news || Instant::now() >= reread_at {
+            return;
         }
-    };
-    let hosts = hosts(&look.workers, look.now).into_iter().filter(|host| !host.worker.is_silent(look.now));
-    let named = hosts.filter(is_concerned);
-    named.map(|host| Missing { host: host.name, why: host.worker.report.quarantined_ids }).collect()
-}
-
-/// Whether the states are still what was written, or were written or removed later.
-async fn still_written(database: &Database, written: &Written, is_newer: bool) -> Result<bool, StoreError> {
-    let Written::States(states) = written else { return Ok(true) };
-    let rows = database.states().await?;
-    let is_there = |(rule_id, state): &(RuleId, Option<RuleState>)| {
-        let Some(state) = state else { return true };
-        // Who removes a state raises the version.
-        let row = rows.iter().find(|row| row.rule_id == rule_id.as_str());
-        row.map_or(is_newer, |row| row.set_at >= state.set_at)
-    };
-    Ok(states.iter().all(is_there))
+    }
 }
 
 /// A progress bar on a terminal; nothing elsewhere.

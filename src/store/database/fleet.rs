@@ -114,31 +114,9 @@ impl Database {
         .await
     }
 
-    /// Only the version and the reports.
-    ///
-    /// # Errors
-    /// As [`Database::fleet`].
-    pub(crate) async fn reports(&self) -> Result<Look, StoreError> {
-        self.ask(WHAT, |database| async move {
-            let connection = Connection::open(&database.connector, Purpose::Read).await?;
-            let clock = Arc::clone(&database.clock);
-            let mut tables = Snapshot {
-                connection,
-                clock,
-                realm: None,
-                has_version: false,
-                hint: None,
-                found_hint: None,
-                fleet: Some(FleetRows::default()),
-            };
-            tables.begin().await?;
-            let now = database.now_on(&mut tables.connection).await?;
-            tables.end().await?;
-            let rows = tables.fleet.take().unwrap_or_default();
-            tables.connection.close().await;
-            Ok(look(rows, now))
-        })
-        .await
+    /// Reads the version and the reports again and again, on one connection.
+    pub(crate) fn fleet_reader(&self) -> FleetReader {
+        FleetReader { database: self.clone(), connection: None }
     }
 
     /// Why this user cannot raise the version of the tables, with what to do; `None` if it can.
@@ -153,6 +131,74 @@ impl Database {
             Ok(writer.problem().map(str::to_owned))
         })
         .await
+    }
+}
+
+/// Reads the version and the reports, on one connection that stays open.
+#[derive(Debug)]
+pub(crate) struct FleetReader {
+    database: Database,
+    /// `None` before the first look, and after one that failed.
+    connection: Option<Connection>,
+}
+
+impl FleetReader {
+    /// The version and the reports, in one snapshot.
+    ///
+    /// # Errors
+    /// As [`Database::fleet`]. The next look opens another connection.
+    pub(crate) async fn look(&mut self) -> Result<Look, StoreError> {
+        self.ask(|database, connection| async move {
+            let clock = Arc::clone(&database.clock);
+            let mut tables = Snapshot {
+                connection,
+                clock,
+                realm: None,
+                has_version: false,
+                hint: None,
+                found_hint: None,
+                fleet: Some(FleetRows::default()),
+            };
+            tables.begin().await?;
+            let now = database.now_on(&mut tables.connection).await?;
+            tables.end().await?;
+            let rows = tables.fleet.take().unwrap_or_default();
+            Ok((look(rows, now), tables.connection))
+        })
+        .await
+    }
+
+    /// How many reports lack this version, or, with `acknowledged`, an acknowledgement: one cheap statement.
+    ///
+    /// # Errors
+    /// As [`FleetReader::look`].
+    pub(crate) async fn lacking(&mut self, version: u64, acknowledged: bool) -> Result<usize, StoreError> {
+        self.ask(move |_, mut connection| async move {
+            let cell = connection.cell(WHAT, workers::lacking(connection.dialect(), version, acknowledged));
+            let lacking = cell.await?.shown().parse().unwrap_or_default();
+            Ok((lacking, connection))
+        })
+        .await
+    }
+
+    async fn ask<T: Send + 'static, W>(
+        &mut self,
+        work: impl FnOnce(Database, Connection) -> W + Send + 'static,
+    ) -> Result<T, StoreError>
+    where
+        W: Future<Output = Result<(T, Connection), StoreError>> + Send + 'static,
+    {
+        let kept = self.connection.take();
+        let asking = |database: Database| async move {
+            let connection = match kept {
+                Some(connection) if !connection.is_broken() && !connection.is_elsewhere() => connection,
+                _ => Connection::open(&database.connector, Purpose::Read).await?,
+            };
+            work(database, connection).await
+        };
+        let (answer, connection) = self.database.ask(WHAT, asking).await?;
+        self.connection = Some(connection);
+        Ok(answer)
     }
 }
 

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-pub(crate) use fleet::FleetTables;
+pub(crate) use fleet::{FleetReader, FleetTables};
 pub use follower::DatabaseFollower;
 pub use manifest::ManifestWrite;
 pub use master_session::MasterSession;

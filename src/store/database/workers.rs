@@ -125,6 +125,14 @@ fn upsert(dialect: &'static Dialect, report: &WorkerReport) -> Query {
     query.push(")").push(&(dialect.replace)("epoch", &columns))
 }
 
+/// Counts the rows that lack this version or, if that is asked, an acknowledgement.
+pub(super) fn lacking(dialect: &'static Dialect, version: u64, acknowledged: bool) -> Query {
+    let count = (dialect.text)("count(*)");
+    let sql = format!("SELECT {count} FROM rulesyncd_worker WHERE COALESCE(applied, -1) < ");
+    let query = Query::new(dialect, sql).int(i64::try_from(version).unwrap_or(i64::MAX));
+    query.push(if acknowledged { " OR acknowledged < acknowledging" } else { "" })
+}
+
 /// Every row, at most [`MOST`]; a row that cannot be read is left out.
 pub(super) async fn read(connection: &mut Connection) -> Result<Vec<ReportedWorker>, StoreError> {
     let dialect = connection.dialect();

@@ -15,7 +15,7 @@ summary { cursor: pointer; margin-top: 10px }
 table { border-collapse: collapse; margin-top: 8px }
 th, td { text-align: left; padding: 3px 18px 3px 0; border-bottom: 1px solid var(--line); overflow-wrap: anywhere }
 .number { text-align: right }
-.in-sync { fill: #2e9e5b; background: #2e9e5b } .behind { fill: #e0a100; background: #e0a100 }
+.in_sync { fill: #2e9e5b; background: #2e9e5b } .behind { fill: #e0a100; background: #e0a100 }
 .differs { fill: #d1453b; background: #d1453b } .stale { fill: #d97a2b; background: #d97a2b }
 .silent { fill: #7a5fb5; background: #7a5fb5 } .unknown { fill: #9aa3ad; background: #9aa3ad }
 .definitions { fill: #3b7dd8; background: #3b7dd8 } .states { fill: #e0a100; background: #e0a100 }

@@ -16,9 +16,15 @@ fn rule(id: &str, emits: &[(&str, &str)], state: StateKind) -> CompiledRule {
     CompiledRule { definition, state: RuleState { state, ..RuleState::default() } }
 }
 
-fn host(name: &str, kind: HostKind, reported_at: Timestamp) -> Host {
-    let (told, program) = (kind.word().to_owned(), "0.1.0".to_owned());
-    Host { name: name.to_owned(), kind, told, rules: Some(59), program, reported_at: Some(reported_at) }
+fn host(name: &str, state: HostState, reported_at: Timestamp) -> Host {
+    Host {
+        name: name.to_owned(),
+        state_in_words: state.word().replace('_', " "),
+        state,
+        rules: Some(59),
+        program: "0.1.0".to_owned(),
+        reported_at: Some(reported_at),
+    }
 }
 
 fn now() -> Timestamp {
@@ -56,11 +62,11 @@ fn a_cell_counts_the_rules_of_its_technique_by_state() {
 #[test]
 fn hosts_are_counted_by_state_and_the_oldest_report_is_named() {
     let hosts = vec![
-        host("a", HostKind::InSync, now()),
-        host("b", HostKind::InSync, now().before(std::time::Duration::from_secs(4))),
+        host("a", HostState::InSync, now()),
+        host("b", HostState::InSync, now().before(std::time::Duration::from_secs(4))),
         host(
             "<script>alert(1)</script>\u{202e}",
-            HostKind::Silent,
+            HostState::Silent { since_ms: Some(3_600_000) },
             now().before(std::time::Duration::from_secs(11_000)),
         ),
     ];
