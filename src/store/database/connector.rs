@@ -1,9 +1,11 @@
 //! What a connection to one database needs: where the database is, how to log in, permits, time limits, and what its
 //! errors mean. [`Connection::open`](super::connection::Connection::open) connects.
 
+mod hosts;
+
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
@@ -12,11 +14,10 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::relay::{Protocol, Relay, Route};
-use super::sql::{Dialect, ErrorClass, Purpose};
+use super::sql::{Dialect, ErrorClass};
 use super::{mysql, postgres, sqlite};
 use crate::address::DatabaseConfig;
-use crate::address::{Address, Host, Server, ServerRole, SessionAttrs};
-use crate::backoff::random_bits;
+use crate::address::{Address, Server};
 use crate::paint::{sanitize, shorten};
 use crate::store::StoreError;
 
@@ -29,9 +30,6 @@ const POLL_STATEMENTS: u32 = 12;
 
 /// The most bytes of a server's error message that are shown.
 const LONGEST_ERROR: usize = 1 << 10;
-
-/// The least time for a connection to one of several hosts.
-const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
 
 /// The operation, in errors.
 pub(super) const CONNECTING: &str = "connecting to the database";
@@ -201,104 +199,6 @@ impl Connector {
                 Endpoint::Postgres(options, relay)
             }
         })
-    }
-
-    fn server(&self) -> Option<&Server> {
-        match &self.address {
-            Address::MySql(server) | Address::Postgres(server) => Some(server),
-            _ => None,
-        }
-    }
-
-    /// The hosts of the address; none for a file.
-    pub(super) fn hosts(&self) -> &[Host] {
-        self.server().map_or(&[], |server| &server.hosts)
-    }
-
-    /// Which host a connection may use.
-    pub(super) fn wanted(&self, purpose: Purpose) -> SessionAttrs {
-        let asked = self.server().and_then(|server| server.session_attrs);
-        match purpose {
-            Purpose::Read => asked.unwrap_or(SessionAttrs::Any),
-            Purpose::Write | Purpose::Master | Purpose::Create => SessionAttrs::ReadWrite,
-        }
-    }
-
-    /// The order in which the hosts are tried.
-    pub(super) fn order(&self, wanted: SessionAttrs) -> Vec<usize> {
-        static DRAW: OnceLock<u64> = OnceLock::new();
-        let avoided = self.avoided.load(Ordering::Relaxed).checked_sub(1);
-        wanted.order(self.hosts().len().max(1), *DRAW.get_or_init(random_bits), avoided)
-    }
-
-    /// How long a connection to one host may take.
-    pub(super) fn attempt_limit(&self) -> Duration {
-        match u32::try_from(self.hosts().len()) {
-            Ok(several @ 2..) => (self.timeout / several).max(SHORTEST_ATTEMPT),
-            _ => self.limit(),
-        }
-    }
-
-    /// The error of a host whose role is not the wanted one.
-    pub(super) fn wrong_role(&self, wanted: SessionAttrs, role: ServerRole) -> StoreError {
-        let remedy = match wanted {
-            SessionAttrs::ReadWrite => {
-                "name the server that takes writes in `database.url`, or all of them: `…@HOST,HOST/DATABASE`"
-            }
-            _ => "name another server in `database.url`, or another `target_session_attrs`",
-        };
-        let (wanted, found) = (wanted.as_str(), role.in_words());
-        let detail = self.at(&format!("{found}, and this needs a server that is {wanted}"));
-        StoreError::Refused { what: CONNECTING, detail, remedy: remedy.into() }
-    }
-
-    /// Whether it is known that the hosts keep a session for each connection.
-    pub(super) fn keeps_sessions(&self) -> bool {
-        self.keeps_sessions.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn found_to_keep_sessions(&self) {
-        self.keeps_sessions.store(true, Ordering::Relaxed);
-    }
-
-    /// A session was lost: the next connection finds out again.
-    pub(super) fn lost_a_session(&self) {
-        self.keeps_sessions.store(false, Ordering::Relaxed);
-    }
-
-    /// The error of a pooler that does not.
-    pub(super) fn no_session(&self, what: &'static str) -> StoreError {
-        let detail = self.at(
-            "the server, or a pooler before it, runs the statements of one connection in sessions that others use, \
-             too, as pgbouncer does in transaction and statement mode: settings, prepared statements and locks are lost",
-        );
-        StoreError::Refused { what, detail, remedy: postgres::SESSION_MODE.into() }
-    }
-
-    /// The error of an address none of whose hosts can be used: each with its reason, in the order in which they were
-    /// tried.
-    pub(super) fn no_host(&self, mut reasons: Vec<(usize, StoreError)>) -> StoreError {
-        if self.hosts().len() < 2
-            && let Some((_, error)) = reasons.pop()
-        {
-            return error;
-        }
-        let hosts: Vec<String> = reasons
-            .iter()
-            .map(|(host, error)| {
-                let why = error.cause().replace(&format!(" ({})", self.address), "");
-                format!("{}: {why}", self.hosts()[*host])
-            })
-            .collect();
-        let detail = self.at(&format!("no host can be used: {}", hosts.join("; ")));
-        StoreError::Unavailable { what: CONNECTING, detail }
-    }
-
-    /// Records that a host refused a statement because it takes no writes, or is no part of its cluster any more.
-    /// Returns whether there is another host.
-    pub(super) fn avoid(&self, host: usize) -> bool {
-        self.avoided.store(host + 1, Ordering::Relaxed);
-        self.hosts().len() > 1
     }
 
     /// A permit for one of the `database.max_connections` connections.

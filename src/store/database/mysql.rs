@@ -116,10 +116,11 @@ pub(super) fn options(server: &Server) -> MySqlConnectOptions {
     }
 }
 
-/// What the server says of itself, in variables that not every server has.
-const ROLE_VARIABLES: [&str; 4] = ["read_only", "super_read_only", "innodb_read_only", "wsrep_on"];
+/// What a server says of itself, in variables that not every server has.
+const READ_ONLY: [&str; 3] = ["read_only", "super_read_only", "innodb_read_only"];
+const CLUSTER: [&str; 1] = ["wsrep_on"];
 
-/// What is known of a server once a session is prepared.
+/// What is known of the server once a session is prepared.
 pub(super) struct About {
     pub(super) role: ServerRole,
     /// Selects what [`role`] reads.
@@ -131,32 +132,30 @@ pub(super) struct About {
 impl About {
     /// From the rows of SHOW VARIABLES.
     fn read(variables: &[(String, String)]) -> Self {
-        let value = |name: &str| variables.iter().find(|(found, _)| found == name).map(|(_, value)| value);
-        let known = ROLE_VARIABLES.iter().filter_map(|name| Some((*name, value(name)?)));
-        let text: Vec<String> = known.clone().map(|(name, value)| format!("{name}={value}")).collect();
-        let probe: Vec<String> = known.map(|(name, _)| format!("'{name}=', @@{name}, ' '")).collect();
-        let role_probe = match probe.is_empty() {
-            true => "''".to_owned(),
-            false => format!("CONCAT({})", probe.join(", ")),
+        let value = |name: &str| variables.iter().find(|(found, _)| found == name).map(|(_, value)| &**value);
+        let is_on = |names: &[&str]| names.iter().filter_map(|name| value(name)).any(|value| value != "OFF");
+        let digit = |names: &[&str]| {
+            let known = names.iter().filter(|name| value(name).is_some());
+            let on: Vec<String> = known.map(|name| format!("CONCAT(@@{name}) NOT IN ('0', 'OFF')")).collect();
+            if on.is_empty() { "0".to_owned() } else { on.join(" OR ") }
         };
         let longest = value("max_allowed_packet").and_then(|bytes| bytes.parse().ok());
         Self {
-            role: role(&text.join(" ")),
-            role_probe,
+            role: role_of(is_on(&READ_ONLY), is_on(&CLUSTER)),
+            role_probe: format!("CONCAT({}, {})", digit(&READ_ONLY), digit(&CLUSTER)),
             longest_statement: longest.unwrap_or(LONGEST_STATEMENT),
         }
     }
 }
 
-/// Reads the role of a server: `read_only=1 wsrep_on=0`. `read_only` counts even for a user who may write all the same:
-/// it says that another server is the one to write to.
+/// Reads the role of a server: a digit each for read-only and for a node of a cluster.
 pub(super) fn role(text: &str) -> ServerRole {
-    let is_on = |name: &str| {
-        let found = text.split_whitespace().filter_map(|pair| pair.split_once('='));
-        found.into_iter().any(|(found, value)| found == name && !matches!(value, "0" | "OFF"))
-    };
-    let is_read_only = ["read_only", "super_read_only", "innodb_read_only"].into_iter().any(is_on);
-    ServerRole { is_standby: is_read_only, is_read_only, is_cluster_node: is_on("wsrep_on") }
+    role_of(text.starts_with('1'), text.ends_with('1'))
+}
+
+/// `read_only` counts even for a user who may write all the same: it says that another server is the one to write to.
+const fn role_of(is_read_only: bool, is_cluster_node: bool) -> ServerRole {
+    ServerRole { is_standby: is_read_only, is_read_only, is_cluster_node }
 }
 
 /// Connects, and makes the session independent of the server's settings.
@@ -186,7 +185,7 @@ pub(super) async fn connect(
         }
         let variables = format!(
             "SHOW VARIABLES WHERE Variable_name IN ('max_allowed_packet', '{}')",
-            ROLE_VARIABLES.join("', '")
+            [&READ_ONLY[..], &CLUSTER].concat().join("', '")
         );
         let variables = sqlx::raw_sql(sqlx::AssertSqlSafe(variables)).fetch_all(&mut connection).await?;
         let variables = variables.iter().map(|row| {

@@ -96,6 +96,16 @@ async fn certificates_are_verified(kind: Kind) {
         assert!(!error.is_transient() && error.to_string().contains("certificate"), "{host} {ca}: {error}");
     }
 
+    // Of several hosts, the certificate must name the one that is tried.
+    let hosts = |other: &str| format!("127.0.0.1:{port},{other}");
+    connect(&hosts("localhost"), "ca.pem", "&target_session_attrs=read-write").await.unwrap();
+    let error = connect(&hosts("127.0.0.1"), "ca.pem", "&target_session_attrs=read-write").await.unwrap_err();
+    assert_eq!(
+        error.to_string().matches("invalid peer certificate").count(),
+        2,
+        "each with its reason: {error}"
+    );
+
     // An account for the owner of a certificate only.
     match kind {
         Kind::Postgres => {
