@@ -254,7 +254,7 @@ fn count(
     let count = (dialect.text)("count(*)");
     let mut query = Query::new(dialect, "SELECT ")
         .push(dialect.now.unwrap_or("NULL"))
-        .push(", found.version, found.sign");
+        .push(" AS n, found.version, found.sign");
     for (table, window) in [(Table::Rules, question.rules), (Table::States, question.states)] {
         for in_window in [false, true] {
             query = query.push(", CASE");
