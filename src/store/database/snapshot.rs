@@ -212,29 +212,26 @@ struct Shape<'s> {
 fn push_window(query: Query, table: Table, window: Window, has_xor: bool) -> Query {
     let dialect = query.dialect;
     let (stamp, low) = (table.stamp(), window.low.max(Watermark::FLOOR));
-    let Some(row_hash) = dialect.row_hash.filter(|_| has_xor) else {
+    // States are few, and MariaDB answers each argument of a statement with a description.
+    let has_sums = has_xor && table == Table::Rules;
+    let Some(row_hash) = dialect.row_hash.filter(|_| has_sums) else {
         let count = format!("(SELECT {} FROM {} WHERE ", (dialect.text)("count(*)"), table.name());
         return query.push(&count).above(stamp, low).push(")");
     };
-    let others = match table {
-        // The columns of a header.
-        Table::Rules => {
-            let (length, hash) = ((dialect.length)("yaml_content"), (dialect.text_hash)("yaml_content"));
-            let text = format!("CASE WHEN {length} <= {} THEN {hash} ELSE {length} END", Limits::LARGEST);
-            let text = format!("CASE WHEN {} THEN {text} END", dialect.whole_second);
-            let path = (dialect.exact)("source_path");
-            format!("rule_version, {path}, updated_at, {text}")
-        }
-        Table::States => {
-            let value = |column: &&str| match *column {
-                "confidence_max" | "expires_at" | "set_at" => (dialect.text)(column),
-                text => (dialect.text)(&(dialect.text_hash)(text)),
-            };
-            let values = table.columns()[1..].iter().map(value);
-            values.map(|value| format!("coalesce({value}, '-')")).collect::<Vec<_>>().join(", ")
-        }
-    };
+    // The columns of a header.
+    let (length, hash) = ((dialect.length)("yaml_content"), (dialect.text_hash)("yaml_content"));
+    let text = format!("CASE WHEN {length} <= {} THEN {hash} ELSE {length} END", Limits::LARGEST);
+    let text = format!("CASE WHEN {} THEN {text} END", dialect.whole_second);
+    let others = format!("rule_version, {}, updated_at, {text}", (dialect.exact)("source_path"));
     let hash = row_hash("rule_id", &others);
+    if dialect.has_bells {
+        // One argument: the rows above the low mark are compared with those that the last poll found above a lower one.
+        let sums = format!(
+            "(SELECT concat_ws(' ', count(*), count(*), bit_xor({hash}), 0) FROM {} WHERE ",
+            table.name()
+        );
+        return query.push(&sums).above(stamp, low).push(")");
+    }
     let query = query.push("(SELECT concat_ws(' ', count(CASE WHEN ").above(stamp, low);
     let query = query.push(" THEN 1 END), count(*), coalesce(bit_xor(CASE WHEN ").above(stamp, low);
     // Each row is hashed once, for one of the sums.
