@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::{ContentDigest, KnownRule, RuleHeader, RuleId, RuleState, StateRow};
 use crate::clock::Timestamp;
@@ -88,6 +89,9 @@ pub struct TableDelta {
     pub rows: u64,
     /// Whether the poll compared every row, and not only those above the watermark.
     pub full: bool,
+    /// How old the tables may be that the server shows; zero where it takes the writes, and while it shows the master's
+    /// signs of life.
+    pub behind: Duration,
     /// How many changed rows only the full scan found, because their stamps are below the watermark.
     pub missed_by_watermark: u64,
 }

@@ -102,8 +102,16 @@ impl Database {
             };
             let clock = Arc::clone(&database.clock);
             let fleet = Some(FleetRows::default());
-            let mut tables =
-                Snapshot { connection, clock, realm, has_version, hint: None, found_hint: None, fleet };
+            let mut tables = Snapshot {
+                connection,
+                clock,
+                realm,
+                has_version,
+                has_lease: false,
+                hint: None,
+                found_hint: None,
+                fleet,
+            };
             let index = Catalogue::default();
             let poll = Poll::new(&mut tables, &database.follow, &index, None, Instant::now());
             let (delta, _) = poll.run().await?;
@@ -155,6 +163,7 @@ impl FleetReader {
                 clock,
                 realm: None,
                 has_version: false,
+                has_lease: false,
                 hint: None,
                 found_hint: None,
                 fleet: Some(FleetRows::default()),

@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::snapshot::{ManifestHint, Snapshot};
 use super::sql::{Cell, Purpose};
 use super::wakeups::Wakeups;
-use super::{Database, manifest, trace_context, version, workers};
+use super::{Database, lease, manifest, trace_context, version, workers};
 use crate::fleet::WorkerReport;
 use crate::rule::{FoundManifest, ManifestWish, TableDelta};
 use crate::store::poll::{Poll, WHAT, Watermarks};
@@ -49,6 +49,8 @@ struct Memory {
     has_trace_table: bool,
     /// Why `rulesyncd_version` cannot be read; tried again at each full poll and in each connection.
     version_problem: Option<String>,
+    /// Whether `rulesyncd_lease` can be read; tried again as that is.
+    has_lease: bool,
 }
 
 /// A poll on the database's thread.
@@ -77,6 +79,7 @@ impl DatabaseFollower {
             manifest: None,
             has_trace_table: true,
             version_problem: None,
+            has_lease: false,
         };
         let (doorbell, trace_contexts) = (Doorbell::default(), Vec::new());
         Self {
@@ -110,8 +113,9 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         }
         if full {
             self.memory.version_problem = version::why_not_readable(&mut connection).await;
+            self.memory.has_lease = lease::is_readable(&mut connection).await;
         }
-        let has_version = self.memory.version_problem.is_none();
+        let (has_version, has_lease) = (self.memory.version_problem.is_none(), self.memory.has_lease);
         let hint = if full || version.is_some() { None } else { self.idle_hint(wish) };
         let (realm, missing) = match hint {
             Some(_) => (None, None),
@@ -120,7 +124,8 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         let reads_manifest = realm.is_some();
         let clock = Arc::clone(&self.database.clock);
         let fleet = None;
-        let mut tables = Snapshot { connection, clock, realm, has_version, hint, found_hint: None, fleet };
+        let mut tables =
+            Snapshot { connection, clock, realm, has_version, has_lease, hint, found_hint: None, fleet };
         let watermarks = self.memory.watermarks.clone();
         let mut poll = Poll::new(&mut tables, &self.database.follow, &*self.index, watermarks, at);
         poll.woken = self.woken || version.is_some() || reads_manifest;
@@ -286,10 +291,12 @@ impl Follow for DatabaseFollower {
         for retry in 0..ALTERED_RETRIES {
             let is_altered = match &polled {
                 Err(StoreError::TablesAltered { .. }) => true,
-                // `rulesyncd_version` may be gone: a new connection finds out.
+                // `rulesyncd_version` or `rulesyncd_lease` may be gone: a new connection finds out.
                 Err(StoreError::NoTables { .. } | StoreError::Refused { .. }) => {
                     let memory = &self.memory;
-                    retry == 0 && memory.watermarks.is_some() && memory.version_problem.is_none()
+                    retry == 0
+                        && memory.watermarks.is_some()
+                        && (memory.version_problem.is_none() || memory.has_lease)
                 }
                 _ => false,
             };

@@ -200,6 +200,16 @@ async fn read(connection: &mut Connection) -> Result<Option<LeaseRow>, StoreErro
     }))
 }
 
+/// Whether a reader can read the row.
+pub(super) async fn is_readable(connection: &mut Connection) -> bool {
+    if connection.dialect().create_lease.is_none() {
+        return false;
+    }
+    let probe =
+        connection.query("SELECT term, beat, beat_at FROM rulesyncd_lease WHERE name = 'master' AND 1 = 0");
+    connection.row(READING, probe).await.is_ok()
+}
+
 /// Inserts a released lease.
 async fn insert(connection: &mut Connection) -> Result<(), StoreError> {
     let now = connection.dialect().statement_time;

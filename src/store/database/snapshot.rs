@@ -11,7 +11,7 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::rule::{FoundManifest, Limits, Table};
 use crate::store::StoreError;
 use crate::store::poll::{
-    CountQuestion, Counted, Counts, HeaderRow, KnownCount, RowContent, Rows, StateFound, TableReader,
+    Beat, CountQuestion, Counted, Counts, HeaderRow, KnownCount, RowContent, Rows, StateFound, TableReader,
     TablesVersion, WHAT, Which, WholeRow, Window, WindowSum, WindowSums, unreadable,
 };
 use crate::store::watermark::Watermark;
@@ -25,6 +25,8 @@ pub(super) struct Snapshot {
     pub(super) realm: Option<Arc<str>>,
     /// Whether `rulesyncd_version` can be read.
     pub(super) has_version: bool,
+    /// Whether `rulesyncd_lease` can be read.
+    pub(super) has_lease: bool,
     /// What the first count, outside of the snapshot, asks of the manifest; `None` for nothing.
     pub(super) hint: Option<ManifestHint>,
     /// The hint that it found, or why there is no manifest.
@@ -72,6 +74,7 @@ impl TableReader for Snapshot {
         let role = self.connection.role_probe().map(str::to_owned);
         let shape = Shape {
             has_version: self.has_version,
+            has_lease: self.has_lease,
             has_xor: self.connection.has_xor(),
             role: role.as_deref(),
         };
@@ -111,8 +114,12 @@ impl TableReader for Snapshot {
         if let Ok(Some(role)) = row.optional(9, "the server's role") {
             self.connection.note_role(WHAT, &role)?;
         }
+        let mut number = |index| row.optional(index, "the lease").ok().flatten()?.parse().ok();
+        let (term, count) = (number(10), number(11));
+        let beat_at = row.optional_time(12, "beat_at").ok().flatten();
+        let beat = term.zip(count).zip(beat_at).map(|((term, count), at)| Beat { term, count, at });
         if let Some(ManifestHint { realm, known }) = hint.filter(|_| self.found_hint.is_none()) {
-            let found = manifest::hint_of(row.0.get(10..).unwrap_or_default());
+            let found = manifest::hint_of(row.0.get(13..).unwrap_or_default());
             self.realm = (found != known).then_some(realm);
             self.found_hint = Some(Ok(found));
         }
@@ -120,7 +127,7 @@ impl TableReader for Snapshot {
         Ok(Counted {
             now,
             takes_writes: self.connection.role().is_the_writer(),
-            beat: None,
+            beat,
             rules,
             states,
             rules_version,
@@ -202,6 +209,7 @@ fn counts_of(rows: Option<u64>, found: &str) -> Result<Counts, StoreError> {
 #[derive(Debug, Clone, Copy)]
 struct Shape<'s> {
     has_version: bool,
+    has_lease: bool,
     has_xor: bool,
     /// An expression of the server's role; `None` if the database is a file.
     role: Option<&'s str>,
@@ -241,11 +249,12 @@ fn push_window(query: Query, table: Table, window: Window, has_xor: bool) -> Que
 }
 
 /// Selects the clock, the rules' version, the sign of deletions, the counts of both tables, the row of
-/// `rulesyncd_version`, the server's role, and the manifest's hint; counts of the rules that [`KnownCount`] makes unnecessary are null.
+/// `rulesyncd_version`, the server's role, the master's last beat, and the manifest's hint; counts of the rules that
+/// [`KnownCount`] makes unnecessary are null.
 fn count(
     dialect: &'static Dialect,
     question: &CountQuestion<'_>,
-    Shape { has_version, has_xor, role }: Shape<'_>,
+    Shape { has_version, has_lease, has_xor, role }: Shape<'_>,
     hint: Option<&ManifestHint>,
 ) -> Query {
     let count = (dialect.text)("count(*)");
@@ -287,12 +296,22 @@ fn count(
         false => query.push(", NULL, NULL"),
     };
     query = query.push(&format!(", {} AS n", role.unwrap_or("NULL")));
+    query = match has_lease {
+        true => ["term", "beat", "beat_at"].into_iter().fold(query, |query, column| {
+            query.push(&format!(", {} AS n", (dialect.text)(&format!("leader.{column}"))))
+        }),
+        false => query.push(", NULL, NULL, NULL"),
+    };
     if let Some(ManifestHint { realm, .. }) = hint {
         query = manifest::push_hint(query, dialect, realm);
     }
     let query = query.push(&format!(" FROM (SELECT {version} AS version, {sign} AS sign) AS found"));
-    match has_version {
+    let query = match has_version {
         true => query.push(" LEFT JOIN rulesyncd_version AS counter ON counter.name = 'tables'"),
+        false => query,
+    };
+    match has_lease {
+        true => query.push(" LEFT JOIN rulesyncd_lease AS leader ON leader.name = 'master'"),
         false => query,
     }
 }

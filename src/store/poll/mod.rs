@@ -37,11 +37,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::config::FollowConfig;
-#[cfg(test)]
-pub(super) use self::reader::Beat;
 pub(super) use self::reader::{
-    CountQuestion, Counted, Counts, Header, HeaderRow, KnownCount, RowContent, Rows, StateFound, TableReader,
-    TablesVersion, Which, WholeRow, Window, WindowSum, WindowSums,
+    Beat, CountQuestion, Counted, Counts, Header, HeaderRow, KnownCount, RowContent, Rows, StateFound,
+    TableReader, TablesVersion, Which, WholeRow, Window, WindowSum, WindowSums,
 };
 use self::rules::RuleReading;
 pub(super) use self::watermarks::Watermarks;
@@ -251,12 +249,13 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         }
         let windows = self.found_in_windows(&counted);
         let mut watermarks = match self.watermarks {
-            Some(watermarks) if self.newest_only => watermarks.after_newest(&counted, &rules),
+            Some(watermarks) if self.newest_only => watermarks.after_newest(&counted, &rules, self.at),
             Some(watermarks) => {
-                watermarks.advanced(counted.time(), Some(&rules), Some(&states)).seen(&counted)
+                watermarks.advanced(counted.time(), Some(&rules), Some(&states)).seen(&counted, self.at)
             }
-            None => Watermarks::new(counted.time(), &rules, &states).seen(&counted),
+            None => Watermarks::new(counted.time(), &rules, &states).seen(&counted, self.at),
         };
+        delta.behind = watermarks.behind(&counted, self.at);
         if self.full {
             watermarks.last_full = Some(self.at);
         }
@@ -285,12 +284,13 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         if watermarks.moved(&counted).is_some_and(Ordering::is_ne) || counted.manifest_moved {
             return Ok(None);
         }
-        let mut watermarks = watermarks.seen(&counted);
+        let mut watermarks = watermarks.seen(&counted, self.at);
+        let behind = watermarks.behind(&counted, self.at);
         let Counted { now, rules, states, .. } = counted;
         if !self.is_quiet(Table::Rules, rules) || !self.is_quiet(Table::States, states) {
             return Ok(None);
         }
-        let delta = TableDelta { now, ..TableDelta::default() };
+        let delta = TableDelta { now, behind, ..TableDelta::default() };
         let Some(rules) = rules else {
             // The rules were not counted, so the time of the last count stays.
             watermarks.is_counted = true;

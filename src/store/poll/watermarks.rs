@@ -17,6 +17,9 @@ pub(super) const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// While the window has many rules, a poll reads it once in this time, and between only what is newer.
 pub(super) const WINDOW_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A master that gives no sign of life for so long is silent: three of its beats.
+const MASTER_SILENT: Duration = Duration::from_secs(6);
+
 /// What a follower remembers from one poll to the next.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Watermarks {
@@ -39,8 +42,8 @@ pub(in crate::store) struct Watermarks {
     pub(in crate::store) is_counted: bool,
     /// The last version that was read.
     pub(in crate::store) version: Option<TablesVersion>,
-    /// The last beat that was read.
-    beat: Option<Beat>,
+    /// The last beat that was read, and when it was first read.
+    beat: Option<(Beat, Instant)>,
     /// The rules that did not fit into `worker.max_memory`, with the memory that each needs.
     pub(super) over_budget: Arc<BTreeMap<String, usize>>,
 }
@@ -181,7 +184,7 @@ impl Watermarks {
     /// the polls before it was worth.
     pub(super) fn moved(&self, counted: &Counted) -> Option<Ordering> {
         let is_back = match (counted.beat, self.beat) {
-            (Some(now), Some(before)) => now.term < before.term || now.count < before.count,
+            (Some(now), Some((before, _))) => now.term < before.term || now.count < before.count,
             (now, before) => now.is_some() != before.is_some(),
         };
         if is_back {
@@ -190,17 +193,31 @@ impl Watermarks {
         Some(counted.version?.version.cmp(&self.explained.or(self.version)?.version))
     }
 
-    /// After a poll that read `counted`.
-    pub(super) fn seen(self, counted: &Counted) -> Self {
-        Self { version: counted.version.or(self.version), beat: counted.beat, ..self }
+    /// After a poll that began at `at` and read `counted`.
+    pub(super) fn seen(self, counted: &Counted, at: Instant) -> Self {
+        Self { version: counted.version.or(self.version), ..self }.with_beat(counted, at)
+    }
+
+    fn with_beat(self, counted: &Counted, at: Instant) -> Self {
+        let since =
+            |beat: Beat| self.beat.filter(|(before, _)| *before == beat).map_or(at, |(_, since)| since);
+        Self { beat: counted.beat.map(|beat| (beat, since(beat))), ..self }
+    }
+
+    /// How old the tables may be that a poll, which began at `at`, found on a server that does not take the writes.
+    /// Without a master's sign of life nobody can tell a replica that stands still from one where nothing happens.
+    pub(super) fn behind(&self, counted: &Counted, at: Instant) -> Duration {
+        let Some((beat, since)) = self.beat.filter(|_| !counted.takes_writes) else { return Duration::ZERO };
+        let age = at.duration_since(since).max(counted.now.since(beat.at));
+        if age > MASTER_SILENT { age } else { Duration::ZERO }
     }
 
     /// After a poll that read only rules above the newest one that was known. What the windows hold is not known, so the
     /// next poll reads them from where this would have, and the version of the tables is not reached yet.
-    pub(super) fn after_newest(mut self, counted: &Counted, rules: &ReadSoFar) -> Self {
+    pub(super) fn after_newest(mut self, counted: &Counted, rules: &ReadSoFar, at: Instant) -> Self {
         self.rules.found(counted.time(), rules.high.unwrap_or(Timestamp::MIN));
         (self.is_behind, self.explained) = (true, counted.version.or(self.explained));
-        Self { beat: counted.beat, ..self }
+        self.with_beat(counted, at)
     }
 
     /// After a poll at `now` found that nothing was committed since the last one.

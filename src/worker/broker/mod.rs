@@ -217,7 +217,7 @@ impl Broker {
         mut delta: TableDelta,
         traceparents: impl FnOnce(&[RuleChange], u64) -> Vec<Option<Traceparent>>,
     ) -> AppliedChanges {
-        let now = self.clock.now();
+        let (now, behind) = (self.clock.now(), delta.behind);
         let mut inner = self.lock();
         if let Some(keeper) = &mut inner.gate {
             keeper.is_served();
@@ -226,7 +226,7 @@ impl Broker {
         if inner.gate.as_ref().is_some_and(|keeper| !keeper.gate.is_open()) {
             // Nothing is verified yet, so nothing is loaded.
             let first_seq = inner.journal.newest() + 1;
-            inner.state.fresh = Some((Instant::now(), Duration::ZERO));
+            inner.state.fresh = Some((Instant::now(), behind));
             drop(inner);
             self.announce();
             let (changes, fallen) = (Vec::new(), Vec::new());
@@ -247,7 +247,7 @@ impl Broker {
         };
         applied.held_back = turned.then_some(held);
         applied.fallen = fallen;
-        inner.state.fresh = Some((Instant::now(), Duration::ZERO));
+        inner.state.fresh = Some((Instant::now(), behind));
         drop(inner);
         if let Some(texts) = &self.texts {
             texts.poll_applied();
@@ -394,7 +394,7 @@ impl DatabaseState {
     /// poll ended at most `fresh_for` ago.
     fn stale_for(&self, now: Timestamp, fresh_for: Duration) -> Duration {
         match self.fresh {
-            Some((at, _)) if self.up && at.elapsed() <= fresh_for => Duration::ZERO,
+            Some((at, age)) if self.up && age.is_zero() && at.elapsed() <= fresh_for => Duration::ZERO,
             Some((at, age)) => at.elapsed() + age,
             None => now.since(self.since),
         }

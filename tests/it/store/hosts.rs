@@ -7,7 +7,7 @@ use crate::support::servers::{Kind, PRIMARY, Server};
 use crate::support::swarm::{DEADLINE, Swarm, text, wait_for};
 
 /// A primary with the database `rules`, and its replica.
-async fn pair(kind: Kind) -> (Server, Server) {
+pub(super) async fn pair(kind: Kind) -> (Server, Server) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let at = format!("--port={port}");
     let primary = match kind {
@@ -35,7 +35,7 @@ async fn until(server: &Server, query: &str, answer: &str) {
     }
 }
 
-async fn until_it_has_rules(server: &Server, count: usize) {
+pub(super) async fn until_it_has_rules(server: &Server, count: usize) {
     let query = "SELECT CAST(COUNT(*) AS CHAR(9)) FROM ttp_rule";
     let padded = match server.kind() {
         Kind::Postgres => format!("{count:<9}"),

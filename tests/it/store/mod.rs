@@ -12,6 +12,7 @@ mod hosts;
 mod lease;
 mod network;
 mod poolers;
+mod replicas;
 mod servers;
 mod service;
 mod sqlite;
