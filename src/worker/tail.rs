@@ -134,13 +134,15 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         let written = {
             let written = self.follower.report(now.clone());
             tokio::pin!(written);
-            // A slow server delays no state's end.
+            // A slow server delays no state's end, and not the word that the rules are stale.
+            let mut beat = tokio::time::interval(BEAT_INTERVAL);
             loop {
                 let end = next_end(&self.broker, self.clock);
                 tokio::select! {
                     written = &mut written => break written,
                     () = until(end) => expire(&self.broker, self.clock),
                     () = until(self.broker.release_at()) => release(&self.broker),
+                    _ = beat.tick() => self.broker.announce(),
                 }
             }
         };

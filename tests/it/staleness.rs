@@ -10,6 +10,9 @@ use crate::support::swarm::{Daemon, Subscriber, Swarm, wait_for};
 /// Within this time a worker that polls every second must report that its rules are stale.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
+/// Rules that a slow server takes more than twelve seconds to send.
+const RULES: usize = 60;
+
 async fn swarm(forged: &Forged, timeout: &str) -> (Swarm, Daemon, Daemon) {
     let swarm = Swarm::on(forged.address("rules"));
     for number in 1..=20 {
@@ -78,9 +81,14 @@ async fn a_server_that_sends_row_after_row_is_told_of_and_given_up() {
     server.create("rules").await;
     let forged = Forged::before(&server);
     let (swarm, _master, _worker) = swarm(&forged, "1s").await;
+    // So many that a poll does not end in time, although to connect takes a few rows, too.
+    for number in 21..=RULES {
+        swarm.save(&format!("R{number}.yaml"), rule_text(&format!("R{number}"), 1));
+    }
+    wait_for("the rules", || (swarm.subscribe().snapshot().len() == RULES).then_some(()));
     let mut subscriber = swarm.subscribe();
     subscriber.snapshot();
-    forged.say(Says::Slowly(Duration::from_millis(900)));
+    forged.say(Says::Slowly(Duration::from_millis(300)));
     let (after, _) = told(&mut subscriber, Instant::now());
     assert!(after < TOLD_WITHIN, "after {after:?}");
     // Twelve times the timeout.
@@ -89,7 +97,7 @@ async fn a_server_that_sends_row_after_row_is_told_of_and_given_up() {
         status.contains("not at its end after 12s").then_some(())
     });
     // The worker reports it all the time, and serves the rules.
-    assert_eq!(swarm.subscribe().snapshot().len(), 20);
+    assert_eq!(swarm.subscribe().snapshot().len(), RULES);
     forged.say(Says::TheTruth);
     fresh_again(&mut subscriber);
     swarm.save("R1.yaml", rule_text("R1", 2));

@@ -351,7 +351,9 @@ impl Follow for DatabaseFollower {
     }
 
     async fn report(&mut self, report: WorkerReport) -> Result<(), String> {
-        self.end_wait().await;
+        if tokio::time::timeout(2 * REPORT_LIMIT, self.end_wait()).await.is_err() {
+            return Err("the server does not answer".to_owned());
+        }
         let (database, connection) = (self.database.clone(), self.connection.take());
         let dialect = database.connector.dialect();
         let reporting = async move {

@@ -300,6 +300,11 @@ impl Database {
         self
     }
 
+    /// The purpose of a master's connections: a frozen one keeps no row for longer than its lease.
+    pub(super) fn purpose_of_master(&self) -> Purpose {
+        Purpose::Master(*lock(&self.shared.lease.lasts))
+    }
+
     /// Takes the lease and, where it can, the server's lock. Its beats are sent while `is_alive`.
     pub(super) async fn lead(
         self,
@@ -309,7 +314,7 @@ impl Database {
         if held.is_some_and(|held| lock(&held).lost.is_none()) {
             return Ok(None);
         }
-        let mut connection = Connection::open(&self.connector, Purpose::Master).await?;
+        let mut connection = Connection::open(&self.connector, self.purpose_of_master()).await?;
         let server_lock = server_lock(&mut connection).await?;
         match self.try_lease(&mut connection, server_lock).await {
             Ok(Some((lead, has_lock))) => {
@@ -326,7 +331,7 @@ impl Database {
                 let no_thread = || StoreError::Unavailable { what: TAKING, detail: "no thread".into() };
                 *lock(&self.shared.lease.held) = Arc::downgrade(&state);
                 let held = HeldLease { state, _beats: beats.ok_or_else(no_thread)? };
-                let connection = Connection::open(&self.connector, Purpose::Master).await?;
+                let connection = Connection::open(&self.connector, self.purpose_of_master()).await?;
                 Session::new(self, connection, Lock::Lease(held), None).await.map(Some)
             }
             Ok(None) => {

@@ -276,7 +276,8 @@ impl Database {
                 None => database.lead(is_alive).await,
                 Some(None) => Ok(None),
                 Some(Some(lock)) => {
-                    let connection = Connection::open(&database.connector, Purpose::Master).await?;
+                    let connection =
+                        Connection::open(&database.connector, database.purpose_of_master()).await?;
                     Session::new(database, connection, lock, None).await.map(Some)
                 }
             }

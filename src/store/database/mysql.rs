@@ -177,7 +177,7 @@ pub(super) async fn connect(
     let isolation = match purpose {
         Purpose::Read | Purpose::Create => "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
         // In one snapshot, some servers refuse to update a row that another session has changed since.
-        Purpose::Write | Purpose::Master => "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        Purpose::Write | Purpose::Master(_) => "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     };
     let prepared = async {
         for sql in [session.as_str(), isolation] {

@@ -129,13 +129,12 @@ fn settings(purpose: Purpose, timeout: Duration) -> String {
     // The server notices within seconds that the client is gone, and releases the lock. It does not end a session that
     // waits for the next poll.
     format!(
-        "SELECT set_config(name, value, false) FROM (VALUES ('TimeZone', 'UTC'), ('DateStyle', 'ISO'), \
+        "SELECT count(set_config(name, value, false)) FROM (SELECT name, value FROM (VALUES ('TimeZone', 'UTC'), ('DateStyle', 'ISO'), \
          ('extra_float_digits', '2'), ('statement_timeout', '{limit}'), ('lock_timeout', '{lock_wait}'), \
          {silence}('idle_session_timeout', '0'), \
          ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'), \
          ('tcp_user_timeout', '11000')) AS wanted (name, value) JOIN pg_settings USING (name) UNION ALL \
-         SELECT set_config('client_encoding', 'SQL_ASCII', false) \
-         WHERE current_setting('server_encoding') = 'SQL_ASCII'"
+         SELECT 'client_encoding', 'SQL_ASCII' WHERE current_setting('server_encoding') = 'SQL_ASCII') AS settings"
     )
 }
 

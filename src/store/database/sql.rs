@@ -16,8 +16,8 @@ pub(super) enum Purpose {
     Read,
     /// An operator's states.
     Write,
-    /// The only writer of the rules.
-    Master,
+    /// The only writer of the rules, whose lease lasts so long.
+    Master(Duration),
     /// Creating the tables, and a missing SQLite file.
     Create,
 }
@@ -29,7 +29,7 @@ impl Purpose {
         match self {
             Self::Read | Self::Create => None,
             Self::Write => Some(Duration::from_secs(5)),
-            Self::Master => Some(Duration::from_secs(15)),
+            Self::Master(lease) => Some(lease),
         }
     }
 }

@@ -152,7 +152,7 @@ impl Location {
             Purpose::Read => options.read_only(true),
             Purpose::Write => options,
             // The rules can be written again from the directory, so a commit need not wait for the disk.
-            Purpose::Master => options.synchronous(SqliteSynchronous::Normal),
+            Purpose::Master(_) => options.synchronous(SqliteSynchronous::Normal),
             Purpose::Create => options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal),
         };
         let connected = async {

@@ -69,7 +69,7 @@ async fn one_writer_through_faults(server: &Server) {
     wait_for("the second's rule", || second.log().contains("A updated").then_some(()));
     one.save("A.yaml", rule_text("A", 3));
     first.thaw();
-    first.wait_for_log("another master has taken the lease");
+    first.wait_for_log("the master's lock was lost");
     first.wait_for_log("standing by");
     assert_eq!(version_of(&mut hand, "A").await, Some(rule_text("A", 2)));
     assert_eq!(first.count_in_log("A updated"), 0, "{}", first.log());

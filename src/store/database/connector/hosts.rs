@@ -32,7 +32,7 @@ impl Connector {
         let asked = self.server().and_then(|server| server.session_attrs);
         match purpose {
             Purpose::Read => asked.unwrap_or(SessionAttrs::Any),
-            Purpose::Write | Purpose::Master | Purpose::Create => SessionAttrs::ReadWrite,
+            Purpose::Write | Purpose::Master(_) | Purpose::Create => SessionAttrs::ReadWrite,
         }
     }
 
