@@ -6,7 +6,9 @@ use rulesyncd::store::{Database, RuleWrite, Scope};
 use serde_json::Value;
 
 use super::assert_lock_lost;
+use crate::support::clock;
 use crate::support::databases::{ExternalClient, TestDatabase, config, system_clock};
+use crate::support::galera;
 use crate::support::rules::{rule_row, rule_text};
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Swarm, wait_for};
@@ -40,14 +42,17 @@ const TOOK_OVER: &str = "this master holds the lock: it took over from the other
 
 /// Two masters with different directories: through each fault the table is one master's, and there are as many takeovers
 /// as faults.
-async fn one_writer_through_faults(server: &Server) {
-    let address = server.create("one_writer").await;
-    let (one, other) = (Swarm::on(&address), Swarm::on(&address));
+async fn one_writer_through_faults([address, others]: [&str; 2]) {
+    let (one, other) = (Swarm::on(address), Swarm::on(others));
     one.save("A.yaml", rule_text("A", 1));
     other.save("A.yaml", rule_text("A", 2));
     let first = master(&one);
     first.wait_for_log("A added from A.yaml");
-    let mut hand = TestDatabase::server(&address).await.hand().await;
+    let mut hand = TestDatabase::server(address).await.hand().await;
+    if address != others {
+        // What the other node committed is to be seen here at once.
+        hand.run("SET SESSION wsrep_sync_wait = 15").await;
+    }
     let second = master(&other);
     second.wait_for_log("standing by");
     assert_eq!(cell(&mut hand, "term").await, "1");
@@ -75,7 +80,8 @@ async fn one_writer_through_faults(server: &Server) {
     assert_eq!(first.count_in_log("A updated"), 0, "{}", first.log());
     assert_eq!(cell(&mut hand, "term").await, "2");
 
-    // Now that the first's session has ended, the second gets the server's lock, and its death is noticed at once.
+    // Now that the first's session has ended, the second gets the server's lock, and its death is noticed at once; at
+    // another node of a cluster, when its lease has passed.
     while cell(&mut hand, "session").await.is_empty() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -165,7 +171,8 @@ async fn all(kind: Kind) {
     a_robbed_master_commits_nothing(&server).await;
     a_master_without_a_lease_keeps_others_away(&server).await;
     without_a_lease_there_is_the_lock(&server).await;
-    one_writer_through_faults(&server).await;
+    let address = server.create("one_writer").await;
+    one_writer_through_faults([&address, &address]).await;
 }
 
 #[tokio::test]
@@ -178,4 +185,21 @@ async fn on_postgres() {
 #[ignore = "needs MariaDB"]
 async fn on_mariadb() {
     all(Kind::MariaDb).await;
+}
+
+/// Two masters at two nodes of a cluster, of which one has a clock that is 20 seconds ahead.
+#[tokio::test]
+#[ignore = "needs MariaDB, Galera and libfaketime"]
+async fn on_galera() {
+    let ahead = [
+        ("LD_PRELOAD", clock::library().expect("libfaketime is not installed (Debian: faketime)")),
+        ("FAKETIME", "+20s".into()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ("NO_FAKE_STAT", "1".into()),
+    ];
+    let ahead = ahead.map(|(name, value)| (name.to_owned(), value.display().to_string()));
+    let nodes = galera::start(vec![Vec::new(), ahead.into(), Vec::new()]).await;
+    let address = nodes[0].create("one_writer").await;
+    one_writer_through_faults([&address, &nodes[1].address("one_writer")]).await;
+    clock::clear_up();
 }

@@ -6,6 +6,7 @@ pub(crate) mod container;
 pub(crate) mod counting;
 pub(crate) mod databases;
 pub(crate) mod forged;
+pub(crate) mod galera;
 pub(crate) mod hostile;
 pub(crate) mod impostor;
 pub(crate) mod mounts;
