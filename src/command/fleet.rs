@@ -103,7 +103,7 @@ impl Shown {
         })
     }
 
-    /// Whether another version, another host or another state is to be shown.
+    /// Whether the version, the hosts or the state of one of them differ.
     fn differs_from(&self, before: &Self) -> bool {
         let states = |shown: &Self| -> Vec<(String, &'static str)> {
             shown.hosts.iter().map(|(host, state)| (host.name.clone(), state.word())).collect()

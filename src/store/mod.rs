@@ -8,9 +8,9 @@ mod filesystem;
 mod lease;
 mod poll;
 mod rows;
-#[cfg(test)]
-mod simulation;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod watermark;
 
 use std::future::Future;

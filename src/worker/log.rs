@@ -234,10 +234,9 @@ pub(super) fn database_unavailable(source: Source, error: &StoreError, record: O
 pub(super) fn tables_awaited(error: &StoreError, record: OutageRecord) {
     let cause = error.cause();
     match record {
-        OutageRecord::Begun | OutageRecord::CauseChanged(_) => tracing::info!(
-            message_id = event::TABLES_AWAITED,
-            "waiting for {cause}: a master creates them; subscribers wait"
-        ),
+        OutageRecord::Begun | OutageRecord::CauseChanged(_) => {
+            tracing::info!(message_id = event::TABLES_AWAITED, "waiting for {cause}; subscribers wait")
+        }
         OutageRecord::Reminder(lasted) => tracing::warn!(
             message_id = event::TABLES_AWAITED,
             "waiting for {cause} for {}; check that a master runs and that it uses this database",

@@ -312,9 +312,9 @@ impl Connector {
 impl Connector {
     fn no_tables(&self, what: &'static str, why: &str) -> StoreError {
         let maker = if self.create_tables {
-            "a master makes them"
+            "a master creates them"
         } else {
-            "the program that owns them makes them, since `database.create_tables` is false"
+            "the program that owns them creates them, since `database.create_tables` is false"
         };
         StoreError::NoTables { what, detail: format!("the tables ({why}); {maker}") }
     }

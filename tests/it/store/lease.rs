@@ -50,7 +50,7 @@ async fn one_writer_through_faults([address, others]: [&str; 2]) {
     first.wait_for_log("A added from A.yaml");
     let mut hand = TestDatabase::server(address).await.hand().await;
     if address != others {
-        // What the other node committed is to be seen here at once.
+        // This node waits until it has applied what the other one committed.
         hand.run("SET SESSION wsrep_sync_wait = 15").await;
     }
     let second = master(&other);

@@ -1,0 +1,3 @@
+//! Tests of the algorithms of several rooms of the store together.
+
+mod simulation;
