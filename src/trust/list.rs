@@ -55,7 +55,7 @@ impl RuleList {
     ///
     /// # Errors
     /// [`Malformed`], with the line.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         if bytes.len() > MAX_LIST {
             return Err(Malformed::new(format!(
                 "it has {} bytes; at most {MAX_LIST} are possible",
@@ -92,7 +92,7 @@ impl RuleList {
     }
 
     /// The line of a rule.
-    pub fn get(&self, rule_id: &str) -> Option<&ListedRule> {
+    pub(crate) fn get(&self, rule_id: &str) -> Option<&ListedRule> {
         let found = self.0.binary_search_by(|rule| rule.rule_id.as_str().cmp(rule_id)).ok()?;
         self.0.get(found)
     }

@@ -17,7 +17,7 @@ pub struct Realm(String);
 
 impl Realm {
     /// The realm as text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -83,7 +83,7 @@ impl Manifest {
     ///
     /// # Errors
     /// [`Malformed`], with the line.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         if bytes.len() > MAX_MANIFEST {
             return Err(Malformed::new(format!(
                 "it has {} bytes; at most {MAX_MANIFEST} are possible",

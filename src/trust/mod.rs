@@ -35,7 +35,7 @@ pub(crate) use policy::join_signatures;
 pub use policy::{KeyDates, Policy, Refusal, SignedManifest};
 pub(crate) use signature::{NAMESPACE, Signature};
 pub(crate) use signers::MAX_ALLOWED_SIGNERS;
-pub use signers::{AllowedSigners, InvalidSigners, Signer};
+pub use signers::{AllowedSigners, InvalidSigners};
 pub use states::Bound;
 pub(crate) use states::{JudgedStates, NoEffect};
 pub use status::{TrustReason, TrustState, TrustStatus};

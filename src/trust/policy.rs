@@ -38,9 +38,9 @@ pub struct SignedManifest {
     /// What it says.
     pub manifest: Manifest,
     /// The principals whose signatures count, sorted.
-    pub signers: Vec<String>,
+    pub(crate) signers: Vec<String>,
     /// Its signatures, one after the other, those that do not count included.
-    pub signatures: String,
+    pub(crate) signatures: String,
 }
 
 /// Why a manifest does not count.

@@ -17,9 +17,9 @@ const LONGEST_PRINCIPAL: usize = 255;
 
 /// One line of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signer {
+pub(super) struct Signer {
     /// Who signs with the key.
-    pub principal: String,
+    pub(super) principal: String,
     /// The key.
     pub(crate) key: PublicKey,
     /// Patterns of the namespaces that the key may sign for; `None` is all.
@@ -46,7 +46,7 @@ impl Signer {
 pub struct AllowedSigners {
     signers: Vec<Signer>,
     /// A sentence for each line that was passed over.
-    pub warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Why a file of allowed signers is not usable: the line, what was found and what was expected.
@@ -113,12 +113,12 @@ impl AllowedSigners {
     }
 
     /// The line of `key`.
-    pub(crate) fn of_key(&self, key: &PublicKey) -> Option<&Signer> {
+    pub(super) fn of_key(&self, key: &PublicKey) -> Option<&Signer> {
         self.signers.iter().find(|signer| signer.key == *key)
     }
 
     /// How many distinct principals may sign manifests.
-    pub fn principals(&self) -> usize {
+    pub(crate) fn principals(&self) -> usize {
         let signers = self.signers.iter().filter(|signer| signer.may_sign_manifests());
         signers.map(|signer| &signer.principal).collect::<BTreeSet<_>>().len()
     }

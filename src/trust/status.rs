@@ -51,7 +51,7 @@ pub enum TrustReason {
 
 impl TrustReason {
     /// The reason of a refusal.
-    pub const fn of(refusal: &Refusal) -> Self {
+    pub(crate) const fn of(refusal: &Refusal) -> Self {
         match refusal {
             Refusal::Missing(_) => Self::Missing,
             Refusal::Malformed(_) => Self::Malformed,
@@ -63,7 +63,7 @@ impl TrustReason {
     }
 
     /// The word in the stream and the status.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::Malformed => "malformed",
@@ -113,7 +113,7 @@ pub struct TrustStatus {
 
 impl TrustStatus {
     /// One sentence for people.
-    pub fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         let reasons: Vec<&str> = self.reasons.iter().map(|reason| reason.as_str()).collect();
         let reasons = reasons.join(", ");
         let version = self.version.as_deref().unwrap_or("no version");

@@ -13,22 +13,22 @@ pub struct ReleaseTime(Timestamp);
 
 impl ReleaseTime {
     /// The second of `time`.
-    pub fn from_timestamp(time: Timestamp) -> Self {
+    pub(crate) fn from_timestamp(time: Timestamp) -> Self {
         Self(time.whole_second())
     }
 
     /// The moment at which this second begins.
-    pub const fn timestamp(self) -> Timestamp {
+    pub(crate) const fn timestamp(self) -> Timestamp {
         self.0
     }
 
     /// This time, `span` later; the last second of the year 9999 at the latest.
-    pub fn after(self, span: Duration) -> Self {
+    pub(crate) fn after(self, span: Duration) -> Self {
         Self::from_timestamp(self.0.after(span))
     }
 
     /// Parses exactly the form that [`fmt::Display`] writes; `None` for any other.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let time = Self(Timestamp::parse(text)?);
         (time.to_string() == text).then_some(time)
     }
