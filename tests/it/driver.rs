@@ -11,11 +11,12 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Subscriber, Swarm, wait_for};
 
-/// How long a request takes while the driver is in trouble, on a machine that is not too busy: the median of many.
-const AT_ONCE: Duration = Duration::from_millis(100);
+/// How long a request may take while the driver is in trouble: the median of many, on a busy machine too. The driver
+/// is given up after a second.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// How long any request may take.
-const SOON: Duration = Duration::from_secs(2);
+/// How long any request may take, and a stop.
+const SOON: Duration = Duration::from_secs(10);
 
 /// How often the daemons are measured while the fault lasts.
 const BETWEEN_SAMPLES: Duration = Duration::from_millis(20);
@@ -106,7 +107,7 @@ impl Deceived {
         for daemon in [self.master, self.worker] {
             let begun = Instant::now();
             assert!(daemon.stop().success());
-            assert!(begun.elapsed() < Duration::from_secs(2), "it took {:?}", begun.elapsed());
+            assert!(begun.elapsed() < SOON, "it took {:?}", begun.elapsed());
         }
     }
 }
@@ -123,7 +124,7 @@ impl Subscriber {
 pub(crate) fn status(socket: &std::path::Path) -> Value {
     use std::io::{BufRead as _, BufReader, Write as _};
     let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.write_all(b"{\"op\":\"status\"}\n").unwrap();
     let mut lines = BufReader::new(stream).lines();
     let answer = wait_for("the answer", || {
@@ -215,7 +216,7 @@ async fn a_database_that_takes_its_time_is_no_daemon_that_hangs() {
         let daemon = swarm.daemon(mode, |command| {
             command
                 .env("NOTIFY_SOCKET", swarm.path(&format!("{mode}.notify")))
-                .env("WATCHDOG_USEC", "2000000");
+                .env("WATCHDOG_USEC", "5000000");
             command
                 .env("RULESYNCD_WORKER_FULL_SCAN_INTERVAL", "1s")
                 .env("RULESYNCD_MASTER_RESCAN_INTERVAL", "1s");
@@ -236,7 +237,7 @@ async fn a_database_that_takes_its_time_is_no_daemon_that_hangs() {
                     *last = Instant::now();
                 }
             }
-            assert!(last.elapsed() < Duration::from_secs(2), "no sign of life: {}", daemon.log());
+            assert!(last.elapsed() < Duration::from_secs(5), "no sign of life: {}", daemon.log());
         }
         std::thread::sleep(BETWEEN_SAMPLES);
     }

@@ -7,8 +7,9 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Subscriber, Swarm, wait_for};
 
-/// Within this time a worker that polls every second must report that its rules are stale.
-const TOLD_WITHIN: Duration = Duration::from_secs(2);
+/// Within two seconds a worker that polls every second must report that its rules are stale; a busy machine may take
+/// as long again.
+const TOLD_WITHIN: Duration = Duration::from_secs(4);
 
 /// Rules that a slow server takes more than twelve seconds to send.
 const RULES: usize = 60;
@@ -37,7 +38,7 @@ fn told(subscriber: &mut Subscriber, since: Instant) -> (Duration, String) {
         if line["stale_for_ms"].as_u64().unwrap() > 0 {
             return (since.elapsed(), line["database"].as_str().unwrap().to_owned());
         }
-        assert!(since.elapsed() < Duration::from_secs(20), "{line}");
+        assert!(since.elapsed() < Duration::from_secs(60), "{line}");
     }
 }
 
@@ -49,7 +50,7 @@ fn fresh_again(subscriber: &mut Subscriber) {
         if line["type"] == "heartbeat" && line["stale_for_ms"] == 0 && line["database"] == "up" {
             return;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{line}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{line}");
     }
 }
 

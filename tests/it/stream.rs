@@ -241,7 +241,7 @@ async fn a_state_ends_by_the_databases_clock_though_nobody_looks() {
         trouble(&tables);
         assert_eq!(tell(&raw.event().await), "2 R1 enabled by itself");
         let late = tables.now().since(expires_at);
-        assert!(tables.now() >= expires_at && late < Duration::from_secs(1), "{late:?} late");
+        assert!(tables.now() >= expires_at && late < Duration::from_secs(10), "{late:?} late");
     }
 }
 

@@ -132,7 +132,7 @@ fn what_does_not_answer_is_named_soon_and_not_said_to_be_in_sync() {
             let said = text(&output.stdout);
             assert_eq!(output.status.code(), Some(3), "{command:?}: {said}");
             assert!(said.contains(&format!("no answer: the {daemon}")), "{command:?}: {said}");
-            assert!(begun.elapsed() < Duration::from_secs(8), "{command:?}: {:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(15), "{command:?}: {:?}", begun.elapsed());
             let in_sync = said.lines().find(|line| line.contains("in sync")).unwrap();
             assert_eq!(in_sync.contains("worker"), daemon == "master", "{said}");
         }

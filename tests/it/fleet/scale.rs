@@ -108,7 +108,7 @@ async fn a_thousand_reports(kind: Kind) {
     let mut command = swarm.command(&["state", "set", "R1", "disabled", "--wait=120s"]);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let waiting = command.spawn().unwrap();
-    wait_within(Duration::from_secs(20), "the write", || {
+    wait_within(Duration::from_secs(60), "the write", || {
         swarm.run(&["state", "list"]).stdout.starts_with(b" RULE").then_some(())
     });
     let begun = Instant::now();

@@ -104,7 +104,7 @@ fn assert_daemon_is_harmless(swarm: &Swarm, mode: &str, format: &str) {
     wait_for("the foreign text in the log", || {
         fs::read_to_string(&log).unwrap().contains(CANARY).then_some(())
     });
-    supervisor.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    supervisor.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut buffer = [0; 64 << 10];
     let mut status = String::new();
     while !status.contains("STATUS=") {

@@ -18,12 +18,12 @@ use crate::support::swarm::{Subscriber, Swarm, wait_for};
 const LANES: usize = 4;
 
 /// How long a subscriber waits while the server attacks, and a daemon until it ends: of many the middle one, on
-/// a machine that is not too busy.
-const SERVED_WITHIN: Duration = Duration::from_millis(100);
-const ENDED_WITHIN: Duration = Duration::from_secs(2);
+/// a busy machine too.
+const SERVED_WITHIN: Duration = Duration::from_millis(500);
+const ENDED_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long any of them may take.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(15);
 
 const MOST_MEMORY_KIB: u64 = 128 * 1024;
 

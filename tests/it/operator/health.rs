@@ -27,7 +27,7 @@ fn wait_for_check(swarm: &Swarm, args: &[&str], code: i32, words: &[&str]) -> St
         if let Some(line) = matches() {
             return line;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "no {code} {words:?}; last {last:?}");
+        assert!(begun.elapsed() < Duration::from_secs(60), "no {code} {words:?}; last {last:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -95,7 +95,7 @@ fn a_daemon_that_is_stopped_or_gone_is_critical_within_its_patience() {
         daemon.freeze();
         let begun = Instant::now();
         let (code, line) = check(&swarm, &[]);
-        assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
         assert_eq!(code, 2, "{line}");
         assert!(
             line.starts_with(&format!("RULESYNCD CRITICAL: {name}: the daemon did not answer within 5s")),
@@ -105,7 +105,7 @@ fn a_daemon_that_is_stopped_or_gone_is_critical_within_its_patience() {
         let begun = Instant::now();
         let output = swarm.run(&["status"]);
         assert_eq!(output.status.code(), Some(3));
-        assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
         assert!(text(&output.stderr).contains(&format!("no answer: the {name}")), "{}", text(&output.stderr));
         assert!(text(&output.stdout).contains("database"), "{}", text(&output.stdout));
         daemon.thaw();

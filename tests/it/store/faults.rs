@@ -229,7 +229,7 @@ async fn what_hangs_is_given_up(server: &Server) {
     let start = Instant::now();
     let error = follower.poll(&Arc::<Catalogue>::default()).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     hand.run(unlock).await;
     follower.poll(&Arc::<Catalogue>::default()).await.unwrap();
 }

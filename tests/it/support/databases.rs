@@ -223,7 +223,7 @@ impl TestDatabase {
 
     /// Takes the lock once the server has released it: the end of a connection takes a moment.
     pub(crate) async fn session(&self) -> MasterSession {
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(session) = self.database.try_lock().await.unwrap() {
                 return session;

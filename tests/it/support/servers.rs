@@ -349,7 +349,7 @@ impl Server {
             }
             Kind::Postgres => "SELECT COUNT(*)::text FROM pg_locks WHERE NOT granted",
         };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while hand.text(blocked).await.as_deref() == Some("0") {
             assert!(Instant::now() < deadline, "no session is blocked");
             // MariaDB repeats its previous answer to a question within a tenth of a second.

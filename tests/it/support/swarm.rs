@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// How long a test waits before it fails; nothing that works takes nearly as long.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits until `probe` gives something.
 pub(crate) fn wait_for<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
