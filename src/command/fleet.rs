@@ -134,7 +134,7 @@ pub(crate) fn run(args: FleetArgs) -> Outcome {
         if let Some(Action::Forget { host }) = args.action {
             return forget(&database, &host).await;
         }
-        let waited = args.wait.after(&config, &database, Written::Nothing, !args.json).await;
+        let waited = args.wait.after(&config, &database, Written::Nothing, None, !args.json).await;
         let mut source = Source::new(database, &config, &args.wait.sockets);
         let shown = look(&source, policy.as_ref()).await?;
         print(&render::render(&shown, args.json))?;

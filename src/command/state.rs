@@ -182,7 +182,7 @@ impl Operator {
             // The answer took its time.
             state = set.state(kind, self.database.now().await?)?;
         }
-        set.wait.before(&self.config, &self.database).await?;
+        let before = set.wait.before(&self.config, &self.database).await?;
         let states = self.database.set_states(&chosen.rule_ids, &state).await?;
         let rows: Vec<_> =
             chosen.rule_ids.iter().zip(&states).map(|(id, state)| StateRow::new(id, state)).collect();
@@ -197,7 +197,7 @@ impl Operator {
             print(&format!("{done}\non {}\n", sanitize(&self.place())))?;
         }
         let written = chosen.rule_ids.into_iter().zip(states).collect();
-        set.wait.after(&self.config, &self.database, Written::States(written), !self.as_json).await
+        set.wait.after(&self.config, &self.database, Written::States(written), before, !self.as_json).await
     }
 
     async fn clear(&self, clear: &ClearArgs, choice: &Choice) -> Outcome {
@@ -209,8 +209,8 @@ impl Operator {
         let question =
             format!("Clear the states of {} on {}?", count(number, "rule"), sanitize(&self.place()));
         choice.confirm(&clear.choice, &chosen, &question, self.as_json)?;
-        clear.wait.before(&self.config, &self.database).await?;
-        let before = if clear.wait.is_given() { self.database.states().await? } else { Vec::new() };
+        let before = clear.wait.before(&self.config, &self.database).await?;
+        let standing = if clear.wait.is_given() { self.database.states().await? } else { Vec::new() };
         let cleared = self.database.clear_states(&chosen.rule_ids, choice.set_by()).await?;
         if self.as_json {
             let rows = chosen.rule_ids.iter().zip(&cleared);
@@ -222,9 +222,9 @@ impl Operator {
         }
         let done = chosen.rule_ids.iter().zip(&cleared).filter(|(_, cleared)| **cleared);
         let done: HashSet<&str> = done.map(|(rule_id, _)| rule_id.as_str()).collect();
-        let before = before.into_iter().filter(|row| done.contains(&*row.rule_id));
-        let written = Written::Cleared(before.collect());
-        clear.wait.after(&self.config, &self.database, written, !self.as_json).await
+        let cleared = standing.into_iter().filter(|row| done.contains(&*row.rule_id));
+        let written = Written::Cleared(cleared.collect());
+        clear.wait.after(&self.config, &self.database, written, before, !self.as_json).await
     }
 
     /// Prints one line for each rule, with the database.

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::directory::{DELETE_AFTER, ScanScope};
 use crate::master::Operator;
 use crate::master::reconcile::{ReconcileError, Reconciler};
-use crate::master::{MasterStatus, Summary};
+use crate::master::{MasterStatus, Reconciled, Summary};
 use crate::paint::sanitize;
 use crate::plural::count;
 use crate::rule::plan::Plan;
@@ -64,15 +64,17 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
                 true => {
                     let config = for_writing(daemons.choose_database(config.clone())?)?;
                     let database = open_database(&config, Arc::new(SystemClock)).await?;
-                    let written = before(&args.wait, &config, &database).await?;
-                    Some((database, written))
+                    let before = args.wait.before(&config, &database).await?;
+                    Some((database, before))
                 }
                 false => None,
             };
-            let summary = ask_the_master(&config, &master, args.allow_mass_delete).await?;
-            report(&summary, &address)?;
+            let done = ask_the_master(&config, &master, args.allow_mass_delete).await?;
+            report(&done.summary, &address)?;
             return match waited {
-                Some((database, written)) => args.wait.after(&config, &database, written, true).await,
+                Some((database, before)) => {
+                    args.wait.after(&config, &database, Written::Rules(done.written), before, true).await
+                }
                 None => Ok(()),
             };
         }
@@ -88,26 +90,19 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
             return dry_run(&database, &mut reconciler, args.allow_mass_delete).await;
         }
         database.ensure_tables().await?;
-        let written = before(&args.wait, &config, &database).await?;
-        let summary = match database.try_lock().await? {
+        let before = args.wait.before(&config, &database).await?;
+        let done = match database.try_lock().await? {
             Some(session) => {
                 let bar = progress();
-                let summary = reconcile(session, &mut reconciler, args.allow_mass_delete).await;
+                let done = reconcile(session, &mut reconciler, args.allow_mass_delete).await;
                 bar.finish_and_clear();
-                summary?
+                done?
             }
             None => ask_the_lock_holder(&config, daemons, args.allow_mass_delete).await?,
         };
-        report(&summary, &config.database.address)?;
-        args.wait.after(&config, &database, written, true).await
+        report(&done.summary, &config.database.address)?;
+        args.wait.after(&config, &database, Written::Rules(done.written), before, true).await
     })?
-}
-
-/// Before anything is written: whether `--wait` can work, and the rows to compare with afterwards.
-async fn before(wait: &WaitFlags, config: &Config, database: &Database) -> Result<Written, Failure> {
-    wait.before(config, database).await?;
-    let rows = if wait.is_given() { database.rows(Scope::All).await? } else { Vec::new() };
-    Ok(Written::Rules(rows))
 }
 
 /// Prints what was done, and to which database.
@@ -164,15 +159,15 @@ async fn reconcile(
     mut session: MasterSession,
     reconciler: &mut Reconciler,
     allow_mass_delete: bool,
-) -> Result<Summary, Failure> {
+) -> Result<Reconciled, Failure> {
     let lifted_by = allow_mass_delete.then(Operator::this_process);
-    let mut total = Summary::default();
+    let mut total = Reconciled::default();
     loop {
         let report = reconciler
             .reconcile(&mut session, &ScanScope::All, lifted_by)
             .await
             .map_err(|error| Failure::Environment(error.into()))?;
-        total = total.then(Summary::of(&report, reconciler));
+        total = total.then(Reconciled::of(&report, reconciler));
         if report.rescan.is_empty() && report.changing.is_empty() {
             break;
         }
@@ -280,7 +275,7 @@ async fn ask_the_master(
     config: &Config,
     master: &MasterStatus,
     allow_mass_delete: bool,
-) -> Result<Summary, Failure> {
+) -> Result<Reconciled, Failure> {
     ensure_same_directory(config, master)?;
     let socket = &config.master.socket;
     let failed = |error: ClientError| Failure::Environment(anyhow!("{}: {error}", socket.display()));
@@ -295,7 +290,7 @@ async fn ask_the_lock_holder(
     config: &Config,
     daemons: Daemons,
     allow_mass_delete: bool,
-) -> Result<Summary, Failure> {
+) -> Result<Reconciled, Failure> {
     // A master that answered may have taken the lock since.
     let daemons = if daemons.master_hangs() { daemons } else { Daemons::ask(config).await };
     match daemons.writing_master(config) {

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::held::Operator;
 use super::reconcile::ReconcileError;
-use super::{Master, Summary};
+use super::{Master, Reconciled};
 use crate::config::MasterConfig;
 use crate::directory::{DELETE_AFTER, ScanScope, Watch};
 use crate::event;
@@ -20,12 +20,12 @@ const MAX_ROUNDS: usize = 5;
 /// A request to a running master.
 #[derive(Debug)]
 pub(crate) enum MasterRequest {
-    /// Reconcile everything now, and reply with the summary.
+    /// Reconcile everything now, and reply with what was done.
     Reconcile {
         /// Who lifts the guard against mass deletion; `None` leaves it in place.
         lifted_by: Option<Operator>,
         /// Takes the reply. An error is a sentence for the operator.
-        reply: oneshot::Sender<Result<Summary, String>>,
+        reply: oneshot::Sender<Result<Reconciled, String>>,
     },
     /// Require this of releases from now on.
     Trust(Policy),
@@ -43,7 +43,7 @@ impl Master {
         match command {
             MasterRequest::Reconcile { lifted_by, reply } => {
                 let result = self.reconcile_until_stable(session, lifted_by).await;
-                let said = result.as_ref().copied().map_err(ToString::to_string);
+                let said = result.as_ref().cloned().map_err(ToString::to_string);
                 let _ = reply.send(said);
                 match result {
                     Err(ReconcileError::Store(error)) => Err(error),
@@ -66,7 +66,7 @@ impl Master {
         &mut self,
         session: &mut MasterSession,
         lifted_by: Option<Operator>,
-    ) -> Result<Summary, ReconcileError> {
+    ) -> Result<Reconciled, ReconcileError> {
         let (mut total, mut deferred) = self.reconcile(session, &ScanScope::Reread, lifted_by).await?;
         // One more round is usually enough; while files come and go there may always be another.
         for _ in 0..MAX_ROUNDS {

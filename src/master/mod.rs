@@ -27,7 +27,7 @@ pub(crate) use self::command::MasterRequest;
 pub use self::held::{HeldDeletes, Operator};
 use self::reconcile::{ReconcileError, Reconciler};
 pub(crate) use self::status::{LeaseStatus, LockStatus, MasterStatus};
-pub(crate) use self::summary::Summary;
+pub(crate) use self::summary::{Reconciled, Summary, WrittenRule};
 use crate::backoff::{Backoff, jittered};
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
@@ -355,7 +355,7 @@ impl Master {
         session: &mut MasterSession,
         scope: &ScanScope,
         lifted_by: Option<Operator>,
-    ) -> Result<(Summary, Deferred), ReconcileError> {
+    ) -> Result<(Reconciled, Deferred), ReconcileError> {
         if scope.is_all() {
             self.watch.renew(self.config.rescan_interval);
             let failure = self.watch.failure().map(str::to_owned);
@@ -391,8 +391,8 @@ impl Master {
         }
         self.watch.schedule_rescan(report.rescan.iter().cloned(), DELETE_AFTER);
         self.watch.schedule_rescan(report.changing.iter().cloned(), CHANGING_FOR);
-        let summary = Summary::of(&report, &self.reconciler);
-        self.publish(summary);
-        Ok((summary, Deferred(!report.rescan.is_empty() || !report.changing.is_empty())))
+        let reconciled = Reconciled::of(&report, &self.reconciler);
+        self.publish(reconciled.summary);
+        Ok((reconciled, Deferred(!report.rescan.is_empty() || !report.changing.is_empty())))
     }
 }

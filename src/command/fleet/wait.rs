@@ -51,19 +51,20 @@ impl WaitFlags {
         self.wait.is_some()
     }
 
-    /// Refuses `--wait` before anything is written, where the write could not be waited for.
+    /// Refuses `--wait` before anything is written, where the write could not be waited for. Returns the version before
+    /// the write: that of the write is higher. `None` without `--wait`.
     ///
     /// # Errors
     /// [`Failure::Usage`] without the right to raise the version or to read the reports.
-    pub(crate) async fn before(&self, config: &Config, database: &Database) -> Outcome {
+    pub(crate) async fn before(&self, config: &Config, database: &Database) -> Result<Option<u64>, Failure> {
         if self.wait.is_none() {
-            return Ok(());
+            return Ok(None);
         }
         if let Some(problem) = database.why_no_version().await? {
             return Err(Failure::Usage(anyhow!("--wait cannot work, and nothing was written: {problem}")));
         }
         match self.source(config, database).look().await {
-            Ok(_) => Ok(()),
+            Ok(look) => Ok(look.version),
             Err(error @ StoreError::Refused { .. }) => {
                 Err(Failure::Usage(anyhow!("--wait cannot work, and nothing was written: {error}")))
             }
@@ -75,7 +76,7 @@ impl WaitFlags {
         Source::new(database.clone(), config, &self.sockets)
     }
 
-    /// Waits until every host has what was written.
+    /// Waits until every host has what was written; `before` is what [`WaitFlags::before`] returned.
     ///
     /// # Errors
     /// [`Failure::CheckFailed`], after who lacks it was said on standard error.
@@ -84,6 +85,7 @@ impl WaitFlags {
         config: &Config,
         database: &Database,
         written: Written,
+        before: Option<u64>,
         prints: bool,
     ) -> Outcome {
         let Some(limit) = self.wait else { return Ok(()) };
@@ -94,7 +96,6 @@ impl WaitFlags {
         let version = start.version.ok_or_else(|| {
             Failure::Environment(anyhow!("rulesyncd_version has no row; `rulesyncd sync` creates it"))
         })?;
-        let written = written.found(database).await?;
         let waiting = Waiting::new(version, &start, self.acknowledged, self.strict);
         let progress = progress();
         let (look, wait) = until_done(&mut source, &waiting, start, begun + limit, &progress).await;
@@ -120,8 +121,11 @@ impl WaitFlags {
             print_error(&anyhow!("the change is quarantined at {}", names(&quarantining)));
             has_failed = true;
         }
+        // In this order: who removes a row that is missing here has raised the version that is read next.
+        let kept = written.kept(database).await?;
         let latest = source.look().await?.version.unwrap_or_default();
-        if latest < version || !written.is_still_there(database, latest > version).await? {
+        let own = before.map_or(version, |before| before + 1);
+        if latest < version || kept.is_lost(latest > own) {
             print_error(&anyhow!("the database lost the change, as in a failover: write it again"));
             has_failed = true;
         }

@@ -1,6 +1,7 @@
 //! `rulesyncd fleet` and `--wait`: real workers, on every database.
 
 mod faults;
+mod lost;
 mod scale;
 mod wait;
 

@@ -155,6 +155,11 @@ async fn a_restart_and_a_lost_change(kind: Kind) {
     // A failover loses what its standby has not got: the row of each kind of change is as it was before.
     let old_state =
         "UPDATE ttp_rule_state SET state = 'clipped', set_at = '2026-01-01 00:00:00' WHERE rule_id = 'R1'";
+    let old_rule = format!(
+        "UPDATE ttp_rule SET rule_version = 1, yaml_content = '{}', updated_at = '2026-01-01 00:00:00' \
+         WHERE rule_id = 'R2'",
+        rule_text("R2", 1).replace('\'', "''")
+    );
     let cases: [(&[&str], &str); 4] = [
         (&["state", "set", "R1", "enabled"], old_state),
         (&["state", "set", "R2", "disabled"], "DELETE FROM ttp_rule_state WHERE rule_id = 'R2'"),
@@ -162,10 +167,7 @@ async fn a_restart_and_a_lost_change(kind: Kind) {
             &["state", "clear", "R1"],
             "INSERT INTO ttp_rule_state (rule_id, state, set_at) VALUES ('R1', 'clipped', '2026-01-01 00:00:00')",
         ),
-        (
-            &["sync"],
-            "UPDATE ttp_rule SET rule_version = 1, updated_at = '2026-01-01 00:00:00' WHERE rule_id = 'R2'",
-        ),
+        (&["sync"], &old_rule),
     ];
     swarm.save("R2.yaml", rule_text("R2", 2));
     for (args, loss) in cases {
