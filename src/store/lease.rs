@@ -7,7 +7,11 @@
 //! On one server there is a shortcut. The owner also holds a lock of the server, and the row names that server. Who gets
 //! the lock there knows that the owner's session has ended.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use super::StoreError;
 
 /// How often an owner writes the row.
 pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -60,18 +64,20 @@ pub(super) struct Standby {
     seen: Option<(LeaseRow, Duration)>,
     /// The highest term that this process has ever seen: a failover can lose terms.
     highest_term: u64,
+    /// Whether the lease was taken from this process while it held the server's lock: then that lock proves nothing.
+    was_robbed: Arc<AtomicBool>,
 }
 
 impl Standby {
-    /// The term with which `me` may take the lease over, if the row is still `row`; `None` to go on waiting. `server` is
-    /// the one that was asked, and `lock` who holds its lock.
+    /// The lease, for `lasts`, with which `me` may replace the row if it is still `row`; `None` to go on waiting. `server`
+    /// is the one that was asked, and `lock` who holds its lock.
     pub(super) fn look(
         &mut self,
         row: &LeaseRow,
-        me: &str,
+        (me, lasts): (&str, Duration),
         (server, lock): (&str, ServerLock),
         now: Duration,
-    ) -> Option<u64> {
+    ) -> Option<Lead> {
         self.highest_term = self.highest_term.max(row.term);
         let since = match &self.seen {
             Some((seen, since)) if seen == row => *since,
@@ -89,29 +95,78 @@ impl Standby {
             ServerLock::Others => is_here && is_free && !row.owner.is_empty(),
             ServerLock::Missing => is_free,
         };
-        may_take.then_some(self.highest_term + 1)
+        may_take.then(|| Lead {
+            owner: me.to_owned(),
+            term: self.highest_term + 1,
+            lease: lasts,
+            confirmed: now,
+            lost: None,
+            has_lock: lock == ServerLock::Ours && !self.was_robbed.load(Ordering::Relaxed),
+            was_robbed: Arc::clone(&self.was_robbed),
+        })
     }
 }
 
-/// The lease in the hands of its owner.
+/// The lease in the hands of its owner. Once it is lost, it is taken anew, with another term.
 #[derive(Debug, Clone)]
 pub(super) struct Lead {
     pub(super) owner: String,
     pub(super) term: u64,
-    lease: Duration,
+    pub(super) lease: Duration,
     /// When the last statement that confirmed it was sent.
     confirmed: Duration,
+    /// How its loss was noticed.
+    lost: Option<String>,
+    /// Whether the owner holds the server's lock, too.
+    has_lock: bool,
+    was_robbed: Arc<AtomicBool>,
 }
 
 impl Lead {
-    /// The lease that was taken by a statement sent at `sent`.
-    pub(super) const fn new(owner: String, term: u64, lease: Duration, sent: Duration) -> Self {
-        Self { owner, term, lease, confirmed: sent }
+    /// Whether nobody can have taken the lease over by `now`. If not, the row must be read before anything is written.
+    ///
+    /// # Errors
+    /// [`StoreError::LockLost`] if it is lost.
+    pub(super) fn is_confirmed(&self, now: Duration) -> Result<bool, StoreError> {
+        match &self.lost {
+            Some(detail) => Err(StoreError::LockLost { detail: detail.clone() }),
+            None => Ok(self.age(now) < self.lease),
+        }
     }
 
-    /// A statement that was sent at `sent` found the row to be ours.
-    pub(super) fn confirm(&mut self, sent: Duration) {
-        self.confirmed = self.confirmed.max(sent);
+    /// Records what was read by a statement that was sent at `sent`.
+    ///
+    /// # Errors
+    /// [`StoreError::LockLost`] if the row is not this lease any more.
+    pub(super) fn found(&mut self, row: Option<&LeaseRow>, sent: Duration) -> Result<(), StoreError> {
+        let is_ours = |row: &LeaseRow| row.owner == self.owner && row.term == self.term;
+        self.matched(u64::from(row.is_some_and(is_ours)), sent)
+    }
+
+    /// Records how many rows a beat or a fence matched that was sent at `sent`.
+    ///
+    /// # Errors
+    /// [`StoreError::LockLost`] if it matched none.
+    pub(super) fn matched(&mut self, rows: u64, sent: Duration) -> Result<(), StoreError> {
+        if rows > 0 {
+            self.confirmed = self.confirmed.max(sent);
+            return Ok(());
+        }
+        if self.has_lock {
+            self.was_robbed.store(true, Ordering::Relaxed);
+        }
+        let detail = "another master has taken the lease".to_owned();
+        self.lose(&detail);
+        Err(StoreError::LockLost { detail })
+    }
+
+    /// A connection was lost, so the last transaction may be committed later: nothing more is written under this lease.
+    pub(super) fn lose(&mut self, detail: &str) {
+        self.lost.get_or_insert_with(|| detail.to_owned());
+    }
+
+    pub(super) const fn is_lost(&self) -> bool {
+        self.lost.is_some()
     }
 
     /// How long ago the lease was confirmed.
@@ -119,14 +174,19 @@ impl Lead {
         now.saturating_sub(self.confirmed)
     }
 
-    /// Whether nobody can have taken the lease over by `now`. If not, the row must be read before anything is written.
-    pub(super) fn is_confirmed(&self, now: Duration) -> bool {
-        self.age(now) < self.lease
+    /// What the row says of the server's lock: the `server` where it is held.
+    pub(super) const fn session<'s>(&self, server: &'s str) -> &'s str {
+        if self.has_lock { server } else { "" }
     }
 
-    /// Whether the row is still this lease.
-    pub(super) fn is(&self, row: &LeaseRow) -> bool {
-        row.owner == self.owner && row.term == self.term
+    /// Whether the owner tries to get the server's lock.
+    pub(super) fn wants_lock(&self) -> bool {
+        !self.has_lock && !self.is_lost() && !self.was_robbed.load(Ordering::Relaxed)
+    }
+
+    /// The row says that the owner has got the server's lock.
+    pub(super) const fn got_lock(&mut self) {
+        self.has_lock = true;
     }
 }
 
@@ -150,14 +210,25 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// The term with which `me` takes the lease over.
+    fn look(
+        standby: &mut Standby,
+        row: &LeaseRow,
+        server: &str,
+        lock: ServerLock,
+        now: Duration,
+    ) -> Option<u64> {
+        standby.look(row, ("me", LEASE), (server, lock), now).map(|lead| lead.term)
+    }
+
     #[test]
     fn a_lease_is_taken_over_once_it_was_silent_by_the_standbys_own_clock() {
         for lock in [ServerLock::Ours, ServerLock::Missing] {
             let mut standby = Standby::default();
             for (beat, at) in [(1, 100), (1, 114), (2, 115), (2, 129)] {
-                assert_eq!(standby.look(&row("other", "a", beat), "me", ("b", lock), seconds(at)), None);
+                assert_eq!(look(&mut standby, &row("other", "a", beat), "b", lock, seconds(at)), None);
             }
-            assert_eq!(standby.look(&row("other", "a", 2), "me", ("b", lock), seconds(130)), Some(4));
+            assert_eq!(look(&mut standby, &row("other", "a", 2), "b", lock, seconds(130)), Some(4));
         }
     }
 
@@ -175,7 +246,7 @@ mod tests {
         ] {
             let mut standby = Standby::default();
             let session = if owner.is_empty() { "" } else { "here" };
-            let term = standby.look(&row(owner, session, 1), "me", ("here", lock), seconds(0));
+            let term = look(&mut standby, &row(owner, session, 1), "here", lock, seconds(0));
             assert_eq!(term.is_some(), taken, "{owner} {lock:?}");
         }
     }
@@ -183,7 +254,7 @@ mod tests {
     #[test]
     fn who_gets_the_lock_of_the_server_that_the_row_names_takes_over_at_once() {
         let look = |session, lock| {
-            Standby::default().look(&row("other", session, 1), "me", ("here", lock), seconds(0))
+            look(&mut Standby::default(), &row("other", session, 1), "here", lock, seconds(0))
         };
         assert_eq!(look("here", ServerLock::Ours), Some(4));
         assert_eq!(look("elsewhere", ServerLock::Ours), None);
@@ -196,8 +267,8 @@ mod tests {
         for (session, expected) in [("here", Some(4)), ("elsewhere", None), ("", None)] {
             let mut standby = Standby::default();
             let silent = row("other", session, 1);
-            standby.look(&silent, "me", ("here", ServerLock::Others), seconds(0));
-            let term = standby.look(&silent, "me", ("here", ServerLock::Others), seconds(15));
+            look(&mut standby, &silent, "here", ServerLock::Others, seconds(0));
+            let term = look(&mut standby, &silent, "here", ServerLock::Others, seconds(15));
             assert_eq!(term, expected, "{session}");
         }
     }
@@ -205,25 +276,59 @@ mod tests {
     #[test]
     fn a_term_is_above_every_term_that_was_seen_even_if_a_failover_lost_it() {
         let mut standby = Standby::default();
-        standby.look(
-            &LeaseRow { term: 9, ..row("other", "", 1) },
-            "me",
-            ("", ServerLock::Missing),
-            seconds(0),
-        );
+        let before = LeaseRow { term: 9, ..row("other", "", 1) };
+        look(&mut standby, &before, "", ServerLock::Missing, seconds(0));
         let lost = LeaseRow { term: 2, ..row("", "", 1) };
-        assert_eq!(standby.look(&lost, "me", ("", ServerLock::Missing), seconds(1)), Some(10));
+        assert_eq!(look(&mut standby, &lost, "", ServerLock::Missing, seconds(1)), Some(10));
+    }
+
+    /// A lease that was taken at 100 s, with the server's lock.
+    fn lead(standby: &mut Standby) -> Lead {
+        let free = row("", "", 1);
+        standby.look(&free, ("me", LEASE), ("here", ServerLock::Ours), seconds(100)).unwrap()
     }
 
     #[test]
     fn a_lease_is_confirmed_from_when_its_statement_was_sent() {
-        let mut lead = Lead::new("me".to_owned(), 4, LEASE, seconds(100));
-        assert!(lead.is_confirmed(seconds(114)));
-        assert!(!lead.is_confirmed(seconds(115)));
-        lead.confirm(seconds(110));
-        lead.confirm(seconds(105));
+        let mut lead = lead(&mut Standby::default());
+        assert!(lead.is_confirmed(seconds(114)).unwrap());
+        assert!(!lead.is_confirmed(seconds(115)).unwrap());
+        lead.matched(1, seconds(110)).unwrap();
+        lead.matched(1, seconds(105)).unwrap();
         assert_eq!(lead.age(seconds(112)), seconds(2));
-        assert!(lead.is_confirmed(seconds(124)));
-        assert!(!lead.is_confirmed(seconds(125)));
+        assert!(lead.is_confirmed(seconds(124)).unwrap());
+        assert!(!lead.is_confirmed(seconds(125)).unwrap());
+        lead.found(Some(&LeaseRow { term: 4, ..row("me", "here", 9) }), seconds(126)).unwrap();
+        assert!(lead.is_confirmed(seconds(140)).unwrap());
+    }
+
+    #[test]
+    fn a_lease_is_lost_for_good_once_the_row_is_anothers_or_a_connection_ended() {
+        let lose: [fn(&mut Lead); 4] = [
+            |lead| assert!(lead.matched(0, seconds(101)).is_err()),
+            |lead| assert!(lead.found(None, seconds(101)).is_err()),
+            |lead| {
+                let same_owner = LeaseRow { term: 5, ..row("me", "here", 9) };
+                assert!(lead.found(Some(&same_owner), seconds(101)).is_err());
+            },
+            |lead| lead.lose("the connection ended"),
+        ];
+        for lose in lose {
+            let mut lead = lead(&mut Standby::default());
+            lose(&mut lead);
+            lead.matched(1, seconds(102)).unwrap();
+            assert!(lead.is_confirmed(seconds(102)).is_err());
+        }
+    }
+
+    #[test]
+    fn after_a_robbery_the_servers_lock_is_no_proof_any_more() {
+        let mut standby = Standby::default();
+        let mut robbed = lead(&mut standby);
+        assert_eq!(robbed.session("here"), "here");
+        robbed.matched(0, seconds(101)).unwrap_err();
+        let again = lead(&mut standby);
+        assert_eq!(again.session("here"), "");
+        assert!(!again.wants_lock());
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use self::held::HeldLease;
-use self::held::{HeldState, LeaseState};
+use self::held::HeldState;
 pub(super) use self::row::is_readable;
 use super::connection::Connection;
 use super::lock::Lock;
@@ -39,8 +39,6 @@ pub(super) struct SharedLease {
     has_no_table: AtomicBool,
     /// The lease in the hands of this process.
     held: Mutex<Weak<HeldState>>,
-    /// Whether the lease was taken from this process while it held the server's lock: then that lock proves nothing.
-    was_robbed: Arc<AtomicBool>,
 }
 
 impl SharedLease {
@@ -51,7 +49,6 @@ impl SharedLease {
             standby: Mutex::default(),
             has_no_table: AtomicBool::default(),
             held: Mutex::default(),
-            was_robbed: Arc::default(),
         }
     }
 }
@@ -92,9 +89,8 @@ impl Database {
         let mut connection = Connection::open(&self.connector, self.purpose_of_master()).await?;
         let server_lock = row::server_lock(&mut connection).await?;
         match self.try_lease(&mut connection, server_lock).await {
-            Ok(Some((lead, has_lock))) => {
-                let was_robbed = Arc::clone(&self.shared.lease.was_robbed);
-                let state = Arc::new(Mutex::new(LeaseState::new(lead, has_lock, was_robbed)));
+            Ok(Some(lead)) => {
+                let state = Arc::new(Mutex::new(lead));
                 // It keeps the server's lock.
                 let beats = held::keep_beating(connection, Arc::downgrade(&state), is_alive);
                 let beats = self.shared.thread.spawn(beats).map(AbortOnDropHandle::new);
@@ -121,12 +117,12 @@ impl Database {
         }
     }
 
-    /// Takes the lease if it can be taken now, and returns whether with the server's lock.
+    /// Takes the lease if it can be taken now.
     async fn try_lease(
         &self,
         connection: &mut Connection,
         server_lock: ServerLock,
-    ) -> Result<Option<(Lead, bool)>, StoreError> {
+    ) -> Result<Option<Lead>, StoreError> {
         let shared = &self.shared.lease;
         let mut row = row::read(connection).await?;
         if row.is_none() && server_lock == ServerLock::Ours {
@@ -135,15 +131,11 @@ impl Database {
         }
         let Some(row) = row else { return Ok(None) };
         let server = row::server(connection).await?;
-        let sent = since_boot();
-        let term = lock(&shared.standby).look(&row, &shared.owner, (&server, server_lock), sent);
-        let Some(term) = term else { return Ok(None) };
-        let has_lock = server_lock == ServerLock::Ours && !shared.was_robbed.load(Ordering::Relaxed);
-        let session = if has_lock { &*server } else { "" };
-        let lasts = *lock(&shared.lasts);
-        let lead = Lead::new(shared.owner.clone(), term, lasts, sent);
-        let is_taken = row::take(connection, &row, &lead, (session, lasts)).await?;
-        Ok(is_taken.then_some((lead, has_lock)))
+        let (sent, lasts) = (since_boot(), *lock(&shared.lasts));
+        let lead = lock(&shared.standby).look(&row, (&shared.owner, lasts), (&server, server_lock), sent);
+        let Some(lead) = lead else { return Ok(None) };
+        let is_taken = row::take(connection, &row, &lead, lead.session(&server)).await?;
+        Ok(is_taken.then_some(lead))
     }
 
     /// Releases the lease if this process holds it, so that a standby takes over at once. A failure only lets the

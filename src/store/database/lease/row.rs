@@ -86,12 +86,12 @@ pub(super) async fn take(
     connection: &mut Connection,
     seen: &LeaseRow,
     lead: &Lead,
-    (session, lasts): (&str, Duration),
+    session: &str,
 ) -> Result<bool, StoreError> {
     let now = connection.dialect().statement_time;
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let host: String = rustix::system::uname().nodename().to_string_lossy().chars().take(255).collect();
-    let lasts = i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX);
+    let lasts = i64::try_from(lead.lease.as_millis()).unwrap_or(i64::MAX);
     let query = connection
         .query("UPDATE rulesyncd_lease SET owner = ")
         .text(&*lead.owner)
