@@ -179,6 +179,14 @@ fn notify(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
 }
 
+/// A main loop without progress for so long hangs, where no watchdog says how long: as in the units.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a main loop is without progress before it hangs: systemd's watchdog ends it then.
+pub(crate) fn hangs_after() -> Duration {
+    watchdog_interval().unwrap_or(HANGS_AFTER)
+}
+
 /// The interval of systemd's watchdog; `None` without one.
 pub(crate) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled()

@@ -348,6 +348,14 @@ pub(super) fn took_over(stood_by: Duration) {
     );
 }
 
+pub(super) fn was_taken_over(leader: &str) {
+    tracing::warn!(
+        message_id = event::STANDBY,
+        holder = leader,
+        "another master ({leader}) has taken over from this one; standing by to take over when it ends"
+    );
+}
+
 /// `holder` is who holds the lock, as far as the database says.
 pub(super) fn standing_by(holder: Option<&str>) {
     tracing::info!(

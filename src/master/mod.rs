@@ -33,7 +33,7 @@ use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::directory::{DELETE_AFTER, ScanScope, Watch};
 use crate::fleet::{FleetNews, FleetWatch};
-use crate::lifecycle::Liveness;
+use crate::lifecycle::{Liveness, hangs_after};
 use crate::outage::Outage;
 use crate::store::{Database, MasterSession, StoreError};
 use crate::telemetry::metrics;
@@ -42,11 +42,11 @@ use crate::trust::Policy;
 /// How often a standby asks for the lock, and a master checks that it still holds it.
 const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A main loop without progress for so long hangs, and lets a standby take over.
-const HANGS_AFTER: Duration = Duration::from_secs(30);
-
 /// How long a stopping master takes to release its lease, at most.
 const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a master that lost its lock asks who leads, before it reports an outage.
+const LEADER_LIMIT: Duration = Duration::from_secs(5);
 
 /// How often a stopping master checks whether its last write has ended.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
@@ -211,10 +211,11 @@ impl Master {
 
     async fn work(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::default();
+        let mut stands_by_since = None;
         while !stop.is_cancelled() {
             let session = tokio::select! {
                 () = stop.cancelled() => return,
-                session = self.acquire() => session,
+                session = self.acquire(stands_by_since.take()) => session,
             };
             let end = match session {
                 Ok(session) => {
@@ -227,8 +228,18 @@ impl Master {
                 Err(error) => End::Lost(error),
             };
             let End::Lost(error) = end else { return };
-            self.database_lost(&error);
             self.fleet_seen.send_replace(None);
+            let leader = tokio::select! {
+                () = stop.cancelled() => return,
+                leader = self.who_leads_instead(&error) => leader,
+            };
+            match leader {
+                Some(leader) => {
+                    self.was_taken_over(&leader);
+                    stands_by_since = Some(Instant::now());
+                }
+                None => self.database_lost(&error),
+            }
             let wait = backoff.wait();
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -237,13 +248,23 @@ impl Master {
         }
     }
 
-    /// Waits for the lock, as a standby while another master holds it.
-    async fn acquire(&mut self) -> Result<MasterSession, StoreError> {
-        let mut stands_by_since = None;
+    /// The master that has taken over from this one, if that is why it lost the lock: then the database is not
+    /// unavailable, even if it ended the connection meanwhile.
+    async fn who_leads_instead(&self, error: &StoreError) -> Option<String> {
+        match error {
+            StoreError::LockLost { .. } => {
+                tokio::time::timeout(LEADER_LIMIT, self.database.other_leader()).await.ok().flatten()
+            }
+            _ => None,
+        }
+    }
+
+    /// Waits for the lock, as a standby while another master holds it; `stands_by_since` if that was logged.
+    async fn acquire(&mut self, mut stands_by_since: Option<Instant>) -> Result<MasterSession, StoreError> {
         loop {
             self.liveness.beat();
             self.database.ensure_tables().await?;
-            if let Some(session) = self.database.try_lock_while(self.liveness.within(HANGS_AFTER)).await? {
+            if let Some(session) = self.database.try_lock_while(self.liveness.within(hangs_after())).await? {
                 match stands_by_since {
                     Some(since) => log::took_over(Instant::now() - since),
                     // As on a full disk: each try takes the lock, and nothing else can be done.

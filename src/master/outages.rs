@@ -17,6 +17,14 @@ impl Master {
         }
     }
 
+    /// Another master took over while this one was frozen or cut off.
+    pub(super) fn was_taken_over(&mut self, leader: &str) {
+        self.database_back();
+        log::was_taken_over(leader);
+        self.set_lock(LockStatus::Standby);
+        self.note_lease(None, None);
+    }
+
     pub(super) fn database_back(&mut self) {
         self.status.send_modify(MasterStatus::database_works);
         if let Some(lasted) = self.database_outage.ended(Instant::now()) {

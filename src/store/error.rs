@@ -83,8 +83,8 @@ pub enum StoreError {
     /// The state is not valid.
     #[error(transparent)]
     InvalidState(#[from] InvalidState),
-    /// This process no longer holds the master's lock; nothing was written.
-    #[error("the master's lock was lost: {detail}; nothing was written")]
+    /// This process no longer holds the master's lock; nothing more was written.
+    #[error("the master's lock was lost: {detail}; nothing more was written")]
     LockLost {
         /// How the loss was noticed.
         detail: String,

@@ -3,6 +3,8 @@
 use super::session::Session;
 use super::sql::Query;
 use super::tables;
+use super::writes::TRANSACTION_ROWS;
+use crate::backoff::Backoff;
 use crate::rule::{StateRow, Table};
 use crate::store::StoreError;
 
@@ -26,14 +28,24 @@ impl Session {
             state.expires_at.is_some_and(|end| end <= now).then_some((state, end))
         });
         let expired: Vec<(StateRow, String)> = expired.collect();
-        if expired.is_empty() {
-            return Ok(Vec::new());
+        let mut removed = Vec::with_capacity(expired.len());
+        for expired in expired.chunks(TRANSACTION_ROWS) {
+            removed.extend(self.remove_in_one(what, expired).await?);
         }
+        Ok(removed)
+    }
+
+    async fn remove_in_one(
+        &mut self,
+        what: &'static str,
+        expired: &[(StateRow, String)],
+    ) -> Result<Vec<StateRow>, StoreError> {
+        let mut backoff = Backoff::default();
         loop {
             self.begin().await?;
-            let removed = self.remove(what, &expired).await;
+            let removed = self.remove(what, expired).await;
             match self.end(removed).await {
-                Err(error) => self.version.retry(self.connection.dialect(), error)?,
+                Err(error) => self.before_repeat(error, &mut backoff).await?,
                 done => return done,
             }
         }

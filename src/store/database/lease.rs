@@ -22,7 +22,7 @@ use super::sql::Purpose;
 use super::{Database, version};
 use crate::clock::since_boot;
 use crate::store::StoreError;
-use crate::store::lease::{LEASE, Lead, ServerLock, Standby};
+use crate::store::lease::{LEASE, Lead, LeaseRow, ServerLock, Standby};
 
 /// The rights of a master.
 const RIGHTS: &str = "SELECT, INSERT, UPDATE";
@@ -163,10 +163,24 @@ impl Database {
 
     /// Which master leads, in words; `None` if none does, or it is not known.
     pub(super) async fn leader(&self) -> Result<Option<String>, StoreError> {
+        Ok(self.lease_row().await?.and_then(|row| row.leader()))
+    }
+
+    /// Which other master leads, in words; `None` if none does, or it is not known.
+    pub(crate) async fn other_leader(&self) -> Option<String> {
+        self.connector.dialect().create_lease?;
+        let asked = self.ask("asking who leads", |database| async move {
+            let row = database.lease_row().await?;
+            Ok(row.filter(|row| row.owner != database.shared.lease.owner).and_then(|row| row.leader()))
+        });
+        asked.await.ok().flatten()
+    }
+
+    async fn lease_row(&self) -> Result<Option<LeaseRow>, StoreError> {
         let mut connection = Connection::open(&self.connector, Purpose::Read).await?;
         let row = row::read(&mut connection).await;
         connection.close().await;
-        Ok(row.ok().flatten().and_then(|row| row.leader()))
+        Ok(row.ok().flatten())
     }
 }
 

@@ -131,6 +131,14 @@ impl Lock {
             _ => Ok(()),
         }
     }
+
+    /// As [`Lock::ensure_held`], and asks the database even if the lease was confirmed a moment ago.
+    pub(super) async fn ensure_ours(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        match self {
+            Self::Lease(lease) => lease.ensure_ours(connection).await,
+            _ => self.ensure_held(connection).await,
+        }
+    }
 }
 
 /// Asks the server for the lock, which lasts as long as the connection.

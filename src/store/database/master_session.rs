@@ -88,16 +88,16 @@ impl MasterSession {
         .await
     }
 
-    /// Writes rules in one transaction, in order, with stamps of the database's clock that rise strictly above every
+    /// Writes rules in order, in one transaction or several of at most 10,000 rows and 16 MiB, with stamps of the database's clock that rise strictly above every
     /// stamp of the owner's rows, except stamps too far in the future to come from a clock.
     ///
     /// Leaves out and reports a row that the database rejects (a text too long for its column) or that another
-    /// session has locked; then each of the others is written in its own transaction.
+    /// session has locked; then each other row of that transaction is written in its own.
     ///
     /// # Errors
     /// [`StoreError::RowLocked`] if so many rows are locked that the whole table may be: some rows may have been
-    /// written. [`StoreError::LockLost`]: nothing was written. After any other error, either nothing was written or,
-    /// if the connection was lost in the commit, it is not known whether everything was: compare again.
+    /// written. [`StoreError::LockLost`]: no more was written. After an error, transactions before it are committed, and
+    /// if the connection was lost in a commit, it is not known whether that one is: compare again.
     pub async fn apply(&mut self, writes: impl Into<Vec<RuleWrite>>) -> Result<Applied, StoreError> {
         let writes = writes.into();
         let _writing = self.database.writing();

@@ -10,8 +10,9 @@ use super::lock::Lock;
 use super::manifest::{self, ManifestWrite};
 use super::sql::Cell;
 use super::version::VersionWriter;
-use super::writes::{Applied, RowsAsRead, RuleWrite, Scope, batches, take_too_large};
+use super::writes::{Applied, RowsAsRead, RuleWrite, Scope, batches, take_too_large, transactions};
 use super::{Database, tables, trace_context, workers};
+use crate::backoff::Backoff;
 use crate::clock::{RisingStamp, Timestamp};
 use crate::rule::{RuleHeader, StateRow, Table};
 use crate::store::{StoreError, TraceContextRow};
@@ -134,25 +135,41 @@ impl Session {
         if writes.is_empty() {
             return Ok(applied);
         }
-        match self.transact(Transaction { writes: &writes, read, manifest: None }).await {
+        let (mut locked, transactions) = (0, transactions(&writes));
+        for writes in &transactions {
+            // A transaction of several sees what those before it wrote.
+            let read = read.map(|read| if transactions.len() > 1 { read.of(writes) } else { read.clone() });
+            self.apply_together(writes, read.as_ref(), &mut applied, &mut locked).await?;
+        }
+        Ok(applied)
+    }
+
+    /// Writes in one transaction; if the database rejects a row of it, each row in its own.
+    async fn apply_together(
+        &mut self,
+        writes: &[RuleWrite],
+        read: Option<&RowsAsRead>,
+        applied: &mut Applied,
+        locked: &mut usize,
+    ) -> Result<(), StoreError> {
+        match self.transact(Transaction { writes, read, manifest: None }).await {
             Err(
                 StoreError::RowRejected { .. } | StoreError::RowLocked { .. } | StoreError::Conflict { .. },
             ) => {}
             done => {
                 applied.add(done?);
-                return Ok(applied);
+                return Ok(());
             }
         }
-        let mut locked = 0;
-        for write in &writes {
-            let read = read.map(|read| read.of(write.rule_id()));
+        for write in writes {
             let single = std::slice::from_ref(write);
+            let read = read.map(|read| read.of(single));
             match self.transact(Transaction { writes: single, read: read.as_ref(), manifest: None }).await {
                 Ok(done) => applied.add(done),
                 Err(error @ (StoreError::RowLocked { .. } | StoreError::Conflict { .. }))
-                    if locked < FEW_LOCKED =>
+                    if *locked < FEW_LOCKED =>
                 {
-                    locked += 1;
+                    *locked += 1;
                     applied.rejected.push((write.rule_id().to_owned(), error));
                 }
                 Err(error @ StoreError::RowRejected { .. }) => {
@@ -161,7 +178,7 @@ impl Session {
                 Err(error) => return Err(error),
             }
         }
-        Ok(applied)
+        Ok(())
     }
 
     pub(super) async fn write_trace_contexts(&mut self, contexts: &[TraceContextRow]) {
@@ -186,14 +203,30 @@ impl Session {
         &mut self,
         transaction: Transaction<'_>,
     ) -> Result<(u64, Option<Timestamp>), StoreError> {
+        let mut backoff = Backoff::default();
         loop {
             self.begin().await?;
             let written = self.write(transaction).await;
             match self.end(written).await {
-                Err(error) => self.version.retry(self.connection.dialect(), error)?,
+                Err(error) => self.before_repeat(error, &mut backoff).await?,
                 done => return done,
             }
         }
+    }
+
+    /// Waits until a transaction that failed and was rolled back can be repeated.
+    ///
+    /// # Errors
+    /// `error`, if a repetition cannot help; [`StoreError::LockLost`] if the lease is not ours any more.
+    pub(super) async fn before_repeat(
+        &mut self,
+        error: StoreError,
+        backoff: &mut Backoff,
+    ) -> Result<(), StoreError> {
+        self.version.retry(self.connection.dialect(), error)?;
+        tokio::time::sleep(backoff.wait()).await;
+        let held = self.lock.ensure_ours(&mut self.connection).await;
+        held.map_err(|error| self.map_lock_lost(error))
     }
 
     async fn write(

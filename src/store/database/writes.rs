@@ -12,6 +12,12 @@ const BATCH: usize = 1_000;
 /// The most bytes in one statement, except for a single larger row.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// The most rows of a transaction: it delays the beats of the lease, at other nodes of a cluster, too.
+pub(super) const TRANSACTION_ROWS: usize = 10_000;
+
+/// The most bytes of a transaction, except for a single larger row.
+const TRANSACTION_BYTES: usize = 16 << 20;
+
 /// More bytes than a row's arguments take in a statement beside their texts.
 const ROW_OVERHEAD: usize = 128;
 
@@ -67,10 +73,11 @@ pub struct RowsAsRead {
 }
 
 impl RowsAsRead {
-    /// The same of one key.
-    pub(super) fn of(&self, key: &str) -> Self {
-        let rows = self.rows.iter().filter(|row| row.rule_id == key).cloned();
-        Self { keys: BTreeSet::from([key.to_owned()]), rows: rows.collect() }
+    /// The same of the keys of these writes.
+    pub(super) fn of(&self, writes: &[RuleWrite]) -> Self {
+        let keys: BTreeSet<String> = writes.iter().map(|write| write.rule_id().to_owned()).collect();
+        let rows = self.rows.iter().filter(|row| keys.contains(&row.rule_id)).cloned().collect();
+        Self { keys, rows }
     }
 }
 
@@ -167,4 +174,87 @@ pub(super) fn batches(mut writes: &[RuleWrite], longest: usize) -> Vec<&[RuleWri
         writes = rest;
     }
     batches
+}
+
+/// Splits writes into transactions of at most [`TRANSACTION_ROWS`] and [`TRANSACTION_BYTES`].
+pub(super) fn transactions(writes: &[RuleWrite]) -> Vec<&[RuleWrite]> {
+    split(writes, TRANSACTION_ROWS, TRANSACTION_BYTES)
+}
+
+/// A deletion that makes room for a case variant of its id stays with it, so that no reader misses the rule in between.
+fn split(mut writes: &[RuleWrite], most_rows: usize, most_bytes: usize) -> Vec<&[RuleWrite]> {
+    let mut transactions = Vec::new();
+    while !writes.is_empty() {
+        let mut bytes = 0;
+        let fits = writes.iter().take(most_rows).take_while(|write| {
+            bytes += write.bytes();
+            bytes <= most_bytes
+        });
+        let fits = fits.count().max(1);
+        let are_variants = |at: usize| {
+            let id = |at: usize| writes[at].rule_id().to_lowercase();
+            at < writes.len() && id(at - 1) == id(at)
+        };
+        let whole = (1..=fits).rev().find(|&at| !are_variants(at)).unwrap_or(fits);
+        let (transaction, rest) = writes.split_at(whole);
+        transactions.push(transaction);
+        writes = rest;
+    }
+    transactions
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rule::{ContentDigest, RuleHeader};
+
+    fn upsert(rule_id: &str, bytes: usize) -> RuleWrite {
+        let header = RuleHeader {
+            rule_id: rule_id.to_owned(),
+            rule_version: 1,
+            source_path: "".into(),
+            content_sha256: ContentDigest::of(b""),
+            updated_at: Timestamp::MIN,
+            updated_by: "".into(),
+        };
+        RuleWrite::Upsert(RuleRow { header, yaml_content: "x".repeat(bytes) })
+    }
+
+    fn delete(rule_id: &str) -> RuleWrite {
+        RuleWrite::Delete { rule_id: rule_id.to_owned(), updated_by: String::new() }
+    }
+
+    fn writes() -> impl Strategy<Value = Vec<RuleWrite>> {
+        let write = prop_oneof![
+            ("[a-d]", 0_usize..600).prop_map(|(id, bytes)| vec![upsert(&id, bytes)]),
+            "[a-d]".prop_map(|id| vec![delete(&id)]),
+            ("[a-d]", 0_usize..600)
+                .prop_map(|(id, bytes)| vec![delete(&id.to_uppercase()), upsert(&id, bytes)]),
+        ];
+        proptest::collection::vec(write, 0..20).prop_map(|writes| writes.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn transactions_are_small_and_together_all_writes_in_order(writes in writes(), rows in 1_usize..6) {
+            let transactions = split(&writes, rows, 1_000);
+            prop_assert_eq!(transactions.concat(), writes.clone());
+            for transaction in &transactions {
+                let bytes: usize = transaction.iter().map(RuleWrite::bytes).sum();
+                prop_assert!(!transaction.is_empty() && transaction.len() <= rows);
+                prop_assert!(bytes <= 1_000 || transaction.len() == 1);
+            }
+        }
+
+        #[test]
+        fn a_deletion_stays_with_the_variant_that_it_makes_room_for(before in 0_usize..8, rows in 2_usize..6) {
+            let mut writes: Vec<RuleWrite> = (0..before).map(|number| upsert(&format!("r{number}"), 1)).collect();
+            writes.extend([delete("RULE"), upsert("Rule", 1)]);
+            let transactions = split(&writes, rows, 1_000);
+            let last = transactions.last().unwrap();
+            prop_assert!(last.ends_with(&writes[before..]), "{:?}", last);
+        }
+    }
 }

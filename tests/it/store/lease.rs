@@ -74,11 +74,18 @@ async fn one_writer_through_faults([address, others]: [&str; 2]) {
     wait_for("the second's rule", || second.log().contains("A updated").then_some(()));
     one.save("A.yaml", rule_text("A", 3));
     first.thaw();
-    first.wait_for_log("the master's lock was lost");
-    first.wait_for_log("standing by");
+    first.wait_for_log("has taken over from this one");
+    let log = first.log();
+    let told = log.lines().find(|line| line.contains("has taken over from this one")).unwrap();
+    assert!(told.contains(", since ") && told.contains("term 2"), "{told}");
     assert_eq!(version_of(&mut hand, "A").await, Some(rule_text("A", 2)));
     assert_eq!(first.count_in_log("A updated"), 0, "{}", first.log());
     assert_eq!(cell(&mut hand, "term").await, "2");
+    // The database was never away, and one record says who leads.
+    assert_eq!(lease_of(&one)["lock"], "standby");
+    for text in ["lock was lost", "answers again", "holds the lock; standing by"] {
+        assert_eq!(first.count_in_log(text), 0, "{text}: {}", first.log());
+    }
 
     // Now that the first's session has ended, the second gets the server's lock, and its death is noticed at once; at
     // another node of a cluster, when its lease has passed.

@@ -39,6 +39,15 @@ impl HeldLease {
         if lock(&self.state).is_confirmed(sent)? {
             return Ok(());
         }
+        self.ensure_ours(connection).await
+    }
+
+    /// Reads the row, and checks that it is still ours.
+    ///
+    /// # Errors
+    /// As [`HeldLease::ensure_held`].
+    pub(in super::super) async fn ensure_ours(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let sent = since_boot();
         let row = row::read(connection).await?;
         lock(&self.state).found(row.as_ref(), sent)
     }
