@@ -1,28 +1,22 @@
 //! `rulesyncd status`: the state of the daemons of this host.
 
 mod check;
+pub(super) mod human;
 mod prometheus;
 
 use std::path::Path;
-use std::time::Duration;
 
 use clap::Args;
-use comfy_table::Table;
 use serde_json::Value;
 
 use super::common::Daemons;
 use super::{Failure, Outcome};
 use crate::client::{ClientError, ask};
-use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::clock::{Clock as _, SystemClock};
 use crate::command::flags::{ConfigFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::ValueOrigin;
-use crate::master::{LeaseStatus, LockStatus, MasterStatus};
-use crate::paint::{Paint, sanitize, sanitize_painted};
-use crate::plural::count;
-use crate::trust::TrustState;
-use crate::wire::{Health, Op};
-use crate::worker::WorkerStatus;
+use crate::wire::Op;
 
 /// Show the state of the daemons of this host
 ///
@@ -87,7 +81,7 @@ pub(crate) fn run(args: StatusArgs) -> Outcome {
         let why = asked.iter().filter_map(|asked| asked.answer.as_ref().err()).map(ToString::to_string);
         return Err(Failure::Environment(anyhow::anyhow!(why.collect::<Vec<_>>().join("\n"))));
     }
-    let show = if is_json { |status: &Value| format!("{status}\n") } else { human };
+    let show = if is_json { |status: &Value| format!("{status}\n") } else { human::human };
     let texts: Vec<String> = answered.into_iter().map(show).collect();
     print(&texts.join(if is_json { "" } else { "\n" }))?;
     // A daemon that is not here, or that this user may not ask, has not failed.
@@ -139,243 +133,4 @@ fn is_enabled(name: &str) -> bool {
             Path::new(&link).symlink_metadata().is_ok()
         })
     })
-}
-
-/// A status for people. One that this version cannot parse is shown unchanged.
-fn human(status: &Value) -> String {
-    let text = match status["mode"].as_str() {
-        Some("worker") => serde_json::from_value(status.clone()).map(|status| worker(&status)),
-        _ => serde_json::from_value(status.clone()).map(|status| master(&status)),
-    };
-    text.unwrap_or_else(|_| format!("{status:#}\n"))
-}
-
-fn worker(status: &WorkerStatus) -> String {
-    let now = status.now;
-    let database = &status.database;
-    let mut lines = Lines::default();
-    lines.add("worker", format!("{} (process {})", sanitize(&status.version), status.pid));
-    lines.add("up", ago(now, status.started_at));
-    lines.add("database", sanitize(&database.url));
-    lines.add("", answers(database.state, now, database.since));
-    add_problem(&mut lines, "without rulesyncd_version", database.version_problem.as_deref());
-    add_problem(&mut lines, "not reported to the fleet", database.report_problem.as_deref());
-    if database.stale_for_ms > 0 {
-        let stale = Duration::from_millis(database.stale_for_ms);
-        lines.add("stale", format!("{}since {} ago{}", Paint::Warn, span(stale), Paint::Off));
-    }
-    add_driver_failures(&mut lines, database.driver_failures);
-    lines.add("rules", status.rules.to_string());
-    lines.add("states", status.states.to_string());
-    if let Some(watermark) = status.watermark {
-        lines.add("last write", format!("{watermark} ({} ago)", ago(now, watermark)));
-    }
-    lines.add("digest", status.digest.map_or_else(|| "nothing is loaded".to_owned(), |d| d.to_string()));
-    if let Some(trust) = &status.trust {
-        let paint = if trust.state == TrustState::Ok { Paint::Good } else { Paint::Bad };
-        let state = format!("{:?}", trust.state).to_lowercase();
-        lines.add("trust", format!("{paint}{state}{}: {}", Paint::Off, sanitize(&trust.sentence())));
-        if let Some(expires) = &trust.expires {
-            lines.add("", format!("expires {}", sanitize(expires)));
-        }
-    }
-    lines.add("change", format!("{} of epoch {}", status.stream.seq, sanitize(status.stream.epoch.as_str())));
-    lines.add(
-        "journal",
-        format!("from {}, {} bytes", status.stream.resumable_from, status.stream.journal_bytes),
-    );
-    if let Some(bus) = &status.bus {
-        lines.add("bus", sanitize(&bus.socket));
-        lines.add("", answers(bus.state, now, bus.since));
-        lines.add("", format!("{} published, {} missed", count(bus.published, "notice"), bus.missed));
-    }
-    add_last_error(&mut lines, status.last_error.as_deref(), status.last_error_at, now);
-    if let Some(since) = status.pending_since {
-        lines.add("held back", format!("for {}", ago(now, since)));
-    }
-    let mut text = lines.text();
-    let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
-    text += &table("deletions held back; `rulesyncd allow-mass-delete` lets them go", ["RULE"], held);
-    let unlisted = status.trust.iter().flat_map(|trust| &trust.unlisted).map(|key| [key.as_str()]);
-    text += &table("rows that the signed release does not list", ["RULE"], unlisted);
-    let without_effect = status.trust.iter().flat_map(|trust| &trust.without_effect);
-    let without_effect = without_effect.map(|(id, why)| [id.as_str(), why.as_str()]);
-    text += &table("states without an effect", ["RULE", "REASON"], without_effect);
-    let bad = status.quarantined.iter().map(|row| [row.rule_id.as_str(), &row.table, &row.reason]);
-    text += &table("quarantined rows", ["ID", "TABLE", "REASON"], bad);
-    let subscribers = status.stream.subscribers.iter().map(|peer| {
-        [
-            peer.id.to_string(),
-            peer.pid.map_or_else(String::new, |pid| pid.to_string()),
-            peer.uid.to_string(),
-            ago(now, peer.connected_at),
-            if peer.subscribed { peer.seq.to_string() } else { "asks".to_owned() },
-            peer.lag.to_string(),
-            peer.acked.map_or_else(String::new, |acked| acked.to_string()),
-        ]
-    });
-    text + &table(
-        "subscribers",
-        ["NUMBER", "PROCESS", "USER", "SINCE", "CHANGE", "BEHIND", "ACKED"],
-        subscribers,
-    )
-}
-
-fn master(status: &MasterStatus) -> String {
-    let now = SystemClock.now();
-    let mut lines = Lines::default();
-    lines.add("master", sanitize(&status.version));
-    lines.add("up", ago(now, status.started_at));
-    lines.add("database", sanitize(&status.backend));
-    lines.add(
-        "",
-        match status.database_down_since {
-            None => answers(Health::Up, now, status.started_at),
-            Some(since) => answers(Health::Down, now, since),
-        },
-    );
-    add_problem(&mut lines, "without rulesyncd_version", status.version_problem.as_deref());
-    add_problem(&mut lines, "without a lease", status.lease_problem.as_deref());
-    add_driver_failures(&mut lines, status.driver_failures);
-    let lease = status.lease.map_or_else(String::new, |LeaseStatus { term, confirmed_at }| {
-        format!(": term {term}, confirmed {}", ago(now, confirmed_at))
-    });
-    lines.add(
-        "lock",
-        match status.lock {
-            LockStatus::Held => format!("{}held{}{lease}", Paint::Good, Paint::Off),
-            LockStatus::Standby => format!("{}standby{}: another master writes", Paint::Warn, Paint::Off),
-            LockStatus::None => format!("{}unknown{}", Paint::Warn, Paint::Off),
-        },
-    );
-    lines.add("directory", sanitize(&status.rules_dir));
-    if let Some(since) = status.directory_unavailable_since {
-        lines.add("", format!("{}unavailable{} for {}", Paint::Bad, Paint::Off, ago(now, since)));
-    }
-    if let Some(error) = &status.watch_error {
-        lines.add("", format!("{}not watched{}: {}", Paint::Warn, Paint::Off, sanitize(error)));
-    }
-    lines.add("rules", status.rules.to_string());
-    if let Some(release) = &status.release {
-        let version = release.version.as_deref().unwrap_or("none yet");
-        let signers = if release.signers.is_empty() {
-            String::new()
-        } else {
-            format!(", signed by {}", release.signers.join(", "))
-        };
-        lines.add("release", sanitize(&format!("{version}{signers}")));
-        if let Some(why) = &release.held_back {
-            lines.add("", format!("{}held back{}: {}", Paint::Warn, Paint::Off, sanitize(why)));
-        }
-    }
-    if let Some(at) = status.reconciled_at {
-        lines.add("compared", format!("{} ago", ago(now, at)));
-    }
-    add_last_error(&mut lines, status.last_error.as_deref(), status.last_error_at, now);
-    let mut text = lines.text();
-    let broken = status.broken.iter().map(|file| [&*file.source_path, &*file.reason]);
-    text += &table("invalid files", ["FILE", "REASON"], broken);
-    let conflicts =
-        status.conflicts.iter().map(|file| [file.rule_id.as_str(), &file.held_by, &file.source_path]);
-    text += &table("ids in two files", ["RULE", "HELD BY", "PASSED OVER"], conflicts);
-    let passed_over = status.passed_over.iter().map(|path| [path.as_str()]);
-    text += &table("YAML files that are not read for their name or place", ["FILE"], passed_over);
-    let unlisted = status.release.iter().flat_map(|release| &release.unlisted).map(|path| [path.as_str()]);
-    text += &table("files that the signed release does not list", ["FILE"], unlisted);
-    let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
-    text + &table("deletions held back; `rulesyncd sync --allow-mass-delete` lets them go", ["RULE"], held)
-}
-
-fn add_problem(lines: &mut Lines, what: &str, problem: Option<&str>) {
-    if let Some(problem) = problem {
-        lines.add("", format!("{}{what}{}: {}", Paint::Warn, Paint::Off, sanitize(problem)));
-    }
-}
-
-fn add_driver_failures(lines: &mut Lines, failures: u64) {
-    if failures > 0 {
-        lines.add("driver", format!("{}failed {}{}", Paint::Bad, count(failures, "time"), Paint::Off));
-    }
-}
-
-fn add_last_error(lines: &mut Lines, error: Option<&str>, at: Option<Timestamp>, now: Timestamp) {
-    if let Some(error) = error {
-        let when = at.map_or_else(String::new, |at| format!(" ({} ago)", ago(now, at)));
-        lines.add("last error", format!("{}{when}", sanitize(error)));
-    }
-}
-
-fn answers(state: Health, now: Timestamp, since: Timestamp) -> String {
-    match state {
-        Health::Up => format!("{}answers{} for {}", Paint::Good, Paint::Off, ago(now, since)),
-        Health::Down => format!("{}unavailable{} for {}", Paint::Bad, Paint::Off, ago(now, since)),
-    }
-}
-
-/// How long ago that was.
-pub(super) fn ago(now: Timestamp, then: Timestamp) -> String {
-    span(now.since(then))
-}
-
-/// A duration in its two largest units.
-fn span(span: Duration) -> String {
-    let seconds = span.as_secs();
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) if seconds == 0 => format!("{} ms", span.as_millis()),
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
-        (0, ..) => format!("{hours} h {minutes} min"),
-        _ => format!("{days} d {hours} h"),
-    }
-}
-
-/// Aligned names and values.
-#[derive(Default)]
-pub(super) struct Lines(Vec<(&'static str, String)>);
-
-impl Lines {
-    pub(super) fn add(&mut self, name: &'static str, value: impl Into<String>) {
-        self.0.push((name, value.into()));
-    }
-
-    pub(super) fn text(self) -> String {
-        let line = |(name, value): (_, String)| {
-            format!("{}{name:<12}{}{}\n", Paint::Bold, Paint::Off, sanitize_painted(&value))
-        };
-        self.0.into_iter().map(line).collect()
-    }
-}
-
-/// A table under its title; empty without rows.
-fn table<const N: usize, T: AsRef<str>>(
-    title: &str,
-    header: [&str; N],
-    rows: impl Iterator<Item = [T; N]>,
-) -> String {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(header);
-    for row in rows {
-        table.add_row(row.map(|cell| sanitize(cell.as_ref()).into_owned()));
-    }
-    if table.is_empty() {
-        return String::new();
-    }
-    format!("\n{}{title}{}\n{table}\n", Paint::Bold, Paint::Off)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_told_in_two_units() {
-        let told = |millis| span(Duration::from_millis(millis));
-        assert_eq!(told(12), "12 ms");
-        assert_eq!(told(59_900), "59 s");
-        assert_eq!(told(61_000), "1 min 1 s");
-        assert_eq!(told(3_600_000 * 5 + 60_000), "5 h 1 min");
-        assert_eq!(told(3_600_000 * 49), "2 d 1 h");
-    }
 }

@@ -1,10 +1,16 @@
 //! The master's records: one for each thing that an operator acts on. No rule's text is in them.
 
+mod operators;
+mod releases;
+
 use std::path::Path;
 use std::time::Duration;
 
-use super::audit::StateChange;
-use super::held::{HeldDeletes, Operator};
+pub(super) use self::operators::{expired, guard_lifted, state_changed};
+pub(super) use self::releases::{
+    edits_are_not_signed, release_ends, release_held, release_no_longer_held, release_published,
+};
+use super::held::HeldDeletes;
 use crate::clock::humanize;
 use crate::config::Percent;
 use crate::directory::{DirectoryUnavailable, InvalidFile};
@@ -13,15 +19,11 @@ use crate::fleet::{FleetNews, HostState};
 use crate::outage::OutageRecord;
 use crate::plural::{count, some_of};
 use crate::rule::plan::{Conflict, Plan, Write};
-use crate::rule::{RuleHeader, RuleId, StateKind, StateRow};
+use crate::rule::{RuleHeader, RuleId};
 use crate::store::StoreError;
-use crate::trust::{ReleaseTime, SignedManifest};
 
 /// How many files a record of many invalid files names.
 const NAMED: usize = 10;
-
-/// How many ids a record of a mass deletion names.
-const LISTED: usize = 100;
 
 /// More rows than the budget of records allows. `restored` of the writes undo what another program did.
 pub(super) fn many_written(plan: &Plan, restored: usize) {
@@ -256,62 +258,6 @@ pub(super) fn held_back(held: Option<&HeldDeletes>, max_delete: Percent) {
     }
 }
 
-/// An operator lifted the guard against mass deletion, and these rows were deleted.
-pub(super) fn guard_lifted(by: Operator, deletes: &[RuleHeader]) {
-    let Operator { uid, pid } = by;
-    let ids = deletes.iter().map(|delete| &delete.rule_id);
-    tracing::warn!(
-        message_id = event::MASS_DELETE_ALLOWED,
-        uid,
-        pid,
-        deletions = deletes.len(),
-        "user {uid} (process {}) lifted the guard against mass deletion; {} {} deleted: {}",
-        pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string()),
-        count(deletes.len(), "rule"),
-        if deletes.len() == 1 { "was" } else { "were" },
-        some_of(ids, LISTED, ", ")
-    );
-}
-
-/// An operator changed a state.
-pub(super) fn state_changed(change: &StateChange) {
-    match change {
-        StateChange::Set(row) => tracing::info!(
-            target: event::AUDIT,
-            message_id = event::STATE_CHANGED,
-            rule_id = row.rule_id,
-            change_kind = "state",
-            new_state = row.state,
-            set_by = row.set_by,
-            "{} {}",
-            row.rule_id,
-            row.state().map_or_else(|why| format!("has a row that is no state: {why}"), |state| state.summary())
-        ),
-        StateChange::Cleared(row) => tracing::info!(
-            target: event::AUDIT,
-            message_id = event::STATE_CHANGED,
-            rule_id = row.rule_id,
-            change_kind = "state",
-            new_state = StateKind::Enabled.as_str(),
-            "{} enabled: its state `{}` was cleared",
-            row.rule_id,
-            row.state
-        ),
-    }
-}
-
-pub(super) fn expired(row: &StateRow) {
-    tracing::info!(
-        target: event::AUDIT,
-        message_id = event::STATE_CHANGED,
-        rule_id = row.rule_id,
-        change_kind = "state",
-        "the state `{}` of {} has expired and was removed",
-        row.state,
-        row.rule_id
-    );
-}
-
 /// The duration of an outage, in parentheses; empty in its first record.
 fn lasting(record: OutageRecord) -> String {
     match record {
@@ -381,51 +327,6 @@ pub(super) fn directory_back(directory: &Path, away: Duration) {
         "{} can be read again after {}",
         directory.display(),
         humanize(away)
-    );
-}
-
-/// A release is held back for a while already: this is no `git checkout`.
-pub(super) fn release_held(reason: &str) {
-    tracing::error!(
-        message_id = event::RELEASE_HELD,
-        "{reason}; the rows stay those of the published release until the directory holds a whole signed release"
-    );
-}
-
-pub(super) fn release_no_longer_held() {
-    tracing::info!(message_id = event::RELEASE_HELD, "no release is held back any more");
-}
-
-pub(super) fn release_published(signed: &SignedManifest, plan: &Plan) {
-    let (manifest, signers) = (&signed.manifest, signed.signers.join(", "));
-    let (version, written, deleted) = (manifest.version.to_string(), plan.writes.len(), plan.deletes.len());
-    tracing::info!(
-        message_id = event::RELEASE_PUBLISHED,
-        version,
-        signers,
-        written,
-        deleted,
-        "the release of {version}, signed by {signers}, is published: {} written, {deleted} deleted",
-        count(written, "rule")
-    );
-}
-
-/// A quarter of the lifetime is left, or less.
-pub(super) fn release_ends(version: ReleaseTime, expires: ReleaseTime, is_over: bool) {
-    let (version, verb) = (version.to_string(), if is_over { "expired" } else { "expires" });
-    tracing::warn!(
-        message_id = event::RELEASE_ENDS,
-        version,
-        "the published release of {version} {verb} at {expires}: make and sign it anew"
-    );
-}
-
-/// Trust is off here, and the database holds a signed release.
-pub(super) fn edits_are_not_signed() {
-    tracing::warn!(
-        message_id = event::RELEASE_HELD,
-        "the database holds a signed release, and this master publishes without signatures: workers that verify will \
-         not serve its edits; set `trust` as on the workers"
     );
 }
 

@@ -183,7 +183,7 @@ fn worker(status: &WorkerStatus, now: Timestamp) -> (Vec<Finding>, String) {
     let held = status.pending_mass_delete.len();
     findings.extend(some(held, "deletion held back", "deletions held back"));
     if let Some(bus) = status.bus.as_ref().filter(|bus| bus.state == Health::Down) {
-        let away = super::ago(now, bus.since);
+        let away = super::human::ago(now, bus.since);
         findings.push((Severity::Warning, format!("the bus {} is unavailable for {away}", bus.socket)));
     }
     let subscribers = status.stream.subscribers.iter().filter(|peer| peer.subscribed).count();

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use super::report::{ReleaseView, Report, RuleInTables, WorkerView};
 use crate::clock::Timestamp;
-use crate::command::status::{Lines, ago};
+use crate::command::status::human::{Lines, ago};
 use crate::paint::{Paint, sanitize};
 use crate::rule::{ContentDigest, RuleState};
 use crate::wire::Health;

@@ -18,7 +18,8 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::connector::Connector;
-use super::sql::{Cell, Purpose};
+use super::row::Cell;
+use super::sql::Purpose;
 use super::thread::DatabaseThread;
 use crate::backoff::Backoff;
 use crate::store::StoreError;

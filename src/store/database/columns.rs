@@ -2,7 +2,8 @@
 //! compressed text takes almost no space on the server; so the server compares the lengths, and does not send a text
 //! that is longer than its column may be.
 
-use super::sql::{BadCell, Dialect, Row, Select};
+use super::row::{BadCell, Row};
+use super::sql::{Dialect, Select};
 use crate::rule::{LONGEST_TEXT, Limits, Table};
 
 /// The longest id, in bytes.

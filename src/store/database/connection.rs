@@ -16,7 +16,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::connector::Connector;
 use super::pages::{Page, Pages};
 use super::relay::Relay;
-use super::sql::{self, Arg, Cell, Dialect, Query, Row, Select};
+use super::row::{self, Cell, Row};
+use super::sql::{Arg, Dialect, Query, Select};
 use super::{sqlite, writes};
 use crate::address::SessionAttrs;
 use crate::rule::Table;
@@ -174,10 +175,10 @@ impl Connection {
                 bound!(query).fetch(link).map(|row| row.and_then(|row| sqlite::read(&row))).boxed()
             }
             Link::MySql(link) => {
-                bound!(query).fetch(link).map(|row| row.and_then(|row| sql::read(&row))).boxed()
+                bound!(query).fetch(link).map(|row| row.and_then(|row| row::read(&row))).boxed()
             }
             Link::Postgres(link) => {
-                bound!(query).fetch(link).map(|row| row.and_then(|row| sql::read(&row))).boxed()
+                bound!(query).fetch(link).map(|row| row.and_then(|row| row::read(&row))).boxed()
             }
         };
         Stream { rows, connector: &self.connector, transport: &mut self.transport, what }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::bell::Doorbell;
 use super::connection::Connection;
+use super::row::Cell;
 use super::snapshot::{ManifestHint, Snapshot};
-use super::sql::{Cell, Purpose};
+use super::sql::Purpose;
 use super::wakeups::Wakeups;
 use super::{Database, lease, manifest, trace_context, version, workers};
 use crate::fleet::WorkerReport;

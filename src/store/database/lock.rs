@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
 use super::lease::HeldLease;
-use super::sql::{Cell, Query};
+use super::row::Cell;
+use super::sql::Query;
 use super::sqlite::{Readers, create_beside_its_owner};
 use crate::store::StoreError;
 

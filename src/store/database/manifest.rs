@@ -1,7 +1,8 @@
 //! The table `rulesyncd_manifest`: the signed manifest of the release that the rows are, and its list in pieces.
 
 use super::connection::Connection;
-use super::sql::{Cell, Dialect, Query};
+use super::row::Cell;
+use super::sql::{Dialect, Query};
 use crate::clock::Timestamp;
 use crate::rule::FoundManifest;
 use crate::store::StoreError;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{ConnectOptions, Connection as _};
 
-use super::sql::{self, Dialect, ErrorClass, LOCK_WAIT, Purpose, RulesVersion};
+use super::row;
+use super::sql::{Dialect, ErrorClass, LOCK_WAIT, Purpose, RulesVersion};
 use crate::address::{Server, ServerRole};
 
 pub(super) const DIALECT: Dialect = Dialect {
@@ -189,7 +190,7 @@ pub(super) async fn connect(
         );
         let variables = sqlx::raw_sql(sqlx::AssertSqlSafe(variables)).fetch_all(&mut connection).await?;
         let variables = variables.iter().map(|row| {
-            let mut row = sql::read(row)?;
+            let mut row = row::read(row)?;
             Ok((row.text(0, "a variable").unwrap_or_default(), row.text(1, "its value").unwrap_or_default()))
         });
         Ok(About::read(&variables.collect::<Result<Vec<_>, sqlx::Error>>()?))

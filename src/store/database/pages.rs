@@ -10,7 +10,8 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::columns;
-use super::sql::{Cell, Query, Row, Select};
+use super::row::{Cell, Row};
+use super::sql::{Query, Select};
 
 /// The rows of the first page if the whole table is read.
 const FIRST: usize = 64;

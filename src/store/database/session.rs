@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::follower::data_version;
 use super::lock::Lock;
 use super::manifest::{self, ManifestWrite};
-use super::sql::Cell;
+use super::row::Cell;
 use super::version::VersionWriter;
 use super::writes::{Applied, RowsAsRead, RuleWrite, Scope, batches, take_too_large, transactions};
 use super::{Database, tables, trace_context, workers};

@@ -12,7 +12,8 @@ use sqlx::error::DatabaseError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{Row as _, TypeInfo, ValueRef};
 
-use super::sql::{Cell, Dialect, ErrorClass, Purpose, Row};
+use super::row::{Cell, Row};
+use super::sql::{Dialect, ErrorClass, Purpose};
 use crate::store::StoreError;
 
 pub(super) const DIALECT: Dialect = Dialect {

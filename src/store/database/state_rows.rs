@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::connection::Connection;
-use super::sql::BadCell;
+use super::row::BadCell;
 use super::tables;
 use crate::clock::Timestamp;
 use crate::rule::{RuleId, RuleState, StateRow, Table};

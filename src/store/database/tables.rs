@@ -2,7 +2,8 @@
 
 use super::columns;
 use super::connection::{Connection, LONGEST_ANSWER};
-use super::sql::{BadCell, Dialect, Query, Row, Select};
+use super::row::{BadCell, Row};
+use super::sql::{Dialect, Query, Select};
 use super::writes::Scope;
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, RuleHeader, RuleRow, StateRow, Table};

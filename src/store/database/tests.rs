@@ -1,7 +1,7 @@
 //! Rows as anyone may have written them.
 
 use super::columns;
-use super::sql::{Cell, Row};
+use super::row::{Cell, Row};
 use super::tables;
 use crate::store::RowReader;
 use crate::testing::replay;

@@ -72,7 +72,7 @@ pub(super) async fn read(
     let short =
         ["change_kind", "content", "traceparent"].map(|column| format!(" AND {} <= 64", length(column)));
     let rows = connection.fetch(WHAT, query.texts(rule_ids).push(&short.concat())).await?;
-    let context = |mut row: super::sql::Row| {
+    let context = |mut row: super::row::Row| {
         let rule_id = row.text(0, "rule_id").ok()?;
         let word = row.text(1, "change_kind").ok()?;
         let kinds = [ChangeKind::Definition, ChangeKind::State];

@@ -6,7 +6,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
-use super::sql::{Dialect, Purpose, Query, Row};
+use super::row::Row;
+use super::sql::{Dialect, Purpose, Query};
 use super::{Database, version};
 use crate::clock::Timestamp;
 use crate::fleet::{ReportedWorker, WorkerReport, to_forget};
