@@ -9,7 +9,7 @@ use listenfd::ListenFd;
 
 use super::daemon::About;
 use super::{Failure, Outcome, common, daemon};
-use crate::address::{Address, DatabasePlace};
+use crate::address::{Address, DatabaseConfig, DatabasePlace};
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
 use crate::config::{Config, Flags, SystemFiles, WorkerConfig};
@@ -154,6 +154,13 @@ impl Followed {
 pub(super) async fn open(config: &Config, clock: Arc<SystemClock>) -> Result<Database, Failure> {
     let WorkerConfig { overlap, full_scan_interval, max_rules, max_memory, .. } = config.worker;
     let database = common::open_database(config, clock).await.map_err(daemon::unusable)?;
+    let database = match &config.worker.report_url {
+        None => database,
+        Some(address) => {
+            let reports_to = DatabaseConfig { address: address.clone(), ..config.database.clone() };
+            database.reporting_to(&reports_to).map_err(daemon::unusable)?
+        }
+    };
     Ok(database.following(FollowConfig { overlap, full_scan_interval, max_rules, max_memory }))
 }
 

@@ -17,18 +17,26 @@ pub(crate) struct ExposedPassword {
 }
 
 impl Config {
-    /// The file with the database's password, `database.url_file` or the configuration file itself, if every user of
+    /// The file with a password of the database, `database.url_file` or the configuration file itself, if every user of
     /// the host can read it. `None` for systemd's credentials, which only the unit sees.
     pub(crate) fn exposed_password(&self) -> Option<ExposedPassword> {
-        let path = match (&self.database.url_file, self.database_origin()) {
-            _ if !self.database.address.has_password() => return None,
-            (Some(file), _) if is_credential(file) => return None,
-            (Some(file), _) => file.clone(),
-            (None, ValueOrigin::File(file, _)) => file,
-            (None, _) => return None,
+        let of_database = match (&self.database.url_file, self.database_origin()) {
+            _ if !self.database.address.has_password() => None,
+            (Some(file), _) if is_credential(file) => None,
+            (Some(file), _) => Some(file.clone()),
+            (None, ValueOrigin::File(file, _)) => Some(file),
+            (None, _) => None,
         };
-        let (mode, owner) = readable_by_all(&path)?;
-        Some(ExposedPassword { path, mode, owner })
+        let of_reports = match self.origin("worker.report_url") {
+            ValueOrigin::File(file, _) => {
+                self.worker.report_url.as_ref().filter(|address| address.has_password()).map(|_| file)
+            }
+            _ => None,
+        };
+        of_database.into_iter().chain(of_reports).find_map(|path| {
+            let (mode, owner) = readable_by_all(&path)?;
+            Some(ExposedPassword { path, mode, owner })
+        })
     }
 }
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::kind::{
     Bytes, Connections, Count, Directives, Flag, Format, Interval, Key, Label, Lease, List, Maybe, Mode, One,
-    Path, RealmName, RuleSize, Share, Text, Time, Timeout, Uid, Version,
+    Path, RealmName, RuleSize, ServerAddress, Share, Text, Time, Timeout, Uid, Version,
 };
 use super::reader::Reader;
 use super::setting::Setting;
 use super::{ConfigError, LogFormat, Percent};
+use crate::address::Address;
 use crate::trust::{Realm, ReleaseTime};
 
 /// Declares sections. For each key: its documentation is its help, the first type is the program's; then the number
@@ -210,6 +211,11 @@ sections! {
 
         /// How often the worker reports although nothing changes. A host that missed three reports is silent.
         report_interval: Duration, One<Interval> = "30s";
+
+        /// Where a worker reports whose server takes no writes, such as a replica: the address of the server that does.
+        /// Where this is not set, that is the host of database.url that takes writes. Each such report opens a
+        /// connection and closes it, and is spread over 10 s at least.
+        report_url: Option<Address>, Maybe<ServerAddress>, such as "postgres://rulesyncd_worker@primary/honeypots";
 
         /// The host's message bus. The worker publishes a notice of each change there.
         bus_socket: Option<PathBuf>, Maybe<Path>, such as "/run/bus.sock";

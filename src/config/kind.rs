@@ -11,6 +11,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use super::reader::Reader;
 use super::units::{self, Percent, duration, size};
 use super::{ConfigError, LogFormat};
+use crate::address::Address;
 use crate::rule::Limits;
 use crate::trust::{Realm, ReleaseTime};
 
@@ -138,6 +139,10 @@ kinds! { quoted: true;
     Label(String): label, { "type": "string", "minLength": 1, "maxLength": 255 };
     /// A path in the file system.
     Path(PathBuf): path, { "type": "string", "minLength": 1 };
+    /// The address of a database server.
+    ServerAddress(Address): server_address, {
+        "type": "string", "examples": ["postgres://rulesyncd_worker@db.example.org/honeypots"]
+    };
     /// Directives of what is logged.
     Directives(String): directives, { "type": "string", "examples": ["info", "info,sqlx=debug"] };
     /// The realm of a release.
@@ -197,6 +202,13 @@ fn label(text: &str) -> Result<String, String> {
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("the path is empty".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+fn server_address(text: &str) -> Result<Address, String> {
+    match text.parse::<Address>().map_err(|why| why.to_string())? {
+        address @ (Address::MySql(_) | Address::Postgres(_)) => Ok(address),
+        other => Err(format!("{other} is no server; expected postgres://… or mysql://…")),
+    }
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {

@@ -205,6 +205,10 @@ impl Config {
     fn spell(&self, setting: &Setting, value: &Value) -> String {
         match setting.key {
             "database.url" => setting.spell(&[self.database.address.to_string()]),
+            "worker.report_url" => {
+                let shown: Vec<String> = self.worker.report_url.iter().map(ToString::to_string).collect();
+                setting.spell(&shown)
+            }
             "telemetry.otlp" => setting.spell(&[units::without_secret(&value.items.concat())]),
             _ => setting.spell(&value.items),
         }

@@ -137,6 +137,11 @@ pub trait Follow: Send {
         false
     }
 
+    /// Whether a report needs a connection of its own, because the server of the last poll takes no writes.
+    fn reports_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Replaces the report of this run of the worker. A failure is no outage: everything else works without.
     ///
     /// # Errors

@@ -16,6 +16,9 @@ const IN_A_ROW: u32 = 3;
 /// The shortest time between two reports once there were [`IN_A_ROW`].
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// The least time over which reports spread that need a connection each.
+const ELSEWHERE_SPREAD: Duration = Duration::from_secs(10);
+
 /// Who this worker is.
 #[derive(Debug, Clone)]
 pub(super) struct Identity {
@@ -93,13 +96,14 @@ impl Schedule {
         Self { spread, interval, regular: now + interval, soon: None, last: None, in_a_row: 0, failed: false }
     }
 
-    /// Something changed that is worth a report.
-    pub(super) fn changed(&mut self, now: Instant) {
+    /// Something changed that is worth a report; `elsewhere` if that needs a connection of its own.
+    pub(super) fn changed(&mut self, now: Instant, elsewhere: bool) {
         // A table without the right to it is not tried at each change: each try is an error in the server's log.
         if self.soon.is_some() || self.failed {
             return;
         }
-        let soon = now + self.spread.mul_f64(random());
+        let spread = if elsewhere { self.spread.max(ELSEWHERE_SPREAD) } else { self.spread };
+        let soon = now + spread.mul_f64(random());
         let earliest = self.last.filter(|_| self.in_a_row >= IN_A_ROW).map(|last| last + PAUSE);
         self.soon = Some(earliest.map_or(soon, |earliest| soon.max(earliest)));
     }
@@ -138,21 +142,38 @@ mod tests {
         assert_eq!(schedule.due(), now + interval);
         let mut at = now;
         for _ in 0..IN_A_ROW {
-            schedule.changed(at);
+            schedule.changed(at, false);
             assert!(schedule.due() <= at + spread);
             at = schedule.due();
             schedule.reported(at, true);
         }
-        schedule.changed(at);
+        schedule.changed(at, false);
         assert!(schedule.due() >= at + PAUSE && schedule.due() <= at + PAUSE + spread);
         at = schedule.due();
         schedule.reported(at, true);
         // After a pause there are three again.
-        schedule.changed(at);
+        schedule.changed(at, false);
         assert!(schedule.due() <= at + spread);
         // What cannot be written waits for the interval.
         schedule.reported(at, false);
-        schedule.changed(at);
+        schedule.changed(at, false);
         assert!(schedule.due() >= at + interval.mul_f64(0.9));
+    }
+
+    #[test]
+    fn reports_that_need_a_connection_each_spread_over_ten_seconds() {
+        let now = Instant::now();
+        let waits = |spread, elsewhere| {
+            let drawn = (0..200).map(|_| {
+                let mut schedule = Schedule::new(Duration::from_secs(spread), Duration::from_secs(600), now);
+                schedule.changed(now, elsewhere);
+                schedule.due() - now
+            });
+            drawn.max().unwrap()
+        };
+        assert!(waits(1, false) <= Duration::from_secs(1));
+        let elsewhere = waits(1, true);
+        assert!(elsewhere > Duration::from_secs(5) && elsewhere <= Duration::from_secs(10), "{elsewhere:?}");
+        assert!(waits(60, true) > Duration::from_secs(30), "a longer spread stays");
     }
 }

@@ -122,7 +122,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         if let Some(Reports { schedule, report, last }) = &mut self.reports {
             let now = report();
             if last.as_ref().is_none_or(|last| mark(last) != mark(&now)) {
-                schedule.changed(Instant::now());
+                schedule.changed(Instant::now(), self.follower.reports_elsewhere());
             }
         }
     }

@@ -10,6 +10,7 @@ use super::snapshot::{ManifestHint, Snapshot};
 use super::sql::Purpose;
 use super::wakeups::Wakeups;
 use super::{Database, lease, manifest, trace_context, version, workers};
+use crate::address::SessionAttrs;
 use crate::fleet::WorkerReport;
 use crate::rule::{FoundManifest, ManifestWish, TableDelta};
 use crate::store::poll::{Poll, WHAT, Watermarks};
@@ -34,6 +35,8 @@ pub struct DatabaseFollower {
     /// Whether a wake-up came since the last poll.
     woken: bool,
     doorbell: Doorbell,
+    /// Whether the server of the last poll takes no writes.
+    reports_elsewhere: bool,
     /// Until when the follower may wait on its connection; `None` if it is not to wait.
     idle_until: Option<tokio::time::Instant>,
 }
@@ -91,6 +94,7 @@ impl DatabaseFollower {
             trace_contexts,
             woken: false,
             doorbell,
+            reports_elsewhere: false,
             idle_until: None,
         }
     }
@@ -311,6 +315,7 @@ impl Follow for DatabaseFollower {
             self.wakeups = Wakeups::new(&self.database);
         }
         let PollResult { delta, connection, memory, trace_contexts } = polled?;
+        self.reports_elsewhere = !SessionAttrs::ReadWrite.accepts(connection.role());
         self.connection = Some(connection);
         self.memory = memory;
         self.trace_contexts.extend(trace_contexts);
@@ -351,7 +356,17 @@ impl Follow for DatabaseFollower {
         self.database.has_reports()
     }
 
+    fn reports_elsewhere(&self) -> bool {
+        self.reports_elsewhere
+    }
+
     async fn report(&mut self, report: WorkerReport) -> Result<(), String> {
+        if self.reports_elsewhere {
+            let what = workers::REPORTING;
+            let writing = workers::write_elsewhere(self.database.clone(), report);
+            let written = self.database.on_thread(what, Some(2 * REPORT_LIMIT), writing).await;
+            return written.unwrap_or_else(|error| Err(error.to_string()));
+        }
         if tokio::time::timeout(2 * REPORT_LIMIT, self.end_wait()).await.is_err() {
             return Err("the server does not answer".to_owned());
         }
@@ -367,8 +382,7 @@ impl Follow for DatabaseFollower {
                 }
             }
         };
-        let what = "reporting to rulesyncd_worker";
-        match self.database.on_thread(what, Some(REPORT_LIMIT), reporting).await {
+        match self.database.on_thread(workers::REPORTING, Some(REPORT_LIMIT), reporting).await {
             Ok((written, connection)) => {
                 self.connection = Some(connection);
                 written.map_err(|error| workers::why_not_written(dialect, &error))

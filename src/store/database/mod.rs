@@ -68,6 +68,8 @@ pub struct Database {
     follow: FollowConfig,
     /// The realm whose manifest followers read; `None` without trust.
     realm: Option<Arc<str>>,
+    /// Where followers report whose server takes no writes; `None` is the host of `connector` that does.
+    reports_to: Option<Arc<Connector>>,
     shared: Arc<Shared>,
 }
 
@@ -139,7 +141,17 @@ impl Database {
             asked: Arc::default(),
             writing: Arc::default(),
         };
-        Ok(Self { connector, clock, follow: FollowConfig::default(), realm: None, shared: Arc::new(shared) })
+        let (follow, shared) = (FollowConfig::default(), Arc::new(shared));
+        Ok(Self { connector, clock, follow, realm: None, reports_to: None, shared })
+    }
+
+    /// Makes followers whose server takes no writes report to this database.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub(crate) fn reporting_to(mut self, config: &DatabaseConfig) -> Result<Self, StoreError> {
+        self.reports_to = Some(Arc::new(Connector::new(config)?));
+        Ok(self)
     }
 
     /// Sets how followers poll.

@@ -14,7 +14,7 @@ use crate::fleet::{ReportedWorker, WorkerReport, to_forget};
 use crate::store::StoreError;
 
 const READING: &str = "reading rulesyncd_worker";
-const REPORTING: &str = "reporting to rulesyncd_worker";
+pub(super) const REPORTING: &str = "reporting to rulesyncd_worker";
 const FORGETTING: &str = "deleting from rulesyncd_worker";
 
 /// The most rows that are read.
@@ -66,6 +66,25 @@ pub(super) async fn create_once(connection: &mut Connection, has_failed: &Atomic
 pub(super) async fn write(connection: &mut Connection, report: &WorkerReport) -> Result<(), StoreError> {
     let query = upsert(connection.dialect(), report);
     connection.execute(REPORTING, query).await.map(drop)
+}
+
+/// The same on a connection of its own, to the server that takes writes. The inner error says why it is not written, and
+/// what to do.
+pub(super) async fn write_elsewhere(
+    database: Database,
+    report: WorkerReport,
+) -> Result<Result<(), String>, StoreError> {
+    let connector = database.reports_to.as_ref().unwrap_or(&database.connector);
+    let mut connection = match Connection::open(connector, Purpose::Write).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            let cause = error.cause();
+            return Ok(Err(format!("{cause}; name the server that takes writes in `worker.report_url`")));
+        }
+    };
+    let written = write(&mut connection, &report).await;
+    connection.close().await;
+    Ok(written.map_err(|error| why_not_written(connector.dialect(), &error)))
 }
 
 /// Why a report could not be written, with what to do.

@@ -2,6 +2,7 @@
 
 mod faults;
 mod lost;
+mod replica;
 mod scale;
 mod wait;
 

@@ -122,7 +122,7 @@ async fn under_edits_of_two_writers_on_mariadb() {
 }
 
 /// A command that goes on while the test does something.
-fn begin(swarm: &Swarm, args: &[&str]) -> std::process::Child {
+pub(super) fn begin(swarm: &Swarm, args: &[&str]) -> std::process::Child {
     let mut command = swarm.command(args);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }

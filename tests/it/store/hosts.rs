@@ -7,14 +7,19 @@ use crate::support::servers::{Kind, PRIMARY, Server};
 use crate::support::swarm::{DEADLINE, Swarm, text, wait_for};
 
 /// A primary with the database `rules`, and its replica.
-pub(super) async fn pair(kind: Kind) -> (Server, Server) {
+pub(crate) async fn pair(kind: Kind) -> (Server, Server) {
+    pair_in(kind, Vec::new()).await
+}
+
+/// With this in the environment of the replica.
+pub(crate) async fn pair_in(kind: Kind, environment: Vec<(String, String)>) -> (Server, Server) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let at = format!("--port={port}");
     let primary = match kind {
         Kind::MariaDb => Server::start(kind, &[&PRIMARY[..], &[&at]].concat()).await,
         Kind::Postgres => Server::start(kind, &[]).await,
     };
-    let replica = Server::replica_of(&primary, port).await;
+    let replica = Server::replica_of(&primary, port, environment).await;
     primary.create("rules").await;
     (primary, replica)
 }
@@ -35,7 +40,7 @@ async fn until(server: &Server, query: &str, answer: &str) {
     }
 }
 
-pub(super) async fn until_it_has_rules(server: &Server, count: usize) {
+pub(crate) async fn until_it_has_rules(server: &Server, count: usize) {
     let query = "SELECT CAST(COUNT(*) AS CHAR(9)) FROM ttp_rule";
     let padded = match server.kind() {
         Kind::Postgres => format!("{count:<9}"),

@@ -198,14 +198,7 @@ async fn on_mariadb() {
 #[tokio::test]
 #[ignore = "needs MariaDB, Galera and libfaketime"]
 async fn on_galera() {
-    let ahead = [
-        ("LD_PRELOAD", clock::library().expect("libfaketime is not installed (Debian: faketime)")),
-        ("FAKETIME", "+20s".into()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-        ("NO_FAKE_STAT", "1".into()),
-    ];
-    let ahead = ahead.map(|(name, value)| (name.to_owned(), value.display().to_string()));
-    let nodes = galera::start(vec![Vec::new(), ahead.into(), Vec::new()]).await;
+    let nodes = galera::start(vec![Vec::new(), clock::ahead(), Vec::new()]).await;
     let address = nodes[0].create("one_writer").await;
     one_writer_through_faults([&address, &nodes[1].address("one_writer")]).await;
     clock::clear_up();

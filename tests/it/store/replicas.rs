@@ -10,7 +10,7 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Swarm, wait_for};
 
-async fn pause(replica: &Server) {
+pub(crate) async fn pause(replica: &Server) {
     let pause = match replica.kind() {
         Kind::Postgres => "SELECT pg_wal_replay_pause()",
         Kind::MariaDb => "STOP SLAVE SQL_THREAD",
@@ -18,7 +18,7 @@ async fn pause(replica: &Server) {
     replica.run("rules", pause).await.unwrap();
 }
 
-async fn resume(replica: &Server) {
+pub(crate) async fn resume(replica: &Server) {
     let resume = match replica.kind() {
         Kind::Postgres => "SELECT pg_wal_replay_resume()",
         Kind::MariaDb => "START SLAVE SQL_THREAD",

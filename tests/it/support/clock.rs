@@ -22,6 +22,18 @@ pub(crate) fn start_at(command: &mut Command, time: &str) {
         .env("NO_FAKE_STAT", "1");
 }
 
+/// The environment of a program whose clock is 20 s ahead.
+pub(crate) fn ahead() -> Vec<(String, String)> {
+    let library = library().expect("libfaketime is not installed (Debian: faketime)");
+    let variables = [
+        ("LD_PRELOAD", library.display().to_string()),
+        ("FAKETIME", "+20s".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("NO_FAKE_STAT", "1".to_owned()),
+    ];
+    variables.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
 /// Removes the library's shared memory of killed processes: it would keep another process with the same id from
 /// starting.
 pub(crate) fn clear_up() {

@@ -75,10 +75,11 @@ impl Server {
     }
 
     /// Starts a server that repeats what `primary` does, and takes no writes. MariaDB's must be new, since its replica
-    /// begins with the first transaction; it needs [`PRIMARY`] and a port on the loopback.
-    pub(crate) async fn replica_of(primary: &Self, port: u16) -> Self {
+    /// begins with the first transaction; it needs [`PRIMARY`] and a port on the loopback. With this in its environment.
+    pub(crate) async fn replica_of(primary: &Self, port: u16, environment: Vec<(String, String)>) -> Self {
         if primary.kind == Kind::MariaDb {
-            let replica = Self::start(Kind::MariaDb, &["--server-id=2", "--read-only=ON"]).await;
+            let options = ["--server-id=2", "--read-only=ON"];
+            let replica = Self::start_in(Kind::MariaDb, &options, environment).await;
             primary
                 .run("", "CREATE USER repeats@'%'; GRANT REPLICATION SLAVE ON *.* TO repeats@'%'")
                 .await
@@ -92,8 +93,7 @@ impl Server {
         }
         let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
         let (kind, port) = (primary.kind, primary.port);
-        let mut replica =
-            Self { kind, directory, options: Vec::new(), environment: Vec::new(), port, child: None };
+        let mut replica = Self { kind, directory, options: Vec::new(), environment, port, child: None };
         replica.give_away();
         let data = format!("{}/data", replica.path().display());
         let copied = replica

@@ -235,6 +235,7 @@ pub(crate) fn worker_config(directory: &Path) -> WorkerConfig {
         id: None,
         report_spread: Duration::from_secs(1),
         report_interval: Duration::from_secs(30),
+        report_url: None,
         bus_socket: None,
     }
 }
