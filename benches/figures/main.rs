@@ -13,6 +13,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its outcome is what it prints")]
 #![expect(clippy::cast_precision_loss, reason = "counts and bytes of this size are exact")]
 
+mod bells;
 mod contest;
 mod following;
 mod heard;
@@ -85,6 +86,11 @@ fn figures<'a>(rules: &'a Rules, databases: &'a Databases) -> Vec<Figure<'a>> {
             [100, 10_000].map(|count| servers::idle_workers(databases, backend, count, poll_interval)),
         );
     }
+    figures.extend([20, 200].map(|workers| bells::idle(databases, workers)));
+    figures.extend(
+        [(20, false), (20, true), (200, false), (200, true)]
+            .map(|(workers, frozen)| bells::heard(databases, workers, frozen)),
+    );
     figures.extend(BACKENDS[1..].iter().map(|backend| servers::idle_poll(databases, backend)));
     figures
 }

@@ -57,6 +57,15 @@ impl Databases {
         self.runtime.block_on(work(server))
     }
 
+    /// What a server computes during `work`, in percent of a core.
+    pub(crate) fn computed(&self, backend: &str, work: impl AsyncFnOnce()) -> f64 {
+        self.with_server(backend, async |server| {
+            let (before, begun) = (cpu_time(server), Instant::now());
+            work().await;
+            (cpu_time(server) - before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0
+        })
+    }
+
     /// A database without tables.
     pub(crate) fn fresh(&self, backend: &str) -> Fresh {
         if backend == "sqlite" {

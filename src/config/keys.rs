@@ -152,8 +152,8 @@ sections! {
         allow_uids: Vec<u32>, List<Uid>;
 
         /// The longest time between two polls. It matters where the database does not announce a change: on MySQL and
-        /// MariaDB those of other programs and of `state set`, and all on a replica, in a cluster or through a pooler. Each
-        /// worker varies it by a tenth, so that the polls of a swarm spread.
+        /// MariaDB those of other programs, and all on a replica, in a cluster or through a pooler. Each worker varies it by
+        /// a tenth, so that the polls of a swarm spread.
         poll_interval: Duration, One<Interval> = "1s";
 
         /// How far below the watermark a row may still appear. Choose more than the longest transaction that writes

@@ -21,6 +21,7 @@ use super::connector::Connector;
 use super::row::Cell;
 use super::sql::Purpose;
 use super::thread::DatabaseThread;
+use super::version;
 use crate::backoff::Backoff;
 use crate::store::StoreError;
 
@@ -30,7 +31,11 @@ const WHAT: &str = "waiting for a change";
 /// the last one.
 const BELLS: usize = 4;
 
-/// How often the master looks whether the server still knows its bell, and keeps its session from being silent.
+/// How often the master looks whether another program raised the version of the tables, as `state set` does, and keeps
+/// its session from being silent.
+const LOOKED_AFTER: Duration = Duration::from_millis(250);
+
+/// The same where the version cannot be read.
 const KEPT_ALIVE: Duration = Duration::from_secs(60);
 
 /// The longest wait for a bell: a report or another poll may have to wait for its end.
@@ -39,20 +44,50 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// A shorter wait is not worth its statement.
 const SHORTEST_WAIT: Duration = Duration::from_millis(200);
 
-/// How much before the next poll a wait ends.
-const MARGIN: Duration = Duration::from_millis(10);
-
 /// For how long a follower does not look for a bell again after it found none.
 const WITHOUT_BELL: Duration = Duration::from_secs(5);
 
-/// The name of a lock: the master's mark, which says whose session the bells are, or a bell. Such locks are global on the
-/// server, so the name contains the database.
-fn lock(bell: Option<usize>) -> String {
-    let end = bell.map_or_else(String::new, |bell| format!(":{bell}"));
-    format!("CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32), ':bell{end}')")
+/// The names of the locks: the master's mark, which says whose session the bells are, and the bells. The server computes
+/// them once, because a wait is to cost it little.
+#[derive(Debug, Clone)]
+struct Names {
+    mark: Arc<str>,
+    is_mariadb: bool,
 }
 
-/// The master's side: rings at each commit through this process.
+impl Names {
+    /// Such locks are global on the server, so the name contains the database; `None` if there is none.
+    async fn ask(connection: &mut Connection) -> Result<Option<Self>, StoreError> {
+        let query = connection
+            .query("SELECT CONCAT_WS(' ', LEFT(SHA2(DATABASE(), 256), 32), VERSION() LIKE '%MariaDB%') AS n");
+        let Cell::Text(answer) = connection.cell(WHAT, query).await? else { return Ok(None) };
+        let parts = answer.split_once(' ');
+        let parts = parts.filter(|(database, _)| database.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        Ok(parts.map(|(database, is_mariadb)| Self {
+            mark: format!("rulesyncd:{database}:bell").into(),
+            is_mariadb: is_mariadb == "1",
+        }))
+    }
+
+    fn mark(&self) -> String {
+        format!("'{}'", self.mark)
+    }
+
+    fn bell(&self, bell: usize) -> String {
+        format!("'{}:{bell}'", self.mark)
+    }
+
+    /// An expression of the bell that the master holds; null if it holds none. It is looked for from `first` on.
+    fn held_bell(&self, first: usize) -> String {
+        let bells = (0..BELLS).map(|step| (first + step) % BELLS);
+        let whens: Vec<String> =
+            bells.map(|bell| format!("WHEN IS_USED_LOCK({}) THEN {bell}", self.bell(bell))).collect();
+        format!("CASE IS_USED_LOCK({}) {} END", self.mark(), whens.join(" "))
+    }
+}
+
+/// The master's side: rings at each commit through this process, and soon after one of another program that raises the
+/// version of the tables.
 #[derive(Debug)]
 pub(super) struct Ringer {
     task: Option<JoinHandle<()>>,
@@ -97,69 +132,85 @@ async fn ring(
     backoff: &mut Backoff,
 ) -> Result<(), StoreError> {
     let mut connection = Connection::open(connector, Purpose::Read).await?;
-    let (mark, first) = (lock(None), lock(Some(0)));
-    let take = format!("SELECT CAST(GET_LOCK({mark}, 0) + GET_LOCK({first}, 0) AS CHAR) AS n");
-    if !is(&mut connection, &take, "2").await? {
+    let Some(names) = Names::ask(&mut connection).await? else { return Ok(()) };
+    let has_version = version::why_not_readable(&mut connection).await.is_none();
+    let looked_after = if has_version { LOOKED_AFTER } else { KEPT_ALIVE };
+    let take = format!("GET_LOCK({}, 0) = 1 AND GET_LOCK({}, 0) = 1", names.mark(), names.bell(0));
+    let (is_taken, mut seen) = answer(&mut connection, &take, has_version).await?;
+    if !is_taken {
         connection.close().await;
         return Ok(());
     }
     backoff.reset();
     let mut held = 0;
     loop {
-        match tokio::time::timeout(KEPT_ALIVE, committed.changed()).await {
-            Ok(Ok(())) => {
-                for next in (1..BELLS).map(|step| (held + step) % BELLS) {
-                    // A follower may just pass it on.
-                    let (next_lock, held_lock) = (lock(Some(next)), lock(Some(held)));
-                    let ring = format!(
-                        "SELECT CAST(CASE WHEN GET_LOCK({next_lock}, 0) = 1 THEN RELEASE_LOCK({held_lock}) END AS CHAR) AS n"
-                    );
-                    if is(&mut connection, &ring, "1").await? {
-                        held = next;
-                        break;
-                    }
-                }
-            }
+        match tokio::time::timeout(looked_after, committed.changed()).await {
+            Ok(Ok(())) => {}
             // The process ends.
             Ok(Err(_)) => return Ok(()),
             Err(_) => {
-                let keeps = format!("SELECT CAST(IS_USED_LOCK({mark}) = CONNECTION_ID() AS CHAR) AS n");
-                if !is(&mut connection, &keeps, "1").await? {
+                let keeps = format!("IS_USED_LOCK({}) = CONNECTION_ID()", names.mark());
+                let (keeps, version) = answer(&mut connection, &keeps, has_version).await?;
+                if !keeps {
                     return Ok(());
                 }
+                if version == seen {
+                    continue;
+                }
+            }
+        }
+        for next in (1..BELLS).map(|step| (held + step) % BELLS) {
+            // A follower may just pass it on.
+            let (next_bell, held_bell) = (names.bell(next), names.bell(held));
+            let ring =
+                format!("CASE WHEN GET_LOCK({next_bell}, 0) = 1 THEN RELEASE_LOCK({held_bell}) END = 1");
+            let rang;
+            (rang, seen) = answer(&mut connection, &ring, has_version).await?;
+            if rang {
+                held = next;
+                break;
             }
         }
     }
 }
 
-async fn is(connection: &mut Connection, sql: &str, expected: &str) -> Result<bool, StoreError> {
-    let query = connection.query(sql);
-    Ok(matches!(connection.cell(WHAT, query).await?, Cell::Text(text) if text == expected))
+/// Asks whether a condition is true, with the version of the tables.
+async fn answer(
+    connection: &mut Connection,
+    condition: &str,
+    has_version: bool,
+) -> Result<(bool, String), StoreError> {
+    let version = match has_version {
+        true => "(SELECT version FROM rulesyncd_version WHERE name = 'tables')",
+        false => "NULL",
+    };
+    let query = connection.query(format!("SELECT CONCAT_WS(' ', COALESCE({condition}, 0), {version}) AS n"));
+    let Cell::Text(answer) = connection.cell(WHAT, query).await? else { return Ok((false, String::new())) };
+    let (is_true, version) = answer.split_once(' ').unwrap_or((&answer, ""));
+    Ok((is_true == "1", version.to_owned()))
 }
 
 /// A follower's side: waits on the connection that polls.
 #[derive(Debug, Default)]
 pub(super) struct Doorbell {
+    names: Option<Names>,
     /// The bell that the master held when the last wait ended.
     bell: Option<usize>,
-    waiting: Option<oneshot::Receiver<(Connection, Outcome)>>,
+    waiting: Option<oneshot::Receiver<(Connection, Option<Ended>)>>,
     /// When to look for a bell again.
     again_at: Option<Instant>,
 }
 
 /// How a wait ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// The master holds this bell now; whether it was another one at the beginning.
-    Bell {
-        bell: usize,
-        rang: bool,
-    },
-    Missing,
+#[derive(Debug)]
+struct Ended {
+    names: Names,
+    /// The bell that the master holds now; `None` if it holds none.
+    bell: Option<usize>,
 }
 
 impl Doorbell {
-    /// Begins to wait until shortly before `until`, if that is worth it, and takes the connection for so long.
+    /// Begins to wait until `until`, if that is worth it, and takes the connection for so long.
     pub(super) fn begin(
         &mut self,
         connection: &mut Option<Connection>,
@@ -167,17 +218,17 @@ impl Doorbell {
         until: Instant,
     ) {
         let now = Instant::now();
-        let wait = until.saturating_duration_since(now).saturating_sub(MARGIN).min(LONGEST_WAIT);
-        let is_worth_it = wait >= SHORTEST_WAIT && self.again_at.is_none_or(|again_at| now >= again_at);
+        let is_worth_it = until.saturating_duration_since(now) >= SHORTEST_WAIT
+            && self.again_at.is_none_or(|again_at| now >= again_at);
         let has_bells = |connection: &Connection| connection.dialect().has_bells && !connection.is_broken();
         if self.waiting.is_some() || !is_worth_it || !connection.as_ref().is_some_and(has_bells) {
             return;
         }
         let (Some(mut taken), (send, receive)) = (connection.take(), oneshot::channel()) else { return };
-        let bell = self.bell;
+        let (names, bell) = (self.names.clone(), self.bell);
         let waiting = async move {
-            let outcome = wait_for(&mut taken, bell, wait).await.unwrap_or(Outcome::Missing);
-            drop(send.send((taken, outcome)));
+            let ended = wait(&mut taken, names, bell, until).await.unwrap_or_default();
+            drop(send.send((taken, ended)));
         };
         if thread.spawn(waiting).is_some() {
             self.waiting = Some(receive);
@@ -198,50 +249,52 @@ impl Doorbell {
     pub(super) async fn end(&mut self, connection: &mut Option<Connection>) -> bool {
         let Some(waiting) = &mut self.waiting else { return std::future::pending().await };
         let ended = waiting.await;
-        self.waiting = None;
-        let Ok((returned, outcome)) = ended else { return false };
+        let before = self.bell.take();
+        (self.waiting, self.names) = (None, None);
+        let Ok((returned, ended)) = ended else { return false };
         if returned.is_broken() {
-            self.bell = None;
             return false;
         }
         *connection = Some(returned);
-        match outcome {
-            Outcome::Bell { bell, rang } => {
-                self.bell = Some(bell);
-                rang
-            }
-            Outcome::Missing => {
-                (self.bell, self.again_at) = (None, Some(Instant::now() + WITHOUT_BELL));
-                false
-            }
+        if let Some(Ended { names, bell }) = ended {
+            (self.names, self.bell) = (Some(names), bell);
         }
+        if self.bell.is_none() {
+            self.again_at = Some(Instant::now() + WITHOUT_BELL);
+        }
+        // Before the first wait nobody would have heard the bell.
+        self.bell.is_some() && self.bell != before
     }
 }
 
-async fn wait_for(
+/// Waits for the bell, at most until `until`; only looks which one the master holds if that is not known yet. Returns at
+/// once if the master holds another one already.
+async fn wait(
     connection: &mut Connection,
+    names: Option<Names>,
     bell: Option<usize>,
-    wait: Duration,
-) -> Result<Outcome, StoreError> {
-    let whens: Vec<String> = (0..BELLS)
-        .map(|bell| format!("WHEN IS_USED_LOCK(CONCAT(name.mark, ':{bell}')) THEN {bell}"))
-        .collect();
-    // Its text is always the same, so that the server prepares it once. The parts are computed in this order. MySQL waits
-    // for whole seconds.
-    let bell_end = bell.map_or_else(|| ":none".to_owned(), |bell| format!(":{bell}"));
-    let query = connection.query("SELECT CONCAT_WS(' ', CASE WHEN IS_USED_LOCK(CONCAT(name.mark, ");
-    let query =
-        query.text(&bell_end).push(")) = IS_USED_LOCK(name.mark) THEN CASE WHEN GET_LOCK(CONCAT(name.mark, ");
-    let query = query.text(&bell_end).push("), CASE WHEN VERSION() LIKE '%MariaDB%' THEN CAST(");
-    let query = query.text(format!("{:.3}", wait.as_secs_f64())).push(" AS DECIMAL(6, 3)) ELSE 1 END) = 1 ");
-    let query =
-        query.push("THEN RELEASE_LOCK(CONCAT(name.mark, ").text(&bell_end).push(")) ELSE 0 END ELSE 0 END, ");
-    let query = query.push(&format!(
-        "CASE IS_USED_LOCK(name.mark) {} END) AS n FROM (SELECT {} AS mark) AS name",
-        whens.join(" "),
-        lock(None)
-    ));
-    let Cell::Text(answer) = connection.cell(WHAT, query).await? else { return Ok(Outcome::Missing) };
-    let now = answer.split_once(' ').and_then(|(_, held)| held.parse().ok());
-    Ok(now.map_or(Outcome::Missing, |now| Outcome::Bell { bell: now, rang: bell != Some(now) }))
+    until: Instant,
+) -> Result<Option<Ended>, StoreError> {
+    let names = match names {
+        Some(names) => names,
+        None => match Names::ask(connection).await? {
+            Some(names) => names,
+            None => return Ok(None),
+        },
+    };
+    let query = match bell {
+        Some(bell) => {
+            let wait = until.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
+            // MySQL waits for whole seconds.
+            let wait = if names.is_mariadb { format!("{:.3}", wait.as_secs_f64()) } else { "1".to_owned() };
+            let (name, held) = (names.bell(bell), names.held_bell(bell));
+            // The parts are computed in this order. A lock that another session has is not released.
+            let query = connection.query(format!("SELECT CONCAT_WS(' ', GET_LOCK({name}, "));
+            query.text(wait).push(&format!("), RELEASE_LOCK({name}), COALESCE({held}, '-')) AS n"))
+        }
+        None => connection.query(format!("SELECT CONCAT_WS(' ', {}) AS n", names.held_bell(0))),
+    };
+    let Cell::Text(answer) = connection.cell(WHAT, query).await? else { return Ok(None) };
+    let bell = answer.rsplit(' ').next().and_then(|bell| bell.parse().ok());
+    Ok(Some(Ended { names, bell }))
 }

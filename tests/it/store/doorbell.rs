@@ -86,3 +86,21 @@ async fn bells_that_another_session_holds_only_cost_the_wake_up() {
     }
     assert!(!worker.log().contains("unavailable"), "{}", worker.log());
 }
+
+/// The command ends at once and holds no bell: the master rings for it.
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn a_state_that_a_command_sets_or_clears_wakes_the_workers() {
+    let server = Server::start(Kind::MariaDb, &[]).await;
+    let swarm = Swarm::on(server.create("bells").await);
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    let _master = swarm.master();
+    let (_worker, mut subscriber) = worker(&swarm, "one");
+    // It waits for the bell.
+    swarm.save_atomically("R1.yaml", rule_text("R1", 2));
+    hear(&mut subscriber, 2);
+    swarm.succeed(&["state", "set", "R1", "disabled"]);
+    assert_eq!(subscriber.change()["new_value"]["state"], "disabled");
+    swarm.succeed(&["state", "clear", "R1"]);
+    assert_eq!(subscriber.change()["new_value"]["state"], "enabled");
+}
