@@ -136,7 +136,7 @@ pub(crate) fn run(args: FleetArgs) -> Outcome {
         }
         let waited = args.wait.after(&config, &database, Written::Nothing, None, !args.json).await;
         let mut source = Source::new(database, &config, &args.wait.sockets);
-        let shown = look(&source, policy.as_ref()).await?;
+        let shown = look(&mut source, policy.as_ref()).await?;
         print(&render::render(&shown, args.json))?;
         if let Some(path) = &args.html {
             picture::write(path, &shown, &source.rules(policy.as_ref()).await?, &config)?;
@@ -155,7 +155,7 @@ pub(crate) fn run(args: FleetArgs) -> Outcome {
 }
 
 /// Looks once, a second time unless all are in sync, and a third time if one that is not has not reported since.
-async fn look(source: &Source, policy: Option<&Policy>) -> Result<Shown, Failure> {
+async fn look(source: &mut Source, policy: Option<&Policy>) -> Result<Shown, Failure> {
     let first = source.full(policy).await?;
     let mut shown = Shown::of(&first, first.clone());
     for wait in [BETWEEN, UNTIL_REPORTED] {

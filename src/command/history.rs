@@ -34,7 +34,8 @@ const PRINTED: usize = 64 << 10;
 ///
 /// The newest come last. The worker records its changes in a file beside its cache, `worker.cache` with the suffix
 /// `.history`: versions and digests, who wrote them and when, states with their reasons. It keeps the newest 32 to 64
-/// MiB. The rules that a worker loads at its start are no changes.
+/// MiB. The rules that a worker loads at its start are no changes. Changes that it could not record are counted as missed. A
+/// crash of the host, unlike one of the worker, can lose the records of the last seconds.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  rulesyncd history --since 7d\n  rulesyncd history R0015 --json | jq -r .updated_by"

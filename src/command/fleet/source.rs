@@ -1,14 +1,17 @@
 //! Where the reports come from: the table of a server, or the sockets of SQLite's workers.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::timeout;
 
 use crate::client::ask;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::fleet::{Look, ReportedWorker, WorkerReport};
 use crate::rule::{Catalogue, CompiledRule};
+use crate::socket::REQUEST_TIMEOUT;
 use crate::store::{Database, FleetReader, FleetTables, StoreError};
 use crate::trust::{Gate, Policy};
 use crate::wire::Op;
@@ -18,9 +21,13 @@ use crate::worker::WorkerStatus;
 pub(super) struct Source {
     database: Database,
     reader: FleetReader,
-    /// The workers' sockets, if the database has no table of reports or the command line names them.
-    sockets: Vec<PathBuf>,
+    /// The workers' sockets, if the database has no table of reports or the command line names them, each with what was
+    /// last known of its worker.
+    sockets: Vec<(PathBuf, Option<ReportedWorker>)>,
 }
+
+/// How long to wait for a worker's answer that was asked before: what it said then is known.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
 impl Source {
     pub(super) fn new(database: Database, config: &Config, named: &[PathBuf]) -> Self {
@@ -29,6 +36,7 @@ impl Source {
             [] => vec![config.worker.socket.clone()],
             named => named.to_vec(),
         };
+        let sockets = sockets.into_iter().map(|path| (path, None)).collect();
         Self { reader: database.fleet_reader(), database, sockets }
     }
 
@@ -52,7 +60,7 @@ impl Source {
     }
 
     /// The same, with the digest of what a worker should serve.
-    pub(super) async fn full(&self, policy: Option<&Policy>) -> Result<Look, StoreError> {
+    pub(super) async fn full(&mut self, policy: Option<&Policy>) -> Result<Look, StoreError> {
         let (served, look) = self.tables(policy).await?;
         let expected = Some((served.digest().to_string(), served.rule_count() as u64));
         Ok(self.with_sockets(Look { expected, ..look }).await)
@@ -88,32 +96,95 @@ impl Source {
         Ok((served, look))
     }
 
-    async fn with_sockets(&self, look: Look) -> Look {
+    async fn with_sockets(&mut self, look: Look) -> Look {
         if self.sockets.is_empty() {
             return look;
         }
-        let workers = join_all(self.sockets.iter().map(|path| worker(path, look.now))).await;
+        let asking = self.sockets.iter().map(|(path, before)| async {
+            let limit = if before.is_some() { ASKED_AGAIN } else { REQUEST_TIMEOUT };
+            timeout(limit, worker(path, look.now)).await.ok().flatten()
+        });
+        let answers = join_all(asking).await;
+        for ((path, known), answer) in self.sockets.iter_mut().zip(answers) {
+            *known = Some(answer.unwrap_or_else(|| without_answer(path, known.take())));
+        }
+        let workers = self.sockets.iter().filter_map(|(_, known)| known.clone()).collect();
         Look { workers, ..look }
     }
 }
 
-/// What the worker at this socket says; silent if it does not answer.
-async fn worker(path: &Path, now: Timestamp) -> ReportedWorker {
-    let answer = ask(path, Op::Status {}).await.ok();
-    let status = answer.and_then(|answer| serde_json::from_value::<WorkerStatus>(answer).ok());
-    match status {
-        Some(WorkerStatus { report: Some(report), started_at, .. }) => {
-            ReportedWorker { report, started_at, reported_at: now }
-        }
-        _ => {
-            let path = path.display().to_string();
-            let report = WorkerReport {
-                epoch: path.clone(),
-                worker_id: path.clone(),
-                host: path,
-                ..WorkerReport::default()
-            };
-            ReportedWorker { report, started_at: Timestamp::MIN, reported_at: Timestamp::MIN }
-        }
+/// What the worker at this socket says; `None` if it does not answer.
+async fn worker(path: &Path, now: Timestamp) -> Option<ReportedWorker> {
+    let answer = ask(path, Op::Status {}).await.ok()?;
+    let status = serde_json::from_value::<WorkerStatus>(answer).ok()?;
+    let started_at = status.started_at;
+    let report = status.report.clone().unwrap_or_else(|| from_status(path, status));
+    Some(ReportedWorker { report, started_at, reported_at: now })
+}
+
+/// What a worker would report whose version does not report: it has no version of the tables, but a digest.
+fn from_status(path: &Path, status: WorkerStatus) -> WorkerReport {
+    let path = path.display().to_string();
+    WorkerReport {
+        epoch: status.stream.epoch.to_string(),
+        worker_id: path.clone(),
+        host: path,
+        program: status.version,
+        seq: status.stream.seq,
+        digest: status.digest.map(|digest| digest.to_string()),
+        rules: status.rules,
+        states: status.states,
+        quarantined: status.quarantined.len() as u64,
+        quarantined_ids: WorkerReport::join_ids(status.quarantined.iter().map(|row| &*row.rule_id)),
+        stale_ms: status.database.stale_for_ms,
+        ..WorkerReport::default()
+    }
+}
+
+/// A worker that does not answer: as it was when it last did, and silent soon; one that never did is silent at once.
+fn without_answer(path: &Path, known: Option<ReportedWorker>) -> ReportedWorker {
+    if let Some(mut known) = known {
+        // It is asked at each look, and does not report at an interval.
+        known.report.interval_ms = 0;
+        return known;
+    }
+    let path = path.display().to_string();
+    let report =
+        WorkerReport { epoch: path.clone(), worker_id: path.clone(), host: path, ..WorkerReport::default() };
+    ReportedWorker { report, started_at: Timestamp::MIN, reported_at: Timestamp::MIN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Waiting;
+
+    #[test]
+    fn a_worker_that_no_longer_answers_is_waited_for_and_one_that_never_did_is_not() {
+        let now = Timestamp::from_micros(1_750_000_000_000_000);
+        let report = |applied| WorkerReport {
+            epoch: "e".to_owned(),
+            worker_id: "w".to_owned(),
+            host: "host".to_owned(),
+            interval_ms: 30_000,
+            applied: Some(applied),
+            ..WorkerReport::default()
+        };
+        let answer = |applied| ReportedWorker { report: report(applied), started_at: now, reported_at: now };
+        let look = |now, workers| Look { now, version: Some(7), changed_at: None, expected: None, workers };
+        let absent = without_answer(Path::new("/run/absent.sock"), None);
+        let start = look(now, vec![answer(6), absent.clone()]);
+        let waiting = Waiting::new(7, &start, false, false);
+
+        let path = Path::new("/run/w.sock");
+        let frozen = without_answer(path, Some(answer(6)));
+        assert!(!frozen.is_silent(now.after(Duration::from_secs(2))));
+        assert!(frozen.is_silent(now.after(Duration::from_secs(4))), "it is asked each time");
+        let still_absent = without_answer(Path::new("/run/absent.sock"), Some(absent));
+        let wait =
+            waiting.judge(&look(now.after(Duration::from_secs(4)), vec![frozen, still_absent.clone()]));
+        assert_eq!(wait.missing.iter().map(|host| &*host.host).collect::<Vec<_>>(), ["host"]);
+        assert_eq!(wait.passed_over.iter().map(|host| &*host.host).collect::<Vec<_>>(), ["/run/absent.sock"]);
+        assert!(waiting.judge(&look(now, vec![answer(7), still_absent])).is_done());
     }
 }

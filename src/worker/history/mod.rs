@@ -3,6 +3,10 @@
 //! A task reads the changes from the journal, as a subscriber does, and appends a line for each to a file beside the
 //! cache. Nothing waits for it: while the file cannot be written the changes stay in the journal, and if the journal
 //! becomes too short for them, the history says how many are missing.
+//!
+//! Lines are not synced to the disk one by one: a kill of the worker loses none, since the kernel has them, and what a
+//! crash of the host tears is read as no record. The worker finds the changes of such a crash again only as far as its
+//! cache is older, too. A sync for each batch would wear out small disks for a record that nothing is decided by.
 
 mod file;
 mod read;

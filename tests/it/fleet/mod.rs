@@ -4,6 +4,7 @@ mod faults;
 mod lost;
 mod replica;
 mod scale;
+mod sockets;
 mod wait;
 
 use std::process::Output;
@@ -248,45 +249,6 @@ async fn an_acknowledgement_is_reported_before_the_next_poll() {
     swarm.succeed(&["fleet", "--wait=20s", "--acknowledged"]);
 }
 
-/// On a terminal `--watch` draws over what it drew before; elsewhere it prints what is new.
-#[test]
-fn watch_redraws_on_a_terminal() {
-    let swarm = Swarm::on_sqlite();
-    swarm.save("R1.yaml", rule_text("R1", 1));
-    swarm.succeed(&["sync"]);
-    let _worker = swarm.worker();
-    wait_for("the worker", || swarm.run(&["fleet"]).status.success().then_some(()));
-    let watch = |in_a_terminal: bool, name: &str| {
-        let plain = swarm.command(&["fleet", "--watch"]);
-        let mut command = match in_a_terminal {
-            true => {
-                let mut script = std::process::Command::new("script");
-                script.args([
-                    "-qefc",
-                    concat!(env!("CARGO_BIN_EXE_rulesyncd"), " fleet --watch"),
-                    "/dev/null",
-                ]);
-                script.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
-                script.stdin(std::process::Stdio::null());
-                script
-            }
-            false => plain,
-        };
-        command.stdout(std::fs::File::create(swarm.path(name)).unwrap());
-        swarm.spawn(command)
-    };
-    let _watching = (watch(true, "terminal"), watch(false, "pipe"));
-    let shown = |name: &str| std::fs::read_to_string(swarm.path(name)).unwrap();
-    wait_for("three pictures", || (shown("terminal").matches("\u{1b}[H").count() >= 3).then_some(()));
-    wait_for("the first text", || shown("pipe").contains("1 of 1 in sync; changes 1").then_some(()));
-    swarm.succeed(&["state", "set", "R1", "disabled"]);
-    for name in ["terminal", "pipe"] {
-        wait_for("the change", || shown(name).contains("1 of 1 in sync; changes 2").then_some(()));
-    }
-    assert!(!shown("pipe").contains('\u{1b}'), "{}", shown("pipe"));
-    assert_eq!(shown("pipe").matches("changes 1").count(), 1, "only what is new: {}", shown("pipe"));
-}
-
 /// Under trust the fleet should serve the signed release and the states that count, and nothing else of the tables.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
@@ -337,44 +299,6 @@ async fn under_trust_the_signed_release_is_compared() {
     // The next release.
     owner.release(2, &[("R1", 2), ("R2", 1), ("R4", 1)]).check_out(&swarm);
     in_sync(3);
-}
-
-/// SQLite is one host: its workers are asked.
-#[test]
-fn on_sqlite_the_workers_are_asked() {
-    let swarm = Swarm::on_sqlite();
-    swarm.save("R1.yaml", rule_text("R1", 1));
-    swarm.succeed(&["sync"]);
-    let (one, _two) = (worker(&swarm, "w1", "w1"), worker(&swarm, "w2", "w2"));
-    let (mut first, mut second) = (subscribe(&swarm, "w1"), subscribe(&swarm, "w2"));
-    let sockets = ["w1.sock", "w2.sock"].map(|name| format!("--socket={}", swarm.path(name).display()));
-    let shown = swarm.succeed(&["fleet", &sockets[0], &sockets[1]]);
-    assert!(shown.contains("2 of 2 in sync"), "{shown}");
-    let waited = swarm.succeed(&["state", "set", "R1", "disabled", "--wait=20s", &sockets[0], &sockets[1]]);
-    assert!(waited.contains("all 2 hosts have it"), "{waited}");
-    assert_eq!(first.change()["new_value"]["state"], "disabled");
-    assert_eq!(second.change()["new_value"]["state"], "disabled");
-    // Who ever acknowledged is waited for, if that is asked.
-    first.send(r#"{"op":"ack","seq":1}"#);
-    let acknowledged = ["--acknowledged", &sockets[0], &sockets[1]];
-    let with = |arguments: &[&'static str]| {
-        let arguments: Vec<&str> = arguments.iter().copied().chain(acknowledged).collect();
-        swarm.run(&arguments)
-    };
-    wait_for("the acknowledgement", || with(&["fleet", "--wait=10s"]).status.success().then_some(()));
-    let output = with(&["state", "clear", "R1", "--wait=1s"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("/w1 (0 of 1 subscribers acknowledged)"), "{}", stderr(&output));
-    first.send(r#"{"op":"ack","seq":2}"#);
-    let output = with(&["fleet", "--wait=20s"]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    one.stop();
-    let output = swarm.run(&["fleet", &sockets[0], &sockets[1]]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stdout).contains("does not answer"), "{}", text(&output.stdout));
-    assert_eq!(swarm.run(&["fleet", "forget", "w1"]).status.code(), Some(2));
-    let directory = Swarm::on_directory();
-    assert_eq!(directory.run(&["fleet"]).status.code(), Some(2));
 }
 
 /// README's row-level security: a host reports for itself alone, and the others read and forget all.

@@ -1,5 +1,7 @@
 //! The history of a worker, compared with what a subscriber heard.
 
+mod limits;
+
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -135,9 +137,12 @@ fn what_a_subscriber_hears_is_recorded_once_through_kills_and_restarts() {
         swarm.succeed(&["sync"]);
         listener.wait_for(&[b, new_value], &[]);
         let reason = format!("reason {run}");
-        swarm.succeed(&["state", "set", "C", "disabled", "--expires-in", "300ms", "--reason", &reason]);
-        let c = r#""rule_id":"C""#;
-        listener.wait_for(&[c, &reason], &[c, r#""auto_revert":true"#]);
+        if run % 3 == 0 {
+            // Longer than a busy machine takes until the worker polls.
+            swarm.succeed(&["state", "set", "C", "disabled", "--expires-in", "3s", "--reason", &reason]);
+            let c = r#""rule_id":"C""#;
+            listener.wait_for(&[c, &reason], &[c, r#""auto_revert":true"#]);
+        }
         swarm.succeed(&["state", "set", "A", "clipped", "--reason", &reason]);
         listener.wait_for(&[r#""rule_id":"A""#, r#""state":"clipped""#, &reason], &[]);
         // The cache is now older than what was heard, except after a soft stop.
