@@ -110,6 +110,7 @@ impl Database {
                 has_lease: false,
                 hint: None,
                 found_hint: None,
+                has_begun: false,
                 fleet,
             };
             let index = Catalogue::default();
@@ -166,6 +167,7 @@ impl FleetReader {
                 has_lease: false,
                 hint: None,
                 found_hint: None,
+                has_begun: false,
                 fleet: Some(FleetRows::default()),
             };
             tables.begin().await?;

@@ -121,7 +121,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             self.memory.has_lease = lease::is_readable(&mut connection).await;
         }
         let (has_version, has_lease) = (self.memory.version_problem.is_none(), self.memory.has_lease);
-        let hint = if full || version.is_some() { None } else { self.idle_hint(wish) };
+        let hint = if full || version.is_some() { None } else { self.counted_hint(wish) };
         let (realm, missing) = match hint {
             Some(_) => (None, None),
             None => self.manifest(&mut connection, full, wish).await?,
@@ -129,8 +129,17 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         let reads_manifest = realm.is_some();
         let clock = Arc::clone(&self.database.clock);
         let fleet = None;
-        let mut tables =
-            Snapshot { connection, clock, realm, has_version, has_lease, hint, found_hint: None, fleet };
+        let mut tables = Snapshot {
+            connection,
+            clock,
+            realm,
+            has_version,
+            has_lease,
+            hint,
+            found_hint: None,
+            has_begun: false,
+            fleet,
+        };
         let watermarks = self.memory.watermarks.clone();
         let mut poll = Poll::new(&mut tables, &self.database.follow, &*self.index, watermarks, at);
         poll.woken = self.woken || version.is_some() || reads_manifest;
@@ -169,13 +178,13 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         }
     }
 
-    /// What the statement of an idle check asks of the manifest, so that an idle poll makes no statement for it; `None` if
-    /// the poll makes no idle check, or the manifest is asked for in another way.
-    fn idle_hint(&self, wish: ManifestWish) -> Option<ManifestHint> {
-        let is_idle_check = !self.woken && self.memory.watermarks.is_some();
+    /// What the first statement of the poll asks of the manifest, so that the poll makes no statement for it; `None` if the
+    /// manifest is asked for in another way.
+    fn counted_hint(&self, wish: ManifestWish) -> Option<ManifestHint> {
         let realm = self.database.realm.clone()?;
         let known = self.memory.manifest.clone()?;
-        (is_idle_check && wish == ManifestWish::IfChanged).then_some(ManifestHint { realm, known })
+        let is_known = self.memory.watermarks.is_some() && wish == ManifestWish::IfChanged;
+        is_known.then_some(ManifestHint { realm, known })
     }
 
     /// Whether the poll reads a manifest, and of which realm; or why there is none. Asked outside of the transaction: a
@@ -296,12 +305,14 @@ impl Follow for DatabaseFollower {
         for retry in 0..ALTERED_RETRIES {
             let is_altered = match &polled {
                 Err(StoreError::TablesAltered { .. }) => true,
-                // `rulesyncd_version` or `rulesyncd_lease` may be gone: a new connection finds out.
+                // `rulesyncd_version` or `rulesyncd_lease` may be gone: a new connection finds out. So may
+                // `rulesyncd_manifest`, which is then asked for outside of the transaction.
                 Err(StoreError::NoTables { .. } | StoreError::Refused { .. }) => {
-                    let memory = &self.memory;
+                    let memory = &mut self.memory;
+                    let asked_for_manifest = memory.manifest.take().is_some();
                     retry == 0
                         && memory.watermarks.is_some()
-                        && (memory.version_problem.is_none() || memory.has_lease)
+                        && (memory.version_problem.is_none() || memory.has_lease || asked_for_manifest)
                 }
                 _ => false,
             };

@@ -27,8 +27,10 @@ pub(super) struct Snapshot {
     pub(super) has_version: bool,
     /// Whether `rulesyncd_lease` can be read.
     pub(super) has_lease: bool,
-    /// What the first count, outside of the snapshot, asks of the manifest; `None` for nothing.
+    /// What the first count asks of the manifest; `None` for nothing.
     pub(super) hint: Option<ManifestHint>,
+    /// Whether the transaction has begun.
+    pub(super) has_begun: bool,
     /// The hint that it found, or why there is no manifest.
     pub(super) found_hint: Option<Result<String, FoundManifest>>,
     /// Where to put what the fleet says, if that is read in the same snapshot.
@@ -82,8 +84,9 @@ impl TableReader for Snapshot {
         // The host's clock is read before the snapshot: rows that the snapshot does not contain are committed later.
         let now = self.clock.now();
         let row = match self.connection.row(WHAT, query).await {
-            // A table that is missing, or may not be read, must not end the poll.
-            Err(error) if hint.is_some() && !self.connection.is_broken() => {
+            // A table that is missing, or may not be read, must not end the poll. In a transaction PostgreSQL answers no
+            // further statement.
+            Err(error) if hint.is_some() && !self.has_begun && !self.connection.is_broken() => {
                 self.found_hint = Some(Err(manifest::missing(&error)));
                 let query = count(dialect, &question, shape, None);
                 self.connection.row(WHAT, query).await?
@@ -143,6 +146,7 @@ impl TableReader for Snapshot {
     }
 
     async fn begin(&mut self) -> Result<(), StoreError> {
+        self.has_begun = true;
         self.connection.run(WHAT, self.dialect().begin_poll).await
     }
 

@@ -8,4 +8,5 @@ mod interoperability;
 mod manifest;
 mod master;
 mod scale;
+mod woken;
 mod worker;
