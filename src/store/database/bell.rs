@@ -27,9 +27,9 @@ use crate::store::StoreError;
 
 const WHAT: &str = "waiting for a change";
 
-/// How many bells there are. One is enough for the followers; the others are for the next rings while they still pass on
-/// the last one.
-const BELLS: usize = 4;
+/// How many bells there are. A follower that takes long for a poll, or is frozen, must not find its bell held again after
+/// so many rings: it would not know of them before its next poll.
+const BELLS: usize = 16;
 
 /// How often the master looks whether another program raised the version of the tables, as `state set` does, and keeps
 /// its session from being silent.
