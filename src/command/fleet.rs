@@ -177,7 +177,7 @@ async fn watch(source: &mut Source, policy: Option<&Policy>, mut shown: Shown, a
     }
     loop {
         sleep(WATCH_INTERVAL).await;
-        let next = match source.full(policy).await {
+        let next = match source.next(policy, &shown.look).await {
             Ok(look) => Shown::of(&shown.look, look),
             // The database may be unavailable for a while.
             Err(error) => {

@@ -1,5 +1,6 @@
 //! The state of each host, from two looks at the tables and the reports.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -21,6 +22,16 @@ pub struct Look {
     pub expected: Option<(Digest, u64)>,
     /// The reports.
     pub workers: Vec<ReportedWorker>,
+}
+
+impl Look {
+    /// Whether the version, the workers and the digest of each are as they were at the look `before`.
+    pub fn is_as_before(&self, before: &Self) -> bool {
+        let served = |look: &Self| -> BTreeMap<String, Option<Digest>> {
+            look.workers.iter().map(|row| (row.report.epoch.clone(), row.report.digest.clone())).collect()
+        };
+        self.version == before.version && served(self) == served(before)
+    }
 }
 
 /// The state of a host.

@@ -99,6 +99,17 @@ fn a_predecessor_is_left_out_and_clones_are_named() {
 }
 
 #[test]
+fn a_look_is_as_before_while_version_and_digests_are() {
+    let before = look(100, Some(7), "d", vec![worker("a", 99, Some(7), "d"), worker("b", 98, Some(7), "d")]);
+    let later = |version, workers| look(110, Some(version), "other", workers).is_as_before(&before);
+    // A report alone is no change, and the order of rows neither.
+    assert!(later(7, vec![worker("b", 109, Some(7), "d"), worker("a", 108, Some(7), "d")]));
+    assert!(!later(8, before.workers.clone()));
+    assert!(!later(7, vec![worker("a", 99, Some(7), "d"), worker("b", 109, Some(7), "e")]));
+    assert!(!later(7, vec![worker("a", 99, Some(7), "d")]));
+}
+
+#[test]
 fn hosts_of_one_name_are_told_apart_by_their_ids() {
     let mut other = worker("b", 99, Some(7), "d");
     other.report.host = "host-a".into();

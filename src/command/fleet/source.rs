@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::client::ask;
 use crate::clock::Timestamp;
@@ -24,7 +24,12 @@ pub(super) struct Source {
     /// The workers' sockets, if the database has no table of reports or the command line names them, each with what was
     /// last known of its worker.
     sockets: Vec<(PathBuf, Option<ReportedWorker>)>,
+    /// When the rules were last read; `None` if they never were.
+    read_at: Option<Instant>,
 }
+
+/// The rules are read again after this time although no version and no worker says that they changed: nobody may report.
+const REREAD: Duration = Duration::from_secs(10);
 
 /// How long to wait for a worker's answer that was asked before: what it said then is known.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
@@ -37,7 +42,7 @@ impl Source {
             named => named.to_vec(),
         };
         let sockets = sockets.into_iter().map(|path| (path, None)).collect();
-        Self { reader: database.fleet_reader(), database, sockets }
+        Self { reader: database.fleet_reader(), database, sockets, read_at: None }
     }
 
     /// The version and the reports, on a connection that stays open.
@@ -62,8 +67,20 @@ impl Source {
     /// The same, with the digest of what a worker should serve.
     pub(super) async fn full(&mut self, policy: Option<&Policy>) -> Result<Look, StoreError> {
         let (served, look) = self.tables(policy).await?;
+        self.read_at = Some(Instant::now());
         let expected = Some((served.digest().to_string(), served.rule_count() as u64));
         Ok(self.with_sockets(Look { expected, ..look }).await)
+    }
+
+    /// The same after the look `before`, without reading the rules again while the version and what the workers serve are
+    /// as they were then. Workers report what another program writes, and states that expire.
+    pub(super) async fn next(&mut self, policy: Option<&Policy>, before: &Look) -> Result<Look, StoreError> {
+        let look = self.look().await?;
+        let is_due = self.read_at.is_none_or(|at| at.elapsed() >= REREAD);
+        if is_due || !look.is_as_before(before) {
+            return self.full(policy).await;
+        }
+        Ok(Look { expected: before.expected.clone(), ..look })
     }
 
     /// The rules that a worker should serve, with their effective states.

@@ -138,10 +138,6 @@ fn of_three_workers_the_frozen_one_is_named() {
     assert!(said.contains("not waited for: ") && said.contains("/w2.sock (silent)"), "{said}");
     assert!(!said.contains("w1.sock") && !said.contains("w3.sock"), "{said}");
     until(&swarm, &sockets, &[("w1", "in_sync"), ("w2.sock", "silent"), ("w3", "in_sync")]);
-    let output = run(&["fleet", "--wait=1s", "--strict"]);
-    let said = stderr(&output);
-    assert!(output.status.code() == Some(1) && said.contains("1 of 3 hosts lack the change: "), "{said}");
-    assert!(said.contains("/w2.sock ("), "{said}");
 
     // One that answers again before the others have everything counts as one that came later.
     workers[0].freeze();
