@@ -69,6 +69,8 @@ kinds! {
     HISTORY_UNAVAILABLE = "3f6c2b7a9d1e4c58b0a4e7d2f5c81963";
     /// A full scan found what the watermark had missed.
     MISSED_BY_WATERMARK = "675055fa6c414a8baf30e7753c287502";
+    /// The tables went back: a failover lost commits, or a backup was restored.
+    ROLLED_BACK = "16cf459493c24c488bc82bae4f13a601";
     /// Rules were written with a lower version than before.
     VERSIONS_FELL = "7ea0c8b6e1ff4409bda07912751a5330";
     /// A signed release is held back, or no longer is.

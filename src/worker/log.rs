@@ -249,6 +249,17 @@ pub(super) fn tables_found(waited: Duration) {
     tracing::info!(message_id = event::TABLES_AWAITED, "the tables exist, after {}", humanize(waited));
 }
 
+/// A failover lost commits, or a backup was restored.
+pub(super) fn rolled_back(changes: usize) {
+    tracing::warn!(
+        message_id = event::ROLLED_BACK,
+        changes,
+        "rolled back: {}; the tables went back, as after a failover that lost commits: a master writes its rules again, set \
+         states that are lost again",
+        count(changes, "row")
+    );
+}
+
 pub(super) fn missed_by_watermark(rows: u64) {
     tracing::warn!(
         message_id = event::MISSED_BY_WATERMARK,

@@ -279,7 +279,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         metrics::compiled(delta.rules.iter().filter(|rule| rule.is_ok()).count(), &self.backend);
         self.clock = Some((delta.now, Instant::now()));
         self.backoff.reset();
-        let missed_by_watermark = delta.missed_by_watermark;
+        let (missed_by_watermark, rolled_back) = (delta.missed_by_watermark, delta.rolled_back);
         let applied = self.broker.apply(delta, |changes, first_seq| trace.publish(changes, first_seq));
         self.broker.database(Ok(()));
         self.broker.set_applied(self.follower.tables_version());
@@ -296,7 +296,9 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         if applied.first_load {
             log::loaded(self.broker.inspect(|catalogue, _, _| catalogue.rule_count()));
         }
-        if missed_by_watermark > 0 && !applied.first_load {
+        if rolled_back && !applied.first_load {
+            log::rolled_back(applied.changes.len());
+        } else if missed_by_watermark > 0 && !applied.first_load {
             log::missed_by_watermark(missed_by_watermark);
         }
         report(&self.broker, &applied, self.clock, trace.trace_id());

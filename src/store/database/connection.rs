@@ -106,6 +106,11 @@ impl Connection {
         self.transport.broken
     }
 
+    /// Which host of the address the connection goes to.
+    pub(super) const fn host(&self) -> usize {
+        self.transport.host
+    }
+
     /// Whether another file has replaced the open SQLite file, or the file is read as immutable and has changed.
     pub(super) fn is_elsewhere(&self) -> bool {
         let frozen = self.file.is_some_and(|file| file.is_frozen());

@@ -134,8 +134,11 @@ impl Database {
         let (sent, lasts) = (since_boot(), *lock(&shared.lasts));
         let lead = lock(&shared.standby).look(&row, (&shared.owner, lasts), (&server, server_lock), sent);
         let Some(lead) = lead else { return Ok(None) };
-        let is_taken = row::take(connection, &row, &lead, lead.session(&server)).await?;
-        Ok(is_taken.then_some(lead))
+        match row::take(connection, &row, &lead, lead.session(&server)).await {
+            // The owner's transaction is under way, even if it hangs: the server ends that.
+            Err(StoreError::RowLocked { .. } | StoreError::Conflict { .. }) => Ok(None),
+            is_taken => Ok(is_taken?.then_some(lead)),
+        }
     }
 
     /// Releases the lease if this process holds it, so that a standby takes over at once. A failure only lets the

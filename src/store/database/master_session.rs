@@ -6,6 +6,7 @@ use super::bell::Ringer;
 use super::session::Session;
 use super::writes::{Applied, OwnedScope, RowsAsRead, RuleWrite, Scope};
 use super::{Database, ManifestWrite, trace_context};
+use crate::clock::since_boot;
 use crate::fleet::Look;
 use crate::rule::{FoundManifest, RuleHeader, StateRow};
 use crate::store::{StoreError, TraceContextRow};
@@ -148,7 +149,7 @@ impl MasterSession {
         realm: String,
         bytes: usize,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.call("reading the manifest", self.database.poll_limit(), |mut session| async move {
+        self.call("reading the manifest", self.database.poll_limit(), move |mut session| async move {
             let list = session.published_list(&realm, bytes).await;
             (session, list)
         })
@@ -274,15 +275,21 @@ impl MasterSession {
         &mut self,
         what: &'static str,
         limit: Option<Duration>,
-        work: impl FnOnce(Box<Session>) -> W,
+        work: impl FnOnce(Box<Session>) -> W + Send + 'static,
     ) -> Result<T, StoreError>
     where
         W: Future<Output = (Box<Session>, Result<T, StoreError>)> + Send + 'static,
     {
         let lost = |detail| StoreError::LockLost { detail };
-        let session = self.session.take().ok_or_else(|| lost("an earlier call did not end".to_owned()))?;
-        let work = work(session);
-        let done = self.database.on_thread(what, limit, async move { Ok(work.await) }).await;
+        let mut session =
+            self.session.take().ok_or_else(|| lost("an earlier call did not end".to_owned()))?;
+        let calling = async move {
+            session.revive().await;
+            let (mut session, done) = work(session).await;
+            session.used = since_boot();
+            Ok((session, done))
+        };
+        let done = self.database.on_thread(what, limit, calling).await;
         let (session, done) = done.map_err(|error| lost(error.to_string()))?;
         self.session = Some(session);
         done

@@ -17,6 +17,7 @@ mod pages;
 mod postgres;
 mod relay;
 mod release;
+mod revive;
 mod row;
 mod session;
 mod snapshot;

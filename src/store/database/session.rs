@@ -13,7 +13,7 @@ use super::version::VersionWriter;
 use super::writes::{Applied, RowsAsRead, RuleWrite, Scope, batches, take_too_large, transactions};
 use super::{Database, tables, trace_context, workers};
 use crate::backoff::Backoff;
-use crate::clock::{RisingStamp, Timestamp};
+use crate::clock::{RisingStamp, Timestamp, since_boot};
 use crate::rule::{RuleHeader, StateRow, Table};
 use crate::store::{StoreError, TraceContextRow};
 use crate::telemetry::trace;
@@ -38,7 +38,9 @@ pub(super) struct Transaction<'a> {
 pub(super) struct Session {
     pub(super) database: Database,
     pub(super) connection: Connection,
-    lock: Lock,
+    pub(super) lock: Lock,
+    /// When the last call ended.
+    pub(super) used: Duration,
     /// Why there is only the server's lock, and no lease; `None` if there is one, and on SQLite.
     pub(super) lease_problem: Option<String>,
     /// The last stamp of each owner's rows.
@@ -71,6 +73,7 @@ impl Session {
             database,
             connection,
             lock,
+            used: since_boot(),
             lease_problem,
             version,
             stamps: HashMap::new(),

@@ -247,6 +247,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         if self.watermarks.is_some() {
             delta.missed_by_watermark = rules.missed_by_watermark + states.missed_by_watermark;
         }
+        delta.rolled_back = self.watermarks.as_ref().is_some_and(|watermarks| watermarks.went_back(&counted));
         let windows = self.found_in_windows(&counted);
         let mut watermarks = match self.watermarks {
             Some(watermarks) if self.newest_only => watermarks.after_newest(&counted, &rules, self.at),

@@ -193,6 +193,14 @@ impl Watermarks {
         Some(counted.version?.version.cmp(&self.explained.or(self.version)?.version))
     }
 
+    /// Whether the version, the term or the beat is lower than one that was seen.
+    pub(super) fn went_back(&self, counted: &Counted) -> bool {
+        let beats = counted.beat.zip(self.beat);
+        let versions = counted.version.zip(self.version);
+        beats.is_some_and(|(now, (before, _))| now.term < before.term || now.count < before.count)
+            || versions.is_some_and(|(now, before)| now.version < before.version)
+    }
+
     /// After a poll that began at `at` and read `counted`.
     pub(super) fn seen(self, counted: &Counted, at: Instant) -> Self {
         Self { version: counted.version.or(self.version), ..self }.with_beat(counted, at)

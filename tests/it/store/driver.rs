@@ -117,6 +117,49 @@ async fn a_connection_that_was_cut_while_idle_is_no_outage_on_mariadb() {
     a_connection_that_was_cut_while_idle_is_no_outage(&Server::start(Kind::MariaDb, &[]).await).await;
 }
 
+/// A master scans for long, and meanwhile its session is cut: the lease is confirmed on another connection, so it stays.
+async fn a_master_whose_idle_session_is_cut_goes_on(server: &Server) {
+    let address = server.create("scan").await;
+    let field = TestDatabase::server(&address).await;
+    let database = Database::open(&config(&address), system_clock()).await.unwrap();
+    let mut master = database.leasing(Duration::from_secs(4)).try_lock().await.unwrap().expect("the lock");
+    master.apply([RuleWrite::Upsert(rule_row("R1", 1))]).await.unwrap();
+    let mut hand = field.hand().await;
+    match server.kind() {
+        Kind::Postgres => {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let cut = "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity \
+                       WHERE datname = 'scan' AND query = 'COMMIT'";
+            assert_eq!(hand.text(cut).await.as_deref(), Some("1"));
+        }
+        // The server ends a session that is silent for as long as the lease.
+        Kind::MariaDb => {
+            let sessions =
+                "SELECT CAST(COUNT(*) AS CHAR) FROM information_schema.processlist WHERE db = 'scan'";
+            let (before, deadline) = (hand.text(sessions).await, Instant::now() + DEADLINE);
+            while hand.text(sessions).await >= before {
+                assert!(Instant::now() < deadline, "no session was ended");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    master.apply([RuleWrite::Upsert(rule_row("R1", 2))]).await.expect("the lease is held");
+    let term = hand.text("SELECT CONCAT(term, '') FROM rulesyncd_lease").await;
+    assert_eq!(term.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_master_whose_idle_session_is_cut_goes_on_on_postgres() {
+    a_master_whose_idle_session_is_cut_goes_on(&Server::start(Kind::Postgres, &[]).await).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn a_master_whose_idle_session_is_cut_goes_on_on_mariadb() {
+    a_master_whose_idle_session_is_cut_goes_on(&Server::start(Kind::MariaDb, &[]).await).await;
+}
+
 /// The server ends idle sessions after a time that is shorter than a worker's pause.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]

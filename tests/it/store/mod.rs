@@ -7,6 +7,7 @@ mod compatibility;
 mod contract;
 mod doorbell;
 mod driver;
+mod failover;
 mod faults;
 pub(crate) mod hosts;
 mod lease;

@@ -1,0 +1,76 @@
+//! A failover that loses the last commits: the replica that is promoted had not got them.
+
+use super::hosts::{pair, until_it_has_rules};
+use crate::support::rules::rule_text;
+use crate::support::servers::{Kind, Server};
+use crate::support::swarm::{Swarm, wait_for};
+
+/// The replica gets nothing more.
+async fn cut_off(replica: &Server) {
+    let statements: &[&str] = match replica.kind() {
+        Kind::Postgres => &["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"],
+        Kind::MariaDb => &["STOP SLAVE IO_THREAD"],
+    };
+    for statement in statements {
+        replica.run("", statement).await.unwrap();
+    }
+    if replica.kind() == Kind::Postgres {
+        let mut hand = replica.client("").await;
+        while hand.text("SELECT count(*)::text FROM pg_stat_wal_receiver").await.as_deref() != Some("0") {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// A worker says what it loses, the master writes it again, and a subscriber hears each once.
+async fn a_failover_that_loses_commits(kind: Kind) {
+    let (mut primary, replica) = pair(kind).await;
+    let both = Server::address_of(&[&primary, &replica], "rules");
+    let swarm = Swarm::on(format!("{both}?target_session_attrs=read-write"));
+    for id in ["R1", "R2"] {
+        swarm.save(&format!("{id}.yaml"), rule_text(id, 1));
+    }
+    let (master, worker) = (swarm.master(), swarm.worker());
+    wait_for("the rules", || (swarm.subscribe().snapshot().len() == 2).then_some(()));
+    let mut subscriber = swarm.subscribe();
+    subscriber.snapshot();
+    until_it_has_rules(&replica, 2).await;
+    cut_off(&replica).await;
+    swarm.save("R1.yaml", rule_text("R1", 2));
+    assert_eq!(subscriber.nothing_before("R1")["rule_version"], 2);
+    swarm.save("R3.yaml", rule_text("R3", 1));
+    assert_eq!(subscriber.nothing_before("R3")["rule_version"], 1);
+
+    // The master must not write before the worker has seen what the new primary lacks.
+    master.freeze();
+    primary.stop();
+    replica.promote().await;
+    let mut lost = [subscriber.change(), subscriber.change()];
+    lost.sort_by_key(|change| change["rule_id"].to_string());
+    assert_eq!((&lost[0]["rule_id"], &lost[0]["rule_version"]), (&"R1".into(), &1.into()), "{lost:?}");
+    assert_eq!((&lost[1]["rule_id"], &lost[1]["new_value"]), (&"R3".into(), &serde_json::Value::Null));
+    worker.wait_for_log("rolled back: 2 rows");
+    assert_eq!(worker.count_in_log("that the watermark had missed"), 0, "{}", worker.log());
+
+    master.thaw();
+    let mut again = [subscriber.change(), subscriber.change()];
+    again.sort_by_key(|change| change["rule_id"].to_string());
+    let versions = again.each_ref().map(|change| (change["rule_id"].clone(), change["rule_version"].clone()));
+    assert_eq!(versions, [("R1".into(), 2.into()), ("R3".into(), 1.into())]);
+    until_it_has_rules(&replica, 3).await;
+    swarm.save("R4.yaml", rule_text("R4", 1));
+    subscriber.nothing_before("R4");
+    assert_eq!(worker.count_in_log("rolled back"), 1, "{}", worker.log());
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn what_a_failover_lost_is_written_again_on_postgres() {
+    a_failover_that_loses_commits(Kind::Postgres).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn what_a_failover_lost_is_written_again_on_mariadb() {
+    a_failover_that_loses_commits(Kind::MariaDb).await;
+}
