@@ -250,19 +250,8 @@ async fn a_late_node_commits_nothing(nodes: &[Server]) {
 #[tokio::test]
 #[ignore = "needs MariaDB, Galera and libfaketime"]
 async fn on_galera() {
-<<<<<<< HEAD
     let nodes = galera::start(vec![Vec::new(), clock::ahead(), Vec::new()]).await;
-=======
-    let ahead = [
-        ("LD_PRELOAD", clock::library().expect("libfaketime is not installed (Debian: faketime)")),
-        ("FAKETIME", "+20s".into()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-        ("NO_FAKE_STAT", "1".into()),
-    ];
-    let ahead = ahead.map(|(name, value)| (name.to_owned(), value.display().to_string()));
-    let nodes = galera::start(vec![Vec::new(), ahead.into(), Vec::new()]).await;
     a_late_node_commits_nothing(&nodes).await;
->>>>>>> 5cebafa (Faults at certain moments of a bulk write are judged by triggers on both servers; a master outlives the end of its idle session, a standby a locked lease; a worker says what a failover took back)
     let address = nodes[0].create("one_writer").await;
     one_writer_through_faults([&address, &nodes[1].address("one_writer")]).await;
     clock::clear_up();
