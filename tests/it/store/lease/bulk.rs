@@ -21,7 +21,6 @@ async fn a_bulk_write(kind: Kind) {
     let mut hand = TestDatabase::server(&address).await.hand().await;
     let (one, other) = (Swarm::on(&address), Swarm::on(&address));
     save_all(&one, count, 1);
-    save_all(&other, count, 2);
     // Unoptimised, a worker reads so many rules slowly.
     let patient = |command: &mut Command| {
         command.env("RULESYNCD_DATABASE_CONNECT_TIMEOUT", "60s");
