@@ -18,6 +18,8 @@ pub struct Look {
     pub version: Option<u64>,
     /// When a transaction last raised the version.
     pub changed_at: Option<Timestamp>,
+    /// Which master leads, in words; `None` if none does, or it is not known.
+    pub leader: Option<String>,
     /// The digest of what a worker should serve, with how many rules; `None` if that is not known.
     pub expected: Option<(Digest, u64)>,
     /// The reports.

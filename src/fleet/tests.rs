@@ -24,7 +24,7 @@ fn worker(id: &str, reported: i64, applied: Option<u64>, digest: &str) -> Report
 
 fn look(now: i64, version: Option<u64>, digest: &str, workers: Vec<ReportedWorker>) -> Look {
     let expected = Some((digest.to_owned(), 59));
-    Look { now: at(now), version, changed_at: None, expected, workers }
+    Look { now: at(now), version, changed_at: None, leader: None, expected, workers }
 }
 
 /// The state of the only host at the second look.

@@ -39,6 +39,12 @@ pub(super) struct LeaseRow {
 }
 
 impl LeaseRow {
+    /// Who leads, in a few words; `None` if the lease was released.
+    pub(super) fn leader_in_short(&self) -> Option<String> {
+        let Self { owner, host, term, .. } = self;
+        (!owner.is_empty()).then(|| format!("master {host} (term {term})"))
+    }
+
     /// Who leads, in words; `None` if the lease was released.
     pub(super) fn leader(&self) -> Option<String> {
         let Self { owner, host, term, since, .. } = self;

@@ -284,6 +284,8 @@ impl Shared {
                     state: head_status.database,
                     since: database.since,
                     stale_for_ms: head_status.stale_for_ms(),
+                    master_silent_for_ms: u64::try_from(database.master_silent.as_millis())
+                        .unwrap_or(u64::MAX),
                     last_error: last_error.clone(),
                     last_error_at,
                     version_problem: database.version_problem.clone(),

@@ -108,6 +108,9 @@ pub struct DatabaseStatus {
     pub since: Timestamp,
     /// How long ago the rules were last current, in milliseconds; 0 while they are.
     pub stale_for_ms: u64,
+    /// How long the master had given no sign of life at the last poll, in milliseconds; 0 while it does, and on SQLite.
+    #[serde(default)]
+    pub master_silent_for_ms: u64,
     /// Why the database does not answer; `None` while it does.
     pub last_error: Option<String>,
     /// When the database last did not answer.

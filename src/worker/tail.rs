@@ -279,6 +279,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         metrics::compiled(delta.rules.iter().filter(|rule| rule.is_ok()).count(), &self.backend);
         self.clock = Some((delta.now, Instant::now()));
         self.backoff.reset();
+        self.broker.set_master_silent(delta.master_silent);
         let (missed_by_watermark, rolled_back) = (delta.missed_by_watermark, delta.rolled_back);
         let applied = self.broker.apply(delta, |changes, first_seq| trace.publish(changes, first_seq));
         self.broker.database(Ok(()));

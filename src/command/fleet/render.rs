@@ -25,6 +25,7 @@ fn to_json(shown: &Shown) -> serde_json::Value {
         "now": shown.look.now,
         "version": shown.look.version,
         "changed_at": shown.look.changed_at,
+        "leader": shown.look.leader,
         "in_sync": shown.is_in_sync(),
         "hosts": hosts.collect::<Vec<_>>(),
     })
@@ -43,12 +44,14 @@ fn human(shown: &Shown) -> String {
         (Some(version), Some(at)) => format!("; changes {version}, the last {} ago", humanize(now.since(at))),
         _ => String::new(),
     };
+    let leader =
+        shown.look.leader.as_deref().map_or_else(String::new, |leader| format!(" by {}", sanitize(leader)));
     let footer = match shown.hosts.len() {
         0 => "no worker has reported".to_owned(),
         all => format!("{in_sync} of {all} in sync"),
     };
     let table = if shown.hosts.is_empty() { String::new() } else { format!("{table}\n") };
-    format!("{table}{footer}{changes}\n")
+    format!("{table}{footer}{changes}{leader}\n")
 }
 
 fn cells(host: &Host, state: &HostState, now: Timestamp) -> [String; 6] {

@@ -188,7 +188,14 @@ mod tests {
             ..WorkerReport::default()
         };
         let answer = |applied| ReportedWorker { report: report(applied), started_at: now, reported_at: now };
-        let look = |now, workers| Look { now, version: Some(7), changed_at: None, expected: None, workers };
+        let look = |now, workers| Look {
+            now,
+            version: Some(7),
+            changed_at: None,
+            leader: None,
+            expected: None,
+            workers,
+        };
         let absent = without_answer(Path::new("/run/absent.sock"), None);
         let start = look(now, vec![answer(6), absent.clone()]);
         let waiting = Waiting::new(7, &start, false, false);

@@ -36,6 +36,10 @@ fn worker(status: &WorkerStatus) -> String {
         let stale = Duration::from_millis(database.stale_for_ms);
         lines.add("stale", format!("{}since {} ago{}", Paint::Warn, span(stale), Paint::Off));
     }
+    if database.master_silent_for_ms > 0 {
+        let silent = Duration::from_millis(database.master_silent_for_ms);
+        lines.add("master", format!("{}silent for {}{}", Paint::Warn, span(silent), Paint::Off));
+    }
     add_driver_failures(&mut lines, database.driver_failures);
     lines.add("rules", status.rules.to_string());
     lines.add("states", status.states.to_string());

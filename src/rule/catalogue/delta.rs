@@ -92,6 +92,8 @@ pub struct TableDelta {
     /// How old the tables may be that the server shows; zero where it takes the writes, and while it shows the master's
     /// signs of life.
     pub behind: Duration,
+    /// How long the master has given no sign of life; zero while it does, and where none is known.
+    pub master_silent: Duration,
     /// Whether the tables went back since the last poll, as after a failover that lost commits.
     pub rolled_back: bool,
     /// How many changed rows only the full scan found, because their stamps are below the watermark.

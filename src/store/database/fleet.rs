@@ -8,7 +8,7 @@ use super::session::Session;
 use super::snapshot::Snapshot;
 use super::sql::Purpose;
 use super::version::{self, VersionWriter};
-use super::{Database, manifest, workers};
+use super::{Database, lease, manifest, workers};
 use crate::clock::Timestamp;
 use crate::fleet::{Look, ReportedWorker};
 use crate::rule::{Catalogue, TableDelta};
@@ -117,8 +117,9 @@ impl Database {
             let poll = Poll::new(&mut tables, &database.follow, &index, None, Instant::now());
             let (delta, _) = poll.run().await?;
             let rows = tables.fleet.take().unwrap_or_default();
+            let leader = lease::leader(&mut tables.connection).await;
             tables.connection.close().await;
-            Ok(FleetTables { look: look(rows, delta.now), delta })
+            Ok(FleetTables { look: Look { leader, ..look(rows, delta.now) }, delta })
         })
         .await
     }
@@ -174,7 +175,8 @@ impl FleetReader {
             let now = database.now_on(&mut tables.connection).await?;
             tables.end().await?;
             let rows = tables.fleet.take().unwrap_or_default();
-            Ok((look(rows, now), tables.connection))
+            let leader = lease::leader(&mut tables.connection).await;
+            Ok((Look { leader, ..look(rows, now) }, tables.connection))
         })
         .await
     }
@@ -215,5 +217,5 @@ impl FleetReader {
 
 fn look(rows: FleetRows, now: Timestamp) -> Look {
     let FleetRows { version, changed_at, workers } = rows;
-    Look { now, version, changed_at, expected: None, workers }
+    Look { now, version, changed_at, leader: None, expected: None, workers }
 }

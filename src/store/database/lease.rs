@@ -64,6 +64,12 @@ pub(super) async fn create_once(connection: &mut Connection, shared: &SharedLeas
     }
 }
 
+/// Which master leads, for the fleet; `None` if none does, it may not be read, or there is no lease.
+pub(super) async fn leader(connection: &mut Connection) -> Option<String> {
+    connection.dialect().create_lease?;
+    row::read(connection).await.ok()??.leader_in_short()
+}
+
 impl Database {
     /// Sets how long a master's lease lasts without a sign of life.
     #[must_use]

@@ -215,7 +215,12 @@ impl Watermarks {
     /// How old the tables may be that a poll, which began at `at`, found on a server that does not take the writes.
     /// Without a master's sign of life nobody can tell a replica that stands still from one where nothing happens.
     pub(super) fn behind(&self, counted: &Counted, at: Instant) -> Duration {
-        let Some((beat, since)) = self.beat.filter(|_| !counted.takes_writes) else { return Duration::ZERO };
+        if counted.takes_writes { Duration::ZERO } else { self.master_silent(counted, at) }
+    }
+
+    /// How long the master has given no sign of life, if that is longer than it takes a running one.
+    pub(super) fn master_silent(&self, counted: &Counted, at: Instant) -> Duration {
+        let Some((beat, since)) = self.beat else { return Duration::ZERO };
         let age = at.duration_since(since).max(counted.now.since(beat.at));
         if age > MASTER_SILENT { age } else { Duration::ZERO }
     }

@@ -102,6 +102,8 @@ pub(in crate::worker) struct DatabaseState {
     pub(in crate::worker) version_problem: Option<String>,
     /// Why the worker's report cannot be written; `None` if it can, or there is no place for it.
     pub(in crate::worker) report_problem: Option<String>,
+    /// How long the master had given no sign of life at the last poll; zero while it does.
+    pub(in crate::worker) master_silent: Duration,
     /// The version of the tables whose changes are all in the journal.
     applied: Option<u64>,
     /// When the catalogue was last filled or confirmed, and how old its content was at that moment.
@@ -139,6 +141,7 @@ impl Broker {
                 last_error: None,
                 version_problem: None,
                 report_problem: None,
+                master_silent: Duration::ZERO,
                 applied: None,
                 fresh: None,
             },
@@ -299,6 +302,10 @@ impl Broker {
     /// Records the version of the tables whose changes are all in the journal.
     pub(in crate::worker) fn set_applied(&self, version: Option<u64>) {
         self.lock().state.applied = version;
+    }
+
+    pub(in crate::worker) fn set_master_silent(&self, silent: Duration) {
+        self.lock().state.master_silent = silent;
     }
 
     /// A subscriber has acknowledged every change up to this one.

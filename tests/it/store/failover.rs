@@ -3,7 +3,7 @@
 use super::hosts::{pair, until_it_has_rules};
 use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
-use crate::support::swarm::{Swarm, wait_for};
+use crate::support::swarm::{Swarm, text, wait_for};
 
 /// The replica gets nothing more.
 async fn cut_off(replica: &Server) {
@@ -61,6 +61,19 @@ async fn a_failover_that_loses_commits(kind: Kind) {
     swarm.save("R4.yaml", rule_text("R4", 1));
     subscriber.nothing_before("R4");
     assert_eq!(worker.count_in_log("rolled back"), 1, "{}", worker.log());
+
+    // Without a master the rules of a server that takes writes are current all the same.
+    let fleet = swarm.run(&["fleet"]);
+    let leads = "SELECT CONCAT(' ago by master ', host, ' (term ', term, ')') FROM rulesyncd_lease";
+    let leads = replica.client("rules").await.text(leads).await.unwrap();
+    assert!(text(&fleet.stdout).contains(&leads), "no `{leads}` in {}", text(&fleet.stdout));
+    master.kill();
+    let status = wait_for("the silence of the master", || {
+        let output = swarm.run(&["status", "--json", "--socket", swarm.socket().to_str().unwrap()]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        (status["database"]["master_silent_for_ms"].as_u64()? > 6_000).then_some(status)
+    });
+    assert_eq!(status["database"]["state"], "up", "{status}");
 }
 
 #[tokio::test]
