@@ -1,5 +1,7 @@
 //! The loop that polls the tables and applies what it finds to the broker.
 
+mod reports;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -9,13 +11,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::reports::Reports;
 use super::broker::{AppliedChanges, Broker};
-use super::report::{Schedule, mark};
 use super::trace::TailTrace;
 use super::{floor, log};
 use crate::backoff::{Backoff, jittered};
 use crate::clock::Timestamp;
-use crate::fleet::WorkerReport;
 use crate::lifecycle::Liveness;
 use crate::outage::{Outage, RecordBudget};
 use crate::rule::{QuarantineEntry, RuleChange, Table, TableDelta};
@@ -58,20 +59,6 @@ pub(super) struct Tail<F, N> {
     reports: Option<Reports>,
 }
 
-/// What is reported of the worker, and when.
-struct Reports {
-    schedule: Schedule,
-    report: Box<dyn Fn() -> WorkerReport + Send + Sync>,
-    /// The last report that was written.
-    last: Option<WorkerReport>,
-}
-
-impl std::fmt::Debug for Reports {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Reports({:?})", self.schedule)
-    }
-}
-
 impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     /// A tail that starts to poll once `restored` is cancelled, and cancels `polled` after its first poll,
     /// successful or not.
@@ -102,57 +89,6 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             is_floor_unsaved: false,
             trust: None,
             reports: None,
-        }
-    }
-
-    /// Reports what `report` returns, where the store has a place for it.
-    pub(super) fn reporting(
-        mut self,
-        schedule: Schedule,
-        report: impl Fn() -> WorkerReport + Send + Sync + 'static,
-    ) -> Self {
-        if self.follower.takes_reports() {
-            self.reports = Some(Reports { schedule, report: Box::new(report), last: None });
-        }
-        self
-    }
-
-    /// Schedules a report if there is something new.
-    fn note_changes(&mut self) {
-        if let Some(Reports { schedule, report, last }) = &mut self.reports {
-            let now = report();
-            if last.as_ref().is_none_or(|last| mark(last) != mark(&now)) {
-                schedule.changed(Instant::now(), self.follower.reports_elsewhere());
-            }
-        }
-    }
-
-    /// Writes the report. A failure is logged when its cause is new.
-    async fn report(&mut self) {
-        let Some(Reports { schedule, report, last }) = &mut self.reports else { return };
-        let now = report();
-        let written = {
-            let written = self.follower.report(now.clone());
-            tokio::pin!(written);
-            // A slow server delays no state's end, and not the word that the rules are stale.
-            let mut beat = tokio::time::interval(BEAT_INTERVAL);
-            loop {
-                let end = next_end(&self.broker, self.clock);
-                tokio::select! {
-                    written = &mut written => break written,
-                    () = until(end) => expire(&self.broker, self.clock),
-                    () = until(self.broker.release_at()) => release(&self.broker),
-                    _ = beat.tick() => self.broker.announce(),
-                }
-            }
-        };
-        schedule.reported(Instant::now(), written.is_ok());
-        if written.is_ok() {
-            *last = Some(now);
-        }
-        let problem = written.err();
-        if self.broker.report_problem(problem.clone()) {
-            log::report_problem(problem.as_deref());
         }
     }
 

@@ -1,21 +1,22 @@
 //! Follows a database for one reader.
 
+mod task;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::task::{Memory, PollResult, PollTask};
 use super::bell::Doorbell;
 use super::connection::Connection;
 use super::row::Cell;
-use super::snapshot::{ManifestHint, Snapshot};
 use super::sql::Purpose;
 use super::wakeups::Wakeups;
-use super::{Database, lease, manifest, trace_context, version, workers};
+use super::{Database, manifest, workers};
 use crate::address::SessionAttrs;
 use crate::fleet::WorkerReport;
-use crate::rule::{FoundManifest, ManifestWish, TableDelta};
-use crate::store::poll::{Poll, WHAT, Watermarks};
+use crate::rule::TableDelta;
+use crate::store::poll::{WHAT, Watermarks};
 use crate::store::{Follow, RowIndex, StoreError, TraceContextRow};
-use crate::telemetry::trace;
 
 /// How often a poll is repeated at once if the tables were altered during it.
 const ALTERED_RETRIES: usize = 3;
@@ -41,39 +42,6 @@ pub struct DatabaseFollower {
     idle_until: Option<tokio::time::Instant>,
 }
 
-/// What a follower remembers from one poll to the next.
-#[derive(Debug, Clone)]
-struct Memory {
-    watermarks: Option<Watermarks>,
-    /// SQLite's [`data_version`] before the last poll.
-    version: Option<String>,
-    /// The manifest's hint when it was last read; `None` if the table could not be read.
-    manifest: Option<String>,
-    /// Whether `rulesyncd_trace` can be read; tried again at each full poll.
-    has_trace_table: bool,
-    /// Why `rulesyncd_version` cannot be read; tried again at each full poll and in each connection.
-    version_problem: Option<String>,
-    /// Whether `rulesyncd_lease` can be read; tried again as that is.
-    has_lease: bool,
-}
-
-/// A poll on the database's thread.
-struct PollTask<K> {
-    database: Database,
-    connection: Option<Connection>,
-    memory: Memory,
-    woken: bool,
-    index: Arc<K>,
-}
-
-/// The result of a poll.
-struct PollResult {
-    delta: TableDelta,
-    connection: Connection,
-    memory: Memory,
-    trace_contexts: Vec<TraceContextRow>,
-}
-
 impl DatabaseFollower {
     pub(super) fn new(database: Database) -> Self {
         let wakeups = Wakeups::new(&database);
@@ -97,139 +65,6 @@ impl DatabaseFollower {
             reports_elsewhere: false,
             idle_until: None,
         }
-    }
-}
-
-impl<K: RowIndex + Send + Sync> PollTask<K> {
-    async fn poll(mut self) -> Result<PollResult, StoreError> {
-        // Kept only if the poll ends: a cancelled poll leaves the connection in an unknown state.
-        let mut connection = self.connection().await?;
-        let (at, interval) = (Instant::now(), self.database.follow.full_scan_interval);
-        let known = self.memory.watermarks.as_ref();
-        let full = known.is_none_or(|known| known.is_full_due(at, interval));
-        let now = self.database.clock.now();
-        let version = data_version(&mut connection).await?;
-        let wish = self.index.manifest_wish();
-        if !full && version.is_some() && version == self.memory.version && wish != ManifestWish::Now {
-            let watermarks = self.memory.watermarks.map(|watermarks| watermarks.idle(now));
-            let memory = Memory { watermarks, ..self.memory };
-            let delta = TableDelta { now, ..TableDelta::default() };
-            return Ok(PollResult { delta, connection, memory, trace_contexts: Vec::new() });
-        }
-        if full {
-            self.memory.version_problem = version::why_not_readable(&mut connection).await;
-            self.memory.has_lease = lease::is_readable(&mut connection).await;
-        }
-        let (has_version, has_lease) = (self.memory.version_problem.is_none(), self.memory.has_lease);
-        let hint = if full || version.is_some() { None } else { self.counted_hint(wish) };
-        let (realm, missing) = match hint {
-            Some(_) => (None, None),
-            None => self.manifest(&mut connection, full, wish).await?,
-        };
-        let reads_manifest = realm.is_some();
-        let clock = Arc::clone(&self.database.clock);
-        let fleet = None;
-        let mut tables = Snapshot {
-            connection,
-            clock,
-            realm,
-            has_version,
-            has_lease,
-            hint,
-            found_hint: None,
-            has_begun: false,
-            fleet,
-        };
-        let watermarks = self.memory.watermarks.clone();
-        let mut poll = Poll::new(&mut tables, &self.database.follow, &*self.index, watermarks, at);
-        poll.woken = self.woken || version.is_some() || reads_manifest;
-        // A signed release is read as a whole.
-        poll.hurried = self.woken && self.database.realm.is_none();
-        let (mut delta, watermarks) = poll.run().await?;
-        delta.manifest = delta.manifest.or(missing);
-        match tables.found_hint {
-            Some(Ok(hint)) => self.memory.manifest = Some(hint),
-            Some(Err(missing)) => (self.memory.manifest, delta.manifest) = (None, Some(missing)),
-            None => {}
-        }
-        let mut connection = tables.connection;
-        let trace_contexts = self.trace_contexts(&mut connection, &delta).await;
-        if connection.is_elsewhere() {
-            let detail = "the file was replaced while it was read".into();
-            return Err(StoreError::Unavailable { what: WHAT, detail });
-        }
-        // A manifest that is read later, or a deletion that is counted later, must not be missed for want of another
-        // commit.
-        let is_whole = watermarks.is_counted && watermarks.window_due().is_none();
-        let version = version.filter(|_| wish != ManifestWish::NotYet && is_whole);
-        let memory = Memory { watermarks: Some(watermarks), version, ..self.memory };
-        Ok(PollResult { delta, connection, memory, trace_contexts })
-    }
-
-    /// The connection of the last poll, if it still leads to the same database.
-    async fn connection(&mut self) -> Result<Connection, StoreError> {
-        match self.connection.take() {
-            Some(connection) if !connection.is_broken() && !connection.is_elsewhere() => Ok(connection),
-            _ => {
-                self.memory.version = None;
-                self.memory.watermarks = self.memory.watermarks.take().map(Watermarks::reconnected);
-                Connection::open(&self.database.connector, Purpose::Read).await
-            }
-        }
-    }
-
-    /// What the first statement of the poll asks of the manifest, so that the poll makes no statement for it; `None` if the
-    /// manifest is asked for in another way.
-    fn counted_hint(&self, wish: ManifestWish) -> Option<ManifestHint> {
-        let realm = self.database.realm.clone()?;
-        let known = self.memory.manifest.clone()?;
-        let is_known = self.memory.watermarks.is_some() && wish == ManifestWish::IfChanged;
-        is_known.then_some(ManifestHint { realm, known })
-    }
-
-    /// Whether the poll reads a manifest, and of which realm; or why there is none. Asked outside of the transaction: a
-    /// table that is missing, or may not be read, must not end the poll.
-    async fn manifest(
-        &mut self,
-        connection: &mut Connection,
-        full: bool,
-        wish: ManifestWish,
-    ) -> Result<(Option<Arc<str>>, Option<FoundManifest>), StoreError> {
-        let Some(realm) = self.database.realm.clone() else { return Ok((None, None)) };
-        if wish == ManifestWish::NotYet {
-            return Ok((None, None));
-        }
-        match manifest::hint(connection, &realm).await {
-            Ok(hint) => {
-                let has_changed = self.memory.manifest.as_ref() != Some(&hint);
-                self.memory.manifest = Some(hint);
-                Ok((Some(realm).filter(|_| has_changed || full || wish == ManifestWish::Now), None))
-            }
-            Err(error) if connection.is_broken() => Err(error),
-            Err(error) => {
-                self.memory.manifest = None;
-                Ok((None, Some(manifest::missing(&error))))
-            }
-        }
-    }
-
-    /// The trace contexts of the changes that the poll found; none at the first poll, which finds no changes.
-    async fn trace_contexts(
-        &mut self,
-        connection: &mut Connection,
-        delta: &TableDelta,
-    ) -> Vec<TraceContextRow> {
-        self.memory.has_trace_table |= delta.full;
-        let rules = delta.rules.iter().flatten().map(|rule| rule.rule_id().to_string());
-        let states = delta.states.iter().flatten().map(|(rule_id, _)| rule_id.to_string());
-        let rule_ids: Vec<String> = rules.chain(states).collect();
-        let is_first = self.memory.watermarks.is_none();
-        if trace::now().is_none() || !self.memory.has_trace_table || rule_ids.is_empty() || is_first {
-            return Vec::new();
-        }
-        let found = trace_context::read(connection, &rule_ids).await;
-        self.memory.has_trace_table = found.is_ok();
-        found.unwrap_or_default()
     }
 }
 

@@ -1,7 +1,9 @@
 use std::sync::Mutex;
 
+use super::super::report::Schedule;
 use super::*;
 use crate::clock::SystemClock;
+use crate::fleet::WorkerReport;
 use crate::rule::{RuleId, RuleState, StateKind};
 use crate::store::RowIndex;
 

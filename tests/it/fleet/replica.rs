@@ -32,7 +32,7 @@ async fn a_paused_replica(kind: Kind, primary_is: Primary) {
     let _master = swarm.master();
     until_it_has_rules(&replica, 1).await;
     let _near = worker(&swarm, "near", "near");
-    let reports = [("REPORT_SPREAD", "200ms"), ("REPORT_INTERVAL", "5s")];
+    let reports = [("REPORT_SPREAD", "200ms"), ("REPORT_INTERVAL", "2s")];
     let (at_replica, keys) = match primary_is {
         Primary::ReportUrl => {
             let at_replica = Swarm::on(Server::address_of(&[&replica], "rules"));
