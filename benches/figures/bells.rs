@@ -1,5 +1,6 @@
 //! The master's bell on MySQL and MariaDB: what idle workers that wait for it cost the server, and how soon they hear.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,23 +57,24 @@ impl Swarm {
         Self { host, own, workers, version: 1, _database: database }
     }
 
-    /// Saves a rule, and returns when.
-    fn save(&mut self) -> Instant {
+    /// Saves a rule, and returns its version and when that was.
+    fn save(&mut self) -> (usize, Instant) {
         self.version += 1;
         let (number, new) = (self.version % RULES, self.own.path().join(".new"));
         std::fs::write(&new, rule_text(number, self.version)).unwrap();
         let start = Instant::now();
         std::fs::rename(new, self.own.path().join(format!("R{number:06}.yaml"))).unwrap();
-        start
+        (self.version, start)
     }
 }
 
-/// Lets the workers poll for so long, and tells who finds a change. They wait for the bell between their polls, or do not.
+/// Lets the workers poll for so long, and tells the versions that each finds. They wait for the bell between their polls, or
+/// do not.
 async fn followed(
     workers: &mut Vec<Worker>,
     wait: bool,
     span: Duration,
-    heard: &mpsc::UnboundedSender<Instant>,
+    heard: &mpsc::UnboundedSender<(usize, Instant)>,
 ) {
     let (begin, count) = (Instant::now(), u32::try_from(workers.len()).unwrap());
     let mut following = JoinSet::new();
@@ -84,7 +86,10 @@ async fn followed(
             while begin.elapsed() < span {
                 let delta = follower.poll(&catalogue).await.unwrap();
                 if delta.rows > 0 {
-                    heard.send(Instant::now()).ok();
+                    let versions = delta.rules.iter().flatten().map(|rule| rule.header.rule_version);
+                    for version in versions {
+                        heard.send((version.try_into().unwrap(), Instant::now())).ok();
+                    }
                     Arc::get_mut(&mut catalogue).unwrap().apply(delta);
                 }
                 next = Instant::now() + POLL_INTERVAL;
@@ -141,26 +146,19 @@ pub(crate) fn heard(databases: &Databases, workers: usize, is_one_frozen: bool) 
         databases.block_on(async {
             let (send, mut heard) = mpsc::unbounded_channel();
             let mut following = std::mem::take(&mut swarm.workers);
-            let count = following.len();
-            let polling = async {
-                followed(&mut following, wait, PAUSE * (SAVES + 1), &send).await;
-                following
-            };
+            let polling = followed(&mut following, wait, PAUSE * (SAVES + 1), &send);
             let saving = async {
-                let mut took = Vec::new();
+                let mut saved = HashMap::new();
                 for _ in 0..SAVES {
                     tokio::time::sleep(PAUSE).await;
-                    let saved = swarm.save();
-                    while heard.try_recv().is_ok() {}
-                    for _ in 0..count {
-                        took.push((heard.recv().await.unwrap() - saved).as_secs_f64());
-                    }
+                    saved.extend([swarm.save()]);
                 }
-                took
+                saved
             };
-            let (workers, took) = tokio::join!(polling, saving);
-            swarm.workers = workers;
-            took
+            let ((), saved) = tokio::join!(polling, saving);
+            swarm.workers = following;
+            let times = std::iter::from_fn(|| heard.try_recv().ok());
+            times.filter_map(|(version, at)| Some((at - *saved.get(&version)?).as_secs_f64())).collect()
         })
     });
     let figure = figure.rounds(3).quantiles(&[0.5, 0.99]);
