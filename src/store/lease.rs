@@ -106,6 +106,7 @@ impl Standby {
             term: self.highest_term + 1,
             lease: lasts,
             confirmed: now,
+            fenced: None,
             lost: None,
             has_lock: lock == ServerLock::Ours && !self.was_robbed.load(Ordering::Relaxed),
             was_robbed: Arc::clone(&self.was_robbed),
@@ -121,6 +122,8 @@ pub(super) struct Lead {
     pub(super) lease: Duration,
     /// When the last statement that confirmed it was sent.
     confirmed: Duration,
+    /// When the fence was sent of the transaction that is not committed yet.
+    fenced: Option<Duration>,
     /// How its loss was noticed.
     lost: Option<String>,
     /// Whether the owner holds the server's lock, too.
@@ -140,30 +143,49 @@ impl Lead {
         }
     }
 
-    /// Records what was read by a statement that was sent at `sent`.
+    /// Checks the row that was read. It does not confirm the lease: a node of a cluster may show it late.
     ///
     /// # Errors
     /// [`StoreError::LockLost`] if the row is not this lease any more.
-    pub(super) fn found(&mut self, row: Option<&LeaseRow>, sent: Duration) -> Result<(), StoreError> {
-        let is_ours = |row: &LeaseRow| row.owner == self.owner && row.term == self.term;
-        self.matched(u64::from(row.is_some_and(is_ours)), sent)
+    pub(super) fn found(&mut self, row: Option<&LeaseRow>) -> Result<(), StoreError> {
+        match row {
+            Some(row) if row.owner == self.owner && row.term == self.term => Ok(()),
+            _ => Err(self.robbed()),
+        }
     }
 
-    /// Records how many rows a beat or a fence matched that was sent at `sent`.
+    /// Records how many rows a beat matched that was sent at `sent`.
     ///
     /// # Errors
     /// [`StoreError::LockLost`] if it matched none.
-    pub(super) fn matched(&mut self, rows: u64, sent: Duration) -> Result<(), StoreError> {
-        if rows > 0 {
-            self.confirmed = self.confirmed.max(sent);
-            return Ok(());
-        }
+    pub(super) fn beaten(&mut self, rows: u64, sent: Duration) -> Result<(), StoreError> {
+        self.fenced(rows, sent)?;
+        self.committed();
+        Ok(())
+    }
+
+    /// Records how many rows the fence of a transaction matched that was sent at `sent`. It does not confirm the lease: a
+    /// cluster finds out at the COMMIT that another node has changed the row.
+    ///
+    /// # Errors
+    /// [`StoreError::LockLost`] if it matched none.
+    pub(super) fn fenced(&mut self, rows: u64, sent: Duration) -> Result<(), StoreError> {
+        self.fenced = Some(sent).filter(|_| rows > 0);
+        if rows > 0 { Ok(()) } else { Err(self.robbed()) }
+    }
+
+    /// The transaction with the last fence was committed.
+    pub(super) fn committed(&mut self) {
+        self.confirmed = self.fenced.take().unwrap_or_default().max(self.confirmed);
+    }
+
+    fn robbed(&mut self) -> StoreError {
         if self.has_lock {
             self.was_robbed.store(true, Ordering::Relaxed);
         }
         let detail = "another master has taken the lease".to_owned();
         self.lose(&detail);
-        Err(StoreError::LockLost { detail })
+        StoreError::LockLost { detail }
     }
 
     /// A connection was lost, so the last transaction may be committed later: nothing more is written under this lease.
@@ -299,30 +321,46 @@ mod tests {
         let mut lead = lead(&mut Standby::default());
         assert!(lead.is_confirmed(seconds(114)).unwrap());
         assert!(!lead.is_confirmed(seconds(115)).unwrap());
-        lead.matched(1, seconds(110)).unwrap();
-        lead.matched(1, seconds(105)).unwrap();
+        lead.beaten(1, seconds(110)).unwrap();
+        lead.beaten(1, seconds(105)).unwrap();
         assert_eq!(lead.age(seconds(112)), seconds(2));
         assert!(lead.is_confirmed(seconds(124)).unwrap());
         assert!(!lead.is_confirmed(seconds(125)).unwrap());
-        lead.found(Some(&LeaseRow { term: 4, ..row("me", "here", 9) }), seconds(126)).unwrap();
-        assert!(lead.is_confirmed(seconds(140)).unwrap());
+    }
+
+    #[test]
+    fn a_row_that_is_only_read_confirms_nothing_as_a_node_of_a_cluster_may_show_it_late() {
+        let mut lead = lead(&mut Standby::default());
+        lead.found(Some(&LeaseRow { term: 4, ..row("me", "here", 9) })).unwrap();
+        assert_eq!(lead.age(seconds(126)), seconds(26));
+        assert!(!lead.is_confirmed(seconds(126)).unwrap());
+    }
+
+    #[test]
+    fn a_fence_confirms_the_lease_once_its_transaction_is_committed() {
+        let mut lead = lead(&mut Standby::default());
+        lead.fenced(1, seconds(110)).unwrap();
+        assert_eq!(lead.age(seconds(112)), seconds(12));
+        lead.fenced(1, seconds(111)).unwrap();
+        lead.committed();
+        assert_eq!(lead.age(seconds(112)), seconds(1));
     }
 
     #[test]
     fn a_lease_is_lost_for_good_once_the_row_is_anothers_or_a_connection_ended() {
         let lose: [fn(&mut Lead); 4] = [
-            |lead| assert!(lead.matched(0, seconds(101)).is_err()),
-            |lead| assert!(lead.found(None, seconds(101)).is_err()),
+            |lead| assert!(lead.beaten(0, seconds(101)).is_err()),
+            |lead| assert!(lead.found(None).is_err()),
             |lead| {
                 let same_owner = LeaseRow { term: 5, ..row("me", "here", 9) };
-                assert!(lead.found(Some(&same_owner), seconds(101)).is_err());
+                assert!(lead.found(Some(&same_owner)).is_err());
             },
             |lead| lead.lose("the connection ended"),
         ];
         for lose in lose {
             let mut lead = lead(&mut Standby::default());
             lose(&mut lead);
-            lead.matched(1, seconds(102)).unwrap();
+            lead.beaten(1, seconds(102)).unwrap();
             assert!(lead.is_confirmed(seconds(102)).is_err());
         }
     }
@@ -332,7 +370,7 @@ mod tests {
         let mut standby = Standby::default();
         let mut robbed = lead(&mut standby);
         assert_eq!(robbed.session("here"), "here");
-        robbed.matched(0, seconds(101)).unwrap_err();
+        robbed.beaten(0, seconds(101)).unwrap_err();
         let again = lead(&mut standby);
         assert_eq!(again.session("here"), "");
         assert!(!again.wants_lock());

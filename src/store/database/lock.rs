@@ -109,6 +109,14 @@ impl Lock {
         }
     }
 
+    /// The lease, if that is what it is.
+    pub(super) const fn lease(&self) -> Option<&HeldLease> {
+        match self {
+            Self::Lease(lease) => Some(lease),
+            _ => None,
+        }
+    }
+
     /// Checks that this process is still the only writer.
     ///
     /// # Errors

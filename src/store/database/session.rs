@@ -261,11 +261,8 @@ impl Session {
 
     /// The last statements of a transaction that changed so many rows, and deleted so many of them.
     pub(super) async fn announce(&mut self, changed: u64, deleted: u64) -> Result<(), StoreError> {
-        let lease = match &self.lock {
-            Lock::Lease(lease) => Some(lease),
-            _ => None,
-        };
-        self.version.publish(&mut self.connection, (changed, deleted), lease).await
+        let Self { version, connection, lock, .. } = self;
+        version.publish(connection, (changed, deleted), lock.lease()).await
     }
 
     /// Begins a transaction, and checks in it that the lock is still held.
@@ -288,6 +285,9 @@ impl Session {
                     return Err(error);
                 }
                 self.version.committed();
+                if let Some(lease) = self.lock.lease() {
+                    lease.committed();
+                }
                 self.database.wake_followers();
                 Ok(done)
             }
@@ -411,10 +411,7 @@ impl Session {
     }
 
     pub(super) fn lease(&self) -> Option<(u64, Duration)> {
-        match &self.lock {
-            Lock::Lease(lease) => Some((lease.term(), lease.age())),
-            _ => None,
-        }
+        self.lock.lease().map(|lease| (lease.term(), lease.age()))
     }
 
     pub(super) async fn close(self) {
@@ -431,7 +428,7 @@ impl Session {
             lost @ StoreError::LockLost { .. } => lost,
             error if self.connection.is_broken() => {
                 let detail = error.to_string();
-                if let Lock::Lease(lease) = &self.lock {
+                if let Some(lease) = self.lock.lease() {
                     lease.lose(&detail);
                 }
                 StoreError::LockLost { detail }

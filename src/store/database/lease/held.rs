@@ -35,8 +35,7 @@ impl HeldLease {
     /// # Errors
     /// [`StoreError::LockLost`]; or the database does not answer.
     pub(in super::super) async fn ensure_held(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        let sent = since_boot();
-        if lock(&self.state).is_confirmed(sent)? {
+        if lock(&self.state).is_confirmed(since_boot())? {
             return Ok(());
         }
         self.ensure_ours(connection).await
@@ -47,9 +46,8 @@ impl HeldLease {
     /// # Errors
     /// As [`HeldLease::ensure_held`].
     pub(in super::super) async fn ensure_ours(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        let sent = since_boot();
         let row = row::read(connection).await?;
-        lock(&self.state).found(row.as_ref(), sent)
+        lock(&self.state).found(row.as_ref())
     }
 
     /// The last statement of a transaction: it matches one row while the lease is ours.
@@ -62,7 +60,12 @@ impl HeldLease {
     /// # Errors
     /// [`StoreError::LockLost`].
     pub(in super::super) fn fenced(&self, matched: u64, sent: Duration) -> Result<(), StoreError> {
-        lock(&self.state).matched(matched, sent)
+        lock(&self.state).fenced(matched, sent)
+    }
+
+    /// The transaction with the last fence was committed.
+    pub(in super::super) fn committed(&self) {
+        lock(&self.state).committed();
     }
 
     /// The session writes no more: a connection was lost, so its last transaction may be committed later. The lease is
@@ -99,7 +102,7 @@ pub(super) async fn keep_beating(
         let beaten = connection.execute(BEATING, query).await;
         let Some(held) = state.upgrade() else { return };
         let recorded = match beaten {
-            Ok(matched) => lock(&held).matched(matched, sent),
+            Ok(matched) => lock(&held).beaten(matched, sent),
             Err(error) if connection.is_broken() => {
                 lock(&held).lose(&error.to_string());
                 return;
