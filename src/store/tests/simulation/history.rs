@@ -4,13 +4,28 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::Without;
-use super::judge::{compare, judge};
-use super::texts::{IDS, VERSIONS};
-use super::worker::{Course, FULL_SCAN_INTERVAL, Worker};
-use super::world::{Key, SERVERS, World};
+use super::faults::Fault;
+use super::judge::{compare, judge, judge_claims, judge_masters};
+use super::tables::Key;
+use super::texts::{IDS, MANY, VERSIONS};
+use super::worker::{Course, Worker};
+use super::world::{Options, SERVERS, World};
 use crate::testing::Mutate;
 
 const OVERLAP: Duration = Duration::from_secs(5);
+
+/// Less than the time that a history goes on without faults at its end.
+const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How many masters there are, at most.
+const MASTERS: usize = 3;
+
+/// Once the faults have ended: a takeover takes 17 s, one lease more where a master froze before its COMMIT, and the new
+/// leader compares everything.
+const TAKEOVER: i64 = 17_000_000 + 15_000_000 + 3_000_000;
+
+/// The calls from a look at the lease to the COMMIT, some of them twice.
+const CALLS: i64 = 10;
 
 /// Why a history failed: which promise was broken, and how.
 #[derive(Debug)]
@@ -28,13 +43,26 @@ impl fmt::Display for Verdict {
     }
 }
 
+impl Verdict {
+    /// Whether the promise is the one that was broken; any, if it is empty.
+    pub(super) fn is_about(&self, promise: &str) -> bool {
+        self.0.starts_with(promise)
+    }
+}
+
 /// What happens.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Begin {
+        server: usize,
         key: Key,
         content: Option<u8>,
         is_ours: bool,
+    },
+    /// Another program changes all rules of a large table that no other step changes.
+    Load {
+        server: usize,
+        content: u8,
     },
     Commit {
         which: usize,
@@ -42,9 +70,11 @@ pub(super) enum Step {
     Advance {
         micros: i64,
     },
+    /// A server applies so many commits, and goes on with each that comes, or pauses.
     Replicate {
         server: usize,
         commits: usize,
+        streams: bool,
     },
     FailOver {
         server: usize,
@@ -53,8 +83,15 @@ pub(super) enum Step {
         server: usize,
         ahead: i64,
     },
-    Freeze {
-        is_frozen: bool,
+    Fault {
+        master: usize,
+        fault: Fault,
+    },
+    /// A file of a master's directory is written or removed.
+    Edit {
+        master: usize,
+        id: u8,
+        content: Option<u8>,
     },
     Connect {
         worker: usize,
@@ -81,40 +118,65 @@ impl Step {
             0..20 => {
                 let id = u8::try_from(chance.below(usize::from(IDS))).unwrap();
                 let key = if chance.below(3) > 0 { Key::Rule(id) } else { Key::State(id) };
-                let content = u8::try_from(chance.below(usize::from(VERSIONS) + 2)).unwrap();
-                let content = Some(content).filter(|content| *content < VERSIONS);
-                Self::Begin { key, content, is_ours: chance.below(2) == 0 }
+                let (server, content) = (server(chance), content(chance));
+                Self::Begin { server, key, content, is_ours: chance.below(2) == 0 }
             }
             20..40 => Self::Commit { which: chance.below(8) },
-            40..46 => Self::Advance { micros: micros(chance, 20_000_000) },
-            46..58 => Self::Replicate { server: server(chance), commits: 1 + chance.below(6) },
+            40 => {
+                let content = u8::try_from(chance.below(usize::from(VERSIONS))).unwrap();
+                Self::Load { server: server(chance), content }
+            }
+            41..46 => Self::Advance { micros: micros(chance, 20_000_000) },
+            46..53 => {
+                let (server, commits) = (server(chance), chance.below(6));
+                Self::Replicate { server, commits, streams: chance.below(2) == 0 }
+            }
+            53..58 => {
+                let id = u8::try_from(chance.below(usize::from(IDS))).unwrap();
+                Self::Edit { master: chance.below(MASTERS), id, content: content(chance) }
+            }
             58..60 => Self::FailOver { server: server(chance) },
             60..62 => {
                 Self::SetClock { server: server(chance), ahead: micros(chance, 40_000_000) - 20_000_000 }
             }
-            62..64 => Self::Freeze { is_frozen: chance.below(2) == 0 },
-            64..67 => Self::Connect { worker: chance.below(2), server: server(chance) },
+            62..66 => Self::Fault { master: chance.below(MASTERS), fault: fault(chance) },
+            66..68 => Self::Connect { worker: chance.below(2), server: server(chance) },
             _ => {
                 let led_to = Some(chance.below(20)).filter(|server| *server < SERVERS);
                 let calls = if led_to.is_some() { 0 } else { chance.below(5) };
                 let meanwhile = (0..calls).map(|_| Self::draw(chance, 58)).collect();
                 let fails_at = Some(chance.below(40)).filter(|call| *call < 8);
-                let course = Course { woken: chance.below(3) == 0, meanwhile, fails_at };
+                let (woken, hurried) = (chance.below(3) == 0, chance.below(4) == 0);
+                let course = Course { woken, hurried, meanwhile, fails_at };
                 Self::Poll { worker: chance.below(2), led_to, course }
             }
         }
     }
 
-    /// Lets a step happen that concerns the servers.
+    /// Lets a step happen that concerns the servers and the masters.
     pub(super) fn happen(self, world: &mut World) {
         match self {
-            Self::Begin { key, content, is_ours } => world.begin(key, content, is_ours),
+            Self::Begin { server, key, content, is_ours } => {
+                world.begin_other(server, &[(key, content)], is_ours);
+            }
+            Self::Load { server, content } => {
+                let rules = (IDS..world.options.rules).map(|id| (Key::Rule(id), Some(content)));
+                world.begin_other(server, &rules.collect::<Vec<_>>(), false);
+            }
             Self::Commit { which } => world.finish(which),
             Self::Advance { micros } => world.advance(micros),
-            Self::Replicate { server, commits } => world.replicate(server, commits),
+            Self::Replicate { server, commits, streams } => {
+                world.replicate(server, commits);
+                world.stream(server, streams);
+            }
             Self::FailOver { server } => world.fail_over(server),
             Self::SetClock { server, ahead } => world.set_clock(server, ahead),
-            Self::Freeze { is_frozen } => world.freeze(is_frozen),
+            Self::Fault { master, fault } => {
+                world.with_master(master, |master, world| master.suffer(fault, world));
+            }
+            Self::Edit { master, id, content } => {
+                world.with_master(master, |master, _| master.directory.edit(id, content));
+            }
             Self::Connect { .. } | Self::Poll { .. } => {}
         }
     }
@@ -124,30 +186,63 @@ fn micros(chance: &mut Mutate, most: usize) -> i64 {
     i64::try_from(chance.below(most)).unwrap()
 }
 
-/// The steps of a history, each as a number.
+fn content(chance: &mut Mutate) -> Option<u8> {
+    let content = u8::try_from(chance.below(usize::from(VERSIONS) + 2)).unwrap();
+    Some(content).filter(|content| *content < VERSIONS)
+}
+
+fn fault(chance: &mut Mutate) -> Fault {
+    let is_lucky = chance.below(2) == 0;
+    match chance.below(10) {
+        0..5 => Fault::Freeze { micros: micros(chance, 30_000_000), host: is_lucky },
+        5 | 6 => Fault::CutWrites { may_commit: is_lucky },
+        7 => Fault::CutBeats { answers_late: is_lucky },
+        8 => Fault::Kill { may_commit: is_lucky, down: micros(chance, 20_000_000) },
+        _ => Fault::Stop { down: micros(chance, 20_000_000) },
+    }
+}
+
+/// What a history has from its beginning, and its steps, each as a number.
 #[derive(Debug, Clone)]
 pub(super) struct History {
-    has_whole_seconds: bool,
+    options: Options,
     numbers: Vec<u64>,
 }
 
 impl History {
-    pub(super) fn of(seed: u64) -> Self {
+    pub(super) fn of(seed: u64, without: Without) -> Self {
         let mut chance = Mutate::new(seed);
-        let has_whole_seconds = chance.below(4) == 0;
+        let options = Options {
+            overlap: OVERLAP,
+            full_scan_interval: FULL_SCAN_INTERVAL,
+            whole_seconds: chance.below(4) == 0,
+            folds: chance.below(4) == 0,
+            is_cluster: chance.below(3) == 0,
+            has_locks: chance.below(4) > 0,
+            masters: [1, 1, 2, 3][chance.below(4)],
+            call: [2_000, 2_000, 300_000, 1_000_000][chance.below(4)],
+            rules: if chance.below(64) == 0 { MANY } else { IDS },
+            without,
+        };
         let steps = 10 + chance.below(80);
         let numbers = (0..steps).map(|_| chance.below(usize::MAX) as u64).collect();
-        Self { has_whole_seconds, numbers }
+        Self { options, numbers }
+    }
+
+    /// The time before a step, in microseconds. Many rules are in the window of a poll only for a moment.
+    fn pause(&self, number: u64) -> i64 {
+        let longest = if self.options.rules > IDS { 200_000 } else { 1_500_000 };
+        i64::try_from(number % longest).unwrap()
     }
 
     /// Runs all steps and then a world without faults.
-    pub(super) fn run(&self, without: Without) -> Result<(), Verdict> {
+    pub(super) fn run(&self) -> Result<(), Verdict> {
         let begin = Instant::now();
-        let mut world = World::new(OVERLAP, self.has_whole_seconds);
+        let mut world = World::new(self.options);
         let mut workers = [Worker::new(0), Worker::new(1)];
         for &number in &self.numbers {
             // Time passes between any two steps.
-            world.advance(i64::try_from(number % 1_500_000).unwrap());
+            world.advance(self.pause(number));
             match Step::of(number) {
                 Step::Connect { worker, server } => workers[worker].connect(server),
                 Step::Poll { worker, led_to, course } => {
@@ -155,34 +250,43 @@ impl History {
                     if let Some(server) = led_to {
                         worker.is_led_to(server, &world);
                     }
-                    if let Some(polled) = worker.poll(&mut world, course, begin, (OVERLAP, without)) {
-                        judge(&worker.known, &worker.stream, &polled)?;
+                    if let Some(polled) = worker.poll(&mut world, course, begin) {
+                        judge(&worker.known, &worker.stream, &polled, &world)?;
                     }
                 }
                 step => step.happen(&mut world),
             }
+            world.judged()?;
+            judge_claims(&world)?;
         }
         world.heal();
-        world.advance(i64::try_from(FULL_SCAN_INTERVAL.as_micros()).unwrap());
+        world.advance(TAKEOVER + CALLS * self.options.call);
+        world.judged()?;
+        judge_masters(&world)?;
         for worker in &mut workers {
-            let polled = worker.poll(&mut world, Course::default(), begin, (OVERLAP, without));
+            let polled = worker.poll(&mut world, Course::default(), begin);
             let polled = polled.ok_or_else(|| Verdict::new("progress: a poll without faults fails"))?;
-            judge(&worker.known, &worker.stream, &polled)?;
-            compare(&worker.known, world.tables(world.primary()), true)
+            judge(&worker.known, &worker.stream, &polled, &world)?;
+            compare(&worker.known, &world.head, true, &world)
                 .map_err(|verdict| Verdict::new(format!("progress: {verdict}")))?;
         }
         Ok(())
     }
 
+    /// Whether it breaks this promise, or any, if it is empty.
+    pub(super) fn breaks(&self, promise: &str) -> bool {
+        self.run().is_err_and(|verdict| verdict.is_about(promise))
+    }
+
     /// The same failure with as few steps as leaving them out finds.
-    pub(super) fn shrunk(mut self, without: Without) -> Self {
+    pub(super) fn shrunk(mut self, promise: &str) -> Self {
         let mut length = self.numbers.len();
         while length > 0 {
             let mut place = 0;
             while place < self.numbers.len() {
                 let mut shorter = self.clone();
                 shorter.numbers.drain(place..(place + length).min(self.numbers.len()));
-                if shorter.run(without).is_err() {
+                if shorter.breaks(promise) {
                     self = shorter;
                 } else {
                     place += length;
@@ -197,9 +301,9 @@ impl History {
 /// One step a line.
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "whole seconds: {}", self.has_whole_seconds)?;
+        writeln!(f, "{:?}", self.options)?;
         for &number in &self.numbers {
-            writeln!(f, "+{} us {:?}", number % 1_500_000, Step::of(number))?;
+            writeln!(f, "+{} us {:?}", self.pause(number), Step::of(number))?;
         }
         Ok(())
     }

@@ -2,12 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use super::history::Verdict;
+use super::masters::Master;
+use super::tables::{Commit, Key, Lease, Tables};
 use super::texts::{IDS, Texts, rule_id};
+use super::transactions::is_of;
 use super::worker::{Known, Polled};
-use super::world::{Key, Tables, time};
+use super::world::World;
 use crate::rule::{ContentDigest, RuleChange, RuleState};
+use crate::store::lease::BEAT_INTERVAL;
 
 /// What a subscriber has, that started with an empty catalogue.
 #[derive(Default)]
@@ -46,9 +51,14 @@ impl Stream {
         if let Some(wrong) = &self.wrong {
             return Err(Verdict::new(format!("stream: {wrong}")));
         }
-        let rules = known.0.rules().map(|(rule, _)| (rule.rule_id().to_string(), rule.header.content_sha256));
-        let states = known.0.states().map(|(id, state)| (id.to_string(), RuleState::clone(state)));
-        if self.rules != rules.collect() || self.states != states.collect() {
+        let (mut rules, mut states) = (known.0.rules(), known.0.states());
+        let is_equal = self.rules.len() == known.0.rules().count()
+            && self.states.len() == known.0.states().count()
+            && rules.all(|(rule, _)| {
+                self.rules.get(rule.rule_id().as_str()) == Some(&rule.header.content_sha256)
+            })
+            && states.all(|(id, state)| self.states.get(id.as_str()) == Some(state));
+        if !is_equal {
             return Err(Verdict::new("stream: the changes do not make the catalogue"));
         }
         Ok(())
@@ -59,33 +69,82 @@ impl Stream {
 fn known_content(known: &Known, key: Key) -> Option<u8> {
     match key {
         Key::Rule(id) => {
-            let rule = known.0.rule_row(&rule_id(id))?;
-            let texts = Texts::get();
-            (0..super::texts::VERSIONS).find(|version| {
-                let row = texts.row(id, *version, time(0));
-                row.header.content_sha256 == rule.header.content_sha256
-            })
+            let rule = known.0.rule_row(rule_id(id))?;
+            Texts::get().version_of(id, rule.header.content_sha256)
         }
         Key::State(id) => {
-            let state = known.0.state(&rule_id(id));
+            let state = known.0.state(rule_id(id));
             state.reason?.parse().ok()
         }
     }
 }
 
+/// A master that gives no sign of life for so long is silent, and how often it does.
+const SILENT: Duration = Duration::from_secs(6);
+
 /// Checks the promises after a poll.
-pub(super) fn judge(known: &Known, stream: &Stream, polled: &Polled) -> Result<(), Verdict> {
+pub(super) fn judge(known: &Known, stream: &Stream, polled: &Polled, world: &World) -> Result<(), Verdict> {
     stream.judge(known)?;
-    let Polled { read, full, applied } = polled;
+    let Polled { read, full, is_whole, applied, says, lag, .. } = polled;
     if applied.is_some_and(|applied| applied > read.version) {
         return Err(Verdict::new(format!("early: reports {applied:?} and has read {}", read.version)));
     }
-    compare(known, read, *full)
+    if *lag > says.max(&SILENT).saturating_add(BEAT_INTERVAL).saturating_add(world.clocks_differ()) {
+        return Err(Verdict::new(format!("age: says {says:?} and lacks a commit that is {lag:?} old")));
+    }
+    if *is_whole { compare(known, read, *full, world) } else { Ok(()) }
+}
+
+/// Checks what masters say: one that says that it leads, confirmed n s ago, had the lease then.
+pub(super) fn judge_claims(world: &World) -> Result<(), Verdict> {
+    for master in world.masters() {
+        let Some((holder, confirmed)) = master.claim(world) else { continue };
+        let is_mine = |commit: &&Commit| {
+            let lease = commit.lease.as_ref();
+            lease.is_some_and(|Lease { row, .. }| is_of(row, &holder.owner, holder.term))
+        };
+        // The first lease of another after its last.
+        let leases = world.log.iter().rev().filter(|commit| commit.lease.is_some());
+        let Some(lost) = leases.take_while(|commit| !is_mine(commit)).last() else { continue };
+        if lost.at < confirmed {
+            let ago = Duration::from_micros((confirmed - lost.at).unsigned_abs());
+            return Err(Verdict::new(format!("fence: {holder:?} was confirmed {ago:?} after {lost:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// Checks the promises at the end, when the faults have ended for as long as a takeover takes: one master leads, and the
+/// tables have its directory.
+pub(super) fn judge_masters(world: &World) -> Result<(), Verdict> {
+    let row = world.head.lease.as_ref().map(|lease| (&*lease.row.owner, lease.row.term));
+    let leaders: Vec<&Master> = world.masters().filter(|master| master.leads().is_some()).collect();
+    let [leader] = leaders[..] else {
+        return Err(Verdict::new(format!("progress: {} masters lead", leaders.len())));
+    };
+    if leader.leads() != row {
+        return Err(Verdict::new(format!("progress: {:?} leads, the lease is {row:?}", leader.leads())));
+    }
+    for id in 0..IDS {
+        let cell = world.head.rows.get(&Key::Rule(id)).filter(|cell| cell.is_ours);
+        let (has, should) = (cell.map(|cell| cell.content), leader.directory.files[usize::from(id)]);
+        if has != should {
+            return Err(Verdict::new(format!(
+                "progress: {} is {has:?} in the tables and {should:?} in the directory",
+                rule_id(id)
+            )));
+        }
+    }
+    let (takeovers, faults) = (world.takeovers, world.faults);
+    if takeovers > faults {
+        return Err(Verdict::new(format!("progress: {takeovers} takeovers after {faults} faults")));
+    }
+    Ok(())
 }
 
 /// Compares a catalogue with tables, without exception if `is_strict`.
-pub(super) fn compare(known: &Known, tables: &Tables, is_strict: bool) -> Result<(), Verdict> {
-    let keys = (0..IDS).flat_map(|id| [Key::Rule(id), Key::State(id)]);
+pub(super) fn compare(known: &Known, tables: &Tables, is_strict: bool, world: &World) -> Result<(), Verdict> {
+    let keys = (0..world.options.rules).flat_map(|id| [Key::Rule(id), Key::State(id)]);
     let differing: Vec<Difference> = keys
         .filter_map(|key| {
             let (has, should) = (known_content(known, key), tables.rows.get(&key));

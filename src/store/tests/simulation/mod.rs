@@ -1,28 +1,43 @@
-//! A simulation of a fleet: servers with replicas, writers, and workers that poll with the algorithm of the product, in
-//! one thread and in virtual time.
+//! A simulation of a fleet: servers with replicas or a cluster, masters, other writers, and workers, in one thread and in
+//! virtual time. What masters and workers decide is the code of the product: the algorithm of a poll, the lease, the plan.
 //!
-//! The model is one log of commits. A server shows a prefix of it, and has a clock of its own. Replication lengthens the
-//! prefix; a failover cuts the log to the prefix of the server that becomes the primary. Every row is stamped before it
-//! is committed. A poll may be interrupted between any two of its calls, and every call may fail.
+//! The model is one log of commits ([`tables`]). A server shows a prefix of it, and has a clock of its own ([`world`]).
+//! Replication lengthens the prefix; a failover cuts the log to the prefix of the server that becomes the primary; in a
+//! cluster every server takes writes, and the first committer wins ([`transactions`]). Every row is stamped before it is
+//! committed. A poll may be interrupted between any two of its calls ([`reader`]), and so may a master ([`masters`]), which
+//! freezes, loses sessions, and dies ([`faults`]); every call may fail, and a COMMIT without an answer may come later.
 //!
-//! After each poll the judge checks:
+//! The judge checks:
 //!
-//! 1. *Poll*: the catalogue is what the snapshot holds, except for rows that were committed longer than `overlap` after
-//!    their stamp; after a poll that compared every row, without exception.
-//! 2. *Stream*: no change equals what it replaces, and the changes make the catalogue.
-//! 3. *Never early*: a worker that reports version v has delivered every commit up to v.
-//!
-//! At the end the faults stop, and every worker must have what its server holds.
+//! 1. *Fence*, at each commit: a master's carries owner, term and session of the lease that the log has just before it, and
+//!    terms never fall.
+//! 2. *Poll*, after each: the catalogue is what the snapshot holds, except for rows that were committed longer than
+//!    `overlap` after their stamp; after a poll that compared every row, without exception.
+//! 3. *Stream*: no change equals what it replaces, and the changes make the catalogue.
+//! 4. *Never early*: a worker that reports version v has delivered every commit up to v.
+//! 5. *Age*: the rules of a worker are no older than it says, but for a beat and what the clocks of the servers differ. Up
+//!    to three beats it need not say.
+//! 6. *Progress*, at the end, when the faults have ended: one master leads, the tables have its directory, every worker has
+//!    the tables, and there were no more takeovers than faults.
 //!
 //! A history is a list of numbers, each one step, so that a failing one is shrunk by leaving steps out. It follows from
 //! its seed alone.
 
+mod directory;
+mod faults;
+mod fleet;
 mod history;
 mod judge;
+mod masters;
 mod reader;
+mod tables;
 mod texts;
+mod transactions;
 mod worker;
 mod world;
+
+use std::io::Write as _;
+use std::sync::atomic::Ordering;
 
 use history::{History, Verdict};
 
@@ -42,31 +57,52 @@ enum Without {
     BeatAsTheTime,
     /// A poll does not notice that its server fell back.
     FallenBeat,
+    /// What a worker says of its age is how long the beat has not moved.
+    AgeOfTheBeat,
+    /// A master's transactions have no fence.
+    Fence,
+    /// The fence locks the row, and changes no value.
+    FenceThatChanges,
+    /// Who takes the lease does not compare what it has seen.
+    CompareOnTake,
+    /// A master that lost a session goes on with its old term.
+    TermOnReconnect,
 }
 
-/// Runs the histories of `seeds`, on as many threads as there are cores. Returns the first that fails, shrunk.
-fn run(seeds: std::ops::Range<u64>, without: Without) -> Option<(u64, History, Verdict)> {
+/// Runs the histories of `seeds`, on as many threads as there are cores. Returns the first that breaks this promise, or
+/// any if it is empty, shrunk.
+fn run(
+    seeds: std::ops::Range<u64>,
+    without: Without,
+    promise: &'static str,
+) -> Option<(u64, History, Verdict)> {
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) as u64;
-    let found = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads)
-            .map(|thread| {
-                let seeds = seeds.clone();
-                scope.spawn(move || {
-                    let mut seeds = seeds.filter(|seed| seed % threads == thread);
-                    seeds.find(|&seed| History::of(seed).run(without).is_err())
-                })
-            })
-            .collect();
-        threads.into_iter().filter_map(|thread| thread.join().unwrap()).min()
-    })?;
-    let history = History::of(found).shrunk(without);
-    let verdict = history.run(without).unwrap_err();
-    Some((found, history, verdict))
+    let first = std::sync::atomic::AtomicU64::new(u64::MAX);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (seeds, first) = (seeds.clone(), &first);
+            scope.spawn(move || {
+                for seed in seeds.filter(|seed| seed % threads == thread) {
+                    if seed > first.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    if History::of(seed, without).breaks(promise) {
+                        first.fetch_min(seed, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let first = Some(first.into_inner()).filter(|seed| *seed < u64::MAX)?;
+    let verdict = History::of(first, without).run().unwrap_err();
+    let history = History::of(first, without).shrunk(promise);
+    let verdict = history.run().err().unwrap_or(verdict);
+    Some((first, history, verdict))
 }
 
 /// Fails with the first history of `seeds` that breaks a promise.
 fn expect_every_promise(seeds: std::ops::Range<u64>) {
-    if let Some((seed, history, verdict)) = run(seeds, Without::Nothing) {
+    if let Some((seed, history, verdict)) = run(seeds, Without::Nothing, "") {
         panic!("seed {seed}: {verdict}\n{history}");
     }
 }
@@ -91,10 +127,15 @@ fn each_defence_is_missed_if_it_is_left_out() {
         (Without::VersionOfTheSnapshot, "early"),
         (Without::BeatAsTheTime, "poll"),
         (Without::FallenBeat, "poll"),
+        (Without::AgeOfTheBeat, "age"),
+        (Without::Fence, "fence"),
+        (Without::FenceThatChanges, "fence"),
+        (Without::CompareOnTake, "fence"),
+        (Without::TermOnReconnect, "fence"),
     ] {
-        let found = run(0..10_000, without);
+        let found = run(0..10_000, without, promise);
         let (seed, history, verdict) = found.unwrap_or_else(|| panic!("{without:?} is not missed"));
-        let verdict = verdict.to_string();
-        assert!(verdict.starts_with(promise), "{without:?}, seed {seed}: {verdict}\n{history}");
+        // Shown with `--show-output`.
+        writeln!(std::io::stdout(), "without {without:?}, seed {seed}: {verdict}\n{history}").unwrap();
     }
 }

@@ -1,12 +1,14 @@
 //! Lets a poll read the model.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Without;
 use super::history::Step;
-use super::texts::{IDS, Texts, rule_id};
-use super::world::{Cell, Key, Tables, World, time};
+use super::tables::{Cell, Key, Tables, time};
+use super::texts::{Texts, case_variant, rule_id};
+use super::world::World;
 use crate::clock::Timestamp;
 use crate::rule::{RuleHeader, RuleRow, StateRow, Table};
 use crate::store::StoreError;
@@ -25,30 +27,31 @@ pub(super) struct Reader<'w> {
     pub(super) fails_at: Option<usize>,
     /// Whether the poll compares every row.
     is_full: bool,
-    without: Without,
     /// How many calls were made.
-    calls: usize,
+    pub(super) calls: usize,
     /// The snapshot that has begun.
-    snapshot: Option<Box<Tables>>,
+    snapshot: Option<Arc<Tables>>,
     /// What the last count saw.
-    pub(super) read: Tables,
+    pub(super) read: Arc<Tables>,
     /// The server's clock at the last count.
     pub(super) now: Timestamp,
+    /// How old the oldest commit was that the last snapshot did not show.
+    pub(super) lag: Duration,
 }
 
 impl<'w> Reader<'w> {
-    pub(super) fn new(world: &'w mut World, server: usize, is_full: bool, without: Without) -> Self {
+    pub(super) fn new(world: &'w mut World, server: usize, is_full: bool) -> Self {
         Self {
             world,
             server,
             meanwhile: Vec::new(),
             fails_at: None,
             is_full,
-            without,
             calls: 0,
             snapshot: None,
-            read: Tables::default(),
+            read: Arc::default(),
             now: Timestamp::MIN,
+            lag: Duration::ZERO,
         }
     }
 
@@ -65,24 +68,29 @@ impl<'w> Reader<'w> {
         }
     }
 
-    fn tables(&self) -> &Tables {
-        self.snapshot.as_deref().unwrap_or_else(|| self.world.tables(self.server))
+    fn tables(&self) -> &Arc<Tables> {
+        self.snapshot.as_ref().unwrap_or_else(|| self.world.tables(self.server))
     }
 
-    fn cells(&self, which: Which<'_>, key: fn(u8) -> Key) -> Vec<(u8, Cell)> {
-        let tables = self.tables();
-        let cells = (0..IDS).filter_map(|id| Some((id, *tables.rows.get(&key(id))?)));
+    fn cells(&self, which: Which<'_>, table: Table) -> Vec<(u8, Cell)> {
+        let of_table = |(key, cell): (&Key, &Cell)| match (*key, table) {
+            (Key::Rule(id), Table::Rules) | (Key::State(id), Table::States) => Some((id, *cell)),
+            _ => None,
+        };
         let is_wanted = |(id, cell): &(u8, Cell)| match which {
             Which::All => true,
             Which::Above(low) => time(cell.stamp) > low,
-            Which::Keys(keys) => keys.contains(&rule_id(*id)),
+            Which::Keys(keys) => {
+                let names = [Some(*id), case_variant(*id).filter(|_| self.world.options.folds)];
+                names.into_iter().flatten().any(|id| keys.iter().any(|key| key == rule_id(id)))
+            }
         };
-        cells.filter(is_wanted).collect()
+        self.tables().rows.iter().filter_map(of_table).filter(is_wanted).collect()
     }
 
     fn rules(&mut self, which: Which<'_>, thorough: bool) -> ModelRows {
         let called = self.call();
-        let rows = self.cells(which, Key::Rule).into_iter();
+        let rows = self.cells(which, Table::Rules).into_iter();
         let texts = Texts::get();
         let rows = rows.map(|(id, cell)| texts.row(id, cell.content, time(cell.stamp)));
         ModelRows { called: Some(called), rules: rows.collect(), thorough, ..ModelRows::default() }
@@ -116,8 +124,11 @@ impl TableReader for Reader<'_> {
 
     async fn count(&mut self, question: CountQuestion<'_>) -> Result<Counted, StoreError> {
         self.call()?;
-        let now = self.world.clock(self.server);
-        let tables = self.tables().clone();
+        if self.snapshot.is_none() {
+            self.lag = self.world.lag(self.server);
+        }
+        let (now, without) = (self.world.clock(self.server), self.world.options.without);
+        let tables = Arc::clone(self.tables());
         let count = |is_of: fn(&Key) -> bool, window: Window| {
             let cells = || tables.rows.iter().filter(move |(key, _)| is_of(key));
             let sum = |mark| {
@@ -129,25 +140,25 @@ impl TableReader for Reader<'_> {
                 })
             };
             let sums = WindowSums { low: sum(window.low), last: sum(window.last) };
-            let is_counted = self.is_full || self.without != Without::Count;
+            let is_counted = self.is_full || without != Without::Count;
             let rows = is_counted.then(|| cells().count() as u64);
             Some(Counts { rows, in_window: sums.low.rows, sums: Some(sums) })
         };
         let rules = count(|key| matches!(key, Key::Rule(_)), question.rules);
         let states = count(|key| matches!(key, Key::State(_)), question.states);
-        let is_primary = self.server == self.world.primary();
-        let version = match self.without {
+        let takes_writes = self.world.takes_all_writes(self.server);
+        let version = match without {
             Without::VersionOfTheSnapshot => self.world.tables(self.server).tables_version(),
             _ => tables.tables_version(),
         };
-        let beat = tables.beat.map(|beat| match self.without {
+        let beat = tables.beat().map(|beat| match without {
             Without::FallenBeat => Beat { term: 0, count: 0, ..beat },
             _ => beat,
         });
         (self.read, self.now) = (tables, now);
         Ok(Counted {
             now,
-            takes_writes: is_primary || self.without == Without::BeatAsTheTime,
+            takes_writes: takes_writes || without == Without::BeatAsTheTime,
             beat,
             rules,
             states,
@@ -160,7 +171,8 @@ impl TableReader for Reader<'_> {
 
     async fn begin(&mut self) -> Result<(), StoreError> {
         self.call()?;
-        self.snapshot = Some(Box::new(self.world.tables(self.server).clone()));
+        self.snapshot = Some(Arc::clone(self.world.tables(self.server)));
+        self.lag = self.world.lag(self.server);
         Ok(())
     }
 
@@ -184,24 +196,20 @@ impl TableReader for Reader<'_> {
 
     fn states(&mut self, which: Which<'_>) -> ModelRows {
         let called = self.call();
-        let states = self.cells(which, Key::State).into_iter().map(|(id, cell)| state(id, cell)).collect();
+        let states = self.cells(which, Table::States).into_iter().map(|(id, cell)| state(id, cell)).collect();
         ModelRows { called: Some(called), states, ..ModelRows::default() }
     }
 
     fn keys(&mut self, table: Table) -> ModelRows {
         let called = self.call();
-        let key = match table {
-            Table::Rules => Key::Rule,
-            Table::States => Key::State,
-        };
-        let keys = self.cells(Which::All, key).into_iter().map(|(id, _)| rule_id(id)).collect();
+        let keys = self.cells(Which::All, table).into_iter().map(|(id, _)| rule_id(id).to_owned()).collect();
         ModelRows { called: Some(called), keys, ..ModelRows::default() }
     }
 }
 
 pub(super) fn state(id: u8, cell: Cell) -> StateRow {
     StateRow {
-        rule_id: rule_id(id),
+        rule_id: rule_id(id).to_owned(),
         state: if cell.content == 0 { "disabled" } else { "enabled" }.to_owned(),
         confidence_max: None,
         expires_at: None,

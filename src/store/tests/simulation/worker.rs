@@ -1,16 +1,17 @@
 //! A worker: it polls the server that it is connected to, and passes the changes on.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll as Progress, Waker};
 use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
 
 use super::Without;
 use super::history::Step;
 use super::judge::Stream;
 use super::reader::Reader;
+use super::tables::Tables;
 use super::texts::Texts;
-use super::world::{Tables, World};
+use super::world::{Options, World};
 use crate::rule::{Catalogue, RowFingerprint, Table, TextSink};
 use crate::store::RowIndex;
 use crate::store::poll::{Beat, FollowConfig, Poll, Watermarks};
@@ -41,6 +42,8 @@ pub(super) struct Worker {
     watermarks: Option<Watermarks>,
     /// What the last poll showed.
     last_beat: Option<Beat>,
+    /// When a poll first showed it.
+    beats_since: Option<Instant>,
     pub(super) stream: Stream,
 }
 
@@ -48,6 +51,8 @@ pub(super) struct Worker {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Course {
     pub(super) woken: bool,
+    /// Whether what woke it says that something was written.
+    pub(super) hurried: bool,
     /// What happens between its calls.
     pub(super) meanwhile: Vec<Step>,
     /// Which of its calls fails.
@@ -57,17 +62,24 @@ pub(super) struct Course {
 /// What a poll did.
 pub(super) struct Polled {
     /// What its last snapshot showed.
-    pub(super) read: Tables,
+    pub(super) read: Arc<Tables>,
     /// Whether it compared every row.
     pub(super) full: bool,
+    /// Whether it leaves nothing to another poll a moment later.
+    pub(super) is_whole: bool,
+    /// How many calls it made.
+    pub(super) calls: usize,
     /// The version that it reports.
     pub(super) applied: Option<u64>,
+    /// How old it says that its rules are, and how old the oldest commit is that its server does not show.
+    pub(super) says: Duration,
+    pub(super) lag: Duration,
 }
 
 impl Worker {
     pub(super) fn new(server: usize) -> Self {
         let (known, stream) = (Known::default(), Stream::default());
-        Self { server, session: None, known, watermarks: None, last_beat: None, stream }
+        Self { server, session: None, known, watermarks: None, last_beat: None, beats_since: None, stream }
     }
 
     /// Connects to a server, or loses the session and connects again.
@@ -78,20 +90,15 @@ impl Worker {
     /// A proxy leads the session to another server, and does not tell. Two servers with the same beat cannot be told
     /// apart, and neither can their rows of the seconds after it.
     pub(super) fn is_led_to(&mut self, server: usize, world: &World) {
-        let is_noticed = world.tables(server).beat != self.last_beat;
+        let is_noticed = world.tables(server).beat() != self.last_beat;
         if is_noticed && self.session == Some(world.incarnation(self.server)) {
             (self.server, self.session) = (server, Some(world.incarnation(server)));
         }
     }
 
     /// Polls once; `None` if the poll fails.
-    pub(super) fn poll(
-        &mut self,
-        world: &mut World,
-        course: Course,
-        begin: Instant,
-        (overlap, without): (Duration, Without),
-    ) -> Option<Polled> {
+    pub(super) fn poll(&mut self, world: &mut World, course: Course, begin: Instant) -> Option<Polled> {
+        let Options { overlap, full_scan_interval, without, .. } = world.options;
         let session = Some(world.incarnation(self.server));
         if self.session != session {
             self.session = session;
@@ -101,37 +108,41 @@ impl Worker {
         }
         let config = FollowConfig {
             overlap: if without == Without::Overlap { Duration::ZERO } else { overlap },
-            full_scan_interval: if without == Without::FullScan { Duration::MAX } else { FULL_SCAN_INTERVAL },
+            full_scan_interval: if without == Without::FullScan { Duration::MAX } else { full_scan_interval },
             ..FollowConfig::default()
         };
         let at = begin + world.elapsed();
         let watermarks = self.watermarks.clone();
         let is_full =
             watermarks.as_ref().is_none_or(|known| known.is_full_due(at, config.full_scan_interval));
-        let mut reader = Reader::new(world, self.server, is_full, without);
+        let mut reader = Reader::new(world, self.server, is_full);
         (reader.meanwhile, reader.fails_at) = (course.meanwhile, course.fails_at);
         let mut poll = Poll::new(&mut reader, &config, &self.known, watermarks, at);
-        poll.woken = course.woken;
+        (poll.woken, poll.hurried) = (course.woken || course.hurried, course.hurried);
         let Ok((delta, watermarks)) = ready(poll.run()) else {
             self.session = None;
             return None;
         };
-        let full = delta.full;
+        let (full, lag, beat) = (delta.full, reader.lag, reader.read.beat());
+        if self.last_beat != beat {
+            (self.last_beat, self.beats_since) = (beat, Some(at));
+        }
+        // A lag that grows no more has beats that move.
+        let still = self.beats_since.map_or(Duration::ZERO, |since| at.duration_since(since));
+        let says = if without == Without::AgeOfTheBeat { still } else { delta.behind };
+        let is_whole = watermarks.window_due().is_none();
         let applied = watermarks.version.map(|version| version.version);
         self.watermarks = Some(watermarks);
-        self.last_beat = reader.read.beat;
         self.stream.pass(self.known.0.apply(delta));
-        Some(Polled { read: reader.read, full, applied })
+        let (calls, read) = (reader.calls, reader.read);
+        Some(Polled { read, full, is_whole, calls, applied, says, lag })
     }
 }
 
-/// How often a poll compares every row.
-pub(super) const FULL_SCAN_INTERVAL: Duration = Duration::from_secs(60);
-
-/// The result of a future that waits for nothing.
+/// The result of a future that waits for nothing but the parsing of many rows.
 fn ready<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Progress::Ready(result) => result,
-        Progress::Pending => panic!("the model lets nothing wait"),
+    thread_local! {
+        static RUNTIME: Runtime = Builder::new_current_thread().build().unwrap();
     }
+    RUNTIME.with(|runtime| runtime.block_on(future))
 }

@@ -1,125 +1,132 @@
-//! The model: a log of commits, and servers that show prefixes of it.
+//! The model: a log of commits, servers that show prefixes of it, their clocks, and the masters.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::Without;
+use super::history::Verdict;
+use super::masters::Master;
+use super::tables::{Cell, Commit, Key, Lease, Tables, time};
+use super::texts::IDS;
+use super::transactions::Transaction;
 use crate::clock::Timestamp;
-use crate::store::poll::{Beat, TablesVersion};
+use crate::store::lease::{LEASE, LeaseRow, ServerLock};
 
 /// The second at which the simulation begins.
 const BEGIN: i64 = 1_777_620_000_000_000;
 
-/// How often a master beats, in microseconds.
-const BEAT_INTERVAL: i64 = 2_000_000;
-
 /// How many servers there are.
 pub(super) const SERVERS: usize = 3;
 
-/// A row: its content, and its stamp in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Cell {
-    /// Which text a rule has, or whether a state disables its rule.
-    pub(super) content: u8,
-    pub(super) stamp: i64,
-    /// Whether it was committed so long after its stamp that a poll may miss it.
-    pub(super) is_late: bool,
+/// The lease, in microseconds.
+pub(super) const LEASE_MICROS: i64 = 15_000_000;
+
+/// What a history has from its beginning to its end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options {
+    /// How late a commit may be after its stamp.
+    pub(super) overlap: Duration,
+    /// How often a poll compares every row.
+    pub(super) full_scan_interval: Duration,
+    /// Whether stamps have only whole seconds.
+    pub(super) whole_seconds: bool,
+    /// Whether the tables ignore case in ids.
+    pub(super) folds: bool,
+    /// Whether every server takes writes.
+    pub(super) is_cluster: bool,
+    /// Whether the servers have a lock for the session of a master.
+    pub(super) has_locks: bool,
+    pub(super) masters: usize,
+    /// How long a call of a master takes, in microseconds: an edit, or many rows.
+    pub(super) call: i64,
+    /// How many rules the tables have, at most.
+    pub(super) rules: u8,
+    pub(super) without: Without,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Key {
-    Rule(u8),
-    State(u8),
-}
-
-/// A change of one row; `None` deletes it.
-pub(super) type Change = (Key, Option<Cell>);
-
-#[derive(Debug, Clone)]
-struct Commit {
-    change: Option<Change>,
-    /// Whether it is a commit of this program, which raises the version.
-    is_ours: bool,
-    beat: Option<Beat>,
-}
-
-/// What a server shows.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tables {
-    pub(super) rows: BTreeMap<Key, Cell>,
-    pub(super) version: u64,
-    pub(super) deleted: u64,
-    pub(super) beat: Option<Beat>,
-    /// How many commits of the log it shows.
-    pub(super) commits: usize,
-}
-
-impl Tables {
-    fn apply(&mut self, commit: &Commit) {
-        self.commits += 1;
-        self.beat = commit.beat.or(self.beat);
-        self.version += u64::from(commit.is_ours);
-        match commit.change {
-            Some((key, Some(cell))) => drop(self.rows.insert(key, cell)),
-            Some((key, None)) => {
-                self.rows.remove(&key);
-                if commit.is_ours {
-                    self.deleted = self.version;
-                }
-            }
-            None => {}
-        }
-    }
-
-    pub(super) fn tables_version(&self) -> TablesVersion {
-        TablesVersion { version: self.version, deleted: self.deleted }
-    }
-}
-
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 struct Server {
-    tables: Tables,
+    tables: Arc<Tables>,
     /// How far its clock is ahead of the true time, in microseconds.
     ahead: i64,
+    /// Whether it applies each commit at once.
+    streams: bool,
+    /// A number that rises when the sessions at the server end.
+    incarnation: u64,
+    /// What a master calls it.
+    name: String,
+    /// The master whose session has the server's lock, and when the server notices that the session ended.
+    lock: Option<(usize, i64)>,
 }
 
-/// A transaction that is stamped and not committed.
-#[derive(Debug, Clone, Copy)]
-struct Open {
-    change: Change,
-    is_ours: bool,
-}
-
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct World {
     /// The true time in microseconds.
-    now: i64,
-    overlap: i64,
-    has_whole_seconds: bool,
-    log: Vec<Commit>,
+    pub(super) now: i64,
+    pub(super) options: Options,
+    pub(super) log: Vec<Commit>,
+    /// What the whole log makes.
+    pub(super) head: Arc<Tables>,
     servers: Vec<Server>,
     primary: usize,
-    open: Vec<Open>,
-    /// The greatest time that the primary's clock ever showed.
-    latest: i64,
-    beats_at: Option<i64>,
-    /// How often the server that answers changed its past, for each server.
-    cuts: [u64; SERVERS],
+    pub(super) open: Vec<Transaction>,
+    /// The least and the greatest that a clock was ever ahead.
+    ahead: (i64, i64),
+    /// The greatest time that the clock of a server which takes writes ever showed.
+    pub(super) latest: i64,
+    /// `None` while it acts.
+    masters: Vec<Option<Box<Master>>>,
+    /// The last number that was given to a session or a transaction.
+    numbers: u64,
+    /// How many faults there were that may move the lease, and how often it moved from one master to another.
+    pub(super) faults: usize,
+    pub(super) takeovers: usize,
+    /// The first commit that broke a promise, in words.
+    broken: Option<String>,
 }
 
 impl World {
-    pub(super) fn new(overlap: Duration, has_whole_seconds: bool) -> Self {
+    pub(super) fn new(options: Options) -> Self {
+        let row = LeaseRow {
+            owner: String::new(),
+            host: String::new(),
+            session: String::new(),
+            lease: LEASE,
+            term: 0,
+            beat: 0,
+            since: String::new(),
+        };
+        let lease = Lease { row: Arc::new(row), at: time(BEGIN), session: 0 };
+        let tables = Arc::new(Tables { lease: Some(lease), ..Tables::default() });
+        let server = |server| Server {
+            tables: Arc::clone(&tables),
+            ahead: 0,
+            streams: true,
+            incarnation: 0,
+            name: format!("server {server}"),
+            lock: None,
+        };
         let mut world = Self {
             now: 0,
-            overlap: i64::try_from(overlap.as_micros()).unwrap(),
-            has_whole_seconds,
+            options,
             log: Vec::new(),
-            servers: vec![Server::default(); SERVERS],
+            head: Arc::clone(&tables),
+            servers: (0..SERVERS).map(server).collect(),
             primary: 0,
             open: Vec::new(),
+            ahead: (0, 0),
             latest: i64::MIN,
-            beats_at: Some(0),
-            cuts: [0; SERVERS],
+            masters: (0..options.masters).map(|place| Some(Box::new(Master::new(place)))).collect(),
+            numbers: 0,
+            faults: 0,
+            takeovers: 0,
+            broken: None,
         };
+        if options.rules > IDS {
+            let cell = Cell { content: 0, stamp: BEGIN, is_ours: false, is_late: false };
+            let changes = (IDS..options.rules).map(|id| (Key::Rule(id), Some(cell))).collect();
+            world.push(0, Commit { changes, ..Commit::default() });
+        }
         world.advance(0);
         world
     }
@@ -128,17 +135,43 @@ impl World {
         Duration::from_micros(self.now.unsigned_abs())
     }
 
-    pub(super) const fn primary(&self) -> usize {
-        self.primary
+    /// The server that a writer is led to which asks for `server`.
+    pub(super) const fn writable(&self, server: usize) -> usize {
+        if self.options.is_cluster { server } else { self.primary }
     }
 
-    pub(super) fn tables(&self, server: usize) -> &Tables {
+    /// Whether this server alone takes the writes.
+    pub(super) const fn takes_all_writes(&self, server: usize) -> bool {
+        !self.options.is_cluster && server == self.primary
+    }
+
+    pub(super) fn tables(&self, server: usize) -> &Arc<Tables> {
         &self.servers[server].tables
     }
 
-    /// A number that rises when connections to the server end.
-    pub(super) const fn incarnation(&self, server: usize) -> u64 {
-        self.cuts[server]
+    pub(super) fn incarnation(&self, server: usize) -> u64 {
+        self.servers[server].incarnation
+    }
+
+    pub(super) fn name(&self, server: usize) -> &str {
+        &self.servers[server].name
+    }
+
+    /// How much the clocks of the servers have ever differed.
+    pub(super) const fn clocks_differ(&self) -> Duration {
+        let (least, greatest) = self.ahead;
+        Duration::from_micros((greatest - least).unsigned_abs())
+    }
+
+    /// How old the oldest commit is that the server does not show.
+    pub(super) fn lag(&self, server: usize) -> Duration {
+        let lacked = self.log.get(self.tables(server).commits);
+        lacked.map_or(Duration::ZERO, |commit| Duration::from_micros((self.now - commit.at).unsigned_abs()))
+    }
+
+    pub(super) const fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 
     /// The server's clock.
@@ -146,119 +179,172 @@ impl World {
         Timestamp::from_micros(BEGIN + self.now + self.servers[server].ahead)
     }
 
-    fn stamp(&self) -> i64 {
-        let stamp = self.clock(self.primary).as_micros();
-        if self.has_whole_seconds { stamp.div_euclid(1_000_000) * 1_000_000 } else { stamp }
+    /// The stamp of a row that is written at the server.
+    pub(super) fn stamp(&self, server: usize) -> i64 {
+        let stamp = self.clock(server).as_micros();
+        if self.options.whole_seconds { stamp.div_euclid(1_000_000) * 1_000_000 } else { stamp }
     }
 
-    /// Lets time pass. The master beats when it is due.
+    /// Lets time pass. The masters act when they are due.
     pub(super) fn advance(&mut self, micros: i64) {
         // No two events are at the same time.
         let end = self.now + micros + 1;
-        while let Some(due) = self.beats_at.filter(|due| *due <= end) {
+        loop {
+            let due = self.masters().map(|master| (master.due(), master.place)).min();
+            let Some((due, place)) = due.filter(|(due, _)| *due <= end) else { break };
             self.now = self.now.max(due);
-            self.beat(false);
-            self.beats_at = Some(self.now + BEAT_INTERVAL);
+            self.end_idle_transactions();
+            self.with_master(place, Master::act);
         }
         self.now = end;
+        self.end_idle_transactions();
         self.look_at_the_clock();
     }
 
-    fn look_at_the_clock(&mut self) {
-        self.latest = self.latest.max(self.clock(self.primary).as_micros());
+    pub(super) fn masters(&self) -> impl Iterator<Item = &Master> {
+        self.masters.iter().flatten().map(|master| &**master)
     }
 
-    fn beat(&mut self, is_new: bool) {
-        let before = self.tables(self.primary).beat;
-        let (term, count) = before.map_or((0, 0), |beat| (beat.term, beat.count));
-        let at = self.clock(self.primary);
-        let beat = Beat { term: term + u64::from(is_new), count: count + 1, at };
-        self.commit(Commit { change: None, is_ours: false, beat: Some(beat) });
+    /// Lets something happen to a master, if there is one with the number.
+    pub(super) fn with_master(&mut self, place: usize, happen: impl FnOnce(&mut Master, &mut Self)) {
+        if let Some(mut master) = self.masters.get_mut(place).and_then(Option::take) {
+            happen(&mut master, self);
+            self.masters[place] = Some(master);
+        }
     }
 
-    fn commit(&mut self, commit: Commit) {
-        self.look_at_the_clock();
-        self.servers[self.primary].tables.apply(&commit);
+    pub(super) fn look_at_the_clock(&mut self) {
+        for server in 0..SERVERS {
+            if server == self.writable(server) {
+                self.latest = self.latest.max(self.clock(server).as_micros());
+            }
+        }
+    }
+
+    /// Appends a commit to the log, which the server that took it shows.
+    pub(super) fn push(&mut self, server: usize, commit: Commit) {
+        self.judge_fence(&commit);
+        Arc::make_mut(&mut self.head).apply(&commit, self.options.folds);
         self.log.push(commit);
-    }
-
-    /// A master is frozen, or goes on.
-    pub(super) fn freeze(&mut self, is_frozen: bool) {
-        self.beats_at = (!is_frozen).then_some(self.now);
-    }
-
-    /// Begins a transaction, unless another one has changed the same row.
-    pub(super) fn begin(&mut self, key: Key, content: Option<u8>, is_ours: bool) {
-        if self.open.iter().all(|open| open.change.0 != key) {
-            let stamp = self.stamp();
-            let cell = content.map(|content| Cell { content, stamp, is_late: false });
-            self.open.push(Open { change: (key, cell), is_ours });
+        for other in 0..SERVERS {
+            if other == server || self.servers[other].streams {
+                self.replicate(other, usize::MAX);
+            }
         }
     }
 
-    /// Commits one of the open transactions.
-    pub(super) fn finish(&mut self, which: usize) {
-        if self.open.is_empty() {
-            return;
-        }
-        let Open { change: (key, cell), is_ours } = self.open.remove(which % self.open.len());
-        self.look_at_the_clock();
-        let is_known = self.tables(self.primary).rows.contains_key(&key);
-        let cell = cell.map(|cell| {
-            let second = if self.has_whole_seconds { 1_000_000 } else { 0 };
-            Cell { is_late: cell.stamp + second + self.overlap < self.latest, ..cell }
+    /// The first law: a master's commit carries owner and term of the lease before it, and terms never fall. Also counts
+    /// the takeovers.
+    fn judge_fence(&mut self, commit: &Commit) {
+        let Some(before) = &self.head.lease else { return };
+        let is_fenced = commit.by.as_ref().is_none_or(|by| {
+            *by.owner == *before.row.owner && by.term == before.row.term && by.session == before.session
         });
-        if cell.is_some() || is_known {
-            self.commit(Commit { change: Some((key, cell)), is_ours, beat: None });
+        let mut has_risen = true;
+        if let Some(Lease { row, .. }) = &commit.lease {
+            let moves = !row.owner.is_empty() && row.owner != before.row.owner;
+            has_risen = row.term > before.row.term || (row.term == before.row.term && !moves);
+            self.takeovers += usize::from(moves && !before.row.owner.is_empty());
+        }
+        if !is_fenced || !has_risen {
+            let broken = format!("fence: after {before:?} commits {commit:?}");
+            self.broken.get_or_insert(broken);
         }
     }
 
-    /// A replica applies more of the log.
+    /// The promises that every commit keeps.
+    pub(super) fn judged(&self) -> Result<(), Verdict> {
+        self.broken.as_ref().map_or(Ok(()), |broken| Err(Verdict::new(broken)))
+    }
+
+    /// A server applies more of the log. A transaction there that holds a lock on a row which changes is rolled back.
     pub(super) fn replicate(&mut self, server: usize, commits: usize) {
-        let Self { servers, log, .. } = self;
+        let Self { servers, log, open, options: Options { folds, .. }, .. } = self;
         let tables = &mut servers[server].tables;
-        for commit in log.iter().skip(tables.commits).take(commits) {
-            tables.apply(commit);
-        }
-    }
-
-    /// A replica becomes the primary; what it does not have is lost. The open transactions fail.
-    pub(super) fn fail_over(&mut self, server: usize) {
-        if server == self.primary {
+        if tables.commits == log.len() {
             return;
         }
-        self.open.clear();
-        self.cuts[self.primary] += 1;
+        let tables = Arc::make_mut(tables);
+        for commit in log.iter().skip(tables.commits).take(commits) {
+            tables.apply(commit, *folds);
+            open.retain(|open| !open.is_in_the_way(server, commit, *folds));
+        }
+    }
+
+    /// From now on a server applies each commit at once, or none.
+    pub(super) fn stream(&mut self, server: usize, streams: bool) {
+        self.servers[server].streams = streams;
+        if streams {
+            self.replicate(server, usize::MAX);
+        }
+    }
+
+    /// A replica becomes the primary; what it does not have is lost. The open transactions fail. A node of a cluster is
+    /// started anew.
+    pub(super) fn fail_over(&mut self, server: usize) {
+        self.faults += 1;
+        if self.options.is_cluster || server == self.primary {
+            return self.restart(server);
+        }
+        self.restart(self.primary);
         self.primary = server;
-        self.log.truncate(self.tables(server).commits);
+        self.head = Arc::clone(self.tables(server));
+        self.log.truncate(self.head.commits);
         for other in 0..SERVERS {
             if self.tables(other).commits > self.log.len() {
                 // It is made anew from the new primary.
-                self.cuts[other] += 1;
-                self.servers[other].tables = self.servers[server].tables.clone();
+                self.restart(other);
+                self.servers[other].tables = Arc::clone(&self.head);
             }
         }
         self.look_at_the_clock();
-        self.beat(true);
+    }
+
+    /// All sessions of a server end.
+    fn restart(&mut self, server: usize) {
+        let Server { incarnation, lock, name, .. } = &mut self.servers[server];
+        (*incarnation, *lock) = (*incarnation + 1, None);
+        *name = format!("server {server}, {incarnation}");
+        self.open.retain(|open| open.server != server);
     }
 
     /// A clock is set.
     pub(super) fn set_clock(&mut self, server: usize, ahead: i64) {
         self.servers[server].ahead = ahead;
+        self.ahead = (self.ahead.0.min(ahead), self.ahead.1.max(ahead));
         self.look_at_the_clock();
     }
 
-    /// All faults end: every server shows everything, and nothing is open.
-    pub(super) fn heal(&mut self) {
-        self.open.clear();
-        self.freeze(false);
-        self.advance(BEAT_INTERVAL);
-        for server in 0..SERVERS {
-            self.replicate(server, usize::MAX);
+    /// Who holds the server's lock once a session of the master has asked for it.
+    pub(super) fn lock(&mut self, server: usize, master: usize) -> ServerLock {
+        let now = self.now;
+        let lock = &mut self.servers[server].lock;
+        match *lock {
+            _ if !self.options.has_locks => ServerLock::Missing,
+            Some((_, until)) if until > now => ServerLock::Others,
+            _ => {
+                *lock = Some((master, i64::MAX));
+                ServerLock::Ours
+            }
         }
     }
-}
 
-pub(super) fn time(stamp: i64) -> Timestamp {
-    Timestamp::from_micros(stamp)
+    /// A session of the master has ended, which the server notices after so many microseconds.
+    pub(super) fn unlock(&mut self, server: usize, master: usize, micros: i64) {
+        let now = self.now;
+        if let Some((_, until)) = self.servers[server].lock.as_mut().filter(|(holder, _)| *holder == master) {
+            *until = (*until).min(now + micros);
+        }
+    }
+
+    /// All faults end: every server shows everything, at once, and no transaction is open.
+    pub(super) fn heal(&mut self) {
+        self.open.clear();
+        for server in 0..SERVERS {
+            self.stream(server, true);
+        }
+        for place in 0..self.options.masters {
+            self.with_master(place, |master, world| master.wake(world));
+        }
+    }
 }
