@@ -52,6 +52,7 @@ impl Master {
                 };
                 let me = Arc::clone(&self.me);
                 self.lose(world);
+                self.server = world.writable(self.server);
                 let is_mine = |row: &LeaseRow| *row.owner == *me;
                 world.change_lease(self.server, is_mine, release, (None, None)).ok();
                 self.restart(down, world);

@@ -16,7 +16,6 @@ use crate::store::lease::{BEAT_INTERVAL, LEASE, Lead, LeaseRow, ServerLock, Stan
 
 /// How often a standby looks, and a master without work makes sure that it leads.
 const LOOK: i64 = 1_000_000;
-const CHECK: i64 = 2_000_000;
 
 /// How long a statement waits for a lock before it is tried again, and before it fails.
 const LOCKED: i64 = 100_000;
@@ -233,7 +232,7 @@ impl Master {
                 let writes =
                     if is_due { self.directory.planned(world.tables(self.server)) } else { Vec::new() };
                 match writes.is_empty() {
-                    true => self.later(Next::Check, CHECK, world),
+                    true => self.later(Next::Check, LOOK, world),
                     false => self.later(Next::Begin(writes, 0), world.options.call, world),
                 }
             }
@@ -274,7 +273,7 @@ impl Master {
                     if let Some(lead) = &mut self.lead {
                         lead.committed();
                     }
-                    self.later(Next::Check, CHECK, world);
+                    self.later(Next::Check, LOOK, world);
                 }
                 Err(failed) => self.failed(failed, Next::Commit(id, writes, repeats), world),
             },
@@ -300,7 +299,7 @@ impl Master {
         self.directory.has_edit = true;
         match repeats < REPEATS {
             true => self.later(Next::Begin(writes, repeats + 1), world.options.call, world),
-            false => self.later(Next::Check, CHECK, world),
+            false => self.later(Next::Check, LOOK, world),
         }
     }
 
