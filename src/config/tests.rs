@@ -1,4 +1,6 @@
+use std::fs::Permissions;
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -123,6 +125,30 @@ fn the_address_may_stand_in_a_file_of_its_own() {
     assert_eq!(load(&file, NO_ENVIRONMENT).unwrap().database.address, "sqlite::memory:".parse().unwrap());
     let both = format!("{file}  url: 'sqlite::memory:'\n");
     assert!(load(&both, NO_ENVIRONMENT).unwrap_err().to_string().contains("set one of them"));
+}
+
+#[test]
+fn the_password_of_the_place_of_reports_is_not_shown_and_said_to_be_exposed() {
+    let dir = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
+    std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let file = dir.path().join("worker.yaml");
+    let load = |address: &str| {
+        std::fs::write(&file, format!("worker:\n  report_url: '{address}'\n")).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+        Config::load_from(
+            &Flags { config: Some(file.clone()), ..Flags::default() },
+            raw(in_memory),
+            Path::new(NOWHERE),
+        )
+    };
+    let config = load("postgres://w:s3cret@primary.example.org/honeypots").unwrap();
+    let shown = config.show(&["worker"]);
+    assert!(shown.contains("report_url: \"postgresql://w:***@primary.example.org"), "{shown}");
+    assert!(!format!("{shown}{:?}", config.worker).contains("s3cret"), "{shown}");
+    assert_eq!(config.exposed_password().map(|exposed| exposed.path), Some(file.canonicalize().unwrap()));
+    assert_eq!(load("postgres://w@primary.example.org/honeypots").unwrap().exposed_password(), None);
+    let refused = load("dir:///etc/rules").unwrap_err().to_string();
+    assert!(refused.contains("worker.report_url") && refused.contains("is no server"), "{refused}");
 }
 
 #[test]
