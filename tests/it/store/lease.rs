@@ -15,7 +15,7 @@ use crate::support::databases::{ExternalClient, TestDatabase, config, system_clo
 use crate::support::galera;
 use crate::support::rules::{rule_row, rule_text};
 use crate::support::servers::{Kind, Server};
-use crate::support::swarm::{Daemon, Swarm, wait_for};
+use crate::support::swarm::{DEADLINE, Daemon, Swarm, wait_for};
 
 /// A master whose lease is as short as it may be.
 fn master(swarm: &Swarm) -> Daemon {
@@ -211,38 +211,27 @@ async fn a_late_node_commits_nothing(nodes: &[Server]) {
         client.run("SET SESSION wsrep_sync_wait = 15").await;
     }
     there.run("CREATE TABLE slow (a INT PRIMARY KEY)").await;
-    there.run("CREATE TABLE harmless (a INT PRIMARY KEY)").await;
     assert_eq!(blocking.text("SELECT CAST(COUNT(*) AS CHAR) FROM slow").await.as_deref(), Some("0"));
     // What other nodes commit from here on waits at this node for the table.
     blocking.run("LOCK TABLES slow WRITE").await;
     there.run("INSERT INTO slow VALUES (1)").await;
-    there.run("UPDATE rulesyncd_lease SET owner = 'another', term = term + 1, beat = beat + 1").await;
+    let take = "UPDATE rulesyncd_lease SET owner = 'another', term = term + 1, beat = beat + 1";
+    // A beat of the same moment may be in the way.
+    while there.try_run(take).await.is_err() {}
     assert_eq!(cell(&mut here, "term").await, "1", "the node is not late");
-    here.begin().await;
-    here.run("INSERT INTO harmless VALUES (1)").await;
-    here.rows("SELECT owner FROM rulesyncd_lease WHERE term = 1 FOR UPDATE").await;
 
     let write = vec![RuleWrite::Upsert(rule_row("R1", 2)), RuleWrite::Upsert(rule_row("R2", 1))];
-    let writing = tokio::spawn(async move { master.apply(write).await });
-    let harmless = tokio::spawn(async move {
-        here.commit().await;
-        here
-    });
-    // Both are under way while this node is late.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    blocking.run("UNLOCK TABLES").await;
-    let mut here = harmless.await.unwrap();
-    match writing.await.unwrap() {
+    match tokio::time::timeout(DEADLINE, master.apply(write)).await.expect("an answer of the late node") {
         Err(_) => {}
         Ok(applied) => assert_eq!((applied.rows, applied.rejected.len()), (0, 2), "{applied:?}"),
     }
+    assert_eq!(cell(&mut here, "term").await, "1", "the node is not late any more");
+    blocking.run("UNLOCK TABLES").await;
     here.run("SET SESSION wsrep_sync_wait = 15").await;
     for client in [&mut here, &mut there] {
         assert_eq!(cell(client, "owner").await, "another");
         let rules = client.rows("SELECT CONCAT(rule_id, ' ', rule_version) FROM ttp_rule").await;
         assert_eq!(rules, [[Some("R1 1".to_owned())]]);
-        let written = client.text("SELECT CAST(COUNT(*) AS CHAR) FROM harmless").await;
-        assert_eq!(written.as_deref(), Some("1"), "a fence that changes nothing is certified");
     }
 }
 
