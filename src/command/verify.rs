@@ -37,8 +37,8 @@ const BETWEEN: Duration = Duration::from_millis(500);
 /// Compare the rules directory, the tables and this host's worker, rule by rule
 ///
 /// What this host does not have is left out, and named. With trust, the tables and the worker are compared with the signed
-/// release. Exit code 1, with a table, if something differs or a file is
-/// invalid; a change in transit has two seconds to arrive. Exit code 3 if something did not answer within 5 s.
+/// release. Exit code 1, with a table, if something differs or a file is invalid; a change in transit has two seconds to
+/// arrive. Exit code 3 if something did not answer within 5 s.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: rulesyncd verify --rules-dir /etc/rulesyncd/rules")]
 pub(crate) struct VerifyArgs {

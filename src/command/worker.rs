@@ -10,6 +10,7 @@ use listenfd::ListenFd;
 use super::daemon::About;
 use super::{Failure, Outcome, common, daemon};
 use crate::address::{Address, DatabaseConfig, DatabasePlace};
+use crate::backoff::jittered;
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, SocketFlags, prepare};
 use crate::config::{Config, Flags, SystemFiles, WorkerConfig};
@@ -153,6 +154,8 @@ impl Followed {
 /// The database, with the worker's configuration.
 pub(super) async fn open(config: &Config, clock: Arc<SystemClock>) -> Result<Database, Failure> {
     let WorkerConfig { overlap, full_scan_interval, max_rules, max_memory, .. } = config.worker;
+    // Workers that start together do not read everything at the same time for ever.
+    let full_scan_interval = jittered(full_scan_interval);
     let database = common::open_database(config, clock).await.map_err(daemon::unusable)?;
     let database = match &config.worker.report_url {
         None => database,

@@ -21,12 +21,12 @@ use crate::address::{Address, Server};
 use crate::paint::{sanitize, shorten};
 use crate::store::StoreError;
 
-/// How much longer than the statement's own limit the daemon waits, so that the database's more precise error comes
-/// first.
+/// How much longer than a lock or a statement's own limit the daemon waits, so that the database's more precise error
+/// comes first.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// How many times longer than one statement a whole poll may take.
-const POLL_STATEMENTS: u32 = 12;
+pub(super) const POLL_STATEMENTS: u32 = 12;
 
 /// The most bytes of a server's error message that are shown.
 const LONGEST_ERROR: usize = 1 << 10;

@@ -188,7 +188,8 @@ pub(super) async fn connect(
             "SHOW VARIABLES WHERE Variable_name IN ('max_allowed_packet', '{}')",
             [&READ_ONLY[..], &CLUSTER].concat().join("', '")
         );
-        let variables = sqlx::raw_sql(sqlx::AssertSqlSafe(variables)).fetch_all(&mut connection).await?;
+        let variables = sqlx::raw_sql(sqlx::AssertSqlSafe(variables)).fetch(&mut connection);
+        let variables = row::few(variables, READ_ONLY.len() + 2).await?;
         let variables = variables.iter().map(|row| {
             let mut row = row::read(row)?;
             Ok((row.text(0, "a variable").unwrap_or_default(), row.text(1, "its value").unwrap_or_default()))

@@ -7,7 +7,9 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use uuid::Uuid;
 
+use super::connector::POLL_STATEMENTS;
 use super::relay::POSTGRES_PORT;
+use super::row;
 use super::sql::{self, Dialect, ErrorClass, LOCK_WAIT, Purpose, RulesVersion};
 use crate::address::{Server, ServerRole};
 
@@ -117,23 +119,30 @@ pub(super) fn options(server: &Server) -> PgConnectOptions {
 }
 
 /// The statement that makes a session independent of the server's settings, and of a pooler, which may ignore those of
-/// a connection's start. It leaves out those that an older server does not have. A database without an encoding sends
+/// a connection's start. It leaves out those that an older server, or its system, does not have. A database without an encoding sends
 /// its texts as they are: with UTF-8 it would refuse a whole answer because of one text.
 fn settings(purpose: Purpose, timeout: Duration) -> String {
-    let limit = timeout.as_millis();
+    // The time until the client has read the last row counts, too: over a slow network all rules take longer than an answer
+    // may take to begin.
+    let limit = match purpose {
+        Purpose::Read | Purpose::Master(_) => timeout.saturating_mul(POLL_STATEMENTS),
+        Purpose::Write | Purpose::Create => timeout,
+    };
+    let limit = limit.as_millis();
     // Less than a statement may take, because other rows must be written meanwhile.
     let lock_wait = timeout.min(LOCK_WAIT).as_millis();
     let silence = purpose.longest_silence().map_or_else(String::new, |silence| {
         format!("('idle_in_transaction_session_timeout', '{}'), ", silence.as_millis())
     });
-    // The server notices within seconds that the client is gone, and releases the lock. It does not end a session that
-    // waits for the next poll.
+    // The server notices within seconds that the client is gone, also during a statement, and releases the lock. It does not
+    // end a session that waits for the next poll.
     format!(
         "SELECT count(set_config(name, value, false)) FROM (SELECT name, value FROM (VALUES ('TimeZone', 'UTC'), ('DateStyle', 'ISO'), \
          ('extra_float_digits', '2'), ('statement_timeout', '{limit}'), ('lock_timeout', '{lock_wait}'), \
-         {silence}('idle_session_timeout', '0'), \
+         {silence}('idle_session_timeout', '0'), ('client_connection_check_interval', '1000'), \
          ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'), \
-         ('tcp_user_timeout', '11000')) AS wanted (name, value) JOIN pg_settings USING (name) UNION ALL \
+         ('tcp_user_timeout', '11000')) AS wanted (name, value) JOIN pg_settings USING (name) \
+         WHERE name <> 'client_connection_check_interval' OR version() LIKE '%linux%' UNION ALL \
          SELECT 'client_encoding', 'SQL_ASCII' WHERE current_setting('server_encoding') = 'SQL_ASCII') AS settings"
     )
 }
@@ -195,7 +204,8 @@ async fn prepare(
         "{set}SELECT set_config('rulesyncd.session', '{mark}', false); \
          SELECT {ROLE_PROBE}, pg_backend_pid()::text"
     );
-    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(connection).await?;
+    // A row of each statement.
+    let rows = row::few(sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch(connection), 3).await?;
     let answer = rows.last().ok_or(sqlx::Error::RowNotFound)?;
     let (found, process): (String, String) = (answer.try_get(0)?, answer.try_get(1)?);
     Ok(About { role: role(&found), process: process.parse().unwrap_or(0), mark })

@@ -3,6 +3,8 @@
 //! The statements cast every cell to text, whatever its column's type, so that no driver's types affect how an
 //! existing table is read.
 
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+
 use crate::clock::Timestamp;
 
 /// A cell of a row.
@@ -29,6 +31,18 @@ impl Cell {
             Self::Text(text) | Self::NotUtf8(text) => text,
         }
     }
+}
+
+/// The rows of an answer that has at most `most`: a server that sends more may have no end of them.
+pub(super) async fn few<R>(
+    rows: impl Stream<Item = Result<R, sqlx::Error>>,
+    most: usize,
+) -> Result<Vec<R>, sqlx::Error> {
+    let rows: Vec<R> = rows.take(most + 1).try_collect().await?;
+    if rows.len() > most {
+        return Err(sqlx::Error::Protocol(format!("the answer has more than {most} rows")));
+    }
+    Ok(rows)
 }
 
 /// A row whose cells a driver has as bytes.

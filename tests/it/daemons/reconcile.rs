@@ -68,16 +68,16 @@ async fn a_file_that_was_seen_while_the_database_was_away_is_missing_from_then_o
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("A.yaml");
     fs::write(&file, rule_text("A", 1)).unwrap();
-    let (mut session, mut hand) = (field.session().await, field.hand().await);
+    let (mut session, mut external) = (field.session().await, field.external().await);
     let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
     step(&mut reconciler, &mut session).await;
 
     fs::remove_file(&file).unwrap();
     assert_eq!(step(&mut reconciler, &mut session).await.rescan, ["A.yaml"]);
     fs::write(&file, rule_text("A", 1)).unwrap();
-    hand.run("ALTER TABLE ttp_rule RENAME TO away").await;
+    external.run("ALTER TABLE ttp_rule RENAME TO away").await;
     assert!(reconciler.reconcile(&mut session, &ScanScope::All, None).await.is_err());
-    hand.run("ALTER TABLE away RENAME TO ttp_rule").await;
+    external.run("ALTER TABLE away RENAME TO ttp_rule").await;
     // Long enough for a missing file to count as deleted.
     std::thread::sleep(DELETE_AFTER);
 
@@ -89,9 +89,9 @@ async fn a_file_that_was_seen_while_the_database_was_away_is_missing_from_then_o
 #[tokio::test]
 async fn a_file_that_comes_back_while_the_rows_are_read_keeps_its_row() {
     let field = TestDatabase::sqlite_file().await;
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     // A writer then locks readers out.
-    hand.run("PRAGMA journal_mode = DELETE").await;
+    external.run("PRAGMA journal_mode = DELETE").await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("A.yaml");
     fs::write(&file, rule_text("A", 1)).unwrap();
@@ -104,11 +104,11 @@ async fn a_file_that_comes_back_while_the_rows_are_read_keeps_its_row() {
     // Long enough for a missing file to count as deleted.
     std::thread::sleep(DELETE_AFTER);
 
-    hand.run("BEGIN EXCLUSIVE").await;
+    external.run("BEGIN EXCLUSIVE").await;
     let missing = ScanScope::Names(["A.yaml".to_owned()].into());
     let (report, ()) = tokio::join!(reconciler.reconcile(&mut session, &missing, None), async {
         fs::write(&file, rule_text("A", 1)).unwrap();
-        hand.run("COMMIT").await;
+        external.run("COMMIT").await;
     });
     let report = report.unwrap();
     assert_eq!((report.plan.deletes, report.rescan), (vec![], vec!["A.yaml".to_owned()]));
@@ -141,7 +141,7 @@ async fn what_another_changes_is_put_right_however_quiet_it_was_before() {
     let mut session = field.session().await;
     let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
     assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), 3);
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let changed = rule_text("A", 1).replace("rule A", "another");
     for sql in [
         format!("UPDATE ttp_rule SET yaml_content = '{}' WHERE rule_id = 'A'", changed.replace('\'', "''")),
@@ -153,14 +153,17 @@ async fn what_another_changes_is_put_right_however_quiet_it_was_before() {
             let report = step(&mut reconciler, &mut session).await;
             assert_eq!((report.plan.writes.len(), report.plan.unchanged), (0, 3), "{sql}");
         }
-        hand.run(&sql).await;
+        external.run(&sql).await;
         let report = step(&mut reconciler, &mut session).await;
         assert_eq!((report.plan.writes.len(), report.plan.unchanged), (1, 2), "{sql}");
     }
     step(&mut reconciler, &mut session).await;
     fs::write(dir.path().join("A.yaml"), rule_text("A", 2)).unwrap();
     assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), 1);
-    assert_eq!(hand.text("SELECT rule_version || '' FROM ttp_rule WHERE rule_id = 'A'").await.unwrap(), "2");
+    assert_eq!(
+        external.text("SELECT rule_version || '' FROM ttp_rule WHERE rule_id = 'A'").await.unwrap(),
+        "2"
+    );
 }
 
 /// A reconciler of so many files that has written them to a database in memory.
@@ -264,15 +267,16 @@ async fn a_row_whose_path_is_no_rule_files_goes_and_nothing_is_read_there() {
         fs::write(dir.path().join(name), rule_text("A", 1)).unwrap();
     }
     another_rule(dir.path());
-    let (mut session, mut hand) = (field.session().await, field.hand().await);
+    let (mut session, mut external) = (field.session().await, field.external().await);
     step(&mut Reconciler::new(config(dir.path()), system_clock()), &mut session).await;
     let outside = dir.path().join("notes.txt").display().to_string();
     for path in ["", "A-1.yaml", "below/A.yaml", "../x.yaml", &outside] {
-        hand.put("A", 1, field.now().await).await;
-        hand.run(&format!(
-            "UPDATE ttp_rule SET updated_by = 'filesystem', source_path = '{path}' WHERE rule_id = 'A'"
-        ))
-        .await;
+        external.put("A", 1, field.now().await).await;
+        external
+            .run(&format!(
+                "UPDATE ttp_rule SET updated_by = 'filesystem', source_path = '{path}' WHERE rule_id = 'A'"
+            ))
+            .await;
         let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
         let mut rescan = step(&mut reconciler, &mut session).await.rescan;
         let began = std::time::Instant::now();
@@ -294,10 +298,10 @@ async fn a_foreign_row_that_differs_in_case_alone_does_not_stand_beside_the_file
     let field = TestDatabase::sqlite_file().await;
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("abc.yaml"), rule_text("abc", 1)).unwrap();
-    let (mut session, mut hand) = (field.session().await, field.hand().await);
+    let (mut session, mut external) = (field.session().await, field.external().await);
     let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
     step(&mut reconciler, &mut session).await;
-    hand.put("ABC", 9, field.now().await).await;
+    external.put("ABC", 9, field.now().await).await;
     step(&mut reconciler, &mut session).await;
     let ids: Vec<_> = session.rows(Scope::All).await.unwrap().into_iter().map(|row| row.rule_id).collect();
     assert_eq!(ids, ["abc"]);
@@ -313,7 +317,7 @@ async fn files_that_are_reconciled_by_name_leave_nothing_for_a_comparison_of_eve
         let dir = tempfile::tempdir().unwrap();
         let all = MasterConfig { max_delete: Percent::parse("100%").unwrap(), ..config(dir.path()) };
         another_rule(dir.path());
-        let (mut session, mut hand) = (field.session().await, field.hand().await);
+        let (mut session, mut external) = (field.session().await, field.external().await);
         let mut reconciler = Reconciler::new(all.clone(), system_clock());
         step(&mut reconciler, &mut session).await;
         let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -334,7 +338,7 @@ async fn files_that_are_reconciled_by_name_leave_nothing_for_a_comparison_of_eve
                 2 => fs::write(&path, "rule_id: [").unwrap(),
                 // Another program writes the row that the next edit concerns.
                 3 => {
-                    hand.put(rule_id, 99, field.now().await).await;
+                    external.put(rule_id, 99, field.now().await).await;
                     step(&mut reconciler, &mut session).await;
                     fs::write(&path, rule_text(rule_id, version)).unwrap();
                 }
@@ -361,11 +365,11 @@ async fn an_edit_reads_no_more_of_a_large_table_than_its_own_rows() {
         let id = format!("R{number}");
         fs::write(dir.path().join(format!("{id}.yaml")), rule_text(&id, 1)).unwrap();
     }
-    let (mut session, mut hand) = (field.session().await, field.hand().await);
+    let (mut session, mut external) = (field.session().await, field.external().await);
     let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
     assert_eq!(step(&mut reconciler, &mut session).await.plan.writes.len(), RULES);
     let mut rows_read = async || {
-        let counters = hand.rows("SHOW GLOBAL STATUS LIKE 'Handler_read%'").await;
+        let counters = external.rows("SHOW GLOBAL STATUS LIKE 'Handler_read%'").await;
         counters.iter().map(|counter| counter[1].as_ref().unwrap().parse::<usize>().unwrap()).sum::<usize>()
     };
     let before = rows_read().await;

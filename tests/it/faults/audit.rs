@@ -10,8 +10,8 @@ use super::writers;
 use crate::support::databases::ExternalClient;
 
 /// Creates the audit table and its triggers.
-pub(super) async fn begin(hand: &mut ExternalClient) {
-    let (number, stamp): (_, fn(&str) -> String) = match hand {
+pub(super) async fn begin(external: &mut ExternalClient) {
+    let (number, stamp): (_, fn(&str) -> String) = match external {
         ExternalClient::Sqlite(_) => ("INTEGER PRIMARY KEY AUTOINCREMENT", |row| format!("{row}.updated_at")),
         ExternalClient::MySql(_) => {
             ("BIGINT PRIMARY KEY AUTO_INCREMENT", |row| format!("CAST({row}.updated_at AS CHAR)"))
@@ -24,7 +24,7 @@ pub(super) async fn begin(hand: &mut ExternalClient) {
         "CREATE TABLE audit (n {number}, rule_id VARCHAR(255), rule_version INT, yaml_content TEXT, \
          updated_at VARCHAR(40), updated_by VARCHAR(255))"
     );
-    hand.run(&table).await;
+    external.run(&table).await;
     for (event, row) in [("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")] {
         let what = if event == "DELETE" {
             "NULL, NULL".to_owned()
@@ -37,24 +37,24 @@ pub(super) async fn begin(hand: &mut ExternalClient) {
             stamp(row)
         );
         let on = format!("TRIGGER audit_{event} AFTER {event} ON ttp_rule FOR EACH ROW");
-        let trigger = match hand {
+        let trigger = match external {
             ExternalClient::Postgres(_) => format!(
                 "CREATE FUNCTION audit_{event}() RETURNS trigger LANGUAGE plpgsql AS \
                  $$ BEGIN {insert} RETURN NULL; END $$; CREATE {on} EXECUTE FUNCTION audit_{event}()"
             ),
             _ => format!("CREATE {on} BEGIN {insert} END"),
         };
-        hand.run(&trigger).await;
+        external.run(&trigger).await;
     }
 }
 
 /// Every write, in order.
-pub(super) async fn read(hand: &mut ExternalClient) -> Vec<Write> {
-    let text = roles(hand);
+pub(super) async fn read(external: &mut ExternalClient) -> Vec<Write> {
+    let text = roles(external);
     let columns = format!(
         "SELECT rule_id, CAST(rule_version AS {text}), yaml_content, updated_at, updated_by FROM audit ORDER BY n"
     );
-    let rows = hand.rows(&columns).await;
+    let rows = external.rows(&columns).await;
     rows.into_iter()
         .map(|row| {
             let [rule_id, version, text, updated_at, updated_by] = row.try_into().unwrap();
@@ -72,13 +72,13 @@ pub(super) async fn read(hand: &mut ExternalClient) -> Vec<Write> {
 
 /// The rules and the effective states.
 pub(super) async fn final_rows(
-    hand: &mut ExternalClient,
+    external: &mut ExternalClient,
 ) -> (BTreeMap<String, Rule>, BTreeMap<String, String>) {
-    let text = roles(hand);
+    let text = roles(external);
     let now = SystemClock.now().to_sql_text();
     let (known, (mut rules, mut states)) = (writers::all(), <(BTreeMap<_, _>, BTreeMap<_, _>)>::default());
     let rows = format!("SELECT rule_id, CAST(rule_version AS {text}), yaml_content FROM ttp_rule");
-    for row in hand.rows(&rows).await {
+    for row in external.rows(&rows).await {
         let [id, version, text] = row.map_all();
         if known.contains(&id) {
             rules.insert(id.clone(), Rule::of(&id, version.parse().unwrap(), &text));
@@ -86,7 +86,7 @@ pub(super) async fn final_rows(
     }
     let rows =
         format!("SELECT rule_id, state FROM ttp_rule_state WHERE expires_at IS NULL OR expires_at > '{now}'");
-    for row in hand.rows(&rows).await {
+    for row in external.rows(&rows).await {
         let [id, state] = row.map_all();
         if known.contains(&id) {
             states.insert(id, state);
@@ -96,19 +96,19 @@ pub(super) async fn final_rows(
 }
 
 /// How many states expire within the next seconds: a comparison waits until none does.
-pub(super) async fn ending(hand: &mut ExternalClient) -> String {
-    let text = roles(hand);
+pub(super) async fn ending(external: &mut ExternalClient) -> String {
+    let text = roles(external);
     let now = SystemClock.now();
     let soon = now.after(std::time::Duration::from_secs(6)).to_sql_text();
     let query = format!(
         "SELECT CAST(count(*) AS {text}) FROM ttp_rule_state WHERE expires_at > '{}' AND expires_at < '{soon}'",
         now.before(std::time::Duration::from_secs(1)).to_sql_text()
     );
-    hand.text(&query).await.unwrap()
+    external.text(&query).await.unwrap()
 }
 
-fn roles(hand: &ExternalClient) -> &'static str {
-    if matches!(hand, ExternalClient::MySql(_)) { "CHAR" } else { "TEXT" }
+fn roles(external: &ExternalClient) -> &'static str {
+    if matches!(external, ExternalClient::MySql(_)) { "CHAR" } else { "TEXT" }
 }
 
 /// A row of texts without nulls.

@@ -17,7 +17,7 @@ use super::hostile_clients;
 use super::nemesis::Nemesis;
 use super::relay::Relay;
 use super::subscriber::{Behaviour, Progress, Subscriber};
-use super::target::{Target, block_on, hand};
+use super::target::{Target, block_on, external};
 use super::writers::{self, Author, Book};
 use crate::support::swarm::{Swarm, wait_for};
 
@@ -58,9 +58,9 @@ fn start_relays(swarm: &Swarm, target: &Target) -> (BTreeMap<String, Relay>, BTr
 fn prepare(swarm: &Swarm, target: &Target, author: &mut Author<'_>) {
     swarm.succeed(&["sync"]);
     block_on(async {
-        let mut hand = hand(target.backend(), swarm.url()).await.unwrap();
-        writers::poison_tables(&mut hand).await;
-        audit::begin(&mut hand).await;
+        let mut external = external(target.backend(), swarm.url()).await.unwrap();
+        writers::poison_tables(&mut external).await;
+        audit::begin(&mut external).await;
     });
     writers::poison_directory(swarm);
     author.mend();
@@ -94,7 +94,7 @@ pub(super) fn storm(setup: Setup, seed: u64, seconds: u64) -> History {
         let watching = scope.spawn(move || watch(swarm, pids, timeline, at_rest));
         scope.spawn(move || writers::write_files(author, Chance::new(seed, 1), end));
         let writing = scope.spawn(move || {
-            let connect = async || hand(backend, swarm.url()).await;
+            let connect = async || external(backend, swarm.url()).await;
             block_on(writers::write_rows(connect, book, Chance::new(seed, 2), end));
         });
         let ordering = scope.spawn(|| {
@@ -210,7 +210,8 @@ fn wait_until_idle(swarm: &Swarm, backend: &str, progress: &[(usize, Behaviour, 
         });
     }
     wait_for("no state to be about to end", || {
-        let ending = block_on(async { Some(audit::ending(&mut hand(backend, swarm.url()).await?).await) });
+        let ending =
+            block_on(async { Some(audit::ending(&mut external(backend, swarm.url()).await?).await) });
         ending.filter(|count| count == "0")
     });
     for worker in 0..WORKERS {
@@ -242,9 +243,9 @@ fn wait_until_idle(swarm: &Swarm, backend: &str, progress: &[(usize, Behaviour, 
 /// Records the final state, and what the daemons say about it.
 fn record_final_state(history: &mut History, swarm: &Swarm, backend: &str, author: &Mutex<Author<'_>>) {
     let (table, states) = block_on(async {
-        let mut hand = hand(backend, swarm.url()).await.unwrap();
-        history.audit = audit::read(&mut hand).await;
-        audit::final_rows(&mut hand).await
+        let mut external = external(backend, swarm.url()).await.unwrap();
+        history.audit = audit::read(&mut external).await;
+        audit::final_rows(&mut external).await
     });
     let names = |status: &Value, list: &str, key: &str| -> BTreeSet<String> {
         let found = status[list].as_array().unwrap().iter();

@@ -67,10 +67,10 @@ impl Target {
             }
             Self::Sqlite { .. } => {
                 block_on(async {
-                    let mut hand = hand("sqlite", &url).await.unwrap();
-                    if hand.try_run("BEGIN IMMEDIATE").await.is_ok() {
+                    let mut external = external("sqlite", &url).await.unwrap();
+                    if external.try_run("BEGIN IMMEDIATE").await.is_ok() {
                         fault_lasts(outage);
-                        hand.run("ROLLBACK").await;
+                        external.run("ROLLBACK").await;
                     }
                 });
                 "database locked"
@@ -106,12 +106,12 @@ impl Target {
             }
         };
         runtime.block_on(async {
-            let mut hand = hand(self.backend(), url).await.unwrap();
-            let found = hand.text(list).await.unwrap_or_default();
+            let mut external = external(self.backend(), url).await.unwrap();
+            let found = external.text(list).await.unwrap_or_default();
             if server.kind() == Kind::MariaDb {
                 for id in found.split(',') {
                     // The session may have ended by itself meanwhile.
-                    let _ = hand.try_run(&format!("KILL {id}")).await;
+                    let _ = external.try_run(&format!("KILL {id}")).await;
                 }
             }
         });
@@ -119,7 +119,7 @@ impl Target {
 }
 
 /// Another program's connection; `None` while the database is unavailable.
-pub(super) async fn hand(backend: &str, url: &str) -> Option<ExternalClient> {
+pub(super) async fn external(backend: &str, url: &str) -> Option<ExternalClient> {
     Some(match backend {
         "sqlite" => ExternalClient::Sqlite(sqlx::SqliteConnection::connect(url).await.ok()?),
         "mysql" => ExternalClient::MySql(sqlx::MySqlConnection::connect(url).await.ok()?),

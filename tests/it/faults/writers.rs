@@ -87,12 +87,12 @@ pub(super) fn poison_directory(swarm: &Swarm) {
     assert!(Command::new("mkfifo").arg(at("fifo.yaml")).status().unwrap().success());
 }
 
-pub(super) async fn poison_tables(hand: &mut ExternalClient) {
+pub(super) async fn poison_tables(external: &mut ExternalClient) {
     let now = SystemClock.now();
-    hand.put_text("BAD_TEXT", 1, "rule_id: [", now).await;
-    hand.put_text("BAD_ID", 1, &rule_text("ANOTHER", 1), now).await;
-    hand.put_text("BAD NAME", 1, &rule_text("BAD", 1), now).await;
-    hand.put_state("BAD_STATE", "asleep", None, now).await;
+    external.put_text("BAD_TEXT", 1, "rule_id: [", now).await;
+    external.put_text("BAD_ID", 1, &rule_text("ANOTHER", 1), now).await;
+    external.put_text("BAD NAME", 1, &rule_text("BAD", 1), now).await;
+    external.put_state("BAD_STATE", "asleep", None, now).await;
 }
 
 impl<'a> Author<'a> {
@@ -184,16 +184,16 @@ pub(super) async fn write_rows(
     mut chance: Chance,
     end: &AtomicBool,
 ) {
-    let mut hand = None;
+    let mut external = None;
     let mut version = 0;
     let mut left = foreign();
     while !left.is_empty() {
         let ending = end.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(chance.below(150))).await;
-        if hand.is_none() {
-            hand = connect().await;
+        if external.is_none() {
+            external = connect().await;
         }
-        let Some(open) = &mut hand else { continue };
+        let Some(open) = &mut external else { continue };
         version += 1;
         let skew = SKEWS[usize::try_from(version).unwrap() % SKEWS.len()] * 1_000_000;
         let stamp = Timestamp::from_micros(SystemClock.now().as_micros() + skew);
@@ -208,7 +208,7 @@ pub(super) async fn write_rows(
         match done {
             Ok(()) if ending => drop(left.remove(0)),
             Ok(()) => {}
-            Err(_) => hand = None,
+            Err(_) => external = None,
         }
     }
 }

@@ -27,39 +27,42 @@ async fn hostile_rows(
     longest: usize,
     repeated: impl Fn(usize) -> String,
 ) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let now = field.now().await;
     let column = |name: &str| {
         format!(
             "INSERT INTO ttp_rule (rule_id, rule_version, source_path, yaml_content, updated_at, updated_by) SELECT {name} FROM ttp_rule WHERE rule_id = 'R1'"
         )
     };
-    hand.begin().await;
+    external.begin().await;
     for number in 1..=20 {
-        hand.put(&format!("R{number}"), 1, now).await;
+        external.put(&format!("R{number}"), 1, now).await;
     }
     let last = format!("A{:03}", long_rules - 1);
     // Valid rules with a description of almost 4 MiB.
     for number in 0..long_rules {
         let id = format!("A{number:03}");
-        hand.put_text(&id, 1, &(rule_text(&id, 1) + "description: "), now).await;
+        external.put_text(&id, 1, &(rule_text(&id, 1) + "description: "), now).await;
     }
-    hand.commit().await;
+    external.commit().await;
     let long = repeated(4 * MIB - 1_000);
     let concatenated = match field.database.backend() {
         "mysql" => format!("CONCAT(yaml_content, {long})"),
         _ => format!("yaml_content || {long}"),
     };
-    hand.run(&format!("UPDATE ttp_rule SET yaml_content = {concatenated} WHERE rule_id LIKE 'A%'")).await;
+    external.run(&format!("UPDATE ttp_rule SET yaml_content = {concatenated} WHERE rule_id LIKE 'A%'")).await;
     let huge = repeated(longest);
-    hand.run(&column(&format!("'B1', 1, 'B1.yaml', {huge}, updated_at, updated_by"))).await;
-    hand.run(&column(&format!("'B2', 1, {}, yaml_content, updated_at, updated_by", repeated(30 * MIB))))
+    external.run(&column(&format!("'B1', 1, 'B1.yaml', {huge}, updated_at, updated_by"))).await;
+    external
+        .run(&column(&format!("'B2', 1, {}, yaml_content, updated_at, updated_by", repeated(30 * MIB))))
         .await;
-    hand.run(&column(&format!("'B3', 1, 'B3.yaml', yaml_content, updated_at, {}", repeated(30 * MIB)))).await;
-    hand.put_state("R1", "disabled", None, now).await;
-    hand.put_state("R2", "disabled", None, now).await;
+    external
+        .run(&column(&format!("'B3', 1, 'B3.yaml', yaml_content, updated_at, {}", repeated(30 * MIB))))
+        .await;
+    external.put_state("R1", "disabled", None, now).await;
+    external.put_state("R2", "disabled", None, now).await;
     let reason = repeated(longest.min(300 * MIB));
-    hand.run(&format!("UPDATE ttp_rule_state SET reason = {reason} WHERE rule_id = 'R2'")).await;
+    external.run(&format!("UPDATE ttp_rule_state SET reason = {reason} WHERE rule_id = 'R2'")).await;
 
     let swarm = Swarm::on(field.address.clone());
     let worker = swarm.daemon("worker", quick);
@@ -109,9 +112,9 @@ async fn hostile_rows(
     assert!(master.stop().success());
 
     // A new rule is served at once, and freed memory is used at the next full poll.
-    hand.put("R21", 1, field.now().await).await;
+    external.put("R21", 1, field.now().await).await;
     wait_within(TIME_LIMIT, "the new rule", || served(&swarm).contains(&"R21".to_owned()).then_some(()));
-    hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id LIKE 'A%' AND rule_id <> '{last}'")).await;
+    external.run(&format!("DELETE FROM ttp_rule WHERE rule_id LIKE 'A%' AND rule_id <> '{last}'")).await;
     wait_within(TIME_LIMIT, "a rule that fits now", || served(&swarm).contains(&last).then_some(()));
     within_bounds(&worker);
 
@@ -163,12 +166,12 @@ async fn hostile_rows_of_mariadb_take_no_more_than_the_budget() {
     let server =
         Server::start(Kind::MariaDb, &["--max-allowed-packet=1G", "--innodb-log-file-size=512M"]).await;
     let field = TestDatabase::server(&server.create("rules").await).await;
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let wider = ["source_path LONGTEXT", "updated_by LONGTEXT", "yaml_content LONGTEXT NOT NULL"];
     for column in wider {
-        hand.run(&format!("ALTER TABLE ttp_rule MODIFY {column}")).await;
+        external.run(&format!("ALTER TABLE ttp_rule MODIFY {column}")).await;
     }
-    hand.run("ALTER TABLE ttp_rule_state MODIFY reason LONGTEXT").await;
+    external.run("ALTER TABLE ttp_rule_state MODIFY reason LONGTEXT").await;
     hostile_rows(field, 40, 64 * MIB, |length| format!("REPEAT('x', {length})")).await;
 }
 
@@ -177,15 +180,15 @@ async fn hostile_rows_of_mariadb_take_no_more_than_the_budget() {
 async fn rows_that_mariadb_takes_long_to_measure_arrive_one_by_one() {
     let server = Server::start(Kind::MariaDb, &[]).await;
     let field = TestDatabase::server(&server.create("rules").await).await;
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let now = field.now().await;
     for number in 0..15 {
-        hand.put(&format!("R{number}"), 1, now).await;
+        external.put(&format!("R{number}"), 1, now).await;
     }
     // Each look at one of these texts takes the server 150 ms, and a row has a few. All rows together take
     // longer than one statement may be silent.
-    hand.run("RENAME TABLE ttp_rule TO kept").await;
-    hand.run(
+    external.run("RENAME TABLE ttp_rule TO kept").await;
+    external.run(
         "CREATE VIEW ttp_rule AS SELECT rule_id, rule_version, source_path, updated_at, updated_by, \
          IF(rule_id = 'R0', yaml_content, CONCAT(REPEAT('x', 5000000), SLEEP(0.15))) AS yaml_content FROM kept",
     )
@@ -237,8 +240,8 @@ fn a_table_of_too_many_rows_is_not_read_and_what_was_read_stays_served() {
 #[tokio::test]
 async fn rows_that_are_no_rules_take_no_more_than_their_part_of_the_memory() {
     let field = TestDatabase::sqlite_file().await;
-    let mut hand = field.hand().await;
-    hand.put("R1", 1, field.now().await).await;
+    let mut external = field.external().await;
+    external.put("R1", 1, field.now().await).await;
     let swarm = Swarm::on(field.address.clone());
     let worker = swarm.daemon("worker", |command| {
         quick(command);
@@ -254,20 +257,20 @@ async fn rows_that_are_no_rules_take_no_more_than_their_part_of_the_memory() {
              SELECT 'J' || n, 1, 'J.yaml', 'no rule', updated_at, updated_by FROM ttp_rule, n WHERE rule_id = 'R1'"
         )
     };
-    hand.run(&junk(1, 300)).await;
+    external.run(&junk(1, 300)).await;
     let quarantined = |swarm: &Swarm| status(&swarm.socket())["quarantined"].as_array().map_or(0, Vec::len);
     wait_for("rows that are no rules", || (quarantined(&swarm) > 0).then_some(()));
     // A few at a time do not come in either.
     for first in (301..=2_001).step_by(100) {
-        hand.run(&junk(first, first + 99)).await;
+        external.run(&junk(first, first + 99)).await;
         std::thread::sleep(Duration::from_millis(20));
     }
     worker.wait_for_log("of ttp_rule and all quarantined rows take more than 262144 bytes");
     assert!(worker.log().contains("raise `worker.max_memory`"), "{}", worker.log());
     assert_eq!(swarm.subscribe().snapshot().len(), 1);
 
-    hand.run("DELETE FROM ttp_rule WHERE rule_id LIKE 'J%' AND rule_id <> 'J1'").await;
-    hand.put("R2", 1, field.now().await).await;
+    external.run("DELETE FROM ttp_rule WHERE rule_id LIKE 'J%' AND rule_id <> 'J1'").await;
+    external.put("R2", 1, field.now().await).await;
     wait_for("the new rule", || (swarm.subscribe().snapshot().len() == 2).then_some(()));
     wait_for("one row that is no rule", || (quarantined(&swarm) == 1).then_some(()));
     assert!(worker.stop().success());
@@ -277,24 +280,25 @@ async fn rows_that_are_no_rules_take_no_more_than_their_part_of_the_memory() {
 #[tokio::test]
 async fn commands_give_up_tables_without_end() {
     let field = TestDatabase::sqlite_file().await;
-    let mut hand = field.hand().await;
-    hand.put("R1", 1, field.now().await).await;
+    let mut external = field.external().await;
+    external.put("R1", 1, field.now().await).await;
     for table in ["ttp_rule", "ttp_rule_state"] {
-        hand.run(&format!("ALTER TABLE {table} RENAME TO kept_{table}")).await;
+        external.run(&format!("ALTER TABLE {table} RENAME TO kept_{table}")).await;
     }
     let endless = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n), \
          t(t) AS (SELECT printf('%.*c', 4000, 'x'))";
-    hand.run(&format!(
+    external.run(&format!(
         "CREATE VIEW ttp_rule AS {endless} SELECT 'R' || n AS rule_id, 1 AS rule_version, t AS source_path, \
          'x' AS yaml_content, '2026-01-01 00:00:00.5' AS updated_at, t AS updated_by FROM n, t"
     ))
     .await;
-    hand.run(&format!(
-        "CREATE VIEW ttp_rule_state AS {endless} SELECT 'R' || n AS rule_id, 'disabled' AS state, \
+    external
+        .run(&format!(
+            "CREATE VIEW ttp_rule_state AS {endless} SELECT 'R' || n AS rule_id, 'disabled' AS state, \
          NULL AS confidence_max, NULL AS expires_at, t AS reason, t AS set_by, \
          '2026-01-01 00:00:00.5' AS set_at FROM n, t"
-    ))
-    .await;
+        ))
+        .await;
     let swarm = Swarm::on(field.address.clone());
     let too_long = "look for rows that nobody needs";
     for (arguments, timeout, expected) in [

@@ -25,8 +25,8 @@ async fn a_text_that_is_no_utf8_is_quarantined_alone() {
     let mut watcher = field.watcher().await;
     let mut scanner = field.watcher_with(Duration::ZERO).await;
 
-    let mut hand = field.hand().await;
-    hand.run(
+    let mut external = field.external().await;
+    external.run(
         r"INSERT INTO ttp_rule VALUES ('A', 1, 'a.yaml', E'name: \xff', now() AT TIME ZONE 'utc', 'admin'),
             ('B', 1, E'b\xff.yaml', '', now() AT TIME ZONE 'utc', 'admin'),
             (E'C\xff', 1, 'c.yaml', '', now() AT TIME ZONE 'utc', 'admin');
@@ -89,15 +89,19 @@ async fn one_connection_is_enough_to_follow() {
     let database = Database::open(&scarce, system_clock()).await.unwrap();
     let (mut follower, mut catalogue) = (database.follow(), Arc::<Catalogue>::default());
     poll(&mut follower, &mut catalogue).await.unwrap();
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let others = "FROM pg_stat_activity WHERE application_name = 'rulesyncd' AND datname = 'scarce'";
     for version in 1..4 {
         field.save(&[("R1", version)]).await;
         assert_eq!(heard(&mut follower, &mut catalogue).await, [format!("written R1 v{version}")]);
-        hand.run(&format!("SELECT pg_terminate_backend(pid) {others}")).await;
+        external.run(&format!("SELECT pg_terminate_backend(pid) {others}")).await;
         // Until the listening connection is back, which would have taken the only permit.
         let deadline = Instant::now() + Duration::from_secs(60);
-        while hand.text(&format!("SELECT max(pid)::text {others} AND query LIKE 'LISTEN%'")).await.is_none() {
+        while external
+            .text(&format!("SELECT max(pid)::text {others} AND query LIKE 'LISTEN%'"))
+            .await
+            .is_none()
+        {
             assert!(Instant::now() < deadline, "nothing listens");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

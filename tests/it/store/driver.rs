@@ -75,17 +75,18 @@ async fn a_master_names_the_file_that_is_too_large_for_the_server_and_goes_on() 
 }
 
 /// Ends every other session, as a time limit of the server or of a proxy does.
-async fn cut(server: &Server, hand: &mut ExternalClient) {
+async fn cut(server: &Server, external: &mut ExternalClient) {
     match server.kind() {
         Kind::Postgres => {
-            hand.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+            external
+                .run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
                 .await;
         }
         Kind::MariaDb => {
             let others = "SELECT CAST(id AS CHAR) FROM information_schema.processlist \
                  WHERE id <> CONNECTION_ID() AND user = 'root'";
-            for session in hand.rows(others).await {
-                hand.run(&format!("KILL {}", session[0].as_deref().unwrap())).await;
+            for session in external.rows(others).await {
+                external.run(&format!("KILL {}", session[0].as_deref().unwrap())).await;
             }
         }
     }
@@ -96,10 +97,10 @@ async fn a_connection_that_was_cut_while_idle_is_no_outage(server: &Server) {
     field.save(&[("R1", 1)]).await;
     let (mut follower, mut catalogue) = (field.database.follow(), Arc::<Catalogue>::default());
     poll(&mut follower, &mut catalogue).await.unwrap();
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     for version in 2..5 {
-        cut(server, &mut hand).await;
-        hand.put("R1", version, field.now().await).await;
+        cut(server, &mut external).await;
+        external.put("R1", version, field.now().await).await;
         let changes = poll(&mut follower, &mut catalogue).await.expect("one silent reconnect");
         assert_eq!(changes.iter().map(in_words).collect::<Vec<_>>(), [format!("written R1 v{version}")]);
     }
@@ -124,27 +125,27 @@ async fn a_master_whose_idle_session_is_cut_goes_on(server: &Server) {
     let database = Database::open(&config(&address), system_clock()).await.unwrap();
     let mut master = database.leasing(Duration::from_secs(4)).try_lock().await.unwrap().expect("the lock");
     master.apply([RuleWrite::Upsert(rule_row("R1", 1))]).await.unwrap();
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     match server.kind() {
         Kind::Postgres => {
             tokio::time::sleep(Duration::from_secs(3)).await;
             let cut = "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity \
                        WHERE datname = 'scan' AND query = 'COMMIT'";
-            assert_eq!(hand.text(cut).await.as_deref(), Some("1"));
+            assert_eq!(external.text(cut).await.as_deref(), Some("1"));
         }
         // The server ends a session that is silent for as long as the lease.
         Kind::MariaDb => {
             let sessions =
                 "SELECT CAST(COUNT(*) AS CHAR) FROM information_schema.processlist WHERE db = 'scan'";
-            let (before, deadline) = (hand.text(sessions).await, Instant::now() + DEADLINE);
-            while hand.text(sessions).await >= before {
+            let (before, deadline) = (external.text(sessions).await, Instant::now() + DEADLINE);
+            while external.text(sessions).await >= before {
                 assert!(Instant::now() < deadline, "no session was ended");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
     master.apply([RuleWrite::Upsert(rule_row("R1", 2))]).await.expect("the lease is held");
-    let term = hand.text("SELECT CONCAT(term, '') FROM rulesyncd_lease").await;
+    let term = external.text("SELECT CONCAT(term, '') FROM rulesyncd_lease").await;
     assert_eq!(term.as_deref(), Some("1"));
 }
 
@@ -211,7 +212,7 @@ async fn states_of_many_operators(server: &Server) {
         operator.await.unwrap().unwrap();
     }
     let reasons = "SELECT DISTINCT reason FROM ttp_rule_state";
-    assert_eq!(field.hand().await.rows(reasons).await.len(), 1, "each transaction was whole");
+    assert_eq!(field.external().await.rows(reasons).await.len(), 1, "each transaction was whole");
 }
 
 #[tokio::test]
@@ -231,9 +232,9 @@ async fn conflicts_of_operators_are_no_errors_on_postgres() {
     let server = Server::start(Kind::Postgres, &["-cdeadlock_timeout=20ms"]).await;
     states_of_many_operators(&server).await;
     let deadlocks = "SELECT deadlocks::text FROM pg_stat_database WHERE datname = 'conflicts'";
-    let mut hand = server.client("").await;
+    let mut external = server.client("").await;
     let deadline = Instant::now() + DEADLINE;
-    while hand.text(deadlocks).await.as_deref() == Some("0") {
+    while external.text(deadlocks).await.as_deref() == Some("0") {
         assert!(Instant::now() < deadline, "the test must cause conflicts");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -248,9 +249,9 @@ async fn times_with_a_zone_are_read_with_their_offset() {
     server.run("zones", &found).await.unwrap();
     let field = TestDatabase::server(&address).await;
     // Written by a program in another zone.
-    let mut hand = field.hand().await;
-    hand.run("SET TimeZone = 'America/New_York'").await;
-    hand.put("R1", 1, Timestamp::parse("2026-05-01T07:25:09.5Z").unwrap()).await;
+    let mut external = field.external().await;
+    external.run("SET TimeZone = 'America/New_York'").await;
+    external.put("R1", 1, Timestamp::parse("2026-05-01T07:25:09.5Z").unwrap()).await;
     let written = field.database.rows(Scope::All).await.unwrap();
     assert_eq!(written[0].updated_at.to_string(), "2026-05-01T11:25:09.500000Z");
     assert_eq!(field.database.load_compiled().await.unwrap().len(), 1, "the row is served");

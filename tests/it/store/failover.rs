@@ -15,8 +15,8 @@ async fn cut_off(replica: &Server) {
         replica.run("", statement).await.unwrap();
     }
     if replica.kind() == Kind::Postgres {
-        let mut hand = replica.client("").await;
-        while hand.text("SELECT count(*)::text FROM pg_stat_wal_receiver").await.as_deref() != Some("0") {
+        let mut external = replica.client("").await;
+        while external.text("SELECT count(*)::text FROM pg_stat_wal_receiver").await.as_deref() != Some("0") {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     }

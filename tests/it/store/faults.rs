@@ -16,30 +16,30 @@ use crate::support::servers::{Kind, Server};
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// Ends the session that holds the master's lock, as an administrator would.
-async fn end_the_lock_holder(kind: Kind, hand: &mut ExternalClient) {
+async fn end_the_lock_holder(kind: Kind, external: &mut ExternalClient) {
     let holder = match kind {
         Kind::Postgres => "SELECT pid::text FROM pg_locks WHERE locktype = 'advisory'",
         Kind::MariaDb => {
             "SELECT CAST(IS_USED_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32))) AS CHAR)"
         }
     };
-    let holder = hand.text(holder).await.expect("somebody holds the lock");
+    let holder = external.text(holder).await.expect("somebody holds the lock");
     match kind {
-        Kind::Postgres => hand.run(&format!("SELECT pg_terminate_backend({holder})")).await,
-        Kind::MariaDb => hand.run(&format!("KILL {holder}")).await,
+        Kind::Postgres => external.run(&format!("SELECT pg_terminate_backend({holder})")).await,
+        Kind::MariaDb => external.run(&format!("KILL {holder}")).await,
     };
 }
 
 async fn a_standby_takes_over(server: &Server) {
     let field = TestDatabase::server(&server.create("standby").await).await;
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let mut master = field.session().await;
     // The same lock in another database is another lock.
     let elsewhere = TestDatabase::server(&server.create("elsewhere").await).await;
     elsewhere.session().await.close().await;
     assert!(field.database.try_lock().await.unwrap().is_none());
 
-    end_the_lock_holder(server.kind(), &mut hand).await;
+    end_the_lock_holder(server.kind(), &mut external).await;
     let mut second = took_over(&field.database).await;
     let write = [RuleWrite::Upsert(rule_row("R1", 1))];
     assert_lock_lost(master.apply(&write).await, "confirming the lease: ");
@@ -51,12 +51,12 @@ async fn a_standby_takes_over(server: &Server) {
 async fn a_row_that_another_session_holds_stops_no_other(server: &Server) {
     let field = TestDatabase::server(&server.create("held").await).await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
-    let (mut master, mut hand) = (field.session().await, field.hand().await);
+    let (mut master, mut external) = (field.session().await, field.external().await);
     let now = field.now().await;
-    hand.put_state("R1", "disabled", Some(now.before(YEAR)), now).await;
-    hand.begin().await;
-    hand.run("UPDATE ttp_rule SET updated_by = 'me' WHERE rule_id = 'R1'").await;
-    hand.run("UPDATE ttp_rule_state SET reason = 'mine' WHERE rule_id = 'R1'").await;
+    external.put_state("R1", "disabled", Some(now.before(YEAR)), now).await;
+    external.begin().await;
+    external.run("UPDATE ttp_rule SET updated_by = 'me' WHERE rule_id = 'R1'").await;
+    external.run("UPDATE ttp_rule_state SET reason = 'mine' WHERE rule_id = 'R1'").await;
 
     let error = master.remove_expired_states().await.unwrap_err();
     assert!(matches!(error, StoreError::RowLocked { .. }), "{error}");
@@ -67,7 +67,7 @@ async fn a_row_that_another_session_holds_stops_no_other(server: &Server) {
         applied.rejected.iter().map(|(id, why)| (id.as_str(), why.is_transient())).collect();
     assert_eq!((refused, applied.rows), (vec![("R1", true)], 2));
 
-    hand.commit().await;
+    external.commit().await;
     assert!(master.apply(&writes).await.unwrap().rejected.is_empty());
     assert_eq!(master.remove_expired_states().await.unwrap().len(), 1);
     let rows = master.rows(Scope::All).await.unwrap();
@@ -105,7 +105,7 @@ async fn an_outage_loses_nothing(server: &mut Server) {
     server.go_on().await;
     took_over(&field.database).await.apply(&[RuleWrite::Upsert(rule_row("R1", 2))]).await.unwrap();
     // As a restored backup may leave it.
-    field.hand().await.put("R2", 9, field.now().await.before(YEAR)).await;
+    field.external().await.put("R2", 9, field.now().await.before(YEAR)).await;
     let changes = poll(&mut follower, &mut catalogue).await.unwrap();
     let changes: Vec<_> = changes.iter().map(in_words).collect();
     assert_eq!(changes, ["written R2 v9", "written R1 v2"]);
@@ -163,8 +163,8 @@ async fn each_does_with_its_own_grants_alone(server: &Server) {
     assert!(operator.clear_state(&id("R1")).await.unwrap());
 
     // Nobody may use the table of the version, and everything works.
-    let mut hand = field.hand().await;
-    assert_eq!(super::version::version(&mut hand).await, (1, 0));
+    let mut external = field.external().await;
+    assert_eq!(super::version::version(&mut external).await, (1, 0));
     let rights = |problem: Option<&str>, rights: &str| {
         let problem = problem.unwrap();
         assert!(problem.contains(&format!("`GRANT {rights} ON rulesyncd_version`")), "{problem}");
@@ -181,7 +181,7 @@ async fn each_does_with_its_own_grants_alone(server: &Server) {
     session.remove_expired_states().await.unwrap();
     session.apply(&[RuleWrite::Upsert(rule_row("R1", 3))]).await.unwrap();
     operator.set_state(&id("R1"), RuleState::default()).await.unwrap();
-    assert_eq!(super::version::version(&mut hand).await, (3, 0));
+    assert_eq!(super::version::version(&mut external).await, (3, 0));
     assert_eq!(session.version_problem(), None);
     let (mut follower, mut catalogue) = (worker.follow(), Arc::<Catalogue>::default());
     poll(&mut follower, &mut catalogue).await.unwrap();
@@ -220,35 +220,35 @@ async fn what_hangs_is_given_up(server: &Server) {
     let database = Database::open(&impatient, system_clock()).await.unwrap();
     let mut follower = database.follow();
     follower.poll(&Arc::<Catalogue>::default()).await.unwrap();
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let (lock, unlock) = match server.kind() {
         Kind::MariaDb => ("LOCK TABLES ttp_rule WRITE", "UNLOCK TABLES"),
         Kind::Postgres => ("BEGIN; LOCK TABLE ttp_rule", "COMMIT"),
     };
-    hand.run(lock).await;
+    external.run(lock).await;
     let start = Instant::now();
     let error = follower.poll(&Arc::<Catalogue>::default()).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    hand.run(unlock).await;
+    external.run(unlock).await;
     follower.poll(&Arc::<Catalogue>::default()).await.unwrap();
 }
 
 /// A state that is set again while the master removes the old one is kept.
 async fn a_fresh_state_is_not_removed(server: &Server) {
     let field = TestDatabase::server(&server.create("fresh").await).await;
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let now = field.now().await;
-    hand.put_state("R1", "disabled", Some(now.before(Duration::from_secs(60))), now).await;
+    external.put_state("R1", "disabled", Some(now.before(Duration::from_secs(60))), now).await;
     let mut session = field.session().await;
-    hand.begin().await;
+    external.begin().await;
     let later = now.after(YEAR).to_sql_text();
-    hand.run(&format!("UPDATE ttp_rule_state SET expires_at = '{later}', state = 'clipped'")).await;
+    external.run(&format!("UPDATE ttp_rule_state SET expires_at = '{later}', state = 'clipped'")).await;
     // The master reads the old row, and must wait for the new one.
     let removing = tokio::spawn(async move { session.remove_expired_states().await });
     server.until_a_session_is_blocked().await;
     assert!(!removing.is_finished());
-    hand.commit().await;
+    external.commit().await;
     assert!(removing.await.unwrap().unwrap().is_empty());
     assert_eq!(field.database.states().await.unwrap()[0].state, "clipped");
 }
@@ -260,10 +260,10 @@ async fn a_poll_outlives_an_altered_table(server: &Server) {
         Kind::MariaDb => "ALTER TABLE ttp_rule FORCE",
         Kind::Postgres => "CREATE INDEX extra ON ttp_rule (source_path); DROP INDEX extra",
     };
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let altering = tokio::spawn(async move {
         for _ in 0..30 {
-            hand.run(alter).await;
+            external.run(alter).await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
@@ -320,9 +320,9 @@ async fn everything(kind: Kind) -> Server {
 async fn on_mariadb() {
     let server = everything(Kind::MariaDb).await;
     let field = TestDatabase::server(&server.create("zeros").await).await;
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
-    hand.run("SET sql_mode = ''; UPDATE ttp_rule SET updated_at = 0 WHERE rule_id = 'R1'").await;
+    external.run("SET sql_mode = ''; UPDATE ttp_rule SET updated_at = 0 WHERE rule_id = 'R1'").await;
     let watcher = field.watcher().await;
     assert_eq!(watcher.catalogue.rule_count(), 1);
     let reasons: Vec<_> = watcher.catalogue.quarantined().map(|row| row.reason).collect();
@@ -334,18 +334,18 @@ async fn on_mariadb() {
 async fn on_postgres() {
     let server = everything(Kind::Postgres).await;
     let field = TestDatabase::server(&server.create("infinite").await).await;
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
-    hand.run("UPDATE ttp_rule SET updated_at = '-infinity' WHERE rule_id = 'R1'").await;
-    hand.put_state("R2", "disabled", None, SystemClock.now()).await;
-    hand.run("UPDATE ttp_rule_state SET expires_at = 'infinity'").await;
+    external.run("UPDATE ttp_rule SET updated_at = '-infinity' WHERE rule_id = 'R1'").await;
+    external.put_state("R2", "disabled", None, SystemClock.now()).await;
+    external.run("UPDATE ttp_rule_state SET expires_at = 'infinity'").await;
     let watcher = field.watcher().await;
     assert_eq!(watcher.catalogue.rule_count(), 1);
     assert_eq!(watcher.catalogue.state("R2").expires_at, None);
     let reasons: Vec<_> = watcher.catalogue.quarantined().map(|row| row.reason).collect();
     assert_eq!(reasons, ["updated_at is `-infinity`; expected a time"]);
     // A state may expire at infinity; an infinite stamp is reported.
-    hand.run("UPDATE ttp_rule SET updated_at = 'infinity' WHERE rule_id = 'R1'").await;
+    external.run("UPDATE ttp_rule SET updated_at = 'infinity' WHERE rule_id = 'R1'").await;
     let watcher = field.watcher().await;
     let reasons: Vec<_> = watcher.catalogue.quarantined().map(|row| row.reason).collect();
     assert_eq!(reasons, ["updated_at is `infinity`; expected a time"]);
@@ -362,6 +362,8 @@ async fn on_postgres() {
         assert_eq!(heard(&mut follower, &mut catalogue).await, ["state R1 disabled"]);
         field.database.clear_state(&id("R1")).await.unwrap();
         assert_eq!(heard(&mut follower, &mut catalogue).await, ["state R1 enabled"]);
-        hand.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").await;
+        external
+            .run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+            .await;
     }
 }

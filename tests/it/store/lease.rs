@@ -26,13 +26,14 @@ fn master(swarm: &Swarm) -> Daemon {
     })
 }
 
-async fn cell(hand: &mut ExternalClient, column: &str) -> String {
-    let text = hand.text(&format!("SELECT CAST({column} AS CHAR(99)) FROM rulesyncd_lease")).await;
+async fn cell(external: &mut ExternalClient, column: &str) -> String {
+    let text = external.text(&format!("SELECT CAST({column} AS CHAR(99)) FROM rulesyncd_lease")).await;
     text.expect("the lease").trim().to_owned()
 }
 
-async fn version_of(hand: &mut ExternalClient, rule_id: &str) -> Option<String> {
-    let found = hand.rows(&format!("SELECT yaml_content FROM ttp_rule WHERE rule_id = '{rule_id}'")).await;
+async fn version_of(external: &mut ExternalClient, rule_id: &str) -> Option<String> {
+    let found =
+        external.rows(&format!("SELECT yaml_content FROM ttp_rule WHERE rule_id = '{rule_id}'")).await;
     found.into_iter().next()?.into_iter().next()?
 }
 
@@ -52,25 +53,25 @@ async fn one_writer_through_faults([address, others]: [&str; 2]) {
     other.save("A.yaml", rule_text("A", 2));
     let first = master(&one);
     first.wait_for_log("A added from A.yaml");
-    let mut hand = TestDatabase::server(address).await.hand().await;
+    let mut external = TestDatabase::server(address).await.external().await;
     if address != others {
         // This node waits until it has applied what the other one committed.
-        hand.run("SET SESSION wsrep_sync_wait = 15").await;
+        external.run("SET SESSION wsrep_sync_wait = 15").await;
     }
     let second = master(&other);
     second.wait_for_log("standing by");
-    assert_eq!(cell(&mut hand, "term").await, "1");
+    assert_eq!(cell(&mut external, "term").await, "1");
     let status = lease_of(&one);
     assert_eq!((&status["lock"], &status["lease"]["term"]), (&Value::from("held"), &Value::from(1)));
 
     // It beats, and a standby only reads.
-    let beat = cell(&mut hand, "beat").await;
+    let beat = cell(&mut external, "beat").await;
     let mut now = beat.clone();
     while now == beat {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        now = cell(&mut hand, "beat").await;
+        now = cell(&mut external, "beat").await;
     }
-    assert_eq!(cell(&mut hand, "term").await, "1");
+    assert_eq!(cell(&mut external, "term").await, "1");
 
     // Frozen: its sessions stay, and so does the server's lock.
     first.freeze();
@@ -82,9 +83,9 @@ async fn one_writer_through_faults([address, others]: [&str; 2]) {
     let log = first.log();
     let told = log.lines().find(|line| line.contains("has taken over from this one")).unwrap();
     assert!(told.contains(", since ") && told.contains("term 2"), "{told}");
-    assert_eq!(version_of(&mut hand, "A").await, Some(rule_text("A", 2)));
+    assert_eq!(version_of(&mut external, "A").await, Some(rule_text("A", 2)));
     assert_eq!(first.count_in_log("A updated"), 0, "{}", first.log());
-    assert_eq!(cell(&mut hand, "term").await, "2");
+    assert_eq!(cell(&mut external, "term").await, "2");
     // The database was never away, and one record says who leads.
     assert_eq!(lease_of(&one)["lock"], "standby");
     for text in ["lock was lost", "answers again", "holds the lock; standing by"] {
@@ -93,31 +94,31 @@ async fn one_writer_through_faults([address, others]: [&str; 2]) {
 
     // Now that the first's session has ended, the second gets the server's lock, and its death is noticed at once; at
     // another node of a cluster, when its lease has passed.
-    while cell(&mut hand, "session").await.is_empty() {
+    while cell(&mut external, "session").await.is_empty() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     second.kill();
     first.wait_for_log(TOOK_OVER);
     wait_for("the first's rule", || first.log().contains("A updated").then_some(()));
-    assert_eq!(version_of(&mut hand, "A").await, Some(rule_text("A", 3)));
-    assert_eq!(cell(&mut hand, "term").await, "3");
+    assert_eq!(version_of(&mut external, "A").await, Some(rule_text("A", 3)));
+    assert_eq!(cell(&mut external, "term").await, "3");
 
     // Stopped: the lease is released.
     assert!(first.stop().success());
-    assert_eq!(cell(&mut hand, "owner").await, "");
+    assert_eq!(cell(&mut external, "owner").await, "");
     let third = master(&other);
     third.wait_for_log("this master holds the lock");
     assert_eq!(third.count_in_log(TOOK_OVER), 0, "{}", third.log());
-    assert_eq!(cell(&mut hand, "term").await, "4");
+    assert_eq!(cell(&mut external, "term").await, "4");
 }
 
 /// A transaction of a master that was robbed a moment ago fails at its last statement.
 async fn a_robbed_master_commits_nothing(server: &Server) {
     let field = TestDatabase::server(&server.create("robbed").await).await;
-    let (mut master, mut hand) = (field.session().await, field.hand().await);
+    let (mut master, mut external) = (field.session().await, field.external().await);
     let write = [RuleWrite::Upsert(rule_row("R1", 1))];
     master.apply(&write).await.unwrap();
-    hand.run("UPDATE rulesyncd_lease SET owner = 'another', term = term + 1").await;
+    external.run("UPDATE rulesyncd_lease SET owner = 'another', term = term + 1").await;
     let write = [RuleWrite::Upsert(rule_row("R1", 2)), RuleWrite::Upsert(rule_row("R2", 1))];
     assert_lock_lost(master.apply(&write).await, "another master has taken the lease");
     let rows = field.database.rows(Scope::All).await.unwrap();
@@ -131,7 +132,7 @@ async fn a_master_without_a_lease_keeps_others_away(server: &Server) {
     let address = server.create("upgrade").await;
     let field = TestDatabase::server(&address).await;
     field.session().await.close().await;
-    let mut old = field.hand().await;
+    let mut old = field.external().await;
     let lock = match server.kind() {
         Kind::Postgres => "SELECT CAST(pg_try_advisory_lock(8247617475583766115) AS text)",
         Kind::MariaDb => {
@@ -161,9 +162,9 @@ async fn wait_for_session(database: &Database) {
 async fn without_a_lease_there_is_the_lock(server: &Server) {
     let address = server.create("lockless").await;
     let field = TestDatabase::server(&address).await;
-    let mut hand = field.hand().await;
-    hand.run("DROP TABLE rulesyncd_lease").await;
-    hand.run("CREATE TABLE rulesyncd_lease (other INT)").await;
+    let mut external = field.external().await;
+    external.run("DROP TABLE rulesyncd_lease").await;
+    external.run("CREATE TABLE rulesyncd_lease (other INT)").await;
     let swarm = Swarm::on(&address);
     swarm.save("A.yaml", rule_text("A", 1));
     let first = master(&swarm);

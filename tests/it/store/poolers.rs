@@ -31,15 +31,15 @@ async fn session_mode_works_and_a_locked_row_delays_no_other() {
     assert_eq!(subscriber.nothing_before("R1")["new_value"]["state"], "disabled");
 
     // The limit for locks is a setting of the session, which the pooler does not pass on.
-    let mut hand = server.client("rules").await;
-    hand.begin().await;
-    hand.run("UPDATE ttp_rule SET updated_by = updated_by WHERE rule_id = 'R1'").await;
+    let mut external = server.client("rules").await;
+    external.begin().await;
+    external.run("UPDATE ttp_rule SET updated_by = updated_by WHERE rule_id = 'R1'").await;
     let begun = Instant::now();
     swarm.save("R1.yaml", rule_text("R1", 2));
     swarm.save("R2.yaml", rule_text("R2", 1));
     assert_eq!(subscriber.nothing_before("R2")["rule_version"], 1);
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
-    hand.commit().await;
+    external.commit().await;
     assert_eq!(subscriber.nothing_before("R1")["rule_version"], 2);
     for daemon in [&master, &worker] {
         assert!(!daemon.log().contains(CURE), "{}", daemon.log());

@@ -47,10 +47,10 @@ async fn a_paused_replica(kind: Kind) {
     wait_for("current rules", || (stale_for_ms(&worker) == 0).then_some(()));
 
     pause(&replica).await;
-    let mut hand = primary.client("rules").await;
+    let mut external = primary.client("rules").await;
     let now = SystemClock.now();
-    hand.put("F2", 1, now).await;
-    hand.put("F1", 1, now.before(Duration::from_secs(3))).await;
+    external.put("F2", 1, now).await;
+    external.put("F1", 1, now.before(Duration::from_secs(3))).await;
     let stale = wait_for("stale rules", || Some(stale_for_ms(&worker)).filter(|age| *age > 0));
     assert!(stale > 6_000, "{stale}");
     // Longer than the overlap: by the replica's own clock the rows would be too old to be looked for.

@@ -79,9 +79,9 @@ async fn a_commit_by_another_process_is_a_hint() {
         let other = Database::open(&config(&address), system_clock()).await.unwrap();
         let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
         poll(&mut follower, &mut catalogue).await.unwrap();
-        let mut hand = field.hand().await;
+        let mut external = field.external().await;
         for version in 1..20 {
-            hand.put("R1", version, field.now().await).await;
+            external.put("R1", version, field.now().await).await;
             let expected = format!("written R1 v{version}");
             assert_eq!(heard(&mut follower, &mut catalogue).await, [expected], "{address}");
         }
@@ -115,9 +115,9 @@ async fn another_file_in_the_place_of_the_first_is_followed() {
 async fn an_older_copy_of_the_same_rules_in_the_place_of_the_file_is_followed() {
     let (first, second) = (TestDatabase::sqlite_file().await, TestDatabase::sqlite_file().await);
     second.save(&[("R1", 1)]).await;
-    let mut hand = second.hand().await;
-    hand.run("UPDATE ttp_rule SET updated_at = '2026-01-01 00:00:00.000000'").await;
-    drop(hand);
+    let mut external = second.external().await;
+    external.run("UPDATE ttp_rule SET updated_at = '2026-01-01 00:00:00.000000'").await;
+    drop(external);
     first.save(&[("R1", 2)]).await;
     let other = Database::open(&config(&first.address), system_clock()).await.unwrap();
     let (mut follower, mut catalogue) = (other.follow(), Arc::<Catalogue>::default());
@@ -169,21 +169,21 @@ async fn a_database_that_another_keeps_locked_is_waited_for_and_no_longer() {
     quick.connect_timeout = Duration::from_millis(200);
     let database = Database::open(&quick, system_clock()).await.unwrap();
     let mut session = database.try_lock().await.unwrap().unwrap();
-    let mut hand = field.hand().await;
-    hand.run("BEGIN IMMEDIATE").await;
+    let mut external = field.external().await;
+    external.run("BEGIN IMMEDIATE").await;
     let write = [RuleWrite::Upsert(rule_row("R1", 1))];
     let error = session.apply(&write).await.unwrap_err();
     assert!(error.is_transient() && !matches!(error, StoreError::LockLost { .. }), "{error}");
     // Readers are not delayed.
     database.load_compiled().await.unwrap();
-    hand.run("COMMIT").await;
+    external.run("COMMIT").await;
     assert_eq!(session.apply(&write).await.unwrap().rows, 1);
 }
 
 #[tokio::test]
 async fn cells_of_the_wrong_kind_are_quarantined_alone() {
     let field = TestDatabase::sqlite_file().await;
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     field.save(&[("R0", 1), ("R1", 1), ("R2", 1), ("R3", 1), ("R4", 1)]).await;
     for set in [
         "updated_at = 'yesterday' WHERE rule_id = 'R1'",
@@ -191,9 +191,9 @@ async fn cells_of_the_wrong_kind_are_quarantined_alone() {
         "yaml_content = x'ff00' WHERE rule_id = 'R3'",
         "rule_id = x'fe' WHERE rule_id = 'R4'",
     ] {
-        hand.run(&format!("UPDATE ttp_rule SET {set}")).await;
+        external.run(&format!("UPDATE ttp_rule SET {set}")).await;
     }
-    hand.run("INSERT INTO ttp_rule_state (rule_id, state, confidence_max, set_at) VALUES ('R0', 'clipped', 'high', '2026-01-01')").await;
+    external.run("INSERT INTO ttp_rule_state (rule_id, state, confidence_max, set_at) VALUES ('R0', 'clipped', 'high', '2026-01-01')").await;
     let mut watcher = field.watcher_with(Duration::ZERO).await;
     let rules: Vec<_> = watcher.catalogue.rules().map(|(rule, _)| rule.rule_id().to_string()).collect();
     assert_eq!(rules, ["R0"]);
@@ -220,12 +220,12 @@ async fn cells_of_the_wrong_kind_are_quarantined_alone() {
 #[tokio::test]
 async fn a_key_that_cannot_be_read_among_many_rows_is_quarantined_alone() {
     let field = TestDatabase::sqlite_file().await;
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let ids: Vec<_> = (0..100).map(|number| format!("R{number:03}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
     let mut watcher = field.watcher().await;
-    hand.run("UPDATE ttp_rule SET rule_id = x'fe' WHERE rule_id = 'R007'").await;
-    hand.put("R008", 2, field.now().await).await;
+    external.run("UPDATE ttp_rule SET rule_id = x'fe' WHERE rule_id = 'R007'").await;
+    external.put("R008", 2, field.now().await).await;
     assert_eq!(watcher.poll().await, ["written R008 v2", "deleted R007"]);
     let reasons: Vec<_> = watcher.catalogue.quarantined().map(|row| row.reason).collect();
     assert_eq!(reasons, ["rule_id is not UTF-8"]);
@@ -264,7 +264,7 @@ async fn what_was_read_of_a_file_that_was_replaced_meanwhile_is_not_believed() {
 #[tokio::test]
 async fn a_state_ends_in_whatever_words_its_end_is_written() {
     let field = TestDatabase::sqlite_file().await;
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     for (rule_id, end) in [
         ("R1", "2026-01-01 00:00:00"),
         ("R2", "2026-01-01T00:00:00.5+02:00"),
@@ -272,7 +272,9 @@ async fn a_state_ends_in_whatever_words_its_end_is_written() {
         ("R3", "2026-01-01 00:00:00-23:00"),
     ] {
         let insert = "INSERT INTO ttp_rule_state (rule_id, state, expires_at, set_at)";
-        hand.run(&format!("{insert} VALUES ('{rule_id}', 'disabled', '{end}', '2025-12-31 00:00:00')")).await;
+        external
+            .run(&format!("{insert} VALUES ('{rule_id}', 'disabled', '{end}', '2025-12-31 00:00:00')"))
+            .await;
     }
     let clock = Arc::new(ManualClock::at(Timestamp::parse("2026-01-01 12:00:00").unwrap()));
     let database = Database::open(&config(&field.address), clock).await.unwrap();
@@ -301,19 +303,19 @@ async fn states_are_stamped_in_the_order_in_which_they_are_set_though_the_clock_
 #[tokio::test]
 async fn a_state_that_is_set_while_the_expired_ones_are_removed_stays() {
     let field = TestDatabase::sqlite_file().await;
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let now = field.now().await;
     let minute = Duration::from_secs(60);
-    hand.put_state("R1", "disabled", Some(now.before(minute)), now).await;
+    external.put_state("R1", "disabled", Some(now.before(minute)), now).await;
     let mut session = field.session().await;
-    hand.run("BEGIN IMMEDIATE").await;
+    external.run("BEGIN IMMEDIATE").await;
     let later = now.after(minute).to_sql_text();
-    hand.run(&format!("UPDATE ttp_rule_state SET expires_at = '{later}', state = 'clipped'")).await;
+    external.run(&format!("UPDATE ttp_rule_state SET expires_at = '{later}', state = 'clipped'")).await;
     // The master reads the row as it was, and has to wait for the file.
     let mut removing = tokio::spawn(async move { session.remove_expired_states().await });
     let silence = Duration::from_millis(300);
     assert!(tokio::time::timeout(silence, &mut removing).await.is_err(), "it waits for the file");
-    hand.commit().await;
+    external.commit().await;
     assert!(removing.await.unwrap().unwrap().is_empty());
     assert_eq!(field.database.states().await.unwrap()[0].state, "clipped");
 }

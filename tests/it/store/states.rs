@@ -22,27 +22,27 @@ fn disabled(reason: &str) -> RuleState {
 }
 
 /// How many rows of the states another program sees, of all and of those with this reason.
-async fn rows(hand: &mut ExternalClient, reason: &str) -> [String; 2] {
+async fn rows(external: &mut ExternalClient, reason: &str) -> [String; 2] {
     let mut count = async |filter: String| {
         let query = format!("SELECT CAST(COUNT(*) AS CHAR(9)) FROM ttp_rule_state {filter}");
-        hand.text(&query).await.unwrap().trim().to_owned()
+        external.text(&query).await.unwrap().trim().to_owned()
     };
     [count(String::new()).await, count(format!("WHERE reason = '{reason}' AND set_by = 'alice'")).await]
 }
 
 /// The number of the transactions that changed rules or states.
-async fn version(hand: &mut ExternalClient) -> u64 {
-    let version = hand.text("SELECT CAST(version AS CHAR(9)) FROM rulesyncd_version").await;
+async fn version(external: &mut ExternalClient) -> u64 {
+    let version = external.text("SELECT CAST(version AS CHAR(9)) FROM rulesyncd_version").await;
     version.unwrap().trim().parse().unwrap()
 }
 
 async fn many_states_are_written_as_one(field: &TestDatabase) {
-    let (rules, mut hand) = (many(), field.hand().await);
+    let (rules, mut external) = (many(), field.external().await);
     let mut watcher = field.watcher().await;
-    let before = version(&mut hand).await;
+    let before = version(&mut external).await;
     let written = field.database.set_states(&rules, &disabled("first")).await.unwrap();
-    assert_eq!(version(&mut hand).await, before + 1);
-    assert_eq!(rows(&mut hand, "first").await, [MANY.to_string(), MANY.to_string()]);
+    assert_eq!(version(&mut external).await, before + 1);
+    assert_eq!(rows(&mut external, "first").await, [MANY.to_string(), MANY.to_string()]);
     // What is returned is what is stored, in order, with rising stamps.
     let stored = field.database.states().await.unwrap();
     let pairs = rules.iter().zip(&written);
@@ -56,19 +56,19 @@ async fn many_states_are_written_as_one(field: &TestDatabase) {
     assert_eq!(watcher.poll().await, changes);
 
     // Only those of one name are cleared, in whatever case another one is.
-    hand.run("UPDATE ttp_rule_state SET set_by = 'Alice' WHERE rule_id = 'R00003'").await;
+    external.run("UPDATE ttp_rule_state SET set_by = 'Alice' WHERE rule_id = 'R00003'").await;
     let cleared = field.database.clear_states(&rules, Some("alice")).await.unwrap();
     assert_eq!(cleared.iter().filter(|cleared| **cleared).count(), MANY - 1);
     assert!(!cleared[3]);
-    assert_eq!(rows(&mut hand, "first").await[0], "1");
+    assert_eq!(rows(&mut external, "first").await[0], "1");
     assert_eq!(field.database.clear_states(&rules, None).await.unwrap().iter().position(|is| *is), Some(3));
-    assert_eq!(rows(&mut hand, "first").await[0], "0");
+    assert_eq!(rows(&mut external, "first").await[0], "0");
 
     // The last id has a case variant: the ones before it are not written either.
     field.database.set_state(&id("r01200"), disabled("variant")).await.unwrap();
     let error = field.database.set_states(&rules, &disabled("second")).await.unwrap_err();
     assert!(matches!(error, StoreError::Refused { .. }), "{error}");
-    assert_eq!(rows(&mut hand, "second").await, ["1", "0"]);
+    assert_eq!(rows(&mut external, "second").await, ["1", "0"]);
     let error = field.database.clear_states(&rules, None).await.unwrap_err();
     assert!(matches!(error, StoreError::Refused { .. }), "{error}");
     field.database.clear_state(&id("r01200")).await.unwrap();
@@ -81,11 +81,11 @@ async fn what_is_stopped_has_written_nothing(server: &Server, field: &TestDataba
     impatient.connect_timeout = Duration::from_secs(1);
     let impatient = Database::open(&impatient, system_clock()).await.unwrap();
     field.database.set_states(&rules[..1_200], &disabled("first")).await.unwrap();
-    let (mut reader, mut hand) = (field.hand().await, field.hand().await);
+    let (mut reader, mut external) = (field.external().await, field.external().await);
     for write in ["set", "clear"] {
-        hand.begin().await;
-        hand.run("UPDATE ttp_rule_state SET reason = 'first' WHERE rule_id = 'R01190'").await;
-        hand.run("UPDATE ttp_rule_state SET set_by = 'bob' WHERE rule_id = 'R01190'").await;
+        external.begin().await;
+        external.run("UPDATE ttp_rule_state SET reason = 'first' WHERE rule_id = 'R01190'").await;
+        external.run("UPDATE ttp_rule_state SET set_by = 'bob' WHERE rule_id = 'R01190'").await;
         let error = match write {
             "set" => impatient.set_states(&rules, &disabled("second")).await.unwrap_err(),
             _ => impatient.clear_states(&rules, None).await.unwrap_err(),
@@ -104,7 +104,7 @@ async fn what_is_stopped_has_written_nothing(server: &Server, field: &TestDataba
         end_the_blocked_session(server.kind(), &mut reader).await;
         let error = blocked.await.unwrap().unwrap_err();
         assert!(error.is_transient(), "{error}");
-        hand.run("ROLLBACK").await;
+        external.run("ROLLBACK").await;
         assert_eq!(rows(&mut reader, "first").await, ["1200", "1200"], "{write}, {error}");
     }
     field.database.set_states(&rules, &disabled("second")).await.unwrap();
@@ -112,16 +112,16 @@ async fn what_is_stopped_has_written_nothing(server: &Server, field: &TestDataba
     field.database.clear_states(&rules, None).await.unwrap();
 }
 
-async fn end_the_blocked_session(kind: Kind, hand: &mut ExternalClient) {
+async fn end_the_blocked_session(kind: Kind, external: &mut ExternalClient) {
     match kind {
         Kind::Postgres => {
-            hand.run("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted").await;
+            external.run("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted").await;
         }
         Kind::MariaDb => {
             let blocked = "SELECT CAST(trx_mysql_thread_id AS CHAR) FROM information_schema.innodb_trx \
                  WHERE trx_state = 'LOCK WAIT'";
-            let session = hand.text(blocked).await.expect("a session is blocked");
-            hand.run(&format!("KILL {session}")).await;
+            let session = external.text(blocked).await.expect("a session is blocked");
+            external.run(&format!("KILL {session}")).await;
         }
     }
 }
@@ -134,14 +134,14 @@ async fn on_sqlite() {
     let mut impatient = config(&field.address);
     impatient.connect_timeout = Duration::from_millis(300);
     let impatient = Database::open(&impatient, system_clock()).await.unwrap();
-    let (mut hand, mut reader) = (field.hand().await, field.hand().await);
-    hand.run("BEGIN IMMEDIATE").await;
+    let (mut external, mut reader) = (field.external().await, field.external().await);
+    external.run("BEGIN IMMEDIATE").await;
     let error = impatient.set_states(&many(), &disabled("first")).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
-    hand.run("ROLLBACK").await;
+    external.run("ROLLBACK").await;
     assert_eq!(rows(&mut reader, "first").await, ["0", "0"]);
     // A row that cannot be read is overwritten.
-    hand.run(
+    external.run(
         "INSERT INTO ttp_rule_state (rule_id, state, confidence_max, set_at) VALUES ('R00001', 'clipped', 'high', '2026-01-01')",
     )
     .await;

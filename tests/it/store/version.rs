@@ -14,9 +14,9 @@ use crate::support::swarm::{Swarm, text};
 const NOTHING: [&str; 0] = [];
 
 /// `version` and `deleted`.
-pub(super) async fn version(hand: &mut ExternalClient) -> (u64, u64) {
+pub(super) async fn version(external: &mut ExternalClient) -> (u64, u64) {
     let columns = "CAST(version AS CHAR(20)), CAST(deleted AS CHAR(20))";
-    let rows = hand.rows(&format!("SELECT {columns} FROM rulesyncd_version WHERE name = 'tables'")).await;
+    let rows = external.rows(&format!("SELECT {columns} FROM rulesyncd_version WHERE name = 'tables'")).await;
     let number = |cell: &Option<String>| cell.as_ref().unwrap().trim().parse().unwrap();
     (number(&rows[0][0]), number(&rows[0][1]))
 }
@@ -34,32 +34,32 @@ fn disabled(expires_at: Option<Timestamp>) -> RuleState {
 }
 
 async fn every_transaction_that_changes_rows_raises_it_by_one(field: &TestDatabase) {
-    let mut hand = field.hand().await;
-    assert_eq!(version(&mut hand).await, (0, 0));
+    let mut external = field.external().await;
+    assert_eq!(version(&mut external).await, (0, 0));
     let mut master = field.session().await;
     master.apply(["R1", "R2", "R3"].map(|id| written(id, 1))).await.unwrap();
-    assert_eq!(version(&mut hand).await, (1, 0));
+    assert_eq!(version(&mut external).await, (1, 0));
     master.apply([deletion("R3"), deletion("R2"), written("R1", 2)]).await.unwrap();
-    assert_eq!(version(&mut hand).await, (2, 2));
+    assert_eq!(version(&mut external).await, (2, 2));
     master.apply([written("R1", 3)]).await.unwrap();
     field.database.set_state(&id("R1"), disabled(None)).await.unwrap();
-    assert_eq!(version(&mut hand).await, (4, 2));
+    assert_eq!(version(&mut external).await, (4, 2));
     assert!(field.database.clear_state(&id("R1")).await.unwrap());
-    assert_eq!(version(&mut hand).await, (5, 5));
+    assert_eq!(version(&mut external).await, (5, 5));
     let past = field.now().await.before(Duration::from_secs(60));
     field.database.set_state(&id("R1"), disabled(Some(past))).await.unwrap();
     assert_eq!(master.remove_expired_states().await.unwrap().len(), 1);
-    assert_eq!(version(&mut hand).await, (7, 7));
+    assert_eq!(version(&mut external).await, (7, 7));
 
     // Nothing is changed.
     master.apply([]).await.unwrap();
     master.apply([deletion("R9")]).await.unwrap();
     assert!(!field.database.clear_state(&id("R1")).await.unwrap());
     assert!(master.remove_expired_states().await.unwrap().is_empty());
-    assert_eq!(version(&mut hand).await, (7, 7));
+    assert_eq!(version(&mut external).await, (7, 7));
     assert_eq!(master.version_problem(), None);
 
-    let changed_at = hand.rows("SELECT CAST(changed_at AS CHAR(26)) FROM rulesyncd_version").await;
+    let changed_at = external.rows("SELECT CAST(changed_at AS CHAR(26)) FROM rulesyncd_version").await;
     let changed_at = Timestamp::parse(changed_at[0][0].as_ref().unwrap().trim()).unwrap();
     let now = rulesyncd::clock::Clock::now(&rulesyncd::clock::SystemClock);
     let apart = now.since(changed_at).max(changed_at.since(now));
@@ -70,25 +70,25 @@ async fn every_transaction_that_changes_rows_raises_it_by_one(field: &TestDataba
 /// A change that leaves the stamp is found by the same poll if the version says that there is one.
 async fn a_version_that_nothing_explains_makes_the_poll_a_full_one(field: &TestDatabase) {
     field.save(&[("R1", 1), ("R2", 1)]).await;
-    let (mut hand, mut watcher) = (field.hand().await, field.watcher().await);
+    let (mut external, mut watcher) = (field.external().await, field.watcher().await);
     field.pass(PAST_THE_OVERLAP).await;
     watcher.poll().await;
-    let edit = async |hand: &mut ExternalClient, version: i32, and: &str| {
+    let edit = async |external: &mut ExternalClient, version: i32, and: &str| {
         let content = rule_text("R1", version).replace('\'', "''");
         let edit = format!("UPDATE ttp_rule SET yaml_content = '{content}', rule_version = {version}");
-        hand.run(&format!("{edit} WHERE rule_id = 'R1'; {and}")).await;
+        external.run(&format!("{edit} WHERE rule_id = 'R1'; {and}")).await;
     };
-    edit(&mut hand, 2, "").await;
+    edit(&mut external, 2, "").await;
     assert_eq!(watcher.poll().await, NOTHING);
-    hand.run("UPDATE rulesyncd_version SET version = version + 1").await;
+    external.run("UPDATE rulesyncd_version SET version = version + 1").await;
     assert_eq!(watcher.poll().await, ["written R1 v2"]);
     assert_eq!(watcher.missed_by_watermark, 1);
     assert_eq!(watcher.poll().await, NOTHING);
     // As after the restore of a backup.
-    edit(&mut hand, 3, "UPDATE rulesyncd_version SET version = 1").await;
+    edit(&mut external, 3, "UPDATE rulesyncd_version SET version = 1").await;
     assert_eq!(watcher.poll().await, ["written R1 v3"]);
     // Nonsense counts as no version.
-    hand.run("UPDATE rulesyncd_version SET version = -7").await;
+    external.run("UPDATE rulesyncd_version SET version = -7").await;
     field.save(&[("R2", 2)]).await;
     assert_eq!(watcher.poll().await, ["written R2 v2"]);
 }
@@ -101,27 +101,27 @@ fn release(version: &str) -> ManifestWrite {
 
 /// Also where only its manifest is new; not where it is not written.
 async fn a_signed_release_raises_it_by_one(field: &TestDatabase) {
-    let (mut hand, mut master) = (field.hand().await, field.session().await);
+    let (mut external, mut master) = (field.external().await, field.session().await);
     master.published("prod".into()).await.unwrap();
     master.publish(vec![written("R1", 1), written("R2", 1)], Some(release("1"))).await.unwrap();
-    assert_eq!(version(&mut hand).await, (1, 0));
+    assert_eq!(version(&mut external).await, (1, 0));
     assert_eq!(master.publish(vec![], Some(release("2"))).await.unwrap().rows, 0);
-    assert_eq!(version(&mut hand).await, (2, 0));
+    assert_eq!(version(&mut external).await, (2, 0));
     master.publish(vec![deletion("R2"), written("R1", 2)], Some(release("3"))).await.unwrap();
-    assert_eq!(version(&mut hand).await, (3, 3));
+    assert_eq!(version(&mut external).await, (3, 3));
     master.close().await;
 }
 
 async fn without_the_table_everything_works(field: &TestDatabase) {
     field.save(&[("R1", 1)]).await;
-    let (mut hand, mut watcher, mut master) =
-        (field.hand().await, field.watcher().await, field.session().await);
+    let (mut external, mut watcher, mut master) =
+        (field.external().await, field.watcher().await, field.session().await);
     master.apply([written("R1", 2)]).await.unwrap();
     assert_eq!(watcher.poll().await, ["written R1 v2"]);
     assert_eq!(watcher.follower.version_problem(), None);
 
     // It is dropped while master and worker run.
-    hand.run("DROP TABLE rulesyncd_version").await;
+    external.run("DROP TABLE rulesyncd_version").await;
     assert_eq!(master.apply([written("R1", 3), written("R2", 1)]).await.unwrap().rows, 2);
     let problem = master.version_problem().unwrap();
     assert!(problem.contains("rulesyncd_version") && problem.contains("rulesyncd sync"), "{problem}");
@@ -141,16 +141,16 @@ async fn without_the_table_everything_works(field: &TestDatabase) {
     master.remove_expired_states().await.unwrap();
     assert_eq!(master.version_problem(), None);
     master.apply([written("R1", 4)]).await.unwrap();
-    assert_eq!(version(&mut hand).await, (1, 0));
+    assert_eq!(version(&mut external).await, (1, 0));
     let mut again = field.watcher_with(Duration::ZERO).await;
     assert_eq!(again.follower.version_problem(), None);
     // Its row is deleted.
-    hand.run("DELETE FROM rulesyncd_version").await;
+    external.run("DELETE FROM rulesyncd_version").await;
     master.apply([written("R1", 5)]).await.unwrap();
     assert_eq!(again.poll().await, ["written R1 v5"]);
     master.remove_expired_states().await.unwrap();
     master.apply([written("R1", 6)]).await.unwrap();
-    assert_eq!(version(&mut hand).await, (1, 0));
+    assert_eq!(version(&mut external).await, (1, 0));
     assert_eq!(again.poll().await, ["written R1 v6"]);
     master.close().await;
 }
@@ -158,9 +158,9 @@ async fn without_the_table_everything_works(field: &TestDatabase) {
 /// A writer that is slow at the row delays a master, and makes it give up no row.
 async fn a_locked_version_is_waited_for(server: &Server) {
     let field = TestDatabase::server(&server.create("locked").await).await;
-    let (mut hand, mut master) = (field.hand().await, field.session().await);
-    hand.begin().await;
-    hand.run("UPDATE rulesyncd_version SET version = version + 1").await;
+    let (mut external, mut master) = (field.external().await, field.session().await);
+    external.begin().await;
+    external.run("UPDATE rulesyncd_version SET version = version + 1").await;
     let writing = tokio::spawn(async move {
         let applied = master.apply([written("R1", 1), written("R2", 1)]).await;
         (applied, master)
@@ -168,41 +168,41 @@ async fn a_locked_version_is_waited_for(server: &Server) {
     server.until_a_session_is_blocked().await;
     // Longer than one wait for a lock.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    hand.commit().await;
+    external.commit().await;
     let (applied, mut master) = writing.await.unwrap();
     let applied = applied.unwrap();
     assert_eq!((applied.rows, applied.rejected.len()), (2, 0));
-    assert_eq!(version(&mut hand).await, (2, 0));
+    assert_eq!(version(&mut external).await, (2, 0));
 
     // A session that never goes on holds it: the master says so, and writes nothing by halves.
-    hand.begin().await;
-    hand.run("UPDATE rulesyncd_version SET version = version + 1").await;
+    external.begin().await;
+    external.run("UPDATE rulesyncd_version SET version = version + 1").await;
     let error = master.apply([written("R1", 2), written("R2", 2)]).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("rulesyncd_version"), "{error}");
-    hand.commit().await;
-    assert_eq!(version(&mut hand).await, (3, 0));
-    let rows = hand.rows("SELECT CAST(rule_version AS CHAR(1)) FROM ttp_rule").await;
+    external.commit().await;
+    assert_eq!(version(&mut external).await, (3, 0));
+    let rows = external.rows("SELECT CAST(rule_version AS CHAR(1)) FROM ttp_rule").await;
     assert_eq!(rows, [[Some("1".to_owned())], [Some("1".to_owned())]]);
 
     // A signed release waits in the same way.
     master.published("prod".into()).await.unwrap();
-    hand.begin().await;
-    hand.run("UPDATE rulesyncd_version SET version = version + 1").await;
+    external.begin().await;
+    external.run("UPDATE rulesyncd_version SET version = version + 1").await;
     let publishing = tokio::spawn(async move {
         let published = master.publish(vec![written("R1", 3)], Some(release("1"))).await;
         (published, master)
     });
     server.until_a_session_is_blocked().await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
-    hand.commit().await;
+    external.commit().await;
     let (published, mut master) = publishing.await.unwrap();
     assert_eq!(published.unwrap().rows, 1);
-    hand.begin().await;
-    hand.run("UPDATE rulesyncd_version SET version = version + 1").await;
+    external.begin().await;
+    external.run("UPDATE rulesyncd_version SET version = version + 1").await;
     let error = master.publish(vec![written("R1", 4)], Some(release("2"))).await.unwrap_err();
     assert!(error.is_transient() && error.to_string().contains("rulesyncd_version"), "{error}");
-    hand.commit().await;
-    assert_eq!(version(&mut hand).await, (6, 0));
+    external.commit().await;
+    assert_eq!(version(&mut external).await, (6, 0));
 }
 
 /// Two operators and a master write at the same time: no version is lost.
@@ -224,7 +224,7 @@ async fn no_version_is_lost(server: &Server) {
     for operator in operators {
         operator.await.unwrap();
     }
-    assert_eq!(version(&mut field.hand().await).await, (60, 0));
+    assert_eq!(version(&mut field.external().await).await, (60, 0));
 }
 
 async fn on_server(kind: Kind) {

@@ -132,32 +132,32 @@ watermark_cases![
 ];
 
 async fn two_rows_with_one_timestamp(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let mut watcher = field.watcher().await;
     let stamp = field.now().await.whole_second();
-    hand.put("R1", 1, stamp).await;
+    external.put("R1", 1, stamp).await;
     assert_eq!(watcher.poll().await, ["written R1 v1"]);
-    hand.put("R2", 1, stamp).await;
+    external.put("R2", 1, stamp).await;
     assert_eq!(watcher.poll().await, ["written R2 v1"]);
     assert_eq!(watcher.poll().await, NOTHING);
 }
 
 async fn one_rule_saved_twice_within_a_second(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let mut watcher = field.watcher().await;
     let stamp = field.now().await.whole_second();
     for version in 1..=3 {
-        hand.put("R1", version, stamp).await;
+        external.put("R1", version, stamp).await;
         assert_eq!(watcher.poll().await, [format!("written R1 v{version}")]);
     }
-    hand.put_state("R1", "disabled", None, stamp).await;
+    external.put_state("R1", "disabled", None, stamp).await;
     assert_eq!(watcher.poll().await, ["state R1 disabled"]);
-    hand.put_state("R1", "clipped", None, stamp).await;
+    external.put_state("R1", "clipped", None, stamp).await;
     assert_eq!(watcher.poll().await, ["state R1 clipped"]);
 }
 
 async fn a_late_commit(field: &TestDatabase) {
-    let (mut first, mut late) = (field.hand().await, field.hand().await);
+    let (mut first, mut late) = (field.external().await, field.external().await);
     let mut watcher = field.watcher().await;
     let now = field.now().await;
     first.put("R1", 1, now).await;
@@ -183,24 +183,24 @@ async fn a_late_commit(field: &TestDatabase) {
 }
 
 async fn a_clock_that_is_behind(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let hour = Duration::from_secs(3_600);
     let mut watcher = field.watcher().await;
     let mut scanner = field.watcher_with(Duration::ZERO).await;
     let now = field.now().await;
-    hand.put("R1", 1, now).await;
+    external.put("R1", 1, now).await;
     assert_eq!(watcher.poll().await, ["written R1 v1"]);
     assert_eq!(scanner.poll().await, ["written R1 v1"]);
     // By less than the overlap: at once.
-    hand.put("R2", 1, now.before(OVERLAP)).await;
+    external.put("R2", 1, now.before(OVERLAP)).await;
     assert_eq!(watcher.poll().await, ["written R2 v1"]);
     assert_eq!(scanner.poll().await, ["written R2 v1"]);
     assert_eq!(scanner.missed_by_watermark, 0);
     // By more: the count shows that there is a new row but not which; the full scan finds it, and an edit.
-    hand.put("R3", 1, now.before(hour)).await;
+    external.put("R3", 1, now.before(hour)).await;
     assert_eq!(scanner.poll().await, ["written R3 v1"]);
     assert_eq!(scanner.missed_by_watermark, 1);
-    hand.put("R2", 2, now.before(hour)).await;
+    external.put("R2", 2, now.before(hour)).await;
     assert_eq!(scanner.poll().await, ["written R2 v2"]);
     assert_eq!(scanner.missed_by_watermark, 1);
     assert_eq!(scanner.poll().await, NOTHING);
@@ -208,62 +208,62 @@ async fn a_clock_that_is_behind(field: &TestDatabase) {
 }
 
 async fn a_row_deleted_by_another(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     field.save(&[("R1", 1), ("R2", 1), ("R3", 1)]).await;
     let mut watcher = field.watcher().await;
-    hand.run("DELETE FROM ttp_rule WHERE rule_id = 'R2'").await;
+    external.run("DELETE FROM ttp_rule WHERE rule_id = 'R2'").await;
     assert_eq!(watcher.poll().await, ["deleted R2"]);
     assert_eq!(watcher.poll().await, NOTHING);
     // One is deleted and one is added: the count is the same.
-    hand.run("DELETE FROM ttp_rule WHERE rule_id = 'R3'").await;
-    hand.put("R4", 1, field.now().await).await;
+    external.run("DELETE FROM ttp_rule WHERE rule_id = 'R3'").await;
+    external.put("R4", 1, field.now().await).await;
     assert_eq!(watcher.poll().await, ["written R4 v1", "deleted R3"]);
 }
 
 async fn an_idle_poll_reads_no_row(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let rules: Vec<_> = (0..300).map(|n| format!("R{n}")).collect();
     field.save(&rules.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
-    hand.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", field.now().await.to_sql_text())).await;
+    external.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", field.now().await.to_sql_text())).await;
     let mut watcher = field.watcher().await;
     assert_eq!(watcher.rows, 300);
     field.pass(PAST_THE_OVERLAP).await;
     watcher.poll().await;
     // A commit without a change, so that the poll is not skipped.
-    hand.run("CREATE TABLE other (n INTEGER)").await;
+    external.run("CREATE TABLE other (n INTEGER)").await;
     assert_eq!(watcher.poll().await, NOTHING);
     assert_eq!(watcher.rows, 0);
-    hand.put("R7", 2, field.now().await).await;
+    external.put("R7", 2, field.now().await).await;
     assert_eq!(watcher.poll().await, ["written R7 v2"]);
     assert_eq!(watcher.rows, 1);
 }
 
 async fn many_rows_with_one_stamp_in_the_future(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let rules: Vec<_> = (0..1_000).map(|n| format!("R{n}")).collect();
     let rules: Vec<_> = rules.iter().map(|id| (id.as_str(), 1)).collect();
     field.save(&rules).await;
     let mut watcher = field.watcher().await;
     let future = field.now().await.after(Duration::from_secs(3_600));
-    hand.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", future.to_sql_text())).await;
+    external.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", future.to_sql_text())).await;
     assert_eq!(watcher.poll().await, NOTHING);
     // The same stamp with another text: only the content differs.
-    hand.put("R5", 2, future).await;
-    hand.put("R6", 3, future).await;
+    external.put("R5", 2, future).await;
+    external.put("R6", 3, future).await;
     assert_eq!(watcher.poll().await, ["written R5 v2", "written R6 v3"]);
     assert_eq!(watcher.poll().await, NOTHING);
 }
 
 async fn a_row_that_is_no_rule(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     field.save(&[("R1", 1)]).await;
     let mut watcher = field.watcher().await;
     let now = field.now().await;
-    hand.put_text("R2", 1, "rule_id: [", now).await;
-    hand.put_text("R3", 1, &rule_text("R30", 1), now).await;
-    hand.put("R4", 1, now).await;
-    hand.put_state("R4", "paused", None, now).await;
-    hand.put_state("R1", "disabled", None, now).await;
+    external.put_text("R2", 1, "rule_id: [", now).await;
+    external.put_text("R3", 1, &rule_text("R30", 1), now).await;
+    external.put("R4", 1, now).await;
+    external.put_state("R4", "paused", None, now).await;
+    external.put_state("R1", "disabled", None, now).await;
     assert_eq!(watcher.poll().await, ["written R4 v1", "state R1 disabled"]);
     let keys: Vec<_> = watcher.catalogue.quarantined().map(|row| row.key).collect();
     assert_eq!(keys, ["R2", "R3", "R4"]);
@@ -274,17 +274,17 @@ async fn a_row_that_is_no_rule(field: &TestDatabase) {
         assert!(delta.rules.is_empty() && delta.states.is_empty(), "{delta:?}");
     }
     // It comes back when it is corrected.
-    hand.put("R2", 2, field.now().await).await;
+    external.put("R2", 2, field.now().await).await;
     assert_eq!(watcher.poll().await, ["written R2 v2"]);
     assert_eq!(watcher.catalogue.quarantined().count(), 2);
 }
 
 async fn a_row_that_was_only_touched(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     field.save(&[("R1", 1)]).await;
     let mut watcher = field.watcher().await;
     let later = field.now().await.after(Duration::from_secs(1));
-    hand.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", later.to_sql_text())).await;
+    external.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", later.to_sql_text())).await;
     assert_eq!(watcher.poll().await, NOTHING);
 }
 
@@ -296,18 +296,18 @@ async fn an_edit_between_the_first_look_and_the_second(field: &TestDatabase) {
 }
 
 async fn states_that_others_set(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let mut watcher = field.watcher().await;
     let now = field.now().await;
-    hand.put_state("R1", "disabled", None, now).await;
+    external.put_state("R1", "disabled", None, now).await;
     assert_eq!(watcher.poll().await, ["state R1 disabled"]);
-    hand.put_state("R1", "clipped", None, now.after(Duration::from_secs(1))).await;
+    external.put_state("R1", "clipped", None, now.after(Duration::from_secs(1))).await;
     assert_eq!(watcher.poll().await, ["state R1 clipped"]);
-    hand.run("DELETE FROM ttp_rule_state").await;
+    external.run("DELETE FROM ttp_rule_state").await;
     assert_eq!(watcher.poll().await, ["state R1 enabled"]);
     // A state that expires is the default again by the database's clock, while its row still exists.
     let end = field.now().await.after(Duration::from_secs(2));
-    hand.put_state("R2", "disabled", Some(end), now).await;
+    external.put_state("R2", "disabled", Some(end), now).await;
     assert_eq!(watcher.poll().await, ["state R2 disabled"]);
     field.pass(Duration::from_millis(2_100)).await;
     assert_eq!(watcher.poll().await, ["expired R2"]);
@@ -315,19 +315,19 @@ async fn states_that_others_set(field: &TestDatabase) {
 }
 
 async fn a_stamp_in_the_future(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let mut watcher = field.watcher().await;
     let now = field.now().await;
     let year = Duration::from_secs(365 * 86_400);
-    hand.put("R1", 1, now.after(year)).await;
-    hand.put_state("R1", "disabled", None, now.after(year)).await;
+    external.put("R1", 1, now.after(year)).await;
+    external.put_state("R1", "disabled", None, now.after(year)).await;
     assert_eq!(watcher.poll().await, ["written R1 v1", "state R1 disabled"]);
-    hand.put("R2", 1, now).await;
-    hand.put_state("R2", "disabled", None, now).await;
+    external.put("R2", 1, now).await;
+    external.put_state("R2", "disabled", None, now).await;
     assert_eq!(watcher.poll().await, ["written R2 v1", "state R2 disabled"]);
     field.pass(PAST_THE_OVERLAP).await;
     watcher.poll().await;
-    hand.put("R2", 2, field.now().await).await;
+    external.put("R2", 2, field.now().await).await;
     assert_eq!(watcher.poll().await, ["written R2 v2"]);
 }
 
@@ -335,22 +335,22 @@ async fn a_stamp_in_the_future(field: &TestDatabase) {
 /// its reason, so that every snapshot has one of the two rules and the state of that moment; a poll
 /// that mixes two snapshots finds both rules or none, or the state of another moment.
 async fn one_look_is_one_snapshot(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     field.save(&[("A", 1)]).await;
     let mut watcher = field.watcher().await;
     let stamp = field.now().await;
-    hand.put_state("S", "disabled", None, stamp).await;
-    hand.run("UPDATE ttp_rule_state SET reason = '1'").await;
+    external.put_state("S", "disabled", None, stamp).await;
+    external.run("UPDATE ttp_rule_state SET reason = '1'").await;
     let swaps = Arc::new(AtomicI32::new(2));
     let counter = Arc::clone(&swaps);
     let writer = tokio::spawn(async move {
         for (old, new) in [("A", "B"), ("B", "A")].into_iter().cycle() {
-            hand.begin().await;
-            hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id = '{old}'")).await;
+            external.begin().await;
+            external.run(&format!("DELETE FROM ttp_rule WHERE rule_id = '{old}'")).await;
             let version = counter.fetch_add(1, Ordering::SeqCst);
-            hand.put(new, version, stamp.after(Duration::from_millis(1))).await;
-            hand.run(&format!("UPDATE ttp_rule_state SET reason = '{version}'")).await;
-            hand.commit().await;
+            external.put(new, version, stamp.after(Duration::from_millis(1))).await;
+            external.run(&format!("UPDATE ttp_rule_state SET reason = '{version}'")).await;
+            external.commit().await;
         }
     });
     let mut looks = 0;
@@ -365,7 +365,7 @@ async fn one_look_is_one_snapshot(field: &TestDatabase) {
 }
 
 async fn an_edit_by_hand_that_left_the_stamp_alone(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let rules: Vec<_> = (0..300).map(|n| format!("R{n}")).collect();
     field.save(&rules.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
     let mut scanner = field.watcher_with(Duration::ZERO).await;
@@ -377,7 +377,7 @@ async fn an_edit_by_hand_that_left_the_stamp_alone(field: &TestDatabase) {
         ("rule_version", "5".into()),
         ("source_path", "'elsewhere.yaml'".into()),
     ] {
-        hand.run(&format!("UPDATE ttp_rule SET {column} = {value} WHERE rule_id = 'R1'")).await;
+        external.run(&format!("UPDATE ttp_rule SET {column} = {value} WHERE rule_id = 'R1'")).await;
         let changes = scanner.poll().await;
         assert_eq!((changes.len(), scanner.missed_by_watermark), (1, 1), "{column}: {changes:?}");
         // The window is open again meanwhile, and its rows are not missed.
@@ -387,11 +387,11 @@ async fn an_edit_by_hand_that_left_the_stamp_alone(field: &TestDatabase) {
 }
 
 async fn a_swap_that_left_the_count_alone(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     field.save(&[("R1", 1)]).await;
     let mut scanner = field.watcher_with(Duration::ZERO).await;
     // A key that changed in place, with its old stamp: neither the watermark nor the count shows that.
-    hand.run("UPDATE ttp_rule SET rule_id = 'R2' WHERE rule_id = 'R1'").await;
+    external.run("UPDATE ttp_rule SET rule_id = 'R2' WHERE rule_id = 'R1'").await;
     assert_eq!(scanner.poll().await, ["deleted R1"]);
     assert_eq!(scanner.catalogue.quarantined().count(), 1);
 }
@@ -424,14 +424,14 @@ async fn ids_that_differ_only_in_case(field: &TestDatabase) {
 }
 
 async fn expired_states_alone_are_removed(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let now = field.now().await;
     let second = Duration::from_secs(1);
-    hand.put_state("R1", "disabled", Some(now.before(second)), now).await;
-    hand.put_state("R2", "disabled", Some(now.after(600 * second)), now).await;
-    hand.put_state("R3", "disabled", None, now).await;
+    external.put_state("R1", "disabled", Some(now.before(second)), now).await;
+    external.put_state("R2", "disabled", Some(now.after(600 * second)), now).await;
+    external.put_state("R3", "disabled", None, now).await;
     // It cannot be read as a state, and has expired nevertheless.
-    hand.put_state("R4", "paused", Some(now.before(second)), now).await;
+    external.put_state("R4", "paused", Some(now.before(second)), now).await;
     let mut session = field.session().await;
     let mut removed: Vec<_> =
         session.remove_expired_states().await.unwrap().into_iter().map(|row| row.rule_id).collect();
@@ -443,12 +443,12 @@ async fn expired_states_alone_are_removed(field: &TestDatabase) {
 }
 
 async fn stamps_rise_above_the_owners_own(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let future = field.now().await.after(Duration::from_secs(3_600));
     field.save(&[("R1", 1)]).await;
-    hand.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", future.to_sql_text())).await;
+    external.run(&format!("UPDATE ttp_rule SET updated_at = '{}'", future.to_sql_text())).await;
     // Another program's stamp in the future does not affect the next ones.
-    hand.put("R9", 1, future.after(Duration::from_secs(86_400))).await;
+    external.put("R9", 1, future.after(Duration::from_secs(86_400))).await;
     field.save(&[("R2", 1)]).await;
     let rows = field.database.rows(Scope::All).await.unwrap();
     let stamp = |id: &str| rows.iter().find(|row| row.rule_id == id).unwrap().updated_at;
@@ -456,17 +456,17 @@ async fn stamps_rise_above_the_owners_own(field: &TestDatabase) {
     assert!(stamp("R2") < future.after(Duration::from_secs(60)), "{rows:?}");
 
     // A state is newer than the one that it replaces, whatever clock stamped that one.
-    hand.put_state("R1", "disabled", None, future).await;
+    external.put_state("R1", "disabled", None, future).await;
     let clipped = RuleState { state: StateKind::Clipped, ..RuleState::default() };
     let set_at = field.database.set_state(&id("R1"), clipped).await.unwrap().set_at.unwrap();
     assert!(set_at >= future.whole_second(), "{set_at} before {future}");
 }
 
 async fn only_an_owned_row_is_deleted(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
     // An admin overwrites the row after the plan was made.
-    hand.put("R1", 2, field.now().await).await;
+    external.put("R1", 2, field.now().await).await;
     let mut session = field.session().await;
     assert_eq!(session.owned("filesystem").await.unwrap(), 1);
     assert_eq!(session.owned("Filesystem").await.unwrap(), 0);
@@ -478,7 +478,7 @@ async fn only_an_owned_row_is_deleted(field: &TestDatabase) {
 }
 
 async fn rows_that_changed_since_they_were_read(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let mut session = field.session().await;
     let keys = ["R1".to_owned(), "R2".to_owned()];
     let write = |version| [RuleWrite::Upsert(rule_row("R1", version))];
@@ -492,14 +492,14 @@ async fn rows_that_changed_since_they_were_read(field: &TestDatabase) {
         "INSERT INTO ttp_rule SELECT 'R2', rule_version, source_path, yaml_content, updated_at, updated_by \
          FROM ttp_rule WHERE rule_id = 'R1'",
     ] {
-        hand.run("DELETE FROM ttp_rule").await;
+        external.run("DELETE FROM ttp_rule").await;
         session.apply(write(1)).await.unwrap();
         let read = |rows| RowsAsRead { keys: keys.iter().cloned().collect(), rows };
         let rows = session.rows(Scope::Keys(&keys)).await.unwrap();
         assert_eq!(session.apply_if_as_read(write(2), read(rows)).await.unwrap().rows, 1);
 
         let rows = session.rows(Scope::Keys(&keys)).await.unwrap();
-        assert_eq!(hand.run(change).await, 1, "{change}");
+        assert_eq!(external.run(change).await, 1, "{change}");
         let changed = session.rows(Scope::All).await.unwrap();
         let refused = session.apply_if_as_read(write(3), read(rows)).await;
         assert!(matches!(refused, Err(StoreError::RowsChanged { .. })), "{change}: {refused:?}");
@@ -508,12 +508,12 @@ async fn rows_that_changed_since_they_were_read(field: &TestDatabase) {
 }
 
 async fn one_row_that_the_database_does_not_take(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     // A version out of the column's range; on SQLite, a check constraint rejects it.
     let check = "CREATE TRIGGER narrow BEFORE INSERT ON ttp_rule WHEN NEW.rule_version > 2147483647 \
                  BEGIN SELECT RAISE(ABORT, 'out of range'); END";
     if field.database.backend() == "sqlite" {
-        hand.run(check).await;
+        external.run(check).await;
     }
     let mut bad = rule_row("R2", 1);
     bad.header.rule_version = 1 << 40;

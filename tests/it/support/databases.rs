@@ -54,9 +54,9 @@ impl ExternalClient {
     pub(crate) async fn try_run(&mut self, sql: &str) -> Result<u64, sqlx::Error> {
         let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
         Ok(match self {
-            Self::Sqlite(hand) => sql.execute(hand).await?.rows_affected(),
-            Self::MySql(hand) => sql.execute(hand).await?.rows_affected(),
-            Self::Postgres(hand) => sql.execute(hand).await?.rows_affected(),
+            Self::Sqlite(external) => sql.execute(external).await?.rows_affected(),
+            Self::MySql(external) => sql.execute(external).await?.rows_affected(),
+            Self::Postgres(external) => sql.execute(external).await?.rows_affected(),
         })
     }
 
@@ -64,9 +64,9 @@ impl ExternalClient {
     pub(crate) async fn text(&mut self, sql: &str) -> Option<String> {
         let sql = AssertSqlSafe(sql.to_owned());
         let found: Result<Option<Option<String>>, _> = match self {
-            Self::Sqlite(hand) => sqlx::query_scalar(sql).fetch_optional(hand).await,
-            Self::MySql(hand) => sqlx::query_scalar(sql).fetch_optional(hand).await,
-            Self::Postgres(hand) => sqlx::query_scalar(sql).fetch_optional(hand).await,
+            Self::Sqlite(external) => sqlx::query_scalar(sql).fetch_optional(external).await,
+            Self::MySql(external) => sqlx::query_scalar(sql).fetch_optional(external).await,
+            Self::Postgres(external) => sqlx::query_scalar(sql).fetch_optional(external).await,
         };
         found.unwrap().flatten()
     }
@@ -74,15 +74,15 @@ impl ExternalClient {
     /// The rows of a query that casts every column to text.
     pub(crate) async fn rows(&mut self, sql: &str) -> Vec<Vec<Option<String>>> {
         macro_rules! rows {
-            ($hand:expr) => {{
-                let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all($hand).await.unwrap();
+            ($external:expr) => {{
+                let rows = sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all($external).await.unwrap();
                 rows.iter().map(|row| (0..row.len()).map(|column| row.get(column)).collect()).collect()
             }};
         }
         match self {
-            Self::Sqlite(hand) => rows!(hand),
-            Self::MySql(hand) => rows!(hand),
-            Self::Postgres(hand) => rows!(hand),
+            Self::Sqlite(external) => rows!(external),
+            Self::MySql(external) => rows!(external),
+            Self::Postgres(external) => rows!(external),
         }
     }
 
@@ -193,7 +193,7 @@ impl TestDatabase {
     }
 
     /// Another program's connection.
-    pub(crate) async fn hand(&self) -> ExternalClient {
+    pub(crate) async fn external(&self) -> ExternalClient {
         let address = &self.address;
         match self.database.backend() {
             "sqlite" if self.is_memory() => {

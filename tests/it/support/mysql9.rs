@@ -47,9 +47,9 @@ impl MySql9 {
     /// Runs statements as the highest user, who has no password.
     pub(crate) async fn run(&self, sql: &str) {
         let address = format!("{}&ssl-mode=disabled", self.address("mysql"));
-        let mut hand = MySqlConnection::connect(&address).await.unwrap();
-        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut hand).await.unwrap();
-        hand.close().await.unwrap();
+        let mut external = MySqlConnection::connect(&address).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut external).await.unwrap();
+        external.close().await.unwrap();
     }
 }
 

@@ -327,21 +327,21 @@ impl Server {
         let (address, sql) = (self.address(database), sqlx::AssertSqlSafe(sql.to_owned()));
         match self.kind {
             Kind::MariaDb => {
-                let mut hand = MySqlConnection::connect(&address).await?;
-                sqlx::raw_sql(sql).execute(&mut hand).await?;
-                hand.close().await
+                let mut external = MySqlConnection::connect(&address).await?;
+                sqlx::raw_sql(sql).execute(&mut external).await?;
+                external.close().await
             }
             Kind::Postgres => {
-                let mut hand = PgConnection::connect(&address).await?;
-                sqlx::raw_sql(sql).execute(&mut hand).await?;
-                hand.close().await
+                let mut external = PgConnection::connect(&address).await?;
+                sqlx::raw_sql(sql).execute(&mut external).await?;
+                external.close().await
             }
         }
     }
 
     /// Waits until a session of the server waits for a lock that another one holds.
     pub(crate) async fn until_a_session_is_blocked(&self) {
-        let mut hand = self.hand().await;
+        let mut external = self.external().await;
         let blocked = match self.kind {
             Kind::MariaDb => {
                 "SELECT CAST((SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT') + \
@@ -350,14 +350,14 @@ impl Server {
             Kind::Postgres => "SELECT COUNT(*)::text FROM pg_locks WHERE NOT granted",
         };
         let deadline = Instant::now() + Duration::from_secs(60);
-        while hand.text(blocked).await.as_deref() == Some("0") {
+        while external.text(blocked).await.as_deref() == Some("0") {
             assert!(Instant::now() < deadline, "no session is blocked");
             // MariaDB repeats its previous answer to a question within a tenth of a second.
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
     }
 
-    async fn hand(&self) -> ExternalClient {
+    async fn external(&self) -> ExternalClient {
         self.client("").await
     }
 

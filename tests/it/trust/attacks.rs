@@ -28,7 +28,7 @@ fn thorough_worker(owner: &Owner, swarm: &Swarm) -> Daemon {
 #[tokio::test]
 async fn a_security_key_that_nobody_touched_signs_nothing() {
     let database = TestDatabase::sqlite_file().await;
-    let (swarm, mut sql) = (Swarm::on(&database.address), database.hand().await);
+    let (swarm, mut sql) = (Swarm::on(&database.address), database.external().await);
     let owner = Owner { key: SoftKey::ed25519().in_a_security_key(), ..Owner::new() };
     owner.release(1, FIRST).check_out(&swarm);
     let (master, _worker) = (owner.daemon(&swarm, "master"), owner.daemon(&swarm, "worker"));
@@ -148,7 +148,7 @@ fn a_standby_that_takes_over_with_an_older_directory_publishes_nothing_until_it_
 #[tokio::test]
 async fn a_thiefs_release_of_2099_locks_nobody_out_once_the_key_is_removed() {
     let database = TestDatabase::sqlite_file().await;
-    let (swarm, mut sql) = (Swarm::on(&database.address), database.hand().await);
+    let (swarm, mut sql) = (Swarm::on(&database.address), database.external().await);
     let owner = Owner::new();
     let thief = Owner { expires: "2100-01-01T00:00:00Z".to_owned(), ..Owner::new() };
     owner.signers(&swarm, &thief.key.line("stolen"));
@@ -191,7 +191,7 @@ async fn a_thiefs_release_of_2099_locks_nobody_out_once_the_key_is_removed() {
 #[tokio::test]
 async fn a_hint_that_lies_and_a_list_that_is_damaged_change_nothing() {
     let database = TestDatabase::sqlite_file().await;
-    let (swarm, mut sql) = (Swarm::on(&database.address), database.hand().await);
+    let (swarm, mut sql) = (Swarm::on(&database.address), database.external().await);
     let owner = Owner::new();
     owner.release(5, FIRST).check_out(&swarm);
     let master = owner.daemon(&swarm, "master");

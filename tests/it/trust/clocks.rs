@@ -28,7 +28,7 @@ fn start_at(owner: &Owner, swarm: &Swarm, mode: &str, time: &str) -> Daemon {
 async fn hosts_at_1970_and_2099_serve_one_digest_and_say_what_they_cannot_judge() {
     let server = Server::start(Kind::Postgres, &[]).await;
     let database = TestDatabase::server(&server.create("signed").await).await;
-    let mut sql = database.hand().await;
+    let mut sql = database.external().await;
     let owner = Owner { states: "max=1".to_owned(), ..Owner::new() };
     let [rules, past, future] = [(); 3].map(|()| Swarm::on(&database.address));
     for host in [&rules, &past, &future] {

@@ -33,7 +33,7 @@ fn fails_with(swarm: &Swarm, owner: &Owner, args: &[&str], code: i32, parts: &[&
 #[tokio::test]
 async fn why_verify_and_state_get_compare_with_the_signed_release() {
     let database = TestDatabase::sqlite_file().await;
-    let (swarm, mut sql) = (Swarm::on(&database.address), database.hand().await);
+    let (swarm, mut sql) = (Swarm::on(&database.address), database.external().await);
     let owner = Owner { states: "max=1 protected=R3".to_owned(), ..Owner::new() };
     owner.release(10, FIRST).check_out(&swarm);
     let (master, worker) = (owner.daemon(&swarm, "master"), owner.daemon(&swarm, "worker"));
@@ -142,7 +142,7 @@ async fn why_verify_and_state_get_compare_with_the_signed_release() {
 #[tokio::test]
 async fn status_shows_trust_and_check_weighs_it() {
     let database = TestDatabase::sqlite_file().await;
-    let (swarm, mut sql) = (Swarm::on(&database.address), database.hand().await);
+    let (swarm, mut sql) = (Swarm::on(&database.address), database.external().await);
     let owner = Owner { states: "max=0".to_owned(), ..Owner::new() };
     let _worker = owner.daemon(&swarm, "worker");
     let check = |socket: &str, code: i32, expected: &str| {

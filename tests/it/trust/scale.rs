@@ -32,7 +32,7 @@ fn status_at(socket: &std::path::Path) -> Value {
 async fn fifty_workers_have_one_digest_whatever_states_are_set_and_whatever_their_clocks_say() {
     let server = Server::start(Kind::Postgres, &["-c", "max_connections=300"]).await;
     let database = TestDatabase::server(&server.create("signed").await).await;
-    let (swarm, mut sql) = (Swarm::on(&database.address), database.hand().await);
+    let (swarm, mut sql) = (Swarm::on(&database.address), database.external().await);
     let owner = Owner { states: "max=3 protected=R1".to_owned(), ..Owner::new() };
     let ids: Vec<String> = (1..=9).map(|number| format!("R{number}")).collect();
     let rules: Vec<(&str, i32)> = ids.iter().map(|id| (id.as_str(), 1)).collect();
@@ -125,7 +125,7 @@ const PULSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 async fn a_release_of_a_thousand_rules_by_a_slow_git_checkout_is_one_transaction_and_one_burst() {
     let server = Server::start(Kind::Postgres, &[]).await;
     let database = TestDatabase::server(&server.create("signed").await).await;
-    let (swarm, mut sql) = (Swarm::on(&database.address), database.hand().await);
+    let (swarm, mut sql) = (Swarm::on(&database.address), database.external().await);
     let owner = Owner::new();
     let ids: Vec<String> = (0..1_000).map(|number| format!("R{number:04}")).collect();
     let rules = |version: i32| ids.iter().map(|id| (id.as_str(), version)).collect::<Vec<_>>();

@@ -32,7 +32,7 @@ async fn a_wake_up_after_the_manifest_was_dropped_is_heard_and_is_no_outage() {
     assert_eq!(subscriber.change()["rule_version"], 2);
     let _ = master.stop();
 
-    database.hand().await.run("DROP TABLE rulesyncd_manifest").await;
+    database.external().await.run("DROP TABLE rulesyncd_manifest").await;
     swarm.succeed(&["state", "set", "R2", "disabled"]);
     let change = subscriber.change();
     assert_eq!((&change["rule_id"], &change["new_value"]["state"]), (&json!("R2"), &json!("disabled")));

@@ -179,7 +179,7 @@ async fn attacks(swarm: &Swarm, sql: &mut ExternalClient) {
 #[tokio::test]
 async fn attacks_on_sqlite() {
     let database = TestDatabase::sqlite_file().await;
-    attacks(&Swarm::on(&database.address), &mut database.hand().await).await;
+    attacks(&Swarm::on(&database.address), &mut database.external().await).await;
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn attacks_on_postgresql() {
     let server = Server::start(Kind::Postgres, &[]).await;
     let database = TestDatabase::server(&server.create("signed").await).await;
     let swarm = Swarm::on(&database.address);
-    let mut sql = database.hand().await;
+    let mut sql = database.external().await;
     attacks(&swarm, &mut sql).await;
 
     // A worker that may not read the manifests serves nothing, and says why.
@@ -207,7 +207,7 @@ async fn attacks_on_postgresql() {
 async fn attacks_on_mariadb() {
     let server = Server::start(Kind::MariaDb, &[]).await;
     let database = TestDatabase::server(&server.create("signed").await).await;
-    attacks(&Swarm::on(&database.address), &mut database.hand().await).await;
+    attacks(&Swarm::on(&database.address), &mut database.external().await).await;
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn a_cache_is_served_only_if_all_of_it_verifies() {
 #[tokio::test]
 async fn operators_states_suppress_no_more_than_the_release_allows() {
     let database = TestDatabase::sqlite_file().await;
-    let (swarm, mut sql) = (Swarm::on(&database.address), database.hand().await);
+    let (swarm, mut sql) = (Swarm::on(&database.address), database.external().await);
     let owner = Owner { states: "max=1 protected=R3".to_owned(), ..Owner::new() };
     owner.release(1, FIRST).check_out(&swarm);
     let _master = owner.daemon(&swarm, "master");

@@ -68,26 +68,26 @@ fn mariadb() -> Vec<String> {
 
 /// A connection of the test, whose triggers record what is committed.
 pub(super) struct Audit {
-    pub(super) hand: ExternalClient,
+    pub(super) external: ExternalClient,
     kind: Kind,
 }
 
 impl Audit {
     /// The tables exist already.
-    pub(super) async fn begin(mut hand: ExternalClient, kind: Kind) -> Self {
+    pub(super) async fn begin(mut external: ExternalClient, kind: Kind) -> Self {
         match kind {
             Kind::Postgres => {
                 for statement in POSTGRES {
-                    hand.run(statement).await;
+                    external.run(statement).await;
                 }
             }
             Kind::MariaDb => {
                 for statement in mariadb() {
-                    hand.run(&statement).await;
+                    external.run(&statement).await;
                 }
             }
         }
-        Self { hand, kind }
+        Self { external, kind }
     }
 
     /// Closes a gate: the next transaction that comes to it waits.
@@ -98,7 +98,7 @@ impl Audit {
                 format!("SELECT CAST(GET_LOCK(CONCAT(DATABASE(), '-{}'), 5) AS CHAR)", gate as u8 + 1)
             }
         };
-        assert!(matches!(self.hand.text(&close).await.as_deref(), Some("true" | "1")));
+        assert!(matches!(self.external.text(&close).await.as_deref(), Some("true" | "1")));
     }
 
     pub(super) async fn open(&mut self, gate: Gate) {
@@ -108,7 +108,7 @@ impl Audit {
                 format!("SELECT CAST(RELEASE_LOCK(CONCAT(DATABASE(), '-{}')) AS CHAR)", gate as u8 + 1)
             }
         };
-        assert!(matches!(self.hand.text(&open).await.as_deref(), Some("true" | "1")));
+        assert!(matches!(self.external.text(&open).await.as_deref(), Some("true" | "1")));
     }
 
     /// Whether a transaction waits at a gate.
@@ -123,7 +123,7 @@ impl Audit {
                  AND state = 'User lock'"
             }
         };
-        self.hand.text(waiting).await.as_deref() != Some("0")
+        self.external.text(waiting).await.as_deref() != Some("0")
     }
 
     pub(super) async fn until_it_is_waited_for(&mut self) {
@@ -136,7 +136,7 @@ impl Audit {
 
     /// How many rules there are of each version.
     pub(super) async fn versions(&mut self) -> BTreeMap<String, usize> {
-        let rows = self.hand.rows("SELECT CONCAT(rule_version, '') FROM ttp_rule").await;
+        let rows = self.external.rows("SELECT CONCAT(rule_version, '') FROM ttp_rule").await;
         let mut versions = BTreeMap::new();
         for version in rows.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
             *versions.entry(version).or_default() += 1;
@@ -164,7 +164,7 @@ impl Audit {
                      CONCAT(COALESCE(term, 0), ''), CONCAT(COALESCE(beat, 0), '') FROM audit ORDER BY n";
         let mut writes: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();
         let mut leases: Vec<(u64, u64, String, String)> = Vec::new();
-        for row in self.hand.rows(query).await {
+        for row in self.external.rows(query).await {
             let [tx, version, owner, term, beat] = row.try_into().unwrap();
             let (tx, version, owner) = (tx.unwrap(), version.unwrap(), owner.unwrap());
             let (term, beat): (u64, u64) = (term.unwrap().parse().unwrap(), beat.unwrap().parse().unwrap());

@@ -18,7 +18,7 @@ async fn a_bulk_write(kind: Kind) {
     let count = size(MOST_ROWS + 500);
     let server = Server::start(kind, &[]).await;
     let address = server.create("bulk").await;
-    let mut hand = TestDatabase::server(&address).await.hand().await;
+    let mut external = TestDatabase::server(&address).await.external().await;
     let (one, other) = (Swarm::on(&address), Swarm::on(&address));
     save_all(&one, count, 1);
     // Unoptimised, a worker reads so many rules slowly.
@@ -38,13 +38,13 @@ async fn a_bulk_write(kind: Kind) {
         assert_ne!(status["database"]["state"], "down", "{status}");
         (status["rules"].as_u64() == Some(count as u64)).then_some(())
     });
-    let version = hand.text("SELECT CONCAT(version, '') FROM rulesyncd_version").await.unwrap();
+    let version = external.text("SELECT CONCAT(version, '') FROM rulesyncd_version").await.unwrap();
     assert_eq!(
         version.parse::<usize>().unwrap(),
         count.div_ceil(MOST_ROWS),
         "a transaction for so many rows"
     );
-    assert_eq!(cell(&mut hand, "term").await, "1");
+    assert_eq!(cell(&mut external, "term").await, "1");
     assert_eq!(second.count_in_log(TOOK_OVER), 0, "{}", second.log());
     assert!(!worker.log().contains("does not answer"), "{}", worker.log());
 }

@@ -91,7 +91,7 @@ async fn a_fault(server: &Server, database: &str, fault: Fault) {
     let count = size(200);
     let address = server.create(database).await;
     let field = TestDatabase::server(&address).await;
-    let mut audit = Audit::begin(field.hand().await, server.kind()).await;
+    let mut audit = Audit::begin(field.external().await, server.kind()).await;
     let proxy = Proxy::before(server, database);
     let through = match fault {
         Fault::FreezeProxy(_) | Fault::CutProxy(_) => &proxy.address,
@@ -132,7 +132,7 @@ async fn a_fault(server: &Server, database: &str, fault: Fault) {
     }
     let terms = audit.judge(writer).await;
     assert_eq!(terms.into_iter().collect::<Vec<_>>(), [1, 2], "as many takeovers as faults");
-    assert_eq!(cell(&mut audit.hand, "term").await, "2");
+    assert_eq!(cell(&mut audit.external, "term").await, "2");
     audit.until_versions_are("2", count).await;
     assert_eq!(second.count_in_log(TOOK_OVER), 1, "{}", second.log());
 }

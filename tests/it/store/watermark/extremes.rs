@@ -11,13 +11,13 @@ use crate::support::rules::id;
 
 /// A stamp that means "never" does not push the owner's stamps to the end of time.
 pub(super) async fn a_stamp_of_the_last_year(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     field.save(&[("R1", 1), ("R2", 1)]).await;
     let now = field.now().await;
     let (hour, minute) = (Duration::from_secs(3_600), Duration::from_secs(60));
     let soon = now.after(hour).to_sql_text();
-    hand.run(&format!("UPDATE ttp_rule SET updated_at = '{soon}' WHERE rule_id = 'R2'")).await;
-    hand.run("UPDATE ttp_rule SET updated_at = '9999-12-31 23:59:59' WHERE rule_id = 'R1'").await;
+    external.run(&format!("UPDATE ttp_rule SET updated_at = '{soon}' WHERE rule_id = 'R2'")).await;
+    external.run("UPDATE ttp_rule SET updated_at = '9999-12-31 23:59:59' WHERE rule_id = 'R1'").await;
     let mut watcher = field.watcher().await;
     field.save(&[("R1", 2), ("R3", 1)]).await;
     field.save(&[("R3", 2)]).await;
@@ -29,7 +29,7 @@ pub(super) async fn a_stamp_of_the_last_year(field: &TestDatabase) {
     }
 
     let far = now.after(Duration::from_secs(86_400 * 365_000)).whole_second();
-    hand.put_state("R1", "disabled", None, far).await;
+    external.put_state("R1", "disabled", None, far).await;
     assert_eq!(watcher.poll().await, ["state R1 disabled"]);
     let clipped = RuleState { state: StateKind::Clipped, ..RuleState::default() };
     let set_at = field.database.set_state(&id("R1"), clipped.clone()).await.unwrap().set_at.unwrap();
@@ -67,10 +67,10 @@ pub(super) async fn a_state_of_an_id_in_another_case(field: &TestDatabase) {
 
 /// A text of another program that is longer than a line of the stream may be is not sent.
 pub(super) async fn texts_that_are_longer_than_a_line(field: &TestDatabase) {
-    let (mut hand, now) = (field.hand().await, field.now().await);
+    let (mut external, now) = (field.external().await, field.now().await);
     field.save(&[("R1", 1), ("R2", 1), ("R3", 1)]).await;
     for rule_id in ["R1", "R2", "R3"] {
-        hand.put_state(rule_id, "disabled", None, now).await;
+        external.put_state(rule_id, "disabled", None, now).await;
     }
     let long = |length: usize| format!("'{}'", "é".repeat(length / 2));
     for (table, column, rule_id) in [
@@ -80,9 +80,9 @@ pub(super) async fn texts_that_are_longer_than_a_line(field: &TestDatabase) {
         ("ttp_rule", "updated_by", "R3"),
     ] {
         let text = long(100_000);
-        hand.run(&format!("UPDATE {table} SET {column} = {text} WHERE rule_id = '{rule_id}'")).await;
+        external.run(&format!("UPDATE {table} SET {column} = {text} WHERE rule_id = '{rule_id}'")).await;
     }
-    hand.run(&format!("UPDATE ttp_rule_state SET reason = {} WHERE rule_id = 'R3'", long(4_096))).await;
+    external.run(&format!("UPDATE ttp_rule_state SET reason = {} WHERE rule_id = 'R3'", long(4_096))).await;
     let watcher = field.watcher().await;
     let said: Vec<_> =
         watcher.catalogue.quarantined().map(|row| format!("{}: {}", row.key, row.reason)).collect();

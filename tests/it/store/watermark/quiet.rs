@@ -42,7 +42,7 @@ pub(super) async fn deletions_of_our_own_among_many_rules(field: &TestDatabase) 
 }
 
 pub(in crate::store) async fn what_comes_after_a_long_quiet(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     // So many that the poll asks for the version instead of counting them.
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
@@ -54,18 +54,18 @@ pub(in crate::store) async fn what_comes_after_a_long_quiet(field: &TestDatabase
             assert_eq!(watcher.poll().await, NOTHING);
         }
         let now = field.now().await;
-        hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id = 'R{round}'")).await;
+        external.run(&format!("DELETE FROM ttp_rule WHERE rule_id = 'R{round}'")).await;
         assert_eq!(next_change(field, &mut watcher).await, [format!("deleted R{round}")]);
-        hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id = 'R{}'", round + 2)).await;
+        external.run(&format!("DELETE FROM ttp_rule WHERE rule_id = 'R{}'", round + 2)).await;
         assert_eq!(next_change(field, &mut watcher).await, [format!("deleted R{}", round + 2)]);
-        hand.put("NEW", round, now.before(OVERLAP / 2)).await;
+        external.put("NEW", round, now.before(OVERLAP / 2)).await;
         assert_eq!(watcher.poll().await, [format!("written NEW v{round}")]);
         let end = field.now().await.after(STATE_FOR);
-        hand.put_state("NEW", "disabled", Some(end), now).await;
+        external.put_state("NEW", "disabled", Some(end), now).await;
         assert_eq!(watcher.poll().await, ["state NEW disabled"]);
         field.pass(STATE_FOR.max(PAST_THE_OVERLAP)).await;
         assert_eq!(watcher.poll().await, ["expired NEW"]);
-        hand.run("DELETE FROM ttp_rule_state").await;
+        external.run("DELETE FROM ttp_rule_state").await;
         assert_eq!(watcher.poll().await, NOTHING);
     }
 }
@@ -73,7 +73,7 @@ pub(in crate::store) async fn what_comes_after_a_long_quiet(field: &TestDatabase
 /// MariaDB knows for a table when the transaction began that committed last: two that began in the same second look
 /// alike.
 pub(super) async fn two_transactions_of_one_second(field: &TestDatabase) {
-    let (mut first, mut second) = (field.hand().await, field.hand().await);
+    let (mut first, mut second) = (field.external().await, field.external().await);
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
     let mut watcher = field.watcher().await;
@@ -93,7 +93,7 @@ pub(super) async fn two_transactions_of_one_second(field: &TestDatabase) {
 /// As above, but the second commits after a poll that counted: its stamp is within the window, however little of the
 /// overlap a column of whole seconds leaves.
 pub(super) async fn an_edit_behind_one_of_the_same_second(field: &TestDatabase) {
-    let (mut first, mut second) = (field.hand().await, field.hand().await);
+    let (mut first, mut second) = (field.external().await, field.external().await);
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
     let mut watcher = field.watcher().await;
@@ -129,7 +129,7 @@ pub(super) async fn an_edit_behind_one_of_the_same_second(field: &TestDatabase) 
 
 /// A change that leaves no trace, and another one right after it.
 pub(super) async fn a_deletion_behind_a_change_that_left_no_trace(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
     let mut watcher = field.watcher().await;
@@ -137,17 +137,17 @@ pub(super) async fn a_deletion_behind_a_change_that_left_no_trace(field: &TestDa
     for round in 0..2 {
         field.pass(PAST_THE_OVERLAP).await;
         assert_eq!(watcher.poll().await, NOTHING);
-        hand.put("GONE", 1, old).await;
-        hand.run("DELETE FROM ttp_rule WHERE rule_id = 'GONE'").await;
+        external.put("GONE", 1, old).await;
+        external.run("DELETE FROM ttp_rule WHERE rule_id = 'GONE'").await;
         assert_eq!(watcher.poll().await, NOTHING);
-        hand.run(&format!("DELETE FROM ttp_rule WHERE rule_id = 'MANY{round}'")).await;
+        external.run(&format!("DELETE FROM ttp_rule WHERE rule_id = 'MANY{round}'")).await;
         assert_eq!(next_change(field, &mut watcher).await, [format!("deleted MANY{round}")]);
     }
 }
 
 /// A transaction that wrote before the table was last counted, and committed after.
 pub(in crate::store) async fn a_deletion_that_was_under_way(field: &TestDatabase) {
-    let (mut late, mut other) = (field.hand().await, field.hand().await);
+    let (mut late, mut other) = (field.external().await, field.external().await);
     let ids: Vec<_> = (0..2_500).map(|number| format!("MANY{number}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
     let mut watcher = field.watcher().await;

@@ -18,7 +18,7 @@ fn reworded(rule_id: &str) -> String {
 
 /// Rows of one second, which a poll has read; the window holds them all.
 pub(super) async fn many_rows_and_one_edited(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let now = field.now().await;
     let ids: Vec<_> = (0..MANY).map(|number| format!("R{number:03}")).collect();
     field.save(&ids.iter().map(|id| (id.as_str(), 1)).collect::<Vec<_>>()).await;
@@ -26,12 +26,12 @@ pub(super) async fn many_rows_and_one_edited(field: &TestDatabase) {
     assert_eq!(watcher.poll().await, NOTHING);
 
     // A stamp that moved, also backwards; only a version or a path; and only a new stamp.
-    hand.put("R001", 2, now.after(Duration::from_micros(1))).await;
-    hand.put_text("R002", 1, &reworded("R002"), now.before(Duration::from_micros(1))).await;
-    hand.run("UPDATE ttp_rule SET rule_version = 7 WHERE rule_id = 'R003'").await;
-    hand.run("UPDATE ttp_rule SET source_path = 'elsewhere.yaml' WHERE rule_id = 'R004'").await;
-    hand.put("R005", 1, now).await;
-    hand.put("NEW", 1, now).await;
+    external.put("R001", 2, now.after(Duration::from_micros(1))).await;
+    external.put_text("R002", 1, &reworded("R002"), now.before(Duration::from_micros(1))).await;
+    external.run("UPDATE ttp_rule SET rule_version = 7 WHERE rule_id = 'R003'").await;
+    external.run("UPDATE ttp_rule SET source_path = 'elsewhere.yaml' WHERE rule_id = 'R004'").await;
+    external.put("R005", 1, now).await;
+    external.put("NEW", 1, now).await;
     let mut heard = watcher.poll().await;
     assert_eq!(watcher.rows, MANY as u64 + 1, "the window holds them all");
     heard.sort();
@@ -44,14 +44,14 @@ pub(super) async fn many_rows_and_one_edited(field: &TestDatabase) {
 
 /// On whole-second storage, or by a writer with no better clock, a stamp does not identify a text.
 pub(super) async fn many_rows_of_one_second(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let second = field.now().await.whole_second();
     for number in 0..MANY {
-        hand.put(&format!("R{number:03}"), 1, second).await;
+        external.put(&format!("R{number:03}"), 1, second).await;
     }
     let mut watcher = field.watcher().await;
     for text in [reworded("R050"), rule_text("R050", 1), reworded("R050")] {
-        hand.put_text("R050", 1, &text, second).await;
+        external.put_text("R050", 1, &text, second).await;
         assert_eq!(watcher.poll().await, ["written R050 v1"]);
         assert_eq!(watcher.poll().await, NOTHING);
     }
@@ -59,14 +59,14 @@ pub(super) async fn many_rows_of_one_second(field: &TestDatabase) {
 
 /// Rows that cannot be read are among the others, are logged once, and come back when they are corrected.
 pub(super) async fn many_rows_and_poison(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let now = field.now().await;
     for number in 0..MANY {
-        hand.put(&format!("R{number:03}"), 1, now).await;
+        external.put(&format!("R{number:03}"), 1, now).await;
     }
     let mut watcher = field.watcher().await;
-    hand.put_text("R007", 2, "rule_id: [", now.after(Duration::from_micros(7))).await;
-    hand.put_text("R008", 2, &rule_text("OTHER", 2), now.whole_second()).await;
+    external.put_text("R007", 2, "rule_id: [", now.after(Duration::from_micros(7))).await;
+    external.put_text("R008", 2, &rule_text("OTHER", 2), now.whole_second()).await;
     let mut heard = watcher.poll().await;
     heard.sort();
     assert_eq!(heard, ["deleted R007", "deleted R008"]);
@@ -74,8 +74,8 @@ pub(super) async fn many_rows_and_poison(field: &TestDatabase) {
         let delta = watcher.follower.poll(&watcher.catalogue).await.unwrap();
         assert!(delta.rules.is_empty(), "{delta:?}");
     }
-    hand.put("R007", 3, now.after(Duration::from_micros(8))).await;
-    hand.put("R008", 3, now.whole_second()).await;
+    external.put("R007", 3, now.after(Duration::from_micros(8))).await;
+    external.put("R008", 3, now.whole_second()).await;
     let mut heard = watcher.poll().await;
     heard.sort();
     assert_eq!(heard, ["written R007 v3", "written R008 v3"]);
@@ -84,10 +84,10 @@ pub(super) async fn many_rows_and_poison(field: &TestDatabase) {
 /// The server sums the rows of the window, so that a poll need not read them again. Two rows that get the same stamp,
 /// version and path length in place of others do not leave the sum as it was.
 pub(super) async fn many_rows_of_which_two_get_the_same_change(field: &TestDatabase) {
-    let mut hand = field.hand().await;
+    let mut external = field.external().await;
     let loaded = field.now().await.whole_second().after(Duration::from_micros(123_456));
     for number in 0..MANY {
-        hand.put(&format!("R{number:03}"), 1, loaded).await;
+        external.put(&format!("R{number:03}"), 1, loaded).await;
     }
     let mut watcher = field.watcher().await;
     watcher.poll().await;
@@ -95,8 +95,8 @@ pub(super) async fn many_rows_of_which_two_get_the_same_change(field: &TestDatab
     assert_eq!(watcher.rows, 0, "the window has many rows, but they were summed");
     for version in 2..=4 {
         let stamp = loaded.after(Duration::from_micros(u64::try_from(version).unwrap()));
-        hand.put("R001", version, stamp).await;
-        hand.put("R002", version, stamp).await;
+        external.put("R001", version, stamp).await;
+        external.put("R002", version, stamp).await;
         let mut heard = watcher.poll().await;
         heard.sort();
         assert_eq!(heard, [format!("written R001 v{version}"), format!("written R002 v{version}")]);
