@@ -1,6 +1,7 @@
 //! The table `rulesyncd_manifest`: the signed manifest of the release that the rows are, and its list in pieces.
 
 use super::connection::Connection;
+use super::create;
 use super::row::Cell;
 use super::sql::{Dialect, Query};
 use crate::clock::Timestamp;
@@ -37,16 +38,14 @@ fn of_part(connection: &Connection, columns: &str, realm: &str, part: i64) -> Qu
 
 /// Creates the table if it is missing.
 pub(super) async fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
-    let probe = connection.query("SELECT realm FROM rulesyncd_manifest WHERE 1 = 0");
-    if connection.fetch(WHAT, probe).await.is_ok() {
-        return Ok(());
-    }
     let text = if connection.dialect().backend == "mysql" { "MEDIUMTEXT" } else { "TEXT" };
     let create = format!(
         "CREATE TABLE rulesyncd_manifest (realm VARCHAR(64) NOT NULL, part INTEGER NOT NULL, version VARCHAR(32) NOT \
          NULL, body {text} NOT NULL, signatures {text}, updated_at VARCHAR(32) NOT NULL, PRIMARY KEY (realm, part))"
     );
-    connection.run("making the table rulesyncd_manifest", &create).await
+    create::if_missing(connection, "making the table rulesyncd_manifest", "rulesyncd_manifest", &create)
+        .await
+        .map(drop)
 }
 
 /// Whether any manifest is published; `false` if the table is missing or may not be read.

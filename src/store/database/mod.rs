@@ -4,6 +4,7 @@ mod bell;
 mod columns;
 mod connection;
 mod connector;
+mod create;
 mod ensure;
 mod expiry;
 mod fleet;

@@ -2,6 +2,7 @@
 
 use super::columns;
 use super::connection::{Connection, LONGEST_ANSWER};
+use super::create;
 use super::row::{BadCell, Row};
 use super::sql::{Dialect, Query, Select};
 use super::writes::Scope;
@@ -291,16 +292,11 @@ pub(super) async fn has_whole_seconds(connection: &mut Connection, table: Table)
 pub(super) async fn ensure(connection: &mut Connection, table: Table) -> Result<bool, StoreError> {
     let what = "creating the tables";
     let dialect = connection.dialect();
-    // Not CREATE IF NOT EXISTS, which needs a right even if the table exists.
-    let probe = connection.query(format!("SELECT 1 FROM {} WHERE 1 = 0", table.name()));
-    if connection.row(what, probe).await.is_ok() {
-        return Ok(false);
-    }
     let create = match table {
         Table::Rules => dialect.create_rules,
         Table::States => dialect.create_states,
     };
-    connection.run(what, create).await.map(|()| true)
+    create::if_missing(connection, what, table.name(), create).await
 }
 
 /// Fails with [`StoreError::NoTables`] if a table is missing.

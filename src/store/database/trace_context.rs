@@ -5,6 +5,7 @@
 //! change's transaction.
 
 use super::connection::Connection;
+use super::create;
 use crate::clock::{Clock as _, SystemClock};
 use crate::rule::{ChangeKind, ContentDigest};
 use crate::store::{StoreError, TraceContextRow};
@@ -24,10 +25,7 @@ const CREATE: &str = "CREATE TABLE rulesyncd_trace (rule_id VARCHAR(255) NOT NUL
 
 /// Creates the table if it is missing, and deletes old rows.
 pub(super) async fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
-    let probe = connection.query("SELECT rule_id FROM rulesyncd_trace WHERE 1 = 0");
-    if connection.fetch(WHAT, probe).await.is_err() {
-        connection.run(WHAT, CREATE).await?;
-    }
+    create::if_missing(connection, WHAT, "rulesyncd_trace", CREATE).await?;
     let old = connection.query("DELETE FROM rulesyncd_trace WHERE written_at < ");
     let old = old.int(now_seconds() - KEPT_SECONDS);
     connection.execute(WHAT, old).await.map(drop)

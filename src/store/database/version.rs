@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
+use super::create;
 use super::lease::HeldLease;
 use super::sql::Dialect;
 use crate::clock::since_boot;
@@ -30,11 +31,8 @@ pub(super) async fn create_once(connection: &mut Connection, has_failed: &Atomic
 }
 
 async fn create(connection: &mut Connection) -> Result<(), StoreError> {
-    // Not CREATE IF NOT EXISTS, which needs a right even if the table exists.
-    let probe = connection.query("SELECT 1 FROM rulesyncd_version WHERE 1 = 0");
-    if connection.row(WHAT, probe).await.is_err() {
-        connection.run(WHAT, connection.dialect().create_version).await?;
-    }
+    let create = connection.dialect().create_version;
+    create::if_missing(connection, WHAT, "rulesyncd_version", create).await?;
     insert(connection).await
 }
 

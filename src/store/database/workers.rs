@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
+use super::create;
 use super::row::Row;
 use super::sql::{Dialect, Purpose, Query};
 use super::{Database, version};
@@ -56,10 +57,8 @@ pub(super) async fn create_once(connection: &mut Connection, has_failed: &Atomic
     if has_failed.load(Ordering::Relaxed) {
         return;
     }
-    let probe = connection.query("SELECT 1 FROM rulesyncd_worker WHERE 1 = 0");
-    if connection.row(READING, probe).await.is_err() {
-        has_failed.store(connection.run(READING, create).await.is_err(), Ordering::Relaxed);
-    }
+    let created = create::if_missing(connection, READING, "rulesyncd_worker", create).await;
+    has_failed.store(created.is_err(), Ordering::Relaxed);
 }
 
 /// Writes the report of a worker, whose earlier one it replaces.

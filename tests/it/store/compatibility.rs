@@ -167,3 +167,33 @@ async fn an_index_is_asked_for_once_where_it_is_not_allowed() {
     let log = std::fs::read_to_string(server.path().join("log")).unwrap();
     assert_eq!(log.matches("must be owner of table").count(), 2, "{log}");
 }
+
+/// As many daemons that start together on an empty database.
+async fn tables_that_many_make_at_once(kind: Kind) {
+    let server = Server::start(kind, &[]).await;
+    for round in 0..5 {
+        let address = server.create(&format!("empty{round}")).await;
+        let makers = (0..8).map(|_| {
+            let address = address.clone();
+            tokio::spawn(async move {
+                let database = Database::open(&config(&address), system_clock()).await.unwrap();
+                database.ensure_tables().await
+            })
+        });
+        for maker in makers.collect::<Vec<_>>() {
+            maker.await.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn tables_that_many_make_at_once_are_no_error_on_postgres() {
+    tables_that_many_make_at_once(Kind::Postgres).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn tables_that_many_make_at_once_are_no_error_on_mariadb() {
+    tables_that_many_make_at_once(Kind::MariaDb).await;
+}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::connection::Connection;
+use super::super::create;
 use super::super::lock;
 use super::super::sql::Dialect;
 use crate::store::StoreError;
@@ -26,12 +27,7 @@ pub(super) fn beat(dialect: &Dialect, lead: &Lead) -> String {
 /// Creates the table if it is missing.
 pub(super) async fn create(connection: &mut Connection) -> Result<(), StoreError> {
     let Some(create) = connection.dialect().create_lease else { return Ok(()) };
-    // Not CREATE IF NOT EXISTS, which needs a right even if the table exists.
-    let probe = connection.query("SELECT 1 FROM rulesyncd_lease WHERE 1 = 0");
-    match connection.row(READING, probe).await {
-        Ok(_) => Ok(()),
-        Err(_) => connection.run(READING, create).await,
-    }
+    create::if_missing(connection, READING, "rulesyncd_lease", create).await.map(drop)
 }
 
 /// The row; `None` if there is none.
