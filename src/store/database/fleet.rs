@@ -110,7 +110,7 @@ impl Database {
                 has_lease: false,
                 hint: None,
                 found_hint: None,
-                has_begun: false,
+                begun: None,
                 fleet,
             };
             let index = Catalogue::default();
@@ -168,7 +168,7 @@ impl FleetReader {
                 has_lease: false,
                 hint: None,
                 found_hint: None,
-                has_begun: false,
+                begun: None,
                 fleet: Some(FleetRows::default()),
             };
             tables.begin().await?;

@@ -7,7 +7,7 @@ use super::connection::{self, Connection};
 use super::fleet::FleetRows;
 use super::sql::{Dialect, Query, Select};
 use super::{columns, manifest, tables};
-use crate::clock::{SharedClock, Timestamp};
+use crate::clock::{SharedClock, Timestamp, since_boot};
 use crate::rule::{FoundManifest, Limits, Table};
 use crate::store::StoreError;
 use crate::store::poll::{
@@ -29,8 +29,8 @@ pub(super) struct Snapshot {
     pub(super) has_lease: bool,
     /// What the first count asks of the manifest; `None` for nothing.
     pub(super) hint: Option<ManifestHint>,
-    /// Whether the transaction has begun.
-    pub(super) has_begun: bool,
+    /// When the transaction was begun, since the host was booted; `None` before.
+    pub(super) begun: Option<Duration>,
     /// The hint that it found, or why there is no manifest.
     pub(super) found_hint: Option<Result<String, FoundManifest>>,
     /// Where to put what the fleet says, if that is read in the same snapshot.
@@ -86,7 +86,7 @@ impl TableReader for Snapshot {
         let row = match self.connection.row(WHAT, query).await {
             // A table that is missing, or may not be read, must not end the poll. In a transaction PostgreSQL answers no
             // further statement.
-            Err(error) if hint.is_some() && !self.has_begun && !self.connection.is_broken() => {
+            Err(error) if hint.is_some() && self.begun.is_none() && !self.connection.is_broken() => {
                 self.found_hint = Some(Err(manifest::missing(&error)));
                 let query = count(dialect, &question, shape, None);
                 self.connection.row(WHAT, query).await?
@@ -95,7 +95,13 @@ impl TableReader for Snapshot {
         };
         let mut row = row.ok_or_else(|| unreadable("no answer"))?;
         let now = match dialect.now {
-            Some(_) => row.time(0, "the clock").map_err(|why| unreadable(&why))?,
+            Some(_) => {
+                let now = row.time(0, "the clock").map_err(|why| unreadable(&why))?;
+                // The snapshot may be as old as the transaction, or as a process that was frozen meanwhile: what was
+                // committed after it must not seem to be older than the poll.
+                let age = self.begun.map_or(Duration::ZERO, |begun| since_boot().saturating_sub(begun));
+                now.before(age)
+            }
             None => now,
         };
         let rules_version = row.optional(1, "the version").map_err(|why| unreadable(&why))?;
@@ -146,7 +152,7 @@ impl TableReader for Snapshot {
     }
 
     async fn begin(&mut self) -> Result<(), StoreError> {
-        self.has_begun = true;
+        self.begun = Some(since_boot());
         self.connection.run(WHAT, self.dialect().begin_poll).await
     }
 

@@ -83,7 +83,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             has_lease,
             hint,
             found_hint: None,
-            has_begun: false,
+            begun: None,
             fleet,
         };
         let watermarks = self.memory.watermarks.clone();

@@ -112,6 +112,12 @@ fn a_hundred_thousand_histories_keep_every_promise() {
     expect_every_promise(0..100_000);
 }
 
+/// A poll was held up between its snapshot and the first count.
+#[test]
+fn a_history_that_failed_once_keeps_every_promise() {
+    expect_every_promise(360_196..360_197);
+}
+
 #[test]
 #[ignore = "takes an hour"]
 fn ten_million_histories_keep_every_promise() {

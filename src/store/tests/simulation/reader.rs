@@ -29,8 +29,8 @@ pub(super) struct Reader<'w> {
     is_full: bool,
     /// How many calls were made.
     pub(super) calls: usize,
-    /// The snapshot that has begun.
-    snapshot: Option<Arc<Tables>>,
+    /// The snapshot that has begun, and the server's clock when it did.
+    snapshot: Option<(Arc<Tables>, Timestamp)>,
     /// What the last count saw.
     pub(super) read: Arc<Tables>,
     /// The server's clock at the last count.
@@ -69,7 +69,7 @@ impl<'w> Reader<'w> {
     }
 
     fn tables(&self) -> &Arc<Tables> {
-        self.snapshot.as_ref().unwrap_or_else(|| self.world.tables(self.server))
+        self.snapshot.as_ref().map_or_else(|| self.world.tables(self.server), |(tables, _)| tables)
     }
 
     fn cells(&self, which: Which<'_>, table: Table) -> Vec<(u8, Cell)> {
@@ -127,7 +127,8 @@ impl TableReader for Reader<'_> {
         if self.snapshot.is_none() {
             self.lag = self.world.lag(self.server);
         }
-        let (now, without) = (self.world.clock(self.server), self.world.options.without);
+        let now = self.snapshot.as_ref().map_or_else(|| self.world.clock(self.server), |(_, begun)| *begun);
+        let without = self.world.options.without;
         let tables = Arc::clone(self.tables());
         let count = |is_of: fn(&Key) -> bool, window: Window| {
             let cells = || tables.rows.iter().filter(move |(key, _)| is_of(key));
@@ -171,7 +172,7 @@ impl TableReader for Reader<'_> {
 
     async fn begin(&mut self) -> Result<(), StoreError> {
         self.call()?;
-        self.snapshot = Some(Arc::clone(self.world.tables(self.server)));
+        self.snapshot = Some((Arc::clone(self.world.tables(self.server)), self.world.clock(self.server)));
         self.lag = self.world.lag(self.server);
         Ok(())
     }
