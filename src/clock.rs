@@ -47,8 +47,8 @@ impl Timestamp {
     }
 
     /// Parses what databases and people write: `2026-05-01 07:25:09[.123456]`, the same with `T` or with an offset as
-    /// PostgreSQL prints it (`+00`, `+05:30`), and RFC 3339. A value without an offset is UTC. `None` if the text is none of these, or its year in UTC is not
-    /// in 0001 to 9999.
+    /// PostgreSQL prints it (`+00`, `+05:30`), and RFC 3339. A value without an offset is UTC. `None` if the text is none of
+    /// these, or its year in UTC is not in 0001 to 9999.
     pub fn parse(text: &str) -> Option<Self> {
         let with_offset = DateTime::parse_from_rfc3339(text)
             .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z"));

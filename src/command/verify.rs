@@ -148,7 +148,7 @@ async fn compare_all(config: &Config, daemons: &Daemons, needs_worker: bool) -> 
             format!("{} is quarantined: {}", if is_directory { "the file" } else { "the row" }, row.reason);
         comparison.differences.push(Found::new(row.key, what));
     }
-    let expected = comparison.expect(&tables, now, published);
+    let expected = comparison.expected(&tables, now, published);
     match against_worker(&config.worker.socket, &daemons.worker, expected.as_ref()).await {
         Ok(found) => {
             comparison.compared.push("worker");
@@ -184,7 +184,7 @@ impl Comparison {
 
     /// What the worker should serve: the tables, or under trust the release that they hold, with which they are compared.
     /// `None` if that does not verify.
-    fn expect(
+    fn expected(
         &mut self,
         tables: &Catalogue,
         now: Timestamp,

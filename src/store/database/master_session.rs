@@ -89,8 +89,9 @@ impl MasterSession {
         .await
     }
 
-    /// Writes rules in order, in one transaction or several of at most 10,000 rows and 16 MiB, with stamps of the database's clock that rise strictly above every
-    /// stamp of the owner's rows, except stamps too far in the future to come from a clock.
+    /// Writes rules in order, in one transaction or several of at most 10,000 rows and 16 MiB, with stamps of the database's
+    /// clock that rise strictly above every stamp of the owner's rows, except stamps too far in the future to come from a
+    /// clock.
     ///
     /// Leaves out and reports a row that the database rejects (a text too long for its column) or that another
     /// session has locked; then each other row of that transaction is written in its own.

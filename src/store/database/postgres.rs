@@ -119,8 +119,8 @@ pub(super) fn options(server: &Server) -> PgConnectOptions {
 }
 
 /// The statement that makes a session independent of the server's settings, and of a pooler, which may ignore those of
-/// a connection's start. It leaves out those that an older server, or its system, does not have. A database without an encoding sends
-/// its texts as they are: with UTF-8 it would refuse a whole answer because of one text.
+/// a connection's start. It leaves out those that an older server, or its system, does not have. A database without an
+/// encoding sends its texts as they are: with UTF-8 it would refuse a whole answer because of one text.
 fn settings(purpose: Purpose, timeout: Duration) -> String {
     // The time until the client has read the last row counts, too: over a slow network all rules take longer than an answer
     // may take to begin.

@@ -58,6 +58,8 @@ impl<'w> Reader<'w> {
     fn call(&mut self) -> Result<(), StoreError> {
         if !self.meanwhile.is_empty() {
             self.meanwhile.remove(0).happen(self.world);
+            // No two events are at the same time: two writes of one row would have the same stamp.
+            self.world.advance(0);
         }
         self.calls += 1;
         match self.fails_at {
