@@ -1,5 +1,5 @@
-//! The published release as commands see it: verified with the keys of this host's configuration, and what the workers
-//! that verify it serve.
+//! The published release as commands see it: verified with the keys of this host's configuration where it has some, and
+//! what the workers that verify it serve.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,14 +8,16 @@ use serde::Serialize;
 
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::directory::ReleaseFiles;
-use crate::rule::{FoundManifest, Observation, RuleHeader, RuleId, RuleState, StateRow};
+use crate::rule::{Catalogue, FoundManifest, Observation, RuleHeader, RuleId, RuleState, StateRow};
 use crate::store::Database;
-use crate::trust::{JudgedStates, KeyDates, ListedRule, Policy, Refusal, RuleList, SignedManifest};
+use crate::trust::{JudgedStates, KeyDates, ListedRule, Manifest, Policy, Refusal, RuleList};
 
-/// A release that verifies.
+/// A release.
 #[derive(Debug)]
 pub(super) struct PublishedRelease {
-    signed: SignedManifest,
+    manifest: Manifest,
+    /// Who signed it; nobody where nothing was verified.
+    signers: Vec<String>,
     list: RuleList,
 }
 
@@ -37,18 +39,25 @@ impl PublishedRelease {
     /// # Errors
     /// A sentence: it cannot be read, or does not verify.
     pub(super) async fn of_database(database: &Database, policy: &Policy) -> Result<Self, String> {
-        let found = database.release(policy.realm.as_str()).await.map_err(|error| error.to_string())?;
-        let (body, signatures, list) = match found {
-            (FoundManifest::Read { body, signatures }, Some(list)) => (body, signatures, list),
-            (FoundManifest::Read { .. }, None) => return Err("a part of its list is missing".to_owned()),
-            (FoundManifest::Missing(why), _) => return Err(Refusal::Missing(why).to_string()),
-            (FoundManifest::Malformed(why), _) => return Err(Refusal::Malformed(why).to_string()),
-        };
+        let (body, signatures, list) = read(database, policy.realm.as_str()).await?;
         let signed =
             policy.verify(&body, &signatures, KeyDates::Ignored).map_err(|refusal| refusal.to_string())?;
         policy.admit(&signed.manifest, None).map_err(|refusal| refusal.to_string())?;
         let list = signed.manifest.parse_list(&list).map_err(|error| error.to_string())?;
-        Ok(Self { signed, list })
+        Ok(Self { manifest: signed.manifest, signers: signed.signers, list })
+    }
+
+    /// The release of a database without any verification, for who only compares and has no keys.
+    ///
+    /// # Errors
+    /// A sentence: it cannot be read, or is malformed.
+    pub(super) async fn unverified(database: &Database) -> Result<Self, String> {
+        let realm = database.published_realm().await.map_err(|error| error.to_string())?;
+        let realm = realm.ok_or_else(|| "rulesyncd_manifest is empty".to_owned())?;
+        let (body, _, list) = read(database, &realm).await?;
+        let manifest = Manifest::parse(&body).map_err(|error| error.to_string())?;
+        let list = manifest.parse_list(&list).map_err(|error| error.to_string())?;
+        Ok(Self { manifest, signers: Vec::new(), list })
     }
 
     /// The release of a rules directory that a worker follows without a database.
@@ -60,22 +69,23 @@ impl PublishedRelease {
         let read = tokio::task::spawn_blocking(move || {
             let files = ReleaseFiles::read(&directory)?;
             let release = files.verify(&policy, SystemClock.now(), KeyDates::Ignored)?;
-            Ok(Self { signed: release.signed, list: release.list })
+            let signed = release.signed;
+            Ok(Self { manifest: signed.manifest, signers: signed.signers, list: release.list })
         });
         read.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     pub(super) fn version(&self) -> String {
-        self.signed.manifest.version.to_string()
+        self.manifest.version.to_string()
     }
 
     pub(super) fn summary(&self) -> ReleaseSummary {
-        let manifest = &self.signed.manifest;
+        let manifest = &self.manifest;
         ReleaseSummary {
             version: self.version(),
             expires: manifest.expires.to_string(),
             is_expired: manifest.expires.timestamp() <= SystemClock.now(),
-            signers: self.signed.signers.clone(),
+            signers: self.signers.clone(),
             states: manifest.states.to_string(),
         }
     }
@@ -85,27 +95,25 @@ impl PublishedRelease {
         self.list.get(rule_id).map(as_header)
     }
 
-    /// Every rule that the release lists.
-    pub(super) fn rules(&self) -> impl Iterator<Item = RuleHeader<RuleId>> {
-        self.list.rules().iter().map(as_header)
-    }
-
     /// Judges the valid rows of the state table at `now`, by the database's clock.
     pub(super) fn judge(&self, states: &BTreeMap<RuleId, RuleState>, now: Timestamp) -> JudgedStates {
         let is_listed = |rule_id: &RuleId| self.list.get(rule_id.as_str()).is_some();
-        self.signed.manifest.states.judge(states.iter(), is_listed, now)
+        self.manifest.states.judge(states.iter(), is_listed, now)
     }
 
-    /// What a worker serves of this release and these states, once it has every text.
-    pub(super) fn observation(&self, states: &BTreeMap<RuleId, RuleState>, now: Timestamp) -> Observation {
-        let without_effect = self.judge(states, now).without_effect;
+    /// What a worker serves of this release and the states of these tables, once it has every text. What this program
+    /// cannot parse, a worker cannot either.
+    pub(super) fn served(&self, tables: &Catalogue, now: Timestamp) -> Observation {
+        let states = states_of(tables);
+        let without_effect = self.judge(&states, now).without_effect;
         let mut observation = Observation::default();
-        for rule in self.rules() {
+        for rule in self.list.rules().iter().map(as_header) {
             observation.insert(rule.rule_id.clone(), Some(rule), RuleState::default());
         }
         for (rule_id, state) in states.iter().filter(|(rule_id, _)| !without_effect.contains_key(*rule_id)) {
             observation.insert(rule_id.clone(), None, state.clone().effective(now));
         }
+        observation.rules.retain(|id, rule| !tables.has_unparsed(id.as_str(), &rule.content_sha256));
         observation
     }
 }
@@ -119,7 +127,22 @@ impl ReleaseSummary {
     }
 }
 
+/// The manifest, its signatures and the list of a database, of which nothing is verified.
+async fn read(database: &Database, realm: &str) -> Result<(Vec<u8>, String, Vec<u8>), String> {
+    match database.release(realm).await.map_err(|error| error.to_string())? {
+        (FoundManifest::Read { body, signatures }, Some(list)) => Ok((body, signatures, list)),
+        (FoundManifest::Read { .. }, None) => Err("a part of its list is missing".to_owned()),
+        (FoundManifest::Missing(why), _) => Err(Refusal::Missing(why).to_string()),
+        (FoundManifest::Malformed(why), _) => Err(Refusal::Malformed(why).to_string()),
+    }
+}
+
 /// The valid rows of the state table, by id.
+pub(super) fn states_of(tables: &Catalogue) -> BTreeMap<RuleId, RuleState> {
+    tables.state_rows().map(|(id, state)| (id.clone(), state.clone())).collect()
+}
+
+/// The same of rows as they were read.
 pub(super) fn valid_states(rows: &[StateRow]) -> BTreeMap<RuleId, RuleState> {
     rows.iter().filter_map(|row| Some((RuleId::new(&row.rule_id).ok()?, row.state().ok()?))).collect()
 }

@@ -1,6 +1,5 @@
 //! `rulesyncd verify`: compares directory, tables and worker, rule by rule.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use tokio::time::sleep;
 
 use super::common::{self, Daemons};
 use super::compare::{self, Found};
-use super::release::{PublishedRelease, ReleaseSummary};
+use super::release::{PublishedRelease, ReleaseSummary, states_of};
 use super::{Failure, Outcome};
 use crate::address::Address;
 use crate::client::{self, ClientError};
@@ -23,7 +22,7 @@ use crate::config::Config;
 use crate::master::reconcile::Reconciler;
 use crate::paint::sanitize;
 use crate::plural::count;
-use crate::rule::{Catalogue, CatalogueDigest, Difference, Observation, RuleHeader, RuleId, RuleState, diff};
+use crate::rule::{Catalogue, CatalogueDigest, Difference, Observation, RuleHeader, diff};
 use crate::store::{Follow as _, RuleStore, Scope, StoreError};
 use crate::trust::{Policy, TrustState, TrustStatus};
 use crate::wire::{Op, Subscribe};
@@ -202,10 +201,7 @@ impl Comparison {
             }
             Some(Ok(release)) => release,
         };
-        let states: BTreeMap<RuleId, RuleState> =
-            tables.state_rows().map(|(id, state)| (id.clone(), state.clone())).collect();
-        let mut content = release.observation(&states, now);
-        content.rules.retain(|id, rule| !tables.has_unparsed(id.as_str(), &rule.content_sha256));
+        let content = release.served(tables, now);
         for (rule_id, difference) in diff(&content, &Observation::from(tables)) {
             let what = match difference {
                 Difference::Rule(Some(_), None) => "the release lists it, and it is missing",
@@ -215,7 +211,7 @@ impl Comparison {
             };
             self.differences.push(Found::new(rule_id, what));
         }
-        for (rule_id, why) in release.judge(&states, now).without_effect {
+        for (rule_id, why) in release.judge(&states_of(tables), now).without_effect {
             self.differences.push(Found::new(rule_id, format!("its state has no effect: {why}")));
         }
         let (digest, version) = (content.digest(), Some(release.version()));

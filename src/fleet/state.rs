@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Digest, Host, ReportedWorker};
+use super::{Digest, Host, ReportedWorker, WorkerReport};
 use crate::clock::Timestamp;
 use crate::plural::count;
 
@@ -20,13 +20,32 @@ pub struct Look {
     pub changed_at: Option<Timestamp>,
     /// Which master leads, in words; `None` if none does, or it is not known.
     pub leader: Option<String>,
-    /// The digest of what a worker should serve, with how many rules; `None` if that is not known.
+    /// What a worker without trust should serve; `None` if it is not known, and nothing is compared.
     pub expected: Option<(Digest, u64)>,
+    /// What a worker that reports trust should serve; `None` if it is not known, and nothing is compared.
+    pub release: Option<ExpectedRelease>,
     /// The reports.
     pub workers: Vec<ReportedWorker>,
 }
 
+/// The digest and the number of rules of the published release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectedRelease {
+    /// `None` if no release can be read, or if it does not verify: no host serves what it should then.
+    pub served: Option<(Digest, u64)>,
+    /// Why nothing is verified; `None` if it is.
+    pub not_verified: Option<String>,
+}
+
 impl Look {
+    /// What this worker should serve: `None` if nothing is compared, and `Some(None)` if nothing that it serves is right.
+    fn expected_of(&self, report: &WorkerReport) -> Option<Option<&(Digest, u64)>> {
+        match &report.trust {
+            None => self.expected.as_ref().map(Some),
+            Some(_) => self.release.as_ref().map(|release| release.served.as_ref()),
+        }
+    }
+
     /// Whether the version, the workers and the digest of each are as they were at the look `before`.
     pub fn is_as_before(&self, before: &Self) -> bool {
         let served = |look: &Self| -> BTreeMap<String, Option<Digest>> {
@@ -105,29 +124,29 @@ pub fn judge(host: &Host, first: &Look, now: &Look) -> HostState {
     if report.stale_ms > 0 {
         return HostState::Stale { stale_ms: report.stale_ms };
     }
-    let is_equal = |look: &Look| {
-        look.expected
-            .as_ref()
-            .zip(report.digest.as_ref())
-            .is_some_and(|((expected, _), found)| expected == found)
-    };
+    let expected = now.expected_of(report);
+    let is_equal = expected
+        .flatten()
+        .zip(report.digest.as_ref())
+        .is_some_and(|((expected, _), found)| expected == found);
     let (Some(applied), Some(version)) = (report.applied, now.version) else {
-        return if is_equal(now) { HostState::InSync } else { HostState::Unknown };
+        return if is_equal { HostState::InSync } else { HostState::Unknown };
     };
     let known = first.version.unwrap_or(version).min(version);
     if applied < known {
         return HostState::Behind { changes: version - applied };
     }
-    let is_quiet = first.version == now.version && first.expected == now.expected;
-    if is_equal(now) || now.expected.is_none() || applied < version || !is_quiet {
-        return HostState::InSync;
+    let is_quiet = first.version == now.version && first.expected_of(report) == expected;
+    match expected {
+        Some(expected) if !is_equal && applied >= version && is_quiet => {
+            HostState::Differs { reason: reason(report, expected) }
+        }
+        _ => HostState::InSync,
     }
-    HostState::Differs { reason: reason(worker, now) }
 }
 
 /// Why a worker that has every change serves something else.
-fn reason(worker: &ReportedWorker, now: &Look) -> Option<String> {
-    let report = &worker.report;
+fn reason(report: &WorkerReport, expected: Option<&(Digest, u64)>) -> Option<String> {
     if let Some(trust) = report.trust.as_deref().filter(|trust| *trust != "ok") {
         return Some(format!("untrusted: {trust}"));
     }
@@ -139,7 +158,7 @@ fn reason(worker: &ReportedWorker, now: &Look) -> Option<String> {
         };
         return Some(format!("quarantined {}{more}", report.quarantined_ids));
     }
-    let (_, rules) = now.expected.as_ref()?;
+    let (_, rules) = expected?;
     match report.rules.checked_sub(*rules) {
         Some(0) => None,
         Some(more) => Some(format!("withheld {}", count(more, "deletion"))),

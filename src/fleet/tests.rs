@@ -24,7 +24,7 @@ fn worker(id: &str, reported: i64, applied: Option<u64>, digest: &str) -> Report
 
 fn look(now: i64, version: Option<u64>, digest: &str, workers: Vec<ReportedWorker>) -> Look {
     let expected = Some((digest.to_owned(), 59));
-    Look { now: at(now), version, changed_at: None, leader: None, expected, workers }
+    Look { now: at(now), version, changed_at: None, leader: None, expected, release: None, workers }
 }
 
 /// The state of the only host at the second look.
@@ -60,7 +60,29 @@ fn every_state_has_its_reason() {
     assert_eq!(with(quarantines), differs("quarantined R1 R2 and 1 more"));
     assert_eq!(with(|report| report.rules = 61), differs("withheld 2 deletions"));
     assert_eq!(with(|report| report.rules = 3), differs("serves 3 of 59 rules"));
-    assert_eq!(with(|report| report.trust = Some("none missing".into())), differs("untrusted: none missing"));
+}
+
+#[test]
+fn a_worker_with_trust_is_compared_with_the_release_and_the_others_with_the_rows() {
+    let of = |trust: Option<&str>, digest: &str, release: Option<Option<&str>>| {
+        let mut worker = worker("a", 99, Some(7), digest);
+        worker.report.trust = trust.map(str::to_owned);
+        let release = release.map(|served| ExpectedRelease {
+            served: served.map(|digest| (digest.to_owned(), 59)),
+            not_verified: None,
+        });
+        let look = Look { release, ..look(100, Some(7), "rows", vec![worker]) };
+        state(&look, &look)
+    };
+    let differs = |reason: Option<&str>| HostState::Differs { reason: reason.map(str::to_owned) };
+    assert_eq!(of(Some("ok"), "signed", Some(Some("signed"))), HostState::InSync);
+    assert_eq!(of(Some("ok"), "rows", Some(Some("signed"))), differs(None));
+    assert_eq!(of(None, "rows", Some(Some("signed"))), HostState::InSync);
+    assert_eq!(of(None, "signed", Some(Some("signed"))), differs(None));
+    // Without a release that verifies nobody serves what he should; where nobody compares, nobody differs.
+    assert_eq!(of(Some("none missing"), "", Some(None)), differs(Some("untrusted: none missing")));
+    assert_eq!(of(Some("ok"), "signed", Some(None)), differs(None));
+    assert_eq!(of(Some("ok"), "signed", None), HostState::InSync);
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn to_json(shown: &Shown) -> serde_json::Value {
         "changed_at": shown.look.changed_at,
         "leader": shown.look.leader,
         "in_sync": shown.is_in_sync(),
+        "release_not_verified": not_verified(shown),
         "hosts": hosts.collect::<Vec<_>>(),
     })
 }
@@ -51,7 +52,14 @@ fn human(shown: &Shown) -> String {
         all => format!("{in_sync} of {all} in sync"),
     };
     let table = if shown.hosts.is_empty() { String::new() } else { format!("{table}\n") };
-    format!("{table}{footer}{changes}{leader}\n")
+    let release = not_verified(shown)
+        .map_or_else(String::new, |why| format!("the signed release is not verified: {}\n", sanitize(why)));
+    format!("{table}{footer}{changes}{leader}\n{release}")
+}
+
+/// Why the release with which hosts are compared is not verified.
+fn not_verified(shown: &Shown) -> Option<&str> {
+    shown.look.release.as_ref()?.not_verified.as_deref()
 }
 
 fn cells(host: &Host, state: &HostState, now: Timestamp) -> [String; 6] {

@@ -8,12 +8,13 @@ use tokio::time::{Instant, timeout};
 
 use crate::client::ask;
 use crate::clock::Timestamp;
+use crate::command::release::PublishedRelease;
 use crate::config::Config;
-use crate::fleet::{Look, ReportedWorker, WorkerReport};
-use crate::rule::{Catalogue, CompiledRule};
+use crate::fleet::{ExpectedRelease, Look, ReportedWorker, WorkerReport};
+use crate::rule::{Catalogue, CompiledRule, Observation};
 use crate::socket::REQUEST_TIMEOUT;
 use crate::store::{Database, FleetReader, FleetTables, StoreError};
-use crate::trust::{Gate, Policy};
+use crate::trust::Policy;
 use crate::wire::Op;
 use crate::worker::WorkerStatus;
 
@@ -64,12 +65,25 @@ impl Source {
         self.reader.lacking(version, acknowledged).await.map(Some)
     }
 
-    /// The same, with the digest of what a worker should serve.
+    /// The same, with what the workers should serve.
     pub(super) async fn full(&mut self, policy: Option<&Policy>) -> Result<Look, StoreError> {
-        let (served, look) = self.tables(policy).await?;
+        let (tables, look, now) = self.tables().await?;
         self.read_at = Some(Instant::now());
-        let expected = Some((served.digest().to_string(), served.rule_count() as u64));
-        Ok(self.with_sockets(Look { expected, ..look }).await)
+        let mut look = self.with_sockets(look).await;
+        look.expected = Some((tables.digest().to_string(), tables.rule_count() as u64));
+        if look.workers.iter().any(|row| row.report.trust.is_some()) {
+            let release = release(&self.database, policy).await;
+            let served = release.as_ref().ok().map(|release| release.served(&tables, now));
+            look.release = Some(ExpectedRelease {
+                served: served.map(|served| (served.digest().to_string(), served.rules.len() as u64)),
+                not_verified: match (release, policy) {
+                    (Err(why), _) => Some(why),
+                    (Ok(_), None) => Some("the section `trust` is not configured here".to_owned()),
+                    (Ok(_), Some(_)) => None,
+                },
+            });
+        }
+        Ok(look)
     }
 
     /// The same after the look `before`, without reading the rules again while the version and what the workers serve are
@@ -80,37 +94,34 @@ impl Source {
         if is_due || !look.is_as_before(before) {
             return self.full(policy).await;
         }
-        Ok(Look { expected: before.expected.clone(), ..look })
+        Ok(Look { expected: before.expected.clone(), release: before.release.clone(), ..look })
     }
 
-    /// The rules that a worker should serve, with their effective states.
+    /// The rules that a worker should serve, with their effective states: with `policy` those of the release.
     pub(super) async fn rules(&self, policy: Option<&Policy>) -> Result<Vec<CompiledRule>, StoreError> {
-        let (served, _) = self.tables(policy).await?;
-        let state = |rule_id: &str| served.state(rule_id);
-        let rules = served.rules().filter_map(|(rule, _)| rule.compiled(state(rule.rule_id().as_str())).ok());
+        let (tables, _, now) = self.tables().await?;
+        let release = match policy {
+            None => None,
+            Some(policy) => PublishedRelease::of_database(&self.database, policy).await.ok(),
+        };
+        let served = match release {
+            None => Observation::from(&tables),
+            Some(release) => release.served(&tables, now),
+        };
+        let rules = tables.rules().filter_map(|(rule, _)| {
+            let listed = served.rules.get(rule.rule_id())?;
+            let state = served.states.get(rule.rule_id()).cloned().unwrap_or_default();
+            (listed.content_sha256 == rule.header.content_sha256).then(|| rule.compiled(state).ok())?
+        });
         Ok(rules.collect())
     }
 
-    /// What a worker should serve, and the version and the reports of the table.
-    async fn tables(&self, policy: Option<&Policy>) -> Result<(Catalogue, Look), StoreError> {
-        let FleetTables { delta, look } =
-            self.database.fleet(policy.map(|policy| policy.realm.as_str())).await?;
-        let mut served = Catalogue::default();
-        let now = delta.now;
-        match policy {
-            None => drop(served.apply(delta)),
-            Some(policy) => {
-                let mut gate = Gate::new(policy.clone(), None);
-                gate.poll(delta, &served, now);
-                if gate.wants_list().is_some() {
-                    let (_, list) = self.database.release(policy.realm.as_str()).await?;
-                    gate.take_list(list.as_deref(), &served);
-                }
-                let delta = gate.take_served(&served, now);
-                served.apply(delta);
-            }
-        }
-        Ok((served, look))
+    /// What the tables hold, with the version and the reports, and the time by the database's clock.
+    async fn tables(&self) -> Result<(Catalogue, Look, Timestamp), StoreError> {
+        let FleetTables { delta, look } = self.database.fleet().await?;
+        let (mut tables, now) = (Catalogue::default(), delta.now);
+        tables.apply(delta);
+        Ok((tables, look, now))
     }
 
     async fn with_sockets(&mut self, look: Look) -> Look {
@@ -127,6 +138,14 @@ impl Source {
         }
         let workers = self.sockets.iter().filter_map(|(_, known)| known.clone()).collect();
         Look { workers, ..look }
+    }
+}
+
+/// The published release: verified where this host has the keys.
+async fn release(database: &Database, policy: Option<&Policy>) -> Result<PublishedRelease, String> {
+    match policy {
+        None => PublishedRelease::unverified(database).await,
+        Some(policy) => PublishedRelease::of_database(database, policy).await,
     }
 }
 
@@ -194,6 +213,7 @@ mod tests {
             changed_at: None,
             leader: None,
             expected: None,
+            release: None,
             workers,
         };
         let absent = without_answer(Path::new("/run/absent.sock"), None);

@@ -8,7 +8,7 @@ use super::session::Session;
 use super::snapshot::Snapshot;
 use super::sql::Purpose;
 use super::version::{self, VersionWriter};
-use super::{Database, lease, manifest, workers};
+use super::{Database, lease, workers};
 use crate::clock::Timestamp;
 use crate::fleet::{Look, ReportedWorker};
 use crate::rule::{Catalogue, TableDelta};
@@ -86,26 +86,20 @@ impl Session {
 }
 
 impl Database {
-    /// The tables, the version and the reports; with the manifest of `realm`.
+    /// The tables, the version and the reports.
     ///
     /// # Errors
     /// The database does not answer, or does not allow it.
-    pub(crate) async fn fleet(&self, realm: Option<&str>) -> Result<FleetTables, StoreError> {
-        let realm: Option<Arc<str>> = realm.map(Into::into);
-        self.ask(WHAT, move |database| async move {
+    pub(crate) async fn fleet(&self) -> Result<FleetTables, StoreError> {
+        self.ask(WHAT, |database| async move {
             let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             let has_version = version::why_not_readable(&mut connection).await.is_none();
-            let realm = match realm {
-                // A table that is missing must not end the transaction.
-                Some(realm) if manifest::hint(&mut connection, &realm).await.is_err() => None,
-                realm => realm,
-            };
             let clock = Arc::clone(&database.clock);
             let fleet = Some(FleetRows::default());
             let mut tables = Snapshot {
                 connection,
                 clock,
-                realm,
+                realm: None,
                 has_version,
                 has_lease: false,
                 hint: None,
@@ -217,5 +211,5 @@ impl FleetReader {
 
 fn look(rows: FleetRows, now: Timestamp) -> Look {
     let FleetRows { version, changed_at, workers } = rows;
-    Look { now, version, changed_at, leader: None, expected: None, workers }
+    Look { now, version, changed_at, leader: None, expected: None, release: None, workers }
 }

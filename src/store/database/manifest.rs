@@ -54,6 +54,16 @@ pub(super) async fn is_filled(connection: &mut Connection) -> bool {
     connection.cell(WHAT, query).await.is_ok_and(|cell| !cell.shown().is_empty())
 }
 
+/// The realm of which a manifest is published; one database holds one realm.
+pub(super) async fn realm(connection: &mut Connection) -> Result<Option<String>, StoreError> {
+    let dialect = connection.dialect();
+    let (length, plain) = ((dialect.length)("realm"), (dialect.plain)("min(realm)"));
+    let sql = format!("SELECT {plain} FROM rulesyncd_manifest WHERE part = 0 AND {length} <= 64");
+    let query = connection.query(sql);
+    let cell = connection.cell(WHAT, query).await?;
+    Ok(Some(cell.shown().to_owned()).filter(|realm| !realm.is_empty()))
+}
+
 /// The two columns that change whenever a manifest is published, within their limits.
 fn hint_columns(dialect: &'static Dialect) -> [String; 2] {
     ["version", "updated_at"].map(|column| {

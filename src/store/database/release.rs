@@ -25,6 +25,20 @@ impl Database {
         asked.await.unwrap_or(false)
     }
 
+    /// The realm of the published manifest; `None` if there is none.
+    ///
+    /// # Errors
+    /// The database does not answer, or does not allow it.
+    pub(crate) async fn published_realm(&self) -> Result<Option<String>, StoreError> {
+        self.ask("reading the signed release", |database| async move {
+            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
+            let realm = manifest::realm(&mut connection).await;
+            connection.close().await;
+            realm
+        })
+        .await
+    }
+
     /// The published manifest of a realm, and the bytes of its list if they are there. Nothing of it is verified.
     ///
     /// # Errors

@@ -258,20 +258,40 @@ async fn under_trust_the_signed_release_is_compared() {
     let owner = Owner { states: "max=1".to_owned(), ..Owner::new() };
     owner.release(1, &[("R1", 1), ("R2", 1)]).check_out(&swarm);
     let _daemons = (owner.daemon(&swarm, "master"), owner.daemon(&swarm, "worker"));
+    let _unaware = worker(&swarm, "unaware", "unaware");
     let trusting = |arguments: &[&str]| {
         let mut command = swarm.command(arguments);
         owner.trusted_by(&swarm, &mut command);
         command.output().unwrap()
     };
-    let in_sync = |rules: u64| {
-        wait_for(&format!("{rules} rules in sync"), || {
-            let output = trusting(&["fleet", "--json"]);
-            let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
-            (shown["in_sync"] == true && shown["hosts"][0]["rules"] == rules).then_some(shown)
-        })
+    let hosts_of = |shown: &Value| {
+        let mut hosts = shown["hosts"].as_array().unwrap().clone();
+        hosts.sort_by_key(|host| host["worker_id"] == "unaware");
+        hosts
     };
-    let shown = in_sync(2);
-    assert_eq!(shown["hosts"][0]["trust"], "ok", "{shown}");
+    // A worker with trust and one without it are each compared with what it should serve, whatever this host is told of
+    // keys.
+    let in_sync = |signed: u64, rows: u64| {
+        let by_whom = |keys: &dyn Fn() -> Output| {
+            wait_for(&format!("{signed} signed and {rows} unsigned rules in sync"), || {
+                let shown: Value = serde_json::from_slice(&keys().stdout).ok()?;
+                let hosts = hosts_of(&shown);
+                let rules = hosts.iter().map(|host| host["rules"].as_u64()).collect::<Vec<_>>();
+                (shown["in_sync"] == true && rules == [Some(signed), Some(rows)]).then_some(shown)
+            })
+        };
+        let shown = by_whom(&|| trusting(&["fleet", "--json"]));
+        assert_eq!(shown["release_not_verified"], Value::Null, "{shown}");
+        let unverified = by_whom(&|| swarm.run(&["fleet", "--json"]));
+        assert!(
+            unverified["release_not_verified"]
+                .as_str()
+                .is_some_and(|why| why.contains("is not configured here")),
+            "{unverified}"
+        );
+        hosts_of(&shown)[0].clone()
+    };
+    assert_eq!(in_sync(2, 2)["trust"], "ok");
     // A state too many, and a row that nobody signed.
     let mut client = server.client("fleet").await;
     for rule_id in ["R1", "R2"] {
@@ -292,13 +312,23 @@ async fn under_trust_the_signed_release_is_compared() {
     wait_for("the state that counts", || {
         let output = trusting(&["fleet", "--json"]);
         let shown: Value = serde_json::from_slice(&output.stdout).ok()?;
-        (shown["hosts"][0]["states"] == 1).then_some(())
+        (hosts_of(&shown)[0]["states"] == 1).then_some(())
     });
-    let shown = in_sync(2);
-    assert!(shown["hosts"][0]["trust"].as_str().is_some_and(|trust| trust.starts_with("ok")), "{shown}");
+    assert_eq!(in_sync(2, 3)["trust"], "ok");
     // The next release.
     owner.release(2, &[("R1", 2), ("R2", 1), ("R4", 1)]).check_out(&swarm);
-    in_sync(3);
+    in_sync(3, 4);
+    // A release that this host cannot verify is never what a worker should serve, and it is said why.
+    let mut command = swarm.command(&["fleet"]);
+    owner.trusted_by(&swarm, &mut command);
+    let output = command.env("RULESYNCD_TRUST_REALM", "another").output().unwrap();
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(
+        shown.contains("the signed release is not verified: there is no manifest")
+            && shown.contains("1 of 2 in sync"),
+        "{shown}"
+    );
 }
 
 /// README's row-level security: a host reports for itself alone, and the others read and forget all.
