@@ -13,6 +13,7 @@ mod watch;
 
 pub use missing::DELETE_AFTER;
 pub(crate) use missing::MissingFiles;
+pub(crate) use read::ScanProgress;
 pub use release::{
     MANIFEST, MANIFEST_RULES, MANIFEST_SIG, Release, ReleaseFiles, holds, is_release_file_name,
     signature_names,

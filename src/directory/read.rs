@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::scanned::{InvalidFile, ScannedFile, Steps};
 use super::stamp::Stamp;
@@ -10,6 +11,17 @@ use crate::clock::Timestamp;
 use crate::rule::{self, Code, ContentDigest, Limits, RuleHeader, Severity};
 use crate::rulefile::{self, LinkPolicy, ReadError};
 use crate::telemetry::trace;
+
+/// Counts what scans did with files: it tells a slow scan from one that hangs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ScanProgress(Arc<AtomicU64>);
+
+impl ScanProgress {
+    /// How often a file was stamped or read.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// How to read the files of one directory.
 #[derive(Debug, Clone)]
@@ -19,24 +31,40 @@ pub(super) struct FileReader {
     links: LinkPolicy,
     /// `updated_by` of the rules.
     owner: Arc<str>,
+    progress: ScanProgress,
 }
 
 impl FileReader {
     pub(super) fn new(directory: PathBuf, allowed: &[PathBuf], limits: Limits, owner: &str) -> Self {
         let links = LinkPolicy::new(&directory, allowed);
-        Self { directory, limits, links, owner: owner.into() }
+        Self { directory, limits, links, owner: owner.into(), progress: ScanProgress::default() }
     }
 
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
 
+    pub(super) const fn progress(&self) -> &ScanProgress {
+        &self.progress
+    }
+
+    /// Counts with `progress` from now on.
+    pub(super) fn set_progress(&mut self, progress: ScanProgress) {
+        self.progress = progress;
+    }
+
+    fn note_progress(&self) {
+        self.progress.0.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// As [`Stamp::at`].
     pub(super) fn stamp(&self, name: &str) -> Option<io::Result<Stamp>> {
+        self.note_progress();
         Stamp::at(&self.directory.join(name))
     }
 
     pub(super) fn bytes(&self, name: &str) -> Result<Vec<u8>, ReadError> {
+        self.note_progress();
         rulefile::read_within(&self.directory.join(name), self.limits.size, &self.links)
     }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::files::Files;
-use super::read::FileReader;
+use super::read::{FileReader, ScanProgress};
 use super::scanned::{InvalidFile, ScannedFile};
 use super::scope::ScanScope;
 use super::stamp::Stamp;
@@ -65,6 +65,16 @@ impl Scanner {
 
     fn with(reader: FileReader) -> Self {
         Self { reader, files: Files::default(), passed_over: BTreeSet::new(), unsettled: BTreeSet::new() }
+    }
+
+    /// What its scans did with files so far.
+    pub(crate) const fn progress(&self) -> &ScanProgress {
+        self.reader.progress()
+    }
+
+    /// Counts with `progress` from now on.
+    pub(crate) fn set_progress(&mut self, progress: ScanProgress) {
+        self.reader.set_progress(progress);
     }
 
     /// The directory that is scanned.

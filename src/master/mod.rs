@@ -31,7 +31,7 @@ pub(crate) use self::summary::{Reconciled, Summary, WrittenRule};
 use crate::backoff::{Backoff, jittered};
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
-use crate::directory::{DELETE_AFTER, ScanScope, Watch};
+use crate::directory::{DELETE_AFTER, ScanProgress, ScanScope, Watch};
 use crate::fleet::{FleetNews, FleetWatch};
 use crate::lifecycle::{Liveness, hangs_after};
 use crate::outage::Outage;
@@ -104,14 +104,17 @@ async fn at(then: Option<Instant>) {
     }
 }
 
-/// Keeps the watchdog fed during a slow database call. Never returns.
-async fn beat_while_asking(liveness: &Liveness, database: &Database) {
+/// Keeps the watchdog fed during a slow database call, and while a scan goes on. Never returns.
+async fn beat_while_working(liveness: &Liveness, database: &Database, scans: &ScanProgress) {
     let mut interval = tokio::time::interval(LOCK_INTERVAL);
+    let mut before = scans.count();
     loop {
         interval.tick().await;
-        if database.is_asked() {
+        let now = scans.count();
+        if database.is_asked() || now != before {
             liveness.beat();
         }
+        before = now;
     }
 }
 
@@ -199,10 +202,11 @@ impl Master {
     /// whenever the database or the lock is lost. A write that has begun is finished.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let (liveness, database) = (self.liveness.clone(), self.database.clone());
+        let scans = self.reconciler.scan_progress().clone();
         let status = self.status();
         tokio::select! {
             () = self.work(stop) => {}
-            () = beat_while_asking(&liveness, &database) => {}
+            () = beat_while_working(&liveness, &database, &scans) => {}
         }
         if status.borrow().lock == LockStatus::Held {
             tokio::time::timeout(RELEASE_LIMIT, database.release_lease()).await.ok();

@@ -46,7 +46,8 @@ use super::log;
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::directory::{
-    ChangedFiles, DirectoryUnavailable, MissingFiles, ScanScope, ScannedFile, Scanner, UnfinishedFiles,
+    ChangedFiles, DirectoryUnavailable, MissingFiles, ScanProgress, ScanScope, ScannedFile, Scanner,
+    UnfinishedFiles,
 };
 use crate::rule::plan::{self, Conflict, Plan};
 use crate::rule::{ContentDigest, Limits, RuleHeader, RuleId};
@@ -161,6 +162,12 @@ impl Reconciler {
         (self.recent, self.held, self.unfinished) = (before.recent, before.held, before.unfinished);
         self.owned_before = before.owned_before;
         (self.policy, self.releases) = (before.policy, before.releases);
+        self.scanner.set_progress(before.scanner.progress().clone());
+    }
+
+    /// What the scans do with files, also while one is running.
+    pub(super) const fn scan_progress(&self) -> &ScanProgress {
+        self.scanner.progress()
     }
 
     /// A new session begins. Its database may be another, or have been restored: rows that are missing there were not

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, text, wait_for};
@@ -170,4 +171,44 @@ fn a_new_database_is_read_by_the_group_of_its_directory_and_its_lock_by_nobody_e
         let found = (mode("rules.db"), mode("rules.db.lock"));
         assert_eq!((found.0.as_str(), found.1.as_str()), expected, "umask {umask}, directory {directory:o}");
     }
+}
+
+/// A scan may take longer than systemd's watchdog allows, and than a master may be without a sign of life.
+#[test]
+fn a_directory_that_takes_its_time_is_no_master_that_hangs() {
+    let swarm = Swarm::on_sqlite();
+    let notify = UnixDatagram::bind(swarm.path("notify")).unwrap();
+    notify.set_nonblocking(true).unwrap();
+    let master = swarm.daemon("master", |command| {
+        command.env("NOTIFY_SOCKET", swarm.path("notify")).env("WATCHDOG_USEC", "5000000");
+    });
+    master.wait_for_log("this master holds the lock");
+    let staged = swarm.path("staged");
+    fs::create_dir(&staged).unwrap();
+    for number in 0..2_000 {
+        let id = format!("R{number:04}");
+        fs::write(staged.join(format!("{id}.yaml")), rule_text(&id, 1)).unwrap();
+    }
+    fs::remove_dir(swarm.rules()).unwrap();
+    master.freeze();
+    fs::rename(staged, swarm.rules()).unwrap();
+    // It runs for a thirtieth of the time, which is the fault: nothing is waited for.
+    let begun = Instant::now();
+    let mut alive = begun;
+    while begun.elapsed() < Duration::from_secs(8) {
+        std::thread::sleep(Duration::from_millis(150));
+        master.thaw();
+        std::thread::sleep(Duration::from_millis(5));
+        master.freeze();
+        let mut message = [0; 4096];
+        while let Ok(length) = notify.recv(&mut message) {
+            if message[..length].starts_with(b"WATCHDOG=1") {
+                alive = Instant::now();
+            }
+        }
+        assert!(alive.elapsed() < Duration::from_secs(5), "no sign of life: {}", master.log());
+    }
+    master.thaw();
+    assert!(!master.log().contains("added"), "the scan was too fast: {}", master.log());
+    wait_for("the rules", || (swarm.rows().len() == 2_000).then_some(()));
 }
