@@ -9,6 +9,9 @@ use super::history::{Rule, Write};
 use super::writers;
 use crate::support::databases::ExternalClient;
 
+/// A session of MariaDB, which may be one of several servers.
+const SESSION: &str = "CONCAT(@@server_id, '-', CONNECTION_ID())";
+
 /// Creates the audit table and its triggers.
 pub(super) async fn begin(external: &mut ExternalClient) {
     let (number, stamp): (_, fn(&str) -> String) = match external {
@@ -22,9 +25,21 @@ pub(super) async fn begin(external: &mut ExternalClient) {
     };
     let table = format!(
         "CREATE TABLE audit (n {number}, rule_id VARCHAR(255), rule_version INT, yaml_content TEXT, \
-         updated_at VARCHAR(40), updated_by VARCHAR(255))"
+         updated_at VARCHAR(40), updated_by VARCHAR(255), session VARCHAR(64), version BIGINT)"
     );
     external.run(&table).await;
+    if matches!(external, ExternalClient::MySql(_)) {
+        // The numbers of a cluster's nodes are not in the order of commits. The versions of the masters' transactions
+        // are: their last statement but one raises it.
+        external.run("CREATE INDEX audit_session ON audit (session)").await;
+        let version = format!(
+            "CREATE TRIGGER audit_version AFTER UPDATE ON rulesyncd_version FOR EACH ROW \
+             UPDATE audit SET version = NEW.version \
+             WHERE session = {SESSION} AND version IS NULL AND updated_by = 'filesystem'"
+        );
+        external.run(&version).await;
+    }
+    let session = if matches!(external, ExternalClient::MySql(_)) { SESSION } else { "NULL" };
     for (event, row) in [("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")] {
         let what = if event == "DELETE" {
             "NULL, NULL".to_owned()
@@ -32,8 +47,8 @@ pub(super) async fn begin(external: &mut ExternalClient) {
             format!("{row}.rule_version, {row}.yaml_content")
         };
         let insert = format!(
-            "INSERT INTO audit (rule_id, rule_version, yaml_content, updated_at, updated_by) \
-             VALUES ({row}.rule_id, {what}, {}, {row}.updated_by);",
+            "INSERT INTO audit (rule_id, rule_version, yaml_content, updated_at, updated_by, session) \
+             VALUES ({row}.rule_id, {what}, {}, {row}.updated_by, {session});",
             stamp(row)
         );
         let on = format!("TRIGGER audit_{event} AFTER {event} ON ttp_rule FOR EACH ROW");
@@ -48,11 +63,11 @@ pub(super) async fn begin(external: &mut ExternalClient) {
     }
 }
 
-/// Every write, in order.
+/// Every write; those of the masters are in the order of their commits, and so are those of each other rule.
 pub(super) async fn read(external: &mut ExternalClient) -> Vec<Write> {
     let text = roles(external);
     let columns = format!(
-        "SELECT rule_id, CAST(rule_version AS {text}), yaml_content, updated_at, updated_by FROM audit ORDER BY n"
+        "SELECT rule_id, CAST(rule_version AS {text}), yaml_content, updated_at, updated_by FROM audit ORDER BY version, n"
     );
     let rows = external.rows(&columns).await;
     rows.into_iter()

@@ -11,14 +11,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::clocks::{Clocks, Timeline};
-use super::history::{MasterLog, Sample, worker_host};
+use super::history::{MASTERS, MasterLog, Sample, worker_host};
 use super::hostile_clients;
 use crate::support::swarm::{Daemon, Swarm};
 
 pub(super) const WORKERS: usize = 2;
-
-/// Two masters for one directory, one of which is the standby.
-pub(super) const MASTERS: [&str; 2] = ["master", "other"];
 
 pub(super) fn hosts() -> Vec<String> {
     MASTERS.map(str::to_owned).into_iter().chain((0..WORKERS).map(worker_host)).collect()
@@ -37,6 +34,7 @@ pub(super) struct Routes<'a> {
     pub(super) urls: BTreeMap<String, String>,
     /// Whether all hosts have one clock, as those that share a database file must.
     pub(super) one_clock: bool,
+    pub(super) servers: usize,
 }
 
 impl Routes<'_> {
@@ -67,6 +65,8 @@ impl<'a> Daemons<'a> {
 
     pub(super) fn start(&mut self, host: &str) {
         let (swarm, mode) = (self.routes.swarm, if host.starts_with("worker") { "worker" } else { "master" });
+        // Where no server has a lock for all masters, a lease that is not released holds off the standby.
+        let lease = if self.routes.servers > 1 { "5s" } else { "15s" };
         let daemon = swarm.daemon(mode, |command| {
             self.routes.clocks.adopt(self.routes.clock(host), command);
             command
@@ -77,6 +77,7 @@ impl<'a> Daemons<'a> {
                 .env("RULESYNCD_MASTER_MAX_DELETE", "60%")
                 .env("RULESYNCD_WORKER_MAX_DELETE", "100%")
                 .env("RULESYNCD_MASTER_RESCAN_INTERVAL", "2s")
+                .env("RULESYNCD_MASTER_LEASE", lease)
                 .env("RULESYNCD_MASTER_SOCKET", socket(swarm, host))
                 .env("RULESYNCD_SOCKET", socket(swarm, host))
                 .env("RULESYNCD_WORKER_CACHE", swarm.path(&format!("{host}.ndjson")))

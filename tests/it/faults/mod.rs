@@ -15,6 +15,7 @@ mod history;
 mod hostile_clients;
 mod nemesis;
 mod relay;
+mod servers;
 mod storm;
 mod subscriber;
 mod target;
@@ -24,10 +25,11 @@ use std::path::Path;
 
 use self::clocks::{Clocks, Timeline};
 use self::history::History;
+use self::servers::{Servers, Topology};
 use self::storm::{Setup, storm};
-use self::target::{Target, block_on};
+use self::target::Target;
 use crate::support::mounts::Mount;
-use crate::support::servers::{Kind, Server};
+use crate::support::servers::Kind;
 
 #[expect(clippy::disallowed_methods, reason = "a parameter of the test, not of the program")]
 fn parameter(name: &str) -> Option<String> {
@@ -80,29 +82,35 @@ fn storm_on_a_file(home: &Path, fills: bool, seed: u64) {
     conclude(&storm(Setup { timeline, clocks, target }, seed, number("SECONDS", 20)));
 }
 
-fn storm_on(kind: Kind) {
+fn storm_on(topology: Topology) {
     let timeline = Timeline::begin();
     let clocks = Clocks::new(timeline, true);
-    let (server, url) = block_on(async {
-        let server = Server::start_in(kind, &[], clocks.environment("database")).await;
-        let url = server.create("rules").await;
-        (server, url)
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let target = Target::Server { server: Box::new(server), url, runtime };
+    let target = Target::Servers(Box::new(Servers::start(topology, clocks.environment("database"))));
     conclude(&storm(Setup { timeline, clocks, target }, number("SEED", 1), number("SECONDS", 30)));
 }
 
 #[test]
 #[ignore = "needs PostgreSQL and libfaketime"]
 fn a_storm_on_postgresql() {
-    storm_on(Kind::Postgres);
+    storm_on(Topology::Single(Kind::Postgres));
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and libfaketime"]
+fn a_storm_on_postgresql_with_failovers() {
+    storm_on(Topology::Standby);
 }
 
 #[test]
 #[ignore = "needs MariaDB and libfaketime"]
 fn a_storm_on_mariadb() {
-    storm_on(Kind::MariaDb);
+    storm_on(Topology::Single(Kind::MariaDb));
+}
+
+#[test]
+#[ignore = "needs MariaDB, Galera and libfaketime"]
+fn a_storm_on_galera() {
+    storm_on(Topology::Galera);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::chance::{Chance, fault_lasts};
 use super::clocks::Timeline;
-use super::daemons::{Daemons, MASTERS, WORKERS, ask, hosts, socket};
-use super::history::{Fault, Restart, worker_host};
+use super::daemons::{Daemons, WORKERS, ask, hosts, socket};
+use super::history::{Fault, MASTERS, Restart, worker_host};
 use super::relay::{Mode, Relay};
 use super::target::Target;
 use super::writers::Author;
@@ -20,8 +20,8 @@ pub(super) struct Nemesis<'n, 'd> {
     pub(super) swarm: &'n Swarm,
     pub(super) target: &'n mut Target,
     pub(super) daemons: &'n mut Daemons<'d>,
-    /// Between each host and the server; empty without a server.
-    pub(super) routes: BTreeMap<String, Relay>,
+    /// Between each host and each server; empty without a server.
+    pub(super) routes: BTreeMap<String, Vec<Relay>>,
     /// Between the workers and the subscribers whose connections are cut.
     pub(super) subscribers: Vec<Relay>,
     pub(super) author: &'n Mutex<Author<'n>>,
@@ -41,8 +41,8 @@ type Deed<'n, 'd> = fn(&mut Nemesis<'n, 'd>) -> Done;
 const OFFSETS: [i64; 10] = [1, -1, 3, -3, 61, -61, 3_600, -3_600, 18_000, -18_000];
 
 impl<'n, 'd> Nemesis<'n, 'd> {
-    /// Injects all faults in random order, again and again until the end.
-    pub(super) fn run(&mut self, end: &AtomicBool) {
+    /// Injects all faults in random order, again and again until the end. Sets a flag when there was each of them.
+    pub(super) fn run(&mut self, end: &AtomicBool, each_fault: &AtomicBool) {
         let mut deeds: Vec<Deed<'n, 'd>> = vec![
             Self::kill_the_holder,
             Self::kill_the_standby,
@@ -54,7 +54,12 @@ impl<'n, 'd> Nemesis<'n, 'd> {
             Self::cut_subscribers,
             Self::break_the_database,
         ];
-        if self.target.is_server() {
+        if let Some(servers) = self.target.servers() {
+            if servers.are_several() {
+                // Above all failovers.
+                deeds.push(Self::break_the_database);
+                deeds.push(Self::part_from_one_server);
+            }
             deeds.extend::<[Deed<'n, 'd>; 4]>([
                 Self::cut_connections,
                 Self::refuse_connections,
@@ -77,6 +82,9 @@ impl<'n, 'd> Nemesis<'n, 'd> {
             let (what, hosts) = deed(self);
             let (hosts, to) = (hosts.into_iter().collect(), self.timeline.now());
             self.faults.push(Fault { what: what.to_owned(), hosts, from, to });
+            if deck.is_empty() {
+                each_fault.store(true, Ordering::Relaxed);
+            }
         }
     }
 
@@ -121,10 +129,11 @@ impl<'n, 'd> Nemesis<'n, 'd> {
     fn restart_a_worker_without_its_database(&mut self) -> Done {
         let worker = self.some_worker();
         let host = worker_host(worker);
-        let way = self.routes.get(&host);
-        if let Some(way) = way {
-            way.set(Mode::Refuse);
-            way.cut();
+        let hosts = [host.clone()];
+        let has_a_way = self.routes.contains_key(&host);
+        if has_a_way {
+            self.set_ways(&hosts, Mode::Refuse);
+            self.cut_ways(&hosts);
         }
         self.target.move_away(true);
         let place = socket(self.swarm, &host);
@@ -142,8 +151,8 @@ impl<'n, 'd> Nemesis<'n, 'd> {
         // Subscribers reconnect meanwhile, and the worker serves its cache.
         fault_lasts(Duration::from_millis(500));
         self.target.move_away(false);
-        if let Some(way) = way {
-            way.set(Mode::Pass);
+        if has_a_way {
+            self.set_ways(&hosts, Mode::Pass);
             return ("connections refused, worker restarted", vec![host]);
         }
         ("database moved away, worker restarted", Vec::new())
@@ -213,11 +222,22 @@ impl<'n, 'd> Nemesis<'n, 'd> {
     }
 
     fn set_ways(&self, hosts: &[String], mode: Mode) {
-        hosts.iter().for_each(|host| self.routes[host].set(mode));
+        hosts.iter().flat_map(|host| &self.routes[host]).for_each(|way| way.set(mode));
     }
 
     fn cut_ways(&self, hosts: &[String]) {
-        hosts.iter().for_each(|host| self.routes[host].cut());
+        hosts.iter().flat_map(|host| &self.routes[host]).for_each(Relay::cut);
+    }
+
+    /// One host cannot reach one of the servers, and all others can.
+    fn part_from_one_server(&mut self) -> Done {
+        let (host, outage) = (self.chance.pick(&hosts()).clone(), self.some_while() * 2);
+        let way = self.chance.pick(&self.routes[&host]);
+        way.set(Mode::Refuse);
+        way.cut();
+        fault_lasts(outage);
+        way.set(Mode::Pass);
+        ("connections to one server refused", vec![host])
     }
 
     fn cut_connections(&mut self) -> Done {
@@ -248,7 +268,9 @@ impl<'n, 'd> Nemesis<'n, 'd> {
     }
 
     fn end_sessions(&mut self) -> Done {
-        self.target.end_sessions();
+        if let Some(servers) = self.target.servers() {
+            servers.end_sessions();
+        }
         ("sessions ended", Vec::new())
     }
 

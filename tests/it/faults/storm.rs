@@ -11,15 +11,15 @@ use serde_json::Value;
 use super::audit;
 use super::chance::Chance;
 use super::clocks::{Clocks, Timeline};
-use super::daemons::{Daemons, MASTERS, Routes, WORKERS, ask, has_its_database, hosts, socket, watch};
-use super::history::{FinalState, History, Roles, worker_host};
+use super::daemons::{Daemons, Routes, WORKERS, ask, has_its_database, hosts, socket, watch};
+use super::history::{FinalState, History, MASTERS, Roles, worker_host};
 use super::hostile_clients;
 use super::nemesis::Nemesis;
 use super::relay::Relay;
 use super::subscriber::{Behaviour, Progress, Subscriber};
-use super::target::{Target, block_on, external};
+use super::target::{External, Target, block_on};
 use super::writers::{self, Author, Book};
-use crate::support::swarm::{Swarm, wait_for};
+use crate::support::swarm::{DEADLINE, Swarm, wait_for, wait_within};
 
 /// The environment of a storm.
 pub(super) struct Setup {
@@ -37,17 +37,22 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// Starts a relay between each host and the server, and returns the addresses that lead through them.
-fn start_relays(swarm: &Swarm, target: &Target) -> (BTreeMap<String, Relay>, BTreeMap<String, String>) {
+/// Starts a relay between each host and each server, and returns the addresses that lead through them.
+fn start_relays(swarm: &Swarm, target: &Target) -> (BTreeMap<String, Vec<Relay>>, BTreeMap<String, String>) {
     let (mut relays, mut urls) = (BTreeMap::new(), BTreeMap::new());
     for host in hosts() {
         let mut url = target.url();
-        if let Target::Server { server, .. } = target {
-            let here = swarm.path(&format!("way-{host}"));
-            std::fs::create_dir(&here).unwrap();
-            let name = if target.backend() == "mysql" { "sock" } else { ".s.PGSQL.5432" };
-            relays.insert(host.clone(), Relay::start(here.join(name), server.path().join(name)));
-            url = url.replace(&server.path().display().to_string(), &here.display().to_string());
+        if let Some(servers) = target.servers() {
+            let (mut ways, mut directories) = (Vec::new(), Vec::new());
+            for (number, there) in servers.directories().into_iter().enumerate() {
+                let here = swarm.path(&format!("way-{host}-{number}"));
+                std::fs::create_dir(&here).unwrap();
+                let name = servers.kind().socket();
+                ways.push(Relay::start(here.join(name), there.join(name)));
+                directories.push(here);
+            }
+            url = servers.url_for(&host, &directories);
+            relays.insert(host.clone(), ways);
         }
         urls.insert(host, url);
     }
@@ -55,10 +60,10 @@ fn start_relays(swarm: &Swarm, target: &Target) -> (BTreeMap<String, Relay>, BTr
 }
 
 /// Creates the tables with triggers, the invalid rows and files, and the first rules.
-fn prepare(swarm: &Swarm, target: &Target, author: &mut Author<'_>) {
+fn prepare(swarm: &Swarm, external: &External, author: &mut Author<'_>) {
     swarm.succeed(&["sync"]);
     block_on(async {
-        let mut external = external(target.backend(), swarm.url()).await.unwrap();
+        let mut external = external.connect().await.unwrap();
         writers::poison_tables(&mut external).await;
         audit::begin(&mut external).await;
     });
@@ -72,20 +77,21 @@ fn prepare(swarm: &Swarm, target: &Target, author: &mut Author<'_>) {
 pub(super) fn storm(setup: Setup, seed: u64, seconds: u64) -> History {
     let Setup { timeline, clocks, mut target } = setup;
     let swarm = &Swarm::on(target.url());
-    let (backend, name) = (target.backend(), target.name());
+    let (name, servers) = (target.name(), target.servers().map_or(1, |servers| servers.directories().len()));
+    let external = &target.external();
     let book = &Book::new(timeline);
     let author = &Mutex::new(Author::new(swarm, book));
-    prepare(swarm, &target, &mut author.lock().unwrap());
+    prepare(swarm, external, &mut author.lock().unwrap());
 
     let (relays, urls) = start_relays(swarm, &target);
-    let routes = &Routes { swarm, clocks: &clocks, urls, one_clock: !target.is_server() };
+    let routes = &Routes { swarm, clocks: &clocks, urls, one_clock: target.servers().is_none(), servers };
     let pids = &Mutex::default();
     let mut daemons = Daemons::start_all(routes, pids);
     let subscriber_relays: Vec<Relay> = (0..WORKERS)
         .map(|worker| Relay::start(detour(swarm, worker), socket(swarm, &worker_host(worker))))
         .collect();
     let [over, calm] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
-    let (end, at_rest) = (&*over, &AtomicBool::new(false));
+    let (end, at_rest, each_fault) = (&*over, &AtomicBool::new(false), &AtomicBool::new(false));
     let (progress, listeners) = listen(swarm, timeline, seed, [&over, &calm]);
 
     let (mut history, _ways) = std::thread::scope(|scope| {
@@ -94,8 +100,7 @@ pub(super) fn storm(setup: Setup, seed: u64, seconds: u64) -> History {
         let watching = scope.spawn(move || watch(swarm, pids, timeline, at_rest));
         scope.spawn(move || writers::write_files(author, Chance::new(seed, 1), end));
         let writing = scope.spawn(move || {
-            let connect = async || external(backend, swarm.url()).await;
-            block_on(writers::write_rows(connect, book, Chance::new(seed, 2), end));
+            block_on(writers::write_rows(external, book, Chance::new(seed, 2), end));
         });
         let ordering = scope.spawn(|| {
             let run = |args: &[&str]| {
@@ -125,10 +130,12 @@ pub(super) fn storm(setup: Setup, seed: u64, seconds: u64) -> History {
                 restarts: Vec::new(),
                 takeovers: Vec::new(),
             };
-            nemesis.run(end);
+            nemesis.run(end, each_fault);
             nemesis
         });
         std::thread::sleep(Duration::from_secs(seconds));
+        // A slow machine needs longer until there was each fault.
+        wait_within(4 * DEADLINE, "each fault", || each_fault.load(Ordering::Relaxed).then_some(()));
         end.store(true, Ordering::Relaxed);
         let nemesis = nemesis_thread.join().unwrap();
         let (orders, hostile_clients) = (ordering.join().unwrap(), visiting.join().unwrap());
@@ -136,7 +143,7 @@ pub(super) fn storm(setup: Setup, seed: u64, seconds: u64) -> History {
 
         clocks.put_right();
         author.lock().unwrap().mend();
-        wait_until_idle(swarm, backend, &progress);
+        wait_until_idle(swarm, external, &progress);
         at_rest.store(true, Ordering::Relaxed);
         calm.store(true, Ordering::Relaxed);
         let history = History {
@@ -152,9 +159,9 @@ pub(super) fn storm(setup: Setup, seed: u64, seconds: u64) -> History {
         (history, (nemesis.routes, nemesis.subscribers))
     });
     history.transcripts = listeners.into_iter().map(|listener| listener.join().unwrap()).collect();
-    record_final_state(&mut history, swarm, backend, author);
+    record_final_state(&mut history, swarm, external, author);
     history.masters = daemons.end_all();
-    (history.lives, history.ended) = (daemons.lives, daemons.ended);
+    (history.servers, history.lives, history.ended) = (servers, daemons.lives, daemons.ended);
     (history.seed, history.backend, history.began_at) = (seed, name.to_owned(), timeline.began_at);
     history.texts = std::mem::take(&mut book.texts.lock().unwrap());
     history.removals = std::mem::take(&mut book.removals.lock().unwrap());
@@ -203,15 +210,14 @@ fn listen(
 
 /// Waits until every daemon has its database, `verify` finds no difference, no state is about to expire, and every
 /// subscriber has every change.
-fn wait_until_idle(swarm: &Swarm, backend: &str, progress: &[(usize, Behaviour, Progress)]) {
+fn wait_until_idle(swarm: &Swarm, external: &External, progress: &[(usize, Behaviour, Progress)]) {
     for host in hosts() {
         wait_for(&format!("{host} to have its database"), || {
             ask(&socket(swarm, &host)).filter(has_its_database)
         });
     }
     wait_for("no state to be about to end", || {
-        let ending =
-            block_on(async { Some(audit::ending(&mut external(backend, swarm.url()).await?).await) });
+        let ending = block_on(async { Some(audit::ending(&mut external.connect().await?).await) });
         ending.filter(|count| count == "0")
     });
     for worker in 0..WORKERS {
@@ -241,9 +247,9 @@ fn wait_until_idle(swarm: &Swarm, backend: &str, progress: &[(usize, Behaviour, 
 }
 
 /// Records the final state, and what the daemons say about it.
-fn record_final_state(history: &mut History, swarm: &Swarm, backend: &str, author: &Mutex<Author<'_>>) {
+fn record_final_state(history: &mut History, swarm: &Swarm, external: &External, author: &Mutex<Author<'_>>) {
     let (table, states) = block_on(async {
-        let mut external = external(backend, swarm.url()).await.unwrap();
+        let mut external = external.connect().await.unwrap();
         history.audit = audit::read(&mut external).await;
         audit::final_rows(&mut external).await
     });

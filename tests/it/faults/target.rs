@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::Connection as _;
-use tokio::runtime::Runtime;
 
 use super::chance::{Chance, fault_lasts};
+use super::servers::Servers;
 use crate::support::databases::ExternalClient;
-use crate::support::servers::{Kind, Server};
 
 pub(super) enum Target {
     /// A SQLite file in the directory `db` of this one. With `fills`, the directory is a mount point that the nemesis
@@ -19,42 +18,45 @@ pub(super) enum Target {
         home: PathBuf,
         fills: bool,
     },
-    Server {
-        server: Box<Server>,
-        url: String,
-        runtime: Runtime,
-    },
+    Servers(Box<Servers>),
 }
 
 impl Target {
-    pub(super) fn backend(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
+            Self::Sqlite { fills: true, .. } => "small-disk",
             Self::Sqlite { .. } => "sqlite",
-            Self::Server { server, .. } if server.kind() == Kind::Postgres => "postgresql",
-            Self::Server { .. } => "mysql",
+            Self::Servers(servers) => servers.name(),
         }
     }
 
-    pub(super) fn name(&self) -> &'static str {
-        if matches!(self, Self::Sqlite { fills: true, .. }) { "small-disk" } else { self.backend() }
+    pub(super) fn servers(&self) -> Option<&Servers> {
+        match self {
+            Self::Sqlite { .. } => None,
+            Self::Servers(servers) => Some(servers),
+        }
     }
 
-    pub(super) fn is_server(&self) -> bool {
-        matches!(self, Self::Server { .. })
-    }
-
-    /// The address without a relay.
+    /// The address without a relay, for commands.
     pub(super) fn url(&self) -> String {
         match self {
             Self::Sqlite { home, .. } => format!("sqlite://{}", home.join("db/rules.db").display()),
-            Self::Server { url, .. } => url.clone(),
+            Self::Servers(servers) => servers.url(),
         }
+    }
+
+    /// How other programs reach it: one address for each server.
+    pub(super) fn external(&self) -> External {
+        External(match self {
+            Self::Sqlite { .. } => vec![self.url()],
+            Self::Servers(servers) => servers.addresses(),
+        })
     }
 
     /// Breaks the database for a while, repairs it, and returns what was done.
     pub(super) fn break_for_a_while(&mut self, chance: &mut Chance) -> &'static str {
         let outage = Duration::from_millis(300 + chance.below(1_500));
-        let url = self.url();
+        let external = self.external();
         match self {
             Self::Sqlite { home, fills: true } => {
                 let filler = home.join("filler");
@@ -67,7 +69,7 @@ impl Target {
             }
             Self::Sqlite { .. } => {
                 block_on(async {
-                    let mut external = external("sqlite", &url).await.unwrap();
+                    let mut external = external.connect().await.unwrap();
                     if external.try_run("BEGIN IMMEDIATE").await.is_ok() {
                         fault_lasts(outage);
                         external.run("ROLLBACK").await;
@@ -75,12 +77,7 @@ impl Target {
                 });
                 "database locked"
             }
-            Self::Server { server, runtime, .. } => {
-                server.stop();
-                fault_lasts(outage);
-                runtime.block_on(server.go_on());
-                "database stopped"
-            }
+            Self::Servers(servers) => servers.break_for_a_while(chance, outage),
         }
     }
 
@@ -92,39 +89,37 @@ impl Target {
             fs::rename(from, to).unwrap();
         }
     }
+}
 
-    /// Makes the server end every session of the daemons.
-    pub(super) fn end_sessions(&self) {
-        let Self::Server { server, runtime, url } = self else { return };
-        let list = match server.kind() {
-            Kind::Postgres => {
-                "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity WHERE application_name = 'rulesyncd'"
+/// How other programs reach the database.
+pub(super) struct External(Vec<String>);
+
+impl External {
+    /// A connection to the first server that takes writes; `None` while there is none.
+    pub(super) async fn connect(&self) -> Option<ExternalClient> {
+        for address in &self.0 {
+            if let Some(external) = connect(address).await {
+                return Some(external);
             }
-            Kind::MariaDb => {
-                "SELECT CAST(GROUP_CONCAT(id) AS CHAR) FROM information_schema.processlist \
-                 WHERE db = 'rules' AND id <> CONNECTION_ID()"
-            }
-        };
-        runtime.block_on(async {
-            let mut external = external(self.backend(), url).await.unwrap();
-            let found = external.text(list).await.unwrap_or_default();
-            if server.kind() == Kind::MariaDb {
-                for id in found.split(',') {
-                    // The session may have ended by itself meanwhile.
-                    let _ = external.try_run(&format!("KILL {id}")).await;
-                }
-            }
-        });
+        }
+        None
     }
 }
 
-/// Another program's connection; `None` while the database is unavailable.
-pub(super) async fn external(backend: &str, url: &str) -> Option<ExternalClient> {
-    Some(match backend {
-        "sqlite" => ExternalClient::Sqlite(sqlx::SqliteConnection::connect(url).await.ok()?),
-        "mysql" => ExternalClient::MySql(sqlx::MySqlConnection::connect(url).await.ok()?),
-        _ => ExternalClient::Postgres(sqlx::PgConnection::connect(url).await.ok()?),
-    })
+async fn connect(address: &str) -> Option<ExternalClient> {
+    let (mut external, takes_writes) = if address.starts_with("sqlite") {
+        return Some(ExternalClient::Sqlite(sqlx::SqliteConnection::connect(address).await.ok()?));
+    } else if address.starts_with("mysql") {
+        // A node of a cluster that has not joined it answers with an error; any other one waits until it has applied
+        // what was committed before.
+        let external = sqlx::MySqlConnection::connect(address).await.ok()?;
+        (ExternalClient::MySql(external), "SET SESSION wsrep_sync_wait = 15; SELECT 1 FROM ttp_rule LIMIT 1")
+    } else {
+        let external = sqlx::PgConnection::connect(address).await.ok()?;
+        (ExternalClient::Postgres(external), "CREATE TEMPORARY TABLE written (n INT)")
+    };
+    external.try_run(takes_writes).await.ok()?;
+    Some(external)
 }
 
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> T {

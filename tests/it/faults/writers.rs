@@ -11,6 +11,7 @@ use rulesyncd::clock::{Clock as _, SystemClock, Timestamp};
 use super::chance::Chance;
 use super::clocks::Timeline;
 use super::history::{Order, Removal, Rule};
+use super::target::External;
 use crate::support::databases::ExternalClient;
 use crate::support::rules::rule_text;
 use crate::support::swarm::Swarm;
@@ -178,12 +179,7 @@ const SKEWS: [i64; 3] = [0, 3_600, -3_600];
 
 /// Another program, whose clock is right, an hour ahead, or an hour behind. At the end it writes each of its rules
 /// once more, and retries until it succeeds.
-pub(super) async fn write_rows(
-    connect: impl AsyncFn() -> Option<ExternalClient>,
-    book: &Book,
-    mut chance: Chance,
-    end: &AtomicBool,
-) {
+pub(super) async fn write_rows(database: &External, book: &Book, mut chance: Chance, end: &AtomicBool) {
     let mut external = None;
     let mut version = 0;
     let mut left = foreign();
@@ -191,7 +187,7 @@ pub(super) async fn write_rows(
         let ending = end.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(chance.below(150))).await;
         if external.is_none() {
-            external = connect().await;
+            external = database.connect().await;
         }
         let Some(open) = &mut external else { continue };
         version += 1;

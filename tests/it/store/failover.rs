@@ -5,23 +5,6 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Swarm, text, wait_for};
 
-/// The replica gets nothing more.
-async fn cut_off(replica: &Server) {
-    let statements: &[&str] = match replica.kind() {
-        Kind::Postgres => &["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"],
-        Kind::MariaDb => &["STOP SLAVE IO_THREAD"],
-    };
-    for statement in statements {
-        replica.run("", statement).await.unwrap();
-    }
-    if replica.kind() == Kind::Postgres {
-        let mut external = replica.client("").await;
-        while external.text("SELECT count(*)::text FROM pg_stat_wal_receiver").await.as_deref() != Some("0") {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    }
-}
-
 /// A worker says what it loses, the master writes it again, and a subscriber hears each once.
 async fn a_failover_that_loses_commits(kind: Kind) {
     let (mut primary, replica) = pair(kind).await;
@@ -35,7 +18,7 @@ async fn a_failover_that_loses_commits(kind: Kind) {
     let mut subscriber = swarm.subscribe();
     subscriber.snapshot();
     until_it_has_rules(&replica, 2).await;
-    cut_off(&replica).await;
+    replica.cut_off().await;
     swarm.save("R1.yaml", rule_text("R1", 2));
     assert_eq!(subscriber.nothing_before("R1")["rule_version"], 2);
     swarm.save("R3.yaml", rule_text("R3", 1));

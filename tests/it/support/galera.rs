@@ -11,15 +11,17 @@ const PROVIDER: &str = "/usr/lib/galera/libgalera_smm.so";
 struct Ports([u16; 3]);
 
 impl Ports {
-    fn free() -> Self {
-        let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        Self(listeners.map(|listener| listener.local_addr().unwrap().port()))
+    fn free(nodes: usize) -> Vec<Self> {
+        // All at once, so that no port is free twice.
+        let listeners: Vec<_> =
+            (0..nodes).map(|_| [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap())).collect();
+        let port = |listener: TcpListener| listener.local_addr().unwrap().port();
+        listeners.into_iter().map(|listeners| Self(listeners.map(port))).collect()
     }
 
-    /// The options of the node with this number; the first one has no `group` to join.
-    fn options(&self, number: usize, group: Option<u16>) -> Vec<String> {
+    /// The options of the node with this number, which joins this group; an empty one is a new group.
+    fn options(&self, number: usize, group: &str) -> Vec<String> {
         let [own, gaps, state] = self.0;
-        let group = group.map_or_else(String::new, |port| format!("127.0.0.1:{port}"));
         vec![
             format!("--server-id={number}"),
             "--binlog-format=ROW".into(),
@@ -38,24 +40,30 @@ impl Ports {
     }
 }
 
-/// Starts a cluster with one node for each of these environments.
+/// Starts a cluster with one node for each of these environments. A node that is started again joins the others.
 pub(crate) async fn start(environments: Vec<Vec<(String, String)>>) -> Vec<Server> {
-    let (mut nodes, mut first) = (Vec::new(), None);
+    let ports = Ports::free(environments.len());
+    let group: Vec<String> = ports.iter().map(|Ports([own, ..])| format!("127.0.0.1:{own}")).collect();
+    let mut nodes = Vec::new();
     for (index, environment) in environments.into_iter().enumerate() {
-        let ports = Ports::free();
-        let options = ports.options(index + 1, first);
-        first.get_or_insert(ports.0[0]);
+        let options = ports[index].options(index + 1, &group[..index].join(","));
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let node = Server::start_in(Kind::MariaDb, &options, environment).await;
-        let mut client = node.client("").await;
-        let ready = "SELECT CAST(variable_value AS CHAR) FROM information_schema.global_status \
-                     WHERE variable_name = 'wsrep_local_state_comment'";
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while client.text(ready).await.as_deref() != Some("Synced") {
-            assert!(std::time::Instant::now() < deadline, "a node does not join the cluster");
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        let mut node = Server::start_in(Kind::MariaDb, &options, environment).await;
+        node.set_options(ports[index].options(index + 1, &group.join(",")));
+        until_it_has_joined(&node).await;
         nodes.push(node);
     }
     nodes
+}
+
+/// Waits until a node has what the others have.
+pub(crate) async fn until_it_has_joined(node: &Server) {
+    let mut client = node.client("").await;
+    let ready = "SELECT CAST(variable_value AS CHAR) FROM information_schema.global_status \
+                 WHERE variable_name = 'wsrep_local_state_comment'";
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while client.text(ready).await.as_deref() != Some("Synced") {
+        assert!(std::time::Instant::now() < deadline, "a node does not join the cluster");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }

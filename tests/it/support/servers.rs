@@ -11,6 +11,8 @@ use tempfile::TempDir;
 
 use super::databases::ExternalClient;
 
+mod addresses;
+
 /// The server to start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -39,6 +41,11 @@ impl Server {
     /// Creates and starts a server with these additional options.
     pub(crate) async fn start(kind: Kind, options: &[&str]) -> Self {
         Self::start_in(kind, options, Vec::new()).await
+    }
+
+    /// The options with which it is started again.
+    pub(crate) fn set_options(&mut self, options: Vec<String>) {
+        self.options = options;
     }
 
     /// With this in the server's environment.
@@ -105,6 +112,24 @@ impl Server {
         assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
         replica.go_on().await;
         replica
+    }
+
+    /// Makes a replica get nothing more.
+    pub(crate) async fn cut_off(&self) {
+        let statements: &[&str] = match self.kind {
+            Kind::Postgres => &["ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"],
+            Kind::MariaDb => &["STOP SLAVE IO_THREAD"],
+        };
+        for statement in statements {
+            self.run("", statement).await.unwrap();
+        }
+        if self.kind == Kind::Postgres {
+            let mut external = self.external().await;
+            let receivers = "SELECT count(*)::text FROM pg_stat_wal_receiver";
+            while external.text(receivers).await.as_deref() != Some("0") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
     }
 
     /// Makes a replica a primary that takes writes.
@@ -262,47 +287,6 @@ impl Server {
         if let Some(mut child) = self.child.take() {
             drop(child.stdin.take());
             child.wait().unwrap();
-        }
-    }
-
-    /// The address of one of the server's databases, as its highest user.
-    pub(crate) fn address(&self, database: &str) -> String {
-        let user = match self.kind {
-            Kind::MariaDb => "root",
-            Kind::Postgres => "postgres",
-        };
-        self.address_as(user, database)
-    }
-
-    /// The address of a database that several servers have, as their highest user.
-    pub(crate) fn address_of(servers: &[&Self], database: &str) -> String {
-        let hosts: Vec<String> = servers
-            .iter()
-            .map(|server| {
-                let directory = server.path().display().to_string().replace('/', "%2F");
-                match server.kind {
-                    Kind::MariaDb => format!("{directory}%2Fsock"),
-                    Kind::Postgres => format!("{directory}:{}", server.port),
-                }
-            })
-            .collect();
-        let scheme = match servers[0].kind {
-            Kind::MariaDb => "mysql://root@",
-            Kind::Postgres => "postgresql://postgres@",
-        };
-        format!("{scheme}{}/{database}", hosts.join(","))
-    }
-
-    pub(crate) fn address_as(&self, user: &str, database: &str) -> String {
-        let directory = self.path().display();
-        match self.kind {
-            Kind::MariaDb => {
-                format!("mysql://{user}@localhost/{database}?socket={directory}/sock&ssl-mode=disabled")
-            }
-            Kind::Postgres => {
-                let database = if database.is_empty() { "postgres" } else { database };
-                format!("postgresql://{user}@localhost/{database}?host={directory}&port={}", self.port)
-            }
         }
     }
 

@@ -14,6 +14,8 @@ use sha2::{Digest as _, Sha256};
 pub(super) struct History {
     pub(super) seed: u64,
     pub(super) backend: String,
+    /// How many servers have the tables. A worker that changes to another one may find it behind for a moment.
+    pub(super) servers: usize,
     /// The beginning, in microseconds since 1970.
     pub(super) began_at: i64,
     pub(super) faults: Vec<Fault>,
@@ -218,6 +220,19 @@ impl History {
         })
     }
 
+    /// The failovers. What was committed before `from` survives them, and what was committed until `to` may be lost.
+    pub(super) fn failovers(&self) -> impl Iterator<Item = &Fault> {
+        self.faults.iter().filter(|fault| fault.what.starts_with("database failed over"))
+    }
+
+    /// How often until a moment a worker may have changed to a server that is behind.
+    fn changes_of_server(&self, host: &str, until: u64) -> usize {
+        if self.servers < 2 {
+            return 0;
+        }
+        self.faults_of(host, 0, until).filter(|fault| fault.is_outage()).count()
+    }
+
     /// The periods in which the directory was empty.
     fn emptied(&self) -> impl Iterator<Item = &Fault> {
         self.faults.iter().filter(|fault| fault.what == "directory emptied")
@@ -228,6 +243,9 @@ impl History {
         self.faults.iter().filter(move |fault| fault.concerns(host) && fault.from <= to && from <= fault.to)
     }
 }
+
+/// Two masters for one directory, one of which is the standby.
+pub(super) const MASTERS: [&str; 2] = ["master", "other"];
 
 /// The host's name, such as `worker0`.
 pub(super) fn worker_host(worker: usize) -> String {

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-use super::super::{Fault, History, Line, Removal, Rule, Transcript, worker_host};
+use super::super::{Fault, History, Line, MASTERS, Removal, Rule, Transcript, worker_host};
 use super::replica::Replica;
 use super::{Promise, Verdict};
 
@@ -59,6 +59,7 @@ impl<'h> Evidence<'h> {
             known: Replica::default(),
             at: Number::default(),
             newest: BTreeMap::new(),
+            went_back: BTreeMap::new(),
             met: "",
             resumed: false,
         }
@@ -124,8 +125,10 @@ struct Replay<'e, 'h> {
     known: Replica,
     /// The epoch and the last change that was received.
     at: Number,
-    /// The greatest version of each rule in this epoch.
+    /// The greatest version of each rule in this epoch; the last one, once it went back.
     newest: BTreeMap<String, i64>,
+    /// How often each rule went back: to an older version, or away although nobody removed it.
+    went_back: BTreeMap<String, usize>,
     /// The epoch of the connection.
     met: &'h str,
     /// Whether it resumed since its last snapshot.
@@ -264,7 +267,9 @@ impl<'h> Replay<'_, 'h> {
 
     /// A rule may only be deleted after its file or row was removed.
     fn judge_deletion(&mut self, line: &Line, verdict: &mut Verdict) {
-        let meant = self.was_taken_away(word(&line.said, "rule_id"), line);
+        let rule_id = word(&line.said, "rule_id");
+        let meant = self.was_taken_away(rule_id, line)
+            || (!self.history.roles.permanent.contains(rule_id) && self.may_go_back(rule_id, line));
         if !meant && self.history.emptied().any(|fault| in_the_aftermath(fault, line.at)) {
             self.evidence.swept.push((line.at, self.complain("a rule went with the directory", line)));
         } else {
@@ -277,6 +282,15 @@ impl<'h> Replay<'_, 'h> {
     fn was_taken_away(&self, rule_id: &str, line: &Line) -> bool {
         let taken = |removal: &Removal| removal.rule_id == rule_id && removal.at <= line.at;
         self.history.removals.iter().any(taken)
+    }
+
+    /// Whether a rule may go back once more: what a failover cuts away was never committed, and a server that is behind
+    /// does not have it yet. Each such change of the server takes a rule back once.
+    fn may_go_back(&mut self, rule_id: &str, line: &Line) -> bool {
+        let host = worker_host(self.transcript.worker);
+        let times = self.went_back.entry(rule_id.to_owned()).or_default();
+        *times += 1;
+        *times <= self.history.changes_of_server(&host, line.at)
     }
 
     fn take_rule(&mut self, line: &Line, verdict: &mut Verdict) {
@@ -299,9 +313,9 @@ impl<'h> Replay<'_, 'h> {
                 self.complain("another program's rule in the master's name", line)
             });
         }
-        let newest = self.newest.entry(rule_id.to_owned()).or_insert(version);
-        let before = std::mem::replace(newest, version.max(*newest));
-        verdict.expect(Promise::NoLoss, before <= version, || {
+        let before = self.newest.insert(rule_id.to_owned(), version).unwrap_or(version);
+        let in_order = before <= version || self.may_go_back(rule_id, line);
+        verdict.expect(Promise::NoLoss, in_order, || {
             self.complain(&format!("an older version after version {before}"), line)
         });
         self.known.set_rule(rule_id, Some(rule));
@@ -318,7 +332,7 @@ impl<'h> Replay<'_, 'h> {
                     .any(Fault::is_outage);
                 verdict.expect(
                     Promise::DatabaseUnavailable,
-                    stale == 0 || OVERDUE.contains(&stale) || frozen,
+                    stale == 0 || OVERDUE.contains(&stale) || frozen || self.no_master(line.at, stale),
                     || self.complain("stale though the database answers", line),
                 );
             }
@@ -326,6 +340,17 @@ impl<'h> Replay<'_, 'h> {
                 self.complain("fresh though the database is unavailable", line)
             }),
         }
+    }
+
+    /// Whether a fault kept the masters from a sign of life for so long. Where there are several servers, nobody can tell
+    /// then whether one is behind.
+    fn no_master(&self, at: u64, silent: u64) -> bool {
+        let since = at.saturating_sub(silent + *OVERDUE.end());
+        let mut faults = MASTERS.into_iter().flat_map(|host| self.history.faults_of(host, since, at));
+        self.history.servers > 1
+            && faults.any(|fault| {
+                fault.is_outage() || ["killed", "overflowed"].iter().any(|what| fault.what.contains(what))
+            })
     }
 
     fn complain(&self, what: &str, line: &Line) -> String {

@@ -105,6 +105,10 @@ impl<'h> Watch<'h> {
             });
             return;
         }
+        // A failover may have cut away the newer state.
+        if self.history.failovers().any(|fault| (fault.from..=fault.to + UNKNOWING).contains(&at)) {
+            return;
+        }
         // The last state that was received does not expire yet; so a newer one must have expired.
         let orders =
             || self.history.orders.iter().filter(|order| order.rule_id == rule_id && order.from <= at);
@@ -150,15 +154,26 @@ fn is_answer(order: &Order, state: &Value) -> bool {
         .is_some_and(|answer| !answer["set_at"].is_null() && answer["set_at"] == state["set_at"])
 }
 
-/// The last order for each rule is effective at the end, unless its state was to expire.
+/// The last order for each rule is effective at the end, unless its state was to expire. An order that was carried out
+/// during a failover may have been cut away; then the one before it counts, too.
 fn judge_last_words(history: &History, verdict: &mut Verdict) {
-    let last: BTreeMap<&str, &Order> =
-        history.orders.iter().map(|order| (order.rule_id.as_str(), order)).collect();
-    for (rule_id, order) in last {
-        if order.answer.is_some() && !order.ends {
+    let mut last: BTreeMap<&str, Vec<Option<&Order>>> = BTreeMap::new();
+    for order in &history.orders {
+        // Before the first order there was no state.
+        let words = last.entry(&order.rule_id).or_insert_with(|| vec![None]);
+        let mut failovers = history.failovers();
+        if !failovers.any(|fault| fault.from <= order.to && order.from <= fault.to) {
+            words.clear();
+        }
+        words.push(Some(order));
+    }
+    for (rule_id, words) in last {
+        if words.iter().flatten().all(|order| order.answer.is_some() && !order.ends) {
             let stands = history.final_state.states.get(rule_id);
-            verdict.expect(Promise::State, stands == order.state.as_ref(), || {
-                format!("the last word on {rule_id} was {:?}, and {stands:?} stands", order.state)
+            let words: Vec<_> =
+                words.into_iter().map(|order| order.and_then(|order| order.state.as_ref())).collect();
+            verdict.expect(Promise::State, words.contains(&stands), || {
+                format!("the last word on {rule_id} was {words:?}, and {stands:?} stands")
             });
         }
     }

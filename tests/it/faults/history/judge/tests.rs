@@ -227,6 +227,42 @@ fn a_history_that_keeps_every_promise_has_a_fact_for_each_and_no_violation() {
     assert!(nothing.to_string().contains("without steps of clocks"), "{nothing}");
 }
 
+/// Several servers, of which one fails over: what it cuts away was rolled back, and nothing else.
+#[test]
+fn what_a_failover_cuts_away_is_rolled_back_and_not_lost() {
+    let violations = |spoil: fn(&mut History), failover: Option<(u64, u64)>| {
+        let mut history = kept();
+        history.servers = 2;
+        history.samples.push(sample(8_100, 1_100, true));
+        spoil(&mut history);
+        let what = "database failed over, commits lost";
+        history.faults.extend(failover.map(|(from, to)| fault(what, "worker0", from, to)));
+        history.judge().violations
+    };
+    // The second outage of the worker: each rule may have gone back twice.
+    let older: fn(&mut History) = |h| say(h, 8_050, change(3, "S", 1));
+    let lost_word: fn(&mut History) = |h| {
+        drop(h.final_state.states.insert("S".into(), "clipped".into()));
+        h.orders
+            .extend([order(7_700, "clipped", false, json!({})), order(7_900, "disabled", false, json!({}))]);
+    };
+    let is_about = |violations: &[String], what: &str| violations.iter().any(|it| it.contains(what));
+    assert!(!is_about(&violations(older, Some((7_800, 8_000))), "an older version"));
+    let on_one_server: fn(&mut History) = |h| {
+        h.servers = 1;
+        say(h, 8_050, change(3, "S", 1));
+    };
+    assert!(is_about(&violations(on_one_server, Some((7_800, 8_000))), "an older version"));
+    assert!(!is_about(&violations(lost_word, Some((7_800, 8_000))), "the last word"));
+    assert!(
+        is_about(&violations(lost_word, Some((8_000, 8_050))), "the last word"),
+        "it was committed before"
+    );
+    // A rule whose file stood all the time was there before.
+    let deleted: fn(&mut History) = |h| say(h, 20_000, deletion(3, "S"));
+    assert!(is_about(&violations(deleted, Some((7_800, 8_000))), "whose file stood"));
+}
+
 #[test]
 fn each_kind_of_violation_is_found_under_its_promise() {
     type Spoil = fn(&mut History);
