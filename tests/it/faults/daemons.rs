@@ -1,9 +1,7 @@
 //! The daemons of the storm, each on a host of its own: starts, kills and watches them.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +11,7 @@ use serde_json::Value;
 use super::clocks::{Clocks, Timeline};
 use super::history::{MASTERS, MasterLog, Sample, worker_host};
 use super::hostile_clients;
-use crate::support::swarm::{Daemon, Swarm};
+use crate::support::swarm::{Daemon, Swarm, ask};
 
 pub(super) const WORKERS: usize = 2;
 
@@ -154,17 +152,6 @@ impl<'a> Daemons<'a> {
         }
         masters
     }
-}
-
-/// A daemon's answer to `status`.
-pub(super) fn ask(socket: &Path) -> Option<Value> {
-    let mut stream = UnixStream::connect(socket).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    stream.write_all(b"{\"op\":\"status\",\"id\":1}\n").ok()?;
-    BufReader::new(stream).lines().find_map(|line| {
-        let said: Value = serde_json::from_str(&line.ok()?).ok()?;
-        (said["type"] == "response").then(|| said["result"].clone())
-    })
 }
 
 /// Whether a daemon says that the database answers.

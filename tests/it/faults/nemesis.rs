@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::chance::{Chance, fault_lasts};
 use super::clocks::Timeline;
-use super::daemons::{Daemons, WORKERS, ask, hosts, socket};
+use super::daemons::{Daemons, WORKERS, hosts, socket};
 use super::history::{Fault, MASTERS, Restart, worker_host};
 use super::relay::{Mode, Relay};
 use super::target::Target;
 use super::writers::Author;
-use crate::support::swarm::{Swarm, wait_for};
+use crate::support::swarm::{Swarm, ask, wait_for};
 
 pub(super) struct Nemesis<'n, 'd> {
     pub(super) swarm: &'n Swarm,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::audit;
 use super::chance::Chance;
 use super::clocks::{Clocks, Timeline};
-use super::daemons::{Daemons, Routes, WORKERS, ask, has_its_database, hosts, socket, watch};
+use super::daemons::{Daemons, Routes, WORKERS, has_its_database, hosts, socket, watch};
 use super::history::{FinalState, History, MASTERS, Roles, worker_host};
 use super::hostile_clients;
 use super::nemesis::Nemesis;
@@ -19,7 +19,7 @@ use super::relay::Relay;
 use super::subscriber::{Behaviour, Progress, Subscriber};
 use super::target::{External, Target, block_on};
 use super::writers::{self, Author, Book};
-use crate::support::swarm::{DEADLINE, Swarm, wait_for, wait_within};
+use crate::support::swarm::{DEADLINE, Swarm, ask, wait_for, wait_within};
 
 /// The environment of a storm.
 pub(super) struct Setup {

@@ -3,6 +3,7 @@
 mod audit;
 mod bulk;
 mod faults;
+mod watched;
 
 use std::time::Duration;
 

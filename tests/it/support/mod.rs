@@ -7,6 +7,7 @@ pub(crate) mod counting;
 pub(crate) mod databases;
 pub(crate) mod forged;
 pub(crate) mod galera;
+pub(crate) mod haproxy;
 pub(crate) mod hostile;
 pub(crate) mod impostor;
 pub(crate) mod mounts;

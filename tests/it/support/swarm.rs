@@ -197,6 +197,17 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// A daemon's answer to `status`.
+pub(crate) fn ask(socket: &Path) -> Option<Value> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    stream.write_all(b"{\"op\":\"status\",\"id\":1}\n").ok()?;
+    BufReader::new(stream).lines().find_map(|line| {
+        let said: Value = serde_json::from_str(&line.ok()?).ok()?;
+        (said["type"] == "response").then(|| said["result"].clone())
+    })
+}
+
 /// A running daemon; killed when dropped.
 pub(crate) struct Daemon {
     child: Child,

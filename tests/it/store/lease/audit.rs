@@ -20,6 +20,7 @@ pub(super) enum Gate {
     Fence,
 }
 
+/// The lease is recorded where its beat rises: when its owner gets the server's lock later, it only names its session.
 const POSTGRES: [&str; 5] = [
     "CREATE TABLE audit (n BIGSERIAL PRIMARY KEY, tx TEXT NOT NULL, rule TEXT, version BIGINT, owner TEXT, \
      term BIGINT, beat BIGINT); CREATE INDEX ON audit (tx)",
@@ -29,14 +30,15 @@ const POSTGRES: [&str; 5] = [
      INSERT INTO audit (tx, rule, version) VALUES (txid_current()::text, NEW.rule_id, NEW.rule_version); \
      IF NEW.rule_id = 'R00050' THEN PERFORM pass(1); END IF; RETURN NULL; END $$",
     "CREATE FUNCTION audit_lease() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-     INSERT INTO audit (tx, owner, term, beat) VALUES (txid_current()::text, NEW.owner, NEW.term, NEW.beat); \
+     IF NEW.beat <> OLD.beat THEN \
+     INSERT INTO audit (tx, owner, term, beat) VALUES (txid_current()::text, NEW.owner, NEW.term, NEW.beat); END IF; \
      IF EXISTS (SELECT FROM audit WHERE tx = txid_current()::text AND rule IS NOT NULL) THEN PERFORM pass(2); END IF; \
      RETURN NULL; END $$",
     "CREATE TRIGGER audit AFTER INSERT OR UPDATE ON ttp_rule FOR EACH ROW EXECUTE FUNCTION audit_rule(); \
      CREATE TRIGGER audit AFTER UPDATE ON rulesyncd_lease FOR EACH ROW EXECUTE FUNCTION audit_lease()",
 ];
 
-/// MariaDB tells a trigger no transaction: it is the session's with its number, which rises after the fence. What was
+/// MariaDB tells a trigger no transaction: it is the session's of this server with its number, which rises after the fence. What was
 /// rolled back before its fence left nothing, so the next one may have its number.
 fn mariadb() -> Vec<String> {
     let rule = |event: &str| {
@@ -44,7 +46,7 @@ fn mariadb() -> Vec<String> {
             "CREATE TRIGGER audit_{event} AFTER {event} ON ttp_rule FOR EACH ROW BEGIN \
              SET @tx = COALESCE(@tx, 1); \
              INSERT INTO audit (tx, rule, version) \
-             VALUES (CONCAT(CONNECTION_ID(), '-', @tx), NEW.rule_id, NEW.rule_version); \
+             VALUES (CONCAT(@@server_id, '-', CONNECTION_ID(), '-', @tx), NEW.rule_id, NEW.rule_version); \
              IF NEW.rule_id = '{HELD}' THEN \
              DO GET_LOCK(CONCAT(DATABASE(), '-1'), 60); DO RELEASE_LOCK(CONCAT(DATABASE(), '-1')); END IF; END"
         )
@@ -57,9 +59,9 @@ fn mariadb() -> Vec<String> {
         rule("UPDATE"),
         "CREATE TRIGGER audit_lease AFTER UPDATE ON rulesyncd_lease FOR EACH ROW BEGIN \
          SET @tx = COALESCE(@tx, 1); \
-         INSERT INTO audit (tx, owner, term, beat) \
-         VALUES (CONCAT(CONNECTION_ID(), '-', @tx), NEW.owner, NEW.term, NEW.beat); \
-         IF EXISTS (SELECT 1 FROM audit WHERE tx = CONCAT(CONNECTION_ID(), '-', @tx) AND rule IS NOT NULL) THEN \
+         IF NEW.beat <> OLD.beat THEN INSERT INTO audit (tx, owner, term, beat) \
+         VALUES (CONCAT(@@server_id, '-', CONNECTION_ID(), '-', @tx), NEW.owner, NEW.term, NEW.beat); END IF; \
+         IF EXISTS (SELECT 1 FROM audit WHERE tx = CONCAT(@@server_id, '-', CONNECTION_ID(), '-', @tx) AND rule IS NOT NULL) THEN \
          DO GET_LOCK(CONCAT(DATABASE(), '-2'), 60); DO RELEASE_LOCK(CONCAT(DATABASE(), '-2')); END IF; \
          SET @tx = @tx + 1; END"
             .to_owned(),

@@ -12,10 +12,15 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Daemon, Swarm, wait_for};
 
-/// How many rules a master writes: `tests/run long` has many.
+/// Whether to measure much, as `tests/run long` says.
 #[expect(clippy::disallowed_methods, reason = "tests/run says how much to measure")]
+pub(super) fn is_long() -> bool {
+    std::env::var_os("RULESYNCD_TEST_LONG").is_some()
+}
+
+/// How many rules a master writes.
 pub(super) fn size(short: usize) -> usize {
-    if std::env::var_os("RULESYNCD_TEST_LONG").is_some() { 100_000 } else { short }
+    if is_long() { 100_000 } else { short }
 }
 
 /// Saves all rules with this version.
@@ -82,7 +87,7 @@ enum Fault {
 }
 
 /// The first master writes odd versions, the second even ones.
-fn writer(version: &str) -> &'static str {
+pub(super) fn writer(version: &str) -> &'static str {
     if version.parse::<u32>().unwrap() % 2 == 1 { "the first" } else { "the second" }
 }
 
