@@ -11,6 +11,7 @@ mod rows;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod watermark;
 
 use std::future::Future;

@@ -4,9 +4,9 @@ use super::session::Session;
 use super::sql::Query;
 use super::tables;
 use super::writes::TRANSACTION_ROWS;
-use crate::backoff::Backoff;
 use crate::rule::{StateRow, Table};
 use crate::store::StoreError;
+use crate::store::transaction::{Rows, Transaction, transact};
 
 impl Session {
     pub(super) async fn remove_expired_states(&mut self) -> Result<Vec<StateRow>, StoreError> {
@@ -30,36 +30,27 @@ impl Session {
         let expired: Vec<(StateRow, String)> = expired.collect();
         let mut removed = Vec::with_capacity(expired.len());
         for expired in expired.chunks(TRANSACTION_ROWS) {
-            removed.extend(self.remove_in_one(what, expired).await?);
+            removed.extend(transact(self, &Expiry { what, expired }).await?);
         }
         Ok(removed)
     }
+}
 
-    async fn remove_in_one(
-        &mut self,
-        what: &'static str,
-        expired: &[(StateRow, String)],
-    ) -> Result<Vec<StateRow>, StoreError> {
-        let mut backoff = Backoff::default();
-        loop {
-            self.begin().await?;
-            let removed = self.remove(what, expired).await;
-            match self.end(removed).await {
-                Err(error) => self.before_repeat(error, &mut backoff).await?,
-                done => return done,
-            }
-        }
-    }
+/// Deletes states that still have the `expires_at` that was read.
+struct Expiry<'e> {
+    what: &'static str,
+    expired: &'e [(StateRow, String)],
+}
 
-    async fn remove(
-        &mut self,
-        what: &'static str,
-        expired: &[(StateRow, String)],
-    ) -> Result<Vec<StateRow>, StoreError> {
-        let exact = (self.connection.dialect().exact)("rule_id");
+impl Transaction<Session> for Expiry<'_> {
+    /// Those that were deleted.
+    type Done = Vec<StateRow>;
+
+    async fn write(&self, session: &mut Session) -> Result<(Vec<StateRow>, Rows), StoreError> {
+        let exact = (session.connection.dialect().exact)("rule_id");
         let mut removed = Vec::new();
-        for (row, end) in expired {
-            let query: Query = self
+        for (row, end) in self.expired {
+            let query: Query = session
                 .connection
                 .query("DELETE FROM ttp_rule_state WHERE rule_id = ")
                 .text(&*row.rule_id)
@@ -67,12 +58,11 @@ impl Session {
                 .text(&*row.rule_id)
                 .push(" AND expires_at = ")
                 .time_as_read(end.clone());
-            if self.connection.execute(what, query).await? > 0 {
+            if session.connection.execute(self.what, query).await? > 0 {
                 removed.push(row.clone());
             }
         }
         let gone = removed.len() as u64;
-        self.announce(gone, gone).await?;
-        Ok(removed)
+        Ok((removed, Rows { changed: gone, deleted: gone }))
     }
 }

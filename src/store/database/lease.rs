@@ -4,7 +4,7 @@
 //! Without the table, or without the right to it, the server's lock alone makes a master the only writer.
 
 mod held;
-mod row;
+pub(super) mod row;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

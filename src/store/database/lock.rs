@@ -117,10 +117,10 @@ impl Lock {
         }
     }
 
-    /// Checks that this process is still the only writer.
+    /// Checks that the connection lasts, and the lock that is not a lease.
     ///
     /// # Errors
-    /// [`StoreError::LockLost`] if it is not; another error if the database does not say.
+    /// [`StoreError::LockLost`] if they do not; another error if the database does not say.
     pub(super) async fn ensure_held(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let lost = |detail: &str| Err(StoreError::LockLost { detail: detail.to_owned() });
         if connection.is_broken() {
@@ -132,20 +132,9 @@ impl Lock {
         if !self.has_its_name() {
             return lost("the lock's file was removed, or another file replaced it");
         }
-        if let Self::Lease(lease) = self {
-            return lease.ensure_held(connection).await;
-        }
-        match connection.dialect().holds_lock {
+        match connection.dialect().holds_lock.filter(|_| self.lease().is_none()) {
             Some(sql) if !ask(connection, sql).await? => lost("the server does not know of it any more"),
             _ => Ok(()),
-        }
-    }
-
-    /// As [`Lock::ensure_held`], and asks the database even if the lease was confirmed a moment ago.
-    pub(super) async fn ensure_ours(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        match self {
-            Self::Lease(lease) => lease.ensure_ours(connection).await,
-            _ => self.ensure_held(connection).await,
         }
     }
 }

@@ -3,11 +3,13 @@
 use super::Database;
 use super::connection::Connection;
 use super::manifest::{self, ManifestWrite};
-use super::session::{Session, Transaction, WRITING};
+use super::rules::RuleTransaction;
+use super::session::{Session, WRITING};
 use super::sql::Purpose;
 use super::writes::{Applied, RuleWrite};
 use crate::rule::FoundManifest;
 use crate::store::StoreError;
+use crate::store::transaction::{WriteSession as _, ensure_held, transact};
 use crate::trust::Manifest;
 
 /// The most rows that are named when a release could not be written.
@@ -98,7 +100,7 @@ impl Session {
         writes: &[RuleWrite],
         manifest: Option<&ManifestWrite>,
     ) -> Result<Applied, StoreError> {
-        match self.transact(Transaction { writes, read: None, manifest }).await {
+        match transact(self, &RuleTransaction { writes, read: None, manifest }).await {
             Ok((rows, written)) => Ok(Applied { rows, written, ..Applied::default() }),
             Err(
                 error @ (StoreError::RowRejected { .. }
@@ -119,8 +121,12 @@ impl Session {
     async fn rejected(&mut self, writes: &[RuleWrite]) -> Result<Vec<(String, StoreError)>, StoreError> {
         let mut rejected = Vec::new();
         for write in writes {
-            self.begin().await?;
-            let written = self.write_rows(std::slice::from_ref(write)).await;
+            let written = async {
+                self.begin().await?;
+                ensure_held(self).await?;
+                self.write_rows(std::slice::from_ref(write)).await
+            };
+            let written = written.await;
             self.connection.run(WRITING, "ROLLBACK").await.map_err(|error| self.map_lock_lost(error))?;
             match written {
                 Ok(_) => {}

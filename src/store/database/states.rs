@@ -3,12 +3,13 @@
 use std::sync::PoisonError;
 
 use super::connection::Connection;
+use super::operator::{Operator, StateTransaction, StateWrite};
 use super::sql::Purpose;
 use super::version::VersionWriter;
 use super::{Database, DatabaseFollower, state_rows, trace_context};
-use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, StateKind};
+use crate::store::transaction::transact;
 use crate::store::{RuleStore, StoreError, TraceContextRow, subscription};
 use crate::telemetry::metrics;
 use crate::telemetry::trace::{self, Span};
@@ -68,63 +69,6 @@ fn trace_contexts(rule_ids: &[RuleId], content: ContentDigest, changes: &[Span])
         Some(TraceContextRow { rule_id, change_kind, content, traceparent: change.traceparent()? })
     };
     rule_ids.iter().zip(changes).filter_map(context).collect()
-}
-
-/// A write of an operator: all of it in one transaction.
-enum StateWrite {
-    /// Sets the same state for all rules.
-    Set(RuleState),
-    /// Clears the states; with a name only those that it has set.
-    Clear { set_by: Option<String> },
-}
-
-impl StateWrite {
-    const fn what(&self) -> &'static str {
-        match self {
-            Self::Set(_) => "setting a state",
-            Self::Clear { .. } => "clearing a state",
-        }
-    }
-
-    /// Writes, and returns for each rule the new state as it is stored; `None` if there was none to clear.
-    async fn run(
-        &self,
-        database: &Database,
-        connection: &mut Connection,
-        rule_ids: &[RuleId],
-    ) -> Result<Vec<Option<RuleState>>, StoreError> {
-        state_rows::refuse_other_cases(connection, self.what(), rule_ids).await?;
-        match self {
-            Self::Set(state) => {
-                let now = database.now_on(connection).await?;
-                let standing = state_rows::read_all(connection, rule_ids).await?;
-                let standing = standing.values().flatten().filter_map(|row| row.set_at);
-                let rows = database.stamped(rule_ids, now, standing);
-                state_rows::write(connection, &rows, state).await?;
-                // Read back, because a column of whole seconds truncates the stamp.
-                let mut written = state_rows::read_all(connection, rule_ids).await?;
-                let stored = |rule_id: &RuleId| {
-                    let row = written.remove(rule_id.as_str()).and_then(Result::ok);
-                    Ok(Some(row.map(|row| row.state()).transpose()?.unwrap_or_default()))
-                };
-                rule_ids.iter().map(stored).collect()
-            }
-            Self::Clear { set_by } => {
-                let mut cleared = Vec::with_capacity(rule_ids.len());
-                for rule_id in rule_ids {
-                    let is_cleared = state_rows::delete(connection, rule_id, set_by.as_deref()).await?;
-                    cleared.push(is_cleared.then(RuleState::default));
-                }
-                Ok(cleared)
-            }
-        }
-    }
-
-    /// How many rows a write that returned `done` changed, and how many of them it deleted.
-    fn rows(&self, done: &[Option<RuleState>]) -> (u64, u64) {
-        let changed = done.iter().flatten().count() as u64;
-        (changed, if matches!(self, Self::Set(_)) { 0 } else { changed })
-    }
 }
 
 impl Database {
@@ -198,37 +142,20 @@ impl Database {
             // If this fails, the worker begins a new trace.
             trace_context::write(&mut connection, &contexts).await.ok();
         }
-        let mut version = VersionWriter::of_operator(&mut connection).await?;
-        let (mut backoff, mut publishing) = (Backoff::default(), Vec::new());
-        let (done, written) = loop {
-            let transacted = async {
-                connection.run(what, connection.dialect().begin_write).await?;
-                let done = write.run(self, &mut connection, rule_ids).await?;
-                let written = trace::now();
-                version.publish(&mut connection, write.rows(&done), None).await?;
-                publishing = children("ttp.rule.publish", written).collect::<Vec<Span>>();
-                connection.run(what, "COMMIT").await?;
-                Ok((done, written))
-            };
-            match transacted.await {
-                Ok(done) => break done,
-                Err(error) => {
-                    connection.run(what, "ROLLBACK").await.ok();
-                    version.retry(connection.dialect(), error)?;
-                    tokio::time::sleep(backoff.wait()).await;
-                }
-            }
-        };
+        let version = VersionWriter::of_operator(&mut connection).await?;
+        let mut operator = Operator { database: self, connection, version, what };
+        let (done, written) = transact(&mut operator, &StateTransaction { rule_ids, write }).await?;
+        let publishing: Vec<Span> = children("ttp.rule.publish", written).collect();
         writing.into_iter().for_each(|span| span.end(written));
         self.wake_followers();
         publishing.into_iter().for_each(|span| span.end(trace::now()));
-        connection.close().await;
+        operator.connection.close().await;
         Ok(done)
     }
 
     /// The rules with stamps that rise above each other and above all that this process gave and the rows have, within
     /// [`RisingStamp::REACH`] of `now`.
-    fn stamped(
+    pub(super) fn stamped(
         &self,
         rule_ids: &[RuleId],
         now: Timestamp,

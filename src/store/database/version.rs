@@ -8,19 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
 use super::create;
-use super::lease::HeldLease;
 use super::sql::Dialect;
-use crate::clock::since_boot;
 use crate::store::StoreError;
+use crate::store::transaction::Last;
 
 /// The operation, in errors.
 const WHAT: &str = "updating rulesyncd_version";
 
 /// The rights of a writer.
 const RIGHTS: &str = "SELECT, INSERT, UPDATE";
-
-/// How often a transaction is repeated because another session has locked the row, or was in the way.
-const LOCKED_RETRIES: usize = 5;
 
 /// Creates the table and its row if they are missing, unless that `has_failed` before. Without them, everything else
 /// works.
@@ -88,7 +84,6 @@ fn raise(dialect: &Dialect, deletes: bool) -> String {
 #[derive(Debug, Default)]
 pub(super) struct VersionWriter {
     problem: Option<String>,
-    locked: usize,
 }
 
 impl VersionWriter {
@@ -134,60 +129,38 @@ impl VersionWriter {
         self.problem.as_deref()
     }
 
-    /// Ends a transaction, before its COMMIT: raises the version if rows were changed, notifies the workers, and makes sure
-    /// that a master still has its lease, in one round trip.
-    ///
-    /// # Errors
-    /// [`StoreError::LockLost`] if it has not.
-    pub(super) async fn publish(
-        &self,
-        connection: &mut Connection,
-        (changed, deleted): (u64, u64),
-        lease: Option<&HeldLease>,
-    ) -> Result<(), StoreError> {
-        let dialect = connection.dialect();
-        let raise = (changed > 0 && self.problem.is_none()).then(|| raise(dialect, deleted > 0));
-        // The fence comes last, because it holds off every standby until the transaction ends.
-        let fence = lease.map(|lease| lease.fence(dialect));
-        let mut statements: Vec<String> =
-            [raise, dialect.notify.map(str::to_owned), fence].into_iter().flatten().collect();
-        if dialect.takes_several {
-            statements = vec![statements.join("; ")];
+    /// Whether the last statements of a transaction failed because the row cannot be updated: then the writer goes on
+    /// without.
+    pub(super) fn gives_up(&mut self, dialect: &Dialect, error: &StoreError) -> bool {
+        let is_missing = matches!(error, StoreError::NoTables { .. } | StoreError::Refused { .. });
+        if is_missing && self.problem.is_none() {
+            self.problem = Some(with_remedy(dialect, error, RIGHTS));
+            return true;
         }
-        let (sent, mut matched) = (since_boot(), 0);
-        for statement in statements.iter().filter(|statement| !statement.is_empty()) {
-            matched = connection.run_counted(WHAT, statement).await?;
-        }
-        lease.map_or(Ok(()), |lease| lease.fenced(matched, sent))
+        false
     }
+}
 
-    /// What to do after a transaction failed and was rolled back: repeat it (`Ok`) if only the version could not be
-    /// raised, or another transaction was in the way, or return the error.
-    pub(super) fn retry(&mut self, dialect: &Dialect, error: StoreError) -> Result<(), StoreError> {
-        match error {
-            error @ (StoreError::NoTables { what: WHAT, .. } | StoreError::Refused { what: WHAT, .. })
-                if self.problem.is_none() =>
-            {
-                self.problem = Some(with_remedy(dialect, &error, RIGHTS));
-                Ok(())
-            }
-            StoreError::RowLocked { what: WHAT, .. } | StoreError::Conflict { .. }
-                if self.locked < LOCKED_RETRIES =>
-            {
-                self.locked += 1;
-                Ok(())
-            }
-            // The row is everybody's, so no other row can be written instead.
-            StoreError::RowLocked { what: WHAT, detail } => {
-                self.locked = 0;
-                Err(StoreError::Unavailable { what: WHAT, detail })
-            }
-            error => Err(error),
-        }
+/// Carries out the last statements of a transaction, of them `fence`, in one round trip where the server takes several.
+/// Returns how many rows the last matched.
+pub(super) async fn finish(
+    connection: &mut Connection,
+    last: &[Last],
+    fence: Option<String>,
+) -> Result<u64, StoreError> {
+    let dialect = connection.dialect();
+    let statement = |last: &Last| match last {
+        Last::Raise { deletes } => Some(raise(dialect, *deletes)),
+        Last::Notify => dialect.notify.map(str::to_owned),
+        Last::Fence => fence.clone(),
+    };
+    let mut statements: Vec<String> = last.iter().filter_map(statement).collect();
+    if dialect.takes_several {
+        statements = vec![statements.join("; ")];
     }
-
-    /// A transaction was committed.
-    pub(super) fn committed(&mut self) {
-        self.locked = 0;
+    let mut matched = 0;
+    for statement in statements.iter().filter(|statement| !statement.is_empty()) {
+        matched = connection.run_counted(WHAT, statement).await?;
     }
+    Ok(matched)
 }

@@ -6,11 +6,9 @@ use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::super::connection::Connection;
-use super::super::sql::Dialect;
 use super::lock;
 use super::row;
 use crate::clock::since_boot;
-use crate::store::StoreError;
 use crate::store::lease::{BEAT_INTERVAL, Lead};
 
 const BEATING: &str = "confirming the lease";
@@ -30,57 +28,9 @@ impl HeldLease {
         Self { state, _beats: beats }
     }
 
-    /// Checks that nobody can have taken the lease over, and reads the row if that is not certain.
-    ///
-    /// # Errors
-    /// [`StoreError::LockLost`]; or the database does not answer.
-    pub(in super::super) async fn ensure_held(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        if lock(&self.state).is_confirmed(since_boot())? {
-            return Ok(());
-        }
-        self.ensure_ours(connection).await
-    }
-
-    /// Reads the row, and checks that it is still ours.
-    ///
-    /// # Errors
-    /// As [`HeldLease::ensure_held`].
-    pub(in super::super) async fn ensure_ours(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        let row = row::read(connection).await?;
-        lock(&self.state).found(row.as_ref())
-    }
-
-    /// The last statement of a transaction: it matches one row while the lease is ours.
-    pub(in super::super) fn fence(&self, dialect: &Dialect) -> String {
-        row::beat(dialect, &lock(&self.state))
-    }
-
-    /// What the fence, sent at `sent`, says by the number of rows that it matched.
-    ///
-    /// # Errors
-    /// [`StoreError::LockLost`].
-    pub(in super::super) fn fenced(&self, matched: u64, sent: Duration) -> Result<(), StoreError> {
-        lock(&self.state).fenced(matched, sent)
-    }
-
-    /// The transaction with the last fence was committed.
-    pub(in super::super) fn committed(&self) {
-        lock(&self.state).committed();
-    }
-
-    /// The session writes no more: a connection was lost, so its last transaction may be committed later. The lease is
-    /// taken again, with a new term, before anything else is written.
-    pub(in super::super) fn lose(&self, detail: &str) {
-        lock(&self.state).lose(detail);
-    }
-
-    /// How long ago the lease was confirmed.
-    pub(in super::super) fn age(&self) -> Duration {
-        lock(&self.state).age(since_boot())
-    }
-
-    pub(in super::super) fn term(&self) -> u64 {
-        lock(&self.state).term
+    /// Lets the lease decide, with the time now.
+    pub(in super::super) fn lead<T>(&self, decide: impl FnOnce(&mut Lead, Duration) -> T) -> T {
+        decide(&mut lock(&self.state), since_boot())
     }
 }
 

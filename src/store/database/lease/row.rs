@@ -16,7 +16,7 @@ pub(super) const TAKING: &str = "taking the lease";
 const LONGEST: usize = 255 * 4;
 
 /// Writes the row if it is still this lease. The owner is a UUID.
-pub(super) fn beat(dialect: &Dialect, lead: &Lead) -> String {
+pub(in super::super) fn beat(dialect: &Dialect, lead: &Lead) -> String {
     let (now, Lead { owner, term, .. }) = (dialect.statement_time, lead);
     format!(
         "UPDATE rulesyncd_lease SET beat = beat + 1, beat_at = {now} \
@@ -31,7 +31,7 @@ pub(super) async fn create(connection: &mut Connection) -> Result<(), StoreError
 }
 
 /// The row; `None` if there is none.
-pub(super) async fn read(connection: &mut Connection) -> Result<Option<LeaseRow>, StoreError> {
+pub(in super::super) async fn read(connection: &mut Connection) -> Result<Option<LeaseRow>, StoreError> {
     let dialect = connection.dialect();
     let texts =
         ["owner", "host", "session"].map(|column| (dialect.plain)(&format!("left({column}, {LONGEST})")));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::masters::{Master, Next};
+use super::session::Call;
 use super::world::{LEASE_MICROS, World};
 use crate::store::lease::{LeaseRow, Standby};
 
@@ -69,9 +70,16 @@ impl Master {
     }
 
     fn cut_writes(&mut self, may_commit: bool, world: &mut World) {
-        if let Next::Write(id, ..) | Next::Fence(id, ..) | Next::Commit(id, ..) = self.next {
-            world.abandon(id, may_commit && !matches!(self.next, Next::Write(..)));
-            self.next = Next::Check;
+        if let Next::Serve(serving) = &mut self.next
+            && let Some(id) = serving.transaction.take()
+        {
+            // What is on its way.
+            let last = match serving.call() {
+                Some(Call::Finish(last)) => Some(last),
+                Some(Call::Commit) => Some(Vec::new()),
+                _ => None,
+            };
+            world.abandon(id, last.filter(|_| may_commit));
         }
         self.writes = None;
     }

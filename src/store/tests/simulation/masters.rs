@@ -1,17 +1,20 @@
 //! A master: a process with a directory and a clock of its own, which stands by or leads.
 //!
 //! Each [`Master::act`] is one call to its server, so that everything can happen between any two. What it decides is the
-//! code of the product: [`Standby`] and [`Lead`] about the lease, and the plan about the rows ([`Directory`]).
+//! code of the product: [`Standby`] and [`Lead`] about the lease, the order of a transaction ([`Serving`]), and the plan
+//! about the rows ([`Directory`]).
 
 use std::mem::replace;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::Without;
-use super::directory::{Directory, Writes};
+use super::directory::Directory;
+use super::session::{Answer, Call, Serving, locked};
 use super::tables::Holder;
 use super::transactions::{Failed, is_of};
 use super::world::World;
+use crate::store::StoreError;
 use crate::store::lease::{BEAT_INTERVAL, LEASE, Lead, LeaseRow, ServerLock, Standby};
 
 /// How often a standby looks, and a master without work makes sure that it leads.
@@ -24,9 +27,6 @@ const LOCK_LIMIT: i64 = 5_000_000;
 /// How often a master compares the directory with the tables although no file has changed.
 const RESCAN: i64 = 20_000_000;
 
-/// How often a transaction is repeated.
-const REPEATS: u32 = 5;
-
 /// What a master does next.
 #[derive(Debug)]
 pub(super) enum Next {
@@ -34,14 +34,8 @@ pub(super) enum Next {
     Look,
     /// Takes the lease over if it is still as it was seen.
     Take(Arc<LeaseRow>, Lead),
-    /// Makes sure that it still leads, and compares the tables with the directory if that is due.
-    Check,
-    /// Begins a transaction.
-    Begin(Writes, u32),
-    Write(u64, Writes, u32),
-    /// Raises the version, and makes sure at last that it still leads.
-    Fence(u64, Writes, u32),
-    Commit(u64, Writes, u32),
+    /// Leads.
+    Serve(Serving),
 }
 
 #[derive(Debug)]
@@ -58,7 +52,7 @@ pub(super) struct Master {
     pub(super) writes: Option<u64>,
     pub(super) beats: Option<u64>,
     pub(super) standby: Standby,
-    pub(super) lead: Option<Lead>,
+    pub(super) lead: Option<Arc<Mutex<Lead>>>,
     session: u64,
     pub(super) next: Next,
     pub(super) next_at: i64,
@@ -106,20 +100,20 @@ impl Master {
 
     /// The lease that it believes to have.
     pub(super) fn leads(&self) -> Option<(&str, u64)> {
-        let lead = self.lead.as_ref().filter(|lead| !lead.is_lost())?;
-        Some((&self.me, lead.term))
+        let lead = locked(self.lead.as_ref()?);
+        (!lead.is_lost()).then_some((&*self.me, lead.term))
     }
 
     /// Which lease it says that it has, and when that was confirmed, by the true time; `None` without a session.
     pub(super) fn claim(&self, world: &World) -> Option<(Holder, i64)> {
         self.leads()?;
         let lives = self.beats == Some(world.incarnation(self.server));
-        let age = self.lead.as_ref()?.age(self.now(world));
+        let age = locked(self.lead.as_ref()?).age(self.now(world));
         Some((self.holder()?, world.now - micros(age))).filter(|_| lives)
     }
 
     fn holder(&self) -> Option<Holder> {
-        let term = self.lead.as_ref()?.term;
+        let term = locked(self.lead.as_ref()?).term;
         Some(Holder { owner: Arc::clone(&self.me), term, session: self.session })
     }
 
@@ -136,12 +130,7 @@ impl Master {
         match replace(&mut self.next, Next::Look) {
             Next::Look => self.look(world),
             Next::Take(seen, lead) => self.take(&seen, lead, world),
-            next => {
-                if self.writes != Some(world.incarnation(self.server)) {
-                    return self.lose(world);
-                }
-                self.write(next, world);
-            }
+            Next::Serve(serving) => self.serve(serving, world),
         }
     }
 
@@ -183,10 +172,11 @@ impl Master {
         let session = world.number();
         match world.change_lease(self.server, is_expected, change, (None, Some(session))) {
             Ok(1..) => {
-                (self.session, self.lead, self.losses) = (session, Some(lead), 0);
+                let lead = Arc::new(Mutex::new(lead));
+                (self.session, self.lead, self.losses) = (session, Some(Arc::clone(&lead)), 0);
                 self.beat_at = world.now + micros(BEAT_INTERVAL);
                 self.directory.has_edit = true;
-                self.later(Next::Check, world.options.call, world);
+                self.later(Next::Serve(Serving::new(lead)), world.options.call, world);
             }
             Ok(0) => {
                 world.unlock(self.server, self.place, 0);
@@ -198,7 +188,7 @@ impl Master {
 
     /// The session is over: its transaction is rolled back, and the lease taken anew.
     pub(super) fn lose(&mut self, world: &mut World) {
-        if let Next::Fence(id, ..) | Next::Commit(id, ..) | Next::Write(id, ..) = self.next {
+        if let Next::Serve(Serving { transaction: Some(id), .. }) = self.next {
             world.roll_back(id);
         }
         (self.lead, self.beat_at, self.beat_sent) = (None, i64::MAX, None);
@@ -210,104 +200,86 @@ impl Master {
         self.later(Next::Look, wait, world);
     }
 
-    /// Makes sure that it still leads before it writes.
-    fn ensure_held(&mut self, world: &World) -> bool {
-        let (now, row) = (self.now(world), world.tables(self.server).lease.as_ref());
-        let Some(lead) = &mut self.lead else { return false };
-        match lead.is_confirmed(now) {
-            Ok(true) => true,
-            Ok(false) => lead.found(row.map(|lease| &*lease.row)).is_ok(),
-            Err(_) => false,
-        }
-    }
-
-    fn write(&mut self, next: Next, world: &mut World) {
-        match next {
-            Next::Check | Next::Begin(..) if !self.ensure_held(world) => self.lose(world),
-            Next::Check => {
-                let is_due = replace(&mut self.directory.has_edit, false) || self.rescan_at <= world.now;
-                if is_due {
-                    self.rescan_at = world.now + RESCAN;
-                }
-                let writes =
-                    if is_due { self.directory.planned(world.tables(self.server)) } else { Vec::new() };
-                match writes.is_empty() {
-                    true => self.later(Next::Check, LOOK, world),
-                    false => self.later(Next::Begin(writes, 0), world.options.call, world),
-                }
-            }
-            Next::Begin(writes, repeats) => {
-                let Some(holder) = self.holder() else { return self.lose(world) };
-                let id = world.begin(self.server, holder);
-                self.later(Next::Write(id, writes, repeats), world.options.call, world);
-            }
-            Next::Write(id, writes, repeats) => {
-                let mut rows = writes.iter();
-                match rows.try_for_each(|&(key, content)| world.write(id, key, content, true)) {
-                    Ok(()) => self.later(Next::Fence(id, writes, repeats), world.options.call, world),
-                    Err(failed) => self.failed(failed, Next::Write(id, writes, repeats), world),
-                }
-            }
-            Next::Fence(id, writes, repeats) => {
-                let waited = self.waits_since.map_or(0, |since| world.now - since);
-                let sent = self.now(world) - Duration::from_micros(waited.unsigned_abs());
-                let without = world.options.without;
-                let fence = match world.raise(id) {
-                    Ok(()) if without == Without::Fence => Ok(1),
-                    Ok(()) => world.fence(id, without != Without::FenceThatChanges),
-                    Err(failed) => Err(failed),
-                };
-                match fence {
-                    Ok(matched) => {
-                        self.later(Next::Commit(id, writes, repeats), world.options.call, world);
-                        let lead = self.lead.as_mut();
-                        if lead.is_none_or(|lead| lead.fenced(matched, sent).is_err()) {
-                            self.lose(world);
+    /// Carries out the call that is due, and learns of the next.
+    fn serve(&mut self, mut serving: Serving, world: &mut World) {
+        loop {
+            let is_lost = self.writes != Some(world.incarnation(self.server));
+            let answer = match serving.call() {
+                _ if is_lost => Err(unavailable("the session is lost")),
+                None => Ok(Answer::default()),
+                Some(call) => match self.carry_out(&call, &mut serving, world) {
+                    Ok(answer) => Ok(answer),
+                    Err(Failed::Conflict) => {
+                        Err(StoreError::Conflict { what: "writing", detail: String::new() })
+                    }
+                    Err(Failed::Locked) => {
+                        let since = self.waits_since.unwrap_or(world.now);
+                        if world.now - since < LOCK_LIMIT {
+                            self.later(Next::Serve(serving), LOCKED, world);
+                            self.waits_since = Some(since);
+                            return;
                         }
+                        Err(StoreError::RowLocked { what: "writing", detail: String::new() })
                     }
-                    Err(failed) => self.failed(failed, Next::Fence(id, writes, repeats), world),
-                }
+                },
+            };
+            self.waits_since = None;
+            if !serving.go_on(answer, self.now(world), is_lost) {
+                self.next = Next::Serve(serving);
+                return self.lose(world);
             }
-            Next::Commit(id, writes, repeats) => match world.commit(id) {
-                Ok(()) => {
-                    if let Some(lead) = &mut self.lead {
-                        lead.committed();
-                    }
-                    self.later(Next::Check, LOOK, world);
-                }
-                Err(failed) => self.failed(failed, Next::Commit(id, writes, repeats), world),
-            },
-            Next::Look | Next::Take(..) => {}
+            if !is_lost {
+                let wait = if matches!(serving.call(), Some(Call::Rest)) { LOOK } else { world.options.call };
+                return self.later(Next::Serve(serving), wait, world);
+            }
         }
     }
 
-    /// A statement of a transaction failed: it waits for a lock, or the whole transaction is repeated.
-    fn failed(&mut self, failed: Failed, next: Next, world: &mut World) {
-        let since = self.waits_since.unwrap_or(world.now);
-        if failed == Failed::Locked && world.now - since < LOCK_LIMIT {
-            self.later(next, LOCKED, world);
-            self.waits_since = Some(since);
-            return;
+    fn carry_out(&mut self, call: &Call, serving: &mut Serving, world: &mut World) -> Result<Answer, Failed> {
+        let (mut answer, open) = (Answer::default(), serving.transaction.ok_or(Failed::Conflict));
+        match call {
+            Call::Plan { again } => {
+                let has_edit = replace(&mut self.directory.has_edit, false);
+                if has_edit || *again || self.rescan_at <= world.now {
+                    self.rescan_at = world.now + RESCAN;
+                    answer.writes = self.directory.planned(world.tables(self.server)).into();
+                }
+            }
+            Call::LeaseRow => {
+                let lease = world.tables(self.server).lease.as_ref();
+                answer.lease = lease.map(|lease| (*lease.row).clone());
+            }
+            Call::Begin => {
+                serving.transaction = self.holder().map(|holder| world.begin(self.server, holder));
+            }
+            Call::Write(writes) => {
+                for &(key, content) in &**writes {
+                    let rows = world.write(open?, key, content, true)?;
+                    answer.rows.changed += rows;
+                    answer.rows.deleted += if content.is_none() { rows } else { 0 };
+                }
+            }
+            Call::Finish(last) => answer.matched = world.carry_out(open?, last)?,
+            Call::Commit => {
+                serving.transaction = None;
+                world.commit(open?)?;
+            }
+            Call::RollBack => {
+                if let Some(id) = serving.transaction.take() {
+                    world.roll_back(id);
+                }
+            }
+            Call::Rest | Call::Sleep => {}
         }
-        let (Next::Write(id, writes, repeats)
-        | Next::Fence(id, writes, repeats)
-        | Next::Commit(id, writes, repeats)) = next
-        else {
-            return;
-        };
-        world.roll_back(id);
-        self.directory.has_edit = true;
-        match repeats < REPEATS {
-            true => self.later(Next::Begin(writes, repeats + 1), world.options.call, world),
-            false => self.later(Next::Check, LOOK, world),
-        }
+        Ok(answer)
     }
 
     fn beat(&mut self, world: &mut World) {
         let (now, holder) = (self.now(world), self.holder());
         let sent = self.beat_sent.take().unwrap_or(now);
         self.beat_at = i64::MAX;
-        let Some((lead, holder)) = self.lead.as_mut().zip(holder) else { return };
+        let Some((lead, holder)) = self.lead.clone().zip(holder) else { return };
+        let mut lead = locked(&lead);
         if self.beats != Some(world.incarnation(self.server)) {
             lead.lose("the connection is lost");
             return;
@@ -337,6 +309,10 @@ impl Master {
         };
         self.beat_at = world.now + wait;
     }
+}
+
+fn unavailable(detail: &str) -> StoreError {
+    StoreError::Unavailable { what: "writing", detail: detail.to_owned() }
 }
 
 fn micros(duration: Duration) -> i64 {

@@ -1,20 +1,22 @@
 //! A simulation of a fleet: servers with replicas or a cluster, masters, other writers, and workers, in one thread and in
-//! virtual time. What masters and workers decide is the code of the product: the algorithm of a poll, the lease, the plan.
+//! virtual time. What masters and workers decide is the code of the product: the algorithm of a poll, the lease, the order
+//! of a transaction, the plan.
 //!
 //! The model is one log of commits ([`tables`]). A server shows a prefix of it, and has a clock of its own ([`world`]).
 //! Replication lengthens the prefix; a failover cuts the log to the prefix of the server that becomes the primary; in a
 //! cluster every server takes writes, and the first committer wins ([`transactions`]). Every row is stamped before it is
-//! committed. A poll may be interrupted between any two of its calls ([`reader`]), and so may a master ([`masters`]), which
+//! committed. A poll may be interrupted between any two of its calls ([`reader`]), and so may a master ([`session`]), which
 //! freezes, loses sessions, and dies ([`faults`]); every call may fail, and a COMMIT without an answer may come later.
 //!
 //! The judge checks:
 //!
 //! 1. *Fence*, at each commit: a master's carries owner, term and session of the lease that the log has just before it, and
-//!    terms never fall.
+//!    terms never fall. The fence is the last statement.
 //! 2. *Poll*, after each: the catalogue is what the snapshot holds, except for rows that were committed longer than
 //!    `overlap` after their stamp; after a poll that compared every row, without exception.
 //! 3. *Stream*: no change equals what it replaces, and the changes make the catalogue.
-//! 4. *Never early*: a worker that reports version v has delivered every commit up to v.
+//! 4. *Never early*: a worker that reports version v has delivered every commit up to v. The version counts every commit
+//!    of a master that changes rows, and says which deleted some.
 //! 5. *Age*: the rules of a worker are no older than it says, but for a beat and what the clocks of the servers differ. Up
 //!    to three beats it need not say.
 //! 6. *Progress*, at the end, when the faults have ended: one master leads, the tables have its directory, every worker has
@@ -30,6 +32,7 @@ mod history;
 mod judge;
 mod masters;
 mod reader;
+mod session;
 mod tables;
 mod texts;
 mod transactions;

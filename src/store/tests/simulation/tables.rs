@@ -71,6 +71,8 @@ pub(super) struct Commit {
     pub(super) changes: Vec<Change>,
     /// Whether it raises the version.
     pub(super) raises: bool,
+    /// Whether it says that it deleted rows.
+    pub(super) deletes: bool,
     pub(super) lease: Option<Lease>,
     /// The master's session that wrote under its lease; `None` for the taking of a lease, and for all others.
     pub(super) by: Option<Holder>,
@@ -110,6 +112,9 @@ impl Tables {
     pub(super) fn apply(&mut self, commit: &Commit, folds: bool) {
         self.commits += 1;
         self.version += u64::from(commit.raises);
+        if commit.deletes {
+            self.deleted = self.version;
+        }
         if let Some(lease) = &commit.lease {
             self.lease = Some(lease.clone());
         }
@@ -121,12 +126,7 @@ impl Tables {
                     }
                     self.rows.insert(key, cell);
                 }
-                None => {
-                    let is_deleted = self.rows.remove(&key).is_some();
-                    if is_deleted && commit.raises {
-                        self.deleted = self.version;
-                    }
-                }
+                None => drop(self.rows.remove(&key)),
             }
         }
     }

@@ -8,6 +8,7 @@ use super::Without;
 use super::tables::{Cell, Change, Commit, Holder, Key, Lease, Locked};
 use super::world::{LEASE_MICROS, World};
 use crate::store::lease::LeaseRow;
+use crate::store::transaction::Last;
 
 /// Why a statement, or a commit, was not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,13 +32,13 @@ pub(super) struct Transaction {
 }
 
 /// Who ends a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Client {
     /// A master, while it has its session.
     Master,
-    /// A step lets it commit: that of an operator, who raises the version, that of another program, or that of a master
-    /// who has lost the session, while the end of the transaction is on its way.
-    Step { raises: bool },
+    /// A step lets it carry out its last statements and commit: that of an operator, that of another program, which has
+    /// none, or that of a master who has lost the session, while the end of the transaction is on its way.
+    Step { last: Vec<Last> },
     /// Nobody any more. The server rolls it back when it notices.
     Gone,
 }
@@ -81,33 +82,48 @@ impl World {
             return Err(Failed::Locked);
         }
         let transaction = self.transaction(id)?;
+        if locked != Locked::Lease && transaction.locks.contains(&Locked::Lease) {
+            self.note_broken(|| format!("fence: is not the last statement, after it is {locked:?}"));
+        }
+        let transaction = self.transaction(id)?;
         transaction.locks.push(locked);
         Ok(transaction)
     }
 
-    /// Writes or deletes a row.
+    /// Writes or deletes a row. Returns how many rows that changes.
     pub(super) fn write(
         &mut self,
         id: u64,
         key: Key,
         content: Option<u8>,
         is_ours: bool,
-    ) -> Result<(), Failed> {
+    ) -> Result<u64, Failed> {
         let server = self.transaction(id)?.server;
         let stamp = self.stamp(server);
         let cell = content.map(|content| Cell { content, stamp, is_ours, is_late: false });
         self.lock_for(id, Locked::Row(key))?.commit.changes.push((key, cell));
-        Ok(())
+        Ok(u64::from(cell.is_some() || self.tables(server).rows.contains_key(&key)))
     }
 
-    /// Raises the version.
-    pub(super) fn raise(&mut self, id: u64) -> Result<(), Failed> {
-        self.lock_for(id, Locked::Version)?.commit.raises = true;
-        Ok(())
+    /// Carries out the last statements of a transaction. Returns how many rows the last of them matched.
+    pub(super) fn carry_out(&mut self, id: u64, last: &[Last]) -> Result<u64, Failed> {
+        let (mut matched, without) = (1, self.options.without);
+        for last in last {
+            match last {
+                Last::Raise { deletes } => {
+                    let commit = &mut self.lock_for(id, Locked::Version)?.commit;
+                    (commit.raises, commit.deletes) = (true, *deletes);
+                }
+                Last::Notify => {}
+                Last::Fence if without == Without::Fence => {}
+                Last::Fence => matched = self.fence(id, without != Without::FenceThatChanges)?,
+            }
+        }
+        Ok(matched)
     }
 
     /// The fence: a beat as the last statement. Returns how many rows it matched. One that changes no value only locks.
-    pub(super) fn fence(&mut self, id: u64, changes_value: bool) -> Result<u64, Failed> {
+    fn fence(&mut self, id: u64, changes_value: bool) -> Result<u64, Failed> {
         let transaction = self.lock_for(id, Locked::Lease)?;
         let (server, by) = (transaction.server, transaction.commit.by.clone());
         let (now, lease) = (self.clock(server), self.tables(server).lease.clone());
@@ -138,8 +154,14 @@ impl World {
             cell.is_late = cell.stamp + second + overlap < self.latest;
         }
         let rows = &self.tables(server).rows;
-        let changes_something = |(key, cell): &Change| cell.is_some() || rows.contains_key(key);
-        if commit.lease.is_some() || commit.changes.iter().any(changes_something) {
+        let deletes = |(key, cell): &Change| cell.is_none() && rows.contains_key(key);
+        let deletes_something = commit.changes.iter().any(deletes);
+        let changes_something = deletes_something || commit.changes.iter().any(|(_, cell)| cell.is_some());
+        if commit.lease.is_some() || changes_something {
+            let says = (commit.raises, commit.deletes);
+            if commit.by.is_some() && says != (changes_something, deletes_something) {
+                self.note_broken(|| format!("early: the version does not count {commit:?}"));
+            }
             commit.at = self.now;
             self.push(server, commit);
         }
@@ -188,7 +210,9 @@ impl World {
     /// An operator or another program changes rows in a transaction that a later step commits, unless one is locked.
     pub(super) fn begin_other(&mut self, server: usize, writes: &[(Key, Option<u8>)], is_ours: bool) {
         let (id, server) = (self.number(), self.writable(server));
-        let (used, client) = (self.now, Client::Step { raises: is_ours });
+        let deletes = writes.iter().any(|(_, content)| content.is_none());
+        let last = if is_ours { vec![Last::Raise { deletes }] } else { Vec::new() };
+        let (used, client) = (self.now, Client::Step { last });
         let (commit, locks) = (Commit::default(), Vec::new());
         self.open.push(Transaction { id, server, commit, locks, used, client });
         let mut written = writes.iter().map(|&(key, content)| self.write(id, key, content, is_ours));
@@ -197,39 +221,25 @@ impl World {
         }
     }
 
-    /// Commits one of the transactions whose COMMIT is a step. This program raises the version last.
+    /// Commits one of the transactions whose COMMIT is a step.
     pub(super) fn finish(&mut self, which: usize) {
-        let ready = |open: &Transaction| match open.client {
-            Client::Step { raises } => Some((open.id, raises)),
+        let ready = |open: &Transaction| match &open.client {
+            Client::Step { last } => Some((open.id, last.clone())),
             _ => None,
         };
-        let ready: Vec<(u64, bool)> = self.open.iter().filter_map(ready).collect();
-        let Some(&(id, raises)) = ready.get(which % ready.len().max(1)) else { return };
-        if raises && self.raise(id).is_err() {
-            return;
-        }
-        match self.late_fence(id) {
-            Ok(1..) => drop(self.commit(id)),
-            Ok(0) => self.roll_back(id),
+        let ready: Vec<(u64, Vec<Last>)> = self.open.iter().filter_map(ready).collect();
+        let Some((id, last)) = ready.get(which % ready.len().max(1)) else { return };
+        match self.carry_out(*id, last) {
+            Ok(1..) => drop(self.commit(*id)),
+            Ok(0) => self.roll_back(*id),
             Err(_) => {}
         }
     }
 
-    /// The fence of a transaction whose master has lost the session; 1 for others, and if it was carried out before.
-    fn late_fence(&mut self, id: u64) -> Result<u64, Failed> {
-        let without = self.options.without;
-        let Transaction { commit, locks, .. } = self.transaction(id)?;
-        if commit.by.is_none() || locks.contains(&Locked::Lease) || without == Without::Fence {
-            return Ok(1);
-        }
-        self.fence(id, without != Without::FenceThatChanges)
-    }
-
     /// A master lost its session: the server does not know it yet. The end of its transaction may come later.
-    pub(super) fn abandon(&mut self, id: u64, ends_later: bool) {
+    pub(super) fn abandon(&mut self, id: u64, last: Option<Vec<Last>>) {
         if let Ok(transaction) = self.transaction(id) {
-            let raises = !transaction.commit.raises;
-            transaction.client = if ends_later { Client::Step { raises } } else { Client::Gone };
+            transaction.client = last.map_or(Client::Gone, |last| Client::Step { last });
         }
     }
 

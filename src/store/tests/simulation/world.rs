@@ -81,7 +81,7 @@ pub(super) struct World {
     /// How many faults there were that may move the lease, and how often it moved from one master to another.
     pub(super) faults: usize,
     pub(super) takeovers: usize,
-    /// The first commit that broke a promise, in words.
+    /// How a promise was first broken by a commit.
     broken: Option<String>,
 }
 
@@ -248,8 +248,13 @@ impl World {
         }
         if !is_fenced || !has_risen {
             let broken = format!("fence: after {before:?} commits {commit:?}");
-            self.broken.get_or_insert(broken);
+            self.note_broken(|| broken);
         }
+    }
+
+    /// A commit or a transaction broke a promise.
+    pub(super) fn note_broken(&mut self, how: impl FnOnce() -> String) {
+        self.broken.get_or_insert_with(how);
     }
 
     /// The promises that every commit keeps.
