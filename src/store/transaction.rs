@@ -204,3 +204,6 @@ pub(super) fn lost<S: WriteSession>(session: &S, error: StoreError) -> StoreErro
         error => error,
     }
 }
+
+#[cfg(test)]
+mod tests;
