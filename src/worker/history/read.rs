@@ -80,14 +80,26 @@ fn read_lines(
         if !is_whole && line.len() < LONGEST_LINE {
             return Ok(unreadable);
         }
-        match serde_json::from_slice(&line) {
-            // The end of a line that is too long.
-            _ if is_rest => {}
-            Ok(record) if is_whole => each(record)?,
-            _ => unreadable += 1,
+        if !is_rest {
+            // A line that is too long is no record, and its end is counted with it.
+            let is_clean = is_whole && records_of(&line, each)?;
+            unreadable += u64::from(!is_clean);
         }
         is_rest = !is_whole;
     }
+}
+
+/// Passes on the records of a line, and returns whether it is nothing else. It has several where a host crashed: blocks
+/// that were never written are zero, and with them the ends of lines.
+fn records_of(line: &[u8], each: &mut impl FnMut(HistoryRecord) -> io::Result<()>) -> io::Result<bool> {
+    let mut is_clean = true;
+    for piece in line.split(|byte| *byte == 0) {
+        match serde_json::from_slice(piece) {
+            Ok(record) => each(record)?,
+            Err(_) => is_clean = false,
+        }
+    }
+    Ok(is_clean)
 }
 
 #[cfg(test)]
@@ -98,6 +110,58 @@ mod tests {
         format!(
             r#"{{"emitted_at":"2026-05-01T07:25:09.123456Z","epoch":"e","kind":"deleted","seq":1,"rule_id":"{rule_id}"}}"#
         )
+    }
+
+    fn ids(path: &Path) -> Vec<String> {
+        let mut ids = Vec::new();
+        read(path, |record| {
+            ids.push(record.event.rule_id().unwrap().to_string());
+            Ok(())
+        })
+        .unwrap();
+        ids
+    }
+
+    /// What a host that loses its power leaves: the file ends anywhere, or blocks of it were never written. Each line that
+    /// is whole is read, and so is what the next run adds.
+    #[test]
+    fn after_a_crash_of_the_host_every_whole_record_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let names: Vec<String> =
+            (0..12).map(|number| format!("R{number}{}", "x".repeat(9 * number))).collect();
+        let lines: Vec<String> = names.iter().map(|name| record(name) + "\n").collect();
+        let text = lines.concat().into_bytes();
+        let after_crash = |damaged: &[u8], lost: std::ops::Range<usize>| {
+            std::fs::write(&path, damaged).unwrap();
+            let next = record("next") + "\n";
+            super::super::file::HistoryFile::new(path.clone(), MAX_BYTES).append(next.as_bytes()).unwrap();
+            let mut end = 0;
+            let is_whole = |line: &String| {
+                let start = end;
+                end += line.len();
+                // The end of a line may be lost: zeros end it, too.
+                start >= lost.end || start + line.len() - 1 <= lost.start
+            };
+            let whole: Vec<bool> = lines.iter().map(is_whole).collect();
+            let expected = names.iter().zip(whole).filter(|(_, is_whole)| *is_whole).map(|(name, _)| &**name);
+            let expected: Vec<&str> = expected.chain(["next"]).collect();
+            assert_eq!(ids(&path), expected, "lost {lost:?}");
+        };
+        for end in (0..text.len()).step_by(3) {
+            after_crash(&text[..end], end..text.len());
+        }
+        for (block, step) in [(1, 3), (512, 64)] {
+            for start in (0..text.len()).step_by(step) {
+                let lost = start..(start + block).min(text.len());
+                let mut damaged = text.clone();
+                damaged[lost.clone()].fill(0);
+                after_crash(&damaged, lost);
+            }
+        }
+        // The size reached the disk, and nothing of the rest.
+        let longer = [&text[..], &vec![0; 3 * LONGEST_LINE]].concat();
+        after_crash(&longer, text.len()..longer.len());
     }
 
     #[test]
