@@ -1,5 +1,6 @@
 //! `rulesyncd fleet` and `--wait`: real workers, on every database.
 
+mod cleaning;
 mod faults;
 mod lost;
 mod replica;

@@ -7,6 +7,7 @@ pub(crate) mod grants;
 mod interoperability;
 mod manifest;
 mod master;
+mod off;
 mod scale;
 mod woken;
 mod worker;
