@@ -1,6 +1,7 @@
 //! The command line.
 
 use anstream::ColorChoice;
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::command::{self, Outcome};
@@ -70,16 +71,20 @@ impl Cli {
     /// Parses the arguments of this process. Where help or the version is asked for, prints it and
     /// ends the process; where the arguments cannot be used, reports that and ends it with exit code 2.
     pub fn from_arguments() -> Self {
-        Self::try_parse().unwrap_or_else(|error| {
-            // The message repeats arguments, such as names of files that a shell lists.
-            let arguments =
-                std::env::args_os().map(|argument| sanitize(&argument.to_string_lossy()).into_owned());
-            let error = Self::try_parse_from(arguments).err().unwrap_or(error);
-            if error.use_stderr() && report_failure(error.to_string().trim_end()) {
-                std::process::exit(error.exit_code());
-            }
-            error.exit()
-        })
+        // Messages repeat arguments, such as names of files that a shell lists.
+        let arguments =
+            || std::env::args_os().map(|argument| sanitize(&argument.to_string_lossy()).into_owned());
+        let error = match command::fleet::spaced_duration(arguments()) {
+            Some(problem) => Self::command().error(ErrorKind::InvalidValue, problem),
+            None => match Self::try_parse() {
+                Ok(parsed) => return parsed,
+                Err(error) => Self::try_parse_from(arguments()).err().unwrap_or(error),
+            },
+        };
+        if error.use_stderr() && report_failure(error.to_string().trim_end()) {
+            std::process::exit(error.exit_code());
+        }
+        error.exit()
     }
 
     /// Runs the command.

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 
 use self::source::Source;
 pub(super) use self::wait::WaitFlags;
+pub(crate) use self::wait::spaced_duration;
 pub(super) use self::written::Written;
 use super::common::{choose_database, open_database, trust};
 use super::{Failure, Outcome};
@@ -24,7 +25,7 @@ use crate::address::Address;
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
 use crate::command::print::{print, print_error, redraw};
-use crate::fleet::{Host, HostState, Look, hosts, judge};
+use crate::fleet::{Host, HostState, Look, hosts, judge, named};
 use crate::paint::sanitize;
 use crate::plural::count;
 use crate::store::Database;
@@ -198,12 +199,12 @@ async fn forget(database: &Database, host: &str) -> Outcome {
             "workers do not report to SQLite, so there is nothing to forget"
         )));
     }
-    let workers = database.fleet_reader().look().await?.workers;
-    let named = workers.iter().filter(|row| row.report.host == host || row.report.worker_id == host);
-    let epochs: Vec<String> = named.map(|row| row.report.epoch.clone()).collect();
+    let look = database.fleet_reader().look().await?;
+    let epochs = named(&look.workers, look.now, host);
     if epochs.is_empty() {
         return Err(Failure::Usage(anyhow!(
-            "no host {host} has reported; `rulesyncd fleet` lists those that have"
+            "no host {} has reported; `rulesyncd fleet` lists those that have",
+            sanitize(host)
         )));
     }
     let forgotten = database.forget_workers(epochs).await?;

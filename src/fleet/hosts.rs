@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use super::ReportedWorker;
+use super::{ReportedWorker, WorkerReport};
 use crate::clock::Timestamp;
 
 /// How long the row of a predecessor is kept.
@@ -12,10 +12,14 @@ const KEEP_PREDECESSORS: Duration = Duration::from_hours(1);
 /// How far in the future the time of a report may be.
 const FUTURE: Duration = Duration::from_secs(60);
 
+/// How many of the last digits of an epoch tell two clones apart.
+const EPOCH_DIGITS: usize = 6;
+
 /// A worker that is not the predecessor of another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
-    /// The host's name, with the worker's id where two workers have the same name.
+    /// The host's name; with the worker's id where workers of several ids have the name, and with the end of the run's
+    /// epoch where that is the same, too.
     pub name: String,
     /// The name of another host that reports with the same `worker_id`.
     pub same_id_as: Option<String>,
@@ -33,17 +37,22 @@ pub fn hosts(rows: &[ReportedWorker], now: Timestamp) -> Vec<Host> {
         let report = &row.report;
         (&report.host, &report.worker_id, &row.started_at, &report.epoch)
     });
-    let mut ids_of_name: HashMap<&str, HashSet<&str>> = HashMap::new();
+    let mut runs_of_name: HashMap<&str, HashMap<&str, usize>> = HashMap::new();
     for row in &rows {
-        ids_of_name.entry(&row.report.host).or_default().insert(&row.report.worker_id);
+        *runs_of_name.entry(&row.report.host).or_default().entry(&row.report.worker_id).or_default() += 1;
     }
     let name = |row: &ReportedWorker| {
-        let (host, id) = (&row.report.host, &row.report.worker_id);
-        if ids_of_name.get(&**host).is_some_and(|ids| ids.len() > 1) {
-            format!("{host}/{id}")
-        } else {
-            host.clone()
+        let WorkerReport { host, worker_id, epoch, .. } = &row.report;
+        let runs_of_id = runs_of_name.get(&**host);
+        let mut name = host.clone();
+        if runs_of_id.is_some_and(|runs| runs.len() > 1) {
+            name += &format!("/{worker_id}");
         }
+        if runs_of_id.and_then(|runs| runs.get(&**worker_id)).is_some_and(|runs| *runs > 1) {
+            let end = epoch.char_indices().nth_back(EPOCH_DIGITS - 1).map_or(0, |(start, _)| start);
+            name += &format!("/{}", &epoch[end..]);
+        }
+        name
     };
     let mut same: BTreeMap<&str, Vec<&ReportedWorker>> = BTreeMap::new();
     for row in &rows {
@@ -56,6 +65,18 @@ pub fn hosts(rows: &[ReportedWorker], now: Timestamp) -> Vec<Host> {
     rows.iter()
         .map(|row| Host { name: name(row), same_id_as: same_id_as(row), worker: (*row).clone() })
         .collect()
+}
+
+/// The epochs of the rows that this name means: a host's name, alone or as it is shown, or a worker's id.
+pub fn named(rows: &[ReportedWorker], now: Timestamp, name: &str) -> Vec<String> {
+    let shown = hosts(rows, now).into_iter().filter(|host| host.name == name);
+    let shown: HashSet<String> = shown.map(|host| host.worker.report.epoch).collect();
+    let is_named = |row: &&ReportedWorker| {
+        let WorkerReport { host, worker_id, epoch, .. } = &row.report;
+        let both = name.strip_prefix(&**host).and_then(|rest| rest.strip_prefix('/'));
+        host == name || worker_id == name || both == Some(worker_id) || shown.contains(epoch)
+    };
+    rows.iter().filter(is_named).map(|row| row.report.epoch.clone()).collect()
 }
 
 /// The epochs of rows that were last reported before another one of the same `worker_id` started.

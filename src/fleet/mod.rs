@@ -11,7 +11,7 @@ mod tests;
 mod wait;
 mod watch;
 
-pub use hosts::{Host, hosts, to_forget};
+pub use hosts::{Host, hosts, named, to_forget};
 pub use report::{Digest, ReportedWorker, WorkerReport};
 pub use state::{ExpectedRelease, HostState, Look, Summary, judge, summarize};
 pub use wait::{Missing, Wait, Waiting};

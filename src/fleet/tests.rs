@@ -140,6 +140,27 @@ fn hosts_of_one_name_are_told_apart_by_their_ids() {
 }
 
 #[test]
+fn clones_of_one_name_are_told_apart_by_their_runs_and_each_can_be_named() {
+    let mut other = worker("b", 99, Some(7), "d");
+    other.report.host = "host-a".into();
+    let mut clone = worker("a", 99, Some(7), "d");
+    clone.report.epoch = "01a2226f-f8e0-7300-abed-25cdffa24396".into();
+    let mut predecessor = worker("a", -5, Some(7), "d");
+    (predecessor.report.epoch, predecessor.started_at) = ("a-0".into(), at(-9));
+    let rows = [predecessor, worker("a", 99, Some(7), "d"), clone, other];
+    let names: Vec<String> = hosts(&rows, at(100)).into_iter().map(|host| host.name).collect();
+    assert_eq!(names, ["host-a/a/a24396", "host-a/a/a-1", "host-a/b"]);
+    let same: Vec<_> = hosts(&rows, at(100)).into_iter().filter_map(|host| host.same_id_as).collect();
+    assert_eq!(same, ["host-a/a/a-1", "host-a/a/a24396"]);
+    let named = |name| named(&rows, at(100), name);
+    assert_eq!(named("host-a/a/a-1"), ["a-1"]);
+    assert_eq!(named("host-a/a"), ["a-0", "a-1", "01a2226f-f8e0-7300-abed-25cdffa24396"]);
+    assert_eq!(named("b"), ["b-1"]);
+    assert_eq!(named("host-a").len(), 4);
+    assert_eq!(named("host"), [""; 0]);
+}
+
+#[test]
 fn the_master_forgets_what_counts_for_nothing() {
     let mut successor = worker("a", 9_000, Some(7), "d");
     (successor.report.epoch, successor.started_at) = ("a-2".into(), at(5_000));

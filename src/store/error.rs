@@ -14,11 +14,11 @@ pub enum StoreError {
         detail: String,
     },
     /// The tables do not exist yet, and another program creates them: try again.
-    #[error("{what}: waiting for {detail}")]
+    #[error("{what}: waiting for the tables: {detail}")]
     NoTables {
         /// The operation.
         what: &'static str,
-        /// Which tables, where, and who creates them, without secrets.
+        /// Which one is missing, where, and who creates them, without secrets.
         detail: String,
     },
     /// The driver panicked on a reply, or a reply without end kept it busy. Handle it as [`StoreError::Unavailable`].

@@ -235,11 +235,14 @@ pub(super) fn tables_awaited(error: &StoreError, record: OutageRecord) {
     let cause = error.cause();
     match record {
         OutageRecord::Begun | OutageRecord::CauseChanged(_) => {
-            tracing::info!(message_id = event::TABLES_AWAITED, "waiting for {cause}; subscribers wait")
+            tracing::info!(
+                message_id = event::TABLES_AWAITED,
+                "waiting for the tables: {cause}; subscribers wait"
+            )
         }
         OutageRecord::Reminder(lasted) => tracing::warn!(
             message_id = event::TABLES_AWAITED,
-            "waiting for {cause} for {}; check that a master runs and that it uses this database",
+            "waiting for the tables for {}: {cause}; check that a master runs and that it uses this database",
             humanize(lasted)
         ),
     }

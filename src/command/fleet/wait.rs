@@ -45,6 +45,13 @@ pub(crate) struct WaitFlags {
     pub(super) sockets: Vec<PathBuf>,
 }
 
+/// What to say of `--wait 30s`, which would be read as `--wait` and, say, the state `30s`; `None` if that is not there.
+pub(crate) fn spaced_duration(arguments: impl IntoIterator<Item = String>) -> Option<String> {
+    let mut arguments = arguments.into_iter().skip_while(|argument| argument != "--wait");
+    let value = arguments.nth(1).filter(|value| duration(value).is_ok())?;
+    Some(format!("--wait {value}: write --wait={value}, since --wait alone has a meaning, too"))
+}
+
 impl WaitFlags {
     /// Whether `--wait` is given.
     pub(crate) const fn is_given(&self) -> bool {

@@ -256,7 +256,9 @@ pub(super) async fn ensure_exist(database: &Database, rule_ids: &[RuleId]) -> Ou
     let rows = database.rows(Scope::All).await?;
     let near = did_you_mean(first.as_str(), rows.iter().map(|row| row.rule_id.as_str()));
     let missing = some_of(missing.iter(), NAMED, ", ");
-    Err(Failure::Usage(anyhow!("no rule {missing}{near}; states of unknown rules need --force")))
+    let force = "states of unknown rules need --force";
+    let force = if near.is_empty() { format!("; {force}") } else { format!(" ({force})") };
+    Err(Failure::Usage(anyhow!("no rule {missing}{near}{force}")))
 }
 
 /// The ids that the table does not have.

@@ -316,7 +316,7 @@ impl Connector {
         } else {
             "the program that owns them creates them, since `database.create_tables` is false"
         };
-        StoreError::NoTables { what, detail: format!("the tables ({why}); {maker}") }
+        StoreError::NoTables { what, detail: format!("{why}; {maker}") }
     }
 }
 

@@ -250,9 +250,16 @@ impl Database {
     pub(crate) async fn forget_workers(&self, epochs: Vec<String>) -> Result<u64, StoreError> {
         self.ask(FORGETTING, |database| async move {
             let mut connection = Connection::open(&database.connector, Purpose::Write).await?;
-            let deleted = delete(&mut connection, &epochs).await?;
+            let deleted = delete(&mut connection, &epochs).await;
             connection.close().await;
-            Ok(deleted)
+            deleted.map_err(|error| match error {
+                StoreError::Refused { what, detail, .. } => StoreError::Refused {
+                    what,
+                    detail,
+                    remedy: "`GRANT SELECT, DELETE ON rulesyncd_worker` to this user".into(),
+                },
+                error => error,
+            })
         })
         .await
     }

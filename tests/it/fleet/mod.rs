@@ -186,7 +186,12 @@ async fn on_server(kind: Kind) {
         worker.stop();
     }
     // Who is gone is forgotten on request.
-    swarm.succeed(&["fleet", "forget", "w2"]);
+    let shown = text(&swarm.run(&["fleet"]).stdout);
+    let name = shown
+        .lines()
+        .find_map(|line| line.split_whitespace().next()?.ends_with("/w2").then_some(line))
+        .unwrap();
+    swarm.succeed(&["fleet", "forget", name.split_whitespace().next().unwrap()]);
     assert!(!fleet(&swarm).1.iter().any(|(id, _)| id == "w2"));
     assert_eq!(swarm.run(&["fleet", "forget", "w2"]).status.code(), Some(2));
 
