@@ -1,5 +1,6 @@
 //! `rulesyncd fleet`: which hosts have every change.
 
+mod effect;
 mod page;
 mod picture;
 mod render;

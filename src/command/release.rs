@@ -131,7 +131,10 @@ impl ReleaseSummary {
 async fn read(database: &Database, realm: &str) -> Result<(Vec<u8>, String, Vec<u8>), String> {
     match database.release(realm).await.map_err(|error| error.to_string())? {
         (FoundManifest::Read { body, signatures }, Some(list)) => Ok((body, signatures, list)),
-        (FoundManifest::Read { .. }, None) => Err("a part of its list is missing".to_owned()),
+        (FoundManifest::Read { body, .. }, None) => Err(match Manifest::parse(&body) {
+            Ok(_) => "a part of its list is missing".to_owned(),
+            Err(error) => Refusal::from(error).to_string(),
+        }),
         (FoundManifest::Missing(why), _) => Err(Refusal::Missing(why).to_string()),
         (FoundManifest::Malformed(why), _) => Err(Refusal::Malformed(why).to_string()),
     }

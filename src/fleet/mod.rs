@@ -13,6 +13,6 @@ mod watch;
 
 pub use hosts::{Host, hosts, named, to_forget};
 pub use report::{Digest, ReportedWorker, WorkerReport};
-pub use state::{ExpectedRelease, HostState, Look, Summary, judge, summarize};
+pub use state::{Expected, ExpectedRelease, HostState, Look, Summary, judge, summarize};
 pub use wait::{Missing, Wait, Waiting};
 pub use watch::{FleetNews, FleetWatch};

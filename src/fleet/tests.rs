@@ -22,8 +22,12 @@ fn worker(id: &str, reported: i64, applied: Option<u64>, digest: &str) -> Report
     ReportedWorker { report, started_at: at(0), reported_at: at(reported) }
 }
 
+fn expected(digest: &str) -> Expected {
+    Expected { digest: digest.to_owned(), rules: 59, quarantined: 0 }
+}
+
 fn look(now: i64, version: Option<u64>, digest: &str, workers: Vec<ReportedWorker>) -> Look {
-    let expected = Some((digest.to_owned(), 59));
+    let expected = Some(expected(digest));
     Look { now: at(now), version, changed_at: None, leader: None, expected, release: None, workers }
 }
 
@@ -60,6 +64,11 @@ fn every_state_has_its_reason() {
     assert_eq!(with(quarantines), differs("quarantined R1 R2 and 1 more"));
     assert_eq!(with(|report| report.rules = 61), differs("withheld 2 deletions"));
     assert_eq!(with(|report| report.rules = 3), differs("serves 3 of 59 rules"));
+    // A row that nobody can serve any more is no deletion.
+    let mut look = look(100, Some(7), "d", vec![worker("a", 99, Some(7), "x")]);
+    look.workers[0].report.rules = 60;
+    look.expected = Some(Expected { quarantined: 1, ..expected("d") });
+    assert_eq!(state(&look, &look), differs("serves 60 of 59 rules"));
 }
 
 #[test]
@@ -67,10 +76,8 @@ fn a_worker_with_trust_is_compared_with_the_release_and_the_others_with_the_rows
     let of = |trust: Option<&str>, digest: &str, release: Option<Option<&str>>| {
         let mut worker = worker("a", 99, Some(7), digest);
         worker.report.trust = trust.map(str::to_owned);
-        let release = release.map(|served| ExpectedRelease {
-            served: served.map(|digest| (digest.to_owned(), 59)),
-            not_verified: None,
-        });
+        let release =
+            release.map(|served| ExpectedRelease { served: served.map(expected), not_verified: None });
         let look = Look { release, ..look(100, Some(7), "rows", vec![worker]) };
         state(&look, &look)
     };

@@ -71,7 +71,7 @@ impl Signature {
         let hash = [Hash::Sha256, Hash::Sha512].into_iter().find(|known| known.name().as_bytes() == hash);
         let hash = hash.ok_or_else(|| Malformed::new("its hash is neither sha256 nor sha512"))?;
         let key = PublicKey::from_blob(&key)
-            .ok_or_else(|| Malformed::new("its key is not of a kind that is accepted"))?;
+            .ok_or_else(|| Malformed::new("its key is of a kind that is not accepted; expected ed25519 or ecdsa on the curve P-256, plain or of a security key"))?;
         Ok(Self { key, hash, signature })
     }
 

@@ -1,5 +1,6 @@
 //! Where the reports come from: the table of a server, or the sockets of SQLite's workers.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::client::ask;
 use crate::clock::Timestamp;
 use crate::command::release::PublishedRelease;
 use crate::config::Config;
-use crate::fleet::{ExpectedRelease, Look, ReportedWorker, WorkerReport};
+use crate::fleet::{Expected, ExpectedRelease, Look, ReportedWorker, WorkerReport};
 use crate::rule::{Catalogue, CompiledRule, Observation};
 use crate::socket::REQUEST_TIMEOUT;
 use crate::store::{Database, FleetReader, FleetTables, StoreError};
@@ -70,12 +71,21 @@ impl Source {
         let (tables, look, now) = self.tables().await?;
         self.read_at = Some(Instant::now());
         let mut look = self.with_sockets(look).await;
-        look.expected = Some((tables.digest().to_string(), tables.rule_count() as u64));
+        let quarantined = tables.quarantined().count() as u64;
+        look.expected = Some(Expected {
+            digest: tables.digest().to_string(),
+            rules: tables.rule_count() as u64,
+            quarantined,
+        });
         if look.workers.iter().any(|row| row.report.trust.is_some()) {
             let release = release(&self.database, policy).await;
             let served = release.as_ref().ok().map(|release| release.served(&tables, now));
             look.release = Some(ExpectedRelease {
-                served: served.map(|served| (served.digest().to_string(), served.rules.len() as u64)),
+                served: served.map(|served| Expected {
+                    digest: served.digest().to_string(),
+                    rules: served.rules.len() as u64,
+                    quarantined,
+                }),
                 not_verified: match (release, policy) {
                     (Err(why), _) => Some(why),
                     (Ok(_), None) => Some("the section `trust` is not configured here".to_owned()),
@@ -136,7 +146,10 @@ impl Source {
         for ((path, known), answer) in self.sockets.iter_mut().zip(answers) {
             *known = Some(answer.unwrap_or_else(|| without_answer(path, known.take())));
         }
-        let workers = self.sockets.iter().filter_map(|(_, known)| known.clone()).collect();
+        // Two paths may lead to one worker.
+        let mut epochs = HashSet::new();
+        let known = self.sockets.iter().filter_map(|(_, known)| known.as_ref());
+        let workers = known.filter(|worker| epochs.insert(&worker.report.epoch)).cloned().collect();
         Look { workers, ..look }
     }
 }

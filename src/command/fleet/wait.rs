@@ -9,6 +9,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use tokio::time::{Instant, sleep_until};
 
+use super::effect;
 use super::source::Source;
 use super::written::Written;
 use crate::clock::humanize;
@@ -126,6 +127,10 @@ impl WaitFlags {
         let quarantining = written.quarantining(&look);
         if !quarantining.is_empty() {
             print_error(&anyhow!("the change is quarantined at {}", names(&quarantining)));
+            has_failed = true;
+        }
+        if let Some(problem) = effect::problem(config, database, &written, &look).await? {
+            print_error(&anyhow!(problem));
             has_failed = true;
         }
         // In this order: who removes a row that is missing here has raised the version that is read next.

@@ -36,7 +36,14 @@ impl Database {
             let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             let realm = manifest::realm(&mut connection).await;
             connection.close().await;
-            realm
+            realm.map_err(|error| match error {
+                StoreError::Refused { what, detail, .. } => StoreError::Refused {
+                    what,
+                    detail,
+                    remedy: "`GRANT SELECT ON rulesyncd_manifest` to this user".into(),
+                },
+                error => error,
+            })
         })
         .await
     }

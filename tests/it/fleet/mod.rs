@@ -324,6 +324,17 @@ async fn under_trust_the_signed_release_is_compared() {
     // The next release.
     owner.release(2, &[("R1", 2), ("R2", 1), ("R4", 1)]).check_out(&swarm);
     in_sync(3, 4);
+    // Who has no keys is told after the wait what who has them is told before.
+    let output = swarm.run(&["state", "set", "R4", "disabled", "--wait=20s"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains(
+            "no effect at hosts with `trust` on R4 (the signed release lets operators suppress at most 1"
+        ),
+        "{said}"
+    );
+    swarm.succeed(&["state", "set", "R4", "enabled", "--wait=20s"]);
     // A release that this host cannot verify is never what a worker should serve, and it is said why.
     let mut command = swarm.command(&["fleet"]);
     owner.trusted_by(&swarm, &mut command);
