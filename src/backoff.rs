@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+
 /// The longest wait between two tries.
 pub(crate) const CAP: Duration = Duration::from_secs(10);
 
@@ -32,6 +34,14 @@ impl Backoff {
 /// `interval`, changed at random by up to a tenth, so that many workers do not poll at the same time.
 pub(crate) fn jittered(interval: Duration) -> Duration {
     interval.mul_f64(0.9 + 0.2 * random())
+}
+
+/// Waits until `then`; for ever where that is `None`.
+pub(crate) async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => sleep_until(then).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A number from 0 to 1, random enough to spread waits: the hash keys of the standard library are its only

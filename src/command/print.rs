@@ -1,10 +1,12 @@
 //! What commands print, and where.
 
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _};
+use std::time::Duration;
 
 use anstream::{AutoStream, ColorChoice};
+use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::paint::{sanitize_lines, sanitize_output, shorten};
+use crate::paint::{sanitize, sanitize_lines, sanitize_output, shorten};
 use crate::telemetry::report_failure;
 
 /// No message of a failure is longer, in bytes: what it quotes may be as long as a column.
@@ -32,6 +34,31 @@ pub(super) fn write_stdout(text: &str) -> io::Result<()> {
     let mut stdout = AutoStream::new(stdout, choice);
     let written = stdout.write_all(sanitize_output(text).as_bytes()).and_then(|()| stdout.flush());
     written.map_err(|error| io::Error::new(error.kind(), format!("standard output broke: {error}")))
+}
+
+/// A table of texts of any origin under its header; empty without rows.
+pub(super) fn table<R: IntoIterator<Item: AsRef<str>>>(
+    header: impl IntoIterator<Item = &'static str>,
+    rows: impl IntoIterator<Item = R>,
+) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(header);
+    for row in rows {
+        table.add_row(row.into_iter().map(|cell| sanitize(cell.as_ref()).into_owned()));
+    }
+    if table.is_empty() { String::new() } else { format!("{table}\n") }
+}
+
+/// A progress bar on a terminal; nothing elsewhere.
+pub(super) fn progress() -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
+    let bar =
+        ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
 }
 
 /// Prints instead of what the terminal shows; elsewhere, after a blank line.

@@ -19,7 +19,7 @@ use super::fleet::Written;
 use super::{Failure, Outcome};
 use crate::clock::{Clock as _, SystemClock};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
-use crate::command::print::print;
+use crate::command::print::{print, table};
 use crate::config::Config;
 use crate::paint::sanitize;
 use crate::plural::{count, is_or_are};
@@ -127,12 +127,9 @@ impl Operator {
             return Ok(print(&lines)?);
         }
         let now = SystemClock.now();
-        let mut table = comfy_table::Table::new();
-        table.load_style(comfy_table::presets::NOTHING);
-        let mut header = vec!["RULE", "STATE", "CEILING", "UNTIL", "SET BY", "SINCE", "REASON"];
-        header.extend((!without_effect.is_empty()).then_some("WITHOUT EFFECT"));
-        table.set_header(header);
-        for row in &rows {
+        let header = ["RULE", "STATE", "CEILING", "UNTIL", "SET BY", "SINCE", "REASON", "WITHOUT EFFECT"];
+        let shown = header.len() - usize::from(without_effect.is_empty());
+        let cells = rows.iter().map(|row| {
             let until = match row.expires_at {
                 None => "until cleared".to_owned(),
                 Some(end) if end <= now => "expired".to_owned(),
@@ -148,11 +145,10 @@ impl Operator {
                 row.reason.clone().unwrap_or_default(),
                 why(row).unwrap_or_default().to_owned(),
             ];
-            let shown = cells.len() - usize::from(without_effect.is_empty());
-            table.add_row(cells[..shown].iter().map(|cell| sanitize(cell).into_owned()));
-        }
-        let text = if rows.is_empty() { "no state is set\n".to_owned() } else { format!("{table}\n") };
-        Ok(print(&text)?)
+            cells.into_iter().take(shown)
+        });
+        let text = table(header.into_iter().take(shown), cells);
+        Ok(print(if rows.is_empty() { "no state is set\n" } else { &text })?)
     }
 
     async fn get(&self, rule_id: &RuleId) -> Outcome {

@@ -1,14 +1,11 @@
 //! `rulesyncd sync`: reconcile once.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::common::{Daemons, for_writing, open_database, trust};
 use super::fleet::{WaitFlags, Written};
@@ -17,7 +14,7 @@ use crate::address::Address;
 use crate::client::{ClientError, SocketClient};
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare_quietly};
-use crate::command::print::print;
+use crate::command::print::{print, progress};
 use crate::config::Config;
 use crate::directory::{DELETE_AFTER, ScanScope};
 use crate::master::Operator;
@@ -94,6 +91,7 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
         let done = match database.try_lock().await? {
             Some(session) => {
                 let bar = progress();
+                bar.set_message("comparing the directory with the table");
                 let done = reconcile(session, &mut reconciler, args.allow_mass_delete).await;
                 bar.finish_and_clear();
                 done?
@@ -139,20 +137,6 @@ fn ensure_same_directory(config: &Config, master: &MasterStatus) -> Outcome {
         master.database.url,
         its.display()
     )))
-}
-
-/// A progress bar on a terminal; nothing elsewhere.
-fn progress() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner().with_style(
-        ProgressStyle::with_template("{spinner} {msg} {elapsed}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
-    bar.set_message("comparing the directory with the table");
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
 }
 
 async fn reconcile(

@@ -17,13 +17,13 @@ use crate::address::Address;
 use crate::client::{self, ClientError};
 use crate::clock::{SystemClock, Timestamp};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
-use crate::command::print::print;
+use crate::command::print::{print, table};
 use crate::config::Config;
 use crate::master::reconcile::Reconciler;
 use crate::paint::sanitize;
 use crate::plural::count;
 use crate::rule::{Catalogue, CatalogueDigest, Difference, Observation, RuleHeader, diff};
-use crate::store::{Follow as _, RuleStore, Scope, StoreError};
+use crate::store::{Scope, load};
 use crate::trust::{Policy, TrustState, TrustStatus};
 use crate::wire::{Op, Subscribe};
 
@@ -117,7 +117,7 @@ async fn compare_all(config: &Config, daemons: &Daemons, needs_worker: bool) -> 
     let (tables, now, published, mut comparison) =
         match (common::directory_store(config, clock.clone()), &policy) {
             (Some(store), policy) => {
-                let (files, now) = catalogue(&store).await?;
+                let (files, now) = load(&store).await?;
                 let published = match (policy, &config.database.address) {
                     (Some(policy), Address::Directory(directory)) => {
                         Some(PublishedRelease::of_directory(directory, policy).await)
@@ -130,7 +130,7 @@ async fn compare_all(config: &Config, daemons: &Daemons, needs_worker: bool) -> 
             (None, policy) => {
                 let database = common::open_database(config, clock).await?;
                 common::ping(&database).await?;
-                let (tables, now) = catalogue(&database).await?;
+                let (tables, now) = load(&database).await?;
                 let published = match policy {
                     Some(policy) => Some(PublishedRelease::of_database(&database, policy).await),
                     None => None,
@@ -253,14 +253,6 @@ impl Comparison {
     }
 }
 
-/// The content of a store, read as a worker reads it, and when that was by the store's clock.
-async fn catalogue(store: &impl RuleStore) -> Result<(Catalogue, Timestamp), StoreError> {
-    let delta = store.follow().poll(&Arc::<Catalogue>::default()).await?;
-    let (mut catalogue, now) = (Catalogue::default(), delta.now);
-    catalogue.apply(delta);
-    Ok((catalogue, now))
-}
-
 /// `None` for `expected`: what the worker should serve is not known.
 async fn against_worker(
     socket: &Path,
@@ -311,16 +303,8 @@ async fn against_worker(
 fn human(comparison: &Comparison) -> String {
     let Comparison { rules, states, digest, release, compared, left_out, unanswered, differences } =
         comparison;
-    let mut text = String::new();
-    if !differences.is_empty() {
-        let mut table = comfy_table::Table::new();
-        table.load_style(comfy_table::presets::NOTHING);
-        table.set_header(["RULE", "WHAT DIFFERS"]);
-        for difference in differences {
-            table.add_row([sanitize(&difference.rule_id), sanitize(&difference.what)]);
-        }
-        text += &format!("{table}\n");
-    }
+    let rows = differences.iter().map(|difference| [&difference.rule_id, &difference.what]);
+    let mut text = table(["RULE", "WHAT DIFFERS"], rows);
     for place in left_out {
         text += &format!("not here: {}\n", sanitize(place));
     }

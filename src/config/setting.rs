@@ -116,23 +116,10 @@ pub(super) fn find(key: &str) -> Option<&'static Setting> {
 /// The candidate that `found` was most likely meant to be; `None` when none is near.
 pub(crate) fn nearest<'a>(found: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
-        .map(|candidate| (edits(found, candidate), candidate))
+        .map(|candidate| (strsim::levenshtein(found, candidate), candidate))
         .min()
         .filter(|&(edits, candidate)| edits <= candidate.len() / 2)
         .map(|(_, candidate)| candidate)
-}
-
-/// The Levenshtein distance, by bytes: keys are ASCII.
-fn edits(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (i, a) in from.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in to.bytes().enumerate() {
-            let cheapest = (diagonal + usize::from(a != b)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], cheapest);
-        }
-    }
-    row[to.len()]
 }
 
 #[cfg(test)]

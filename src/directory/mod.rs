@@ -2,6 +2,7 @@
 
 mod files;
 mod missing;
+mod parallel;
 mod pending;
 mod read;
 mod release;
@@ -13,6 +14,7 @@ mod watch;
 
 pub use missing::DELETE_AFTER;
 pub(crate) use missing::MissingFiles;
+pub(crate) use parallel::parallel_map;
 pub(crate) use read::ScanProgress;
 pub use release::{
     MANIFEST, MANIFEST_RULES, MANIFEST_SIG, Release, ReleaseFiles, holds, is_release_file_name,

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::files::Files;
+use super::parallel::parallel_map;
 use super::read::{FileReader, ScanProgress};
 use super::scanned::{InvalidFile, ScannedFile};
 use super::scope::ScanScope;
@@ -25,8 +26,8 @@ use crate::rulefile::{self, Listing};
 /// Texts are kept from scan to write up to this many bytes in all; others are read again when they are written.
 const TEXT_CACHE_BYTES: usize = 16 << 20;
 
-/// This many files or more are read by two threads.
-const PARALLEL: usize = 64;
+/// The most threads that read files.
+const THREADS: usize = 2;
 
 /// Files whose stamp is too young are read again no sooner than this.
 const RECHECK_AFTER: Duration = Duration::from_millis(20);
@@ -186,7 +187,7 @@ impl Scanner {
             }
             ScanScope::Names(_) => Vec::new(),
         };
-        let stamped = parallel_map(names.into_iter().collect(), |name: String| {
+        let stamped = parallel_map(names.into_iter().collect(), THREADS, |name: String| {
             let stamp = self.reader.stamp(&name);
             let is_as_read =
                 *scope == ScanScope::All && matches!(stamp, Some(Ok(stamp)) if self.is_as_read(&name, stamp));
@@ -207,7 +208,7 @@ impl Scanner {
             }
         }
         let kept = AtomicUsize::new(0);
-        let read = parallel_map(to_read, |(name, stamp)| {
+        let read = parallel_map(to_read, THREADS, |(name, stamp)| {
             let is_unfinished = unfinished.contains(&name)
                 || matches!(&stamp, Ok(stamp) if stamp.is_empty && stamp.age(now) < EMPTY_FOR);
             let scanned = (!is_unfinished).then(|| self.read(&name, stamp, &kept, now));
@@ -377,20 +378,6 @@ impl Scanner {
             scanned.text.filter(|text| kept.fetch_add(text.len(), Ordering::Relaxed) < TEXT_CACHE_BYTES);
         scanned
     }
-}
-
-/// Maps the items, on two threads where there are many.
-fn parallel_map<I: Send, T: Send>(mut items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {
-    if items.len() < PARALLEL {
-        return items.into_iter().map(work).collect();
-    }
-    let others = items.split_off(items.len() / 2);
-    std::thread::scope(|scope| {
-        let there = scope.spawn(|| others.into_iter().map(&work).collect::<Vec<T>>());
-        let mut done: Vec<T> = items.into_iter().map(&work).collect();
-        done.extend(there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        done
-    })
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch as watch_channel};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::audit::StateAudit;
@@ -28,7 +28,7 @@ pub use self::held::{HeldDeletes, Operator};
 use self::reconcile::{ReconcileError, Reconciler};
 pub(crate) use self::status::{LeaseStatus, LockStatus, MasterStatus};
 pub(crate) use self::summary::{Reconciled, Summary, WrittenRule};
-use crate::backoff::{Backoff, jittered};
+use crate::backoff::{Backoff, jittered, until};
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::directory::{DELETE_AFTER, ScanProgress, ScanScope, Watch};
@@ -94,14 +94,6 @@ struct Deferred(bool);
 enum End {
     Stopped,
     Lost(StoreError),
-}
-
-/// Waits until `then`; for ever where that is `None`.
-async fn at(then: Option<Instant>) {
-    match then {
-        Some(then) => tokio::time::sleep_until(then).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Keeps the watchdog fed during a slow database call, and while a scan goes on. Never returns.
@@ -344,13 +336,13 @@ impl Master {
             () = stop.cancelled() => Ok(None),
             scope = self.watch.next() => Ok(Some(scope)),
             command = command::receive(&mut self.commands) => self.handle(session, command).await,
-            () = at(retry_at) => Ok(Some(ScanScope::All)),
-            () = at(Some(rescan_at)) => Ok(Some(ScanScope::Reread)),
+            () = until(retry_at) => Ok(Some(ScanScope::All)),
+            () = sleep_until(rescan_at) => Ok(Some(ScanScope::Reread)),
             () = sleep(recheck.unwrap_or_default()), if recheck.is_some() => {
                 Ok(Some(self.reconciler.recheck()).filter(|names| !names.is_empty()).map(ScanScope::Names))
             }
             () = sleep(log_in.unwrap_or_default()), if log_in.is_some() => Ok(None),
-            () = at(Some(self.ping_at)) => {
+            () = sleep_until(self.ping_at) => {
                 self.ping_at = Instant::now() + LOCK_INTERVAL;
                 session.ping().await?;
                 self.note_lease(session.lease_problem(), session.lease());

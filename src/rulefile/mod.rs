@@ -3,6 +3,7 @@
 
 mod links;
 mod listing;
+mod write;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use links::LinkPolicy;
 pub(crate) use listing::{Listing, is_rule_file_name, seems_a_rule};
+pub(crate) use write::{create, open_to_write, replace, with_suffix};
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +114,7 @@ fn begin(path: &Path) -> Result<File, ReadError> {
 }
 
 /// Flags for opening without waiting, whatever is opened.
-pub(crate) const HARMLESS: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
+const HARMLESS: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
 
 fn read_open(file: &File, max: usize) -> Result<Vec<u8>, ReadError> {
     let metadata = file.metadata()?;
@@ -133,7 +135,7 @@ fn read_open(file: &File, max: usize) -> Result<Vec<u8>, ReadError> {
 ///
 /// # Errors
 /// [`ReadError::NotAFile`].
-pub(crate) fn regular(metadata: &std::fs::Metadata) -> Result<(), ReadError> {
+fn regular(metadata: &std::fs::Metadata) -> Result<(), ReadError> {
     let kind = metadata.file_type();
     let what = match kind {
         _ if kind.is_file() => return Ok(()),

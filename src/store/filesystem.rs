@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::rows::{ParsedRows, RowParser};
-use super::{Follow, RowIndex, RuleStore, StoreError, subscription};
+use super::{Follow, RowIndex, RuleStore, StoreError};
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
 use crate::directory::{DELETE_AFTER, MissingFiles, ReleaseFiles, ScanScope, Scanner, Watch};
 use crate::rule::plan::{Plan, Write, plan};
 use crate::rule::{
-    CompiledRule, ContentDigest, FoundManifest, Limits, QuarantinedRow, RowFingerprint, RuleHeader, RuleId,
-    RuleRow, RuleState, Table, TableDelta,
+    ContentDigest, FoundManifest, Limits, QuarantinedRow, RowFingerprint, RuleHeader, RuleId, RuleRow,
+    RuleState, Table, TableDelta,
 };
 use crate::trust::RuleList;
 
@@ -85,10 +85,6 @@ impl FilesystemStore {
 
 impl RuleStore for FilesystemStore {
     type Follower = FilesystemFollower;
-
-    async fn load_compiled(&self) -> Result<Vec<CompiledRule>, StoreError> {
-        subscription::load(self.follow()).await
-    }
 
     async fn get_state(&self, rule_id: &RuleId) -> Result<RuleState, StoreError> {
         let state = self.states().rows.get(rule_id).cloned().unwrap_or_default();

@@ -27,6 +27,7 @@ pub use filesystem::{FilesystemConfig, FilesystemFollower, FilesystemStore};
 pub use poll::FollowConfig;
 pub(crate) use rows::RowReader;
 pub use subscription::Subscription;
+pub(crate) use subscription::load;
 
 use crate::fleet::WorkerReport;
 pub use crate::rule::RowIndex;
@@ -42,7 +43,12 @@ pub trait RuleStore: Send + Sync {
     type Follower: Follow;
 
     /// Every valid rule with its effective state, by id. [`Follow::poll`] reports the rows that are not valid.
-    fn load_compiled(&self) -> impl Future<Output = Result<Vec<CompiledRule>, StoreError>> + Send;
+    ///
+    /// # Errors
+    /// The current rules and states cannot be read.
+    fn load_compiled(&self) -> impl Future<Output = Result<Vec<CompiledRule>, StoreError>> + Send {
+        async { Ok(load(self).await?.0.compiled()) }
+    }
 
     /// The effective state; the default for a rule that has no state, or an expired one, or does not exist.
     fn get_state(&self, rule_id: &RuleId) -> impl Future<Output = Result<RuleState, StoreError>> + Send;

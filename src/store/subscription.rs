@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Follow, RowIndex, StoreError};
+use super::{Follow, RowIndex, RuleStore, StoreError};
 use crate::backoff::{Backoff, jittered};
-use crate::rule::{Catalogue, CompiledRule, RowFingerprint, RuleChange, Table};
+use crate::clock::Timestamp;
+use crate::rule::{Catalogue, RowFingerprint, RuleChange, Table};
 
 /// How often a subscription polls without a wake-up, and how late a state may expire.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -92,13 +93,13 @@ impl RowIndex for Mutex<Catalogue> {
     }
 }
 
-/// Every valid rule with its effective state, by id.
-pub(super) async fn load<F: Follow>(mut follower: F) -> Result<Vec<CompiledRule>, StoreError> {
-    let delta = follower.poll(&Arc::<Catalogue>::default()).await?;
-    let mut catalogue = Catalogue::default();
+/// The content of a store, as a worker would read it first, and when that was by the store's clock.
+///
+/// # Errors
+/// The store cannot be read.
+pub(crate) async fn load<S: RuleStore + ?Sized>(store: &S) -> Result<(Catalogue, Timestamp), StoreError> {
+    let delta = store.follow().poll(&Arc::<Catalogue>::default()).await?;
+    let (mut catalogue, now) = (Catalogue::default(), delta.now);
     catalogue.apply(delta);
-    let state = |rule_id: &str| catalogue.state(rule_id);
-    let compiled =
-        catalogue.rules().filter_map(|(rule, _)| rule.compiled(state(rule.rule_id().as_str())).ok());
-    Ok(compiled.collect())
+    Ok((catalogue, now))
 }

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
-use super::{Malformed, decimal, shown};
+use super::{Malformed, ascii, decimal, digest, shown};
 use crate::rule::{ContentDigest, RuleId};
 use crate::rulefile::is_rule_file_name;
 
@@ -25,6 +25,14 @@ pub struct ListedRule {
     pub content_sha256: ContentDigest,
     /// The name of its file in the rules directory.
     pub source_path: Box<str>,
+}
+
+/// A line of `MANIFEST.rules`, without its end.
+impl fmt::Display for ListedRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rule_id, rule_version, content_sha256, source_path } = self;
+        write!(f, "{rule_id} {rule_version} {content_sha256} {source_path}")
+    }
 }
 
 /// The rules of a release, sorted by the bytes of their ids.
@@ -56,14 +64,7 @@ impl RuleList {
     /// # Errors
     /// [`Malformed`], with the line.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        if bytes.len() > MAX_LIST {
-            return Err(Malformed::new(format!(
-                "it has {} bytes; at most {MAX_LIST} are possible",
-                bytes.len()
-            )));
-        }
-        let text = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii());
-        let text = text.ok_or_else(|| Malformed::new("it is not ASCII text"))?;
+        let text = ascii(bytes, MAX_LIST)?;
         let mut rules: Vec<ListedRule> = Vec::new();
         for (number, line) in (1_usize..).zip(text.split_inclusive('\n')) {
             let rule = line.strip_suffix('\n').and_then(parse_line).ok_or_else(|| {
@@ -85,8 +86,8 @@ impl RuleList {
     /// The exact bytes of the file.
     pub fn to_text(&self) -> String {
         let mut text = String::with_capacity(self.0.len() * 96);
-        for ListedRule { rule_id, rule_version, content_sha256, source_path } in &self.0 {
-            let _ = writeln!(text, "{rule_id} {rule_version} {content_sha256} {source_path}");
+        for rule in &self.0 {
+            let _ = writeln!(text, "{rule}");
         }
         text
     }
@@ -106,9 +107,7 @@ impl RuleList {
 fn parse_line(line: &str) -> Option<ListedRule> {
     let mut words = line.split(' ');
     let (rule_id, rule_version) = (RuleId::new(words.next()?).ok()?, decimal::<i32>(words.next()?)?);
-    let hex = words.next()?;
-    let content_sha256 = ContentDigest::from_hex(hex).filter(|digest| digest.to_string() == hex)?;
-    let source_path = words.next()?;
+    let (content_sha256, source_path) = (digest(words.next()?)?, words.next()?);
     let is_path = source_path.len() <= LONGEST_PATH && is_rule_file_name(OsStr::new(source_path));
     (words.next().is_none() && rule_version >= 0 && is_path).then(|| ListedRule {
         rule_id,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::states::Bound;
-use super::{Malformed, ReleaseTime, RuleList, decimal, list, shown};
+use super::{Malformed, ReleaseTime, RuleList, ascii, decimal, digest, list, shown};
 use crate::rule::ContentDigest;
 
 /// The longest manifest, in bytes.
@@ -84,14 +84,7 @@ impl Manifest {
     /// # Errors
     /// [`Malformed`], with the line.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        if bytes.len() > MAX_MANIFEST {
-            return Err(Malformed::new(format!(
-                "it has {} bytes; at most {MAX_MANIFEST} are possible",
-                bytes.len()
-            )));
-        }
-        let text = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii());
-        let text = text.ok_or_else(|| Malformed::new("it is not ASCII text"))?;
+        let text = ascii(bytes, MAX_MANIFEST)?;
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
         let lines: [&str; 6] = lines
             .try_into()
@@ -165,8 +158,7 @@ fn list_digest(text: &str) -> Result<ListDigest, Malformed> {
     let parse = || {
         let mut words = text.split(' ');
         let (rules, bytes) = (decimal::<usize>(words.next()?)?, decimal::<usize>(words.next()?)?);
-        let hex = words.next()?;
-        let sha256 = ContentDigest::from_hex(hex).filter(|digest| digest.to_string() == hex)?;
+        let sha256 = digest(words.next()?)?;
         (words.next().is_none() && bytes <= list::MAX_LIST).then_some(ListDigest { rules, bytes, sha256 })
     };
     parse().ok_or_else(|| {

@@ -24,6 +24,8 @@ mod tests;
 mod time;
 mod wire;
 
+use crate::rule::ContentDigest;
+
 pub(crate) use armor::{MAX_SIGNATURE, MAX_SIGNATURES, split_signatures};
 pub(crate) use gate::Gate;
 pub(crate) use keys::PublicKey;
@@ -50,6 +52,20 @@ impl Malformed {
     fn new(reason: impl Into<String>) -> Self {
         Self(reason.into())
     }
+}
+
+/// The bytes as ASCII text, of which there are at most `max`.
+fn ascii(bytes: &[u8], max: usize) -> Result<&str, Malformed> {
+    if bytes.len() > max {
+        return Err(Malformed::new(format!("it has {} bytes; at most {max} are possible", bytes.len())));
+    }
+    let text = std::str::from_utf8(bytes).ok().filter(|text| text.is_ascii());
+    text.ok_or_else(|| Malformed::new("it is not ASCII text"))
+}
+
+/// A digest in lower-case hexadecimal digits.
+fn digest(hex: &str) -> Option<ContentDigest> {
+    ContentDigest::from_hex(hex).filter(|digest| digest.to_string() == hex)
 }
 
 /// A text of foreign origin in an error: its beginning, escaped.

@@ -1,11 +1,8 @@
 //! The floor: the newest manifest that came into force, on disk, so that no older one is accepted after a restart.
 
-use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::texts::with_suffix;
 use crate::rulefile;
 use crate::trust::{Gate, MAX_MANIFEST, MAX_SIGNATURE, MAX_SIGNATURES, Policy};
 
@@ -17,7 +14,7 @@ const MANIFEST_LINES: usize = 6;
 
 /// The path of the floor beside the cache.
 pub(super) fn path(cache: &Path) -> PathBuf {
-    with_suffix(cache, "floor")
+    rulefile::with_suffix(cache, "floor")
 }
 
 /// A gate above the floor that an earlier run saved, if it can be read.
@@ -49,14 +46,5 @@ pub(super) fn gate(policy: Policy, cache: &Path) -> Gate {
 
 /// Saves the floor, and returns once it is on the disk.
 pub(super) fn save(path: &Path, floor: &str) -> io::Result<()> {
-    let new = with_suffix(path, "new");
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(rulefile::HARMLESS);
-    let mut file = options.open(&new)?;
-    rulefile::regular(&file.metadata()?).map_err(io::Error::other)?;
-    file.write_all(floor.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    rulefile::replace(path, |mut file| file.write_all(floor.as_bytes()))
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
+use crate::backoff::until;
 use crate::event;
 
 /// How long after a record further rejections for the same reason are only counted.
@@ -46,10 +47,7 @@ impl RejectionLog {
     /// Cancel safe.
     pub(super) async fn log_when_due(&mut self) {
         let [user, limit] = [&self.user, &self.limit].map(|throttle| throttle.quiet_until);
-        match user.into_iter().chain(limit).min() {
-            Some(time) => sleep_until(time).await,
-            None => std::future::pending().await,
-        }
+        until(user.into_iter().chain(limit).min()).await;
         self.log(Instant::now());
     }
 

@@ -15,7 +15,7 @@ use self::reports::Reports;
 use super::broker::{AppliedChanges, Broker};
 use super::trace::TailTrace;
 use super::{floor, log};
-use crate::backoff::{Backoff, jittered};
+use crate::backoff::{Backoff, jittered, until};
 use crate::clock::Timestamp;
 use crate::lifecycle::Liveness;
 use crate::outage::{Outage, RecordBudget};
@@ -341,13 +341,6 @@ fn report(
 /// A time of the database's clock and when it was read; of this host's clock before the first poll.
 fn database_now(broker: &Broker, clock: Option<(Timestamp, Instant)>) -> (Timestamp, Instant) {
     clock.unwrap_or_else(|| (broker.clock.now(), Instant::now()))
-}
-
-async fn until(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //! not need the texts, and in memory they would double the worker's size.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -154,21 +154,10 @@ impl Inner {
     }
 }
 
-/// The path of the cache with `suffix` appended to its name.
-pub(super) fn with_suffix(cache: &Path, suffix: &str) -> PathBuf {
-    let mut name = cache.as_os_str().to_owned();
-    name.push(".");
-    name.push(suffix);
-    name.into()
-}
-
 /// A file without a name, in the cache's directory.
 fn unnamed(cache: &Path) -> io::Result<File> {
-    let path = with_suffix(cache, "texts");
-    let mut open = OpenOptions::new();
-    open.read(true).write(true).create(true).truncate(true).mode(0o600);
-    let file = open.custom_flags(rulefile::HARMLESS).open(&path)?;
-    rulefile::regular(&file.metadata()?).map_err(io::Error::other)?;
+    let path = rulefile::with_suffix(cache, "texts");
+    let file = rulefile::create(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)
 }

@@ -4,12 +4,12 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::files::Target;
 use super::settings::Settings;
 use crate::command::Failure;
+use crate::directory::parallel_map;
 use crate::rule::attack::Attack;
 use crate::rule::{self, Code, ContentDigest, Diagnostic, Limits, ParsedRule};
 use crate::rulefile::{self, ReadError};
@@ -42,7 +42,8 @@ pub(super) fn check_all(
     rows: &Rows,
     settings: &mut Settings,
 ) -> Result<Vec<CheckedFile>, Failure> {
-    let mut checked = in_parallel(targets, attack);
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let mut checked = parallel_map(targets.iter().collect(), threads, |target| check_target(target, attack));
     find_duplicates(&mut checked);
     checked.iter_mut().for_each(|checked| find_same_version(checked, rows));
     for checked in &mut checked {
@@ -50,32 +51,6 @@ pub(super) fn check_all(
         checked.findings.sort_by_key(|finding| (Reverse(finding.severity), finding.span.start));
     }
     Ok(checked)
-}
-
-fn in_parallel(targets: &[Target], attack: &Attack) -> Vec<CheckedFile> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some((at, target)) = {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            targets.get(at).map(|target| (at, target))
-        } {
-            done.push((at, check_target(target, attack)));
-        }
-        done
-    };
-    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(targets.len());
-    let mut done = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut done = work();
-        // A thread that panicked has reported it; its result is missing.
-        for other in others {
-            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-        done
-    });
-    done.sort_unstable_by_key(|&(at, _)| at);
-    done.into_iter().map(|(_, checked)| checked).collect()
 }
 
 fn check_target(target: &Target, attack: &Attack) -> CheckedFile {

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::Shown;
 use crate::clock::{Timestamp, humanize};
+use crate::command::print;
 use crate::fleet::{Host, HostState};
 use crate::paint::sanitize;
 use crate::plural::count;
@@ -34,12 +35,10 @@ fn to_json(shown: &Shown) -> serde_json::Value {
 
 fn human(shown: &Shown) -> String {
     let now = shown.look.now;
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["HOST", "STATE", "RULES", "SUBSCRIBERS", "VERSION", "REPORTED"]);
-    for (host, state) in &shown.hosts {
-        table.add_row(cells(host, state, now).map(|cell| sanitize(&cell).into_owned()));
-    }
+    let table = print::table(
+        ["HOST", "STATE", "RULES", "SUBSCRIBERS", "VERSION", "REPORTED"],
+        shown.hosts.iter().map(|(host, state)| cells(host, state, now)),
+    );
     let in_sync = shown.hosts.iter().filter(|(_, state)| state.is_in_sync()).count();
     let changes = match (shown.look.version, shown.look.changed_at) {
         (Some(version), Some(at)) => format!("; changes {version}, the last {} ago", humanize(now.since(at))),
@@ -51,7 +50,6 @@ fn human(shown: &Shown) -> String {
         0 => "no worker has reported".to_owned(),
         all => format!("{in_sync} of {all} in sync"),
     };
-    let table = if shown.hosts.is_empty() { String::new() } else { format!("{table}\n") };
     let release = not_verified(shown)
         .map_or_else(String::new, |why| format!("the signed release is not verified: {}\n", sanitize(why)));
     format!("{table}{footer}{changes}{leader}\n{release}")

@@ -1,6 +1,5 @@
 //! `--wait`: returns when every host has the change.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::effect;
 use super::source::Source;
 use super::written::Written;
 use crate::clock::humanize;
-use crate::command::print::{print, print_error};
+use crate::command::print::{print, print_error, progress};
 use crate::command::{Failure, Outcome};
 use crate::config::{Config, duration};
 use crate::fleet::{Look, Missing, Wait, Waiting};
@@ -196,16 +195,6 @@ async fn until_news(source: &mut Source, waiting: &Waiting, ignored: usize, dead
             return;
         }
     }
-}
-
-/// A progress bar on a terminal; nothing elsewhere.
-fn progress() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new_spinner();
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
 }
 
 fn names(hosts: &[Missing]) -> String {

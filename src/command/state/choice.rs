@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal as _, Read as _};
-use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
@@ -10,11 +9,11 @@ use clap_complete::{ArgValueCompleter, CompletionCandidate};
 
 use super::super::common::did_you_mean;
 use super::super::{Failure, Outcome};
-use crate::command::print::{ask, print, write_stderr};
+use crate::command::print::{ask, print, table, write_stderr};
 use crate::paint::sanitize;
 use crate::plural::{count, is_or_are, some_of};
-use crate::rule::{Catalogue, Condition, Definition, RuleId, StateRow, Table};
-use crate::store::{Database, Follow as _, RuleStore as _, Scope, StoreError};
+use crate::rule::{Condition, Definition, RuleId, StateRow, Table};
+use crate::store::{Database, Scope, StoreError, load};
 
 /// The id that stands for ids on standard input.
 const STANDARD_INPUT: &str = "-";
@@ -229,15 +228,11 @@ impl Chosen {
 
     /// A line for each rule: id, state, name.
     fn listing(&self) -> String {
-        let mut table = comfy_table::Table::new();
-        table.load_style(comfy_table::presets::NOTHING);
-        table.set_header(["RULE", "STATE", "NAME"]);
-        for id in &self.rule_ids {
-            let state = self.states.get(id).map_or("no state".into(), summary);
-            let name = self.names.get(id).map(String::as_str).unwrap_or_default();
-            table.add_row([sanitize(id.as_str()), sanitize(&state), sanitize(name)]);
-        }
-        format!("{table}\n")
+        let rows = self.rule_ids.iter().map(|id| {
+            let state = self.states.get(id).map_or("no state".to_owned(), summary);
+            [id.to_string(), state, self.names.get(id).cloned().unwrap_or_default()]
+        });
+        table(["RULE", "STATE", "NAME"], rows)
     }
 }
 
@@ -277,9 +272,7 @@ pub(super) async fn missing<'i>(
 
 /// Every valid rule, and the keys of the quarantined rows.
 async fn definitions(database: &Database) -> Result<(Vec<Definition>, Vec<String>), Failure> {
-    let mut catalogue = Catalogue::default();
-    let delta = database.follow().poll(&Arc::<Catalogue>::default()).await?;
-    catalogue.apply(delta);
+    let (catalogue, _) = load(database).await?;
     let rules = catalogue.rules().map(|(rule, _)| rule.definition());
     let rules = rules.collect::<Result<_, _>>().context("reading the rules").map_err(Failure::Environment)?;
     let quarantined = catalogue.quarantined().filter(|row| row.table == Table::Rules);

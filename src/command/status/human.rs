@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use comfy_table::Table;
 use serde_json::Value;
 
 use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::command::print;
 use crate::master::{LeaseStatus, LockStatus, MasterStatus};
 use crate::paint::{Paint, sanitize, sanitize_painted};
 use crate::plural::count;
@@ -226,19 +226,13 @@ impl Lines {
 /// A table under its title; empty without rows.
 fn table<const N: usize, T: AsRef<str>>(
     title: &str,
-    header: [&str; N],
+    header: [&'static str; N],
     rows: impl Iterator<Item = [T; N]>,
 ) -> String {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(header);
-    for row in rows {
-        table.add_row(row.map(|cell| sanitize(cell.as_ref()).into_owned()));
+    match &*print::table(header, rows) {
+        "" => String::new(),
+        table => format!("\n{}{title}{}\n{table}", Paint::Bold, Paint::Off),
     }
-    if table.is_empty() {
-        return String::new();
-    }
-    format!("\n{}{title}{}\n{table}\n", Paint::Bold, Paint::Off)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(crate) use held_back::CatalogueDelta;
 
 use self::key::{CaseInsensitiveId, Key, SortedRule};
 use self::states::States;
-use super::{ContentDigest, KnownRule, RowIndex, RuleChange, RuleId, RuleState, StateRow};
+use super::{CompiledRule, ContentDigest, KnownRule, RowIndex, RuleChange, RuleId, RuleState, StateRow};
 use crate::clock::Timestamp;
 
 /// All known rules and states. Pure: table deltas and the time go in, changes come out.
@@ -204,6 +204,12 @@ impl Catalogue {
     /// The digest of all effective rules and states.
     pub(crate) const fn digest(&self) -> CatalogueDigest {
         self.digest
+    }
+
+    /// Every effective rule with its effective state, by id.
+    pub(crate) fn compiled(&self) -> Vec<CompiledRule> {
+        let state = |rule: &KnownRule| self.state(rule.rule_id().as_str());
+        self.rules().filter_map(|(rule, _)| rule.compiled(state(rule)).ok()).collect()
     }
 
     /// The quarantined rows, rules first, by key.

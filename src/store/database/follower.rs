@@ -13,6 +13,7 @@ use super::sql::Purpose;
 use super::wakeups::Wakeups;
 use super::{Database, manifest, workers};
 use crate::address::SessionAttrs;
+use crate::backoff;
 use crate::fleet::WorkerReport;
 use crate::rule::TableDelta;
 use crate::store::poll::{WHAT, Watermarks};
@@ -94,13 +95,6 @@ impl DatabaseFollower {
     }
 }
 
-async fn sleep_until(time: Option<tokio::time::Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
 impl Follow for DatabaseFollower {
     async fn woken(&mut self) {
         // Reading the windows is due although nothing may wake the follower.
@@ -112,8 +106,8 @@ impl Follow for DatabaseFollower {
             }
             tokio::select! {
                 () = self.wakeups.next() => break,
-                () = sleep_until(due.map(Into::into)) => break,
-                () = sleep_until(self.doorbell.due()) => {}
+                () = backoff::until(due.map(Into::into)) => break,
+                () = backoff::until(self.doorbell.due()) => {}
                 rang = self.doorbell.end(&mut self.connection) => if rang { break },
             }
         }

@@ -8,18 +8,14 @@ use super::sql::Purpose;
 use super::version::VersionWriter;
 use super::{Database, DatabaseFollower, state_rows, trace_context};
 use crate::clock::Timestamp;
-use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, StateKind};
+use crate::rule::{ChangeKind, ContentDigest, RuleId, RuleState, StateKind};
 use crate::store::transaction::transact;
-use crate::store::{RuleStore, StoreError, TraceContextRow, subscription};
+use crate::store::{RuleStore, StoreError, TraceContextRow};
 use crate::telemetry::metrics;
 use crate::telemetry::trace::{self, Span};
 
 impl RuleStore for Database {
     type Follower = DatabaseFollower;
-
-    async fn load_compiled(&self) -> Result<Vec<CompiledRule>, StoreError> {
-        subscription::load(self.follow()).await
-    }
 
     async fn get_state(&self, rule_id: &RuleId) -> Result<RuleState, StoreError> {
         let rule_id = rule_id.clone();

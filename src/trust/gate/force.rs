@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::{ListDigest, ListedRule, RuleList};
-use super::rows::{Text, as_listed, line_of, listed};
+use super::rows::{Text, as_listed, listed};
 use super::status::Names;
 use super::{Candidate, Gate, InForce};
 use crate::rule::{Catalogue, KnownRule, RowFingerprint, RuleHeader, RuleId};
@@ -70,7 +70,7 @@ impl Gate {
         let rows = self.table.rule_rows().map(|rule| &rule.header).filter(|header| !is_left_out(header));
         let mut rules: Vec<ListedRule> = rows.map(listed).collect();
         rules.sort_unstable_by(|a, b| a.rule_id.cmp(&b.rule_id));
-        rules.iter().map(line_of).collect()
+        rules.iter().map(|rule| format!("{rule}\n")).collect()
     }
 
     /// The text of a listed rule: from its row, or from what is served.

@@ -11,7 +11,7 @@ mod status;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use self::rows::{line_of, listed};
+use self::rows::listed;
 use self::status::Names;
 use super::{KeyDates, ListedRule, Malformed, Manifest, NoEffect, Policy, Refusal, RuleList, SignedManifest};
 use crate::clock::Timestamp;
@@ -150,7 +150,7 @@ impl Gate {
             self.policy.verify(body, signatures, KeyDates::Ignored).map_err(|error| error.to_string())?;
         self.policy.admit(&signed.manifest, None).map_err(|error| error.to_string())?;
         let rules = cached.rules.iter().flatten();
-        let mut lines: Vec<String> = rules.map(|rule| line_of(&listed(&rule.header))).collect();
+        let mut lines: Vec<String> = rules.map(|rule| format!("{}\n", listed(&rule.header))).collect();
         lines.extend(unparsed.iter().map(|line| format!("{line}\n")));
         lines.sort();
         let list =
@@ -247,7 +247,7 @@ impl Gate {
         }
         let is_unparsed = |rule: &&ListedRule| served.rule_row(rule.rule_id.as_str()).is_none();
         let unparsed = in_force.list.rules().iter().filter(is_unparsed);
-        let unparsed = unparsed.map(|rule| line_of(rule).trim_end().to_owned()).collect();
+        let unparsed = unparsed.map(ToString::to_string).collect();
         Some((in_force.signed.manifest.to_string(), in_force.signed.signatures.clone(), unparsed))
     }
 

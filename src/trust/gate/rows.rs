@@ -32,11 +32,6 @@ pub(super) fn listed(header: &RuleHeader<RuleId>) -> ListedRule {
     }
 }
 
-pub(super) fn line_of(rule: &ListedRule) -> String {
-    let ListedRule { rule_id, rule_version, content_sha256, source_path } = rule;
-    format!("{rule_id} {rule_version} {content_sha256} {source_path}\n")
-}
-
 /// A rule with the version and the path that the list gives it.
 pub(super) fn as_listed(known: &Arc<KnownRule>, rule: &ListedRule) -> Arc<KnownRule> {
     if listed(&known.header) == *rule {

@@ -11,9 +11,8 @@ mod format;
 mod tests;
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +25,9 @@ pub(in crate::worker) use self::format::{CachedManifest, Rows};
 use crate::clock::Timestamp;
 use crate::event;
 use crate::plural::{count, is_or_are};
-use crate::rulefile::{self, ReadError};
+use crate::rulefile::{self, ReadError, with_suffix};
 use crate::worker::broker::Broker;
-use crate::worker::texts::{MAX_SIZE, Texts, with_suffix};
+use crate::worker::texts::{MAX_SIZE, Texts};
 
 /// The least time between two writes: a killed worker loses about as much.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -36,27 +35,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// After each write the worker waits this many times as long as the write took, so that it spends at most 5 % of
 /// its time on writing.
 const REST: u32 = 20;
-
-/// Replaces the file atomically: after a crash, it is the old one or the new one.
-fn replace(
-    path: &Path,
-    fill: impl FnOnce(BufWriter<&File>) -> Result<(), Unwritten>,
-) -> Result<(), Unwritten> {
-    // No worker put anything but a regular file here, so anything else is not replaced.
-    if let Ok(found) = std::fs::metadata(path) {
-        rulefile::regular(&found).map_err(io::Error::other)?;
-    }
-    let new = with_suffix(path, "new");
-    let mut open = OpenOptions::new();
-    open.write(true).create(true).truncate(true).mode(0o600).custom_flags(rulefile::HARMLESS);
-    let file = open.open(&new)?;
-    rulefile::regular(&file.metadata()?).map_err(io::Error::other)?;
-    fill(BufWriter::with_capacity(1 << 16, &file))?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    Ok(File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()?)
-}
 
 /// Opens the file; `None` if it does not exist.
 fn open(path: &Path) -> Result<Option<File>, Unusable> {
@@ -218,8 +196,10 @@ fn write(
 ) -> Result<(), Unwritten> {
     let before = open(path).ok().flatten();
     let text = |content: &_| texts.and_then(|texts| texts.get(content));
-    let written =
-        replace(path, |out| format::write(out, rows, of, before.map(|file| file.take(MAX_SIZE)), text));
+    let written = rulefile::replace(path, |file| {
+        let out = BufWriter::with_capacity(1 << 16, file);
+        format::write(out, rows, of, before.map(|file| file.take(MAX_SIZE)), text)
+    });
     if let Some(texts) = texts {
         // A file that was not written still needs its texts.
         let wanted: HashSet<_> = match written {

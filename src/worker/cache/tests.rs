@@ -60,7 +60,7 @@ fn parse(bytes: &[u8]) -> Result<Cached, Unusable> {
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<(), Unwritten> {
-    replace(path, |mut out| Ok(io::Write::write_all(&mut out, bytes)?))
+    rulefile::replace(path, |mut out| io::Write::write_all(&mut out, bytes)).map_err(Unwritten::from)
 }
 
 fn rules(cached: Cached) -> Vec<Arc<KnownRule>> {

@@ -54,14 +54,9 @@ impl HistoryFile {
             return Ok((file, size));
         }
         let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o640).custom_flags(rulefile::HARMLESS);
-        if let Ok(found) = std::fs::metadata(&self.path) {
-            rulefile::regular(&found).map_err(io::Error::other)?;
-        }
-        let mut file = options.open(&self.path)?;
-        let metadata = file.metadata()?;
-        rulefile::regular(&metadata).map_err(io::Error::other)?;
-        let mut size = metadata.len();
+        let options = options.read(true).append(true).create(true).mode(0o640);
+        let mut file = rulefile::open_to_write(&self.path, options)?;
+        let mut size = file.metadata()?.len();
         let mut last = [b'\n'];
         if size > 0 {
             file.read_exact_at(&mut last, size - 1)?;

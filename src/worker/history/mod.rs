@@ -27,12 +27,12 @@ pub(crate) use self::read::{HistoryError, read};
 pub(crate) use self::record::{HistoryEvent, HistoryRecord};
 use super::broker::Broker;
 use super::journal::EncodedChange;
-use super::texts::with_suffix;
 use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::event;
 use crate::outage::Outage;
 use crate::rule::RuleId;
+use crate::rulefile::with_suffix;
 use crate::wire::{Epoch, encode};
 
 /// The most bytes of the history's two files together.

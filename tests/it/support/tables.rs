@@ -9,8 +9,8 @@ use rulesyncd::clock::{Clock as _, SharedClock, SystemClock, Timestamp};
 use rulesyncd::config::{Percent, WorkerConfig};
 use rulesyncd::lifecycle::Liveness;
 use rulesyncd::rule::{
-    CompiledRule, ContentDigest, Definition, Emit, KnownRule, QuarantinedRow, RowFingerprint, RuleHeader,
-    RuleId, RuleState, TableDelta,
+    ContentDigest, Definition, Emit, KnownRule, QuarantinedRow, RowFingerprint, RuleHeader, RuleId,
+    RuleState, TableDelta,
 };
 use rulesyncd::socket::ListenError;
 use rulesyncd::store::{Follow, RowIndex, RuleStore, StoreError};
@@ -145,10 +145,6 @@ fn text(rule_id: &str, version: i32) -> String {
 
 impl RuleStore for Tables {
     type Follower = Self;
-
-    async fn load_compiled(&self) -> Result<Vec<CompiledRule>, StoreError> {
-        Err(StoreError::Closed)
-    }
 
     async fn get_state(&self, _: &RuleId) -> Result<RuleState, StoreError> {
         Err(StoreError::Closed)
