@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-/// What a stretch of text is to look like, until [`Paint::Off`].
+/// The colour or weight of the text that follows, until [`Paint::Off`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Paint {
     /// As it should be.
@@ -13,9 +13,9 @@ pub(crate) enum Paint {
     Warn,
     /// Wrong, or gone.
     Bad,
-    /// What to find first.
+    /// Important.
     Bold,
-    /// What to find last.
+    /// Unimportant.
     Dim,
     /// Plain again.
     Off,

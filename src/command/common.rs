@@ -26,7 +26,7 @@ pub(super) struct Daemons {
 }
 
 /// The database that a daemon uses.
-struct Told {
+struct DaemonDatabase {
     name: &'static str,
     place: DatabasePlace,
     address: Address,
@@ -129,13 +129,13 @@ impl Daemons {
     }
 
     /// The database of each daemon that answers, the master's first.
-    fn told(&self) -> Vec<Told> {
-        let told = |(name, status): (&'static str, &Result<Value, ClientError>)| {
+    fn databases(&self) -> Vec<DaemonDatabase> {
+        let database = |(name, status): (&'static str, &Result<Value, ClientError>)| {
             let place = status.as_ref().ok()?.get("database")?;
             let place: DatabasePlace = serde_json::from_value(place.clone()).ok()?;
-            Some(Told { name, address: place.url.parse().ok()?, place })
+            Some(DaemonDatabase { name, address: place.url.parse().ok()?, place })
         };
-        self.by_name().into_iter().filter_map(told).collect()
+        self.by_name().into_iter().filter_map(database).collect()
     }
 
     const fn by_name(&self) -> [(&'static str, &Result<Value, ClientError>); 2] {
@@ -169,7 +169,9 @@ impl Daemons {
         let master = self.master_status().filter(|master| master.lock == LockStatus::Held)?;
         let address: Address = master.database.url.parse().ok()?;
         let is_meant = match config.database_origin() {
-            ValueOrigin::Default => self.told().iter().all(|told| told.address.is_same_database(&address)),
+            ValueOrigin::Default => {
+                self.databases().iter().all(|used| used.address.is_same_database(&address))
+            }
             _ => config.database.address.is_same_database(&address),
         };
         is_meant.then_some((master, address))
@@ -191,7 +193,7 @@ impl Daemons {
                 if config.origin("master.rules_dir") == ValueOrigin::Default
                     && Path::new(&master.rules_dir).is_absolute() =>
             {
-                Ok(config.with_word_of("master", "master.rules_dir", master.rules_dir)?)
+                Ok(config.with_value_of_daemon("master", "master.rules_dir", master.rules_dir)?)
             }
             _ => Ok(config),
         }
@@ -202,8 +204,8 @@ impl Daemons {
     /// # Errors
     /// As [`Config::load`].
     pub(super) fn show_database(&self, name: &'static str, config: Config) -> Result<Config, Failure> {
-        match self.told().into_iter().find(|told| told.name == name) {
-            Some(told) => Ok(config.with_word_of(name, "database.url", told.place.url)?),
+        match self.databases().into_iter().find(|used| used.name == name) {
+            Some(used) => Ok(config.with_value_of_daemon(name, "database.url", used.place.url)?),
             None => Ok(config),
         }
     }
@@ -215,14 +217,14 @@ impl Daemons {
     /// [`Failure::Usage`] if the daemons use another database, or one that this process cannot open;
     /// [`Failure::Environment`] if a daemon does not say which database it uses.
     pub(super) fn choose_database(&self, config: Config) -> Result<Config, Failure> {
-        let told = self.told();
+        let databases = self.databases();
         let origin = config.database_origin();
         match origin {
             ValueOrigin::Flag(_) => return Ok(config),
             ValueOrigin::Default => {}
             _ => {
                 let named = &config.database.address;
-                return match told.iter().find(|told| !told.address.is_same_database(named)) {
+                return match databases.iter().find(|used| !used.address.is_same_database(named)) {
                     Some(other) => Err(Failure::Usage(anyhow!(
                         "{origin} names the database {}, and the {} of this host uses {}: name the one that is \
                          meant with --database-url",
@@ -234,7 +236,7 @@ impl Daemons {
                 };
             }
         }
-        let [first, others @ ..] = &*told else { return self.choose_default(config) };
+        let [first, others @ ..] = &*databases else { return self.choose_default(config) };
         if let Some(other) = others.iter().find(|other| !other.address.is_same_database(&first.address)) {
             return Err(Failure::Usage(anyhow!(
                 "the {} of this host uses {}, and the {} uses {}: name the one that is meant with --database-url",
@@ -245,7 +247,7 @@ impl Daemons {
             )));
         }
         if let Some(file) = &first.place.url_file {
-            return Ok(config.with_word_of(first.name, "database.url_file", file)?);
+            return Ok(config.with_value_of_daemon(first.name, "database.url_file", file)?);
         }
         if first.address.has_password() {
             return Err(Failure::Usage(anyhow!(
@@ -255,7 +257,7 @@ impl Daemons {
                 first.address
             )));
         }
-        Ok(config.with_word_of(first.name, "database.url", &first.place.url)?)
+        Ok(config.with_value_of_daemon(first.name, "database.url", &first.place.url)?)
     }
 
     /// `config` unchanged, unless a daemon runs here that does not say which database it uses.

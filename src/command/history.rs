@@ -1,4 +1,4 @@
-//! `rulesyncd history`: what this host's worker heard.
+//! `rulesyncd history`: the changes that this host's worker received.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,7 +30,7 @@ const DAY: usize = "2026-05-01".len();
 /// About so many bytes are printed at once.
 const PRINTED: usize = 64 << 10;
 
-/// Show the changes that this host's worker heard
+/// Show the changes that this host's worker received
 ///
 /// The newest come last. The worker records its changes in a file beside its cache, `worker.cache` with the suffix
 /// `.history`: versions and digests, who wrote them and when, states with their reasons. It keeps the newest 32 to 64

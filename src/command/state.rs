@@ -80,7 +80,7 @@ pub(crate) fn run(args: StateArgs) -> Outcome {
     })?
 }
 
-/// What a command is to do; nothing is left that could be a usage error, except what only the tables tell.
+/// What a command is to do; nothing is left that could be a usage error, except what depends on the tables.
 enum Request {
     List,
     Get(RuleId),
@@ -206,7 +206,7 @@ impl Operator {
             format!("Clear the states of {} on {}?", count(number, "rule"), sanitize(&self.place()));
         choice.confirm(&clear.choice, &chosen, &question, self.as_json)?;
         let before = clear.wait.before(&self.config, &self.database).await?;
-        let standing = if clear.wait.is_given() { self.database.states().await? } else { Vec::new() };
+        let set_before = if clear.wait.is_given() { self.database.states().await? } else { Vec::new() };
         let cleared = self.database.clear_states(&chosen.rule_ids, choice.set_by()).await?;
         if self.as_json {
             let rows = chosen.rule_ids.iter().zip(&cleared);
@@ -218,7 +218,7 @@ impl Operator {
         }
         let done = chosen.rule_ids.iter().zip(&cleared).filter(|(_, cleared)| **cleared);
         let done: HashSet<&str> = done.map(|(rule_id, _)| rule_id.as_str()).collect();
-        let cleared = standing.into_iter().filter(|row| done.contains(&*row.rule_id));
+        let cleared = set_before.into_iter().filter(|row| done.contains(&*row.rule_id));
         let written = Written::Cleared(cleared.collect());
         clear.wait.after(&self.config, &self.database, written, before, !self.as_json).await
     }

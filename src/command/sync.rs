@@ -167,7 +167,7 @@ async fn dry_run(database: &Database, reconciler: &mut Reconciler, allow_mass_de
     let report = reconciler
         .preview(&rows, allow_mass_delete)
         .await
-        .map_err(|away| Failure::Environment(ReconcileError::from(away).into()))?;
+        .map_err(|error| Failure::Environment(ReconcileError::from(error).into()))?;
     let summary = Summary::of(&report, reconciler);
     let invalid = reconciler
         .scanner()

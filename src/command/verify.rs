@@ -245,10 +245,10 @@ impl Comparison {
                 let held_back = reconciler.release().and_then(|release| release.held_back);
                 self.differences.extend(held_back.map(|why| Found::new("(all)", why)));
             }
-            Err(away) if daemons.keep_rules(config) => {
-                self.unanswered.push(format!("the rules directory: {away}"));
+            Err(error) if daemons.keep_rules(config) => {
+                self.unanswered.push(format!("the rules directory: {error}"));
             }
-            Err(away) => self.left_out.push(format!("the rules directory: {away}")),
+            Err(error) => self.left_out.push(format!("the rules directory: {error}")),
         }
     }
 }

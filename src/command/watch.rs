@@ -110,14 +110,14 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
             subscribe.cursor = Some(from.cursor(&path).await?);
         }
         let mut subscriber = Subscriber::new(path.clone(), subscribe);
-        let mut heard = false;
+        let mut has_line = false;
         loop {
             match subscriber.next().await? {
                 Event::Line(line) => {
-                    heard = true;
+                    has_line = true;
                     show(&line)?;
                 }
-                Event::Disconnected(error) if !heard => return Err(error.into()),
+                Event::Disconnected(error) if !has_line => return Err(error.into()),
                 Event::Disconnected(error) => tracing::warn!("{error}; connecting again"),
             }
         }

@@ -67,10 +67,10 @@ pub(crate) fn run(args: WhyArgs) -> Outcome {
     }
     let wrong = report.problems();
     let text = if args.json {
-        let mut told = json!(report);
-        told["wrong"] = json!(wrong);
-        told["compared"] = json!(report.compared());
-        format!("{told}\n")
+        let mut object = json!(report);
+        object["wrong"] = json!(wrong);
+        object["compared"] = json!(report.compared());
+        format!("{object}\n")
     } else {
         render::human(&report, &wrong)
     };
@@ -96,7 +96,7 @@ async fn gather(config: &Config, policy: Option<Policy>, daemons: Daemons, rule_
     };
     let files = files::holding(directory, master, &rule_id, rows).await;
     let files_unknown = match &files {
-        Err(away) => Some(format!("{} cannot be read: {away}", directory.display())),
+        Err(error) => Some(format!("{} cannot be read: {error}", directory.display())),
         Ok((found, _)) if found.is_empty() && !daemons.keep_rules(config) => {
             Some(format!("no master runs here, and nothing in {} names the rule", directory.display()))
         }

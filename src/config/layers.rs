@@ -16,9 +16,9 @@ use crate::paint::sanitize;
 /// Where a value came from, lowest first: a later layer wins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ValueOrigin {
-    /// Nobody said anything.
+    /// The default.
     Default,
-    /// The daemon of this name runs on this host, and says so.
+    /// The running daemon of this name.
     Daemon(&'static str),
     /// The file, and the line in it.
     File(PathBuf, u64),
@@ -29,7 +29,7 @@ pub(crate) enum ValueOrigin {
 }
 
 impl ValueOrigin {
-    /// How far up the layers this is; values of one layer do not override one another.
+    /// The number of the layer, from the lowest; values of one layer do not override each other.
     pub(crate) const fn layer(&self) -> u8 {
         match self {
             Self::Default => 0,
@@ -60,11 +60,11 @@ pub(crate) struct Value {
     pub(crate) origin: ValueOrigin,
 }
 
-/// All values that somebody gave, by key.
+/// The values of all layers, by key.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Layers {
     values: BTreeMap<&'static str, Value>,
-    /// The file that was laid over the rest, be there a value in it or not.
+    /// The configuration file, even if it sets nothing.
     file: Option<PathBuf>,
 }
 
@@ -80,15 +80,15 @@ impl Layers {
         layers
     }
 
-    /// Lays `items` over what is there.
+    /// Sets a value, over that of an earlier layer.
     pub(crate) fn set(&mut self, key: &'static str, items: Vec<String>, origin: ValueOrigin) {
         self.values.insert(key, Value { items, origin });
     }
 
-    /// As [`Layers::set`], one value that the system gave.
+    /// The same for a value of the environment or of a flag.
     ///
     /// # Errors
-    /// [`ConfigError`] where it is not text; what it is, is not shown: it may be a secret.
+    /// [`ConfigError`] if it is not text. It is not shown, because it may be a secret.
     pub(crate) fn set_text(
         &mut self,
         key: &'static str,
@@ -104,12 +104,12 @@ impl Layers {
         Ok(())
     }
 
-    /// The configuration file; `None` where there is none.
+    /// The configuration file; `None` if there is none.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// Lays those values of `other` over what is there whose key and section `is_wanted`.
+    /// Adds the values of `other` whose key and section `is_wanted`, over those of earlier layers.
     pub(crate) fn extend(&mut self, other: &Self, is_wanted: impl Fn(&str, &str) -> bool) {
         self.file = self.file.take().or_else(|| other.file.clone());
         for (key, value) in &other.values {
@@ -123,7 +123,7 @@ impl Layers {
         self.values.get(key)
     }
 
-    /// Lays the file's values over what is there.
+    /// Adds the file's values.
     pub(crate) fn add_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         self.file = Some(path.to_owned());
         // Comments are not read: the parser would refuse a file that has many of them in a row.
@@ -156,7 +156,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Lays the environment's values over what is there; an empty variable says nothing.
+    /// Adds the environment's values; an empty variable counts as not set.
     ///
     /// # Errors
     /// [`ConfigError`] where a value is not text.

@@ -75,10 +75,10 @@ pub(crate) struct Flags {
     pub(crate) rules_dir: Option<PathBuf>,
     /// `--socket`, and the key that it is for.
     pub(crate) socket: Option<(&'static str, PathBuf)>,
-    /// The files of the host that are read where no other is named.
+    /// The files of the host that are read if no other is named.
     pub(crate) system_files: SystemFiles,
-    /// Whether only warnings are logged where nobody says otherwise: a command that prints what it
-    /// does need not log it too.
+    /// Whether only warnings are logged unless configured otherwise: a command prints what it does, and need not log
+    /// it, too.
     pub(crate) quiet: bool,
 }
 
@@ -150,11 +150,11 @@ impl Config {
         self.layers.get(key).map_or(ValueOrigin::Default, |value| value.origin.clone())
     }
 
-    /// This configuration with `value` for `key`, on the word of the running daemon `name`.
+    /// This configuration with `value` for `key`, which the running daemon `name` reports.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub(crate) fn with_word_of(
+    pub(crate) fn with_value_of_daemon(
         &self,
         name: &'static str,
         key: &'static str,

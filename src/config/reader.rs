@@ -61,8 +61,8 @@ impl Reader<'_> {
         Maybe::<kind::Path>::resolve(self, "database.url_file")
     }
 
-    /// The address, from `url` or from the file that `url_file` names, whichever stands in the
-    /// later layer. A relative path is seen from this process.
+    /// The address, from `url` or from the file that `url_file` names, whichever is in the later
+    /// layer. A relative path is relative to the working directory.
     pub(super) fn address(&self) -> Result<Address, ConfigError> {
         let layer = |key| self.0.get(key).map_or(0, |value| value.origin.layer());
         if layer("database.url_file") > 0 && layer("database.url_file") == layer("database.url") {
@@ -73,7 +73,7 @@ impl Reader<'_> {
         if let Some(file) = self.address_file()? {
             let origin = self.database_origin();
             let text = match origin {
-                // Another user's process names it: whatever stands there, reading it ends.
+                // Another user's process names it, so it may be anything: a FIFO, or endless.
                 ValueOrigin::Daemon(_) => rulefile::read(&file, LONGEST_ADDRESS)
                     .map_err(rulefile::ReadError::into_io)
                     .map(|text| String::from_utf8_lossy(&text).into_owned()),
@@ -91,7 +91,7 @@ impl Reader<'_> {
     }
 }
 
-/// A value that cannot be used; why, may quote it.
+/// A value that cannot be used; `why` may quote it.
 fn wrong(origin: &ValueOrigin, key: &str, why: &str) -> ConfigError {
     ConfigError(format!("{origin}: {key}: {}", sanitize(why)))
 }
@@ -100,7 +100,7 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
 }
 
-/// What may be done about a file with a database's address that cannot be read.
+/// What the operator can do about a file with a database's address that cannot be read.
 fn unreadable_address(origin: &ValueOrigin, path: &Path, error: &std::io::Error) -> ConfigError {
     let remedy = match error.kind() {
         ErrorKind::PermissionDenied => "run this as root, or name the database with --database-url",

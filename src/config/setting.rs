@@ -12,7 +12,7 @@ pub struct Setting {
     pub key: &'static str,
     /// The value that applies when nobody sets the key; `None` is no value.
     pub default: Option<&'static str>,
-    /// What a file could say: the default, or a value that is none; `None` for an empty list.
+    /// A value for the commented file: the default, or an example; `None` for an empty list.
     pub(super) example: Option<&'static str>,
     /// The lines of its help.
     pub(super) help: &'static [&'static str],

@@ -95,10 +95,10 @@ pub(crate) fn mode(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("`{text}` is not a permission mode; expected octal digits, such as `0660`"))
 }
 
-/// An address of HTTP without its password. A user's name that stands alone goes, too: it is as
+/// An address of HTTP without its password. A user's name without a password is removed, too: it is
 /// often a token.
 ///
-/// Not read as an address first: what is none, or has a password with odd characters, hides it too.
+/// The text is not parsed as an address, so that a malformed one is covered, too.
 pub(crate) fn without_secret(address: &str) -> String {
     let (scheme, rest) = address.split_at(address.find("://").map_or(0, |end| end + 3));
     match rest.rsplit_once('@') {

@@ -175,7 +175,7 @@ impl Scanner {
             }
             ScanScope::Names(names) => {
                 // A missing file and a missing directory look alike by the file's name.
-                std::fs::read_dir(self.directory()).map_err(|source| self.away(source))?;
+                std::fs::read_dir(self.directory()).map_err(|source| self.unavailable(source))?;
                 names.iter().filter(|name| rulefile::is_rule_file_name(name.as_ref())).cloned().collect()
             }
         };
@@ -360,12 +360,12 @@ impl Scanner {
         self.files.set_written(|_, _| false);
     }
 
-    fn away(&self, source: io::Error) -> DirectoryUnavailable {
+    fn unavailable(&self, source: io::Error) -> DirectoryUnavailable {
         DirectoryUnavailable { path: self.directory().to_owned(), source }
     }
 
     fn list(&self) -> Result<Listing, DirectoryUnavailable> {
-        Listing::of(self.directory()).map_err(|source| self.away(source))
+        Listing::of(self.directory()).map_err(|source| self.unavailable(source))
     }
 
     fn is_as_read(&self, name: &str, stamp: Stamp) -> bool {

@@ -1,4 +1,4 @@
-//! A file without its content.
+//! The metadata of a file that shows whether its content may have changed.
 
 use std::fs::Metadata;
 use std::io;
@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// one more reading.
 const WHOLE_SECONDS_TICK: Duration = Duration::from_millis(2_100);
 
-/// What tells, without reading it, that a file is the one that was read.
+/// Identifies the content of a file without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,

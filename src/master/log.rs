@@ -1,11 +1,16 @@
 //! The master's records: one for each thing that an operator acts on. No rule's text is in them.
 
+mod files;
 mod operators;
 mod releases;
 
 use std::path::Path;
 use std::time::Duration;
 
+pub(super) use self::files::{
+    conflict, conflict_ended, invalid_file, invalid_file_removed, many_invalid_files, no_longer_passed_over,
+    passed_over, uncompilable, valid_again,
+};
 pub(super) use self::operators::{expired, guard_lifted, state_changed};
 pub(super) use self::releases::{
     edits_are_not_signed, release_ends, release_held, release_no_longer_held, release_published,
@@ -13,13 +18,13 @@ pub(super) use self::releases::{
 use super::held::HeldDeletes;
 use crate::clock::humanize;
 use crate::config::Percent;
-use crate::directory::{DirectoryUnavailable, InvalidFile};
+use crate::directory::DirectoryUnavailable;
 use crate::event;
 use crate::fleet::{FleetNews, HostState};
 use crate::outage::OutageRecord;
 use crate::plural::{count, some_of};
-use crate::rule::plan::{Conflict, Plan, Write};
-use crate::rule::{RuleHeader, RuleId};
+use crate::rule::RuleHeader;
+use crate::rule::plan::{Plan, Write};
 use crate::store::StoreError;
 
 /// How many files a record of many invalid files names.
@@ -137,112 +142,6 @@ pub(super) fn lease_problem(problem: Option<&str>) {
     }
 }
 
-pub(super) fn passed_over(source_path: &str) {
-    tracing::warn!(
-        message_id = event::FILE_IGNORED,
-        source_path,
-        "{source_path} is not read: rules are the files directly in the directory whose names are letters, digits and \
-         `_`, ending in .yaml or .yml"
-    );
-}
-
-pub(super) fn no_longer_passed_over(source_path: &str) {
-    tracing::info!(message_id = event::FILE_IGNORED, source_path, "{source_path} is gone, or is read now");
-}
-
-/// `rule_id` is the id that the file names, or had; `has_row` is whether its last good version is in the table.
-pub(super) fn invalid_file(
-    source_path: &str,
-    rule_id: Option<&str>,
-    has_row: bool,
-    why: &InvalidFile,
-    trace_id: Option<String>,
-) {
-    let kept = if has_row { "its last good version stays" } else { "no rule of it is in the table" };
-    let (errors, hint) = match why {
-        InvalidFile::Invalid(findings) => (Some(findings.len()), ", `rulesyncd check` shows all"),
-        _ => (None, ""),
-    };
-    tracing::error!(
-        message_id = event::RULE_REJECTED,
-        rule_id,
-        source_path,
-        code = why.word(),
-        trace_id,
-        errors,
-        "{source_path}: {}; {kept}{hint}",
-        why.sentence()
-    );
-}
-
-/// More invalid files than the budget of records allows.
-pub(super) fn many_invalid_files(source_paths: &[String]) {
-    let files = source_paths.len();
-    tracing::error!(
-        message_id = event::RULE_REJECTED,
-        files,
-        "{files} files are invalid: {}; their last good versions stay, `rulesyncd check` shows why",
-        some_of(source_paths.iter(), NAMED, ", ")
-    );
-}
-
-/// Files that hold rules whose patterns Python does not compile, with the places; no pattern is in the record.
-pub(super) fn uncompilable(patterns: &[(String, Box<str>)]) {
-    if patterns.is_empty() {
-        return;
-    }
-    let places = patterns.iter().map(|(source_path, place)| format!("{source_path}:{place}"));
-    tracing::warn!(
-        files = patterns.len(),
-        code = "pattern",
-        "{}: Python's `re` does not compile the pattern; the rule is written anyway, `rulesyncd check` shows why",
-        some_of(places, NAMED, ", ")
-    );
-}
-
-/// An invalid file was removed.
-pub(super) fn invalid_file_removed(source_path: &str, rule_id: Option<&RuleId>) {
-    tracing::info!(
-        message_id = event::RULE_VALID_AGAIN,
-        rule_id = rule_id.map(RuleId::as_str),
-        source_path,
-        "{source_path}, which was invalid, was removed"
-    );
-}
-
-pub(super) fn valid_again(source_path: &str, rule: &RuleHeader<RuleId>) {
-    let rule_id = rule.rule_id.as_str();
-    tracing::info!(
-        message_id = event::RULE_VALID_AGAIN,
-        rule_id,
-        source_path,
-        "{source_path} is valid again"
-    );
-}
-
-pub(super) fn conflict(conflict: &Conflict) {
-    let Conflict { rule_id, source_path, held_by } = conflict;
-    tracing::error!(
-        message_id = event::RULE_CONFLICT,
-        rule_id = rule_id.as_str(),
-        source_path,
-        held_by,
-        "{source_path} and {held_by} both hold {rule_id}; {held_by} keeps it: change one id, or remove one file"
-    );
-}
-
-/// One of the two files was removed or holds another id.
-pub(super) fn conflict_ended(conflict: &Conflict) {
-    let Conflict { rule_id, source_path, held_by } = conflict;
-    tracing::info!(
-        message_id = event::RULE_CONFLICT,
-        rule_id = rule_id.as_str(),
-        source_path,
-        held_by,
-        "{source_path} and {held_by} no longer both hold {rule_id}"
-    );
-}
-
 pub(super) fn held_back(held: Option<&HeldDeletes>, max_delete: Percent) {
     match held {
         Some(HeldDeletes { rule_ids, owned, .. }) => tracing::error!(
@@ -277,8 +176,12 @@ pub(super) fn database_unavailable(error: &StoreError, record: OutageRecord) {
     );
 }
 
-pub(super) fn database_back(away: Duration) {
-    tracing::info!(message_id = event::DATABASE_BACK, "the database answers again after {}", humanize(away));
+pub(super) fn database_back(lasted: Duration) {
+    tracing::info!(
+        message_id = event::DATABASE_BACK,
+        "the database answers again after {}",
+        humanize(lasted)
+    );
 }
 
 pub(super) fn lock_taken() {
@@ -321,12 +224,12 @@ pub(super) fn directory_unavailable(error: &DirectoryUnavailable, record: Outage
     );
 }
 
-pub(super) fn directory_back(directory: &Path, away: Duration) {
+pub(super) fn directory_back(directory: &Path, lasted: Duration) {
     tracing::info!(
         message_id = event::DIRECTORY_BACK,
         "{} can be read again after {}",
         directory.display(),
-        humanize(away)
+        humanize(lasted)
     );
 }
 

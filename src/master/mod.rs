@@ -8,6 +8,7 @@ mod audit;
 mod command;
 mod fleet;
 mod held;
+mod lock;
 mod log;
 mod outages;
 pub mod reconcile;
@@ -33,7 +34,7 @@ use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::directory::{DELETE_AFTER, ScanProgress, ScanScope, Watch};
 use crate::fleet::{FleetNews, FleetWatch};
-use crate::lifecycle::{Liveness, hangs_after};
+use crate::lifecycle::Liveness;
 use crate::outage::Outage;
 use crate::store::{Database, MasterSession, StoreError};
 use crate::telemetry::metrics;
@@ -44,9 +45,6 @@ const LOCK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a stopping master takes to release its lease, at most.
 const RELEASE_LIMIT: Duration = Duration::from_secs(2);
-
-/// How long a master that lost its lock asks who leads, before it reports an outage.
-const LEADER_LIMIT: Duration = Duration::from_secs(5);
 
 /// How often a stopping master checks whether its last write has ended.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(20);
@@ -241,49 +239,6 @@ impl Master {
                 () = stop.cancelled() => return,
                 () = self.idle(wait) => {}
             }
-        }
-    }
-
-    /// The master that has taken over from this one, if that is why it lost the lock: then the database is not
-    /// unavailable, even if it ended the connection meanwhile.
-    async fn who_leads_instead(&self, error: &StoreError) -> Option<String> {
-        match error {
-            StoreError::LockLost { .. } => {
-                tokio::time::timeout(LEADER_LIMIT, self.database.other_leader()).await.ok().flatten()
-            }
-            _ => None,
-        }
-    }
-
-    /// Waits for the lock, as a standby while another master holds it; `stands_by_since` if that was logged.
-    async fn acquire(&mut self, mut stands_by_since: Option<Instant>) -> Result<MasterSession, StoreError> {
-        loop {
-            self.liveness.beat();
-            self.database.ensure_tables().await?;
-            if let Some(session) = self.database.try_lock_while(self.liveness.within(hangs_after())).await? {
-                match stands_by_since {
-                    Some(since) => log::took_over(Instant::now() - since),
-                    // As on a full disk: each try takes the lock, and nothing else can be done.
-                    None if self.lock_logged && self.database_outage.is_ongoing() => {}
-                    None => log::lock_taken(),
-                }
-                self.lock_logged = self.database_outage.is_ongoing();
-                self.set_lock(LockStatus::Held);
-                self.note_lease(session.lease_problem(), session.lease());
-                if !std::mem::replace(&mut self.looked_for_manifest, true)
-                    && self.database.has_manifest().await
-                {
-                    log::edits_are_not_signed();
-                }
-                return Ok(session);
-            }
-            if stands_by_since.is_none() {
-                stands_by_since = Some(Instant::now());
-                self.database_back();
-                log::standing_by(self.database.lock_holder().await.ok().flatten().as_deref());
-                self.set_lock(LockStatus::Standby);
-            }
-            self.idle(jittered(LOCK_INTERVAL)).await;
         }
     }
 

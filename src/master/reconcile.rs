@@ -4,7 +4,7 @@
 //! 1. *Scan* the whole directory, or the files that an event names.
 //! 2. *Plan*: compare the files with the rows ([`plan`]). A plan for named files also covers the files and rows
 //!    that share an id with them. It reads those rows by key: `UnmatchedRows` knows the keys that the files do not
-//!    tell. If such a plan deletes rows while other files are missing, too, the whole directory is
+//!    show. If such a plan deletes rows while other files are missing, too, the whole directory is
 //!    planned instead, because the guard must see every deletion.
 //! 3. *Defer* the deletions of files that are not missing for long enough, and *guard* the rest.
 //! 4. *Write* in batches, each one transaction. A file that changed since its scan is left to the next reconcile. If the
@@ -30,6 +30,7 @@
 mod apply;
 mod file_log;
 mod guard;
+mod planning;
 mod release;
 mod unmatched;
 
@@ -46,13 +47,11 @@ use super::log;
 use crate::clock::SharedClock;
 use crate::config::MasterConfig;
 use crate::directory::{
-    ChangedFiles, DirectoryUnavailable, MissingFiles, ScanProgress, ScanScope, ScannedFile, Scanner,
-    UnfinishedFiles,
+    ChangedFiles, DirectoryUnavailable, MissingFiles, ScanProgress, ScanScope, Scanner, UnfinishedFiles,
 };
 use crate::rule::plan::{self, Conflict, Plan};
-use crate::rule::{ContentDigest, Limits, RuleHeader, RuleId};
-use crate::store::{MasterSession, RowsAsRead, Scope, StoreError};
-use crate::telemetry::metrics;
+use crate::rule::{ContentDigest, Limits, RuleHeader};
+use crate::store::{MasterSession, RowsAsRead, StoreError};
 use crate::trust::Policy;
 
 /// Why a reconcile failed.
@@ -99,7 +98,7 @@ pub struct Reconciler {
     /// How many rows were owned when the first of the missing files was found missing, so that rows that are inserted
     /// meanwhile do not make a mass deletion look small.
     owned_before: Option<usize>,
-    settled: Option<NoopReconcile>,
+    noop: Option<NoopReconcile>,
     /// `None` until everything was compared, and after an error.
     unmatched: Option<UnmatchedRows>,
     file_log: FileLog,
@@ -134,7 +133,7 @@ impl Reconciler {
             refused: BTreeMap::new(),
             held: None,
             owned_before: None,
-            settled: None,
+            noop: None,
             unmatched: None,
             file_log: FileLog::default(),
             policy: None,
@@ -144,7 +143,7 @@ impl Reconciler {
 
     /// Uses another configuration from now on. The guard keeps its recent deletions and what is held back.
     pub fn configure(&mut self, config: MasterConfig) {
-        self.settled = None;
+        self.noop = None;
         let reads_alike =
             (&config.rules_dir, &config.follow_links_to, config.max_rule_size, &config.updated_by)
                 == (
@@ -246,7 +245,7 @@ impl Reconciler {
         if let Some(policy) = self.policy.clone() {
             return self.publish(session, policy, scope).await;
         }
-        let settled = self.settled.take();
+        let noop = self.noop.take();
         // An error loses it: then everything is compared.
         let unmatched = self.unmatched.take();
         match (scope, unmatched) {
@@ -259,7 +258,7 @@ impl Reconciler {
             (ScanScope::Names(_), None) => {
                 self.reconcile_all(session, &ScanScope::All, None, lifted_by).await
             }
-            (scope, unmatched) => self.reconcile_all(session, scope, settled.zip(unmatched), lifted_by).await,
+            (scope, unmatched) => self.reconcile_all(session, scope, noop.zip(unmatched), lifted_by).await,
         }
     }
 
@@ -274,7 +273,7 @@ impl Reconciler {
         let rescan = self.missing.debounce(&mut plan.deletes, &self.scanner, true);
         let report = self.carry_out_guarded(session, plan, rescan, None, lifted_by).await?;
         self.unmatched = Some(unmatched.after(&report.plan));
-        self.settled = version.map(|version| NoopReconcile { version, plan: report.plan.clone() });
+        self.noop = version.map(|version| NoopReconcile { version, plan: report.plan.clone() });
         Ok(report)
     }
 
@@ -333,79 +332,5 @@ impl Reconciler {
         // Whatever the rest of this reconcile does, a file that was found is not missing.
         self.missing.forget_found(&self.scanner);
         changed
-    }
-
-    async fn plan_everything(
-        &mut self,
-        session: &mut MasterSession,
-        scope: &ScanScope,
-        before: Option<(NoopReconcile, UnmatchedRows)>,
-    ) -> Result<(Plan, Option<String>, UnmatchedRows), ReconcileError> {
-        let changed = self.scan(scope).await?;
-        let is_unchanged = changed.is_empty();
-        self.file_log.note_changed(changed);
-        let version = session.version().await?;
-        if let Some((NoopReconcile { version: then, plan }, unmatched)) = before
-            && is_unchanged
-            && version.as_ref() == Some(&then)
-        {
-            return Ok((plan, version, unmatched));
-        }
-        let rows = metrics::timed("read_rows", session.rows(Scope::All)).await?;
-        self.file_log.changes(&self.scanner, &rows);
-        let plan = plan::plan(self.scanner.rules(), &rows, &self.config.updated_by);
-        let writes = plan.writes.iter().map(|write| &*write.rule.source_path);
-        let conflicts = plan.conflicts.iter().map(|conflict| &*conflict.source_path);
-        self.scanner.all_are_written_except(&writes.chain(conflicts).collect());
-        self.file_log.note_conflicts(&plan.conflicts, |_| true);
-        let version = version.filter(|_| plan.is_empty());
-        Ok((plan, version, UnmatchedRows::of(&rows, &self.scanner)))
-    }
-
-    /// Plans for some files, and for every other file and row of their ids.
-    async fn plan_names(
-        &mut self,
-        session: &mut MasterSession,
-        mut names: BTreeSet<String>,
-        unmatched: &mut UnmatchedRows,
-    ) -> Result<(Plan, RowsAsRead), ReconcileError> {
-        let mut ids: BTreeSet<RuleId> = BTreeSet::new();
-        let mut read = RowsAsRead::default();
-        let mut to_scan = names.clone();
-        // Files lead to ids, ids to rows, and rows to other files and ids.
-        while !to_scan.is_empty() {
-            let changed = self.scan(&ScanScope::Names(to_scan.clone())).await?;
-            let before = changed.values().flatten().filter_map(ScannedFile::rule);
-            let now = to_scan.iter().filter_map(|name| self.scanner.file(name)?.rule());
-            ids.extend(before.chain(now).map(|rule| rule.rule_id.clone()));
-            self.file_log.note_changed(changed);
-            let spelled =
-                ids.iter().map(RuleId::as_str).chain(ids.iter().flat_map(|id| unmatched.spellings(id)));
-            let at_paths = to_scan.iter().flat_map(|name| unmatched.ids_at(name));
-            let keys: BTreeSet<String> = spelled.chain(at_paths).map(str::to_owned).collect();
-            let keys: Vec<String> = keys.difference(&read.keys).cloned().collect();
-            let rows = match keys.is_empty() {
-                true => Vec::new(),
-                false => metrics::timed("read_rows", session.rows(Scope::Keys(&keys))).await?,
-            };
-            ids.extend(rows.iter().filter_map(|row| RuleId::new(&row.rule_id).ok()));
-            // A file with the same id may have been removed or changed at the same moment.
-            let holders = ids.iter().flat_map(|id| self.scanner.names_of(id));
-            let paths = rows.iter().map(|row| &*row.source_path);
-            let known = paths.filter(|path| self.scanner.file(path).is_some());
-            to_scan = holders.chain(known).filter(|name| !names.contains(*name)).map(str::to_owned).collect();
-            names.extend(to_scan.iter().cloned());
-            read.keys.extend(keys);
-            read.rows.extend(rows);
-        }
-        read.rows.sort_unstable_by(|a, b| a.rule_id.cmp(&b.rule_id));
-        // Where keys are compared without case, two of them find the same row.
-        read.rows.dedup_by(|a, b| a.rule_id == b.rule_id);
-        unmatched.replace(&read, &self.scanner);
-        self.file_log.changes(&self.scanner, &read.rows);
-        let files = names.iter().filter_map(|name| Some((name.as_str(), self.scanner.file(name)?.rule())));
-        let plan = plan::plan(files, &read.rows, &self.config.updated_by);
-        self.file_log.note_conflicts(&plan.conflicts, |path| names.contains(path));
-        Ok((plan, read))
     }
 }

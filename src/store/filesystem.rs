@@ -229,12 +229,12 @@ impl FilesystemFollower {
             self.watch.renew(self.store.config.full_scan_interval);
         }
         let unfinished = self.watch.unfinished();
-        if let Err(away) = scanner.scan(scope, &unfinished, delta.now).await {
+        if let Err(error) = scanner.scan(scope, &unfinished, delta.now).await {
             self.pending = Some(ScanScope::All);
             self.scanner = Some(scanner);
             return Err(StoreError::Unavailable {
                 what: "reading the rules directory",
-                detail: away.to_string(),
+                detail: error.to_string(),
             });
         }
         self.watch.expect_links(scanner.has_links(), scanner.link_targets());

@@ -53,11 +53,11 @@ pub(crate) fn start(config: &TelemetryConfig) -> Result<(), TelemetryError> {
 /// What is logged, by the directives of `telemetry.log`.
 fn filter(directives: &str) -> Result<Targets, TelemetryError> {
     let filter: Targets = directives.parse()?;
-    // The driver's warnings say again what an error says in this program's words, or what no operator
-    // acts on. Who wants them names it.
+    // The driver's warnings repeat this program's errors, or concern nothing that an operator acts on, so they are
+    // logged only if a directive names the driver.
     let is_named = filter.iter().any(|(target, _)| target.starts_with("sqlx"));
     let filter = if is_named { filter } else { filter.with_target("sqlx", LevelFilter::OFF) };
-    // What the server says: as much as it likes, and before anyone knows who it is.
+    // A server's notices have any length, and come before the server is authenticated.
     Ok(filter.with_target("sqlx::postgres::notice", LevelFilter::OFF))
 }
 

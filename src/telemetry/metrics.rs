@@ -33,8 +33,7 @@ static DRIVER_FAILURES: Instrument = counter(
     "rulesyncd.driver_failures",
     "Panics of the database's driver, and threads that it kept busy without end",
 );
-static PROPAGATION: Instrument =
-    seconds("ttp.rule.propagation", "How long a change took for a leg of its way");
+static PROPAGATION: Instrument = seconds("ttp.rule.propagation", "How long a stage of a change took");
 static FLEET_PROPAGATION: Instrument = seconds(
     "rulesyncd.fleet.propagation",
     "From a change of the tables to the report of the last worker that has it",
@@ -128,12 +127,12 @@ pub(crate) fn changed(kind: ChangeKind, new_state: Option<StateKind>) {
 }
 
 /// Measures how long a stage of a change took.
-pub(crate) fn propagated(leg: Stage, kind: ChangeKind, took: Duration) {
-    let leg = match leg {
+pub(crate) fn propagated(stage: Stage, kind: ChangeKind, took: Duration) {
+    let stage = match stage {
         Stage::SaveToWrite => "save_to_write",
         Stage::WriteToStream => "write_to_stream",
     };
-    measure(&PROPAGATION, took, &[("leg", leg), ("change_kind", kind.as_str())]);
+    measure(&PROPAGATION, took, &[("leg", stage), ("change_kind", kind.as_str())]);
 }
 
 /// Runs `work`, and measures how long the store took.

@@ -36,7 +36,6 @@ struct Export {
 /// name a collector. `mode` is the command that runs.
 ///
 /// # Errors
-/// # Errors
 /// [`TelemetryError::Otlp`] for an invalid address or variable. A collector that does not answer is no error: it is
 /// logged once, and the daemon works on.
 pub(crate) fn export(config: &TelemetryConfig, mode: &'static str) -> Result<(), TelemetryError> {
@@ -61,7 +60,7 @@ pub fn finish() {
     let mut waiting = 0;
     let mut end = |work: Box<dyn FnOnce() + Send>| {
         let done = done.clone();
-        let thread = std::thread::Builder::new().name("farewell".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("export".into()).spawn(move || {
             work();
             let _ = done.send(());
         });

@@ -117,8 +117,8 @@ pub(super) async fn accept(
     }
     drop(listener);
     rejections.log_rest();
-    let farewell = async { while sessions.join_next().await.is_some() {} };
-    if tokio::time::timeout(SHUTDOWN_GRACE + Duration::from_secs(1), farewell).await.is_err() {
+    let last_lines = async { while sessions.join_next().await.is_some() {} };
+    if tokio::time::timeout(SHUTDOWN_GRACE + Duration::from_secs(1), last_lines).await.is_err() {
         tracing::warn!(subscribers = sessions.len(), "subscribers did not read to the end");
     }
 }

@@ -195,16 +195,16 @@ impl Source {
     }
 }
 
-pub(super) fn database_back(source: Source, away: Duration) {
+pub(super) fn database_back(source: Source, lasted: Duration) {
     let what = match source {
         Source::Database => "the database answers again",
         Source::Directory => "the rules directory can be read again",
     };
     tracing::info!(
         message_id = event::DATABASE_BACK,
-        away_ms = away.as_millis(),
+        away_ms = lasted.as_millis(),
         "{what}, after {}; the catalogue is fresh",
-        humanize(away)
+        humanize(lasted)
     );
 }
 
@@ -266,7 +266,7 @@ pub(super) fn rolled_back(changes: usize) {
 pub(super) fn missed_by_watermark(rows: u64) {
     tracing::warn!(
         message_id = event::MISSED_BY_WATERMARK,
-        mended = rows,
+        rows,
         "the full scan found {} that the watermark had missed",
         count(rows, "row")
     );

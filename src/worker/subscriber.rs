@@ -16,6 +16,8 @@
 //! [`Position`] has the lag rule. A snapshot also counts as lagging if the broker keeps newer ones in its place, or if
 //! the journal no longer has the changes after it.
 
+mod requests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,9 +33,8 @@ use super::snapshot::{Filter, Snapshot, SnapshotReader};
 use super::status::WorkerStatus;
 use crate::clock::Timestamp;
 use crate::event;
-use crate::telemetry::tally;
 use crate::wire::{
-    BadRequest, Cursor, ErrorCode, FrameError, LineReader, MAX_REQUEST, Op, PROTOCOL, Request, RequestId,
+    BadRequest, Cursor, ErrorCode, FrameError, LineReader, MAX_REQUEST, PROTOCOL, Request, RequestId,
     ServerLine, SnapshotReason,
 };
 
@@ -338,62 +339,6 @@ impl Session<'_> {
             digest: head_status.digest.filter(|_| head_status.seq == cursor),
             trust: self.broker.trust_line(),
         });
-    }
-
-    /// Answers a request, or starts the subscription that it asks for.
-    fn answer(&mut self, request: Request, beat: &mut Interval, heartbeat: Duration) {
-        match request.op {
-            Op::Subscribe(subscribe) if matches!(self.feed, Feed::Idle) => {
-                self.filter = Filter::new(&subscribe);
-                self.follow = subscribe.follow;
-                self.cursor = subscribe.cursor;
-                self.feed = Feed::Starting;
-                self.peer.subscribed.store(true, Ordering::Relaxed);
-                *beat = every(heartbeat);
-            }
-            Op::Subscribe(_) => {
-                let message = "this connection has its subscription; open another".to_owned();
-                self.close(request.id, ErrorCode::AlreadySubscribed, message);
-            }
-            Op::GetState { rule_id } => match self.broker.get_state(&rule_id) {
-                Some(state) => self.respond(request.id, &state),
-                None => self.out.reply(&ServerLine::Error {
-                    id: request.id,
-                    code: ErrorCode::NotReady,
-                    message: "nothing was loaded from the database yet".to_owned(),
-                }),
-            },
-            Op::Status {} => {
-                let mut answer = serde_json::json!(self.service.status());
-                answer["metrics"] = serde_json::json!(tally::metrics());
-                self.respond(request.id, &answer);
-            }
-            Op::AllowMassDelete {} => match self.service.allow_mass_delete(self.peer.uid, self.peer.pid) {
-                Ok(deleted) => self.respond(request.id, &serde_json::json!({ "deleted": deleted })),
-                Err(message) => self.close(request.id, ErrorCode::NotAllowed, message),
-            },
-            Op::Reconcile { .. } => {
-                let message = "a worker only reads; ask the master on its socket".to_owned();
-                self.close(request.id, ErrorCode::UnknownOp, message);
-            }
-            Op::Ack { seq } => {
-                let acked = seq.min(self.peer.cursor.load(Ordering::Relaxed));
-                let before = self.peer.acked.fetch_max(acked, Ordering::Relaxed);
-                if acked > before {
-                    self.broker.acknowledged(acked);
-                }
-                if request.id.is_some() {
-                    self.respond(request.id, &serde_json::json!({ "acked": acked.max(before) }));
-                }
-            }
-        }
-    }
-
-    fn respond(&mut self, id: Option<RequestId>, result: &impl serde::Serialize) {
-        match serde_json::to_value(result) {
-            Ok(result) => self.out.reply(&ServerLine::Response { id, result }),
-            Err(error) => tracing::error!(error = %error, "an answer could not be written"),
-        }
     }
 
     /// Adds an error, which is the last line, and closes the connection after it.

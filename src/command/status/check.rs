@@ -73,8 +73,9 @@ fn assess(asked: &[Asked], now: Timestamp) -> Finding {
     }
     findings.sort_by_key(|&(severity, _)| std::cmp::Reverse(severity));
     let worst = findings[0].0;
-    let told = findings.into_iter().filter(|&(severity, _)| worst == Severity::Ok || severity > Severity::Ok);
-    (worst, told.map(|(_, text)| text).collect::<Vec<_>>().join("; "))
+    let shown =
+        findings.into_iter().filter(|&(severity, _)| worst == Severity::Ok || severity > Severity::Ok);
+    (worst, shown.map(|(_, text)| text).collect::<Vec<_>>().join("; "))
 }
 
 fn of_daemon(asked: &Asked, now: Timestamp) -> Vec<Finding> {
@@ -183,8 +184,8 @@ fn worker(status: &WorkerStatus, now: Timestamp) -> (Vec<Finding>, String) {
     let held = status.pending_mass_delete.len();
     findings.extend(some(held, "deletion held back", "deletions held back"));
     if let Some(bus) = status.bus.as_ref().filter(|bus| bus.state == Health::Down) {
-        let away = super::human::ago(now, bus.since);
-        findings.push((Severity::Warning, format!("the bus {} is unavailable for {away}", bus.socket)));
+        let lasted = super::human::ago(now, bus.since);
+        findings.push((Severity::Warning, format!("the bus {} is unavailable for {lasted}", bus.socket)));
     }
     let subscribers = status.stream.subscribers.iter().filter(|peer| peer.subscribed).count();
     (findings, format!("{}, {}", count(status.rules, "rule"), count(subscribers, "subscriber")))

@@ -22,9 +22,10 @@ pub(super) fn render(asked: &[Asked]) -> String {
         if answer.is_ok() || *is_expected {
             let _ = writeln!(text, "{UP}{{mode=\"{name}\"}} {}", u8::from(answer.is_ok()));
         }
-        let told = answer.as_ref().ok().map(|status| &status["metrics"]);
-        let told: Vec<Metric> = told.and_then(|told| Vec::deserialize(told).ok()).unwrap_or_default();
-        for mut metric in told {
+        let reported = answer.as_ref().ok().map(|status| &status["metrics"]);
+        let reported: Vec<Metric> =
+            reported.and_then(|reported| Vec::deserialize(reported).ok()).unwrap_or_default();
+        for mut metric in reported {
             for sample in &mut metric.samples {
                 sample.labels.entry("mode".to_owned()).or_insert_with(|| (*name).to_owned());
             }

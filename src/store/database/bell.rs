@@ -262,7 +262,7 @@ impl Doorbell {
         if self.bell.is_none() {
             self.again_at = Some(Instant::now() + WITHOUT_BELL);
         }
-        // Before the first wait nobody would have heard the bell.
+        // Before the first wait nobody waited for the bell.
         self.bell.is_some() && self.bell != before
     }
 }

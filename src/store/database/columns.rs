@@ -32,12 +32,12 @@ pub(super) fn select(dialect: &'static Dialect, table: Table, expressions: &[(&s
     let mut too_long = format!(
         "CASE WHEN {length} > {LONGEST_ID} THEN {found}",
         length = length("rule_id"),
-        found = told(dialect, "rule_id")
+        found = described(dialect, "rule_id")
     );
     for (column, expression) in expressions {
         let (length, wanted) = (length(column), if *column == "yaml_content" { CONTENT } else { TEXT });
         columns.push(format!("CASE WHEN {length} <= {wanted} THEN {expression} END"));
-        let found = told(dialect, column);
+        let found = described(dialect, column);
         too_long += &format!(" WHEN {length} > {wanted} THEN {found}");
     }
     columns.push(too_long + " END");
@@ -45,7 +45,7 @@ pub(super) fn select(dialect: &'static Dialect, table: Table, expressions: &[(&s
 }
 
 /// The name and the length of a column that did not come with its row.
-fn told(dialect: &Dialect, column: &str) -> String {
+fn described(dialect: &Dialect, column: &str) -> String {
     let length = (dialect.length)(column);
     (dialect.flushed)(&(dialect.concat)(&[&format!("'{column} '"), &length]))
 }

@@ -3,7 +3,9 @@
 //! A poll's result is applied and its changes are numbered under one lock, so no subscriber sees half of it.
 //! The lock is held briefly and never across an `await`. Only the tail writes.
 
+mod database;
 mod guard;
+mod index;
 mod position;
 mod release;
 #[cfg(test)]
@@ -16,15 +18,12 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+pub(in crate::worker) use self::database::DatabaseState;
 use self::guard::Guard;
 pub(in crate::worker) use self::position::{Next, Position, Start};
 use self::release::Gatekeeper;
 use crate::clock::{SharedClock, Timestamp};
-use crate::rule::{
-    Catalogue, CatalogueDelta, ManifestWish, QuarantinedRow, RowFingerprint, RuleChange, RuleId, Table,
-    TableDelta,
-};
-use crate::store::{RowIndex, TextSink};
+use crate::rule::{Catalogue, CatalogueDelta, RuleChange, RuleId, TableDelta};
 use crate::telemetry::trace::Traceparent;
 use crate::wire::Epoch;
 use crate::worker::cache::CachedManifest;
@@ -88,26 +87,6 @@ struct Inner {
     gate: Option<Gatekeeper>,
     /// Every snapshot that a subscriber may still read, oldest first.
     snapshots: VecDeque<Weak<Snapshot>>,
-}
-
-/// The state of the database as the tail last saw it.
-#[derive(Debug, Clone)]
-pub(in crate::worker) struct DatabaseState {
-    pub(in crate::worker) up: bool,
-    /// When `up` last changed.
-    pub(in crate::worker) since: Timestamp,
-    /// The error of the last poll and its time; `None` while the database is available.
-    pub(in crate::worker) last_error: Option<(String, Timestamp)>,
-    /// See [`crate::store::Follow::version_problem`].
-    pub(in crate::worker) version_problem: Option<String>,
-    /// Why the worker's report cannot be written; `None` if it can, or there is no place for it.
-    pub(in crate::worker) report_problem: Option<String>,
-    /// How long the master had given no sign of life at the last poll; zero while it does.
-    pub(in crate::worker) master_silent: Duration,
-    /// The version of the tables whose changes are all in the journal.
-    applied: Option<u64>,
-    /// When the catalogue was last filled or confirmed, and how old its content was at that moment.
-    fresh: Option<(Instant, Duration)>,
 }
 
 /// The changes that the broker made and numbered.
@@ -269,45 +248,6 @@ impl Broker {
         applied
     }
 
-    /// Records whether the database answers.
-    pub(in crate::worker) fn database(&self, result: Result<(), String>) {
-        let now = self.clock.now();
-        let mut inner = self.lock();
-        let state = &mut inner.state;
-        if state.up != result.is_ok() {
-            state.up = result.is_ok();
-            state.since = now;
-        }
-        state.last_error = result.err().map(|error| (error, now));
-        drop(inner);
-        self.announce();
-    }
-
-    /// Records why the tables' version is not read, and returns whether that is new.
-    pub(in crate::worker) fn version_problem(&self, problem: Option<&str>) -> bool {
-        let known = &mut self.lock().state.version_problem;
-        let is_new = known.as_deref() != problem;
-        *known = problem.map(str::to_owned);
-        is_new
-    }
-
-    /// Records why the worker's report cannot be written, and returns whether that is new.
-    pub(in crate::worker) fn report_problem(&self, problem: Option<String>) -> bool {
-        let known = &mut self.lock().state.report_problem;
-        let is_new = *known != problem;
-        *known = problem;
-        is_new
-    }
-
-    /// Records the version of the tables whose changes are all in the journal.
-    pub(in crate::worker) fn set_applied(&self, version: Option<u64>) {
-        self.lock().state.applied = version;
-    }
-
-    pub(in crate::worker) fn set_master_silent(&self, silent: Duration) {
-        self.lock().state.master_silent = silent;
-    }
-
     /// A subscriber has acknowledged every change up to this one.
     pub(in crate::worker) fn acknowledged(&self, seq: u64) {
         if seq >= self.head.borrow().seq {
@@ -318,25 +258,6 @@ impl Broker {
     /// Waits until a subscriber acknowledges the newest change.
     pub(in crate::worker) async fn newest_acknowledged(&self) {
         self.newest_acknowledged.notified().await;
-    }
-
-    /// The version of the tables whose changes are all in the journal; `None` if it cannot be read.
-    pub(in crate::worker) fn applied(&self) -> Option<u64> {
-        self.lock().state.applied
-    }
-
-    /// Asks the tail to read all rows again, as at its start.
-    pub(in crate::worker) fn ask_to_reread(&self) {
-        self.lock().reread = true;
-    }
-
-    /// Whether [`Self::ask_to_reread`] was called since the last time. If so, the index counts as empty until
-    /// the next poll, which must be the first of a new follower. Only the tail calls this, between two polls.
-    pub(in crate::worker) fn begin_to_reread(&self) -> bool {
-        let mut inner = self.lock();
-        let reread = std::mem::take(&mut inner.reread);
-        inner.compared &= !reread;
-        reread
     }
 
     /// Notifies the waiting subscribers if the [`Head`] changed; time alone can make it stale.
@@ -352,15 +273,6 @@ impl Broker {
 }
 
 impl Inner {
-    /// Adds the keys that the first poll leaves out.
-    fn complete(&mut self, delta: &mut TableDelta) {
-        if !std::mem::replace(&mut self.compared, true) {
-            // The poll started from an empty index, so it found every row.
-            delta.rule_keys.get_or_insert_with(|| found_keys(&delta.rules, |rule| &rule.header.rule_id));
-            delta.state_keys.get_or_insert_with(|| found_keys(&delta.states, |(rule_id, _)| rule_id));
-        }
-    }
-
     /// The rows of the tables, which are what is served only without trust.
     fn table(&self) -> &Catalogue {
         self.gate.as_ref().map_or(&self.catalogue, |keeper| keeper.gate.table())
@@ -393,60 +305,5 @@ impl Inner {
             self.snapshots.pop_front();
         }
         snapshot
-    }
-}
-
-impl DatabaseState {
-    /// How long ago the catalogue was last current; zero while the database is up and the last successful
-    /// poll ended at most `fresh_for` ago.
-    fn stale_for(&self, now: Timestamp, fresh_for: Duration) -> Duration {
-        match self.fresh {
-            Some((at, age)) if self.up && age.is_zero() && at.elapsed() <= fresh_for => Duration::ZERO,
-            Some((at, age)) => at.elapsed() + age,
-            None => now.since(self.since),
-        }
-    }
-}
-
-/// The keys of all rows that a poll found.
-fn found_keys<T>(rows: &[Result<T, Box<QuarantinedRow>>], id: impl Fn(&T) -> &RuleId) -> Vec<String> {
-    rows.iter()
-        .map(|row| row.as_ref().map_or_else(|rejected| rejected.key.clone(), |row| id(row).to_string()))
-        .collect()
-}
-
-/// The follower reads the index during a poll; nobody writes meanwhile.
-impl RowIndex for Broker {
-    fn count(&self, table: Table) -> u64 {
-        let inner = self.lock();
-        if inner.compared { inner.table().count(table) } else { 0 }
-    }
-
-    fn fingerprint(&self, table: Table, key: &str) -> Option<RowFingerprint> {
-        let inner = self.lock();
-        inner.table().fingerprint(table, key).filter(|_| inner.compared)
-    }
-
-    fn memory(&self) -> usize {
-        let inner = self.lock();
-        if inner.compared { inner.table().memory() } else { 0 }
-    }
-
-    fn quarantined_memory(&self, table: Table, keys: Option<&[String]>) -> usize {
-        let inner = self.lock();
-        if inner.compared { inner.table().quarantined_memory(table, keys) } else { 0 }
-    }
-
-    fn memory_of(&self, table: Table, key: &str) -> usize {
-        let inner = self.lock();
-        if inner.compared { inner.table().memory_of(table, key) } else { 0 }
-    }
-
-    fn manifest_wish(&self) -> ManifestWish {
-        self.lock().gate.as_mut().map_or(ManifestWish::IfChanged, Gatekeeper::wish)
-    }
-
-    fn texts(&self) -> Option<Arc<dyn TextSink>> {
-        self.texts.clone().map(|texts| texts as _)
     }
 }

@@ -1,4 +1,4 @@
-//! The history: what this worker heard, on disk, for `rulesyncd history`.
+//! The history: the changes that this worker received, on disk, for `rulesyncd history`.
 //!
 //! A task reads the changes from the journal, as a subscriber does, and appends a line for each to a file beside the
 //! cache. Nothing waits for it: while the file cannot be written the changes stay in the journal, and if the journal
@@ -115,7 +115,7 @@ pub(super) async fn keep(path: PathBuf, broker: Arc<Broker>, shutdown: Cancellat
                         message_id = event::HISTORY_UNAVAILABLE,
                         error = %error,
                         "the history {place} cannot be written, retrying: {error}; subscribers are not affected, and \
-                         `rulesyncd history` lacks what the worker hears meanwhile"
+                         `rulesyncd history` lacks what the worker receives meanwhile"
                     );
                 }
                 if stops {
