@@ -71,6 +71,9 @@ impl WaitFlags {
             return Err(Failure::Usage(anyhow!("--wait cannot work, and nothing was written: {problem}")));
         }
         match self.source(config, database).look().await {
+            Ok(Look { version: None, .. }) => Err(Failure::Usage(anyhow!(
+                "--wait cannot work, and nothing was written: rulesyncd_version has no row; `rulesyncd sync` creates it"
+            ))),
             Ok(look) => Ok(look.version),
             Err(error @ StoreError::Refused { .. }) => {
                 Err(Failure::Usage(anyhow!("--wait cannot work, and nothing was written: {error}")))

@@ -209,6 +209,20 @@ async fn on_server(kind: Kind) {
     assert_eq!(subscriber_version(&mut client).await, before);
     swarm.succeed(&["state", "set", "R1", "disabled"]);
     assert_eq!(subscriber.change()["new_value"]["state"], "disabled");
+    // Without the row of the version neither.
+    swarm.succeed(&["sync"]);
+    client.run("DELETE FROM rulesyncd_version").await;
+    let output = swarm.run(&["state", "clear", "R1", "--wait"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("nothing was written: rulesyncd_version has no row"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(swarm.succeed(&["state", "list"]).contains("disabled"));
+    swarm.save("R2.yaml", rule_text("R2", 2));
+    let output = swarm.run(&["sync", "--wait=20s"]);
+    assert!(!stderr(&output).contains("nothing was written"), "a sync creates it: {}", stderr(&output));
     assert_eq!(mute.count_in_log("is unknown to `rulesyncd fleet`"), 1, "{}", mute.log());
 }
 
