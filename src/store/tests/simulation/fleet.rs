@@ -1,7 +1,7 @@
 //! Ten thousand workers, for an hour of virtual time: what the database is asked.
 //!
-//! Every worker polls the primary at an interval, at once when a notification wakes it, and compares everything once a
-//! minute; it reports within a second after a change, and every 30 s. A master edits a rule every two minutes. The
+//! Every worker polls the primary at an interval, at once when a notification wakes it, and compares everything once in
+//! about a minute; it reports within a second after a change, and every 30 s. A master edits a rule every two minutes. The
 //! statements are those of the product's algorithm; BEGIN and COMMIT count as one each.
 
 use std::cmp::Reverse;
@@ -64,7 +64,6 @@ fn ask((shard, shards): (usize, usize), interval: i64, seconds: i64) -> Vec<Aske
     let (begin, mut chance) = (Instant::now(), Mutate::new(shard as u64 + 1));
     let mut world = World::new(Options {
         overlap: Duration::from_secs(5),
-        full_scan_interval: Duration::from_secs(60),
         whole_seconds: false,
         folds: false,
         is_cluster: false,
@@ -77,8 +76,10 @@ fn ask((shard, shards): (usize, usize), interval: i64, seconds: i64) -> Vec<Aske
     world.begin_other(0, &[(Key::State(0), Some(0))], true);
     world.finish(0);
     let numbers: Vec<usize> = (0..WORKERS).filter(|worker| worker % shards == shard).collect();
-    let mut workers: Vec<Worker> = numbers.iter().map(|_| Worker::new(0)).collect();
     let mut within = |longest: i64| i64::try_from(chance.below(usize::try_from(longest).unwrap())).unwrap();
+    // A minute, changed at random by up to a tenth.
+    let mut full_scan_interval = || Duration::from_micros((54 * SECOND + within(12 * SECOND)).unsigned_abs());
+    let mut workers: Vec<Worker> = numbers.iter().map(|_| Worker::new(0, full_scan_interval())).collect();
     let mut events = BinaryHeap::new();
     for worker in 0..workers.len() {
         events.push(Reverse((within(interval), What::Poll, worker)));
@@ -162,12 +163,9 @@ fn idle_and_busiest(interval: i64, seconds: i64) -> (Asked, Asked) {
     (idle, Asked { reports: most, ..busiest })
 }
 
-#[test]
-#[ignore = "takes minutes"]
-fn ten_thousand_workers_ask_for_an_hour_what_arithmetic_says() {
-    // As PostgreSQL's workers may, which are notified.
-    let interval: u64 = 10;
-    let (idle, busiest) = idle_and_busiest(10 * SECOND, 3_600);
+/// Compares what they ask that poll every `interval` seconds, for so many seconds, with arithmetic.
+fn expect_arithmetic(interval: u64, seconds: i64) {
+    let (idle, busiest) = idle_and_busiest(i64::try_from(interval).unwrap() * SECOND, seconds);
     // Shown with `--show-output`.
     let figures = format!("every {interval} s: idle, a second: {idle:?}; busiest second: {busiest:?}\n");
     std::io::stdout().write_all(figures.as_bytes()).unwrap();
@@ -182,4 +180,18 @@ fn ten_thousand_workers_ask_for_an_hour_what_arithmetic_says() {
     // An edit wakes everyone, to four statements each.
     assert!(busiest.polls >= workers, "{busiest:?}");
     assert!(busiest.statements <= 5 * busiest.polls, "{busiest:?}");
+}
+
+/// As PostgreSQL's workers may, which are notified.
+#[test]
+#[ignore = "takes minutes"]
+fn ten_thousand_workers_ask_for_an_hour_what_arithmetic_says() {
+    expect_arithmetic(10, 3_600);
+}
+
+/// As by default: as many polls as in the hour of the others.
+#[test]
+#[ignore = "takes minutes"]
+fn ten_thousand_workers_that_poll_every_second_ask_what_arithmetic_says() {
+    expect_arithmetic(1, 360);
 }

@@ -214,7 +214,6 @@ impl History {
         let mut chance = Mutate::new(seed);
         let options = Options {
             overlap: OVERLAP,
-            full_scan_interval: FULL_SCAN_INTERVAL,
             whole_seconds: chance.below(4) == 0,
             folds: chance.below(4) == 0,
             is_cluster: chance.below(3) == 0,
@@ -239,7 +238,7 @@ impl History {
     pub(super) fn run(&self) -> Result<(), Verdict> {
         let begin = Instant::now();
         let mut world = World::new(self.options);
-        let mut workers = [Worker::new(0), Worker::new(1)];
+        let mut workers = [0, 1].map(|server| Worker::new(server, FULL_SCAN_INTERVAL));
         for &number in &self.numbers {
             // Time passes between any two steps.
             world.advance(self.pause(number));

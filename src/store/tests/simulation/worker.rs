@@ -36,6 +36,8 @@ impl RowIndex for Known {
 
 pub(super) struct Worker {
     server: usize,
+    /// How often a poll compares every row.
+    full_scan_interval: Duration,
     /// The sessions of the server when this one began; `None` without a session.
     session: Option<u64>,
     pub(super) known: Known,
@@ -77,9 +79,17 @@ pub(super) struct Polled {
 }
 
 impl Worker {
-    pub(super) fn new(server: usize) -> Self {
-        let (known, stream) = (Known::default(), Stream::default());
-        Self { server, session: None, known, watermarks: None, last_beat: None, beats_since: None, stream }
+    pub(super) fn new(server: usize, full_scan_interval: Duration) -> Self {
+        Self {
+            server,
+            full_scan_interval,
+            session: None,
+            known: Known::default(),
+            watermarks: None,
+            last_beat: None,
+            beats_since: None,
+            stream: Stream::default(),
+        }
     }
 
     /// Connects to a server, or loses the session and connects again.
@@ -98,7 +108,7 @@ impl Worker {
 
     /// Polls once; `None` if the poll fails.
     pub(super) fn poll(&mut self, world: &mut World, course: Course, begin: Instant) -> Option<Polled> {
-        let Options { overlap, full_scan_interval, without, .. } = world.options;
+        let Options { overlap, without, .. } = world.options;
         let session = Some(world.incarnation(self.server));
         if self.session != session {
             self.session = session;
@@ -108,7 +118,10 @@ impl Worker {
         }
         let config = FollowConfig {
             overlap: if without == Without::Overlap { Duration::ZERO } else { overlap },
-            full_scan_interval: if without == Without::FullScan { Duration::MAX } else { full_scan_interval },
+            full_scan_interval: match without {
+                Without::FullScan => Duration::MAX,
+                _ => self.full_scan_interval,
+            },
             ..FollowConfig::default()
         };
         let at = begin + world.elapsed();

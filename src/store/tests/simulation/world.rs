@@ -26,8 +26,6 @@ pub(super) const LEASE_MICROS: i64 = 15_000_000;
 pub(super) struct Options {
     /// How late a commit may be after its stamp.
     pub(super) overlap: Duration,
-    /// How often a poll compares every row.
-    pub(super) full_scan_interval: Duration,
     /// Whether stamps have only whole seconds.
     pub(super) whole_seconds: bool,
     /// Whether the tables ignore case in ids.
