@@ -20,6 +20,8 @@ pub struct Look {
     pub changed_at: Option<Timestamp>,
     /// Which master leads, in words; `None` if none does, or it is not known.
     pub leader: Option<String>,
+    /// Since when no master leads, where the last one released its lease.
+    pub no_master_since: Option<Timestamp>,
     /// What a worker without trust should serve; `None` if it is not known, and nothing is compared.
     pub expected: Option<Expected>,
     /// What a worker that reports trust should serve; `None` if it is not known, and nothing is compared.

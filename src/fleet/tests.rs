@@ -28,7 +28,16 @@ fn expected(digest: &str) -> Expected {
 
 fn look(now: i64, version: Option<u64>, digest: &str, workers: Vec<ReportedWorker>) -> Look {
     let expected = Some(expected(digest));
-    Look { now: at(now), version, changed_at: None, leader: None, expected, release: None, workers }
+    Look {
+        now: at(now),
+        version,
+        changed_at: None,
+        leader: None,
+        no_master_since: None,
+        expected,
+        release: None,
+        workers,
+    }
 }
 
 /// The state of the only host at the second look.

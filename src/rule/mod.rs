@@ -18,8 +18,8 @@ mod samples;
 mod state;
 
 pub use catalogue::{
-    Catalogue, CatalogueDigest, FoundManifest, QuarantineEntry, QuarantinedRow, RowFingerprint, Table,
-    TableDelta,
+    Catalogue, CatalogueDigest, FoundManifest, MasterSilence, QuarantineEntry, QuarantinedRow,
+    RowFingerprint, Table, TableDelta,
 };
 pub(crate) use catalogue::{CatalogueDelta, MAX_MEMORY_KEY};
 pub use change::{ChangeKind, KnownRule, RuleChange};

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::StoreError;
+use crate::clock::Timestamp;
 
 /// How often an owner writes the row.
 pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -36,6 +37,8 @@ pub(super) struct LeaseRow {
     pub(super) beat: u64,
     /// When it was taken, by the server's clock, for people.
     pub(super) since: String,
+    /// When it was last written, by the server's clock, for people.
+    pub(super) beat_at: String,
 }
 
 impl LeaseRow {
@@ -43,6 +46,11 @@ impl LeaseRow {
     pub(super) fn leader_in_short(&self) -> Option<String> {
         let Self { owner, host, term, .. } = self;
         (!owner.is_empty()).then(|| format!("master {host} (term {term})"))
+    }
+
+    /// When it was released; `None` if it is held, or never was.
+    pub(super) fn released_at(&self) -> Option<Timestamp> {
+        (self.owner.is_empty() && self.term > 0).then(|| Timestamp::parse(&self.beat_at)).flatten()
     }
 
     /// Who leads, in words; `None` if the lease was released.
@@ -231,6 +239,7 @@ mod tests {
             term: 3,
             beat,
             since: "2026-11-28 07:00:00".to_owned(),
+            beat_at: "2026-11-28 07:01:00".to_owned(),
         }
     }
 
@@ -258,6 +267,14 @@ mod tests {
             }
             assert_eq!(look(&mut standby, &row("other", "a", 2), "b", lock, seconds(130)), Some(4));
         }
+    }
+
+    #[test]
+    fn a_lease_was_released_if_somebody_had_it() {
+        let at = Timestamp::parse("2026-11-28 07:01:00");
+        assert_eq!(row("", "", 1).released_at(), at);
+        assert_eq!(row("other", "", 1).released_at(), None);
+        assert_eq!(LeaseRow { term: 0, ..row("", "", 0) }.released_at(), None);
     }
 
     #[test]

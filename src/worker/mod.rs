@@ -284,8 +284,9 @@ impl Shared {
                     state: head_status.database,
                     since: database.since,
                     stale_for_ms: head_status.stale_for_ms(),
-                    master_silent_for_ms: u64::try_from(database.master_silent.as_millis())
+                    master_silent_for_ms: u64::try_from(database.master_silent.lasts.as_millis())
                         .unwrap_or(u64::MAX),
+                    no_master_since: database.master_silent.released_at,
                     last_error: last_error.clone(),
                     last_error_at,
                     version_problem: database.version_problem.clone(),

@@ -27,6 +27,7 @@ fn to_json(shown: &Shown) -> serde_json::Value {
         "version": shown.look.version,
         "changed_at": shown.look.changed_at,
         "leader": shown.look.leader,
+        "no_master_since": shown.look.no_master_since,
         "in_sync": shown.is_in_sync(),
         "release_not_verified": not_verified(shown),
         "hosts": hosts.collect::<Vec<_>>(),
@@ -44,8 +45,11 @@ fn human(shown: &Shown) -> String {
         (Some(version), Some(at)) => format!("; changes {version}, the last {} ago", humanize(now.since(at))),
         _ => String::new(),
     };
-    let leader =
-        shown.look.leader.as_deref().map_or_else(String::new, |leader| format!(" by {}", sanitize(leader)));
+    let leader = match (&shown.look.leader, shown.look.no_master_since) {
+        (Some(leader), _) => format!(" by {}", sanitize(leader)),
+        (None, Some(since)) => format!("; no master since {since}"),
+        (None, None) => String::new(),
+    };
     let footer = match shown.hosts.len() {
         0 => "no worker has reported".to_owned(),
         all => format!("{in_sync} of {all} in sync"),

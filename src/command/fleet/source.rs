@@ -225,6 +225,7 @@ mod tests {
             version: Some(7),
             changed_at: None,
             leader: None,
+            no_master_since: None,
             expected: None,
             release: None,
             workers,

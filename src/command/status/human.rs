@@ -38,7 +38,11 @@ fn worker(status: &WorkerStatus) -> String {
     }
     if database.master_silent_for_ms > 0 {
         let silent = Duration::from_millis(database.master_silent_for_ms);
-        lines.add("master", format!("{}silent for {}{}", Paint::Warn, span(silent), Paint::Off));
+        let master = match database.no_master_since {
+            Some(since) => format!("no master since {since}"),
+            None => format!("silent for {}", span(silent)),
+        };
+        lines.add("master", format!("{}{master}{}", Paint::Warn, Paint::Off));
     }
     add_driver_failures(&mut lines, database.driver_failures);
     lines.add("rules", status.rules.to_string());

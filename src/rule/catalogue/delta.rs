@@ -68,6 +68,15 @@ fn metadata_hash(rule_version: i64, source_path: &str) -> u64 {
     hash.finish()
 }
 
+/// How long no master has given a sign of life.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MasterSilence {
+    /// Zero while one does, and where none is known.
+    pub lasts: Duration,
+    /// When the last master released its lease, by the server's clock; `None` if it did not, and may hang.
+    pub released_at: Option<Timestamp>,
+}
+
 /// What one poll of the tables found, in one snapshot of the database.
 ///
 /// It may contain rows that are already known: the catalogue compares them by content.
@@ -92,8 +101,8 @@ pub struct TableDelta {
     /// How old the tables may be that the server shows; zero where it takes the writes, and while it shows the master's
     /// signs of life.
     pub behind: Duration,
-    /// How long the master has given no sign of life; zero while it does, and where none is known.
-    pub master_silent: Duration,
+    /// How long no master has given a sign of life.
+    pub master_silent: MasterSilence,
     /// Whether the tables went back since the last poll, as after a failover that lost commits.
     pub rolled_back: bool,
     /// How many changed rows only the full scan found, because their stamps are below the watermark.

@@ -18,7 +18,7 @@ use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
 pub(crate) use delta::MAX_MEMORY_KEY;
-pub use delta::{FoundManifest, QuarantinedRow, RowFingerprint, Table, TableDelta};
+pub use delta::{FoundManifest, MasterSilence, QuarantinedRow, RowFingerprint, Table, TableDelta};
 pub use digest::CatalogueDigest;
 pub(crate) use held_back::CatalogueDelta;
 

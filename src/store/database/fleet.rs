@@ -111,9 +111,9 @@ impl Database {
             let poll = Poll::new(&mut tables, &database.follow, &index, None, Instant::now());
             let (delta, _) = poll.run().await?;
             let rows = tables.fleet.take().unwrap_or_default();
-            let leader = lease::leader(&mut tables.connection).await;
+            let (leader, no_master_since) = lease::leader(&mut tables.connection).await;
             tables.connection.close().await;
-            Ok(FleetTables { look: Look { leader, ..look(rows, delta.now) }, delta })
+            Ok(FleetTables { look: Look { leader, no_master_since, ..look(rows, delta.now) }, delta })
         })
         .await
     }
@@ -169,8 +169,8 @@ impl FleetReader {
             let now = database.now_on(&mut tables.connection).await?;
             tables.end().await?;
             let rows = tables.fleet.take().unwrap_or_default();
-            let leader = lease::leader(&mut tables.connection).await;
-            Ok((Look { leader, ..look(rows, now) }, tables.connection))
+            let (leader, no_master_since) = lease::leader(&mut tables.connection).await;
+            Ok((Look { leader, no_master_since, ..look(rows, now) }, tables.connection))
         })
         .await
     }
@@ -211,5 +211,14 @@ impl FleetReader {
 
 fn look(rows: FleetRows, now: Timestamp) -> Look {
     let FleetRows { version, changed_at, workers } = rows;
-    Look { now, version, changed_at, leader: None, expected: None, release: None, workers }
+    Look {
+        now,
+        version,
+        changed_at,
+        leader: None,
+        no_master_since: None,
+        expected: None,
+        release: None,
+        workers,
+    }
 }

@@ -20,7 +20,7 @@ use super::lock::Lock;
 use super::session::Session;
 use super::sql::Purpose;
 use super::{Database, version};
-use crate::clock::since_boot;
+use crate::clock::{Timestamp, since_boot};
 use crate::store::StoreError;
 use crate::store::lease::{LEASE, Lead, LeaseRow, ServerLock, Standby};
 
@@ -64,10 +64,13 @@ pub(super) async fn create_once(connection: &mut Connection, shared: &SharedLeas
     }
 }
 
-/// Which master leads, for the fleet; `None` if none does, it may not be read, or there is no lease.
-pub(super) async fn leader(connection: &mut Connection) -> Option<String> {
-    connection.dialect().create_lease?;
-    row::read(connection).await.ok()??.leader_in_short()
+/// Which master leads, for the fleet, or since when none does; neither if it may not be read, or there is no lease.
+pub(super) async fn leader(connection: &mut Connection) -> (Option<String>, Option<Timestamp>) {
+    let row = match connection.dialect().create_lease {
+        Some(_) => row::read(connection).await.ok().flatten(),
+        None => None,
+    };
+    row.map_or((None, None), |row| (row.leader_in_short(), row.released_at()))
 }
 
 impl Database {

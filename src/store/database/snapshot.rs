@@ -213,11 +213,13 @@ fn counts_of(rows: Option<u64>, found: &str) -> Result<Counts, StoreError> {
     }
 }
 
-/// The master's last beat: its term, its number and its time. A row that another program spoilt is as good as none.
+/// The master's last beat: its term, its number, its time, and a sign if it released the lease. A row that another
+/// program spoilt is as good as none.
 fn beat_of(found: &str) -> Option<Beat> {
+    let (found, is_released) = found.strip_suffix(" -").map_or((found, false), |found| (found, true));
     let mut parts = found.splitn(3, ' ');
     let (term, count) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    Some(Beat { term, count, at: Timestamp::parse(parts.next()?)? })
+    Some(Beat { term, count, at: Timestamp::parse(parts.next()?)?, is_released })
 }
 
 /// What a server can be asked.
@@ -313,7 +315,9 @@ fn count(
     query = query.push(&format!(", {} AS n", role.unwrap_or("NULL")));
     // In one text: each column costs a worker bytes at every poll.
     query = query.push(match has_lease {
-        true => ", CONCAT_WS(' ', leader.term, leader.beat, leader.beat_at) AS n",
+        true => {
+            ", CONCAT_WS(' ', leader.term, leader.beat, leader.beat_at, CASE leader.owner WHEN '' THEN '-' END) AS n"
+        }
         false => ", NULL AS n",
     });
     if let Some(ManifestHint { realm, .. }) = hint {

@@ -83,6 +83,8 @@ pub(in crate::store) struct Beat {
     pub(in crate::store) count: u64,
     /// By the clock of the server that took it.
     pub(in crate::store) at: Timestamp,
+    /// Whether it was the last one of a master that released its lease.
+    pub(in crate::store) is_released: bool,
 }
 
 /// The answer to a [`CountQuestion`].

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::reader::{Beat, Counted, Counts, KnownCount, TablesVersion, Window, WindowSum};
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, RowFingerprint, Table, TableDelta};
+use crate::rule::{ContentDigest, MasterSilence, RowFingerprint, Table, TableDelta};
 use crate::store::rows::RowParser;
 use crate::store::watermark::Watermark;
 
@@ -215,14 +215,18 @@ impl Watermarks {
     /// How old the tables may be that a poll, which began at `at`, found on a server that does not take the writes.
     /// Without a master's sign of life nobody can tell a replica that stands still from one where nothing happens.
     pub(super) fn behind(&self, counted: &Counted, at: Instant) -> Duration {
-        if counted.takes_writes { Duration::ZERO } else { self.master_silent(counted, at) }
+        if counted.takes_writes { Duration::ZERO } else { self.master_silent(counted, at).lasts }
     }
 
     /// How long the master has given no sign of life, if that is longer than it takes a running one.
-    pub(super) fn master_silent(&self, counted: &Counted, at: Instant) -> Duration {
-        let Some((beat, since)) = self.beat else { return Duration::ZERO };
-        let age = at.duration_since(since).max(counted.now.since(beat.at));
-        if age > MASTER_SILENT { age } else { Duration::ZERO }
+    pub(super) fn master_silent(&self, counted: &Counted, at: Instant) -> MasterSilence {
+        let Some((beat, since)) = self.beat else { return MasterSilence::default() };
+        let lasts = at.duration_since(since).max(counted.now.since(beat.at));
+        if lasts > MASTER_SILENT {
+            MasterSilence { lasts, released_at: beat.is_released.then_some(beat.at) }
+        } else {
+            MasterSilence::default()
+        }
     }
 
     /// After a poll that read only rules above the newest one that was known. What the windows hold is not known, so the

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::Broker;
 use crate::clock::Timestamp;
+use crate::rule::MasterSilence;
 
 /// The state of the database as the tail last saw it.
 #[derive(Debug, Clone)]
@@ -20,7 +21,7 @@ pub(in crate::worker) struct DatabaseState {
     /// Why the worker's report cannot be written; `None` if it can, or there is no place for it.
     pub(in crate::worker) report_problem: Option<String>,
     /// How long the master had given no sign of life at the last poll; zero while it does.
-    pub(in crate::worker) master_silent: Duration,
+    pub(in crate::worker) master_silent: MasterSilence,
     /// The version of the tables whose changes are all in the journal.
     pub(super) applied: Option<u64>,
     /// When the catalogue was last filled or confirmed, and how old its content was at that moment.
@@ -75,7 +76,7 @@ impl Broker {
         self.lock().state.applied = version;
     }
 
-    pub(in crate::worker) fn set_master_silent(&self, silent: Duration) {
+    pub(in crate::worker) fn set_master_silent(&self, silent: MasterSilence) {
         self.lock().state.master_silent = silent;
     }
 

@@ -23,7 +23,7 @@ use self::guard::Guard;
 pub(in crate::worker) use self::position::{Next, Position, Start};
 use self::release::Gatekeeper;
 use crate::clock::{SharedClock, Timestamp};
-use crate::rule::{Catalogue, CatalogueDelta, RuleChange, RuleId, TableDelta};
+use crate::rule::{Catalogue, CatalogueDelta, MasterSilence, RuleChange, RuleId, TableDelta};
 use crate::telemetry::trace::Traceparent;
 use crate::wire::Epoch;
 use crate::worker::cache::CachedManifest;
@@ -120,7 +120,7 @@ impl Broker {
                 last_error: None,
                 version_problem: None,
                 report_problem: None,
-                master_silent: Duration::ZERO,
+                master_silent: MasterSilence::default(),
                 applied: None,
                 fresh: None,
             },

@@ -35,7 +35,7 @@ pub(in super::super) async fn read(connection: &mut Connection) -> Result<Option
     let dialect = connection.dialect();
     let texts =
         ["owner", "host", "session"].map(|column| (dialect.plain)(&format!("left({column}, {LONGEST})")));
-    let numbers = ["lease_ms", "term", "beat", "since"].map(|column| (dialect.text)(column));
+    let numbers = ["lease_ms", "term", "beat", "since", "beat_at"].map(|column| (dialect.text)(column));
     let columns = [texts.as_slice(), numbers.as_slice()].concat().join(", ");
     let query = connection.query(format!("SELECT {columns} FROM rulesyncd_lease WHERE name = 'master'"));
     let Some(row) = connection.row(READING, query).await? else { return Ok(None) };
@@ -50,6 +50,7 @@ pub(in super::super) async fn read(connection: &mut Connection) -> Result<Option
         term: number(4),
         beat: number(5),
         since: cell(6),
+        beat_at: cell(7),
     }))
 }
 

@@ -138,7 +138,7 @@ impl Tables {
     /// What a poll reads of the lease.
     pub(super) fn beat(&self) -> Option<Beat> {
         let Lease { row, at, .. } = self.lease.as_ref()?;
-        Some(Beat { term: row.term, count: row.beat, at: *at })
+        Some(Beat { term: row.term, count: row.beat, at: *at, is_released: row.owner.is_empty() })
     }
 }
 

@@ -93,6 +93,7 @@ impl World {
             term: 0,
             beat: 0,
             since: String::new(),
+            beat_at: String::new(),
         };
         let lease = Lease { row: Arc::new(row), at: time(BEGIN), session: 0 };
         let tables = Arc::new(Tables { lease: Some(lease), ..Tables::default() });
