@@ -138,7 +138,8 @@ impl Session {
         Ok(applied)
     }
 
-    /// Writes in one transaction; if the database rejects a row of it, each row in its own.
+    /// Writes in one transaction; if the database rejects a row of it, or another session has one locked, each row in its
+    /// own. A conflict is between transactions: this one was repeated as a whole.
     async fn apply_together(
         &mut self,
         writes: &[RuleWrite],
@@ -147,9 +148,7 @@ impl Session {
         locked: &mut usize,
     ) -> Result<(), StoreError> {
         match transact(self, &RuleTransaction { writes, read, manifest: None }).await {
-            Err(
-                StoreError::RowRejected { .. } | StoreError::RowLocked { .. } | StoreError::Conflict { .. },
-            ) => {}
+            Err(StoreError::RowRejected { .. } | StoreError::RowLocked { .. }) => {}
             done => {
                 applied.add(done?);
                 return Ok(());
@@ -161,9 +160,7 @@ impl Session {
             let single = RuleTransaction { writes: single, read: read.as_ref(), manifest: None };
             match transact(self, &single).await {
                 Ok(done) => applied.add(done),
-                Err(error @ (StoreError::RowLocked { .. } | StoreError::Conflict { .. }))
-                    if *locked < FEW_LOCKED =>
-                {
+                Err(error @ StoreError::RowLocked { .. }) if *locked < FEW_LOCKED => {
                     *locked += 1;
                     applied.rejected.push((write.rule_id().to_owned(), error));
                 }

@@ -7,7 +7,7 @@ mod watched;
 
 use std::time::Duration;
 
-use rulesyncd::store::{Database, RuleWrite, Scope};
+use rulesyncd::store::{Database, RuleWrite, Scope, StoreError};
 use serde_json::Value;
 
 use super::assert_lock_lost;
@@ -16,7 +16,7 @@ use crate::support::databases::{ExternalClient, TestDatabase, config, system_clo
 use crate::support::galera;
 use crate::support::rules::{rule_row, rule_text};
 use crate::support::servers::{Kind, Server};
-use crate::support::swarm::{DEADLINE, Daemon, Swarm, wait_for};
+use crate::support::swarm::{DEADLINE, Daemon, Swarm, text, wait_for};
 
 /// A master whose lease is as short as it may be.
 fn master(swarm: &Swarm) -> Daemon {
@@ -179,8 +179,79 @@ async fn without_a_lease_there_is_the_lock(server: &Server) {
     wait_for_session(&other).await;
 }
 
+/// What was in the way of a transaction: the first tries fail. The whole transaction is repeated, and never in parts.
+async fn a_conflict_repeats_the_whole_transaction(server: &Server) {
+    let field = TestDatabase::server(&server.create("conflicts").await).await;
+    let (mut master, mut external) = (field.session().await, field.external().await);
+    // A sequence counts what is rolled back, too.
+    for statement in ["CREATE SEQUENCE tries", "CREATE TABLE most (n BIGINT)", "INSERT INTO most VALUES (3)"]
+    {
+        external.run(statement).await;
+    }
+    let trigger = match server.kind() {
+        Kind::Postgres => {
+            "CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             IF NEW.rule_id = 'R2' AND nextval('tries') <= (SELECT n FROM most) THEN \
+             RAISE EXCEPTION 'another transaction is in the way' USING ERRCODE = '40P01'; END IF; RETURN NEW; END $$; \
+             CREATE TRIGGER conflict BEFORE INSERT ON ttp_rule FOR EACH ROW EXECUTE FUNCTION conflict()"
+        }
+        Kind::MariaDb => {
+            "CREATE TRIGGER conflict BEFORE INSERT ON ttp_rule FOR EACH ROW BEGIN \
+             IF NEW.rule_id = 'R2' AND NEXT VALUE FOR tries <= (SELECT n FROM most) THEN \
+             SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213; END IF; END"
+        }
+    };
+    external.run(trigger).await;
+    let rules: Vec<RuleWrite> = ["R1", "R2", "R3"].map(|id| RuleWrite::Upsert(rule_row(id, 1))).into();
+    let version = "SELECT CONCAT(version, '') FROM rulesyncd_version";
+    let before: u64 = external.text(version).await.unwrap().parse().unwrap();
+    let applied = master.apply(rules.clone()).await.unwrap();
+    assert_eq!((applied.rows, applied.rejected.len()), (3, 0), "{applied:?}");
+    let after: u64 = external.text(version).await.unwrap().parse().unwrap();
+    assert_eq!(after, before + 1, "one transaction");
+
+    // One that goes on being in the way: no row is written without the others.
+    external.run("DELETE FROM ttp_rule").await;
+    external.run("UPDATE most SET n = 1000").await;
+    let refused = master.apply(rules.clone()).await;
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
+    assert_eq!(external.text("SELECT CONCAT(COUNT(*), '') FROM ttp_rule").await.as_deref(), Some("0"));
+    let next = match server.kind() {
+        Kind::Postgres => "nextval('tries')",
+        Kind::MariaDb => "NEXT VALUE FOR tries",
+    };
+    let tries = external.text(&format!("SELECT CAST({next} AS CHAR(9))")).await.unwrap();
+    assert_eq!(tries.trim(), "11", "four tries, and six");
+    external.run("UPDATE most SET n = 0").await;
+    let applied = master.apply(rules).await.unwrap();
+    assert_eq!((applied.rows, applied.rejected.len()), (3, 0), "{applied:?}");
+}
+
+/// After a master that stopped there is none, which is not the same as one that hangs.
+async fn a_released_lease_says_since_when_there_is_no_master(server: &Server) {
+    let swarm = Swarm::on(server.create("released").await);
+    swarm.save("A.yaml", rule_text("A", 1));
+    let (master, _worker) = (master(&swarm), swarm.worker());
+    master.wait_for_log("A added from A.yaml");
+    wait_for("the rule", || (swarm.subscribe().snapshot().len() == 1).then_some(()));
+    assert!(!swarm.succeed(&["fleet"]).contains("no master"));
+    assert!(master.stop().success());
+    let at = "SELECT CONCAT(LEFT(CONCAT(beat_at, ''), 19), '') FROM rulesyncd_lease";
+    let mut external = TestDatabase::server(swarm.url()).await.external().await;
+    let since = external.text(at).await.unwrap().replace(' ', "T");
+    let wanted = format!("no master since {since}");
+    let fleet = text(&swarm.run(&["fleet"]).stdout);
+    assert!(fleet.contains(&wanted), "no `{wanted}` in {fleet}");
+    wait_for("the worker to say so", || {
+        let status = swarm.succeed(&["status", "--socket", swarm.socket().to_str().unwrap()]);
+        status.contains(&wanted).then_some(())
+    });
+}
+
 async fn all(kind: Kind) {
     let server = Server::start(kind, &[]).await;
+    a_conflict_repeats_the_whole_transaction(&server).await;
+    a_released_lease_says_since_when_there_is_no_master(&server).await;
     a_robbed_master_commits_nothing(&server).await;
     a_master_without_a_lease_keeps_others_away(&server).await;
     without_a_lease_there_is_the_lock(&server).await;
