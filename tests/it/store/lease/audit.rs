@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use super::faults::patience;
 use crate::support::databases::ExternalClient;
 use crate::support::servers::Kind;
-use crate::support::swarm::DEADLINE;
 
 /// The rule at which [`Gate::Row`] holds a transaction.
 pub(super) const HELD: &str = "R00050";
@@ -129,7 +129,7 @@ impl Audit {
     }
 
     pub(super) async fn until_it_is_waited_for(&mut self) {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + patience();
         while !self.is_waited_for().await {
             assert!(Instant::now() < deadline, "no transaction came to the gate");
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -147,8 +147,7 @@ impl Audit {
     }
 
     pub(super) async fn until_versions_are(&mut self, version: &str, count: usize) {
-        let (deadline, wanted) =
-            (Instant::now() + 2 * DEADLINE, BTreeMap::from([(version.to_owned(), count)]));
+        let (deadline, wanted) = (Instant::now() + patience(), BTreeMap::from([(version.to_owned(), count)]));
         loop {
             let found = self.versions().await;
             if found == wanted {

@@ -1,16 +1,18 @@
-//! Faults at certain moments of a bulk write, on PostgreSQL and MariaDB: as many takeovers as faults, and nothing of the
+//! Faults at certain moments of a bulk write, on PostgreSQL, MariaDB and Galera: as many takeovers as faults, and nothing of the
 //! old master after the new one's first transaction.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use super::audit::{Audit, Gate};
 use super::{TOOK_OVER, cell, lease_of, master};
 use crate::support::databases::TestDatabase;
+use crate::support::galera;
 use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
-use crate::support::swarm::{Daemon, Swarm, wait_for};
+use crate::support::swarm::{DEADLINE, Daemon, Swarm, wait_for};
 
 /// Whether to measure much, as `tests/run long` says.
 #[expect(clippy::disallowed_methods, reason = "tests/run says how much to measure")]
@@ -21,6 +23,11 @@ pub(super) fn is_long() -> bool {
 /// How many rules a master writes.
 pub(super) fn size(short: usize) -> usize {
     if is_long() { 100_000 } else { short }
+}
+
+/// How long to wait for masters that read and write so many rules.
+pub(super) fn patience() -> Duration {
+    DEADLINE * if is_long() { 20 } else { 2 }
 }
 
 /// Saves all rules with this version.
@@ -92,17 +99,21 @@ pub(super) fn writer(version: &str) -> &'static str {
 }
 
 /// A fault of the first master while it writes all its rules, at a gate. Afterwards the table is the second one's.
-async fn a_fault(server: &Server, database: &str, fault: Fault) {
+async fn a_fault(server: &Server, others: &Server, database: &str, fault: Fault) {
     let count = size(200);
     let address = server.create(database).await;
     let field = TestDatabase::server(&address).await;
     let mut audit = Audit::begin(field.external().await, server.kind()).await;
+    if server.kind() == Kind::MariaDb {
+        // At a node of a cluster: wait until it has applied what another one committed.
+        audit.external.run("SET SESSION wsrep_sync_wait = 15").await;
+    }
     let proxy = Proxy::before(server, database);
     let through = match fault {
         Fault::FreezeProxy(_) | Fault::CutProxy(_) => &proxy.address,
         Fault::Freeze(_) | Fault::Kill(_) => &address,
     };
-    let (one, other) = (Swarm::on(through), Swarm::on(&address));
+    let (one, other) = (Swarm::on(through), Swarm::on(others.address(database)));
     save_all(&one, count, 1);
     save_all(&other, count, 2);
     let first = master(&one);
@@ -150,9 +161,14 @@ fn stands_by(first: &Daemon) {
     });
 }
 
-/// Runs the faults at the same time, each in a database of its own.
 async fn all(kind: Kind) {
     let server = Server::start(kind, &[]).await;
+    all_on(&server, &server);
+}
+
+/// Runs the faults at the same time, each in a database of its own: of a master at one server, while the standby is at
+/// the other one.
+fn all_on(server: &Server, others: &Server) {
     let faults = [
         Fault::Freeze(Gate::Fence),
         Fault::Freeze(Gate::Row),
@@ -162,12 +178,11 @@ async fn all(kind: Kind) {
     ];
     std::thread::scope(|threads| {
         for (number, fault) in faults.into_iter().enumerate() {
-            let server = &server;
             std::thread::Builder::new()
                 .name(format!("{fault:?}"))
                 .spawn_scoped(threads, move || {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                    runtime.block_on(a_fault(server, &format!("fault_{number}"), fault));
+                    runtime.block_on(a_fault(server, others, &format!("fault_{number}"), fault));
                 })
                 .unwrap();
         }
@@ -184,4 +199,11 @@ async fn on_postgres() {
 #[ignore = "needs MariaDB and socat"]
 async fn on_mariadb() {
     all(Kind::MariaDb).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB, Galera and socat"]
+async fn on_galera() {
+    let nodes = galera::start(vec![Vec::new(); 2]).await;
+    all_on(&nodes[0], &nodes[1]);
 }
