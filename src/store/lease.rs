@@ -20,6 +20,10 @@ pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a lease lasts without a beat, unless `master.lease` says otherwise.
 pub(super) const LEASE: Duration = Duration::from_secs(15);
 
+/// Marks the server on which an owner holds the lock although it once was robbed while it held it: who gets that lock
+/// does not know that the owner's session has ended.
+const UNPROVEN: char = '~';
+
 /// The row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LeaseRow {
@@ -27,7 +31,7 @@ pub(super) struct LeaseRow {
     pub(super) owner: String,
     /// Its host, for people.
     pub(super) host: String,
-    /// The server on which it holds the server's lock; empty without one.
+    /// The server on which it holds the server's lock, with [`UNPROVEN`] where that proves nothing; empty without one.
     pub(super) session: String,
     /// How long it lasts without a beat.
     pub(super) lease: Duration,
@@ -103,10 +107,11 @@ impl Standby {
         let is_silent = now.saturating_sub(since) >= row.lease;
         let is_free = row.owner.is_empty() || row.owner == me || is_silent;
         let is_here = row.session == server;
+        let is_unproven_here = row.session.strip_prefix(UNPROVEN) == Some(server);
         let may_take = match lock {
             ServerLock::Ours => is_free || is_here,
             // If the row does not name this server, the lock is that of a master which knows no lease.
-            ServerLock::Others => is_here && is_free && !row.owner.is_empty(),
+            ServerLock::Others => (is_here || is_unproven_here) && is_free && !row.owner.is_empty(),
             ServerLock::Missing => is_free,
         };
         may_take.then(|| Lead {
@@ -116,7 +121,7 @@ impl Standby {
             confirmed: now,
             fenced: None,
             lost: None,
-            has_lock: lock == ServerLock::Ours && !self.was_robbed.load(Ordering::Relaxed),
+            has_lock: lock == ServerLock::Ours,
             was_robbed: Arc::clone(&self.was_robbed),
         })
     }
@@ -210,9 +215,14 @@ impl Lead {
         now.saturating_sub(self.confirmed)
     }
 
-    /// What the row says of the server's lock: the `server` where it is held.
-    pub(super) const fn session<'s>(&self, server: &'s str) -> &'s str {
-        if self.has_lock { server } else { "" }
+    /// What the row says of the server's lock: the `server` where it is held, marked where that proves nothing.
+    pub(super) fn session(&self, server: &str) -> String {
+        match (self.has_lock, self.was_robbed.load(Ordering::Relaxed)) {
+            (true, false) => server.to_owned(),
+            // A frozen owner keeps it, so a standby must know whose it is.
+            (true, true) => format!("{UNPROVEN}{server}"),
+            (false, _) => String::new(),
+        }
     }
 
     /// Whether the owner tries to get the server's lock.
@@ -389,7 +399,16 @@ mod tests {
         assert_eq!(robbed.session("here"), "here");
         robbed.beaten(0, seconds(101)).unwrap_err();
         let again = lead(&mut standby);
-        assert_eq!(again.session("here"), "");
         assert!(!again.wants_lock());
+        // It holds the lock again, and freezes: who waits for it knows whose it is, and takes over when it is silent.
+        let session = again.session("here");
+        let other = row("me", &session, 5);
+        let mut waiting = Standby::default();
+        let mut at =
+            |server, lock, then| waiting.look(&other, ("other", LEASE), (server, lock), seconds(then));
+        assert!(at("here", ServerLock::Others, 0).is_none());
+        assert!(at("here", ServerLock::Ours, 14).is_none(), "the lock alone proves nothing");
+        assert!(at("here", ServerLock::Others, 15).is_some());
+        assert!(at("there", ServerLock::Others, 16).is_none(), "a master without a lease has the lock there");
     }
 }

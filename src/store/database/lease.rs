@@ -143,7 +143,7 @@ impl Database {
         let (sent, lasts) = (since_boot(), *lock(&shared.lasts));
         let lead = lock(&shared.standby).look(&row, (&shared.owner, lasts), (&server, server_lock), sent);
         let Some(lead) = lead else { return Ok(None) };
-        match row::take(connection, &row, &lead, lead.session(&server)).await {
+        match row::take(connection, &row, &lead, &lead.session(&server)).await {
             // The owner's transaction is under way, even if it hangs: the server ends that.
             Err(StoreError::RowLocked { .. } | StoreError::Conflict { .. }) => Ok(None),
             is_taken => Ok(is_taken?.then_some(lead)),

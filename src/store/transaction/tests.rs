@@ -24,6 +24,7 @@ impl Scripted {
             term: 0,
             beat: 0,
             since: String::new(),
+            beat_at: String::new(),
         };
         let lead = Standby::default().look(&row, ("me", LEASE), ("", ServerLock::Missing), NOW).unwrap();
         let row = LeaseRow { owner: "me".to_owned(), term: lead.term, ..row };

@@ -167,7 +167,7 @@ impl Master {
         let server = world.name(self.server).to_owned();
         let change = |row: &mut LeaseRow| {
             (row.owner, row.term) = (lead.owner.clone(), lead.term);
-            (row.session, row.beat) = (lead.session(&server).to_owned(), row.beat + 1);
+            (row.session, row.beat) = (lead.session(&server), row.beat + 1);
         };
         let session = world.number();
         match world.change_lease(self.server, is_expected, change, (None, Some(session))) {

@@ -161,7 +161,9 @@ async fn watched(server: &Server, addresses: [&str; 2], proxies: [Option<&Haprox
     let mut calm_until = Instant::now() + CALM;
     watch.until(&mut sides, "the time without a fault", |_, _| Instant::now() > calm_until).await;
     assert_eq!(watch.terms.len(), 1, "a takeover without a fault: {:?}", watch.terms);
-    while begun.elapsed() < duration() || faults < 2 {
+    // On PostgreSQL a frozen session keeps the server's lock, also that of a master which leads for the second time.
+    let least = if server.kind() == Kind::Postgres { 4 } else { 2 };
+    while begun.elapsed() < duration() || faults < least {
         let (leader, next) = (faults % 2, (faults + 1) % 2);
         sides[leader].stop();
         faults += 1;
