@@ -156,10 +156,7 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
     let checked = check_all(args, &targets, &attack)?;
     let summary = Totals::of(&checked, fixed);
     print(&write(args, &checked, &summary))?;
-    if summary.unreadable > 0 {
-        let what = count(summary.unreadable, "path");
-        return Err(Failure::Environment(anyhow::anyhow!("{what} could not be read")));
-    }
+    could_be_read(summary.unreadable)?;
     if summary.errors > 0 { Err(Failure::CheckFailed) } else { Ok(()) }
 }
 
@@ -179,14 +176,34 @@ fn write(args: &CheckArgs, checked: &[CheckedFile], summary: &Totals) -> String 
     }
 }
 
+/// # Errors
+/// So many paths could not be read.
+fn could_be_read(unreadable: usize) -> Outcome {
+    if unreadable == 0 {
+        return Ok(());
+    }
+    let what = count(unreadable, "path");
+    Err(Failure::Environment(anyhow::anyhow!("{what} could not be read")))
+}
+
 /// Prints what `--fix` would do.
 fn show_fixes(args: &CheckArgs) -> Outcome {
     let targets = files::collect(&args.paths, None)?;
-    let mut any = false;
-    for fix in fix::fixes(&targets) {
-        any = true;
-        print(&fix.diff())?;
+    let (mut any, mut unreadable) = (false, 0);
+    for target in &targets {
+        match fix::fix(target) {
+            Ok(Some(fix)) => {
+                any = true;
+                print(&fix.diff())?;
+            }
+            Ok(None) => {}
+            Err(why) => {
+                unreadable += 1;
+                print_error(&anyhow::Error::msg(why));
+            }
+        }
     }
+    could_be_read(unreadable)?;
     if any { Err(Failure::CheckFailed) } else { Ok(()) }
 }
 

@@ -11,7 +11,7 @@ use similar::{ChangeTag, TextDiff};
 use super::files::Target;
 use crate::paint::{Paint, sanitize};
 use crate::rule::{self, Limits};
-use crate::rulefile;
+use crate::rulefile::{self, ReadError};
 
 /// A file that can be fixed.
 #[derive(Debug)]
@@ -23,17 +23,28 @@ pub(super) struct Fix {
 
 /// The fixes for the files; the check reports files that cannot be read.
 pub(super) fn fixes(targets: &[Target]) -> impl Iterator<Item = Fix> {
-    targets.iter().filter_map(|target| {
-        let limits = Limits::default();
-        let (path, text) = match target {
-            Target::File { path, .. } => (path, rulefile::read(path, limits.size)),
-            Target::InDirectory { path, policy } => (path, rulefile::read_within(path, limits.size, policy)),
-            Target::Text { .. } | Target::PassedOver(_) | Target::Unreadable { .. } => return None,
-        };
-        let before = text.ok()?;
-        let after = rule::fix(&before, &limits)?;
-        Some(Fix { path: path.clone(), before, after })
-    })
+    targets.iter().filter_map(|target| fix(target).ok()?)
+}
+
+/// The fix for a file; `None` if there is nothing to fix.
+///
+/// # Errors
+/// A sentence with the path, which cannot be read.
+pub(super) fn fix(target: &Target) -> Result<Option<Fix>, String> {
+    let limits = Limits::default();
+    let (path, text) = match target {
+        Target::File { path, .. } => (path, rulefile::read(path, limits.size)),
+        Target::InDirectory { path, policy } => (path, rulefile::read_within(path, limits.size, policy)),
+        Target::Text { .. } | Target::PassedOver(_) => return Ok(None),
+        Target::Unreadable { path, reason } => return Err(format!("{}: {reason}", path.display())),
+    };
+    let before = match text {
+        Ok(before) => before,
+        Err(ReadError::TooLarge { .. }) => return Ok(None),
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+    };
+    let fixed = rule::fix(&before, &limits);
+    Ok(fixed.map(|after| Fix { path: path.clone(), before, after }))
 }
 
 impl Fix {

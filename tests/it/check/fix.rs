@@ -64,6 +64,19 @@ fn a_difference_is_shown_and_nothing_is_written() {
     assert_eq!(check(files.path(), &["--diff", "c.yaml"]).code, 2);
 }
 
+/// Otherwise a path with a slip in it passes for ever in CI.
+#[test]
+fn a_path_that_cannot_be_read_has_no_difference_and_is_named() {
+    let files = directory(&[("a.yaml", SLIPS)]);
+    fs::create_dir(files.path().join("empty")).unwrap();
+    let run = check(files.path(), &["--fix", "--diff", "absent.yaml", "empty", "a.yaml"]);
+    assert_eq!(run.code, 3, "{}", run.err);
+    assert!(run.out.contains("+++ a.yaml"), "{}", run.out);
+    assert!(run.err.starts_with("rulesyncd: absent.yaml: "), "{}", run.err);
+    assert!(run.err.contains("rulesyncd: empty: no rule in it"), "{}", run.err);
+    assert!(run.err.ends_with("rulesyncd: 2 paths could not be read\n"), "{}", run.err);
+}
+
 /// What only the author knows is not changed.
 #[test]
 fn what_has_two_meanings_is_not_fixed() {
