@@ -84,26 +84,24 @@ pub(crate) fn plan<'f>(
     let mut kept: BTreeSet<&str> = BTreeSet::new();
     for (folded, mut claimants) in claims {
         claimants.sort_unstable_by_key(|rule| &rule.source_path);
-        let row = table.holding(&folded, claimants[0].rule_id.as_str());
-        let holder = row.filter(|row| row.is_owned_by(owner)).map(|row| &*row.source_path);
-        let winner = match holder {
-            Some(path) if invalid.contains(path) => None,
-            _ => {
-                let holds = |rule: &&RuleHeader<_>| Some(&*rule.source_path) == holder;
-                Some(claimants.iter().position(holds).unwrap_or(0))
-            }
+        // A case-sensitive table may have several rows of ours for one id: a valid file that has one of them comes before
+        // an invalid one, and an invalid one before any other.
+        let has_row = |path: &str| table.owned(&folded, owner).any(|row| *row.source_path == *path);
+        let last_valid = table.owned(&folded, owner).find(|row| invalid.contains(&*row.source_path));
+        let (winner, held_by) = match claimants.iter().position(|rule| has_row(&rule.source_path)) {
+            Some(winner) => (Some(winner), &claimants[winner].source_path),
+            None => last_valid.map_or((Some(0), &claimants[0].source_path), |row| (None, &row.source_path)),
         };
-        let held_by = winner.map_or(holder.unwrap_or_default(), |winner| &claimants[winner].source_path);
         for (position, &rule) in claimants.iter().enumerate() {
             if Some(position) != winner {
                 plan.conflicts.push(Conflict {
                     rule_id: rule.rule_id.clone(),
                     source_path: rule.source_path.to_string(),
-                    held_by: held_by.to_owned(),
+                    held_by: held_by.to_string(),
                 });
                 continue;
             }
-            let row = table.holding(&folded, rule.rule_id.as_str());
+            let row = table.holding(&folded, rule, owner);
             kept.extend(row.map(|row| row.rule_id.as_str()));
             let case_variants = table.case_variants(&folded, row, owner);
             if case_variants.is_empty() && row.is_some_and(|row| is_current(row, rule)) {
@@ -142,10 +140,16 @@ impl<'a> RowLookup<'a> {
         Self { exact: rows.iter().map(|row| (row.rule_id.as_str(), row)).collect(), folded }
     }
 
-    /// The row of an id.
-    fn holding(&self, folded: &str, exact: &str) -> Option<&'a RuleHeader> {
-        let exact = self.exact.get(exact).copied();
-        exact.or_else(|| self.folded.get(folded)?.last().copied())
+    /// The rows of the owner that are case variants of an id.
+    fn owned(&self, folded: &str, owner: &str) -> impl Iterator<Item = &'a RuleHeader> {
+        self.folded.get(folded).into_iter().flatten().copied().filter(move |row| row.is_owned_by(owner))
+    }
+
+    /// The row that a rule replaces: that of its id, or else the one of its file, or any case variant.
+    fn holding(&self, folded: &str, rule: &RuleHeader<RuleId>, owner: &str) -> Option<&'a RuleHeader> {
+        let exact = self.exact.get(rule.rule_id.as_str()).copied();
+        let of_its_file = || self.owned(folded, owner).find(|row| row.source_path == rule.source_path);
+        exact.or_else(of_its_file).or_else(|| self.folded.get(folded)?.last().copied())
     }
 
     /// The rows of other writers that are case variants of an id.

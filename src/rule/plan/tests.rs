@@ -123,6 +123,15 @@ fn ids_that_differ_only_in_case_are_one_conflict() {
 }
 
 #[test]
+fn a_valid_file_keeps_its_row_though_a_broken_one_has_a_row_of_its_id_in_another_case() {
+    let files = [file("0.yaml", "aa", "0"), broken("3.yaml"), file("5.yaml", "AA", "0")];
+    let rows = [row("Aa", "3.yaml", "0", OWNER), row("aa", "5.yaml", "0", OWNER)];
+    let first = plan(&files, &rows, OWNER);
+    assert_eq!((written(&first), deleted(&first)), (vec![("5.yaml", true)], vec![]));
+    assert_eq!(plan(&files, &carry_out(&first, &rows), OWNER).writes, []);
+}
+
+#[test]
 fn an_id_that_changes_its_case_replaces_its_row() {
     let rows = [row("R1", "a.yaml", "1", OWNER)];
     let plan = plan(&[file("a.yaml", "r1", "2")], &rows, OWNER);
