@@ -127,6 +127,30 @@ async fn each_fault_is_named_on_mariadb() {
     each_fault_is_named(Kind::MariaDb).await;
 }
 
+/// The network to a site is cut: its hosts are not one record each.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn many_silent_hosts_are_one_record_of_the_master() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    let swarm = Swarm::on(server.create("fleet").await);
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    swarm.succeed(&["sync"]);
+    let names = ["w1", "w2", "w3", "well"];
+    let workers = names.map(|name| worker(&swarm, name, name));
+    until_in_sync(&swarm, &names);
+    workers[..3].iter().for_each(|worker| worker.freeze());
+    wait_for("the silence of three hosts", || {
+        let hosts = fleet(&swarm).1;
+        (hosts.iter().filter(|(_, state)| state == "silent").count() == 3).then_some(())
+    });
+    let master = swarm.daemon("master", |_| {});
+    master.wait_for_log("3 workers are silent or have been behind for a minute: ");
+    let log = master.log();
+    let record = log.lines().find(|line| line.contains("3 workers are silent")).unwrap();
+    assert!(["/w1", "/w2", "/w3"].iter().all(|name| record.contains(name)), "{record}");
+    assert!(!record.contains("/well") && !log.contains("has reported nothing"), "{log}");
+}
+
 /// A host whose program cannot read a rule that the others serve: a view damages the row for its user alone.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]
