@@ -233,6 +233,14 @@ pub(super) fn directory_back(directory: &Path, lasted: Duration) {
     );
 }
 
+/// Other transactions went on being in the way of one that writes rules.
+pub(super) fn in_the_way(rows: usize, error: &StoreError) {
+    tracing::warn!(
+        "{} cannot be written, other transactions are in the way: {error}; retrying",
+        count(rows, "row")
+    );
+}
+
 /// Which hosts are silent or stay behind, and which are back: one record each, or one for many.
 pub(super) fn fleet(news: &FleetNews) {
     match &*news.lost {

@@ -5,9 +5,11 @@
 //! master still has the lease: the fence. It is committed; or the error says what else happened:
 //!
 //! * [`StoreError::RowRejected`], [`StoreError::RowLocked`]: one of its rows cannot be written. It is rolled back.
-//! * [`StoreError::Conflict`]: others were in the way, again and again. It is rolled back.
+//! * [`StoreError::Conflict`], [`StoreError::Unavailable`]: other transactions were in its way at every try. It is rolled
+//!   back.
 //! * [`StoreError::LockLost`]: the lease is lost, or the session. A COMMIT without an answer may still be carried out, so
-//!   that nothing more is written under this lease.
+//!   that nothing more is written under this lease. A command, which has none, gets [`StoreError::Unavailable`].
+//! * [`StoreError::RowsChanged`] and those of a statement. It is rolled back.
 
 use std::time::Duration;
 
@@ -36,7 +38,7 @@ pub(super) enum Last {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rows {
     pub(super) changed: u64,
-    /// Of them.
+    /// How many of them were deletions.
     pub(super) deleted: u64,
 }
 

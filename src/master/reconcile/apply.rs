@@ -13,6 +13,9 @@ use crate::store::{Applied, ManifestWrite, MasterSession, RowsAsRead, RuleWrite,
 use crate::telemetry::metrics::{self, Stage};
 use crate::telemetry::trace;
 
+/// How many texts are read before others have their turn: beats of the lease, signs of life, requests.
+const READ_TOGETHER: usize = 64;
+
 impl Reconciler {
     /// Writes the plan, and logs what was written. With `read`, only if these rows are still as they were.
     pub(super) async fn carry_out(
@@ -44,21 +47,22 @@ impl Reconciler {
         let plan = &mut report.plan;
         let mut writes: Vec<RuleWrite> = Vec::with_capacity(plan.deletes.len() + plan.writes.len());
         writes.extend(plan.deletes.iter().map(deletion));
-        plan.writes.retain(|write| match self.scanner.text(&write.rule.source_path) {
-            Some(text) => {
-                // The deletion of case variants of the id makes room for it.
-                let replaced = write.replaces.iter().chain(&write.case_variants);
-                let variants = replaced.filter(|row| row.rule_id != write.rule.rule_id.as_str());
-                writes.extend(variants.map(deletion));
-                let header = write.rule.unchecked();
-                writes.push(RuleWrite::Upsert(RuleRow { header, yaml_content: text.into() }));
-                true
+        for (at, write) in std::mem::take(&mut plan.writes).into_iter().enumerate() {
+            if at % READ_TOGETHER == 0 {
+                tokio::task::yield_now().await;
             }
-            None => {
+            let Some(text) = self.scanner.text(&write.rule.source_path) else {
                 report.changing.push(write.rule.source_path.to_string());
-                false
-            }
-        });
+                continue;
+            };
+            // The deletion of case variants of the id makes room for it.
+            let replaced = write.replaces.iter().chain(&write.case_variants);
+            let variants = replaced.filter(|row| row.rule_id != write.rule.rule_id.as_str());
+            writes.extend(variants.map(deletion));
+            let header = write.rule.unchecked();
+            writes.push(RuleWrite::Upsert(RuleRow { header, yaml_content: text.into() }));
+            plan.writes.push(write);
+        }
         if is_release {
             let unfinished = plan.writes.iter().map(|write| &*write.rule.source_path);
             report
@@ -82,6 +86,14 @@ impl Reconciler {
         let applied = match metrics::timed("write_rules", write(session, writes, kind)).await {
             Ok(applied) => applied,
             Err(error @ StoreError::RowsChanged { .. }) => return Err(error),
+            // Others go on being in the way: the lease is kept, and everything is compared again.
+            Err(error @ StoreError::Conflict { .. }) => {
+                log::in_the_way(count, &error);
+                let transaction = Transaction { begun, written: None, ended: trace::now() };
+                ingests.into_iter().for_each(|ingest| ingest.failed("failed", transaction));
+                (report.refused, report.retry, *plan) = (count, true, Plan::default());
+                return Ok(());
+            }
             Err(error) => {
                 let transaction = Transaction { begun, written: None, ended: trace::now() };
                 ingests.into_iter().for_each(|ingest| ingest.failed("failed", transaction));

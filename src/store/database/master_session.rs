@@ -98,7 +98,8 @@ impl MasterSession {
     ///
     /// # Errors
     /// [`StoreError::RowLocked`] if so many rows are locked that the whole table may be: some rows may have been
-    /// written. [`StoreError::LockLost`]: no more was written. After an error, transactions before it are committed, and
+    /// written. [`StoreError::Conflict`] if other transactions go on being in the way of one. [`StoreError::LockLost`]: no
+    /// more was written. After an error, transactions before it are committed, and
     /// if the connection was lost in a commit, it is not known whether that one is: compare again.
     pub async fn apply(&mut self, writes: impl Into<Vec<RuleWrite>>) -> Result<Applied, StoreError> {
         let writes = writes.into();

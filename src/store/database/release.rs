@@ -27,23 +27,19 @@ impl Database {
         asked.await.unwrap_or(false)
     }
 
-    /// The realm of the published manifest; `None` if there is none.
+    /// The realm of the published manifest. The inner error says why there is none.
     ///
     /// # Errors
-    /// The database does not answer, or does not allow it.
-    pub(crate) async fn published_realm(&self) -> Result<Option<String>, StoreError> {
+    /// The database does not answer.
+    pub(crate) async fn published_realm(&self) -> Result<Result<String, String>, StoreError> {
         self.ask("reading the signed release", |database| async move {
             let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
-            let realm = manifest::realm(&mut connection).await;
+            let realm = match manifest::realm(&mut connection).await {
+                Err(error) if !connection.is_broken() => Err(manifest::why_missing(&error)),
+                realm => realm?.ok_or_else(|| "the table rulesyncd_manifest is empty".to_owned()),
+            };
             connection.close().await;
-            realm.map_err(|error| match error {
-                StoreError::Refused { what, detail, .. } => StoreError::Refused {
-                    what,
-                    detail,
-                    remedy: "`GRANT SELECT ON rulesyncd_manifest` to this user".into(),
-                },
-                error => error,
-            })
+            Ok(realm)
         })
         .await
     }
@@ -109,11 +105,11 @@ impl Session {
     ) -> Result<Applied, StoreError> {
         match transact(self, &RuleTransaction { writes, read: None, manifest }).await {
             Ok((rows, written)) => Ok(Applied { rows, written, ..Applied::default() }),
-            Err(
-                error @ (StoreError::RowRejected { .. }
-                | StoreError::RowLocked { .. }
-                | StoreError::Conflict { .. }),
-            ) => {
+            // Between transactions: no row of it is to blame.
+            Err(error @ StoreError::Conflict { .. }) => {
+                Ok(Applied { rejected: vec![("the release".to_owned(), error)], ..Applied::default() })
+            }
+            Err(error @ (StoreError::RowRejected { .. } | StoreError::RowLocked { .. })) => {
                 let mut rejected = self.rejected(writes).await?;
                 if rejected.is_empty() {
                     rejected.push(("the release".to_owned(), error));

@@ -179,16 +179,10 @@ async fn without_a_lease_there_is_the_lock(server: &Server) {
     wait_for_session(&other).await;
 }
 
-/// What was in the way of a transaction: the first tries fail. The whole transaction is repeated, and never in parts.
-async fn a_conflict_repeats_the_whole_transaction(server: &Server) {
-    let field = TestDatabase::server(&server.create("conflicts").await).await;
-    let (mut master, mut external) = (field.session().await, field.external().await);
-    // A sequence counts what is rolled back, too.
-    for statement in ["CREATE SEQUENCE tries", "CREATE TABLE most (n BIGINT)", "INSERT INTO most VALUES (3)"]
-    {
-        external.run(statement).await;
-    }
-    let trigger = match server.kind() {
+/// Lets the first tries to write the rule R2 fail, as if another transaction were in the way: as many as `most` says. The
+/// sequence `tries` counts what is rolled back, too.
+async fn be_in_the_way(external: &mut ExternalClient, kind: Kind, most: u32) {
+    let trigger = match kind {
         Kind::Postgres => {
             "CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
              IF NEW.rule_id = 'R2' AND nextval('tries') <= (SELECT n FROM most) THEN \
@@ -201,7 +195,35 @@ async fn a_conflict_repeats_the_whole_transaction(server: &Server) {
              SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213; END IF; END"
         }
     };
+    for statement in ["CREATE SEQUENCE tries", "CREATE TABLE most (n BIGINT)"] {
+        external.run(statement).await;
+    }
+    external.run(&format!("INSERT INTO most VALUES ({most})")).await;
     external.run(trigger).await;
+}
+
+/// A master whose transactions fail one after the other keeps its lease: a standby would meet the same.
+async fn a_conflict_that_goes_on_ends_no_lease(server: &Server) {
+    let swarm = Swarm::on(server.create("conflict_goes_on").await);
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    let master = master(&swarm);
+    master.wait_for_log("R1 added from R1.yaml");
+    let mut external = TestDatabase::server(swarm.url()).await.external().await;
+    be_in_the_way(&mut external, server.kind(), 1_000_000).await;
+    let term = cell(&mut external, "term").await;
+    swarm.save("R2.yaml", rule_text("R2", 1));
+    master.wait_for_log("1 row cannot be written, other transactions are in the way");
+    external.run("UPDATE most SET n = 0").await;
+    master.wait_for_log("R2 added from R2.yaml");
+    assert_eq!(cell(&mut external, "term").await, term, "{}", master.log());
+    assert_eq!(master.count_in_log("ERROR"), 0, "{}", master.log());
+}
+
+/// What was in the way of a transaction: the first tries fail. The whole transaction is repeated, and never in parts.
+async fn a_conflict_repeats_the_whole_transaction(server: &Server) {
+    let field = TestDatabase::server(&server.create("conflicts").await).await;
+    let (mut master, mut external) = (field.session().await, field.external().await);
+    be_in_the_way(&mut external, server.kind(), 3).await;
     let rules: Vec<RuleWrite> = ["R1", "R2", "R3"].map(|id| RuleWrite::Upsert(rule_row(id, 1))).into();
     let version = "SELECT CONCAT(version, '') FROM rulesyncd_version";
     let before: u64 = external.text(version).await.unwrap().parse().unwrap();
@@ -251,6 +273,7 @@ async fn a_released_lease_says_since_when_there_is_no_master(server: &Server) {
 async fn all(kind: Kind) {
     let server = Server::start(kind, &[]).await;
     a_conflict_repeats_the_whole_transaction(&server).await;
+    a_conflict_that_goes_on_ends_no_lease(&server).await;
     a_released_lease_says_since_when_there_is_no_master(&server).await;
     a_robbed_master_commits_nothing(&server).await;
     a_master_without_a_lease_keeps_others_away(&server).await;

@@ -59,8 +59,8 @@ pub(in super::super) async fn is_readable(connection: &mut Connection) -> bool {
     if connection.dialect().create_lease.is_none() {
         return false;
     }
-    let probe =
-        connection.query("SELECT term, beat, beat_at FROM rulesyncd_lease WHERE name = 'master' AND 1 = 0");
+    let probe = connection
+        .query("SELECT owner, term, beat, beat_at FROM rulesyncd_lease WHERE name = 'master' AND 1 = 0");
     connection.row(READING, probe).await.is_ok()
 }
 
