@@ -80,7 +80,7 @@ pub(crate) struct FleetArgs {
 enum Action {
     /// Forget a host that is gone, at once
     Forget {
-        /// The host's name, or its worker's id
+        /// The host as `rulesyncd fleet` shows it, its name, or its worker's id
         #[arg(value_name = "HOST")]
         host: String,
     },

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::directory::ReleaseFiles;
 use crate::rule::{Catalogue, FoundManifest, Observation, RuleHeader, RuleId, RuleState, StateRow};
-use crate::store::Database;
+use crate::store::{Database, StoreError};
 use crate::trust::{JudgedStates, KeyDates, ListedRule, Manifest, Policy, Refusal, RuleList};
 
 /// A release.
@@ -36,28 +36,42 @@ pub(super) struct ReleaseSummary {
 impl PublishedRelease {
     /// The release of a database. The dates of keys do not count: they did when it was published.
     ///
+    /// The inner error is a sentence: it is not there, or does not verify.
+    ///
     /// # Errors
-    /// A sentence: it cannot be read, or does not verify.
-    pub(super) async fn of_database(database: &Database, policy: &Policy) -> Result<Self, String> {
-        let (body, signatures, list) = read(database, policy.realm.as_str()).await?;
-        let signed =
-            policy.verify(&body, &signatures, KeyDates::Ignored).map_err(|refusal| refusal.to_string())?;
-        policy.admit(&signed.manifest, None).map_err(|refusal| refusal.to_string())?;
-        let list = signed.manifest.parse_list(&list).map_err(|error| error.to_string())?;
-        Ok(Self { manifest: signed.manifest, signers: signed.signers, list })
+    /// The database does not answer.
+    pub(super) async fn of_database(
+        database: &Database,
+        policy: &Policy,
+    ) -> Result<Result<Self, String>, StoreError> {
+        let found = read(database, policy.realm.as_str()).await?;
+        Ok(found.and_then(|(body, signatures, list)| {
+            let signed = policy
+                .verify(&body, &signatures, KeyDates::Ignored)
+                .map_err(|refusal| refusal.to_string())?;
+            policy.admit(&signed.manifest, None).map_err(|refusal| refusal.to_string())?;
+            let list = signed.manifest.parse_list(&list).map_err(|error| error.to_string())?;
+            Ok(Self { manifest: signed.manifest, signers: signed.signers, list })
+        }))
     }
 
     /// The release of a database without any verification, for who only compares and has no keys.
     ///
+    /// The inner error is a sentence: it is not there, or is malformed.
+    ///
     /// # Errors
-    /// A sentence: it cannot be read, or is malformed.
-    pub(super) async fn unverified(database: &Database) -> Result<Self, String> {
-        let realm = database.published_realm().await.map_err(|error| error.to_string())?;
-        let realm = realm.ok_or_else(|| "rulesyncd_manifest is empty".to_owned())?;
-        let (body, _, list) = read(database, &realm).await?;
-        let manifest = Manifest::parse(&body).map_err(|error| error.to_string())?;
-        let list = manifest.parse_list(&list).map_err(|error| error.to_string())?;
-        Ok(Self { manifest, signers: Vec::new(), list })
+    /// The database does not answer.
+    pub(super) async fn unverified(database: &Database) -> Result<Result<Self, String>, StoreError> {
+        let realm = match database.published_realm().await? {
+            Ok(realm) => realm,
+            Err(why) => return Ok(Err(Refusal::Missing(why).to_string())),
+        };
+        let found = read(database, &realm).await?;
+        Ok(found.and_then(|(body, _, list)| {
+            let manifest = Manifest::parse(&body).map_err(|error| error.to_string())?;
+            let list = manifest.parse_list(&list).map_err(|error| error.to_string())?;
+            Ok(Self { manifest, signers: Vec::new(), list })
+        }))
     }
 
     /// The release of a rules directory that a worker follows without a database.
@@ -127,9 +141,12 @@ impl ReleaseSummary {
     }
 }
 
+/// A manifest, its signatures and its list, as they are stored.
+type Parts = (Vec<u8>, String, Vec<u8>);
+
 /// The manifest, its signatures and the list of a database, of which nothing is verified.
-async fn read(database: &Database, realm: &str) -> Result<(Vec<u8>, String, Vec<u8>), String> {
-    match database.release(realm).await.map_err(|error| error.to_string())? {
+async fn read(database: &Database, realm: &str) -> Result<Result<Parts, String>, StoreError> {
+    Ok(match database.release(realm).await? {
         (FoundManifest::Read { body, signatures }, Some(list)) => Ok((body, signatures, list)),
         (FoundManifest::Read { body, .. }, None) => Err(match Manifest::parse(&body) {
             Ok(_) => "a part of its list is missing".to_owned(),
@@ -137,7 +154,7 @@ async fn read(database: &Database, realm: &str) -> Result<(Vec<u8>, String, Vec<
         }),
         (FoundManifest::Missing(why), _) => Err(Refusal::Missing(why).to_string()),
         (FoundManifest::Malformed(why), _) => Err(Refusal::Malformed(why).to_string()),
-    }
+    })
 }
 
 /// The valid rows of the state table, by id.

@@ -132,7 +132,7 @@ async fn compare_all(config: &Config, daemons: &Daemons, needs_worker: bool) -> 
                 common::ping(&database).await?;
                 let (tables, now) = load(&database).await?;
                 let published = match policy {
-                    Some(policy) => Some(PublishedRelease::of_database(&database, policy).await),
+                    Some(policy) => Some(PublishedRelease::of_database(&database, policy).await?),
                     None => None,
                 };
                 let mut comparison = Comparison::of(&tables, "tables");

@@ -163,7 +163,7 @@ async fn table(
     let now = database.now().await?;
     let release = match policy {
         Some(policy) => {
-            let release = PublishedRelease::of_database(&database, policy).await;
+            let release = PublishedRelease::of_database(&database, policy).await?;
             Some(release.map(|release| ReleaseView::new(&release, rule_id, &valid_states(&states), now)))
         }
         None => None,

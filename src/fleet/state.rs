@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Digest, Host, ReportedWorker, WorkerReport};
+use super::{Digest, Host, ReportedWorker, WorkerReport, hosts};
 use crate::clock::Timestamp;
 use crate::plural::count;
 
@@ -44,13 +44,19 @@ pub struct Expected {
 /// What a worker with trust should serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpectedRelease {
-    /// `None` if no release can be read, or if it does not verify: no host serves what it should then.
+    /// `None` if there is no release, or none that verifies here: then nothing shows that a host serves what it should.
     pub served: Option<Expected>,
     /// Why nothing is verified; `None` if it is.
     pub not_verified: Option<String>,
 }
 
 impl Look {
+    /// Whether a worker that is neither silent nor a predecessor verifies signed releases.
+    pub fn has_trust(&self) -> bool {
+        let hosts = hosts(&self.workers, self.now);
+        hosts.iter().any(|host| !host.worker.is_silent(self.now) && host.worker.report.trust.is_some())
+    }
+
     /// What this worker should serve: `None` if nothing is compared, and `Some(None)` if nothing that it serves is right.
     fn expected_of(&self, report: &WorkerReport) -> Option<Option<&Expected>> {
         match &report.trust {
@@ -171,7 +177,9 @@ fn reason(report: &WorkerReport, expected: Option<&Expected>) -> Option<String> 
         };
         return Some(format!("quarantined {}{more}", report.quarantined_ids));
     }
-    let Expected { rules, quarantined, .. } = expected?;
+    let Some(Expected { rules, quarantined, .. }) = expected else {
+        return Some("no release verifies here to compare it with".to_owned());
+    };
     match report.rules.checked_sub(*rules) {
         Some(0) => None,
         // Nothing but a deletion that a worker holds back makes it serve more than the tables have. It may also not have

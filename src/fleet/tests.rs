@@ -95,9 +95,12 @@ fn a_worker_with_trust_is_compared_with_the_release_and_the_others_with_the_rows
     assert_eq!(of(Some("ok"), "rows", Some(Some("signed"))), differs(None));
     assert_eq!(of(None, "rows", Some(Some("signed"))), HostState::InSync);
     assert_eq!(of(None, "signed", Some(Some("signed"))), differs(None));
-    // Without a release that verifies nobody serves what he should; where nobody compares, nobody differs.
+    // Without a release that verifies no host is shown to serve what it should; where nobody compares, no host differs.
     assert_eq!(of(Some("none missing"), "", Some(None)), differs(Some("untrusted: none missing")));
-    assert_eq!(of(Some("ok"), "signed", Some(None)), differs(None));
+    assert_eq!(
+        of(Some("ok"), "signed", Some(None)),
+        differs(Some("no release verifies here to compare it with"))
+    );
     assert_eq!(of(Some("ok"), "signed", None), HostState::InSync);
 }
 

@@ -13,7 +13,8 @@ use crate::store::Database;
 /// The most rules of one message.
 const NAMED: usize = 10;
 
-/// Which of the states that were set do not count at hosts with trust, or why that is not known; `None` if all count.
+/// Which of the states that were set do not count at hosts with trust; `None` if all count. If that is not known, why is
+/// logged.
 ///
 /// # Errors
 /// The configured keys cannot be used, or the database does not answer.
@@ -24,20 +25,20 @@ pub(super) async fn problem(
     look: &Look,
 ) -> Result<Option<String>, Failure> {
     let Written::States(states) = written else { return Ok(None) };
-    if look.workers.iter().all(|row| row.report.trust.is_none()) || trust(config)?.is_some() {
+    if !look.has_trust() || trust(config)?.is_some() {
         return Ok(None);
     }
-    let release = match PublishedRelease::unverified(database).await {
+    let release = match PublishedRelease::unverified(database).await? {
         Ok(release) => release,
         Err(why) => {
-            return Ok(Some(format!(
-                "whether the state has an effect at hosts with `trust` is not known: {why}"
-            )));
+            tracing::warn!("whether the state has an effect at hosts with `trust` is not known: {why}");
+            return Ok(None);
         }
     };
     let judged = release.judge(&valid_states(&database.states().await?), look.now).without_effect;
     let none = states.iter().filter_map(|(id, _)| Some(format!("{id} ({})", judged.get(id)?)));
     let none: Vec<String> = none.collect();
-    Ok((!none.is_empty())
-        .then(|| format!("it has no effect at hosts with `trust` on {}", some_of(none.iter(), NAMED, ", "))))
+    Ok((!none.is_empty()).then(|| {
+        format!("no effect at hosts that verify the signed release: {}", some_of(none.iter(), NAMED, ", "))
+    }))
 }

@@ -28,9 +28,11 @@ pub(super) struct Facts<'f> {
     pub(super) taken_at: Timestamp,
     /// The hosts, in the order in which they are listed.
     pub(super) hosts: Vec<Host>,
+    /// Why the signed release is not verified where the page is made; `None` if it is, or if no host has trust.
+    pub(super) not_verified: Option<&'f str>,
     /// Every rule with its effective state.
     pub(super) rules: &'f [CompiledRule],
-    /// How many changes of definitions and of states this host's worker heard, by day; `None` without a history.
+    /// How many changes of definitions and of states this host's worker received, by day; `None` without a history.
     pub(super) changes: Option<BTreeMap<String, [u64; 2]>>,
 }
 
@@ -88,6 +90,9 @@ fn hosts(html: &mut String, facts: &Facts<'_>) {
     let total = facts.hosts.len();
     let in_sync = facts.hosts.iter().filter(|host| host.state.is_in_sync()).count();
     let _ = writeln!(html, "<h2>{in_sync} of {} in sync</h2>", count(total, "host"));
+    if let Some(why) = facts.not_verified {
+        let _ = writeln!(html, "<p>The signed release is not verified: {}</p>", escape(why));
+    }
     let mut x = 0;
     let _ = writeln!(
         html,

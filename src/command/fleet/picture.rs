@@ -29,12 +29,13 @@ pub(super) fn write(path: &Path, shown: &Shown, rules: &[CompiledRule], config: 
         reported_at: Some(host.worker.reported_at).filter(|at| *at != Timestamp::MIN),
     });
     let changes = changes_by_day(config);
-    let facts = Facts { taken_at: shown.look.now, hosts: hosts.collect(), rules, changes };
+    let not_verified = render::not_verified(shown);
+    let facts = Facts { taken_at: shown.look.now, hosts: hosts.collect(), not_verified, rules, changes };
     std::fs::write(path, page(&facts, Attack::built_in()))
         .map_err(|error| Failure::Environment(anyhow!("{} cannot be written: {error}", path.display())))
 }
 
-/// The changes of definitions and of states that this host's worker heard, by day; `None` if there is no history, or
+/// The changes of definitions and of states that this host's worker received, by day; `None` if there is no history, or
 /// this user may not read it.
 fn changes_by_day(config: &Config) -> Option<BTreeMap<String, [u64; 2]>> {
     history::places(config).iter().find_map(|path| history::changes_by_day(path).ok())

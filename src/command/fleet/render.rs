@@ -60,7 +60,7 @@ fn human(shown: &Shown) -> String {
 }
 
 /// Why the release with which hosts are compared is not verified.
-fn not_verified(shown: &Shown) -> Option<&str> {
+pub(super) fn not_verified(shown: &Shown) -> Option<&str> {
     shown.look.release.as_ref()?.not_verified.as_deref()
 }
 

@@ -77,8 +77,8 @@ impl Source {
             rules: tables.rule_count() as u64,
             quarantined,
         });
-        if look.workers.iter().any(|row| row.report.trust.is_some()) {
-            let release = release(&self.database, policy).await;
+        if look.has_trust() {
+            let release = release(&self.database, policy).await?;
             let served = release.as_ref().ok().map(|release| release.served(&tables, now));
             look.release = Some(ExpectedRelease {
                 served: served.map(|served| Expected {
@@ -107,16 +107,16 @@ impl Source {
         Ok(Look { expected: before.expected.clone(), release: before.release.clone(), ..look })
     }
 
-    /// The rules that a worker should serve, with their effective states: with `policy` those of the release.
+    /// The rules that a worker should serve, with their effective states: with `policy` those of the release, and none
+    /// if it does not verify.
     pub(super) async fn rules(&self, policy: Option<&Policy>) -> Result<Vec<CompiledRule>, StoreError> {
         let (tables, _, now) = self.tables().await?;
-        let release = match policy {
-            None => None,
-            Some(policy) => PublishedRelease::of_database(&self.database, policy).await.ok(),
-        };
-        let served = match release {
+        let served = match policy {
             None => Observation::from(&tables),
-            Some(release) => release.served(&tables, now),
+            Some(policy) => match PublishedRelease::of_database(&self.database, policy).await? {
+                Ok(release) => release.served(&tables, now),
+                Err(_) => Observation::default(),
+            },
         };
         let rules = tables.rules().filter_map(|(rule, _)| {
             let listed = served.rules.get(rule.rule_id())?;
@@ -155,7 +155,10 @@ impl Source {
 }
 
 /// The published release: verified where this host has the keys.
-async fn release(database: &Database, policy: Option<&Policy>) -> Result<PublishedRelease, String> {
+async fn release(
+    database: &Database,
+    policy: Option<&Policy>,
+) -> Result<Result<PublishedRelease, String>, StoreError> {
     match policy {
         None => PublishedRelease::unverified(database).await,
         Some(policy) => PublishedRelease::of_database(database, policy).await,

@@ -70,7 +70,7 @@ async fn published_release(
     database: &Database,
 ) -> Result<Option<PublishedRelease>, Failure> {
     let Some(policy) = trust(config)? else { return Ok(None) };
-    let release = PublishedRelease::of_database(database, &policy).await;
+    let release = PublishedRelease::of_database(database, &policy).await?;
     Ok(release
         .inspect_err(|why| {
             tracing::warn!(

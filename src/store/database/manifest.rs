@@ -108,14 +108,19 @@ pub(super) async fn read(connection: &mut Connection, realm: &str) -> Result<Fou
     })
 }
 
-/// Why there is no manifest, if the table could not be read.
+/// The manifest of a table that could not be read.
 pub(super) fn missing(error: &StoreError) -> FoundManifest {
-    FoundManifest::Missing(match error {
+    FoundManifest::Missing(why_missing(error))
+}
+
+/// Why there is no manifest, if the table could not be read.
+pub(super) fn why_missing(error: &StoreError) -> String {
+    match error {
         StoreError::NoTables { .. } => {
             "the table rulesyncd_manifest does not exist; a master with `trust` creates it".to_owned()
         }
         error => format!("the table rulesyncd_manifest cannot be read: {}", error.cause()),
-    })
+    }
 }
 
 /// The list, whose signed length is `bytes`; `None` if a piece is missing or too long.

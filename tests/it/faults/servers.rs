@@ -1,7 +1,7 @@
 //! The servers that the nemesis breaks: one, a primary with its standby, or a cluster.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -10,6 +10,7 @@ use super::chance::{Chance, fault_lasts};
 use super::daemons::hosts;
 use crate::support::galera;
 use crate::support::servers::{Kind, Server};
+use crate::support::swarm::DEADLINE;
 
 const DATABASE: &str = "rules";
 
@@ -191,7 +192,9 @@ impl Servers {
         let now = primary.text("SELECT pg_current_wal_lsn()::text").await.unwrap();
         let mut standby = self.members[standby].client("").await;
         let query = format!("SELECT (pg_last_wal_replay_lsn() >= '{now}')::text");
+        let begun = Instant::now();
         while standby.text(&query).await.as_deref() != Some("true") {
+            assert!(begun.elapsed() < DEADLINE, "the standby does not follow its primary");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

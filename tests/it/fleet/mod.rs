@@ -223,6 +223,7 @@ async fn on_server(kind: Kind) {
     swarm.save("R2.yaml", rule_text("R2", 2));
     let output = swarm.run(&["sync", "--wait=20s"]);
     assert!(!stderr(&output).contains("nothing was written"), "a sync creates it: {}", stderr(&output));
+    assert_eq!(client.rows("SELECT name FROM rulesyncd_version").await.len(), 1);
     assert_eq!(mute.count_in_log("is unknown to `rulesyncd fleet`"), 1, "{}", mute.log());
 }
 
@@ -344,7 +345,7 @@ async fn under_trust_the_signed_release_is_compared() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
         said.contains(
-            "no effect at hosts with `trust` on R4 (the signed release lets operators suppress at most 1"
+            "no effect at hosts that verify the signed release: R4 (the signed release lets operators suppress at most 1"
         ),
         "{said}"
     );
@@ -357,6 +358,7 @@ async fn under_trust_the_signed_release_is_compared() {
     assert_eq!(output.status.code(), Some(1), "{shown}");
     assert!(
         shown.contains("the signed release is not verified: there is no manifest")
+            && shown.contains("no release verifies here to compare it with")
             && shown.contains("1 of 2 in sync"),
         "{shown}"
     );

@@ -39,7 +39,8 @@ fn a_cell_counts_the_rules_of_its_technique_by_state() {
         rule("R3", &[("TA0007", "T1083"), ("TA0002", "T1059")], StateKind::Disabled),
         rule("R4", &[("TA9999", "T9999")], StateKind::Enabled),
     ];
-    let facts = Facts { taken_at: now(), hosts: Vec::new(), rules: &rules, changes: None };
+    let facts =
+        Facts { taken_at: now(), hosts: Vec::new(), not_verified: None, rules: &rules, changes: None };
     let html = page(&facts, Attack::built_in());
     for expected in [
         "<h2>4 rules</h2>\n<p>2 enabled, 1 clipped, 1 disabled.",
@@ -70,13 +71,20 @@ fn hosts_are_counted_by_state_and_the_oldest_report_is_named() {
             now().before(std::time::Duration::from_secs(11_000)),
         ),
     ];
-    let facts = Facts { taken_at: now(), hosts, rules: &[], changes: Some(BTreeMap::new()) };
+    let facts = Facts {
+        taken_at: now(),
+        hosts,
+        not_verified: Some("<i>no keys</i>"),
+        rules: &[],
+        changes: Some(BTreeMap::new()),
+    };
     let html = page(&facts, Attack::built_in());
     for expected in [
         "<h2>2 of 3 hosts in sync</h2>",
         "<rect class=\"silent\" x=\"2\" y=\"0\" width=\"1\" height=\"1\"/>",
         "<p>Oldest report: &lt;script&gt;alert(1)&lt;/script&gt;\\u202e, 3h 3m ago</p>",
         "has recorded no change",
+        "not verified: &lt;i&gt;no keys&lt;/i&gt;",
     ] {
         assert!(html.contains(expected), "no {expected}");
     }

@@ -230,7 +230,12 @@ impl History {
         if self.servers < 2 {
             return 0;
         }
-        self.faults_of(host, 0, until).filter(|fault| fault.is_outage()).count()
+        self.outages_of(host, until).count()
+    }
+
+    /// The outages of a worker that began before a moment.
+    fn outages_of(&self, host: &str, until: u64) -> impl Iterator<Item = &Fault> {
+        self.faults_of(host, 0, until).filter(|fault| fault.is_outage())
     }
 
     /// The periods in which the directory was empty.

@@ -113,8 +113,8 @@ impl<'h> Evidence<'h> {
     }
 }
 
-fn in_the_aftermath(emptied: &Fault, at: u64) -> bool {
-    (emptied.from..=emptied.to + AFTERMATH).contains(&at)
+fn in_the_aftermath(fault: &Fault, at: u64) -> bool {
+    (fault.from..=fault.to + AFTERMATH).contains(&at)
 }
 
 /// Replays one subscriber's lines.
@@ -285,12 +285,13 @@ impl<'h> Replay<'_, 'h> {
     }
 
     /// Whether a rule may go back once more: what a failover cuts away was never committed, and a server that is behind
-    /// does not have it yet. Each such change of the server takes a rule back once.
+    /// does not have it yet. Each such change of the server takes a rule back once, and soon.
     fn may_go_back(&mut self, rule_id: &str, line: &Line) -> bool {
         let host = worker_host(self.transcript.worker);
         let times = self.went_back.entry(rule_id.to_owned()).or_default();
         *times += 1;
         *times <= self.history.changes_of_server(&host, line.at)
+            && self.history.outages_of(&host, line.at).any(|outage| in_the_aftermath(outage, line.at))
     }
 
     fn take_rule(&mut self, line: &Line, verdict: &mut Verdict) {
