@@ -171,6 +171,11 @@ pub(crate) fn idle_poll<'a>(databases: &'a Databases, backend: &'static str) -> 
             let worker = databases.block_on(async {
                 let mut hand = plain::hand(database.address()).await;
                 plain::written(directory.path(), &mut hand).await;
+                if backend == "postgresql" {
+                    // What the server does by itself after a load is no part of a poll.
+                    hand.run("VACUUM ANALYZE ttp_rule").await;
+                    hand.run("CHECKPOINT").await;
+                }
                 let follow = FollowConfig {
                     max_memory: 256 << 20,
                     full_scan_interval: Duration::from_secs(3_600),
