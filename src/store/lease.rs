@@ -26,6 +26,7 @@ const UNPROVEN: char = '~';
 
 /// The row.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Default))]
 pub(super) struct LeaseRow {
     /// The process that holds the lease; empty if it was released.
     pub(super) owner: String,

@@ -67,7 +67,7 @@ impl StateWrite {
     }
 }
 
-/// The same for these rules.
+/// A write of an operator to these rules.
 pub(super) struct StateTransaction<'t> {
     pub(super) rule_ids: &'t [RuleId],
     pub(super) write: &'t StateWrite,

@@ -16,16 +16,7 @@ struct Scripted {
 impl Scripted {
     /// One whose lease was taken at `now`.
     fn leading() -> Self {
-        let row = LeaseRow {
-            owner: String::new(),
-            host: String::new(),
-            session: String::new(),
-            lease: LEASE,
-            term: 0,
-            beat: 0,
-            since: String::new(),
-            beat_at: String::new(),
-        };
+        let row = LeaseRow { lease: LEASE, ..LeaseRow::default() };
         let lead = Standby::default().look(&row, ("me", LEASE), ("", ServerLock::Missing), NOW).unwrap();
         let row = LeaseRow { owner: "me".to_owned(), term: lead.term, ..row };
         Self { lead: Some(lead.into()), row: Some(row), ..Self::default() }

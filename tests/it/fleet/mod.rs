@@ -290,8 +290,8 @@ async fn under_trust_the_signed_release_is_compared() {
         hosts.sort_by_key(|host| host["worker_id"] == "unaware");
         hosts
     };
-    // A worker with trust and one without it are each compared with what it should serve, whatever this host is told of
-    // keys.
+    // A worker with trust and one without it are each compared with what it should serve, whether or not this host has
+    // the keys.
     let in_sync = |signed: u64, rows: u64| {
         let by_whom = |keys: &dyn Fn() -> Output| {
             wait_for(&format!("{signed} signed and {rows} unsigned rules in sync"), || {

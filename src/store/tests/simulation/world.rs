@@ -85,16 +85,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(options: Options) -> Self {
-        let row = LeaseRow {
-            owner: String::new(),
-            host: String::new(),
-            session: String::new(),
-            lease: LEASE,
-            term: 0,
-            beat: 0,
-            since: String::new(),
-            beat_at: String::new(),
-        };
+        let row = LeaseRow { lease: LEASE, ..LeaseRow::default() };
         let lease = Lease { row: Arc::new(row), at: time(BEGIN), session: 0 };
         let tables = Arc::new(Tables { lease: Some(lease), ..Tables::default() });
         let server = |server| Server {
