@@ -1,4 +1,4 @@
-//! Writes the daemons' own files, whatever has their names.
+//! Writes the daemons' own files. What is no regular file at their paths is not replaced.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -178,8 +178,8 @@ impl Reconciler {
         policy: &Policy,
         scope: &ScanScope,
     ) -> Result<Report, ReconcileError> {
-        // A release is compared as a whole, with every file and every row, at each wake-up: only so is it known that the
-        // rows are the published release while another one is held back, and which rows no list names. Only rule files and
+        // A release is compared as a whole, with every file and every row, at each wake-up: nothing less shows that
+        // the rows are the published release while another one is held back, and which rows no list names. Only rule files and
         // `MANIFEST*` wake it, and under trust they change with a release, not edit by edit. Reading the rows takes most of
         // the time, and an edit without trust does not do it.
         let scope = if scope.is_all() { scope } else { &ScanScope::All };

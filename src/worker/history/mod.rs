@@ -5,8 +5,9 @@
 //! becomes too short for them, the history says how many are missing.
 //!
 //! Lines are not synced to the disk one by one: a kill of the worker loses none, since the kernel has them, and what a
-//! crash of the host tears, or leaves as zeros, is read as no record. The worker finds the changes of such a crash again only as far as its
-//! cache is older, too. A sync for each batch would wear out small disks for a record that nothing is decided by.
+//! crash of the host tears, or leaves as zeros, is read as no record. The worker finds the changes of such a crash again
+//! only as far as its cache is older, too. A sync for each batch would wear out small disks for a record that nothing is
+//! decided by.
 
 mod file;
 mod read;
