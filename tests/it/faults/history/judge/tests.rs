@@ -249,6 +249,13 @@ fn what_a_failover_cuts_away_is_rolled_back_and_not_lost() {
     let is_about = |violations: &[String], what: &str| violations.iter().any(|it| it.contains(what));
     assert!(!is_about(&violations(older, Some((7_800, 8_000))), "an older version"));
     assert!(is_about(&violations(older, Some((1_000, 1_100))), "an older version"), "long after it");
+    let heard_late: fn(&mut History) = |h| {
+        say(h, 8_050, change(3, "S", 1));
+        let slow = &mut h.transcripts[0];
+        slow.prompt = false;
+        slow.connections.last_mut().unwrap().last_mut().unwrap().at = 30_000;
+    };
+    assert!(!is_about(&violations(heard_late, Some((7_800, 8_000))), "an older version"), "by a slow reader");
     let on_one_server: fn(&mut History) = |h| {
         h.servers = 1;
         say(h, 8_050, change(3, "S", 1));
