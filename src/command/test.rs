@@ -13,7 +13,7 @@ use super::{Failure, Outcome};
 use crate::command::print::print;
 use crate::rule::{self, FieldPattern, Limits, Sample};
 use crate::rulefile;
-use engine::{Engine, SearchError};
+use engine::Engine;
 use files::{Targets, Test};
 use report::{Report, SampleResult};
 
@@ -33,6 +33,17 @@ pub(crate) struct TestArgs {
     /// Print only unexpected results, without the summary at the end
     #[arg(short, long)]
     quiet: bool,
+}
+
+/// Why a pattern could not be tried.
+#[derive(Debug)]
+enum SearchError {
+    /// The pattern does not compile, or takes too long on the text.
+    Wrong(String),
+    /// Only Python's own `re` can run the pattern.
+    NeedsPython(String),
+    /// The engine ended.
+    Engine(anyhow::Error),
 }
 
 pub(crate) fn run(args: TestArgs) -> Outcome {

@@ -1,6 +1,8 @@
 //! The configuration: defaults, then the file, then the environment, then flags; a later
 //! one wins. The only place that reads the environment.
 
+mod address;
+mod documents;
 mod exposure;
 mod files;
 mod keys;
@@ -8,6 +10,7 @@ mod kind;
 mod layers;
 mod reader;
 mod setting;
+mod sources;
 mod trust;
 mod units;
 
@@ -15,6 +18,8 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+pub use documents::commented_file;
+pub(crate) use documents::config_schema;
 pub(crate) use exposure::{ExposedPassword, is_credential};
 pub(crate) use files::SystemFiles;
 use keys::DatabaseSection;
@@ -23,8 +28,8 @@ pub(crate) use keys::{SECTIONS, TelemetryConfig, TrustConfig};
 pub(crate) use layers::ValueOrigin;
 use layers::{Layers, Value};
 use reader::{Reader, read};
-pub use setting::{Setting, commented_file};
-pub(crate) use setting::{config_schema, nearest};
+pub use setting::Setting;
+pub(crate) use setting::nearest;
 pub use units::Percent;
 pub(crate) use units::duration;
 

@@ -1,4 +1,4 @@
-//! Logs which hosts are silent or stay behind, and which are back.
+//! Logs which hosts are silent or stay behind, and which are back, and deletes the reports of those that are gone.
 
 use std::time::Duration;
 
@@ -32,6 +32,18 @@ impl Master {
             &[("mode", "master")],
             move || Some(seen.borrow().as_ref()?.oldest_report?.as_secs_f64()),
         );
+    }
+
+    /// Deletes the reports of workers that are gone. A failure delays no rule.
+    pub(super) async fn forget_workers(&mut self, session: &mut MasterSession) -> Result<(), StoreError> {
+        match session.forget_workers(self.config.forget_workers_after).await {
+            Ok(_) => Ok(()),
+            Err(error @ StoreError::LockLost { .. }) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "the reports of workers that are gone stay");
+                Ok(())
+            }
+        }
     }
 
     /// Reads the reports if that is due. A failure delays no rule, and is tried again at the next rescan: each try is an

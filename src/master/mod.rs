@@ -12,6 +12,7 @@ mod lock;
 mod log;
 mod outages;
 pub mod reconcile;
+mod states;
 mod status;
 mod summary;
 mod trace;

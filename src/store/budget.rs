@@ -1,7 +1,7 @@
 //! How much a poll may read: memory, and rows.
 
+use super::READING;
 use super::StoreError;
-use super::poll::WHAT;
 use crate::rule::{MAX_MEMORY_KEY, Table};
 
 /// How much more memory rules and states may take.
@@ -34,7 +34,7 @@ impl Budget {
             return Ok(());
         }
         Err(StoreError::Refused {
-            what: WHAT,
+            what: READING,
             detail: format!(
                 "the ids of {} and all quarantined rows take more than {quarter} bytes, a quarter of \
                  `worker.max_memory`",
@@ -84,7 +84,7 @@ pub(super) fn ensure_few(most: usize, table: Table, rows: u64) -> Result<(), Sto
         return Ok(());
     }
     Err(StoreError::Refused {
-        what: WHAT,
+        what: READING,
         detail: format!("{} has {rows} rows; at most {most} are read (`worker.max_rules`)", table.name()),
         remedy:
             "what was read before stays served: delete rows that nobody needs, or raise `worker.max_rules`, \

@@ -95,6 +95,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// A statement that the server does not accept. Sent all the same, it would end the connection.
+    pub(super) fn too_large(what: &'static str, bytes: usize, longest: usize) -> Self {
+        let detail = format!(
+            "it takes a statement of {bytes} bytes, and the server accepts {longest}: raise `max_allowed_packet` on the server"
+        );
+        Self::RowRejected { what, detail }
+    }
+
     /// Whether a retry can succeed without anyone's help.
     pub const fn is_transient(&self) -> bool {
         matches!(

@@ -35,6 +35,9 @@ pub(crate) use crate::rule::TextSink;
 use crate::rule::{ChangeKind, CompiledRule, ContentDigest, RuleId, RuleState, TableDelta};
 use crate::telemetry::trace::Traceparent;
 
+/// The operation of a poll, in errors.
+const READING: &str = "reading the tables";
+
 /// A store of rules and operators' states.
 ///
 /// Every implementation passes the same behavioural contract (`tests/it/store/contract.rs`).

@@ -4,19 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::SearchError;
 use super::python::{self, Python};
 use crate::python_re;
-
-/// Why a pattern could not be tried.
-#[derive(Debug)]
-pub(super) enum SearchError {
-    /// The pattern does not compile, or takes too long on the text.
-    Wrong(String),
-    /// Only Python's own `re` can run the pattern.
-    NeedsPython(String),
-    /// The engine ended.
-    Engine(anyhow::Error),
-}
 
 /// A regular expression engine.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::engine::SearchError;
+use super::SearchError;
 
 /// How long one search may take.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -89,10 +89,10 @@ impl Python {
         &self.version
     }
 
-    /// As [`super::engine::Engine::search`].
+    /// The first match of the pattern in the text.
     ///
     /// # Errors
-    /// As there.
+    /// [`SearchError`], never that it needs Python.
     pub(super) fn search(&mut self, pattern: &str, text: &str) -> Result<Option<String>, SearchError> {
         let gone = |reason: String| {
             SearchError::Engine(anyhow::anyhow!("{} does not answer: {reason}", self.program.display()))

@@ -3,7 +3,7 @@
 //! that is longer than its column may be.
 
 use super::row::{BadCell, Row};
-use super::sql::{Dialect, Select};
+use super::sql::{Dialect, Query};
 use crate::rule::{LONGEST_TEXT, Limits, Table};
 
 /// The longest id, in bytes.
@@ -14,6 +14,47 @@ const CONTENT: &str = "{content}";
 
 /// The same for every other text.
 const TEXT: &str = "{text}";
+
+/// The most bytes of a row that comes together with others.
+const SHORT_ROW: usize = 64 << 10;
+
+/// A query for rows.
+pub(super) struct Select {
+    /// Expressions without arguments; [`fitted`] completes them.
+    pub(super) columns: Vec<String>,
+    pub(super) table: Table,
+    /// The filter; empty for all rows.
+    pub(super) filter: Query,
+    /// The most bytes of a row that comes whole; `None` if only the columns have limits.
+    pub(super) longest_row: Option<usize>,
+}
+
+impl Select {
+    pub(super) fn new(dialect: &'static Dialect, table: Table, columns: Vec<String>) -> Self {
+        Self { columns, table, filter: Query::new(dialect, ""), longest_row: None }
+    }
+
+    /// Adds a condition to the filter.
+    pub(super) fn and(mut self, condition: impl FnOnce(Query) -> Query) -> Self {
+        let separator = if self.filter.sql.is_empty() { "" } else { " AND " };
+        self.filter = condition(self.filter.push(separator));
+        self
+    }
+
+    /// Selects short rows only whole: [`missing`] names what is missing of longer ones.
+    pub(super) fn of_short_rows(self) -> Self {
+        Self { longest_row: Some(SHORT_ROW), ..self }
+    }
+
+    /// The query, for rows of any allowed length.
+    pub(super) fn into_query(self) -> Query {
+        let Self { columns, table, mut filter, longest_row } = self;
+        let columns: Vec<String> = columns.iter().map(|column| fitted(column, longest_row)).collect();
+        let filtered = if filter.sql.is_empty() { "" } else { " WHERE " };
+        filter.sql = format!("SELECT {} FROM {}{filtered}{}", columns.join(", "), table.name(), filter.sql);
+        filter
+    }
+}
 
 /// The longest allowed value of a column, in bytes.
 const fn longest(column: &str) -> usize {

@@ -13,12 +13,13 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::columns::Select;
 use super::connector::Connector;
 use super::pages::{Page, Pages};
 use super::relay::Relay;
 use super::row::{self, Cell, Row};
-use super::sql::{Arg, Dialect, Query, Select};
-use super::{sqlite, writes};
+use super::sql::{Arg, Dialect, Query};
+use super::sqlite;
 use crate::address::SessionAttrs;
 use crate::rule::Table;
 use crate::store::StoreError;
@@ -148,7 +149,7 @@ impl Connection {
         let bytes = query.bytes();
         let longest = self.longest_statement();
         if bytes > longest {
-            return Err(writes::too_large_statement(what, bytes, longest));
+            return Err(StoreError::too_large(what, bytes, longest));
         }
         let running = async {
             match &mut self.link {
@@ -236,6 +237,16 @@ impl Connection {
     pub(super) async fn cell(&mut self, what: &'static str, query: Query) -> Result<Cell, StoreError> {
         let row = self.row(what, query).await?;
         Ok(row.and_then(|row| row.0.into_iter().next()).unwrap_or(Cell::Null))
+    }
+
+    /// A value that changes when another connection commits; `None` if the database has none.
+    pub(super) async fn data_version(&mut self) -> Result<Option<String>, StoreError> {
+        let Some(question) = self.dialect().commits else { return Ok(None) };
+        let query = self.query(question);
+        match self.cell("asking for changes", query).await? {
+            Cell::Text(version) => Ok(Some(version)),
+            _ => Ok(None),
+        }
     }
 
     /// Closes the connection properly, so that the server frees the session's resources at once.

@@ -14,7 +14,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::relay::{Protocol, Relay, Route};
-use super::sql::{Dialect, ErrorClass};
+use super::sql::{Dialect, ErrorClass, POLL_STATEMENTS};
 use super::{mysql, postgres, sqlite};
 use crate::address::DatabaseConfig;
 use crate::address::{Address, Server};
@@ -24,9 +24,6 @@ use crate::store::StoreError;
 /// How much longer than a lock or a statement's own limit the daemon waits, so that the database's more precise error
 /// comes first.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// How many times longer than one statement a whole poll may take.
-pub(super) const POLL_STATEMENTS: u32 = 12;
 
 /// The most bytes of a server's error message that are shown.
 const LONGEST_ERROR: usize = 1 << 10;

@@ -4,66 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::Connection;
+use super::fleet_rows::{FleetRows, WHAT};
 use super::session::Session;
 use super::snapshot::Snapshot;
 use super::sql::Purpose;
 use super::version::{self, VersionWriter};
 use super::{Database, lease, workers};
-use crate::clock::Timestamp;
-use crate::fleet::{Look, ReportedWorker};
+use crate::fleet::Look;
 use crate::rule::{Catalogue, TableDelta};
 use crate::store::StoreError;
 use crate::store::poll::{Poll, TableReader as _};
-
-const WHAT: &str = "reading the fleet";
-
-/// The rows of the daemon's own tables.
-#[derive(Debug, Default)]
-pub(super) struct FleetRows {
-    version: Option<u64>,
-    changed_at: Option<Timestamp>,
-    workers: Vec<ReportedWorker>,
-}
-
-impl FleetRows {
-    /// Reads in the transaction of the caller.
-    pub(super) async fn read(connection: &mut Connection) -> Result<Self, StoreError> {
-        let dialect = connection.dialect();
-        let columns = ["version", "changed_at"].map(dialect.text).join(", ");
-        let query =
-            connection.query(format!("SELECT {columns} FROM rulesyncd_version WHERE name = 'tables'"));
-        let row = connection.row(WHAT, query).await.map_err(|error| needs(connection, error))?;
-        let (version, changed_at) = match row {
-            Some(mut row) => {
-                let version = row.int(0, "version").ok().and_then(|version| u64::try_from(version).ok());
-                (version, row.time(1, "changed_at").ok())
-            }
-            None => (None, None),
-        };
-        let workers = match dialect.create_workers {
-            Some(_) => workers::read(connection).await.map_err(|error| needs(connection, error))?,
-            None => Vec::new(),
-        };
-        Ok(Self { version, changed_at, workers })
-    }
-}
-
-/// The error, with the rights that the command needs.
-fn needs(connection: &Connection, error: StoreError) -> StoreError {
-    match error {
-        StoreError::NoTables { .. } | StoreError::Refused { .. } => StoreError::Refused {
-            what: WHAT,
-            detail: error.cause().into_owned(),
-            remedy: match connection.dialect().now {
-                Some(_) => "let `rulesyncd sync` create the tables as their owner, and \
-                            `GRANT SELECT ON rulesyncd_version, rulesyncd_worker` to this user"
-                    .to_owned(),
-                None => "let `rulesyncd sync` create the table".to_owned(),
-            },
-        },
-        error => error,
-    }
-}
 
 /// The tables and the reports, in one snapshot.
 #[derive(Debug)]
@@ -78,7 +28,7 @@ impl Session {
     pub(super) async fn reports(&mut self) -> Result<Look, StoreError> {
         let read = async {
             let now = self.database.now_on(&mut self.connection).await?;
-            Ok(look(FleetRows::read(&mut self.connection).await?, now))
+            Ok(FleetRows::read(&mut self.connection).await?.look(now))
         };
         let read = read.await;
         read.map_err(|error| self.map_lock_lost(error))
@@ -113,7 +63,7 @@ impl Database {
             let rows = tables.fleet.take().unwrap_or_default();
             let (leader, no_master_since) = lease::leader(&mut tables.connection).await;
             tables.connection.close().await;
-            Ok(FleetTables { look: Look { leader, no_master_since, ..look(rows, delta.now) }, delta })
+            Ok(FleetTables { look: Look { leader, no_master_since, ..rows.look(delta.now) }, delta })
         })
         .await
     }
@@ -170,7 +120,7 @@ impl FleetReader {
             tables.end().await?;
             let rows = tables.fleet.take().unwrap_or_default();
             let (leader, no_master_since) = lease::leader(&mut tables.connection).await;
-            Ok((Look { leader, no_master_since, ..look(rows, now) }, tables.connection))
+            Ok((Look { leader, no_master_since, ..rows.look(now) }, tables.connection))
         })
         .await
     }
@@ -206,19 +156,5 @@ impl FleetReader {
         let (answer, connection) = self.database.ask(WHAT, asking).await?;
         self.connection = Some(connection);
         Ok(answer)
-    }
-}
-
-fn look(rows: FleetRows, now: Timestamp) -> Look {
-    let FleetRows { version, changed_at, workers } = rows;
-    Look {
-        now,
-        version,
-        changed_at,
-        leader: None,
-        no_master_since: None,
-        expected: None,
-        release: None,
-        workers,
     }
 }

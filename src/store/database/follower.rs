@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use self::task::{Memory, PollResult, PollTask};
 use super::bell::Doorbell;
 use super::connection::Connection;
-use super::row::Cell;
 use super::sql::Purpose;
 use super::wakeups::Wakeups;
 use super::{Database, manifest, workers};
@@ -16,8 +15,8 @@ use crate::address::SessionAttrs;
 use crate::backoff;
 use crate::fleet::WorkerReport;
 use crate::rule::TableDelta;
-use crate::store::poll::{WHAT, Watermarks};
-use crate::store::{Follow, RowIndex, StoreError, TraceContextRow};
+use crate::store::poll::Watermarks;
+use crate::store::{Follow, READING, RowIndex, StoreError, TraceContextRow};
 
 /// How often a poll is repeated at once if the tables were altered during it.
 const ALTERED_RETRIES: usize = 3;
@@ -82,7 +81,7 @@ impl DatabaseFollower {
             index: Arc::clone(index),
         };
         let limit = self.database.poll_limit();
-        self.database.on_thread(WHAT, limit, task.poll()).await
+        self.database.on_thread(READING, limit, task.poll()).await
     }
 }
 
@@ -245,15 +244,5 @@ async fn reused_or_new(
     match connection {
         Some(connection) => Ok((connection, true)),
         None => Ok((Connection::open(&database.connector, Purpose::Read).await?, false)),
-    }
-}
-
-/// A value that changes when another connection commits; `None` if the database has none.
-pub(super) async fn data_version(connection: &mut Connection) -> Result<Option<String>, StoreError> {
-    let Some(question) = connection.dialect().commits else { return Ok(None) };
-    let query = connection.query(question);
-    match connection.cell("asking for changes", query).await? {
-        Cell::Text(version) => Ok(Some(version)),
-        _ => Ok(None),
     }
 }

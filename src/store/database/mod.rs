@@ -8,6 +8,7 @@ mod create;
 mod ensure;
 mod expiry;
 mod fleet;
+mod fleet_rows;
 mod follower;
 mod lease;
 mod lock;

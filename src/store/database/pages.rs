@@ -10,8 +10,9 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::columns;
+use super::columns::Select;
 use super::row::{Cell, Row};
-use super::sql::{Query, Select};
+use super::sql::Query;
 
 /// The rows of the first page if the whole table is read.
 const FIRST: usize = 64;

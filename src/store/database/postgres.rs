@@ -7,10 +7,9 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
 use uuid::Uuid;
 
-use super::connector::POLL_STATEMENTS;
 use super::relay::POSTGRES_PORT;
 use super::row;
-use super::sql::{self, Dialect, ErrorClass, LOCK_WAIT, Purpose, RulesVersion};
+use super::sql::{self, Dialect, ErrorClass, LOCK_WAIT, POLL_STATEMENTS, Purpose, RulesVersion};
 use crate::address::{Server, ServerRole};
 
 /// The channel on which a writing transaction notifies workers.

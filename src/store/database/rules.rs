@@ -1,14 +1,17 @@
 //! The transactions that write rules.
 
 use super::manifest::{self, ManifestWrite};
-use super::session::{Session, WRITING};
+use super::session::Session;
 use super::tables;
-use super::writes::{RowsAsRead, RuleWrite, batches};
+use super::writes::{Applied, RowsAsRead, RuleWrite, WRITING, batches, take_too_large, transactions};
 use crate::clock::{RisingStamp, Timestamp};
 use crate::rule::Table;
 use crate::store::StoreError;
-use crate::store::transaction::{Rows, Transaction};
+use crate::store::transaction::{Rows, Transaction, transact};
 use crate::telemetry::trace;
+
+/// The most locked rows for which the session waits.
+const FEW_LOCKED: usize = 8;
 
 /// A transaction that writes rules.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +50,60 @@ impl Transaction<Session> for RuleTransaction<'_> {
 }
 
 impl Session {
+    pub(super) async fn apply(
+        &mut self,
+        mut writes: Vec<RuleWrite>,
+        read: Option<&RowsAsRead>,
+    ) -> Result<Applied, StoreError> {
+        let rejected = take_too_large(&mut writes, self.connection.longest_statement());
+        let mut applied = Applied { rejected, ..Applied::default() };
+        if writes.is_empty() {
+            return Ok(applied);
+        }
+        let (mut locked, transactions) = (0, transactions(&writes));
+        for writes in &transactions {
+            // A transaction of several sees what those before it wrote.
+            let read = read.map(|read| if transactions.len() > 1 { read.of(writes) } else { read.clone() });
+            self.apply_together(writes, read.as_ref(), &mut applied, &mut locked).await?;
+        }
+        Ok(applied)
+    }
+
+    /// Writes in one transaction; if the database rejects a row of it, or another session has one locked, each row in its
+    /// own. A conflict is between transactions: this one was repeated as a whole.
+    async fn apply_together(
+        &mut self,
+        writes: &[RuleWrite],
+        read: Option<&RowsAsRead>,
+        applied: &mut Applied,
+        locked: &mut usize,
+    ) -> Result<(), StoreError> {
+        match transact(self, &RuleTransaction { writes, read, manifest: None }).await {
+            Err(StoreError::RowRejected { .. } | StoreError::RowLocked { .. }) => {}
+            done => {
+                applied.add(done?);
+                return Ok(());
+            }
+        }
+        for write in writes {
+            let single = std::slice::from_ref(write);
+            let read = read.map(|read| read.of(single));
+            let single = RuleTransaction { writes: single, read: read.as_ref(), manifest: None };
+            match transact(self, &single).await {
+                Ok(done) => applied.add(done),
+                Err(error @ StoreError::RowLocked { .. }) if *locked < FEW_LOCKED => {
+                    *locked += 1;
+                    applied.rejected.push((write.rule_id().to_owned(), error));
+                }
+                Err(error @ StoreError::RowRejected { .. }) => {
+                    applied.rejected.push((write.rule_id().to_owned(), error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Writes in the transaction of the caller.
     pub(super) async fn write_rows(&mut self, writes: &[RuleWrite]) -> Result<Rows, StoreError> {
         let now = self.database.now_on(&mut self.connection).await?;

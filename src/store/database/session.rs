@@ -5,24 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::follower::data_version;
 use super::lease::row;
 use super::lock::Lock;
 use super::row::Cell;
-use super::rules::RuleTransaction;
 use super::version::{self, VersionWriter};
-use super::writes::{Applied, RowsAsRead, RuleWrite, Scope, take_too_large, transactions};
+use super::writes::{Scope, WRITING};
 use super::{Database, tables, trace_context, workers};
 use crate::clock::{RisingStamp, since_boot};
 use crate::rule::{RuleHeader, StateRow, Table};
 use crate::store::lease::{Lead, LeaseRow};
-use crate::store::transaction::{self, Last, WriteSession, transact};
+use crate::store::transaction::{self, Last, WriteSession};
 use crate::store::{StoreError, TraceContextRow};
-
-pub(super) const WRITING: &str = "writing the rules";
-
-/// The most locked rows for which the session waits.
-const FEW_LOCKED: usize = 8;
 
 /// Everything goes through the connection that holds the lock.
 #[derive(Debug)]
@@ -88,7 +81,7 @@ impl Session {
     }
 
     pub(super) async fn version(&mut self) -> Result<Option<String>, StoreError> {
-        let version = data_version(&mut self.connection).await.map_err(|error| self.map_lock_lost(error))?;
+        let version = self.connection.data_version().await.map_err(|error| self.map_lock_lost(error))?;
         Ok(version.map(|version| format!("{} {version}", self.number)))
     }
 
@@ -117,60 +110,6 @@ impl Session {
         let rows = rows.map_err(|error| self.map_lock_lost(error))?;
         let states = rows.into_iter().filter_map(|mut row| tables::state_row(&mut row).ok()).collect();
         Ok(Some((now, states)))
-    }
-
-    pub(super) async fn apply(
-        &mut self,
-        mut writes: Vec<RuleWrite>,
-        read: Option<&RowsAsRead>,
-    ) -> Result<Applied, StoreError> {
-        let rejected = take_too_large(&mut writes, self.connection.longest_statement());
-        let mut applied = Applied { rejected, ..Applied::default() };
-        if writes.is_empty() {
-            return Ok(applied);
-        }
-        let (mut locked, transactions) = (0, transactions(&writes));
-        for writes in &transactions {
-            // A transaction of several sees what those before it wrote.
-            let read = read.map(|read| if transactions.len() > 1 { read.of(writes) } else { read.clone() });
-            self.apply_together(writes, read.as_ref(), &mut applied, &mut locked).await?;
-        }
-        Ok(applied)
-    }
-
-    /// Writes in one transaction; if the database rejects a row of it, or another session has one locked, each row in its
-    /// own. A conflict is between transactions: this one was repeated as a whole.
-    async fn apply_together(
-        &mut self,
-        writes: &[RuleWrite],
-        read: Option<&RowsAsRead>,
-        applied: &mut Applied,
-        locked: &mut usize,
-    ) -> Result<(), StoreError> {
-        match transact(self, &RuleTransaction { writes, read, manifest: None }).await {
-            Err(StoreError::RowRejected { .. } | StoreError::RowLocked { .. }) => {}
-            done => {
-                applied.add(done?);
-                return Ok(());
-            }
-        }
-        for write in writes {
-            let single = std::slice::from_ref(write);
-            let read = read.map(|read| read.of(single));
-            let single = RuleTransaction { writes: single, read: read.as_ref(), manifest: None };
-            match transact(self, &single).await {
-                Ok(done) => applied.add(done),
-                Err(error @ StoreError::RowLocked { .. }) if *locked < FEW_LOCKED => {
-                    *locked += 1;
-                    applied.rejected.push((write.rule_id().to_owned(), error));
-                }
-                Err(error @ StoreError::RowRejected { .. }) => {
-                    applied.rejected.push((write.rule_id().to_owned(), error));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     pub(super) async fn write_trace_contexts(&mut self, contexts: &[TraceContextRow]) {

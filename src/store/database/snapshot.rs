@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::columns::Select;
 use super::connection::{self, Connection};
-use super::fleet::FleetRows;
-use super::sql::{Dialect, Query, Select};
+use super::fleet_rows::FleetRows;
+use super::sql::{Dialect, Query};
 use super::{columns, manifest, tables};
 use crate::clock::{SharedClock, Timestamp, since_boot};
 use crate::rule::{FoundManifest, Limits, Table};
-use crate::store::StoreError;
 use crate::store::poll::{
     Beat, CountQuestion, Counted, Counts, HeaderRow, KnownCount, RowContent, Rows, StateFound, TableReader,
-    TablesVersion, WHAT, Which, WholeRow, Window, WindowSum, WindowSums, unreadable,
+    TablesVersion, Which, WholeRow, Window, WindowSum, WindowSums, unreadable,
 };
 use crate::store::watermark::Watermark;
+use crate::store::{READING, StoreError};
 
 /// The tables, read through one connection.
 pub(super) struct Snapshot {
@@ -52,7 +53,7 @@ impl Snapshot {
 
     fn rows(&mut self, select: Select) -> SnapshotRows<'_> {
         let dialect = self.dialect();
-        SnapshotRows { rows: self.connection.rows(WHAT, select), dialect }
+        SnapshotRows { rows: self.connection.rows(READING, select), dialect }
     }
 }
 
@@ -83,13 +84,13 @@ impl TableReader for Snapshot {
         let query = count(dialect, &question, shape, hint.as_ref());
         // The host's clock is read before the snapshot: rows that the snapshot does not contain are committed later.
         let now = self.clock.now();
-        let row = match self.connection.row(WHAT, query).await {
+        let row = match self.connection.row(READING, query).await {
             // A table that is missing, or may not be read, must not end the poll. In a transaction PostgreSQL answers no
             // further statement.
             Err(error) if hint.is_some() && self.begun.is_none() && !self.connection.is_broken() => {
                 self.found_hint = Some(Err(manifest::missing(&error)));
                 let query = count(dialect, &question, shape, None);
-                self.connection.row(WHAT, query).await?
+                self.connection.row(READING, query).await?
             }
             row => row?,
         };
@@ -121,7 +122,7 @@ impl TableReader for Snapshot {
         let version = Option::zip(number(7), number(8));
         let version = version.map(|(version, deleted)| TablesVersion { version, deleted });
         if let Ok(Some(role)) = row.optional(9, "the server's role") {
-            self.connection.note_role(WHAT, &role)?;
+            self.connection.note_role(READING, &role)?;
         }
         let beat = row.optional(10, "the lease").ok().flatten();
         let beat = beat.and_then(|beat| beat_of(&beat));
@@ -153,14 +154,14 @@ impl TableReader for Snapshot {
 
     async fn begin(&mut self) -> Result<(), StoreError> {
         self.begun = Some(since_boot());
-        self.connection.run(WHAT, self.dialect().begin_poll).await
+        self.connection.run(READING, self.dialect().begin_poll).await
     }
 
     async fn end(&mut self) -> Result<(), StoreError> {
         if let Some(rows) = &mut self.fleet {
             *rows = FleetRows::read(&mut self.connection).await?;
         }
-        self.connection.run(WHAT, "COMMIT").await
+        self.connection.run(READING, "COMMIT").await
     }
 
     fn headers(&mut self, which: Which<'_>, thorough: bool) -> SnapshotRows<'_> {
@@ -174,7 +175,7 @@ impl TableReader for Snapshot {
     fn long_rules(&mut self, keys: &[String]) -> SnapshotRows<'_> {
         let dialect = self.dialect();
         let select = filtered(tables::select(dialect, Table::Rules), Which::Keys(keys));
-        SnapshotRows { rows: self.connection.row_by_row(WHAT, select), dialect }
+        SnapshotRows { rows: self.connection.row_by_row(READING, select), dialect }
     }
 
     fn states(&mut self, which: Which<'_>) -> SnapshotRows<'_> {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::columns;
 use crate::clock::Timestamp;
 use crate::rule::Table;
+
+/// How many times longer than one statement a whole poll may take.
+pub(super) const POLL_STATEMENTS: u32 = 12;
 
 /// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,9 +132,6 @@ pub(super) struct Dialect {
     pub(super) classify_error: fn(&str, &str) -> ErrorClass,
 }
 
-/// The most bytes of a row that comes together with others.
-const SHORT_ROW: usize = 64 << 10;
-
 /// How long to wait for a row that another session has locked.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(1);
 
@@ -172,45 +171,6 @@ pub(super) struct Query {
     pub(super) sql: String,
     pub(super) args: Vec<Arg>,
     pub(super) dialect: &'static Dialect,
-}
-
-/// A query for rows.
-pub(super) struct Select {
-    /// Expressions without arguments; [`columns::fitted`] completes them.
-    pub(super) columns: Vec<String>,
-    pub(super) table: Table,
-    /// The filter; empty for all rows.
-    pub(super) filter: Query,
-    /// The most bytes of a row that comes whole; `None` if only the columns have limits.
-    pub(super) longest_row: Option<usize>,
-}
-
-impl Select {
-    pub(super) fn new(dialect: &'static Dialect, table: Table, columns: Vec<String>) -> Self {
-        Self { columns, table, filter: Query::new(dialect, ""), longest_row: None }
-    }
-
-    /// Adds a condition to the filter.
-    pub(super) fn and(mut self, condition: impl FnOnce(Query) -> Query) -> Self {
-        let separator = if self.filter.sql.is_empty() { "" } else { " AND " };
-        self.filter = condition(self.filter.push(separator));
-        self
-    }
-
-    /// Selects short rows only whole: [`columns::missing`] names what is missing of longer ones.
-    pub(super) fn of_short_rows(self) -> Self {
-        Self { longest_row: Some(SHORT_ROW), ..self }
-    }
-
-    /// The query, for rows of any allowed length.
-    pub(super) fn into_query(self) -> Query {
-        let Self { columns, table, mut filter, longest_row } = self;
-        let columns: Vec<String> =
-            columns.iter().map(|column| columns::fitted(column, longest_row)).collect();
-        let filtered = if filter.sql.is_empty() { "" } else { " WHERE " };
-        filter.sql = format!("SELECT {} FROM {}{filtered}{}", columns.join(", "), table.name(), filter.sql);
-        filter
-    }
 }
 
 impl Query {

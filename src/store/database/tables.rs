@@ -1,10 +1,11 @@
 //! The statements on the two tables, and their rows as structures.
 
 use super::columns;
+use super::columns::Select;
 use super::connection::{Connection, LONGEST_ANSWER};
 use super::create;
 use super::row::{BadCell, Row};
-use super::sql::{Dialect, Query, Select};
+use super::sql::{Dialect, Query};
 use super::writes::Scope;
 use crate::clock::Timestamp;
 use crate::rule::{ContentDigest, RuleHeader, RuleRow, StateRow, Table};

@@ -6,6 +6,9 @@ use crate::clock::Timestamp;
 use crate::rule::{RuleHeader, RuleRow};
 use crate::store::StoreError;
 
+/// The operation, in errors.
+pub(super) const WRITING: &str = "writing the rules";
+
 /// The most rows of one statement: every dialect accepts that many arguments.
 const BATCH: usize = 1_000;
 
@@ -126,18 +129,8 @@ pub(super) fn take_too_large(writes: &mut Vec<RuleWrite>, longest: usize) -> Vec
     let most = longest.saturating_sub(STATEMENT_OVERHEAD);
     let too_large = writes.extract_if(.., |write| write.bytes() > most);
     too_large
-        .map(|write| {
-            (write.rule_id().to_owned(), too_large_statement(super::session::WRITING, write.bytes(), longest))
-        })
+        .map(|write| (write.rule_id().to_owned(), StoreError::too_large(WRITING, write.bytes(), longest)))
         .collect()
-}
-
-/// The error of a statement that the server does not accept. Sent all the same, it would end the connection.
-pub(super) fn too_large_statement(what: &'static str, bytes: usize, longest: usize) -> StoreError {
-    let detail = format!(
-        "it takes a statement of {bytes} bytes, and the server accepts {longest}: raise `max_allowed_packet` on the server"
-    );
-    StoreError::RowRejected { what, detail }
 }
 
 /// The result of [`super::MasterSession::apply`].

@@ -46,7 +46,7 @@ pub(super) use self::watermarks::Watermarks;
 use self::watermarks::{LastCount, ReadSoFar, Reading, unreadable_row};
 use super::budget::{Budget, ensure_few};
 use super::rows::RowParser;
-use super::{RowIndex, StoreError};
+use super::{READING, RowIndex, StoreError};
 use crate::clock::Timestamp;
 use crate::rule::{QuarantinedRow, RowFingerprint, RuleId, RuleState, Table, TableDelta};
 
@@ -62,9 +62,6 @@ pub(super) const LONG_ROWS: usize = 2;
 
 /// With at most this many rules, counting them is cheaper than asking for signs that they need not be counted.
 const CHEAP_TO_COUNT: u64 = 2_000;
-
-/// The operation, in errors.
-pub(super) const WHAT: &str = "reading the tables";
 
 /// A state, or a quarantined row.
 type FoundState = Result<(RuleId, RuleState), Box<QuarantinedRow>>;
@@ -466,5 +463,5 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
 
 /// The error for an answer that makes no sense.
 pub(super) fn unreadable(detail: &str) -> StoreError {
-    StoreError::Unavailable { what: WHAT, detail: detail.into() }
+    StoreError::Unavailable { what: READING, detail: detail.into() }
 }

@@ -7,10 +7,9 @@ use super::super::connection::Connection;
 use super::super::snapshot::{ManifestHint, Snapshot};
 use super::super::sql::Purpose;
 use super::super::{Database, lease, manifest, trace_context, version};
-use super::data_version;
 use crate::rule::{FoundManifest, ManifestWish, TableDelta};
-use crate::store::poll::{Poll, WHAT, Watermarks};
-use crate::store::{RowIndex, StoreError, TraceContextRow};
+use crate::store::poll::{Poll, Watermarks};
+use crate::store::{READING, RowIndex, StoreError, TraceContextRow};
 use crate::telemetry::trace;
 
 /// What a follower remembers from one poll to the next.
@@ -54,7 +53,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         let known = self.memory.watermarks.as_ref();
         let full = known.is_none_or(|known| known.is_full_due(at, interval));
         let now = self.database.clock.now();
-        let version = data_version(&mut connection).await?;
+        let version = connection.data_version().await?;
         let wish = self.index.manifest_wish();
         if !full && version.is_some() && version == self.memory.version && wish != ManifestWish::Now {
             let watermarks = self.memory.watermarks.map(|watermarks| watermarks.idle(now));
@@ -102,7 +101,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         let trace_contexts = self.trace_contexts(&mut connection, &delta).await;
         if connection.is_elsewhere() {
             let detail = "the file was replaced while it was read".into();
-            return Err(StoreError::Unavailable { what: WHAT, detail });
+            return Err(StoreError::Unavailable { what: READING, detail });
         }
         // A manifest that is read later, or a deletion that is counted later, must not be missed for want of another
         // commit.
