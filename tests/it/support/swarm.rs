@@ -202,8 +202,8 @@ pub(crate) fn ask(socket: &Path) -> Option<Value> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     stream.write_all(b"{\"op\":\"status\",\"id\":1}\n").ok()?;
-    BufReader::new(stream).lines().find_map(|line| {
-        let said: Value = serde_json::from_str(&line.ok()?).ok()?;
+    BufReader::new(stream).lines().map_while(Result::ok).find_map(|line| {
+        let said: Value = serde_json::from_str(&line).ok()?;
         (said["type"] == "response").then(|| said["result"].clone())
     })
 }
