@@ -3,6 +3,8 @@
 //! Signals belong to `signal_hook` alone: one thread sleeps in `read(2)` until one comes, so an
 //! idle daemon is not woken, and a second SIGTERM ends even a daemon whose runtime hangs.
 
+mod interrupt;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::interrupt::Interrupt;
+pub use self::interrupt::Signal;
 use crate::paint::sanitize;
 
 /// How long a soft stop may take.

@@ -8,7 +8,7 @@ mod source;
 pub(super) mod wait;
 mod written;
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -137,6 +137,9 @@ pub(crate) fn run(args: FleetArgs) -> Outcome {
             return forget(&database, &host).await;
         }
         let waited = args.wait.after(&config, &database, Written::Nothing, None, !args.json).await;
+        if matches!(waited, Err(Failure::Interrupted(_))) {
+            return waited;
+        }
         let mut source = Source::new(database, &config, &args.wait.sockets);
         let shown = look(&mut source, policy.as_ref()).await?;
         print(&render::render(&shown, args.json))?;
@@ -170,9 +173,9 @@ async fn look(source: &mut Source, policy: Option<&Policy>) -> Result<Shown, Fai
     Ok(shown)
 }
 
-/// Shows each second what is new, for ever.
+/// Shows each second what is new, until nobody reads it any more.
 async fn watch(source: &mut Source, policy: Option<&Policy>, mut shown: Shown, as_json: bool) -> Outcome {
-    let is_terminal = std::io::stdout().is_terminal() && !as_json;
+    let is_terminal = io::stdout().is_terminal() && !as_json;
     if is_terminal {
         // The first picture begins at the top, too.
         redraw(&render::render(&shown, as_json))?;
@@ -188,7 +191,10 @@ async fn watch(source: &mut Source, policy: Option<&Policy>, mut shown: Shown, a
             }
         };
         if is_terminal || next.differs_from(&shown) {
-            redraw(&render::render(&next, as_json))?;
+            match redraw(&render::render(&next, as_json)) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                written => written?,
+            }
         }
         shown = next;
     }

@@ -12,9 +12,9 @@ use clap_complete::ArgValueCompleter;
 
 use super::completions::rule_ids;
 use super::{Failure, Outcome};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock as _, SystemClock, humanize};
 use crate::command::flags::{ConfigFlags, prepare_quietly};
-use crate::command::print::write_stdout;
+use crate::command::print::{write_stderr, write_stdout};
 use crate::config::{Config, ValueOrigin, duration};
 use crate::paint::{Paint, sanitize};
 use crate::plural::{count, is_or_are};
@@ -61,18 +61,25 @@ pub(crate) fn run(args: HistoryArgs) -> Outcome {
     let places = places(&config);
     let mut printed = Printed::default();
     for path in &places {
+        let (mut output, mut is_empty) = (Ok(()), true);
         let found = history::read(path, |record| {
             let is_wanted = from.is_none_or(|from| record.emitted_at >= from)
                 && rule_id.as_ref().is_none_or(|id| record.event.rule_id().is_none_or(|of| of == id));
             if !is_wanted {
                 return Ok(());
             }
+            is_empty = false;
             let line = if json { serde_json::to_string(&record)? + "\n" } else { human(&record) };
-            printed.add(&line)
+            output = printed.add(&line);
+            // Ends the reading.
+            output.as_ref().map_err(|error| error.kind().into()).copied()
         });
+        match output.and_then(|()| if found.is_ok() { printed.flush() } else { Ok(()) }) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written?,
+        }
         match found {
             Err(HistoryError::Absent) => {}
-            Err(HistoryError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             Err(HistoryError::Io(error)) => {
                 return Err(Failure::Environment(anyhow!(
                     "the history {} cannot be read: {error}{}",
@@ -84,7 +91,15 @@ pub(crate) fn run(args: HistoryArgs) -> Outcome {
                 )));
             }
             Ok(unreadable) => {
-                printed.flush()?;
+                if is_empty && !json {
+                    let of = rule_id.map_or_else(String::new, |rule_id| format!(" of {rule_id}"));
+                    let time =
+                        since.map_or_else(String::new, |since| format!(" in the last {}", humanize(since)));
+                    write_stderr(&format!(
+                        "no change{of}{time} is in {}\n",
+                        sanitize(&path.display().to_string())
+                    ))?;
+                }
                 if unreadable > 0 {
                     tracing::warn!(
                         "{} of {} {} left out: no record",

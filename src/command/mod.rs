@@ -30,6 +30,7 @@ pub(crate) mod worker;
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
+use crate::lifecycle::Signal;
 use crate::socket::ListenError;
 use crate::store::StoreError;
 use crate::telemetry::TelemetryError;
@@ -47,26 +48,29 @@ pub enum Failure {
     Usage(anyhow::Error),
     /// The database, the directory or the socket cannot be used. Exit code 3.
     Environment(anyhow::Error),
+    /// A signal ended the command, and everything was printed. The process ends by this signal.
+    Interrupted(Signal),
 }
 
 /// The result of a command.
 pub(crate) type Outcome = Result<(), Failure>;
 
 impl Failure {
-    /// The exit code that scripts rely on.
+    /// The exit code that scripts rely on. Does not return where a signal ended the command.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::CheckFailed => 1,
             Self::Usage(_) => 2,
             Self::Unanswered | Self::Environment(_) => 3,
             Self::Checked(code) => *code,
+            Self::Interrupted(signal) => return signal.end_process(),
         })
     }
 
     /// What to print; `None` if everything was printed.
     pub const fn message(&self) -> Option<&anyhow::Error> {
         match self {
-            Self::CheckFailed | Self::Unanswered | Self::Checked(_) => None,
+            Self::CheckFailed | Self::Unanswered | Self::Checked(_) | Self::Interrupted(_) => None,
             Self::Usage(error) | Self::Environment(error) => Some(error),
         }
     }

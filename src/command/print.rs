@@ -62,12 +62,15 @@ pub(super) fn progress() -> ProgressBar {
 }
 
 /// Prints instead of what the terminal shows; elsewhere, after a blank line.
+///
+/// # Errors
+/// As [`write_stdout`].
 pub(super) fn redraw(text: &str) -> io::Result<()> {
     const TO_THE_TOP: &[u8] = b"\x1b[H";
     const CLEAR_BELOW: &[u8] = b"\x1b[J";
     let mut stdout = io::stdout();
     if !stdout.is_terminal() {
-        return print(&format!("\n{text}"));
+        return write_stdout(&format!("\n{text}"));
     }
     // Each line clears what it does not cover, and what is below is cleared last, so that nothing flickers.
     let text = sanitize_output(text).replace('\n', "\x1b[K\n");

@@ -21,11 +21,14 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
 use crate::command::print::{print, table};
 use crate::config::Config;
-use crate::paint::sanitize;
+use crate::paint::{sanitize, shorten};
 use crate::plural::{count, is_or_are};
 use crate::rule::{RuleId, StateKind, StateRow};
 use crate::store::{Database, RuleStore as _};
 use crate::telemetry;
+
+/// No reason is longer in a table, in bytes.
+const LONGEST_REASON: usize = 160;
 
 /// Disable rules, clip them, and see who did
 #[derive(Debug, Args)]
@@ -142,7 +145,7 @@ impl Operator {
                 until,
                 row.set_by.clone().unwrap_or_default(),
                 row.set_at.map_or_else(String::new, |at| at.to_string()),
-                row.reason.clone().unwrap_or_default(),
+                shorten(row.reason.as_deref().unwrap_or_default(), LONGEST_REASON).into_owned(),
                 why(row).unwrap_or_default().to_owned(),
             ];
             cells.into_iter().take(shown)

@@ -15,7 +15,8 @@ use crate::clock::humanize;
 use crate::command::print::{print, print_error, progress};
 use crate::command::{Failure, Outcome};
 use crate::config::{Config, duration};
-use crate::fleet::{Look, Missing, Wait, Waiting};
+use crate::fleet::{Look, Missing, Waiting};
+use crate::lifecycle::Interrupt;
 use crate::plural::{count, some_of};
 use crate::store::{Database, StoreError};
 
@@ -102,25 +103,38 @@ impl WaitFlags {
         let begun = Instant::now();
         let mut source = self.source(config, database);
         // Read after the commit, so it is not lower than the write's own version.
-        let start = source.look().await?;
+        let start =
+            source.look().await.map_err(|error| written.unknown("whether every host has it", error))?;
         let version = start.version.ok_or_else(|| {
             Failure::Environment(anyhow!("rulesyncd_version has no row; `rulesyncd sync` creates it"))
         })?;
         let waiting = Waiting::new(version, &start, self.acknowledged, self.strict);
-        let progress = progress();
-        let (look, wait) = until_done(&mut source, &waiting, start, begun + limit, &progress).await;
+        let mut look = start;
+        let (progress, interrupt) = (progress(), Interrupt::hold_back()?);
+        let signal = tokio::select! {
+            () = until_done(&mut source, &waiting, &mut look, begun + limit, &progress) => None,
+            signal = interrupt.received() => Some(signal),
+        };
+        drop(interrupt);
         progress.finish_and_clear();
+        let wait = waiting.judge(&look);
         let mut has_failed = false;
         if !wait.passed_over.is_empty() {
             print_error(&anyhow!("not waited for: {}", names(&wait.passed_over)));
         }
+        let lacking = format!(
+            "{} of {} lack the change: {}",
+            wait.missing.len(),
+            count(wait.counted, "host"),
+            names(&wait.missing)
+        );
+        if let Some(signal) = signal {
+            let stays = if matches!(written, Written::Nothing) { "" } else { "what was written stays, and " };
+            print_error(&anyhow!("interrupted after {}: {stays}{lacking}", humanize(begun.elapsed())));
+            return Err(Failure::Interrupted(signal));
+        }
         if !wait.is_done() {
-            let (lack, all) = (wait.missing.len(), count(wait.counted, "host"));
-            print_error(&anyhow!(
-                "after {}, {lack} of {all} lack the change: {}",
-                humanize(limit),
-                names(&wait.missing)
-            ));
+            print_error(&anyhow!("after {}, {lacking}", humanize(limit)));
             has_failed = true;
         } else if wait.counted == 0 {
             print_error(&anyhow!("no host reports, so nobody knows who has the change"));
@@ -131,13 +145,14 @@ impl WaitFlags {
             print_error(&anyhow!("the change is quarantined at {}", names(&quarantining)));
             has_failed = true;
         }
+        let lost = |error| written.unknown("whether the database still has it", error);
         if let Some(problem) = effect::problem(config, database, &written, &look).await? {
             print_error(&anyhow!(problem));
             has_failed = true;
         }
         // In this order: who removes a row that is missing here has raised the version that is read next.
-        let kept = written.kept(database).await?;
-        let latest = source.look().await?.version.unwrap_or_default();
+        let kept = written.kept(database).await.map_err(lost)?;
+        let latest = source.look().await.map_err(lost)?.version.unwrap_or_default();
         let own = before.map_or(version, |before| before + 1);
         if latest < version || kept.is_lost(latest > own) {
             print_error(&anyhow!("the database lost the change, as in a failover: write it again"));
@@ -157,27 +172,27 @@ impl WaitFlags {
     }
 }
 
+/// Looks until every host has the change, or the deadline is reached; `look` is the last look.
 async fn until_done(
     source: &mut Source,
     waiting: &Waiting,
-    start: Look,
+    look: &mut Look,
     deadline: Instant,
     progress: &ProgressBar,
-) -> (Look, Wait) {
-    let mut look = start;
+) {
     loop {
-        let wait = waiting.judge(&look);
+        let wait = waiting.judge(look);
         if wait.is_done() || Instant::now() >= deadline {
-            return (look, wait);
+            return;
         }
         let done = wait.counted - wait.missing.len();
         progress.set_message(format!("{done} of {}", count(wait.counted, "host")));
         // These reports lack the change, and are not waited for.
-        let ignored = waiting.lacking(&look).saturating_sub(wait.missing.len());
+        let ignored = waiting.lacking(look).saturating_sub(wait.missing.len());
         until_news(source, waiting, ignored, deadline).await;
         // The database may be unavailable for a moment.
         match source.look().await {
-            Ok(found) => look = found,
+            Ok(found) => *look = found,
             Err(error) => tracing::debug!(%error, "the reports are not read"),
         }
     }

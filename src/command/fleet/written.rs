@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::clock::Timestamp;
+use crate::command::Failure;
 use crate::fleet::{Look, Missing, hosts};
 use crate::master::WrittenRule;
 use crate::rule::{RuleHeader, RuleId, RuleState, StateRow};
@@ -62,6 +63,15 @@ impl Written {
             !host.worker.is_silent(look.now) && ids.iter().any(|id| report.may_quarantine(id))
         });
         hosts.map(|host| Missing { host: host.name, why: host.worker.report.quarantined_ids }).collect()
+    }
+
+    /// A failure after the write, of which the error says nothing.
+    pub(super) fn unknown(&self, what: &str, error: StoreError) -> Failure {
+        let error = anyhow::Error::from(error);
+        Failure::Environment(match self {
+            Self::Nothing => error,
+            _ => error.context(format!("the change was written, and {what} is not known")),
+        })
     }
 
     /// Reads the rows again.

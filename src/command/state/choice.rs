@@ -10,7 +10,7 @@ use clap_complete::{ArgValueCompleter, CompletionCandidate};
 use super::super::common::did_you_mean;
 use super::super::{Failure, Outcome};
 use crate::command::print::{ask, print, table, write_stderr};
-use crate::paint::sanitize;
+use crate::paint::{sanitize, shorten};
 use crate::plural::{count, is_or_are, some_of};
 use crate::rule::{Condition, Definition, RuleId, StateRow, Table};
 use crate::store::{Database, Scope, StoreError, load};
@@ -23,6 +23,9 @@ const LONGEST_INPUT: u64 = 64 << 20;
 
 /// The most rules of one error.
 const NAMED: usize = 10;
+
+/// No state is longer in the list of the rules, in bytes.
+const LONGEST_SUMMARY: usize = 240;
 
 /// Flags that choose rules.
 #[derive(Debug, Args)]
@@ -236,9 +239,10 @@ impl Chosen {
     }
 }
 
-/// The row of a state, valid or not, in words.
+/// The row of a state, valid or not, in words; a long reason is shortened.
 fn summary(row: &StateRow) -> String {
-    row.state().map_or_else(|_| row.state.clone(), |state| state.summary())
+    let words = row.state().map_or_else(|_| row.state.clone(), |state| state.summary());
+    shorten(&words, LONGEST_SUMMARY).into_owned()
 }
 
 /// Refuses rules that the table does not have, and names similar ones.

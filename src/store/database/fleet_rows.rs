@@ -63,7 +63,7 @@ fn needs(connection: &Connection, error: StoreError) -> StoreError {
             detail: error.cause().into_owned(),
             remedy: match connection.dialect().now {
                 Some(_) => "let `rulesyncd sync` create the tables as their owner, and \
-                            `GRANT SELECT ON rulesyncd_version, rulesyncd_worker` to this user"
+                            `GRANT SELECT ON rulesyncd_version` and `GRANT SELECT ON rulesyncd_worker` to this user"
                     .to_owned(),
                 None => "let `rulesyncd sync` create the table".to_owned(),
             },

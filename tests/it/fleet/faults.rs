@@ -127,6 +127,57 @@ async fn each_fault_is_named_on_mariadb() {
     each_fault_is_named(Kind::MariaDb).await;
 }
 
+/// An operator who may not raise the version, or not read the reports, is told which rights `--wait` needs before anything
+/// is written; with these it works.
+async fn a_wait_needs_the_rights_that_it_names(kind: Kind) {
+    let server = Server::start(kind, &[]).await;
+    let swarm = Swarm::on(server.create("fleet").await);
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    swarm.succeed(&["sync"]);
+    let _worker = worker(&swarm, "w1", "w1");
+    until_in_sync(&swarm, &["w1"]);
+    let mut sql = server.client("fleet").await;
+    let (create, clerk) = match kind {
+        Kind::Postgres => ("CREATE ROLE clerk LOGIN", "clerk"),
+        Kind::MariaDb => ("CREATE USER clerk@'%'", "clerk@'%'"),
+    };
+    sql.run(create).await;
+    sql.run(&format!("GRANT SELECT ON ttp_rule TO {clerk}")).await;
+    sql.run(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON ttp_rule_state TO {clerk}")).await;
+    let operator = Swarm::on(server.address_as("clerk", "fleet"));
+    let mut refused_for = Vec::new();
+    let output = loop {
+        let output = operator.run(&["state", "set", "R1", "disabled", "--wait=20s"]);
+        if output.status.code() != Some(2) {
+            break output;
+        }
+        let said = stderr(&output);
+        assert!(said.contains("--wait cannot work, and nothing was written: "), "{said}");
+        assert!(swarm.succeed(&["state", "list"]).contains("no state is set"), "{said}");
+        let quoted = said.split('`').skip(1).step_by(2);
+        let grants: Vec<_> = quoted.filter(|quoted| quoted.starts_with("GRANT ")).collect();
+        assert!(!grants.is_empty() && refused_for.len() < 2, "{said}");
+        for grant in grants {
+            sql.run(&format!("{grant} TO {clerk}")).await;
+        }
+        refused_for.push(if said.contains("rulesyncd_worker") { "reports" } else { "version" });
+    };
+    assert_eq!(refused_for, ["version", "reports"]);
+    assert!(text(&output.stdout).contains("the host has it"), "{}", stderr(&output));
+}
+
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_wait_needs_the_rights_that_it_names_on_postgres() {
+    a_wait_needs_the_rights_that_it_names(Kind::Postgres).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn a_wait_needs_the_rights_that_it_names_on_mariadb() {
+    a_wait_needs_the_rights_that_it_names(Kind::MariaDb).await;
+}
+
 /// The network to a site is cut: its hosts are not one record each.
 #[tokio::test]
 #[ignore = "needs PostgreSQL"]

@@ -6,6 +6,7 @@ mod lost;
 mod replica;
 mod scale;
 mod sockets;
+mod terminal;
 mod wait;
 
 use std::process::Output;

@@ -54,45 +54,6 @@ fn on_sqlite_the_workers_are_asked() {
     assert_eq!(directory.run(&["fleet"]).status.code(), Some(2));
 }
 
-/// On a terminal `--watch` draws over what it drew before; elsewhere it prints what is new.
-#[test]
-fn watch_redraws_on_a_terminal() {
-    let swarm = Swarm::on_sqlite();
-    swarm.save("R1.yaml", rule_text("R1", 1));
-    swarm.succeed(&["sync"]);
-    let _worker = swarm.worker();
-    wait_for("the worker", || swarm.run(&["fleet"]).status.success().then_some(()));
-    let watch = |in_a_terminal: bool, name: &str| {
-        let plain = swarm.command(&["fleet", "--watch"]);
-        let mut command = match in_a_terminal {
-            true => {
-                let mut script = std::process::Command::new("script");
-                script.args([
-                    "-qefc",
-                    concat!(env!("CARGO_BIN_EXE_rulesyncd"), " fleet --watch"),
-                    "/dev/null",
-                ]);
-                script.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
-                script.stdin(std::process::Stdio::null());
-                script
-            }
-            false => plain,
-        };
-        command.stdout(std::fs::File::create(swarm.path(name)).unwrap());
-        swarm.spawn(command)
-    };
-    let _watching = (watch(true, "terminal"), watch(false, "pipe"));
-    let shown = |name: &str| std::fs::read_to_string(swarm.path(name)).unwrap();
-    wait_for("three pictures", || (shown("terminal").matches("\u{1b}[H").count() >= 3).then_some(()));
-    wait_for("the first text", || shown("pipe").contains("1 of 1 in sync; changes 1").then_some(()));
-    swarm.succeed(&["state", "set", "R1", "disabled"]);
-    for name in ["terminal", "pipe"] {
-        wait_for("the change", || shown(name).contains("1 of 1 in sync; changes 2").then_some(()));
-    }
-    assert!(!shown("pipe").contains('\u{1b}'), "{}", shown("pipe"));
-    assert_eq!(shown("pipe").matches("changes 1").count(), 1, "only what is new: {}", shown("pipe"));
-}
-
 /// What `fleet --json` says of the workers at these sockets: name of the socket or id, and state, in order.
 fn states(swarm: &Swarm, sockets: &[String]) -> Vec<(String, String)> {
     let mut command = swarm.command(&["fleet", "--json"]);

@@ -10,6 +10,7 @@ use super::layer::rule;
 use crate::support::releases::Owner;
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Subscriber, Swarm, text, wait_for};
+use crate::support::terminal::Terminal;
 
 /// The rules D1 and D2 in one tactic, X1 and X2 in another one.
 fn swarm() -> Swarm {
@@ -211,27 +212,13 @@ fn what_is_wrong_is_named_and_nothing_is_written() {
     );
 }
 
-/// Runs a command on a terminal of its own, and types `answer` once the question is there.
+/// Runs a command on a terminal, and types `answer` if it asks.
 fn on_a_terminal(swarm: &Swarm, args: &[&str], answer: &str) -> (String, i32) {
-    let script = "import os, pty, sys, select\n\
-        pid, fd = pty.fork()\n\
-        if pid == 0: os.execv(sys.argv[2], sys.argv[2:])\n\
-        shown, answered = b'', False\n\
-        while True:\n\
-        \x20   try: piece = os.read(fd, 65536)\n\
-        \x20   except OSError: break\n\
-        \x20   if not piece: break\n\
-        \x20   shown += piece\n\
-        \x20   if b'[y/N] ' in shown and not answered:\n\
-        \x20       os.write(fd, sys.argv[1].encode() + b'\\n'); answered = True\n\
-        _, status = os.waitpid(pid, 0)\n\
-        sys.stdout.write(shown.decode()); sys.exit(os.waitstatus_to_exitcode(status))";
-    let prototype = swarm.command(&[]);
-    let mut command = Command::new("python3");
-    command.env_clear().envs(prototype.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    command.args(["-c", script, answer, env!("CARGO_BIN_EXE_rulesyncd")]).args(args);
-    let output = command.output().unwrap();
-    (text(&output.stdout) + &text(&output.stderr), output.status.code().unwrap())
+    let mut terminal = Terminal::start(swarm, args);
+    if terminal.until("[y/N] ") {
+        terminal.enter(&format!("{answer}\n"));
+    }
+    terminal.end()
 }
 
 #[test]
@@ -256,6 +243,19 @@ fn on_a_terminal_the_rules_are_shown_and_only_yes_is_a_yes() {
     // Rules that are named are not asked about.
     let (shown, code) = on_a_terminal(&swarm, &["state", "set", "D1", "D2", "disabled"], "never typed");
     assert_eq!((code, shown.contains("[y/N]")), (0, false), "{shown}");
+}
+
+#[test]
+fn a_long_reason_widens_no_table() {
+    let swarm = swarm();
+    let reason = "very ".repeat(500) + "noisy";
+    swarm.succeed(&["state", "set", "D1", "disabled", "--reason", &reason]);
+    let listed = swarm.succeed(&["state", "list"]);
+    let chosen = swarm.run(&["state", "set", "--where", "tactic=TA0007", "clipped"]);
+    for table in [listed, text(&chosen.stdout)] {
+        assert!(table.contains("bytes more") && table.lines().all(|line| line.len() < 500), "{table}");
+    }
+    assert!(swarm.succeed(&["state", "list", "--json"]).contains(&reason));
 }
 
 #[test]

@@ -22,3 +22,4 @@ pub(crate) mod servers;
 pub(crate) mod sshsig;
 pub(crate) mod swarm;
 pub(crate) mod tables;
+pub(crate) mod terminal;

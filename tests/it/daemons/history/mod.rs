@@ -170,7 +170,14 @@ fn records_are_chosen_by_rule_and_time_and_what_is_no_record_is_left_out() {
     let worker = started(&swarm);
     wait_for("the file", || history_of(&swarm).exists().then_some(()));
     // What it loads at its start is no change.
-    assert_eq!(swarm.succeed(&["history"]), "");
+    let nothing = |args: &[&str], what: &str| {
+        let output = swarm.run(&[&["history"], args].concat());
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), String::new()));
+        let said = text(&output.stderr);
+        assert!(said.starts_with(what) && said.trim_end().ends_with(".history"), "{said:?}");
+    };
+    nothing(&[], "no change is in ");
+    nothing(&["R9", "--since", "90m"], "no change of R9 in the last 1h 30m is in ");
     let hostile = "\u{1b}[2Jnoisy\n2026-01-01 forged";
     let mut recorded = 0;
     let mut set = |args: &[&str]| {
@@ -191,6 +198,20 @@ fn records_are_chosen_by_rule_and_time_and_what_is_no_record_is_left_out() {
     assert_eq!(shown.lines().count(), 2, "{shown}");
     assert!(!shown.contains('\u{1b}'), "{shown}");
     assert!(shown.contains("A disabled by alice: \\u001b[2Jnoisy\\n2026-01-01 forged"), "{shown}");
+
+    // A reader who has gone away is no failure, and a full disk is not one of the history.
+    let printed_to = |stdout: Stdio| {
+        let mut command = swarm.command(&["history"]);
+        let output =
+            command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(printed_to(writer.into()), (Some(0), String::new()));
+    let (code, said) = printed_to(OpenOptions::new().write(true).open("/dev/full").unwrap().into());
+    assert_eq!(code, Some(3));
+    assert!(said.contains("standard output broke") && !said.contains("cannot be read"), "{said}");
 
     // Another time, a line that was torn by a kill, and one that somebody has damaged.
     worker.kill();
