@@ -95,6 +95,12 @@ async fn a_worker_at_a_replica_reports_to_the_primary_of_its_address_on_postgres
 }
 
 #[tokio::test]
+#[ignore = "needs MariaDB and libfaketime"]
+async fn a_worker_at_a_replica_reports_to_the_primary_of_its_address_on_mariadb() {
+    a_paused_replica(Kind::MariaDb, Primary::SecondHost).await;
+}
+
+#[tokio::test]
 #[ignore = "needs MariaDB"]
 async fn a_worker_at_a_replica_reports_to_the_named_primary_on_mariadb() {
     a_paused_replica(Kind::MariaDb, Primary::ReportUrl).await;

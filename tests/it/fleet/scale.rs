@@ -34,7 +34,8 @@ async fn fifty_workers(kind: Kind) {
         swarm.run(&["fleet", "--expect", "50"]).status.success().then_some(())
     });
     let (mut took, mut later) = (Vec::new(), Vec::new());
-    for round in 0..if is_long() { 30 } else { 3 } {
+    let load_before = load();
+    for round in 0..if is_long() { 200 } else { 3 } {
         let state = if round % 2 == 0 { "disabled" } else { "enabled" };
         let listening: Vec<_> = names
             .iter()
@@ -59,15 +60,56 @@ async fn fifty_workers(kind: Kind) {
         took.push(returned - begun);
         later.push(returned - heard);
     }
-    took.sort();
-    later.sort();
     measured(&format!(
-        "50 workers on {kind:?}: state set --wait took {:?} to {:?}, median {:?}; at most {:?} after the last stream",
-        took[0],
-        took[took.len() - 1],
-        took[took.len() / 2],
-        later[later.len() - 1]
+        "50 workers on {kind:?}, load {load_before} before and {} after: state set --wait took {}, and returned {} after \
+         the last stream",
+        load(),
+        Spread::of(&mut took, Duration::from_secs(2)),
+        Spread::of(&mut later, Duration::from_millis(1_500))
     ));
+    if is_long() {
+        // Half of the time that is promised to each is left for what else runs on this machine.
+        let median = |times: &[Duration]| times[times.len() / 2];
+        assert!(median(&took) <= Duration::from_secs(2), "{:?}", median(&took));
+        assert!(median(&later) <= Duration::from_millis(1_500), "{:?}", median(&later));
+    }
+}
+
+/// How many processes of this machine want to run, on average over 1, 5 and 15 minutes.
+fn load() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
+    load.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// The spread of measured times.
+struct Spread {
+    count: usize,
+    min: Duration,
+    median: Duration,
+    p99: Duration,
+    max: Duration,
+    limit: Duration,
+    beyond: usize,
+}
+
+impl Spread {
+    /// Sorts the times; `limit` is what each should take at most.
+    fn of(times: &mut [Duration], limit: Duration) -> Self {
+        times.sort();
+        let at = |percent: usize| times[(times.len() - 1) * percent / 100];
+        let beyond = times.iter().filter(|time| **time > limit).count();
+        Self { count: times.len(), min: at(0), median: at(50), p99: at(99), max: at(100), limit, beyond }
+    }
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { count, min, median, p99, max, limit, beyond } = self;
+        write!(
+            formatter,
+            "{min:.2?} to {max:.2?} (median {median:.2?}, 99 % within {p99:.2?}, {beyond} of {count} beyond {limit:?})"
+        )
+    }
 }
 
 #[tokio::test]
@@ -82,9 +124,10 @@ async fn fifty_workers_on_mariadb() {
     fifty_workers(Kind::MariaDb).await;
 }
 
-/// The reports of a thousand workers: `--wait` returns when the last of them has the version, and not before.
+/// The reports of a thousand workers, or ten thousand: `--wait` returns when the last of them has the version, and not
+/// before.
 async fn a_thousand_reports(kind: Kind) {
-    const REPORTERS: usize = 1_000;
+    let reporters: u32 = if is_long() { 10_000 } else { 1_000 };
     let server = Server::start(kind, &[]).await;
     let swarm = Swarm::on(server.create("fleet").await);
     swarm.save("R1.yaml", rule_text("R1", 1));
@@ -94,7 +137,7 @@ async fn a_thousand_reports(kind: Kind) {
         Kind::MariaDb => "UTC_TIMESTAMP(6)",
     };
     let mut client = server.client("fleet").await;
-    for number in 0..REPORTERS {
+    for number in 0..reporters {
         client
             .run(&format!(
                 "INSERT INTO rulesyncd_worker (epoch, worker_id, host, program, started_at, reported_at, interval_ms, \
@@ -112,7 +155,7 @@ async fn a_thousand_reports(kind: Kind) {
         swarm.run(&["state", "list"]).stdout.starts_with(b" RULE").then_some(())
     });
     let begun = Instant::now();
-    for number in 0..REPORTERS {
+    for number in 0..reporters {
         client
             .run(&format!(
                 "UPDATE rulesyncd_worker SET applied = 2, reported_at = {now} WHERE epoch = 'e{number}'"
@@ -123,16 +166,20 @@ async fn a_thousand_reports(kind: Kind) {
     let output = waiting.wait_with_output().unwrap();
     let returned = Instant::now();
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(text(&output.stdout).contains("all 1000 hosts have it"), "{}", text(&output.stdout));
+    assert!(
+        text(&output.stdout).contains(&format!("all {reporters} hosts have it")),
+        "{}",
+        text(&output.stdout)
+    );
     // It ended by now, and the last report was written before.
     let looked = Instant::now();
     let shown = swarm.run(&["fleet", "--json"]);
     let reading = looked.elapsed();
-    assert!(text(&shown.stdout).contains("h0999"));
+    assert!(text(&shown.stdout).contains(&format!("h{:04}", reporters - 1)));
     measured(&format!(
-        "1,000 reporters on {kind:?}: {:?} a report on an open connection; --wait returned {:?} after the last; `fleet` \
+        "{reporters} reporters on {kind:?}: {:?} a report on an open connection; --wait returned {:?} after the last; `fleet` \
          with two looks took {reading:?}",
-        (all_reported - begun) / 1_000,
+        (all_reported - begun) / reporters,
         returned - all_reported
     ));
 }

@@ -130,7 +130,7 @@ pub(super) fn begin(swarm: &Swarm, args: &[&str]) -> std::process::Child {
 /// A worker that is restarted during `--wait` is waited for as its successor, and a wait for a change that the database
 /// lost says so.
 async fn a_restart_and_a_lost_change(kind: Kind) {
-    let server = Server::start(kind, &[]).await;
+    let mut server = Server::start(kind, &[]).await;
     let swarm = Swarm::on(server.create("fleet").await);
     for rule_id in ["R1", "R2"] {
         swarm.save(&format!("{rule_id}.yaml"), rule_text(rule_id, 1));
@@ -194,6 +194,18 @@ async fn a_restart_and_a_lost_change(kind: Kind) {
     workers[0].thaw();
     let output = waiting.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
+    // A server that stops meanwhile: what was written may be lost, and nobody knows.
+    workers[0].freeze();
+    let waiting = begin(&swarm, &["state", "set", "R1", "disabled", "--reason", "last", "--wait=6s"]);
+    wait_for("the last", || swarm.succeed(&["state", "get", "R1"]).contains("last").then_some(()));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.stop();
+    let output = waiting.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("after 6s, ") && said.contains(" of 2 hosts lack the change: "), "{said}");
+    let unknown = "the change was written, and whether the database still has it is not known: ";
+    assert!(said.contains(unknown), "{said}");
 }
 
 async fn version(client: &mut crate::support::databases::ExternalClient) -> Option<String> {
@@ -210,4 +222,38 @@ async fn a_restart_and_a_lost_change_on_postgres() {
 #[ignore = "needs MariaDB"]
 async fn a_restart_and_a_lost_change_on_mariadb() {
     a_restart_and_a_lost_change(Kind::MariaDb).await;
+}
+
+/// A wait asks for one number five times a second, whatever the size of the fleet, and reads all reports once a second at
+/// most: judged by the server's own log of statements.
+#[tokio::test]
+#[ignore = "needs MariaDB"]
+async fn a_wait_reads_all_reports_only_once_a_second() {
+    let server = Server::start(Kind::MariaDb, &["--general-log=1", "--log-output=TABLE"]).await;
+    let swarm = Swarm::on(server.create("fleet").await);
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    swarm.succeed(&["sync"]);
+    let names = ["w1", "w2"];
+    let workers = names.map(|name| worker(&swarm, name, name));
+    until_in_sync(&swarm, &names);
+    workers.iter().for_each(|worker| worker.freeze());
+    let mut log = server.client("mysql").await;
+    log.run("TRUNCATE general_log").await;
+    let output = swarm.run(&["state", "set", "R1", "disabled", "--wait=6s"]);
+    assert!(stderr(&output).contains("after 6s, 2 of 2 hosts lack the change"), "{}", stderr(&output));
+    let mut asked = async |what: &str| -> u32 {
+        let query = format!(
+            "SELECT CAST(COUNT(*) AS CHAR) FROM general_log WHERE command_type = 'Execute' AND argument LIKE '{what}' \
+             AND argument NOT LIKE '%general_log%'"
+        );
+        log.text(&query).await.unwrap().parse().unwrap()
+    };
+    let numbers = asked("SELECT %count(*)% FROM rulesyncd_worker WHERE COALESCE(applied%").await;
+    let all = asked("SELECT %epoch% FROM rulesyncd_worker LIMIT%").await;
+    // 6 s have 30 looks, of which six read all; before and after them are four more that do.
+    assert!((15..=30).contains(&numbers), "{numbers} numbers");
+    assert!((4..=10).contains(&all), "{all} times all reports");
+    let connections = "SELECT CAST(COUNT(*) AS CHAR) FROM general_log WHERE command_type = 'Connect'";
+    let connections: u32 = log.text(connections).await.unwrap().parse().unwrap();
+    assert!(connections < 10, "{connections} connections");
 }
