@@ -1,7 +1,8 @@
 //! Plans the writes that make the table equal to the directory. Pure: files and rows in, plan out.
 //!
-//! Two laws hold and are tested. Planning again after a plan was carried out gives an empty plan. Without invalid
-//! files and conflicts, going from one directory to another in two steps gives the same table as in one.
+//! Three laws hold and are tested. Planning again after a plan was carried out gives an empty plan. An invalid file keeps
+//! its last valid row. Without invalid files and conflicts, going from one directory to another in two steps gives the
+//! same table as in one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -85,10 +86,14 @@ pub(crate) fn plan<'f>(
     for (folded, mut claimants) in claims {
         claimants.sort_unstable_by_key(|rule| &rule.source_path);
         // A case-sensitive table may have several rows of ours for one id: a valid file that has one of them comes before
-        // an invalid one, and an invalid one before any other.
+        // an invalid one, and an invalid one before any other. But nobody gets the row in which an invalid file keeps its
+        // last valid rule.
+        let is_last_valid = |row: &RuleHeader| row.is_owned_by(owner) && invalid.contains(&*row.source_path);
+        let is_free = |id: &RuleId| table.exact.get(id.as_str()).is_none_or(|row| !is_last_valid(row));
         let has_row = |path: &str| table.owned(&folded, owner).any(|row| *row.source_path == *path);
-        let last_valid = table.owned(&folded, owner).find(|row| invalid.contains(&*row.source_path));
-        let (winner, held_by) = match claimants.iter().position(|rule| has_row(&rule.source_path)) {
+        let keeps = |rule: &&RuleHeader<RuleId>| has_row(&rule.source_path) && is_free(&rule.rule_id);
+        let last_valid = table.owned(&folded, owner).find(|row| is_last_valid(row));
+        let (winner, held_by) = match claimants.iter().position(keeps) {
             Some(winner) => (Some(winner), &claimants[winner].source_path),
             None => last_valid.map_or((Some(0), &claimants[0].source_path), |row| (None, &row.source_path)),
         };

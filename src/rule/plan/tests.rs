@@ -132,6 +132,15 @@ fn a_valid_file_keeps_its_row_though_a_broken_one_has_a_row_of_its_id_in_another
 }
 
 #[test]
+fn a_valid_file_whose_id_changes_its_case_leaves_a_broken_one_the_row_of_that_id() {
+    let files = [broken("3.yaml"), file("5.yaml", "AA", "1")];
+    let rows = [row("AA", "3.yaml", "0", OWNER), row("aa", "5.yaml", "0", OWNER)];
+    let plan = plan(&files, &rows, OWNER);
+    assert_eq!(carry_out(&plan, &rows), [row("AA", "3.yaml", "0", OWNER)]);
+    assert_eq!((&*plan.conflicts[0].source_path, &*plan.conflicts[0].held_by), ("5.yaml", "3.yaml"));
+}
+
+#[test]
 fn an_id_that_changes_its_case_replaces_its_row() {
     let rows = [row("R1", "a.yaml", "1", OWNER)];
     let plan = plan(&[file("a.yaml", "r1", "2")], &rows, OWNER);
@@ -209,6 +218,15 @@ proptest! {
         let half = carry_out(&plan(&b, &start, OWNER), &start);
         let stepped = carry_out(&plan(&c, &half, OWNER), &half);
         prop_assert_eq!(direct, stepped);
+    }
+
+    #[test]
+    fn the_last_valid_row_of_an_invalid_file_stays(files in messy_directory(), rows in any_table()) {
+        let after = carry_out(&plan(&files, &rows, OWNER), &rows);
+        let is_invalid = |row: &&RuleHeader| files.contains(&broken(&row.source_path));
+        for row in rows.iter().filter(|row| row.is_owned_by(OWNER)).filter(is_invalid) {
+            prop_assert!(after.contains(row), "{row:?}");
+        }
     }
 
     #[test]
