@@ -179,9 +179,9 @@ impl Reconciler {
         scope: &ScanScope,
     ) -> Result<Report, ReconcileError> {
         // A release is compared as a whole, with every file and every row, at each wake-up: nothing less shows that
-        // the rows are the published release while another one is held back, and which rows no list names. Only rule files and
-        // `MANIFEST*` wake it, and under trust they change with a release, not edit by edit. Reading the rows takes most of
-        // the time, and an edit without trust does not do it.
+        // the rows are the published release while another one is held back, and which rows no list names. Only rule
+        // files and `MANIFEST*` wake it, and under trust they change with a release, not edit by edit. Reading the rows
+        // takes most of the time, and an edit without trust does not do it.
         let scope = if scope.is_all() { scope } else { &ScanScope::All };
         let changed = self.scan(scope).await?;
         self.file_log.note_changed(changed);
