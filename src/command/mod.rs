@@ -107,13 +107,16 @@ impl From<std::io::Error> for Failure {
 }
 
 /// Runs a command's work on one thread: it is I/O, and threads cost memory. The work is on the heap, because a stack
-/// keeps its pages as long as a daemon runs.
+/// keeps its pages as long as a daemon runs. A thread that waits for a file system does not delay the end: what must be
+/// complete, the work waits for.
 ///
 /// # Errors
 /// The operating system provides no event queue.
 fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(Box::pin(work)))
+    let done = runtime.block_on(Box::pin(work));
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 /// Fails early, with a remedy, if the rules directory cannot be read.

@@ -1,3 +1,5 @@
+//! Work on other threads.
+
 use std::thread;
 
 /// Fewer items are not worth a thread.
@@ -24,6 +26,12 @@ pub(crate) fn parallel_map<I: Send, T: Send>(
         }
         done
     })
+}
+
+/// Runs what may wait for a file system on another thread, so that the daemon's own goes on meanwhile.
+pub(super) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
 #[cfg(test)]

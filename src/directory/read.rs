@@ -68,6 +68,15 @@ impl FileReader {
         rulefile::read_within(&self.directory.join(name), self.limits.size, &self.links)
     }
 
+    /// The text of a file; `None` if it is not the one with this digest.
+    pub(super) fn text(&self, name: &str, content_sha256: ContentDigest) -> Option<Box<str>> {
+        let bytes = self.bytes(name).ok()?;
+        if ContentDigest::of(&bytes) != content_sha256 {
+            return None;
+        }
+        String::from_utf8(bytes).ok().map(String::into_boxed_str)
+    }
+
     /// Reads a file that has this stamp. A text that is `known` is not parsed again.
     pub(super) fn read(
         &self,

@@ -13,14 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::files::Files;
-use super::parallel::parallel_map;
+use super::parallel::{off_thread, parallel_map};
 use super::read::{FileReader, ScanProgress};
 use super::scanned::{InvalidFile, ScannedFile};
 use super::scope::ScanScope;
 use super::stamp::Stamp;
 use super::watch::UnfinishedFiles;
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, Limits, RuleHeader, RuleId};
+use crate::rule::{Limits, RuleHeader, RuleId};
 use crate::rulefile::{self, Listing};
 
 /// Texts are kept from scan to write up to this many bytes in all; others are read again when they are written.
@@ -28,9 +28,6 @@ const TEXT_CACHE_BYTES: usize = 16 << 20;
 
 /// The most threads that read files.
 const THREADS: usize = 2;
-
-/// Files whose stamp is too young are read again no sooner than this.
-const RECHECK_AFTER: Duration = Duration::from_millis(20);
 
 /// How long an empty file counts as one that is being written.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
@@ -54,8 +51,11 @@ pub struct Scanner {
     /// See [`Scanner::passed_over`].
     passed_over: BTreeSet<String>,
     /// Files whose stamp was too young when they were read, or that are empty and young.
-    unsettled: BTreeSet<String>,
+    unsettled: BTreeMap<String, Unsettled>,
 }
+
+/// The stamp with which a file was read; `None` if it could not be read.
+type Unsettled = Option<Stamp>;
 
 impl Scanner {
     /// A scanner that has read nothing yet. Links may point out of the directory to places in `allowed`; `owner` is
@@ -65,7 +65,7 @@ impl Scanner {
     }
 
     fn with(reader: FileReader) -> Self {
-        Self { reader, files: Files::default(), passed_over: BTreeSet::new(), unsettled: BTreeSet::new() }
+        Self { reader, files: Files::default(), passed_over: BTreeSet::new(), unsettled: BTreeMap::new() }
     }
 
     /// What its scans did with files so far.
@@ -123,15 +123,8 @@ impl Scanner {
         self.files.links().next().is_some()
     }
 
-    /// The directories that links among the files point to.
-    pub(crate) fn link_targets(&self) -> BTreeSet<PathBuf> {
-        let links = self.files.links().filter(|(_, file)| file.stamp.is_some());
-        let targets = links.filter_map(|(name, _)| self.directory().join(name).canonicalize().ok());
-        targets.filter_map(|target| Some(target.parent()?.to_owned())).collect()
-    }
-
-    /// As [`Scanner::update`], without those files that are being written. A thread of its own reads a whole directory,
-    /// which may take a while.
+    /// As [`Scanner::update`], without those files that are being written, on another thread: a file system may take its
+    /// time. A scanner whose scan was abandoned has read nothing.
     ///
     /// # Errors
     /// As [`Scanner::update`].
@@ -141,27 +134,23 @@ impl Scanner {
         unfinished: &UnfinishedFiles,
         now: Timestamp,
     ) -> Result<ChangedFiles, DirectoryUnavailable> {
-        if !scope.is_all() {
-            return self.update(scope, &unfinished.names(), now);
-        }
         let empty = Self::with(self.reader.clone());
         let mut scanner = std::mem::replace(self, empty);
         let (scope, unfinished) = (scope.clone(), unfinished.names());
-        let scanned = tokio::task::spawn_blocking(move || {
+        let (scanner, found) = off_thread(move || {
             let found = scanner.update(&scope, &unfinished, now);
             (scanner, found)
-        });
-        let (scanner, found) =
-            scanned.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        })
+        .await;
         *self = scanner;
         found
     }
 
-    /// Scans the files of `scope`. Those in `unfinished` keep what is known of them.
+    /// Scans the files of `scope` on this thread. Those in `unfinished` keep what is known of them.
     ///
     /// # Errors
     /// [`DirectoryUnavailable`] when the directory cannot be read; nothing changes then.
-    pub(crate) fn update(
+    fn update(
         &mut self,
         scope: &ScanScope,
         unfinished: &BTreeSet<String>,
@@ -169,7 +158,8 @@ impl Scanner {
     ) -> Result<ChangedFiles, DirectoryUnavailable> {
         let names = match scope {
             ScanScope::All | ScanScope::Reread => {
-                let Listing { rules, passed_over } = self.list()?;
+                let listing = Listing::of(self.directory()).map_err(|source| self.unavailable(source))?;
+                let Listing { rules, passed_over } = listing;
                 self.passed_over = passed_over;
                 rules
             }
@@ -211,15 +201,16 @@ impl Scanner {
         let read = parallel_map(to_read, THREADS, |(name, stamp)| {
             let is_unfinished = unfinished.contains(&name)
                 || matches!(&stamp, Ok(stamp) if stamp.is_empty && stamp.age(now) < EMPTY_FOR);
+            let stamped = stamp.as_ref().ok().copied();
             let scanned = (!is_unfinished).then(|| self.read(&name, stamp, &kept, now));
             let scanned = scanned.filter(|scanned| scanned.outcome != Err(InvalidFile::Unfinished));
-            (name, scanned)
+            (name, stamped, scanned)
         });
-        for (name, scanned) in read {
+        for (name, stamp, scanned) in read {
             let Some(mut scanned) = scanned else {
                 // Without an event it is read again like a file with a young stamp.
                 if !unfinished.contains(&name) {
-                    self.unsettled.insert(name.clone());
+                    self.unsettled.insert(name.clone(), stamp);
                 }
                 if self.files.get(&name).is_none() {
                     self.files.insert(&name, ScannedFile::new(Err(InvalidFile::Unfinished)));
@@ -229,7 +220,7 @@ impl Scanner {
             if scanned.is_settled {
                 self.unsettled.remove(&name);
             } else {
-                self.unsettled.insert(name.clone());
+                self.unsettled.insert(name.clone(), stamp);
             }
             if scanned.outcome.is_err() && scanned.named.is_none() {
                 scanned.named = self.files.get(&name).and_then(ScannedFile::rule_id).cloned();
@@ -263,80 +254,6 @@ impl Scanner {
         names
     }
 
-    /// How long after `now` to call [`Scanner::recheck`]; `None` where no file has a stamp that is too young to be
-    /// trusted, or all such stamps are ahead of the clock.
-    pub(crate) fn recheck_in(&self, now: Timestamp) -> Option<Duration> {
-        let waits = self.unsettled.iter().filter_map(|name| {
-            let stamp = match self.reader.stamp(name) {
-                Some(Ok(stamp)) => stamp,
-                _ => return Some(Duration::ZERO),
-            };
-            let wait = if stamp.is_empty {
-                EMPTY_FOR.saturating_sub(stamp.age(now))
-            } else {
-                stamp.settles_in(now).unwrap_or_default()
-            };
-            Some(wait).filter(|&wait| wait <= EMPTY_FOR)
-        });
-        waits.max().map(|wait| wait.max(RECHECK_AFTER))
-    }
-
-    /// Reads the files again whose stamps were too young to be trusted, and returns the names of those that have
-    /// changed.
-    pub(crate) fn recheck(&mut self, now: Timestamp) -> BTreeSet<String> {
-        let mut changed = BTreeSet::new();
-        for name in std::mem::take(&mut self.unsettled) {
-            let stamp = match self.reader.stamp(&name) {
-                Some(Ok(stamp)) => stamp,
-                _ => {
-                    changed.insert(name);
-                    continue;
-                }
-            };
-            let bytes = self.reader.bytes(&name);
-            let known = self.files.get(&name).and_then(ScannedFile::digest);
-            if bytes.is_err() || bytes.ok().map(ContentDigest::of) != known {
-                changed.insert(name);
-                continue;
-            }
-            let is_settled = stamp.settles_in(now).is_none();
-            self.files.change(&name, |known| (known.stamp, known.is_settled) = (Some(stamp), is_settled));
-            if !is_settled {
-                self.unsettled.insert(name);
-            }
-        }
-        changed
-    }
-
-    /// Whether a rule file of this name exists now.
-    pub(crate) fn is_there(&self, name: &str) -> bool {
-        rulefile::is_rule_file_name(name.as_ref()) && self.reader.stamp(name).is_some()
-    }
-
-    /// Whether a known file is missing now.
-    ///
-    /// # Errors
-    /// [`DirectoryUnavailable`] when the directory cannot be read.
-    pub(crate) fn has_missing_files(&self) -> Result<bool, DirectoryUnavailable> {
-        let names = self.list()?.rules;
-        Ok(self.files.iter().any(|(known, _)| !names.contains(known)))
-    }
-
-    /// The text of a file as it was scanned, read again where it is not kept; `None` if the file has changed since: scan
-    /// it again.
-    pub(crate) fn text(&self, name: &str) -> Option<Box<str>> {
-        let scanned = self.files.get(name)?;
-        if let Some(text) = &scanned.text {
-            return Some(text.clone());
-        }
-        let rule = scanned.outcome.as_ref().ok()?;
-        let bytes = self.reader.bytes(name).ok()?;
-        if ContentDigest::of(&bytes) != rule.content_sha256 {
-            return None;
-        }
-        String::from_utf8(bytes).ok().map(String::into_boxed_str)
-    }
-
     /// Frees the texts that are kept for writing.
     pub(crate) fn forget_texts(&mut self) {
         self.files.forget_texts();
@@ -364,10 +281,6 @@ impl Scanner {
         DirectoryUnavailable { path: self.directory().to_owned(), source }
     }
 
-    fn list(&self) -> Result<Listing, DirectoryUnavailable> {
-        Listing::of(self.directory()).map_err(|source| self.unavailable(source))
-    }
-
     fn is_as_read(&self, name: &str, stamp: Stamp) -> bool {
         self.files.get(name).is_some_and(|known| known.is_settled && known.stamp == Some(stamp))
     }
@@ -380,5 +293,6 @@ impl Scanner {
     }
 }
 
+mod again;
 #[cfg(test)]
 mod tests;

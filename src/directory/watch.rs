@@ -16,6 +16,7 @@ use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::time::Instant;
 
+use super::parallel::off_thread;
 use super::pending::ScanRequests;
 use super::release::is_release_file_name;
 use super::scope::ScanScope;
@@ -107,8 +108,8 @@ impl Watch {
     /// directory, so that no change falls between scan and watch.
     ///
     /// A failure is logged when it begins and when it ends; the scan at every `rescan_interval` still finds everything.
-    pub(crate) fn renew(&mut self, rescan_interval: Duration) {
-        let failure = self.try_renew().err().map(|error| error.to_string());
+    pub(crate) async fn renew(&mut self, rescan_interval: Duration) {
+        let failure = self.try_renew().await.err().map(|error| error.to_string());
         match (&self.failure, &failure) {
             (None, Some(error)) => tracing::warn!(
                 message_id = event::WATCH_FAILED,
@@ -128,34 +129,23 @@ impl Watch {
         self.failure.as_deref()
     }
 
-    fn try_renew(&mut self) -> Result<(), WatchError> {
-        let watched = Watched {
-            directory: identity(&self.directory),
-            parents: watched_parents(&self.directory),
-            link_targets: self.link_targets.clone(),
-        };
-        if self.watched.as_ref() == Some(&watched) {
-            return Ok(());
-        }
-        self.watched = None;
-        self.watcher = None;
-        let (directory, requests, seen) =
-            (self.directory.clone(), Arc::clone(&self.requests), watched.clone());
-        let mut watcher =
-            notify::recommended_watcher(move |event| listen(&requests, &directory, &seen, event))
-                .map_err(|error| WatchError::new(&self.directory, &error))?;
-        let own = watched.directory.map(|_| self.directory.as_path());
-        let folders = watched.parents.iter().map(|(folder, _)| folder.as_path());
-        for folder in folders.chain(watched.link_targets.iter().map(PathBuf::as_path)).chain(own) {
-            match watcher.watch(folder, RecursiveMode::NonRecursive) {
-                Ok(()) => {}
-                // The rescan covers what is gone or may not be entered.
-                Err(error) if own != Some(folder) && is_not_there(&error) => {}
-                Err(error) => return Err(WatchError::new(folder, &error)),
+    async fn try_renew(&mut self) -> Result<(), WatchError> {
+        let (directory, link_targets) = (self.directory.clone(), self.link_targets.clone());
+        let (requests, before) = (Arc::clone(&self.requests), self.watched.take());
+        let watcher = self.watcher.take();
+        let renewed = off_thread(move || {
+            let watched = Watched {
+                directory: identity(&directory),
+                parents: watched_parents(&directory),
+                link_targets,
+            };
+            match watcher.filter(|_| before.as_ref() == Some(&watched)) {
+                Some(watcher) => Ok((watcher, watched)),
+                None => Ok((watch(requests, directory, &watched)?, watched)),
             }
-        }
-        self.watcher = Some(watcher);
-        self.watched = Some(watched);
+        });
+        let (watcher, watched) = renewed.await?;
+        (self.watcher, self.watched) = (Some(watcher), Some(watched));
         Ok(())
     }
 
@@ -201,6 +191,28 @@ impl Watch {
     pub(crate) fn unfinished(&self) -> UnfinishedFiles {
         UnfinishedFiles(Arc::clone(&self.requests))
     }
+}
+
+/// Watches the directory and all else that `watched` has.
+fn watch(
+    requests: Arc<ScanRequests>,
+    directory: PathBuf,
+    watched: &Watched,
+) -> Result<RecommendedWatcher, WatchError> {
+    let (own, seen) = (watched.directory.map(|_| directory.clone()), watched.clone());
+    let listened = directory.clone();
+    let mut watcher = notify::recommended_watcher(move |event| listen(&requests, &listened, &seen, event))
+        .map_err(|error| WatchError::new(&directory, &error))?;
+    let folders = watched.parents.iter().map(|(folder, _)| folder.as_path());
+    for folder in folders.chain(watched.link_targets.iter().map(PathBuf::as_path)).chain(own.as_deref()) {
+        match watcher.watch(folder, RecursiveMode::NonRecursive) {
+            Ok(()) => {}
+            // The rescan covers what is gone or may not be entered.
+            Err(error) if own.as_deref() != Some(folder) && is_not_there(&error) => {}
+            Err(error) => return Err(WatchError::new(folder, &error)),
+        }
+    }
+    Ok(watcher)
 }
 
 /// Device and inode of what a path leads to; `None` where nothing is.

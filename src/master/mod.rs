@@ -295,7 +295,7 @@ impl Master {
             () = until(retry_at) => Ok(Some(ScanScope::All)),
             () = sleep_until(rescan_at) => Ok(Some(ScanScope::Reread)),
             () = sleep(recheck.unwrap_or_default()), if recheck.is_some() => {
-                Ok(Some(self.reconciler.recheck()).filter(|names| !names.is_empty()).map(ScanScope::Names))
+                Ok(Some(self.reconciler.recheck().await).filter(|names| !names.is_empty()).map(ScanScope::Names))
             }
             () = sleep(log_in.unwrap_or_default()), if log_in.is_some() => Ok(None),
             () = sleep_until(self.ping_at) => {
@@ -330,13 +330,13 @@ impl Master {
         lifted_by: Option<Operator>,
     ) -> Result<(Reconciled, Deferred), ReconcileError> {
         if scope.is_all() {
-            self.watch.renew(self.config.rescan_interval);
+            self.watch.renew(self.config.rescan_interval).await;
             let failure = self.watch.failure().map(str::to_owned);
             self.status.send_modify(|status| status.watch_error = failure);
         }
         let result = self.reconciler.reconcile(session, scope, lifted_by).await;
         let scanner = self.reconciler.scanner();
-        self.watch.expect_links(scanner.has_links(), scanner.link_targets());
+        self.watch.expect_links(scanner.has_links(), scanner.link_targets().await);
         match &result {
             Ok(_) => {
                 self.directory_back();

@@ -186,8 +186,8 @@ impl Reconciler {
     }
 
     /// Reads the files again whose stamps were too young to be trusted, and returns the names of those to reconcile.
-    pub(crate) fn recheck(&mut self) -> BTreeSet<String> {
-        self.scanner.recheck(self.clock.now())
+    pub(crate) async fn recheck(&mut self) -> BTreeSet<String> {
+        self.scanner.recheck(self.clock.now()).await
     }
 
     /// The files as they were last scanned.
@@ -288,7 +288,7 @@ impl Reconciler {
     ) -> Result<Option<Report>, ReconcileError> {
         let (mut plan, read) = self.plan_names(session, names.clone(), &mut unmatched).await?;
         let rescan = self.missing.debounce(&mut plan.deletes, &self.scanner, false);
-        if self.held_files_are_back() || !plan.deletes.is_empty() && self.other_files_missing(&plan)? {
+        if self.held_files_are_back() || !plan.deletes.is_empty() && self.other_files_missing(&plan).await? {
             return Ok(None);
         }
         match self.carry_out_guarded(session, plan, rescan, Some(read), lifted_by).await {
@@ -315,7 +315,7 @@ impl Reconciler {
         let (deferred, is_lifted) =
             self.guard(session, &mut plan, rescan.len(), everything, is_allowed).await?;
         rescan.extend(deferred);
-        rescan.extend(self.drop_reappeared(&mut plan));
+        rescan.extend(self.drop_reappeared(&mut plan).await);
         // A file that began to be written while it was read is not complete.
         plan.writes.retain(|write| !self.unfinished.contains(&write.rule.source_path));
         let mut report = Report { plan, rescan, ..Report::default() };

@@ -26,6 +26,9 @@ const UPDATED_BY: &str = "filesystem";
 /// How long to wait before a file that changed while it was read is read again.
 const CHANGING_FOR: Duration = Duration::from_millis(50);
 
+/// How many texts are read at once.
+const READ_TOGETHER: usize = 16;
+
 /// The directory of a [`FilesystemStore`], and how to follow it.
 #[derive(Debug, Clone)]
 pub struct FilesystemConfig {
@@ -117,6 +120,7 @@ impl RuleStore for FilesystemStore {
             missing: MissingFiles::default(),
             rows: Vec::new(),
             pending: None,
+            recheck_due: false,
             last_full: None,
             list: None,
         }
@@ -138,6 +142,8 @@ pub struct FilesystemFollower {
     rows: Vec<RuleHeader>,
     /// What to scan at the next poll.
     pending: Option<ScanScope>,
+    /// Whether to read files again whose stamps were too young: the next poll does, which nothing else cuts short.
+    recheck_due: bool,
     last_full: Option<Instant>,
     /// The bytes of `MANIFEST.rules`, as the last poll found them.
     list: Option<Vec<u8>>,
@@ -145,24 +151,12 @@ pub struct FilesystemFollower {
 
 impl Follow for FilesystemFollower {
     async fn woken(&mut self) {
-        loop {
-            let now = self.store.clock.now();
-            let recheck = self.scanner.as_ref().and_then(|scanner| scanner.recheck_in(now));
-            tokio::select! {
-                scope = self.watch.next() => {
-                    self.pending = Some(scope.and(self.pending.take()));
-                    return;
-                }
-                Ok(()) = self.states_changed.changed() => return,
-                () = tokio::time::sleep(recheck.unwrap_or_default()), if recheck.is_some() => {
-                    let now = self.store.clock.now();
-                    let changed = self.scanner.as_mut().map(|scanner| scanner.recheck(now)).unwrap_or_default();
-                    if !changed.is_empty() {
-                        self.pending = Some(ScanScope::Names(changed).and(self.pending.take()));
-                        return;
-                    }
-                }
-            }
+        let now = self.store.clock.now();
+        let recheck = self.scanner.as_ref().and_then(|scanner| scanner.recheck_in(now));
+        tokio::select! {
+            scope = self.watch.next() => self.pending = Some(scope.and(self.pending.take())),
+            Ok(()) = self.states_changed.changed() => {}
+            () = tokio::time::sleep(recheck.unwrap_or_default()), if recheck.is_some() => self.recheck_due = true,
         }
     }
 
@@ -173,6 +167,14 @@ impl Follow for FilesystemFollower {
         let interval = self.store.config.full_scan_interval;
         let is_due = self.last_full.is_none_or(|last| last.elapsed() >= interval);
         let full = is_due || self.scanner.is_none();
+        if std::mem::take(&mut self.recheck_due)
+            && let Some(scanner) = self.scanner.as_mut().filter(|_| !full)
+        {
+            let changed = scanner.recheck(self.store.clock.now()).await;
+            if !changed.is_empty() {
+                self.pending = Some(ScanScope::Names(changed).and(self.pending.take()));
+            }
+        }
         // It stays pending until the poll has ended: a poll may be cancelled.
         let scope = if full { Some(ScanScope::Reread) } else { self.pending.clone() };
         let mut delta = TableDelta { now: self.store.clock.now(), full, ..TableDelta::default() };
@@ -226,7 +228,7 @@ impl FilesystemFollower {
         delta: &mut TableDelta,
     ) -> Result<(), StoreError> {
         if scope.is_all() {
-            self.watch.renew(self.store.config.full_scan_interval);
+            self.watch.renew(self.store.config.full_scan_interval).await;
         }
         let unfinished = self.watch.unfinished();
         if let Err(error) = scanner.scan(scope, &unfinished, delta.now).await {
@@ -237,7 +239,7 @@ impl FilesystemFollower {
                 detail: error.to_string(),
             });
         }
-        self.watch.expect_links(scanner.has_links(), scanner.link_targets());
+        self.watch.expect_links(scanner.has_links(), scanner.link_targets().await);
         self.missing.forget_found(&scanner);
         let files =
             scanner.rules().filter(|(path, rule)| rule.is_none_or(|rule| !listed.is_shadow(path, rule)));
@@ -249,15 +251,17 @@ impl FilesystemFollower {
         let budget = Budget::new(self.store.config.max_memory, index.memory(), 0);
         let mut parser = RowParser::new(index.texts(), budget);
         let mut written = Vec::new();
-        for write in &plan.writes {
-            match scanner.text(&write.rule.source_path) {
-                Some(text) => {
-                    let row = RuleRow { header: write.rule.unchecked(), yaml_content: text.into() };
-                    written.push(row.header.clone());
-                    let replaced = index.memory_of(Table::Rules, row.rule_id());
-                    parser.push(row, replaced).await;
-                }
-                None => rescan.push(write.rule.source_path.to_string()),
+        for some in plan.writes.chunks(READ_TOGETHER) {
+            let paths: Vec<&str> = some.iter().map(|write| &*write.rule.source_path).collect();
+            for (write, text) in some.iter().zip(scanner.texts(&paths).await) {
+                let Some(text) = text else {
+                    rescan.push(write.rule.source_path.to_string());
+                    continue;
+                };
+                let row = RuleRow { header: write.rule.unchecked(), yaml_content: text.into() };
+                written.push(row.header.clone());
+                let replaced = index.memory_of(Table::Rules, row.rule_id());
+                parser.push(row, replaced).await;
             }
         }
         self.watch.schedule_rescan(rescan, CHANGING_FOR);

@@ -98,14 +98,14 @@ fn a_name_alone_is_looked_at_without_the_others() {
     assert!(fixture.scanner.file("b.yaml").is_none());
 }
 
-#[test]
-fn a_folder_is_passed_over_whatever_its_name() {
+#[tokio::test]
+async fn a_folder_is_passed_over_whatever_its_name() {
     let mut fixture = Fixture::new();
     fs::create_dir(fixture.dir.path().join("folder.yaml")).unwrap();
     assert_eq!(fixture.look(), [""; 0]);
     assert_eq!(fixture.look_at(&ScanScope::Names(["folder.yaml".to_owned()].into())), [""; 0]);
     assert!(fixture.scanner.file("folder.yaml").is_none());
-    assert!(!fixture.scanner.has_missing_files().unwrap());
+    assert!(!fixture.scanner.has_missing_files().await.unwrap());
 }
 
 #[test]
@@ -167,15 +167,15 @@ fn a_directory_that_is_away_leaves_everything_as_it_was() {
     assert_eq!(fixture.look(), [""; 0]);
 }
 
-#[test]
-fn a_text_that_was_forgotten_is_read_again_only_if_it_is_still_the_same() {
+#[tokio::test]
+async fn a_text_that_was_forgotten_is_read_again_only_if_it_is_still_the_same() {
     let mut fixture = Fixture::new();
     fixture.write("a.yaml", rule("A", "one"));
     fixture.look();
     fixture.scanner.forget_texts();
-    assert_eq!(fixture.scanner.text("a.yaml").as_deref(), Some(rule("A", "one").as_str()));
+    assert_eq!(fixture.scanner.texts(&["a.yaml"]).await, [Some(rule("A", "one").into())]);
     fixture.write("a.yaml", rule("A", "two"));
-    assert_eq!(fixture.scanner.text("a.yaml"), None);
+    assert_eq!(fixture.scanner.texts(&["a.yaml"]).await, [None]);
 }
 
 #[test]
@@ -191,8 +191,8 @@ fn many_files_are_read_by_two_threads_to_the_same_end() {
     }
 }
 
-#[test]
-fn a_young_file_is_read_again_until_its_stamp_shows_every_later_change() {
+#[tokio::test]
+async fn a_young_file_is_read_again_until_its_stamp_shows_every_later_change() {
     let mut fixture = Fixture::new();
     fixture.write("a.yaml", rule("A", "one"));
     let written = fixture.scanner_stamp("a.yaml").changed();
@@ -201,7 +201,10 @@ fn a_young_file_is_read_again_until_its_stamp_shows_every_later_change() {
     assert!(wait >= Duration::from_millis(50) && wait < Duration::from_secs(3), "{wait:?}");
     // Another text under the same stamp: what a coarse stamp, or a write through a mapping, leaves.
     fixture.write_under_the_old_stamp("a.yaml", rule("A", "two"));
-    assert_eq!(fixture.scanner.recheck(written.after(Duration::from_secs(3))), ["a.yaml".to_owned()].into());
+    assert_eq!(
+        fixture.scanner.recheck(written.after(Duration::from_secs(3))).await,
+        ["a.yaml".to_owned()].into()
+    );
     assert_eq!(
         fixture.look_at_time(
             &ScanScope::Names(["a.yaml".to_owned()].into()),
@@ -241,8 +244,8 @@ fn a_file_that_is_being_written_stays_as_it_was() {
     assert_eq!(fixture.look(), ["a.yaml", "new.yaml"]);
 }
 
-#[test]
-fn a_file_that_is_removed_after_it_was_stamped_is_not_invalid_and_soon_gone() {
+#[tokio::test]
+async fn a_file_that_is_removed_after_it_was_stamped_is_not_invalid_and_soon_gone() {
     let mut fixture = Fixture::new();
     fixture.write("a.yaml", rule("A", "one"));
     let stamp = fixture.scanner_stamp("a.yaml");
@@ -253,9 +256,9 @@ fn a_file_that_is_removed_after_it_was_stamped_is_not_invalid_and_soon_gone() {
 
     fixture.write("a.yaml", rule("A", "one"));
     fixture.look();
-    fixture.scanner.unsettled.insert("a.yaml".to_owned());
+    fixture.scanner.unsettled.insert("a.yaml".to_owned(), Some(stamp));
     fs::remove_file(fixture.dir.path().join("a.yaml")).unwrap();
-    assert_eq!(fixture.scanner.recheck(now), ["a.yaml".to_owned()].into());
+    assert_eq!(fixture.scanner.recheck(now).await, ["a.yaml".to_owned()].into());
     assert_eq!(fixture.look_at(&ScanScope::Names(["a.yaml".to_owned()].into())), ["a.yaml"]);
     assert!(fixture.scanner.file("a.yaml").is_none());
 }

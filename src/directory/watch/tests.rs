@@ -28,16 +28,16 @@ fn names<const N: usize>(names: [&str; N]) -> ScanScope {
     ScanScope::Names(names.map(str::to_owned).into())
 }
 
-fn armed(directory: &Path) -> Watch {
+async fn armed(directory: &Path) -> Watch {
     let mut watch = Watch::new(directory.to_owned());
-    watch.try_renew().unwrap();
+    watch.try_renew().await.unwrap();
     watch
 }
 
 #[tokio::test]
 async fn a_finished_file_is_heard_by_its_name() {
     let dir = tempfile::tempdir().unwrap();
-    let watch = armed(dir.path());
+    let watch = armed(dir.path()).await;
     fs::write(dir.path().join("a.yaml"), "x").unwrap();
     assert_eq!(heard(&watch).await, names(["a.yaml"]));
     fs::write(dir.path().join(".b.tmp"), "x").unwrap();
@@ -54,7 +54,7 @@ async fn a_removed_and_a_moved_file_are_heard() {
     for name in ["a.yaml", "b.yaml"] {
         fs::write(dir.path().join(name), "x").unwrap();
     }
-    let watch = armed(dir.path());
+    let watch = armed(dir.path()).await;
     fs::remove_file(dir.path().join("a.yaml")).unwrap();
     assert_eq!(heard(&watch).await, names(["a.yaml"]));
     fs::rename(dir.path().join("b.yaml"), elsewhere.path().join("b.yaml")).unwrap();
@@ -66,7 +66,7 @@ async fn looking_and_other_files_contents_make_no_hint() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.yaml"), "x").unwrap();
     fs::write(dir.path().join("notes.txt"), "x").unwrap();
-    let watch = armed(dir.path());
+    let watch = armed(dir.path()).await;
     fs::read(dir.path().join("a.yaml")).unwrap();
     fs::read_dir(dir.path()).unwrap().for_each(drop);
     fs::write(dir.path().join("notes.txt"), "y").unwrap();
@@ -77,7 +77,7 @@ async fn looking_and_other_files_contents_make_no_hint() {
 async fn what_editors_put_beside_the_files_makes_no_hint_where_no_file_is_a_link() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("a.yaml"), "x").unwrap();
-    let mut watch = armed(dir.path());
+    let mut watch = armed(dir.path()).await;
     let at = |name: &str| dir.path().join(name);
     let save_as_editors_do = || {
         fs::write(at("4913"), "").unwrap();
@@ -101,7 +101,7 @@ async fn what_editors_put_beside_the_files_makes_no_hint_where_no_file_is_a_link
 /// A wake-up to scan everything comes, and the new directory is watched.
 async fn expect_a_new_directory(mut watch: Watch, directory: &Path) {
     while heard(&watch).await != ScanScope::All {}
-    watch.try_renew().unwrap();
+    watch.try_renew().await.unwrap();
     heard_until(&watch, directory).await;
 }
 
@@ -110,7 +110,7 @@ async fn a_replaced_directory_is_seen_from_its_parent() {
     let dir = tempfile::tempdir().unwrap();
     let rules = dir.path().join("rules");
     fs::create_dir(&rules).unwrap();
-    let watch = armed(&rules);
+    let watch = armed(&rules).await;
     fs::rename(&rules, dir.path().join("old")).unwrap();
     fs::create_dir(&rules).unwrap();
     expect_a_new_directory(watch, &rules).await;
@@ -120,10 +120,10 @@ async fn a_replaced_directory_is_seen_from_its_parent() {
 async fn a_directory_that_comes_later_is_seen_from_the_last_folder_that_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let rules = dir.path().join("etc/honeypot/rules");
-    let mut watch = armed(&rules);
+    let mut watch = armed(&rules).await;
     fs::create_dir_all(&rules).unwrap();
     while heard(&watch).await != ScanScope::All {}
-    watch.try_renew().unwrap();
+    watch.try_renew().await.unwrap();
     heard_until(&watch, &rules).await;
 }
 
@@ -136,7 +136,7 @@ async fn a_link_that_is_turned_is_seen_wherever_it_stands_on_the_way() {
     let current = dir.path().join("current");
     symlink("one", &current).unwrap();
     let rules = current.join("rules");
-    let watch = armed(&rules);
+    let watch = armed(&rules).await;
     symlink("two", dir.path().join("next")).unwrap();
     fs::rename(dir.path().join("next"), &current).unwrap();
     expect_a_new_directory(watch, &rules).await;
@@ -151,7 +151,7 @@ async fn a_mounted_configmap_that_is_swapped_is_seen() {
     }
     symlink("..1", dir.path().join("..data")).unwrap();
     symlink("..data/a.yaml", dir.path().join("a.yaml")).unwrap();
-    let watch = armed(dir.path());
+    let watch = armed(dir.path()).await;
     symlink("..2", dir.path().join("..data_tmp")).unwrap();
     fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
     assert_eq!(heard(&watch).await, ScanScope::All);

@@ -7,7 +7,7 @@ use super::super::log;
 use super::super::trace::{Ingest, Transaction};
 use super::{Reconciler, Report};
 use crate::directory::ScannedFile;
-use crate::rule::plan::Plan;
+use crate::rule::plan::{Plan, Write};
 use crate::rule::{ChangeKind, RuleHeader, RuleRow};
 use crate::store::{Applied, ManifestWrite, MasterSession, RowsAsRead, RuleWrite, StoreError};
 use crate::telemetry::metrics::{self, Stage};
@@ -47,21 +47,25 @@ impl Reconciler {
         let plan = &mut report.plan;
         let mut writes: Vec<RuleWrite> = Vec::with_capacity(plan.deletes.len() + plan.writes.len());
         writes.extend(plan.deletes.iter().map(deletion));
-        for (at, write) in std::mem::take(&mut plan.writes).into_iter().enumerate() {
-            if at % READ_TOGETHER == 0 {
-                tokio::task::yield_now().await;
+        let mut planned = std::mem::take(&mut plan.writes).into_iter();
+        while planned.len() > 0 {
+            tokio::task::yield_now().await;
+            let some: Vec<Write> = planned.by_ref().take(READ_TOGETHER).collect();
+            let paths: Vec<&str> = some.iter().map(|write| &*write.rule.source_path).collect();
+            let texts = self.scanner.texts(&paths).await;
+            for (write, text) in some.into_iter().zip(texts) {
+                let Some(text) = text else {
+                    report.changing.push(write.rule.source_path.to_string());
+                    continue;
+                };
+                // The deletion of case variants of the id makes room for it.
+                let replaced = write.replaces.iter().chain(&write.case_variants);
+                let variants = replaced.filter(|row| row.rule_id != write.rule.rule_id.as_str());
+                writes.extend(variants.map(deletion));
+                let header = write.rule.unchecked();
+                writes.push(RuleWrite::Upsert(RuleRow { header, yaml_content: text.into() }));
+                plan.writes.push(write);
             }
-            let Some(text) = self.scanner.text(&write.rule.source_path) else {
-                report.changing.push(write.rule.source_path.to_string());
-                continue;
-            };
-            // The deletion of case variants of the id makes room for it.
-            let replaced = write.replaces.iter().chain(&write.case_variants);
-            let variants = replaced.filter(|row| row.rule_id != write.rule.rule_id.as_str());
-            writes.extend(variants.map(deletion));
-            let header = write.rule.unchecked();
-            writes.push(RuleWrite::Upsert(RuleRow { header, yaml_content: text.into() }));
-            plan.writes.push(write);
         }
         if is_release {
             let unfinished = plan.writes.iter().map(|write| &*write.rule.source_path);

@@ -14,23 +14,19 @@ use crate::store::{MasterSession, StoreError};
 
 impl Reconciler {
     /// Takes out of the plan the deletions of files that are back by now, and returns their names for a rescan.
-    pub(super) fn drop_reappeared(&self, plan: &mut Plan) -> Vec<String> {
-        let mut back = Vec::new();
-        plan.deletes.retain(|RuleHeader { source_path, .. }| {
-            let is_back = self.scanner.file(source_path).is_none() && self.scanner.is_there(source_path);
-            if is_back {
-                back.push(source_path.to_string());
-            }
-            !is_back
-        });
+    pub(super) async fn drop_reappeared(&self, plan: &mut Plan) -> BTreeSet<String> {
+        let paths = plan.deletes.iter().map(|delete| &*delete.source_path);
+        let missing = paths.filter(|path| self.scanner.file(path).is_none()).map(str::to_owned).collect();
+        let back = self.scanner.existing(missing).await;
+        plan.deletes.retain(|delete| !back.contains(&*delete.source_path));
         back
     }
 
     /// Whether more files are missing than those whose rows this plan for a part of the directory deletes.
-    pub(super) fn other_files_missing(&self, plan: &Plan) -> Result<bool, DirectoryUnavailable> {
+    pub(super) async fn other_files_missing(&self, plan: &Plan) -> Result<bool, DirectoryUnavailable> {
         let planned: BTreeSet<&str> = plan.deletes.iter().map(|delete| &*delete.source_path).collect();
         let is_seen = self.missing.paths().any(|path| !planned.contains(path));
-        Ok(is_seen || self.scanner.has_missing_files()?)
+        Ok(is_seen || self.scanner.has_missing_files().await?)
     }
 
     /// Holds back the deletions of the plan if they are a mass deletion and not allowed.

@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::rules::rule_text;
-use crate::support::swarm::{Swarm, text, wait_for};
+use crate::support::slow_files::SlowFiles;
+use crate::support::swarm::{DEADLINE, Swarm, ask, text, wait_for};
 
 #[test]
 fn a_stop_is_soft_and_tells_the_subscribers() {
@@ -173,42 +174,67 @@ fn a_new_database_is_read_by_the_group_of_its_directory_and_its_lock_by_nobody_e
     }
 }
 
-/// A scan may take longer than systemd's watchdog allows, and than a master may be without a sign of life.
+/// So many slow files take 6 s to read.
+const SLOW_FILES: u64 = 60;
+
+/// How long a daemon may be without a sign of life, and without an answer.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// A daemon reads slow files at its start. Then it reads others because they stay empty, and once more as files that have
+/// changed. It feeds the watchdog and answers throughout.
+fn a_slow_directory(swarm: &Swarm, mode: &str, socket: &Path) {
+    let notify = UnixDatagram::bind(swarm.path("notify")).unwrap();
+    notify.set_nonblocking(true).unwrap();
+    let files = SlowFiles::new(&swarm.path(""));
+    for number in 0..SLOW_FILES {
+        swarm.save(&SlowFiles::name(number), rule_text(&format!("R{number}"), 1));
+    }
+    // Files that are younger than a tick of the file system's clock would be read again.
+    std::thread::sleep(Duration::from_millis(200));
+    let daemon = swarm.daemon(mode, |command| {
+        command.env("NOTIFY_SOCKET", swarm.path("notify")).env("WATCHDOG_USEC", "2000000");
+        files.slow_down(command);
+    });
+    let (mut alive, mut answered) = (Instant::now(), Instant::now());
+    let mut watch_until = |opened: u64| {
+        let begun = Instant::now();
+        loop {
+            let mut message = [0; 4096];
+            while let Ok(length) = notify.recv(&mut message) {
+                if message[..length].starts_with(b"WATCHDOG=1") {
+                    alive = Instant::now();
+                }
+            }
+            let status = ask(socket);
+            if status.is_some() {
+                answered = Instant::now();
+            }
+            assert!(alive.elapsed() < PATIENCE, "no sign of life: {}", daemon.log());
+            assert!(answered.elapsed() < PATIENCE, "no answer: {}", daemon.log());
+            if files.opened() >= opened && status.is_some_and(|status| status["rules"] == SLOW_FILES) {
+                assert!(begun.elapsed() > PATIENCE, "too fast to show anything");
+                return;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{} files were opened: {}", files.opened(), daemon.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    watch_until(SLOW_FILES);
+    for number in SLOW_FILES..2 * SLOW_FILES {
+        swarm.save(&SlowFiles::name(number), "");
+    }
+    watch_until(2 * SLOW_FILES);
+    watch_until(3 * SLOW_FILES);
+}
+
 #[test]
 fn a_directory_that_takes_its_time_is_no_master_that_hangs() {
     let swarm = Swarm::on_sqlite();
-    let notify = UnixDatagram::bind(swarm.path("notify")).unwrap();
-    notify.set_nonblocking(true).unwrap();
-    let master = swarm.daemon("master", |command| {
-        command.env("NOTIFY_SOCKET", swarm.path("notify")).env("WATCHDOG_USEC", "5000000");
-    });
-    master.wait_for_log("this master holds the lock");
-    let staged = swarm.path("staged");
-    fs::create_dir(&staged).unwrap();
-    for number in 0..2_000 {
-        let id = format!("R{number:04}");
-        fs::write(staged.join(format!("{id}.yaml")), rule_text(&id, 1)).unwrap();
-    }
-    fs::remove_dir(swarm.rules()).unwrap();
-    master.freeze();
-    fs::rename(staged, swarm.rules()).unwrap();
-    // It runs for a thirtieth of the time, which is the fault: nothing is waited for.
-    let begun = Instant::now();
-    let mut alive = begun;
-    while begun.elapsed() < Duration::from_secs(8) {
-        std::thread::sleep(Duration::from_millis(150));
-        master.thaw();
-        std::thread::sleep(Duration::from_millis(5));
-        master.freeze();
-        let mut message = [0; 4096];
-        while let Ok(length) = notify.recv(&mut message) {
-            if message[..length].starts_with(b"WATCHDOG=1") {
-                alive = Instant::now();
-            }
-        }
-        assert!(alive.elapsed() < Duration::from_secs(5), "no sign of life: {}", master.log());
-    }
-    master.thaw();
-    assert!(!master.log().contains("added"), "the scan was too fast: {}", master.log());
-    wait_for("the rules", || (swarm.rows().len() == 2_000).then_some(()));
+    a_slow_directory(&swarm, "master", &swarm.path("master.sock"));
+}
+
+#[test]
+fn a_directory_that_takes_its_time_is_no_worker_that_hangs() {
+    let swarm = Swarm::on_directory();
+    a_slow_directory(&swarm, "worker", &swarm.socket());
 }

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use notify::{RecursiveMode, Watcher as _};
 use rulesyncd::config::{MasterConfig, Percent};
 use rulesyncd::directory::DELETE_AFTER;
 use rulesyncd::directory::ScanScope;
 use rulesyncd::master::reconcile::{Reconciler, Report};
 use rulesyncd::store::{MasterSession, Scope};
+use tokio::sync::Notify;
 
 use crate::support::databases::{TestDatabase, made, system_clock};
 use crate::support::rules::rule_text;
@@ -105,8 +108,14 @@ async fn a_file_that_comes_back_while_the_rows_are_read_keeps_its_row() {
     std::thread::sleep(DELETE_AFTER);
 
     external.run("BEGIN EXCLUSIVE").await;
-    let missing = ScanScope::Names(["A.yaml".to_owned()].into());
-    let (report, ()) = tokio::join!(reconciler.reconcile(&mut session, &missing, None), async {
+    let names = ScanScope::Names(["A.yaml".to_owned(), "Z.yaml".to_owned()].into());
+    // Once a scan reads a file, it has found which ones are missing.
+    let reads = Arc::new(Notify::new());
+    let noted = Arc::clone(&reads);
+    let mut watcher = notify::recommended_watcher(move |_| noted.notify_one()).unwrap();
+    watcher.watch(&dir.path().join("Z.yaml"), RecursiveMode::NonRecursive).unwrap();
+    let (report, ()) = tokio::join!(reconciler.reconcile(&mut session, &names, None), async {
+        reads.notified().await;
         fs::write(&file, rule_text("A", 1)).unwrap();
         external.run("COMMIT").await;
     });

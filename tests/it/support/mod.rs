@@ -19,6 +19,7 @@ pub(crate) mod raw;
 pub(crate) mod releases;
 pub(crate) mod rules;
 pub(crate) mod servers;
+pub(crate) mod slow_files;
 pub(crate) mod sshsig;
 pub(crate) mod swarm;
 pub(crate) mod tables;
