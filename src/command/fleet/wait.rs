@@ -17,6 +17,7 @@ use crate::command::{Failure, Outcome};
 use crate::config::{Config, duration};
 use crate::fleet::{Look, Missing, Waiting};
 use crate::lifecycle::Interrupt;
+use crate::paint::sanitize;
 use crate::plural::{count, some_of};
 use crate::store::{Database, StoreError};
 
@@ -216,5 +217,6 @@ async fn until_news(source: &mut Source, waiting: &Waiting, ignored: usize, dead
 }
 
 fn names(hosts: &[Missing]) -> String {
-    some_of(hosts.iter().map(|missing| format!("{} ({})", missing.host, missing.why)), NAMED, ", ")
+    let names = hosts.iter().map(|Missing { host, why }| format!("{} ({})", sanitize(host), sanitize(why)));
+    some_of(names, NAMED, ", ")
 }

@@ -33,7 +33,10 @@ impl FleetRows {
             None => (None, None),
         };
         let workers = match dialect.create_workers {
-            Some(_) => workers::read(connection).await.map_err(|error| needs(connection, error))?,
+            Some(_) => {
+                let rows = workers::fetch(connection).await.map_err(|error| needs(connection, error))?;
+                workers::within_bounds(rows)?
+            }
             None => Vec::new(),
         };
         Ok(Self { version, changed_at, workers })

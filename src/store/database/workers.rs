@@ -153,7 +153,12 @@ pub(super) fn lacking(dialect: &'static Dialect, version: u64, acknowledged: boo
 }
 
 /// Every row, at most [`MOST`]; a row that cannot be read is left out.
-pub(super) async fn read(connection: &mut Connection) -> Result<Vec<ReportedWorker>, StoreError> {
+async fn read(connection: &mut Connection) -> Result<Vec<ReportedWorker>, StoreError> {
+    within_bounds(fetch(connection).await?)
+}
+
+/// The rows as they are, at most one more than [`MOST`].
+pub(super) async fn fetch(connection: &mut Connection) -> Result<Vec<Row>, StoreError> {
     let dialect = connection.dialect();
     let text = |column: &str| (dialect.text)(column);
     let times = ["started_at", "reported_at"].map(text);
@@ -164,7 +169,11 @@ pub(super) async fn read(connection: &mut Connection) -> Result<Vec<ReportedWork
     let columns: Vec<String> = times.into_iter().chain(texts).chain(numbers).collect();
     let sql = format!("SELECT {} FROM rulesyncd_worker LIMIT {}", columns.join(", "), MOST + 1);
     let query = connection.query(sql);
-    let rows = connection.fetch(READING, query).await?;
+    connection.fetch(READING, query).await
+}
+
+/// The reports in these rows; one that cannot be read is left out.
+pub(super) fn within_bounds(rows: Vec<Row>) -> Result<Vec<ReportedWorker>, StoreError> {
     if rows.len() > MOST {
         return Err(StoreError::Refused {
             what: READING,

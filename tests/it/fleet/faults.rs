@@ -286,32 +286,3 @@ async fn a_state_that_expires_meanwhile_is_no_finding() {
         }
     }
 }
-
-/// Otherwise each report of a thousand workers costs the server a write to its disk, and an edit that comes meanwhile waits.
-#[tokio::test]
-#[ignore = "needs PostgreSQL"]
-async fn a_report_waits_for_no_disk_and_a_rule_does() {
-    let server = Server::start(Kind::Postgres, &[]).await;
-    let swarm = Swarm::on(server.create("fleet").await);
-    swarm.save("R1.yaml", rule_text("R1", 1));
-    swarm.succeed(&["sync"]);
-    server
-        .run(
-            "fleet",
-            "CREATE TABLE committed (name text, durability text); \
-             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-             INSERT INTO committed VALUES (TG_TABLE_NAME, current_setting('synchronous_commit')); RETURN NEW; END $$; \
-             CREATE TRIGGER note AFTER INSERT OR UPDATE ON ttp_rule FOR EACH ROW EXECUTE FUNCTION note(); \
-             CREATE TRIGGER note AFTER INSERT OR UPDATE ON rulesyncd_worker FOR EACH ROW EXECUTE FUNCTION note()",
-        )
-        .await
-        .unwrap();
-    let _worker = worker(&swarm, "w1", "w1");
-    until_in_sync(&swarm, &["w1"]);
-    swarm.save("R1.yaml", rule_text("R1", 2));
-    swarm.succeed(&["sync", "--wait=30s"]);
-    let mut sql = server.client("fleet").await;
-    let committed =
-        sql.text("SELECT string_agg(DISTINCT name || ' ' || durability, ', ') FROM committed").await;
-    assert_eq!(committed.unwrap(), "rulesyncd_worker off, ttp_rule on");
-}

@@ -2,8 +2,10 @@
 
 mod cleaning;
 mod faults;
+mod foreign;
 mod lost;
 mod replica;
+mod reports;
 mod scale;
 mod sockets;
 mod terminal;
@@ -243,32 +245,6 @@ async fn on_mariadb() {
 #[ignore = "needs PostgreSQL"]
 async fn on_postgres() {
     on_server(Kind::Postgres).await;
-}
-
-/// An acknowledgement is reported when it comes, and not only at the next poll.
-#[tokio::test]
-#[ignore = "needs PostgreSQL"]
-async fn an_acknowledgement_is_reported_before_the_next_poll() {
-    let server = Server::start(Kind::Postgres, &[]).await;
-    let swarm = Swarm::on(server.create("fleet").await);
-    swarm.save("R1.yaml", rule_text("R1", 1));
-    swarm.succeed(&["sync"]);
-    let rarely = [("REPORT_SPREAD", "100ms"), ("REPORT_INTERVAL", "10m"), ("POLL_INTERVAL", "10m")];
-    let _worker = worker_with(&swarm, "w1", "w1", &rarely);
-    until_in_sync(&swarm, &["w1"]);
-    let mut subscriber = subscribe(&swarm, "w1");
-    // A wake-up begins the poll that finds it.
-    swarm.succeed(&["state", "set", "R1", "disabled", "--wait=20s"]);
-    assert_eq!(subscriber.change()["new_value"]["state"], "disabled");
-    subscriber.send(r#"{"op":"ack","seq":1}"#);
-    wait_for("the acknowledgement", || {
-        let host = &fleet(&swarm).0["hosts"][0];
-        (host["acknowledging"] == 1 && host["acknowledged"] == 1).then_some(())
-    });
-    swarm.succeed(&["state", "clear", "R1", "--wait=20s"]);
-    assert_eq!(fleet(&swarm).0["hosts"][0]["acknowledged"], 0);
-    subscriber.send(r#"{"op":"ack","seq":2}"#);
-    swarm.succeed(&["fleet", "--wait=20s", "--acknowledged"]);
 }
 
 /// Under trust the fleet should serve the signed release and the states that count, and nothing else of the tables.
