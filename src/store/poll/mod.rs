@@ -27,12 +27,13 @@
 mod config;
 mod reader;
 mod rules;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod watermarks;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,14 +42,13 @@ pub(super) use self::reader::{
     Beat, CountQuestion, Counted, Counts, Header, HeaderRow, KnownCount, RowContent, Rows, StateFound,
     TableReader, TablesVersion, Which, WholeRow, Window, WindowSum, WindowSums,
 };
-use self::rules::RuleReading;
 pub(super) use self::watermarks::Watermarks;
-use self::watermarks::{LastCount, ReadSoFar, Reading, unreadable_row};
+use self::watermarks::{LastCount, Reading};
 use super::budget::{Budget, ensure_few};
 use super::rows::RowParser;
 use super::{READING, RowIndex, StoreError};
 use crate::clock::Timestamp;
-use crate::rule::{QuarantinedRow, RowFingerprint, RuleId, RuleState, Table, TableDelta};
+use crate::rule::{Table, TableDelta};
 
 /// If there are more rows than this, the poll reads their headers first.
 const FEW: u64 = 64;
@@ -62,9 +62,6 @@ pub(super) const LONG_ROWS: usize = 2;
 
 /// With at most this many rules, counting them is cheaper than asking for signs that they need not be counted.
 const CHEAP_TO_COUNT: u64 = 2_000;
-
-/// A state, or a quarantined row.
-type FoundState = Result<(RuleId, RuleState), Box<QuarantinedRow>>;
 
 /// A poll in progress.
 pub(super) struct Poll<'p, T, K> {
@@ -336,128 +333,6 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
 
     fn found_in_windows(&self, counted: &Counted) -> [(Timestamp, Option<Counts>); 2] {
         [(self.low(Table::Rules), counted.rules), (self.low(Table::States), counted.states)]
-    }
-
-    fn window(&self, table: Table) -> Which<'static> {
-        if self.full { Which::All } else { Which::Above(self.low(table)) }
-    }
-
-    /// The rules that did not fit into `worker.max_memory`, except those that a full poll reads again because they
-    /// fit now.
-    fn retry(&mut self, budget: &Budget) -> Arc<BTreeMap<String, usize>> {
-        let before = self.watermarks.as_ref().map(|watermarks| Arc::clone(&watermarks.over_budget));
-        let mut over_budget = before.unwrap_or_default();
-        if self.full && !over_budget.is_empty() {
-            // Most of them are long.
-            let mut free = budget.free().saturating_sub(self.config.max_memory / 2);
-            let rules = Arc::make_mut(&mut over_budget);
-            rules.retain(|key, _| self.index.fingerprint(Table::Rules, key).is_some());
-            rules.retain(|key, size| match free.checked_sub(*size) {
-                Some(rest) => {
-                    free = rest;
-                    self.retried.insert(key.clone());
-                    false
-                }
-                None => true,
-            });
-        }
-        over_budget
-    }
-
-    /// The result before the first row; it collects keys if every row is read and rows of the index may be deleted.
-    fn nothing_of(&self, table: Table) -> ReadSoFar {
-        let keys = (self.full && self.index.count(table) > 0).then(Vec::new);
-        ReadSoFar { keys, ..ReadSoFar::default() }
-    }
-
-    async fn rules(
-        &mut self,
-        counts: Counts,
-        parser: RowParser,
-    ) -> Result<(ReadSoFar, RowParser), StoreError> {
-        let mut reading = RuleReading {
-            index: self.index,
-            config: self.config,
-            retried: &self.retried,
-            full: self.full,
-            low: self.low(Table::Rules),
-            found: self.nothing_of(Table::Rules),
-            parser,
-        };
-        let rows = counts.rows.filter(|_| self.full).unwrap_or(counts.in_window);
-        if rows > 0 && (self.full || self.is_to_read(Table::Rules, counts)) {
-            let window = self.window(Table::Rules);
-            // Without digests, a full poll needs the texts anyway.
-            let headers_first =
-                rows > FEW && self.index.count(Table::Rules) > 0 && (!self.full || self.tables.has_digests());
-            if headers_first {
-                for keys in reading.differing(self.tables, window).await?.chunks(CHUNK) {
-                    reading.read(self.tables, Which::Keys(keys)).await?;
-                }
-            } else {
-                reading.read(self.tables, window).await?;
-            }
-        }
-        Ok((reading.found, reading.parser))
-    }
-
-    async fn states(
-        &mut self,
-        counts: Counts,
-        budget: &mut Budget,
-    ) -> Result<(Vec<FoundState>, ReadSoFar), StoreError> {
-        let low = self.low(Table::States);
-        let (mut states, mut found) = (Vec::new(), self.nothing_of(Table::States));
-        let rows = counts.rows.filter(|_| self.full).unwrap_or(counts.in_window);
-        if rows == 0 || !(self.full || self.is_to_read(Table::States, counts)) {
-            return Ok((states, found));
-        }
-        let window = self.window(Table::States);
-        let mut rows = self.tables.states(window);
-        while let Some(StateFound { key, row }) = rows.state().await? {
-            let fingerprint =
-                row.as_ref().map_or_else(|reason| unreadable_row(reason), RowFingerprint::state);
-            ensure_few(self.config.max_rules, Table::States, found.rows)?;
-            budget.ensure_room(Table::States, found.key_bytes)?;
-            if !found.record(&key, fingerprint, self.index.fingerprint(Table::States, &key), low) {
-                continue;
-            }
-            let state = row.and_then(|row| {
-                budget.take(row.memory(), self.index.memory_of(Table::States, &key))?;
-                let rule_id = RuleId::new(&row.rule_id).map_err(|error| error.to_string())?;
-                Ok((rule_id, row.state().map_err(|error| error.to_string())?))
-            });
-            states.push(state.map_err(|reason| {
-                let rejected = QuarantinedRow { key, fingerprint, reason };
-                budget.quarantine(rejected.memory());
-                Box::new(rejected)
-            }));
-        }
-        Ok((states, found))
-    }
-
-    /// Every key, if rows may have been deleted.
-    async fn keys(
-        &mut self,
-        table: Table,
-        counts: Counts,
-        found: &mut ReadSoFar,
-    ) -> Result<Option<Vec<String>>, StoreError> {
-        let has_all = |rows| self.index.count(table) + found.new == rows;
-        if found.keys.is_some() || counts.rows.is_none_or(has_all) {
-            return Ok(found.keys.take());
-        }
-        found.differing += 1;
-        let mut keys = Vec::new();
-        let ids_alone = Budget::new(self.config.max_memory, 0, 0);
-        let mut rows = self.tables.keys(table);
-        while let Some(key) = rows.key().await? {
-            found.key_bytes += size_of::<String>() + key.len();
-            keys.push(key);
-            ensure_few(self.config.max_rules, table, keys.len() as u64)?;
-            ids_alone.ensure_room(table, found.key_bytes)?;
-        }
-        Ok(Some(keys))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rule::{Catalogue, ContentDigest, RuleHeader, RuleRow, StateRow};
+use crate::rule::{Catalogue, ContentDigest, RowFingerprint, RuleHeader, RuleId, RuleRow, StateRow};
 
 /// The second at which the model's time begins.
 const BEGIN: i64 = 1_777_620_000_000_000;
