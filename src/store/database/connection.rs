@@ -11,7 +11,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::columns::Select;
 use super::connector::Connector;
@@ -58,6 +58,8 @@ pub(super) struct Connection {
     /// Which servers the connection may use.
     wanted: SessionAttrs,
     permit: OwnedSemaphorePermit,
+    /// Whether the session was made a listener, or tried to be.
+    listens: bool,
 }
 
 impl std::fmt::Debug for Connection {
@@ -247,6 +249,28 @@ impl Connection {
             Cell::Text(version) => Ok(Some(version)),
             _ => Ok(None),
         }
+    }
+
+    /// Makes the session a listener, where the server has notifications. A standby has none until it is promoted.
+    ///
+    /// # Errors
+    /// The connection is lost. Without notifications, everything else works.
+    pub(super) async fn listen(&mut self) -> Result<(), StoreError> {
+        let Some(listen) = self.dialect().listen else { return Ok(()) };
+        if self.listens || self.role().is_standby {
+            return Ok(());
+        }
+        self.listens = true;
+        match self.run("listening for notifications", listen).await {
+            Err(error) if self.is_broken() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes when the session is notified from now on, and when the connection ends; `None` where the server has no
+    /// notifications.
+    pub(super) fn notified(&self) -> Option<watch::Receiver<()>> {
+        self.dialect().listen.and(self.transport.relay.as_ref()).map(Relay::notified)
     }
 
     /// Closes the connection properly, so that the server frees the session's resources at once.

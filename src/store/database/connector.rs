@@ -177,10 +177,6 @@ impl Connector {
         self.timeout
     }
 
-    pub(super) const fn is_postgres(&self) -> bool {
-        matches!(self.target, Target::Postgres(_))
-    }
-
     /// Where one more connection to this host of the address goes: a server's driver connects to the socket of a relay.
     pub(super) fn endpoint(&self, host: usize) -> Result<Endpoint<'_>, sqlx::Error> {
         Ok(match &self.target {

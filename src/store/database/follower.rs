@@ -5,6 +5,8 @@ mod task;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use self::task::{Memory, PollResult, PollTask};
 use super::bell::Doorbell;
 use super::connection::Connection;
@@ -33,6 +35,8 @@ pub struct DatabaseFollower {
     connection: Option<Connection>,
     memory: Memory,
     trace_contexts: Vec<TraceContextRow>,
+    /// [`Connection::notified`]; `None` as there, and where there is no connection.
+    notified: Option<watch::Receiver<()>>,
     /// Whether a wake-up came since the last poll.
     woken: bool,
     doorbell: Doorbell,
@@ -60,6 +64,7 @@ impl DatabaseFollower {
             connection: None,
             memory,
             trace_contexts,
+            notified: None,
             woken: false,
             doorbell,
             reports_elsewhere: false,
@@ -105,6 +110,7 @@ impl Follow for DatabaseFollower {
             }
             tokio::select! {
                 () = self.wakeups.next() => break,
+                () = notified(&mut self.notified) => break,
                 () = backoff::until(due.map(Into::into)) => break,
                 () = backoff::until(self.doorbell.due()) => {}
                 rang = self.doorbell.end(&mut self.connection) => if rang { break },
@@ -123,6 +129,7 @@ impl Follow for DatabaseFollower {
     ) -> Result<TableDelta, StoreError> {
         self.wakeups.start(&self.database);
         self.end_wait().await;
+        self.notified = None;
         let (is_reused, begun) = (self.connection.is_some(), Instant::now());
         let mut polled = self.poll_once(index).await;
         // A connection that was cut since the last poll fails at once; one that does not answer is an outage.
@@ -153,9 +160,10 @@ impl Follow for DatabaseFollower {
             // The thread may be abandoned, and with it the task that waits for wake-ups.
             self.wakeups = Wakeups::new(&self.database);
         }
-        let PollResult { delta, connection, memory, trace_contexts } = polled?;
+        let PollResult { delta, connection, memory, trace_contexts, notified } = polled?;
         self.reports_elsewhere = !SessionAttrs::ReadWrite.accepts(connection.role());
         self.connection = Some(connection);
+        self.notified = notified;
         self.memory = memory;
         self.trace_contexts.extend(trace_contexts);
         self.woken = false;
@@ -232,6 +240,14 @@ impl Follow for DatabaseFollower {
 
     fn version_problem(&self) -> Option<&str> {
         self.memory.version_problem.as_deref()
+    }
+}
+
+/// Waits for the next notification, or for the end of the connection, which the next poll finds out. Cancel safe.
+async fn notified(notified: &mut Option<watch::Receiver<()>>) {
+    let Some(receiver) = notified else { return std::future::pending().await };
+    if receiver.changed().await.is_err() {
+        *notified = None;
     }
 }
 

@@ -65,6 +65,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     has_bells: true,
     takes_several: false,
     notify: None,
+    listen: None,
     // The lock is global on the server, so its name contains the database; the name may have 64 characters.
     try_lock: Some(
         "SELECT CAST(GET_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32)), 0) = 1 AS CHAR)",

@@ -12,9 +12,6 @@ use super::row;
 use super::sql::{self, Dialect, ErrorClass, LOCK_WAIT, POLL_STATEMENTS, Purpose, RulesVersion};
 use crate::address::{Server, ServerRole};
 
-/// The channel on which a writing transaction notifies workers.
-pub(super) const CHANNEL: &str = "rulesyncd";
-
 pub(super) const DIALECT: Dialect = Dialect {
     backend: "postgresql",
     create_rules: include_str!("schema/postgres_rules.sql"),
@@ -65,6 +62,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     has_bells: false,
     takes_several: true,
     notify: Some("SELECT pg_notify('rulesyncd', '')"),
+    listen: Some("LISTEN rulesyncd"),
     // The lock belongs to the database and the session. The number is the bytes of `rulesync`.
     try_lock: Some("SELECT pg_try_advisory_lock(8247617475583766115)::text"),
     server_session: Some("SELECT pg_postmaster_start_time()::text"),

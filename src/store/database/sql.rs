@@ -124,6 +124,8 @@ pub(super) struct Dialect {
     pub(super) takes_several: bool,
     /// Notifies listeners when this transaction commits.
     pub(super) notify: Option<&'static str>,
+    /// Makes this session a listener. A standby refuses it.
+    pub(super) listen: Option<&'static str>,
     /// Whether the server closes the connection after an error with this code.
     pub(super) ends_connection: fn(&str) -> bool,
     /// Whether an error with this code means that another host of the address is to be used.

@@ -61,6 +61,7 @@ pub(super) const DIALECT: Dialect = Dialect {
     has_bells: false,
     takes_several: true,
     notify: None,
+    listen: None,
     try_lock: None,
     server_session: None,
     holds_lock: None,

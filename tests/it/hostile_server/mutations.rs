@@ -61,10 +61,9 @@ async fn recorded(kind: Kind, server: &Server) -> Conversation {
     assert_eq!(database.load_compiled().await.unwrap().len(), 3);
     conversations.lock().unwrap().clear();
     assert_eq!(database.load_compiled().await.unwrap().len(), 3);
-    // PostgreSQL's other connection only listens.
     let conversations = conversations.lock().unwrap();
-    let longest = conversations.iter().max_by_key(|kept| kept.lock().unwrap().len()).unwrap();
-    let mut conversation = longest.lock().unwrap().clone();
+    let [conversation] = &conversations[..] else { panic!("a worker has one connection") };
+    let mut conversation = conversation.lock().unwrap().clone();
     // Each client marks its session anew, and expects its mark.
     let mark = conversation.iter().find_map(|answer| after(answer, b"f off ").map(<[u8]>::to_vec));
     if let Some(mark) = mark {

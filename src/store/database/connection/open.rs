@@ -55,7 +55,16 @@ impl Connection {
                 let role = server.role;
                 let transport = Transport { relay, broken: false, host };
                 let connector = Arc::clone(connector);
-                let connection = Self { link, transport, connector, file, server, wanted: *wanted, permit };
+                let connection = Self {
+                    link,
+                    transport,
+                    connector,
+                    file,
+                    server,
+                    wanted: *wanted,
+                    permit,
+                    listens: false,
+                };
                 if wanted.accepts(role) {
                     return connection.checked(purpose).await;
                 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::watch;
+
 use super::super::connection::Connection;
 use super::super::snapshot::{ManifestHint, Snapshot};
 use super::super::sql::Purpose;
@@ -43,12 +45,16 @@ pub(super) struct PollResult {
     pub(super) connection: Connection,
     pub(super) memory: Memory,
     pub(super) trace_contexts: Vec<TraceContextRow>,
+    /// [`Connection::notified`] since before the poll.
+    pub(super) notified: Option<watch::Receiver<()>>,
 }
 
 impl<K: RowIndex + Send + Sync> PollTask<K> {
     pub(super) async fn poll(mut self) -> Result<PollResult, StoreError> {
         // Kept only if the poll ends: a cancelled poll leaves the connection in an unknown state.
         let mut connection = self.connection().await?;
+        connection.listen().await?;
+        let notified = connection.notified();
         let (at, interval) = (Instant::now(), self.database.follow.full_scan_interval);
         let known = self.memory.watermarks.as_ref();
         let full = known.is_none_or(|known| known.is_full_due(at, interval));
@@ -59,7 +65,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             let watermarks = self.memory.watermarks.map(|watermarks| watermarks.idle(now));
             let memory = Memory { watermarks, ..self.memory };
             let delta = TableDelta { now, ..TableDelta::default() };
-            return Ok(PollResult { delta, connection, memory, trace_contexts: Vec::new() });
+            return Ok(PollResult { delta, connection, memory, trace_contexts: Vec::new(), notified });
         }
         if full {
             self.memory.version_problem = version::why_not_readable(&mut connection).await;
@@ -108,7 +114,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
         let is_whole = watermarks.is_counted && watermarks.window_due().is_none();
         let version = version.filter(|_| wish != ManifestWish::NotYet && is_whole);
         let memory = Memory { watermarks: Some(watermarks), version, ..self.memory };
-        Ok(PollResult { delta, connection, memory, trace_contexts })
+        Ok(PollResult { delta, connection, memory, trace_contexts, notified })
     }
 
     /// The connection of the last poll, if it still leads to the same database.

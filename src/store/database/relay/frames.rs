@@ -28,6 +28,8 @@ pub(super) enum Frame {
     Passing(usize),
     /// After it was received as a whole and inspected: its length in bytes, with its header.
     Whole(usize),
+    /// Not at all, since it is for the relay: its length in bytes, with its header.
+    Kept(usize),
 }
 
 /// Which frames of a protocol may pass.
@@ -51,11 +53,13 @@ pub(super) struct Inspection<R> {
     awaited: Option<usize>,
     /// How many more bytes pass without inspection.
     passing: usize,
+    /// How many more bytes are not passed on.
+    keeping: usize,
 }
 
 impl<R: FrameRules> Inspection<R> {
     pub(super) const fn new(rules: R) -> Self {
-        Self { rules, held: Vec::new(), awaited: None, passing: 0 }
+        Self { rules, held: Vec::new(), awaited: None, passing: 0, keeping: 0 }
     }
 
     /// Appends the bytes that may go to the driver to `passed`.
@@ -71,6 +75,12 @@ impl<R: FrameRules> Inspection<R> {
                 bytes = later;
                 continue;
             }
+            if self.keeping > 0 {
+                let now = self.keeping.min(bytes.len());
+                self.keeping -= now;
+                bytes = &bytes[now..];
+                continue;
+            }
             let wanted = self.awaited.unwrap_or(HEADER) - self.held.len();
             let (now, later) = bytes.split_at(wanted.min(bytes.len()));
             self.held.extend_from_slice(now);
@@ -83,6 +93,10 @@ impl<R: FrameRules> Inspection<R> {
                         passed.append(&mut self.held);
                     }
                     Some(Frame::Whole(length)) => self.awaited = Some(length),
+                    Some(Frame::Kept(length)) => {
+                        self.keeping = length.saturating_sub(self.held.len());
+                        self.held.clear();
+                    }
                 }
             }
             if self.awaited.is_some_and(|length| self.held.len() >= length) {

@@ -21,15 +21,17 @@ mod tls;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use self::frames::{FrameRules, Inspection, Violation};
+use self::postgres::Told;
 pub(super) use self::route::Route;
 
 /// The port in the name of the socket that PostgreSQL's driver connects to; nothing listens on it.
@@ -50,7 +52,7 @@ pub(super) enum Protocol {
 pub(super) struct Relay {
     socket: PathBuf,
     fault: RelayError,
-    process: Arc<AtomicU32>,
+    told: Arc<Told>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -76,19 +78,20 @@ impl Relay {
         let listener = UnixListener::from_std(listener)?;
         let fault = RelayError::default();
         let reported = Arc::clone(&fault);
-        let process = Arc::<AtomicU32>::default();
-        let told = Arc::clone(&process);
+        let told = Arc::<Told>::default();
+        let tells = Arc::clone(&told);
         let task = tokio::spawn(async move {
             let Ok(mut driver) = accept(listener).await else { return };
-            if let Err(error) = serve(&mut driver, &route, told).await {
+            if let Err(error) = serve(&mut driver, &route, Arc::clone(&tells)).await {
                 *reported.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
             }
             // The driver notices the end of its connection only now, and finds the reason.
             drop(driver);
+            tells.notified.send_replace(());
         });
         // A path that begins with a NUL is an abstract name.
         let socket = PathBuf::from(format!("\0{name}"));
-        Ok(Self { socket, fault, process, task: AbortOnDropHandle::new(task) })
+        Ok(Self { socket, fault, told, task: AbortOnDropHandle::new(task) })
     }
 
     /// The socket for the driver.
@@ -98,7 +101,12 @@ impl Relay {
 
     /// The process that PostgreSQL said to serve the connection, when it began; 0 if it did not.
     pub(super) fn process(&self) -> u32 {
-        self.process.load(Ordering::Relaxed)
+        self.told.process.load(Ordering::Relaxed)
+    }
+
+    /// Changes when PostgreSQL notifies the session, and when the connection ends.
+    pub(super) fn notified(&self) -> watch::Receiver<()> {
+        self.told.notified.subscribe()
     }
 
     /// Why the relay closed the connection, if it did; if not, `error`, which is the driver's.
@@ -127,12 +135,12 @@ async fn accept(listener: UnixListener) -> std::io::Result<UnixStream> {
 }
 
 /// Connects to the server and passes on frames until one side closes.
-async fn serve(driver: &mut UnixStream, route: &Route, process: Arc<AtomicU32>) -> Result<(), sqlx::Error> {
+async fn serve(driver: &mut UnixStream, route: &Route, told: Arc<Told>) -> Result<(), sqlx::Error> {
     let server = route.connect().await?;
     match route.protocol {
         Protocol::Postgres => {
             let (server, rules) = postgres::encrypt(server, route).await?;
-            pass(driver, server, rules.telling(process)).await
+            pass(driver, server, rules.telling(told)).await
         }
         Protocol::MySql => match mysql_login::log_in(driver, server, route).await? {
             Some((server, rules)) => pass(driver, server, rules).await,

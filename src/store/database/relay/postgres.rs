@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::watch;
 
 use super::frames::{Fields, Frame, FrameRules, LONGEST_FRAME, LONGEST_ROW, Violation};
 use super::route::Reached;
@@ -31,18 +32,26 @@ pub(super) struct Postgres {
     is_private: bool,
     answer: usize,
     parameters: usize,
-    /// Where to put the process that the server says to serve the connection.
-    process: Arc<AtomicU32>,
+    told: Arc<Told>,
+}
+
+/// What the server says unasked, for whoever uses the connection.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The process that serves the connection; 0 until the server says it.
+    pub(super) process: AtomicU32,
+    /// Changes at each notification.
+    pub(super) notified: watch::Sender<()>,
 }
 
 impl Postgres {
     pub(super) fn new(is_private: bool) -> Self {
-        Self { is_private, answer: 0, parameters: 0, process: Arc::default() }
+        Self { is_private, answer: 0, parameters: 0, told: Arc::default() }
     }
 
-    /// Puts the process that the server says to serve the connection there.
-    pub(super) fn telling(self, process: Arc<AtomicU32>) -> Self {
-        Self { process, ..self }
+    /// Puts there what the server says unasked.
+    pub(super) fn telling(self, told: Arc<Told>) -> Self {
+        Self { told, ..self }
     }
 }
 
@@ -77,10 +86,14 @@ impl FrameRules for Postgres {
                 self.answer.min(LONGEST_ANSWER)
             )));
         }
-        Ok(Some(if matches!(kind, b'K' | b'R' | b'T' | b't') {
-            Frame::Whole(total)
-        } else {
-            Frame::Passing(total)
+        Ok(Some(match kind {
+            b'K' | b'R' | b'T' | b't' => Frame::Whole(total),
+            // The driver takes it only while it waits for an answer.
+            b'A' => {
+                self.told.notified.send_replace(());
+                Frame::Kept(total)
+            }
+            _ => Frame::Passing(total),
         }))
     }
 
@@ -92,7 +105,7 @@ impl FrameRules for Postgres {
             }
             b'K' => {
                 let process = body.array().map_or(0, u32::from_be_bytes);
-                self.process.store(process, Ordering::Relaxed);
+                self.told.process.store(process, Ordering::Relaxed);
                 Ok(())
             }
             b'T' => are_known(columns(body), "columns"),

@@ -2,7 +2,9 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{Protocol, Stream, tls};
@@ -89,6 +91,7 @@ impl Route {
             Host::Tcp(name, port) => {
                 let stream = TcpStream::connect((name.as_str(), *port)).await?;
                 stream.set_nodelay(true)?;
+                keep_alive(&stream)?;
                 Reached { stream: Box::new(stream), is_private: self.allow_plaintext }
             }
         })
@@ -112,6 +115,17 @@ impl Route {
             }
         }
     }
+}
+
+/// Lets the kernel find out within seconds that the link is broken, although nothing is asked: as PostgreSQL's side does,
+/// by the settings of its sessions.
+fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(5))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(2))?;
+    sockopt::set_tcp_keepcnt(stream, 3)?;
+    sockopt::set_tcp_user_timeout(stream, 11_000)?;
+    Ok(())
 }
 
 fn refused(detail: String, remedy: &str) -> StoreError {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::frames::{FrameRules, Inspection, LONGEST_FRAME, LONGEST_ROW, Violation};
 use super::mysql::MySql;
-use super::postgres::Postgres;
+use super::postgres::{Postgres, Told};
 use crate::testing::replay;
 
 /// The bytes that passed, and the violation that ended them.
@@ -54,6 +54,25 @@ fn result(rows: &[usize]) -> Vec<u8> {
 fn column(kind: u32) -> Vec<u8> {
     let body = [&b"\0\x01a\0\0\0\0\0\0\0"[..], &kind.to_be_bytes(), &[0; 8]].concat();
     message(b'T', &body)
+}
+
+/// A notification may come at any time, also between the frames of an answer.
+#[test]
+fn a_notification_is_told_and_not_passed_on() {
+    let told = std::sync::Arc::<Told>::default();
+    let mut notified = told.notified.subscribe();
+    let (begin, end) = ([column(25), message(b'D', &[7; 300])].concat(), message(b'Z', b"I"));
+    let notification = message(b'A', b"\0\0\0\x01rulesyncd\0\0");
+    let bytes = [&begin[..], &notification, &notification, &end].concat();
+    for piece in [1, 3, 7, 4_000] {
+        let rules = Postgres::new(false).telling(std::sync::Arc::clone(&told));
+        assert_eq!(passed(rules, b"", &bytes, &[piece]), ([&begin[..], &end].concat(), None));
+        assert!(notified.has_changed().unwrap());
+        notified.mark_unchanged();
+    }
+    let rules = Postgres::new(false).telling(std::sync::Arc::clone(&told));
+    passed(rules, b"", &[begin, end].concat(), &[4_000]);
+    assert!(!notified.has_changed().unwrap());
 }
 
 proptest! {
