@@ -85,7 +85,7 @@ sections! {
         /// only the daemon can read, or a systemd credential. Set either url or url_file.
         url_file: Option<PathBuf>, Maybe<Path>, such as "/etc/rulesyncd/database_url";
 
-        /// The most connections of one daemon, without the one that listens for changes.
+        /// The most connections of one daemon.
         max_connections: u32, One<Connections> = "4";
 
         /// How long a connection attempt, or one statement, may take before it is tried again.
