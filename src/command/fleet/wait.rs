@@ -124,12 +124,13 @@ impl WaitFlags {
             print_error(&anyhow!("not waited for: {}", names(&wait.passed_over)));
         }
         let lacking = format!(
-            "{} of {} lack the change: {}",
+            "{} of {} {} the change: {}",
             wait.missing.len(),
             count(wait.counted, "host"),
+            if wait.missing.len() == 1 { "lacks" } else { "lack" },
             names(&wait.missing)
         );
-        if let Some(signal) = signal {
+        if let Some(signal) = signal.filter(|_| !wait.is_done()) {
             let stays = if matches!(written, Written::Nothing) { "" } else { "what was written stays, and " };
             print_error(&anyhow!("interrupted after {}: {stays}{lacking}", humanize(begun.elapsed())));
             return Err(Failure::Interrupted(signal));

@@ -200,6 +200,12 @@ async fn many_silent_hosts_are_one_record_of_the_master() {
     let record = log.lines().find(|line| line.contains("3 workers are silent")).unwrap();
     assert!(["/w1", "/w2", "/w3"].iter().all(|name| record.contains(name)), "{record}");
     assert!(!record.contains("/well") && !log.contains("has reported nothing"), "{log}");
+    // Between two looks of the master they are all back.
+    master.freeze();
+    workers[..3].iter().for_each(|worker| worker.thaw());
+    until_in_sync(&swarm, &names);
+    master.thaw();
+    master.wait_for_log("3 workers are back: ");
 }
 
 /// A host whose program cannot read a rule that the others serve: a view damages the row for its user alone.

@@ -47,7 +47,7 @@ async fn rows_of_strangers_forge_nothing_and_are_bounded() {
     assert!(json["hosts"].as_array().unwrap().iter().any(|host| host["host"] == EVIL), "{json}");
     let waited = swarm.run(&["state", "set", "R1", "disabled", "--wait=1s"]);
     let said = stderr(&waited);
-    assert!(waited.status.code() == Some(1) && said.contains("1 of 1 host lack the change: sly"), "{said}");
+    assert!(waited.status.code() == Some(1) && said.contains("1 of 1 host lacks the change: sly"), "{said}");
     assert!(said.contains("not waited for: evil"), "{said}");
     is_clean(&said);
     let master = swarm.master();

@@ -107,13 +107,16 @@ async fn on_server(kind: Kind) {
     }
     swarm.save("R2.yaml", rule_text("R2", 1));
     assert!(swarm.succeed(&["sync", "--wait=20s"]).contains("all 3 hosts have it"));
+    // What is there already is waited for, too.
+    let waited = swarm.succeed(&["sync", "--wait=20s"]);
+    assert!(waited.contains("0 added, 0 changed") && waited.contains("all 3 hosts have it"), "{waited}");
 
     // A frozen one lacks the change; once it is silent it is passed over, and still named.
     let master = swarm.daemon("master", |_| {});
     workers[1].freeze();
     let output = swarm.run(&["state", "set", "R1", "disabled", "--wait=2s"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("1 of 3 hosts lack the change") && stderr(&output).contains("/w2"));
+    assert!(stderr(&output).contains("1 of 3 hosts lacks the change") && stderr(&output).contains("/w2"));
     let frozen = [("w1", "in_sync"), ("w2", "silent"), ("w3", "in_sync")];
     wait_for("the silence of w2", || {
         let (_, hosts) = fleet(&swarm);

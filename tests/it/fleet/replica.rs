@@ -58,7 +58,7 @@ async fn a_paused_replica(kind: Kind, primary_is: Primary) {
     let output = swarm.run(&["state", "set", "R1", "disabled", "--wait=10s"]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("1 of 2 hosts lack the change") && said.contains("/far (has version"), "{said}");
+    assert!(said.contains("1 of 2 hosts lacks the change") && said.contains("/far (has version"), "{said}");
     state_of_far("stale");
 
     let waiting = begin(&swarm, &["fleet", "--wait=90s"]);

@@ -77,7 +77,7 @@ fn the_progress_of_a_wait_is_shown_on_a_terminal_and_wiped() {
     let waits: Vec<String> = waits.iter().map(|flag| flag.replace("--wait=60s", "--wait=1s")).collect();
     let output = swarm.run(&with(&["state", "set", "R1", "disabled"], &waits));
     let said = stderr(&output);
-    assert!(said.starts_with("rulesyncd: after 1s, 1 of 2 hosts lack the change: "), "{said:?}");
+    assert!(said.starts_with("rulesyncd: after 1s, 1 of 2 hosts lacks the change: "), "{said:?}");
     assert!(said.lines().count() == 1 && !said.contains(['\r', '\u{1b}']), "{said:?}");
 }
 
@@ -96,7 +96,7 @@ fn an_interrupted_wait_says_that_the_change_stays() {
     };
     let shown = interrupted(&["state", "set", "R1", "clipped"]);
     assert!(shown.contains("interrupted after "), "{shown:?}");
-    assert!(shown.contains(": what was written stays, and 1 of 2 hosts lack the change: "), "{shown:?}");
+    assert!(shown.contains(": what was written stays, and 1 of 2 hosts lacks the change: "), "{shown:?}");
     assert!(swarm.succeed(&["state", "get", "R1"]).contains("clipped"));
     let shown = interrupted(&["fleet"]);
     assert!(shown.contains("interrupted after ") && !shown.contains("written"), "{shown:?}");
