@@ -98,13 +98,19 @@ fn a_storm_on_postgresql() {
 #[test]
 #[ignore = "needs PostgreSQL and libfaketime"]
 fn a_storm_on_postgresql_with_failovers() {
-    storm_on(Topology::Standby);
+    storm_on(Topology::Standby(Kind::Postgres));
 }
 
 #[test]
 #[ignore = "needs MariaDB and libfaketime"]
 fn a_storm_on_mariadb() {
     storm_on(Topology::Single(Kind::MariaDb));
+}
+
+#[test]
+#[ignore = "needs MariaDB and libfaketime"]
+fn a_storm_on_mariadb_with_failovers() {
+    storm_on(Topology::Standby(Kind::MariaDb));
 }
 
 #[test]

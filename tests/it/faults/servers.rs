@@ -17,8 +17,8 @@ const DATABASE: &str = "rules";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Topology {
     Single(Kind),
-    /// PostgreSQL: the nemesis stops the primary, promotes the standby, and starts a new standby.
-    Standby,
+    /// The nemesis stops the primary, promotes the standby, and starts a new standby.
+    Standby(Kind),
     /// MariaDB: the nemesis stops and freezes nodes.
     Galera,
 }
@@ -26,16 +26,55 @@ pub(super) enum Topology {
 impl Topology {
     const fn kind(self) -> Kind {
         match self {
-            Self::Single(kind) => kind,
-            Self::Standby => Kind::Postgres,
+            Self::Single(kind) | Self::Standby(kind) => kind,
             Self::Galera => Kind::MariaDb,
         }
+    }
+}
+
+/// The ports at which MariaDB's replicas find their primaries, each with its number.
+#[derive(Debug, Default)]
+struct Ports(Vec<u16>);
+
+impl Ports {
+    /// The options of one more server, which may become a primary.
+    fn options(&mut self) -> Vec<String> {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        self.0.push(free.local_addr().unwrap().port());
+        let (number, port) = (self.0.len(), self.0[self.0.len() - 1]);
+        let own = [format!("--server-id={number}"), format!("--port={port}")];
+        let shared = ["--log-bin=log-bin", "--log-slave-updates", "--bind-address=127.0.0.1"];
+        own.into_iter().chain(shared.map(str::to_owned)).collect()
+    }
+
+    async fn primary(&mut self, kind: Kind, environment: Vec<(String, String)>) -> Server {
+        let options = match kind {
+            Kind::Postgres => Vec::new(),
+            Kind::MariaDb => self.options(),
+        };
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        Server::start_in(kind, &options, environment).await
+    }
+
+    /// A new standby of the newest server.
+    async fn standby_of(&mut self, primary: &Server, environment: Vec<(String, String)>) -> Server {
+        if primary.kind() == Kind::Postgres {
+            return Server::replica_of(primary, 0, environment).await;
+        }
+        let port = self.0[self.0.len() - 1];
+        let mut options = self.options();
+        options.push("--read-only=ON".to_owned());
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let standby = Server::start_in(Kind::MariaDb, &options, environment).await;
+        standby.repeat(primary, port).await;
+        standby
     }
 }
 
 pub(super) struct Servers {
     topology: Topology,
     members: Vec<Server>,
+    ports: Ports,
     /// The one that takes writes, where only one does.
     primary: usize,
     /// A link to the directory of each member: when a new member takes the place of a lost one, its address stays.
@@ -50,20 +89,21 @@ impl Servers {
     /// Starts the servers with this in their environment.
     pub(super) fn start(topology: Topology, environment: Vec<(String, String)>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut ports = Ports::default();
         let members = runtime.block_on(async {
             let mut members = match topology {
                 Topology::Galera => galera::start(vec![environment.clone(); 3]).await,
                 Topology::Single(kind) => vec![Server::start_in(kind, &[], environment.clone()).await],
-                Topology::Standby => vec![Server::start_in(Kind::Postgres, &[], environment.clone()).await],
+                Topology::Standby(kind) => vec![ports.primary(kind, environment.clone()).await],
             };
             members[0].create(DATABASE).await;
-            if topology == Topology::Standby {
-                members.push(Server::replica_of(&members[0], 0, environment.clone()).await);
+            if let Topology::Standby(_) = topology {
+                members.push(ports.standby_of(&members[0], environment.clone()).await);
             }
             members
         });
         let links = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
-        let servers = Self { topology, members, primary: 0, links, environment, broken: 0, runtime };
+        let servers = Self { topology, members, ports, primary: 0, links, environment, broken: 0, runtime };
         for number in 0..servers.members.len() {
             servers.link(number);
         }
@@ -80,7 +120,8 @@ impl Servers {
         match self.topology {
             Topology::Single(Kind::Postgres) => "postgresql",
             Topology::Single(Kind::MariaDb) => "mysql",
-            Topology::Standby => "postgresql-standby",
+            Topology::Standby(Kind::Postgres) => "postgresql-standby",
+            Topology::Standby(Kind::MariaDb) => "mysql-replica",
             Topology::Galera => "galera",
         }
     }
@@ -109,7 +150,7 @@ impl Servers {
         match self.topology {
             Topology::Single(kind) => kind.address(&directories[0], DATABASE),
             Topology::Galera => self.all(&directories),
-            Topology::Standby => format!("{}?target_session_attrs=read-write", self.all(&directories)),
+            Topology::Standby(_) => format!("{}?target_session_attrs=read-write", self.all(&directories)),
         }
     }
 
@@ -124,10 +165,10 @@ impl Servers {
                 directories.rotate_left(number % 3);
                 self.all(&directories)
             }
-            Topology::Standby if host == "worker0" => {
+            Topology::Standby(_) if host == "worker0" => {
                 format!("{}?target_session_attrs=prefer-standby", self.all(directories))
             }
-            Topology::Standby => self.all(directories),
+            Topology::Standby(_) => self.all(directories),
         }
     }
 
@@ -144,7 +185,7 @@ impl Servers {
                 self.stop_and_start(0, outage);
                 "database stopped"
             }
-            Topology::Standby => self.fail_over(is_odd, outage),
+            Topology::Standby(_) => self.fail_over(is_odd, outage),
             Topology::Galera => {
                 let number = usize::try_from(chance.below(self.members.len() as u64)).unwrap();
                 if is_odd {
@@ -179,7 +220,7 @@ impl Servers {
         fault_lasts(outage);
         self.runtime.block_on(async {
             self.members[new].promote().await;
-            self.members[old] = Server::replica_of(&self.members[new], 0, self.environment.clone()).await;
+            self.members[old] = self.ports.standby_of(&self.members[new], self.environment.clone()).await;
         });
         self.link(old);
         self.primary = new;
@@ -188,10 +229,17 @@ impl Servers {
 
     /// Waits until the standby has what is committed now.
     async fn until_it_has_everything(&self, standby: usize) {
-        let mut primary = self.members[self.primary].client("").await;
-        let now = primary.text("SELECT pg_current_wal_lsn()::text").await.unwrap();
+        let (position, has_it): (_, fn(String) -> String) = match self.kind() {
+            Kind::Postgres => ("SELECT pg_current_wal_lsn()::text", |now| {
+                format!("SELECT (pg_last_wal_replay_lsn() >= '{now}')::text")
+            }),
+            Kind::MariaDb => ("SELECT @@gtid_binlog_pos", |now| {
+                format!("SELECT IF(MASTER_GTID_WAIT('{now}', 0.01) = 0, 'true', 'false')")
+            }),
+        };
+        let now = self.members[self.primary].client("").await.text(position).await.unwrap();
         let mut standby = self.members[standby].client("").await;
-        let query = format!("SELECT (pg_last_wal_replay_lsn() >= '{now}')::text");
+        let query = has_it(now);
         let begun = Instant::now();
         while standby.text(&query).await.as_deref() != Some("true") {
             assert!(begun.elapsed() < DEADLINE, "the standby does not follow its primary");

@@ -2,6 +2,7 @@
 
 mod audit;
 mod bulk;
+mod failover;
 mod faults;
 mod watched;
 

@@ -81,21 +81,13 @@ impl Server {
         server
     }
 
-    /// Starts a server that repeats what `primary` does, and takes no writes. MariaDB's must be new, since its replica
-    /// begins with the first transaction; it needs [`PRIMARY`] and a port on the loopback. With this in its environment.
+    /// Starts a server that repeats what `primary` does, and takes no writes. MariaDB's primary needs [`PRIMARY`] and a port
+    /// on the loopback. With this in its environment.
     pub(crate) async fn replica_of(primary: &Self, port: u16, environment: Vec<(String, String)>) -> Self {
         if primary.kind == Kind::MariaDb {
             let options = ["--server-id=2", "--read-only=ON"];
             let replica = Self::start_in(Kind::MariaDb, &options, environment).await;
-            primary
-                .run("", "CREATE USER repeats@'%'; GRANT REPLICATION SLAVE ON *.* TO repeats@'%'")
-                .await
-                .unwrap();
-            let follow = format!(
-                "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='repeats', \
-                 MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1; START SLAVE"
-            );
-            replica.run("", &follow).await.unwrap();
+            replica.repeat(primary, port).await;
             return replica;
         }
         let directory = tempfile::Builder::new().prefix("rs").tempdir_in("/tmp").unwrap();
@@ -112,6 +104,17 @@ impl Server {
         assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
         replica.go_on().await;
         replica
+    }
+
+    /// Makes a new MariaDB server repeat what `primary` does, from its first transaction on.
+    pub(crate) async fn repeat(&self, primary: &Self, port: u16) {
+        let user = "CREATE USER IF NOT EXISTS repeats@'%'; GRANT REPLICATION SLAVE ON *.* TO repeats@'%'";
+        primary.run("", user).await.unwrap();
+        let follow = format!(
+            "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT={port}, MASTER_USER='repeats', \
+             MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1; START SLAVE"
+        );
+        self.run("", &follow).await.unwrap();
     }
 
     /// Makes a replica get nothing more.

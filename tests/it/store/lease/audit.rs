@@ -11,6 +11,9 @@ use crate::support::servers::Kind;
 /// The rule at which [`Gate::Row`] holds a transaction.
 pub(super) const HELD: &str = "R00050";
 
+/// The rule at which [`Gate::LateRow`] does: in the second transaction of a bulk write.
+const HELD_LATE: &str = "R10200";
+
 /// Where a transaction waits while the test has the gate closed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Gate {
@@ -18,6 +21,8 @@ pub(super) enum Gate {
     Row,
     /// After the fence of a transaction that wrote rules, before its COMMIT.
     Fence,
+    /// At the rule [`HELD_LATE`].
+    LateRow,
 }
 
 /// The lease is recorded where its beat rises: when its owner gets the server's lock later, it only names its session.
@@ -28,7 +33,8 @@ const POSTGRES: [&str; 5] = [
      WHILE NOT pg_try_advisory_xact_lock_shared(gate) LOOP PERFORM pg_sleep(0.02); END LOOP; END $$",
     "CREATE FUNCTION audit_rule() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
      INSERT INTO audit (tx, rule, version) VALUES (txid_current()::text, NEW.rule_id, NEW.rule_version); \
-     IF NEW.rule_id = 'R00050' THEN PERFORM pass(1); END IF; RETURN NULL; END $$",
+     IF NEW.rule_id = 'R00050' THEN PERFORM pass(1); END IF; \
+     IF NEW.rule_id = 'R10200' THEN PERFORM pass(3); END IF; RETURN NULL; END $$",
     "CREATE FUNCTION audit_lease() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
      IF NEW.beat <> OLD.beat THEN \
      INSERT INTO audit (tx, owner, term, beat) VALUES (txid_current()::text, NEW.owner, NEW.term, NEW.beat); END IF; \
@@ -48,7 +54,9 @@ fn mariadb() -> Vec<String> {
              INSERT INTO audit (tx, rule, version) \
              VALUES (CONCAT(@@server_id, '-', CONNECTION_ID(), '-', @tx), NEW.rule_id, NEW.rule_version); \
              IF NEW.rule_id = '{HELD}' THEN \
-             DO GET_LOCK(CONCAT(DATABASE(), '-1'), 60); DO RELEASE_LOCK(CONCAT(DATABASE(), '-1')); END IF; END"
+             DO GET_LOCK(CONCAT(DATABASE(), '-1'), 60); DO RELEASE_LOCK(CONCAT(DATABASE(), '-1')); END IF; \
+             IF NEW.rule_id = '{HELD_LATE}' THEN \
+             DO GET_LOCK(CONCAT(DATABASE(), '-3'), 60); DO RELEASE_LOCK(CONCAT(DATABASE(), '-3')); END IF; END"
         )
     };
     vec![
@@ -89,6 +97,11 @@ impl Audit {
                 }
             }
         }
+        Self { external, kind }
+    }
+
+    /// At another server, which has the tables, the triggers and the records of one that ended.
+    pub(super) const fn go_on(external: ExternalClient, kind: Kind) -> Self {
         Self { external, kind }
     }
 

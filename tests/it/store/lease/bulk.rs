@@ -10,7 +10,7 @@ use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{Swarm, ask, wait_within};
 
 /// A transaction has at most so many rows.
-const MOST_ROWS: usize = 10_000;
+pub(super) const MOST_ROWS: usize = 10_000;
 
 /// A master writes more rules than a transaction may have, while a standby and a worker are at another server of the
 /// same cluster, or at the same one. Prints for how long the worker said that its rules were stale.
