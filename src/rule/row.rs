@@ -18,10 +18,10 @@ impl RuleRow {
         &self.header.rule_id
     }
 
-    /// The row in quarantine for this reason.
-    pub(crate) fn quarantined(&self, reason: String) -> Box<QuarantinedRow> {
+    /// The row in quarantine for this reason, which is in its text or only in another column.
+    pub(crate) fn quarantined(&self, reason: String, is_text_invalid: bool) -> Box<QuarantinedRow> {
         let fingerprint = RowFingerprint::rule(&self.header);
-        Box::new(QuarantinedRow { key: self.header.rule_id.clone(), fingerprint, reason })
+        Box::new(QuarantinedRow { key: self.header.rule_id.clone(), fingerprint, reason, is_text_invalid })
     }
 }
 

@@ -332,6 +332,6 @@ fn rejected(scanner: &Scanner, plan: &Plan, listed: &ListedPaths) -> impl Iterat
     });
     invalid.chain(conflicts).chain(shadows).map(|(key, reason)| {
         let fingerprint = RowFingerprint::other(Timestamp::MIN, ContentDigest::of(&reason));
-        QuarantinedRow { key, fingerprint, reason }
+        QuarantinedRow { key, fingerprint, reason, is_text_invalid: false }
     })
 }

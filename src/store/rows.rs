@@ -36,7 +36,7 @@ impl RowReader {
     /// Like [`RowReader::read`], but a panic of the parser only quarantines this row.
     fn read_catching_panics(&mut self, row: &RuleRow) -> ParsedRow {
         catch_unwind(AssertUnwindSafe(|| self.read(row))).unwrap_or_else(|_| {
-            Err(row.quarantined("the parser fails on its text: please report it".to_owned()))
+            Err(row.quarantined("the parser fails on its text: please report it".to_owned(), true))
         })
     }
 
@@ -46,9 +46,8 @@ impl RowReader {
         for (column, text) in [("source_path", &*header.source_path), ("updated_by", &*header.updated_by)] {
             if text.len() > LONGEST_TEXT {
                 let length = text.len();
-                return Err(row.quarantined(format!(
-                    "{column} has {length} bytes; at most {LONGEST_TEXT} are possible"
-                )));
+                let reason = format!("{column} has {length} bytes; at most {LONGEST_TEXT} are possible");
+                return Err(row.quarantined(reason, false));
             }
         }
         let text = header.content_sha256;
@@ -59,18 +58,19 @@ impl RowReader {
         // The master limits the size of a rule: `master.max_rule_size`.
         let limits = Limits { size: Limits::LARGEST, ..Limits::default() };
         let definition = parse(row.yaml_content.as_bytes(), &limits)
-            .map_err(|diagnostics| row.quarantined(first_errors(&diagnostics)))?
+            .map_err(|diagnostics| row.quarantined(first_errors(&diagnostics), true))?
             .definition;
         if definition.rule_id.as_str() != header.rule_id {
-            return Err(row.quarantined(format!(
+            let reason = format!(
                 "the row's rule_id is `{}`, that in its text is `{}`",
                 header.rule_id.chars().take(255).collect::<String>().escape_debug(),
                 definition.rule_id
-            )));
+            );
+            return Err(row.quarantined(reason, true));
         }
         self.json.clear();
         serde_json::to_writer(&mut self.json, &definition)
-            .map_err(|error| row.quarantined(error.to_string()))?;
+            .map_err(|error| row.quarantined(error.to_string(), true))?;
         let definition_json = String::from_utf8_lossy(&self.json).into();
         if let Some(texts) = &self.texts {
             texts.put(text, &row.yaml_content);
@@ -185,7 +185,7 @@ impl RowParser {
                     let key = rule.header.rule_id.to_string();
                     self.done.over_budget.push((key.clone(), rule.memory()));
                     let fingerprint = RowFingerprint::rule(&rule.header);
-                    Err(Box::new(QuarantinedRow { key, fingerprint, reason }))
+                    Err(Box::new(QuarantinedRow { key, fingerprint, reason, is_text_invalid: false }))
                 }
             });
             if let Err(rejected) = &fitting {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{
-    AllowedSigners, MAX_SIGNATURES, Malformed, Manifest, Realm, ReleaseTime, Signature, shown,
+    AllowedSigners, MAX_SIGNATURES, Malformed, Manifest, PublicKey, Realm, ReleaseTime, Signature, shown,
     split_signatures,
 };
 use crate::clock::Timestamp;
@@ -146,6 +146,29 @@ impl Policy {
         }
         let signers = principals.into_iter().map(str::to_owned).collect();
         Ok(SignedManifest { manifest: parsed, signers, signatures: signatures.to_owned() })
+    }
+
+    /// The manifest that was read, with the signatures of the same one that were known before, as far as they count.
+    ///
+    /// Whoever can write the table can take signatures out of it, and the floor counts only as long as enough of its
+    /// signers are listed.
+    pub(super) fn with_known(&self, read: SignedManifest, known: &SignedManifest) -> SignedManifest {
+        let body = read.manifest.to_string();
+        let mut keys: Vec<PublicKey> = Vec::new();
+        let mut texts: Vec<&str> = Vec::new();
+        for signed in [known, &read] {
+            for text in split_signatures(&signed.signatures).unwrap_or_default() {
+                let key = Signature::parse(text.as_bytes()).map(|signature| signature.key);
+                let counts = self.signer_of(body.as_bytes(), text.as_bytes(), KeyDates::Ignored).is_ok();
+                if let Some(key) = key.ok().filter(|key| counts && !keys.contains(key)) {
+                    keys.push(key);
+                    texts.push(text);
+                }
+            }
+        }
+        texts.truncate(MAX_SIGNATURES);
+        let joined = join_signatures(texts).unwrap_or_default();
+        self.verify(body.as_bytes(), &joined, KeyDates::Ignored).unwrap_or(read)
     }
 
     /// Whether a verified manifest may follow `floor`, the newest that was accepted before (The Update Framework,

@@ -137,14 +137,11 @@ pub struct QuarantinedRow {
     pub fingerprint: RowFingerprint,
     /// Why it is quarantined, for the log and for `status`.
     pub reason: String,
+    /// Whether its text is no valid rule of its id. If not, other columns, another row or the memory are the reason.
+    pub is_text_invalid: bool,
 }
 
 impl QuarantinedRow {
-    /// Whether it is quarantined only because the memory does not suffice for it.
-    pub fn is_over_budget(&self) -> bool {
-        self.reason.contains(MAX_MEMORY_KEY)
-    }
-
     /// About how many bytes of memory it takes in the catalogue.
     pub(crate) fn memory(&self) -> usize {
         const OVERHEAD: usize = 256;

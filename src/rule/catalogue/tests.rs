@@ -39,7 +39,8 @@ fn disabled(set_at: i64, expires_at: Option<i64>) -> RuleState {
 
 fn rejected(key: &str) -> Box<QuarantinedRow> {
     let fingerprint = RowFingerprint::other(at(1), ContentDigest::of(key));
-    Box::new(QuarantinedRow { key: key.to_owned(), fingerprint, reason: "emits is missing".to_owned() })
+    let reason = "emits is missing".to_owned();
+    Box::new(QuarantinedRow { key: key.to_owned(), fingerprint, reason, is_text_invalid: true })
 }
 
 fn found(now: i64, rules: Vec<Arc<KnownRule>>, states: Vec<(&str, RuleState)>) -> TableDelta {

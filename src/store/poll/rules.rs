@@ -107,7 +107,10 @@ impl<K: RowIndex + Sync> RuleReading<'_, K> {
             let reason = budget.too_much(bytes);
             let fingerprint = RowFingerprint::other(updated_at, ContentDigest::of(&reason));
             if self.found.record(&key, fingerprint, self.known(&key), self.low) {
-                self.parser.quarantine_for_now(QuarantinedRow { key, fingerprint, reason }, bytes);
+                self.parser.quarantine_for_now(
+                    QuarantinedRow { key, fingerprint, reason, is_text_invalid: false },
+                    bytes,
+                );
             }
         }
         wanted
@@ -122,7 +125,12 @@ impl<K: RowIndex + Sync> RuleReading<'_, K> {
         if self.found.record(&key, fingerprint, self.known(&key), self.low) {
             match row {
                 Ok(row) => self.parser.push(row, self.index.memory_of(Table::Rules, &key)).await,
-                Err(reason) => self.parser.quarantine(QuarantinedRow { key, fingerprint, reason }),
+                Err(reason) => self.parser.quarantine(QuarantinedRow {
+                    key,
+                    fingerprint,
+                    reason,
+                    is_text_invalid: false,
+                }),
             }
         }
     }

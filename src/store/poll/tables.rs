@@ -108,7 +108,7 @@ impl<T: TableReader, K: RowIndex + Sync> Poll<'_, T, K> {
                 Ok((rule_id, row.state().map_err(|error| error.to_string())?))
             });
             states.push(state.map_err(|reason| {
-                let rejected = QuarantinedRow { key, fingerprint, reason };
+                let rejected = QuarantinedRow { key, fingerprint, reason, is_text_invalid: false };
                 budget.quarantine(rejected.memory());
                 Box::new(rejected)
             }));

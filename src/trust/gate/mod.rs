@@ -285,12 +285,12 @@ impl Gate {
 
     fn judge(&self, body: &[u8], signatures: &str, host: Timestamp) -> Result<SignedManifest, Refusal> {
         // What is in force was accepted while its keys were valid.
-        let is_known = |known: &SignedManifest| known.manifest.to_string().as_bytes() == body;
         let known = self.in_force.as_ref().map(|in_force| &in_force.signed).into_iter().chain(&self.floor);
-        let dates = if known.into_iter().any(is_known) { KeyDates::Ignored } else { KeyDates::At(host) };
+        let known: Vec<_> = known.filter(|known| known.manifest.to_string().as_bytes() == body).collect();
+        let dates = if known.is_empty() { KeyDates::At(host) } else { KeyDates::Ignored };
         let signed = self.policy.verify(body, signatures, dates)?;
         self.policy.admit(&signed.manifest, self.oldest_accepted())?;
-        Ok(signed)
+        Ok(known.into_iter().fold(signed, |signed, known| self.policy.with_known(signed, known)))
     }
 
     /// The newer one of the floor and of what is in force and verified: a cache may be newer than a floor that was lost.

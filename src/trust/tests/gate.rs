@@ -14,6 +14,8 @@ use crate::rule::{
     RuleHeader, RuleId, RuleState, StateKind, TableDelta,
 };
 
+mod attacks;
+
 fn known(id: &str, version: i32, text: &str) -> Arc<KnownRule> {
     let header = RuleHeader {
         rule_id: RuleId::new(id).unwrap(),
@@ -183,17 +185,18 @@ fn a_text_that_is_no_rule_is_left_out_alone() {
         key: "R2".to_owned(),
         fingerprint: RowFingerprint::rule(&broken.header),
         reason: "line 1".to_owned(),
+        is_text_invalid: true,
     };
-    let quarantine = |worker: &mut Worker, reason: &str| {
+    let quarantine = |worker: &mut Worker, is_text_invalid: bool| {
         let delta = TableDelta {
             now: time(NOW),
-            rules: vec![Err(Box::new(QuarantinedRow { reason: reason.to_owned(), ..quarantined.clone() }))],
+            rules: vec![Err(Box::new(QuarantinedRow { is_text_invalid, ..quarantined.clone() }))],
             ..TableDelta::default()
         };
         worker.gate.poll(delta, &worker.served, time(NOW));
     };
     // A rule that does not fit into memory is not one that cannot be parsed.
-    quarantine(&mut worker, "raise `worker.max_memory`");
+    quarantine(&mut worker, false);
     let delta = TableDelta {
         now: time(NOW),
         rules: worker.rows.values().cloned().map(Ok).collect(),
@@ -203,7 +206,7 @@ fn a_text_that_is_no_rule_is_left_out_alone() {
     worker.gate.poll(delta.clone(), &worker.served, time(NOW));
     worker.gate.take_list(Some(first.list.as_bytes()), &worker.served);
     assert_eq!(worker.reasons(), ["incomplete", "altered"]);
-    quarantine(&mut worker, "line 1");
+    quarantine(&mut worker, true);
     let delta = worker.gate.take_served(&worker.served, time(NOW));
     worker.served.apply(delta);
     assert_eq!((worker.served.rule_count(), worker.reasons()), (1, vec![]));

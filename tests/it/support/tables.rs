@@ -65,8 +65,12 @@ impl Tables {
     /// Makes a row invalid.
     pub(crate) fn break_rule(&self, rule_id: &str, reason: &str) {
         let fingerprint = RowFingerprint::other(Timestamp::MIN, ContentDigest::of(reason));
-        let rejected =
-            Box::new(QuarantinedRow { key: rule_id.to_owned(), fingerprint, reason: reason.to_owned() });
+        let rejected = Box::new(QuarantinedRow {
+            key: rule_id.to_owned(),
+            fingerprint,
+            reason: reason.to_owned(),
+            is_text_invalid: true,
+        });
         self.edit(|inner| inner.rules.insert(rule_id.to_owned(), Err(rejected)));
     }
 
