@@ -60,7 +60,7 @@ pub struct Release {
 }
 
 impl ReleaseFiles {
-    /// Reads the files of a directory. A missing `MANIFEST.rules` is an empty list.
+    /// Reads the files of a directory.
     ///
     /// # Errors
     /// A sentence: the file, and why it cannot be read.

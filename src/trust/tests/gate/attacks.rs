@@ -64,3 +64,39 @@ fn signatures_that_are_taken_out_of_the_table_take_nothing_from_the_floor() {
     publish(&mut worker, &stripped);
     is_held(&mut worker);
 }
+
+#[test]
+fn two_rows_that_swapped_their_texts_are_served_as_they_were_signed() {
+    let key = SoftKey::ed25519();
+    let first = release(&key, 1, FIRST, "any");
+    let row = |id: &str, text: &str| {
+        let header = RuleHeader {
+            rule_id: id.to_owned(),
+            rule_version: 1,
+            source_path: format!("{id}.yaml").into(),
+            content_sha256: ContentDigest::of(text),
+            updated_at: Timestamp::MIN,
+            updated_by: "filesystem".into(),
+        };
+        Err(RowReader::default().read(&RuleRow { header, yaml_content: text.to_owned() }).unwrap_err())
+    };
+    let swapped = |worker: &Worker| TableDelta {
+        now: time(NOW),
+        rules: vec![row("R1", "R2 1"), row("R2", "R1 1")],
+        manifest: Some(worker.part_0.clone()),
+        ..TableDelta::default()
+    };
+    // Where the release is served, it is served on; a new worker has nothing of it, and says what is missing.
+    let mut old = worker(&key);
+    old.publish(&first);
+    old.poll();
+    old.gate.poll(swapped(&old), &old.served, time(NOW));
+    let delta = old.gate.take_served(&old.served, time(NOW));
+    old.served.apply(delta);
+    assert_eq!((old.served.digest(), old.reasons()), (first.digest, vec!["altered"]));
+    let mut new = worker(&key);
+    new.offer(&first);
+    new.gate.poll(swapped(&new), &new.served, time(NOW));
+    new.gate.take_list(Some(first.list.as_bytes()), &new.served);
+    assert_eq!(new.gate.status(time(NOW)).missing, ["R1", "R2"]);
+}
