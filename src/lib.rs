@@ -46,6 +46,8 @@ pub mod config;
 pub mod directory;
 pub mod event;
 pub mod fleet;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod lifecycle;
 pub mod master;
 pub(crate) mod outage;

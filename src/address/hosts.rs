@@ -99,8 +99,11 @@ pub(super) fn parse(text: &str) -> Result<Written, InvalidAddress> {
             },
         },
         None => match text.split_once(':') {
-            Some((_, port)) if port.contains(':') => {
-                return invalid("has several `:`: write an IPv6 address in brackets, as `[::1]:5432`");
+            // What follows is not shown: it is a password if the host is missing.
+            Some((name, port)) if port.contains(':') => {
+                return Err(InvalidAddress(format!(
+                    "after the host `{name}` are several `:`: write an IPv6 address in brackets, as `[::1]:5432`"
+                )));
             }
             Some((name, port)) => (name, Some(port)),
             None => (text, None),
@@ -127,7 +130,10 @@ pub(super) fn parse_parameter(text: &str) -> Result<Written, InvalidAddress> {
 }
 
 pub(super) fn parse_port(text: &str) -> Result<u16, InvalidAddress> {
-    text.parse().map_err(|_| InvalidAddress(format!("`{text}` is no port; expected 1 to 65535")))
+    // What was found is not shown: it is a password if the host is missing, as in `mysql://USER:PASSWORD/DATABASE`.
+    text.parse().map_err(|_| {
+        InvalidAddress("a port is no number from 1 to 65535; a password is followed by `@HOST`".into())
+    })
 }
 
 fn check_name(name: &str) -> Result<(), InvalidAddress> {

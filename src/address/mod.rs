@@ -2,6 +2,8 @@
 
 mod config;
 mod hosts;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 mod parse;
 #[cfg(test)]
 mod tests;

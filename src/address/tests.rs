@@ -174,7 +174,7 @@ fn several_hosts_are_read_in_order_each_with_its_port() {
     for (text, words) in [
         ("postgresql://u@a,b/r?target_session_attrs=master", "`master` is no target_session_attrs"),
         ("postgresql://u@a,b,c/r?port=1,2", "2 ports for 3 hosts"),
-        ("postgresql://u@a,b:99999/r", "`99999` is no port"),
+        ("postgresql://u@a,b:99999/r", "a port is no number from 1 to 65535"),
         ("postgresql://u@a,::1/r", "in brackets"),
         ("postgresql://u@[::1]x,a/r", "after its `]`"),
         ("postgresql://u@[a],b/r", "no IPv6 address"),
@@ -208,6 +208,11 @@ fn a_place_has_the_hosts_as_they_are_written() {
     let one = place("postgresql://worker:x@b,a:5433/r?target_session_attrs=any");
     assert_eq!(one, "postgresql://b:5432,a:5433/r");
     assert_eq!(place("postgresql://master@b,a:5433/r?target_session_attrs=read-write"), one);
+}
+
+#[test]
+fn an_address_of_the_corpus_or_a_mutation_of_it_is_shown_without_its_password() {
+    crate::testing::replay("address", 8, 20_000, super::laws::address);
 }
 
 mod laws {

@@ -7,6 +7,8 @@ mod exposure;
 mod files;
 mod keys;
 mod kind;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 mod layers;
 mod reader;
 mod setting;

@@ -225,3 +225,8 @@ fn the_shipped_files_say_what_the_declarations_say() {
         }
     }
 }
+
+#[test]
+fn a_unit_of_the_corpus_or_a_mutation_of_it_is_read_as_it_is_written() {
+    crate::testing::replay("unit", 9, 20_000, laws::unit);
+}

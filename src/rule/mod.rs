@@ -31,6 +31,8 @@ pub(crate) use diff::{Difference, Observation, diff};
 pub use digest::ContentDigest;
 pub use header::RuleHeader;
 pub use id::{InvalidRuleId, RuleId};
+#[cfg(any(test, fuzzing))]
+pub use parse::laws;
 pub use parse::{Limits, ParsedRule, fix, parse};
 pub(crate) use parse::{lint, parse_in_steps, rule_id_of, samples};
 pub use row::{RuleRow, StateRow};

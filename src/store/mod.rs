@@ -17,6 +17,8 @@ mod watermark;
 use std::future::Future;
 use std::sync::Arc;
 
+#[cfg(any(test, fuzzing))]
+pub use database::laws;
 pub use database::{
     Applied, Database, DatabaseFollower, ManifestWrite, MasterSession, RowsAsRead, RuleWrite, Scope,
     quiet_driver_panics,

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::Malformed;
 
-const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
+/// The first line of a signature.
+pub(super) const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 /// The last line of a signature.
 pub(crate) const END: &str = "-----END SSH SIGNATURE-----";
 

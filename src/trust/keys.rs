@@ -25,7 +25,7 @@ const USER_PRESENT: u8 = 1;
 pub(crate) struct PublicKey {
     curve: Curve,
     /// `None` for a key that is not in a security key.
-    application: Option<Vec<u8>>,
+    pub(super) application: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

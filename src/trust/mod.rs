@@ -11,6 +11,8 @@
 mod armor;
 mod gate;
 mod keys;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 mod list;
 mod manifest;
 mod patterns;

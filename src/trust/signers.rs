@@ -21,11 +21,11 @@ pub(super) struct Signer {
     /// Who signs with the key.
     pub(super) principal: String,
     /// The key.
-    pub(crate) key: PublicKey,
+    pub(super) key: PublicKey,
     /// Patterns of the namespaces that the key may sign for; `None` is all.
-    namespaces: Option<String>,
-    valid_after: Option<Timestamp>,
-    valid_before: Option<Timestamp>,
+    pub(super) namespaces: Option<String>,
+    pub(super) valid_after: Option<Timestamp>,
+    pub(super) valid_before: Option<Timestamp>,
 }
 
 impl Signer {
@@ -44,7 +44,7 @@ impl Signer {
 /// The keys that may sign, and who signs with them. No key is on two lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowedSigners {
-    signers: Vec<Signer>,
+    pub(super) signers: Vec<Signer>,
     /// A sentence for each line that was passed over.
     pub(crate) warnings: Vec<String>,
 }

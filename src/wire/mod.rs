@@ -11,6 +11,8 @@
 pub(crate) mod encode;
 mod epoch;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 mod line;
 mod request;
 mod schema;

@@ -343,57 +343,7 @@ fn each_request_refuses_an_unknown_field() {
     Request::parse(br#"{"op":"status","id":8}"#).unwrap();
 }
 
-/// Bytes that come a few at a time.
-struct Pieces<'b> {
-    rest: &'b [u8],
-    size: usize,
-}
-
-impl tokio::io::AsyncRead for Pieces<'_> {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        _context: &mut Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let (piece, rest) = self.rest.split_at(self.size.min(buffer.remaining()).min(self.rest.len()));
-        buffer.put_slice(piece);
-        self.rest = rest;
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// The lines are those that stand between the line ends, in whatever pieces they come, and no request is longer
-/// than it may be.
 #[test]
 fn the_corpus_and_mutations_of_it_are_requests_or_refused_in_bounded_words() {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    crate::testing::replay("requests", 7, 20_000, |bytes| {
-        let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
-        let (rest, whole) = lines.split_last().unwrap();
-        let expected = whole.iter().take_while(|line| line.len() <= MAX_REQUEST);
-        let expected: Vec<_> = expected.map(|line| line.to_vec()).collect();
-        let is_too_long = whole.len() > expected.len() || rest.len() > MAX_REQUEST;
-        for size in [1 << 20, 5] {
-            let mut lines = Vec::new();
-            let mut reader = LineReader::new(Pieces { rest: bytes, size }, MAX_REQUEST);
-            let end = runtime.block_on(async {
-                loop {
-                    match reader.next().await {
-                        Ok(Some(line)) => lines.push(line.to_vec()),
-                        other => break other.map(drop),
-                    }
-                }
-            });
-            assert_eq!(lines, expected);
-            assert_eq!(end.is_err(), is_too_long);
-        }
-        let are_requests = |line: &Vec<u8>| match Request::parse(line) {
-            Ok(_) => true,
-            Err(error) => {
-                assert!(error.message.len() < line.len() + 400, "{}", error.message);
-                false
-            }
-        };
-        !is_too_long && expected.iter().all(are_requests)
-    });
+    crate::testing::replay("request", 7, 20_000, laws::request);
 }

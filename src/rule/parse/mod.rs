@@ -7,6 +7,8 @@ mod characters;
 mod findings;
 mod fix;
 mod gap;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 mod read;
 mod scalar;
 mod tree;

@@ -10,6 +10,8 @@ mod expiry;
 mod fleet;
 mod fleet_rows;
 mod follower;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 mod lease;
 mod lock;
 mod manifest;

@@ -7,6 +7,8 @@
 //! database still reads every row.
 
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 #[cfg(test)]
 mod tests;
 

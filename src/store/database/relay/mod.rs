@@ -10,6 +10,8 @@
 //! The socket is an abstract one (unix(7)) with a random name. It accepts one connection, from this process.
 
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub(super) mod laws;
 mod mysql;
 mod mysql_login;
 mod postgres;

@@ -1,42 +1,15 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::frames::{FrameRules, Inspection, LONGEST_FRAME, LONGEST_ROW, Violation};
+use super::frames::{LONGEST_FRAME, LONGEST_ROW};
+use super::laws::{self, packet, passed, query};
 use super::mysql::MySql;
 use super::postgres::{Postgres, Told};
 use crate::testing::replay;
 
-/// The bytes that passed, and the violation that ended them.
-type Passed = (Vec<u8>, Option<Violation>);
-
-/// The bytes that pass when these pieces arrive.
-fn passed(rules: impl FrameRules, asked: &[u8], bytes: &[u8], pieces: &[usize]) -> Passed {
-    let (mut inspection, mut passed) = (Inspection::new(rules), Vec::new());
-    inspection.driver_sent(asked).unwrap();
-    let (mut rest, mut pieces) = (bytes, pieces.iter().cycle());
-    while !rest.is_empty() {
-        let (now, later) = rest.split_at(rest.len().min(*pieces.next().unwrap()));
-        if let Err(violation) = inspection.server_sent(now, &mut passed) {
-            return (passed, Some(violation));
-        }
-        rest = later;
-    }
-    (passed, None)
-}
-
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(4 + body.len()).unwrap().to_be_bytes();
     [&[kind], &length[..], body].concat()
-}
-
-fn packet(number: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
-    [&length[..3], &[number], payload].concat()
-}
-
-/// A query of MySQL.
-fn query() -> Vec<u8> {
-    packet(0, b"\x03SELECT 1")
 }
 
 /// Its answer, with one column and rows of these lengths; without the packets that end a list of columns.
@@ -113,20 +86,8 @@ proptest! {
 
 #[test]
 fn the_corpus_and_mutations_of_it_pass_as_far_as_they_may() {
-    let is_passed = |bytes: &[u8], pass: &dyn Fn(&[usize]) -> Passed| {
-        let whole = pass(&[bytes.len().max(1)]);
-        assert!(bytes.starts_with(&whole.0));
-        for pieces in [&[1][..], &[3, 7]] {
-            assert_eq!(pass(pieces), whole, "in pieces of {pieces:?}");
-        }
-        whole.1.is_none()
-    };
-    replay("postgresql", 3, 10_000, |bytes| {
-        is_passed(bytes, &|pieces| passed(Postgres::new(false), b"", bytes, pieces))
-    });
-    replay("mysql", 4, 10_000, |bytes| {
-        is_passed(bytes, &|pieces| passed(MySql::new(true), &query(), bytes, pieces))
-    });
+    replay("postgresql", 3, 10_000, laws::postgresql);
+    replay("mysql", 4, 10_000, laws::mysql);
 }
 
 /// The violation is found at the header, since the driver would allocate what it promises.
