@@ -8,6 +8,24 @@
 //!
 //! A bell is a hint: where there is none (no master, a replica, a cluster, a pooler that leads the two to different
 //! sessions) a follower finds changes at its next poll.
+//!
+//! What else wakes a follower was measured in a prototype, on a busy machine of two cores: 20 followers that poll once a
+//! second, from a commit to the poll that finds it (median), and what they cost the server while nothing happens:
+//!
+//! | | MariaDB 10.11 | MySQL 9 |
+//! |---|---|---|
+//! | polls alone | 495 ms, 0.7 % of a core | 500 ms, 1.2 % |
+//! | the bell | 7 ms, 1.0 % | 25 ms, 1.8 % |
+//! | `MASTER_GTID_WAIT`, `WAIT_FOR_EXECUTED_GTID_SET` | 501 ms, 1.1 % | < 1 ms, 1.6 % |
+//! | a poll in 50 ms for two seconds after a change | 486 ms, 0.7 % | 530 ms, 1.4 % |
+//! | a poll in 100 ms | 48 ms, 3.7 % | 37 ms, 3.8 % |
+//!
+//! MariaDB waits for what a replica has applied, so on the server that takes the writes it only waits. MySQL's wait needs
+//! `gtid_mode`, which is off by default, and ends with each transaction of anyone, as the beats and reports here. Adaptive
+//! polls are late for the first change. The bell costs the server a fifth more than polls alone, whatever is in its
+//! statement: that is one more round trip a poll. It cannot be the poll's own statement. A wait at its end would hold back
+//! what the poll found; one at its beginning is no part of the snapshot only if the server reads no table before, and MariaDB
+//! reads tables with one row while it plans the statement.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -288,9 +306,11 @@ async fn wait(
             // MySQL waits for whole seconds.
             let wait = if names.is_mariadb { format!("{:.3}", wait.as_secs_f64()) } else { "1".to_owned() };
             let (name, held) = (names.bell(bell), names.held_bell(bell));
-            // The parts are computed in this order. A lock that another session has is not released.
-            let query = connection.query(format!("SELECT CONCAT_WS(' ', GET_LOCK({name}, "));
-            query.text(wait).push(&format!("), RELEASE_LOCK({name}), COALESCE({held}, '-')) AS n"))
+            // The parts are computed in this order. While another session has the bell, nothing is to be looked for: a wait
+            // that ends so costs the server the least.
+            let query = connection.query(format!("SELECT CASE GET_LOCK({name}, "));
+            let look = format!("CONCAT_WS(' ', RELEASE_LOCK({name}), COALESCE({held}, '-'))");
+            query.text(wait).push(&format!(") WHEN 0 THEN '{bell}' ELSE {look} END AS n"))
         }
         None => connection.query(format!("SELECT CONCAT_WS(' ', {}) AS n", names.held_bell(0))),
     };
