@@ -25,6 +25,8 @@ struct Model {
     statements: usize,
     /// How many rows of rules the current poll has read.
     rows_read: usize,
+    /// Whether the current poll has counted the rules.
+    is_counted: bool,
     /// Whether it sums rows, as PostgreSQL does from version 14.
     has_xor: bool,
 }
@@ -108,14 +110,15 @@ impl TableReader for Model {
 
     async fn count(&mut self, question: CountQuestion<'_>) -> Result<Counted, StoreError> {
         self.statements += 1;
+        let sign = self.deleted_by_others.to_string();
+        let deletions = self.version.map(|version| (sign.as_str(), version.deleted));
+        let is_unneeded = deletions.is_some() && question.known.deletions == deletions;
+        self.is_counted |= !is_unneeded;
         let counts = |rows: Option<usize>, table, window| {
             let sums = self.sums(table, window);
             let (rows, in_window) = (rows.map(|rows| rows as u64), sums.low.rows);
             Some(Counts { rows, in_window, sums: Some(sums).filter(|_| self.has_xor) })
         };
-        let sign = self.deleted_by_others.to_string();
-        let deletions = self.version.map(|version| (sign.as_str(), version.deleted));
-        let is_unneeded = deletions.is_some() && question.known.deletions == deletions;
         Ok(Counted {
             now: time(self.now),
             takes_writes: true,
@@ -278,14 +281,16 @@ fn named_rule(id: u8, version: i32, updated_at: Timestamp, name: &str) -> RuleRo
 struct Follower {
     catalogue: Catalogue,
     watermarks: Option<Watermarks>,
+    /// How much later than now its polls begin.
+    later: Duration,
 }
 
 impl Follower {
     /// Polls once, and returns how many statements the poll ran.
     fn poll(&mut self, model: &mut Model, full: bool, woken: bool) -> usize {
-        (model.statements, model.rows_read) = (0, 0);
-        let config = FollowConfig::default();
-        let mut poll = Poll::new(model, &config, &self.catalogue, self.watermarks.take(), Instant::now());
+        (model.statements, model.rows_read, model.is_counted) = (0, 0, false);
+        let (config, at) = (FollowConfig::default(), Instant::now() + self.later);
+        let mut poll = Poll::new(model, &config, &self.catalogue, self.watermarks.take(), at);
         (poll.full, poll.woken, poll.hurried) = (full || poll.full, woken, woken);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (delta, watermarks) = runtime.block_on(poll.run()).unwrap();
@@ -609,4 +614,33 @@ fn a_version_that_cannot_be_read_for_a_while_is_compared_with_the_last_one() {
     assert_eq!(follower.poll(&mut model, false, false), 1);
     model.version = Some(TablesVersion { version: 0, deleted: 0 });
     assert!(follower.poll(&mut model, false, false) > 1);
+}
+
+#[test]
+fn whatever_wakes_a_poll_it_counts_the_rules_only_after_a_deletion_and_once_in_five_seconds() {
+    let (mut model, mut follower) = known();
+    let mut version = 1;
+    let mut is_counted = |model: &mut Model, follower: &mut Follower, woken| {
+        version += 1;
+        model.now += 100_000;
+        model.rules.insert("R1".to_owned(), rule(1, version, time(model.now)));
+        model.raise(false);
+        follower.poll(model, false, woken);
+        assert_eq!(follower.catalogue.digest(), expected(model).digest());
+        model.is_counted
+    };
+    for woken in [false, true, true, false] {
+        assert!(!is_counted(&mut model, &mut follower, woken), "an edit, woken: {woken}");
+    }
+    for woken in [true, false] {
+        model.rules.insert("R2".to_owned(), rule(2, 1, time(model.now)));
+        assert!(!is_counted(&mut model, &mut follower, woken), "a new rule, woken: {woken}");
+        model.rules.remove("R2");
+        model.raise(true);
+        assert!(is_counted(&mut model, &mut follower, woken), "a deletion, woken: {woken}");
+        assert!(!is_counted(&mut model, &mut follower, woken), "the edit after a deletion, woken: {woken}");
+    }
+    follower.later = watermarks::COUNT_INTERVAL;
+    assert!(is_counted(&mut model, &mut follower, true), "five seconds later");
+    assert!(!is_counted(&mut model, &mut follower, true));
 }

@@ -120,6 +120,7 @@ watermark_cases![
     between_two_transactions: [
         a_late_commit,
         a_deletion_that_was_under_way,
+        an_edit_beside_a_change_that_was_under_way,
     ],
     on_servers: [
         many_rows_of_which_two_get_the_same_change,
@@ -505,6 +506,37 @@ async fn rows_that_changed_since_they_were_read(field: &TestDatabase) {
         assert!(matches!(refused, Err(StoreError::RowsChanged { .. })), "{change}: {refused:?}");
         assert_eq!(session.rows(Scope::All).await.unwrap(), changed, "{change}: something was written");
     }
+}
+
+/// The rows of an edit are locked before they are compared: a change that is committed meanwhile is not overwritten.
+async fn an_edit_beside_a_change_that_was_under_way(field: &TestDatabase) {
+    let mut external = field.external().await;
+    let mut session = field.session().await;
+    session.apply([RuleWrite::Upsert(rule_row("R1", 1))]).await.unwrap();
+    let keys = ["R1".to_owned()];
+    let rows = session.rows(Scope::Keys(&keys)).await.unwrap();
+    external.begin().await;
+    external.run("UPDATE ttp_rule SET yaml_content = 'other' WHERE rule_id = 'R1'").await;
+    let editing = async {
+        loop {
+            let read = RowsAsRead { keys: keys.iter().cloned().collect(), rows: rows.clone() };
+            match session.apply_if_as_read([RuleWrite::Upsert(rule_row("R1", 2))], read).await {
+                // On a busy machine, the lock is held for longer than an edit waits for it.
+                Ok(applied) if matches!(applied.rejected[..], [(_, StoreError::RowLocked { .. })]) => {
+                    assert_eq!(applied.rows, 0);
+                }
+                edited => break edited,
+            }
+        }
+    };
+    let committing = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        external.commit().await;
+    };
+    let (edited, ()) = tokio::join!(editing, committing);
+    assert!(matches!(edited, Err(StoreError::RowsChanged { .. })), "{edited:?}");
+    let left = external.text("SELECT yaml_content FROM ttp_rule WHERE rule_id = 'R1'").await;
+    assert_eq!(left.as_deref(), Some("other"));
 }
 
 async fn one_row_that_the_database_does_not_take(field: &TestDatabase) {
