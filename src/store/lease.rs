@@ -6,6 +6,10 @@
 //!
 //! On one server there is a shortcut. The owner also holds a lock of the server, and the row names that server. Who gets
 //! the lock there knows that the owner's session has ended.
+//!
+//! A master of version 0.1, or one that may not write the row, has that lock alone. Two masters must not write at one
+//! server, so a master with a lease also holds a second lock, the mark, in the same session: a lock without the mark is
+//! that of a master without a lease. While there is one at a server, no lease is taken, and nothing is written under one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +24,6 @@ pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a lease lasts without a beat, unless `master.lease` says otherwise.
 pub(super) const LEASE: Duration = Duration::from_secs(15);
 
-/// Marks the server on which an owner holds the lock although it once was robbed while it held it: who gets that lock
-/// does not know that the owner's session has ended.
-const UNPROVEN: char = '~';
-
 /// The row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(Default))]
@@ -32,7 +32,7 @@ pub(super) struct LeaseRow {
     pub(super) owner: String,
     /// Its host, for people.
     pub(super) host: String,
-    /// The server on which it holds the server's lock, with [`UNPROVEN`] where that proves nothing; empty without one.
+    /// The server on which it holds the server's lock; empty without one, or where that proves nothing.
     pub(super) session: String,
     /// How long it lasts without a beat.
     pub(super) lease: Duration,
@@ -55,7 +55,7 @@ impl LeaseRow {
 
     /// When it was released; `None` if it is held, or never was.
     pub(super) fn released_at(&self) -> Option<Timestamp> {
-        (self.owner.is_empty() && self.term > 0).then(|| Timestamp::parse(&self.beat_at)).flatten()
+        is_released(self.owner.is_empty(), self.term).then(|| Timestamp::parse(&self.beat_at)).flatten()
     }
 
     /// Who leads, in words; `None` if the lease was released.
@@ -65,13 +65,20 @@ impl LeaseRow {
     }
 }
 
+/// Whether a lease was released that has no owner: one that nobody has taken yet was not.
+pub(super) const fn is_released(is_free: bool, term: u64) -> bool {
+    is_free && term > 0
+}
+
 /// Who holds the server's lock, as the session that asked for it sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ServerLock {
     /// This session.
     Ours,
-    /// Another session: the owner's, or that of a master of version 0.1, which knows no lease.
-    Others,
+    /// Another session of a master with a lease, of which the owner need not know: it may be frozen, and robbed.
+    Leased,
+    /// The session of a master without a lease: it is at work.
+    Unleased,
     /// The server has no such lock.
     Missing,
 }
@@ -108,12 +115,10 @@ impl Standby {
         let is_silent = now.saturating_sub(since) >= row.lease;
         let is_free = row.owner.is_empty() || row.owner == me || is_silent;
         let is_here = row.session == server;
-        let is_unproven_here = row.session.strip_prefix(UNPROVEN) == Some(server);
         let may_take = match lock {
             ServerLock::Ours => is_free || is_here,
-            // If the row does not name this server, the lock is that of a master which knows no lease.
-            ServerLock::Others => (is_here || is_unproven_here) && is_free && !row.owner.is_empty(),
-            ServerLock::Missing => is_free,
+            ServerLock::Leased | ServerLock::Missing => is_free,
+            ServerLock::Unleased => false,
         };
         may_take.then(|| Lead {
             owner: me.to_owned(),
@@ -122,7 +127,7 @@ impl Standby {
             confirmed: now,
             fenced: None,
             lost: None,
-            has_lock: lock == ServerLock::Ours,
+            lock,
             was_robbed: Arc::clone(&self.was_robbed),
         })
     }
@@ -140,8 +145,8 @@ pub(super) struct Lead {
     fenced: Option<Duration>,
     /// How its loss was noticed.
     lost: Option<String>,
-    /// Whether the owner holds the server's lock, too.
-    has_lock: bool,
+    /// Who held the server's lock when the owner last asked for it.
+    lock: ServerLock,
     was_robbed: Arc<AtomicBool>,
 }
 
@@ -194,10 +199,10 @@ impl Lead {
     }
 
     fn robbed(&mut self) -> StoreError {
-        if self.has_lock {
+        if self.lock == ServerLock::Ours {
             self.was_robbed.store(true, Ordering::Relaxed);
         }
-        let detail = "another master has taken the lease".to_owned();
+        let detail = "another master has taken the lease, or the server's lock".to_owned();
         self.lose(&detail);
         StoreError::LockLost { detail }
     }
@@ -216,200 +221,28 @@ impl Lead {
         now.saturating_sub(self.confirmed)
     }
 
-    /// What the row says of the server's lock: the `server` where it is held, marked where that proves nothing.
+    /// What the row says of the server's lock: the `server` where it is held. Once this process was robbed while it held
+    /// it, it proves nothing, and keeps only masters without a lease away.
     pub(super) fn session(&self, server: &str) -> String {
-        match (self.has_lock, self.was_robbed.load(Ordering::Relaxed)) {
-            (true, false) => server.to_owned(),
-            // A frozen owner keeps it, so a standby must know whose it is.
-            (true, true) => format!("{UNPROVEN}{server}"),
-            (false, _) => String::new(),
-        }
+        let is_proof = self.lock == ServerLock::Ours && !self.was_robbed.load(Ordering::Relaxed);
+        if is_proof { server.to_owned() } else { String::new() }
+    }
+
+    /// Whether a beat and a fence match only while no master without a lease has the server's lock.
+    pub(super) fn minds_lock(&self) -> bool {
+        self.lock != ServerLock::Missing
     }
 
     /// Whether the owner tries to get the server's lock.
     pub(super) fn wants_lock(&self) -> bool {
-        !self.has_lock && !self.is_lost() && !self.was_robbed.load(Ordering::Relaxed)
+        self.lock != ServerLock::Ours && !self.is_lost()
     }
 
-    /// The row says that the owner has got the server's lock.
-    pub(super) const fn got_lock(&mut self) {
-        self.has_lock = true;
+    /// The owner has asked for the server's lock again.
+    pub(super) const fn asked_for_lock(&mut self, lock: ServerLock) {
+        self.lock = lock;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(owner: &str, session: &str, beat: u64) -> LeaseRow {
-        LeaseRow {
-            owner: owner.to_owned(),
-            host: "hp-git".to_owned(),
-            session: session.to_owned(),
-            lease: LEASE,
-            term: 3,
-            beat,
-            since: "2026-11-28 07:00:00".to_owned(),
-            beat_at: "2026-11-28 07:01:00".to_owned(),
-        }
-    }
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    /// The term with which `me` takes the lease over.
-    fn look(
-        standby: &mut Standby,
-        row: &LeaseRow,
-        server: &str,
-        lock: ServerLock,
-        now: Duration,
-    ) -> Option<u64> {
-        standby.look(row, ("me", LEASE), (server, lock), now).map(|lead| lead.term)
-    }
-
-    #[test]
-    fn a_lease_is_taken_over_once_it_was_silent_by_the_standbys_own_clock() {
-        for lock in [ServerLock::Ours, ServerLock::Missing] {
-            let mut standby = Standby::default();
-            for (beat, at) in [(1, 100), (1, 114), (2, 115), (2, 129)] {
-                assert_eq!(look(&mut standby, &row("other", "a", beat), "b", lock, seconds(at)), None);
-            }
-            assert_eq!(look(&mut standby, &row("other", "a", 2), "b", lock, seconds(130)), Some(4));
-        }
-    }
-
-    #[test]
-    fn a_lease_was_released_if_somebody_had_it() {
-        let at = Timestamp::parse("2026-11-28 07:01:00");
-        assert_eq!(row("", "", 1).released_at(), at);
-        assert_eq!(row("other", "", 1).released_at(), None);
-        assert_eq!(LeaseRow { term: 0, ..row("", "", 0) }.released_at(), None);
-    }
-
-    #[test]
-    fn a_released_lease_and_ones_own_are_taken_at_once() {
-        for (owner, lock, taken) in [
-            ("", ServerLock::Ours, true),
-            ("", ServerLock::Missing, true),
-            ("me", ServerLock::Ours, true),
-            ("me", ServerLock::Missing, true),
-            // Its session has not ended yet.
-            ("me", ServerLock::Others, true),
-            // A master that knows no lease is at work.
-            ("", ServerLock::Others, false),
-        ] {
-            let mut standby = Standby::default();
-            let session = if owner.is_empty() { "" } else { "here" };
-            let term = look(&mut standby, &row(owner, session, 1), "here", lock, seconds(0));
-            assert_eq!(term.is_some(), taken, "{owner} {lock:?}");
-        }
-    }
-
-    #[test]
-    fn who_gets_the_lock_of_the_server_that_the_row_names_takes_over_at_once() {
-        let look = |session, lock| {
-            look(&mut Standby::default(), &row("other", session, 1), "here", lock, seconds(0))
-        };
-        assert_eq!(look("here", ServerLock::Ours), Some(4));
-        assert_eq!(look("elsewhere", ServerLock::Ours), None);
-        assert_eq!(look("", ServerLock::Ours), None);
-        assert_eq!(look("here", ServerLock::Others), None);
-    }
-
-    #[test]
-    fn a_frozen_owner_keeps_its_lock_and_loses_its_lease() {
-        for (session, expected) in [("here", Some(4)), ("elsewhere", None), ("", None)] {
-            let mut standby = Standby::default();
-            let silent = row("other", session, 1);
-            look(&mut standby, &silent, "here", ServerLock::Others, seconds(0));
-            let term = look(&mut standby, &silent, "here", ServerLock::Others, seconds(15));
-            assert_eq!(term, expected, "{session}");
-        }
-    }
-
-    #[test]
-    fn a_term_is_above_every_term_that_was_seen_even_if_a_failover_lost_it() {
-        let mut standby = Standby::default();
-        let before = LeaseRow { term: 9, ..row("other", "", 1) };
-        look(&mut standby, &before, "", ServerLock::Missing, seconds(0));
-        let lost = LeaseRow { term: 2, ..row("", "", 1) };
-        assert_eq!(look(&mut standby, &lost, "", ServerLock::Missing, seconds(1)), Some(10));
-    }
-
-    /// A lease that was taken at 100 s, with the server's lock.
-    fn lead(standby: &mut Standby) -> Lead {
-        let free = row("", "", 1);
-        standby.look(&free, ("me", LEASE), ("here", ServerLock::Ours), seconds(100)).unwrap()
-    }
-
-    #[test]
-    fn a_lease_is_confirmed_from_when_its_statement_was_sent() {
-        let mut lead = lead(&mut Standby::default());
-        assert!(lead.is_confirmed(seconds(114)).unwrap());
-        assert!(!lead.is_confirmed(seconds(115)).unwrap());
-        lead.beaten(1, seconds(110)).unwrap();
-        lead.beaten(1, seconds(105)).unwrap();
-        assert_eq!(lead.age(seconds(112)), seconds(2));
-        assert!(lead.is_confirmed(seconds(124)).unwrap());
-        assert!(!lead.is_confirmed(seconds(125)).unwrap());
-    }
-
-    #[test]
-    fn a_row_that_is_only_read_confirms_nothing_as_a_node_of_a_cluster_may_show_it_late() {
-        let mut lead = lead(&mut Standby::default());
-        lead.found(Some(&LeaseRow { term: 4, ..row("me", "here", 9) })).unwrap();
-        assert_eq!(lead.age(seconds(126)), seconds(26));
-        assert!(!lead.is_confirmed(seconds(126)).unwrap());
-    }
-
-    #[test]
-    fn a_fence_confirms_the_lease_once_its_transaction_is_committed() {
-        let mut lead = lead(&mut Standby::default());
-        lead.fenced(1, seconds(110)).unwrap();
-        assert_eq!(lead.age(seconds(112)), seconds(12));
-        lead.fenced(1, seconds(111)).unwrap();
-        lead.committed();
-        assert_eq!(lead.age(seconds(112)), seconds(1));
-    }
-
-    #[test]
-    fn a_lease_is_lost_for_good_once_the_row_is_anothers_or_a_connection_ended() {
-        let lose: [fn(&mut Lead); 4] = [
-            |lead| assert!(lead.beaten(0, seconds(101)).is_err()),
-            |lead| assert!(lead.found(None).is_err()),
-            |lead| {
-                let same_owner = LeaseRow { term: 5, ..row("me", "here", 9) };
-                assert!(lead.found(Some(&same_owner)).is_err());
-            },
-            |lead| lead.lose("the connection ended"),
-        ];
-        for lose in lose {
-            let mut lead = lead(&mut Standby::default());
-            lose(&mut lead);
-            lead.beaten(1, seconds(102)).unwrap();
-            assert!(lead.is_confirmed(seconds(102)).is_err());
-        }
-    }
-
-    #[test]
-    fn after_a_robbery_the_servers_lock_is_no_proof_any_more() {
-        let mut standby = Standby::default();
-        let mut robbed = lead(&mut standby);
-        assert_eq!(robbed.session("here"), "here");
-        robbed.beaten(0, seconds(101)).unwrap_err();
-        let again = lead(&mut standby);
-        assert!(!again.wants_lock());
-        // It holds the lock again, and freezes: who waits for it knows whose it is, and takes over when it is silent.
-        let session = again.session("here");
-        let other = row("me", &session, 5);
-        let mut waiting = Standby::default();
-        let mut at =
-            |server, lock, then| waiting.look(&other, ("other", LEASE), (server, lock), seconds(then));
-        assert!(at("here", ServerLock::Others, 0).is_none());
-        assert!(at("here", ServerLock::Ours, 14).is_none(), "the lock alone proves nothing");
-        assert!(at("here", ServerLock::Others, 15).is_some());
-        assert!(at("there", ServerLock::Others, 16).is_none(), "a master without a lease has the lock there");
-    }
-}
+mod tests;

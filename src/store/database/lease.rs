@@ -22,7 +22,7 @@ use super::sql::Purpose;
 use super::{Database, version};
 use crate::clock::{Timestamp, since_boot};
 use crate::store::StoreError;
-use crate::store::lease::{LEASE, Lead, LeaseRow, ServerLock, Standby};
+use crate::store::lease::{LEASE, Lead, ServerLock, Standby};
 
 /// The rights of a master.
 const RIGHTS: &str = "SELECT, INSERT, UPDATE";
@@ -66,11 +66,24 @@ pub(super) async fn create_once(connection: &mut Connection, shared: &SharedLeas
 
 /// Which master leads, for the fleet, or since when none does; neither if it may not be read, or there is no lease.
 pub(super) async fn leader(connection: &mut Connection) -> (Option<String>, Option<Timestamp>) {
+    if let (_, Some(unleased)) = row::lock_holder(connection).await {
+        return (Some(unleased), None);
+    }
     let row = match connection.dialect().create_lease {
         Some(_) => row::read(connection).await.ok().flatten(),
         None => None,
     };
     row.map_or((None, None), |row| (row.leader_in_short(), row.released_at()))
+}
+
+/// Who leads, in words; `None` if nobody does, or it is not known.
+pub(super) async fn holder(connection: &mut Connection) -> Option<String> {
+    match row::lock_holder(connection).await {
+        (_, Some(unleased)) => Some(unleased),
+        (session, None) => {
+            row::read(connection).await.ok().flatten().and_then(|row| row.leader()).or(session)
+        }
+    }
 }
 
 impl Database {
@@ -116,6 +129,7 @@ impl Database {
             Err(error) if connection.is_broken() || !is_missing(&error) => Err(error),
             // The lock alone, as version 0.1 has it.
             Err(error) if server_lock == ServerLock::Ours => {
+                row::unmark_lock(&mut connection).await?;
                 let problem = version::with_grant(connection.dialect(), "rulesyncd_lease", &error, RIGHTS);
                 Session::new(self, connection, Lock::Session, Some(problem)).await.map(Some)
             }
@@ -134,7 +148,8 @@ impl Database {
     ) -> Result<Option<Lead>, StoreError> {
         let shared = &self.shared.lease;
         let mut row = row::read(connection).await?;
-        if row.is_none() && server_lock == ServerLock::Ours {
+        // If no master without a lease is at work.
+        if row.is_none() && matches!(server_lock, ServerLock::Ours | ServerLock::Missing) {
             row::insert(connection).await?;
             row = row::read(connection).await?;
         }
@@ -173,26 +188,18 @@ impl Database {
         }
     }
 
-    /// Which master leads, in words; `None` if none does, or it is not known.
-    pub(super) async fn leader(&self) -> Result<Option<String>, StoreError> {
-        Ok(self.lease_row().await?.and_then(|row| row.leader()))
-    }
-
     /// Which other master leads, in words; `None` if none does, or it is not known.
     pub(crate) async fn other_leader(&self) -> Option<String> {
         self.connector.dialect().create_lease?;
         let asked = self.ask("asking who leads", |database| async move {
-            let row = database.lease_row().await?;
-            Ok(row.filter(|row| row.owner != database.shared.lease.owner).and_then(|row| row.leader()))
+            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
+            let (_, unleased) = row::lock_holder(&mut connection).await;
+            let row = row::read(&mut connection).await.ok().flatten();
+            connection.close().await;
+            let other = row.filter(|row| row.owner != database.shared.lease.owner);
+            Ok(unleased.or_else(|| other.and_then(|row| row.leader())))
         });
         asked.await.ok().flatten()
-    }
-
-    async fn lease_row(&self) -> Result<Option<LeaseRow>, StoreError> {
-        let mut connection = Connection::open(&self.connector, Purpose::Read).await?;
-        let row = row::read(&mut connection).await;
-        connection.close().await;
-        Ok(row.ok().flatten())
     }
 }
 

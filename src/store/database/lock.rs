@@ -132,16 +132,13 @@ impl Lock {
         if !self.has_its_name() {
             return lost("the lock's file was removed, or another file replaced it");
         }
-        match connection.dialect().holds_lock.filter(|_| self.lease().is_none()) {
-            Some(sql) if !ask(connection, sql).await? => lost("the server does not know of it any more"),
+        match connection.dialect().lock.as_ref().filter(|_| self.lease().is_none()) {
+            Some(lock) if !ask(connection, lock.is_ours).await? => {
+                lost("the server does not know of it any more")
+            }
             _ => Ok(()),
         }
     }
-}
-
-/// Asks the server for the lock, which lasts as long as the connection.
-pub(super) async fn lock_session(connection: &mut Connection, sql: &str) -> Result<Option<Lock>, StoreError> {
-    Ok(ask(connection, sql).await?.then_some(Lock::Session))
 }
 
 async fn ask(connection: &mut Connection, sql: &str) -> Result<bool, StoreError> {

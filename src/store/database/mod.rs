@@ -315,15 +315,10 @@ impl Database {
         }
         let what = "asking who holds the master's lock";
         self.ask(what, move |database| async move {
-            if let Some(leader) = database.leader().await? {
-                return Ok(Some(leader));
-            }
             let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
-            let Some(sql) = connection.dialect().lock_holder else { return Ok(None) };
-            let query = connection.query(sql);
-            let holder = connection.cell(what, query).await?;
+            let holder = lease::holder(&mut connection).await;
             connection.close().await;
-            Ok(Some(holder.shown().to_owned()).filter(|holder| !holder.is_empty()))
+            Ok(holder)
         })
         .await
     }

@@ -6,7 +6,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{ConnectOptions, Connection as _};
 
 use super::row;
-use super::sql::{Dialect, ErrorClass, LOCK_WAIT, Purpose, RulesVersion};
+use super::sql::{Dialect, ErrorClass, GRANT_RIGHTS, LOCK_WAIT, Purpose, RulesVersion, ServerLockSql};
 use crate::address::{Server, ServerRole};
 
 pub(super) const DIALECT: Dialect = Dialect {
@@ -66,24 +66,57 @@ pub(super) const DIALECT: Dialect = Dialect {
     takes_several: false,
     notify: None,
     listen: None,
-    // The lock is global on the server, so its name contains the database; the name may have 64 characters.
-    try_lock: Some(
-        "SELECT CAST(GET_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32)), 0) = 1 AS CHAR)",
-    ),
-    server_session: Some("SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id)"),
-    holds_lock: Some(
-        "SELECT CAST(IS_USED_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32))) = CONNECTION_ID() AS CHAR)",
-    ),
-    // Without the right PROCESS, a user sees only their own sessions.
-    lock_holder: Some(
-        "SELECT CONCAT('session ', ID, ', ', USER, '@', HOST) FROM information_schema.PROCESSLIST \
-         WHERE ID = IS_USED_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32)))",
-    ),
+    lock: Some(LOCK),
     // Shut down, aborted, killed, killed, silent for too long.
     ends_connection: |number| matches!(number, "1053" | "1152" | "1927" | "3169" | "4031"),
     // Read-only by an option, by the transaction or the server's mode; not prepared for application use.
     is_wrong_host: |number| matches!(number, "1290" | "1792" | "1836" | "1047"),
     classify_error,
+};
+
+/// The lock's name. It is global on the server, so its name contains the database; the name may have 64 characters.
+macro_rules! lock {
+    () => {
+        "CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32))"
+    };
+}
+
+/// The mark's name.
+macro_rules! mark {
+    () => {
+        "CONCAT('rulesyncd:lease:', LEFT(SHA2(DATABASE(), 256), 32))"
+    };
+}
+
+macro_rules! is_unleased {
+    () => {
+        concat!("COALESCE(IS_USED_LOCK(", lock!(), ") <> COALESCE(IS_USED_LOCK(", mark!(), "), 0), 0)")
+    };
+}
+
+const LOCK: ServerLockSql = ServerLockSql {
+    try_marked: concat!(
+        "SELECT CASE WHEN CASE WHEN GET_LOCK(",
+        mark!(),
+        ", 0) = 1 THEN CASE WHEN GET_LOCK(",
+        lock!(),
+        ", 0) = 1 THEN 1 ELSE 1 - RELEASE_LOCK(",
+        mark!(),
+        ") END ELSE 0 END = 1 THEN 'ours' WHEN ",
+        is_unleased!(),
+        " THEN 'unleased' ELSE 'leased' END"
+    ),
+    unmark: concat!("SELECT CAST(RELEASE_LOCK(", mark!(), ") AS CHAR)"),
+    is_unleased: is_unleased!(),
+    is_ours: concat!("SELECT CAST(IS_USED_LOCK(", lock!(), ") = CONNECTION_ID() AS CHAR)"),
+    // Without the right PROCESS, a user sees only their own sessions.
+    holder: concat!(
+        "SELECT CONCAT('session ', ID, ', ', USER, '@', HOST) FROM information_schema.PROCESSLIST \
+         WHERE ID = IS_USED_LOCK(",
+        lock!(),
+        ")"
+    ),
+    server: "SELECT CONCAT_WS(':', @@hostname, @@port, @@server_id)",
 };
 
 /// When the last transaction that changed the rules began. Only on MariaDB's InnoDB: MySQL answers from a cache, and
@@ -210,9 +243,7 @@ fn classify_error(number: &str, message: &str) -> ErrorClass {
     // https://mariadb.com/docs/server/reference/error-codes/mariadb-error-code-reference
     match number.parse::<u32>() {
         Ok(1146) => ErrorClass::NoTable,
-        Ok(1044 | 1142 | 1143 | 1227 | 1370) => {
-            ErrorClass::Refused("grant the service's user what the README lists")
-        }
+        Ok(1044 | 1142 | 1143 | 1227 | 1370) => ErrorClass::Refused(GRANT_RIGHTS),
         Ok(1045 | 1130 | 1251 | 1698) => ErrorClass::Refused(
             "check user and password in `database.url`, and the user's host on the server",
         ),

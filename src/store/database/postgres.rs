@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::relay::POSTGRES_PORT;
 use super::row;
-use super::sql::{self, Dialect, ErrorClass, LOCK_WAIT, POLL_STATEMENTS, Purpose, RulesVersion};
+use super::sql::{self, Dialect, ErrorClass, GRANT_RIGHTS, LOCK_WAIT, POLL_STATEMENTS, Purpose, RulesVersion, ServerLockSql};
 use crate::address::{Server, ServerRole};
 
 pub(super) const DIALECT: Dialect = Dialect {
@@ -63,24 +63,86 @@ pub(super) const DIALECT: Dialect = Dialect {
     takes_several: true,
     notify: Some("SELECT pg_notify('rulesyncd', '')"),
     listen: Some("LISTEN rulesyncd"),
-    // The lock belongs to the database and the session. The number is the bytes of `rulesync`.
-    try_lock: Some("SELECT pg_try_advisory_lock(8247617475583766115)::text"),
-    server_session: Some("SELECT pg_postmaster_start_time()::text"),
-    holds_lock: Some(
-        "SELECT (EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted \
-         AND pid = pg_backend_pid() AND (classid::bigint << 32 | objid::bigint) = 8247617475583766115))::text",
-    ),
-    lock_holder: Some(
-        "SELECT 'session ' || l.pid || coalesce(', ' || a.usename, '') \
-         || coalesce(' at ' || host(a.client_addr) || ' port ' || a.client_port, ' on the server''s own host') \
-         FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory' AND l.granted \
-         AND (l.classid::bigint << 32 | l.objid::bigint) = 8247617475583766115 \
-         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1",
-    ),
+    lock: Some(LOCK),
     // Shutdown by an administrator, a crash, a start in progress; errors of the connection; silent for too long.
     ends_connection: |code| code.starts_with("57P0") || code.starts_with("08") || code == "25P03",
     is_wrong_host: |code| code == "25006",
     classify_error,
+};
+
+/// The lock's number: the bytes of `rulesync`. The lock belongs to the database and the session.
+macro_rules! lock {
+    () => {
+        "8247617475583766115"
+    };
+}
+
+/// The mark's number, the next one.
+macro_rules! mark {
+    () => {
+        "8247617475583766116"
+    };
+}
+
+/// The sessions that have the lock, with or without the mark, or the mark alone.
+macro_rules! holders {
+    () => {
+        concat!(
+            "FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+             AND (classid::bigint << 32 | objid::bigint) IN (",
+            lock!(),
+            ", ",
+            mark!(),
+            ")"
+        )
+    };
+}
+
+macro_rules! is_unleased {
+    () => {
+        concat!(
+            "EXISTS (SELECT 1 ",
+            holders!(),
+            // One look at the locks, which change between two.
+            " GROUP BY pid HAVING max(classid::bigint << 32 | objid::bigint) = ",
+            lock!(),
+            ")"
+        )
+    };
+}
+
+const LOCK: ServerLockSql = ServerLockSql {
+    try_marked: concat!(
+        "SELECT CASE WHEN CASE WHEN pg_try_advisory_lock(",
+        mark!(),
+        ") THEN CASE WHEN pg_try_advisory_lock(",
+        lock!(),
+        ") THEN true ELSE NOT pg_advisory_unlock(",
+        mark!(),
+        ") END ELSE false END THEN 'ours' WHEN ",
+        is_unleased!(),
+        " THEN 'unleased' ELSE 'leased' END"
+    ),
+    unmark: concat!("SELECT pg_advisory_unlock(", mark!(), ")::text"),
+    is_unleased: is_unleased!(),
+    is_ours: concat!(
+        "SELECT (EXISTS (SELECT 1 ",
+        holders!(),
+        " AND pid = pg_backend_pid() AND (classid::bigint << 32 | objid::bigint) = ",
+        lock!(),
+        "))::text"
+    ),
+    holder: concat!(
+        "SELECT 'session ' || pid || coalesce(', ' || usename, '') \
+         || coalesce(' at ' || host(client_addr) || ' port ' || client_port, ' on the server''s own host') \
+         FROM (SELECT pid ",
+        holders!(),
+        " AND (classid::bigint << 32 | objid::bigint) = ",
+        lock!(),
+        ") AS holders LEFT JOIN pg_stat_activity USING (pid) LIMIT 1"
+    ),
+    server: "SELECT pg_postmaster_start_time()::text",
 };
 
 /// The snapshot: which transactions it sees. Two equal snapshots see the same rows of every table, so this is a
@@ -231,7 +293,7 @@ fn classify_error(code: &str, _message: &str) -> ErrorClass {
     // https://www.postgresql.org/docs/current/errcodes-appendix.html
     match code {
         "42P01" => ErrorClass::NoTable,
-        "42501" => ErrorClass::Refused("grant the service's role what the README lists"),
+        "42501" => ErrorClass::Refused(GRANT_RIGHTS),
         "25006" => ErrorClass::Refused("connect to the primary: this server takes no writes"),
         // The statement was prepared in another session.
         "26000" | "42P05" => ErrorClass::Refused(SESSION_MODE),

@@ -105,15 +105,8 @@ pub(super) struct Dialect {
     pub(super) flushed: fn(&str) -> String,
     /// A column that is compared with case and trailing spaces, whatever its collation.
     pub(super) exact: fn(&str) -> String,
-    /// Takes the master's lock for this session and returns whether it could; `None` if the database has no such
-    /// lock.
-    pub(super) try_lock: Option<&'static str>,
-    /// Names the server, until it is started again; `None` if there is no server.
-    pub(super) server_session: Option<&'static str>,
-    /// Returns whether this session holds the master's lock.
-    pub(super) holds_lock: Option<&'static str>,
-    /// Returns which session holds the master's lock; no text if nobody does, or it is not known.
-    pub(super) lock_holder: Option<&'static str>,
+    /// The master's lock; `None` if there is no server.
+    pub(super) lock: Option<ServerLockSql>,
     /// The end of an INSERT into a table of the daemon's own that replaces these columns where the key exists.
     pub(super) replace: fn(&str, &[&str]) -> String,
     /// The end of an INSERT that replaces existing rows.
@@ -134,8 +127,28 @@ pub(super) struct Dialect {
     pub(super) classify_error: fn(&str, &str) -> ErrorClass,
 }
 
+/// The lock of a server that a master's session holds, and its mark, a second lock that only a master with a lease holds.
+pub(super) struct ServerLockSql {
+    /// Takes both for this session, and returns who has the lock then: `ours`, `leased` or `unleased`. The mark comes first,
+    /// so that nobody sees the lock of a master with a lease without it.
+    pub(super) try_marked: &'static str,
+    /// Releases the mark of this session, and keeps the lock.
+    pub(super) unmark: &'static str,
+    /// A condition: a session has the lock without the mark.
+    pub(super) is_unleased: &'static str,
+    /// Returns whether this session has the lock.
+    pub(super) is_ours: &'static str,
+    /// Returns which session has the lock; no text if none has, or it is not known.
+    pub(super) holder: &'static str,
+    /// Names the server, until it is started again.
+    pub(super) server: &'static str,
+}
+
 /// How long to wait for a row that another session has locked.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// What to do where a right is missing.
+pub(super) const GRANT_RIGHTS: &str = "grant the service's user what the README lists";
 
 /// What an error of a database means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

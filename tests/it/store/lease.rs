@@ -4,16 +4,17 @@ mod audit;
 mod bulk;
 mod failover;
 mod faults;
+mod locks;
 mod watched;
 
 use std::time::Duration;
 
-use rulesyncd::store::{Database, RuleWrite, Scope, StoreError};
+use rulesyncd::store::{RuleWrite, Scope, StoreError};
 use serde_json::Value;
 
 use super::assert_lock_lost;
 use crate::support::clock;
-use crate::support::databases::{ExternalClient, TestDatabase, config, system_clock};
+use crate::support::databases::{ExternalClient, TestDatabase};
 use crate::support::galera;
 use crate::support::rules::{rule_row, rule_text};
 use crate::support::servers::{Kind, Server};
@@ -79,15 +80,20 @@ async fn one_writer_through_faults([address, others]: [&str; 2]) {
     first.freeze();
     second.wait_for_log(TOOK_OVER);
     wait_for("the second's rule", || second.log().contains("A updated").then_some(()));
+    // It stays frozen, and who took over dies.
+    second.kill();
+    let second = master(&other);
+    second.wait_for_log("this master holds the lock");
+    assert_eq!(cell(&mut external, "term").await, "3");
     one.save("A.yaml", rule_text("A", 3));
     first.thaw();
     first.wait_for_log("has taken over from this one");
     let log = first.log();
     let told = log.lines().find(|line| line.contains("has taken over from this one")).unwrap();
-    assert!(told.contains(", since ") && told.contains("term 2"), "{told}");
+    assert!(told.contains(", since ") && told.contains("term 3"), "{told}");
     assert_eq!(version_of(&mut external, "A").await, Some(rule_text("A", 2)));
     assert_eq!(first.count_in_log("A updated"), 0, "{}", first.log());
-    assert_eq!(cell(&mut external, "term").await, "2");
+    assert_eq!(cell(&mut external, "term").await, "3");
     // The database was never away, and one record says who leads.
     assert_eq!(lease_of(&one)["lock"], "standby");
     for text in ["lock was lost", "answers again", "holds the lock; standing by"] {
@@ -103,7 +109,7 @@ async fn one_writer_through_faults([address, others]: [&str; 2]) {
     first.wait_for_log(TOOK_OVER);
     wait_for("the first's rule", || first.log().contains("A updated").then_some(()));
     assert_eq!(version_of(&mut external, "A").await, Some(rule_text("A", 3)));
-    assert_eq!(cell(&mut external, "term").await, "3");
+    assert_eq!(cell(&mut external, "term").await, "4");
 
     // Stopped: the lease is released.
     assert!(first.stop().success());
@@ -111,7 +117,7 @@ async fn one_writer_through_faults([address, others]: [&str; 2]) {
     let third = master(&other);
     third.wait_for_log("this master holds the lock");
     assert_eq!(third.count_in_log(TOOK_OVER), 0, "{}", third.log());
-    assert_eq!(cell(&mut external, "term").await, "4");
+    assert_eq!(cell(&mut external, "term").await, "5");
 }
 
 /// A transaction of a master that was robbed a moment ago fails at its last statement.
@@ -127,57 +133,6 @@ async fn a_robbed_master_commits_nothing(server: &Server) {
     let rows: Vec<_> = rows.iter().map(|row| (row.rule_id.as_str(), row.rule_version)).collect();
     assert_eq!(rows, [("R1", 1)]);
     assert_lock_lost(master.apply(&write).await, "another master has taken the lease");
-}
-
-/// A master of version 0.1 knows no lease: while it holds the server's lock, nobody takes the lease.
-async fn a_master_without_a_lease_keeps_others_away(server: &Server) {
-    let address = server.create("upgrade").await;
-    let field = TestDatabase::server(&address).await;
-    field.session().await.close().await;
-    let mut old = field.external().await;
-    let lock = match server.kind() {
-        Kind::Postgres => "SELECT CAST(pg_try_advisory_lock(8247617475583766115) AS text)",
-        Kind::MariaDb => {
-            "SELECT CAST(GET_LOCK(CONCAT('rulesyncd:', LEFT(SHA2(DATABASE(), 256), 32)), 0) AS CHAR)"
-        }
-    };
-    assert!(matches!(old.text(lock).await.as_deref(), Some("true" | "1")));
-    let other = Database::open(&config(&address), system_clock()).await.unwrap();
-    for _ in 0..3 {
-        assert!(other.try_lock().await.unwrap().is_none());
-    }
-    drop(old);
-    wait_for_session(&other).await;
-}
-
-async fn wait_for_session(database: &Database) {
-    for _ in 0..200 {
-        if let Some(session) = database.try_lock().await.unwrap() {
-            return session.close().await;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the lock did not come free");
-}
-
-/// Without the right to the lease, the server's lock alone makes one writer, and the log says what to grant.
-async fn without_a_lease_there_is_the_lock(server: &Server) {
-    let address = server.create("lockless").await;
-    let field = TestDatabase::server(&address).await;
-    let mut external = field.external().await;
-    external.run("DROP TABLE rulesyncd_lease").await;
-    external.run("CREATE TABLE rulesyncd_lease (other INT)").await;
-    let swarm = Swarm::on(&address);
-    swarm.save("A.yaml", rule_text("A", 1));
-    let first = master(&swarm);
-    first.wait_for_log("A added from A.yaml");
-    first.wait_for_log("GRANT SELECT, INSERT, UPDATE ON rulesyncd_lease");
-    assert_eq!(first.count_in_log("there is no lease"), 1, "{}", first.log());
-    assert!(lease_of(&swarm)["lease_problem"].as_str().unwrap().contains("rulesyncd_lease"));
-    let other = Database::open(&config(&address), system_clock()).await.unwrap();
-    assert!(other.try_lock().await.unwrap().is_none());
-    first.kill();
-    wait_for_session(&other).await;
 }
 
 /// Lets the first tries to write the rule R2 fail, as if another transaction were in the way: as many as `most` says. The
@@ -277,8 +232,7 @@ async fn all(kind: Kind) {
     a_conflict_that_goes_on_ends_no_lease(&server).await;
     a_released_lease_says_since_when_there_is_no_master(&server).await;
     a_robbed_master_commits_nothing(&server).await;
-    a_master_without_a_lease_keeps_others_away(&server).await;
-    without_a_lease_there_is_the_lock(&server).await;
+    locks::all(&server).await;
     let address = server.create("one_writer").await;
     one_writer_through_faults([&address, &address]).await;
 }

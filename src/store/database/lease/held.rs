@@ -65,9 +65,9 @@ pub(super) async fn keep_beating(
         }
         let unlocked = Some(lock(&held).clone()).filter(Lead::wants_lock);
         if let Some(lead) = unlocked
-            && matches!(row::claim_lock(&mut connection, &lead).await, Ok(true))
+            && let Ok(now) = row::claim_lock(&mut connection, lead).await
         {
-            lock(&held).got_lock();
+            lock(&held).asked_for_lock(now);
         }
     }
 }

@@ -4,23 +4,26 @@ use std::time::Duration;
 
 use super::super::connection::Connection;
 use super::super::create;
-use super::super::lock;
+use super::super::row::Cell;
 use super::super::sql::Dialect;
 use crate::store::StoreError;
 use crate::store::lease::{Lead, LeaseRow, ServerLock};
 
 const READING: &str = "reading rulesyncd_lease";
 pub(super) const TAKING: &str = "taking the lease";
+const ASKING: &str = "asking for the master's lock";
 
 /// The most bytes of a text that is read.
 const LONGEST: usize = 255 * 4;
 
-/// Writes the row if it is still this lease. The owner is a UUID.
+/// Writes the row if it is still this lease, and no master without one has the server's lock. The owner is a UUID.
 pub(in super::super) fn beat(dialect: &Dialect, lead: &Lead) -> String {
     let (now, Lead { owner, term, .. }) = (dialect.statement_time, lead);
+    let unleased = dialect.lock.as_ref().filter(|_| lead.minds_lock()).map(|lock| lock.is_unleased);
+    let is_alone = unleased.map_or_else(String::new, |unleased| format!(" AND NOT {unleased}"));
     format!(
         "UPDATE rulesyncd_lease SET beat = beat + 1, beat_at = {now} \
-         WHERE name = 'master' AND owner = '{owner}' AND term = {term}"
+         WHERE name = 'master' AND owner = '{owner}' AND term = {term}{is_alone}"
     )
 }
 
@@ -111,37 +114,69 @@ pub(super) async fn take(
     Ok(connection.execute(TAKING, query).await? > 0)
 }
 
-/// Whether this session holds the server's lock, or another one, or the server has none.
+/// Asks for the server's lock, with its mark, and returns who holds it then.
 pub(super) async fn server_lock(connection: &mut Connection) -> Result<ServerLock, StoreError> {
-    let Some(sql) = connection.dialect().try_lock else { return Ok(ServerLock::Missing) };
-    match lock::lock_session(connection, sql).await {
-        Ok(Some(_)) => Ok(ServerLock::Ours),
-        Ok(None) => Ok(ServerLock::Others),
+    let Some(lock) = &connection.dialect().lock else { return Ok(ServerLock::Missing) };
+    let query = connection.query(lock.try_marked);
+    match connection.cell(ASKING, query).await {
+        Ok(holder) => Ok(match holder.shown() {
+            "ours" => ServerLock::Ours,
+            "leased" => ServerLock::Leased,
+            _ => ServerLock::Unleased,
+        }),
         Err(error) if connection.is_broken() => Err(error),
         // A cluster may refuse it.
         Err(_) => Ok(ServerLock::Missing),
     }
 }
 
-/// Tries to get the server's lock for a lease that was taken without, and says so in the row.
-pub(super) async fn claim_lock(connection: &mut Connection, lead: &Lead) -> Result<bool, StoreError> {
-    if server_lock(connection).await? != ServerLock::Ours {
-        return Ok(false);
+/// Which session has the server's lock, and the same in words if it is that of a master without a lease; nothing if none
+/// has it, or it is not known.
+pub(super) async fn lock_holder(connection: &mut Connection) -> (Option<String>, Option<String>) {
+    let Some(lock) = &connection.dialect().lock else { return (None, None) };
+    let sql = format!("SELECT CASE WHEN {} THEN '1' ELSE '0' END, ({})", lock.is_unleased, lock.holder);
+    let query = connection.query(sql);
+    let Ok(Some(row)) = connection.row(ASKING, query).await else { return (None, None) };
+    let mut cells = row.0.iter().map(Cell::shown);
+    let (is_unleased, session) = (cells.next() == Some("1"), cells.next().unwrap_or_default());
+    let unleased = match session {
+        "" => "a master without a lease".to_owned(),
+        session => format!("a master without a lease ({session})"),
+    };
+    (Some(session.to_owned()).filter(|session| !session.is_empty()), is_unleased.then_some(unleased))
+}
+
+/// Takes the mark away from the server's lock of this session: it has no lease.
+pub(super) async fn unmark_lock(connection: &mut Connection) -> Result<(), StoreError> {
+    let Some(lock) = &connection.dialect().lock else { return Ok(()) };
+    let query = connection.query(lock.unmark);
+    connection.cell(ASKING, query).await.map(drop)
+}
+
+/// Asks for the server's lock for a lease that was taken without, and says in the row that it is held.
+pub(super) async fn claim_lock(
+    connection: &mut Connection,
+    mut lead: Lead,
+) -> Result<ServerLock, StoreError> {
+    let lock = server_lock(connection).await?;
+    lead.asked_for_lock(lock);
+    let session = lead.session(&server(connection).await?);
+    if !session.is_empty() {
+        let query = connection
+            .query("UPDATE rulesyncd_lease SET session = ")
+            .text(session)
+            .push(" WHERE name = 'master' AND owner = ")
+            .text(&*lead.owner)
+            .push(" AND term = ")
+            .int(i64::try_from(lead.term).unwrap_or(i64::MAX));
+        connection.execute(TAKING, query).await?;
     }
-    let server = server(connection).await?;
-    let query = connection
-        .query("UPDATE rulesyncd_lease SET session = ")
-        .text(server)
-        .push(" WHERE name = 'master' AND owner = ")
-        .text(&*lead.owner)
-        .push(" AND term = ")
-        .int(i64::try_from(lead.term).unwrap_or(i64::MAX));
-    Ok(connection.execute(TAKING, query).await? > 0)
+    Ok(lock)
 }
 
 /// What names the server on which a session has a lock.
 pub(super) async fn server(connection: &mut Connection) -> Result<String, StoreError> {
-    let Some(sql) = connection.dialect().server_session else { return Ok(String::new()) };
-    let query = connection.query(sql);
+    let Some(lock) = &connection.dialect().lock else { return Ok(String::new()) };
+    let query = connection.query(lock.server);
     Ok(connection.cell(TAKING, query).await?.shown().to_owned())
 }

@@ -17,8 +17,9 @@ pub(super) enum Fault {
     Freeze { micros: i64, host: bool },
     /// The connection that writes is lost. The end of its transaction may come later.
     CutWrites { may_commit: bool },
-    /// The connection that beats is lost, without the answer to what it asked.
-    CutBeats { answers_late: bool },
+    /// The connection that beats is lost, without the answer to what it asked. The server may never notice, as behind a proxy
+    /// that has stopped.
+    CutBeats { answers_late: bool, is_noticed: bool },
     /// The process dies, and another one is started after so many microseconds.
     Kill { may_commit: bool, down: i64 },
     /// The process ends, and releases the lease; another one is started.
@@ -38,7 +39,9 @@ impl Master {
                 self.beat_at = self.beat_at.max(world.now + micros + micros % 1_000_003);
             }
             Fault::CutWrites { may_commit } => self.cut_writes(may_commit, world),
-            Fault::CutBeats { answers_late } => self.cut_beats(answers_late, world),
+            Fault::CutBeats { answers_late, is_noticed } => {
+                self.cut_beats(answers_late, is_noticed, world);
+            }
             Fault::Kill { may_commit, down } => {
                 if may_commit {
                     self.cut_writes(true, world);
@@ -84,7 +87,7 @@ impl Master {
         self.writes = None;
     }
 
-    fn cut_beats(&mut self, answers_late: bool, world: &mut World) {
+    fn cut_beats(&mut self, answers_late: bool, is_noticed: bool, world: &mut World) {
         if let Next::Take(seen, lead) = &self.next {
             if answers_late {
                 let (seen, lead) = (Arc::clone(seen), lead.clone());
@@ -93,8 +96,7 @@ impl Master {
             self.lose(world);
         }
         self.beats = None;
-        // The server notices only after a while.
-        world.unlock(self.server, self.place, LEASE_MICROS);
+        world.unlock(self.server, self.asks, if is_noticed { LEASE_MICROS } else { i64::MAX });
     }
 
     fn restart(&mut self, down: i64, world: &mut World) {

@@ -83,6 +83,7 @@ pub(super) enum Step {
         server: usize,
         ahead: i64,
     },
+    /// The one whose number is the number of masters has no lease, and is started, or stopped.
     Fault {
         master: usize,
         fault: Fault,
@@ -171,6 +172,7 @@ impl Step {
             }
             Self::FailOver { server } => world.fail_over(server),
             Self::SetClock { server, ahead } => world.set_clock(server, ahead),
+            Self::Fault { master, .. } if master == world.options.masters => world.switch_unleased(),
             Self::Fault { master, fault } => {
                 world.with_master(master, |master, world| master.suffer(fault, world));
             }
@@ -196,7 +198,7 @@ fn fault(chance: &mut Mutate) -> Fault {
     match chance.below(10) {
         0..5 => Fault::Freeze { micros: micros(chance, 30_000_000), host: is_lucky },
         5 | 6 => Fault::CutWrites { may_commit: is_lucky },
-        7 => Fault::CutBeats { answers_late: is_lucky },
+        7 => Fault::CutBeats { answers_late: is_lucky, is_noticed: chance.below(2) == 0 },
         8 => Fault::Kill { may_commit: is_lucky, down: micros(chance, 20_000_000) },
         _ => Fault::Stop { down: micros(chance, 20_000_000) },
     }

@@ -15,7 +15,7 @@ use super::tables::Holder;
 use super::transactions::{Failed, is_of};
 use super::world::World;
 use crate::store::StoreError;
-use crate::store::lease::{BEAT_INTERVAL, LEASE, Lead, LeaseRow, ServerLock, Standby};
+use crate::store::lease::{BEAT_INTERVAL, LEASE, Lead, LeaseRow, Standby};
 
 /// How often a standby looks, and a master without work makes sure that it leads.
 const LOOK: i64 = 1_000_000;
@@ -54,6 +54,8 @@ pub(super) struct Master {
     pub(super) standby: Standby,
     pub(super) lead: Option<Arc<Mutex<Lead>>>,
     session: u64,
+    /// The session that asks for the server's lock, and beats.
+    pub(super) asks: u64,
     pub(super) next: Next,
     pub(super) next_at: i64,
     /// Since when the next call waits for a lock.
@@ -80,6 +82,7 @@ impl Master {
             standby: Standby::default(),
             lead: None,
             session: 0,
+            asks: 0,
             next: Next::Look,
             next_at: place_micros * 10_000,
             waits_since: None,
@@ -137,11 +140,11 @@ impl Master {
     fn look(&mut self, world: &mut World) {
         self.server = world.writable(self.server);
         let session = Some(world.incarnation(self.server));
-        (self.writes, self.beats) = (session, session);
+        (self.writes, self.beats, self.asks) = (session, session, world.number());
         let Some(seen) = world.tables(self.server).lease.as_ref().map(|lease| Arc::clone(&lease.row)) else {
             return self.later(Next::Look, LOOK, world);
         };
-        let (lock, now) = (world.lock(self.server, self.place), self.now(world));
+        let (lock, now) = (world.lock(self.server, self.asks), self.now(world));
         let lead = self.standby.look(&seen, (&self.me, LEASE), (world.name(self.server), lock), now);
         match lead {
             Some(mut lead) => {
@@ -151,7 +154,7 @@ impl Master {
                 self.later(Next::Take(seen, lead), world.options.call, world);
             }
             None => {
-                world.unlock(self.server, self.place, 0);
+                world.unlock(self.server, self.asks, 0);
                 self.later(Next::Look, LOOK, world);
             }
         }
@@ -179,7 +182,7 @@ impl Master {
                 self.later(Next::Serve(Serving::new(lead)), world.options.call, world);
             }
             Ok(0) => {
-                world.unlock(self.server, self.place, 0);
+                world.unlock(self.server, self.asks, 0);
                 self.later(Next::Look, LOOK, world);
             }
             Err(_) => self.lose(world),
@@ -193,7 +196,7 @@ impl Master {
         }
         (self.lead, self.beat_at, self.beat_sent) = (None, i64::MAX, None);
         if self.beats.is_some() {
-            world.unlock(self.server, self.place, 0);
+            world.unlock(self.server, self.asks, 0);
         }
         self.losses += 1;
         let wait = 75_000 << self.losses.min(7);
@@ -284,7 +287,8 @@ impl Master {
             lead.lose("the connection is lost");
             return;
         }
-        let is_ours = |row: &LeaseRow| is_of(row, &holder.owner, holder.term);
+        let is_alone = world.is_alone(self.server);
+        let is_ours = |row: &LeaseRow| is_alone && is_of(row, &holder.owner, holder.term);
         let beat = |row: &mut LeaseRow| row.beat += 1;
         let wait = match world.change_lease(self.server, is_ours, beat, (Some(holder.clone()), None)) {
             Err(Failed::Locked) if micros(now - sent) < LOCK_LIMIT => {
@@ -296,12 +300,13 @@ impl Master {
                 if lead.beaten(matched, sent).is_err() || lead.is_lost() {
                     return;
                 }
-                if lead.wants_lock() && world.lock(self.server, self.place) == ServerLock::Ours {
-                    let server = world.name(self.server).to_owned();
-                    let change = |row: &mut LeaseRow| row.session = server;
-                    let by = (Some(holder.clone()), None);
-                    if matches!(world.change_lease(self.server, is_ours, change, by), Ok(1..)) {
-                        lead.got_lock();
+                if lead.wants_lock() {
+                    lead.asked_for_lock(world.lock(self.server, self.asks));
+                    let session = lead.session(world.name(self.server));
+                    if !session.is_empty() {
+                        let change = |row: &mut LeaseRow| row.session = session;
+                        let by = (Some(holder.clone()), None);
+                        world.change_lease(self.server, is_ours, change, by).ok();
                     }
                 }
                 micros(BEAT_INTERVAL)

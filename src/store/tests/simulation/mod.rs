@@ -11,7 +11,8 @@
 //! The judge checks:
 //!
 //! 1. *Fence*, at each commit: a master's carries owner, term and session of the lease that the log has just before it, and
-//!    terms never fall. The fence is the last statement.
+//!    terms never fall. The fence is the last statement. At that time no master without a lease has the server's lock
+//!    ([`locks`]).
 //! 2. *Poll*, after each: the catalogue is what the snapshot holds, except for rows that were committed longer than
 //!    `overlap` after their stamp; after a poll that compared every row, without exception.
 //! 3. *Stream*: no change equals what it replaces, and the changes make the catalogue.
@@ -30,6 +31,7 @@ mod faults;
 mod fleet;
 mod history;
 mod judge;
+mod locks;
 mod masters;
 mod reader;
 mod session;
@@ -66,6 +68,8 @@ enum Without {
     Fence,
     /// The fence locks the row, and changes no value.
     FenceThatChanges,
+    /// The fence matches although a master without a lease has the server's lock.
+    FenceThatMindsTheLock,
     /// Who takes the lease does not compare what it has seen.
     CompareOnTake,
     /// A master that lost a session goes on with its old term.
@@ -139,6 +143,7 @@ fn each_defence_is_missed_if_it_is_left_out() {
         (Without::AgeOfTheBeat, "age"),
         (Without::Fence, "fence"),
         (Without::FenceThatChanges, "fence"),
+        (Without::FenceThatMindsTheLock, "fence"),
         (Without::CompareOnTake, "fence"),
         (Without::TermOnReconnect, "fence"),
     ] {

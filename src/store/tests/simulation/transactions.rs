@@ -28,6 +28,8 @@ pub(super) struct Transaction {
     locks: Vec<Locked>,
     /// When its client last spoke.
     used: i64,
+    /// When its fence was carried out.
+    fenced: Option<i64>,
     client: Client,
 }
 
@@ -63,7 +65,7 @@ impl World {
         let id = self.number();
         let commit = Commit { by: Some(by), ..Commit::default() };
         let (used, client) = (self.now, Client::Master);
-        self.open.push(Transaction { id, server, commit, locks: Vec::new(), used, client });
+        self.open.push(Transaction { id, server, commit, locks: Vec::new(), used, fenced: None, client });
         id
     }
 
@@ -124,8 +126,13 @@ impl World {
 
     /// The fence: a beat as the last statement. Returns how many rows it matched. One that changes no value only locks.
     fn fence(&mut self, id: u64, changes_value: bool) -> Result<u64, Failed> {
+        let fenced = self.now;
         let transaction = self.lock_for(id, Locked::Lease)?;
+        transaction.fenced = Some(fenced);
         let (server, by) = (transaction.server, transaction.commit.by.clone());
+        if !self.is_alone(server) {
+            return Ok(0);
+        }
         let (now, lease) = (self.clock(server), self.tables(server).lease.clone());
         let Some((by, lease)) = by.zip(lease).filter(|(by, lease)| is_of(&lease.row, &by.owner, by.term))
         else {
@@ -145,8 +152,12 @@ impl World {
 
     pub(super) fn commit(&mut self, id: u64) -> Result<(), Failed> {
         let place = self.open.iter().position(|open| open.id == id).ok_or(Failed::Conflict)?;
-        let Transaction { server, mut commit, .. } = self.open.remove(place);
+        let Transaction { server, mut commit, fenced, .. } = self.open.remove(place);
         self.ensure_first(server, &commit)?;
+        let unleased = self.unleased_since(server).filter(|_| commit.by.is_some());
+        if unleased.is_some_and(|since| since <= fenced.unwrap_or(self.now)) {
+            self.note_broken(|| format!("fence: beside a master without a lease commits {commit:?}"));
+        }
         self.look_at_the_clock();
         let second = if self.options.whole_seconds { 1_000_000 } else { 0 };
         let overlap = i64::try_from(self.options.overlap.as_micros()).unwrap();
@@ -214,7 +225,7 @@ impl World {
         let last = if is_ours { vec![Last::Raise { deletes }] } else { Vec::new() };
         let (used, client) = (self.now, Client::Step { last });
         let (commit, locks) = (Commit::default(), Vec::new());
-        self.open.push(Transaction { id, server, commit, locks, used, client });
+        self.open.push(Transaction { id, server, commit, locks, used, fenced: None, client });
         let mut written = writes.iter().map(|&(key, content)| self.write(id, key, content, is_ours));
         if !written.all(|written| written.is_ok()) {
             self.roll_back(id);

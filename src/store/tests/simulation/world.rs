@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use super::Without;
 use super::history::Verdict;
+use super::locks::{Lock, Unleased};
 use super::masters::Master;
 use super::tables::{Cell, Commit, Key, Lease, Tables, time};
 use super::texts::IDS;
 use super::transactions::Transaction;
 use crate::clock::Timestamp;
-use crate::store::lease::{LEASE, LeaseRow, ServerLock};
+use crate::store::lease::{LEASE, LeaseRow};
 
 /// The second at which the simulation begins.
 const BEGIN: i64 = 1_777_620_000_000_000;
@@ -53,8 +54,7 @@ struct Server {
     incarnation: u64,
     /// What a master calls it.
     name: String,
-    /// The master whose session has the server's lock, and when the server notices that the session ended.
-    lock: Option<(usize, i64)>,
+    lock: Option<Lock>,
 }
 
 #[derive(Debug)]
@@ -74,6 +74,7 @@ pub(super) struct World {
     pub(super) latest: i64,
     /// `None` while it acts.
     masters: Vec<Option<Box<Master>>>,
+    pub(super) unleased: Unleased,
     /// The last number that was given to a session or a transaction.
     numbers: u64,
     /// How many faults there were that may move the lease, and how often it moved from one master to another.
@@ -107,6 +108,7 @@ impl World {
             ahead: (0, 0),
             latest: i64::MIN,
             masters: (0..options.masters).map(|place| Some(Box::new(Master::new(place)))).collect(),
+            unleased: Unleased::default(),
             numbers: 0,
             faults: 0,
             takeovers: 0,
@@ -180,11 +182,15 @@ impl World {
         // No two events are at the same time.
         let end = self.now + micros + 1;
         loop {
-            let due = self.masters().map(|master| (master.due(), master.place)).min();
+            let unleased = self.unleased.due.map(|due| (due, None));
+            let due = self.masters().map(|master| (master.due(), Some(master.place))).chain(unleased).min();
             let Some((due, place)) = due.filter(|(due, _)| *due <= end) else { break };
             self.now = self.now.max(due);
             self.end_idle_transactions();
-            self.with_master(place, Master::act);
+            match place {
+                Some(place) => self.with_master(place, Master::act),
+                None => self.look_unleased(),
+            }
         }
         self.now = end;
         self.end_idle_transactions();
@@ -310,31 +316,14 @@ impl World {
         self.look_at_the_clock();
     }
 
-    /// Who holds the server's lock once a session of the master has asked for it.
-    pub(super) fn lock(&mut self, server: usize, master: usize) -> ServerLock {
-        let now = self.now;
-        let lock = &mut self.servers[server].lock;
-        match *lock {
-            _ if !self.options.has_locks => ServerLock::Missing,
-            Some((_, until)) if until > now => ServerLock::Others,
-            _ => {
-                *lock = Some((master, i64::MAX));
-                ServerLock::Ours
-            }
-        }
-    }
-
-    /// A session of the master has ended, which the server notices after so many microseconds.
-    pub(super) fn unlock(&mut self, server: usize, master: usize, micros: i64) {
-        let now = self.now;
-        if let Some((_, until)) = self.servers[server].lock.as_mut().filter(|(holder, _)| *holder == master) {
-            *until = (*until).min(now + micros);
-        }
+    pub(super) fn lock_of(&mut self, server: usize) -> &mut Option<Lock> {
+        &mut self.servers[server].lock
     }
 
     /// All faults end: every server shows everything, at once, and no transaction is open.
     pub(super) fn heal(&mut self) {
         self.open.clear();
+        self.stop_unleased();
         for server in 0..SERVERS {
             self.stream(server, true);
         }
