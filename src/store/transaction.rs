@@ -77,9 +77,9 @@ pub(super) trait WriteSession: Send {
     /// Whether it raises the version.
     fn raises(&self) -> bool;
 
-    /// The last statements failed: whether they are carried out without the version from now on, which the session has
-    /// no right to raise.
-    fn goes_without_version(&mut self, error: &StoreError) -> bool;
+    /// The last statements failed, and the transaction was rolled back: whether they are carried out without the version
+    /// from now on, because it cannot be raised.
+    fn goes_without_version(&mut self, error: &StoreError) -> impl Future<Output = bool> + Send;
 
     /// Lets the lease decide, with the time now; `None` without a lease.
     fn lead<T>(&self, _decide: impl FnOnce(&mut Lead, Duration) -> T) -> Option<T> {
@@ -139,7 +139,7 @@ pub(super) async fn transact<S: WriteSession, T: Transaction<S>>(
             Failed::Otherwise(error) => (lost(session, error), false),
         };
         match error {
-            error if is_last && session.goes_without_version(&error) => {}
+            error if is_last && session.goes_without_version(&error).await => {}
             StoreError::Conflict { .. } if repeats < REPEATS => repeats += 1,
             StoreError::RowLocked { .. } if is_last && repeats < REPEATS => repeats += 1,
             // No other row can be written instead.

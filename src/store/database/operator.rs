@@ -113,7 +113,7 @@ impl WriteSession for Operator<'_> {
         self.version.problem().is_none()
     }
 
-    fn goes_without_version(&mut self, error: &StoreError) -> bool {
-        self.version.gives_up(self.connection.dialect(), error)
+    async fn goes_without_version(&mut self, error: &StoreError) -> bool {
+        self.version.gives_up(&mut self.connection, error).await
     }
 }

@@ -130,14 +130,15 @@ impl Session {
                 self.write_rows(std::slice::from_ref(write)).await
             };
             let written = written.await;
-            self.connection.run(WRITING, "ROLLBACK").await.map_err(|error| self.map_lock_lost(error))?;
+            let rolled_back = self.connection.run(WRITING, "ROLLBACK").await;
             match written {
-                Ok(_) => {}
+                Ok(_) => rolled_back.map_err(|error| self.map_lock_lost(error))?,
                 Err(
                     error @ (StoreError::RowRejected { .. }
                     | StoreError::RowLocked { .. }
                     | StoreError::Conflict { .. }),
                 ) => {
+                    rolled_back.map_err(|error| self.map_lock_lost(error))?;
                     rejected.push((write.rule_id().to_owned(), error));
                     if rejected.len() == NAMED {
                         break;

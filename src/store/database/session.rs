@@ -195,8 +195,8 @@ impl WriteSession for Session {
         self.version.problem().is_none()
     }
 
-    fn goes_without_version(&mut self, error: &StoreError) -> bool {
-        self.version.gives_up(self.connection.dialect(), error)
+    async fn goes_without_version(&mut self, error: &StoreError) -> bool {
+        self.version.gives_up(&mut self.connection, error).await
     }
 
     fn lead<T>(&self, decide: impl FnOnce(&mut Lead, Duration) -> T) -> Option<T> {

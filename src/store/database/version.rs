@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
 use super::create;
-use super::sql::Dialect;
+use super::sql::{Dialect, GRANT_RIGHTS};
 use crate::store::StoreError;
 use crate::store::transaction::Last;
 
-/// The operation, in errors.
+/// The operation, in errors; of the last statements of a master's transaction, and of its fence alone.
 const WHAT: &str = "updating rulesyncd_version";
+const FINISHING: &str = "updating rulesyncd_version and rulesyncd_lease";
+const FENCING: &str = "updating rulesyncd_lease";
 
 /// The rights of a writer.
 const RIGHTS: &str = "SELECT, INSERT, UPDATE";
@@ -61,13 +63,17 @@ fn with_remedy(dialect: &Dialect, error: &StoreError, rights: &str) -> String {
     with_grant(dialect, "rulesyncd_version", error, rights)
 }
 
-/// The error of a table of the daemon's own with what to do.
+/// The error of a table of the daemon's own with what to do: unless the error says it, the table is missing, or a right.
 pub(super) fn with_grant(dialect: &Dialect, table: &str, error: &StoreError, rights: &str) -> String {
-    let grant = match dialect.now {
-        Some(_) => format!(", and `GRANT {rights} ON {table}` to this user"),
-        None => String::new(),
+    let cause = error.cause();
+    let remedy = match error {
+        StoreError::Refused { remedy, .. } if remedy != GRANT_RIGHTS => remedy.clone(),
+        _ if dialect.now.is_none() => "let `rulesyncd sync` create it as the tables' owner".to_owned(),
+        _ => format!(
+            "let `rulesyncd sync` create it as the tables' owner, and `GRANT {rights} ON {table}` to this user"
+        ),
     };
-    format!("{}; let `rulesyncd sync` create it as the tables' owner{grant}", error.cause())
+    format!("{cause}; {remedy}")
 }
 
 /// Raises the version by one.
@@ -130,14 +136,13 @@ impl VersionWriter {
     }
 
     /// Whether the last statements of a transaction failed because the row cannot be updated: then the writer goes on
-    /// without.
-    pub(super) fn gives_up(&mut self, dialect: &Dialect, error: &StoreError) -> bool {
+    /// without. They concern the lease, too, so the server is asked.
+    pub(super) async fn gives_up(&mut self, connection: &mut Connection, error: &StoreError) -> bool {
         let is_missing = matches!(error, StoreError::NoTables { .. } | StoreError::Refused { .. });
-        if is_missing && self.problem.is_none() {
-            self.problem = Some(with_remedy(dialect, error, RIGHTS));
-            return true;
+        if !is_missing || self.problem.is_some() {
+            return false;
         }
-        false
+        self.check(connection, false).await.is_ok() && self.problem.is_some()
     }
 }
 
@@ -150,17 +155,19 @@ pub(super) async fn finish(
 ) -> Result<u64, StoreError> {
     let dialect = connection.dialect();
     let statement = |last: &Last| match last {
-        Last::Raise { deletes } => Some(raise(dialect, *deletes)),
-        Last::Notify => dialect.notify.map(str::to_owned),
-        Last::Fence => fence.clone(),
+        Last::Raise { deletes } => Some((WHAT, raise(dialect, *deletes))),
+        Last::Notify => Some((WHAT, dialect.notify?.to_owned())),
+        Last::Fence => Some((FENCING, fence.clone()?)),
     };
-    let mut statements: Vec<String> = last.iter().filter_map(statement).collect();
-    if dialect.takes_several {
-        statements = vec![statements.join("; ")];
+    let mut statements: Vec<(&str, String)> = last.iter().filter_map(statement).collect();
+    if dialect.takes_several && !statements.is_empty() {
+        let what = if fence.is_some() { FINISHING } else { WHAT };
+        let texts: Vec<&str> = statements.iter().map(|(_, statement)| &**statement).collect();
+        statements = vec![(what, texts.join("; "))];
     }
     let mut matched = 0;
-    for statement in statements.iter().filter(|statement| !statement.is_empty()) {
-        matched = connection.run_counted(WHAT, statement).await?;
+    for (what, statement) in &statements {
+        matched = connection.run_counted(what, statement).await?;
     }
     Ok(matched)
 }

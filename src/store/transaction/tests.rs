@@ -69,7 +69,7 @@ impl WriteSession for Scripted {
         true
     }
 
-    fn goes_without_version(&mut self, _error: &StoreError) -> bool {
+    async fn goes_without_version(&mut self, _error: &StoreError) -> bool {
         false
     }
 

@@ -16,7 +16,7 @@ use crate::support::servers::{Kind, Server};
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// Ends the session that holds the master's lock, as an administrator would.
-async fn end_the_lock_holder(kind: Kind, external: &mut ExternalClient) {
+pub(super) async fn end_the_lock_holder(kind: Kind, external: &mut ExternalClient) {
     let holder = match kind {
         Kind::Postgres => "SELECT pid::text FROM pg_locks WHERE locktype = 'advisory'",
         Kind::MariaDb => {
@@ -170,6 +170,8 @@ async fn each_does_with_its_own_grants_alone(server: &Server) {
         assert!(problem.contains(&format!("`GRANT {rights} ON rulesyncd_version`")), "{problem}");
     };
     rights(session.version_problem(), "SELECT, INSERT, UPDATE");
+    let problem = session.lease_problem().unwrap();
+    assert!(problem.contains("`GRANT SELECT, INSERT, UPDATE ON rulesyncd_lease`"), "{problem}");
     rights(follower.version_problem(), "SELECT");
     // Once they may, the master's next rescan and the worker's next full scan use it.
     for (user, granted) in
@@ -186,6 +188,18 @@ async fn each_does_with_its_own_grants_alone(server: &Server) {
     let (mut follower, mut catalogue) = (worker.follow(), Arc::<Catalogue>::default());
     poll(&mut follower, &mut catalogue).await.unwrap();
     assert_eq!(follower.version_problem(), None);
+
+    // A master that leads loses the right to the lease: it is not the version that cannot be updated.
+    session.close().await;
+    let to = to("master");
+    let grant = format!("GRANT SELECT, INSERT, UPDATE ON rulesyncd_lease TO {to}");
+    server.run("granted", &grant).await.unwrap();
+    let mut session = took_over(&master).await;
+    assert_eq!((session.lease_problem(), session.version_problem()), (None, None));
+    server.run("granted", &format!("REVOKE UPDATE ON rulesyncd_lease FROM {to}")).await.unwrap();
+    let error = session.apply(&[RuleWrite::Upsert(rule_row("R1", 4))]).await.unwrap_err().to_string();
+    assert!(error.contains("rulesyncd_lease") && error.contains("grant"), "{error}");
+    assert_eq!(session.version_problem(), None);
 }
 
 async fn expiry_is_judged_by_the_databases_clock(server: &Server) {

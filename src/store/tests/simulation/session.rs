@@ -158,7 +158,7 @@ impl WriteSession for Session {
         true
     }
 
-    fn goes_without_version(&mut self, _error: &StoreError) -> bool {
+    async fn goes_without_version(&mut self, _error: &StoreError) -> bool {
         false
     }
 
