@@ -15,7 +15,7 @@ use crate::store::poll::{
     TablesVersion, Which, WholeRow, Window, WindowSum, WindowSums, unreadable,
 };
 use crate::store::watermark::Watermark;
-use crate::store::{READING, StoreError};
+use crate::store::{READING, StoreError, lease};
 
 /// The tables, read through one connection.
 pub(super) struct Snapshot {
@@ -214,12 +214,13 @@ fn counts_of(rows: Option<u64>, found: &str) -> Result<Counts, StoreError> {
     }
 }
 
-/// The master's last beat: its term, its number, its time, and a sign if it released the lease. A row that another
+/// The master's last beat: its term, its number, its time, and a sign if the lease has no owner. A row that another
 /// program spoilt is as good as none.
-fn beat_of(found: &str) -> Option<Beat> {
-    let (found, is_released) = found.strip_suffix(" -").map_or((found, false), |found| (found, true));
+pub(super) fn beat_of(found: &str) -> Option<Beat> {
+    let (found, is_free) = found.strip_suffix(" -").map_or((found, false), |found| (found, true));
     let mut parts = found.splitn(3, ' ');
     let (term, count) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let is_released = lease::is_released(is_free, term);
     Some(Beat { term, count, at: Timestamp::parse(parts.next()?)?, is_released })
 }
 
