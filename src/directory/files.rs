@@ -10,7 +10,7 @@ use crate::rule::RuleId;
 #[derive(Debug, Default)]
 pub(super) struct Files {
     files: BTreeMap<Arc<str>, ScannedFile>,
-    /// The valid files by the folded hash of their id; another id may share it.
+    /// The files by the folded hash of the id that they hold or name; another id may share it.
     by_id: BTreeSet<(u64, Arc<str>)>,
     invalid: BTreeSet<Arc<str>>,
     /// Files that are links, or may be: those that cannot be read.
@@ -36,8 +36,8 @@ impl Files {
     pub(super) fn insert(&mut self, name: &str, file: ScannedFile) -> Option<ScannedFile> {
         let before = self.remove(name);
         let name: Arc<str> = name.into();
-        if let Some(rule) = file.rule() {
-            self.by_id.insert((folded_hash(&rule.rule_id), Arc::clone(&name)));
+        if let Some(rule_id) = file.rule_id() {
+            self.by_id.insert((folded_hash(rule_id), Arc::clone(&name)));
         }
         if file.outcome.is_err() {
             self.invalid.insert(Arc::clone(&name));
@@ -57,8 +57,8 @@ impl Files {
         for index in [&mut self.invalid, &mut self.links, &mut self.kept] {
             index.remove(&name);
         }
-        if let Some(rule) = file.rule() {
-            self.by_id.remove(&(folded_hash(&rule.rule_id), name));
+        if let Some(rule_id) = file.rule_id() {
+            self.by_id.remove(&(folded_hash(rule_id), name));
         }
         Some(file)
     }
@@ -71,13 +71,13 @@ impl Files {
         Some(changed)
     }
 
-    /// The files that hold an id, compared without case.
+    /// The files that hold or name an id, compared without case.
     pub(super) fn holding(&self, id: &RuleId) -> impl Iterator<Item = &str> {
         let hash = folded_hash(id);
         let found = self.by_id.range((hash, Arc::from(""))..).take_while(move |(other, _)| *other == hash);
         found.map(|(_, name)| &**name).filter(move |name| {
-            let rule = self.get(name).and_then(ScannedFile::rule);
-            rule.is_some_and(|rule| rule.rule_id.as_str().eq_ignore_ascii_case(id.as_str()))
+            let named = self.get(name).and_then(ScannedFile::rule_id);
+            named.is_some_and(|named| named.as_str().eq_ignore_ascii_case(id.as_str()))
         })
     }
 

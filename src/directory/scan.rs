@@ -20,7 +20,8 @@ use super::scope::ScanScope;
 use super::stamp::Stamp;
 use super::watch::UnfinishedFiles;
 use crate::clock::Timestamp;
-use crate::rule::{Limits, RuleHeader, RuleId};
+use crate::rule::plan::FileRule;
+use crate::rule::{Limits, RuleId};
 use crate::rulefile::{self, Listing};
 
 /// Texts are kept from scan to write up to this many bytes in all; others are read again when they are written.
@@ -93,7 +94,7 @@ impl Scanner {
         self.files.get(name)
     }
 
-    /// The names of the files that hold an id, compared without case.
+    /// The names of the files that hold an id, or name it though they are invalid, compared without case.
     pub(crate) fn names_of(&self, id: &RuleId) -> impl Iterator<Item = &str> {
         self.files.holding(id)
     }
@@ -103,9 +104,9 @@ impl Scanner {
         self.files.len() - self.files.invalid().count()
     }
 
-    /// Every file with the rule in it, as input to a plan; `None` if the file is invalid.
-    pub fn rules(&self) -> impl Iterator<Item = (&str, Option<&RuleHeader<RuleId>>)> {
-        self.files().map(|(name, scanned)| (name, scanned.rule()))
+    /// Every file with the rule in it, as input to a plan; `Err` is the id that an invalid file names.
+    pub fn rules(&self) -> impl Iterator<Item = (&str, FileRule<'_>)> {
+        self.files().map(|(name, scanned)| (name, scanned.planned()))
     }
 
     /// Invalid files, by name.
@@ -223,11 +224,11 @@ impl Scanner {
                 self.unsettled.insert(name.clone(), stamp);
             }
             if scanned.outcome.is_err() && scanned.named.is_none() {
-                scanned.named = self.files.get(&name).and_then(ScannedFile::rule_id).cloned();
+                scanned.had = self.files.get(&name).and_then(ScannedFile::rule_id).cloned();
             }
-            let outcome = scanned.outcome.clone();
+            let (outcome, named) = (scanned.outcome.clone(), scanned.named.clone());
             let before = self.files.insert(&name, scanned);
-            if before.as_ref().is_none_or(|before| before.outcome != outcome) {
+            if before.as_ref().is_none_or(|before| before.outcome != outcome || before.named != named) {
                 changed.insert(name, before);
             }
         }

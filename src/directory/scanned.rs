@@ -2,6 +2,7 @@
 
 use super::stamp::Stamp;
 use crate::clock::Timestamp;
+use crate::rule::plan::FileRule;
 use crate::rule::{ContentDigest, Diagnostic, RuleHeader, RuleId, first_errors};
 
 /// Why a file is invalid.
@@ -43,8 +44,10 @@ pub(crate) struct ScannedFile {
     pub(super) is_settled: bool,
     /// The digest of an invalid text, so that it is parsed once.
     pub(super) invalid_text: Option<Box<ContentDigest>>,
-    /// The id that an invalid file names, or that it had while it was valid.
+    /// The id that an invalid file names.
     pub(super) named: Option<RuleId>,
+    /// The id that an invalid file had before, if it names none. It has no part in a plan: another process does not know it.
+    pub(super) had: Option<RuleId>,
     /// See [`ScannedFile::is_written`].
     pub(super) is_written: bool,
     /// Where the first pattern is that Python does not compile, `6:12: match.pattern`.
@@ -74,6 +77,7 @@ impl ScannedFile {
             is_settled: true,
             invalid_text: None,
             named: None,
+            had: None,
             is_written: false,
             bad_pattern: None,
             outcome,
@@ -91,6 +95,11 @@ impl ScannedFile {
         }
     }
 
+    /// The rule as input to a plan; `Err` is the id that an invalid file names.
+    pub(crate) fn planned(&self) -> FileRule<'_> {
+        self.rule().ok_or(self.named.as_ref())
+    }
+
     /// Why the file is invalid; `None` if it is valid, or new and still being written.
     pub(crate) fn invalid(&self) -> Option<&InvalidFile> {
         self.outcome.as_ref().err().filter(|why| **why != InvalidFile::Unfinished)
@@ -98,7 +107,7 @@ impl ScannedFile {
 
     /// The id that the file names, or named when it last held a rule; `None` where that is not known.
     pub(crate) fn rule_id(&self) -> Option<&RuleId> {
-        self.rule().map(|rule| &rule.rule_id).or(self.named.as_ref())
+        self.rule().map(|rule| &rule.rule_id).or(self.named.as_ref()).or(self.had.as_ref())
     }
 
     /// Whether the row was once equal to this file: if it differs now, another program changed it.

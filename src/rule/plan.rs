@@ -61,25 +61,35 @@ impl Plan {
     }
 }
 
+/// The rule in a file, or the id that an invalid file names, if that is known.
+pub(crate) type FileRule<'f> = Result<&'f RuleHeader<RuleId>, Option<&'f RuleId>>;
+
 /// Plans the writes that make `rows` equal to `files`, for the rows that `owner` wrote.
 ///
-/// `files` are paths with the rules in them, `None` for an invalid file, which keeps its last valid row. `rows` must have
-/// the rows of every id and every path in `files`, and every owned row whose file may be missing. Other rows are not
-/// touched.
+/// `files` are paths with the rules in them. `Err` is an invalid file, with the id that it names, if that is known: it keeps
+/// its last valid row, and a row of that id, which may be its own under an earlier name. `rows` must have the rows of every
+/// id and every path in `files`, and every owned row whose file may be missing. Other rows are not touched.
 pub(crate) fn plan<'f>(
-    files: impl IntoIterator<Item = (&'f str, Option<&'f RuleHeader<RuleId>>)>,
+    files: impl IntoIterator<Item = (&'f str, FileRule<'f>)>,
     rows: &[RuleHeader],
     owner: &str,
 ) -> Plan {
     let table = RowLookup::new(rows, owner);
     let mut claims: BTreeMap<String, Vec<&RuleHeader<RuleId>>> = BTreeMap::new();
     let mut invalid: BTreeSet<&str> = BTreeSet::new();
+    let mut named: BTreeSet<String> = BTreeSet::new();
     for (path, rule) in files {
         match rule {
-            Some(rule) => claims.entry(rule.rule_id.folded()).or_default().push(rule),
-            None => drop(invalid.insert(path)),
+            Ok(rule) => claims.entry(rule.rule_id.folded()).or_default().push(rule),
+            Err(id) => {
+                invalid.insert(path);
+                named.extend(id.map(RuleId::folded));
+            }
         }
     }
+
+    // Whoever holds an id validly has its row.
+    named.retain(|folded| !claims.contains_key(folded));
 
     let mut plan = Plan::default();
     let mut kept: BTreeSet<&str> = BTreeSet::new();
@@ -117,7 +127,10 @@ pub(crate) fn plan<'f>(
         }
     }
     let is_gone = |row: &&RuleHeader| {
-        row.is_owned_by(owner) && !kept.contains(row.rule_id.as_str()) && !invalid.contains(&*row.source_path)
+        row.is_owned_by(owner)
+            && !kept.contains(row.rule_id.as_str())
+            && !invalid.contains(&*row.source_path)
+            && !named.contains(&row.rule_id.to_ascii_lowercase())
     };
     plan.deletes = rows.iter().filter(is_gone).cloned().collect();
     plan.deletes.sort_unstable_by(|a, b| a.rule_id.cmp(&b.rule_id));

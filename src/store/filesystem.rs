@@ -242,7 +242,7 @@ impl FilesystemFollower {
         self.watch.expect_links(scanner.has_links(), scanner.link_targets().await);
         self.missing.forget_found(&scanner);
         let files =
-            scanner.rules().filter(|(path, rule)| rule.is_none_or(|rule| !listed.is_shadow(path, rule)));
+            scanner.rules().filter(|(path, rule)| !rule.is_ok_and(|rule| listed.is_shadow(path, rule)));
         let mut plan = plan(files, &self.rows, UPDATED_BY);
         let mut rescan = self.missing.debounce(&mut plan.deletes, &scanner, true);
         plan.writes.retain(|write| !unfinished.contains(&write.rule.source_path));
@@ -318,7 +318,7 @@ impl ListedPaths {
 /// Files that are invalid, and those whose rule_id another file holds, by name.
 fn rejected(scanner: &Scanner, plan: &Plan, listed: &ListedPaths) -> impl Iterator<Item = QuarantinedRow> {
     let shadows = scanner.rules().filter_map(|(path, rule)| {
-        let rule = rule.filter(|rule| listed.is_shadow(path, rule))?;
+        let rule = rule.ok().filter(|rule| listed.is_shadow(path, rule))?;
         let reason = format!("the signed release lists `{}` in another file", rule.rule_id);
         Some((path.to_owned(), reason))
     });

@@ -40,7 +40,7 @@ pub(super) async fn holding(
             || rows.iter().any(|row| *row.source_path == *name)
     };
     let concerned: Vec<_> = scanner.files().filter(|(name, file)| is_concerned(name, file)).collect();
-    let plan = plan(concerned.iter().map(|(name, file)| (*name, file.rule())), rows, &config.updated_by);
+    let plan = plan(concerned.iter().map(|(name, file)| (*name, file.planned())), rows, &config.updated_by);
     let files = concerned.into_iter().map(|(name, file)| RuleFile::new(name, file, &folded));
     Ok((files.collect(), plan))
 }

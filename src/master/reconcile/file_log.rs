@@ -1,7 +1,7 @@
 //! The records of files: invalid ones, conflicts, and YAML files that are not read. Each has a record when it begins and
 //! one when it ends.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
 use super::super::log;
@@ -65,7 +65,9 @@ impl FileLog {
     }
 
     fn invalid(&mut self, names: &[String], scanner: &Scanner, rows: &[RuleHeader]) {
-        let rows: HashMap<&str, &str> = rows.iter().map(|row| (&*row.source_path, &*row.rule_id)).collect();
+        let by_path: HashMap<&str, &str> =
+            rows.iter().map(|row| (&*row.source_path, &*row.rule_id)).collect();
+        let ids: HashSet<String> = rows.iter().map(|row| row.rule_id.to_ascii_lowercase()).collect();
         let singly = self.records.take(names.len(), Instant::now());
         if !singly {
             log::many_invalid_files(names);
@@ -75,9 +77,11 @@ impl FileLog {
             let Some(why) = scanned.invalid() else { continue };
             let ingest = Ingest::of(name, Some(scanned));
             if singly {
-                let kept = rows.get(name.as_str()).copied();
+                let kept = by_path.get(name.as_str()).copied();
                 let rule_id = scanned.rule_id().map(RuleId::as_str).or(kept);
-                log::invalid_file(name, rule_id, kept.is_some(), why, ingest.trace_id());
+                let has_row =
+                    kept.is_some() || scanned.rule_id().is_some_and(|id| ids.contains(&id.folded()));
+                log::invalid_file(name, rule_id, has_row, why, ingest.trace_id());
             }
             metrics::rejected(why.word());
             ingest.rejected();

@@ -50,9 +50,9 @@ impl Reconciler {
         // Files lead to ids, ids to rows, and rows to other files and ids.
         while !to_scan.is_empty() {
             let changed = self.scan(&ScanScope::Names(to_scan.clone())).await?;
-            let before = changed.values().flatten().filter_map(ScannedFile::rule);
-            let now = to_scan.iter().filter_map(|name| self.scanner.file(name)?.rule());
-            ids.extend(before.chain(now).map(|rule| rule.rule_id.clone()));
+            let before = changed.values().flatten().filter_map(ScannedFile::rule_id);
+            let now = to_scan.iter().filter_map(|name| self.scanner.file(name)?.rule_id());
+            ids.extend(before.chain(now).cloned());
             self.file_log.note_changed(changed);
             let spelled =
                 ids.iter().map(RuleId::as_str).chain(ids.iter().flat_map(|id| unmatched.spellings(id)));
@@ -78,7 +78,7 @@ impl Reconciler {
         read.rows.dedup_by(|a, b| a.rule_id == b.rule_id);
         unmatched.replace(&read, &self.scanner);
         self.file_log.changes(&self.scanner, &read.rows);
-        let files = names.iter().filter_map(|name| Some((name.as_str(), self.scanner.file(name)?.rule())));
+        let files = names.iter().filter_map(|name| Some((name.as_str(), self.scanner.file(name)?.planned())));
         let plan = plan::plan(files, &read.rows, &self.config.updated_by);
         self.file_log.note_conflicts(&plan.conflicts, |path| names.contains(path));
         Ok((plan, read))

@@ -312,7 +312,7 @@ fn plan_release(scanner: &Scanner, release: &Release, rows: &[RuleHeader], owner
     let listed: BTreeMap<&str, _> =
         release.list.rules().iter().map(|rule| (&*rule.source_path, rule)).collect();
     let files = scanner.rules().filter(|(path, rule)| {
-        rule.is_some_and(|rule| listed.get(path).is_some_and(|listed| holds(listed, rule)))
+        rule.is_ok_and(|rule| listed.get(path).is_some_and(|listed| holds(listed, rule)))
     });
     let mut plan = plan::plan(files, rows, owner);
     plan.deletes.retain(|row| release.list.get(&row.rule_id).is_none());

@@ -6,19 +6,27 @@ use crate::rule::ContentDigest;
 
 const OWNER: &str = "filesystem";
 
-/// A file and its rule; `None` is an invalid file.
-type File = (String, Option<RuleHeader<RuleId>>);
+/// A file and its rule; `Err` is an invalid file, with the id that it names.
+type File = (String, Result<RuleHeader<RuleId>, Option<RuleId>>);
 
 fn file(path: &str, id: &str, content: &str) -> File {
-    (path.to_owned(), Some(row(id, path, content, OWNER).with_id(RuleId::new(id).unwrap())))
+    (path.to_owned(), Ok(row(id, path, content, OWNER).with_id(RuleId::new(id).unwrap())))
 }
 
 fn broken(path: &str) -> File {
-    (path.to_owned(), None)
+    (path.to_owned(), Err(None))
+}
+
+fn broken_naming(path: &str, id: &str) -> File {
+    (path.to_owned(), Err(RuleId::new(id).ok()))
 }
 
 fn plan(files: &[File], rows: &[RuleHeader], owner: &str) -> Plan {
-    super::plan(files.iter().map(|(path, rule)| (path.as_str(), rule.as_ref())), rows, owner)
+    super::plan(
+        files.iter().map(|(path, rule)| (path.as_str(), rule.as_ref().map_err(Option::as_ref))),
+        rows,
+        owner,
+    )
 }
 
 fn row(id: &str, path: &str, content: &str, by: &str) -> RuleHeader {
@@ -83,6 +91,18 @@ fn an_id_changed_inside_a_file_deletes_the_old_and_adds_the_new() {
 #[test]
 fn a_broken_file_keeps_its_last_good_row() {
     assert_eq!(plan(&[broken("a.yaml")], &[row("A", "a.yaml", "1", OWNER)], OWNER), Plan::default());
+}
+
+#[test]
+fn a_file_that_was_renamed_and_broken_in_one_step_keeps_its_last_good_row() {
+    let rows = [row("A", "old.yaml", "1", OWNER)];
+    for named in ["A", "a"] {
+        assert_eq!(plan(&[broken_naming("new.yaml", named)], &rows, OWNER), Plan::default());
+    }
+    assert_eq!(deleted(&plan(&[broken_naming("new.yaml", "B")], &rows, OWNER)), ["A"]);
+
+    let files = [broken_naming("new.yaml", "A"), file("other.yaml", "A", "2")];
+    assert_eq!(written(&plan(&files, &rows, OWNER)), [("other.yaml", true)], "a valid file takes it");
 }
 
 #[test]
@@ -180,11 +200,13 @@ fn directory(ids: Range, contents: Range) -> impl Strategy<Value = Vec<File>> {
 type Range = u8;
 
 fn messy_directory() -> impl Strategy<Value = Vec<File>> {
-    let entry = prop::option::weighted(0.8, (prop::sample::select(vec!["AA", "aa", "B", "C"]), 0..2u8));
+    let id = prop::sample::select(vec!["AA", "aa", "B", "C"]);
+    let entry = (prop::option::weighted(0.9, id), prop::option::weighted(0.8, 0..2u8));
     prop::collection::btree_map(0..6u8, entry, 0..6).prop_map(|entries| {
-        let named = |(name, rule): (u8, Option<(&str, u8)>)| match rule {
-            Some((id, content)) => file(&format!("{name}.yaml"), id, &content.to_string()),
-            None => broken(&format!("{name}.yaml")),
+        let named = |(name, rule): (u8, (Option<&str>, Option<u8>))| match rule {
+            (Some(id), Some(content)) => file(&format!("{name}.yaml"), id, &content.to_string()),
+            (Some(id), None) => broken_naming(&format!("{name}.yaml"), id),
+            (None, _) => broken(&format!("{name}.yaml")),
         };
         entries.into_iter().map(named).collect()
     })
@@ -223,9 +245,18 @@ proptest! {
     #[test]
     fn the_last_valid_row_of_an_invalid_file_stays(files in messy_directory(), rows in any_table()) {
         let after = carry_out(&plan(&files, &rows, OWNER), &rows);
-        let is_invalid = |row: &&RuleHeader| files.contains(&broken(&row.source_path));
+        let is_invalid = |row: &&RuleHeader| files.iter().any(|file| *file.0 == *row.source_path && file.1.is_err());
         for row in rows.iter().filter(|row| row.is_owned_by(OWNER)).filter(is_invalid) {
             prop_assert!(after.contains(row), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn the_rule_that_an_invalid_file_names_stays(files in messy_directory(), rows in any_table()) {
+        let after = carry_out(&plan(&files, &rows, OWNER), &rows);
+        for id in files.iter().filter_map(|file| file.1.as_ref().err()?.as_ref()) {
+            let holds = |table: &[RuleHeader]| table.iter().any(|row| row.rule_id.eq_ignore_ascii_case(id.as_str()));
+            prop_assert!(!holds(&rows) || holds(&after), "{id}");
         }
     }
 
@@ -233,7 +264,7 @@ proptest! {
     fn rows_of_others_without_a_file_are_never_touched(files in messy_directory(), rows in any_table()) {
         let after = carry_out(&plan(&files, &rows, OWNER), &rows);
         for row in rows.iter().filter(|row| !row.is_owned_by(OWNER)) {
-            let claimed = files.iter().filter_map(|file| file.1.as_ref())
+            let claimed = files.iter().filter_map(|file| file.1.as_ref().ok())
                 .any(|rule| rule.rule_id.folded() == row.rule_id.to_ascii_lowercase());
             prop_assert!(claimed || after.contains(row), "{row:?}");
         }

@@ -9,6 +9,7 @@ use rulesyncd::config::{MasterConfig, Percent};
 use rulesyncd::directory::DELETE_AFTER;
 use rulesyncd::directory::ScanScope;
 use rulesyncd::master::reconcile::{Reconciler, Report};
+use rulesyncd::rule::RuleHeader;
 use rulesyncd::store::{MasterSession, Scope};
 use tokio::sync::Notify;
 
@@ -29,6 +30,11 @@ fn config(rules_dir: &Path) -> MasterConfig {
         max_rule_size: 4096,
         socket: rules_dir.join("unused.sock"),
     }
+}
+
+/// An invalid rule that names its id.
+fn invalid_text(rule_id: &str, version: i32) -> String {
+    rule_text(rule_id, version).replace("0.85", "1.85")
 }
 
 /// A rule that stays: the last one is never deleted without confirmation.
@@ -296,7 +302,7 @@ async fn a_row_whose_path_is_no_rule_files_goes_and_nothing_is_read_there() {
         }
         let rows = session.rows(Scope::All).await.unwrap();
         assert_eq!(rows.iter().map(|row| &*row.rule_id).collect::<Vec<_>>(), ["Z"], "`{path}`");
-        let (scanner, is_valid) = (reconciler.scanner(), |(_, rule): &(_, Option<_>)| rule.is_some());
+        let (scanner, is_valid) = (reconciler.scanner(), |(_, rule): &(_, Result<_, _>)| rule.is_ok());
         let counts = (scanner.invalid().count(), scanner.rules().filter(is_valid).count());
         assert_eq!(counts, (0, 1), "`{path}` was read");
     }
@@ -340,11 +346,12 @@ async fn files_that_are_reconciled_by_name_leave_nothing_for_a_comparison_of_eve
             let (file, other) = (below(FILES), below(FILES));
             let rule_id = ["A", "a", "B", "b", "C", "D"][below(6)];
             let (path, other_path) = (dir.path().join(&names[file]), dir.path().join(&names[other]));
-            let what = below(10);
+            let what = below(12);
             match what {
                 0 => drop(fs::remove_file(&path)),
                 1 => drop(fs::rename(&path, &other_path)),
                 2 => fs::write(&path, "rule_id: [").unwrap(),
+                4 | 5 => fs::write(&path, invalid_text(rule_id, version)).unwrap(),
                 // Another program writes the row that the next edit concerns.
                 3 => {
                     external.put(rule_id, 99, field.now().await).await;
@@ -390,4 +397,46 @@ async fn an_edit_reads_no_more_of_a_large_table_than_its_own_rows() {
     }
     let read = rows_read().await - before;
     assert!(read < RULES / 10, "four edits read {read} rows");
+}
+
+/// As git does it: the new name first, then the old one goes.
+#[tokio::test]
+async fn a_rule_that_is_renamed_and_broken_in_one_step_keeps_its_last_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let database = made("sqlite::memory:", system_clock()).await;
+    let mut session = database.try_lock().await.unwrap().unwrap();
+    let mut reconciler = Reconciler::new(config(dir.path()), system_clock());
+    fs::write(at("R0010.yaml"), rule_text("R0010", 1)).unwrap();
+    another_rule(dir.path());
+    step(&mut reconciler, &mut session).await;
+
+    fs::write(at("authorized_keys.yaml"), invalid_text("R0010", 2)).unwrap();
+    fs::remove_file(at("R0010.yaml")).unwrap();
+    let named = ScanScope::Names(["R0010.yaml".to_owned(), "authorized_keys.yaml".to_owned()].into());
+    for scope in [&named, &named, &ScanScope::All] {
+        reconciler.reconcile(&mut session, scope, None).await.unwrap();
+        tokio::time::sleep(DELETE_AFTER).await;
+    }
+    let of = |rows: Vec<RuleHeader>| rows.into_iter().find(|row| row.rule_id == "R0010");
+    assert_eq!(
+        of(session.rows(Scope::All).await.unwrap()).unwrap().rule_version,
+        1,
+        "its last valid version"
+    );
+
+    fs::write(at("authorized_keys.yaml"), rule_text("R0010", 2)).unwrap();
+    step(&mut reconciler, &mut session).await;
+    let row = of(session.rows(Scope::All).await.unwrap()).unwrap();
+    assert_eq!((row.rule_version, &*row.source_path), (2, "authorized_keys.yaml"));
+
+    // Once no file names it, it goes.
+    fs::write(at("authorized_keys.yaml"), invalid_text("R0011", 2)).unwrap();
+    step(&mut reconciler, &mut session).await;
+    assert!(of(session.rows(Scope::All).await.unwrap()).is_some(), "the file is invalid: its row stays");
+    fs::remove_file(at("authorized_keys.yaml")).unwrap();
+    step(&mut reconciler, &mut session).await;
+    tokio::time::sleep(DELETE_AFTER).await;
+    step(&mut reconciler, &mut session).await;
+    assert!(of(session.rows(Scope::All).await.unwrap()).is_none());
 }

@@ -65,12 +65,18 @@ fn wrong(change: impl FnOnce(&mut Report)) -> String {
         let header = |file: &RuleFile| {
             let content_sha256 = file.content_sha256.unwrap();
             let header = RuleHeader { source_path: (&*file.source_path).into(), content_sha256, ..row("") };
-            (file.source_path.clone(), file.error.is_none().then(|| header.with_id(rule_id())))
+            (
+                file.source_path.clone(),
+                if file.error.is_none() { Ok(header.with_id(rule_id())) } else { Err(None) },
+            )
         };
         let files: Vec<_> = report.files.iter().map(header).collect();
         let rows: Vec<_> = table.row.iter().cloned().collect();
-        report.plan =
-            plan(files.iter().map(|(path, rule)| (path.as_str(), rule.as_ref())), &rows, "filesystem");
+        report.plan = plan(
+            files.iter().map(|(path, rule)| (path.as_str(), rule.as_ref().map_err(Option::as_ref))),
+            &rows,
+            "filesystem",
+        );
     }
     report.problems().join("\n")
 }

@@ -39,7 +39,7 @@ impl Directory {
         });
         let rules: Vec<RuleHeader> = rules.collect();
         let files = (0..IDS).zip(self.files).filter_map(|(id, version)| Some(texts.file(id, version?)));
-        let plan = plan(files.map(|file| (&*file.source_path, Some(file))), &rules, OURS);
+        let plan = plan(files.map(|file| (&*file.source_path, Ok(file))), &rules, OURS);
         let delete = |row: &RuleHeader| (Key::Rule(number_of(&row.rule_id)), None);
         let mut writes: Writes = plan.deletes.iter().map(delete).collect();
         for write in &plan.writes {
