@@ -172,12 +172,15 @@ fn answers(
                 Op::Reconcile { allow_mass_delete } => {
                     let failed = |why: String| (ErrorCode::Failed, why);
                     let (reply, said) = oneshot::channel();
-                    let operator = Operator { uid: peer.uid(), pid: peer.pid() };
+                    // Cancelled when this answer is dropped: the client hung up, or its time is over.
+                    let gone = CancellationToken::new();
+                    let _waiting = gone.clone().drop_guard();
+                    let operator = Operator { uid: peer.uid(), pid: peer.pid(), gone };
                     let lifted_by = allow_mass_delete.then_some(operator);
                     let command = MasterRequest::Reconcile { lifted_by, reply };
-                    let gone = || failed("the master is stopping".to_owned());
-                    commands.send(command).await.map_err(|_| gone())?;
-                    let summary = said.await.map_err(|_| gone())?.map_err(failed)?;
+                    let stopping = || failed("the master is stopping".to_owned());
+                    commands.send(command).await.map_err(|_| stopping())?;
+                    let summary = said.await.map_err(|_| stopping())?.map_err(failed)?;
                     Ok(serde_json::to_value(summary).unwrap_or_default())
                 }
                 _ => {

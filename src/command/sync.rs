@@ -148,7 +148,7 @@ async fn reconcile(
     let mut total = Reconciled::default();
     loop {
         let report = reconciler
-            .reconcile(&mut session, &ScanScope::All, lifted_by)
+            .reconcile(&mut session, &ScanScope::All, lifted_by.clone())
             .await
             .map_err(|error| Failure::Environment(error.into()))?;
         total = total.then(Reconciled::of(&report, reconciler));

@@ -41,6 +41,8 @@ impl Master {
         command: MasterRequest,
     ) -> Result<Option<ScanScope>, StoreError> {
         match command {
+            // Who asked waits no more.
+            MasterRequest::Reconcile { reply, .. } if reply.is_closed() => Ok(None),
             MasterRequest::Reconcile { lifted_by, reply } => {
                 let result = self.reconcile_until_stable(session, lifted_by).await;
                 let said = result.as_ref().cloned().map_err(ToString::to_string);
@@ -67,7 +69,7 @@ impl Master {
         session: &mut MasterSession,
         lifted_by: Option<Operator>,
     ) -> Result<Reconciled, ReconcileError> {
-        let (mut total, mut deferred) = self.reconcile(session, &ScanScope::Reread, lifted_by).await?;
+        let (mut total, mut deferred) = self.reconcile(session, &ScanScope::Reread, lifted_by.clone()).await?;
         // One more round is usually enough; while files come and go there may always be another.
         for _ in 0..MAX_ROUNDS {
             if !deferred.0 {
@@ -75,7 +77,7 @@ impl Master {
             }
             sleep(DELETE_AFTER).await;
             let next;
-            (next, deferred) = self.reconcile(session, &ScanScope::All, lifted_by).await?;
+            (next, deferred) = self.reconcile(session, &ScanScope::All, lifted_by.clone()).await?;
             total = total.then(next);
         }
         Ok(total)

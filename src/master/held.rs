@@ -2,23 +2,27 @@
 
 use std::collections::BTreeSet;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::rule::RuleHeader;
 use crate::rule::plan::Plan;
 
-/// Who lifts the guard against mass deletion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who lifts the guard against mass deletion, for as long as they wait for the answer.
+#[derive(Debug, Clone)]
 pub struct Operator {
     /// The user's number, as the kernel gives it.
     pub(crate) uid: u32,
     /// The process; `None` where the kernel does not say.
     pub(crate) pid: Option<i32>,
+    /// Cancelled once they wait no more: what has not begun is not carried out.
+    pub(crate) gone: CancellationToken,
 }
 
 impl Operator {
     /// The user and id of this process.
     pub(crate) fn this_process() -> Self {
         let pid = i32::try_from(std::process::id()).ok();
-        Self { uid: rustix::process::geteuid().as_raw(), pid }
+        Self { uid: rustix::process::geteuid().as_raw(), pid, gone: CancellationToken::new() }
     }
 }
 

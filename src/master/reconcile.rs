@@ -250,7 +250,7 @@ impl Reconciler {
         let unmatched = self.unmatched.take();
         match (scope, unmatched) {
             (ScanScope::Names(names), Some(unmatched)) => {
-                match self.reconcile_names(session, names, unmatched, lifted_by).await? {
+                match self.reconcile_names(session, names, unmatched, lifted_by.clone()).await? {
                     Some(report) => Ok(report),
                     None => self.reconcile_all(session, &ScanScope::All, None, lifted_by).await,
                 }
@@ -271,7 +271,11 @@ impl Reconciler {
     ) -> Result<Report, ReconcileError> {
         let (mut plan, version, unmatched) = self.plan_everything(session, scope, before).await?;
         let rescan = self.missing.debounce(&mut plan.deletes, &self.scanner, true);
-        let report = self.carry_out_guarded(session, plan, rescan, None, lifted_by).await?;
+        let report = match self.carry_out_guarded(session, plan, rescan, None, lifted_by).await {
+            // The operator who allowed a mass deletion is gone. The next reconcile plans the rest.
+            Err(StoreError::Withdrawn { .. }) => return Ok(Report { retry: true, ..Report::default() }),
+            done => done?,
+        };
         self.unmatched = Some(unmatched.after(&report.plan));
         self.noop = version.map(|version| NoopReconcile { version, plan: report.plan.clone() });
         Ok(report)
@@ -311,6 +315,7 @@ impl Reconciler {
         lifted_by: Option<Operator>,
     ) -> Result<Report, StoreError> {
         self.count_before(session).await?;
+        let lifted_by = lifted_by.filter(|operator| !operator.gone.is_cancelled());
         let (everything, is_allowed) = (read.is_none(), lifted_by.is_some());
         let (deferred, is_lifted) =
             self.guard(session, &mut plan, rescan.len(), everything, is_allowed).await?;
@@ -319,9 +324,10 @@ impl Reconciler {
         // A file that began to be written while it was read is not complete.
         plan.writes.retain(|write| !self.unfinished.contains(&write.rule.source_path));
         let mut report = Report { plan, rescan, ..Report::default() };
-        self.carry_out(session, &mut report, read).await?;
-        if let Some(operator) = lifted_by.filter(|_| is_lifted && !report.plan.deletes.is_empty()) {
-            log::guard_lifted(operator, &report.plan.deletes);
+        let allowed_by = lifted_by.filter(|_| is_lifted);
+        self.carry_out(session, &mut report, read, allowed_by.clone()).await?;
+        if let Some(operator) = allowed_by.filter(|_| !report.plan.deletes.is_empty()) {
+            log::guard_lifted(&operator, &report.plan.deletes);
         }
         self.scanner.forget_texts();
         Ok(report)

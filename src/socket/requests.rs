@@ -7,10 +7,11 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::unix::UCred;
+use tokio::io::{AsyncWriteExt as _, Interest};
+use tokio::net::unix::{UCred, WriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
@@ -18,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ACCEPT_PAUSE, REQUEST_TIMEOUT, WORK_TIMEOUT};
 use crate::wire::{BadRequest, ErrorCode, LineReader, MAX_REQUEST, Op, Request, ServerLine, encode};
+
+/// How often to check, during the work for a client, whether it hung up.
+const HANG_UP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The most connections for requests at once.
 const MAX_CLIENTS: usize = 64;
@@ -91,7 +95,7 @@ fn is_idle((is_busy, _): &(Arc<AtomicBool>, AbortHandle)) -> bool {
 }
 
 /// Answers one connection's requests until it sends none for [`REQUEST_TIMEOUT`] or sends an invalid one. Sets
-/// `is_busy` while it works on a request.
+/// `is_busy` while it works on a request. The work is abandoned when the client hangs up.
 async fn serve_client(
     mut stream: UnixStream,
     ask: &(dyn Fn(Op, UCred) -> Answer + Send + Sync),
@@ -106,14 +110,23 @@ async fn serve_client(
         let answer = match request {
             Ok(None) => return Ok(()),
             Ok(Some(line)) => match Request::parse(line) {
-                Ok(Request { op, id }) => match timeout(WORK_TIMEOUT, ask(op, peer)).await {
-                    Ok(Ok(result)) => Ok(ServerLine::Response { id, result }),
-                    Ok(Err((code, message))) => Err(BadRequest { id, code, message }),
-                    Err(_) => {
-                        let message = format!("not done within {WORK_TIMEOUT:?}; it goes on");
-                        Err(BadRequest { id, code: ErrorCode::Failed, message })
+                Ok(Request { op, id }) => {
+                    let done = tokio::select! {
+                        done = timeout(WORK_TIMEOUT, ask(op, peer)) => done,
+                        () = hung_up(&write) => return Ok(()),
+                    };
+                    match done {
+                        Ok(Ok(result)) => Ok(ServerLine::Response { id, result }),
+                        Ok(Err((code, message))) => Err(BadRequest { id, code, message }),
+                        Err(_) => {
+                            let message = format!(
+                                "not done within {WORK_TIMEOUT:?}: what was begun is finished, and no more; \
+                                 `rulesyncd status` shows what is left"
+                            );
+                            Err(BadRequest { id, code: ErrorCode::Failed, message })
+                        }
                     }
-                },
+                }
                 Err(bad) => Err(bad),
             },
             Err(error) => {
@@ -133,10 +146,16 @@ async fn serve_client(
     }
 }
 
+/// Returns once the peer has closed the connection. One that merely sends no more, as `socat` does, waits for the answer.
+async fn hung_up(write: &WriteHalf<'_>) {
+    while write.ready(Interest::WRITABLE).await.is_ok_and(|ready| !ready.is_write_closed()) {
+        tokio::time::sleep(HANG_UP_INTERVAL).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::Duration;
 
     use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -177,6 +196,40 @@ mod tests {
             assert_eq!(read(client).await, "", "closed without a word");
         }
         assert!(begun.elapsed() <= REQUEST_TIMEOUT, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn work_for_a_client_that_hung_up_is_abandoned_and_for_one_that_sends_no_more_it_is_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let (listener, _listening) = listen(&path, 0o600, None).unwrap();
+        let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let release = CancellationToken::new();
+        let released = release.clone();
+        let ask = move |_, _| {
+            let (abandoned, released) = (CancellationToken::new(), released.clone());
+            began.send(abandoned.clone()).unwrap();
+            Box::pin(async move {
+                let _guard = abandoned.drop_guard();
+                released.cancelled().await;
+                Ok(Value::from("done"))
+            }) as Answer
+        };
+        tokio::spawn(serve_requests(listener, ask, CancellationToken::new()));
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let mut client = BufReader::new(UnixStream::connect(&path).await.unwrap());
+            client.write_all(b"{\"op\":\"reconcile\"}\n").await.unwrap();
+            clients.push((client, begun.recv().await.unwrap()));
+        }
+        let (gone, abandoned) = clients.remove(0);
+        let (mut quiet, kept) = clients.remove(0);
+        quiet.shutdown().await.unwrap();
+        drop(gone);
+        timeout(Duration::from_mins(1), abandoned.cancelled()).await.unwrap();
+        assert!(!kept.is_cancelled());
+        release.cancel();
+        assert!(read(&mut quiet).await.contains("done"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -80,6 +80,12 @@ pub enum StoreError {
         /// The operation.
         what: &'static str,
     },
+    /// Who asked for it waits no more; nothing more was written.
+    #[error("{what}: nobody waits for it any more; nothing more was written")]
+    Withdrawn {
+        /// The operation.
+        what: &'static str,
+    },
     /// The state is not valid.
     #[error(transparent)]
     InvalidState(#[from] InvalidState),
@@ -114,6 +120,7 @@ impl StoreError {
                 | Self::Conflict { .. }
                 | Self::TablesAltered { .. }
                 | Self::RowsChanged { .. }
+                | Self::Withdrawn { .. }
                 | Self::LockLost { .. }
         )
     }
@@ -130,7 +137,9 @@ impl StoreError {
             | Self::Conflict { detail, .. }
             | Self::TablesAltered { detail, .. }
             | Self::LockLost { detail } => detail.into(),
-            Self::RowsChanged { .. } | Self::InvalidState(_) | Self::Closed => self.to_string().into(),
+            Self::RowsChanged { .. } | Self::Withdrawn { .. } | Self::InvalidState(_) | Self::Closed => {
+                self.to_string().into()
+            }
         }
     }
 }

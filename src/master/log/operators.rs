@@ -10,8 +10,8 @@ use crate::rule::{RuleHeader, StateKind, StateRow};
 const LISTED: usize = 100;
 
 /// An operator lifted the guard against mass deletion, and these rows were deleted.
-pub(in crate::master) fn guard_lifted(by: Operator, deletes: &[RuleHeader]) {
-    let Operator { uid, pid } = by;
+pub(in crate::master) fn guard_lifted(by: &Operator, deletes: &[RuleHeader]) {
+    let Operator { uid, pid, .. } = *by;
     let ids = deletes.iter().map(|delete| &delete.rule_id);
     tracing::warn!(
         message_id = event::MASS_DELETE_ALLOWED,

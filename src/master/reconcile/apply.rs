@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::super::held::Operator;
 use super::super::log;
 use super::super::trace::{Ingest, Transaction};
 use super::{Reconciler, Report};
@@ -17,14 +18,21 @@ use crate::telemetry::trace;
 const READ_TOGETHER: usize = 64;
 
 impl Reconciler {
-    /// Writes the plan, and logs what was written. With `read`, only if these rows are still as they were.
+    /// Writes the plan, and logs what was written. With `read`, only if these rows are still as they were; a mass deletion
+    /// only while the operator waits who allows it.
     pub(super) async fn carry_out(
         &mut self,
         session: &mut MasterSession,
         report: &mut Report,
         read: Option<RowsAsRead>,
+        allowed_by: Option<Operator>,
     ) -> Result<(), StoreError> {
-        self.write(session, report, Kind::RowByRow(read)).await
+        let kind = match (read, allowed_by) {
+            (Some(read), _) => Kind::IfAsRead(read),
+            (None, Some(operator)) => Kind::WhileAsked(operator),
+            (None, None) => Kind::RowByRow,
+        };
+        self.write(session, report, kind).await
     }
 
     /// As [`Reconciler::carry_out`], but all or nothing, together with the manifest if there is one.
@@ -89,7 +97,7 @@ impl Reconciler {
         let begun = trace::now();
         let applied = match metrics::timed("write_rules", write(session, writes, kind)).await {
             Ok(applied) => applied,
-            Err(error @ StoreError::RowsChanged { .. }) => return Err(error),
+            Err(error @ (StoreError::RowsChanged { .. } | StoreError::Withdrawn { .. })) => return Err(error),
             // Others go on being in the way: the lease is kept, and everything is compared again.
             Err(error @ StoreError::Conflict { .. }) => {
                 log::in_the_way(count, &error);
@@ -190,8 +198,12 @@ fn deletion(row: &RuleHeader) -> RuleWrite {
 
 /// How rows are written.
 enum Kind {
-    /// Each that the database takes; if these rows were read, only while they are as they were.
-    RowByRow(Option<RowsAsRead>),
+    /// Each that the database takes.
+    RowByRow,
+    /// The same, only while these rows are as they were read.
+    IfAsRead(RowsAsRead),
+    /// The same, only while this operator waits for it.
+    WhileAsked(Operator),
     /// All or none, with the manifest if there is a new one.
     Release(Option<ManifestWrite>),
 }
@@ -202,8 +214,9 @@ async fn write(
     kind: Kind,
 ) -> Result<Applied, StoreError> {
     match kind {
-        Kind::RowByRow(None) => session.apply(writes).await,
-        Kind::RowByRow(Some(read)) => session.apply_if_as_read(writes, read).await,
+        Kind::RowByRow => session.apply(writes).await,
+        Kind::IfAsRead(read) => session.apply_if_as_read(writes, read).await,
+        Kind::WhileAsked(operator) => session.apply_unless(writes, operator.gone).await,
         Kind::Release(manifest) => session.publish(writes, manifest).await,
     }
 }

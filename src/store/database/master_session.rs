@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::bell::Ringer;
 use super::session::Session;
-use super::writes::{Applied, OwnedScope, RowsAsRead, RuleWrite, Scope};
+use super::writes::{Applied, OwnedScope, Premise, RowsAsRead, RuleWrite, Scope};
 use super::{Database, ManifestWrite, trace_context};
 use crate::clock::since_boot;
 use crate::fleet::Look;
@@ -102,13 +104,7 @@ impl MasterSession {
     /// more was written. After an error, transactions before it are committed, and
     /// if the connection was lost in a commit, it is not known whether that one is: compare again.
     pub async fn apply(&mut self, writes: impl Into<Vec<RuleWrite>>) -> Result<Applied, StoreError> {
-        let writes = writes.into();
-        let _writing = self.database.writing();
-        self.call("writing the rules", None, |mut session| async move {
-            let applied = session.apply(writes, None).await;
-            (session, applied)
-        })
-        .await
+        self.apply_on(writes.into(), None).await
     }
 
     /// As [`MasterSession::apply`], but only if the rows of the keys that were read are still as they were.
@@ -120,10 +116,29 @@ impl MasterSession {
         writes: impl Into<Vec<RuleWrite>>,
         read: RowsAsRead,
     ) -> Result<Applied, StoreError> {
-        let writes = writes.into();
+        self.apply_on(writes.into(), Some(Premise::AsRead(read))).await
+    }
+
+    /// As [`MasterSession::apply`], but nothing more once `gone` is cancelled.
+    ///
+    /// # Errors
+    /// [`StoreError::Withdrawn`] if it was; all others as [`MasterSession::apply`].
+    pub(crate) async fn apply_unless(
+        &mut self,
+        writes: Vec<RuleWrite>,
+        gone: CancellationToken,
+    ) -> Result<Applied, StoreError> {
+        self.apply_on(writes, Some(Premise::AskedFor(gone))).await
+    }
+
+    async fn apply_on(
+        &mut self,
+        writes: Vec<RuleWrite>,
+        premise: Option<Premise>,
+    ) -> Result<Applied, StoreError> {
         let _writing = self.database.writing();
         self.call("writing the rules", None, |mut session| async move {
-            let applied = session.apply(writes, Some(&read)).await;
+            let applied = session.apply(writes, premise.as_ref()).await;
             (session, applied)
         })
         .await

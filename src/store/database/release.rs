@@ -103,7 +103,7 @@ impl Session {
         writes: &[RuleWrite],
         manifest: Option<&ManifestWrite>,
     ) -> Result<Applied, StoreError> {
-        match transact(self, &RuleTransaction { writes, read: None, manifest }).await {
+        match transact(self, &RuleTransaction { writes, premise: None, manifest }).await {
             Ok((rows, written)) => Ok(Applied { rows, written, ..Applied::default() }),
             // Between transactions: no row of it is to blame.
             Err(error @ StoreError::Conflict { .. }) => {

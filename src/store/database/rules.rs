@@ -3,7 +3,7 @@
 use super::manifest::{self, ManifestWrite};
 use super::session::Session;
 use super::tables;
-use super::writes::{Applied, RowsAsRead, RuleWrite, WRITING, batches, take_too_large, transactions};
+use super::writes::{Applied, Premise, RuleWrite, WRITING, batches, take_too_large, transactions};
 use crate::clock::{RisingStamp, Timestamp};
 use crate::rule::Table;
 use crate::store::StoreError;
@@ -17,8 +17,7 @@ const FEW_LOCKED: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RuleTransaction<'a> {
     pub(super) writes: &'a [RuleWrite],
-    /// What must not have changed; `None` if nothing was read.
-    pub(super) read: Option<&'a RowsAsRead>,
+    pub(super) premise: Option<&'a Premise>,
     /// The manifest to write, if any.
     pub(super) manifest: Option<&'a ManifestWrite>,
 }
@@ -28,7 +27,14 @@ impl Transaction<Session> for RuleTransaction<'_> {
     type Done = (u64, Option<Timestamp>);
 
     async fn compare(&self, session: &mut Session) -> Result<(), StoreError> {
-        let Some(read) = self.read else { return Ok(()) };
+        let read = match self.premise {
+            None => return Ok(()),
+            Some(Premise::AskedFor(gone)) if gone.is_cancelled() => {
+                return Err(StoreError::Withdrawn { what: WRITING });
+            }
+            Some(Premise::AskedFor(_)) => return Ok(()),
+            Some(Premise::AsRead(read)) => read,
+        };
         let keys: Vec<String> = read.keys.iter().cloned().collect();
         let mut now = tables::locked_summaries(&mut session.connection, &keys).await?;
         let mut then = read.rows.clone();
@@ -53,7 +59,7 @@ impl Session {
     pub(super) async fn apply(
         &mut self,
         mut writes: Vec<RuleWrite>,
-        read: Option<&RowsAsRead>,
+        premise: Option<&Premise>,
     ) -> Result<Applied, StoreError> {
         let rejected = take_too_large(&mut writes, self.connection.longest_statement());
         let mut applied = Applied { rejected, ..Applied::default() };
@@ -63,8 +69,10 @@ impl Session {
         let (mut locked, transactions) = (0, transactions(&writes));
         for writes in &transactions {
             // A transaction of several sees what those before it wrote.
-            let read = read.map(|read| if transactions.len() > 1 { read.of(writes) } else { read.clone() });
-            self.apply_together(writes, read.as_ref(), &mut applied, &mut locked).await?;
+            let is_part = transactions.len() > 1;
+            let premise =
+                premise.map(|premise| if is_part { premise.of(writes) } else { premise.clone() });
+            self.apply_together(writes, premise.as_ref(), &mut applied, &mut locked).await?;
         }
         Ok(applied)
     }
@@ -74,11 +82,11 @@ impl Session {
     async fn apply_together(
         &mut self,
         writes: &[RuleWrite],
-        read: Option<&RowsAsRead>,
+        premise: Option<&Premise>,
         applied: &mut Applied,
         locked: &mut usize,
     ) -> Result<(), StoreError> {
-        match transact(self, &RuleTransaction { writes, read, manifest: None }).await {
+        match transact(self, &RuleTransaction { writes, premise, manifest: None }).await {
             Err(StoreError::RowRejected { .. } | StoreError::RowLocked { .. }) => {}
             done => {
                 applied.add(done?);
@@ -87,8 +95,8 @@ impl Session {
         }
         for write in writes {
             let single = std::slice::from_ref(write);
-            let read = read.map(|read| read.of(single));
-            let single = RuleTransaction { writes: single, read: read.as_ref(), manifest: None };
+            let premise = premise.map(|premise| premise.of(single));
+            let single = RuleTransaction { writes: single, premise: premise.as_ref(), manifest: None };
             match transact(self, &single).await {
                 Ok(done) => applied.add(done),
                 Err(error @ StoreError::RowLocked { .. }) if *locked < FEW_LOCKED => {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::clock::Timestamp;
 use crate::rule::{RuleHeader, RuleRow};
 use crate::store::StoreError;
@@ -81,6 +83,25 @@ impl RowsAsRead {
         let keys: BTreeSet<String> = writes.iter().map(|write| write.rule_id().to_owned()).collect();
         let rows = self.rows.iter().filter(|row| keys.contains(&row.rule_id)).cloned().collect();
         Self { keys, rows }
+    }
+}
+
+/// What must still hold when rows are written.
+#[derive(Debug, Clone)]
+pub(super) enum Premise {
+    /// These rows are as they were read.
+    AsRead(RowsAsRead),
+    /// This is not cancelled: who asked for the writes waits for them.
+    AskedFor(CancellationToken),
+}
+
+impl Premise {
+    /// The same of these writes alone.
+    pub(super) fn of(&self, writes: &[RuleWrite]) -> Self {
+        match self {
+            Self::AsRead(read) => Self::AsRead(read.of(writes)),
+            Self::AskedFor(gone) => Self::AskedFor(gone.clone()),
+        }
     }
 }
 
