@@ -27,7 +27,7 @@ impl Operator {
 }
 
 /// Deletions that are held back until an operator allows them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct HeldDeletes {
     /// The ids of the rows.
     pub rule_ids: Vec<String>,
@@ -35,15 +35,23 @@ pub struct HeldDeletes {
     pub source_paths: BTreeSet<String>,
     /// How many rows the master owned before.
     pub owned: usize,
+    /// How many were deleted shortly before, each time without an operator: they count as well.
+    pub recent: usize,
 }
 
 impl HeldDeletes {
-    /// Takes the deletions out of a plan; `owned` is the number of owned rows before it.
-    pub(super) fn take(plan: &mut Plan, owned: usize) -> Self {
+    /// Takes the deletions out of a plan; `owned` is the number of owned rows before it, `recent` that of deletions that
+    /// count with them.
+    pub(super) fn take(plan: &mut Plan, owned: usize, recent: usize) -> Self {
         let deletes = std::mem::take(&mut plan.deletes).into_iter();
         let (rule_ids, source_paths) = deletes
             .map(|RuleHeader { rule_id, source_path, .. }| (rule_id, source_path.into_string()))
             .unzip();
-        Self { rule_ids, source_paths, owned }
+        Self { rule_ids, source_paths, owned, recent }
+    }
+
+    /// Whether the other one is of the same rows.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (&self.rule_ids, &self.source_paths, self.owned) == (&other.rule_ids, &other.source_paths, other.owned)
     }
 }

@@ -142,16 +142,22 @@ pub(super) fn lease_problem(problem: Option<&str>) {
     }
 }
 
-pub(super) fn held_back(held: Option<&HeldDeletes>, max_delete: Percent) {
+/// `window` is how long deletions are counted together.
+pub(super) fn held_back(held: Option<&HeldDeletes>, max_delete: Percent, window: Duration) {
     match held {
-        Some(HeldDeletes { rule_ids, owned, .. }) => tracing::error!(
+        Some(HeldDeletes { rule_ids, owned, recent, .. }) => tracing::error!(
             message_id = event::MASS_DELETE_HELD,
             deletions = rule_ids.len(),
             owned,
-            "{} of {} would be deleted, which is more than master.max_delete = {max_delete} allows, or all of them: \
+            recent,
+            "{} of {} would be deleted{}, which is more than master.max_delete = {max_delete} allows, or all of them: \
              nothing is deleted; bring the files back, or run `rulesyncd sync --allow-mass-delete`",
             rule_ids.len(),
-            count(*owned, "rule")
+            count(*owned, "rule"),
+            match recent {
+                0 => String::new(),
+                _ => format!(" after {recent} more within {}", humanize(window)),
+            }
         ),
         None => tracing::info!(message_id = event::MASS_DELETE_HELD, "no deletion is held back any more"),
     }

@@ -24,7 +24,7 @@
 //! ```
 //!
 //! A mass deletion is more than `max_delete` of the owned rows and more than
-//! `MasterConfig::FREE_DELETES` rows, counted with the deletions of the last rescan interval; or all
+//! `MasterConfig::FREE_DELETES` rows, counted with the deletions of the last rescan interval that no operator allowed; or all
 //! owned rows, if a file is missing.
 
 mod apply;
@@ -90,7 +90,7 @@ pub struct Reconciler {
     scanner: Scanner,
     unfinished: UnfinishedFiles,
     missing: MissingFiles,
-    /// Deletions of the last rescan interval, for the guard.
+    /// Deletions of the last rescan interval that no operator allowed, for the guard.
     recent: VecDeque<(Instant, usize)>,
     /// Files whose rows the database rejected, each with the digest of the text.
     refused: BTreeMap<String, ContentDigest>,
@@ -225,7 +225,7 @@ impl Reconciler {
         self.file_log.note_conflicts(&plan.conflicts, |_| true);
         let owned = rows.iter().filter(|row| row.is_owned_by(&self.config.updated_by)).count();
         if !allow_mass_delete && self.is_mass_delete(&plan, 0, 0, owned) {
-            self.held = Some(HeldDeletes::take(&mut plan, owned));
+            self.held = Some(HeldDeletes::take(&mut plan, owned, 0));
         }
         Ok(Report { plan, ..Report::default() })
     }
@@ -324,9 +324,8 @@ impl Reconciler {
         // A file that began to be written while it was read is not complete.
         plan.writes.retain(|write| !self.unfinished.contains(&write.rule.source_path));
         let mut report = Report { plan, rescan, ..Report::default() };
-        let allowed_by = lifted_by.filter(|_| is_lifted);
-        self.carry_out(session, &mut report, read, allowed_by.clone()).await?;
-        if let Some(operator) = allowed_by.filter(|_| !report.plan.deletes.is_empty()) {
+        self.carry_out(session, &mut report, read, lifted_by.clone()).await?;
+        if let Some(operator) = lifted_by.filter(|_| is_lifted && !report.plan.deletes.is_empty()) {
             log::guard_lifted(&operator, &report.plan.deletes);
         }
         self.scanner.forget_texts();

@@ -18,8 +18,8 @@ use crate::telemetry::trace;
 const READ_TOGETHER: usize = 64;
 
 impl Reconciler {
-    /// Writes the plan, and logs what was written. With `read`, only if these rows are still as they were; a mass deletion
-    /// only while the operator waits who allows it.
+    /// Writes the plan, and logs what was written. With `read`, only if these rows are still as they were; with
+    /// an operator who allows all deletions, only while that one waits.
     pub(super) async fn carry_out(
         &mut self,
         session: &mut MasterSession,
@@ -52,6 +52,7 @@ impl Reconciler {
         kind: Kind,
     ) -> Result<(), StoreError> {
         let is_release = matches!(kind, Kind::Release(_));
+        let is_allowed = matches!(kind, Kind::WhileAsked(_));
         let plan = &mut report.plan;
         let mut writes: Vec<RuleWrite> = Vec::with_capacity(plan.deletes.len() + plan.writes.len());
         writes.extend(plan.deletes.iter().map(deletion));
@@ -126,7 +127,7 @@ impl Reconciler {
             return Ok(());
         }
         let deleted = plan.deletes.iter().filter(|delete| !refused.contains_key(&delete.rule_id)).count();
-        if deleted > 0 {
+        if deleted > 0 && !is_allowed {
             self.recent.push_back((Instant::now(), deleted));
         }
         let told_singly = self.file_log.records.take(count, Instant::now());

@@ -59,7 +59,7 @@ impl Reconciler {
             return Ok((Vec::new(), is_allowed && self.is_mass_delete(plan, 0, recent, owned)));
         }
         if self.is_mass_delete(plan, 0, recent, owned) {
-            self.hold(Some(HeldDeletes::take(plan, owned)));
+            self.hold(Some(HeldDeletes::take(plan, owned, recent)));
             return Ok((Vec::new(), false));
         }
         let deletes = std::mem::take(&mut plan.deletes).into_iter();
@@ -95,8 +95,12 @@ impl Reconciler {
     }
 
     fn hold(&mut self, held: Option<HeldDeletes>) {
-        if held != self.held {
-            log::held_back(held.as_ref(), self.config.max_delete);
+        let is_same = match (&held, &self.held) {
+            (Some(held), Some(before)) => held.is_same(before),
+            (held, before) => held.is_none() && before.is_none(),
+        };
+        if !is_same {
+            log::held_back(held.as_ref(), self.config.max_delete, self.config.rescan_interval);
             self.held = held;
         }
     }
@@ -104,7 +108,7 @@ impl Reconciler {
 
 /// Whether these deletions are more than the share that goes without asking.
 ///
-/// `recent` is the number of deletions of the last rescan interval, so that a directory that empties file by file is
+/// `recent` is the number of deletions of the last rescan interval that no operator allowed, so that a directory that empties file by file is
 /// a mass deletion, too. `owned` is the number of owned rows before the plan.
 fn exceeds_share(planned: usize, recent: usize, owned: usize, share: Percent, free: usize) -> bool {
     let total = planned + recent;
