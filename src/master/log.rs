@@ -124,6 +124,21 @@ pub(super) fn rejected(write: &Write, why: &StoreError, trace_id: Option<String>
     );
 }
 
+/// As [`rejected`], for the deletion of a row.
+pub(super) fn not_deleted(delete: &RuleHeader, why: &StoreError, trace_id: Option<String>) {
+    let (rule_id, source_path) = (delete.rule_id.as_str(), &*delete.source_path);
+    if why.is_transient() {
+        return tracing::debug!(rule_id, source_path, trace_id, "{rule_id} is not deleted yet: {why}");
+    }
+    tracing::error!(
+        message_id = event::RULE_REJECTED,
+        rule_id,
+        source_path,
+        trace_id,
+        "the database rejected the deletion of {rule_id}, whose file {source_path} is gone: {why}"
+    );
+}
+
 pub(super) fn version_problem(problem: Option<&str>) {
     match problem {
         Some(problem) => {

@@ -92,8 +92,8 @@ pub struct Reconciler {
     missing: MissingFiles,
     /// Deletions of the last rescan interval that no operator allowed, for the guard.
     recent: VecDeque<(Instant, usize)>,
-    /// Files whose rows the database rejected, each with the digest of the text.
-    refused: BTreeMap<String, ContentDigest>,
+    /// What the database rejected and the plan still wants, by the id.
+    refused: BTreeMap<String, RefusedWrite>,
     held: Option<HeldDeletes>,
     /// How many rows were owned when the first of the missing files was found missing, so that rows that are inserted
     /// meanwhile do not make a mass deletion look small.
@@ -106,6 +106,17 @@ pub struct Reconciler {
     policy: Option<Policy>,
     /// What is known of releases; `None` before the first reconcile.
     releases: Option<Releases>,
+}
+
+/// A row that the database rejected, or its deletion.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RefusedWrite {
+    /// The file.
+    pub(crate) source_path: String,
+    /// The text; `None` is a deletion.
+    content_sha256: Option<ContentDigest>,
+    /// The database's reason.
+    pub(crate) reason: String,
 }
 
 /// A reconcile of everything that found nothing to do. While no file changes and nobody commits, the same session
@@ -193,6 +204,11 @@ impl Reconciler {
     /// The files as they were last scanned.
     pub const fn scanner(&self) -> &Scanner {
         &self.scanner
+    }
+
+    /// What the database rejected when it was last tried, by the id.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (&str, &RefusedWrite)> {
+        self.refused.iter().map(|(rule_id, refused)| (rule_id.as_str(), refused))
     }
 
     /// The conflicts, by the path of the file that does not get the id.

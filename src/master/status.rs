@@ -66,6 +66,9 @@ pub(crate) struct MasterStatus {
     pub(crate) broken: Vec<InvalidFileStatus>,
     /// Files whose id another file holds.
     pub(crate) conflicts: Vec<Conflict>,
+    /// Rules that the database rejects, with its reasons.
+    #[serde(default)]
+    pub(crate) rejected: Vec<RejectedRule>,
     /// YAML files that are not read because of name or place.
     #[serde(default)]
     pub(crate) passed_over: Vec<String>,
@@ -107,6 +110,16 @@ pub(crate) struct InvalidFileStatus {
     pub(crate) reason: String,
 }
 
+/// A rule whose row the database rejects, or the deletion of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RejectedRule {
+    pub(crate) rule_id: String,
+    /// The path, relative to the rules directory.
+    pub(crate) source_path: String,
+    /// The database's reason.
+    pub(crate) reason: String,
+}
+
 impl MasterStatus {
     pub(super) fn new(config: &MasterConfig, database: &Database, now: Timestamp) -> Self {
         Self {
@@ -124,6 +137,7 @@ impl MasterStatus {
             rules: 0,
             broken: Vec::new(),
             conflicts: Vec::new(),
+            rejected: Vec::new(),
             passed_over: Vec::new(),
             watch_error: None,
             pending_mass_delete: Vec::new(),
@@ -175,6 +189,14 @@ impl MasterStatus {
             .map(|(name, why)| InvalidFileStatus { source_path: name.to_owned(), reason: why.sentence() })
             .collect();
         self.conflicts = reconciler.conflicts().cloned().collect();
+        self.rejected = reconciler
+            .refused()
+            .map(|(rule_id, refused)| RejectedRule {
+                rule_id: rule_id.to_owned(),
+                source_path: refused.source_path.clone(),
+                reason: refused.reason.clone(),
+            })
+            .collect();
         self.passed_over = scanner.passed_over().iter().cloned().collect();
         self.release = reconciler.release();
         self.pending_mass_delete = reconciler.held().map(|held| held.rule_ids.clone()).unwrap_or_default();
@@ -204,12 +226,19 @@ impl MasterStatus {
                     self.rules_dir
                 )
             }
-            (LockStatus::Held, None, None) => format!("{} in sync", count(self.rules, "rule")),
+            (LockStatus::Held, None, None) if self.reconciled_at.is_none() => {
+                "comparing the directory with the table".to_owned()
+            }
+            (LockStatus::Held, None, None) => {
+                let apart = self.rejected.len() + self.conflicts.len();
+                format!("{} in sync", count(self.rules.saturating_sub(apart), "rule"))
+            }
         };
         let mut sentence = doing;
         for (number, what, then) in [
             (self.broken.len(), "file", "rejected"),
             (self.conflicts.len(), "file", "in conflict"),
+            (self.rejected.len(), "rule", "rejected by the database"),
             (self.passed_over.len(), "YAML file", "not read because of name or place"),
             (
                 self.pending_mass_delete.len(),

@@ -100,7 +100,7 @@ impl Summary {
             unchanged: report.plan.unchanged,
             conflicts: reconciler.conflicts().count(),
             broken: reconciler.scanner().invalid().count(),
-            refused: report.refused,
+            refused: report.refused.max(reconciler.refused().count()),
             held: reconciler.held().map_or(0, |held| held.rule_ids.len()),
             release_held_back: reconciler.release().is_some_and(|release| release.held_back.is_some()),
         }

@@ -143,7 +143,7 @@ fn master(status: &MasterStatus) -> (Vec<Finding>, String) {
     ));
     findings.extend(some(status.broken.len(), "invalid file", "invalid files"));
     findings.extend(some(status.conflicts.len(), "conflict", "conflicts"));
-    let rejected = status.last.map_or(0, |last| last.refused);
+    let rejected = status.last.map_or(0, |last| last.refused).max(status.rejected.len());
     findings.extend(some(rejected, "rule rejected by the database", "rules rejected by the database"));
     if let Some(why) = status.release.as_ref().and_then(|release| release.held_back.as_ref()) {
         findings.push((Severity::Warning, why.clone()));

@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::super::held::Operator;
 use super::super::log;
 use super::super::trace::{Ingest, Transaction};
-use super::{Reconciler, Report};
+use super::{Reconciler, RefusedWrite, Report};
 use crate::directory::ScannedFile;
 use crate::rule::plan::{Plan, Write};
-use crate::rule::{ChangeKind, RuleHeader, RuleRow};
+use crate::rule::{ChangeKind, ContentDigest, RuleHeader, RuleRow};
 use crate::store::{Applied, ManifestWrite, MasterSession, RowsAsRead, RuleWrite, StoreError};
 use crate::telemetry::metrics::{self, Stage};
 use crate::telemetry::trace;
@@ -135,11 +135,14 @@ impl Reconciler {
         let mut ingests = ingests.into_iter();
         for (delete, ingest) in plan.deletes.iter().zip(&mut ingests) {
             if let Some(why) = refused.get(&delete.rule_id) {
-                tracing::debug!(rule_id = delete.rule_id, "not deleted yet: {why}");
+                if is_new_refusal(&mut self.refused, &delete.rule_id, &delete.source_path, None, why) {
+                    log::not_deleted(delete, why, ingest.trace_id());
+                }
                 ingest.failed("refused", transaction);
                 continue;
             }
             self.missing.forget(&delete.source_path);
+            self.refused.remove(&delete.rule_id);
             if told_singly {
                 log::deleted(delete, ingest.trace_id());
             }
@@ -147,9 +150,10 @@ impl Reconciler {
         }
         for (write, ingest) in plan.writes.iter().zip(ingests) {
             let path = &*write.rule.source_path;
-            match refused.get(write.rule.rule_id.as_str()) {
+            let rule_id = write.rule.rule_id.as_str();
+            match refused.get(rule_id) {
                 None => {
-                    self.refused.remove(path);
+                    self.refused.remove(rule_id);
                     written.push(path);
                     let is_restored = self.scanner.file(path).is_some_and(ScannedFile::is_written);
                     restored += usize::from(is_restored);
@@ -165,9 +169,8 @@ impl Reconciler {
                     }
                 }
                 Some(why) => {
-                    if self.refused.insert(path.to_owned(), write.rule.content_sha256)
-                        != Some(write.rule.content_sha256)
-                    {
+                    let text = Some(write.rule.content_sha256);
+                    if is_new_refusal(&mut self.refused, rule_id, path, text, why) {
                         log::rejected(write, why, ingest.trace_id());
                         metrics::rejected("refused");
                     }
@@ -191,6 +194,22 @@ impl Reconciler {
         let writes = writes.map(|write| Ingest::of_write(write, self.scanner.file(&write.rule.source_path)));
         deletes.chain(writes).collect()
     }
+}
+
+/// Remembers what the database rejected; whether that was not known of this text, or of the deletion.
+fn is_new_refusal(
+    known: &mut BTreeMap<String, RefusedWrite>,
+    rule_id: &str,
+    source_path: &str,
+    content_sha256: Option<ContentDigest>,
+    why: &StoreError,
+) -> bool {
+    let refused =
+        RefusedWrite { source_path: source_path.to_owned(), content_sha256, reason: why.to_string() };
+    let before = known.insert(rule_id.to_owned(), refused);
+    before.is_none_or(|before| {
+        (&*before.source_path, before.content_sha256) != (source_path, content_sha256)
+    })
 }
 
 fn deletion(row: &RuleHeader) -> RuleWrite {

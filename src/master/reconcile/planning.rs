@@ -33,6 +33,7 @@ impl Reconciler {
         let conflicts = plan.conflicts.iter().map(|conflict| &*conflict.source_path);
         self.scanner.all_are_written_except(&writes.chain(conflicts).collect());
         self.file_log.note_conflicts(&plan.conflicts, |_| true);
+        self.forget_refused(&plan, |_| true);
         let version = version.filter(|_| plan.is_empty());
         Ok((plan, version, UnmatchedRows::of(&rows, &self.scanner)))
     }
@@ -81,6 +82,17 @@ impl Reconciler {
         let files = names.iter().filter_map(|name| Some((name.as_str(), self.scanner.file(name)?.planned())));
         let plan = plan::plan(files, &read.rows, &self.config.updated_by);
         self.file_log.note_conflicts(&plan.conflicts, |path| names.contains(path));
+        self.forget_refused(&plan, |path| names.contains(path));
         Ok((plan, read))
+    }
+
+    /// Forgets what the database rejected of the scanned files, unless this plan tries it again: the file is gone or
+    /// invalid, or its row is equal to it.
+    fn forget_refused(&mut self, plan: &Plan, is_scanned: impl Fn(&str) -> bool) {
+        self.refused.retain(|rule_id, refused| {
+            let is_planned = plan.writes.iter().any(|write| write.rule.rule_id.as_str() == rule_id)
+                || plan.deletes.iter().any(|row| row.rule_id == *rule_id);
+            is_planned || !is_scanned(&refused.source_path)
+        });
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::mounts::Mount;
 use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
-use crate::support::swarm::{Daemon, Swarm, wait_for};
+use crate::support::swarm::{Daemon, Swarm, text, wait_for};
 
 fn logging_json(swarm: &Swarm, mode: &str) -> Daemon {
     swarm.daemon(mode, |command| {
@@ -277,4 +277,42 @@ fn a_full_disk_is_no_news_of_the_lock_as_root() {
     record(&master, "the database answers again");
     record(&master, "B added");
     assert_eq!(master.count_in_log("holds the lock"), 2, "{}", master.log());
+}
+
+/// What the database rejects stays visible, whatever else is written meanwhile, until it is written or gone.
+#[test]
+fn a_row_that_the_database_rejects_is_shown_until_its_file_changes() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("good.yaml", rule_text("GOOD", 1));
+    swarm.save("bad.yaml", rule_text("BAD", 1));
+    swarm.succeed(&["sync"]);
+    swarm.sql(
+        "CREATE TRIGGER no BEFORE UPDATE ON ttp_rule WHEN NEW.rule_id = 'BAD' AND NEW.rule_version = 2
+         BEGIN SELECT RAISE(ABORT, 'not that one'); END;
+         CREATE TRIGGER stays BEFORE DELETE ON ttp_rule WHEN OLD.rule_id = 'BAD'
+         BEGIN SELECT RAISE(ABORT, 'not that one'); END",
+    );
+    let master = logging_json(&swarm, "master");
+    wait_for("the first comparison", || swarm.succeed(&["status"]).contains("compared").then_some(()));
+    let rejections = || master.count_in_log("the database rejected");
+    let is_shown = || swarm.succeed(&["status"]).contains("rules that the database rejects");
+    swarm.save("bad.yaml", rule_text("BAD", 2));
+    record(&master, "the database rejected BAD");
+    swarm.save("good.yaml", rule_text("GOOD", 2));
+    record(&master, "GOOD updated");
+    assert!(is_shown(), "{}", swarm.succeed(&["status"]));
+    let check = swarm.run(&["status", "--check"]);
+    assert_ne!(check.status.code(), Some(0));
+    assert!(text(&check.stdout).contains("1 rule rejected by the database"), "{}", text(&check.stdout));
+    master.signal("USR1");
+    record(&master, "status: 1 rule in sync; 1 rule rejected by the database");
+
+    swarm.save("bad.yaml", rule_text("BAD", 1));
+    wait_for("nothing to be rejected", || (!is_shown()).then_some(()));
+    assert_eq!(rejections(), 1);
+    swarm.save("bad.yaml", rule_text("BAD", 2));
+    wait_for("a record again", || (rejections() == 2).then_some(()));
+    swarm.remove("bad.yaml");
+    record(&master, "the database rejected the deletion of BAD");
+    wait_for("the deletion in the status", || is_shown().then_some(()));
 }

@@ -123,6 +123,7 @@ fn with_troubles(answers: &mut Answers) {
         "watch_error": "watching failed",
         "last_error": "unavailable",
         "passed_over": ["R9.yaml"],
+        "rejected": [{ "rule_id": "R1", "source_path": "R1.yaml", "reason": "a trigger" }],
         "directory_unavailable_since": "2026-01-01T00:00:00Z",
         "database_down_since": "2026-01-01T00:00:00Z",
         "conflicts": [{ "rule_id": "R1", "held_by": "R1.yaml", "source_path": "R2.yaml" }],
