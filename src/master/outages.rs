@@ -26,7 +26,8 @@ impl Master {
     }
 
     pub(super) fn database_back(&mut self) {
-        self.status.send_modify(MasterStatus::database_works);
+        let now = self.clock.now();
+        self.status.send_modify(|status| status.database_works(now));
         if let Some(lasted) = self.database_outage.ended(Instant::now()) {
             self.lock_logged = false;
             log::database_back(lasted);

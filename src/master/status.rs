@@ -53,6 +53,9 @@ pub(crate) struct MasterStatus {
     pub(crate) lock: LockStatus,
     /// Since when the database is unavailable; `None` while it answers.
     pub(crate) database_down_since: Option<Timestamp>,
+    /// Since when it answers; `None` while it is unavailable, and before the first answer.
+    #[serde(default)]
+    pub(crate) database_up_since: Option<Timestamp>,
     /// Since when the rules directory cannot be read; `None` while it can.
     #[serde(default)]
     pub(crate) directory_unavailable_since: Option<Timestamp>,
@@ -131,6 +134,7 @@ impl MasterStatus {
             rules_dir: config.rules_dir.display().to_string(),
             lock: LockStatus::None,
             database_down_since: None,
+            database_up_since: None,
             directory_unavailable_since: None,
             reconciled_at: None,
             last: None,
@@ -153,6 +157,7 @@ impl MasterStatus {
 
     pub(super) fn database_failed(&mut self, error: &StoreError, now: Timestamp) {
         self.database_down_since.get_or_insert(now);
+        self.database_up_since = None;
         (self.last_error, self.last_error_at) = (Some(error.to_string()), Some(now));
         self.driver_failures = driver_failures();
     }
@@ -167,8 +172,9 @@ impl MasterStatus {
         self.forget_error();
     }
 
-    pub(super) fn database_works(&mut self) {
+    pub(super) fn database_works(&mut self, now: Timestamp) {
         self.database_down_since = None;
+        self.database_up_since.get_or_insert(now);
         self.forget_error();
     }
 

@@ -109,9 +109,10 @@ fn master(status: &MasterStatus) -> String {
     lines.add("database", sanitize(&status.backend));
     lines.add(
         "",
-        match status.database_down_since {
-            None => answers(Health::Up, now, status.started_at),
-            Some(since) => answers(Health::Down, now, since),
+        match (status.database_down_since, status.database_up_since) {
+            (Some(since), _) => answers(Health::Down, now, since),
+            (None, Some(since)) => answers(Health::Up, now, since),
+            (None, None) => "not yet reached".to_owned(),
         },
     );
     add_problem(&mut lines, "without rulesyncd_version", status.version_problem.as_deref());

@@ -1,6 +1,6 @@
 //! Scans, reads rows and plans: for the whole directory, or for some files and what shares an id with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::{NoopReconcile, ReconcileError, Reconciler, UnmatchedRows};
 use crate::directory::{ScanScope, ScannedFile};
@@ -89,10 +89,13 @@ impl Reconciler {
     /// Forgets what the database rejected of the scanned files, unless this plan tries it again: the file is gone or
     /// invalid, or its row is equal to it.
     fn forget_refused(&mut self, plan: &Plan, is_scanned: impl Fn(&str) -> bool) {
+        if self.refused.is_empty() {
+            return;
+        }
+        let written = plan.writes.iter().map(|write| write.rule.rule_id.as_str());
+        let planned: HashSet<&str> = written.chain(plan.deletes.iter().map(|row| &*row.rule_id)).collect();
         self.refused.retain(|rule_id, refused| {
-            let is_planned = plan.writes.iter().any(|write| write.rule.rule_id.as_str() == rule_id)
-                || plan.deletes.iter().any(|row| row.rule_id == *rule_id);
-            is_planned || !is_scanned(&refused.source_path)
+            planned.contains(rule_id.as_str()) || !is_scanned(&refused.source_path)
         });
     }
 }
