@@ -29,7 +29,13 @@ pub(crate) fn run(args: AllowMassDeleteArgs) -> Outcome {
     let answer = super::block_on(ask(&socket, Op::AllowMassDelete {}))?;
     let answer = answer.map_err(|error| Failure::Environment(error.into()))?;
     let deleted = answer["deleted"].as_u64();
-    let deleted = deleted.ok_or_else(|| Failure::Environment(anyhow!("the worker's answer is not one")))?;
+    let unreadable = || {
+        Failure::Environment(anyhow!(
+            "this program cannot read the worker's answer, which may be of another version: restart the worker; \
+             `rulesyncd status` shows what it still holds back"
+        ))
+    };
+    let deleted = deleted.ok_or_else(unreadable)?;
     Ok(print(&match deleted {
         0 => "no deletion is held back\n".to_owned(),
         1 => "1 deletion was held back, and is followed\n".to_owned(),

@@ -266,7 +266,10 @@ async fn ask_the_master(
     let mut connection = SocketClient::connect(socket).await.map_err(failed)?;
     let work = Op::Reconcile { allow_mass_delete };
     let result = connection.ask_within(work, WORK_TIMEOUT + REQUEST_TIMEOUT).await.map_err(failed)?;
-    serde_json::from_value(result).context("the master's answer is not one").map_err(Failure::Environment)
+    serde_json::from_value(result).context(
+        "this program cannot read the master's answer, which may be of another version: restart the master; what it did \
+         is in its log and in `rulesyncd status`",
+    ).map_err(Failure::Environment)
 }
 
 /// As [`ask_the_master`], if the lock is held by this host's master or by another one.

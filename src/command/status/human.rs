@@ -112,6 +112,9 @@ fn master(status: &MasterStatus) -> String {
         match (status.database_down_since, status.database_up_since) {
             (Some(since), _) => answers(Health::Down, now, since),
             (None, Some(since)) => answers(Health::Up, now, since),
+            // Of an earlier version's daemon it is not known since when.
+            (None, None) if status.reconciled_at.is_some() => "answers".to_owned(),
+            (None, None) if status.lock == LockStatus::Held => "answers".to_owned(),
             (None, None) => "not yet reached".to_owned(),
         },
     );

@@ -176,9 +176,11 @@ impl Report {
 
     fn files_against_row(&self, wrong: &mut Vec<String>) {
         let is_valid = self.files.iter().any(|file| file.error.is_none());
+        let row = self.table.as_ref().ok().and_then(|table| table.row.as_ref());
+        let stays = row.is_some_and(|row| !is_valid && !self.plan.deletes.contains(row));
         for file in &self.files {
             if let Some(error) = &file.error {
-                let stays = if !is_valid { "; its last good version stays" } else { "" };
+                let stays = if stays { "; its last good version stays" } else { "" };
                 wrong.push(format!("{}: {error}{stays}", file.source_path));
             }
         }

@@ -45,13 +45,18 @@ pub(in crate::master) fn invalid_file(
     );
 }
 
-/// More invalid files than the budget of records allows.
-pub(in crate::master) fn many_invalid_files(source_paths: &[String]) {
+/// More invalid files than the budget of records allows. The last good versions of `kept` of them are in the table.
+pub(in crate::master) fn many_invalid_files(source_paths: &[String], kept: usize) {
     let files = source_paths.len();
+    let stays = match kept {
+        0 => "no rule of them is in the table".to_owned(),
+        _ if kept == files => "their last good versions stay".to_owned(),
+        _ => format!("the last good versions of {kept} of them stay"),
+    };
     tracing::error!(
         message_id = event::RULE_REJECTED,
         files,
-        "{files} files are invalid: {}; their last good versions stay, `rulesyncd check` shows why",
+        "{files} files are invalid: {}; {stays}, `rulesyncd check` shows why",
         some_of(source_paths.iter(), NAMED, ", ")
     );
 }

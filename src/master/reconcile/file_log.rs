@@ -69,8 +69,12 @@ impl FileLog {
             rows.iter().map(|row| (&*row.source_path, &*row.rule_id)).collect();
         let ids: HashSet<String> = rows.iter().map(|row| row.rule_id.to_ascii_lowercase()).collect();
         let singly = self.records.take(names.len(), Instant::now());
+        let has_row = |name: &str| {
+            let named = || scanner.file(name)?.rule_id();
+            by_path.contains_key(name) || named().is_some_and(|id| ids.contains(&id.folded()))
+        };
         if !singly {
-            log::many_invalid_files(names);
+            log::many_invalid_files(names, names.iter().filter(|name| has_row(name)).count());
         }
         for name in names {
             let Some(scanned) = scanner.file(name) else { continue };
@@ -79,9 +83,7 @@ impl FileLog {
             if singly {
                 let kept = by_path.get(name.as_str()).copied();
                 let rule_id = scanned.rule_id().map(RuleId::as_str).or(kept);
-                let has_row =
-                    kept.is_some() || scanned.rule_id().is_some_and(|id| ids.contains(&id.folded()));
-                log::invalid_file(name, rule_id, has_row, why, ingest.trace_id());
+                log::invalid_file(name, rule_id, has_row(name), why, ingest.trace_id());
             }
             metrics::rejected(why.word());
             ingest.rejected();

@@ -155,6 +155,16 @@ fn each_place_that_differs_is_named() {
 }
 
 #[test]
+fn of_a_file_that_was_never_valid_no_last_version_stays() {
+    let wrong = wrong(|report| {
+        report.files[0].error = Some("line 1, column 2: no".into());
+        table(report).row = None;
+        worker(report).rule = None;
+    });
+    assert_eq!(wrong, "a.yaml: line 1, column 2: no");
+}
+
+#[test]
 fn a_rule_that_is_nowhere_is_told_so() {
     let nowhere = |report: &mut Report| {
         report.files.clear();
