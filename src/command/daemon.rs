@@ -86,11 +86,11 @@ pub(super) fn reload_password(database: &Database, running: &mut DatabaseConfig,
 }
 
 /// Warns of changed keys that need a restart.
-pub(super) fn warn_restart_required(keys: &[(&str, bool)]) {
-    let changed = keys.iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| format!("`{key}`"));
-    let changed: Vec<String> = changed.collect();
-    if !changed.is_empty() {
-        tracing::warn!("{} changed: restart the daemon to apply it", changed.join(", "));
+pub(super) fn warn_restart_required(daemon: &str, running: &Config, changed: &Config) {
+    let keys: Vec<String> =
+        running.changed_for_restart(changed, daemon).iter().map(|key| format!("`{key}`")).collect();
+    if !keys.is_empty() {
+        tracing::warn!("{} changed: restart the daemon to apply it", keys.join(", "));
     }
 }
 

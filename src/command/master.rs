@@ -83,12 +83,7 @@ async fn master(flags: Flags, config: Config) -> Outcome {
                     changed.database = database;
                 }
                 daemon::reload_password(&database, &mut running.database, &changed.database);
-                daemon::warn_restart_required(&[
-                    ("database", running.database != changed.database),
-                    ("telemetry", running.telemetry != changed.telemetry),
-                    ("master.socket", running.master.socket != changed.master.socket),
-                    ("trust", running.trust != changed.trust),
-                ]);
+                daemon::warn_restart_required("master", &running, &changed);
                 // The keys are read again; the section is as it was at the start.
                 if let Some(policy) = common::reloaded_trust(&running, "master") {
                     drop(commands.try_send(MasterRequest::Trust(policy)));

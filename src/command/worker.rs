@@ -78,12 +78,7 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
                 if let Followed::Database(database) = &followed {
                     daemon::reload_password(database, &mut running.database, &changed.database);
                 }
-                daemon::warn_restart_required(&[
-                    ("database", running.database != changed.database),
-                    ("telemetry", running.telemetry != changed.telemetry),
-                    ("worker", running.worker != changed.worker),
-                    ("trust", running.trust != changed.trust),
-                ]);
+                daemon::warn_restart_required("worker", &running, &changed);
                 // The keys are read again; the section is as it was at the start.
                 if let Some(policy) = common::reloaded_trust(&running, "worker") {
                     handle.trust(policy);

@@ -14,15 +14,23 @@ use super::{ConfigError, LogFormat, Percent};
 use crate::address::Address;
 use crate::trust::{Realm, ReleaseTime};
 
+/// The keys that belong together.
+pub(super) trait Section {
+    /// The keys whose values differ in another one.
+    fn changed(&self, other: &Self) -> Vec<&'static str>;
+}
+
 /// Declares sections. For each key: its documentation is its help, the first type is the program's; then the number
-/// and kind of its values, the default (or, after `such as`, an example), and a shorter variable.
+/// and kind of its values, the default (or, after `such as`, an example), and a shorter variable. A key `at reload` applies
+/// when a daemon reads its configuration again; all others wait for a restart.
 macro_rules! sections {
     ($(
         $(#[doc = $about:literal])+
         $visible:vis $section:ident($config:ident) {$(
             $(#[doc = $help:literal])+
             $name:ident: $type:ty, $key:ty
-                $(= $default:literal)? $(, such as $example:literal)? $(, also $variable:literal)?;
+                $(= $default:literal)? $(, such as $example:literal)? $(, also $variable:literal)?
+                $(, at $reload:ident)?;
         )+}
     )+) => {
         $(
@@ -39,6 +47,13 @@ macro_rules! sections {
                     })
                 }
             }
+
+            impl Section for $config {
+                fn changed(&self, other: &Self) -> Vec<&'static str> {
+                    let keys = [$((self.$name != other.$name, concat!(stringify!($section), ".", stringify!($name)))),+];
+                    keys.into_iter().filter(|(is_changed, _)| *is_changed).map(|(_, key)| key).collect()
+                }
+            }
         )+
 
         /// The sections, in the order in which they are shown.
@@ -52,6 +67,7 @@ macro_rules! sections {
                 example: first([$(Some($default),)? $(Some($example),)? None]),
                 help: &[$($help),+],
                 short_variable: first([$(Some($variable),)? None]),
+                applies_at_reload: first([$(Some(stringify!($reload)),)? None]).is_some(),
                 spelling: <$key as Key>::SPELLING,
                 schema: <$key as Key>::schema,
             },
@@ -104,30 +120,30 @@ sections! {
     pub master(MasterConfig) {
         /// The directory that holds the rules: its files `[A-Za-z0-9_]+.yaml` and `.yml`, without subdirectories. It
         /// may be a symbolic link.
-        rules_dir: PathBuf, One<Path> = "/etc/rulesyncd/rules", also "RULESYNCD_RULES_DIR";
+        rules_dir: PathBuf, One<Path> = "/etc/rulesyncd/rules", also "RULESYNCD_RULES_DIR", at reload;
 
         /// More directories that links among the rules may lead to. A rule file may be a symbolic link to a file in
         /// rules_dir, in a sibling whose name begins with `..` (as Kubernetes mounts a ConfigMap), or in one of these
         /// directories. The master does not follow any other link.
-        follow_links_to: Vec<PathBuf>, List<Path>;
+        follow_links_to: Vec<PathBuf>, List<Path>, at reload;
 
         /// The label of the rows that this master owns. It leaves rows with another label alone, unless a file holds
         /// the same rule_id: then the file wins.
-        updated_by: String, One<Label> = "filesystem";
+        updated_by: String, One<Label> = "filesystem", at reload;
 
         /// How often the master compares everything. It sees changes at once; this finds what the watch missed.
-        rescan_interval: Duration, One<Interval> = "60s";
+        rescan_interval: Duration, One<Interval> = "60s", at reload;
 
         /// The share of the owned rows that the master deletes without asking. It holds back a plan that would delete
         /// more than this, and more than five, until `rulesyncd sync --allow-mass-delete`: an empty mount must not
         /// empty the swarm.
-        max_delete: Percent, One<Share> = "20%";
+        max_delete: Percent, One<Share> = "20%", at reload;
 
         /// The largest rule file. Workers take at most 4MiB.
-        max_rule_size: usize, One<RuleSize> = "256KiB";
+        max_rule_size: usize, One<RuleSize> = "256KiB", at reload;
 
         /// How long a worker may be silent before the master deletes its report, and `rulesyncd fleet` forgets it.
-        forget_workers_after: Duration, One<Time> = "7d";
+        forget_workers_after: Duration, One<Time> = "7d", at reload;
 
         /// How long a master may give no sign of life before a standby takes over, on MySQL and PostgreSQL. On one server a
         /// standby takes over at once when the master's session ends.

@@ -24,7 +24,7 @@ pub use documents::commented_file;
 pub(crate) use documents::config_schema;
 pub(crate) use exposure::{ExposedPassword, is_credential};
 pub(crate) use files::SystemFiles;
-use keys::DatabaseSection;
+use keys::{DatabaseSection, Section as _};
 pub use keys::{MasterConfig, SETTINGS, WorkerConfig};
 pub(crate) use keys::{SECTIONS, TelemetryConfig, TrustConfig};
 pub(crate) use layers::ValueOrigin;
@@ -90,6 +90,18 @@ pub(crate) struct Flags {
 }
 
 impl Config {
+    /// The keys of one daemon that are another in `changed` and wait for a restart. `database` stands for its keys.
+    pub(crate) fn changed_for_restart(&self, changed: &Self, daemon: &str) -> Vec<&'static str> {
+        let own = match daemon {
+            "master" => self.master.changed(&changed.master),
+            _ => self.worker.changed(&changed.worker),
+        };
+        let shared = [self.trust.changed(&changed.trust), self.telemetry.changed(&changed.telemetry)];
+        let waits = |key: &&str| !SETTINGS.iter().any(|known| known.key == *key && known.applies_at_reload);
+        let database = (self.database != changed.database).then_some("database");
+        database.into_iter().chain(own.into_iter().chain(shared.concat()).filter(waits)).collect()
+    }
+
     /// Resolves all layers.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ pub struct Setting {
     pub(super) help: &'static [&'static str],
     /// A short variable of the environment that sets the key too.
     pub(super) short_variable: Option<&'static str>,
+    /// Whether a daemon that reads its configuration again applies it; otherwise it waits for a restart.
+    pub(super) applies_at_reload: bool,
     pub(super) spelling: Spelling,
     pub(super) schema: fn() -> Value,
 }

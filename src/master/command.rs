@@ -88,6 +88,8 @@ impl Master {
             self.watch = Watch::new(config.rules_dir.clone());
             self.reconciler.skip_unfinished(self.watch.unfinished());
         }
+        let rules_dir = config.rules_dir.display().to_string();
+        self.status.send_modify(|status| status.rules_dir = rules_dir);
         self.reconciler.configure(config.clone());
         self.config = config;
         tracing::info!(message_id = event::RELOADED, "the configuration was read again");

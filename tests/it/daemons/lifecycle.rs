@@ -49,10 +49,17 @@ fn a_reload_takes_a_new_directory() {
     wait_for("a later rule of the other directory", || (swarm.rows().len() == 2).then_some(()));
     assert_eq!(master.count_in_log("restart the daemon"), 0, "{}", master.log());
 
+    // Whoever asks the master for another directory than the new one is told so.
+    let sync = swarm.run(&["sync", "--rules-dir", swarm.rules().to_str().unwrap()]);
+    assert!(text(&sync.stderr).contains(&format!("which is {}", other.display())), "{}", text(&sync.stderr));
+
     let others = "database: {connect_timeout: 7s}\ntelemetry: {log_format: json}\n";
-    fs::write(&file, others.to_owned() + &master_of(&other, "/elsewhere/master.sock")).unwrap();
+    let lease = "  lease: 1m\n  max_delete: 30%\n";
+    fs::write(&file, others.to_owned() + &master_of(&other, "/elsewhere/master.sock") + lease).unwrap();
     master.signal("HUP");
-    master.wait_for_log("`database`, `telemetry`, `master.socket` changed: restart the daemon to apply it");
+    master.wait_for_log(
+        "`database`, `master.lease`, `master.socket`, `telemetry.log_format` changed: restart the daemon to apply it",
+    );
 }
 
 #[test]

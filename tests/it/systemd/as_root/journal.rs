@@ -77,7 +77,7 @@ fn the_journal_says_what_happened_to_a_rule_and_who_did_it() {
     container.sh(
         "sed -i 's/#log: info/log: debug/' /etc/rulesyncd/worker.yaml; systemctl reload rulesyncd-worker",
     );
-    wait_for(&container, "worker", "-p warning", "`telemetry` changed: restart the daemon to apply it");
+    wait_for(&container, "worker", "-p warning", "`telemetry.log` changed: restart the daemon to apply it");
 
     // An outage and its end, but no takeover of a lock that no other master took.
     container.sh("mv /etc/rulesyncd/rules /etc/rulesyncd/elsewhere; systemctl reload rulesyncd-master");
