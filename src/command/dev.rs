@@ -56,8 +56,15 @@ async fn dev(config: Config) -> Outcome {
     database.ensure_tables().await?;
     let liveness = Liveness::default();
     let (_commands, receiver) = mpsc::channel(1);
-    let master =
-        Master::new(config.master.clone(), database.clone(), clock.clone(), receiver, liveness.clone());
+    let (_reloads, reloaded) = tokio::sync::watch::channel(None);
+    let master = Master::new(
+        config.master.clone(),
+        database.clone(),
+        clock.clone(),
+        receiver,
+        reloaded,
+        liveness.clone(),
+    );
     let worker = Worker::new(config.worker.clone(), worker::origin(&database), clock);
     let status = master.status();
     master.register_metrics();

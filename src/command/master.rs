@@ -18,7 +18,7 @@ use crate::config::{Config, Flags, SystemFiles};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Liveness, Request};
 use crate::master::Operator;
-use crate::master::{Master, MasterRequest, MasterStatus};
+use crate::master::{Master, MasterRequest, MasterStatus, Reload};
 use crate::socket::{Answer, ListenError, Listening, listen, serve_requests};
 use crate::telemetry::{self, tally};
 use crate::wire::{ErrorCode, Op};
@@ -58,7 +58,9 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     let database = common::open_database(&config, clock.clone()).await.map_err(daemon::unusable)?;
     let liveness = Liveness::default();
     let (commands, receiver) = mpsc::channel(16);
-    let master = Master::new(config.master.clone(), database.clone(), clock, receiver, liveness.clone());
+    let (reloads, reloaded) = watch::channel(None);
+    let master =
+        Master::new(config.master.clone(), database.clone(), clock, receiver, reloaded, liveness.clone());
     let master = match trust {
         Some(policy) => master.publishing(policy),
         None => master,
@@ -67,7 +69,7 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     master.register_metrics();
     let stop = lifecycle.stop_token();
     let listener = try_listen(&config.master.socket)?;
-    let answers = answers(status.clone(), commands.clone());
+    let answers = answers(status.clone(), commands);
     let work = Box::pin(async {
         let serving = serve(&config.master.socket, listener, answers, stop.clone());
         let (served, ()) = tokio::join!(serving, master.run(stop.clone()));
@@ -85,10 +87,11 @@ async fn master(flags: Flags, config: Config) -> Outcome {
                 daemon::reload_password(&database, &mut running.database, &changed.database);
                 daemon::warn_restart_required("master", &running, &changed);
                 // The keys are read again; the section is as it was at the start.
-                if let Some(policy) = common::reloaded_trust(&running, "master") {
-                    drop(commands.try_send(MasterRequest::Trust(policy)));
-                }
-                drop(commands.try_send(MasterRequest::Configure(changed.master)));
+                let policy = common::reloaded_trust(&running, "master");
+                reloads.send_modify(|pending| {
+                    let before = pending.take().and_then(|before: Reload| before.policy);
+                    *pending = Some(Reload { config: changed.master, policy: policy.or(before) });
+                });
             }
             Err(why) => tracing::error!(
                 message_id = event::CONFIGURATION_REFUSED,
@@ -172,9 +175,9 @@ fn answers(
                     let _waiting = gone.clone().drop_guard();
                     let operator = Operator { uid: peer.uid(), pid: peer.pid(), gone };
                     let lifted_by = allow_mass_delete.then_some(operator);
-                    let command = MasterRequest::Reconcile { lifted_by, reply };
+                    let request = MasterRequest { lifted_by, reply };
                     let stopping = || failed("the master is stopping".to_owned());
-                    commands.send(command).await.map_err(|_| stopping())?;
+                    commands.send(request).await.map_err(|_| stopping())?;
                     let summary = said.await.map_err(|_| stopping())?.map_err(failed)?;
                     Ok(serde_json::to_value(summary).unwrap_or_default())
                 }

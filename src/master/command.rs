@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::held::Operator;
@@ -17,49 +17,39 @@ use crate::trust::Policy;
 /// How often a requested reconcile repeats for deferred files.
 const MAX_ROUNDS: usize = 5;
 
-/// A request to a running master.
+/// A request to reconcile everything now, and to reply with what was done.
 #[derive(Debug)]
-pub(crate) enum MasterRequest {
-    /// Reconcile everything now, and reply with what was done.
-    Reconcile {
-        /// Who lifts the guard against mass deletion; `None` leaves it in place.
-        lifted_by: Option<Operator>,
-        /// Takes the reply. An error is a sentence for the operator.
-        reply: oneshot::Sender<Result<Reconciled, String>>,
-    },
-    /// Require this of releases from now on.
-    Trust(Policy),
-    /// Use this configuration from now on, and reconcile everything.
-    Configure(MasterConfig),
+pub(crate) struct MasterRequest {
+    /// Who lifts the guard against mass deletion; `None` leaves it in place.
+    pub(crate) lifted_by: Option<Operator>,
+    /// Takes the reply. An error is a sentence for the operator.
+    pub(crate) reply: oneshot::Sender<Result<Reconciled, String>>,
+}
+
+/// What a master uses from now on. It reconciles everything then.
+#[derive(Debug, Clone)]
+pub(crate) struct Reload {
+    pub(crate) config: MasterConfig,
+    /// What releases must fulfil; `None` is what it was.
+    pub(crate) policy: Option<Policy>,
 }
 
 impl Master {
-    /// Handles a request, and returns what to scan next.
+    /// Handles a request, unless who asked waits no more.
     pub(super) async fn handle(
         &mut self,
         session: &mut MasterSession,
-        command: MasterRequest,
-    ) -> Result<Option<ScanScope>, StoreError> {
-        match command {
-            // Who asked waits no more.
-            MasterRequest::Reconcile { reply, .. } if reply.is_closed() => Ok(None),
-            MasterRequest::Reconcile { lifted_by, reply } => {
-                let result = self.reconcile_until_stable(session, lifted_by).await;
-                let said = result.as_ref().cloned().map_err(ToString::to_string);
-                let _ = reply.send(said);
-                match result {
-                    Err(ReconcileError::Store(error)) => Err(error),
-                    _ => Ok(None),
-                }
-            }
-            MasterRequest::Trust(policy) => {
-                self.reconciler.publish_releases(policy);
-                Ok(None)
-            }
-            MasterRequest::Configure(config) => {
-                self.configure(config);
-                Ok(Some(ScanScope::Reread))
-            }
+        MasterRequest { lifted_by, reply }: MasterRequest,
+    ) -> Result<(), StoreError> {
+        if reply.is_closed() {
+            return Ok(());
+        }
+        let result = self.reconcile_until_stable(session, lifted_by).await;
+        let said = result.as_ref().cloned().map_err(ToString::to_string);
+        let _ = reply.send(said);
+        match result {
+            Err(ReconcileError::Store(error)) => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -69,7 +59,8 @@ impl Master {
         session: &mut MasterSession,
         lifted_by: Option<Operator>,
     ) -> Result<Reconciled, ReconcileError> {
-        let (mut total, mut deferred) = self.reconcile(session, &ScanScope::Reread, lifted_by.clone()).await?;
+        let (mut total, mut deferred) =
+            self.reconcile(session, &ScanScope::Reread, lifted_by.clone()).await?;
         // One more round is usually enough; while files come and go there may always be another.
         for _ in 0..MAX_ROUNDS {
             if !deferred.0 {
@@ -83,7 +74,10 @@ impl Master {
         Ok(total)
     }
 
-    fn configure(&mut self, config: MasterConfig) {
+    pub(super) fn reload(&mut self, Reload { config, policy }: Reload) {
+        if let Some(policy) = policy {
+            self.reconciler.publish_releases(policy);
+        }
         if config.rules_dir != self.config.rules_dir {
             self.watch = Watch::new(config.rules_dir.clone());
             self.reconciler.skip_unfinished(self.watch.unfinished());
@@ -101,13 +95,10 @@ impl Master {
         loop {
             tokio::select! {
                 () = sleep_until(until) => return,
-                command = receive(&mut self.commands) => match command {
-                    MasterRequest::Reconcile { reply, .. } => {
-                        let _ = reply.send(Err(self.status.borrow().why_not_writing()));
-                    }
-                    MasterRequest::Trust(policy) => self.reconciler.publish_releases(policy),
-                    MasterRequest::Configure(config) => self.configure(config),
-                },
+                request = receive(&mut self.commands) => {
+                    let _ = request.reply.send(Err(self.status.borrow().why_not_writing()));
+                }
+                reload = reloaded(&mut self.reloads) => self.reload(reload),
             }
         }
     }
@@ -119,4 +110,14 @@ pub(super) async fn receive(commands: &mut mpsc::Receiver<MasterRequest>) -> Mas
         Some(command) => command,
         None => std::future::pending().await,
     }
+}
+
+/// The newest of the reloads that came since the last one; pending for ever once none can come.
+pub(super) async fn reloaded(reloads: &mut watch::Receiver<Option<Reload>>) -> Reload {
+    while reloads.changed().await.is_ok() {
+        if let Some(reload) = reloads.borrow_and_update().clone() {
+            return reload;
+        }
+    }
+    std::future::pending().await
 }

@@ -52,6 +52,7 @@ impl HeldDeletes {
 
     /// Whether the other one is of the same rows.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        (&self.rule_ids, &self.source_paths, self.owned) == (&other.rule_ids, &other.source_paths, other.owned)
+        (&self.rule_ids, &self.source_paths, self.owned)
+            == (&other.rule_ids, &other.source_paths, other.owned)
     }
 }

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::audit::StateAudit;
-pub(crate) use self::command::MasterRequest;
+pub(crate) use self::command::{MasterRequest, Reload};
 pub use self::held::{HeldDeletes, Operator};
 use self::reconcile::{ReconcileError, Reconciler};
 pub(crate) use self::status::{LeaseStatus, LockStatus, MasterStatus};
@@ -62,6 +62,7 @@ pub(crate) struct Master {
     reconciler: Reconciler,
     watch: Watch,
     commands: mpsc::Receiver<MasterRequest>,
+    reloads: watch_channel::Receiver<Option<Reload>>,
     status: Arc<watch_channel::Sender<MasterStatus>>,
     liveness: Liveness,
     directory_outage: Outage,
@@ -125,6 +126,7 @@ impl Master {
         database: Database,
         clock: SharedClock,
         commands: mpsc::Receiver<MasterRequest>,
+        reloads: watch_channel::Receiver<Option<Reload>>,
         liveness: Liveness,
     ) -> Self {
         let status = MasterStatus::new(&config, &database, clock.now());
@@ -151,6 +153,7 @@ impl Master {
             clock,
             config,
             commands,
+            reloads,
             liveness,
         }
     }
@@ -290,14 +293,7 @@ impl Master {
         tokio::select! {
             biased;
             () = stop.cancelled() => Ok(None),
-            scope = self.watch.next() => Ok(Some(scope)),
-            command = command::receive(&mut self.commands) => self.handle(session, command).await,
-            () = until(retry_at) => Ok(Some(ScanScope::All)),
-            () = sleep_until(rescan_at) => Ok(Some(ScanScope::Reread)),
-            () = sleep(recheck.unwrap_or_default()), if recheck.is_some() => {
-                Ok(Some(self.reconciler.recheck().await).filter(|names| !names.is_empty()).map(ScanScope::Names))
-            }
-            () = sleep(log_in.unwrap_or_default()), if log_in.is_some() => Ok(None),
+            // Events may go on without end: whatever is due comes before them.
             () = sleep_until(self.ping_at) => {
                 self.ping_at = Instant::now() + LOCK_INTERVAL;
                 session.ping().await?;
@@ -306,6 +302,18 @@ impl Master {
                 let mark = self.audit.mark.clone();
                 self.audit_states(session, mark).await.map(|()| None)
             }
+            reload = command::reloaded(&mut self.reloads) => {
+                self.reload(reload);
+                Ok(Some(ScanScope::Reread))
+            }
+            request = command::receive(&mut self.commands) => self.handle(session, request).await.map(|()| None),
+            () = until(retry_at) => Ok(Some(ScanScope::All)),
+            () = sleep_until(rescan_at) => Ok(Some(ScanScope::Reread)),
+            scope = self.watch.next() => Ok(Some(scope)),
+            () = sleep(recheck.unwrap_or_default()), if recheck.is_some() => {
+                Ok(Some(self.reconciler.recheck()).filter(|names| !names.is_empty()).map(ScanScope::Names))
+            }
+            () = sleep(log_in.unwrap_or_default()), if log_in.is_some() => Ok(None),
         }
     }
 

@@ -162,8 +162,7 @@ fn master(status: &MasterStatus) -> String {
     let conflicts =
         status.conflicts.iter().map(|file| [file.rule_id.as_str(), &file.held_by, &file.source_path]);
     text += &table("ids in two files", ["RULE", "HELD BY", "PASSED OVER"], conflicts);
-    let rejected =
-        status.rejected.iter().map(|rule| [&*rule.rule_id, &*rule.source_path, &*rule.reason]);
+    let rejected = status.rejected.iter().map(|rule| [&*rule.rule_id, &*rule.source_path, &*rule.reason]);
     text += &table("rules that the database rejects", ["RULE", "FILE", "REASON"], rejected);
     let passed_over = status.passed_over.iter().map(|path| [path.as_str()]);
     text += &table("YAML files that are not read for their name or place", ["FILE"], passed_over);

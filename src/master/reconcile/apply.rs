@@ -98,7 +98,9 @@ impl Reconciler {
         let begun = trace::now();
         let applied = match metrics::timed("write_rules", write(session, writes, kind)).await {
             Ok(applied) => applied,
-            Err(error @ (StoreError::RowsChanged { .. } | StoreError::Withdrawn { .. })) => return Err(error),
+            Err(error @ (StoreError::RowsChanged { .. } | StoreError::Withdrawn { .. })) => {
+                return Err(error);
+            }
             // Others go on being in the way: the lease is kept, and everything is compared again.
             Err(error @ StoreError::Conflict { .. }) => {
                 log::in_the_way(count, &error);
@@ -207,9 +209,7 @@ fn is_new_refusal(
     let refused =
         RefusedWrite { source_path: source_path.to_owned(), content_sha256, reason: why.to_string() };
     let before = known.insert(rule_id.to_owned(), refused);
-    before.is_none_or(|before| {
-        (&*before.source_path, before.content_sha256) != (source_path, content_sha256)
-    })
+    before.is_none_or(|before| (&*before.source_path, before.content_sha256) != (source_path, content_sha256))
 }
 
 fn deletion(row: &RuleHeader) -> RuleWrite {

@@ -70,8 +70,7 @@ impl Session {
         for writes in &transactions {
             // A transaction of several sees what those before it wrote.
             let is_part = transactions.len() > 1;
-            let premise =
-                premise.map(|premise| if is_part { premise.of(writes) } else { premise.clone() });
+            let premise = premise.map(|premise| if is_part { premise.of(writes) } else { premise.clone() });
             self.apply_together(writes, premise.as_ref(), &mut applied, &mut locked).await?;
         }
         Ok(applied)

@@ -1,5 +1,6 @@
 //! The daemons as processes, on SQLite.
 
+mod allowed;
 mod bad_input;
 mod directory;
 mod history;
