@@ -23,10 +23,10 @@ use crate::command::print::{print, print_error, write_stdout};
 use crate::config::{Config, Flags};
 use crate::plural::count;
 use crate::rule::attack::Attack;
-use crate::rule::{Code, RuleHeader};
+use crate::rule::{Code, Limits, RuleHeader};
 use crate::store::Scope;
 use checked::{CheckedFile, Rows};
-use files::Target;
+use files::{Reading, Target};
 use report::Totals;
 pub(super) use report::findings as render_findings;
 use settings::{Level, Overrides, Settings};
@@ -35,7 +35,7 @@ use watching::Watching;
 /// Validate rule files or directories, without a database
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  rulesyncd check /etc/rulesyncd/rules\n  rulesyncd check --strict --format github rules/R0001.yaml\n  rulesyncd check --explain ambiguous-value\n  rulesyncd check --fix --diff rules/\n  rulesyncd check --watch rules/\n  rulesyncd check --stdin-name rules/R0001.yaml --format json - < buffer\n\nWith the flag --database-url (the environment does not count here) a version that did not rise although the text changed is warned of, too.\n\nExit codes: 0 fine, 1 a rule is wrong, 2 usage, 3 a path could not be read."
+    after_help = "Examples:\n  rulesyncd check /etc/rulesyncd/rules\n  rulesyncd check --strict --format github rules/R0001.yaml\n  rulesyncd check --explain ambiguous-value\n  rulesyncd check --fix --diff rules/\n  rulesyncd check --watch rules/\n  rulesyncd check --stdin-name rules/R0001.yaml --format json - < buffer\n\nWith the flag --database-url (the environment does not count here) a version that did not rise although the text changed is warned of, too.\n\nExit codes: 0 fine, 1 a rule is wrong, 2 usage, 3 a path could not be read, or not be fixed.\n\nmaster.max_rule_size and master.follow_links_to count as they are configured where this runs."
 )]
 pub(crate) struct CheckArgs {
     /// Rule files, or directories of them; `-` is standard input.
@@ -118,8 +118,8 @@ impl CheckArgs {
 /// Checks, and prints the findings.
 ///
 /// # Errors
-/// [`Failure::CheckFailed`] if a rule has an error, [`Failure::Environment`] if a path cannot be read; all other
-/// paths are checked.
+/// [`Failure::CheckFailed`] if a rule has an error, [`Failure::Environment`] if a path cannot be read or fixed; all
+/// other paths are checked.
 pub(crate) fn run(args: &CheckArgs) -> Outcome {
     if let Some(code) = args.explain {
         return Ok(print(code.explanation())?);
@@ -145,25 +145,39 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
     if args.watch {
         return watch(args, &attack);
     }
-    let targets = files::collect(&args.paths, args.stdin_name.as_deref())?;
-    let mut fixed = Vec::new();
+    let reading = Reading::as_configured();
+    let targets = files::collect(&args.paths, args.stdin_name.as_deref(), &reading)?;
+    let (mut fixed, mut not_fixed) = (Vec::new(), 0);
     if args.fix {
-        for fix in fix::fixes(&targets) {
-            fix.write().map_err(Failure::Environment)?;
-            fixed.push(fix.path);
+        for fix in fix::fixes(&targets, &reading.limits) {
+            match fix.write() {
+                Ok(()) => fixed.push(fix.path),
+                Err(error) => {
+                    not_fixed += 1;
+                    print_error(&error);
+                }
+            }
         }
     }
-    let checked = check_all(args, &targets, &attack)?;
+    let checked = check_all(args, &targets, &reading.limits, &attack)?;
     let summary = Totals::of(&checked, fixed);
     print(&write(args, &checked, &summary))?;
     could_be_read(summary.unreadable)?;
+    if not_fixed > 0 {
+        return Err(Failure::Environment(anyhow::anyhow!("{} could not be fixed", count(not_fixed, "file"))));
+    }
     if summary.errors > 0 { Err(Failure::CheckFailed) } else { Ok(()) }
 }
 
-fn check_all(args: &CheckArgs, targets: &[Target], attack: &Attack) -> Result<Vec<CheckedFile>, Failure> {
+fn check_all(
+    args: &CheckArgs,
+    targets: &[Target],
+    limits: &Limits,
+    attack: &Attack,
+) -> Result<Vec<CheckedFile>, Failure> {
     let rows = rows(args.database.clone())?;
     let mut settings = Settings::new(args.overrides()?);
-    checked::check_all(targets, attack, &rows, &mut settings)
+    checked::check_all(targets, limits, attack, &rows, &mut settings)
 }
 
 fn write(args: &CheckArgs, checked: &[CheckedFile], summary: &Totals) -> String {
@@ -188,10 +202,11 @@ fn could_be_read(unreadable: usize) -> Outcome {
 
 /// Prints what `--fix` would do.
 fn show_fixes(args: &CheckArgs) -> Outcome {
-    let targets = files::collect(&args.paths, None)?;
+    let reading = Reading::as_configured();
+    let targets = files::collect(&args.paths, None, &reading)?;
     let (mut any, mut unreadable) = (false, 0);
     for target in &targets {
-        match fix::fix(target) {
+        match fix::fix(target, &reading.limits) {
             Ok(Some(fix)) => {
                 any = true;
                 print(&fix.diff())?;
@@ -214,7 +229,8 @@ fn watch(args: &CheckArgs, attack: &Attack) -> Outcome {
     loop {
         // Changes during the check are noticed after it.
         let watching = Watching::start(&args.paths).map_err(Failure::Environment)?;
-        match check_all(args, &files::collect(&args.paths, None)?, attack) {
+        let reading = Reading::as_configured();
+        match check_all(args, &files::collect(&args.paths, None, &reading)?, &reading.limits, attack) {
             Ok(checked) if shown.as_ref() != Some(&checked) => {
                 let report = write(args, &checked, &Totals::of(&checked, Vec::new()));
                 let first = shown.replace(checked).is_none();

@@ -38,12 +38,14 @@ pub(super) type Rows = HashMap<String, (i64, ContentDigest)>;
 /// [`Failure::Usage`] if settings cannot be read.
 pub(super) fn check_all(
     targets: &[Target],
+    limits: &Limits,
     attack: &Attack,
     rows: &Rows,
     settings: &mut Settings,
 ) -> Result<Vec<CheckedFile>, Failure> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    let mut checked = parallel_map(targets.iter().collect(), threads, |target| check_target(target, attack));
+    let mut checked =
+        parallel_map(targets.iter().collect(), threads, |target| check_target(target, limits, attack));
     find_duplicates(&mut checked);
     checked.iter_mut().for_each(|checked| find_same_version(checked, rows));
     for checked in &mut checked {
@@ -53,20 +55,20 @@ pub(super) fn check_all(
     Ok(checked)
 }
 
-fn check_target(target: &Target, attack: &Attack) -> CheckedFile {
+fn check_target(target: &Target, limits: &Limits, attack: &Attack) -> CheckedFile {
     match target {
         Target::File { path, named } => {
-            let mut checked = check_read(path, rulefile::read(path, Limits::default().size), attack);
+            let mut checked = check_read(path, rulefile::read(path, limits.size), limits, attack);
             if !named && checked.unreadable.is_none() {
                 checked.findings.insert(0, Diagnostic::file_name(path));
             }
             checked
         }
         Target::InDirectory { path, policy } => {
-            check_read(path, rulefile::read_within(path, Limits::default().size, policy), attack)
+            check_read(path, rulefile::read_within(path, limits.size, policy), limits, attack)
         }
         Target::Text { path, text, named } => {
-            let mut checked = check_text(path, text.clone(), attack);
+            let mut checked = check_text(path, text.clone(), limits, attack);
             if !named {
                 checked.findings.insert(0, Diagnostic::file_name(path));
             }
@@ -83,10 +85,15 @@ fn check_target(target: &Target, attack: &Attack) -> CheckedFile {
     }
 }
 
-fn check_read(path: &Path, text: Result<Vec<u8>, ReadError>, attack: &Attack) -> CheckedFile {
+fn check_read(
+    path: &Path,
+    text: Result<Vec<u8>, ReadError>,
+    limits: &Limits,
+    attack: &Attack,
+) -> CheckedFile {
     let checked = CheckedFile { path: path.to_owned(), ..CheckedFile::default() };
     match text {
-        Ok(text) => check_text(path, text, attack),
+        Ok(text) => check_text(path, text, limits, attack),
         Err(error @ ReadError::TooLarge { .. }) => {
             let finding = Diagnostic::of_file(Code::TooLarge, error.to_string());
             CheckedFile { findings: vec![finding], ..checked }
@@ -95,8 +102,8 @@ fn check_read(path: &Path, text: Result<Vec<u8>, ReadError>, attack: &Attack) ->
     }
 }
 
-fn check_text(path: &Path, text: Vec<u8>, attack: &Attack) -> CheckedFile {
-    let (findings, rule) = match rule::lint(&text, &Limits::default(), attack) {
+fn check_text(path: &Path, text: Vec<u8>, limits: &Limits, attack: &Attack) -> CheckedFile {
+    let (findings, rule) = match rule::lint(&text, limits, attack) {
         Ok(mut rule) => (std::mem::take(&mut rule.warnings), Some(rule)),
         Err(findings) => (findings, None),
     };

@@ -5,6 +5,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::command::print::print_error;
+use crate::config::{Config, Flags, SystemFiles};
 use crate::rule::Limits;
 use crate::rulefile::{self, LinkPolicy, Listing};
 
@@ -23,6 +25,30 @@ pub(super) enum Target {
     Unreadable { path: PathBuf, reason: String },
 }
 
+/// How the master that is configured here reads rules; of one that cannot be read the defaults count.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    pub(super) limits: Limits,
+    follow_links_to: Vec<PathBuf>,
+}
+
+impl Reading {
+    pub(super) fn as_configured() -> Self {
+        let flags = Flags { quiet: true, system_files: SystemFiles::Master, ..Flags::default() };
+        match Config::load(&flags) {
+            Ok(Config { master, .. }) => Self {
+                limits: Limits { size: master.max_rule_size, ..Limits::default() },
+                follow_links_to: master.follow_links_to,
+            },
+            Err(error) => {
+                let context = "the master's configuration cannot be read, and its defaults count";
+                print_error(&anyhow::Error::from(error).context(context));
+                Self::default()
+            }
+        }
+    }
+}
+
 /// The default name of standard input.
 const STDIN: &str = "<stdin>";
 
@@ -31,13 +57,17 @@ const STDIN: &str = "<stdin>";
 ///
 /// # Errors
 /// Standard input cannot be read.
-pub(super) fn collect(paths: &[PathBuf], stdin_name: Option<&Path>) -> io::Result<Vec<Target>> {
+pub(super) fn collect(
+    paths: &[PathBuf],
+    stdin_name: Option<&Path>,
+    reading: &Reading,
+) -> io::Result<Vec<Target>> {
     let mut seen = HashSet::new();
     let mut targets = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
             if seen.insert(path.clone()) {
-                targets.push(stdin(stdin_name)?);
+                targets.push(stdin(stdin_name, reading.limits.size)?);
             }
             continue;
         }
@@ -54,7 +84,7 @@ pub(super) fn collect(paths: &[PathBuf], stdin_name: Option<&Path>) -> io::Resul
                 targets.push(Target::Unreadable { path: path.clone(), reason });
             }
             Ok(Listing { rules, passed_over }) => {
-                let policy = Arc::new(LinkPolicy::new(path, &[]));
+                let policy = Arc::new(LinkPolicy::new(path, &reading.follow_links_to));
                 let files = rules.into_iter().map(|name| path.join(name));
                 for path in files.filter(|path| seen.insert(path.clone())) {
                     targets.push(Target::InDirectory { path, policy: Arc::clone(&policy) });
@@ -79,9 +109,9 @@ pub(super) fn collect(paths: &[PathBuf], stdin_name: Option<&Path>) -> io::Resul
 }
 
 /// Standard input, up to one byte more than the size limit of a rule.
-fn stdin(name: Option<&Path>) -> io::Result<Target> {
+fn stdin(name: Option<&Path>, limit: usize) -> io::Result<Target> {
     let mut text = Vec::new();
-    io::stdin().lock().take(Limits::default().size as u64 + 1).read_to_end(&mut text)?;
+    io::stdin().lock().take(limit as u64 + 1).read_to_end(&mut text)?;
     let named = name.is_none_or(|name| name.file_name().is_some_and(rulefile::is_rule_file_name));
     Ok(Target::Text { path: name.unwrap_or(Path::new(STDIN)).to_owned(), text, named })
 }

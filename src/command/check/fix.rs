@@ -22,16 +22,15 @@ pub(super) struct Fix {
 }
 
 /// The fixes for the files; the check reports files that cannot be read.
-pub(super) fn fixes(targets: &[Target]) -> impl Iterator<Item = Fix> {
-    targets.iter().filter_map(|target| fix(target).ok()?)
+pub(super) fn fixes(targets: &[Target], limits: &Limits) -> impl Iterator<Item = Fix> {
+    targets.iter().filter_map(|target| fix(target, limits).ok()?)
 }
 
 /// The fix for a file; `None` if there is nothing to fix.
 ///
 /// # Errors
 /// A sentence with the path, which cannot be read.
-pub(super) fn fix(target: &Target) -> Result<Option<Fix>, String> {
-    let limits = Limits::default();
+pub(super) fn fix(target: &Target, limits: &Limits) -> Result<Option<Fix>, String> {
     let (path, text) = match target {
         Target::File { path, .. } => (path, rulefile::read(path, limits.size)),
         Target::InDirectory { path, policy } => (path, rulefile::read_within(path, limits.size, policy)),
@@ -43,7 +42,7 @@ pub(super) fn fix(target: &Target) -> Result<Option<Fix>, String> {
         Err(ReadError::TooLarge { .. }) => return Ok(None),
         Err(error) => return Err(format!("{}: {error}", path.display())),
     };
-    let fixed = rule::fix(&before, &limits);
+    let fixed = rule::fix(&before, limits);
     Ok(fixed.map(|after| Fix { path: path.clone(), before, after }))
 }
 

@@ -72,6 +72,7 @@ pub(super) fn human(checked: &[CheckedFile], summary: &Totals, quiet: bool) -> S
     }
     let _ = write!(out, "{}: ", count(summary.files, "file"));
     let _ = match (summary.errors, summary.warnings) {
+        (0, 0) if summary.unreadable > 0 => writeln!(out, "{} could not be read", summary.unreadable),
         (0, 0) => writeln!(out, "nothing wrong"),
         (0, warnings) => writeln!(out, "{}", count(warnings, "warning")),
         (errors, warnings) => writeln!(

@@ -115,6 +115,22 @@ fn a_fixed_file_keeps_its_mode_and_its_link_and_one_that_cannot_be_written_is_na
 }
 
 #[test]
+fn a_file_that_cannot_be_fixed_keeps_no_other_from_it() {
+    // The file beside it would have too long a name.
+    let long = format!("b{}.yaml", "b".repeat(245));
+    let files = directory(&[("a.yaml", SLIPS), (&long, SLIPS), ("c.yaml", SLIPS)]);
+    let run = check(files.path(), &["--fix", "a.yaml", &long, "c.yaml"]);
+    assert_eq!(run.code, 3, "{}", run.err);
+    for name in ["a.yaml", "c.yaml"] {
+        assert_eq!(fs::read_to_string(files.path().join(name)).unwrap(), FIXED, "{name}");
+        assert!(run.out.contains(&format!("fixed {name}\n")), "{}", run.out);
+    }
+    assert_eq!(fs::read_to_string(files.path().join(&long)).unwrap(), SLIPS);
+    assert!(run.err.contains(&format!("{long} cannot be fixed: ")), "{}", run.err);
+    assert!(run.err.ends_with("rulesyncd: 1 file could not be fixed\n"), "{}", run.err);
+}
+
+#[test]
 fn standard_input_can_be_neither_fixed_nor_watched() {
     let files = directory(&[]);
     for flag in ["--fix", "--watch"] {

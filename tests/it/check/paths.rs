@@ -113,3 +113,26 @@ fn a_directory_is_listed_as_its_master_lists_it() {
     }
     assert_eq!(check(rules, &["--strict", "."]).code, 1);
 }
+
+#[test]
+fn a_directory_is_read_as_the_configured_master_reads_it() {
+    let (files, shared) = (directory(&[("big.yaml", GOOD)]), directory(&[("b.yaml", GOOD)]));
+    symlink(shared.path().join("b.yaml"), files.path().join("b.yaml")).unwrap();
+    let run = check(files.path(), &["."]);
+    assert_eq!(
+        (run.code, run.out.ends_with("1 file: nothing wrong; 1 path could not be read\n")),
+        (3, true),
+        "{}",
+        run.out
+    );
+
+    let configured = |key: &str, value: &str| {
+        let mut program = assert_cmd::Command::new(env!("CARGO_BIN_EXE_rulesyncd"));
+        program.env("RULESYNCD_CONFIG", "/dev/null").env(key, value);
+        check_by(program, files.path(), &["."])
+    };
+    let follows = configured("RULESYNCD_MASTER_FOLLOW_LINKS_TO", shared.path().to_str().unwrap());
+    assert!(follows.out.contains("warning[duplicate-id]"), "{}", follows.out);
+    let small = configured("RULESYNCD_MASTER_MAX_RULE_SIZE", "64");
+    assert!(small.out.contains("a rule may have 64"), "{}", small.out);
+}
