@@ -17,7 +17,7 @@ use super::common::{choose_database, for_writing, open_database};
 use super::completions::rule_ids;
 use super::fleet::Written;
 use super::{Failure, Outcome};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
 use crate::command::print::{print, table};
 use crate::config::Config;
@@ -129,7 +129,7 @@ impl Operator {
             let lines: String = rows.iter().map(|row| format!("{}\n", to_json(row, why(row)))).collect();
             return Ok(print(&lines)?);
         }
-        let now = SystemClock.now();
+        let now = self.database.now().await?;
         let header = ["RULE", "STATE", "CEILING", "UNTIL", "SET BY", "SINCE", "REASON", "WITHOUT EFFECT"];
         let shown = header.len() - usize::from(without_effect.is_empty());
         let cells = rows.iter().map(|row| {

@@ -48,13 +48,13 @@ pub(super) struct SetArgs {
     /// End the state after this time, such as `4h`
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "expires_at")]
     expires_in: Option<Duration>,
-    /// End the state at this time, such as `2026-05-01T07:25:09Z`; if it is past, the state has ended at once
+    /// End the state at this time, such as `2026-05-01T07:25:09Z` or, in UTC, `2026-05-01 07:25:09`
     #[arg(long, value_name = "TIME", value_parser = time)]
     expires_at: Option<Timestamp>,
     /// The reason, for other operators
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Set the state although no such rule exists yet
+    /// Set the state although no such rule exists yet, or although it would have ended already
     #[arg(long)]
     pub(super) force: bool,
     /// Who sets it; by default the login name
@@ -132,6 +132,12 @@ impl SetArgs {
             set_at: None,
         };
         state.validate().map_err(|why| Failure::Usage(why.into()))?;
+        if let Some(end) = state.expires_at.filter(|_| state.is_expired(now) && !self.force) {
+            return Err(Failure::Usage(anyhow!(
+                "the state would have ended already, at {end}, so nothing was set: the database's clock says {now}, and a \
+                 time without an offset is UTC; with --force it is set nevertheless"
+            )));
+        }
         Ok(state)
     }
 }

@@ -212,6 +212,18 @@ fn what_is_wrong_is_named_and_nothing_is_written() {
     );
 }
 
+#[test]
+fn a_state_that_would_have_ended_already_is_refused_and_replaces_none() {
+    let swarm = swarm();
+    swarm.succeed(&["state", "set", "D1", "clipped", "--confidence-max", "0.5"]);
+    for end in [["--expires-in", "0s"], ["--expires-at", "2020-05-01 07:25:09"]] {
+        let args = [&["state", "set", "D1", "disabled"][..], &end].concat();
+        refuses(&swarm, &args, 2, &["would have ended already", "without an offset is UTC", "--force"]);
+    }
+    swarm.succeed(&["state", "set", "D1", "disabled", "--expires-at", "2020-05-01 07:25:09", "--force"]);
+    assert!(swarm.succeed(&["state", "list"]).contains("expired"));
+}
+
 /// Runs a command on a terminal, and types `answer` if it asks.
 fn on_a_terminal(swarm: &Swarm, args: &[&str], answer: &str) -> (String, i32) {
     let mut terminal = Terminal::start(swarm, args);
