@@ -311,7 +311,7 @@ impl Master {
             () = sleep_until(rescan_at) => Ok(Some(ScanScope::Reread)),
             scope = self.watch.next() => Ok(Some(scope)),
             () = sleep(recheck.unwrap_or_default()), if recheck.is_some() => {
-                Ok(Some(self.reconciler.recheck()).filter(|names| !names.is_empty()).map(ScanScope::Names))
+                Ok(Some(self.reconciler.recheck().await).filter(|names| !names.is_empty()).map(ScanScope::Names))
             }
             () = sleep(log_in.unwrap_or_default()), if log_in.is_some() => Ok(None),
         }

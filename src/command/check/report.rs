@@ -72,10 +72,9 @@ pub(super) fn human(checked: &[CheckedFile], summary: &Totals, quiet: bool) -> S
     }
     let _ = write!(out, "{}: ", count(summary.files, "file"));
     let _ = match (summary.errors, summary.warnings) {
-        (0, 0) if summary.unreadable > 0 => writeln!(out, "{} could not be read", summary.unreadable),
-        (0, 0) => writeln!(out, "nothing wrong"),
-        (0, warnings) => writeln!(out, "{}", count(warnings, "warning")),
-        (errors, warnings) => writeln!(
+        (0, 0) => write!(out, "nothing wrong"),
+        (0, warnings) => write!(out, "{}", count(warnings, "warning")),
+        (errors, warnings) => write!(
             out,
             "{} in {}, {}",
             count(errors, "error"),
@@ -83,6 +82,10 @@ pub(super) fn human(checked: &[CheckedFile], summary: &Totals, quiet: bool) -> S
             count(warnings, "warning")
         ),
     };
+    if summary.unreadable > 0 {
+        let _ = write!(out, "; {} could not be read", count(summary.unreadable, "path"));
+    }
+    out.push('\n');
     if let Some(finding) = checked.iter().flat_map(|checked| &checked.findings).next() {
         let _ = writeln!(out, "more on a finding: rulesyncd check --explain {}", finding.code);
     }
