@@ -85,7 +85,8 @@ pub(super) type Written = (String, Option<u16>);
 
 /// Parses one of the hosts in an address: `name`, `name:port`, `[IPv6]:port`, an encoded path of a socket.
 pub(super) fn parse(text: &str) -> Result<Written, InvalidAddress> {
-    let invalid = |why: &str| Err(InvalidAddress(format!("the host `{text}` {why}")));
+    // Neither the host nor its port is shown: where an address lacks its `@`, they are a user and a password.
+    let invalid = |why: &str| Err(InvalidAddress(format!("a host {why}")));
     let (name, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             None => return invalid("has no `]`"),

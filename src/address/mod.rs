@@ -1,6 +1,7 @@
 //! Where a database is, and how to reach it.
 
 mod config;
+mod display;
 mod hosts;
 #[cfg(any(test, fuzzing))]
 pub mod laws;
@@ -8,7 +9,6 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,8 @@ pub(crate) use self::hosts::{Host, ServerRole, SessionAttrs};
 ///
 /// For SQLite the two disagree. `sqlite:///x` is the absolute `/x`, as sqlx has it; only with a
 /// driver's name, which is SQLAlchemy's alone, are three slashes relative: `sqlite+aiosqlite:///x`
-/// is `x`, and `sqlite+aiosqlite:////x` is `/x`. `sqlite:x` and `sqlite://x` are relative.
+/// is `x`, and `sqlite+aiosqlite:////x` is `/x`. `sqlite:x` and `sqlite://x` are relative. A `%` begins an encoded
+/// character of the path, but not with a driver's name: there versions of SQLAlchemy disagree, and the address is refused.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Address {
     /// A directory of rule files, without a database.
@@ -218,64 +219,4 @@ impl Address {
 /// The path with links resolved, if it exists.
 fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, server) = match self {
-            Self::Directory(path) if path.is_absolute() => return write!(f, "dir://{}", path.display()),
-            Self::Directory(path) => return write!(f, "dir:{}", path.display()),
-            Self::SqliteFile(path) if path.is_absolute() => return write!(f, "sqlite://{}", path.display()),
-            Self::SqliteFile(path) => return write!(f, "sqlite:{}", path.display()),
-            Self::SqliteMemory => return f.write_str("sqlite::memory:"),
-            Self::MySql(server) => ("mysql", server),
-            Self::Postgres(server) => ("postgresql", server),
-        };
-        write!(f, "{scheme}://")?;
-        if let Some(user) = &server.user {
-            let password = if server.password.is_some() { ":***" } else { "" };
-            write!(f, "{user}{password}@")?;
-        }
-        let mut separator = '?';
-        let mut parameter = |f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display| {
-            let before = std::mem::replace(&mut separator, '&');
-            write!(f, "{before}{name}={value}")
-        };
-        if let [Host::Socket(path)] = &*server.hosts {
-            write!(f, "/{}", server.database)?;
-            parameter(f, "unix_socket", &path.display())?;
-        } else {
-            let hosts: Vec<String> = server.hosts.iter().map(Host::to_string).collect();
-            write!(f, "{}/{}", hosts.join(","), server.database)?;
-        }
-        if let Some(attrs) = server.session_attrs {
-            parameter(f, "target_session_attrs", &attrs.as_str())?;
-        }
-        if let Some(tls) = server.tls {
-            parameter(f, "sslmode", &tls.as_str())?;
-        }
-        if let Some(ca) = &server.tls_ca {
-            parameter(f, "sslrootcert", &ca.display())?;
-        }
-        if let Some(client) = &server.tls_client {
-            parameter(f, "sslcert", &client.certificate.display())?;
-            parameter(f, "sslkey", &client.key.display())?;
-        }
-        if let Some(peer) = &server.peer {
-            parameter(f, "requirepeer", peer)?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.hosts, self.database)
-    }
 }

@@ -75,6 +75,13 @@ fn sqlite(rest: &str, sqlalchemy: bool) -> Result<Address, InvalidAddress> {
         }
     }
     let path = if sqlalchemy {
+        if path.contains('%') {
+            return Err(InvalidAddress(
+                "the path has a `%`, which one version of SQLAlchemy decodes and another does not; write the address as \
+                 `sqlite:///FILE`, with `%25` for a `%`"
+                    .into(),
+            ));
+        }
         path.strip_prefix('/').unwrap_or(path).to_owned()
     } else {
         let not_utf8 = |_| InvalidAddress("the path is not UTF-8 once its `%` are decoded".into());
@@ -137,9 +144,9 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
             }
             "port" => ports = value.split(',').map(hosts::parse_port).collect::<Result<_, _>>()?,
             "target_session_attrs" => session_attrs = Some(SessionAttrs::parse(&value)?),
-            "user" => user = Some(value),
+            "user" => user = given(value),
             "password" => password = Some(value),
-            "dbname" => database = Some(value),
+            "dbname" => database = given(value),
             "sslmode" | "ssl_mode" | "ssl" => tls = Some(TlsMode::parse(&value)?),
             "ssl_disabled" if value == "true" => tls = Some(TlsMode::Disable),
             "ssl_verify_cert" | "ssl_verify_identity" if value == "true" => tls = Some(TlsMode::VerifyFull),

@@ -16,10 +16,12 @@ fn sqlite_is_read_in_both_spellings() {
         ("sqlite::memory:", "sqlite::memory:"),
         ("sqlite:///:memory:", "sqlite::memory:"),
         ("sqlite+pysqlite://", "sqlite::memory:"),
+        ("sqlite:///dir/x%2541%3F.db", "sqlite:///dir/x%2541%3F.db"),
     ] {
         assert_eq!(shown(text), expected, "{text}");
     }
     assert!(shown("sqlite://").starts_with("error"));
+    assert!(shown("sqlite+aiosqlite:////x%41.db").contains("write the address as `sqlite:///FILE`"));
 }
 
 #[test]
@@ -89,6 +91,13 @@ fn a_password_that_ends_the_address_too_soon_is_refused_and_not_shown() {
         }
     }
     assert_eq!(shown("mysql://u:12%2Fs3cret@h/r"), "mysql://u:***@h:3306/r");
+    for without_host in ["mysql://u:s3cret/db", "mysql://u:s3:cret/db", "mysql://u:s3cret,[s3cret/db"] {
+        let said = shown(without_host);
+        assert!(
+            said.starts_with("error: a host") && !said.contains("s3") && !said.contains("cret"),
+            "{said}"
+        );
+    }
 }
 
 #[test]
@@ -174,7 +183,7 @@ fn several_hosts_are_read_in_order_each_with_its_port() {
     for (text, words) in [
         ("postgresql://u@a,b/r?target_session_attrs=master", "`master` is no target_session_attrs"),
         ("postgresql://u@a,b,c/r?port=1,2", "2 ports for 3 hosts"),
-        ("postgresql://u@a,b:99999/r", "a port is no number from 1 to 65535"),
+        ("postgresql://u@a,b:99999/r", "no number from 1 to 65535"),
         ("postgresql://u@a,::1/r", "in brackets"),
         ("postgresql://u@[::1]x,a/r", "after its `]`"),
         ("postgresql://u@[a],b/r", "no IPv6 address"),
@@ -216,6 +225,7 @@ fn an_address_of_the_corpus_or_a_mutation_of_it_is_shown_without_its_password() 
 }
 
 mod laws {
+    use proptest::option::of as maybe;
     use proptest::prelude::*;
 
     use super::super::*;
@@ -226,6 +236,53 @@ mod laws {
             (any::<[u16; 8]>(), 1..=u16::MAX)
                 .prop_map(|(ip, port)| Host::Tcp(std::net::Ipv6Addr::from(ip).to_string(), port)),
             "/[ -~é]{1,30}".prop_map(|path| Host::Socket(path.into())),
+        ]
+    }
+
+    /// Any text of such a length: with everything that has a meaning in an address, and what has none.
+    fn text(length: std::ops::Range<usize>) -> impl Strategy<Value = String> {
+        let characters = prop_oneof![
+            prop::sample::select("%/?#@:&=+,;[]. \\\t\n\"'*".chars().collect::<Vec<_>>()),
+            prop::char::range('0', 'z'),
+            any::<char>().prop_filter("no path has it", |c| *c != '\0'),
+        ];
+        prop::collection::vec(characters, length).prop_map(String::from_iter)
+    }
+
+    fn path() -> impl Strategy<Value = PathBuf> {
+        let named = |path: &String| !path.trim_start_matches('/').is_empty();
+        text(1..20).prop_filter("it names no file", named).prop_map(PathBuf::from)
+    }
+
+    fn server() -> impl Strategy<Value = Server> {
+        let tls = prop::sample::select(
+            &[TlsMode::Disable, TlsMode::Prefer, TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull][..],
+        );
+        let login = (text(1..9), maybe(text(0..9)), prop_oneof![text(1..9), Just("..".to_owned())]);
+        let hosts = prop_oneof![
+            prop::collection::vec(host(), 1..6),
+            path().prop_map(|path| vec![Host::Socket(path)]),
+        ];
+        let client = (path(), path()).prop_map(|(certificate, key)| ClientCertificate { certificate, key });
+        (login, hosts, maybe(attrs()), maybe(tls), maybe(path()), maybe(client), maybe(text(0..9))).prop_map(
+            |((user, password, database), hosts, session_attrs, tls, tls_ca, tls_client, peer)| {
+                // Only a socket's server has one.
+                let peer = peer.filter(|_| hosts.iter().all(|host| matches!(host, Host::Socket(_))));
+                let user = Some(user);
+                Server { hosts, session_attrs, user, password, database, tls, tls_ca, tls_client, peer }
+            },
+        )
+    }
+
+    fn address() -> impl Strategy<Value = Address> {
+        let anonymous = |server: Server| Server { user: None, ..server };
+        prop_oneof![
+            path().prop_map(Address::SqliteFile),
+            path().prop_map(Address::Directory),
+            Just(Address::SqliteMemory),
+            server().prop_map(Address::MySql),
+            server().prop_map(Address::Postgres),
+            server().prop_map(move |server| Address::Postgres(anonymous(server))),
         ]
     }
 
@@ -243,19 +300,24 @@ mod laws {
     }
 
     proptest! {
-        /// Whatever the hosts are, an address that is shown is read back as it was.
+        /// An address that is shown is read back as it was, but for its password.
         #[test]
-        fn an_address_that_is_shown_is_the_same_when_read(
-            hosts in prop::collection::vec(host(), 2..6),
-            attrs in prop::option::of(attrs()),
-            is_postgres in any::<bool>(),
+        fn an_address_that_is_shown_is_the_same_when_read(address in address()) {
+            let again = address.to_string().parse::<Address>().unwrap();
+            prop_assert_eq!(again.has_password(), address.has_password());
+            prop_assert_eq!(again.with_password_of(&address), address);
+        }
+
+        /// What is read from any text is shown as an address that is read as the same.
+        #[test]
+        fn an_address_that_is_read_is_the_same_when_shown(
+            scheme in "(sqlite|sqlite\\+aiosqlite|dir|mysql|postgresql):",
+            rest in "/{0,4}([a-z]{1,3}(:[a-z]{0,2})?@)?[a-z.%25413F/? :+&=#]{0,20}",
         ) {
-            let server = Server {
-                hosts, session_attrs: attrs, user: Some("u".into()), password: None, database: "r".into(),
-                tls: None, tls_ca: None, tls_client: None, peer: None,
-            };
-            let address = if is_postgres { Address::Postgres(server) } else { Address::MySql(server) };
-            prop_assert_eq!(address.to_string().parse::<Address>().unwrap(), address);
+            if let Ok(address) = format!("{scheme}{rest}").parse::<Address>() {
+                let again = address.to_string().parse::<Address>().unwrap();
+                prop_assert_eq!(again.with_password_of(&address), address);
+            }
         }
 
         /// No text makes the parser panic, and none has a server without a host.
@@ -268,7 +330,7 @@ mod laws {
 
         #[test]
         fn every_host_is_tried_once_the_avoided_one_last_and_a_written_order_is_kept(
-            attrs in attrs(), count in 1_usize..9, draw in any::<u64>(), avoided in prop::option::of(0_usize..9),
+            attrs in attrs(), count in 1_usize..9, draw in any::<u64>(), avoided in maybe(0_usize..9),
         ) {
             let order = attrs.order(count, draw, avoided);
             let mut sorted = order.clone();
