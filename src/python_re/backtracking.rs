@@ -9,6 +9,7 @@
 mod machine;
 mod program;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::node::{Node, Set};
@@ -17,6 +18,12 @@ use program::Program;
 
 /// The length of the reported text, in characters.
 const LENGTH: usize = 20_000;
+
+/// The longest text that leads into a repetition or is repeated, in bytes.
+const LONGEST_WITNESS: usize = 1_000;
+
+/// The cost of each character of such a text, in nanoseconds.
+const COST_OF_A_CHARACTER: u64 = 20;
 
 /// How much of its beginning a message shows, in characters.
 const SHOWN: usize = 60;
@@ -84,21 +91,26 @@ impl fmt::Display for Backtracking {
 /// invalid.
 pub(crate) fn find(pattern: &str) -> Option<Backtracking> {
     let tree = super::tree(pattern).ok()??;
+    // Refuses what is too large, before anything is made whose size the pattern decides.
+    let program = Program::of(&tree)?;
+    let mut work = Work::default();
     let mut repeats = Vec::new();
-    collect(&tree, &mut Vec::new(), &mut repeats);
+    work.collect(&tree, Some(String::new()), &mut repeats);
     if repeats.is_empty() {
         return None;
     }
-    let program = Program::of(&tree)?;
     let alphabet = alphabet(&program.sets);
-    let bound = repeats.iter().map(|&(.., most)| most).filter(|&most| most < LENGTH as u64 / 2).max();
+    let bound = repeats.iter().map(|repeat| repeat.most).filter(|&most| most < LENGTH as u64 / 2).max();
     let bound = bound.and_then(|most| usize::try_from(most).ok());
     let mut spent = 0;
-    let all_bounded = repeats.iter().all(|&(.., most)| most < LENGTH as u64 / 2);
+    let all_bounded = repeats.iter().all(|repeat| repeat.most < LENGTH as u64 / 2);
     let mut beyond = if all_bounded { MOST_BEYOND_BOUNDS } else { u32::MAX };
     let mut worst: Option<Backtracking> = None;
-    for (prefix, body, _) in &repeats {
-        for (prefix, pump) in pumps(prefix, body, &alphabet) {
+    for Repeated { prefix, body, .. } in &repeats {
+        let Some(prefix) = prefix else { continue };
+        let pumps = work.pumps(prefix, body, &alphabet);
+        spent += work.take();
+        for (prefix, pump) in pumps {
             for suffix in suffixes(body) {
                 let budget = if worst.is_some() { BUDGET_AFTER_A_FIND } else { BUDGET };
                 if spent >= budget || beyond == 0 {
@@ -139,11 +151,7 @@ impl Attempt<'_> {
     #[expect(clippy::option_option, reason = "what is found, and how long it takes, where that is bounded")]
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn growth(&self, spent: &mut u64, beyond: &mut u32) -> Option<Option<f64>> {
-        let mut at = |count: usize| {
-            let cost = self.cost(count, BUDGET_OF_A_TEXT);
-            *spent += cost;
-            cost
-        };
+        let mut at = |count: usize| self.cost(count, BUDGET_OF_A_TEXT, spent);
         // A cost that grows in proportion has no second difference; its cost at LENGTH limits the rest.
         let [first, second, third] = [8, 16, 24].map(&mut at);
         let repeats = LENGTH as f64 / self.pump.chars().count() as f64;
@@ -179,8 +187,12 @@ impl Attempt<'_> {
         (nanoseconds > TOO_LONG).then_some(seconds)
     }
 
-    fn cost(&self, count: usize, budget: u64) -> u64 {
-        cost(self.program, &[self.prefix, &self.pump.repeat(count), self.suffix].concat(), budget)
+    /// The cost of a text, which is spent, as is the text itself.
+    fn cost(&self, count: usize, budget: u64, spent: &mut u64) -> u64 {
+        let text = [self.prefix, &self.pump.repeat(count), self.suffix].concat();
+        let cost = cost(self.program, &text, budget);
+        *spent += cost + text.len() as u64;
+        cost
     }
 
     /// The cost of a text of [`LENGTH`], in nanoseconds, computed from texts longer than `bound`: from there on the
@@ -189,8 +201,7 @@ impl Attempt<'_> {
     fn beyond(&self, bound: usize, spent: &mut u64) -> Option<f64> {
         let pump = self.pump.chars().count();
         let count = (2 * bound).div_ceil(pump);
-        let [short, long] = [count, 2 * count].map(|count| self.cost(count, BUDGET_BEYOND_BOUNDS));
-        *spent += short + long;
+        let [short, long] = [count, 2 * count].map(|count| self.cost(count, BUDGET_BEYOND_BOUNDS, spent));
         if long >= BUDGET_BEYOND_BOUNDS {
             return None;
         }
@@ -200,46 +211,121 @@ impl Attempt<'_> {
     }
 }
 
-/// Every repetition that can go on long, with a text that leads to it, and its greatest number of repetitions.
-fn collect<'n>(node: &'n Node, before: &mut Vec<&'n Node>, found: &mut Vec<(String, &'n Node, u64)>) {
-    match node {
-        Node::Repeat { node: body, most, .. } => {
-            if *most >= 20 {
-                found.push((before.iter().map(|node| witness(node)).collect(), body, *most));
+/// A repetition that can go on long.
+struct Repeated<'n> {
+    /// A text that leads to it; `None` where that would be too long.
+    prefix: Option<String>,
+    body: &'n Node,
+    /// Its greatest number of repetitions.
+    most: u64,
+}
+
+/// Makes texts from a pattern, and counts what that costs.
+#[derive(Debug, Default)]
+struct Work(u64);
+
+impl Work {
+    /// What was spent since the last call, in nanoseconds.
+    fn take(&mut self) -> u64 {
+        std::mem::take(&mut self.0) * COST_OF_A_CHARACTER
+    }
+
+    /// Every repetition in a node to which `before` leads.
+    fn collect<'n>(&mut self, node: &'n Node, before: Option<String>, found: &mut Vec<Repeated<'n>>) {
+        match node {
+            Node::Repeat { node: body, most, .. } => {
+                if *most >= 20 {
+                    found.push(Repeated { prefix: before.clone(), body, most: *most });
+                }
+                self.collect(body, before, found);
             }
-            collect(body, before, found);
-        }
-        Node::Sequence(nodes) => {
-            let length = before.len();
-            for node in nodes {
-                collect(node, before, found);
-                before.push(node);
+            Node::Sequence(nodes) => {
+                let mut before = before;
+                for node in nodes {
+                    self.collect(node, before.clone(), found);
+                    before = before.and_then(|before| short(before + &self.witness(node)?));
+                }
             }
-            before.truncate(length);
+            Node::Alternatives(nodes) => {
+                nodes.iter().for_each(|node| self.collect(node, before.clone(), found));
+            }
+            Node::Capture(_, node) | Node::Atomic(node) | Node::Look { node, .. } => {
+                self.collect(node, before, found);
+            }
+            Node::Condition(_, with, without) => {
+                self.collect(with, before.clone(), found);
+                self.collect(without, before, found);
+            }
+            Node::Empty | Node::Set(_) | Node::Anchor(_) | Node::Reference(_) => {}
         }
-        Node::Alternatives(nodes) => nodes.iter().for_each(|node| collect(node, before, found)),
-        Node::Capture(_, node) | Node::Atomic(node) | Node::Look { node, .. } => collect(node, before, found),
-        Node::Condition(_, with, without) => {
-            collect(with, before, found);
-            collect(without, before, found);
+    }
+
+    /// A short text that a node matches, as far as its look-arounds and references allow; `None` if it is not short.
+    fn witness(&mut self, node: &Node) -> Option<String> {
+        self.0 += 1;
+        match node {
+            Node::Set(set) => Some(member(set).map(String::from).unwrap_or_default()),
+            Node::Sequence(nodes) => {
+                nodes.iter().try_fold(String::new(), |text, node| short(text + &self.witness(node)?))
+            }
+            Node::Alternatives(nodes) => {
+                nodes.iter().filter_map(|node| self.witness(node)).min_by_key(String::len)
+            }
+            Node::Repeat { least: 0, .. } => Some(String::new()),
+            Node::Repeat { node, least, .. } => {
+                let text = self.witness(node)?;
+                let count = usize::try_from(*least).unwrap_or(usize::MAX).min(100);
+                self.0 += (text.len() * count) as u64;
+                short(text.repeat(count))
+            }
+            Node::Capture(_, node) | Node::Atomic(node) => self.witness(node),
+            Node::Condition(_, with, _) => self.witness(with),
+            Node::Empty | Node::Anchor(_) | Node::Look { .. } | Node::Reference(_) => Some(String::new()),
         }
-        Node::Empty | Node::Set(_) | Node::Anchor(_) | Node::Reference(_) => {}
+    }
+
+    /// The text before the repeated part, and the repeated part.
+    fn pumps(&mut self, prefix: &str, body: &Node, alphabet: &[char]) -> Vec<(String, String)> {
+        let mut pumps = BTreeSet::new();
+        match body {
+            Node::Set(set) => {
+                pumps.extend(alphabet.iter().filter(|&&c| set.contains(c)).map(char::to_string))
+            }
+            _ => {
+                self.branches(body, &mut pumps);
+                pumps.extend(self.witness(body));
+                self.0 += pumps.iter().map(|pump| pump.len() as u64).sum::<u64>();
+                // A repetition inside it matches one character after the other, too.
+                let inner: BTreeSet<char> = pumps.iter().flat_map(|pump| pump.chars()).collect();
+                pumps.extend(inner.into_iter().map(String::from));
+            }
+        }
+        pumps.remove("");
+        // A match may begin at each repetition of the whole.
+        let begun = pumps.iter().take(6).filter(|_| !prefix.is_empty());
+        let begun: Vec<_> = begun.map(|pump| (String::new(), format!("{prefix}{pump}"))).collect();
+        let led_into = pumps.into_iter().take(16).map(|pump| (prefix.to_owned(), pump));
+        begun.into_iter().chain(led_into).collect()
+    }
+
+    /// Texts of the alternatives in a node, which may be repeated in turn.
+    fn branches(&mut self, node: &Node, found: &mut BTreeSet<String>) {
+        match node {
+            Node::Alternatives(nodes) => found.extend(nodes.iter().filter_map(|node| self.witness(node))),
+            Node::Capture(_, node) | Node::Atomic(node) => self.branches(node, found),
+            Node::Repeat { node, .. } => {
+                self.branches(node, found);
+                found.extend(self.witness(node));
+            }
+            Node::Sequence(nodes) => nodes.iter().for_each(|node| self.branches(node, found)),
+            _ => {}
+        }
     }
 }
 
-/// A short text that a node matches, as far as its look-arounds and references allow.
-fn witness(node: &Node) -> String {
-    match node {
-        Node::Set(set) => member(set).map(String::from).unwrap_or_default(),
-        Node::Sequence(nodes) => nodes.iter().map(witness).collect(),
-        Node::Alternatives(nodes) => nodes.iter().map(witness).min_by_key(String::len).unwrap_or_default(),
-        Node::Repeat { node, least, .. } => {
-            witness(node).repeat(usize::try_from(*least).unwrap_or(0).min(100))
-        }
-        Node::Capture(_, node) | Node::Atomic(node) => witness(node),
-        Node::Condition(_, with, _) => witness(with),
-        Node::Empty | Node::Anchor(_) | Node::Look { .. } | Node::Reference(_) => String::new(),
-    }
+/// The text, if it is no longer than [`LONGEST_WITNESS`].
+fn short(text: String) -> Option<String> {
+    (text.len() <= LONGEST_WITNESS).then_some(text)
 }
 
 /// A character of the set, preferably a readable one.
@@ -265,43 +351,6 @@ fn alphabet(sets: &[Set]) -> Vec<char> {
         })
         .take(40)
         .collect()
-}
-
-/// The text before the repeated part, and the repeated part.
-fn pumps(prefix: &str, body: &Node, alphabet: &[char]) -> Vec<(String, String)> {
-    let mut pumps: Vec<String> = Vec::new();
-    match body {
-        Node::Set(set) => pumps.extend(alphabet.iter().filter(|&&c| set.contains(c)).map(|&c| c.to_string())),
-        _ => {
-            branches(body, &mut pumps);
-            pumps.push(witness(body));
-            // A repetition inside it matches one character after the other, too.
-            let inner: Vec<_> = pumps.iter().flat_map(|pump| pump.chars()).map(String::from).collect();
-            pumps.extend(inner);
-        }
-    }
-    pumps.retain(|pump| !pump.is_empty());
-    pumps.sort();
-    pumps.dedup();
-    // A match may begin at each repetition of the whole.
-    let begun = pumps.iter().take(6).filter(|_| !prefix.is_empty());
-    let begun: Vec<_> = begun.map(|pump| (String::new(), format!("{prefix}{pump}"))).collect();
-    let led_into = pumps.into_iter().take(16).map(|pump| (prefix.to_owned(), pump));
-    begun.into_iter().chain(led_into).collect()
-}
-
-/// Texts of the alternatives in a node, which may be repeated in turn.
-fn branches(node: &Node, found: &mut Vec<String>) {
-    match node {
-        Node::Alternatives(nodes) => found.extend(nodes.iter().map(witness)),
-        Node::Capture(_, node) | Node::Atomic(node) => branches(node, found),
-        Node::Repeat { node, .. } => {
-            branches(node, found);
-            found.push(witness(node));
-        }
-        Node::Sequence(nodes) => nodes.iter().for_each(|node| branches(node, found)),
-        _ => {}
-    }
 }
 
 /// Endings that prevent a match: nothing, and something that the repetition does not match.

@@ -168,7 +168,12 @@ impl Program {
             return self.node(&Node::Atomic(Box::new(greedy)));
         }
         for _ in 0..least {
+            let before = self.here();
             self.node(node)?;
+            if self.here() == before {
+                // It matches the empty text alone, however often.
+                break;
+            }
         }
         let split = |one, other| match greed {
             Greed::Lazy => Op::Split(other, one),

@@ -44,3 +44,35 @@ fn a_bound_that_keeps_the_time_short_is_believed() {
         assert!(find(slow).is_some(), "{slow}");
     }
 }
+
+#[test]
+fn no_pattern_takes_the_memory_or_the_time_of_the_check() {
+    let nested = (0..190).fold("(?:a|b)".repeat(900), |inner, _| format!("(?>{inner})+"));
+    let hundreds = (0..4).fold("a{100}".to_owned(), |inner, _| format!("(?:{inner}){{100}}"));
+    for pattern in [
+        format!("(?:{hundreds})b+"),
+        format!("(?={hundreds})?b+"),
+        "a{100,}".repeat(20_000),
+        "a{100,}".repeat(3_900),
+        "a+".repeat(8_000),
+        "a+".repeat(3_900),
+        "(?:)".repeat(3_000) + "+b+",
+        "(?:){4294967290}b+".to_owned(),
+        "(?:(?:(?:){4294967290}){4294967290}){4294967290}b+".to_owned(),
+        "(?:(?:a{50}){20}|".repeat(190) + "b+" + &")".repeat(190) + "+",
+        nested,
+    ] {
+        let begun = std::time::Instant::now();
+        find(&pattern);
+        let seconds = begun.elapsed().as_secs();
+        let shown: String = pattern.chars().take(40).collect();
+        // A second where nothing else runs: the cause takes minutes, or all memory.
+        assert!(seconds < 30, "{shown}… takes {seconds} s");
+    }
+}
+
+#[test]
+fn a_long_text_before_a_repetition_hides_it_and_no_other() {
+    let found = find(&("x".repeat(1_100) + "a+a+a+b|c+c+c+d")).unwrap();
+    assert_eq!(found.pump, "c");
+}
