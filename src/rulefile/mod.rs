@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use links::LinkPolicy;
 pub(crate) use listing::{Listing, is_rule_file_name, seems_a_rule};
-pub(crate) use write::{create, open_to_write, replace, with_suffix};
+pub(crate) use write::{create, open_to_write, publish, replace, with_suffix};
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +95,16 @@ pub(crate) fn read_within(path: &Path, max: usize, policy: &LinkPolicy) -> Resul
         return Err(ReadError::LeadsOut(target));
     }
     read_open(&file, max)
+}
+
+/// As [`read_within`] for a file that is named alone: a symbolic link may lead to where it may lead from the directory
+/// that the name is in.
+///
+/// # Errors
+/// As [`read_within`].
+pub(crate) fn read_beside(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    read_within(path, max, &LinkPolicy::new(directory.unwrap_or_else(|| Path::new(".")), &[]))
 }
 
 /// Opens a regular file for reading, without waiting; the caller checks its size.

@@ -1,7 +1,7 @@
-//! Writes the daemons' own files. What is no regular file at their paths is not replaced.
+//! Writes files: the daemons' own ones, and those of a release. What is no regular file at their paths is not replaced.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,8 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
     open_to_write(path, OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600))
 }
 
-/// Replaces a file atomically, and returns once it is on the disk: after a crash, it is the old one or the new one.
+/// Replaces a file atomically, and returns once it is on the disk: after a crash, it is the old one or the new one. Only
+/// this user can open it.
 ///
 /// # Errors
 /// Those of `fill`, and as [`open_to_write`].
@@ -34,12 +35,36 @@ pub(crate) fn replace<E: From<io::Error>>(
     path: &Path,
     fill: impl FnOnce(&File) -> Result<(), E>,
 ) -> Result<(), E> {
+    replace_through(&with_suffix(path, "new"), path, 0o600, fill)
+}
+
+/// As [`replace`], for a file in a directory of others, who may read it: until it is whole, its name is hidden.
+///
+/// # Errors
+/// As [`replace`].
+pub(crate) fn publish(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let new = directory.join(format!(".{name}.new"));
+    replace_through(&new, &directory.join(name), 0o666, |mut file| file.write_all(bytes))
+}
+
+/// Fills the file `new`, and renames it to `path`.
+fn replace_through<E: From<io::Error>>(
+    new: &Path,
+    path: &Path,
+    mode: u32,
+    fill: impl FnOnce(&File) -> Result<(), E>,
+) -> Result<(), E> {
     ensure_replaceable(path)?;
-    let new = with_suffix(path, "new");
-    let file = create(&new)?;
+    // What an interrupted run left; a link that others put there is removed and not followed.
+    match std::fs::symlink_metadata(new) {
+        Ok(found) if found.is_file() || found.is_symlink() => std::fs::remove_file(new)?,
+        Ok(found) => regular(&found).map_err(io::Error::other)?,
+        Err(_) => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(new)?;
     fill(&file)?;
     file.sync_all()?;
-    std::fs::rename(&new, path)?;
+    std::fs::rename(new, path)?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     Ok(File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()?)
 }
@@ -57,5 +82,37 @@ fn ensure_replaceable(path: &Path) -> io::Result<()> {
     match std::fs::metadata(path) {
         Ok(found) => regular(&found).map_err(io::Error::other),
         Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_the_new_file_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("victim"), "precious").unwrap();
+        std::fs::create_dir(at("folder")).unwrap();
+        for link in [".list.new", "own.new"] {
+            symlink(at("victim"), at(link)).unwrap();
+        }
+        symlink(at("victim"), at("list")).unwrap();
+        publish(dir.path(), "list", b"rules").unwrap();
+        replace(&at("own"), |mut file| file.write_all(b"state")).unwrap();
+        let text = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+        assert_eq!([text("victim"), text("list"), text("own")], ["precious", "rules", "state"]);
+        assert!(!at("list").is_symlink() && !at(".list.new").exists());
+
+        // What an interrupted run left is written anew; a reader of the directory may read what is published.
+        std::fs::write(at(".list.new"), "a longer text than the next").unwrap();
+        publish(dir.path(), "list", b"next").unwrap();
+        assert_eq!(text("list"), "next");
+        let mode = |name: &str| at(name).metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("list") & 0o600, mode("own")), (0o600, 0o600));
+        assert!(publish(dir.path(), "folder", b"").unwrap_err().to_string().contains("a directory"));
     }
 }

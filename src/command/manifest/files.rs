@@ -1,8 +1,7 @@
 //! Reads the rules of a directory, and writes the files of a release.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use anyhow::anyhow;
@@ -11,12 +10,12 @@ use crate::command::Failure;
 use crate::config::Config;
 use crate::rule::{self, ContentDigest, Limits, Severity};
 use crate::rule::{RuleHeader, RuleId};
-use crate::rulefile::{self, Listing};
+use crate::rulefile::{self, LinkPolicy, Listing};
 
 /// A rule file's rule, or why it is invalid.
 pub(super) type FileRule = Result<RuleHeader<RuleId>, String>;
 
-/// Reads and parses every rule file of a directory.
+/// Reads and parses every rule file of a directory, as a master with this configuration does.
 ///
 /// # Errors
 /// [`Failure::Environment`] if the directory cannot be read.
@@ -24,11 +23,14 @@ pub(super) fn read_rules(directory: &Path, config: &Config) -> Result<BTreeMap<S
     let cannot = |error: io::Error| Failure::Environment(anyhow!("{}: {error}", directory.display()));
     let listing = Listing::of(directory).map_err(cannot)?;
     let limits = Limits { size: config.master.max_rule_size, ..Limits::default() };
-    Ok(listing.rules.into_iter().map(|name| (name.clone(), read_rule(directory, name, &limits))).collect())
+    let links = LinkPolicy::new(directory, &config.master.follow_links_to);
+    let read = |name: String| (name.clone(), read_rule(directory, name, &limits, &links));
+    Ok(listing.rules.into_iter().map(read).collect())
 }
 
-fn read_rule(directory: &Path, name: String, limits: &Limits) -> FileRule {
-    let text = rulefile::read(&directory.join(&name), limits.size).map_err(|error| error.to_string())?;
+fn read_rule(directory: &Path, name: String, limits: &Limits, links: &LinkPolicy) -> FileRule {
+    let text = rulefile::read_within(&directory.join(&name), limits.size, links);
+    let text = text.map_err(|error| error.to_string())?;
     let definition = match rule::parse(&text, limits) {
         Ok(parsed) => parsed.definition,
         Err(found) => {
@@ -54,12 +56,7 @@ fn read_rule(directory: &Path, name: String, limits: &Limits) -> FileRule {
 /// # Errors
 /// [`Failure::Environment`].
 pub(super) fn write(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-    let (path, new) = (directory.join(name), directory.join(format!(".{name}.new")));
-    let write = || {
-        let mut file = fs::File::create(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)
-    };
-    write().map_err(|error| Failure::Environment(anyhow!("{} cannot be written: {error}", path.display())))
+    rulefile::publish(directory, name, bytes).map_err(|error| {
+        Failure::Environment(anyhow!("{} cannot be written: {error}", directory.join(name).display()))
+    })
 }

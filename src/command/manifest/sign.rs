@@ -68,7 +68,11 @@ fn key(args: &SignArgs) -> Result<PathBuf, Failure> {
             Err(error) => Err(Failure::Usage(anyhow!("--key {}: {error}", key.display()))),
         };
     }
-    let home = environment("HOME").map(PathBuf::from).unwrap_or_default();
+    // Without an absolute path the keys would be those of the directory that is worked in, which may be another's.
+    let home = environment("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+    let home = home.ok_or_else(|| {
+        Failure::Usage(anyhow!("HOME does not name a directory that could have a key: name one with --key"))
+    })?;
     let keys = DEFAULT_KEYS.iter().map(|name| home.join(".ssh").join(name));
     let mut found = keys.flat_map(|key| [key.clone(), key.with_extension("pub")]).filter(|key| key.is_file());
     found.next().ok_or_else(|| {

@@ -1,7 +1,7 @@
 //! `rulesyncd manifest`: make, sign and verify, with the real `ssh-keygen`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -197,6 +197,65 @@ fn two_principals_sign_one_of_them_by_an_agent() {
     fs::write(release.rules().join("MANIFEST.sig.0"), "no signature").unwrap();
     let verified = release.succeed(&["verify", "rules"]);
     assert!(verified.contains("MANIFEST.sig.0 does not count"), "{verified}");
+}
+
+/// Rules without keys, beside a file that is precious to who signs.
+fn unsigned() -> Release {
+    let release = Release { directory: tempfile::tempdir().unwrap() };
+    fs::create_dir(release.rules()).unwrap();
+    release.write("R1", 1);
+    fs::write(release.path("trust.yaml"), "").unwrap();
+    fs::write(release.path("victim"), "precious").unwrap();
+    release
+}
+
+#[test]
+fn no_link_in_the_directory_leads_to_a_file_that_is_overwritten() {
+    let release = unsigned();
+    for name in [".MANIFEST.rules.new", ".MANIFEST.new", "MANIFEST.rules", "MANIFEST.sig"] {
+        symlink("../victim", release.rules().join(name)).unwrap();
+    }
+    release.succeed(&["make", "rules", "--realm", "a"]);
+    assert_eq!(fs::read_to_string(release.path("victim")).unwrap(), "precious");
+    assert!(release.read("MANIFEST.rules").contains("R1.yaml"));
+    let mut names: Vec<_> =
+        fs::read_dir(release.rules()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["MANIFEST", "MANIFEST.rules", "R1.yaml"]);
+}
+
+#[test]
+fn a_rule_that_a_link_leads_to_counts_as_it_does_for_the_master() {
+    let release = unsigned();
+    fs::create_dir(release.path("shared")).unwrap();
+    fs::write(release.path("shared/R2.yaml"), rule_text("R2", 1)).unwrap();
+    symlink("../shared/R2.yaml", release.rules().join("R2.yaml")).unwrap();
+    let make = ["make", "rules", "--realm", "a"];
+    let (code, printed) = release.manifest(&make);
+    assert!(code == 1 && printed.contains("! R2.yaml  it is a symbolic link out of"), "{code}: {printed}");
+    assert!(!release.rules().join("MANIFEST").exists());
+    let allowed = format!("master:\n  follow_links_to: [{}]\n", release.path("shared").display());
+    fs::write(release.path("trust.yaml"), allowed).unwrap();
+    assert!(release.succeed(&make).contains("+ R2  version 1 from R2.yaml"));
+}
+
+#[test]
+fn without_a_home_no_key_of_the_working_directory_signs() {
+    let release = unsigned();
+    release.succeed(&["make", "rules", "--realm", "a"]);
+    fs::create_dir(release.path(".ssh")).unwrap();
+    fs::write(release.path(".ssh/id_ed25519"), "another's").unwrap();
+    for home in [None, Some(""), Some("."), Some("relative")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rulesyncd"));
+        command.args(["manifest", "sign", "rules", "--config"]).arg(release.path("trust.yaml"));
+        command
+            .current_dir(release.directory.path())
+            .env_remove("HOME")
+            .envs(home.map(|home| ("HOME", home)));
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.contains("name one with --key"), "{home:?}: {said}");
+    }
 }
 
 #[test]
