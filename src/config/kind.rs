@@ -230,7 +230,8 @@ fn rule_size(text: &str) -> Result<usize, String> {
     }
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// A time of at most a year.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     // Longer ones overflow clocks.
     at_most(text, Duration::from_hours(366 * 24), "366d")
 }

@@ -15,6 +15,7 @@ mod setting;
 mod sources;
 mod trust;
 mod units;
+mod yaml;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -27,6 +28,7 @@ pub(crate) use files::SystemFiles;
 use keys::{DatabaseSection, Section as _};
 pub use keys::{MasterConfig, SETTINGS, WorkerConfig};
 pub(crate) use keys::{SECTIONS, TelemetryConfig, TrustConfig};
+pub(crate) use kind::time;
 pub(crate) use layers::ValueOrigin;
 use layers::{Layers, Value};
 use reader::{Reader, read};
@@ -34,6 +36,7 @@ pub use setting::Setting;
 pub(crate) use setting::nearest;
 pub use units::Percent;
 pub(crate) use units::duration;
+pub(crate) use yaml::from_yaml;
 
 pub use crate::address::DatabaseConfig;
 
@@ -116,12 +119,13 @@ impl Config {
         variable: impl Fn(&str) -> Option<OsString>,
         directory: &Path,
     ) -> Result<Self, ConfigError> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let mut layers = Layers::defaults();
         if flags.quiet {
             layers.set("telemetry.log", vec!["warn".to_owned()], ValueOrigin::Default);
         }
         // systemd's name for the directory that a unit may write: a default like any other, so the file wins.
-        if let Some(directory) = variable("STATE_DIRECTORY").filter(|path| !path.is_empty()) {
+        if let Some(directory) = variable("STATE_DIRECTORY") {
             let cache = Path::new(&directory).join("catalogue.ndjson");
             layers.set_text(
                 "worker.cache",
@@ -240,9 +244,9 @@ fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name)
 }
 
-/// A variable of the environment; `None` where it is not set or not text.
+/// A variable of the environment; `None` where it is not set, empty or not text.
 pub(crate) fn environment(name: &str) -> Option<String> {
-    variable(name)?.into_string().ok()
+    variable(name)?.into_string().ok().filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

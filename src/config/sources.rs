@@ -12,7 +12,7 @@ use super::ConfigError;
 use super::keys::{SECTIONS, SETTINGS};
 use super::layers::{Layers, ValueOrigin};
 use super::setting::{Setting, nearest};
-use crate::paint::sanitize;
+use super::yaml::{from_yaml, seems_a_key};
 
 impl Layers {
     /// The defaults alone.
@@ -29,11 +29,8 @@ impl Layers {
     /// Adds the file's values.
     pub(crate) fn add_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         self.set_file(path);
-        // Comments are not read: the parser would refuse a file that has many of them in a row.
-        let options = serde_yaml::options! { leading_zero_numbers_as_strings: true, emit_comments: false };
-        let unreadable = |error: serde_yaml::Error| ConfigError(format!("{}: {error}", path.display()));
-        let document: Option<Document> =
-            serde_yaml::from_str_with_options(text, options).map_err(unreadable)?;
+        let unreadable = |why: String| ConfigError(format!("{}:{why}", path.display()));
+        let document: Option<Document> = from_yaml(text).map_err(unreadable)?;
         for (section, entries) in document.unwrap_or_default() {
             if !SECTIONS.contains(&section.as_str()) {
                 return Err(unknown(
@@ -59,7 +56,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Adds the environment's values; an empty variable counts as not set.
+    /// Adds the environment's values, which are not empty.
     ///
     /// # Errors
     /// [`ConfigError`] where a value is not text.
@@ -69,7 +66,7 @@ impl Layers {
     ) -> Result<(), ConfigError> {
         for setting in SETTINGS {
             for name in setting.variables() {
-                if let Some(value) = lookup(&name).filter(|value| !value.is_empty()) {
+                if let Some(value) = lookup(&name) {
                     self.set_text(setting.key, value, ValueOrigin::Environment(name))?;
                 }
             }
@@ -92,7 +89,11 @@ fn unknown<'a>(
         || format!("known here are {}", known.collect::<Vec<_>>().join(", ")),
         |near| format!("did you mean `{near}`?"),
     );
-    ConfigError(format!("{}:{line}: unknown key `{}`; {advice}", path.display(), sanitize(shown)))
+    let path = path.display();
+    ConfigError(match seems_a_key(shown) {
+        true => format!("{path}:{line}: unknown key `{shown}`; {advice}"),
+        false => format!("{path}:{line}: expected a key, and found something else; {advice}"),
+    })
 }
 
 /// One scalar or a list of them, as text.

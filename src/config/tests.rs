@@ -117,6 +117,38 @@ fn a_file_that_is_no_yaml_or_not_there_is_named() {
 }
 
 #[test]
+fn no_mistake_in_a_file_shows_a_value_of_it() {
+    let secret = "url: postgres://u:hunter2@db/rules";
+    let said = |file: &str| load(file, NO_ENVIRONMENT).unwrap_err().to_string();
+    for (file, place) in [
+        (format!("database:\n  {secret}\n  {secret}\n"), ".yaml:3:3"),
+        (format!("database:\n  {secret}\n   connect_timeout: 5s\n"), ".yaml:"),
+        (format!("database:\n  {secret}\n\tconnect_timeout: 5s\n"), ".yaml:"),
+        (format!("database:\n  {secret}\nworker: [\n"), ".yaml:"),
+        (format!("database:\n  {secret}\nworker: 7\n"), ".yaml:3:"),
+        (format!("database:\n  {secret}\nworker: 'open\n"), ".yaml:"),
+        (format!("database:\n  {secret}\n---\nworker: {{}}\n"), ".yaml:"),
+        ("database: postgres://u:hunter2@db/rules\n".to_owned(), ".yaml:1:"),
+        ("database: [postgres://u:hunter2@db/rules]\n".to_owned(), ".yaml:1:"),
+        ("database:\n  url: {hunter2: hunter2}\n".to_owned(), ".yaml:2:"),
+        ("database:\n  url: *hunter2\n".to_owned(), ".yaml:2:"),
+        ("database:\n  url: !hunter2 x\n  url: y\n".to_owned(), ".yaml:"),
+        ("database:\n  url: !hunter2!hunter2 x\n".to_owned(), ".yaml:2:"),
+        ("database:\n  url: \"hunter2\\q\"\n".to_owned(), ".yaml:2:"),
+        ("database:\n  url: |hunter2\n".to_owned(), ".yaml:2:"),
+        ("database:\n  url: @hunter2\n".to_owned(), ".yaml:2:"),
+        ("postgres://u:hunter2@db/rules: {}\npostgres://u:hunter2@db/rules: {}\n".to_owned(), ".yaml:2:"),
+        ("database:\n  postgres://u:hunter2@db/rules:\n".to_owned(), ".yaml:2: expected a key"),
+        ("postgres://u:hunter2@db/rules:\n".to_owned(), ".yaml:1: expected a key"),
+        ("postgres://u:hunter2@db/rules\n".to_owned(), ".yaml:1:"),
+    ] {
+        let said = said(&file);
+        assert!(said.contains(place) && !said.contains("hunter") && !said.contains("db/"), "{file}{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
 fn the_address_may_stand_in_a_file_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("database_url");
@@ -149,6 +181,32 @@ fn the_password_of_the_place_of_reports_is_not_shown_and_said_to_be_exposed() {
     assert_eq!(load("postgres://w@primary.example.org/honeypots").unwrap().exposed_password(), None);
     let refused = load("dir:///etc/rules").unwrap_err().to_string();
     assert!(refused.contains("worker.report_url") && refused.contains("is no server"), "{refused}");
+}
+
+#[test]
+fn the_place_of_telemetry_is_shown_without_what_may_be_a_key() {
+    for (address, expected) in [
+        ("http://localhost:4318", "\"http://localhost:4318\""),
+        ("https://u:hunter2@h/x", "\"https://u:***@h/x\""),
+        ("https://hunter2@h/x", "\"https://***@h/x\""),
+        ("http://h/?api_key=hunter2", "\"http://h/?***\""),
+        ("http://u:hunter2@h/x?api_key=hunter2#hunter2", "\"http://u:***@h/x?***\""),
+        ("http://h/#hunter2", "\"http://h/#***\""),
+        ("http://h/?api_key=hunter2@hunter2", "\"http://***\""),
+        ("http://u:hunter2?hunter2@h/", "\"http://***\""),
+    ] {
+        let shown =
+            load(&format!("telemetry:\n  otlp: '{address}'\n"), in_memory).unwrap().show(&["telemetry"]);
+        assert!(shown.contains(&format!("otlp: {expected}  #")) && !shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let empty = |name: &str| in_memory(name).or(Some(String::new()));
+    let config = Config::load_from(&Flags::default(), raw(empty), Path::new(NOWHERE)).unwrap();
+    let unset = Config::load_from(&Flags::default(), raw(in_memory), Path::new(NOWHERE)).unwrap();
+    assert_eq!(config.show(SECTIONS), unset.show(SECTIONS));
 }
 
 #[test]

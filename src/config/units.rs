@@ -95,18 +95,24 @@ pub(crate) fn mode(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("`{text}` is not a permission mode; expected octal digits, such as `0660`"))
 }
 
-/// An address of HTTP without its password. A user's name without a password is removed, too: it is
-/// often a token.
+/// An address of HTTP without its password and its query, which may hold a key. A user's name without a password is
+/// removed, too: it is often a token.
 ///
 /// The text is not parsed as an address, so that a malformed one is covered, too.
 pub(crate) fn without_secret(address: &str) -> String {
     let (scheme, rest) = address.split_at(address.find("://").map_or(0, |end| end + 3));
+    let (rest, query) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
+    if query.contains('@') {
+        // A key with an `@` in it, or the password of a user.
+        return format!("{scheme}***");
+    }
+    let query = query.get(..1).map_or_else(String::new, |mark| format!("{mark}***"));
     match rest.rsplit_once('@') {
         Some((entry, host)) => {
             let user = entry.split_once(':').map_or_else(String::new, |(user, _)| format!("{user}:"));
-            format!("{scheme}{user}***@{host}")
+            format!("{scheme}{user}***@{host}{query}")
         }
-        None => address.to_owned(),
+        None => format!("{scheme}{rest}{query}"),
     }
 }
 

@@ -68,7 +68,7 @@ pub(crate) fn wants_colour() -> bool {
         anstream::ColorChoice::Auto => {}
         choice => return choice != anstream::ColorChoice::Never,
     }
-    std::io::stderr().is_terminal() && environment("NO_COLOR").is_none_or(|value| value.is_empty())
+    std::io::stderr().is_terminal() && environment("NO_COLOR").is_none()
 }
 
 /// Whether standard error is connected to journald: systemd says by which device and inode in

@@ -23,6 +23,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(1_500);
 /// How long one export may take by default.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The most that a variable may set for it: far longer ones overflow clocks.
+const LONGEST_TIMEOUT: Duration = Duration::from_hours(1);
+
 static EXPORT: OnceLock<Export> = OnceLock::new();
 
 /// What this process exports.
@@ -136,7 +139,6 @@ fn endpoint(
 
 /// The resource that exports. The standard variables take precedence.
 fn resource(mode: &'static str) -> Resource {
-    let set = |name| environment(name).filter(|value| !value.is_empty());
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut resource = Resource::builder_empty().with_attributes([
         KeyValue::new("service.name", "rulesyncd"),
@@ -147,7 +149,7 @@ fn resource(mode: &'static str) -> Resource {
         KeyValue::new("process.pid", i64::from(std::process::id())),
     ]);
     resource = resource.with_detector(Box::new(EnvResourceDetector::new()));
-    match set("OTEL_SERVICE_NAME") {
+    match environment("OTEL_SERVICE_NAME") {
         Some(name) => resource.with_service_name(name).build(),
         None => resource.build(),
     }
@@ -157,7 +159,8 @@ fn resource(mode: &'static str) -> Resource {
 fn timeout(signal: Signal) -> Duration {
     let own = format!("OTEL_EXPORTER_OTLP_{}_TIMEOUT", signal.as_str().to_ascii_uppercase());
     let set = environment(&own).or_else(|| environment("OTEL_EXPORTER_OTLP_TIMEOUT"));
-    set.and_then(|millis| millis.trim().parse().ok()).map_or(TIMEOUT, Duration::from_millis)
+    let set = set.and_then(|millis| millis.trim().parse().ok()).map(Duration::from_millis);
+    set.map_or(TIMEOUT, |timeout| timeout.min(LONGEST_TIMEOUT))
 }
 
 fn refused(error: impl std::fmt::Display) -> TelemetryError {

@@ -147,7 +147,7 @@ fn login_name() -> String {
     let uid = rustix::process::geteuid().as_raw();
     ["SUDO_USER", "LOGNAME", "USER"]
         .into_iter()
-        .find_map(|name| environment(name).filter(|value| !value.is_empty()))
+        .find_map(environment)
         .or_else(|| name_of_user(&std::fs::read_to_string("/etc/passwd").ok()?, uid))
         .unwrap_or_else(|| format!("uid {uid}"))
 }

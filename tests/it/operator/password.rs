@@ -88,3 +88,29 @@ fn of_a_configuration_with_an_address_where_others_can_read_it() {
         assert_eq!(text(&elsewhere.output().unwrap().stderr).matches(WARNING).count(), 0);
     }
 }
+
+#[test]
+fn no_mistake_in_a_configuration_prints_it() {
+    let swarm = Swarm::on_sqlite();
+    let config = |lines: &str| {
+        let path = file(&swarm, "config.yaml", &format!("database:\n  url: {ADDRESS}\n{lines}"), 0o600);
+        let output = swarm.command(&["config", "worker"]).env("RULESYNCD_CONFIG", &path).output().unwrap();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    for mistake in [
+        "  url: x\n",
+        "   connect_timeout: 5s\n",
+        "\tconnect_timeout: 5s\n",
+        "worker: 7\n",
+        "worker: [\n",
+        "  postgres://u:canary@h/d: x\n",
+    ] {
+        let (code, said) = config(mistake);
+        assert_eq!(code, Some(2), "{mistake}: {said}");
+        assert!(said.contains("config.yaml:") && !said.contains("canary"), "{mistake}: {said}");
+    }
+    let (code, shown) = config("telemetry:\n  otlp: http://h/?api_key=canary\n");
+    assert!(code == Some(0) && shown.contains("http://h/?***") && !shown.contains("canary"), "{shown}");
+    let output = swarm.command(&["config", "worker"]).env("RULESYNCD_CONFIG", "").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
