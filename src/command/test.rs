@@ -119,6 +119,6 @@ fn run_sample<'p>(
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let text = rulefile::read(path, Limits::default().size);
+    let text = rulefile::read_beside(path, Limits::default().size);
     text.map_err(|error| Failure::Environment(anyhow::anyhow!("{}: {error}", path.display())))
 }

@@ -137,6 +137,21 @@ fn a_sample_that_is_not_as_expected_is_shown_as_a_difference() {
 }
 
 #[test]
+fn a_link_that_leads_out_is_not_read() {
+    let files = directory(&[("credentials", "must_match: CANARY\n")]);
+    let rules = files.path().join("rules");
+    fs::create_dir(&rules).unwrap();
+    fs::write(rules.join("find.yaml"), RULE).unwrap();
+    std::os::unix::fs::symlink("../credentials", rules.join("find.test.yaml")).unwrap();
+    for path in ["rules", "rules/find.yaml", "rules/find.test.yaml"] {
+        let run = without_python(files.path(), &[path]);
+        let said = run.out + &run.err;
+        assert_eq!(run.code, 3, "{path}: {said}");
+        assert!(said.contains("it is a symbolic link out of") && !said.contains("CANARY"), "{path}: {said}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_test_file_is_told_with_its_line() {
     let files = directory(&[
         ("a.yaml", RULE),

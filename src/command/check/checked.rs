@@ -58,7 +58,7 @@ pub(super) fn check_all(
 fn check_target(target: &Target, limits: &Limits, attack: &Attack) -> CheckedFile {
     match target {
         Target::File { path, named } => {
-            let mut checked = check_read(path, rulefile::read(path, limits.size), limits, attack);
+            let mut checked = check_read(path, rulefile::read_beside(path, limits.size), limits, attack);
             if !named && checked.unreadable.is_none() {
                 checked.findings.insert(0, Diagnostic::file_name(path));
             }

@@ -32,7 +32,7 @@ pub(super) fn fixes(targets: &[Target], limits: &Limits) -> impl Iterator<Item =
 /// A sentence with the path, which cannot be read.
 pub(super) fn fix(target: &Target, limits: &Limits) -> Result<Option<Fix>, String> {
     let (path, text) = match target {
-        Target::File { path, .. } => (path, rulefile::read(path, limits.size)),
+        Target::File { path, .. } => (path, rulefile::read_beside(path, limits.size)),
         Target::InDirectory { path, policy } => (path, rulefile::read_within(path, limits.size, policy)),
         Target::Text { .. } | Target::PassedOver(_) => return Ok(None),
         Target::Unreadable { path, reason } => return Err(format!("{}: {reason}", path.display())),

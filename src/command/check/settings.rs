@@ -2,6 +2,7 @@
 //! directory of the rules or above, and with flags.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,11 +10,15 @@ use glob::Pattern;
 use serde::Deserialize;
 
 use crate::command::Failure;
-use crate::config::nearest;
+use crate::config::{from_yaml, nearest};
 use crate::rule::{Code, Diagnostic, Severity};
+use crate::rulefile::{self, ReadError};
 
 /// The name of the settings file.
 pub(super) const FILE_NAME: &str = ".rulesyncd-check.yaml";
+
+/// The most bytes of the file.
+const LARGEST: usize = 64 * 1024;
 
 /// The level of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -128,14 +133,22 @@ impl Settings {
         let mut file = SettingsFile::default();
         for above in absolute.ancestors() {
             let path = above.join(FILE_NAME);
-            match std::fs::read_to_string(&path) {
+            // As the rules, the file comes from whoever may commit: it may be any other file, or endless.
+            match rulefile::read_beside(&path, LARGEST) {
                 Ok(text) => {
                     file = SettingsFile::read(&text).map_err(|error| unusable(&path, error))?;
                     break;
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(ReadError::Absent) => {}
                 // This user may not be allowed to read directories above the rules.
-                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => break,
+                Err(ReadError::Io(error)) if error.kind() == ErrorKind::PermissionDenied => break,
+                Err(ReadError::TooLarge { size, max }) => {
+                    return Err(unusable(&path, anyhow::anyhow!("it has {size} bytes; it may have {max}")));
+                }
+                Err(ReadError::LeadsOut(_)) => {
+                    let reason = "it is a symbolic link out of its directory; put the file itself there";
+                    return Err(unusable(&path, anyhow::anyhow!(reason)));
+                }
                 Err(error) => return Err(unusable(&path, error)),
             }
         }
@@ -150,13 +163,10 @@ fn unusable(path: &Path, error: impl Into<anyhow::Error>) -> Failure {
 }
 
 impl SettingsFile {
-    fn read(text: &str) -> anyhow::Result<Self> {
-        // An empty document is null, not a mapping.
-        if text.lines().all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#')) {
-            return Ok(Self::default());
-        }
-        let written: Written =
-            serde_yaml::from_str_with_options(text, serde_yaml::options! { emit_comments: false })?;
+    fn read(text: &[u8]) -> anyhow::Result<Self> {
+        let text = std::str::from_utf8(text)?;
+        let written: Option<Written> = from_yaml(text).map_err(anyhow::Error::msg)?;
+        let written = written.unwrap_or_default();
         let overrides = written.overrides.into_iter();
         let overrides =
             overrides.map(|special| anyhow::Ok((patterns(&special.files)?, levels(&special.codes)?)));

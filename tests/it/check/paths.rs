@@ -136,3 +136,36 @@ fn a_directory_is_read_as_the_configured_master_reads_it() {
     let small = configured("RULESYNCD_MASTER_MAX_RULE_SIZE", "64");
     assert!(small.out.contains("a rule may have 64"), "{}", small.out);
 }
+
+#[test]
+fn a_link_that_leads_out_is_not_shown_whoever_names_it() {
+    let files = directory(&[("credentials", "rule_id: CANARY\nkey: CANARY\n")]);
+    let rules = files.path().join("rules");
+    fs::create_dir(&rules).unwrap();
+    symlink("../credentials", rules.join("a.yaml")).unwrap();
+    for arguments in
+        [&["rules"][..], &["rules/a.yaml"], &["--fix", "rules/a.yaml"], &["--fix", "--diff", "rules/a.yaml"]]
+    {
+        let run = check(files.path(), arguments);
+        let said = run.out + &run.err;
+        assert_eq!(run.code, 3, "{arguments:?}: {said}");
+        assert!(
+            said.contains("it is a symbolic link out of") && !said.contains("CANARY"),
+            "{arguments:?}: {said}"
+        );
+    }
+    // From within the directory as well.
+    let run = check(&rules, &["a.yaml"]);
+    assert!(run.code == 3 && !run.out.contains("CANARY"), "{}", run.out);
+    fs::write(rules.join("text"), GOOD).unwrap();
+    symlink("text", rules.join("b.yaml")).unwrap();
+    assert_eq!(check(&rules, &["b.yaml"]).code, 0);
+}
+
+#[test]
+fn a_pattern_that_means_a_text_of_gigabytes_is_checked_like_any_other() {
+    let pattern = "(?:(?:(?:(?:(?:a{100}){100}){100}){100}){100})b+";
+    let files = directory(&[("a.yaml", &GOOD.replace(r"\bfind\b", pattern))]);
+    let run = check(files.path(), &["."]);
+    assert_eq!((run.code, run.out.as_str(), run.err.as_str()), (0, "1 file: nothing wrong\n", ""));
+}

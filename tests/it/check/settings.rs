@@ -1,8 +1,10 @@
 //! The levels of findings, as the users of a directory configure them.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
 
-use super::{GOOD, check, directory};
+use super::{GOOD, check, check_by, directory};
 
 const SETTINGS: &str = ".rulesyncd-check.yaml";
 
@@ -80,8 +82,8 @@ fn settings_that_cannot_be_used_are_told_with_their_file_and_change_nothing() {
     for (settings, expected) in [
         ("codes: {unknown-kye: off}\n", "there is no code \"unknown-kye\"; did you mean `unknown-key`?"),
         ("codes: {syntax: warning}\n", "syntax is an error whatever is set"),
-        ("codes: {unknown-key: loud}\n", "loud"),
-        ("code: {}\n", "code"),
+        ("codes: {unknown-key: loud}\n", ": 1:22: expected one of off, warning, error"),
+        ("code: {}\n", "unknown key; known here are codes, allowed_keys, overrides"),
         ("allowed_keys: ['[']\n", "is no pattern of names"),
     ] {
         let files = directory(&[(SETTINGS, settings), ("a.yaml", &reviewed())]);
@@ -91,6 +93,35 @@ fn settings_that_cannot_be_used_are_told_with_their_file_and_change_nothing() {
     }
     let files = directory(&[(SETTINGS, "# nothing yet\n"), ("a.yaml", GOOD)]);
     assert_eq!(check(files.path(), &["."]).code, 0);
+}
+
+#[test]
+fn settings_are_read_up_to_a_limit_from_their_own_directory_and_never_shown() {
+    let files = directory(&[]);
+    let rules = files.path().join("rules");
+    fs::create_dir(&rules).unwrap();
+    fs::write(rules.join("a.yaml"), reviewed()).unwrap();
+    fs::write(files.path().join("credentials"), "[default]\nkey = CANARY\n").unwrap();
+    fs::write(rules.join("notes"), "codes:\n  unknown-key: CANARY\nkey: CANARY: CANARY\n").unwrap();
+    let settings = rules.join(SETTINGS);
+    for (target, said) in [
+        ("/dev/zero", "it is a device, not a file"),
+        ("/proc/self/environ", "out of its directory"),
+        ("../credentials", "out of its directory"),
+        ("notes", ": 2:16: expected one of off, warning, error"),
+    ] {
+        symlink(target, &settings).unwrap();
+        let mut program = assert_cmd::Command::new(env!("CARGO_BIN_EXE_rulesyncd"));
+        program.env("KEY", "CANARY").timeout(Duration::from_secs(60));
+        let run = check_by(program, files.path(), &["rules"]);
+        assert_eq!((run.code, run.out.as_str()), (2, ""), "{target}: {}", run.err);
+        assert!(run.err.contains(SETTINGS) && run.err.contains(said), "{target}: {}", run.err);
+        assert!(!run.err.contains("CANARY"), "{target}: {}", run.err);
+        fs::remove_file(&settings).unwrap();
+    }
+    fs::write(&settings, "#".repeat(64 * 1024 + 1)).unwrap();
+    let run = check(files.path(), &["rules"]);
+    assert!(run.code == 2 && run.err.contains("it has 65537 bytes; it may have 65536"), "{}", run.err);
 }
 
 #[test]
