@@ -14,7 +14,7 @@ use super::written::Written;
 use crate::clock::humanize;
 use crate::command::print::{print, print_error, progress};
 use crate::command::{Failure, Outcome};
-use crate::config::{Config, duration};
+use crate::config::{Config, duration, time};
 use crate::fleet::{Look, Missing, Waiting};
 use crate::lifecycle::Interrupt;
 use crate::paint::sanitize;
@@ -34,7 +34,7 @@ const NAMED: usize = 20;
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct WaitFlags {
     /// Return when every host has the change, and fail with exit code 1 after this time
-    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "30s", value_parser = time)]
     wait: Option<Duration>,
     /// Wait for the subscribers that acknowledge, too
     #[arg(long, requires = "wait")]

@@ -305,3 +305,39 @@ fn if_one_of_many_states_would_have_no_effect_none_is_set() {
     assert_eq!(run(&["set", "--where", "name~rule", "enabled", "--yes"]).0, Some(0));
     assert_eq!(run(&["set", "R2", "R4", "disabled"]).0, Some(0));
 }
+
+#[test]
+fn a_time_that_no_clock_reaches_is_refused_before_anything_is_written() {
+    const LONGEST: &str = "18446744073709551615s";
+    let swarm = swarm();
+    let run = |args: &[&str]| {
+        let output = swarm.run(args);
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    for args in [&["state", "set", "D1", "disabled"][..], &["state", "clear", "D1"], &["sync"]] {
+        let (code, said) = run(&[args, &[&format!("--wait={LONGEST}")]].concat());
+        assert!(code == Some(2) && said.contains("expected at most 366d"), "{args:?}: {code:?} {said}");
+    }
+    let (code, said) = run(&["state", "set", "D1", "disabled", "--expires-in", LONGEST]);
+    assert!(code == Some(2) && said.contains("in the year 10000"), "{code:?} {said}");
+    assert_eq!(states(&swarm), [""; 0]);
+    let (code, said) = run(&["history", "--since", LONGEST]);
+    assert!(code == Some(3) && said.contains("there is no history"), "{code:?} {said}");
+}
+
+#[test]
+fn a_percent_in_the_path_of_a_database_names_the_same_file_to_daemon_and_command() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    let url = format!("sqlite://{}", swarm.path("x%2541.db").display());
+    let _master = swarm.daemon("master", |command| {
+        command.env("RULESYNCD_DATABASE_URL", &url);
+    });
+    let set = wait_for("the command to find the rule", || {
+        let mut command = swarm.command(&["state", "set", "R1", "disabled"]);
+        let output = command.env_remove("RULESYNCD_DATABASE_URL").output().unwrap();
+        output.status.success().then(|| text(&output.stdout))
+    });
+    assert!(set.ends_with(&format!("\non {url}\n")), "{set}");
+    assert!(swarm.path("x%41.db").exists() && !swarm.path("xA.db").exists());
+}
