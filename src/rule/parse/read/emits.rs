@@ -47,7 +47,8 @@ fn emit(values: &mut Values<'_, '_>, node: NodeId, attack: Option<&Attack>) -> O
         let sub = values.text_or_null(node)?;
         match (&sub, &technique_id) {
             (Some(sub), Some(technique)) if !sub.starts_with(technique.as_str()) => {
-                let message = format!("`{sub}` does not begin with its technique's id, `{technique}`");
+                let message =
+                    format!("{} does not begin with its technique's id, `{technique}`", Quoted(sub));
                 values.add(Code::SubTechnique, node, message);
                 return None;
             }
@@ -55,7 +56,7 @@ fn emit(values: &mut Values<'_, '_>, node: NodeId, attack: Option<&Attack>) -> O
                 values.add(
                     Code::AttackId,
                     node,
-                    format!("`{sub}` is not shaped like a sub-technique's id, `T1548.001`"),
+                    format!("{} is not shaped like a sub-technique's id, `T1548.001`", Quoted(sub)),
                 );
             }
             (Some(sub), _) => {
