@@ -27,7 +27,7 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
 }
 
 /// Replaces a file atomically, and returns once it is on the disk: after a crash, it is the old one or the new one. Only
-/// this user can open it.
+/// this user can open it. What could not be written whole is removed.
 ///
 /// # Errors
 /// Those of `fill`, and as [`open_to_write`].
@@ -62,9 +62,15 @@ fn replace_through<E: From<io::Error>>(
         Err(_) => {}
     }
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(new)?;
-    fill(&file)?;
-    file.sync_all()?;
-    std::fs::rename(new, path)?;
+    let written = fill(&file).and_then(|()| {
+        file.sync_all()?;
+        Ok(std::fs::rename(new, path)?)
+    });
+    if let Err(error) = written {
+        // It may be what fills the disk.
+        let _ = std::fs::remove_file(new);
+        return Err(error);
+    }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     Ok(File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()?)
 }
@@ -114,5 +120,29 @@ mod tests {
         let mode = |name: &str| at(name).metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("list") & 0o600, mode("own")), (0o600, 0o600));
         assert!(publish(dir.path(), "folder", b"").unwrap_err().to_string().contains("a directory"));
+    }
+
+    #[test]
+    fn what_could_not_be_written_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let names = || {
+            let entries = std::fs::read_dir(directory.path()).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        let path = directory.path().join("kept");
+        replace(&path, |mut file| file.write_all(b"old")).unwrap();
+        let full = |mut file: &File| {
+            file.write_all(b"half of it")?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        };
+        assert_eq!(replace(&path, full).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(names(), ["kept"]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
+        // A directory appears at the path meanwhile, so that the new file has no place.
+        let path = directory.path().join("kept").with_file_name("taken");
+        replace(&path, |_| std::fs::create_dir(&path)).unwrap_err();
+        let mut left = names();
+        left.sort();
+        assert_eq!(left, ["kept", "taken"]);
     }
 }
