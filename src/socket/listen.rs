@@ -3,8 +3,10 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 /// The longest path that a socket's address holds, in bytes.
 const MAX_PATH: usize = 107;
@@ -78,12 +80,12 @@ pub(crate) fn listen(
     }
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(ListenError::NotASocket(path.to_owned())),
-        Ok(_) => match StdStream::connect(path) {
+        Ok(_) => match try_connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 tracing::info!(path = %path.display(), "taking over the socket of a daemon that is gone");
             }
             // EAGAIN: a daemon listens, and its queue is full.
-            Ok(_) => return Err(ListenError::InUse(path.to_owned())),
+            Ok(()) => return Err(ListenError::InUse(path.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(ListenError::InUse(path.to_owned()));
             }
@@ -111,6 +113,13 @@ pub(crate) fn listen(
     })
 }
 
+/// Connects to the daemon at `path` without waiting: the queue of one that is stopped may be full for ever.
+fn try_connect(path: &Path) -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(connect(&socket, &SocketAddrUnix::new(path)?)?)
+}
+
 /// The number of a group: by its name in `/etc/group`, or as it is written.
 fn group_id(group: &str) -> Result<u32, ListenError> {
     if let Ok(gid) = group.parse() {
@@ -126,6 +135,8 @@ fn group_id(group: &str) -> Result<u32, ListenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream as StdStream;
+
     use super::*;
 
     #[test]
@@ -157,6 +168,20 @@ mod tests {
         let (_listener, _second) = listen(&path, 0o660, None).unwrap();
         drop(first);
         StdStream::connect(&path).unwrap();
+    }
+
+    /// As that of a daemon that is stopped.
+    #[test]
+    fn a_full_queue_is_a_living_daemons() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let living = StdListener::bind(&path).unwrap();
+        rustix::net::listen(&living, 0).unwrap();
+        let _waits = StdStream::connect(&path).unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(listen(&path, 0o660, None)));
+        let answer = receiver.recv_timeout(std::time::Duration::from_secs(30)).expect("it hangs");
+        assert!(matches!(answer, Err(ListenError::InUse(_))));
     }
 
     #[test]
