@@ -91,6 +91,8 @@ impl Bus {
                 },
             };
             let Err(error) = ended else { return };
+            // What comes until the bus is back counts as lag, even if it had everything.
+            position.keep_busy();
             if self.status().state == Health::Up {
                 self.set_state(Health::Down, broker.clock.now());
             }
@@ -248,3 +250,6 @@ fn frame(out: &mut Vec<u8>, change: &EncodedChange, now: Timestamp) {
     });
     write_frame(out, &format!("PUB {topic}"), envelope.to_string().as_bytes());
 }
+
+#[cfg(test)]
+mod tests;
