@@ -78,6 +78,8 @@ struct Inner {
     guard: Guard,
     journal: Journal,
     loaded: bool,
+    /// Whether the first rules came from the cache.
+    restored: bool,
     /// Whether the catalogue was compared with the database: a catalogue from the cache was not.
     compared: bool,
     /// Whether the next poll reads all rows again.
@@ -112,6 +114,7 @@ impl Broker {
             guard: Guard::none(),
             journal: Journal::new(journal_length, JOURNAL_BYTES),
             loaded: false,
+            restored: false,
             compared: false,
             reread: false,
             state: DatabaseState {
@@ -185,11 +188,16 @@ impl Broker {
             texts.remember(delta.rules.iter().flatten());
         }
         inner.catalogue.apply(delta);
-        inner.loaded = true;
+        (inner.loaded, inner.restored) = (true, true);
         inner.state.fresh = Some((Instant::now(), age));
         drop(inner);
         self.announce();
         Ok(())
+    }
+
+    /// Whether the first rules came from the cache, so that the first changes may be those of an earlier run.
+    pub(in crate::worker) fn is_restored(&self) -> bool {
+        self.lock().restored
     }
 
     /// Applies a poll's result to the catalogue and numbers the changes. `traceparents` gets the changes and the number

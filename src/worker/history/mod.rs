@@ -139,17 +139,19 @@ struct Batch {
     /// The number of the last of them.
     newest: u64,
     now: Timestamp,
+    /// Whether the run began with the cache: only then it finds changes again that an earlier run recorded.
+    is_restored: bool,
 }
 
 impl Batch {
     fn after(broker: &Broker, cursor: u64) -> Self {
-        let now = broker.clock.now();
+        let (now, is_restored) = (broker.clock.now(), broker.is_restored());
         broker.inspect(|_, journal, _| {
             let start = cursor.max(journal.reaches_back_to());
             let changes: Vec<_> =
                 journal.after(start).into_iter().flatten().take(BATCH).map(Arc::clone).collect();
             let newest = start + changes.len() as u64;
-            Self { changes, missed: start - cursor, newest, now }
+            Self { changes, missed: start - cursor, newest, now, is_restored }
         })
     }
 
@@ -192,8 +194,9 @@ impl Writer {
             // A run that was killed had not saved its newest changes in the cache: the next run finds them again.
             let (key, content) = hashes(&record.event);
             compared.push(key);
-            let is_repeated =
-                before.get(&key) == Some(&content) && !compared[..compared.len() - 1].contains(&key);
+            let is_repeated = batch.is_restored
+                && before.get(&key) == Some(&content)
+                && !compared[..compared.len() - 1].contains(&key);
             if !is_repeated {
                 encode::line(&mut lines, record);
             }
@@ -234,3 +237,6 @@ fn hashes(event: &HistoryEvent) -> (u64, u64) {
     let content = hash(&|hasher| format!("{:?}", event.without_seq()).hash(hasher));
     (key, content)
 }
+
+#[cfg(test)]
+mod tests;
