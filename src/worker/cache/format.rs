@@ -24,6 +24,13 @@ const MAX_LINE: u64 = 6 * crate::rule::Limits::LARGEST as u64 + (1 << 20);
 /// How much of an error about a line is kept, in characters.
 const LONGEST_ERROR: usize = 250;
 
+/// What the header of every version has.
+#[derive(Debug, Deserialize)]
+struct Kind {
+    format: String,
+    version: u32,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Header {
     format: String,
@@ -139,13 +146,16 @@ fn record<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, Unusable> {
 /// Reads a file, and hashes and parses each text again.
 pub(super) fn read(file: impl Read) -> Result<Cached, Unusable> {
     let mut lines = Lines { read: BufReader::new(file), line: Vec::new(), hash: Sha256::new() };
-    let header: Header = record(lines.next()?)?;
-    if header.format != FORMAT {
+    let line = lines.next()?;
+    // Before all else: the header of another version may have other fields.
+    let Kind { format, version } = record(line)?;
+    if format != FORMAT {
         return Err(content("it is of another format"));
     }
-    if header.version != VERSION {
+    if version != VERSION {
         return Err(Unusable::Version);
     }
+    let header: Header = record(line)?;
     let mut delta = TableDelta::default();
     let mut reader = RowReader::default();
     for _ in 0..header.rules {

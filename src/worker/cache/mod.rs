@@ -19,11 +19,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::format::{Cached, Unusable, Unwritten};
 pub(in crate::worker) use self::format::{CachedManifest, Rows};
+use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::event;
 use crate::plural::{count, is_or_are};
@@ -37,6 +38,14 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// After each write the worker waits this many times as long as the write took, so that it spends at most 5 % of
 /// its time on writing.
 const REST: u32 = 20;
+
+/// How often the file is written although nothing changes: it says when its rules were last current, and after a kill a
+/// worker believes it.
+const REFRESH: Duration = Duration::from_secs(3_600);
+
+/// How long after a failure that another look at the database may mend the file is written again: that look reads all
+/// rows.
+const AFTER_REREAD: Duration = Duration::from_secs(300);
 
 /// Opens the file; `None` if it does not exist.
 fn open(path: &Path) -> Result<Option<File>, Unusable> {
@@ -120,7 +129,8 @@ fn age(fresh_at: Timestamp, now: Timestamp) -> Duration {
     now.since(fresh_at).max(fresh_at.since(now))
 }
 
-/// Writes the file soon after changes, and at the shutdown. An error is logged once.
+/// Writes the file soon after changes, each hour, and at the shutdown. An error is logged once, and the file is tried
+/// again though nothing changes.
 pub(in crate::worker) async fn keep(
     path: PathBuf,
     origin: String,
@@ -130,12 +140,13 @@ pub(in crate::worker) async fn keep(
     let mut head = broker.watch_head();
     // Rules may have been loaded before `watch_head`.
     head.mark_changed();
-    let mut failing = false;
+    let (mut failing, mut wait) = (None, REFRESH);
     let mut not_before = Instant::now();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
             _ = head.changed() => {}
+            () = sleep(wait) => {}
         }
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -145,7 +156,7 @@ pub(in crate::worker) async fn keep(
         if !head.borrow_and_update().loaded {
             continue;
         }
-        save(&path, &origin, &broker, &mut failing).await;
+        wait = save(&path, &origin, &broker, &mut failing).await;
         not_before = Instant::now() + INTERVAL.max(begun.elapsed() * REST);
     }
     if head.borrow().loaded {
@@ -153,20 +164,22 @@ pub(in crate::worker) async fn keep(
     }
 }
 
-async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut bool) {
+/// Writes the file, and returns when to write it again if nothing changes. `failing` is `None` while it can be written.
+async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut Option<Backoff>) -> Duration {
     let fresh_at = broker.clock.now().before(broker.head_status().stale_for);
     let polls = broker.texts().map_or(0, |texts| texts.polls());
-    let Some(rows) = broker.cached_rows() else { return };
+    let Some(rows) = broker.cached_rows() else { return REFRESH };
     let (target, origin, texts) = (path.to_owned(), origin.to_owned(), broker.texts().cloned());
     let written = tokio::task::spawn_blocking(move || {
         write(&target, &rows, (&origin, fresh_at), texts.as_deref(), polls)
     });
     let error = match written.await.unwrap_or_else(|error| Err(io::Error::other(error).into())) {
-        Ok(()) if std::mem::take(failing) => {
-            tracing::info!("{} is written again", path.display());
-            return;
+        Ok(()) => {
+            if failing.take().is_some() {
+                tracing::info!("{} is written again", path.display());
+            }
+            return REFRESH;
         }
-        Ok(()) => return,
         Err(error) => error,
     };
     // Under trust a text may be missing because its row was altered: reading that again is of no use.
@@ -176,7 +189,7 @@ async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut bool) {
         texts.clear();
         broker.ask_to_reread();
     }
-    if std::mem::replace(failing, true) {
+    if failing.is_some() {
         tracing::debug!(error = %error, "{} still cannot be written", path.display());
     } else {
         tracing::error!(
@@ -185,6 +198,13 @@ async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut bool) {
             "{} cannot be written: {error}; a restart without the database would serve older rules, or none",
             path.display()
         );
+    }
+    let backoff = failing.get_or_insert_default();
+    match error {
+        Unwritten::Io(_) => backoff.wait(),
+        Unwritten::Missing(_) => AFTER_REREAD,
+        // Only a change makes it smaller.
+        Unwritten::TooLarge => REFRESH,
     }
 }
 

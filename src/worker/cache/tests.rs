@@ -273,3 +273,45 @@ fn junk(count: u64) {
 fn of_the_corpus_and_mutations_of_it_only_whole_files_are_read() {
     replay("cache", 2, 20_000, laws::cache);
 }
+
+#[test]
+fn the_file_of_another_version_is_not_called_damaged() {
+    let other = b"{\"format\":\"rulesyncd catalogue\",\"version\":3,\"parts\":[]}\n".as_slice();
+    assert!(matches!(parse(other), Err(Unusable::Version)), "{:?}", parse(other));
+    let foreign = b"{\"format\":\"notes\",\"version\":3}\n".as_slice();
+    assert!(matches!(parse(foreign), Err(Unusable::Content(_))), "{:?}", parse(foreign));
+}
+
+fn loaded_broker() -> Arc<Broker> {
+    let broker = Arc::new(Broker::new(Arc::new(crate::clock::SystemClock), 10, 10));
+    broker.apply(crate::rule::TableDelta::default(), |_, _| Vec::new());
+    broker.database(Ok(()));
+    broker
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_written_is_tried_again_though_nothing_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("later/cache");
+    let keeping = tokio::spawn(keep(path.clone(), ORIGIN.into(), loaded_broker(), CancellationToken::new()));
+    sleep(Duration::from_secs(60)).await;
+    assert!(!path.exists());
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert!(path.exists());
+    keeping.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_says_each_hour_that_its_rules_are_current() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cache");
+    let broker = loaded_broker();
+    let keeping =
+        tokio::spawn(keep(path.clone(), ORIGIN.into(), Arc::clone(&broker), CancellationToken::new()));
+    sleep(Duration::from_secs(60)).await;
+    let first = read(&path).unwrap().unwrap().header.fresh_at;
+    sleep(Duration::from_secs(2 * 3_600)).await;
+    assert!(read(&path).unwrap().unwrap().header.fresh_at > first);
+    keeping.abort();
+}
