@@ -197,7 +197,8 @@ sections! {
         /// deleted.
         max_delete: Percent, One<Share> = "20%";
 
-        /// How long the worker holds back a mass deletion that nobody allows.
+        /// How long the worker holds back a mass deletion that nobody allows. Deletions that join those held back
+        /// begin the time anew.
         max_delete_hold: Duration, One<Time> = "1h";
 
         /// How often a subscriber gets a heartbeat when nothing changes.

@@ -12,6 +12,8 @@ pub(crate) struct CatalogueDelta {
     pub(crate) changes: Vec<RuleChange>,
     /// Rules whose version fell, with the version before and after.
     pub(crate) fallen: Vec<(RuleId, i64, i64)>,
+    /// Whether deletions are held back that were not before.
+    pub(crate) holds_more: bool,
 }
 
 impl Catalogue {
@@ -30,19 +32,21 @@ impl Catalogue {
     }
 
     /// Deletes these rules and those whose deletion is held back, or holds back all of them if `is_too_many` says so
-    /// about their number and about the `rows` before.
+    /// about their number and about the `rows` before. Returns whether some are held back that were not before.
     pub(super) fn delete(
         &mut self,
         going: BTreeSet<RuleId>,
         rows: usize,
         is_too_many: impl Fn(usize, usize) -> bool,
         before: &mut Before,
-    ) {
+    ) -> bool {
+        let is_more = going.iter().any(|rule_id| !self.held_back.contains(rule_id));
         self.held_back.extend(going);
         if !self.held_back.is_empty() && !is_too_many(self.held_back.len(), rows) {
             for rule_id in std::mem::take(&mut self.held_back) {
                 self.replace(&rule_id, None, before);
             }
         }
+        is_more && !self.held_back.is_empty()
     }
 }

@@ -117,9 +117,9 @@ impl Catalogue {
             self.quarantined_rules.retain(|key, _| keys.contains(key.as_str()));
         }
 
-        self.delete(going, rows, is_too_many, &mut rules);
+        let holds_more = self.delete(going, rows, is_too_many, &mut rules);
 
-        let mut delta = self.definitions(rules);
+        let mut delta = CatalogueDelta { holds_more, ..self.definitions(rules) };
         delta.changes.extend(self.states.changes(states, &mut self.digest));
         delta
     }
@@ -302,7 +302,7 @@ impl Catalogue {
             RuleChange::Written { rule, state }
         });
         let deleted = deleted.into_iter().map(|rule_id| RuleChange::Deleted { rule_id });
-        CatalogueDelta { changes: written.chain(deleted).collect(), fallen }
+        CatalogueDelta { changes: written.chain(deleted).collect(), fallen, holds_more: false }
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Guard {
     hold_for: Duration,
     /// Deletions that were followed within [`RECENT`]: when, and how many.
     recent: VecDeque<(Instant, usize)>,
-    /// Since when deletions are held back.
+    /// When the newest of the deletions that are held back joined them, and since when there are such deletions.
     pub(super) since: Option<(Instant, Timestamp)>,
 }
 
@@ -42,16 +42,18 @@ impl Guard {
         }
     }
 
-    /// Records the deletions that were followed, and that `held` are held back. Returns whether holding back
-    /// began or ended.
-    pub(super) fn record(&mut self, changes: &[RuleChange], held: usize, now: Timestamp) -> bool {
+    /// Records the deletions that were followed, and that `held` are held back, `more` of them or not than before.
+    /// Returns whether holding back began, began anew or ended: each deletion waits for the whole time, so those that
+    /// join others begin it anew.
+    pub(super) fn record(&mut self, changes: &[RuleChange], held: usize, more: bool, now: Timestamp) -> bool {
         let deleted = changes.iter().filter(|change| matches!(change, RuleChange::Deleted { .. })).count();
         if deleted > 0 {
             self.recent.push_back((Instant::now(), deleted));
         }
-        let turned = self.since.is_some() != (held > 0);
+        let turned = more || self.since.is_some() != (held > 0);
         if turned {
-            self.since = (held > 0).then(|| (Instant::now(), now));
+            let begun = self.since.map_or(now, |(_, begun)| begun);
+            self.since = (held > 0).then(|| (Instant::now(), begun));
         }
         turned
     }
@@ -68,7 +70,7 @@ impl Broker {
     /// When the worker follows the deletions that it holds back; `None` if it holds back none.
     pub(in crate::worker) fn release_at(&self) -> Option<Instant> {
         let inner = self.lock();
-        inner.guard.since.and_then(|(since, _)| since.checked_add(inner.guard.hold_for))
+        inner.guard.since.and_then(|(newest, _)| newest.checked_add(inner.guard.hold_for))
     }
 
     /// Follows the deletions that are held back.

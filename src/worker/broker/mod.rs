@@ -100,7 +100,7 @@ pub(in crate::worker) struct AppliedChanges {
     /// Whether nothing was loaded before: then no subscriber has seen an earlier state, and the changes are
     /// not in the journal.
     pub(in crate::worker) first_load: bool,
-    /// How many deletions are now held back; `None` unless holding back began or ended.
+    /// How many deletions are now held back; `None` unless holding back began or ended, or more joined them.
     pub(in crate::worker) held_back: Option<usize>,
     /// Rules whose version fell, with the version before and after.
     pub(in crate::worker) fallen: Vec<(RuleId, i64, i64)>,
@@ -225,9 +225,10 @@ impl Broker {
         let (is_signed, limit) = (inner.gate.is_some(), inner.guard.limit());
         // The signed list says what is gone.
         let is_too_many = move |deletions, rows| !is_signed && limit(deletions, rows);
-        let CatalogueDelta { changes, fallen } = inner.catalogue.apply_guarded(delta, is_too_many);
+        let CatalogueDelta { changes, fallen, holds_more } =
+            inner.catalogue.apply_guarded(delta, is_too_many);
         let held = inner.catalogue.held_back().len();
-        let turned = inner.guard.record(&changes, held, now);
+        let turned = inner.guard.record(&changes, held, holds_more, now);
         let first_load = !std::mem::replace(&mut inner.loaded, true);
         let mut applied = if first_load {
             AppliedChanges { changes, first_seq: 0, first_load, held_back: None, fallen: Vec::new() }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::config::Percent;
 use crate::rule::{ChangeKind, ContentDigest, KnownRule, RuleId, RuleState, StateKind};
 use crate::wire::{Cursor, NewValue, ServerLine, SnapshotReason};
 use crate::worker::snapshot::{Filter, SnapshotReader};
@@ -298,4 +299,33 @@ fn stale_rules_are_never_zero_milliseconds_old() {
         status.stale_for = Duration::from_nanos(stale_for);
         assert_eq!(status.stale_for_ms(), shown);
     }
+}
+
+/// Each deletion is held back for the whole time, from when it became known.
+#[tokio::test(start_paused = true)]
+async fn deletions_that_join_those_held_back_begin_the_hold_anew() {
+    let hold = Duration::from_secs(30);
+    let broker = Broker::new(Arc::new(ManualClock::at(at(1))), 1_000, 100);
+    let broker = broker.guarded(Percent::parse("20%").unwrap(), hold);
+    let ids: Vec<String> = (0..40).map(|number| format!("R{number}")).collect();
+    let apply = |rules, left: Option<&[String]>| {
+        let rule_keys = left.map(<[_]>::to_vec);
+        broker.apply(TableDelta { rules, rule_keys, ..TableDelta::default() }, |_, _| Vec::new()).held_back
+    };
+    let all = || ids.iter().map(|id| Ok(rule(id, 1))).collect();
+    assert_eq!(apply(all(), Some(&ids)), None);
+    assert_eq!(apply(Vec::new(), Some(&ids[10..])), Some(10));
+    let first = broker.release_at().unwrap();
+    tokio::time::advance(Duration::from_secs(24)).await;
+    assert_eq!(apply(Vec::new(), Some(&ids[10..])), None, "the same ones are no news");
+    assert_eq!(broker.release_at(), Some(first));
+    assert_eq!(apply(Vec::new(), Some(&[])), Some(40), "more of them are");
+    assert_eq!(broker.release_at(), Some(Instant::now() + hold));
+    // As many as before, but others.
+    tokio::time::advance(Duration::from_secs(24)).await;
+    let back = ids[..20].iter().map(|id| Ok(rule(id, 1))).collect();
+    assert_eq!(apply(back, Some(&ids[..20])), None, "fewer are no news");
+    let back = ids[20..].iter().map(|id| Ok(rule(id, 1))).collect();
+    assert_eq!(apply(back, Some(&ids[20..])), Some(20));
+    assert_eq!(broker.release_at(), Some(Instant::now() + hold));
 }
