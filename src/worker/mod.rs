@@ -14,6 +14,7 @@ mod cache;
 mod floor;
 pub(crate) mod history;
 mod journal;
+mod lock;
 mod log;
 mod output;
 mod rejections;
@@ -43,6 +44,7 @@ pub use status::{
 use self::accept::{AccessPolicy, Peers};
 use self::broker::Broker;
 use self::bus::Bus;
+use self::lock::CacheLock;
 use self::report::{Identity, Schedule};
 use self::subscriber::Service;
 use self::tail::Tail;
@@ -81,6 +83,8 @@ pub struct Worker {
 }
 
 /// Reads the status of a worker while it runs. Cheap to clone.
+    /// `None` if another worker keeps the cache.
+    lock: Option<CacheLock>,
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     shared: Arc<Shared>,
@@ -112,8 +116,12 @@ impl Worker {
         policy: Option<Policy>,
     ) -> Self {
         let started_at = clock.now();
-        let texts = Arc::new(Texts::new(config.cache.clone()));
-        let broker = Broker::new(clock, config.journal_length, config.subscriber_queue).with_texts(texts);
+        let lock = lock::take(&config.cache);
+        let broker = Broker::new(clock, config.journal_length, config.subscriber_queue);
+        let broker = match &lock {
+            Some(_) => broker.with_texts(Arc::new(Texts::new(config.cache.clone()))),
+            None => broker,
+        };
         let broker = broker.polled_every(config.poll_interval);
         let broker = broker.guarded(config.max_delete, config.max_delete_hold);
         let broker = Arc::new(match policy {
@@ -123,7 +131,7 @@ impl Worker {
         let bus = config.bus_socket.clone().map(|path| Bus::new(path, started_at));
         let identity = Identity::of(&config);
         let shared = Shared { broker, peers: Arc::default(), bus, origin, started_at, identity };
-        Self { config, shared: Arc::new(shared) }
+        Self { config, shared: Arc::new(shared), lock }
     }
 
     /// A handle that outlives [`Worker::run`].
@@ -145,7 +153,8 @@ impl Worker {
         liveness: &Liveness,
         shutdown: CancellationToken,
     ) -> Result<(), ListenError> {
-        let Self { config, shared } = self;
+        let Self { config, shared, lock } = self;
+        let cache = lock.as_ref().map(|_| config.cache);
         let (listener, _listening) = match listener {
             Some(listener) => (listener, None),
             None => {
@@ -174,7 +183,7 @@ impl Worker {
             backend,
             polled.clone(),
             restored.clone(),
-            floor::path(&config.cache),
+            cache.as_deref().map(floor::path),
         );
         let reports = Arc::clone(&shared);
         let tail = tail.reporting(
@@ -182,11 +191,19 @@ impl Worker {
             move || reports.report(),
         );
         let origin = shared.origin.place.clone();
-        let history = history::keep(history::path(&config.cache), Arc::clone(&broker), shutdown.clone());
-        let cache = async {
-            cache::restore(config.cache.clone(), &origin, &broker).await;
+        let history = async {
+            if let Some(cache) = &cache {
+                history::keep(history::path(cache), Arc::clone(&broker), shutdown.clone()).await;
+            }
+        };
+        let keep_cache = async {
+            if let Some(cache) = &cache {
+                cache::restore(cache.clone(), &origin, &broker).await;
+            }
             restored.cancel();
-            cache::keep(config.cache, origin, Arc::clone(&broker), shutdown.clone()).await;
+            if let Some(cache) = &cache {
+                cache::keep(cache.clone(), origin, Arc::clone(&broker), shutdown.clone()).await;
+            }
         };
         let bus = async {
             if let Some(bus) = &shared.bus {
@@ -204,7 +221,7 @@ impl Worker {
             }
             accept::accept(listener, Arc::clone(&broker), peers, service, policy, shutdown.clone()).await;
         };
-        tokio::join!(tail.run(liveness, &shutdown), accept, history, cache, bus);
+        tokio::join!(tail.run(liveness, &shutdown), accept, history, keep_cache, bus);
         Ok(())
     }
 }

@@ -50,8 +50,8 @@ pub(super) struct Tail<F, N> {
     polled: CancellationToken,
     /// Cancelled once the broker has the rules of the cache.
     restored: CancellationToken,
-    /// Where the floor is saved.
-    floor: PathBuf,
+    /// Where the floor is saved; `None` if it is not.
+    floor: Option<PathBuf>,
     /// Whether the floor could not be saved; each poll tries again.
     is_floor_unsaved: bool,
     /// What is trusted, as the log has it.
@@ -69,7 +69,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         backend: String,
         polled: CancellationToken,
         restored: CancellationToken,
-        floor: PathBuf,
+        floor: Option<PathBuf>,
     ) -> Self {
         Self {
             follower: follow(),
@@ -159,22 +159,24 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             });
             self.broker.take_list(list.as_deref());
         }
-        if let Some(floor) = self.broker.unsaved_floor() {
-            self.save_floor(floor).await;
+        if let Some(path) = self.floor.clone()
+            && let Some(floor) = self.broker.unsaved_floor()
+        {
+            self.save_floor(path, floor).await;
         }
         TableDelta { rows, full, missed_by_watermark, ..self.broker.take_served(now) }
     }
 
-    async fn save_floor(&mut self, floor: String) {
-        let path = self.floor.clone();
+    async fn save_floor(&mut self, path: PathBuf, floor: String) {
+        let place = path.clone();
         let saved = tokio::task::spawn_blocking(move || floor::save(&path, &floor)).await;
         let saved = saved.unwrap_or_else(|error| Err(io::Error::other(error)));
         if saved.is_ok() {
             self.broker.floor_saved();
         }
         match &saved {
-            Err(error) if !self.is_floor_unsaved => log::floor_unsaved(&self.floor, error),
-            Ok(()) if self.is_floor_unsaved => log::floor_saved(&self.floor),
+            Err(error) if !self.is_floor_unsaved => log::floor_unsaved(&place, error),
+            Ok(()) if self.is_floor_unsaved => log::floor_saved(&place),
             _ => {}
         }
         self.is_floor_unsaved = saved.is_err();

@@ -42,15 +42,7 @@ async fn polls_within(answers_at: usize, time: Duration) -> Vec<Instant> {
     let restored = CancellationToken::new();
     restored.cancel();
     let polled = CancellationToken::new();
-    let tail = Tail::new(
-        follow,
-        broker,
-        Duration::from_millis(1),
-        "away".into(),
-        polled,
-        restored,
-        "/nonexistent/floor".into(),
-    );
+    let tail = Tail::new(follow, broker, Duration::from_millis(1), "away".into(), polled, restored, None);
     let (liveness, shutdown) = (Liveness::default(), CancellationToken::new());
     tokio::time::timeout(time, tail.run(&liveness, &shutdown)).await.unwrap_err();
     Arc::try_unwrap(polls).unwrap().into_inner().unwrap()
@@ -142,8 +134,7 @@ async fn a_state_ends_on_time_while_a_report_does_not_arrive() {
     restored.cancel();
     let (hour, second) = (Duration::from_secs(3_600), Duration::from_secs(1));
     let polled = CancellationToken::new();
-    let floor = "/nonexistent/floor".into();
-    let tail = Tail::new(|| Mute, Arc::clone(&broker), hour, "mute".into(), polled, restored, floor)
+    let tail = Tail::new(|| Mute, Arc::clone(&broker), hour, "mute".into(), polled, restored, None)
         .reporting(Schedule::new(Duration::from_millis(1), hour, Instant::now()), WorkerReport::default);
     let (liveness, shutdown) = (Liveness::default(), CancellationToken::new());
     let state = || broker.get_state("R1").map(|state| state.state);
