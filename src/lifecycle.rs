@@ -138,7 +138,8 @@ impl Liveness {
         }
     }
 
-    fn count(&self) -> u64 {
+    /// How often there was progress.
+    pub(crate) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -1,5 +1,6 @@
 //! The loop that polls the tables and applies what it finds to the broker.
 
+mod quarantine;
 mod reports;
 
 use std::collections::BTreeSet;
@@ -19,13 +20,16 @@ use crate::backoff::{Backoff, jittered, until};
 use crate::clock::Timestamp;
 use crate::lifecycle::Liveness;
 use crate::outage::{Outage, RecordBudget};
-use crate::rule::{QuarantineEntry, RuleChange, Table, TableDelta};
+use crate::rule::{QuarantineEntry, RuleChange, TableDelta};
 use crate::store::{Follow, StoreError};
 use crate::telemetry::metrics::{self, Stage};
 use crate::trust::TrustStatus;
 
-/// How often, during a long poll, the liveness beats and the broker checks whether its rules became stale.
-const BEAT_INTERVAL: Duration = Duration::from_millis(200);
+/// How often, during a long poll, the broker checks whether its rules became stale.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often the liveness beats, whatever is waited for: two polls may be days apart, and a watchdog waits for seconds.
+const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Polls the tables, and is the only writer of the broker.
 #[derive(Debug)]
@@ -94,27 +98,31 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
 
     /// Polls until the shutdown.
     pub(super) async fn run(mut self, liveness: &Liveness, shutdown: &CancellationToken) {
-        // The first poll need not parse texts that were parsed from the cache.
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = self.restored.cancelled() => {}
-        }
+        let mut beat = tokio::time::interval(BEAT_INTERVAL);
+        let work = self.work();
+        tokio::pin!(work);
         loop {
-            liveness.beat();
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = self.poll(liveness) => self.polled.cancel(),
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = self.pause() => {}
+                () = &mut work => return,
+                _ = beat.tick() => liveness.beat(),
             }
         }
     }
 
-    /// Polls once. The database has its own thread, so while a poll takes long, states expire on time and the
-    /// liveness beats.
-    async fn poll(&mut self, liveness: &Liveness) {
+    /// Polls without end.
+    async fn work(&mut self) {
+        // The first poll need not parse texts that were parsed from the cache.
+        self.restored.cancelled().await;
+        loop {
+            self.poll().await;
+            self.polled.cancel();
+            self.pause().await;
+        }
+    }
+
+    /// Polls once. The database has its own thread, so while a poll takes long, states expire on time.
+    async fn poll(&mut self) {
         if self.broker.begin_to_reread() {
             self.follower = (self.follow)();
         }
@@ -122,17 +130,14 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         let found = {
             let delta = metrics::timed("poll", self.follower.poll(&self.broker));
             tokio::pin!(delta);
-            let mut beat = tokio::time::interval(BEAT_INTERVAL);
+            let mut check = tokio::time::interval(CHECK_INTERVAL);
             loop {
                 let end = next_end(&self.broker, self.clock);
                 tokio::select! {
                     found = &mut delta => break found,
                     () = until(end) => expire(&self.broker, self.clock),
                     () = until(self.broker.release_at()) => release(&self.broker),
-                    _ = beat.tick() => {
-                        liveness.beat();
-                        self.broker.announce();
-                    }
+                    _ = check.tick() => self.broker.announce(),
                 }
             }
         };
@@ -264,35 +269,6 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
                 log::database_unavailable(self.source(), error, record, is_loaded);
             }
         }
-    }
-
-    /// Logs the rows that are newly quarantined, and those that no longer are.
-    fn log_quarantined(&mut self) {
-        let now: BTreeSet<QuarantineEntry> = self.broker.quarantined().into_iter().collect();
-        let found = now.difference(&self.quarantined).count();
-        let singly = self.records.take(found, Instant::now().into_std());
-        if !singly {
-            log::many_quarantined(found);
-        }
-        for row in now.difference(&self.quarantined) {
-            if singly {
-                log::quarantined(self.source(), row);
-            }
-            metrics::rejected(match row.table {
-                Table::Rules => "rule_row",
-                Table::States => "state_row",
-            });
-        }
-        let still = |row: &QuarantineEntry| {
-            now.iter().any(|other| (other.table, &other.key) == (row.table, &row.key))
-        };
-        let released: Vec<_> = self.quarantined.difference(&now).filter(|row| !still(row)).collect();
-        if self.records.take(released.len(), Instant::now().into_std()) {
-            released.into_iter().for_each(|row| log::released(self.source(), row));
-        } else {
-            log::many_released(released.len());
-        }
-        self.quarantined = now;
     }
 }
 

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::super::log;
 use super::super::report::{Schedule, mark};
-use super::{BEAT_INTERVAL, Tail, expire, next_end, release, until};
+use super::{CHECK_INTERVAL, Tail, expire, next_end, release, until};
 use crate::fleet::WorkerReport;
 use crate::store::Follow;
 
@@ -53,14 +53,14 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             let written = self.follower.report(now.clone());
             tokio::pin!(written);
             // A slow server delays no state's end, and not the word that the rules are stale.
-            let mut beat = tokio::time::interval(BEAT_INTERVAL);
+            let mut check = tokio::time::interval(CHECK_INTERVAL);
             loop {
                 let end = next_end(&self.broker, self.clock);
                 tokio::select! {
                     written = &mut written => break written,
                     () = until(end) => expire(&self.broker, self.clock),
                     () = until(self.broker.release_at()) => release(&self.broker),
-                    _ = beat.tick() => self.broker.announce(),
+                    _ = check.tick() => self.broker.announce(),
                 }
             }
         };

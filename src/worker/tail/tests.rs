@@ -145,3 +145,32 @@ async fn a_state_ends_on_time_while_a_report_does_not_arrive() {
     tokio::time::timeout(2 * second, &mut runs).await.unwrap_err();
     assert_eq!(state(), Some(StateKind::Enabled));
 }
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn tail<F: Follow, N: Fn() -> F>(follow: N, broker: &Arc<Broker>) -> Tail<F, N> {
+    let (polled, restored) = (CancellationToken::new(), CancellationToken::new());
+    restored.cancel();
+    Tail::new(follow, Arc::clone(broker), HOUR, "test".into(), polled, restored, None)
+}
+
+/// A watchdog waits half a minute, and the database may be asked more rarely than that.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_waits_for_its_next_poll_does_not_hang() {
+    let broker = Arc::new(Broker::new(Arc::new(SystemClock), 10, 10));
+    for reports in [false, true] {
+        let mut tail = tail(|| Mute, &broker);
+        if reports {
+            let schedule = Schedule::new(Duration::ZERO, HOUR, Instant::now());
+            tail = tail.reporting(schedule, WorkerReport::default);
+        }
+        let (liveness, shutdown) = (Liveness::default(), CancellationToken::new());
+        let mut beats = liveness.count();
+        let runs = tail.run(&liveness, &shutdown);
+        tokio::pin!(runs);
+        for _ in 0..10 {
+            tokio::time::timeout(Duration::from_secs(7), &mut runs).await.unwrap_err();
+            assert!(liveness.count() > std::mem::replace(&mut beats, liveness.count()), "it hangs");
+        }
+    }
+}
