@@ -153,7 +153,22 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
 
     /// What the poll changes for subscribers: under trust, only what the owner signed.
     async fn judge(&mut self, delta: TableDelta) -> TableDelta {
-        let TableDelta { now, rows, full, missed_by_watermark, .. } = delta;
+        // The tables are as old as they are, whatever of them is served. Named one by one, so that a new field is
+        // not lost here.
+        let TableDelta {
+            now,
+            rows,
+            full,
+            behind,
+            master_silent,
+            rolled_back,
+            missed_by_watermark,
+            rules: _,
+            states: _,
+            rule_keys: _,
+            state_keys: _,
+            manifest: _,
+        } = delta;
         if let Some(delta) = self.broker.judge(delta) {
             return delta;
         }
@@ -169,7 +184,8 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         {
             self.save_floor(path, floor).await;
         }
-        TableDelta { rows, full, missed_by_watermark, ..self.broker.take_served(now) }
+        let served = self.broker.take_served(now);
+        TableDelta { rows, full, behind, master_silent, rolled_back, missed_by_watermark, ..served }
     }
 
     async fn save_floor(&mut self, path: PathBuf, floor: String) {

@@ -4,8 +4,9 @@ use super::super::report::Schedule;
 use super::*;
 use crate::clock::SystemClock;
 use crate::fleet::WorkerReport;
-use crate::rule::{RuleId, RuleState, StateKind};
+use crate::rule::{MasterSilence, RuleId, RuleState, StateKind};
 use crate::store::RowIndex;
+use crate::trust::{AllowedSigners, Gate, Policy};
 
 /// A store that answers one of its polls, and wakes the worker without end.
 struct Unavailable {
@@ -146,12 +147,46 @@ async fn a_state_ends_on_time_while_a_report_does_not_arrive() {
     assert_eq!(state(), Some(StateKind::Enabled));
 }
 
+/// A replica whose tables are an hour old, below a master that is silent.
+struct Behind;
+
 const HOUR: Duration = Duration::from_secs(3_600);
+
+const KEY: &[u8] = b"a ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFK2LtS9InHSchPS0gpbH+F2KaVPAnsYRAdGlWh6ANjT";
+
+impl Follow for Behind {
+    async fn woken(&mut self) {
+        std::future::pending().await
+    }
+
+    async fn poll<K: RowIndex + Send + Sync + 'static>(
+        &mut self,
+        _index: &Arc<K>,
+    ) -> Result<TableDelta, StoreError> {
+        let master_silent = MasterSilence { lasts: 2 * HOUR, released_at: None };
+        Ok(TableDelta { behind: HOUR, master_silent, rolled_back: true, ..TableDelta::default() })
+    }
+}
 
 fn tail<F: Follow, N: Fn() -> F>(follow: N, broker: &Arc<Broker>) -> Tail<F, N> {
     let (polled, restored) = (CancellationToken::new(), CancellationToken::new());
     restored.cancel();
     Tail::new(follow, Arc::clone(broker), HOUR, "test".into(), polled, restored, None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn tables_that_are_old_are_said_to_be_old_under_trust_too() {
+    let signers = AllowedSigners::parse(KEY).unwrap();
+    let policy = Policy { signers, realm: "honeypots".parse().unwrap(), threshold: 1, min_version: None };
+    let broker = Broker::new(Arc::new(SystemClock), 10, 10);
+    let broker = Arc::new(broker.behind(Gate::new(policy, None)));
+    let mut tail = tail(|| Behind, &broker);
+    let delta = Behind.poll(&broker).await.unwrap();
+    assert!(tail.judge(delta).await.rolled_back);
+    tail.poll().await;
+    assert!(broker.head_status().stale_for >= HOUR, "{:?}", broker.head_status());
+    let silent = broker.inspect(|_, _, database| database.master_silent);
+    assert_eq!(silent.lasts, 2 * HOUR);
 }
 
 /// A watchdog waits half a minute, and the database may be asked more rarely than that.
