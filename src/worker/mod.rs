@@ -57,6 +57,9 @@ use crate::store::{RuleStore, driver_failures};
 use crate::telemetry::metrics;
 use crate::trust::{Policy, TrustState};
 
+/// The most rules or rows that a list of `status` names: each connection holds an answer until it is read.
+const MAX_LISTED: usize = 1_000;
+
 /// How long the worker waits for the end of its first poll before it takes connections. After that it serves
 /// the cache.
 const FIRST_POLL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -80,11 +83,11 @@ pub struct CacheOrigin {
 pub struct Worker {
     config: WorkerConfig,
     shared: Arc<Shared>,
+    /// `None` if another worker keeps the cache.
+    lock: Option<CacheLock>,
 }
 
 /// Reads the status of a worker while it runs. Cheap to clone.
-    /// `None` if another worker keeps the cache.
-    lock: Option<CacheLock>,
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     shared: Arc<Shared>,
@@ -245,7 +248,7 @@ impl WorkerHandle {
         };
         gauge("rulesyncd.rules", "Rules that are served", |status| status.rules as f64);
         gauge("rulesyncd.held_back", "Rules whose deletion is held back", |status| {
-            status.pending_mass_delete.len() as f64
+            status.pending_deletions() as f64
         });
         gauge(
             "rulesyncd.untrusted",
@@ -256,7 +259,9 @@ impl WorkerHandle {
                 Some(TrustState::None) => 2.0,
             },
         );
-        gauge("rulesyncd.quarantined", "Rows that are quarantined", |status| status.quarantined.len() as f64);
+        gauge("rulesyncd.quarantined", "Rows that are quarantined", |status| {
+            status.quarantined_rows() as f64
+        });
         gauge(
             "rulesyncd.stale_seconds",
             "Age of the rules that are served; 0 while they are current",
@@ -277,8 +282,9 @@ impl Shared {
     fn plain_status(&self) -> WorkerStatus {
         let broker = &self.broker;
         let head_status = broker.head_status();
-        let (pending_mass_delete, pending_since) = broker.held_back();
-        let (quarantined, trust) = (broker.quarantined(), broker.trust_status());
+        let (pending_mass_delete, pending_count, pending_since) = broker.held_back(MAX_LISTED);
+        let (quarantined, quarantined_count) = broker.some_quarantined(MAX_LISTED);
+        let trust = broker.trust_status();
         let mut stream = StreamStatus {
             epoch: broker.epoch.clone(),
             seq: head_status.seq,
@@ -317,8 +323,10 @@ impl Shared {
                 states: catalogue.states().count() as u64,
                 digest: head_status.digest,
                 quarantined: quarantined.into_iter().map(Into::into).collect(),
+                quarantined_count,
                 trust,
                 pending_mass_delete,
+                pending_count,
                 pending_since,
                 stream,
                 bus: self.bus.as_ref().map(Bus::status),
@@ -332,7 +340,9 @@ impl Shared {
 
 impl Service for Shared {
     fn status(&self) -> WorkerStatus {
-        WorkerStatus { report: Some(self.report()), ..self.plain_status() }
+        let mut status = self.plain_status();
+        status.report = Some(self.report_of(&status));
+        status
     }
 
     fn allow_mass_delete(&self, uid: u32, pid: Option<i32>) -> Result<usize, String> {

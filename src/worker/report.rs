@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Shared;
+use super::{Shared, WorkerStatus};
 use crate::backoff::{jittered, random};
 use crate::config::WorkerConfig;
 use crate::fleet::WorkerReport;
@@ -40,7 +40,11 @@ impl Identity {
 impl Shared {
     /// What the worker reports now.
     pub(super) fn report(&self) -> WorkerReport {
-        let status = self.plain_status();
+        self.report_of(&self.plain_status())
+    }
+
+    /// What the worker with this status reports.
+    pub(super) fn report_of(&self, status: &WorkerStatus) -> WorkerReport {
         let seq = status.stream.seq;
         let subscribers = status.stream.subscribers.iter().filter(|peer| peer.subscribed);
         let acked: Vec<u64> = subscribers.clone().filter_map(|peer| peer.acked).collect();
@@ -57,17 +61,17 @@ impl Shared {
             epoch: status.stream.epoch.to_string(),
             worker_id: self.identity.worker_id.clone(),
             host: self.identity.host.clone(),
-            program: status.version,
+            program: status.version.clone(),
             interval_ms: u64::try_from(self.identity.interval.as_millis()).unwrap_or(u64::MAX),
             applied: self.broker.applied(),
             seq,
             digest: status.digest.map(|digest| digest.to_string()),
             rules: status.rules,
             states: status.states,
-            quarantined: status.quarantined.len() as u64,
+            quarantined: status.quarantined_rows() as u64,
             quarantined_ids: WorkerReport::join_ids(status.quarantined.iter().map(|row| &*row.rule_id)),
             trust,
-            manifest_version: status.trust.and_then(|trust| trust.version),
+            manifest_version: status.trust.as_ref().and_then(|trust| trust.version.clone()),
             subscribers: subscribers.count() as u64,
             acknowledging: acked.len() as u64,
             acknowledged: acked.iter().filter(|&&acked| acked >= seq).count() as u64,

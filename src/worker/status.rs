@@ -35,14 +35,21 @@ pub struct WorkerStatus {
     pub states: u64,
     /// The digest of all rules and states; `None` before the first are loaded.
     pub digest: Option<CatalogueDigest>,
-    /// Rows that are not served, and why.
+    /// Rows that are not served, and why: the first 1,000.
     pub quarantined: Vec<QuarantinedStatus>,
+    /// How many rows are not served; see [`WorkerStatus::quarantined_rows`].
+    #[serde(default)]
+    pub quarantined_count: usize,
     /// What is trusted; `None` where trust is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<TrustStatus>,
-    /// Rules that are served although they are missing from the tables: their deletion is held back.
+    /// Rules that are served although they are missing from the tables, since their deletion is held back: the first
+    /// 1,000.
     #[serde(default)]
     pub pending_mass_delete: Vec<String>,
+    /// How many deletions are held back; see [`WorkerStatus::pending_deletions`].
+    #[serde(default)]
+    pub pending_count: usize,
     /// Since when deletions are held back; `None` if none are.
     #[serde(default)]
     pub pending_since: Option<Timestamp>,
@@ -61,6 +68,16 @@ pub struct WorkerStatus {
 }
 
 impl WorkerStatus {
+    /// How many rows are not served. (A worker of an earlier version names all of them, and no number.)
+    pub fn quarantined_rows(&self) -> usize {
+        self.quarantined_count.max(self.quarantined.len())
+    }
+
+    /// How many deletions are held back.
+    pub fn pending_deletions(&self) -> usize {
+        self.pending_count.max(self.pending_mass_delete.len())
+    }
+
     /// One sentence for `systemctl status`.
     pub fn sentence(&self) -> String {
         let mut sentence = match (self.digest, self.database.state) {
@@ -80,13 +97,13 @@ impl WorkerStatus {
         if let Some(trust) = &self.trust {
             sentence += &format!("; {}", trust.sentence());
         }
-        if !self.pending_mass_delete.is_empty() {
-            let held = self.pending_mass_delete.len();
+        let held = self.pending_deletions();
+        if held > 0 {
             sentence +=
                 &format!("; {} held back, see `rulesyncd allow-mass-delete`", count(held, "deletion"));
         }
-        if !self.quarantined.is_empty() {
-            sentence += &format!("; {} quarantined", count(self.quarantined.len(), "row"));
+        if self.quarantined_rows() > 0 {
+            sentence += &format!("; {} quarantined", count(self.quarantined_rows(), "row"));
         }
         sentence
     }
@@ -179,7 +196,7 @@ pub struct SubscriberStatus {
     pub connected_at: Timestamp,
     /// Whether the peer has subscribed, or only sends requests.
     pub subscribed: bool,
-    /// The last change that was handed to the socket.
+    /// The last change whose line is written to the socket or waits to be.
     pub seq: u64,
     /// How many changes the peer is behind.
     pub lag: u64,

@@ -67,7 +67,7 @@ pub(super) struct Peer {
     pub(super) pid: Option<i32>,
     pub(super) connected_at: Timestamp,
     pub(super) subscribed: AtomicBool,
-    /// The last change that was handed to the socket.
+    /// The last change whose line is written or waits to be.
     pub(super) cursor: AtomicU64,
     /// The last change that the subscriber acknowledged; 0 if none.
     pub(super) acked: AtomicU64,
@@ -205,7 +205,11 @@ impl Session<'_> {
                     result?;
                     self.progress = head.borrow().seq;
                 }
-                Step::Request(Ok(Some(Ok(request)))) => self.answer(request, &mut beat, heartbeat),
+                Step::Request(Ok(Some(Ok(request)))) => {
+                    self.answer(request, &mut beat, heartbeat);
+                    // The next one may be here already, and without this nobody else's turn would come.
+                    tokio::task::yield_now().await;
+                }
                 Step::Request(Ok(Some(Err(bad)))) => self.close(bad.id, bad.code, bad.message),
                 Step::Request(Err(FrameError::TooLong(limit))) => {
                     self.close(None, ErrorCode::LineTooLong, format!("a line has more than {limit} bytes"));
@@ -371,3 +375,6 @@ fn every(period: Duration) -> Interval {
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
+
+#[cfg(test)]
+mod tests;

@@ -180,8 +180,8 @@ fn worker(status: &WorkerStatus, now: Timestamp) -> (Vec<Finding>, String) {
         let severity = if trust.state == TrustState::None { Severity::Critical } else { Severity::Warning };
         findings.push((severity, trust.sentence()));
     }
-    findings.extend(some(status.quarantined.len(), "quarantined row", "quarantined rows"));
-    let held = status.pending_mass_delete.len();
+    findings.extend(some(status.quarantined_rows(), "quarantined row", "quarantined rows"));
+    let held = status.pending_deletions();
     findings.extend(some(held, "deletion held back", "deletions held back"));
     if let Some(bus) = status.bus.as_ref().filter(|bus| bus.state == Health::Down) {
         let lasted = super::human::ago(now, bus.since);

@@ -75,14 +75,17 @@ fn worker(status: &WorkerStatus) -> String {
     }
     let mut text = lines.text();
     let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
-    text += &table("deletions held back; `rulesyncd allow-mass-delete` lets them go", ["RULE"], held);
+    let title = "deletions held back; `rulesyncd allow-mass-delete` lets them go";
+    let title = first_of(title, status.pending_mass_delete.len(), status.pending_deletions());
+    text += &table(&title, ["RULE"], held);
     let unlisted = status.trust.iter().flat_map(|trust| &trust.unlisted).map(|key| [key.as_str()]);
     text += &table("rows that the signed release does not list", ["RULE"], unlisted);
     let without_effect = status.trust.iter().flat_map(|trust| &trust.without_effect);
     let without_effect = without_effect.map(|(id, why)| [id.as_str(), why.as_str()]);
     text += &table("states without an effect", ["RULE", "REASON"], without_effect);
     let bad = status.quarantined.iter().map(|row| [row.rule_id.as_str(), &row.table, &row.reason]);
-    text += &table("quarantined rows", ["ID", "TABLE", "REASON"], bad);
+    let title = first_of("quarantined rows", status.quarantined.len(), status.quarantined_rows());
+    text += &table(&title, ["ID", "TABLE", "REASON"], bad);
     let subscribers = status.stream.subscribers.iter().map(|peer| {
         [
             peer.id.to_string(),
@@ -234,6 +237,11 @@ impl Lines {
 }
 
 /// A table under its title; empty without rows.
+/// A title that says if the table below it does not name all.
+fn first_of(title: &str, named: usize, all: usize) -> String {
+    if named < all { format!("{title} (the first {named} of {all})") } else { title.to_owned() }
+}
+
 fn table<const N: usize, T: AsRef<str>>(
     title: &str,
     header: [&'static str; N],

@@ -169,16 +169,26 @@ impl Broker {
         read(&inner.catalogue, &inner.journal, &inner.state)
     }
 
-    /// The rules whose deletion is held back, and since when.
-    pub(in crate::worker) fn held_back(&self) -> (Vec<String>, Option<Timestamp>) {
+    /// The first `most` of the rules whose deletion is held back, how many there are, and since when.
+    pub(in crate::worker) fn held_back(&self, most: usize) -> (Vec<String>, usize, Option<Timestamp>) {
         let inner = self.lock();
-        let held = inner.catalogue.held_back().iter().map(ToString::to_string).collect();
-        (held, inner.guard.since.map(|(_, since)| since))
+        let held = inner.catalogue.held_back();
+        let first = held.iter().take(most).map(ToString::to_string).collect();
+        (first, held.len(), inner.guard.since.map(|(_, since)| since))
     }
 
     /// A snapshot for a subscriber that did not keep up.
     pub(in crate::worker) fn snapshot(&self) -> Arc<Snapshot> {
         self.lock().snapshot(self.max_lag / 4)
+    }
+
+    /// The first `most` of the rows that are quarantined, and how many there are.
+    pub(in crate::worker) fn some_quarantined(&self, most: usize) -> (Vec<QuarantineEntry>, usize) {
+        let inner = self.lock();
+        let mut rows = inner.table().quarantined();
+        let first: Vec<_> = rows.by_ref().take(most).collect();
+        let count = first.len() + rows.count();
+        (first, count)
     }
 
     /// The rows that are quarantined.

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::ManualClock;
 use crate::config::Percent;
-use crate::rule::{ChangeKind, ContentDigest, KnownRule, RuleId, RuleState, StateKind};
+use crate::rule::{
+    ChangeKind, ContentDigest, KnownRule, QuarantinedRow, RowFingerprint, RuleId, RuleState, StateKind,
+};
 use crate::wire::{Cursor, NewValue, ServerLine, SnapshotReason};
 use crate::worker::snapshot::{Filter, SnapshotReader};
 
@@ -321,6 +323,8 @@ async fn deletions_that_join_those_held_back_begin_the_hold_anew() {
     assert_eq!(broker.release_at(), Some(first));
     assert_eq!(apply(Vec::new(), Some(&[])), Some(40), "more of them are");
     assert_eq!(broker.release_at(), Some(Instant::now() + hold));
+    let (named, count, since) = broker.held_back(15);
+    assert_eq!((named.len(), count, since), (15, 40, Some(at(1))), "an answer names the first");
     // As many as before, but others.
     tokio::time::advance(Duration::from_secs(24)).await;
     let back = ids[..20].iter().map(|id| Ok(rule(id, 1))).collect();
@@ -328,4 +332,20 @@ async fn deletions_that_join_those_held_back_begin_the_hold_anew() {
     let back = ids[20..].iter().map(|id| Ok(rule(id, 1))).collect();
     assert_eq!(apply(back, Some(&ids[20..])), Some(20));
     assert_eq!(broker.release_at(), Some(Instant::now() + hold));
+}
+
+#[test]
+fn an_answer_names_the_first_quarantined_rows_and_counts_all() {
+    let broker = Broker::new(Arc::new(ManualClock::at(at(1))), 1_000, 100);
+    let fingerprint = RowFingerprint::other(at(1), ContentDigest::of("x"));
+    let row = |number| {
+        let (key, reason) = (format!("Q{number}"), "emits is missing".to_owned());
+        Err(Box::new(QuarantinedRow { key, fingerprint, reason }))
+    };
+    let rules = (0..30).map(row).collect();
+    broker.apply(TableDelta { rules, ..TableDelta::default() }, |_, _| Vec::new());
+    for (most, named) in [(20, 20), (30, 30), (40, 30)] {
+        let (rows, count) = broker.some_quarantined(most);
+        assert_eq!((rows.len(), count), (named, 30));
+    }
 }
