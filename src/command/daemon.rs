@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -131,6 +132,11 @@ pub(super) async fn supervise(
     let mut work = pin!(work);
     let mut watchdog = pin!(feed_watchdog(liveness));
     let mut tick = tokio::time::interval(STATUS_INTERVAL);
+    // Its first step makes the socket: what systemd starts after this daemon can connect.
+    let begun = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+    if let Poll::Ready(ended) = begun {
+        return ended;
+    }
     notifier.ready();
     let About { config_file, database, place } = about;
     tracing::info!(

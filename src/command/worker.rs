@@ -1,6 +1,7 @@
 //! `rulesyncd worker`: the daemon that follows the tables and serves the event stream.
 
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
@@ -57,6 +58,10 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
     }
     let lifecycle = Lifecycle::start()?;
     let listener = passed_socket()?;
+    let socket = match &listener {
+        Some(listener) => passed_path(listener).unwrap_or_else(|| "without a path, passed by systemd".into()),
+        None => config.worker.socket.clone(),
+    };
     let clock = Arc::new(SystemClock);
     let followed = Followed::open(&config, clock.clone(), trust.as_ref()).await?;
     let liveness = Liveness::default();
@@ -91,7 +96,7 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
             ),
         },
     };
-    let about = About::new(&config, format!("socket {}", config.worker.socket.display()));
+    let about = About::new(&config, format!("socket {}", socket.display()));
     daemon::supervise(
         "worker",
         &about,
@@ -176,8 +181,20 @@ fn sees_every_user() -> bool {
 
 /// The socket that systemd passed; `None` if it passed none.
 fn passed_socket() -> Result<Option<UnixListener>, Failure> {
-    ListenFd::from_env()
+    let mut passed = ListenFd::from_env();
+    if passed.len() > 1 {
+        return Err(Failure::Usage(anyhow!(
+            "{} sockets were passed, and a worker serves one: nobody would answer on the others; leave one ListenStream=              in rulesyncd-worker.socket (in a drop-in, an empty `ListenStream=` removes those before it)",
+            passed.len()
+        )));
+    }
+    passed
         .take_unix_listener(0)
         .context("the socket that was passed is not one to listen on: see ListenStream= in rulesyncd-worker.socket")
         .map_err(Failure::Usage)
+}
+
+/// Where a socket that was passed listens; `None` if it has no path.
+fn passed_path(listener: &UnixListener) -> Option<PathBuf> {
+    Some(listener.local_addr().ok()?.as_pathname()?.to_owned())
 }

@@ -245,3 +245,18 @@ fn a_directory_that_takes_its_time_is_no_worker_that_hangs() {
     let swarm = Swarm::on_directory();
     a_slow_directory(&swarm, "worker", &swarm.socket());
 }
+
+/// As where a drop-in of the socket's unit has a second ListenStream=: on all but the first, nobody would answer.
+#[test]
+fn a_worker_that_is_passed_two_sockets_says_that_it_serves_one() {
+    let swarm = Swarm::on_sqlite();
+    let worker = swarm.command(&["worker"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "LISTEN_FDS=2 LISTEN_PID=$$ exec \"$0\" worker 3</dev/null 4</dev/null"]);
+    shell.arg(worker.get_program()).env_clear();
+    shell.envs(worker.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = shell.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("2 sockets were passed") && said.contains("ListenStream="), "{said}");
+}
