@@ -31,7 +31,7 @@ const ABORTED: i32 = 3;
 /// What a signal requests, except a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// SIGHUP: reload the configuration and compare everything.
+    /// SIGHUP: reload the configuration; a master compares everything, too.
     Reload,
     /// SIGUSR1: write the status to the log.
     Status,

@@ -24,6 +24,12 @@ pub(super) fn gate(policy: Policy, cache: &Path) -> Gate {
         Ok(text) => String::from_utf8_lossy(&text).into_owned(),
         Err(rulefile::ReadError::Absent) => return Gate::new(policy, None),
         Err(error) => {
+            let error = match error {
+                rulefile::ReadError::TooLarge { .. } => {
+                    format!("it is larger than any release's manifest and signatures, {LONGEST} bytes")
+                }
+                error => error.to_string(),
+            };
             tracing::error!(
                 "{} cannot be read: {error}; until a release comes into force, an older one than before is accepted",
                 path.display()

@@ -200,7 +200,8 @@ impl Gate {
         self.changed.states = true;
     }
 
-    /// The floor that must be saved before anything of it is served; `None` if it is on the disk.
+    /// The floor that is to be saved before anything of it is served; `None` if it is on the disk. (What cannot be saved
+    /// is served all the same: only a restart could then fall back behind it.)
     pub(crate) fn unsaved_floor(&self) -> Option<&SignedManifest> {
         self.floor.as_ref().filter(|_| !self.is_floor_saved)
     }
