@@ -60,17 +60,22 @@ async fn fifty_workers(kind: Kind) {
         took.push(returned - begun);
         later.push(returned - heard);
     }
+    // Without notifications each worker hears of the change at its next poll, within a second and a tenth.
+    let limit = Duration::from_secs(match kind {
+        Kind::Postgres => 2,
+        Kind::MariaDb => 3,
+    });
     measured(&format!(
         "50 workers on {kind:?}, load {load_before} before and {} after: state set --wait took {}, and returned {} after \
          the last stream",
         load(),
-        Spread::of(&mut took, Duration::from_secs(2)),
+        Spread::of(&mut took, limit),
         Spread::of(&mut later, Duration::from_millis(1_500))
     ));
     if is_long() {
-        // Half of the time that is promised to each is left for what else runs on this machine.
+        // Other programs of this machine may hold up single waits.
         let median = |times: &[Duration]| times[times.len() / 2];
-        assert!(median(&took) <= Duration::from_secs(2), "{:?}", median(&took));
+        assert!(median(&took) <= limit, "{:?}", median(&took));
         assert!(median(&later) <= Duration::from_millis(1_500), "{:?}", median(&later));
     }
 }
