@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use super::relay::POSTGRES_PORT;
 use super::row;
-use super::sql::{self, Dialect, ErrorClass, GRANT_RIGHTS, LOCK_WAIT, POLL_STATEMENTS, Purpose, RulesVersion, ServerLockSql};
+use super::sql::{
+    self, Dialect, ErrorClass, GRANT_RIGHTS, LOCK_WAIT, POLL_STATEMENTS, Purpose, RulesVersion, ServerLockSql,
+};
 use crate::address::{Server, ServerRole};
 
 pub(super) const DIALECT: Dialect = Dialect {

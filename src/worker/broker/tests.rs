@@ -340,7 +340,7 @@ fn an_answer_names_the_first_quarantined_rows_and_counts_all() {
     let fingerprint = RowFingerprint::other(at(1), ContentDigest::of("x"));
     let row = |number| {
         let (key, reason) = (format!("Q{number}"), "emits is missing".to_owned());
-        Err(Box::new(QuarantinedRow { key, fingerprint, reason }))
+        Err(Box::new(QuarantinedRow { key, fingerprint, reason, is_text_invalid: false }))
     };
     let rules = (0..30).map(row).collect();
     broker.apply(TableDelta { rules, ..TableDelta::default() }, |_, _| Vec::new());

@@ -49,5 +49,6 @@ async fn others_have_their_turn_after_each_request_of_one_peer() {
     while !answers.next_line().await.unwrap().unwrap().contains("\"id\":7") {}
     let turns = turns.load(Ordering::Relaxed);
     assert!(turns >= REQUESTS as u64, "{turns} turns during {REQUESTS} requests");
-    (other.abort(), serving.abort());
+    other.abort();
+    serving.abort();
 }
