@@ -80,6 +80,27 @@ fn a_release_is_published_as_a_whole_or_not_at_all() {
     wait_for("the rows to be mended", || (stored_release(&swarm) == Some((version(2), true))).then_some(()));
 }
 
+/// Each has a gibibyte, without a byte on the disk. A file of signatures that is too long is as none.
+#[test]
+fn files_of_a_gibibyte_hold_the_release_back_and_are_not_read() {
+    let (swarm, owner) = (Swarm::on_sqlite(), Owner::new());
+    let first = owner.release(1, &[("R1", 1)]);
+    first.check_out(&swarm);
+    let _master = owner.daemon(&swarm, "master");
+    wait_for_release(&swarm, 1);
+    for (name, why) in [
+        ("MANIFEST", "MANIFEST has 1073741824 bytes; at most 32768"),
+        ("MANIFEST.rules", "MANIFEST.rules has 1073741824 bytes; at most 16777216"),
+        ("MANIFEST.sig", "signatures of 0 of 1 principals count"),
+    ] {
+        fs::File::create(swarm.rules().join(name)).unwrap().set_len(1 << 30).unwrap();
+        wait_until_held(&swarm, why);
+        assert_eq!(stored_release(&swarm), Some((version(1), true)));
+        first.check_out(&swarm);
+        wait_for("nothing to be held back", || release_status(&swarm)["held_back"].is_null().then_some(()));
+    }
+}
+
 #[test]
 fn an_older_release_or_another_one_of_the_same_time_is_not_published() {
     let (swarm, owner) = (Swarm::on_sqlite(), Owner::new());

@@ -1,11 +1,13 @@
-//! With trust off nothing of it is asked: judged by the server's own log of statements.
+//! With trust off nothing of it is asked: judged by the server's own log of statements. `dev` is always without.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::support::databases::ExternalClient;
+use crate::support::releases::Owner;
 use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
-use crate::support::swarm::{DEADLINE, Swarm};
+use crate::support::swarm::{DEADLINE, Swarm, wait_for};
 
 /// How many statements of this kind the server has been sent, in which `condition` holds.
 async fn sent(sql: &mut ExternalClient, command: &str, condition: &str) -> u32 {
@@ -74,4 +76,22 @@ async fn one_statement_names_the_manifest_with_trust_off() {
         .await;
     assert!(all <= polls + 4, "{all} statements at {polls} idle polls: {others:?}");
     assert_eq!(sent(&mut sql, "Execute", named).await, 0);
+}
+
+#[test]
+fn dev_shows_unsigned_rules_though_trust_is_configured() {
+    let (swarm, owner) = (Swarm::on_sqlite(), Owner::new());
+    let (signers, printed) = (owner.signers(&swarm, ""), swarm.path("printed"));
+    swarm.save("R1.yaml", rule_text("R1", 1));
+    let _dev = swarm.daemon("dev", |command| {
+        command.current_dir(swarm.path(".")).args(["--rules-dir", "rules"]).env_remove("RULESYNCD_RULES_DIR");
+        command.env("RULESYNCD_TRUST_ALLOWED_SIGNERS", signers).env("RULESYNCD_TRUST_REALM", owner.realm);
+        command.stdout(fs::File::create(&printed).unwrap());
+    });
+    let wait_for_line = |wanted: &str| {
+        wait_for(wanted, || fs::read_to_string(&printed).unwrap().contains(wanted).then_some(()));
+    };
+    wait_for_line("R1 v1");
+    swarm.save_atomically("R1.yaml", rule_text("R1", 2));
+    wait_for_line("written  R1 v2");
 }
