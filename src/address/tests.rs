@@ -93,7 +93,7 @@ fn a_password_that_ends_the_address_too_soon_is_refused_and_not_shown() {
     assert_eq!(shown("mysql://u:12%2Fs3cret@h/r"), "mysql://u:***@h:3306/r");
     for without_host in ["mysql://u:s3cret/db", "mysql://u:s3:cret/db", "mysql://u:s3cret,[s3cret/db"] {
         let said = shown(without_host);
-        assert!(said.starts_with("error: a ") && !said.contains("s3") && !said.contains("cret"), "{said}");
+        assert!(said.starts_with("error: ") && !said.contains("s3") && !said.contains("cret"), "{said}");
     }
 }
 

@@ -11,6 +11,7 @@ mod accept;
 mod broker;
 mod bus;
 mod cache;
+mod cached;
 mod floor;
 pub(crate) mod history;
 mod journal;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::connection::Connection;
-use super::lease::HeldLease;
+use super::lease::held::HeldLease;
 use super::row::Cell;
 use super::sql::Query;
 use super::sqlite::{Readers, create_beside_its_owner};

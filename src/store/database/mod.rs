@@ -12,6 +12,7 @@ mod fleet_rows;
 mod follower;
 #[cfg(any(test, fuzzing))]
 pub mod laws;
+mod leading;
 mod lease;
 mod lock;
 mod manifest;

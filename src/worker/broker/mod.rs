@@ -26,7 +26,7 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::rule::{Catalogue, CatalogueDelta, MasterSilence, RuleChange, RuleId, TableDelta};
 use crate::telemetry::trace::Traceparent;
 use crate::wire::Epoch;
-use crate::worker::cache::CachedManifest;
+use crate::worker::cached::CachedManifest;
 use crate::worker::journal::Journal;
 use crate::worker::snapshot::Snapshot;
 use crate::worker::texts::Texts;

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::rule::{ManifestWish, RuleChange, TableDelta};
 use crate::trust::{Gate, Policy, TrustStatus};
 use crate::wire::TrustLine;
-use crate::worker::cache::{CachedManifest, Rows};
+use crate::worker::cached::{CachedManifest, Rows};
 
 /// A manifest that was refused is not read again for this long, however often it changes.
 const REFUSED_FOR: Duration = Duration::from_secs(10);

@@ -14,6 +14,7 @@ use crate::plural::count;
 use crate::rule::{ContentDigest, KnownRule, RuleHeader, RuleId, RuleRow, RuleState, StateRow, TableDelta};
 use crate::store::RowReader;
 use crate::wire::encode;
+use crate::worker::cached::{CachedManifest, Rows};
 
 const FORMAT: &str = "rulesyncd catalogue";
 const VERSION: u32 = 2;
@@ -46,17 +47,6 @@ pub(super) struct Header {
     pub(super) manifest: Option<CachedManifest>,
 }
 
-/// A signed release in the cache.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::worker) struct CachedManifest {
-    /// The bytes of `MANIFEST`.
-    pub(in crate::worker) body: String,
-    /// Its signatures, one after the other.
-    pub(in crate::worker) signatures: String,
-    /// The lines of listed rules that the program could not parse.
-    pub(in crate::worker) unparsed: Vec<String>,
-}
-
 /// A row of `ttp_rule`.
 #[derive(Debug, Serialize, Deserialize)]
 struct RuleRecord<'a> {
@@ -82,15 +72,6 @@ struct StateRecord {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Trailer {
     pub(super) sha256: ContentDigest,
-}
-
-/// All valid rows of both tables.
-#[derive(Debug, Default)]
-pub(in crate::worker) struct Rows {
-    pub(in crate::worker) rules: Vec<Arc<KnownRule>>,
-    pub(in crate::worker) states: Vec<(RuleId, RuleState)>,
-    /// The signed release that the rules are; `None` without trust.
-    pub(in crate::worker) manifest: Option<CachedManifest>,
 }
 
 /// The content of a file.

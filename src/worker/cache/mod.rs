@@ -23,13 +23,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::format::{Cached, Unusable, Unwritten};
-pub(in crate::worker) use self::format::{CachedManifest, Rows};
 use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::event;
 use crate::plural::{count, is_or_are};
 use crate::rulefile::{self, ReadError, with_suffix};
 use crate::worker::broker::Broker;
+use crate::worker::cached::Rows;
 use crate::worker::texts::{MAX_SIZE, Texts};
 
 /// The least time between two writes: a killed worker loses about as much.

@@ -21,10 +21,10 @@ pub(in super::super) struct HeldLease {
 }
 
 /// What a session and its beats share.
-pub(super) type HeldState = Mutex<Lead>;
+pub(in super::super) type HeldState = Mutex<Lead>;
 
 impl HeldLease {
-    pub(super) const fn new(state: Arc<HeldState>, beats: AbortOnDropHandle<()>) -> Self {
+    pub(in super::super) const fn new(state: Arc<HeldState>, beats: AbortOnDropHandle<()>) -> Self {
         Self { state, _beats: beats }
     }
 
@@ -35,7 +35,7 @@ impl HeldLease {
 }
 
 /// Confirms the lease until it is lost.
-pub(super) async fn keep_beating(
+pub(in super::super) async fn keep_beating(
     mut connection: Connection,
     state: Weak<HeldState>,
     mut is_alive: impl FnMut() -> bool,

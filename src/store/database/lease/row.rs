@@ -10,7 +10,7 @@ use crate::store::StoreError;
 use crate::store::lease::{Lead, LeaseRow, ServerLock};
 
 const READING: &str = "reading rulesyncd_lease";
-pub(super) const TAKING: &str = "taking the lease";
+pub(in super::super) const TAKING: &str = "taking the lease";
 const ASKING: &str = "asking for the master's lock";
 
 /// The most bytes of a text that is read.
@@ -68,7 +68,7 @@ pub(in super::super) async fn is_readable(connection: &mut Connection) -> bool {
 }
 
 /// Inserts a released lease.
-pub(super) async fn insert(connection: &mut Connection) -> Result<(), StoreError> {
+pub(in super::super) async fn insert(connection: &mut Connection) -> Result<(), StoreError> {
     let now = connection.dialect().statement_time;
     let insert = format!(
         "INSERT INTO rulesyncd_lease (name, owner, host, session, lease_ms, term, since, beat, beat_at) \
@@ -82,7 +82,7 @@ pub(super) async fn insert(connection: &mut Connection) -> Result<(), StoreError
 }
 
 /// Takes the lease if the row is still `seen`. Returns whether it is.
-pub(super) async fn take(
+pub(in super::super) async fn take(
     connection: &mut Connection,
     seen: &LeaseRow,
     lead: &Lead,
@@ -115,7 +115,7 @@ pub(super) async fn take(
 }
 
 /// Asks for the server's lock, with its mark, and returns who holds it then.
-pub(super) async fn server_lock(connection: &mut Connection) -> Result<ServerLock, StoreError> {
+pub(in super::super) async fn server_lock(connection: &mut Connection) -> Result<ServerLock, StoreError> {
     let Some(lock) = &connection.dialect().lock else { return Ok(ServerLock::Missing) };
     let query = connection.query(lock.try_marked);
     match connection.cell(ASKING, query).await {
@@ -132,7 +132,7 @@ pub(super) async fn server_lock(connection: &mut Connection) -> Result<ServerLoc
 
 /// Which session has the server's lock, and the same in words if it is that of a master without a lease; nothing if none
 /// has it, or it is not known.
-pub(super) async fn lock_holder(connection: &mut Connection) -> (Option<String>, Option<String>) {
+pub(in super::super) async fn lock_holder(connection: &mut Connection) -> (Option<String>, Option<String>) {
     let Some(lock) = &connection.dialect().lock else { return (None, None) };
     let sql = format!("SELECT CASE WHEN {} THEN '1' ELSE '0' END, ({})", lock.is_unleased, lock.holder);
     let query = connection.query(sql);
@@ -147,7 +147,7 @@ pub(super) async fn lock_holder(connection: &mut Connection) -> (Option<String>,
 }
 
 /// Takes the mark away from the server's lock of this session: it has no lease.
-pub(super) async fn unmark_lock(connection: &mut Connection) -> Result<(), StoreError> {
+pub(in super::super) async fn unmark_lock(connection: &mut Connection) -> Result<(), StoreError> {
     let Some(lock) = &connection.dialect().lock else { return Ok(()) };
     let query = connection.query(lock.unmark);
     connection.cell(ASKING, query).await.map(drop)
@@ -175,7 +175,7 @@ pub(super) async fn claim_lock(
 }
 
 /// What names the server on which a session has a lock.
-pub(super) async fn server(connection: &mut Connection) -> Result<String, StoreError> {
+pub(in super::super) async fn server(connection: &mut Connection) -> Result<String, StoreError> {
     let Some(lock) = &connection.dialect().lock else { return Ok(String::new()) };
     let query = connection.query(lock.server);
     Ok(connection.cell(TAKING, query).await?.shown().to_owned())

@@ -1,0 +1,143 @@
+//! How a process comes to lead a database, and how it stops: it takes the lease and the server's lock, and releases the
+//! lease.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::connection::Connection;
+use super::lease::held::{self, HeldLease};
+use super::lease::{lock, row};
+use super::lock::Lock;
+use super::session::Session;
+use super::sql::Purpose;
+use super::{Database, version};
+use crate::clock::since_boot;
+use crate::store::StoreError;
+use crate::store::lease::{Lead, ServerLock};
+
+/// The rights of a master.
+const RIGHTS: &str = "SELECT, INSERT, UPDATE";
+
+impl Database {
+    /// Sets how long a master's lease lasts without a sign of life.
+    #[must_use]
+    pub fn leasing(self, lasts: Duration) -> Self {
+        *lock(&self.shared.lease.lasts) = lasts;
+        self
+    }
+
+    /// The purpose of a master's connections: a frozen one keeps no row for longer than its lease.
+    pub(super) fn purpose_of_master(&self) -> Purpose {
+        Purpose::Master(*lock(&self.shared.lease.lasts))
+    }
+
+    /// Takes the lease and, where it can, the server's lock. Its beats are sent while `is_alive`.
+    pub(super) async fn lead(
+        self,
+        is_alive: impl FnMut() -> bool + Send + 'static,
+    ) -> Result<Option<Session>, StoreError> {
+        let held = lock(&self.shared.lease.held).upgrade();
+        if held.is_some_and(|held| !lock(&held).is_lost()) {
+            return Ok(None);
+        }
+        let mut connection = Connection::open(&self.connector, self.purpose_of_master()).await?;
+        let server_lock = row::server_lock(&mut connection).await?;
+        match self.try_lease(&mut connection, server_lock).await {
+            Ok(Some(lead)) => {
+                let state = Arc::new(Mutex::new(lead));
+                // It keeps the server's lock.
+                let beats = held::keep_beating(connection, Arc::downgrade(&state), is_alive);
+                let beats = self.shared.thread.spawn(beats).map(AbortOnDropHandle::new);
+                let no_thread = || StoreError::Unavailable { what: row::TAKING, detail: "no thread".into() };
+                *lock(&self.shared.lease.held) = Arc::downgrade(&state);
+                let held = HeldLease::new(state, beats.ok_or_else(no_thread)?);
+                let connection = Connection::open(&self.connector, self.purpose_of_master()).await?;
+                Session::new(self, connection, Lock::Lease(held), None).await.map(Some)
+            }
+            Ok(None) => {
+                connection.close().await;
+                Ok(None)
+            }
+            Err(error) if connection.is_broken() || !is_missing(&error) => Err(error),
+            // The lock alone, as version 0.1 has it.
+            Err(error) if server_lock == ServerLock::Ours => {
+                row::unmark_lock(&mut connection).await?;
+                let problem = version::with_grant(connection.dialect(), "rulesyncd_lease", &error, RIGHTS);
+                Session::new(self, connection, Lock::Session, Some(problem)).await.map(Some)
+            }
+            Err(_) => {
+                connection.close().await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes the lease if it can be taken now.
+    async fn try_lease(
+        &self,
+        connection: &mut Connection,
+        server_lock: ServerLock,
+    ) -> Result<Option<Lead>, StoreError> {
+        let shared = &self.shared.lease;
+        let mut row = row::read(connection).await?;
+        // If no master without a lease is at work.
+        if row.is_none() && matches!(server_lock, ServerLock::Ours | ServerLock::Missing) {
+            row::insert(connection).await?;
+            row = row::read(connection).await?;
+        }
+        let Some(row) = row else { return Ok(None) };
+        let server = row::server(connection).await?;
+        let (sent, lasts) = (since_boot(), *lock(&shared.lasts));
+        let lead = lock(&shared.standby).look(&row, (&shared.owner, lasts), (&server, server_lock), sent);
+        let Some(lead) = lead else { return Ok(None) };
+        match row::take(connection, &row, &lead, &lead.session(&server)).await {
+            // The owner's transaction is under way, even if it hangs: the server ends that.
+            Err(StoreError::RowLocked { .. } | StoreError::Conflict { .. }) => Ok(None),
+            is_taken => Ok(is_taken?.then_some(lead)),
+        }
+    }
+
+    /// Releases the lease if this process holds it, so that a standby takes over at once. A failure only lets the
+    /// standby wait longer.
+    pub(crate) async fn release_lease(&self) {
+        if self.connector.dialect().create_lease.is_none() {
+            return;
+        }
+        let released = self.ask("releasing the lease", |database| async move {
+            let mut connection = Connection::open(&database.connector, Purpose::Write).await?;
+            let now = connection.dialect().statement_time;
+            let owner = &database.shared.lease.owner;
+            let release = format!(
+                "UPDATE rulesyncd_lease SET owner = '', session = '', beat = beat + 1, beat_at = {now} \
+                 WHERE name = 'master' AND owner = '{owner}'"
+            );
+            let released = connection.run("releasing the lease", &release).await;
+            connection.close().await;
+            released
+        });
+        if let Err(error) = released.await {
+            tracing::debug!(%error, "the lease was not released");
+        }
+    }
+
+    /// Which other master leads, in words; `None` if none does, or it is not known.
+    pub(crate) async fn other_leader(&self) -> Option<String> {
+        self.connector.dialect().create_lease?;
+        let asked = self.ask("asking who leads", |database| async move {
+            let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
+            let (_, unleased) = row::lock_holder(&mut connection).await;
+            let row = row::read(&mut connection).await.ok().flatten();
+            connection.close().await;
+            let other = row.filter(|row| row.owner != database.shared.lease.owner);
+            Ok(unleased.or_else(|| other.and_then(|row| row.leader())))
+        });
+        asked.await.ok().flatten()
+    }
+}
+
+/// Whether the table, its row or the right to it is missing.
+const fn is_missing(error: &StoreError) -> bool {
+    matches!(error, StoreError::NoTables { .. } | StoreError::Refused { .. })
+}
