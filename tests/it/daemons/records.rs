@@ -294,7 +294,7 @@ fn a_row_that_the_database_rejects_is_shown_until_its_file_changes() {
     );
     let master = logging_json(&swarm, "master");
     wait_for("the first comparison", || swarm.succeed(&["status"]).contains("compared").then_some(()));
-    let rejections = || master.count_in_log("the database rejected");
+    let rejections = || master.count_in_log("the database rejected BAD");
     let is_shown = || swarm.succeed(&["status"]).contains("rules that the database rejects");
     swarm.save("bad.yaml", rule_text("BAD", 2));
     record(&master, "the database rejected BAD");
