@@ -306,8 +306,7 @@ async fn wait(
             // MySQL waits for whole seconds.
             let wait = if names.is_mariadb { format!("{:.3}", wait.as_secs_f64()) } else { "1".to_owned() };
             let (name, held) = (names.bell(bell), names.held_bell(bell));
-            // The parts are computed in this order. While another session has the bell, nothing is to be looked for: a wait
-            // that ends so costs the server the least.
+            // The parts are computed in this order. A wait that ends without the bell asks nothing more of the server.
             let query = connection.query(format!("SELECT CASE GET_LOCK({name}, "));
             let look = format!("CONCAT_WS(' ', RELEASE_LOCK({name}), COALESCE({held}, '-'))");
             query.text(wait).push(&format!(") WHEN 0 THEN '{bell}' ELSE {look} END AS n"))

@@ -200,8 +200,8 @@ impl Gate {
         self.changed.states = true;
     }
 
-    /// The floor that is to be saved before anything of it is served; `None` if it is on the disk. (What cannot be saved
-    /// is served all the same: only a restart could then fall back behind it.)
+    /// The floor, to save before its release is served; `None` if it is on the disk. If it cannot be saved, the release is
+    /// served all the same, and a restart may accept an older one.
     pub(crate) fn unsaved_floor(&self) -> Option<&SignedManifest> {
         self.floor.as_ref().filter(|_| !self.is_floor_saved)
     }

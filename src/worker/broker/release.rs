@@ -99,8 +99,8 @@ impl Broker {
         keeper.gate.take_list(list, catalogue);
     }
 
-    /// The floor, a manifest and its signatures, that is to be saved before [`Broker::take_served`], if it can be; `None`
-    /// if it is on the disk.
+    /// The text of the floor, a manifest and its signatures, to save before [`Broker::take_served`]; `None` if it is on the
+    /// disk. If it cannot be saved, the release is served all the same.
     pub(in crate::worker) fn unsaved_floor(&self) -> Option<String> {
         let inner = self.lock();
         let signed = inner.gate.as_ref()?.gate.unsaved_floor()?;

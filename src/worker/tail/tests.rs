@@ -131,12 +131,9 @@ impl Follow for Mute {
 #[tokio::test(start_paused = true)]
 async fn a_state_ends_on_time_while_a_report_does_not_arrive() {
     let broker = Arc::new(Broker::new(Arc::new(SystemClock), 10, 10));
-    let restored = CancellationToken::new();
-    restored.cancel();
-    let (hour, second) = (Duration::from_secs(3_600), Duration::from_secs(1));
-    let polled = CancellationToken::new();
-    let tail = Tail::new(|| Mute, Arc::clone(&broker), hour, "mute".into(), polled, restored, None)
-        .reporting(Schedule::new(Duration::from_millis(1), hour, Instant::now()), WorkerReport::default);
+    let second = Duration::from_secs(1);
+    let schedule = Schedule::new(Duration::from_millis(1), HOUR, Instant::now());
+    let tail = tail(|| Mute, &broker).reporting(schedule, WorkerReport::default);
     let (liveness, shutdown) = (Liveness::default(), CancellationToken::new());
     let state = || broker.get_state("R1").map(|state| state.state);
     let runs = tail.run(&liveness, &shutdown);
