@@ -1,4 +1,3 @@
-use super::escape::octal;
 use super::token::Token;
 use super::{Set, Stop, Validator, fault};
 
@@ -67,13 +66,7 @@ impl Validator {
         match escaped {
             'd' | 'D' | 's' | 'S' | 'w' | 'W' => Ok(Member::Set(escaped)),
             'b' => Ok(Member::Character(Some('\u{8}'))),
-            '0'..='7' => {
-                let mut digits = String::from(escaped);
-                for _ in 0..2 {
-                    digits.extend(self.tokens.eat_if(|character| character.is_digit(8)));
-                }
-                octal(&digits, at).map(Member::Character)
-            }
+            '0'..='7' => self.octal(escaped, at).map(Member::Character),
             '8' | '9' => {
                 Err(fault(at, format!("`\\{escaped}` in a class, where no group can be referred to,")))
             }

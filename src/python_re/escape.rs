@@ -11,18 +11,19 @@ impl Validator {
             'B' => anchor(Anchor::NoWordEdge),
             'Z' => anchor(Anchor::LastEnd),
             'd' | 'D' | 's' | 'S' | 'w' | 'W' => Ok(self.one(Set::class(escaped))),
-            '0' => {
-                // Octal, with at most two more digits.
-                let mut digits = String::from('0');
-                for _ in 0..2 {
-                    digits.extend(self.tokens.eat_if(|character| character.is_digit(8)));
-                }
-                let character = octal(&digits, at)?;
-                Ok(self.one(character.map(Set::of).unwrap_or_default()))
-            }
+            '0' => self.octal(escaped, at).map(|one| self.one(Set::of_known(one))),
             '1'..='9' => self.number(escaped, at),
-            _ => self.character(escaped, at).map(|one| self.one(one.map(Set::of).unwrap_or_default())),
+            _ => self.character(escaped, at).map(|one| self.one(Set::of_known(one))),
         }
+    }
+
+    /// The character of an octal number that begins with this digit and has at most two more.
+    pub(super) fn octal(&mut self, first: char, at: usize) -> Result<Option<char>, Stop> {
+        let mut digits = String::from(first);
+        for _ in 0..2 {
+            digits.extend(self.tokens.eat_if(|character| character.is_digit(8)));
+        }
+        octal(&digits, at)
     }
 
     /// A group's number, or three octal digits.
@@ -34,8 +35,7 @@ impl Validator {
             && let Some(third) = self.tokens.eat_if(|character| character.is_digit(8))
         {
             number.push(third);
-            let character = octal(&number, at)?;
-            return Ok(self.one(character.map(Set::of).unwrap_or_default()));
+            return octal(&number, at).map(|one| self.one(Set::of_known(one)));
         }
         let group = number.parse().unwrap_or(usize::MAX);
         self.reference(group, at).map(|width| (ItemKind::Other, width, Node::Reference(group)))
@@ -114,7 +114,7 @@ fn by_name(name: &str) -> Option<char> {
 }
 
 /// A character by its octal number.
-pub(super) fn octal(digits: &str, at: usize) -> Result<Option<char>, Stop> {
+fn octal(digits: &str, at: usize) -> Result<Option<char>, Stop> {
     match u32::from_str_radix(digits, 8) {
         Ok(code) if code <= 0o377 => Ok(char::from_u32(code)),
         _ => Err(fault(at, format!("the octal number {digits}, which is above 377,"))),

@@ -45,7 +45,11 @@ impl Validator {
     /// The content of a group, up to and with its end.
     fn rest(&mut self, verbose: bool, at: usize) -> Result<(Width, Node), Stop> {
         let read = self.alternatives(verbose, false)?;
-        if self.tokens.eat(')') { Ok(read) } else { Err(fault(at, "a parenthesis that is not closed")) }
+        self.close(at).map(|()| read)
+    }
+
+    fn close(&mut self, at: usize) -> Result<(), Stop> {
+        if self.tokens.eat(')') { Ok(()) } else { Err(fault(at, "a parenthesis that is not closed")) }
     }
 
     fn capture(&mut self, verbose: bool, at: usize, name: Option<String>) -> Result<(Width, Node), Stop> {
@@ -157,11 +161,8 @@ impl Validator {
         } else {
             (with_width.or(Width::ZERO), Node::Empty)
         };
-        if self.tokens.eat(')') {
-            Ok((width, Node::Condition(group, Box::new(with), Box::new(without))))
-        } else {
-            Err(fault(at, "a parenthesis that is not closed"))
-        }
+        self.close(at)?;
+        Ok((width, Node::Condition(group, Box::new(with), Box::new(without))))
     }
 
     /// Flags, for the pattern or for a group; `first` was already read.

@@ -224,16 +224,15 @@ impl Validator {
                     }
                     None => self.one(Set::of('{')),
                 },
-                Token::Char('^') => (
-                    ItemKind::Anchor,
-                    Width::ZERO,
-                    Node::Anchor(if self.mode.lines { Anchor::LineStart } else { Anchor::Start }),
-                ),
-                Token::Char('$') => (
-                    ItemKind::Anchor,
-                    Width::ZERO,
-                    Node::Anchor(if self.mode.lines { Anchor::LineEnd } else { Anchor::End }),
-                ),
+                Token::Char(sign @ ('^' | '$')) => {
+                    let anchor = match (sign, self.mode.lines) {
+                        ('^', true) => Anchor::LineStart,
+                        ('^', false) => Anchor::Start,
+                        (_, true) => Anchor::LineEnd,
+                        (_, false) => Anchor::End,
+                    };
+                    (ItemKind::Anchor, Width::ZERO, Node::Anchor(anchor))
+                }
                 Token::Char('[') => {
                     let set = self.class(at)?;
                     self.one(set)

@@ -69,6 +69,11 @@ impl Set {
         Self { ranges: vec![(character, character)], ..Self::default() }
     }
 
+    /// The set of this character; empty if it is not known which.
+    pub(super) fn of_known(character: Option<char>) -> Self {
+        character.map(Self::of).unwrap_or_default()
+    }
+
     pub(super) fn class(class: char) -> Self {
         Self { classes: vec![class], ..Self::default() }
     }

@@ -35,9 +35,7 @@ impl ContentDigest {
         }
         Some(Self(bytes))
     }
-}
 
-impl ContentDigest {
     /// Its 64 hexadecimal digits, in ASCII.
     pub(crate) fn to_ascii(self) -> [u8; 64] {
         let mut hex = [0; 64];

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::super::{ContentDigest, RuleHeader, RuleId, RuleState};
@@ -20,8 +20,16 @@ use super::super::{ContentDigest, RuleHeader, RuleId, RuleState};
 ///
 /// Times are written as the stream writes them. Stamps and writers of rules are not in it: a row
 /// that was touched and says the same is no change. It finds accidents; it is no signature.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct CatalogueDigest([u8; 32]);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CatalogueDigest(ContentDigest);
+
+/// The digest of nothing.
+impl Default for CatalogueDigest {
+    fn default() -> Self {
+        Self(ContentDigest::from_bytes([0; 32]))
+    }
+}
 
 impl CatalogueDigest {
     /// Puts a rule in, or takes it out.
@@ -67,33 +75,17 @@ impl CatalogueDigest {
                 }
             }
         }
-        for (mine, other) in self.0.iter_mut().zip(hash.finalize()) {
+        let mut bytes = *self.0.as_bytes();
+        for (mine, other) in bytes.iter_mut().zip(hash.finalize()) {
             *mine ^= other;
         }
+        self.0 = ContentDigest::from_bytes(bytes);
     }
 }
 
 /// 64 hexadecimal digits.
 impl fmt::Display for CatalogueDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&ContentDigest::from_bytes(self.0), f)
-    }
-}
-
-impl fmt::Debug for CatalogueDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for CatalogueDigest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for CatalogueDigest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(*ContentDigest::deserialize(deserializer)?.as_bytes()))
+        fmt::Display::fmt(&self.0, f)
     }
 }

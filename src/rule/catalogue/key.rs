@@ -1,38 +1,10 @@
-//! Ids that are compared without regard to case.
+//! The order of the rows: by id without regard to case.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::super::{KnownRule, RuleId};
-
-/// An id that equals its case variants.
-#[derive(Debug)]
-pub(super) struct CaseInsensitiveId(pub(super) RuleId);
-
-impl Ord for CaseInsensitiveId {
-    fn cmp(&self, other: &Self) -> Ordering {
-        folded(self.0.as_str()).cmp(folded(other.0.as_str()))
-    }
-}
-
-impl PartialOrd for CaseInsensitiveId {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for CaseInsensitiveId {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for CaseInsensitiveId {}
-
-fn folded(id: &str) -> impl Iterator<Item = u8> {
-    id.bytes().map(|byte| byte.to_ascii_lowercase())
-}
+use super::super::KnownRule;
 
 /// A rule in an order in which case variants are adjacent.
 #[derive(Debug)]
@@ -107,3 +79,7 @@ impl PartialEq for dyn Key + '_ {
 }
 
 impl Eq for dyn Key + '_ {}
+
+fn folded(id: &str) -> impl Iterator<Item = u8> {
+    id.bytes().map(|byte| byte.to_ascii_lowercase())
+}

@@ -8,6 +8,7 @@
 mod delta;
 mod digest;
 mod held_back;
+mod index;
 mod key;
 mod states;
 #[cfg(test)]
@@ -22,9 +23,9 @@ pub use delta::{FoundManifest, MasterSilence, QuarantinedRow, RowFingerprint, Ta
 pub use digest::CatalogueDigest;
 pub(crate) use held_back::CatalogueDelta;
 
-use self::key::{CaseInsensitiveId, Key, SortedRule};
+use self::key::{Key, SortedRule};
 use self::states::States;
-use super::{CompiledRule, ContentDigest, KnownRule, RowIndex, RuleChange, RuleId, RuleState, StateRow};
+use super::{CompiledRule, ContentDigest, KnownRule, RuleChange, RuleId, RuleState};
 use crate::clock::Timestamp;
 
 /// All known rules and states. Pure: table deltas and the time go in, changes come out.
@@ -243,9 +244,8 @@ impl Catalogue {
     fn replace(&mut self, rule_id: &RuleId, rule: Option<Arc<KnownRule>>, before: &mut Before) {
         let is_known = || self.rules.contains(&rule_id.as_str() as &dyn Key);
         if rule.is_some() || is_known() {
-            let case_insensitive = CaseInsensitiveId(rule_id.clone());
             before
-                .entry(case_insensitive)
+                .entry(rule_id.folded())
                 .or_insert_with(|| self.effective_variant(rule_id.as_str()).cloned());
         }
         self.rules_memory += rule.as_ref().map_or(0, |rule| rule.memory());
@@ -269,7 +269,7 @@ impl Catalogue {
     fn definitions(&mut self, before: Before) -> CatalogueDelta {
         let (mut written, mut deleted, mut fallen) = (Vec::new(), Vec::new(), Vec::new());
         for (id, old) in before {
-            let new = self.effective_variant(id.0.as_str()).cloned();
+            let new = self.effective_variant(&id).cloned();
             if let (Some(old), Some(new)) = (&old, &new)
                 && old.header.rule_id == new.header.rule_id
                 && old.header.same_content(&new.header)
@@ -306,56 +306,8 @@ impl Catalogue {
     }
 }
 
-impl RowIndex for Catalogue {
-    fn count(&self, table: Table) -> u64 {
-        let count = match table {
-            Table::Rules => self.rules.len() - self.held_back.len() + self.quarantined_rules.len(),
-            Table::States => self.states.len() + self.quarantined_states.len(),
-        };
-        count as u64
-    }
-
-    fn fingerprint(&self, table: Table, key: &str) -> Option<RowFingerprint> {
-        match table {
-            Table::Rules => self
-                .rules
-                .get(&key as &dyn Key)
-                .filter(|SortedRule(rule)| !self.held_back.contains(&rule.header.rule_id))
-                .map(|SortedRule(rule)| RowFingerprint::rule(&rule.header))
-                .or_else(|| self.quarantined_rules.get(key).map(|row| row.fingerprint)),
-            Table::States => self
-                .states
-                .row(key)
-                .zip(RuleId::new(key).ok())
-                .map(|(state, rule_id)| RowFingerprint::state(&StateRow::new(&rule_id, state)))
-                .or_else(|| self.quarantined_states.get(key).map(|row| row.fingerprint)),
-        }
-    }
-
-    fn memory(&self) -> usize {
-        self.rules_memory + self.states.memory()
-    }
-
-    fn quarantined_memory(&self, table: Table, keys: Option<&[String]>) -> usize {
-        let rows = match table {
-            Table::Rules => &self.quarantined_rules,
-            Table::States => &self.quarantined_states,
-        };
-        let keys = key_set(keys.filter(|_| !rows.is_empty()));
-        let is_there = |key: &str| keys.as_ref().is_none_or(|keys| keys.contains(key));
-        rows.iter().filter(|(key, _)| is_there(key)).map(|(_, row)| row.memory()).sum()
-    }
-
-    fn memory_of(&self, table: Table, key: &str) -> usize {
-        match table {
-            Table::Rules => self.rules.get(&key as &dyn Key).map_or(0, |SortedRule(rule)| rule.memory()),
-            Table::States => self.states.row(key).map_or(0, RuleState::memory),
-        }
-    }
-}
-
-/// The effective rule under each id before a delta touched it.
-type Before = BTreeMap<CaseInsensitiveId, Option<Arc<KnownRule>>>;
+/// The effective rule under each folded id before a delta touched it.
+type Before = BTreeMap<String, Option<Arc<KnownRule>>>;
 
 fn key_set(keys: Option<&[String]>) -> Option<HashSet<&str>> {
     Some(keys?.iter().map(String::as_str).collect())

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rule::{ContentDigest, StateKind};
+use crate::rule::{ContentDigest, RowIndex as _, StateKind, StateRow};
 
 fn id(text: &str) -> RuleId {
     RuleId::new(text).unwrap()

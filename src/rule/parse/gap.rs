@@ -21,39 +21,27 @@ pub(super) fn check(gap: &str, offset: usize, place: GapPosition, findings: &mut
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         let here = offset + at..offset + at + 1;
-        match byte {
-            b'#' => {
-                at += gap[at..].find('\n').unwrap_or(gap.len() - at);
-                continue;
+        // How far to go on, and what is wrong here.
+        let (length, fault) = match byte {
+            b'#' => (gap[at..].find('\n').unwrap_or(gap.len() - at), None),
+            b'\t' => {
+                (1, Some((Code::Tab, "a tab between values, which YAML 1.1 readers refuse", "use spaces")))
             }
-            b'\t' => findings.advise(
-                Code::Tab,
-                here,
-                "",
-                "a tab between values, which YAML 1.1 readers refuse",
-                "use spaces",
-            ),
-            b'?' => findings.advise(
-                Code::Dialect,
-                here,
-                "",
-                "a key that is marked with `?`",
-                "write it as `key: value`, on one line",
-            ),
+            b'?' => {
+                let help = "write it as `key: value`, on one line";
+                (1, Some((Code::Dialect, "a key that is marked with `?`", help)))
+            }
+            // One finding for the three dots is enough.
             b'.' if place != GapPosition::Last => {
-                findings.advise(
-                    Code::Dialect,
-                    here,
-                    "",
-                    "an end of document before there was a document",
-                    "remove the dots",
-                );
-                // One finding for the three dots is enough.
-                at += gap[at..].bytes().take_while(|&byte| byte == b'.').count();
-                continue;
+                let message = "an end of document before there was a document";
+                let dots = gap[at..].bytes().take_while(|&byte| byte == b'.').count();
+                (dots, Some((Code::Dialect, message, "remove the dots")))
             }
-            _ => {}
+            _ => (1, None),
+        };
+        if let Some((code, message, help)) = fault {
+            findings.advise(code, here, "", message, help);
         }
-        at += 1;
+        at += length;
     }
 }

@@ -127,8 +127,7 @@ fn match_spec(
     thorough: bool,
 ) -> Option<serde_json::Map<String, serde_json::Value>> {
     if !matches!(values.node(node).kind, NodeKind::Mapping(_)) {
-        values.wrong_type(node, Expected::Mapping);
-        return None;
+        return values.wrong_type(node, Expected::Mapping);
     }
     values.mapping(node, &move |values, key, node| {
         if key != "pattern" {

@@ -55,28 +55,7 @@ pub(super) fn same(a: Reading, b: Reading) -> bool {
 
 /// Whether a scalar with this beginning can be anything but a text in either version.
 pub(super) fn may_be_other(text: &str) -> bool {
-    matches!(
-        text.as_bytes().first(),
-        None | Some(
-            b'0'..=b'9'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'~'
-                | b'<'
-                | b'='
-                | b'y'
-                | b'Y'
-                | b'n'
-                | b'N'
-                | b't'
-                | b'T'
-                | b'f'
-                | b'F'
-                | b'o'
-                | b'O'
-        )
-    )
+    text.bytes().next().is_none_or(|first| first.is_ascii_digit() || b"+-.~<=yYnNtTfFoO".contains(&first))
 }
 
 /// The reading of PyYAML's `safe_load`.

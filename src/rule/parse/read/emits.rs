@@ -24,8 +24,7 @@ pub(super) fn read(values: &mut Values<'_, '_>, node: NodeId, attack: Option<&At
 
 fn emit(values: &mut Values<'_, '_>, node: NodeId, attack: Option<&Attack>) -> Option<Emit> {
     if !matches!(values.node(node).kind, NodeKind::Mapping(_)) {
-        values.wrong_type(node, Expected::Mapping);
-        return None;
+        return values.wrong_type(node, Expected::Mapping);
     }
     let fields = values.fields(node, &NEEDED, &OPTIONAL);
     let tactic = values.field(&fields, "tactic", |values, node| {

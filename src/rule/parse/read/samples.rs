@@ -95,9 +95,6 @@ fn sample(
     }
     match values.node(value).kind {
         NodeKind::Plain(_) | NodeKind::Text(_) => Some((Some(field.to_owned()), values.text(value)?)),
-        _ => {
-            values.wrong_type(value, Expected::Text);
-            None
-        }
+        _ => values.wrong_type(value, Expected::Text),
     }
 }

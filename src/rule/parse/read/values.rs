@@ -185,8 +185,8 @@ impl<'t, 'f> Values<'t, 'f> {
         matches!(first, Some(NodeKind::Plain(key)) if key.starts_with('-'))
     }
 
-    /// Adds a finding for a value of the wrong type.
-    pub(super) fn wrong_type(&mut self, node: NodeId, expected: Expected) {
+    /// Adds a finding for a value of the wrong type, which has no meaning: `None`.
+    pub(super) fn wrong_type<T>(&mut self, node: NodeId, expected: Expected) -> Option<T> {
         let message = format!("expected {}, found {}", expected.describe(), self.describe(node));
         match (&self.node(node).kind, expected) {
             (NodeKind::Plain(text), Expected::Text | Expected::TextOrNull) if !text.is_empty() => {
@@ -207,6 +207,7 @@ impl<'t, 'f> Values<'t, 'f> {
             }
             _ => self.add(Code::WrongType, node, message),
         }
+        None
     }
 }
 

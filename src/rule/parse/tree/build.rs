@@ -92,8 +92,8 @@ impl<'t, 'f> Builder<'t, 'f> {
                 }
                 let flow = self.in_flow();
                 self.key_on_one_line(&span);
-                if let Some(fault) = dialect::check(self.text, &text, style, span.clone(), flow) {
-                    self.advise(fault.code, fault.at, fault.message, fault.help);
+                if let Some(mistake) = dialect::check(self.text, &text, style, span.clone(), flow) {
+                    self.mistake(mistake);
                 }
                 let bytes = text.len();
                 let kind =

@@ -4,22 +4,8 @@ use std::ops::Range;
 
 use granit_parser::ScalarStyle;
 
+use super::mistakes::Mistake;
 use crate::rule::Code;
-
-/// What is wrong with the spelling of a scalar.
-pub(super) struct SpellingError {
-    pub(super) code: Code,
-    /// The position, in bytes of the text.
-    pub(super) at: Range<usize>,
-    pub(super) message: &'static str,
-    pub(super) help: &'static str,
-}
-
-impl SpellingError {
-    fn dialect(at: Range<usize>, message: &'static str, help: &'static str) -> Self {
-        Self { code: Code::Dialect, at, message, help }
-    }
-}
 
 /// Checks a scalar with the bytes `span` of `text`; `value` is its content, `flow` says that it is in brackets.
 pub(super) fn check(
@@ -28,15 +14,20 @@ pub(super) fn check(
     style: ScalarStyle,
     span: Range<usize>,
     flow: bool,
-) -> Option<SpellingError> {
+) -> Option<Mistake> {
     if value.contains('\0') {
-        let (message, help) = ("the character U+0000 cannot be in a text", "remove it");
-        return Some(SpellingError { code: Code::Character, at: span, message, help });
+        return Some(Mistake::new(
+            Code::Character,
+            span,
+            "the character U+0000 cannot be in a text",
+            "remove it",
+        ));
     }
     match style {
         ScalarStyle::Plain => plain(text, span, flow),
         ScalarStyle::DoubleQuoted => surrogate(&text[span.clone()]).map(|at| {
-            SpellingError::dialect(
+            Mistake::new(
+                Code::Dialect,
                 span.start + at..span.start + at + 6,
                 "an escape of half a character, which YAML 1.1 readers do not join",
                 "write the character itself, or `\\U` and eight digits",
@@ -47,42 +38,45 @@ pub(super) fn check(
     }
 }
 
-fn plain(text: &str, span: Range<usize>, flow: bool) -> Option<SpellingError> {
+fn plain(text: &str, span: Range<usize>, flow: bool) -> Option<Mistake> {
     let raw = &text[span.clone()];
     if let Some(tab) = raw.find('\t') {
         let message = "a tab in a text without quotes, which YAML 1.1 readers refuse";
         let at = span.start + tab..span.start + tab + 1;
-        return Some(SpellingError { code: Code::Tab, at, message, help: "use spaces, or quote the text" });
+        return Some(Mistake::new(Code::Tab, at, message, "use spaces, or quote the text"));
     }
     if flow && (raw.contains('?') || raw.starts_with(':') || raw == "-") {
         let message = "a text in brackets whose `?`, `:` or `-` YAML 1.1 readers take for an indicator";
-        return Some(SpellingError::dialect(span, message, "quote it"));
+        return Some(Mistake::new(Code::Dialect, span, message, "quote it"));
     }
     let after_colon = text[span.end..].strip_prefix(':').filter(|_| flow)?;
     after_colon.starts_with([',', '?', '[', ']', '{', '}']).then(|| {
         let message = "a colon in brackets that touches what comes after it";
-        SpellingError::dialect(span.end..span.end + 1, message, "put a space after the colon")
+        Mistake::new(Code::Dialect, span.end..span.end + 1, message, "put a space after the colon")
     })
 }
 
-fn block(text: &str, value: &str, span: Range<usize>) -> Option<SpellingError> {
+fn block(text: &str, value: &str, span: Range<usize>) -> Option<Mistake> {
     let raw = &text[span.clone()];
     if span.end == text.len() && !text.ends_with('\n') && value.ends_with('\n') {
-        return Some(SpellingError::dialect(
+        return Some(Mistake::new(
+            Code::Dialect,
             span.end..span.end,
             "the file ends inside of this text: some readers add the end of the line, some do not",
             "end the file with a line break",
         ));
     }
     if raw.starts_with('\t') {
-        return Some(SpellingError::dialect(
+        return Some(Mistake::new(
+            Code::Dialect,
             span.start..span.start + 1,
             "a block of text that begins with a tab, which some readers take for indentation",
             "begin it with another line, or write it in double quotes",
         ));
     }
     (begins_with_blanks(&text[..span.start]) || has_only_blanks(raw, value)).then(|| {
-        SpellingError::dialect(
+        Mistake::new(
+            Code::Dialect,
             span,
             "a block of text with blanks on a line before its first",
             "remove the blanks from the empty line",

@@ -1,4 +1,4 @@
-//! Recognises common mistakes by the text around the position where the YAML parser failed.
+//! Mistakes of spelling, and how to recognise common ones by the text around the position where the YAML parser failed.
 
 use std::ops::Range;
 
@@ -17,8 +17,17 @@ pub(in crate::rule::parse) struct Mistake {
 }
 
 impl Mistake {
+    pub(super) fn new(
+        code: Code,
+        at: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
+        Self { code, at, message: message.into(), help: help.into() }
+    }
+
     fn syntax(at: Range<usize>, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { code: Code::Syntax, at, message: message.into(), help: help.into() }
+        Self::new(Code::Syntax, at, message, help)
     }
 }
 
@@ -62,7 +71,7 @@ fn odd_indentation(text: &str) -> Option<Mistake> {
 pub(in crate::rule::parse) fn odd_space(at: Range<usize>, space: char) -> Mistake {
     let name = if space == '\u{a0}' { " (a no-break space)" } else { "" };
     let message = format!("the character U+{:04X}{name} in the indentation", u32::from(space));
-    Mistake { code: Code::Character, at, message, help: "use spaces".to_owned() }
+    Mistake::new(Code::Character, at, message, "use spaces")
 }
 
 /// Whether this looks like a space, but is not one for YAML.

@@ -22,15 +22,9 @@ impl Values<'_, '_> {
             NodeKind::Plain(text) => match self.reading(node, text, expected)? {
                 Reading::Text => Some(Some(text.to_string())),
                 Reading::Null if expected == Expected::TextOrNull => Some(None),
-                _ => {
-                    self.wrong_type(node, expected);
-                    None
-                }
+                _ => self.wrong_type(node, expected),
             },
-            _ => {
-                self.wrong_type(node, expected);
-                None
-            }
+            _ => self.wrong_type(node, expected),
         }
     }
 
@@ -52,8 +46,7 @@ impl Values<'_, '_> {
             if let NodeKind::Plain(text) = &self.node(node).kind {
                 self.reading(node, text, Expected::List)?;
             }
-            self.wrong_type(node, Expected::List);
-            return None;
+            return self.wrong_type(node, Expected::List);
         };
         if needed && list.is_empty() {
             self.add(Code::EmptyList, node, "expected at least one element");
@@ -71,10 +64,7 @@ impl Values<'_, '_> {
     pub(in crate::rule::parse::read) fn integer(&mut self, node: NodeId) -> Option<i128> {
         match self.numeric(node, Expected::Integer)? {
             Reading::Int(value) => Some(value),
-            _ => {
-                self.wrong_type(node, Expected::Integer);
-                None
-            }
+            _ => self.wrong_type(node, Expected::Integer),
         }
     }
 
@@ -84,17 +74,13 @@ impl Values<'_, '_> {
             #[expect(clippy::cast_precision_loss, reason = "as Python's float() of an integer")]
             Reading::Int(value) => Some(value as f64),
             Reading::Float(value) => Some(value),
-            _ => {
-                self.wrong_type(node, Expected::Number);
-                None
-            }
+            _ => self.wrong_type(node, Expected::Number),
         }
     }
 
     fn numeric(&mut self, node: NodeId, expected: Expected) -> Option<Reading> {
         let NodeKind::Plain(text) = &self.node(node).kind else {
-            self.wrong_type(node, expected);
-            return None;
+            return self.wrong_type(node, expected);
         };
         let reading = self.reading(node, text, expected)?;
         self.representable(node, reading, expected).then_some(reading)
