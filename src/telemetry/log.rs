@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use tracing::field::{Field, Visit};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::Layer;
-use tracing_subscriber::field::{RecordFields, VisitOutput};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FormatFields, MakeWriter};
@@ -142,7 +142,7 @@ impl<'writer> FormatFields<'writer> for ReadableFields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> std::fmt::Result {
         let mut visitor = ReadableVisitor { writer, result: Ok(()), first: true, is_sentence: false };
         fields.record(&mut visitor);
-        visitor.finish()
+        visitor.result
     }
 }
 
@@ -151,12 +151,6 @@ struct ReadableVisitor<'writer> {
     result: std::fmt::Result,
     first: bool,
     is_sentence: bool,
-}
-
-impl VisitOutput<std::fmt::Result> for ReadableVisitor<'_> {
-    fn finish(self) -> std::fmt::Result {
-        self.result
-    }
 }
 
 impl Visit for ReadableVisitor<'_> {

@@ -88,30 +88,17 @@ impl Values<'_> {
     }
 }
 
+/// Numbers and truths stay as they are.
+macro_rules! unchanged {
+    ($($record:ident: $type:ty),+) => {$(
+        fn $record(&mut self, field: &Field, value: $type) {
+            self.add(field, value);
+        }
+    )+};
+}
+
 impl Visit for Values<'_> {
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add(field, value);
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, value);
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, value);
-    }
-
-    fn record_i128(&mut self, field: &Field, value: i128) {
-        self.add(field, value);
-    }
-
-    fn record_u128(&mut self, field: &Field, value: u128) {
-        self.add(field, value);
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, value);
-    }
+    unchanged!(record_f64: f64, record_i64: i64, record_u64: u64, record_i128: i128, record_u128: u128, record_bool: bool);
 
     fn record_str(&mut self, field: &Field, value: &str) {
         self.add(field, (self.sanitize)(&shorten(value, LONGEST)).into_owned());

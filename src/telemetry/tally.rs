@@ -1,7 +1,6 @@
 //! Keeps what this process counted and measured since it started, for `status` and without a collector.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -76,12 +75,6 @@ struct Gauge {
     about: &'static str,
     labels: BTreeMap<String, String>,
     read: Box<dyn Fn() -> Option<f64> + Send + Sync>,
-}
-
-impl fmt::Debug for Gauge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
-    }
 }
 
 fn tally() -> MutexGuard<'static, BTreeMap<&'static str, Tally>> {
