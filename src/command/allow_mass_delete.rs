@@ -1,9 +1,8 @@
 //! `rulesyncd allow-mass-delete`: the deletions that this host's worker holds back.
 
-use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, Outcome};
+use super::Outcome;
 use crate::client::ask;
 use crate::command::flags::{ConfigFlags, SocketFlags, prepare_quietly};
 use crate::command::print::print;
@@ -26,19 +25,17 @@ pub(crate) struct AllowMassDeleteArgs {
 pub(crate) fn run(args: AllowMassDeleteArgs) -> Outcome {
     let config = prepare_quietly(args.socket.apply_to("worker.socket", args.config.flags()))?;
     let socket = config.worker.socket;
-    let answer = super::block_on(ask(&socket, Op::AllowMassDelete {}))?;
-    let answer = answer.map_err(|error| Failure::Environment(error.into()))?;
-    let deleted = answer["deleted"].as_u64();
+    let answer = super::block_on(ask(&socket, Op::AllowMassDelete {}))??;
     let unreadable = || {
-        Failure::Environment(anyhow!(
+        environment!(
             "this program cannot read the worker's answer, which may be of another version: restart the worker; \
              `rulesyncd status` shows what it still holds back"
-        ))
+        )
     };
-    let deleted = deleted.ok_or_else(unreadable)?;
-    Ok(print(&match deleted {
+    let deleted = answer["deleted"].as_u64().ok_or_else(unreadable)?;
+    print(&match deleted {
         0 => "no deletion is held back\n".to_owned(),
         1 => "1 deletion was held back, and is followed\n".to_owned(),
         _ => format!("{deleted} deletions were held back, and are followed\n"),
-    })?)
+    })
 }

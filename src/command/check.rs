@@ -10,7 +10,6 @@ mod settings;
 mod watching;
 
 use std::borrow::Cow;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,13 +19,14 @@ use super::{Failure, Outcome};
 use crate::clock::SystemClock;
 use crate::command::flags::DatabaseFlags;
 use crate::command::print::{print, print_error, write_stdout};
+use crate::command::reading::Reading;
 use crate::config::{Config, Flags};
 use crate::plural::count;
 use crate::rule::attack::Attack;
 use crate::rule::{Code, Limits, RuleHeader};
 use crate::store::Scope;
 use checked::{CheckedFile, Rows};
-use files::{Reading, Target};
+use files::Target;
 use report::Totals;
 pub(super) use report::findings as render_findings;
 use settings::{Level, Overrides, Settings};
@@ -122,21 +122,18 @@ impl CheckArgs {
 /// other paths are checked.
 pub(crate) fn run(args: &CheckArgs) -> Outcome {
     if let Some(code) = args.explain {
-        return Ok(print(code.explanation())?);
+        return print(code.explanation());
     }
-    let has_stdin = args.paths.iter().any(|path| path.as_os_str() == "-");
-    if args.stdin_name.is_some() && !has_stdin {
-        return Err(Failure::Usage(anyhow::anyhow!(
-            "--stdin-name names standard input, which is the path `-`"
-        )));
+    if args.stdin_name.is_some() && !args.paths.iter().any(|path| files::is_stdin(path)) {
+        return Err(usage!("--stdin-name names standard input, which is the path `-`"));
     }
-    if has_stdin && (args.fix || args.watch) {
-        return Err(Failure::Usage(anyhow::anyhow!("standard input can neither be fixed nor watched")));
+    if (args.fix || args.watch) && args.paths.iter().any(|path| files::is_passed(path)) {
+        return Err(usage!("standard input can neither be fixed nor watched"));
     }
     if args.watch && matches!(args.format, Format::Sarif | Format::Junit) {
         let reason = "a report for other programs has an end; leave out --watch, or write findings as `human`, `json` \
                       or `github`";
-        return Err(Failure::Usage(anyhow::anyhow!(reason)));
+        return Err(usage!(reason));
     }
     if args.fix && args.diff {
         return show_fixes(args);
@@ -146,7 +143,7 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
         return watch(args, &attack);
     }
     let reading = Reading::as_configured();
-    let targets = files::collect(&args.paths, args.stdin_name.as_deref(), &reading)?;
+    let targets = files::collect(&args.paths, args.stdin_name.as_deref(), &reading);
     let (mut fixed, mut not_fixed) = (Vec::new(), 0);
     if args.fix {
         for fix in fix::fixes(&targets, &reading.limits) {
@@ -164,7 +161,7 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
     print(&write(args, &checked, &summary))?;
     could_be_read(summary.unreadable)?;
     if not_fixed > 0 {
-        return Err(Failure::Environment(anyhow::anyhow!("{} could not be fixed", count(not_fixed, "file"))));
+        return Err(environment!("{} could not be fixed", count(not_fixed, "file")));
     }
     if summary.errors > 0 { Err(Failure::CheckFailed) } else { Ok(()) }
 }
@@ -197,13 +194,13 @@ fn could_be_read(unreadable: usize) -> Outcome {
         return Ok(());
     }
     let what = count(unreadable, "path");
-    Err(Failure::Environment(anyhow::anyhow!("{what} could not be read")))
+    Err(environment!("{what} could not be read"))
 }
 
 /// Prints what `--fix` would do.
 fn show_fixes(args: &CheckArgs) -> Outcome {
     let reading = Reading::as_configured();
-    let targets = files::collect(&args.paths, None, &reading)?;
+    let targets = files::collect(&args.paths, None, &reading);
     let (mut any, mut unreadable) = (false, 0);
     for target in &targets {
         match fix::fix(target, &reading.limits) {
@@ -230,15 +227,12 @@ fn watch(args: &CheckArgs, attack: &Attack) -> Outcome {
         // Changes during the check are noticed after it.
         let watching = Watching::start(&args.paths).map_err(Failure::Environment)?;
         let reading = Reading::as_configured();
-        match check_all(args, &files::collect(&args.paths, None, &reading)?, &reading.limits, attack) {
+        match check_all(args, &files::collect(&args.paths, None, &reading), &reading.limits, attack) {
             Ok(checked) if shown.as_ref() != Some(&checked) => {
                 let report = write(args, &checked, &Totals::of(&checked, Vec::new()));
                 let first = shown.replace(checked).is_none();
                 let gap = if first || args.format != Format::Human { "" } else { "\n" };
-                match write_stdout(&format!("{gap}{report}")) {
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                    written => written?,
-                }
+                write_stdout(&format!("{gap}{report}"))?;
             }
             Ok(_) => {}
             Err(failure) => failure.message().into_iter().for_each(print_error),

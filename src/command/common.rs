@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anyhow::anyhow;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -100,8 +99,7 @@ pub(super) async fn open_database(config: &Config, clock: SharedClock) -> Result
 /// # Errors
 /// [`Failure::Usage`] if its address asks for a server that takes no writes.
 pub(super) fn for_writing(mut config: Config) -> Result<Config, Failure> {
-    config.database =
-        config.database.for_writing().map_err(|why| Failure::Usage(anyhow!("`database.url`: {why}")))?;
+    config.database = config.database.for_writing().map_err(|why| usage!("`database.url`: {why}"))?;
     Ok(config)
 }
 
@@ -112,9 +110,7 @@ pub(super) fn for_writing(mut config: Config) -> Result<Config, Failure> {
 pub(super) async fn ping(database: &Database) -> Outcome {
     match timeout(REQUEST_TIMEOUT, database.now()).await {
         Ok(answer) => Ok(answer.map(drop)?),
-        Err(_) => {
-            Err(Failure::Environment(anyhow!("the database did not answer within {REQUEST_TIMEOUT:?}")))
-        }
+        Err(_) => Err(environment!("the database did not answer within {REQUEST_TIMEOUT:?}")),
     }
 }
 
@@ -225,37 +221,37 @@ impl Daemons {
             _ => {
                 let named = &config.database.address;
                 return match databases.iter().find(|used| !used.address.is_same_database(named)) {
-                    Some(other) => Err(Failure::Usage(anyhow!(
+                    Some(other) => Err(usage!(
                         "{origin} names the database {}, and the {} of this host uses {}: name the one that is \
                          meant with --database-url",
                         named.place(),
                         other.name,
                         other.address.place()
-                    ))),
+                    )),
                     None => Ok(config),
                 };
             }
         }
         let [first, others @ ..] = &*databases else { return self.choose_default(config) };
         if let Some(other) = others.iter().find(|other| !other.address.is_same_database(&first.address)) {
-            return Err(Failure::Usage(anyhow!(
+            return Err(usage!(
                 "the {} of this host uses {}, and the {} uses {}: name the one that is meant with --database-url",
                 first.name,
                 first.address.place(),
                 other.name,
                 other.address.place()
-            )));
+            ));
         }
         if let Some(file) = &first.place.url_file {
             return Ok(config.with_value_of_daemon(first.name, "database.url_file", file)?);
         }
         if first.address.has_password() {
-            return Err(Failure::Usage(anyhow!(
+            return Err(usage!(
                 "the {} of this host uses {}, and the password is known to it alone: give the address, with \
                  RULESYNCD_DATABASE_URL_FILE and a file of your own or with --database-url",
                 first.name,
                 first.address
-            )));
+            ));
         }
         Ok(config.with_value_of_daemon(first.name, "database.url", &first.place.url)?)
     }
@@ -271,9 +267,9 @@ impl Daemons {
             Err(error) => error.to_string(),
             Ok(_) => "it does not say".to_owned(),
         };
-        Err(Failure::Environment(anyhow!(
+        Err(environment!(
             "which database the {name} of this host uses is not known: {why}; name the database with --database-url"
-        )))
+        ))
     }
 }
 

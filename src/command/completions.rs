@@ -7,12 +7,13 @@ use clap::Args;
 use clap_complete::CompletionCandidate;
 use clap_complete::env::Shells;
 
-use super::{Failure, Outcome};
+use super::Outcome;
 use crate::client::{ClientError, SocketClient};
 use crate::command::print::print;
-use crate::config::{Config, Flags, SystemFiles};
-use crate::rule::{self, Limits};
-use crate::rulefile::{self, Listing};
+use crate::command::reading::Reading;
+use crate::config::{Config, Flags, MasterConfig, SystemFiles};
+use crate::rule;
+use crate::rulefile::{self, LinkPolicy, Listing};
 use crate::wire::Subscribe;
 
 /// How long a worker may take to answer, since a person waits for the completion.
@@ -37,7 +38,7 @@ pub(crate) struct CompletionsArgs {
 pub(crate) fn run(args: CompletionsArgs) -> Outcome {
     let shell = args.shell.to_string();
     let shells = Shells::builtins();
-    let unknown = || Failure::Usage(anyhow::anyhow!("there are no completions for {shell}"));
+    let unknown = || usage!("there are no completions for {shell}");
     let mut script = Vec::new();
     let program = "rulesyncd";
     shells.completer(&shell).ok_or_else(unknown)?.write_registration(
@@ -47,7 +48,7 @@ pub(crate) fn run(args: CompletionsArgs) -> Outcome {
         program,
         &mut script,
     )?;
-    Ok(print(&String::from_utf8_lossy(&script))?)
+    print(&String::from_utf8_lossy(&script))
 }
 
 /// The rule ids with this prefix; none if no daemon or directory has any.
@@ -60,7 +61,7 @@ pub(super) fn rule_ids(begin: &OsStr) -> Vec<CompletionCandidate> {
     });
     let ids = match asked {
         Ok(Some(ids)) => ids,
-        _ => ids_of_directory(&config.master.rules_dir),
+        _ => ids_of_directory(config.master),
     };
     ids.iter().filter(|id| id.starts_with(&*begin)).map(CompletionCandidate::new).collect()
 }
@@ -70,10 +71,12 @@ async fn ids_of_worker(socket: &std::path::Path) -> Result<Vec<String>, ClientEr
     Ok(served.rules.into_keys().map(|id| id.to_string()).collect())
 }
 
-fn ids_of_directory(directory: &std::path::Path) -> Vec<String> {
-    let Ok(Listing { rules, .. }) = Listing::of(directory) else { return Vec::new() };
-    let limits = Limits::default();
-    let texts =
-        rules.iter().take(MOST_FILES).flat_map(|name| rulefile::read(&directory.join(name), limits.size));
+fn ids_of_directory(config: MasterConfig) -> Vec<String> {
+    let directory = config.rules_dir.clone();
+    let Ok(Listing { rules, .. }) = Listing::of(&directory) else { return Vec::new() };
+    let Reading { limits, follow_links_to } = Reading::of(config);
+    let links = LinkPolicy::new(&directory, &follow_links_to);
+    let read = |name: &String| rulefile::read_within(&directory.join(name), limits.size, &links).ok();
+    let texts = rules.iter().take(MOST_FILES).filter_map(read);
     texts.filter_map(|text| rule::rule_id_of(&text, &limits)).map(|id| id.to_string()).collect()
 }

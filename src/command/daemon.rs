@@ -6,11 +6,10 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::Failure;
-use crate::config::{Config, DatabaseConfig, is_credential};
+use crate::config::{Config, ConfigError, DatabaseConfig, Flags, is_credential};
 use crate::event;
 use crate::lifecycle::{Lifecycle, Liveness, Notifier, Request, STOP_WITHIN, feed_watchdog};
 use crate::store::{Database, StoreError};
@@ -61,6 +60,17 @@ pub(super) fn connections(wanted: usize, files: u64) -> usize {
 /// invalid certificate, a connection without encryption), which a restart does not correct.
 pub(super) fn unusable(error: StoreError) -> Failure {
     Failure::Usage(error.into())
+}
+
+/// The configuration, read again. If it is not valid, `None`, with an error: the previous one stays.
+pub(super) fn read_again(flags: &Flags, daemon: &str) -> Option<Config> {
+    let log = |why: &ConfigError| {
+        tracing::error!(
+            message_id = event::CONFIGURATION_REFUSED,
+            "{why}; the {daemon} keeps its previous configuration"
+        );
+    };
+    Config::load(flags).inspect_err(log).ok()
 }
 
 /// Makes the daemon use another password, if a reload changed it.
@@ -157,7 +167,7 @@ pub(super) async fn supervise(
             () = stop.cancelled() => {
                 notifier.stopping();
                 break tokio::time::timeout(STOP_WITHIN, &mut work).await.unwrap_or_else(|_| {
-                    Err(Failure::Environment(anyhow!("{mode} did not end within {STOP_WITHIN:?} and was cut short")))
+                    Err(environment!("{mode} did not end within {STOP_WITHIN:?} and was cut short"))
                 });
             }
             request = lifecycle.request() => {

@@ -94,7 +94,7 @@ async fn dev(config: Config) -> Outcome {
         .await
 }
 
-fn introduce(config: &Config) -> std::io::Result<()> {
+fn introduce(config: &Config) -> Outcome {
     let (rules, database) = (config.master.rules_dir.display(), &config.database.address);
     let socket = config.worker.socket.display();
     write_stdout(&format!(
@@ -113,7 +113,7 @@ async fn show(socket: PathBuf) -> Outcome {
             Ok(Event::Line(line)) => watch::human(&line.line).map_or(Ok(()), |text| write_stdout(&text))?,
             // The worker starts or ends at the moment.
             Ok(Event::Disconnected(ClientError::Connect { .. } | ClientError::Closed)) => {}
-            Ok(Event::Disconnected(error)) | Err(error) => return Err(Failure::Environment(error.into())),
+            Ok(Event::Disconnected(error)) | Err(error) => return Err(error.into()),
         }
     }
 }

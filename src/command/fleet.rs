@@ -127,9 +127,9 @@ pub(crate) fn run(args: FleetArgs) -> Outcome {
     super::block_on(async {
         let config = choose_database(config).await?;
         if matches!(config.database.address, Address::Directory(_)) {
-            return Err(Failure::Usage(anyhow!(
+            return Err(usage!(
                 "a directory has no fleet: it is one host, and `rulesyncd verify` compares it with its worker"
-            )));
+            ));
         }
         let policy = trust(&config)?;
         let database = open_database(&config, std::sync::Arc::new(SystemClock)).await?;
@@ -191,10 +191,7 @@ async fn watch(source: &mut Source, policy: Option<&Policy>, mut shown: Shown, a
             }
         };
         if is_terminal || next.differs_from(&shown) {
-            match redraw(&render::render(&next, as_json)) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                written => written?,
-            }
+            redraw(&render::render(&next, as_json))?;
         }
         shown = next;
     }
@@ -202,19 +199,17 @@ async fn watch(source: &mut Source, policy: Option<&Policy>, mut shown: Shown, a
 
 async fn forget(database: &Database, host: &str) -> Outcome {
     if !database.has_reports() {
-        return Err(Failure::Usage(anyhow!(
-            "workers do not report to SQLite, so there is nothing to forget"
-        )));
+        return Err(usage!("workers do not report to SQLite, so there is nothing to forget"));
     }
     let look = database.fleet_reader().look().await?;
     let epochs = named(&look.workers, look.now, host);
     if epochs.is_empty() {
-        return Err(Failure::Usage(anyhow!(
+        return Err(usage!(
             "no host {} has reported; `rulesyncd fleet` lists those that have",
             sanitize(host)
-        )));
+        ));
     }
     let forgotten = database.forget_workers(epochs).await?;
     let reports = count(forgotten, "report");
-    Ok(print(&format!("{} is forgotten: {reports} deleted\n", sanitize(host)))?)
+    print(&format!("{} is forgotten: {reports} deleted\n", sanitize(host)))
 }

@@ -6,12 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::anyhow;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
+use super::Outcome;
 use super::completions::rule_ids;
-use super::{Failure, Outcome};
 use crate::clock::{Clock as _, SystemClock, humanize};
 use crate::command::flags::{ConfigFlags, prepare_quietly};
 use crate::command::print::{write_stderr, write_stdout};
@@ -72,25 +71,23 @@ pub(crate) fn run(args: HistoryArgs) -> Outcome {
             let line = if json { serde_json::to_string(&record)? + "\n" } else { human(&record) };
             output = printed.add(&line);
             // Ends the reading.
-            output.as_ref().map_err(|error| error.kind().into()).copied()
+            if output.is_ok() { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         });
-        match output.and_then(|()| if found.is_ok() { printed.flush() } else { Ok(()) }) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written?,
-        }
+        output?;
         match found {
             Err(HistoryError::Absent) => {}
             Err(HistoryError::Io(error)) => {
-                return Err(Failure::Environment(anyhow!(
+                return Err(environment!(
                     "the history {} cannot be read: {error}{}",
                     path.display(),
                     match error.kind() {
                         io::ErrorKind::PermissionDenied => "; run this as root or as the worker's user",
                         _ => "",
                     }
-                )));
+                ));
             }
             Ok(unreadable) => {
+                printed.flush()?;
                 if is_empty && !json {
                     let of = rule_id.map_or_else(String::new, |rule_id| format!(" of {rule_id}"));
                     let time =
@@ -113,11 +110,11 @@ pub(crate) fn run(args: HistoryArgs) -> Outcome {
         }
     }
     let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
-    Err(Failure::Environment(anyhow!(
+    Err(environment!(
         "there is no history at {}: the worker of this host writes it beside its cache; name its configuration with \
          --config",
         places.join(" or ")
-    )))
+    ))
 }
 
 /// Where the history may be.
@@ -153,12 +150,12 @@ pub(super) fn changes_by_day(path: &Path) -> Result<BTreeMap<String, [u64; 2]>, 
 struct Printed(String);
 
 impl Printed {
-    fn add(&mut self, line: &str) -> io::Result<()> {
+    fn add(&mut self, line: &str) -> Outcome {
         self.0 += line;
         if self.0.len() < PRINTED { Ok(()) } else { self.flush() }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> Outcome {
         let text = std::mem::take(&mut self.0);
         if text.is_empty() { Ok(()) } else { write_stdout(&text) }
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::common::{choose_database, directory_store, open_database};
@@ -37,28 +37,8 @@ pub(crate) struct LayerArgs {
     #[command(flatten)]
     database: DatabaseFlags,
     /// The matrix
-    #[arg(long, value_enum, default_value_t = Matrix::Enterprise)]
-    matrix: Matrix,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Matrix {
-    /// Computers, their networks and clouds
-    Enterprise,
-    /// Phones and tablets
-    Mobile,
-    /// Industrial control systems
-    Ics,
-}
-
-impl Matrix {
-    const fn domain(self) -> Domain {
-        match self {
-            Self::Enterprise => Domain::Enterprise,
-            Self::Mobile => Domain::Mobile,
-            Self::Ics => Domain::Ics,
-        }
-    }
+    #[arg(long, value_enum, default_value_t = Domain::Enterprise)]
+    matrix: Domain,
 }
 
 pub(crate) fn run(args: LayerArgs) -> Outcome {
@@ -72,7 +52,7 @@ pub(crate) fn run(args: LayerArgs) -> Outcome {
         };
         Ok::<_, Failure>(rules)
     })??;
-    let Layer { document, other_matrices } = layer(&rules, args.matrix.domain(), Attack::built_in());
+    let Layer { document, other_matrices } = layer(&rules, args.matrix, Attack::built_in());
     for (domain, techniques) in other_matrices {
         let domain = domain.as_str();
         tracing::warn!(
@@ -80,7 +60,7 @@ pub(crate) fn run(args: LayerArgs) -> Outcome {
             count(techniques, "technique")
         );
     }
-    Ok(print(&format!("{document:#}\n"))?)
+    print(&format!("{document:#}\n"))
 }
 
 /// A layer, and what it cannot show.
@@ -146,19 +126,16 @@ fn technique(emit: &Emit) -> &str {
 
 /// The confidence with which a rule counts, `None` if it is disabled, and a comment that names it.
 fn effect(rule: &CompiledRule, written: f64) -> (Option<f64>, String) {
-    let confidence = match rule.state.state {
-        StateKind::Disabled => None,
-        StateKind::Enabled => Some(written),
-        StateKind::Clipped => Some(rule.state.confidence_max.map_or(written, |ceiling| ceiling.min(written))),
-    };
-    let (id, name) = (&rule.definition.rule_id, &rule.definition.name);
-    let comment = match rule.state.state {
-        StateKind::Enabled => format!("{id} {name}: {written}"),
-        StateKind::Disabled | StateKind::Clipped => {
-            format!("{id} {name}: {written}, {}", rule.state.summary())
+    let (id, name, state) = (&rule.definition.rule_id, &rule.definition.name, &rule.state);
+    let comment = format!("{id} {name}: {written}");
+    match state.state {
+        StateKind::Enabled => (Some(written), comment),
+        StateKind::Disabled => (None, format!("{comment}, {}", state.summary())),
+        StateKind::Clipped => {
+            let most = state.confidence_max.map_or(written, |ceiling| ceiling.min(written));
+            (Some(most), format!("{comment}, {}", state.summary()))
         }
-    };
-    (confidence, comment)
+    }
 }
 
 /// The matrix of a technique, else of the tactic; an id that ATT&CK does not have is taken for the first matrix.

@@ -34,7 +34,7 @@ pub(crate) fn run(args: ManifestArgs) -> Outcome {
     let config = prepare_quietly(args.config.flags())?;
     match args.action {
         Action::Make(args) => make::run(&args, &config),
-        Action::Sign(args) => sign::run(&args),
+        Action::Sign(args) => sign::run(&args, &config),
         Action::Verify(args) => verify::run(&args, &config),
     }
 }

@@ -15,7 +15,6 @@ use super::{Outcome, common, daemon};
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare};
 use crate::config::{Config, Flags, SystemFiles};
-use crate::event;
 use crate::lifecycle::{Lifecycle, Liveness, Request};
 use crate::master::Operator;
 use crate::master::{Master, MasterRequest, MasterStatus, Reload};
@@ -78,26 +77,21 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     let mut running = config.clone();
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", status.borrow().sentence()),
-        Request::Reload => match Config::load(&flags) {
-            Ok(mut changed) => {
-                // Otherwise the databases differ, as is logged.
-                if let Ok(database) = changed.database.clone().for_writing() {
-                    changed.database = database;
-                }
-                daemon::reload_password(&database, &mut running.database, &changed.database);
-                daemon::warn_restart_required("master", &running, &changed);
-                // The keys are read again; the section is as it was at the start.
-                let policy = common::reloaded_trust(&running, "master");
-                reloads.send_modify(|pending| {
-                    let before = pending.take().and_then(|before: Reload| before.policy);
-                    *pending = Some(Reload { config: changed.master, policy: policy.or(before) });
-                });
+        Request::Reload => {
+            let Some(mut changed) = daemon::read_again(&flags, "master") else { return };
+            // Otherwise the databases differ, as is logged.
+            if let Ok(database) = changed.database.clone().for_writing() {
+                changed.database = database;
             }
-            Err(why) => tracing::error!(
-                message_id = event::CONFIGURATION_REFUSED,
-                "{why}; the master keeps its previous configuration"
-            ),
-        },
+            daemon::reload_password(&database, &mut running.database, &changed.database);
+            daemon::warn_restart_required("master", &running, &changed);
+            // The keys are read again; the section is as it was at the start.
+            let policy = common::reloaded_trust(&running, "master");
+            reloads.send_modify(|pending| {
+                let before = pending.take().and_then(|before: Reload| before.policy);
+                *pending = Some(Reload { config: changed.master, policy: policy.or(before) });
+            });
+        }
     };
     let about = About::new(&config, format!("rules in {}", config.master.rules_dir.display()));
     daemon::supervise("master", &about, lifecycle, liveness, work, || status.borrow().sentence(), on_request)
@@ -116,26 +110,36 @@ fn try_listen(path: &Path) -> Result<Option<(UnixListener, Listening)>, ListenEr
 /// Serves the master's socket as soon as it is free.
 async fn serve(
     path: &Path,
-    mut listener: Option<(UnixListener, Listening)>,
+    listener: Option<(UnixListener, Listening)>,
     answers: impl Fn(Op, UCred) -> Answer + Send + Sync + 'static,
     stop: CancellationToken,
 ) -> Outcome {
-    if listener.is_none() {
-        tracing::info!(
-            "another master of this host answers at {}; this master takes the socket over when that one ends",
-            path.display()
-        );
-    }
-    let waiting = listener.is_none();
-    let mut failing = false;
-    while listener.is_none() {
-        tokio::select! {
+    let (listener, _listening) = match listener {
+        Some(listener) => listener,
+        None => tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(SOCKET_RETRY) => {}
-        }
-        // The directory may be unavailable at the moment.
+            listener = wait_for_socket(path) => listener,
+        },
+    };
+    Ok(serve_requests(listener, answers, stop).await?)
+}
+
+/// The master's socket, once no other master of this host serves it.
+async fn wait_for_socket(path: &Path) -> (UnixListener, Listening) {
+    let shown = path.display();
+    tracing::info!(
+        "another master of this host answers at {shown}; this master takes the socket over when that one ends"
+    );
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(SOCKET_RETRY).await;
         match try_listen(path) {
-            Ok(found) => listener = found,
+            Ok(None) => {}
+            Ok(Some(listener)) => {
+                tracing::info!("this master answers at {shown}");
+                return listener;
+            }
+            // The directory may be unavailable at the moment.
             Err(error) if std::mem::replace(&mut failing, true) => {
                 tracing::debug!(error = %error, "the socket still cannot be made");
             }
@@ -143,13 +147,6 @@ async fn serve(
                 tracing::error!("{error}; retrying; `rulesyncd status` cannot reach this master until then")
             }
         }
-    }
-    if waiting {
-        tracing::info!("this master answers at {}", path.display());
-    }
-    match listener {
-        Some((listener, _listening)) => Ok(serve_requests(listener, answers, stop).await?),
-        None => Ok(()),
     }
 }
 

@@ -1,5 +1,15 @@
 //! The subcommands, one file each, which connect the other modules.
 
+/// [`Failure::Usage`] with this message.
+macro_rules! usage {
+    ($($message:tt)+) => { $crate::command::Failure::Usage(anyhow::anyhow!($($message)+)) };
+}
+
+/// [`Failure::Environment`] with this message.
+macro_rules! environment {
+    ($($message:tt)+) => { $crate::command::Failure::Environment(anyhow::anyhow!($($message)+)) };
+}
+
 pub(crate) mod allow_mass_delete;
 pub(crate) mod check;
 mod common;
@@ -16,6 +26,7 @@ pub(crate) mod man;
 pub(crate) mod manifest;
 pub(crate) mod master;
 pub mod print;
+mod reading;
 mod release;
 pub(crate) mod schema;
 pub(crate) mod state;
@@ -29,11 +40,15 @@ pub(crate) mod worker;
 
 use std::process::ExitCode;
 
+use crate::client::ClientError;
 use crate::config::ConfigError;
 use crate::lifecycle::Signal;
+use crate::master::reconcile::ReconcileError;
+use crate::rule::{InvalidRuleId, InvalidState};
 use crate::socket::ListenError;
 use crate::store::StoreError;
 use crate::telemetry::TelemetryError;
+use crate::trust::Malformed;
 
 /// Why a command failed, by exit code.
 #[derive(Debug)]
@@ -48,6 +63,8 @@ pub enum Failure {
     Usage(anyhow::Error),
     /// The database, the directory or the socket cannot be used. Exit code 3.
     Environment(anyhow::Error),
+    /// The reader of standard output went away, which is no failure. Exit code 0.
+    ReaderGone,
     /// A signal ended the command, and everything was printed. The process ends by this signal.
     Interrupted(Signal),
 }
@@ -59,6 +76,7 @@ impl Failure {
     /// The exit code that scripts rely on. Does not return where a signal ended the command.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
+            Self::ReaderGone => 0,
             Self::CheckFailed => 1,
             Self::Usage(_) => 2,
             Self::Unanswered | Self::Environment(_) => 3,
@@ -70,40 +88,25 @@ impl Failure {
     /// What to print; `None` if everything was printed.
     pub const fn message(&self) -> Option<&anyhow::Error> {
         match self {
-            Self::CheckFailed | Self::Unanswered | Self::Checked(_) | Self::Interrupted(_) => None,
             Self::Usage(error) | Self::Environment(error) => Some(error),
+            _ => None,
         }
     }
 }
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Self::Usage(error.into())
-    }
+macro_rules! failures {
+    ($($kind:ident: $($error:ty),+;)+) => {$($(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::$kind(error.into())
+            }
+        }
+    )+)+};
 }
 
-impl From<TelemetryError> for Failure {
-    fn from(error: TelemetryError) -> Self {
-        Self::Usage(error.into())
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        Self::Environment(error.into())
-    }
-}
-
-impl From<ListenError> for Failure {
-    fn from(error: ListenError) -> Self {
-        Self::Environment(error.into())
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        Self::Environment(error.into())
-    }
+failures! {
+    Usage: ConfigError, TelemetryError, InvalidRuleId, InvalidState, Malformed;
+    Environment: StoreError, ListenError, ClientError, ReconcileError, std::io::Error;
 }
 
 /// Runs a command's work on one thread: it is I/O, and threads cost memory. The work is on the heap, because a stack
@@ -125,10 +128,10 @@ fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
 /// [`Failure::Environment`].
 fn require_directory(path: &std::path::Path) -> Outcome {
     std::fs::read_dir(path).map(drop).map_err(|error| {
-        Failure::Environment(anyhow::anyhow!(
+        environment!(
             "the rules directory {} cannot be read: {error}; create it, or name another with --rules-dir or \
              master.rules_dir",
             path.display()
-        ))
+        )
     })
 }

@@ -6,25 +6,30 @@ use std::time::Duration;
 use anstream::{AutoStream, ColorChoice};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::{Failure, Outcome};
 use crate::paint::{sanitize, sanitize_lines, sanitize_output, shorten};
 use crate::telemetry::report_failure;
 
 /// No message of a failure is longer, in bytes: what it quotes may be as long as a column.
 const LONGEST_FAILURE: usize = 16 << 10;
 
-/// Prints to standard output; a reader that went away ends the program quietly.
-pub(super) fn print(text: &str) -> io::Result<()> {
+/// Prints a result to standard output. Whether anybody reads it changes nothing about the command's outcome.
+///
+/// # Errors
+/// [`Failure::Environment`].
+pub(super) fn print(text: &str) -> Outcome {
     match write_stdout(text) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        Err(Failure::ReaderGone) => Ok(()),
+        written => written,
     }
 }
 
-/// Prints to standard output. Of control characters only ends of lines, tabs and colour get there, whatever `text` has.
+/// Prints a part of an output that goes on as long as it is read. Of control characters only ends of lines, tabs and
+/// colour get there, whatever `text` has.
 ///
 /// # Errors
-/// Among others, that the reader has closed its end.
-pub(super) fn write_stdout(text: &str) -> io::Result<()> {
+/// [`Failure::ReaderGone`] and [`Failure::Environment`].
+pub(super) fn write_stdout(text: &str) -> Outcome {
     let stdout = io::stdout().lock();
     // Colour goes to a terminal alone unless --color says otherwise, and anstream obeys `NO_COLOR`.
     let choice = match ColorChoice::global() {
@@ -33,7 +38,10 @@ pub(super) fn write_stdout(text: &str) -> io::Result<()> {
     };
     let mut stdout = AutoStream::new(stdout, choice);
     let written = stdout.write_all(sanitize_output(text).as_bytes()).and_then(|()| stdout.flush());
-    written.map_err(|error| io::Error::new(error.kind(), format!("standard output broke: {error}")))
+    written.map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::ReaderGone,
+        _ => environment!("standard output broke: {error}"),
+    })
 }
 
 /// A table of texts of any origin under its header; empty without rows.
@@ -47,6 +55,23 @@ pub(super) fn table<R: IntoIterator<Item: AsRef<str>>>(
         table.add_row(row.into_iter().map(|cell| sanitize(cell.as_ref()).into_owned()));
     }
     if table.is_empty() { String::new() } else { format!("{table}\n") }
+}
+
+/// A text, escaped for XML and HTML, also in double quotes; characters that XML forbids are replaced.
+pub(super) fn escape_xml(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            '\t' | '\n' | '\r' => out += &format!("&#{};", u32::from(character)),
+            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 /// A progress bar on a terminal; nothing elsewhere.
@@ -65,7 +90,7 @@ pub(super) fn progress() -> ProgressBar {
 ///
 /// # Errors
 /// As [`write_stdout`].
-pub(super) fn redraw(text: &str) -> io::Result<()> {
+pub(super) fn redraw(text: &str) -> Outcome {
     const TO_THE_TOP: &[u8] = b"\x1b[H";
     const CLEAR_BELOW: &[u8] = b"\x1b[J";
     let mut stdout = io::stdout();
@@ -77,7 +102,7 @@ pub(super) fn redraw(text: &str) -> io::Result<()> {
     stdout.write_all(TO_THE_TOP)?;
     stdout.write_all(text.as_bytes())?;
     stdout.write_all(CLEAR_BELOW)?;
-    stdout.flush()
+    Ok(stdout.flush()?)
 }
 
 /// Prints to standard error what a person at the terminal is to read. Control characters are as in [`write_stdout`].

@@ -2,15 +2,16 @@
 //! what the workers that verify it serve.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::Serialize;
 
+use crate::address::Address;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::config::Config;
 use crate::directory::ReleaseFiles;
 use crate::rule::{Catalogue, FoundManifest, Observation, RuleHeader, RuleId, RuleState, StateRow};
 use crate::store::{Database, StoreError};
-use crate::trust::{JudgedStates, KeyDates, ListedRule, Manifest, Policy, Refusal, RuleList};
+use crate::trust::{KeyDates, ListedRule, Manifest, NoEffect, Policy, Refusal, RuleList};
 
 /// A release.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub(super) struct ReleaseSummary {
 }
 
 impl PublishedRelease {
-    /// The release of a database. The dates of keys do not count: they did when it was published.
+    /// The release of a database; `None` without trust. The dates of keys do not count: they did when it was published.
     ///
     /// The inner error is a sentence: it is not there, or does not verify.
     ///
@@ -42,17 +43,18 @@ impl PublishedRelease {
     /// The database does not answer.
     pub(super) async fn of_database(
         database: &Database,
-        policy: &Policy,
-    ) -> Result<Result<Self, String>, StoreError> {
+        policy: Option<&Policy>,
+    ) -> Result<Option<Result<Self, String>>, StoreError> {
+        let Some(policy) = policy else { return Ok(None) };
         let found = read(database, policy.realm.as_str()).await?;
-        Ok(found.and_then(|(body, signatures, list)| {
+        Ok(Some(found.and_then(|(body, signatures, list)| {
             let signed = policy
                 .verify(&body, &signatures, KeyDates::Ignored)
                 .map_err(|refusal| refusal.to_string())?;
             policy.admit(&signed.manifest, None).map_err(|refusal| refusal.to_string())?;
             let list = signed.manifest.parse_list(&list).map_err(|error| error.to_string())?;
             Ok(Self { manifest: signed.manifest, signers: signed.signers, list })
-        }))
+        })))
     }
 
     /// The release of a database without any verification, for who only compares and has no keys.
@@ -74,19 +76,22 @@ impl PublishedRelease {
         }))
     }
 
-    /// The release of a rules directory that a worker follows without a database.
-    ///
-    /// # Errors
-    /// A sentence: it cannot be read, or does not verify.
-    pub(super) async fn of_directory(directory: &Path, policy: &Policy) -> Result<Self, String> {
-        let (directory, policy) = (directory.to_owned(), policy.clone());
+    /// The release of the rules directory that the worker of this configuration follows without a database; `None`
+    /// without trust. The error is a sentence: it cannot be read, or does not verify.
+    pub(super) async fn of_directory(
+        config: &Config,
+        policy: Option<&Policy>,
+    ) -> Option<Result<Self, String>> {
+        let Address::Directory(directory) = &config.database.address else { return None };
+        let (directory, policy, links) =
+            (directory.clone(), policy?.clone(), config.master.follow_links_to.clone());
         let read = tokio::task::spawn_blocking(move || {
-            let files = ReleaseFiles::read(&directory)?;
+            let files = ReleaseFiles::read(&directory, &links)?;
             let release = files.verify(&policy, SystemClock.now(), KeyDates::Ignored)?;
             let signed = release.signed;
             Ok(Self { manifest: signed.manifest, signers: signed.signers, list: release.list })
         });
-        read.await.unwrap_or_else(|error| Err(error.to_string()))
+        Some(read.await.unwrap_or_else(|error| Err(error.to_string())))
     }
 
     pub(super) fn version(&self) -> String {
@@ -109,17 +114,21 @@ impl PublishedRelease {
         self.list.get(rule_id).map(as_header)
     }
 
-    /// Judges the valid rows of the state table at `now`, by the database's clock.
-    pub(super) fn judge(&self, states: &BTreeMap<RuleId, RuleState>, now: Timestamp) -> JudgedStates {
+    /// Which of the valid rows of the state table have no effect at `now`, by the database's clock.
+    pub(super) fn without_effect(
+        &self,
+        states: &BTreeMap<RuleId, RuleState>,
+        now: Timestamp,
+    ) -> BTreeMap<RuleId, NoEffect> {
         let is_listed = |rule_id: &RuleId| self.list.get(rule_id.as_str()).is_some();
-        self.manifest.states.judge(states.iter(), is_listed, now)
+        self.manifest.states.judge(states.iter(), is_listed, now).without_effect
     }
 
     /// What a worker serves of this release and the states of these tables, once it has every text. What this program
     /// cannot parse, a worker cannot either.
     pub(super) fn served(&self, tables: &Catalogue, now: Timestamp) -> Observation {
         let states = states_of(tables);
-        let without_effect = self.judge(&states, now).without_effect;
+        let without_effect = self.without_effect(&states, now);
         let mut observation = Observation::default();
         for rule in self.list.rules().iter().map(as_header) {
             observation.insert(rule.rule_id.clone(), Some(rule), RuleState::default());

@@ -2,6 +2,7 @@
 
 mod args;
 mod choice;
+mod chosen;
 mod effect;
 
 use std::collections::HashSet;
@@ -11,7 +12,8 @@ use clap_complete::ArgValueCompleter;
 use serde_json::json;
 
 use self::args::{ClearArgs, SetArgs};
-use self::choice::{Choice, Chosen, ensure_exist, missing};
+use self::choice::Choice;
+use self::chosen::{Chosen, ensure_exist, missing};
 use self::effect::{ensure_effect, without_effect};
 use super::common::{choose_database, for_writing, open_database};
 use super::completions::rule_ids;
@@ -127,7 +129,7 @@ impl Operator {
         let why = |row: &StateRow| without_effect.get(row.rule_id.as_str()).map(String::as_str);
         if self.as_json {
             let lines: String = rows.iter().map(|row| format!("{}\n", to_json(row, why(row)))).collect();
-            return Ok(print(&lines)?);
+            return print(&lines);
         }
         let now = self.database.now().await?;
         let header = ["RULE", "STATE", "CEILING", "UNTIL", "SET BY", "SINCE", "REASON", "WITHOUT EFFECT"];
@@ -151,7 +153,7 @@ impl Operator {
             cells.into_iter().take(shown)
         });
         let text = table(header.into_iter().take(shown), cells);
-        Ok(print(if rows.is_empty() { "no state is set\n" } else { &text })?)
+        print(if rows.is_empty() { "no state is set\n" } else { &text })
     }
 
     async fn get(&self, rule_id: &RuleId) -> Outcome {
@@ -159,13 +161,13 @@ impl Operator {
         let row = StateRow::new(rule_id, &state);
         let without_effect = without_effect(&self.config, &self.database).await?.remove(rule_id);
         if self.as_json {
-            return Ok(print(&format!("{}\n", to_json(&row, without_effect.as_deref())))?);
+            return print(&format!("{}\n", to_json(&row, without_effect.as_deref())));
         }
         let is_missing = !missing(&self.database, std::slice::from_ref(rule_id)).await?.is_empty();
         let unknown = if is_missing { "; there is no such rule" } else { "" };
         let without_effect =
             without_effect.map_or_else(String::new, |why| format!("; it has no effect: {}", sanitize(&why)));
-        Ok(print(&format!("{}{unknown}{without_effect}\n", in_words(&row)))?)
+        print(&format!("{}{unknown}{without_effect}\n", in_words(&row)))
     }
 
     async fn set(&self, set: &SetArgs, kind: StateKind, choice: &Choice) -> Outcome {
@@ -233,7 +235,7 @@ impl Operator {
             row["database"] = json!(place);
             format!("{row}\n")
         };
-        Ok(print(&rows.map(line).collect::<String>())?)
+        print(&rows.map(line).collect::<String>())
     }
 }
 
@@ -274,15 +276,7 @@ fn state_in_words(row: &StateRow) -> String {
 
 /// With `without_effect` if the state has none under the published release.
 fn to_json(row: &StateRow, without_effect: Option<&str>) -> serde_json::Value {
-    let mut shown = json!({
-        "rule_id": row.rule_id,
-        "state": row.state,
-        "confidence_max": row.confidence_max,
-        "expires_at": row.expires_at,
-        "reason": row.reason,
-        "set_by": row.set_by,
-        "set_at": row.set_at,
-    });
+    let mut shown = json!(row);
     if let Some(why) = without_effect {
         shown["without_effect"] = json!(why);
     }

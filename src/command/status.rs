@@ -73,13 +73,13 @@ pub(crate) fn run(args: StatusArgs) -> Outcome {
     }
     let asked = ask_all(args.socket, args.config)?;
     if args.format == Format::Prometheus {
-        return Ok(print(&prometheus::render(&asked))?);
+        return print(&prometheus::render(&asked));
     }
     let is_json = args.json || args.format == Format::Json;
     let answered: Vec<&Value> = asked.iter().filter_map(|asked| asked.answer.as_ref().ok()).collect();
     if answered.is_empty() {
         let why = asked.iter().filter_map(|asked| asked.answer.as_ref().err()).map(ToString::to_string);
-        return Err(Failure::Environment(anyhow::anyhow!(why.collect::<Vec<_>>().join("\n"))));
+        return Err(environment!(why.collect::<Vec<_>>().join("\n")));
     }
     let show = if is_json { |status: &Value| format!("{status}\n") } else { human::human };
     let texts: Vec<String> = answered.into_iter().map(show).collect();
@@ -92,7 +92,7 @@ pub(crate) fn run(args: StatusArgs) -> Outcome {
         _ => None,
     });
     let hung: Vec<_> = hung.collect();
-    if hung.is_empty() { Ok(()) } else { Err(Failure::Environment(anyhow::anyhow!(hung.join("\n")))) }
+    if hung.is_empty() { Ok(()) } else { Err(environment!(hung.join("\n"))) }
 }
 
 /// Asks the daemon at the named socket, or both daemons of this host at once.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::Args;
 
 use super::common::{Daemons, for_writing, open_database, trust};
@@ -130,13 +130,13 @@ fn ensure_same_directory(config: &Config, master: &MasterStatus) -> Outcome {
     if real(named) == real(its) {
         return Ok(());
     }
-    Err(Failure::Usage(anyhow!(
+    Err(usage!(
         "{} is not the rules directory of the master that keeps {}, which is {}: stop that master first, or leave \
          the directory to it",
         named.display(),
         master.database.url,
         its.display()
-    )))
+    ))
 }
 
 async fn reconcile(
@@ -147,10 +147,7 @@ async fn reconcile(
     let lifted_by = allow_mass_delete.then(Operator::this_process);
     let mut total = Reconciled::default();
     loop {
-        let report = reconciler
-            .reconcile(&mut session, &ScanScope::All, lifted_by.clone())
-            .await
-            .map_err(|error| Failure::Environment(error.into()))?;
+        let report = reconciler.reconcile(&mut session, &ScanScope::All, lifted_by.clone()).await?;
         total = total.then(Reconciled::of(&report, reconciler));
         if report.rescan.is_empty() && report.changing.is_empty() {
             break;
@@ -164,10 +161,7 @@ async fn reconcile(
 
 async fn dry_run(database: &Database, reconciler: &mut Reconciler, allow_mass_delete: bool) -> Outcome {
     let rows = database.rows(Scope::All).await?;
-    let report = reconciler
-        .preview(&rows, allow_mass_delete)
-        .await
-        .map_err(|error| Failure::Environment(ReconcileError::from(error).into()))?;
+    let report = reconciler.preview(&rows, allow_mass_delete).await.map_err(ReconcileError::from)?;
     let summary = Summary::of(&report, reconciler);
     let invalid = reconciler
         .scanner()
@@ -262,7 +256,7 @@ async fn ask_the_master(
 ) -> Result<Reconciled, Failure> {
     ensure_same_directory(config, master)?;
     let socket = &config.master.socket;
-    let failed = |error: ClientError| Failure::Environment(anyhow!("{}: {error}", socket.display()));
+    let failed = |error: ClientError| environment!("{}: {error}", socket.display());
     let mut connection = SocketClient::connect(socket).await.map_err(failed)?;
     let work = Op::Reconcile { allow_mass_delete };
     let result = connection.ask_within(work, WORK_TIMEOUT + REQUEST_TIMEOUT).await.map_err(failed)?;
@@ -282,11 +276,11 @@ async fn ask_the_lock_holder(
     let daemons = if daemons.master_hangs() { daemons } else { Daemons::ask(config).await };
     match daemons.writing_master(config) {
         Some((master, _)) => ask_the_master(config, &master, allow_mass_delete).await,
-        None => Err(Failure::Environment(anyhow!(
+        None => Err(environment!(
             "a master holds the lock of {}, and none that does answers at {} ({}); run this on the master's host",
             config.database.address.place(),
             config.master.socket.display(),
             daemons.why_no_master()
-        ))),
+        )),
     }
 }

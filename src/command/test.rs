@@ -11,6 +11,7 @@ use clap::Args;
 
 use super::{Failure, Outcome};
 use crate::command::print::print;
+use crate::command::reading::Reading;
 use crate::rule::{self, FieldPattern, Limits, Sample};
 use crate::rulefile;
 use engine::Engine;
@@ -50,8 +51,9 @@ pub(crate) fn run(args: TestArgs) -> Outcome {
     let targets = Targets::collect(&args.paths).map_err(Failure::Environment)?;
     let mut engine = Engine::choose(args.python).map_err(Failure::Environment)?;
     let mut report = Report::default();
+    let limits = Reading::as_configured().limits;
     for test in &targets.tests {
-        run_one(test, &mut engine, &mut report)?;
+        run_one(test, &limits, &mut engine, &mut report)?;
     }
     print(&if args.quiet { report.differences() } else { report.finish(targets.rules, &engine) })?;
     if report.failed > 0 || report.invalid > 0 {
@@ -59,13 +61,13 @@ pub(crate) fn run(args: TestArgs) -> Outcome {
     }
     if report.not_run > 0 {
         let reason = "not every sample was run: name a Python interpreter with --python";
-        return Err(Failure::Environment(anyhow::anyhow!(reason)));
+        return Err(environment!(reason));
     }
     Ok(())
 }
 
 /// Runs the samples of one test file on its rule.
-fn run_one(test: &Test, engine: &mut Engine, report: &mut Report) -> Outcome {
+fn run_one(test: &Test, limits: &Limits, engine: &mut Engine, report: &mut Report) -> Outcome {
     let Some(rule_path) = &test.rule else {
         report.reject(
             &test.path,
@@ -73,8 +75,8 @@ fn run_one(test: &Test, engine: &mut Engine, report: &mut Report) -> Outcome {
         );
         return Ok(());
     };
-    let text = read(rule_path)?;
-    let Ok(rule) = rule::parse(&text, &Limits::default()) else {
+    let text = read(rule_path, limits)?;
+    let Ok(rule) = rule::parse(&text, limits) else {
         let path = rule_path.display();
         report.reject(rule_path, &format!("the rule is invalid: `rulesyncd check {path}` says why"));
         return Ok(());
@@ -84,8 +86,8 @@ fn run_one(test: &Test, engine: &mut Engine, report: &mut Report) -> Outcome {
         report.reject(&test.path, "the rule has no `pattern` that a sample could be run on");
         return Ok(());
     }
-    let text = read(&test.path)?;
-    let samples = match rule::samples(&text, &Limits::default(), &patterns) {
+    let text = read(&test.path, limits)?;
+    let samples = match rule::samples(&text, limits, &patterns) {
         Ok(samples) => samples,
         Err(findings) => {
             report.reject_with(&test.path, &text, &findings);
@@ -118,7 +120,7 @@ fn run_sample<'p>(
     Ok(SampleResult::NotFound)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let text = rulefile::read_beside(path, Limits::default().size);
-    text.map_err(|error| Failure::Environment(anyhow::anyhow!("{}: {error}", path.display())))
+fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, Failure> {
+    let text = rulefile::read_beside(path, limits.size);
+    text.map_err(|error| environment!("{}: {error}", path.display()))
 }

@@ -114,33 +114,24 @@ struct Expected {
 async fn compare_all(config: &Config, daemons: &Daemons, needs_worker: bool) -> Result<Comparison, Failure> {
     let clock = Arc::new(SystemClock);
     let policy = common::trust(config)?;
-    let (tables, now, published, mut comparison) =
-        match (common::directory_store(config, clock.clone()), &policy) {
-            (Some(store), policy) => {
-                let (files, now) = load(&store).await?;
-                let published = match (policy, &config.database.address) {
-                    (Some(policy), Address::Directory(directory)) => {
-                        Some(PublishedRelease::of_directory(directory, policy).await)
-                    }
-                    _ => None,
-                };
-                let comparison = Comparison::of(&files, "directory");
-                (files, now, published, comparison)
-            }
-            (None, policy) => {
-                let database = common::open_database(config, clock).await?;
-                common::ping(&database).await?;
-                let (tables, now) = load(&database).await?;
-                let published = match policy {
-                    Some(policy) => Some(PublishedRelease::of_database(&database, policy).await?),
-                    None => None,
-                };
-                let mut comparison = Comparison::of(&tables, "tables");
-                let rows = database.rows(Scope::All).await?;
-                comparison.compare_directory(&rows, config, policy.clone(), daemons).await;
-                (tables, now, published, comparison)
-            }
-        };
+    let (tables, now, published, mut comparison) = match common::directory_store(config, clock.clone()) {
+        Some(store) => {
+            let (files, now) = load(&store).await?;
+            let published = PublishedRelease::of_directory(config, policy.as_ref()).await;
+            let comparison = Comparison::of(&files, "directory");
+            (files, now, published, comparison)
+        }
+        None => {
+            let database = common::open_database(config, clock).await?;
+            common::ping(&database).await?;
+            let (tables, now) = load(&database).await?;
+            let published = PublishedRelease::of_database(&database, policy.as_ref()).await?;
+            let mut comparison = Comparison::of(&tables, "tables");
+            let rows = database.rows(Scope::All).await?;
+            comparison.compare_directory(&rows, config, policy, daemons).await;
+            (tables, now, published, comparison)
+        }
+    };
     let is_directory = matches!(config.database.address, Address::Directory(_));
     for row in tables.quarantined() {
         let what =
@@ -211,7 +202,7 @@ impl Comparison {
             };
             self.differences.push(Found::new(rule_id, what));
         }
-        for (rule_id, why) in release.judge(&states_of(tables), now).without_effect {
+        for (rule_id, why) in release.without_effect(&states_of(tables), now) {
             self.differences.push(Found::new(rule_id, format!("its state has no effect: {why}")));
         }
         let (digest, version) = (content.digest(), Some(release.version()));

@@ -3,16 +3,15 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::anyhow;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap_complete::ArgValueCompleter;
 
+use super::Outcome;
 use super::completions::rule_ids;
-use super::{Failure, Outcome};
 use crate::client::{ClientError, Event, Line, SocketClient, Subscriber, ask};
 use crate::command::flags::{ConfigFlags, SocketFlags, prepare};
-use crate::command::print::{print, write_stdout};
+use crate::command::print::write_stdout;
 use crate::config::{Flags, SystemFiles};
 use crate::paint::{Paint, sanitize};
 use crate::plural::count;
@@ -102,7 +101,7 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
         text.map_or(Ok(()), |text| write_stdout(&text))
     };
     let path = config.worker.socket;
-    let followed = super::block_on(async {
+    super::block_on(async {
         if args.once {
             return once(&path, subscribe, show).await;
         }
@@ -121,54 +120,24 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
                 Event::Disconnected(error) => tracing::warn!("{error}; connecting again"),
             }
         }
-    })?;
-    match followed {
-        // The reader of the pipe closed it.
-        Err(End::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        Err(End::Output(error)) => Err(error.into()),
-        Err(End::Stream(error)) => Err(Failure::Environment(error.into())),
-        Err(End::NothingLoaded) => Err(Failure::Environment(anyhow!(
-            "the worker has loaded nothing from its database yet, nor from its cache: `rulesyncd status` says how \
-             its database is"
-        ))),
-        Ok(()) => Ok(print("")?),
-    }
-}
-
-/// Why nothing more is printed.
-enum End {
-    Stream(ClientError),
-    /// Standard output is closed.
-    Output(std::io::Error),
-    /// There is no snapshot to print.
-    NothingLoaded,
-}
-
-impl From<ClientError> for End {
-    fn from(error: ClientError) -> Self {
-        Self::Stream(error)
-    }
-}
-
-impl From<std::io::Error> for End {
-    fn from(error: std::io::Error) -> Self {
-        Self::Output(error)
-    }
+    })?
 }
 
 /// Shows one snapshot. Does not wait for a worker that does not answer, or has none.
-async fn once(
-    path: &Path,
-    subscribe: Subscribe,
-    show: impl Fn(&Line) -> std::io::Result<()>,
-) -> Result<(), End> {
+async fn once(path: &Path, subscribe: Subscribe, show: impl Fn(&Line) -> Outcome) -> Outcome {
+    let nothing_loaded = || {
+        environment!(
+            "the worker has loaded nothing from its database yet, nor from its cache: `rulesyncd status` says how its \
+             database is"
+        )
+    };
     let mut connection = SocketClient::connect(path).await?;
     connection.send(Op::Subscribe(subscribe)).await?;
     let (mut greeted, mut begun) = (false, false);
     loop {
         let line = match connection.next_soon().await {
             // The worker runs, and its next heartbeat comes too late.
-            Err(ClientError::Timeout(_)) if greeted && !begun => return Err(End::NothingLoaded),
+            Err(ClientError::Timeout(_)) if greeted && !begun => return Err(nothing_loaded()),
             line => line?.ok_or(ClientError::Closed)?,
         };
         show(&line)?;
@@ -177,7 +146,7 @@ async fn once(
             ServerLine::SnapshotBegin { .. } => begun = true,
             ServerLine::SnapshotEnd { .. } => return Ok(()),
             // If there is a snapshot, it comes before any heartbeat.
-            ServerLine::Heartbeat { .. } if !begun => return Err(End::NothingLoaded),
+            ServerLine::Heartbeat { .. } if !begun => return Err(nothing_loaded()),
             ServerLine::Error { code, message, .. } => {
                 return Err(ClientError::Refused { code, message }.into());
             }

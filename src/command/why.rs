@@ -63,7 +63,7 @@ pub(crate) fn run(args: WhyArgs) -> Outcome {
         Ok::<_, Failure>(gather(&config, policy, daemons, args.rule_id).await)
     })??;
     if let (Err(database), Err(worker), true) = (&report.table, &report.worker, report.files.is_empty()) {
-        return Err(Failure::Environment(anyhow::anyhow!("{database}\n{worker}")));
+        return Err(environment!("{database}\n{worker}"));
     }
     let wrong = report.problems();
     let text = if args.json {
@@ -136,13 +136,9 @@ async fn table(
 ) -> Result<(RuleInTables, Option<Result<ReleaseView, String>>), Failure> {
     if let Some(store) = common::directory_store(config, Arc::new(SystemClock)) {
         let (now, subscription) = (SystemClock.now(), store.subscribe_changes().await?);
-        let release = match (policy, &config.database.address) {
-            (Some(policy), Address::Directory(directory)) => {
-                let release = PublishedRelease::of_directory(directory, policy).await;
-                Some(release.map(|release| ReleaseView::new(&release, rule_id, &BTreeMap::new(), now)))
-            }
-            _ => None,
-        };
+        let release = PublishedRelease::of_directory(config, policy).await;
+        let release = release
+            .map(|release| release.map(|release| ReleaseView::new(&release, rule_id, &BTreeMap::new(), now)));
         let catalogue = subscription.catalogue();
         let row = catalogue.rule(rule_id.as_str());
         let did_you_mean = match row {
@@ -161,13 +157,10 @@ async fn table(
     let rows = database.rows(Scope::AnyCase(&ids)).await?;
     let states = database.states().await?;
     let now = database.now().await?;
-    let release = match policy {
-        Some(policy) => {
-            let release = PublishedRelease::of_database(&database, policy).await?;
-            Some(release.map(|release| ReleaseView::new(&release, rule_id, &valid_states(&states), now)))
-        }
-        None => None,
-    };
+    let release = PublishedRelease::of_database(&database, policy).await?;
+    let release = release.map(|release| {
+        release.map(|release| ReleaseView::new(&release, rule_id, &valid_states(&states), now))
+    });
     let state = states.into_iter().find(|row| row.rule_id == rule_id.as_str());
     let did_you_mean = if rows.iter().any(|row| row.rule_id == rule_id.as_str()) {
         String::new()

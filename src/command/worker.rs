@@ -4,7 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::Args;
 use listenfd::ListenFd;
 
@@ -48,10 +48,10 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
     let trust = common::trust(&config)?;
     let mut running = config.clone();
     if !config.worker.allow_uids.is_empty() && !sees_every_user() {
-        return Err(Failure::Usage(anyhow!(
+        return Err(usage!(
             "worker.allow_uids cannot be judged here: this process is in a user namespace, where other users have \
              no number of their own; set PrivateUsers=no for its unit"
-        )));
+        ));
     }
     if let Some(files) = daemon::raise_file_limit() {
         config.worker.max_subscribers = daemon::connections(config.worker.max_subscribers, files);
@@ -78,23 +78,18 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
     };
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", handle.status().sentence()),
-        Request::Reload => match Config::load(&flags) {
-            Ok(changed) => {
-                if let Followed::Database(database) = &followed {
-                    daemon::reload_password(database, &mut running.database, &changed.database);
-                }
-                daemon::warn_restart_required("worker", &running, &changed);
-                // The keys are read again; the section is as it was at the start.
-                if let Some(policy) = common::reloaded_trust(&running, "worker") {
-                    handle.trust(policy);
-                }
-                tracing::info!(message_id = event::RELOADED, "the configuration was read again");
+        Request::Reload => {
+            let Some(changed) = daemon::read_again(&flags, "worker") else { return };
+            if let Followed::Database(database) = &followed {
+                daemon::reload_password(database, &mut running.database, &changed.database);
             }
-            Err(why) => tracing::error!(
-                message_id = event::CONFIGURATION_REFUSED,
-                "{why}; the worker keeps its previous configuration"
-            ),
-        },
+            daemon::warn_restart_required("worker", &running, &changed);
+            // The keys are read again; the section is as it was at the start.
+            if let Some(policy) = common::reloaded_trust(&running, "worker") {
+                handle.trust(policy);
+            }
+            tracing::info!(message_id = event::RELOADED, "the configuration was read again");
+        }
     };
     let about = About::new(&config, format!("socket {}", socket.display()));
     daemon::supervise(
@@ -183,10 +178,10 @@ fn sees_every_user() -> bool {
 fn passed_socket() -> Result<Option<UnixListener>, Failure> {
     let mut passed = ListenFd::from_env();
     if passed.len() > 1 {
-        return Err(Failure::Usage(anyhow!(
-            "{} sockets were passed, and a worker serves one: nobody would answer on the others; leave one ListenStream=              in rulesyncd-worker.socket (in a drop-in, an empty `ListenStream=` removes those before it)",
+        return Err(usage!(
+            "{} sockets were passed, and a worker serves one: nobody would answer on the others; leave one ListenStream= in rulesyncd-worker.socket (in a drop-in, an empty `ListenStream=` removes those before it)",
             passed.len()
-        )));
+        ));
     }
     passed
         .take_unix_listener(0)

@@ -122,9 +122,9 @@ sections! {
         /// may be a symbolic link.
         rules_dir: PathBuf, One<Path> = "/etc/rulesyncd/rules", also "RULESYNCD_RULES_DIR", at reload;
 
-        /// More directories that links among the rules may lead to. A rule file may be a symbolic link to a file in
-        /// rules_dir, in a sibling whose name begins with `..` (as Kubernetes mounts a ConfigMap), or in one of these
-        /// directories. The master does not follow any other link.
+        /// More directories that links among the rules may lead to. A rule file, or a file of a signed release, may be
+        /// a symbolic link to a file in rules_dir, in a sibling whose name begins with `..` (as Kubernetes mounts a
+        /// ConfigMap), or in one of these directories. The master does not follow any other link.
         follow_links_to: Vec<PathBuf>, List<Path>, at reload;
 
         /// The label of the rows that this master owns. It leaves rows with another label alone, unless a file holds

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::plural::{is_or_are, some_of};
 use crate::rule::{RuleHeader, RuleId};
-use crate::rulefile::{self, ReadError};
+use crate::rulefile::{self, LinkPolicy, ReadError};
 use crate::trust::{
     KeyDates, ListedRule, MAX_LIST, MAX_MANIFEST, MAX_SIGNATURE, MAX_SIGNATURES, Policy, RuleList, Signature,
     SignedManifest, join_signatures,
@@ -60,13 +61,15 @@ pub struct Release {
 }
 
 impl ReleaseFiles {
-    /// Reads the files of a directory.
+    /// Reads the files of a directory. A symbolic link may lead to where one among the rules may: into the directory,
+    /// and to the places in `follow_links_to`.
     ///
     /// # Errors
     /// A sentence: the file, and why it cannot be read.
-    pub fn read(directory: &Path) -> Result<Self, String> {
+    pub fn read(directory: &Path, follow_links_to: &[PathBuf]) -> Result<Self, String> {
+        let links = LinkPolicy::new(directory, follow_links_to);
         let read = |name: &str, most: usize| {
-            rulefile::read(&directory.join(name), most).map_err(|error| match error {
+            rulefile::read_within(&directory.join(name), most, &links).map_err(|error| match error {
                 ReadError::TooLarge { size, max } => {
                     format!("{name} has {size} bytes; at most {max} are possible")
                 }
@@ -134,16 +137,12 @@ impl Release {
     pub fn compare<'f>(&self, file: impl Fn(&str) -> Option<&'f RuleHeader<RuleId>>) -> Result<(), String> {
         let differs =
             |listed: &&ListedRule| !file(&listed.source_path).is_some_and(|found| holds(listed, found));
-        let mut differing = self.list.rules().iter().filter(differs);
-        let named: Vec<&str> = differing.by_ref().take(NAMED).map(|listed| &*listed.source_path).collect();
-        let more = match differing.count() {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        match named.as_slice() {
-            [] => Ok(()),
-            [name] => Err(format!("{name} is not what it lists")),
-            names => Err(format!("{}{more} are not what it lists", names.join(", "))),
+        let differing = self.list.rules().iter().filter(differs).map(|listed| &*listed.source_path);
+        let differing: Vec<&str> = differing.collect();
+        let (number, names) = (differing.len(), some_of(differing.iter(), NAMED, ", "));
+        match number {
+            0 => Ok(()),
+            _ => Err(format!("{names} {} not what it lists", is_or_are(&number))),
         }
     }
 }

@@ -203,8 +203,9 @@ impl Follow for FilesystemFollower {
 
 impl FilesystemFollower {
     async fn read_release(&mut self) -> FoundManifest {
-        let directory = self.store.config.directory.clone();
-        let files = tokio::task::spawn_blocking(move || ReleaseFiles::read(&directory)).await;
+        let FilesystemConfig { directory, follow_links_to, .. } = self.store.config.clone();
+        let files =
+            tokio::task::spawn_blocking(move || ReleaseFiles::read(&directory, &follow_links_to)).await;
         match files.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(files) => {
                 let signatures = files.joined_signatures();

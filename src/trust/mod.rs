@@ -41,7 +41,7 @@ pub(crate) use signature::{NAMESPACE, Signature};
 pub(crate) use signers::MAX_ALLOWED_SIGNERS;
 pub use signers::{AllowedSigners, InvalidSigners};
 pub use states::Bound;
-pub(crate) use states::{JudgedStates, NoEffect};
+pub(crate) use states::NoEffect;
 pub use status::{TrustReason, TrustState, TrustStatus};
 pub use time::ReleaseTime;
 

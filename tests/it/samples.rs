@@ -239,3 +239,18 @@ fn nothing_to_test_and_an_interpreter_that_does_not_run_are_errors() {
     }
     assert_eq!(by_python(files.path(), &["--python", "python3", "b.yaml"]).code, 0);
 }
+
+#[test]
+fn a_rule_may_be_as_large_as_the_master_is_configured_to_take() {
+    let long = format!("{RULE}description: {}\n", "x".repeat(300 << 10));
+    let files = directory(&[("a.yaml", &long), ("a.test.yaml", "must_match: [find / -perm -4000]\n")]);
+    let configured = |size: &str| {
+        let mut program = program(files.path(), &["."]);
+        program.env("RULESYNCD_CONFIG", "/dev/null").env("RULESYNCD_MASTER_MAX_RULE_SIZE", size);
+        run(program)
+    };
+    let large = configured("512KiB");
+    assert_eq!(large.code, 0, "{}{}", large.out, large.err);
+    let small = configured("256KiB");
+    assert!(small.code == 3 && small.err.contains("a rule may have 262144"), "{}{}", small.out, small.err);
+}

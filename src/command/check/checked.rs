@@ -6,13 +6,12 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use super::files::Target;
+use super::files::{Target, Text};
 use super::settings::Settings;
 use crate::command::Failure;
 use crate::directory::parallel_map;
 use crate::rule::attack::Attack;
 use crate::rule::{self, Code, ContentDigest, Diagnostic, Limits, ParsedRule};
-use crate::rulefile::{self, ReadError};
 
 /// The result for one path.
 #[derive(Debug, Default, PartialEq)]
@@ -56,58 +55,23 @@ pub(super) fn check_all(
 }
 
 fn check_target(target: &Target, limits: &Limits, attack: &Attack) -> CheckedFile {
-    match target {
-        Target::File { path, named } => {
-            let mut checked = check_read(path, rulefile::read_beside(path, limits.size), limits, attack);
-            if !named && checked.unreadable.is_none() {
-                checked.findings.insert(0, Diagnostic::file_name(path));
-            }
-            checked
+    let mut checked = CheckedFile { path: target.path.clone(), ..CheckedFile::default() };
+    match target.text(limits.size) {
+        Text::Read(text) => {
+            (checked.findings, checked.rule) = match rule::lint(&text, limits, attack) {
+                Ok(mut rule) => (std::mem::take(&mut rule.warnings), Some(rule)),
+                Err(findings) => (findings, None),
+            };
+            checked.text = text;
         }
-        Target::InDirectory { path, policy } => {
-            check_read(path, rulefile::read_within(path, limits.size, policy), limits, attack)
-        }
-        Target::Text { path, text, named } => {
-            let mut checked = check_text(path, text.clone(), limits, attack);
-            if !named {
-                checked.findings.insert(0, Diagnostic::file_name(path));
-            }
-            checked
-        }
-        Target::PassedOver(path) => CheckedFile {
-            path: path.clone(),
-            findings: vec![Diagnostic::file_name(path)],
-            ..CheckedFile::default()
-        },
-        Target::Unreadable { path, reason } => {
-            CheckedFile { path: path.clone(), unreadable: Some(reason.clone()), ..CheckedFile::default() }
-        }
+        Text::TooLarge(reason) => checked.findings.push(Diagnostic::of_file(Code::TooLarge, reason)),
+        Text::PassedOver => {}
+        Text::Unreadable(reason) => return CheckedFile { unreadable: Some(reason), ..checked },
     }
-}
-
-fn check_read(
-    path: &Path,
-    text: Result<Vec<u8>, ReadError>,
-    limits: &Limits,
-    attack: &Attack,
-) -> CheckedFile {
-    let checked = CheckedFile { path: path.to_owned(), ..CheckedFile::default() };
-    match text {
-        Ok(text) => check_text(path, text, limits, attack),
-        Err(error @ ReadError::TooLarge { .. }) => {
-            let finding = Diagnostic::of_file(Code::TooLarge, error.to_string());
-            CheckedFile { findings: vec![finding], ..checked }
-        }
-        Err(error) => CheckedFile { unreadable: Some(error.to_string()), ..checked },
+    if !target.is_named {
+        checked.findings.insert(0, Diagnostic::file_name(&target.path));
     }
-}
-
-fn check_text(path: &Path, text: Vec<u8>, limits: &Limits, attack: &Attack) -> CheckedFile {
-    let (findings, rule) = match rule::lint(&text, limits, attack) {
-        Ok(mut rule) => (std::mem::take(&mut rule.warnings), Some(rule)),
-        Err(findings) => (findings, None),
-    };
-    CheckedFile { path: path.to_owned(), text, findings, rule, unreadable: None }
+    checked
 }
 
 /// Adds a finding if two files of a directory have one id: the master uses the first by path.

@@ -1,117 +1,146 @@
 //! Finds the files to check from the paths of the command line.
 
 use std::collections::HashSet;
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::command::print::print_error;
-use crate::config::{Config, Flags, SystemFiles};
-use crate::rule::Limits;
-use crate::rulefile::{self, LinkPolicy, Listing};
+use crate::command::reading::Reading;
+use crate::rulefile::{self, LinkPolicy, Listing, ReadError};
 
-/// A path to check, or the reason why it cannot be checked.
+/// A path to check.
 #[derive(Debug)]
-pub(super) enum Target {
-    /// A file; `named` says whether its name is a rule's.
-    File { path: PathBuf, named: bool },
-    /// A file of a directory, which is read as its master would read it.
-    InDirectory { path: PathBuf, policy: Arc<LinkPolicy> },
-    /// A YAML file in or below a directory that its master does not read.
-    PassedOver(PathBuf),
-    /// Standard input, under the name of a file; `named` says whether the name is a rule's.
-    Text { path: PathBuf, text: Vec<u8>, named: bool },
-    /// A path that is not a file and cannot be listed.
-    Unreadable { path: PathBuf, reason: String },
+pub(super) struct Target {
+    pub(super) path: PathBuf,
+    /// Whether a master would take it for a rule, by its name and place.
+    pub(super) is_named: bool,
+    source: Source,
 }
 
-/// How the master that is configured here reads rules; of one that cannot be read the defaults count.
-#[derive(Debug, Default)]
-pub(super) struct Reading {
-    pub(super) limits: Limits,
-    follow_links_to: Vec<PathBuf>,
+/// Where the text of a path is.
+#[derive(Debug)]
+enum Source {
+    /// In the file, which is named alone.
+    File,
+    /// In the file of a directory, which is read as its master would read it.
+    InDirectory(Arc<LinkPolicy>),
+    /// It was read: what the caller opened can be read once.
+    Passed(Vec<u8>),
+    /// Nowhere: a YAML file in or below a directory that its master does not read.
+    PassedOver,
+    /// The path cannot be read; why.
+    Unreadable(String),
 }
 
-impl Reading {
-    pub(super) fn as_configured() -> Self {
-        let flags = Flags { quiet: true, system_files: SystemFiles::Master, ..Flags::default() };
-        match Config::load(&flags) {
-            Ok(Config { master, .. }) => Self {
-                limits: Limits { size: master.max_rule_size, ..Limits::default() },
-                follow_links_to: master.follow_links_to,
-            },
-            Err(error) => {
-                let context = "the master's configuration cannot be read, and its defaults count";
-                print_error(&anyhow::Error::from(error).context(context));
-                Self::default()
-            }
+/// What was read of a path.
+pub(super) enum Text {
+    Read(Vec<u8>),
+    /// Larger than a rule may be; why.
+    TooLarge(String),
+    /// The master does not read it.
+    PassedOver,
+    Unreadable(String),
+}
+
+impl Target {
+    fn new(path: PathBuf, source: Source) -> Self {
+        let is_named = path.file_name().is_some_and(rulefile::is_rule_file_name);
+        Self { path, is_named, source }
+    }
+
+    /// Its text, of at most `size` bytes.
+    pub(super) fn text(&self, size: usize) -> Text {
+        let read = match &self.source {
+            Source::File => rulefile::read_beside(&self.path, size),
+            Source::InDirectory(policy) => rulefile::read_within(&self.path, size, policy),
+            Source::Passed(text) => Ok(text.clone()),
+            Source::PassedOver => return Text::PassedOver,
+            Source::Unreadable(reason) => return Text::Unreadable(reason.clone()),
+        };
+        match read {
+            Ok(text) => Text::Read(text),
+            Err(error @ ReadError::TooLarge { .. }) => Text::TooLarge(error.to_string()),
+            Err(error) => Text::Unreadable(error.to_string()),
         }
     }
 }
 
-/// The default name of standard input.
-const STDIN: &str = "<stdin>";
+/// Whether a path leads to what the caller has opened: to standard input, or to another descriptor, as that of a
+/// shell's `<(…)`.
+pub(super) fn is_passed(path: &Path) -> bool {
+    let is_descriptor =
+        |parent: &Path| parent == Path::new("/dev/fd") || parent == Path::new("/proc/self/fd");
+    is_stdin(path) || path.parent().is_some_and(is_descriptor)
+}
+
+/// Whether a path is standard input.
+pub(super) fn is_stdin(path: &Path) -> bool {
+    [DASH, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].into_iter().any(|stdin| path == Path::new(stdin))
+}
+
+/// The path that is standard input and no file.
+const DASH: &str = "-";
 
 /// The files at `paths`, each once: a file itself, from a directory the files that its master would read, in the
-/// order of names; for `-` standard input, under the name `stdin_name`.
-///
-/// # Errors
-/// Standard input cannot be read.
-pub(super) fn collect(
-    paths: &[PathBuf],
-    stdin_name: Option<&Path>,
-    reading: &Reading,
-) -> io::Result<Vec<Target>> {
+/// order of names; standard input under the name `stdin_name`.
+pub(super) fn collect(paths: &[PathBuf], stdin_name: Option<&Path>, reading: &Reading) -> Vec<Target> {
     let mut seen = HashSet::new();
     let mut targets = Vec::new();
     for path in paths {
-        if path.as_os_str() == "-" {
+        if is_passed(path) || !path.is_dir() {
             if seen.insert(path.clone()) {
-                targets.push(stdin(stdin_name, reading.limits.size)?);
+                targets.push(match is_passed(path) {
+                    true => passed(path, stdin_name.filter(|_| is_stdin(path)), reading.limits.size),
+                    false => Target::new(path.clone(), Source::File),
+                });
             }
             continue;
         }
-        if !path.is_dir() {
-            let named = path.file_name().is_some_and(rulefile::is_rule_file_name);
-            if seen.insert(path.clone()) {
-                targets.push(Target::File { path: path.clone(), named });
+        let Listing { rules, passed_over } = match Listing::of(path) {
+            Ok(listing) if !(listing.rules.is_empty() && listing.passed_over.is_empty()) => listing,
+            unusable => {
+                let reason = match unusable {
+                    Ok(_) => "no rule in it: a rule's file is named [A-Za-z0-9_]+.yaml or .yml".to_owned(),
+                    Err(error) => format!("the directory cannot be read: {error}"),
+                };
+                targets.push(Target::new(path.clone(), Source::Unreadable(reason)));
+                continue;
             }
-            continue;
-        }
-        match Listing::of(path) {
-            Ok(Listing { rules, passed_over }) if rules.is_empty() && passed_over.is_empty() => {
-                let reason = "no rule in it: a rule's file is named [A-Za-z0-9_]+.yaml or .yml".to_owned();
-                targets.push(Target::Unreadable { path: path.clone(), reason });
-            }
-            Ok(Listing { rules, passed_over }) => {
-                let policy = Arc::new(LinkPolicy::new(path, &reading.follow_links_to));
-                let files = rules.into_iter().map(|name| path.join(name));
-                for path in files.filter(|path| seen.insert(path.clone())) {
-                    targets.push(Target::InDirectory { path, policy: Arc::clone(&policy) });
-                }
-                // A folder that is itself on the command line is a rules directory.
-                let own: Vec<PathBuf> = paths.iter().flat_map(|path| path.canonicalize()).collect();
-                for file in passed_over.iter().map(|name| path.join(name)) {
-                    let folder = file.parent().filter(|folder| *folder != path.as_path());
-                    let is_named = folder.and_then(|folder| folder.canonicalize().ok());
-                    if is_named.is_none_or(|folder| !own.contains(&folder)) {
-                        targets.push(Target::PassedOver(file));
-                    }
-                }
-            }
-            Err(error) => {
-                let reason = format!("the directory cannot be read: {error}");
-                targets.push(Target::Unreadable { path: path.clone(), reason });
+        };
+        let policy = Arc::new(LinkPolicy::new(path, &reading.follow_links_to));
+        let files = rules.into_iter().map(|name| path.join(name)).filter(|path| seen.insert(path.clone()));
+        targets.extend(files.map(|path| Target::new(path, Source::InDirectory(Arc::clone(&policy)))));
+        // A folder that is itself on the command line is a rules directory.
+        let own: Vec<PathBuf> = paths.iter().flat_map(|path| path.canonicalize()).collect();
+        for file in passed_over.iter().map(|name| path.join(name)) {
+            let folder = file.parent().filter(|folder| *folder != path.as_path());
+            let is_own = folder.and_then(|folder| folder.canonicalize().ok());
+            if is_own.is_none_or(|folder| !own.contains(&folder)) {
+                targets.push(Target { path: file, is_named: false, source: Source::PassedOver });
             }
         }
     }
-    Ok(targets)
+    targets
 }
 
-/// Standard input, up to one byte more than the size limit of a rule.
-fn stdin(name: Option<&Path>, limit: usize) -> io::Result<Target> {
+/// What the caller opened, up to one byte more than the size limit of a rule; `name` is the name of its file.
+fn passed(path: &Path, name: Option<&Path>, limit: usize) -> Target {
     let mut text = Vec::new();
-    io::stdin().lock().take(limit as u64 + 1).read_to_end(&mut text)?;
-    let named = name.is_none_or(|name| name.file_name().is_some_and(rulefile::is_rule_file_name));
-    Ok(Target::Text { path: name.unwrap_or(Path::new(STDIN)).to_owned(), text, named })
+    let most = limit as u64 + 1;
+    let read = match is_stdin(path) {
+        true => io::stdin().lock().take(most).read_to_end(&mut text),
+        false => File::open(path).and_then(|file| file.take(most).read_to_end(&mut text)),
+    };
+    let source = match read {
+        Ok(_) => Source::Passed(text),
+        Err(error) => Source::Unreadable(ReadError::from(error).to_string()),
+    };
+    match name {
+        Some(name) => Target::new(name.to_owned(), source),
+        None => {
+            let path = if path == Path::new(DASH) { Path::new("<stdin>") } else { path };
+            Target { path: path.to_owned(), is_named: true, source }
+        }
+    }
 }

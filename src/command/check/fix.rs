@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use similar::{ChangeTag, TextDiff};
 
-use super::files::Target;
+use super::files::{Target, Text};
 use crate::paint::{Paint, sanitize};
 use crate::rule::{self, Limits};
-use crate::rulefile::{self, ReadError};
 
 /// A file that can be fixed.
 #[derive(Debug)]
@@ -31,19 +30,13 @@ pub(super) fn fixes(targets: &[Target], limits: &Limits) -> impl Iterator<Item =
 /// # Errors
 /// A sentence with the path, which cannot be read.
 pub(super) fn fix(target: &Target, limits: &Limits) -> Result<Option<Fix>, String> {
-    let (path, text) = match target {
-        Target::File { path, .. } => (path, rulefile::read_beside(path, limits.size)),
-        Target::InDirectory { path, policy } => (path, rulefile::read_within(path, limits.size, policy)),
-        Target::Text { .. } | Target::PassedOver(_) => return Ok(None),
-        Target::Unreadable { path, reason } => return Err(format!("{}: {reason}", path.display())),
-    };
-    let before = match text {
-        Ok(before) => before,
-        Err(ReadError::TooLarge { .. }) => return Ok(None),
-        Err(error) => return Err(format!("{}: {error}", path.display())),
+    let before = match target.text(limits.size) {
+        Text::Read(before) => before,
+        Text::TooLarge(_) | Text::PassedOver => return Ok(None),
+        Text::Unreadable(reason) => return Err(format!("{}: {reason}", target.path.display())),
     };
     let fixed = rule::fix(&before, limits);
-    Ok(fixed.map(|after| Fix { path: path.clone(), before, after }))
+    Ok(fixed.map(|after| Fix { path: target.path.clone(), before, after }))
 }
 
 impl Fix {
@@ -115,15 +108,9 @@ fn keep_owner(file: &File, like: &Metadata) -> io::Result<()> {
 
 /// A line of a file, with its line end and tabs shown if they are fixed.
 fn line(text: &str) -> String {
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    let shown: String = text
-        .chars()
-        .flat_map(|character| match character {
-            '\r' => "^M".chars().collect::<Vec<_>>(),
-            '\t' => vec!['\t'],
-            '\u{feff}' => "<U+FEFF>".chars().collect(),
-            other => sanitize(&other.to_string()).chars().collect(),
-        })
-        .collect();
-    shown
+    let text = text.strip_suffix('\n').unwrap_or(text).replace('\u{feff}', "<U+FEFF>");
+    text.split('\t')
+        .map(|part| part.split('\r').map(sanitize).collect::<Vec<_>>().join("^M"))
+        .collect::<Vec<_>>()
+        .join("\t")
 }

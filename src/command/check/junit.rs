@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::checked::CheckedFile;
 use super::report::Totals;
+use crate::command::print::escape_xml as escape;
 use crate::rule::{Diagnostic, Severity};
 
 /// One suite. Warnings are the output of a successful test.
@@ -39,23 +40,4 @@ pub(super) fn report(checked: &[CheckedFile], summary: &Totals) -> String {
 
 fn line(out: &mut String, path: &str, finding: &Diagnostic) {
     let _ = writeln!(out, "{path}:{}", escape(&finding.to_string()));
-}
-
-/// A text, escaped for XML; characters that XML forbids are replaced.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\t' | '\n' | '\r' => {
-                let _ = write!(out, "&#{};", u32::from(character));
-            }
-            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            other => out.push(other),
-        }
-    }
-    out
 }

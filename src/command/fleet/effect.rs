@@ -35,7 +35,7 @@ pub(super) async fn problem(
             return Ok(None);
         }
     };
-    let judged = release.judge(&valid_states(&database.states().await?), look.now).without_effect;
+    let judged = release.without_effect(&valid_states(&database.states().await?), look.now);
     let none = states.iter().filter_map(|(id, _)| Some(format!("{id} ({})", judged.get(id)?)));
     let none: Vec<String> = none.collect();
     Ok((!none.is_empty()).then(|| {

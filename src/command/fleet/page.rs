@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use self::matrix::matrices;
 use self::style::STYLE;
 use crate::clock::Timestamp;
+use crate::command::print::escape_xml;
 use crate::fleet::{HostState, summarize};
 use crate::paint::sanitize;
 use crate::plural::count;
@@ -71,18 +72,7 @@ pub(super) fn page<'f>(facts: &'f Facts<'_>, attack: &'f Attack) -> String {
 
 /// A text of foreign origin as HTML text or as the value of an attribute in double quotes.
 fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in sanitize(text).chars() {
-        match character {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            '\'' => escaped += "&#39;",
-            other => escaped.push(other),
-        }
-    }
-    escaped
+    escape_xml(&sanitize(text))
 }
 
 fn hosts(html: &mut String, facts: &Facts<'_>) {

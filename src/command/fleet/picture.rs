@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::anyhow;
-
 use super::page::{Facts, Host, page};
 use super::{Shown, render};
 use crate::clock::Timestamp;
+use crate::command::Outcome;
 use crate::command::history;
-use crate::command::{Failure, Outcome};
 use crate::config::Config;
 use crate::fleet::HostState;
 use crate::rule::CompiledRule;
@@ -32,7 +30,7 @@ pub(super) fn write(path: &Path, shown: &Shown, rules: &[CompiledRule], config: 
     let not_verified = render::not_verified(shown);
     let facts = Facts { taken_at: shown.look.now, hosts: hosts.collect(), not_verified, rules, changes };
     std::fs::write(path, page(&facts, Attack::built_in()))
-        .map_err(|error| Failure::Environment(anyhow!("{} cannot be written: {error}", path.display())))
+        .map_err(|error| environment!("{} cannot be written: {error}", path.display()))
 }
 
 /// The changes of definitions and of states that this host's worker received, by day; `None` if there is no history, or

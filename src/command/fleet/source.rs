@@ -78,7 +78,11 @@ impl Source {
             quarantined,
         });
         if look.has_trust() {
-            let release = release(&self.database, policy).await?;
+            // Verified where this host has the keys.
+            let release = match PublishedRelease::of_database(&self.database, policy).await? {
+                Some(release) => release,
+                None => PublishedRelease::unverified(&self.database).await?,
+            };
             let served = release.as_ref().ok().map(|release| release.served(&tables, now));
             look.release = Some(ExpectedRelease {
                 served: served.map(|served| Expected {
@@ -111,12 +115,10 @@ impl Source {
     /// if it does not verify.
     pub(super) async fn rules(&self, policy: Option<&Policy>) -> Result<Vec<CompiledRule>, StoreError> {
         let (tables, _, now) = self.tables().await?;
-        let served = match policy {
+        let served = match PublishedRelease::of_database(&self.database, policy).await? {
             None => Observation::from(&tables),
-            Some(policy) => match PublishedRelease::of_database(&self.database, policy).await? {
-                Ok(release) => release.served(&tables, now),
-                Err(_) => Observation::default(),
-            },
+            Some(Ok(release)) => release.served(&tables, now),
+            Some(Err(_)) => Observation::default(),
         };
         let rules = tables.rules().filter_map(|(rule, _)| {
             let listed = served.rules.get(rule.rule_id())?;
@@ -151,17 +153,6 @@ impl Source {
         let known = self.sockets.iter().filter_map(|(_, known)| known.as_ref());
         let workers = known.filter(|worker| epochs.insert(&worker.report.epoch)).cloned().collect();
         Look { workers, ..look }
-    }
-}
-
-/// The published release: verified where this host has the keys.
-async fn release(
-    database: &Database,
-    policy: Option<&Policy>,
-) -> Result<Result<PublishedRelease, String>, StoreError> {
-    match policy {
-        None => PublishedRelease::unverified(database).await,
-        Some(policy) => PublishedRelease::of_database(database, policy).await,
     }
 }
 

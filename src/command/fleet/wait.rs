@@ -70,15 +70,15 @@ impl WaitFlags {
             return Ok(None);
         }
         if let Some(problem) = database.why_no_version().await? {
-            return Err(Failure::Usage(anyhow!("--wait cannot work, and nothing was written: {problem}")));
+            return Err(usage!("--wait cannot work, and nothing was written: {problem}"));
         }
         match self.source(config, database).look().await {
-            Ok(Look { version: None, .. }) => Err(Failure::Usage(anyhow!(
+            Ok(Look { version: None, .. }) => Err(usage!(
                 "--wait cannot work, and nothing was written: rulesyncd_version has no row; `rulesyncd sync` creates it"
-            ))),
+            )),
             Ok(look) => Ok(look.version),
             Err(error @ StoreError::Refused { .. }) => {
-                Err(Failure::Usage(anyhow!("--wait cannot work, and nothing was written: {error}")))
+                Err(usage!("--wait cannot work, and nothing was written: {error}"))
             }
             Err(error) => Err(error.into()),
         }
@@ -106,9 +106,9 @@ impl WaitFlags {
         // Read after the commit, so it is not lower than the write's own version.
         let start =
             source.look().await.map_err(|error| written.unknown("whether every host has it", error))?;
-        let version = start.version.ok_or_else(|| {
-            Failure::Environment(anyhow!("rulesyncd_version has no row; `rulesyncd sync` creates it"))
-        })?;
+        let version = start
+            .version
+            .ok_or_else(|| environment!("rulesyncd_version has no row; `rulesyncd sync` creates it"))?;
         let waiting = Waiting::new(version, &start, self.acknowledged, self.strict);
         let mut look = start;
         let (progress, interrupt) = (progress(), Interrupt::hold_back()?);

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use anyhow::anyhow;
-
 use crate::command::Failure;
+use crate::command::reading::Reading;
 use crate::config::Config;
-use crate::rule::{self, ContentDigest, Limits, Severity};
-use crate::rule::{RuleHeader, RuleId};
+use crate::rule::{self, ContentDigest, Limits, RuleHeader, RuleId};
 use crate::rulefile::{self, LinkPolicy, Listing};
 
 /// A rule file's rule, or why it is invalid.
@@ -20,10 +18,10 @@ pub(super) type FileRule = Result<RuleHeader<RuleId>, String>;
 /// # Errors
 /// [`Failure::Environment`] if the directory cannot be read.
 pub(super) fn read_rules(directory: &Path, config: &Config) -> Result<BTreeMap<String, FileRule>, Failure> {
-    let cannot = |error: io::Error| Failure::Environment(anyhow!("{}: {error}", directory.display()));
+    let cannot = |error: io::Error| environment!("{}: {error}", directory.display());
     let listing = Listing::of(directory).map_err(cannot)?;
-    let limits = Limits { size: config.master.max_rule_size, ..Limits::default() };
-    let links = LinkPolicy::new(directory, &config.master.follow_links_to);
+    let Reading { limits, follow_links_to } = Reading::of(config.master.clone());
+    let links = LinkPolicy::new(directory, &follow_links_to);
     let read = |name: String| (name.clone(), read_rule(directory, name, &limits, &links));
     Ok(listing.rules.into_iter().map(read).collect())
 }
@@ -31,16 +29,8 @@ pub(super) fn read_rules(directory: &Path, config: &Config) -> Result<BTreeMap<S
 fn read_rule(directory: &Path, name: String, limits: &Limits, links: &LinkPolicy) -> FileRule {
     let text = rulefile::read_within(&directory.join(&name), limits.size, links);
     let text = text.map_err(|error| error.to_string())?;
-    let definition = match rule::parse(&text, limits) {
-        Ok(parsed) => parsed.definition,
-        Err(found) => {
-            let error = found.iter().find(|found| found.severity == Severity::Error);
-            return Err(error.map_or_else(
-                || "it is no rule".to_owned(),
-                |error| format!("line {}, column {}: {}", error.line, error.column, error.message),
-            ));
-        }
-    };
+    let parsed = rule::parse(&text, limits).map_err(|found| rule::first_errors(&found))?;
+    let definition = parsed.definition;
     Ok(RuleHeader {
         rule_version: definition.rule_version.into(),
         rule_id: definition.rule_id,
@@ -56,7 +46,6 @@ fn read_rule(directory: &Path, name: String, limits: &Limits, links: &LinkPolicy
 /// # Errors
 /// [`Failure::Environment`].
 pub(super) fn write(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-    rulefile::publish(directory, name, bytes).map_err(|error| {
-        Failure::Environment(anyhow!("{} cannot be written: {error}", directory.join(name).display()))
-    })
+    rulefile::publish(directory, name, bytes)
+        .map_err(|error| environment!("{} cannot be written: {error}", directory.join(name).display()))
 }

@@ -6,7 +6,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use clap::Args;
 
 use super::files::{read_rules, write};
@@ -18,7 +17,7 @@ use crate::directory::{MANIFEST, MANIFEST_RULES, signature_names};
 use crate::paint::sanitize;
 use crate::plural::count;
 use crate::rule::RuleId;
-use crate::rulefile;
+use crate::rulefile::{self, LinkPolicy};
 use crate::trust::{
     Bound, ListDigest, ListedRule, MAX_LIST, MAX_MANIFEST, Manifest, Realm, ReleaseTime, RuleList,
 };
@@ -96,19 +95,20 @@ pub(super) fn run(args: &MakeArgs, config: &Config) -> Outcome {
         return Err(Failure::CheckFailed);
     }
     if listed.is_empty() {
-        return Err(Failure::Usage(anyhow!("there is no rule in {}", directory.display())));
+        return Err(usage!("there is no rule in {}", directory.display()));
     }
-    let list = RuleList::new(listed).map_err(|error| Failure::Usage(error.into()))?;
+    let list = RuleList::new(listed)?;
     let text = list.to_text();
     if text.len() > MAX_LIST {
-        return Err(Failure::Usage(anyhow!(
+        return Err(usage!(
             "the list of the rules has {} bytes; at most {MAX_LIST} are possible",
             text.len()
-        )));
+        ));
     }
-    let before = old_manifest(args)?;
+    let links = LinkPolicy::new(directory, &config.master.follow_links_to);
+    let before = old_manifest(args, &links)?;
     let manifest = manifest(args, before.as_ref(), &list, &text)?;
-    let old_list = rulefile::read(&directory.join(MANIFEST_RULES), MAX_LIST).ok();
+    let old_list = rulefile::read_within(&directory.join(MANIFEST_RULES), MAX_LIST, &links).ok();
     let old_list = old_list.and_then(|text| RuleList::parse(&text).ok()).unwrap_or_default();
     // Without its signatures the old manifest is no release: nobody sees a mixture of two.
     for name in signature_names(directory)? {
@@ -116,25 +116,25 @@ pub(super) fn run(args: &MakeArgs, config: &Config) -> Outcome {
     }
     write(directory, MANIFEST_RULES, text.as_bytes())?;
     write(directory, MANIFEST, manifest.to_string().as_bytes())?;
-    Ok(print(&summary(&old_list, &list, &manifest))?)
+    print(&summary(&old_list, &list, &manifest))
 }
 
 /// The manifest that is there; `None` if there is none.
-fn old_manifest(args: &MakeArgs) -> Result<Option<Manifest>, Failure> {
+fn old_manifest(args: &MakeArgs, links: &LinkPolicy) -> Result<Option<Manifest>, Failure> {
     let path = args.directory.join(MANIFEST);
-    let bytes = match rulefile::read(&path, MAX_MANIFEST) {
+    let bytes = match rulefile::read_within(&path, MAX_MANIFEST, links) {
         Ok(bytes) => bytes,
         Err(rulefile::ReadError::Absent) => return Ok(None),
-        Err(error) => return Err(Failure::Environment(anyhow!("{}: {error}", path.display()))),
+        Err(error) => return Err(environment!("{}: {error}", path.display())),
     };
     match Manifest::parse(&bytes) {
         Ok(manifest) => Ok(Some(manifest)),
         // A merge that went wrong, for example. All that is taken from it has a flag.
         Err(_) if args.realm.is_some() => Ok(None),
-        Err(error) => Err(Failure::Usage(anyhow!(
+        Err(error) => Err(usage!(
             "{}: {error}; give --realm to make it anew, and --expires-in, --max-disabled and --protect as they were",
             path.display()
-        ))),
+        )),
     }
 }
 
@@ -146,9 +146,7 @@ fn manifest(
 ) -> Result<Manifest, Failure> {
     let realm = args.realm.clone().or_else(|| before.map(|before| before.realm.clone()));
     let realm = realm.ok_or_else(|| {
-        Failure::Usage(anyhow!(
-            "there is no MANIFEST yet: name the swarm that the release is for with --realm"
-        ))
+        usage!("there is no MANIFEST yet: name the swarm that the release is for with --realm")
     })?;
     let now = ReleaseTime::from_timestamp(SystemClock.now());
     let version = before.map_or(now, |before| now.max(before.version.after(Duration::from_secs(1))));
@@ -157,19 +155,17 @@ fn manifest(
     });
     let expires = version.after(lifetime);
     if expires <= version {
-        return Err(Failure::Usage(anyhow!("--expires-in is too short; expected at least 1s")));
+        return Err(usage!("--expires-in is too short; expected at least 1s"));
     }
     let states = bound(args, before, list.rules().len())?;
     if let Some(id) = states.protected().find(|id| list.get(id.as_str()).is_none()) {
-        return Err(Failure::Usage(anyhow!(
-            "no rule has the protected id {id}; name the protected rules with --protect"
-        )));
+        return Err(usage!("no rule has the protected id {id}; name the protected rules with --protect"));
     }
     let manifest = Manifest { realm, version, expires, states, list: ListDigest::of(text.as_bytes()) };
     match manifest.to_string().len() {
-        length if length > MAX_MANIFEST => Err(Failure::Usage(anyhow!(
+        length if length > MAX_MANIFEST => Err(usage!(
             "the manifest would have {length} bytes; at most {MAX_MANIFEST} are possible: protect fewer rules"
-        ))),
+        )),
         _ => Ok(manifest),
     }
 }
@@ -177,15 +173,15 @@ fn manifest(
 fn bound(args: &MakeArgs, before: Option<&Manifest>, rules: usize) -> Result<Bound, Failure> {
     let before = before.map(|before| &before.states);
     let wanted = args.max_disabled.or(match before {
-        None => Some(MaxDisabled::Share(Percent::parse("10%").map_err(|why| Failure::Usage(anyhow!(why)))?)),
+        None => Some(MaxDisabled::Share(Percent::parse("10%").map_err(|why| usage!(why))?)),
         Some(_) => None,
     });
     let max = match (wanted, before) {
         (Some(MaxDisabled::Any), _) | (None, Some(Bound::Any) | None) => {
             return match args.protect {
-                Some(_) => Err(Failure::Usage(anyhow!(
-                    "--protect has no effect while every state has one: give --max-disabled"
-                ))),
+                Some(_) => {
+                    Err(usage!("--protect has no effect while every state has one: give --max-disabled"))
+                }
                 None => Ok(Bound::Any),
             };
         }

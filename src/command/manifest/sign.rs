@@ -5,13 +5,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::anyhow;
 use clap::Args;
 
 use super::files::write;
 use crate::command::print::print;
 use crate::command::{Failure, Outcome};
-use crate::config::environment;
+use crate::config::{Config, environment};
 use crate::directory::{MANIFEST_SIG, ReleaseFiles};
 use crate::trust::{MAX_SIGNATURE, MAX_SIGNATURES, Manifest, NAMESPACE, Signature};
 
@@ -34,21 +33,17 @@ pub(super) struct SignArgs {
     key: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &SignArgs) -> Outcome {
-    let files = ReleaseFiles::read(&args.directory).map_err(|why| Failure::Environment(anyhow!(why)))?;
+pub(super) fn run(args: &SignArgs, config: &Config) -> Outcome {
+    let files = ReleaseFiles::read(&args.directory, &config.master.follow_links_to);
+    let files = files.map_err(|why| environment!(why))?;
     let manifest = Manifest::parse(&files.manifest);
     let checked = manifest.and_then(|manifest| manifest.parse_list(&files.list).map(|_| manifest));
-    let manifest = checked.map_err(|why| {
-        Failure::Usage(anyhow!("MANIFEST is not signed: {why}; `rulesyncd manifest make` makes it anew"))
-    })?;
+    let manifest = checked
+        .map_err(|why| usage!("MANIFEST is not signed: {why}; `rulesyncd manifest make` makes it anew"))?;
     let key = key(args)?;
     let text = ssh_keygen(&key, &files.manifest)?;
-    let not_one = |why: String| {
-        Failure::Environment(anyhow!(
-            "ssh-keygen made no signature that counts with {}: {why}",
-            key.display()
-        ))
-    };
+    let not_one =
+        |why: String| environment!("ssh-keygen made no signature that counts with {}: {why}", key.display());
     // Without a terminal ssh-keygen may succeed and have signed nothing.
     let signature = Signature::parse(text.as_bytes()).map_err(|why| not_one(why.to_string()))?;
     signature.verify(&files.manifest).map_err(|why| not_one(format!("it {why}")))?;
@@ -57,7 +52,7 @@ pub(super) fn run(args: &SignArgs) -> Outcome {
     }
     let name = name(&files, &signature)?;
     write(&args.directory, &name, text.as_bytes())?;
-    Ok(print(&format!("{name} signs the release of {} with {}\n", manifest.version, key.display()))?)
+    print(&format!("{name} signs the release of {} with {}\n", manifest.version, key.display()))
 }
 
 /// The key that signs.
@@ -65,24 +60,21 @@ fn key(args: &SignArgs) -> Result<PathBuf, Failure> {
     if let Some(key) = &args.key {
         return match fs::metadata(key) {
             Ok(_) => Ok(key.clone()),
-            Err(error) => Err(Failure::Usage(anyhow!("--key {}: {error}", key.display()))),
+            Err(error) => Err(usage!("--key {}: {error}", key.display())),
         };
     }
     // Without an absolute path the keys would be those of the directory that is worked in, which may be another's.
     let home = environment("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
-    let home = home.ok_or_else(|| {
-        Failure::Usage(anyhow!("HOME does not name a directory that could have a key: name one with --key"))
-    })?;
+    let home = home
+        .ok_or_else(|| usage!("HOME does not name a directory that could have a key: name one with --key"))?;
     let keys = DEFAULT_KEYS.iter().map(|name| home.join(".ssh").join(name));
     let mut found = keys.flat_map(|key| [key.clone(), key.with_extension("pub")]).filter(|key| key.is_file());
-    found.next().ok_or_else(|| {
-        Failure::Usage(anyhow!("no key is in {}: name one with --key", home.join(".ssh").display()))
-    })
+    found.next().ok_or_else(|| usage!("no key is in {}: name one with --key", home.join(".ssh").display()))
 }
 
 /// Pipes the manifest through `ssh-keygen`. (With the name of a file it would ask whether to overwrite a signature.)
 fn ssh_keygen(key: &Path, manifest: &[u8]) -> Result<String, Failure> {
-    let failed = |why: String| Failure::Environment(anyhow!("ssh-keygen: {why}"));
+    let failed = |why: String| environment!("ssh-keygen: {why}");
     let mut command = Command::new("ssh-keygen");
     command.args(["-Y", "sign", "-n", NAMESPACE, "-f"]).arg(key);
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
@@ -110,6 +102,6 @@ fn name(files: &ReleaseFiles, signature: &Signature) -> Result<String, Failure> 
         number => format!("{MANIFEST_SIG}.{number}"),
     });
     let is_free = |name: &String| !files.signatures.contains_key(name) && !files.ignored.contains_key(name);
-    let full = || Failure::Usage(anyhow!("there are {MAX_SIGNATURES} signatures already"));
+    let full = || usage!("there are {MAX_SIGNATURES} signatures already");
     names.into_iter().find(is_free).ok_or_else(full)
 }

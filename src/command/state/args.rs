@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use clap::Args;
 use clap_complete::{ArgValueCompleter, CompletionCandidate};
 
@@ -110,12 +109,9 @@ impl SetArgs {
     /// # Errors
     /// [`Failure::Usage`] if the last word is no state.
     pub(super) fn kind_and_ids(&self) -> Result<(StateKind, &[String]), Failure> {
-        let (last, ids) =
-            self.words.split_last().ok_or_else(|| Failure::Usage(anyhow!("no state is given")))?;
+        let (last, ids) = self.words.split_last().ok_or_else(|| usage!("no state is given"))?;
         let kind = last.parse().map_err(|_| {
-            Failure::Usage(anyhow!(
-                "`{last}` is not a state; expected `enabled`, `disabled` or `clipped` after the ids"
-            ))
+            usage!("`{last}` is not a state; expected `enabled`, `disabled` or `clipped` after the ids")
         })?;
         Ok((kind, ids))
     }
@@ -131,12 +127,12 @@ impl SetArgs {
             set_by: Some(self.set_by.clone().unwrap_or_else(login_name)),
             set_at: None,
         };
-        state.validate().map_err(|why| Failure::Usage(why.into()))?;
+        state.validate()?;
         if let Some(end) = state.expires_at.filter(|_| state.is_expired(now) && !self.force) {
-            return Err(Failure::Usage(anyhow!(
+            return Err(usage!(
                 "the state would have ended already, at {end}, so nothing was set: the database's clock says {now}, and a \
                  time without an offset is UTC; with --force it is set nevertheless"
-            )));
+            ));
         }
         Ok(state)
     }

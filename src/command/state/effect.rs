@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::anyhow;
-
 use super::super::common::trust;
 use super::super::release::{PublishedRelease, valid_states};
 use super::super::{Failure, Outcome};
@@ -31,18 +29,18 @@ pub(super) async fn ensure_effect(
     // One stamp for all: which of them would be beyond the limit does not matter, since none is set then.
     let state = RuleState { set_at: Some(now), ..state.clone() };
     rows.extend(rule_ids.iter().map(|rule_id| (rule_id.clone(), state.clone())));
-    let judged = release.judge(&rows, now);
-    let refused = |id: &RuleId| judged.without_effect.get(id).map(|why| (id.clone(), why));
+    let judged = release.without_effect(&rows, now);
+    let refused = |id: &RuleId| judged.get(id).map(|why| (id.clone(), why));
     let refused: Vec<_> = rule_ids.iter().filter_map(refused).collect();
     match (&*refused, rule_ids) {
         ([], _) => Ok(()),
-        ([(_, why)], [_]) => Err(Failure::Usage(anyhow!("the state would have no effect: {why}"))),
-        _ => Err(Failure::Usage(anyhow!(
+        ([(_, why)], [_]) => Err(usage!("the state would have no effect: {why}")),
+        _ => Err(usage!(
             "the state would have no effect on {} of {} rules, so none is set: {}",
             refused.len(),
             rule_ids.len(),
             some_of(refused.iter().map(|(id, why)| format!("{id} ({why})")), NAMED, ", ")
-        ))),
+        )),
     }
 }
 
@@ -56,7 +54,7 @@ pub(super) async fn without_effect(
 ) -> Result<BTreeMap<RuleId, String>, Failure> {
     let Some(release) = published_release(config, database).await? else { return Ok(BTreeMap::new()) };
     let (now, rows) = (database.now().await?, valid_states(&database.states().await?));
-    let judged = release.judge(&rows, now).without_effect;
+    let judged = release.without_effect(&rows, now);
     Ok(judged.into_iter().map(|(rule_id, why)| (rule_id, why.to_string())).collect())
 }
 
@@ -69,13 +67,11 @@ async fn published_release(
     config: &Config,
     database: &Database,
 ) -> Result<Option<PublishedRelease>, Failure> {
-    let Some(policy) = trust(config)? else { return Ok(None) };
-    let release = PublishedRelease::of_database(database, &policy).await?;
-    Ok(release
-        .inspect_err(|why| {
-            tracing::warn!(
-                "whether the state has an effect is not known: the published release does not verify: {why}"
-            );
-        })
-        .ok())
+    let release = PublishedRelease::of_database(database, trust(config)?.as_ref()).await?;
+    let log = |why: &String| {
+        tracing::warn!(
+            "whether the state has an effect is not known: the published release does not verify: {why}"
+        );
+    };
+    Ok(release.and_then(|release| release.inspect_err(log).ok()))
 }

@@ -22,21 +22,13 @@ enum Severity {
 }
 
 impl Severity {
-    const fn word(self) -> &'static str {
+    /// Its word and its exit code.
+    const fn shown(self) -> (&'static str, u8) {
         match self {
-            Self::Ok => "OK",
-            Self::Warning => "WARNING",
-            Self::Critical => "CRITICAL",
-            Self::Unknown => "UNKNOWN",
-        }
-    }
-
-    const fn exit_code(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::Warning => 1,
-            Self::Critical => 2,
-            Self::Unknown => 3,
+            Self::Ok => ("OK", 0),
+            Self::Warning => ("WARNING", 1),
+            Self::Critical => ("CRITICAL", 2),
+            Self::Unknown => ("UNKNOWN", 3),
         }
     }
 }
@@ -57,11 +49,9 @@ pub(super) fn cannot_tell(failure: &Failure) -> Outcome {
 }
 
 fn end(severity: Severity, line: &str) -> Outcome {
-    print(&format!("RULESYNCD {}: {}\n", severity.word(), sanitize(&line.replace('\n', "; "))))?;
-    match severity.exit_code() {
-        0 => Ok(()),
-        code => Err(Failure::Checked(code)),
-    }
+    let (word, code) = severity.shown();
+    print(&format!("RULESYNCD {word}: {}\n", sanitize(&line.replace('\n', "; "))))?;
+    if code == 0 { Ok(()) } else { Err(Failure::Checked(code)) }
 }
 
 /// The worst severity, with all findings of at least a warning in one line, the worst first.
@@ -103,13 +93,9 @@ fn of_daemon(asked: &Asked, now: Timestamp) -> Vec<Finding> {
     findings.into_iter().map(|(severity, text)| (severity, format!("{name}: {text}"))).collect()
 }
 
-/// So many of something, if there are any.
-fn some(count: usize, one: &str, many: &str) -> Option<Finding> {
-    match count {
-        0 => None,
-        1 => Some((Severity::Warning, format!("1 {one}"))),
-        _ => Some((Severity::Warning, format!("{count} {many}"))),
-    }
+/// A warning of so many things, if there are any; `what` is said of them.
+fn some(number: usize, thing: &str, what: &str) -> Option<Finding> {
+    (number > 0).then(|| (Severity::Warning, format!("{}{what}", count(number, thing))))
 }
 
 /// The findings about a master, or a sentence if there are none.
@@ -135,16 +121,12 @@ fn master(status: &MasterStatus) -> (Vec<Finding>, String) {
         }
         _ => count(status.rules, "rule"),
     };
-    let held = "held back, `rulesyncd sync --allow-mass-delete` carries them out";
-    findings.extend(some(
-        status.pending_mass_delete.len(),
-        &format!("deletion {held}"),
-        &format!("deletions {held}"),
-    ));
-    findings.extend(some(status.broken.len(), "invalid file", "invalid files"));
-    findings.extend(some(status.conflicts.len(), "conflict", "conflicts"));
     let rejected = status.last.map_or(0, |last| last.refused).max(status.rejected.len());
-    findings.extend(some(rejected, "rule rejected by the database", "rules rejected by the database"));
+    let held = " held back, `rulesyncd sync --allow-mass-delete` carries them out";
+    findings.extend(some(status.pending_mass_delete.len(), "deletion", held));
+    findings.extend(some(status.broken.len(), "invalid file", ""));
+    findings.extend(some(status.conflicts.len(), "conflict", ""));
+    findings.extend(some(rejected, "rule", " rejected by the database"));
     if let Some(why) = status.release.as_ref().and_then(|release| release.held_back.as_ref()) {
         findings.push((Severity::Warning, why.clone()));
     }
@@ -180,9 +162,8 @@ fn worker(status: &WorkerStatus, now: Timestamp) -> (Vec<Finding>, String) {
         let severity = if trust.state == TrustState::None { Severity::Critical } else { Severity::Warning };
         findings.push((severity, trust.sentence()));
     }
-    findings.extend(some(status.quarantined_rows(), "quarantined row", "quarantined rows"));
-    let held = status.pending_deletions();
-    findings.extend(some(held, "deletion held back", "deletions held back"));
+    findings.extend(some(status.quarantined_rows(), "quarantined row", ""));
+    findings.extend(some(status.pending_deletions(), "deletion", " held back"));
     if let Some(bus) = status.bus.as_ref().filter(|bus| bus.state == Health::Down) {
         let lasted = super::human::ago(now, bus.since);
         findings.push((Severity::Warning, format!("the bus {} is unavailable for {lasted}", bus.socket)));

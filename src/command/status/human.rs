@@ -236,12 +236,12 @@ impl Lines {
     }
 }
 
-/// A table under its title; empty without rows.
 /// A title that says if the table below it does not name all.
 fn first_of(title: &str, named: usize, all: usize) -> String {
     if named < all { format!("{title} (the first {named} of {all})") } else { title.to_owned() }
 }
 
+/// A table under its title; empty without rows.
 fn table<const N: usize, T: AsRef<str>>(
     title: &str,
     header: [&'static str; N],

@@ -189,8 +189,8 @@ impl Reconciler {
         self.file_log.changes(&self.scanner, &rows);
         let now = self.clock.now();
         let stored = read_published(session, releases, policy, now).await?;
-        let directory = self.scanner.directory().to_owned();
-        let files = tokio::task::spawn_blocking(move || ReleaseFiles::read(&directory)).await;
+        let (directory, links) = (self.scanner.directory().to_owned(), self.config.follow_links_to.clone());
+        let files = tokio::task::spawn_blocking(move || ReleaseFiles::read(&directory, &links)).await;
         let files = files.unwrap_or_else(|error| Err(error.to_string()));
         let joined = files.as_ref().map(ReleaseFiles::joined_signatures).unwrap_or_default();
         let offered = releases.offered(policy, files, &self.scanner, now);
@@ -236,7 +236,7 @@ impl Reconciler {
     /// What publishing the directory's release would write.
     pub(super) fn preview_release(&mut self, policy: Policy, rows: &[RuleHeader]) -> Report {
         let mut releases = self.releases.take().unwrap_or_default();
-        let files = ReleaseFiles::read(self.scanner.directory());
+        let files = ReleaseFiles::read(self.scanner.directory(), &self.config.follow_links_to);
         let report = match releases.offered(&policy, files, &self.scanner, self.clock.now()) {
             Ok(release) => {
                 releases.hold(None);

@@ -14,7 +14,7 @@ pub(super) use shape::{is_sub_technique, is_tactic, is_technique};
 pub use stix::InvalidBundle;
 
 /// One of ATT&CK's matrices, which share no tactic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub(crate) enum Domain {
     /// Computers, their networks and clouds.
     Enterprise,

@@ -45,6 +45,40 @@ fn standard_input_is_checked_under_the_name_of_its_file() {
 }
 
 #[test]
+fn what_the_caller_opened_is_checked_whatever_it_is() {
+    let files = directory(&[("good.yaml", GOOD), ("long", &"#\n".repeat(200_000))]);
+    let script = |line: &str| {
+        let mut bash = Command::new("bash");
+        bash.current_dir(files.path())
+            .args(["-c", &line.replace("rulesyncd", env!("CARGO_BIN_EXE_rulesyncd"))]);
+        let output = bash.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    for fine in [
+        "rulesyncd check /dev/stdin < good.yaml",
+        "cat good.yaml | rulesyncd check /dev/stdin",
+        "cat good.yaml | rulesyncd check --stdin-name rules/a.yaml /proc/self/fd/0",
+        "rulesyncd check <(cat good.yaml)",
+        "rulesyncd check /dev/fd/7 7< good.yaml",
+    ] {
+        assert_eq!(script(fine), (0, "1 file: nothing wrong\n".into()), "{fine}");
+    }
+    let (code, said) = script("rulesyncd check /dev/stdin < long");
+    assert!(code == 1 && said.contains("error[too-large]") && said.contains("--> /dev/stdin:1:1"), "{said}");
+    let (code, said) = script("rulesyncd check --fix /dev/stdin < good.yaml");
+    assert_eq!((code, &*said), (2, "rulesyncd: standard input can neither be fixed nor watched\n"));
+    for unreadable in
+        ["rulesyncd check /dev/fd/77", "rulesyncd check /dev/stdin < .", "rulesyncd check /dev/zero"]
+    {
+        let (code, said) = script(unreadable);
+        assert!(code == 3 && said.contains("1 path could not be read"), "{unreadable}: {said}");
+    }
+    // A name of the directory counts as a file of the directory, wherever it leads.
+    let (code, said) = script("ln -s /dev/stdin in.yaml; cat good.yaml | rulesyncd check .");
+    assert!(code == 3 && said.contains("in.yaml: it is"), "{said}");
+}
+
+#[test]
 fn a_name_without_standard_input_is_usage() {
     let files = directory(&[("a.yaml", GOOD)]);
     let run = check(files.path(), &["a.yaml", "--stdin-name", "b.yaml"]);

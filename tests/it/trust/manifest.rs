@@ -240,6 +240,28 @@ fn a_rule_that_a_link_leads_to_counts_as_it_does_for_the_master() {
 }
 
 #[test]
+fn a_link_leads_to_a_manifest_only_where_it_may_lead_to_a_rule() {
+    let release = unsigned();
+    let make = ["make", "rules", "--realm", "a"];
+    release.succeed(&make);
+    fs::create_dir(release.path("shared")).unwrap();
+    for name in ["MANIFEST", "MANIFEST.rules"] {
+        fs::rename(release.rules().join(name), release.path("shared").join(name)).unwrap();
+        symlink(format!("../shared/{name}"), release.rules().join(name)).unwrap();
+    }
+    for arguments in [&["make", "rules"][..], &["sign", "rules", "--key", "trust.yaml"]] {
+        let (code, printed) = release.manifest(arguments);
+        assert!(
+            code == 3 && printed.contains("it is a symbolic link out of"),
+            "{arguments:?}: {code}: {printed}"
+        );
+    }
+    let allowed = format!("master:\n  follow_links_to: [{}]\n", release.path("shared").display());
+    fs::write(release.path("trust.yaml"), allowed).unwrap();
+    assert!(release.succeed(&["make", "rules"]).contains("0 new, 0 changed, 0 gone"));
+}
+
+#[test]
 fn without_a_home_no_key_of_the_working_directory_signs() {
     let release = unsigned();
     release.succeed(&["make", "rules", "--realm", "a"]);

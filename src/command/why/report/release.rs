@@ -41,7 +41,7 @@ impl ReleaseView {
         states: &BTreeMap<RuleId, RuleState>,
         now: Timestamp,
     ) -> Self {
-        let without_effect = release.judge(states, now).without_effect;
+        let without_effect = release.without_effect(states, now);
         Self {
             summary: release.summary(),
             rule: release.rule(rule_id.as_str()),
