@@ -16,9 +16,8 @@ pub use missing::DELETE_AFTER;
 pub(crate) use missing::MissingFiles;
 pub(crate) use parallel::parallel_map;
 pub(crate) use read::ScanProgress;
-pub use release::{
-    MANIFEST, MANIFEST_RULES, MANIFEST_SIG, Release, ReleaseFiles, holds, is_release_file_name,
-    signature_names,
+pub(crate) use release::{
+    MANIFEST, MANIFEST_RULES, MANIFEST_SIG, Release, ReleaseFiles, holds, signature_names,
 };
 pub(crate) use scan::ChangedFiles;
 pub use scan::{DirectoryUnavailable, Scanner};

@@ -15,11 +15,11 @@ use crate::trust::{
 };
 
 /// The name of the manifest.
-pub const MANIFEST: &str = "MANIFEST";
+pub(crate) const MANIFEST: &str = "MANIFEST";
 /// The name of the list of rules.
-pub const MANIFEST_RULES: &str = "MANIFEST.rules";
+pub(crate) const MANIFEST_RULES: &str = "MANIFEST.rules";
 /// The name of the first signature; the others have it with `.` and more at its end.
-pub const MANIFEST_SIG: &str = "MANIFEST.sig";
+pub(crate) const MANIFEST_SIG: &str = "MANIFEST.sig";
 
 /// How far a release's version may be ahead of the clock of the host that publishes it.
 const MOST_AHEAD: Duration = Duration::from_hours(24);
@@ -28,7 +28,7 @@ const MOST_AHEAD: Duration = Duration::from_hours(24);
 const NAMED: usize = 10;
 
 /// Whether a name is that of a release's file.
-pub fn is_release_file_name(name: &str) -> bool {
+pub(crate) fn is_release_file_name(name: &str) -> bool {
     name == MANIFEST || name.strip_prefix(MANIFEST).is_some_and(|rest| rest.starts_with('.'))
 }
 
@@ -38,26 +38,26 @@ fn is_signature_name(name: &str) -> bool {
 
 /// The files of a release, none of which is checked yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReleaseFiles {
+pub(crate) struct ReleaseFiles {
     /// The bytes of `MANIFEST`.
-    pub manifest: Vec<u8>,
+    pub(crate) manifest: Vec<u8>,
     /// The bytes of `MANIFEST.rules`.
-    pub list: Vec<u8>,
+    pub(crate) list: Vec<u8>,
     /// The signatures, in the order of their names. A file that is no signature is not among them.
-    pub signatures: BTreeMap<String, String>,
+    pub(crate) signatures: BTreeMap<String, String>,
     /// Files with the name of a signature that are none, each with the reason.
-    pub ignored: BTreeMap<String, String>,
+    pub(crate) ignored: BTreeMap<String, String>,
 }
 
 /// A release of which everything but the rule files is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Release {
+pub(crate) struct Release {
     /// The manifest and its signatures.
-    pub signed: SignedManifest,
+    pub(crate) signed: SignedManifest,
     /// Its rules.
-    pub list: RuleList,
+    pub(crate) list: RuleList,
     /// The bytes of `MANIFEST.rules`.
-    pub list_text: String,
+    pub(crate) list_text: String,
 }
 
 impl ReleaseFiles {
@@ -66,7 +66,7 @@ impl ReleaseFiles {
     ///
     /// # Errors
     /// A sentence: the file, and why it cannot be read.
-    pub fn read(directory: &Path, follow_links_to: &[PathBuf]) -> Result<Self, String> {
+    pub(crate) fn read(directory: &Path, follow_links_to: &[PathBuf]) -> Result<Self, String> {
         let links = LinkPolicy::new(directory, follow_links_to);
         let read = |name: &str, most: usize| {
             rulefile::read_within(&directory.join(name), most, &links).map_err(|error| match error {
@@ -101,7 +101,7 @@ impl ReleaseFiles {
     }
 
     /// The signatures one after the other, as the database holds them.
-    pub fn joined_signatures(&self) -> String {
+    pub(crate) fn joined_signatures(&self) -> String {
         // There are never too many: `read` refuses them.
         join_signatures(self.signatures.values().map(String::as_str)).unwrap_or_default()
     }
@@ -111,7 +111,7 @@ impl ReleaseFiles {
     ///
     /// # Errors
     /// A sentence that says why not.
-    pub fn verify(&self, policy: &Policy, now: Timestamp, dates: KeyDates) -> Result<Release, String> {
+    pub(crate) fn verify(&self, policy: &Policy, now: Timestamp, dates: KeyDates) -> Result<Release, String> {
         let signatures = self.joined_signatures();
         let signed = policy
             .verify(&self.manifest, &signatures, dates)
@@ -134,7 +134,7 @@ impl Release {
     ///
     /// # Errors
     /// A sentence with up to ten names.
-    pub fn compare<'f>(&self, file: impl Fn(&str) -> Option<&'f RuleHeader<RuleId>>) -> Result<(), String> {
+    pub(crate) fn compare<'f>(&self, file: impl Fn(&str) -> Option<&'f RuleHeader<RuleId>>) -> Result<(), String> {
         let differs =
             |listed: &&ListedRule| !file(&listed.source_path).is_some_and(|found| holds(listed, found));
         let differing = self.list.rules().iter().filter(differs).map(|listed| &*listed.source_path);
@@ -148,7 +148,7 @@ impl Release {
 }
 
 /// Whether a file's rule is the listed one.
-pub fn holds(listed: &ListedRule, found: &RuleHeader<RuleId>) -> bool {
+pub(crate) fn holds(listed: &ListedRule, found: &RuleHeader<RuleId>) -> bool {
     found.rule_id == listed.rule_id
         && found.content_sha256 == listed.content_sha256
         && found.rule_version == i64::from(listed.rule_version)
@@ -158,7 +158,7 @@ pub fn holds(listed: &ListedRule, found: &RuleHeader<RuleId>) -> bool {
 ///
 /// # Errors
 /// The directory cannot be read.
-pub fn signature_names(directory: &Path) -> io::Result<Vec<String>> {
+pub(crate) fn signature_names(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         names.extend(entry?.file_name().into_string().ok().filter(|name| is_signature_name(name)));

@@ -17,19 +17,19 @@ const EPOCH_DIGITS: usize = 6;
 
 /// A worker that is not the predecessor of another one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
+pub(crate) struct Host {
     /// The host's name; with the worker's id where workers of several ids have the name, and with the end of the run's
     /// epoch where that is the same, too.
-    pub name: String,
+    pub(crate) name: String,
     /// The name of another host that reports with the same `worker_id`.
-    pub same_id_as: Option<String>,
+    pub(crate) same_id_as: Option<String>,
     /// Its row.
-    pub worker: ReportedWorker,
+    pub(crate) worker: ReportedWorker,
 }
 
 /// The hosts of these rows, by name. A row that was last reported before another one of its `worker_id` started is its
 /// predecessor and left out; two that go on reporting are clones, and both are there.
-pub fn hosts(rows: &[ReportedWorker], now: Timestamp) -> Vec<Host> {
+pub(crate) fn hosts(rows: &[ReportedWorker], now: Timestamp) -> Vec<Host> {
     let rest = predecessors(rows, now);
     let mut rows: Vec<&ReportedWorker> =
         rows.iter().filter(|row| !rest.contains(&*row.report.epoch)).collect();
@@ -68,7 +68,7 @@ pub fn hosts(rows: &[ReportedWorker], now: Timestamp) -> Vec<Host> {
 }
 
 /// The epochs of the rows that this name means: a host's name, alone or as it is shown, or a worker's id.
-pub fn named(rows: &[ReportedWorker], now: Timestamp, name: &str) -> Vec<String> {
+pub(crate) fn named(rows: &[ReportedWorker], now: Timestamp, name: &str) -> Vec<String> {
     let shown = hosts(rows, now).into_iter().filter(|host| host.name == name);
     let shown: HashSet<String> = shown.map(|host| host.worker.report.epoch).collect();
     let is_named = |row: &&ReportedWorker| {
@@ -95,7 +95,7 @@ fn predecessors(rows: &[ReportedWorker], now: Timestamp) -> HashSet<&str> {
 
 /// The epochs of the rows that a master deletes: predecessors older than an hour, workers that were silent for
 /// `forget_after`, and reports from over a minute in the future.
-pub fn to_forget(rows: &[ReportedWorker], now: Timestamp, forget_after: Duration) -> Vec<String> {
+pub(crate) fn to_forget(rows: &[ReportedWorker], now: Timestamp, forget_after: Duration) -> Vec<String> {
     let predecessors = predecessors(rows, now);
     let is_over = |row: &&ReportedWorker| {
         let age = now.since(row.reported_at);

@@ -11,8 +11,9 @@ mod tests;
 mod wait;
 mod watch;
 
-pub use hosts::{Host, hosts, named, to_forget};
-pub use report::{Digest, ReportedWorker, WorkerReport};
-pub use state::{Expected, ExpectedRelease, HostState, Look, Summary, judge, summarize};
-pub use wait::{Missing, Wait, Waiting};
-pub use watch::{FleetNews, FleetWatch};
+pub(crate) use hosts::{Host, hosts, named, to_forget};
+pub use report::WorkerReport;
+pub(crate) use report::{Digest, ReportedWorker};
+pub(crate) use state::{Expected, ExpectedRelease, HostState, Look, Summary, judge, summarize};
+pub(crate) use wait::{Missing, Waiting};
+pub(crate) use watch::{FleetNews, FleetWatch};

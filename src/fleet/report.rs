@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 
 /// A digest of everything that a worker serves, as 64 hexadecimal digits.
-pub type Digest = String;
+pub(crate) type Digest = String;
 
 /// What a worker reports of itself. It is information and never authority: whoever has the workers' password can write
 /// any of it.
@@ -55,10 +55,10 @@ pub struct WorkerReport {
 
 impl WorkerReport {
     /// The most bytes of [`Self::quarantined_ids`].
-    pub const LONGEST_IDS: usize = 255;
+    pub(crate) const LONGEST_IDS: usize = 255;
 
     /// As many of the ids as fit into the column, separated by spaces.
-    pub fn join_ids<'i>(ids: impl IntoIterator<Item = &'i str>) -> String {
+    pub(crate) fn join_ids<'i>(ids: impl IntoIterator<Item = &'i str>) -> String {
         let mut joined = String::new();
         for id in ids {
             let separator = if joined.is_empty() { "" } else { " " };
@@ -72,7 +72,7 @@ impl WorkerReport {
     }
 
     /// Whether this rule may be among the quarantined rows: it is named, or not all of them are.
-    pub fn may_quarantine(&self, rule_id: &str) -> bool {
+    pub(crate) fn may_quarantine(&self, rule_id: &str) -> bool {
         let mut named = 0;
         let is_named = self.quarantined_ids.split(' ').any(|id| {
             named += u64::from(!id.is_empty());
@@ -84,19 +84,19 @@ impl WorkerReport {
 
 /// A report as the table has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ReportedWorker {
+pub(crate) struct ReportedWorker {
     /// The report.
     #[serde(flatten)]
-    pub report: WorkerReport,
+    pub(crate) report: WorkerReport,
     /// The server's time of the first report of this run.
-    pub started_at: Timestamp,
+    pub(crate) started_at: Timestamp,
     /// The server's time of this report.
-    pub reported_at: Timestamp,
+    pub(crate) reported_at: Timestamp,
 }
 
 impl ReportedWorker {
     /// Whether the worker missed three of its own intervals.
-    pub fn is_silent(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_silent(&self, now: Timestamp) -> bool {
         // An interval of zero would make every worker silent, and an absurd one none.
         let interval = Duration::from_millis(self.report.interval_ms.clamp(1_000, 86_400_000));
         now.since(self.reported_at) > interval * 3

@@ -11,48 +11,48 @@ use crate::plural::count;
 
 /// What one snapshot of the database shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
+pub(crate) struct Look {
     /// The server's time.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
     /// The version of the tables; `None` if it cannot be read.
-    pub version: Option<u64>,
+    pub(crate) version: Option<u64>,
     /// When a transaction last raised the version.
-    pub changed_at: Option<Timestamp>,
+    pub(crate) changed_at: Option<Timestamp>,
     /// Which master leads, in words; `None` if none does, or it is not known.
-    pub leader: Option<String>,
+    pub(crate) leader: Option<String>,
     /// Since when no master leads, where the last one released its lease.
-    pub no_master_since: Option<Timestamp>,
+    pub(crate) no_master_since: Option<Timestamp>,
     /// What a worker without trust should serve; `None` if it is not known, and nothing is compared.
-    pub expected: Option<Expected>,
+    pub(crate) expected: Option<Expected>,
     /// What a worker that reports trust should serve; `None` if it is not known, and nothing is compared.
-    pub release: Option<ExpectedRelease>,
+    pub(crate) release: Option<ExpectedRelease>,
     /// The reports.
-    pub workers: Vec<ReportedWorker>,
+    pub(crate) workers: Vec<ReportedWorker>,
 }
 
 /// What a worker should serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expected {
+pub(crate) struct Expected {
     /// The digest of it.
-    pub digest: Digest,
+    pub(crate) digest: Digest,
     /// How many rules there are.
-    pub rules: u64,
+    pub(crate) rules: u64,
     /// How many rows there are that nobody can serve.
-    pub quarantined: u64,
+    pub(crate) quarantined: u64,
 }
 
 /// What a worker with trust should serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExpectedRelease {
+pub(crate) struct ExpectedRelease {
     /// `None` if there is no release, or none that verifies here: then nothing shows that a host serves what it should.
-    pub served: Option<Expected>,
+    pub(crate) served: Option<Expected>,
     /// Why nothing is verified; `None` if it is.
-    pub not_verified: Option<String>,
+    pub(crate) not_verified: Option<String>,
 }
 
 impl Look {
     /// Whether a worker that is neither silent nor a predecessor verifies signed releases.
-    pub fn has_trust(&self) -> bool {
+    pub(crate) fn has_trust(&self) -> bool {
         let hosts = hosts(&self.workers, self.now);
         hosts.iter().any(|host| !host.worker.is_silent(self.now) && host.worker.report.trust.is_some())
     }
@@ -66,7 +66,7 @@ impl Look {
     }
 
     /// Whether the version, the workers and the digest of each are as they were at the look `before`.
-    pub fn is_as_before(&self, before: &Self) -> bool {
+    pub(crate) fn is_as_before(&self, before: &Self) -> bool {
         let served = |look: &Self| -> BTreeMap<String, Option<Digest>> {
             look.workers.iter().map(|row| (row.report.epoch.clone(), row.report.digest.clone())).collect()
         };
@@ -77,7 +77,7 @@ impl Look {
 /// The state of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-pub enum HostState {
+pub(crate) enum HostState {
     /// It has every change up to the version of the first look, and serves what it should.
     InSync,
     /// It lacks changes.
@@ -106,10 +106,10 @@ pub enum HostState {
 
 impl HostState {
     /// The words of all states, in the order in which they are shown.
-    pub const WORDS: [&'static str; 6] = ["in_sync", "behind", "differs", "stale", "silent", "unknown"];
+    pub(crate) const WORDS: [&'static str; 6] = ["in_sync", "behind", "differs", "stale", "silent", "unknown"];
 
     /// The word in JSON and in metrics.
-    pub const fn word(&self) -> &'static str {
+    pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::InSync => "in_sync",
             Self::Behind { .. } => "behind",
@@ -121,18 +121,18 @@ impl HostState {
     }
 
     /// The place of [`Self::word`] in [`Self::WORDS`].
-    pub fn index(&self) -> usize {
+    pub(crate) fn index(&self) -> usize {
         Self::WORDS.iter().position(|word| *word == self.word()).unwrap_or_default()
     }
 
     /// Whether the host is in sync.
-    pub const fn is_in_sync(&self) -> bool {
+    pub(crate) const fn is_in_sync(&self) -> bool {
         matches!(self, Self::InSync)
     }
 }
 
 /// The state of a host at the look `now`, of which `first` was the look before, or the same one.
-pub fn judge(host: &Host, first: &Look, now: &Look) -> HostState {
+pub(crate) fn judge(host: &Host, first: &Look, now: &Look) -> HostState {
     let worker = &host.worker;
     let report = &worker.report;
     if worker.is_silent(now.now) {
@@ -193,13 +193,13 @@ fn reason(report: &WorkerReport, expected: Option<&Expected>) -> Option<String> 
 
 /// How many hosts are in each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// Numbers of hosts, in the order of [`HostState::WORDS`].
-    pub hosts: [usize; 6],
+    pub(crate) hosts: [usize; 6],
 }
 
 /// Counts the hosts by state.
-pub fn summarize<'s>(states: impl IntoIterator<Item = &'s HostState>) -> Summary {
+pub(crate) fn summarize<'s>(states: impl IntoIterator<Item = &'s HostState>) -> Summary {
     let mut summary = Summary::default();
     for state in states {
         summary.hosts[state.index()] += 1;

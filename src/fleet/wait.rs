@@ -7,54 +7,54 @@ use crate::clock::Timestamp;
 
 /// What is waited for.
 #[derive(Debug, Clone)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// Every host must have applied this version.
-    pub version: u64,
+    pub(crate) version: u64,
     /// Whether the subscribers that acknowledge must have acknowledged, too.
-    pub acknowledged: bool,
+    pub(crate) acknowledged: bool,
     /// Whether silent and unknown hosts count.
-    pub strict: bool,
+    pub(crate) strict: bool,
     /// The epochs that were silent at the write, with the time of their last report.
     silent: HashSet<(String, Timestamp)>,
 }
 
 /// A host that lacks the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
+pub(crate) struct Missing {
     /// Its name.
-    pub host: String,
+    pub(crate) host: String,
     /// What it lacks, in words.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 /// How far the wait is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wait {
+pub(crate) struct Wait {
     /// How many hosts count.
-    pub counted: usize,
+    pub(crate) counted: usize,
     /// Those that lack the change.
-    pub missing: Vec<Missing>,
+    pub(crate) missing: Vec<Missing>,
     /// Those that do not count, because they are silent or cannot read the version.
-    pub passed_over: Vec<Missing>,
+    pub(crate) passed_over: Vec<Missing>,
 }
 
 impl Wait {
     /// Whether every host that counts has the change.
-    pub const fn is_done(&self) -> bool {
+    pub(crate) const fn is_done(&self) -> bool {
         self.missing.is_empty()
     }
 }
 
 impl Waiting {
     /// Waits for this version; `start` was read after the write.
-    pub fn new(version: u64, start: &Look, acknowledged: bool, strict: bool) -> Self {
+    pub(crate) fn new(version: u64, start: &Look, acknowledged: bool, strict: bool) -> Self {
         let silent = start.workers.iter().filter(|worker| worker.is_silent(start.now));
         let silent = silent.map(|worker| (worker.report.epoch.clone(), worker.reported_at)).collect();
         Self { version, acknowledged, strict, silent }
     }
 
     /// Who has the change, as this look shows it.
-    pub fn judge(&self, look: &Look) -> Wait {
+    pub(crate) fn judge(&self, look: &Look) -> Wait {
         let mut wait = Wait::default();
         for host in hosts(&look.workers, look.now) {
             let lacks = self.lacks(&host.worker.report);
@@ -72,7 +72,7 @@ impl Waiting {
     }
 
     /// How many reports of this look lack the change, whether their hosts count or not.
-    pub fn lacking(&self, look: &Look) -> usize {
+    pub(crate) fn lacking(&self, look: &Look) -> usize {
         look.workers.iter().filter(|worker| self.lacks(&worker.report).is_some()).count()
     }
 

@@ -11,7 +11,7 @@ const BEHIND_FOR: Duration = Duration::from_secs(60);
 
 /// Compares each look with the ones before.
 #[derive(Debug, Default)]
-pub struct FleetWatch {
+pub(crate) struct FleetWatch {
     before: Option<Look>,
     /// Since when hosts are behind, by name and the server's clock.
     behind: BTreeMap<String, Timestamp>,
@@ -23,24 +23,24 @@ pub struct FleetWatch {
 
 /// What to log after a look.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct FleetNews {
+pub(crate) struct FleetNews {
     /// Hosts that are silent, or have been behind for a minute, by name.
-    pub lost: Vec<(String, HostState)>,
+    pub(crate) lost: Vec<(String, HostState)>,
     /// Hosts that were logged as such and are neither any more, by name.
-    pub back: Vec<String>,
+    pub(crate) back: Vec<String>,
     /// How many hosts are in each state.
-    pub summary: Summary,
+    pub(crate) summary: Summary,
     /// The age of the oldest report of a worker that is not a predecessor; `None` if no worker has reported.
-    pub oldest_report: Option<Duration>,
+    pub(crate) oldest_report: Option<Duration>,
     /// From the last change of the tables to the report of the last worker that has it, once all have it that are
     /// neither silent nor unable to read the version; `None` at looks after that.
-    pub arrived_after: Option<Duration>,
+    pub(crate) arrived_after: Option<Duration>,
 }
 
 impl FleetWatch {
     /// Takes a look. Looks should be further apart than a worker's reports after changes: a host lacks a change only if
     /// it lacked it at the look before.
-    pub fn see(&mut self, look: Look) -> FleetNews {
+    pub(crate) fn see(&mut self, look: Look) -> FleetNews {
         let mut news = FleetNews::default();
         let mut names = BTreeSet::new();
         let mut states = Vec::new();

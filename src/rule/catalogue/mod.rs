@@ -178,13 +178,13 @@ impl Catalogue {
     }
 
     /// Whether the row of this id has a text of this digest that is no valid rule of this id.
-    pub fn has_unparsed(&self, rule_id: &str, content: &ContentDigest) -> bool {
+    pub(crate) fn has_unparsed(&self, rule_id: &str, content: &ContentDigest) -> bool {
         let row = self.quarantined_rules.get(rule_id);
         row.is_some_and(|row| row.is_text_invalid && row.fingerprint.has_content(content))
     }
 
     /// Every row of the rule table, quarantined ones included, by key.
-    pub fn rule_fingerprints(&self) -> impl Iterator<Item = (&str, RowFingerprint)> {
+    pub(crate) fn rule_fingerprints(&self) -> impl Iterator<Item = (&str, RowFingerprint)> {
         let rules = self
             .rules
             .iter()
