@@ -23,7 +23,7 @@ pub(crate) struct AllowMassDeleteArgs {
 }
 
 pub(crate) fn run(args: AllowMassDeleteArgs) -> Outcome {
-    let config = prepare_quietly(args.socket.apply_to("worker.socket", args.config.flags()))?;
+    let config = prepare_quietly(args.socket.apply_to(args.config.flags()))?;
     let socket = config.worker.socket;
     let answer = super::block_on(ask(&socket, Op::AllowMassDelete {}))??;
     let unreadable = || {

@@ -40,6 +40,26 @@ pub(crate) struct SocketFlags {
     socket: Option<PathBuf>,
 }
 
+/// The flags of a master's work: where the rules are, and where they go.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct MasterFlags {
+    #[command(flatten)]
+    config: ConfigFlags,
+    #[command(flatten)]
+    rules_dir: RulesDirFlags,
+    #[command(flatten)]
+    database: DatabaseFlags,
+}
+
+/// The flags of a comparison of all that a host has.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct HostFlags {
+    #[command(flatten)]
+    master: MasterFlags,
+    #[command(flatten)]
+    socket: SocketFlags,
+}
+
 impl ConfigFlags {
     /// Only these flags.
     pub(crate) fn flags(self) -> Flags {
@@ -60,21 +80,30 @@ impl SocketFlags {
         self.socket.is_some()
     }
 
-    /// `flags` with this one, for the socket that `key` configures.
-    pub(crate) fn apply_to(self, key: &'static str, flags: Flags) -> Flags {
-        Flags { socket: self.socket.map(|socket| (key, socket)), ..flags }
+    /// `flags` with this one, for the worker's socket.
+    pub(crate) fn apply_to(self, flags: Flags) -> Flags {
+        Flags { socket: self.socket.map(|socket| ("worker.socket", socket)), ..flags }
     }
 }
 
 impl RulesDirFlags {
-    /// Whether the flag is given.
-    pub(crate) const fn is_given(&self) -> bool {
-        self.rules_dir.is_some()
-    }
-
     /// `flags` with this one.
     pub(crate) fn apply_to(self, flags: Flags) -> Flags {
         Flags { rules_dir: self.rules_dir, ..flags }
+    }
+}
+
+impl MasterFlags {
+    /// Only these flags.
+    pub(crate) fn flags(self) -> Flags {
+        self.database.apply_to(self.rules_dir.apply_to(self.config.flags()))
+    }
+}
+
+impl HostFlags {
+    /// Only these flags.
+    pub(crate) fn flags(self) -> Flags {
+        self.socket.apply_to(self.master.flags())
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::daemon::About;
 use super::{Outcome, common, daemon};
 use crate::clock::SystemClock;
-use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare};
+use crate::command::flags::{MasterFlags, prepare};
 use crate::config::{Config, Flags, SystemFiles};
 use crate::lifecycle::{Lifecycle, Liveness, Request};
 use crate::master::Operator;
@@ -34,16 +34,11 @@ const SOCKET_RETRY: Duration = Duration::from_secs(1);
                         --database-url sqlite:///var/lib/rulesyncd/rules.db")]
 pub(crate) struct MasterArgs {
     #[command(flatten)]
-    config: ConfigFlags,
-    #[command(flatten)]
-    rules_dir: RulesDirFlags,
-    #[command(flatten)]
-    database: DatabaseFlags,
+    master: MasterFlags,
 }
 
 pub(crate) fn run(args: MasterArgs) -> Outcome {
-    let flags = args.database.apply_to(args.rules_dir.apply_to(args.config.flags()));
-    let flags = Flags { system_files: SystemFiles::Master, ..flags };
+    let flags = Flags { system_files: SystemFiles::Master, ..args.master.flags() };
     let config = common::for_writing(prepare(&flags)?)?;
     telemetry::export(&config.telemetry, "master")?;
     super::block_on(master(flags, config))?

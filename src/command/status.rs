@@ -98,7 +98,7 @@ pub(crate) fn run(args: StatusArgs) -> Outcome {
 /// Asks the daemon at the named socket, or both daemons of this host at once.
 fn ask_all(socket: SocketFlags, config: ConfigFlags) -> Result<Vec<Asked>, Failure> {
     let is_one = socket.is_given();
-    let config = prepare_quietly(socket.apply_to("worker.socket", config.flags()))?;
+    let config = prepare_quietly(socket.apply_to(config.flags()))?;
     Ok(super::block_on(async {
         if is_one {
             let answer = ask(&config.worker.socket, Op::Status {}).await;

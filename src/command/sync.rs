@@ -13,7 +13,7 @@ use super::{Failure, Outcome};
 use crate::address::Address;
 use crate::client::{ClientError, SocketClient};
 use crate::clock::SystemClock;
-use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, prepare_quietly};
+use crate::command::flags::{MasterFlags, prepare_quietly};
 use crate::command::print::{print, progress};
 use crate::config::Config;
 use crate::directory::{DELETE_AFTER, ScanScope};
@@ -41,15 +41,11 @@ pub(crate) struct SyncArgs {
     #[command(flatten)]
     wait: WaitFlags,
     #[command(flatten)]
-    config: ConfigFlags,
-    #[command(flatten)]
-    rules_dir: RulesDirFlags,
-    #[command(flatten)]
-    database: DatabaseFlags,
+    master: MasterFlags,
 }
 
 pub(crate) fn run(args: SyncArgs) -> Outcome {
-    let config = prepare_quietly(args.database.apply_to(args.rules_dir.apply_to(args.config.flags())))?;
+    let config = prepare_quietly(args.master.flags())?;
     telemetry::export(&config.telemetry, "sync")?;
     super::block_on(async {
         let daemons = Daemons::ask(&config).await;

@@ -16,7 +16,7 @@ use super::{Failure, Outcome};
 use crate::address::Address;
 use crate::client::{self, ClientError};
 use crate::clock::{SystemClock, Timestamp};
-use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
+use crate::command::flags::{HostFlags, prepare_quietly};
 use crate::command::print::{print, table};
 use crate::config::Config;
 use crate::master::reconcile::Reconciler;
@@ -42,13 +42,7 @@ const BETWEEN: Duration = Duration::from_millis(500);
 #[command(after_help = "Example: rulesyncd verify --rules-dir /etc/rulesyncd/rules")]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
-    config: ConfigFlags,
-    #[command(flatten)]
-    rules_dir: RulesDirFlags,
-    #[command(flatten)]
-    database: DatabaseFlags,
-    #[command(flatten)]
-    socket: SocketFlags,
+    host: HostFlags,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -74,9 +68,9 @@ struct Comparison {
 
 pub(crate) fn run(args: VerifyArgs) -> Outcome {
     // What the command line names must exist; what is only configured need not.
-    let (needs_directory, needs_worker) = (args.rules_dir.is_given(), args.socket.is_given());
-    let flags = args.database.apply_to(args.rules_dir.apply_to(args.config.flags()));
-    let config = prepare_quietly(args.socket.apply_to("worker.socket", flags))?;
+    let flags = args.host.flags();
+    let (needs_directory, needs_worker) = (flags.rules_dir.is_some(), flags.socket.is_some());
+    let config = prepare_quietly(flags)?;
     let comparison = super::block_on(async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_database(daemons.choose_rules_dir(config)?)?;

@@ -89,7 +89,7 @@ fn kind_parser() -> impl TypedValueParser<Value = ChangeKind> {
 
 pub(crate) fn run(args: WatchArgs) -> Outcome {
     let flags = Flags { quiet: true, system_files: SystemFiles::Worker, ..args.config.flags() };
-    let config = prepare(&args.socket.apply_to("worker.socket", flags))?;
+    let config = prepare(&args.socket.apply_to(flags))?;
     let mut subscribe = Subscribe {
         cursor: None,
         kinds: (!args.kinds.is_empty()).then_some(args.kinds),

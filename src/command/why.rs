@@ -20,7 +20,7 @@ use super::{Failure, Outcome, compare};
 use crate::address::Address;
 use crate::client::ClientError;
 use crate::clock::{Clock as _, SystemClock};
-use crate::command::flags::{ConfigFlags, DatabaseFlags, RulesDirFlags, SocketFlags, prepare_quietly};
+use crate::command::flags::{HostFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::Config;
 use crate::rule::RuleId;
@@ -41,21 +41,14 @@ pub(crate) struct WhyArgs {
     #[arg(value_name = "RULE_ID", add = ArgValueCompleter::new(rule_ids))]
     rule_id: RuleId,
     #[command(flatten)]
-    config: ConfigFlags,
-    #[command(flatten)]
-    rules_dir: RulesDirFlags,
-    #[command(flatten)]
-    database: DatabaseFlags,
-    #[command(flatten)]
-    socket: SocketFlags,
+    host: HostFlags,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: WhyArgs) -> Outcome {
-    let flags = args.database.apply_to(args.rules_dir.apply_to(args.config.flags()));
-    let config = prepare_quietly(args.socket.apply_to("worker.socket", flags))?;
+    let config = prepare_quietly(args.host.flags())?;
     let report = super::block_on(async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_database(daemons.choose_rules_dir(config)?)?;

@@ -38,7 +38,7 @@ pub(crate) struct WorkerArgs {
 
 pub(crate) fn run(args: WorkerArgs) -> Outcome {
     let flags = Flags { system_files: SystemFiles::Worker, ..args.database.apply_to(args.config.flags()) };
-    let flags = args.socket.apply_to("worker.socket", flags);
+    let flags = args.socket.apply_to(flags);
     let config = prepare(&flags)?;
     telemetry::export(&config.telemetry, "worker")?;
     super::block_on(worker(flags, config))?

@@ -134,7 +134,10 @@ impl Release {
     ///
     /// # Errors
     /// A sentence with up to ten names.
-    pub(crate) fn compare<'f>(&self, file: impl Fn(&str) -> Option<&'f RuleHeader<RuleId>>) -> Result<(), String> {
+    pub(crate) fn compare<'f>(
+        &self,
+        file: impl Fn(&str) -> Option<&'f RuleHeader<RuleId>>,
+    ) -> Result<(), String> {
         let differs =
             |listed: &&ListedRule| !file(&listed.source_path).is_some_and(|found| holds(listed, found));
         let differing = self.list.rules().iter().filter(differs).map(|listed| &*listed.source_path);

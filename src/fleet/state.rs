@@ -106,7 +106,8 @@ pub(crate) enum HostState {
 
 impl HostState {
     /// The words of all states, in the order in which they are shown.
-    pub(crate) const WORDS: [&'static str; 6] = ["in_sync", "behind", "differs", "stale", "silent", "unknown"];
+    pub(crate) const WORDS: [&'static str; 6] =
+        ["in_sync", "behind", "differs", "stale", "silent", "unknown"];
 
     /// The word in JSON and in metrics.
     pub(crate) const fn word(&self) -> &'static str {

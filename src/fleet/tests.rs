@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::wait::Wait;
 use super::*;
 use crate::clock::Timestamp;
 

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 
 use super::{Malformed, ascii, decimal, digest, shown};
-use crate::rule::{ContentDigest, RuleId};
+use crate::rule::{ContentDigest, RuleHeader, RuleId};
 use crate::rulefile::is_rule_file_name;
 
 /// The longest list, in bytes.
@@ -25,6 +25,18 @@ pub struct ListedRule {
     pub content_sha256: ContentDigest,
     /// The name of its file in the rules directory.
     pub source_path: Box<str>,
+}
+
+impl ListedRule {
+    /// The line that lists a row. A version that no list can have is listed as -1.
+    pub(crate) fn of(header: &RuleHeader<RuleId>) -> Self {
+        Self {
+            rule_id: header.rule_id.clone(),
+            rule_version: i32::try_from(header.rule_version).unwrap_or(-1),
+            content_sha256: header.content_sha256,
+            source_path: header.source_path.clone(),
+        }
+    }
 }
 
 /// A line of `MANIFEST.rules`, without its end.

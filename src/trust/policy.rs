@@ -2,7 +2,6 @@
 //! one.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use super::{
     AllowedSigners, MAX_SIGNATURES, Malformed, Manifest, PublicKey, Realm, ReleaseTime, Signature, shown,
@@ -44,13 +43,16 @@ pub struct SignedManifest {
 }
 
 /// Why a manifest does not count.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is none.
+    #[error("there is no manifest: {0}")]
     Missing(String),
     /// It is malformed.
+    #[error("the manifest is malformed: {0}")]
     Malformed(String),
     /// It is for another swarm.
+    #[error("the manifest is for the realm `{found}`, and not for `{expected}`")]
     WrongRealm {
         /// The realm that it names.
         found: String,
@@ -58,6 +60,7 @@ pub enum Refusal {
         expected: String,
     },
     /// Too few signatures count; why the others do not.
+    #[error("signatures of {counted} of {threshold} principals count{}", ignored.iter().map(|why| format!("; {why}")).collect::<String>())]
     BadSignature {
         /// How many distinct principals signed.
         counted: usize,
@@ -67,6 +70,7 @@ pub enum Refusal {
         ignored: Vec<String>,
     },
     /// It is older than one that was accepted before, or than `trust.min_version`.
+    #[error("the manifest of {found} is older than {oldest}, the oldest that is accepted")]
     RolledBack {
         /// Its version.
         found: ReleaseTime,
@@ -74,35 +78,9 @@ pub enum Refusal {
         oldest: ReleaseTime,
     },
     /// It has the version of one that was accepted before, and other bytes.
+    #[error("the manifest of {0} has other bytes than the one that was accepted before")]
     Conflict(ReleaseTime),
 }
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(why) => write!(f, "there is no manifest: {why}"),
-            Self::Malformed(why) => write!(f, "the manifest is malformed: {why}"),
-            Self::WrongRealm { found, expected } => {
-                write!(f, "the manifest is for the realm `{found}`, and not for `{expected}`")
-            }
-            Self::BadSignature { counted, threshold, ignored } => {
-                write!(f, "signatures of {counted} of {threshold} principals count")?;
-                if !ignored.is_empty() {
-                    write!(f, "; {}", ignored.join("; "))?;
-                }
-                Ok(())
-            }
-            Self::RolledBack { found, oldest } => {
-                write!(f, "the manifest of {found} is older than {oldest}, the oldest that is accepted")
-            }
-            Self::Conflict(version) => {
-                write!(f, "the manifest of {version} has other bytes than the one that was accepted before")
-            }
-        }
-    }
-}
-
-impl std::error::Error for Refusal {}
 
 impl From<Malformed> for Refusal {
     fn from(malformed: Malformed) -> Self {

@@ -79,12 +79,7 @@ pub(super) fn run(args: &MakeArgs, config: &Config) -> Outcome {
     let (mut listed, mut invalid) = (Vec::new(), String::new());
     for (name, rule) in rules {
         match rule {
-            Ok(rule) => listed.push(ListedRule {
-                rule_id: rule.rule_id,
-                rule_version: i32::try_from(rule.rule_version).unwrap_or(i32::MAX),
-                content_sha256: rule.content_sha256,
-                source_path: rule.source_path,
-            }),
+            Ok(rule) => listed.push(ListedRule::of(&rule)),
             Err(why) => {
                 let _ = writeln!(invalid, "! {}  {}", sanitize(&name), sanitize(&why));
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::{ListDigest, ListedRule, RuleList};
-use super::rows::{Text, as_listed, listed};
+use super::rows::{Text, as_listed};
 use super::status::Names;
 use super::{Candidate, Gate, InForce};
 use crate::rule::{Catalogue, KnownRule, RowFingerprint, RuleHeader, RuleId};
@@ -68,7 +68,7 @@ impl Gate {
             self.left_out.get(header.rule_id.as_str()).copied() == fingerprint
         };
         let rows = self.table.rule_rows().map(|rule| &rule.header).filter(|header| !is_left_out(header));
-        let mut rules: Vec<ListedRule> = rows.map(listed).collect();
+        let mut rules: Vec<ListedRule> = rows.map(ListedRule::of).collect();
         rules.sort_unstable_by(|a, b| a.rule_id.cmp(&b.rule_id));
         rules.iter().map(|rule| format!("{rule}\n")).collect()
     }
@@ -90,7 +90,7 @@ impl Gate {
         (self.altered, self.unlisted) = (Names::default(), Names::default());
         for rule in list.rules() {
             let id = rule.rule_id.as_str();
-            let is_row = |known: &Arc<KnownRule>| listed(&known.header) == *rule;
+            let is_row = |known: &Arc<KnownRule>| ListedRule::of(&known.header) == *rule;
             if !self.table.rule_row(id).is_some_and(is_row)
                 && !self.table.has_unparsed(id, &rule.content_sha256)
             {

@@ -11,7 +11,6 @@ mod status;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use self::rows::listed;
 use self::status::Names;
 use super::{KeyDates, ListedRule, Malformed, Manifest, NoEffect, Policy, Refusal, RuleList, SignedManifest};
 use crate::clock::Timestamp;
@@ -150,7 +149,8 @@ impl Gate {
             self.policy.verify(body, signatures, KeyDates::Ignored).map_err(|error| error.to_string())?;
         self.policy.admit(&signed.manifest, None).map_err(|error| error.to_string())?;
         let rules = cached.rules.iter().flatten();
-        let mut lines: Vec<String> = rules.map(|rule| format!("{}\n", listed(&rule.header))).collect();
+        let mut lines: Vec<String> =
+            rules.map(|rule| format!("{}\n", ListedRule::of(&rule.header))).collect();
         lines.extend(unparsed.iter().map(|line| format!("{line}\n")));
         lines.sort();
         let list =

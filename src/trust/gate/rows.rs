@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::ListedRule;
-use crate::rule::{KnownRule, RuleHeader, RuleId};
+use crate::rule::{KnownRule, RuleHeader};
 
 /// Where the text of a listed rule is.
 pub(super) enum Text {
@@ -22,19 +22,9 @@ impl Text {
     }
 }
 
-/// The line that lists a row. A version that no list can have is listed as -1.
-pub(super) fn listed(header: &RuleHeader<RuleId>) -> ListedRule {
-    ListedRule {
-        rule_id: header.rule_id.clone(),
-        rule_version: i32::try_from(header.rule_version).unwrap_or(-1),
-        content_sha256: header.content_sha256,
-        source_path: header.source_path.clone(),
-    }
-}
-
 /// A rule with the version and the path that the list gives it.
 pub(super) fn as_listed(known: &Arc<KnownRule>, rule: &ListedRule) -> Arc<KnownRule> {
-    if listed(&known.header) == *rule {
+    if ListedRule::of(&known.header) == *rule {
         return Arc::clone(known);
     }
     let header = RuleHeader {
