@@ -17,7 +17,6 @@ from rulesyncd import (
     RuleState,
     RuleStore,
     RuleStoreAdapter,
-    RuleStoreError,
 )
 from swarm import DEADLINE, PROGRAM, Store, Swarm, take
 
@@ -168,8 +167,3 @@ async def test_every_part_may_be_replaced_alone(store: Store, swarm: Swarm) -> N
         swarm.save("R1", 2)
         (change,) = await take(witness, 1)
         assert await anext(changes) == change._asdict()
-
-
-def test_an_address_that_is_no_databases_is_refused_at_once() -> None:
-    with pytest.raises(RuleStoreError, match="`redis` is not a database"):
-        RuleStore(database_url="redis://localhost/0")

@@ -2,14 +2,17 @@
 
 import asyncio
 import importlib
+import os
+import pwd
 import ssl
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import quote
 
+from .address import Address, parse_address
 from .errors import RuleStoreError
 from .records import RuleState
 
@@ -21,7 +24,7 @@ class _Dialect:
     """What differs between the databases."""
 
     driver: str
-    connect: Callable[[Any, SplitResult], Any]
+    connect: Callable[[Any, Address], Any]
     #: The placeholder of an argument.
     placeholder: str
     #: The database's clock in UTC; ``None`` is the host's.
@@ -38,13 +41,14 @@ class _Dialect:
 class StateTable:
     """The table of states of one database."""
 
-    def __init__(self, dialect: _Dialect, url: SplitResult) -> None:
+    def __init__(self, dialect: _Dialect, address: Address) -> None:
         """Connect later, once for each call."""
-        self._dialect, self._url = dialect, url
+        self._dialect, self._address = dialect, address
         self._driver = importlib.import_module(dialect.driver)
 
     async def set(self, rule_id: str, state: RuleState) -> RuleState:
         """Set a state, and return it as the database has it."""
+        state = state.replace(set_by=state.set_by or _login_name())
         return await asyncio.to_thread(self._transact, self._write, rule_id, state)
 
     async def clear(self, rule_id: str) -> None:
@@ -54,7 +58,7 @@ class StateTable:
     def _transact(self, work: Callable[..., Any], rule_id: str, *arguments: Any) -> Any:
         dialect = self._dialect
         try:
-            with closing(dialect.connect(self._driver, self._url)) as connection:
+            with closing(dialect.connect(self._driver, self._address)) as connection:
                 cursor = connection.cursor()
                 cursor.execute(dialect.begin)
                 self._refuse_case_variants(cursor, rule_id)
@@ -63,7 +67,7 @@ class StateTable:
                     cursor.execute(dialect.notify)
                 cursor.execute("COMMIT")
                 return result
-        except (self._driver.Error, OSError, OverflowError, UnicodeEncodeError) as error:
+        except (self._driver.Error, OSError, OverflowError, ValueError) as error:
             raise RuleStoreError(f"the state of {rule_id} was not written: {error}") from error
 
     def _refuse_case_variants(self, cursor: Any, rule_id: str) -> None:
@@ -126,19 +130,20 @@ class StateTable:
 
 
 def open_state_table(url: str) -> StateTable | None:
-    """Return the table of a database, or ``None`` if Python has no driver for it.
+    """Return the table of a database, or ``None`` if Python has no driver that can use the address.
 
     Raises ``RuleStoreError`` if the address is none of a database.
     """
-    parts = urlsplit(url)
-    name = parts.scheme.partition("+")[0]
-    dialect = _DIALECTS.get(name)
+    address = parse_address(url)
+    dialect = _DIALECTS.get(address.kind)
     if dialect is None:
-        raise RuleStoreError(
-            f"`{parts.scheme}` is not a database; expected sqlite://, postgresql:// or mysql://"
-        )
+        # The rest of it may have a password.
+        kind = address.kind if "://" in url and address.kind.isalnum() else "this"
+        raise RuleStoreError(f"`{kind}` is not a database; expected sqlite://, postgresql:// or mysql://")
+    if dialect is _MYSQL and len(address.hosts) > 1:
+        return None
     try:
-        return StateTable(dialect, parts)
+        return StateTable(dialect, address)
     except ImportError:
         return None
 
@@ -146,58 +151,71 @@ def open_state_table(url: str) -> StateTable | None:
 def _time(found: Any) -> datetime | None:
     if isinstance(found, str):
         found = datetime.fromisoformat(found)
-    return found if found is None else found.replace(tzinfo=UTC)
+    if found is None:
+        return None
+    if not isinstance(found, datetime):
+        raise ValueError(f"{found!r:.60} is not a time")  # noqa: TRY004 - the table is wrong, not the program
+    return found.replace(tzinfo=UTC)
 
 
-def _connect_sqlite(driver: Any, url: SplitResult) -> Any:
-    path = unquote(url.path)
-    if "+" in url.scheme:
-        # With a driver's name, three slashes are relative, as SQLAlchemy has it.
-        path = path.removeprefix("/")
-    return driver.connect(f"file:{path}?mode=rw", uri=True, timeout=10, isolation_level=None)
+def _login_name() -> str:
+    """Return who sets a state if nobody is named: the same as the command has it."""
+    for name in ("SUDO_USER", "LOGNAME", "USER"):
+        if login := os.environ.get(name):
+            return login
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
 
 
-def _connect_postgresql(driver: Any, url: SplitResult) -> Any:
-    options = {name: values[-1] for name, values in parse_qs(url.query).items()}
-    options.setdefault("host", url.hostname or "")
-    if not options["host"].startswith("/"):
+def _connect_sqlite(driver: Any, address: Address) -> Any:
+    path = address.database
+    if path.startswith("/"):
+        path = "/" + path.lstrip("/")
+    return driver.connect(f"file:{quote(path)}?mode=rw", uri=True, timeout=10, isolation_level=None)
+
+
+def _connect_postgresql(driver: Any, address: Address) -> Any:
+    has_port = any(host.port for host in address.hosts)
+    options = {
+        "host": ",".join(host.name for host in address.hosts),
+        "port": ",".join(host.port or "5432" for host in address.hosts) if has_port else None,
+        "user": address.user,
+        "password": address.password,
+        "dbname": address.database,
+    }
+    if not address.is_local:
         # As the daemons do: to another host only encrypted, and only to who can prove the name.
-        options.setdefault("sslmode", "verify-full")
-        options.setdefault("sslrootcert", "system")
-    return driver.connect(
-        dbname=unquote(url.path.removeprefix("/")),
-        user=_unquoted(url.username),
-        password=_unquoted(url.password),
-        port=options.pop("port", None) or url.port,
-        autocommit=True,
-        connect_timeout=10,
-        **options,
-    )
+        options |= {"sslmode": "verify-full", "sslrootcert": "system"}
+    if len(address.hosts) > 1:
+        options["target_session_attrs"] = "read-write"
+    return driver.connect(**(options | address.options), autocommit=True, connect_timeout=10)
 
 
-def _connect_mysql(driver: Any, url: SplitResult) -> Any:
-    options = {name: values[-1] for name, values in parse_qs(url.query).items()}
-    socket = options.get("unix_socket") or options.get("socket")
+def _connect_mysql(driver: Any, address: Address) -> Any:
+    (host,), options = address.hosts, address.options
+    is_socket = host.name.startswith("/")
+    mode = options.get("sslmode", "prefer" if address.is_local else "verify-full")
     context = None
-    if socket is None:
+    if not is_socket and mode != "disable" and (mode != "prefer" or not address.is_local):
         context = ssl.create_default_context(cafile=options.get("sslrootcert"))
+        context.check_hostname = mode != "verify-ca"
+        if "sslcert" in options:
+            context.load_cert_chain(options["sslcert"], options.get("sslkey"))
     return driver.connect(
-        host=url.hostname or "localhost",
-        unix_socket=socket,
-        port=url.port or 3306,
-        user=_unquoted(url.username),
-        password=_unquoted(url.password) or "",
-        database=unquote(url.path.removeprefix("/")),
+        host="localhost" if is_socket else host.name or "localhost",
+        unix_socket=host.name if is_socket else None,
+        port=int(host.port or 3306),
+        user=address.user,
+        password=address.password or "",
+        database=address.database,
         charset="utf8mb4",
         init_command="SET time_zone = '+00:00'",
         autocommit=True,
         connect_timeout=10,
         ssl=context,
     )
-
-
-def _unquoted(text: str | None) -> str | None:
-    return None if text is None else unquote(text)
 
 
 _POSTGRESQL = _Dialect(
