@@ -66,8 +66,13 @@ async fn main() -> anyhow::Result<()> {
     loop {
         match subscriber.next().await? {
             Event::Line(line) => {
-                if let Some(told) = rules.take_in(line.line) {
+                // A connection that has resumed may have nothing else to show.
+                let is_heartbeat = matches!(line.line, ServerLine::Heartbeat { .. });
+                let told = rules.take_in(line.line);
+                if let Some(told) = &told {
                     writeln!(std::io::stdout(), "{told}")?;
+                }
+                if is_heartbeat || told.is_some() {
                     // Optional: an operator sees in `rulesyncd status` who has taken in what.
                     subscriber.acknowledge().await;
                 }

@@ -57,6 +57,16 @@ async def test_a_connection_that_breaks_is_resumed_without_a_snapshot(store: Sto
                 assert [words(change) for change in await take(changes, 1)] == [f"R1 v{version}"]
             assert through._follower.replica is snapshot
             assert through.counters.connections >= 10
+            # A new connection acknowledges what it has, without a change.
+            connections = through.counters.connections
+            cut()
+
+            def is_acknowledged() -> bool:
+                stream = swarm.status()["stream"]
+                acked = [peer["acked"] for peer in stream["subscribers"] if peer["subscribed"]]
+                return through.counters.connections > connections and acked == [stream["seq"]] * 2
+
+            await eventually(is_acknowledged, "an acknowledgement of what was resumed")
 
 
 @pytest.mark.backends

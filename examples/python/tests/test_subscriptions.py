@@ -5,6 +5,7 @@ import contextlib
 import gc
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -224,6 +225,22 @@ async def test_callbacks_hear_each_change_in_order_and_may_fail(
     await take(witness, 1)
     await eventually(lambda: caplog.text.count("failed on a change") == 4, "the fourth record")
     assert len(heard) == 3
+
+
+@pytest.mark.parametrize("error", [RuleStoreError("a store's own"), StopAsyncIteration()])
+async def test_a_callback_may_raise_what_the_store_raises(
+    error: Exception, store: Store, swarm: Swarm, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing(_: RuleChange) -> None:
+        raise error
+
+    def is_recorded(count: int) -> bool:
+        return caplog.text.count("failed on a change") == count
+
+    store.on_change(failing)
+    for count in (1, 2):
+        swarm.save("R1", 1 + count)
+        await eventually(partial(is_recorded, count), "a record")
 
 
 @pytest.mark.states

@@ -1,9 +1,12 @@
 """The store for programs without asyncio, from the threads of such a program."""
 
+import os
+import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
@@ -114,3 +117,70 @@ def test_a_worker_is_waited_for_no_longer_than_told(swarm: Swarm) -> None:
         with pytest.raises(RuleStoreError, match="no worker answered"):
             store.load_compiled(timeout=0.2)
         assert time.monotonic() - began >= 0.2
+
+
+def eventually(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_callbacks_go_on_after_a_refusal(swarm: Swarm) -> None:
+    swarm.environment["RULESYNCD_WORKER_ALLOW_UIDS"] = str(os.getuid() + 1)
+    swarm.save("R1", 1)
+    swarm.run("sync")
+    swarm.start_all()
+    heard: list[str] = []
+    with RuleStore(swarm.socket) as store:
+        witness = store.subscribe_changes()
+        store.on_change(lambda change: heard.append(words(change)))
+        with pytest.raises(RuleStoreError, match="allow_uids"):
+            witness.get(DEADLINE)
+        del swarm.environment["RULESYNCD_WORKER_ALLOW_UIDS"]
+        swarm.kill("worker")
+        swarm.start("worker")
+        eventually(lambda: heard == ["R1 v1"])
+
+
+def test_stop_ends_a_call_that_waits_for_the_database(store: RuleStore, swarm: Swarm) -> None:
+    del store
+    own = RuleStore(swarm.socket, database_url=swarm.url)
+    own.start()
+    said: list[str] = []
+
+    def set_state() -> None:
+        with pytest.raises(RuleStoreError) as stopped:
+            own.set_state("R1", RuleState("disabled"))
+        said.append(str(stopped.value))
+
+    with closing(sqlite3.connect(swarm.path / "rules.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        caller = threading.Thread(target=set_state, daemon=True)
+        caller.start()
+        # The thread in which the loop waits for the database.
+        eventually(lambda: any(thread.name.startswith("asyncio_") for thread in threading.enumerate()))
+        own.stop()
+        caller.join(DEADLINE)
+        assert not caller.is_alive()
+        assert said == ["the store was stopped"]
+        other.execute("ROLLBACK")
+
+
+def test_close_wakes_a_consumer_that_is_about_to_wait(store: RuleStore) -> None:
+    changes = store.subscribe_changes()
+
+    class Late(threading.Condition):
+        def __enter__(self) -> bool:
+            if threading.current_thread() is consumer:
+                # Between what the consumer checked and its wait.
+                closer = threading.Thread(target=changes.close)
+                closer.start()
+                closer.join()
+            return super().__enter__()
+
+    changes._changed = Late()
+    consumer = threading.Thread(target=changes.get, daemon=True)
+    consumer.start()
+    consumer.join(DEADLINE)
+    assert not consumer.is_alive()

@@ -4,10 +4,10 @@ import asyncio
 import json
 import os
 
-from .errors import RuleStoreError
+from .errors import ConnectionLostError, RuleStoreError
 from .records import RuleState
 from .times import format_time
-from .wire import read_state
+from .wire import get, read_state
 
 
 class StateCommand:
@@ -27,7 +27,13 @@ class StateCommand:
         }
         given = [f"{name}={value}" for name, value in options.items() if value is not None]
         answer = await self._run("set", "--json", "--force", *given, "--", rule_id, state.state)
-        return read_state(json.loads(answer))
+        try:
+            return read_state(get({"state": json.loads(answer)}, "state", dict))
+        except (ValueError, ConnectionLostError):
+            raise RuleStoreError(
+                f"{self._command} does not say which state {rule_id} has: it is no rulesyncd, or not the one "
+                "that this package came with"
+            ) from None
 
     async def clear(self, rule_id: str) -> None:
         """Remove the state of a rule, if it has one."""

@@ -110,7 +110,7 @@ class Follower:
 
     def end_feeds(self) -> None:
         """End every feed after the changes that it has."""
-        for feed in self._feeds:
+        for feed in tuple(self._feeds):
             feed.end()
         self._feeds.clear()
         self._left.clear()
@@ -149,7 +149,7 @@ class Follower:
         except RuleStoreError as refusal:
             log.error("the worker on %s cannot be followed: %s", self.socket, refusal)  # noqa: TRY400
             self.failure = self.last_error = refusal
-            for feed in self._feeds:
+            for feed in tuple(self._feeds):
                 feed.fail(RuleStoreError(str(refusal)))
         except (OSError, ConnectionLostError) as error:
             is_news = self._goal is not None or self.last_error is None
@@ -162,12 +162,14 @@ class Follower:
 
     async def _follow(self, connection: Connection, hello: Line) -> None:
         self.counters.connections += 1
-        self._goal = read_cursor(hello.fields)
+        goal = self._goal = read_cursor(hello.fields)
         if self.cursor is None:
             connection.send(op="subscribe")
         else:
             connection.send(op="subscribe", cursor=self.cursor._asdict())
-        acknowledged, has_asked = self.cursor, False
+        # What a resumed copy has is acknowledged, too: of a new connection the worker does not know it.
+        acknowledged: Cursor | None = None
+        has_asked = False
         while True:
             if self.is_current and not has_asked:
                 # How old the rules are: the first heartbeat may be a while away.
@@ -175,8 +177,9 @@ class Follower:
                 has_asked = True
             line = await connection.next_line()
             self._take(line)
-            if self.cursor is not None and self.cursor != acknowledged:
-                acknowledged = self.cursor
+            cursor = self.cursor
+            if cursor is not None and cursor.epoch == goal.epoch and cursor != acknowledged:
+                acknowledged = cursor
                 connection.send(op="ack", seq=acknowledged.seq)
 
     def _take(self, line: Line) -> None:
@@ -270,7 +273,8 @@ class Follower:
         raise ConnectionLostError(what)
 
     def _feed(self, update: Update, size: int) -> None:
-        for feed in self._feeds:
+        # A copy: a subscription that is collected meanwhile may take its feed out.
+        for feed in tuple(self._feeds):
             merges = feed.merges
             feed.push(update, size)
             if feed.merges > merges:

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -35,6 +36,9 @@ DEFAULT_SOCKET = "/run/rulesyncd/events.sock"
 
 #: How long ``start`` waits for a worker that accepts connections and says nothing, in seconds.
 START_TIMEOUT = 5.0
+
+#: The longest reason or name that workers serve, in bytes.
+_LONGEST_TEXT = 4096
 
 _RULE_ID = re.compile(r"[A-Za-z0-9_-]{1,255}", re.ASCII)
 
@@ -224,9 +228,9 @@ class RuleStore(Generic[RuleT, StateT, ChangeT]):
         0.5
         """
         self._ensure_started()
-        wanted = _checked(rule_id, state, set_by)
-        replica = self._follower.replica
-        before = replica.state_of(rule_id)
+        wanted, follower = _checked(rule_id, state, set_by), self._follower
+        before = follower.replica.state_of(rule_id)
+        written = None
         try:
             async with asyncio.timeout(timeout):
                 if wanted == DEFAULT_STATE:
@@ -234,12 +238,17 @@ class RuleStore(Generic[RuleT, StateT, ChangeT]):
                     written = DEFAULT_STATE
                 else:
                     written = await self._writer.set(rule_id, wanted)
+                if wait:
+                    await follower.until(
+                        lambda: _shows(follower.replica.state_of(rule_id), before, written), None
+                    )
         except TimeoutError:
             raise RuleStoreError(
                 f"the state of {rule_id} was not written within {timeout} s: does the database answer?"
+                if written is None
+                else f"the state of {rule_id} is written, but the worker on {follower.socket} did not show "
+                f"it within {timeout} s: does it follow the same database, and does that answer?"
             ) from None
-        if wait:
-            await self._until_shown(rule_id, before, written, timeout)
         return self._types.state(written)
 
     def subscribe_changes(self) -> Subscription[ChangeT]:
@@ -338,20 +347,6 @@ class RuleStore(Generic[RuleT, StateT, ChangeT]):
                 "running, and may this program open its socket?"
             )
 
-    async def _until_shown(
-        self, rule_id: str, before: RuleState, written: RuleState, timeout: float | None
-    ) -> None:
-        follower = self._follower
-
-        def is_shown() -> bool:
-            return _shows(follower.replica.state_of(rule_id), before, written)
-
-        if not await follower.until(is_shown, timeout):
-            raise RuleStoreError(
-                f"the state of {rule_id} is written, but the worker on {follower.socket} did not show it "
-                f"within {timeout} s: does it follow the same database, and does that answer?"
-            )
-
 
 def _checked(rule_id: str, state: StateFields, set_by: str | None) -> RuleState:
     if not _RULE_ID.fullmatch(rule_id):
@@ -360,12 +355,19 @@ def _checked(rule_id: str, state: StateFields, set_by: str | None) -> RuleState:
         )
     if state.state not in ("enabled", "disabled", "clipped"):
         raise RuleStoreError(f"the state is {state.state!r}; expected enabled, disabled or clipped")
+    ceiling = state.confidence_max
+    if ceiling is not None and not (isinstance(ceiling, (int, float)) and 0 <= ceiling < math.inf):
+        raise RuleStoreError(f"confidence_max is {ceiling!r:.60}; expected a number of at least 0, or None")
+    set_by = set_by if set_by is not None else state.set_by
+    for name, text in (("reason", state.reason), ("set_by", set_by)):
+        if text is not None and ("\0" in text or len(text.encode(errors="surrogatepass")) > _LONGEST_TEXT):
+            raise RuleStoreError(f"{name} has a NUL, or more than {_LONGEST_TEXT} bytes")
     return RuleState(
         state=state.state,
         confidence_max=state.confidence_max,
         expires_at=state.expires_at,
         reason=state.reason,
-        set_by=set_by if set_by is not None else state.set_by,
+        set_by=set_by,
     )
 
 
@@ -388,13 +390,15 @@ async def _call(
 ) -> None:
     while True:
         try:
-            result = callback(await anext(changes))
-            if inspect.isawaitable(result):
-                await result
+            change = await anext(changes)
         except StopAsyncIteration:
             return
         except RuleStoreError:
             # The follower has logged it, and goes on trying.
             continue
+        try:
+            result = callback(change)
+            if inspect.isawaitable(result):
+                await result
         except Exception:
             log.exception("%r failed on a change; the next change follows", callback)

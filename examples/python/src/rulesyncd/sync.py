@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -36,28 +36,39 @@ class RuleStore:
     def __init__(self, socket: str = DEFAULT_SOCKET, **options: Any) -> None:
         """Take the arguments of ``rulesyncd.RuleStore``."""
         self._store: _asyncio.RuleStore[Any, Any, Any] = _asyncio.RuleStore(socket, **options)
+        #: Held while a call is given to the loop, so that none is given to one that has ended.
+        self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to follow the worker; returns as ``rulesyncd.RuleStore.start`` does."""
-        if self._loop is not None:
-            return
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="rulesyncd", daemon=True)
-        self._thread.start()
+        with self._lock:
+            if self._loop is not None:
+                return
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="rulesyncd", daemon=True)
+            self._thread.start()
         self._await(self._store.start())
 
     def stop(self) -> None:
-        """End every subscription, and the thread."""
-        loop, thread = self._loop, self._thread
+        """End every subscription and every call that waits, and the thread."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
         if loop is None or thread is None:
             return
-        self._await(self._store.stop())
-        self._loop = self._thread = None
+        asyncio.run_coroutine_threadsafe(self._end(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+    async def _end(self) -> None:
+        await self._store.stop()
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
 
     def __enter__(self) -> Self:
         """Start."""
@@ -94,8 +105,9 @@ class RuleStore:
         follower, types = self._store._follower, self._store._types  # noqa: SLF001
 
         def leave(feed: Feed) -> None:
-            with suppress(RuntimeError, RuleStoreError):
-                self._running().call_soon_threadsafe(follower.leave_feed, feed)
+            with self._lock:
+                if self._loop is not None:
+                    self._loop.call_soon_threadsafe(follower.leave_feed, feed)
 
         return Subscription(self._call(follower.open_feed), types.change, leave)
 
@@ -107,7 +119,14 @@ class RuleStore:
         changes = self.subscribe_changes()
 
         def call() -> None:
-            for change in changes:
+            while True:
+                try:
+                    change = next(changes)
+                except StopIteration:
+                    return
+                except RuleStoreError:
+                    # The follower has logged it, and goes on trying.
+                    continue
                 try:
                     callback(change)
                 except Exception:
@@ -136,20 +155,16 @@ class RuleStore:
         """How long ago the copy was last known to be what the database has, in seconds."""
         return self._store.stale_for
 
-    def _running(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            raise RuleStoreError("the store is not started: use `with store:` or `store.start()`")
-        return self._loop
-
     def _await(self, call: Coroutine[Any, Any, T]) -> T:
-        try:
-            loop = self._running()
-        except RuleStoreError:
-            call.close()
-            raise
-        future = asyncio.run_coroutine_threadsafe(call, loop)
+        with self._lock:
+            if self._loop is None:
+                call.close()
+                raise RuleStoreError("the store is not started: use `with store:` or `store.start()`")
+            future = asyncio.run_coroutine_threadsafe(call, self._loop)
         try:
             return future.result()
+        except CancelledError:
+            raise RuleStoreError("the store was stopped") from None
         except BaseException:
             future.cancel()
             raise
@@ -200,8 +215,10 @@ class Subscription:
         Raises ``RuleStoreError`` once each time that the worker refuses this program.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._is_closed:
+        while True:
             with self._changed:
+                if self._is_closed:
+                    return None
                 change = self._feed.take()
                 if change is None and (error := self._feed.take_error()) is not None:
                     raise error
@@ -212,14 +229,15 @@ class Subscription:
                     self._changed.wait(remaining)
                     continue
             return self._convert(change)
-        return None
 
     def close(self) -> None:
         """End the subscription; the next one begins with what this one did not hand out."""
-        if not self._is_closed:
+        with self._changed:
+            if self._is_closed:
+                return
             self._is_closed = True
-            self._leave(self._feed)
-            _notify(self._changed)
+            self._changed.notify_all()
+        self._leave(self._feed)
 
     def __del__(self) -> None:
         """End the subscription."""
