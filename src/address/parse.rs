@@ -1,6 +1,7 @@
 //! Parses an address in either spelling.
 
-use std::path::PathBuf;
+use std::cmp::Ordering;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
@@ -75,14 +76,7 @@ fn sqlite(rest: &str, sqlalchemy: bool) -> Result<Address, InvalidAddress> {
         }
     }
     let path = if sqlalchemy {
-        if path.contains('%') {
-            return Err(InvalidAddress(
-                "the path has a `%`, which one version of SQLAlchemy decodes and another does not; write the address as \
-                 `sqlite:///FILE`, with `%25` for a `%`"
-                    .into(),
-            ));
-        }
-        path.strip_prefix('/').unwrap_or(path).to_owned()
+        path_of_sqlalchemy(path.strip_prefix('/').unwrap_or(path))?
     } else {
         let not_utf8 = |_| InvalidAddress("the path is not UTF-8 once its `%` are decoded".into());
         percent_decode_str(path).decode_utf8().map_err(not_utf8)?.into_owned()
@@ -94,6 +88,25 @@ fn sqlite(rest: &str, sqlalchemy: bool) -> Result<Address, InvalidAddress> {
         )),
         relative if path.starts_with('/') => Ok(Address::SqliteFile(format!("/{relative}").into())),
         relative => Ok(Address::SqliteFile(relative.into())),
+    }
+}
+
+/// Reads a path with a driver's name. SQLAlchemy decodes a `%` from version 2.1 on, and takes it as it is before; which is
+/// meant, shows in what is there: one of the two files, or else one of their directories.
+fn path_of_sqlalchemy(written: &str) -> Result<String, InvalidAddress> {
+    let decoded = percent_decode_str(written).decode_utf8().unwrap_or(written.into());
+    let place = |path: &str| {
+        let directory = Path::new(path).parent().filter(|parent| *parent != Path::new(""));
+        (Path::new(path).exists(), directory.is_none_or(Path::exists))
+    };
+    match place(written).cmp(&place(&decoded)) {
+        Ordering::Equal if decoded != written => Err(InvalidAddress(
+            "the path has a `%`, which one version of SQLAlchemy decodes and another does not, and what is there does not \
+             show which is meant; write the address as `sqlite:///FILE`, with `%25` for a `%`"
+                .into(),
+        )),
+        Ordering::Less => Ok(decoded.into_owned()),
+        Ordering::Equal | Ordering::Greater => Ok(written.to_owned()),
     }
 }
 

@@ -21,7 +21,27 @@ fn sqlite_is_read_in_both_spellings() {
         assert_eq!(shown(text), expected, "{text}");
     }
     assert!(shown("sqlite://").starts_with("error"));
-    assert!(shown("sqlite+aiosqlite:////x%41.db").contains("write the address as `sqlite:///FILE`"));
+}
+
+#[test]
+fn a_percent_of_sqlalchemy_means_what_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let read = |name: &str| format!("sqlite+aiosqlite:///{}", at(name).display()).parse::<Address>();
+    let is = |name: &str| Ok(Address::SqliteFile(at(name)));
+    // No two digits follow it: no version decodes it.
+    assert_eq!(read("100%.db"), is("100%.db"));
+    let undecided = read("x%41.db").unwrap_err();
+    assert!(undecided.to_string().contains("write the address as `sqlite:///FILE`"), "{undecided}");
+    assert!(read("my%20rules/a.db").is_err(), "neither directory is there");
+    std::fs::create_dir(at("my rules")).unwrap();
+    assert_eq!(read("my%20rules/a.db"), is("my rules/a.db"), "it can be made there");
+    std::fs::write(at("x%41.db"), "").unwrap();
+    assert_eq!(read("x%41.db"), is("x%41.db"));
+    std::fs::write(at("xA.db"), "").unwrap();
+    assert!(read("x%41.db").is_err(), "both are there");
+    std::fs::remove_file(at("x%41.db")).unwrap();
+    assert_eq!(read("x%41.db"), is("xA.db"));
 }
 
 #[test]
