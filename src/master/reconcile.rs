@@ -119,6 +119,13 @@ pub(crate) struct RefusedWrite {
     pub(crate) reason: String,
 }
 
+impl RefusedWrite {
+    /// Whether the database rejected the deletion of the row.
+    pub(crate) const fn is_deletion(&self) -> bool {
+        self.content_sha256.is_none()
+    }
+}
+
 /// A reconcile of everything that found nothing to do. While no file changes and nobody commits, the same session
 /// would find the same again.
 #[derive(Debug)]

@@ -121,6 +121,9 @@ pub(crate) struct RejectedRule {
     pub(crate) source_path: String,
     /// The database's reason.
     pub(crate) reason: String,
+    /// Whether it is the deletion that is rejected: then no file has the rule.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_deletion: bool,
 }
 
 impl MasterStatus {
@@ -201,6 +204,7 @@ impl MasterStatus {
                 rule_id: rule_id.to_owned(),
                 source_path: refused.source_path.clone(),
                 reason: refused.reason.clone(),
+                is_deletion: refused.is_deletion(),
             })
             .collect();
         self.passed_over = scanner.passed_over().iter().cloned().collect();
@@ -236,7 +240,8 @@ impl MasterStatus {
                 "comparing the directory with the table".to_owned()
             }
             (LockStatus::Held, None, None) => {
-                let apart = self.rejected.len() + self.conflicts.len();
+                let unwritten = self.rejected.iter().filter(|rule| !rule.is_deletion).count();
+                let apart = unwritten + self.conflicts.len();
                 format!("{} in sync", count(self.rules.saturating_sub(apart), "rule"))
             }
         };

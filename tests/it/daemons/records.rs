@@ -315,4 +315,9 @@ fn a_row_that_the_database_rejects_is_shown_until_its_file_changes() {
     swarm.remove("bad.yaml");
     record(&master, "the database rejected the deletion of BAD");
     wait_for("the deletion in the status", || is_shown().then_some(()));
+    // The files that are left are all in the table.
+    master.signal("USR1");
+    wait_for("the sentence again", || {
+        (master.count_in_log("status: 1 rule in sync; 1 rule rejected by the database") == 2).then_some(())
+    });
 }
