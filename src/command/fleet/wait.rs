@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::effect;
 use super::source::Source;
-use super::written::Written;
+use super::written::{Written, not_followed};
 use crate::clock::humanize;
+use crate::command::common::trust;
 use crate::command::print::{print, print_error, progress};
 use crate::command::{Failure, Outcome};
 use crate::config::{Config, duration, time};
@@ -146,6 +147,18 @@ impl WaitFlags {
         if !quarantining.is_empty() {
             print_error(&anyhow!("the change is quarantined at {}", names(&quarantining)));
             has_failed = true;
+        }
+        if matches!(&written, Written::Rules(rules) if !rules.is_empty()) {
+            let full = source.full(trust(config)?.as_ref()).await;
+            let full = full.map_err(|error| written.unknown("whether every host follows it", error))?;
+            let not_followed = not_followed(&full);
+            if !not_followed.is_empty() {
+                print_error(&anyhow!(
+                    "not followed at {}: see `rulesyncd status` there",
+                    names(&not_followed)
+                ));
+                has_failed = true;
+            }
         }
         let lost = |error| written.unknown("whether the database still has it", error);
         if let Some(problem) = effect::problem(config, database, &written, &look).await? {

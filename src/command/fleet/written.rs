@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::clock::Timestamp;
 use crate::command::Failure;
-use crate::fleet::{Look, Missing, hosts};
+use crate::fleet::{HostState, Look, Missing, hosts, judge};
 use crate::master::WrittenRule;
 use crate::rule::{RuleHeader, RuleId, RuleState, StateRow};
 use crate::store::{Database, Scope, StoreError};
@@ -103,6 +103,23 @@ impl Written {
         };
         Ok(worst.unwrap_or(Kept::All))
     }
+}
+
+/// The hosts that have every change and do not follow a change of the rules: they hold back its deletions, or do not trust
+/// it. `look` has what they should serve.
+pub(super) fn not_followed(look: &Look) -> Vec<Missing> {
+    let missing = hosts(&look.workers, look.now).into_iter().filter_map(|host| {
+        let report = &host.worker.report;
+        // What is quarantined is named if it is what was written.
+        let is_of_change = report.trust.is_some() || report.quarantined == 0;
+        match judge(&host, look, look) {
+            HostState::Differs { reason: Some(why) } if is_of_change => {
+                Some(Missing { host: host.name, why })
+            }
+            _ => None,
+        }
+    });
+    missing.collect()
 }
 
 fn kept_state(set_at: Option<&Option<Timestamp>>, written: &RuleState) -> Kept {

@@ -118,8 +118,13 @@ fn of_three_workers_the_frozen_one_is_named() {
     assert!(printed.contains("all 3 hosts have it"), "{printed}{}", stderr(&output));
     until(&swarm, &sockets, &in_sync);
 
-    // Whoever deletes rows cannot empty the workers at once; they differ, and it is said why.
-    swarm.sql("DELETE FROM ttp_rule WHERE rule_id <> 'R0'");
+    // Whoever deletes rows cannot empty the workers at once, an operator neither: the wait says so, and the fleet.
+    (1..10).for_each(|number| swarm.remove(&format!("R{number}.yaml")));
+    let output = run(&["sync", "--allow-mass-delete", "--wait=60s"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = stderr(&output);
+    let is_named = |name: &&str| said.contains(&format!("/{name} (withheld 9 deletions)"));
+    assert!(said.contains("not followed at ") && names.iter().all(is_named), "{said}");
     until(&swarm, &sockets, &names.map(|name| (name, "differs: withheld 9 deletions")));
 }
 

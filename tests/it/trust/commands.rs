@@ -1,5 +1,7 @@
 //! What commands say of signed releases: `why`, `verify`, `state get`, `status` and `sync --dry-run`.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use rulesyncd::clock::{Clock as _, SystemClock};
@@ -10,6 +12,7 @@ use super::worker::{quoted, status, wait_for_reasons, write_part_0};
 use crate::support::databases::TestDatabase;
 use crate::support::releases::{Files, Owner};
 use crate::support::rules::rule_text;
+use crate::support::sshsig::SoftKey;
 use crate::support::swarm::{DEADLINE, Swarm, text, wait_for};
 
 const FIRST: &[(&str, i32)] = &[("R1", 1), ("R2", 1), ("R3", 1)];
@@ -252,4 +255,23 @@ fn a_dry_run_shows_what_a_release_would_change_and_why_it_is_held_back() {
     fails_with(&swarm, &owner, &["verify"], 1, &[&held[2..]]);
     assert_eq!(swarm.rows().len(), 3);
     wait_for_release(&swarm, 1);
+}
+
+/// It has every change, and serves nothing of it.
+#[test]
+fn a_wait_for_a_release_names_the_host_that_does_not_trust_it() {
+    let (swarm, owner) = (Swarm::on_sqlite(), Owner::new());
+    owner.release(1, &[("R1", 1)]).check_out(&swarm);
+    assert_eq!(run(&swarm, &owner, &["sync"]).0, 0);
+    let others = swarm.path("other_signers");
+    fs::write(&others, SoftKey::ed25519().line("owner")).unwrap();
+    fs::set_permissions(&others, fs::Permissions::from_mode(0o644)).unwrap();
+    let _worker = swarm.daemon("worker", |command| {
+        owner.trusted_by(&swarm, command);
+        command.env("RULESYNCD_TRUST_ALLOWED_SIGNERS", &others).env("RULESYNCD_WORKER_ID", "w1");
+    });
+    wait_for_reasons(&swarm, &["bad_signature"]);
+    owner.release(2, &[("R1", 2)]).check_out(&swarm);
+    let parts = ["not followed at ", " (untrusted: none bad_signature): "];
+    fails_with(&swarm, &owner, &["sync", "--wait=60s"], 1, &parts);
 }
