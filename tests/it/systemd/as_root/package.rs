@@ -97,7 +97,9 @@ fn a_purge_leaves_nothing_of_the_package_and_names_what_is_the_operators() {
     container.sh("dpkg -i /home/rulesyncd.deb; systemctl start rulesyncd-master rulesyncd-worker");
     save_rule(&container, "A", 1);
     container.wait_for("systemctl show -P StatusText rulesyncd-worker", "1 rule in sync");
-    container.sh("systemctl stop rulesyncd-worker; test -f /var/lib/rulesyncd-worker/catalogue.ndjson");
+    // A cache that was set aside is none of the operator's, nor is the newest release that a worker with trust saw.
+    container.sh("systemctl stop rulesyncd-worker; cd /var/lib/rulesyncd-worker; test -f catalogue.ndjson
+         cp catalogue.ndjson catalogue.ndjson.corrupt; cp catalogue.ndjson catalogue.ndjson.floor");
     let said = container.sh("dpkg --purge rulesyncd 2>&1");
     assert!(
         said.contains("what you made stays: /etc/rulesyncd/rules /etc/rulesyncd /var/lib/rulesyncd"),
