@@ -58,7 +58,7 @@ impl Peers {
                 subscribed,
                 seq,
                 lag: if subscribed { newest.saturating_sub(seq) } else { 0 },
-                acked: (acked > 0).then_some(acked),
+                acked: acked.checked_sub(1),
             }
         };
         self.lock().values().map(status).collect()

@@ -13,6 +13,7 @@ mod bus;
 mod cache;
 mod cached;
 mod floor;
+mod handle;
 pub(crate) mod history;
 mod journal;
 mod lock;
@@ -38,28 +39,25 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(any(test, fuzzing))]
 pub use cache::laws;
+pub use handle::WorkerHandle;
 pub use status::{
     BusStatus, DatabaseStatus, QuarantinedStatus, StreamStatus, SubscriberStatus, WorkerStatus,
 };
 
-use self::accept::{AccessPolicy, Peers};
+use self::accept::AccessPolicy;
 use self::broker::Broker;
 use self::bus::Bus;
+use self::handle::{Identity, Shared};
 use self::lock::CacheLock;
-use self::report::{Identity, Schedule};
-use self::subscriber::Service;
+use self::report::Schedule;
 use self::tail::Tail;
 use self::texts::Texts;
-use crate::clock::{SharedClock, Timestamp};
+use crate::clock::SharedClock;
 use crate::config::WorkerConfig;
 use crate::lifecycle::Liveness;
 use crate::socket::{ListenError, listen};
-use crate::store::{RuleStore, driver_failures};
-use crate::telemetry::metrics;
-use crate::trust::{Policy, TrustState};
-
-/// The most rules or rows that a list of `status` names: each connection holds an answer until it is read.
-const MAX_LISTED: usize = 1_000;
+use crate::store::RuleStore;
+use crate::trust::Policy;
 
 /// How long the worker waits for the end of its first poll before it takes connections. After that it serves
 /// the cache.
@@ -86,23 +84,6 @@ pub struct Worker {
     shared: Arc<Shared>,
     /// `None` if another worker keeps the cache.
     lock: Option<CacheLock>,
-}
-
-/// Reads the status of a worker while it runs. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct WorkerHandle {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    broker: Arc<Broker>,
-    peers: Arc<Peers>,
-    /// `None` if no bus is configured.
-    bus: Option<Bus>,
-    origin: CacheOrigin,
-    started_at: Timestamp,
-    identity: Identity,
 }
 
 impl Worker {
@@ -227,132 +208,5 @@ impl Worker {
         };
         tokio::join!(tail.run(liveness, &shutdown), accept, history, keep_cache, bus);
         Ok(())
-    }
-}
-
-impl WorkerHandle {
-    /// Requires this of releases from now on. Without effect if the worker started without trust.
-    pub fn trust(&self, policy: Policy) {
-        self.shared.broker.trust(policy);
-    }
-
-    /// The worker's status.
-    pub fn status(&self) -> WorkerStatus {
-        self.shared.status()
-    }
-
-    /// Registers the gauges that read this worker's status at each export of metrics.
-    pub(crate) fn register_metrics(&self) {
-        let gauge = |name, what, read: fn(&WorkerStatus) -> f64| {
-            let worker = self.clone();
-            metrics::gauge(name, what, "worker", move || read(&worker.status()));
-        };
-        gauge("rulesyncd.rules", "Rules that are served", |status| status.rules as f64);
-        gauge("rulesyncd.held_back", "Rules whose deletion is held back", |status| {
-            status.pending_deletions() as f64
-        });
-        gauge(
-            "rulesyncd.untrusted",
-            "0 while the signed release is in order, 1 degraded, 2 none",
-            |status| match status.trust.as_ref().map(|trust| trust.state) {
-                None | Some(TrustState::Ok) => 0.0,
-                Some(TrustState::Degraded) => 1.0,
-                Some(TrustState::None) => 2.0,
-            },
-        );
-        gauge("rulesyncd.quarantined", "Rows that are quarantined", |status| {
-            status.quarantined_rows() as f64
-        });
-        gauge(
-            "rulesyncd.stale_seconds",
-            "Age of the rules that are served; 0 while they are current",
-            |status| status.database.stale_for_ms as f64 / 1_000.0,
-        );
-        gauge("rulesyncd.subscribers", "Subscribers that follow the rules", |status| {
-            status.stream.subscribers.iter().filter(|peer| peer.subscribed).count() as f64
-        });
-        gauge("rulesyncd.lag", "Changes that the slowest subscriber is behind", |status| {
-            let lags = status.stream.subscribers.iter().filter(|peer| peer.subscribed).map(|peer| peer.lag);
-            lags.max().unwrap_or(0) as f64
-        });
-    }
-}
-
-impl Shared {
-    /// The status without the report.
-    fn plain_status(&self) -> WorkerStatus {
-        let broker = &self.broker;
-        let head_status = broker.head_status();
-        let (pending_mass_delete, pending_count, pending_since) = broker.held_back(MAX_LISTED);
-        let (quarantined, quarantined_count) = broker.some_quarantined(MAX_LISTED);
-        let trust = broker.trust_status();
-        let mut stream = StreamStatus {
-            epoch: broker.epoch.clone(),
-            seq: head_status.seq,
-            resumable_from: 0,
-            journal_bytes: 0,
-            subscribers: self.peers.status(head_status.seq),
-        };
-        broker.inspect(|catalogue, journal, database| {
-            stream.resumable_from = journal.reaches_back_to();
-            stream.journal_bytes = journal.bytes() as u64;
-            let (last_error, last_error_at) = database.last_error.clone().unzip();
-            WorkerStatus {
-                mode: "worker".to_owned(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                pid: std::process::id(),
-                now: broker.clock.now(),
-                started_at: self.started_at,
-                database: DatabaseStatus {
-                    url: self.origin.url.clone(),
-                    url_file: self.origin.url_file.clone(),
-                    backend: self.origin.backend.clone(),
-                    state: head_status.database,
-                    since: database.since,
-                    stale_for_ms: head_status.stale_for_ms(),
-                    master_silent_for_ms: u64::try_from(database.master_silent.lasts.as_millis())
-                        .unwrap_or(u64::MAX),
-                    no_master_since: database.master_silent.released_at,
-                    last_error: last_error.clone(),
-                    last_error_at,
-                    version_problem: database.version_problem.clone(),
-                    report_problem: database.report_problem.clone(),
-                    driver_failures: driver_failures(),
-                },
-                watermark: catalogue.watermark(),
-                rules: catalogue.rule_count() as u64,
-                states: catalogue.states().count() as u64,
-                digest: head_status.digest,
-                quarantined: quarantined.into_iter().map(Into::into).collect(),
-                quarantined_count,
-                trust,
-                pending_mass_delete,
-                pending_count,
-                pending_since,
-                stream,
-                bus: self.bus.as_ref().map(Bus::status),
-                last_error,
-                last_error_at,
-                report: None,
-            }
-        })
-    }
-}
-
-impl Service for Shared {
-    fn status(&self) -> WorkerStatus {
-        let mut status = self.plain_status();
-        status.report = Some(self.report_of(&status));
-        status
-    }
-
-    fn allow_mass_delete(&self, uid: u32, pid: Option<i32>) -> Result<usize, String> {
-        let own = rustix::process::geteuid().as_raw();
-        if uid != own && uid != 0 {
-            return Err(format!("user {uid} may not allow a mass deletion: only user {own} and root may"));
-        }
-        let applied = self.broker.release();
-        log::guard_lifted(&self.broker, &applied, log::Lifted::By { uid, pid });
-        Ok(applied.changes.len())
     }
 }

@@ -1,14 +1,11 @@
-//! What the worker reports of itself to the database, and when.
+//! When the worker reports of itself to the database.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Shared, WorkerStatus};
 use crate::backoff::{jittered, random};
-use crate::config::WorkerConfig;
 use crate::fleet::WorkerReport;
-use crate::trust::TrustState;
 
 /// So many reports after changes come in a row; then they come at most every [`PAUSE`].
 const IN_A_ROW: u32 = 3;
@@ -18,68 +15,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// The least time over which reports spread that need a connection each.
 const ELSEWHERE_SPREAD: Duration = Duration::from_secs(10);
-
-/// Who this worker is.
-#[derive(Debug, Clone)]
-pub(super) struct Identity {
-    worker_id: String,
-    host: String,
-    interval: Duration,
-}
-
-impl Identity {
-    /// The id of the configuration, or of the machine; the host's name where the machine has none.
-    pub(super) fn of(config: &WorkerConfig) -> Self {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let machine = || std::fs::read_to_string("/etc/machine-id").ok().map(|id| id.trim().to_owned());
-        let worker_id = config.id.clone().or_else(machine).filter(|id| !id.is_empty());
-        Self { worker_id: worker_id.unwrap_or_else(|| host.clone()), host, interval: config.report_interval }
-    }
-}
-
-impl Shared {
-    /// What the worker reports now.
-    pub(super) fn report(&self) -> WorkerReport {
-        self.report_of(&self.plain_status())
-    }
-
-    /// What the worker with this status reports.
-    pub(super) fn report_of(&self, status: &WorkerStatus) -> WorkerReport {
-        let seq = status.stream.seq;
-        let subscribers = status.stream.subscribers.iter().filter(|peer| peer.subscribed);
-        let acked: Vec<u64> = subscribers.clone().filter_map(|peer| peer.acked).collect();
-        let trust = status.trust.as_ref().map(|trust| {
-            let state = match trust.state {
-                TrustState::Ok => "ok",
-                TrustState::Degraded => "degraded",
-                TrustState::None => "none",
-            };
-            let reasons = trust.reasons.iter().map(|reason| format!(" {}", reason.as_str()));
-            state.to_owned() + &reasons.collect::<String>()
-        });
-        WorkerReport {
-            epoch: status.stream.epoch.to_string(),
-            worker_id: self.identity.worker_id.clone(),
-            host: self.identity.host.clone(),
-            program: status.version.clone(),
-            interval_ms: u64::try_from(self.identity.interval.as_millis()).unwrap_or(u64::MAX),
-            applied: self.broker.applied(),
-            seq,
-            digest: status.digest.map(|digest| digest.to_string()),
-            rules: status.rules,
-            states: status.states,
-            quarantined: status.quarantined_rows() as u64,
-            quarantined_ids: WorkerReport::join_ids(status.quarantined.iter().map(|row| &*row.rule_id)),
-            trust,
-            manifest_version: status.trust.as_ref().and_then(|trust| trust.version.clone()),
-            subscribers: subscribers.count() as u64,
-            acknowledging: acked.len() as u64,
-            acknowledged: acked.iter().filter(|&&acked| acked >= seq).count() as u64,
-            server: self.origin.place.clone(),
-            stale_ms: status.database.stale_for_ms,
-        }
-    }
-}
 
 /// Decides when the worker reports: soon after a change, at a random time within the spread; otherwise at an interval.
 #[derive(Debug)]

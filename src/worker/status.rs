@@ -80,14 +80,15 @@ impl WorkerStatus {
 
     /// One sentence for `systemctl status`.
     pub fn sentence(&self) -> String {
+        let rules = count(self.rules, "rule");
+        let stale = humantime::format_duration(Duration::from_secs(self.database.stale_for_ms / 1_000));
         let mut sentence = match (self.digest, self.database.state) {
-            (None, _) => "waiting for the first answer of the database".to_owned(),
-            (_, Health::Up) => format!("{} in sync", count(self.rules, "rule")),
-            (_, Health::Down) => {
-                let stale = Duration::from_secs(self.database.stale_for_ms / 1_000);
-                let rules = count(self.rules, "rule");
-                format!("database unavailable, {rules} stale for {}", humantime::format_duration(stale))
-            }
+            (None, Health::Down) => "waiting for the first answer of the database".to_owned(),
+            (None, Health::Up) => "no rules are served".to_owned(),
+            (_, Health::Up) if self.database.stale_for_ms == 0 => format!("{rules} in sync"),
+            // The database is a replica that stands still, or a poll takes long.
+            (_, Health::Up) => format!("{rules} stale for {stale}"),
+            (_, Health::Down) => format!("database unavailable, {rules} stale for {stale}"),
         };
         sentence +=
             &format!("; change {}, {}", self.stream.seq, count(self.stream.subscribers.len(), "subscriber"));

@@ -13,9 +13,10 @@
 //! any ──────── an error, or the shutdown ──────▶ Done
 //! ```
 //!
-//! [`Position`] has the lag rule. A snapshot also counts as lagging if the broker keeps newer ones in its place, or if
+//! [`Position`](super::broker::Position) has the lag rule. A snapshot also counts as lagging if the broker keeps newer ones in its place, or if
 //! the journal no longer has the changes after it.
 
+mod feed;
 mod requests;
 
 use std::sync::Arc;
@@ -27,28 +28,15 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::broker::{Broker, Head, Next, Position, Start};
+use self::feed::Feed;
+use super::broker::{Broker, Head};
 use super::output::Output;
-use super::snapshot::{Filter, Snapshot, SnapshotReader};
+use super::snapshot::Filter;
 use super::status::WorkerStatus;
 use crate::clock::Timestamp;
-use crate::event;
 use crate::wire::{
-    BadRequest, Cursor, ErrorCode, FrameError, LineReader, MAX_REQUEST, PROTOCOL, Request, RequestId,
-    ServerLine, SnapshotReason,
+    BadRequest, Cursor, ErrorCode, FrameError, LineReader, MAX_REQUEST, PROTOCOL, Request, ServerLine,
 };
-
-/// The most changes that go into the output at once.
-const BATCH_CHANGES: usize = 256;
-
-/// About how many bytes of changes go into the output at once.
-const BATCH_BYTES: usize = 256 * 1024;
-
-/// About how many bytes of a snapshot go into the output at once.
-const SNAPSHOT_CHUNK: usize = 64 * 1024;
-
-/// More bytes than most lines of a snapshot have: the last of a chunk makes it no longer than its buffer.
-const SNAPSHOT_LINE: usize = 4 * 1024;
 
 /// How many bytes of replies may wait before the session stops reading requests.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
@@ -69,7 +57,7 @@ pub(super) struct Peer {
     pub(super) subscribed: AtomicBool,
     /// The last change whose line is written or waits to be.
     pub(super) cursor: AtomicU64,
-    /// The last change that the subscriber acknowledged; 0 if none.
+    /// One more than the last change that the subscriber acknowledged; 0 before its first acknowledgement.
     pub(super) acked: AtomicU64,
 }
 
@@ -84,20 +72,6 @@ pub(super) trait Service: Send + Sync + 'static {
     /// # Errors
     /// Why the user may not do that.
     fn allow_mass_delete(&self, uid: u32, pid: Option<i32>) -> Result<usize, String>;
-}
-
-/// Where the lines of the stream come from.
-enum Feed {
-    /// The peer has not subscribed.
-    Idle,
-    /// The peer has subscribed, and nothing is loaded yet.
-    Starting,
-    Snapshot(SnapshotReader),
-    Live(Position),
-    /// A new snapshot follows when the peer reads on.
-    Lagged,
-    /// Nothing follows; the connection closes once the output is written.
-    Done,
 }
 
 struct Session<'a> {
@@ -245,111 +219,6 @@ impl Session<'_> {
                 Step::Expired => return Ok(()),
             }
         }
-    }
-
-    /// Adds the next lines of the feed to the empty output, if there are any.
-    fn fill(&mut self) {
-        match &self.feed {
-            Feed::Starting => match self.broker.start(self.cursor.as_ref(), !self.follow) {
-                Some(Start::Resume(position)) => self.feed = Feed::Live(position),
-                Some(Start::Snapshot(snapshot, reason)) => self.read(snapshot, reason),
-                None => self.beat(0),
-            },
-            Feed::Lagged => self.read(self.broker.snapshot(), SnapshotReason::Lagged),
-            Feed::Idle | Feed::Snapshot(_) | Feed::Live(_) | Feed::Done => {}
-        }
-        match &mut self.feed {
-            Feed::Snapshot(reader) => {
-                let mut lines = Vec::with_capacity(SNAPSHOT_CHUNK + SNAPSHOT_LINE);
-                let seq = reader.seq();
-                if reader.write(
-                    &mut lines,
-                    SNAPSHOT_CHUNK,
-                    (&self.broker.epoch, self.broker.trust_line()),
-                    &self.filter,
-                ) {
-                    self.peer.cursor.store(seq, Ordering::Relaxed);
-                    self.feed =
-                        if self.follow { Feed::Live(self.broker.position_after(seq)) } else { Feed::Done };
-                }
-                self.out.push(lines);
-            }
-            Feed::Live(position) => {
-                let next = self.broker.next(position, &self.filter, BATCH_CHANGES, BATCH_BYTES);
-                let cursor = position.cursor;
-                self.peer.cursor.store(cursor, Ordering::Relaxed);
-                match next {
-                    Next::Changes(changes) => self.out.extend(&changes),
-                    Next::CaughtUp => self.beat(cursor),
-                    Next::Lagged => {
-                        self.lag();
-                        self.fill();
-                    }
-                }
-            }
-            Feed::Idle | Feed::Starting | Feed::Lagged | Feed::Done => {}
-        }
-        if self.stopping && self.out.is_empty() && !matches!(self.feed, Feed::Done) {
-            let message = "the daemon stops; connect again and resume".to_owned();
-            self.close(None, ErrorCode::ShuttingDown, message);
-        }
-    }
-
-    fn read(&mut self, snapshot: Arc<Snapshot>, reason: SnapshotReason) {
-        self.progress = snapshot.seq;
-        self.feed = Feed::Snapshot(SnapshotReader::new(snapshot, reason));
-    }
-
-    /// Gives up a snapshot or a position that lags too far behind; the peer gets a new snapshot when it reads
-    /// on.
-    fn check_lag(&mut self) {
-        let is_overtaken = match &self.feed {
-            Feed::Snapshot(reader) => !self.broker.snapshot_holds(reader.seq(), self.progress),
-            Feed::Live(position) => !self.out.is_empty() && self.broker.is_overtaken(position),
-            Feed::Idle | Feed::Starting | Feed::Lagged | Feed::Done => false,
-        };
-        if is_overtaken {
-            self.lag();
-        }
-    }
-
-    fn lag(&mut self) {
-        let Peer { number: subscriber, uid, pid, .. } = self.peer;
-        let seq = self.peer.cursor.load(Ordering::Relaxed);
-        let process = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
-        tracing::info!(
-            message_id = event::SUBSCRIBER_LAGGED,
-            subscriber,
-            uid,
-            pid,
-            seq,
-            "subscriber {subscriber} (process {process} of user {uid}) does not keep up: it gets a snapshot in place of \
-             the changes after {seq} when it reads on"
-        );
-        self.feed = Feed::Lagged;
-    }
-
-    /// Adds a heartbeat if one is due.
-    fn beat(&mut self, cursor: u64) {
-        if !std::mem::take(&mut self.heartbeat_due) {
-            return;
-        }
-        let head_status = self.broker.head_status();
-        self.out.reply(&ServerLine::Heartbeat {
-            epoch: self.broker.epoch.clone(),
-            seq: cursor,
-            database: head_status.database,
-            stale_for_ms: head_status.stale_for_ms(),
-            digest: head_status.digest.filter(|_| head_status.seq == cursor),
-            trust: self.broker.trust_line(),
-        });
-    }
-
-    /// Adds an error, which is the last line, and closes the connection after it.
-    fn close(&mut self, id: Option<RequestId>, code: ErrorCode, message: String) {
-        tracing::debug!(subscriber = self.peer.number, ?code, "{message}");
-        self.out.reply(&ServerLine::Error { id, code, message });
-        self.feed = Feed::Done;
     }
 }
 

@@ -127,21 +127,8 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             self.follower = (self.follow)();
         }
         let trace = TailTrace::begin();
-        let found = {
-            let delta = metrics::timed("poll", self.follower.poll(&self.broker));
-            tokio::pin!(delta);
-            let mut check = tokio::time::interval(CHECK_INTERVAL);
-            loop {
-                let end = next_end(&self.broker, self.clock);
-                tokio::select! {
-                    found = &mut delta => break found,
-                    () = until(end) => expire(&self.broker, self.clock),
-                    () = until(self.broker.release_at()) => release(&self.broker),
-                    _ = check.tick() => self.broker.announce(),
-                }
-            }
-        };
-        match found {
+        let found = metrics::timed("poll", self.follower.poll(&self.broker));
+        match while_asked(&self.broker, self.clock, found).await {
             Ok(delta) => {
                 let delta = self.judge(delta).await;
                 self.apply(delta, trace);
@@ -284,6 +271,25 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
                 self.error_logged = true;
                 log::database_unavailable(self.source(), error, record, is_loaded);
             }
+        }
+    }
+}
+
+/// Waits for the database. Meanwhile states end on time, as does what is held back, and subscribers learn that the rules
+/// became stale.
+async fn while_asked<T>(
+    broker: &Broker,
+    clock: Option<(Timestamp, Instant)>,
+    answer: impl Future<Output = T>,
+) -> T {
+    tokio::pin!(answer);
+    let mut check = tokio::time::interval(CHECK_INTERVAL);
+    loop {
+        tokio::select! {
+            answer = &mut answer => return answer,
+            () = until(next_end(broker, clock)) => expire(broker, clock),
+            () = until(broker.release_at()) => release(broker),
+            _ = check.tick() => broker.announce(),
         }
     }
 }

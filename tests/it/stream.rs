@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
-use crate::support::raw::Raw;
+use crate::support::raw::{Raw, TIME_LIMIT};
 use crate::support::tables::{Tables, TestWorker, worker_config, worker_over};
 
 /// A change in a short spelling.
@@ -60,6 +60,48 @@ async fn a_subscriber_gets_a_snapshot_and_then_one_line_for_each_change() {
     assert_eq!(written["new_value"]["state"]["set_by"], "ben", "a rule carries the effective state");
     worker.tables.clear("R2");
     assert_eq!(tell(&raw.event().await), "6 R2 enabled");
+}
+
+/// A worker that has just started has numbered no change yet.
+#[tokio::test]
+async fn a_subscriber_that_acknowledges_the_snapshot_counts_before_the_first_change() {
+    let (worker, _directory) = worker_over([("R1", 1)]);
+    let mut raw = Raw::subscribe(worker.socket(), json!({})).await;
+    raw.snapshot().await;
+    let reported = || {
+        let report = worker.handle.status().report.unwrap();
+        (report.seq, report.acknowledging, report.acknowledged)
+    };
+    assert_eq!(reported(), (0, 0, 0));
+    raw.send(&json!({"op": "ack", "seq": 0, "id": 1})).await;
+    assert_eq!(raw.event().await["result"]["acked"], 0);
+    assert_eq!(reported(), (0, 1, 1));
+    worker.tables.write([("R1", 2)]);
+    assert_eq!(tell(&raw.event().await), "1 R1 v2");
+    assert_eq!(reported(), (1, 1, 0), "it has not said yet that it has the change");
+    for (seq, acked) in [(9, 1), (0, 1)] {
+        raw.send(&json!({"op": "ack", "seq": seq, "id": 2})).await;
+        assert_eq!(raw.event().await["result"]["acked"], acked);
+        assert_eq!(reported(), (1, 1, 1));
+    }
+}
+
+#[tokio::test]
+async fn rules_are_in_sync_only_while_they_are_known_to_be_current() {
+    let (worker, _directory) = worker_over([("R1", 1)]);
+    let says = async |begin: &str| {
+        let said = timeout(TIME_LIMIT, async {
+            while !worker.handle.status().sentence().starts_with(begin) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        said.await.unwrap_or_else(|_| panic!("not {begin}: {}", worker.handle.status().sentence()));
+    };
+    says("1 rule in sync; ").await;
+    worker.tables.hang();
+    // The database has not failed yet.
+    says("1 rule stale for ").await;
+    assert_eq!(worker.handle.status().database.state, Health::Up);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod digest;
 mod held_back;
 mod index;
 mod key;
+mod quarantine;
 mod states;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub(crate) use delta::MAX_MEMORY_KEY;
 pub use delta::{FoundManifest, MasterSilence, QuarantinedRow, RowFingerprint, Table, TableDelta};
 pub use digest::CatalogueDigest;
 pub(crate) use held_back::CatalogueDelta;
+pub use quarantine::QuarantineEntry;
 
 use self::key::{Key, SortedRule};
 use self::states::States;
@@ -43,17 +45,6 @@ pub struct Catalogue {
     quarantined_states: BTreeMap<String, QuarantinedRow>,
     digest: CatalogueDigest,
     watermark: Option<Timestamp>,
-}
-
-/// A row that is not served, and why.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QuarantineEntry {
-    /// The table of the row.
-    pub table: Table,
-    /// The row's `rule_id`.
-    pub key: String,
-    /// Why it is not served, in one sentence.
-    pub reason: String,
 }
 
 impl Catalogue {
@@ -211,33 +202,6 @@ impl Catalogue {
     pub(crate) fn compiled(&self) -> Vec<CompiledRule> {
         let state = |rule: &KnownRule| self.state(rule.rule_id().as_str());
         self.rules().filter_map(|(rule, _)| rule.compiled(state(rule)).ok()).collect()
-    }
-
-    /// The quarantined rows, rules first, by key.
-    pub fn quarantined(&self) -> impl Iterator<Item = QuarantineEntry> {
-        let rejected = |table, rows| {
-            BTreeMap::values(rows).map(move |row: &QuarantinedRow| QuarantineEntry {
-                table,
-                key: row.key.clone(),
-                reason: row.reason.clone(),
-            })
-        };
-        // Usually no id has a case variant, and then nothing is searched.
-        let passed_over = self.rules.len() - self.effective;
-        let neighbours = self.rules.iter().zip(self.rules.iter().skip(1));
-        let case_variants = neighbours.filter(|(a, b)| a.is_case_variant(b)).take(passed_over);
-        let case_variants = case_variants.map(|(first, second)| QuarantineEntry {
-            table: Table::Rules,
-            key: second.0.rule_id().to_string(),
-            reason: format!(
-                "the id differs from `{}` only in case, and the first in the order of bytes is taken; \
-                 rename or delete one of the two",
-                first.0.rule_id()
-            ),
-        });
-        rejected(Table::Rules, &self.quarantined_rules)
-            .chain(case_variants)
-            .chain(rejected(Table::States, &self.quarantined_states))
     }
 
     /// Writes or removes a row.

@@ -185,10 +185,8 @@ impl Broker {
     /// The first `most` of the rows that are quarantined, and how many there are.
     pub(in crate::worker) fn some_quarantined(&self, most: usize) -> (Vec<QuarantineEntry>, usize) {
         let inner = self.lock();
-        let mut rows = inner.table().quarantined();
-        let first: Vec<_> = rows.by_ref().take(most).collect();
-        let count = first.len() + rows.count();
-        (first, count)
+        let table = inner.table();
+        (table.quarantined().take(most).collect(), table.quarantined_count())
     }
 
     /// The rows that are quarantined.

@@ -49,12 +49,13 @@ impl Session<'_> {
             }
             Op::Ack { seq } => {
                 let acked = seq.min(self.peer.cursor.load(Ordering::Relaxed));
-                let before = self.peer.acked.fetch_max(acked, Ordering::Relaxed);
-                if acked > before {
+                let before = self.peer.acked.fetch_max(acked + 1, Ordering::Relaxed);
+                if acked >= before {
                     self.broker.acknowledged(acked);
                 }
                 if request.id.is_some() {
-                    self.respond(request.id, &serde_json::json!({ "acked": acked.max(before) }));
+                    let acked = acked.max(before.saturating_sub(1));
+                    self.respond(request.id, &serde_json::json!({ "acked": acked }));
                 }
             }
         }

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::super::log;
 use super::super::report::{Schedule, mark};
-use super::{CHECK_INTERVAL, Tail, expire, next_end, release, until};
+use super::{Tail, while_asked};
 use crate::fleet::WorkerReport;
 use crate::store::Follow;
 
@@ -49,21 +49,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     pub(super) async fn report(&mut self) {
         let Some(Reports { schedule, report, last }) = &mut self.reports else { return };
         let now = report();
-        let written = {
-            let written = self.follower.report(now.clone());
-            tokio::pin!(written);
-            // A slow server delays no state's end, and not the word that the rules are stale.
-            let mut check = tokio::time::interval(CHECK_INTERVAL);
-            loop {
-                let end = next_end(&self.broker, self.clock);
-                tokio::select! {
-                    written = &mut written => break written,
-                    () = until(end) => expire(&self.broker, self.clock),
-                    () = until(self.broker.release_at()) => release(&self.broker),
-                    _ = check.tick() => self.broker.announce(),
-                }
-            }
-        };
+        let written = while_asked(&self.broker, self.clock, self.follower.report(now.clone())).await;
         schedule.reported(Instant::now(), written.is_ok());
         if written.is_ok() {
             *last = Some(now);
