@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use crate::support::rules::rule_text;
-use crate::support::swarm::{Daemon, Swarm, ask, wait_for};
+use crate::support::swarm::{DEADLINE, Daemon, Swarm, ask, text, wait_for};
 
 /// A master whose directory holds so many rules, which are in the table.
 fn master_of(count: usize) -> (Swarm, Daemon) {
@@ -47,6 +48,26 @@ impl Writer {
     }
 }
 
+/// How often the master has read rows.
+fn reads(swarm: &Swarm) -> u64 {
+    let status = wait_for("an answer", || ask(&swarm.path("master.sock")));
+    let metrics = status["metrics"].as_array().unwrap();
+    let latency = metrics.iter().find(|metric| metric["name"] == "ttp.store.latency").unwrap();
+    let reads = latency["samples"].as_array().unwrap().iter();
+    reads
+        .filter(|sample| sample["labels"]["operation"] == "read_rows")
+        .map(|sample| sample["count"].as_u64().unwrap())
+        .sum()
+}
+
+/// How many connections to its socket a daemon has open, as ss(8) shows them: `03` is connected. The daemon makes its
+/// socket under a hidden name, which the kernel remembers.
+fn connections(swarm: &Swarm, daemon: &Daemon) -> usize {
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    let end = format!(" {}", swarm.path(&format!(".{}", daemon.pid())).display());
+    sockets.lines().filter(|line| line.ends_with(&end) && line.contains(" 0001 03 ")).count()
+}
+
 fn held(swarm: &Swarm) -> usize {
     let status = ask(&swarm.path("master.sock")).unwrap_or_default();
     status["pending_mass_delete"].as_array().map_or(0, Vec::len)
@@ -58,15 +79,16 @@ fn who_waits_no_more_allows_nothing() {
     remove(&swarm, 0..8);
     master.wait_for_log("8 of 10 rules would be deleted");
     let writer = Writer::begin(&swarm);
+    let before = reads(&swarm);
     let mut sync = swarm.command(&["sync", "--allow-mass-delete"]);
     let mut sync = sync.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    // The master has the request by then; if it has not, this shows less.
-    std::thread::sleep(Duration::from_secs(2));
+    // It reads the rows for this request, and cannot write.
+    wait_for("the master to handle the request", || (reads(&swarm) > before).then_some(()));
     assert!(sync.try_wait().unwrap().is_none(), "it waits for the other program");
+    assert!(connections(&swarm, &master) > 0);
     sync.kill().unwrap();
     sync.wait().unwrap();
-    // The master learns of it within a moment.
-    std::thread::sleep(Duration::from_millis(500));
+    wait_for("the master to see that nobody waits", || (connections(&swarm, &master) == 0).then_some(()));
     writer.end();
     swarm.save("later.yaml", rule_text("LATER", 1));
     wait_for("what came later", || swarm.rows().iter().any(|[id, ..]| id == "LATER").then_some(()));
@@ -103,12 +125,15 @@ fn a_reload_is_not_lost_behind_requests() {
     const MANY: usize = 40;
     let (swarm, _) = master_of(1);
     let (file, other) = (swarm.path("master.yaml"), swarm.path("other"));
-    let of = |rules: &std::path::Path| format!("master:\n  rules_dir: {}\n", rules.display());
+    let of = |rules: &Path| format!("master:\n  rules_dir: {}\n", rules.display());
     fs::create_dir(&other).unwrap();
     fs::write(other.join("B.yaml"), rule_text("B", 1)).unwrap();
     fs::write(&file, of(&swarm.rules())).unwrap();
+    let supervisor = UnixDatagram::bind(swarm.path("notify")).unwrap();
+    supervisor.set_read_timeout(Some(DEADLINE)).unwrap();
     let master = swarm.daemon("master", |command| {
         command.arg("--config").arg(&file).env_remove("RULESYNCD_RULES_DIR");
+        command.env("NOTIFY_SOCKET", swarm.path("notify"));
     });
     master.wait_for_log("this master holds the lock");
     let writer = Writer::begin(&swarm);
@@ -120,11 +145,16 @@ fn a_reload_is_not_lost_behind_requests() {
             client
         })
         .collect();
-    // They are queued by then; if they are not, this shows less.
-    std::thread::sleep(Duration::from_secs(1));
+    // The master takes requests in the order in which they come: it has all of them when it answers another.
+    wait_for("an answer", || ask(&swarm.path("master.sock")));
     fs::write(&file, of(&other)).unwrap();
     master.signal("HUP");
-    std::thread::sleep(Duration::from_millis(500));
+    let mut told = String::new();
+    while !told.split_once("RELOADING=1").is_some_and(|(_, then)| then.contains("READY=1")) {
+        let mut message = [0; 4096];
+        let length = supervisor.recv(&mut message).expect("the end of the reload");
+        told += &text(&message[..length]);
+    }
     writer.end();
     wait_for("the rule of the other directory", || {
         swarm.rows().iter().any(|[id, ..]| id == "B").then_some(())

@@ -24,6 +24,47 @@ fn status(swarm: &Swarm) -> Value {
     serde_json::from_str(&swarm.succeed(&["status", "--json", "--socket", socket.to_str().unwrap()])).unwrap()
 }
 
+/// A program that may write the tables makes as many of both as it likes.
+#[test]
+fn a_status_names_a_thousand_of_what_is_quarantined_and_held_back_and_counts_all() {
+    const HELD: usize = 1_100;
+    const INVALID: usize = 1_200;
+    let swarm = Swarm::on_sqlite();
+    for number in 0..HELD {
+        swarm.save(&format!("R{number}.yaml"), rule_text(&format!("R{number}"), 1));
+    }
+    swarm.succeed(&["sync"]);
+    let _worker = swarm.worker();
+    wait_for("the rules", || (status(&swarm)["rules"] == HELD).then_some(()));
+    swarm.sql(&format!(
+        "BEGIN; DELETE FROM ttp_rule;
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {INVALID})
+         INSERT INTO ttp_rule SELECT 'Q' || i, 1, 'Q' || i, 'no rule', strftime('%Y-%m-%d %H:%M:%f000', 'now'), 'x' FROM n;
+         COMMIT"
+    ));
+    let said = wait_for("both", || {
+        let said = status(&swarm);
+        (said["quarantined_count"] == INVALID && said["pending_count"] == HELD).then_some(said)
+    });
+    for list in ["quarantined", "pending_mass_delete"] {
+        assert_eq!(said[list].as_array().unwrap().len(), 1_000, "{list}");
+    }
+    assert_eq!(said["rules"], HELD);
+    let text = swarm.succeed(&["status"]);
+    assert!(
+        text.contains("the first 1000 of 1100") && text.contains("the first 1000 of 1200"),
+        "{}",
+        &text[..2_000]
+    );
+    let metrics = swarm.succeed(&["status", "--format", "prometheus"]);
+    for (name, value) in [("quarantined", INVALID), ("held_back", HELD)] {
+        let sample = format!("rulesyncd_{name}{{mode=\"worker\"}} {value}");
+        assert!(metrics.contains(&sample), "no {sample} in {metrics}");
+    }
+    let check = swarm.run(&["status", "--check"]);
+    assert!(crate::support::swarm::text(&check.stdout).contains("1200 quarantined rows"), "{check:?}");
+}
+
 #[test]
 fn a_mass_deletion_is_held_back_over_a_restart_until_it_is_allowed() {
     let (swarm, worker) = swarm(|_| {});

@@ -131,6 +131,60 @@ fn a_cache_of_no_size_that_a_worker_writes_is_set_aside() {
     wait_for("a cache", || cache.exists().then_some(()));
 }
 
+/// As where a second unit has the configuration of the first, but for the socket.
+#[test]
+fn a_second_worker_leaves_the_cache_to_the_first_and_keeps_it_once_it_is_started_alone() {
+    let (swarm, _master) = stopped();
+    let (cache, socket) = (swarm.path("catalogue.ndjson"), swarm.path("other.sock"));
+    let second = || {
+        swarm.daemon("worker", |command| {
+            command.env("RULESYNCD_SOCKET", &socket);
+        })
+    };
+    let subscribe = || {
+        let mut subscriber = Subscriber::connect(&socket);
+        subscriber.send(r#"{"op":"subscribe"}"#);
+        assert_eq!(subscriber.snapshot().len(), 2);
+        subscriber
+    };
+    let save = |subscriber: &mut Subscriber, version| {
+        swarm.save("R1.yaml", rule_text("R1", version));
+        assert_eq!(subscriber.change()["rule_version"], version);
+    };
+    let recorded = || {
+        let history = swarm.succeed(&["history", "R1", "--json"]);
+        history.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    let warning = "another worker keeps the cache";
+
+    let before = recorded().len();
+    let (first, other) = (swarm.worker(), second());
+    other.wait_for_log(warning);
+    let mut subscriber = subscribe();
+    let mut of_first = swarm.subscribe();
+    of_first.snapshot();
+    save(&mut subscriber, 2);
+    assert_eq!(of_first.change()["rule_version"], 2);
+    wait_for("the record of the change", || (recorded().len() > before).then_some(()));
+    drop(of_first);
+    first.stop();
+    let left = fs::read_to_string(&cache).unwrap();
+    assert!(left.contains("pattern: 'v2'"), "{left}");
+
+    // It goes on serving, and keeps no cache and no history.
+    save(&mut subscriber, 3);
+    drop(subscriber);
+    other.stop();
+    assert_eq!(fs::read_to_string(&cache).unwrap(), left);
+    assert_eq!(recorded().len(), before + 1, "one worker records a change: {:?}", recorded());
+
+    let other = second();
+    let mut subscriber = subscribe();
+    save(&mut subscriber, 4);
+    wait_for("the cache", || fs::read_to_string(&cache).unwrap().contains("pattern: 'v4'").then_some(()));
+    assert_eq!(other.count_in_log(warning), 0, "{}", other.log());
+}
+
 /// Only the cache and the database have the texts.
 #[test]
 fn a_cache_that_was_removed_is_written_anew() {

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 use crate::support::container::Container;
 use crate::support::rules::rule_text;
-use crate::support::swarm::text;
+use crate::support::swarm::{text, wait_for};
 
 /// The package, built once.
 fn package() -> &'static Path {
@@ -207,6 +207,27 @@ fn a_service_survives_what_happens_to_services() {
     container.wait_for("systemctl is-failed rulesyncd-worker", "failed");
     assert_eq!(container.property("rulesyncd-worker", "ExecMainStatus"), "2");
     container.wait_for("journalctl --no-pager -u rulesyncd-worker", "did you mean `poll_interval`?");
+}
+
+/// It shows a sign of life three times, and would have been killed after the first time without one.
+#[test]
+#[ignore = "needs root and systemd-nspawn"]
+fn a_worker_that_polls_once_an_hour_outlives_its_watchdog() {
+    let container = installed();
+    container.sh(
+        "echo 'worker: {poll_interval: 1h}' > /etc/rulesyncd/worker.yaml
+         mkdir -p /etc/systemd/system/rulesyncd-worker.service.d
+         printf '[Service]\nWatchdogSec=2s\n' > /etc/systemd/system/rulesyncd-worker.service.d/test.conf
+         systemctl daemon-reload; systemctl start rulesyncd-master rulesyncd-worker; systemctl stop rulesyncd-master",
+    );
+    let pid = container.property("rulesyncd-worker", "MainPID");
+    let begun: u64 = container.property("rulesyncd-worker", "ActiveEnterTimestampMonotonic").parse().unwrap();
+    wait_for("signs of life", || {
+        let last = container.property("rulesyncd-worker", "WatchdogTimestampMonotonic");
+        (last.parse::<u64>().unwrap() > begun + 7_000_000).then_some(())
+    });
+    assert_eq!(container.property("rulesyncd-worker", "MainPID"), pid);
+    assert_eq!(container.property("rulesyncd-worker", "NRestarts"), "0");
 }
 
 #[test]
