@@ -3,12 +3,9 @@
 import asyncio
 import inspect
 import logging
-import math
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Generic, Protocol, Self, overload
 
 from .command import StateCommand
@@ -26,6 +23,7 @@ from .records import (
     StateT,
 )
 from .replica import DEFAULT_STATE
+from .states import checked_state, shows
 from .subscription import Subscription
 from .wire import Cursor
 
@@ -36,11 +34,6 @@ DEFAULT_SOCKET = "/run/rulesyncd/events.sock"
 
 #: How long ``start`` waits for a worker that accepts connections and says nothing, in seconds.
 START_TIMEOUT = 5.0
-
-#: The longest reason or name that workers serve, in bytes.
-_LONGEST_TEXT = 4096
-
-_RULE_ID = re.compile(r"[A-Za-z0-9_-]{1,255}", re.ASCII)
 
 
 class _StateWriter(Protocol):
@@ -228,7 +221,7 @@ class RuleStore(Generic[RuleT, StateT, ChangeT]):
         0.5
         """
         self._ensure_started()
-        wanted, follower = _checked(rule_id, state, set_by), self._follower
+        wanted, follower = checked_state(rule_id, state, set_by), self._follower
         before = follower.replica.state_of(rule_id)
         written = None
         try:
@@ -240,7 +233,7 @@ class RuleStore(Generic[RuleT, StateT, ChangeT]):
                     written = await self._writer.set(rule_id, wanted)
                 if wait:
                     await follower.until(
-                        lambda: _shows(follower.replica.state_of(rule_id), before, written), None
+                        lambda: shows(follower.replica.state_of(rule_id), before, written), None
                     )
         except TimeoutError:
             raise RuleStoreError(
@@ -346,43 +339,6 @@ class RuleStore(Generic[RuleT, StateT, ChangeT]):
                 f"no worker answered on {self._follower.socket} within {timeout} s{why}; is rulesyncd-worker "
                 "running, and may this program open its socket?"
             )
-
-
-def _checked(rule_id: str, state: StateFields, set_by: str | None) -> RuleState:
-    if not _RULE_ID.fullmatch(rule_id):
-        raise RuleStoreError(
-            f"{rule_id!r:.60} is not a rule's id: expected letters, digits, `_` and `-`, at most 255"
-        )
-    if state.state not in ("enabled", "disabled", "clipped"):
-        raise RuleStoreError(f"the state is {state.state!r}; expected enabled, disabled or clipped")
-    ceiling = state.confidence_max
-    if ceiling is not None and not (isinstance(ceiling, (int, float)) and 0 <= ceiling < math.inf):
-        raise RuleStoreError(f"confidence_max is {ceiling!r:.60}; expected a number of at least 0, or None")
-    set_by = set_by if set_by is not None else state.set_by
-    for name, text in (("reason", state.reason), ("set_by", set_by)):
-        if text is not None and ("\0" in text or len(text.encode(errors="surrogatepass")) > _LONGEST_TEXT):
-            raise RuleStoreError(f"{name} has a NUL, or more than {_LONGEST_TEXT} bytes")
-    return RuleState(
-        state=state.state,
-        confidence_max=state.confidence_max,
-        expires_at=state.expires_at,
-        reason=state.reason,
-        set_by=set_by,
-    )
-
-
-def _shows(current: RuleState, before: RuleState, written: RuleState) -> bool:
-    """Return whether a worker that shows ``current`` has seen what was ``written``."""
-    if current == written:
-        return True
-    if written == DEFAULT_STATE:
-        return current != before
-    if written.expires_at is not None and written.expires_at <= datetime.now(UTC):
-        return current == DEFAULT_STATE
-    if current.set_at is None or written.set_at is None:
-        return False
-    # Someone set it again, maybe within the same second, which is all that some columns hold.
-    return current.set_at > written.set_at or (current.set_at == written.set_at and current != before)
 
 
 async def _call(
