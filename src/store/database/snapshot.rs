@@ -107,27 +107,26 @@ impl TableReader for Snapshot {
         };
         let rules_version = row.optional(1, "the version").map_err(|why| unreadable(&why))?;
         let deletions_sign = row.optional(2, "the sign of deletions").map_err(|why| unreadable(&why))?;
-        let mut number = |index| -> Result<Option<u64>, StoreError> {
-            let number = row.optional(index, "a count").map_err(|why| unreadable(&why))?;
-            number.map(|number| number.parse().map_err(|_| unreadable("a count is no number"))).transpose()
-        };
-        let (rules, states) = (number(3)?, number(5)?);
-        let mut counts = |rows, index| -> Result<Option<Counts>, StoreError> {
-            let found = row.optional(index, "the window").map_err(|why| unreadable(&why))?;
-            found.map(|found| counts_of(rows, &found)).transpose()
-        };
-        let (rules, states) = (counts(rules, 4)?, counts(states, 6)?);
+        let rules = row.optional(3, "a count").map_err(|why| unreadable(&why))?;
+        let rules = rules.map(|rules| number(&rules)).transpose()?;
+        let window = row.optional(4, "the window").map_err(|why| unreadable(&why))?;
+        let rules = window.map(|found| counts_of(rules, &found)).transpose()?;
+        let states = row.text(5, "the states").map_err(|why| unreadable(&why))?;
+        let (rows, in_window) = states.split_once(' ').ok_or_else(|| unreadable("a count is missing"))?;
+        let states = Counts { rows: Some(number(rows)?), in_window: number(in_window)?, sums: None };
         // A row that another program spoilt is as good as none.
-        let mut number = |index| row.optional(index, "the version").ok().flatten()?.parse().ok();
-        let version = Option::zip(number(7), number(8));
-        let version = version.map(|(version, deleted)| TablesVersion { version, deleted });
-        if let Ok(Some(role)) = row.optional(9, "the server's role") {
+        let version = row.optional(6, "the version").ok().flatten();
+        let version = version.and_then(|found| {
+            let (version, deleted) = found.split_once(' ')?;
+            Some(TablesVersion { version: version.parse().ok()?, deleted: deleted.parse().ok()? })
+        });
+        if let Ok(Some(role)) = row.optional(7, "the server's role") {
             self.connection.note_role(READING, &role)?;
         }
-        let beat = row.optional(10, "the lease").ok().flatten();
+        let beat = row.optional(8, "the lease").ok().flatten();
         let beat = beat.and_then(|beat| beat_of(&beat));
         if let Some(ManifestHint { realm, known }) = hint.filter(|_| self.found_hint.is_none()) {
-            let found = manifest::hint_of(row.0.get(11..).unwrap_or_default());
+            let found = manifest::hint_of(row.0.get(9..).unwrap_or_default());
             self.realm = (found != known).then_some(realm);
             self.found_hint = Some(Ok(found));
         }
@@ -196,11 +195,14 @@ fn filtered(select: Select, which: Which<'_>) -> Select {
     }
 }
 
+/// Reads a count.
+fn number(text: &str) -> Result<u64, StoreError> {
+    text.parse().map_err(|_| unreadable("a count is no number"))
+}
+
 /// Reads what [`push_window`] selects.
 fn counts_of(rows: Option<u64>, found: &str) -> Result<Counts, StoreError> {
-    let wrong = || unreadable("a count is no number");
     let numbers: Vec<&str> = found.split(' ').collect();
-    let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
     // A server's integer of 64 bits, with or without a sign.
     let hash = |text: &str| text.parse::<i64>().or_else(|_| number(text).map(u64::cast_signed));
     match numbers[..] {
@@ -210,7 +212,7 @@ fn counts_of(rows: Option<u64>, found: &str) -> Result<Counts, StoreError> {
             let last = WindowSum { rows: number(in_all)?, hash: low.hash ^ hash(hash_others)? };
             Ok(Counts { rows, in_window: low.rows, sums: Some(WindowSums { low, last }) })
         }
-        _ => Err(wrong()),
+        _ => Err(unreadable("a count is missing")),
     }
 }
 
@@ -234,14 +236,12 @@ struct Shape<'s> {
     role: Option<&'s str>,
 }
 
-/// Pushes the SELECT that counts the rows of a window and sums them. The result is one text, because a scalar subquery
+/// Pushes the SELECT that counts the rules of a window and sums them. The result is one text, because a scalar subquery
 /// has one column.
-fn push_window(query: Query, table: Table, window: Window, has_xor: bool) -> Query {
-    let dialect = query.dialect;
+fn push_window(query: Query, window: Window, has_xor: bool) -> Query {
+    let (dialect, table) = (query.dialect, Table::Rules);
     let (stamp, low) = (table.stamp(), window.low.max(Watermark::FLOOR));
-    // States are few, and MariaDB answers each argument of a statement with a description.
-    let has_sums = has_xor && table == Table::Rules;
-    let Some(row_hash) = dialect.row_hash.filter(|_| has_sums) else {
+    let Some(row_hash) = dialect.row_hash.filter(|_| has_xor) else {
         let count = format!("(SELECT {} FROM {} WHERE ", (dialect.text)("count(*)"), table.name());
         return query.push(&count).above(stamp, low).push(")");
     };
@@ -277,63 +277,64 @@ fn count(
     hint: Option<&ManifestHint>,
 ) -> Query {
     let count = (dialect.text)("count(*)");
-    let mut query = Query::new(dialect, "SELECT ")
-        .push(dialect.now.unwrap_or("NULL"))
-        .push(" AS n, found.version, found.sign");
-    for (table, window) in [(Table::Rules, question.rules), (Table::States, question.states)] {
-        for in_window in [false, true] {
-            query = query.push(", CASE");
-            if table == Table::Rules && question.wants_signs {
-                // What is null equals nothing, so the rules are counted. The text of the statement is always the same: a
-                // server prepares it once.
-                let KnownCount { version, deletions } = question.known;
-                query = query.push(" WHEN found.version = ").optional_text(version.map(str::to_owned));
+    let mut query = Query::new(dialect, "SELECT ").push(dialect.now.unwrap_or("NULL")).push(" AS n");
+    // A derived table costs a server much, beside all else of an idle poll.
+    query = query.push(if question.wants_signs { ", found.version, found.sign" } else { ", NULL, NULL" });
+    for in_window in [false, true] {
+        query = query.push(", CASE");
+        if question.wants_signs {
+            // What is null equals nothing, so the rules are counted. The text of the statement is always the same: a
+            // server prepares it once.
+            let KnownCount { version, deletions } = question.known;
+            query = query.push(" WHEN found.version = ").optional_text(version.map(str::to_owned));
+            query = query.push(" THEN NULL");
+            if !in_window && has_version {
+                let (sign, deleted) = deletions.unzip();
+                query = query.push(" WHEN found.sign = ").optional_text(sign.map(str::to_owned));
+                let deleted_now = tables_version(&(dialect.text)("deleted"));
+                query = query.push(&format!(" AND {deleted_now} = "));
+                query = query.optional_text(deleted.map(|deleted| deleted.to_string()));
                 query = query.push(" THEN NULL");
-                if !in_window && has_version {
-                    let (sign, deleted) = deletions.unzip();
-                    query = query.push(" WHEN found.sign = ").optional_text(sign.map(str::to_owned));
-                    query = query.push(&format!(" AND {} = ", (dialect.text)("counter.deleted")));
-                    query = query.optional_text(deleted.map(|deleted| deleted.to_string()));
-                    query = query.push(" THEN NULL");
-                }
             }
-            query = query.push(" WHEN 1 = 1 THEN ");
-            query = match in_window {
-                true => push_window(query, table, window, has_xor),
-                false => query.push(&format!("(SELECT {count} FROM {})", table.name())),
-            };
-            // MariaDB sends the whole expression as the name of a column that has none.
-            query = query.push(" END AS n");
         }
+        query = query.push(" WHEN 1 = 1 THEN ");
+        query = match in_window {
+            true => push_window(query, question.rules, has_xor),
+            false => query.push(&format!("(SELECT {count} FROM {})", Table::Rules.name())),
+        };
+        // MariaDB sends the whole expression as the name of a column that has none.
+        query = query.push(" END AS n");
     }
-    let version = dialect.rules_version.as_ref().filter(|_| question.wants_signs);
-    let version = version.map_or("NULL", |version| version.value);
-    let sign = if question.wants_signs { dialect.deletions_sign } else { "NULL" };
-    let (tables_version, deleted) = ((dialect.text)("counter.version"), (dialect.text)("counter.deleted"));
+    // States are few: they are counted once for both numbers.
+    let (states, low) = (Table::States, question.states.low.max(Watermark::FLOOR));
+    query = query.push(", (SELECT concat_ws(' ', count(*), count(CASE WHEN ").above(states.stamp(), low);
+    query = query.push(&format!(" THEN 1 END)) FROM {}) AS n", states.name()));
     query = match has_version {
-        true => query.push(&format!(", {tables_version} AS n, {deleted} AS n")),
-        false => query.push(", NULL, NULL"),
+        true => query.push(&format!(", {} AS n", tables_version("concat_ws(' ', version, deleted)"))),
+        false => query.push(", NULL"),
     };
     query = query.push(&format!(", {} AS n", role.unwrap_or("NULL")));
     // In one text: each column costs a worker bytes at every poll.
     query = query.push(match has_lease {
         true => {
-            ", CONCAT_WS(' ', leader.term, leader.beat, leader.beat_at, CASE leader.owner WHEN '' THEN '-' END) AS n"
+            ", (SELECT concat_ws(' ', term, beat, beat_at, CASE owner WHEN '' THEN '-' END) FROM rulesyncd_lease \
+             WHERE name = 'master') AS n"
         }
-        false => ", NULL AS n",
+        false => ", NULL",
     });
     if let Some(ManifestHint { realm, .. }) = hint {
         query = manifest::push_hint(query, dialect, realm);
     }
-    let query = query.push(&format!(" FROM (SELECT {version} AS version, {sign} AS sign) AS found"));
-    let query = match has_version {
-        true => query.push(" LEFT JOIN rulesyncd_version AS counter ON counter.name = 'tables'"),
-        false => query,
-    };
-    match has_lease {
-        true => query.push(" LEFT JOIN rulesyncd_lease AS leader ON leader.name = 'master'"),
-        false => query,
+    if !question.wants_signs {
+        return query;
     }
+    let version = dialect.rules_version.as_ref().map_or("NULL", |version| version.value);
+    query.push(&format!(" FROM (SELECT {version} AS version, {} AS sign) AS found", dialect.deletions_sign))
+}
+
+/// A value of the row that this program's transactions raise; null if there is none.
+fn tables_version(value: &str) -> String {
+    format!("(SELECT {value} FROM rulesyncd_version WHERE name = 'tables')")
 }
 
 /// Rows of a [`Snapshot`].

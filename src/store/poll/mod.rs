@@ -155,7 +155,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let counted = self.count(known).await?;
         let has_fallen = |watermarks: &Watermarks| watermarks.moved(&counted) == Some(Ordering::Less);
         if counted.rules.is_some_and(|rules| rules.in_window > 0)
-            && self.is_quiet(Table::States, counted.states)
+            && self.is_quiet(Table::States, Some(counted.states))
             && !self.watermarks.as_ref().is_some_and(has_fallen)
         {
             let reading = self.read(&counted).await?;
@@ -186,9 +186,8 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
 
     /// Reads what the window, or a full poll, asks for.
     async fn read(&mut self, counted: &Counted) -> Result<Reading, StoreError> {
-        let (Some(rule_counts), Some(state_counts)) = (counted.rules, counted.states) else {
-            return Err(unreadable("a count is null"));
-        };
+        let rule_counts = counted.rules.ok_or_else(|| unreadable("a count is null"))?;
+        let state_counts = counted.states;
         for (table, counts) in [(Table::Rules, rule_counts), (Table::States, state_counts)] {
             if self.full && counts.rows.is_none() {
                 return Err(unreadable("a count is null"));
@@ -284,7 +283,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let behind = watermarks.behind(&counted, self.at);
         let master_silent = watermarks.master_silent(&counted, self.at);
         let Counted { now, rules, states, .. } = counted;
-        if !self.is_quiet(Table::Rules, rules) || !self.is_quiet(Table::States, states) {
+        if !self.is_quiet(Table::Rules, rules) || !self.is_quiet(Table::States, Some(states)) {
             return Ok(None);
         }
         let delta = TableDelta { now, behind, master_silent, ..TableDelta::default() };
@@ -332,7 +331,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
     }
 
     fn found_in_windows(&self, counted: &Counted) -> [(Timestamp, Option<Counts>); 2] {
-        [(self.low(Table::Rules), counted.rules), (self.low(Table::States), counted.states)]
+        [(self.low(Table::Rules), counted.rules), (self.low(Table::States), Some(counted.states))]
     }
 }
 

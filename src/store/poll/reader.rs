@@ -98,7 +98,7 @@ pub(in crate::store) struct Counted {
     pub(in crate::store) beat: Option<Beat>,
     /// `None` if the rules still have the known version.
     pub(in crate::store) rules: Option<Counts>,
-    pub(in crate::store) states: Option<Counts>,
+    pub(in crate::store) states: Counts,
     /// A value that changes when anyone commits to the rules; `None` if the database has none.
     pub(in crate::store) rules_version: Option<String>,
     /// A value that changes soon after anyone deletes rules; `None` if it was not asked for, or the database has none at

@@ -117,13 +117,17 @@ impl TableReader for Model {
         let counts = |rows: Option<usize>, table, window| {
             let sums = self.sums(table, window);
             let (rows, in_window) = (rows.map(|rows| rows as u64), sums.low.rows);
-            Some(Counts { rows, in_window, sums: Some(sums).filter(|_| self.has_xor) })
+            Counts { rows, in_window, sums: Some(sums).filter(|_| self.has_xor) }
         };
         Ok(Counted {
             now: time(self.now),
             takes_writes: true,
             beat: None,
-            rules: counts(Some(self.rules.len()).filter(|_| !is_unneeded), Table::Rules, question.rules),
+            rules: Some(counts(
+                Some(self.rules.len()).filter(|_| !is_unneeded),
+                Table::Rules,
+                question.rules,
+            )),
             states: counts(Some(self.states.len()), Table::States, question.states),
             rules_version: None,
             deletions_sign: Some(sign),

@@ -145,7 +145,7 @@ impl TableReader for Reader<'_> {
             let sums = WindowSums { low: sum(window.low), last: sum(window.last) };
             let is_counted = self.is_full || without != Without::Count;
             let rows = is_counted.then(|| cells().count() as u64);
-            Some(Counts { rows, in_window: sums.low.rows, sums: Some(sums) })
+            Counts { rows, in_window: sums.low.rows, sums: Some(sums) }
         };
         let rules = count(|key| matches!(key, Key::Rule(_)), question.rules);
         let states = count(|key| matches!(key, Key::State(_)), question.states);
@@ -163,7 +163,7 @@ impl TableReader for Reader<'_> {
             now,
             takes_writes: takes_writes || without == Without::BeatAsTheTime,
             beat,
-            rules,
+            rules: Some(rules),
             states,
             rules_version: None,
             deletions_sign: None,
