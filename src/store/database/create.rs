@@ -1,7 +1,21 @@
 //! Creates tables that are missing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::connection::Connection;
 use crate::store::StoreError;
+
+/// Creates a table of the daemon's own, unless the server refused that before: without the right to it, each try is an
+/// error in the server's log. Any other failure passes, and everything else works without the table.
+pub(super) async fn unless_refused(
+    has_refused: &AtomicBool,
+    create: impl Future<Output = Result<(), StoreError>>,
+) {
+    if !has_refused.load(Ordering::Relaxed) {
+        let is_refused = matches!(create.await, Err(StoreError::Refused { .. }));
+        has_refused.store(is_refused, Ordering::Relaxed);
+    }
+}
 
 /// Creates a table if it is missing, and returns whether it did.
 ///

@@ -4,14 +4,13 @@ use std::sync::atomic::Ordering;
 
 use super::connection::Connection;
 use super::sql::Purpose;
-use super::{Database, lease, tables, version, workers};
+use super::{Database, create, lease, tables, version, workers};
 use crate::rule::Table;
 use crate::store::StoreError;
 
 impl Database {
     /// Creates the missing tables, and leaves existing ones unchanged, except that it tries to add missing indexes.
-    /// It tries that, and `rulesyncd_version`, until it fails, since without the right to create them each try would
-    /// be an error in the server's log.
+    /// It tries that once; a table of the daemon's own until the server refuses it.
     /// Creates a missing SQLite file. Without `create_tables` it only checks that the tables exist.
     ///
     /// # Errors
@@ -26,9 +25,10 @@ impl Database {
         self.on_thread("making the tables", None, async move {
             let mut connection = Connection::open(&database.connector, Purpose::Create).await?;
             // It comes first, because workers wait only for the others.
-            version::create_once(&mut connection, &database.shared.has_no_version).await;
-            lease::create_once(&mut connection, &database.shared.lease).await;
-            workers::create_once(&mut connection, &database.shared.has_no_workers).await;
+            let shared = &database.shared;
+            create::unless_refused(&shared.has_refused_version, version::create(&mut connection)).await;
+            create::unless_refused(&shared.lease.has_refused, lease::row::create(&mut connection)).await;
+            create::unless_refused(&shared.has_refused_workers, workers::create(&mut connection)).await;
             let mut is_new = false;
             for table in [Table::Rules, Table::States] {
                 is_new |= tables::ensure(&mut connection, table).await?;

@@ -6,7 +6,7 @@
 pub(super) mod held;
 pub(super) mod row;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ pub(super) struct SharedLease {
     /// How long the lease lasts without a beat.
     pub(super) lasts: Mutex<Duration>,
     pub(super) standby: Mutex<Standby>,
-    /// Whether creating the table failed.
-    has_no_table: AtomicBool,
+    /// Whether the server refused to create the table.
+    pub(super) has_refused: AtomicBool,
     /// The lease in the hands of this process.
     pub(super) held: Mutex<Weak<HeldState>>,
 }
@@ -36,7 +36,7 @@ impl SharedLease {
             owner: uuid::Uuid::new_v4().to_string(),
             lasts: Mutex::new(LEASE),
             standby: Mutex::default(),
-            has_no_table: AtomicBool::default(),
+            has_refused: AtomicBool::default(),
             held: Mutex::default(),
         }
     }
@@ -44,13 +44,6 @@ impl SharedLease {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Creates the table if it is missing, unless that failed before.
-pub(super) async fn create_once(connection: &mut Connection, shared: &SharedLease) {
-    if !shared.has_no_table.load(Ordering::Relaxed) {
-        shared.has_no_table.store(row::create(connection).await.is_err(), Ordering::Relaxed);
-    }
 }
 
 /// Which master leads, for the fleet, or since when none does; neither if it may not be read, or there is no lease.

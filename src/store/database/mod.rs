@@ -91,10 +91,10 @@ struct Shared {
     memory_lock: Arc<AtomicBool>,
     /// Whether creating the missing indexes was tried.
     indexed: AtomicBool,
-    /// Whether creating `rulesyncd_version` failed.
-    has_no_version: AtomicBool,
-    /// Whether creating `rulesyncd_worker` failed.
-    has_no_workers: AtomicBool,
+    /// Whether the server refused to create `rulesyncd_version`.
+    has_refused_version: AtomicBool,
+    /// Whether the server refused to create `rulesyncd_worker`.
+    has_refused_workers: AtomicBool,
     set_at: Mutex<RisingStamp>,
     lease: SharedLease,
     /// Runs the driver.
@@ -141,8 +141,8 @@ impl Database {
             _anchor: anchor,
             memory_lock: Arc::default(),
             indexed: AtomicBool::default(),
-            has_no_version: AtomicBool::default(),
-            has_no_workers: AtomicBool::default(),
+            has_refused_version: AtomicBool::default(),
+            has_refused_workers: AtomicBool::default(),
             set_at: Mutex::default(),
             lease: SharedLease::new(),
             thread: DatabaseThread::new(),

@@ -129,8 +129,8 @@ impl Session {
         self.has_trace_table = Some(written.is_ok());
     }
 
-    /// Deletes the reports of workers that are gone. A failure is not repeated in this session: without the right to it,
-    /// each try is an error in the server's log.
+    /// Deletes the reports of workers that are gone. What the server refuses is not repeated in this session: without the
+    /// right to it, each try is an error in the server's log.
     pub(super) async fn forget_workers(&mut self, after: Duration) -> Result<u64, StoreError> {
         if !self.cleans_workers {
             return Ok(0);
@@ -138,7 +138,9 @@ impl Session {
         let now = self.database.now_on(&mut self.connection).await;
         let now = now.map_err(|error| self.map_lock_lost(error))?;
         let cleaned = workers::clean(&mut self.connection, now, after).await;
-        self.cleans_workers = cleaned.is_ok();
+        let is_refused =
+            |error: &StoreError| matches!(error, StoreError::Refused { .. } | StoreError::NoTables { .. });
+        self.cleans_workers = !cleaned.as_ref().is_err_and(is_refused);
         cleaned.map_err(|error| self.map_lock_lost(error))
     }
 

@@ -4,8 +4,6 @@
 //!
 //! Without the table, or without the right to it, everything else works.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::connection::Connection;
 use super::create;
 use super::sql::{Dialect, GRANT_RIGHTS};
@@ -20,15 +18,8 @@ const FENCING: &str = "updating rulesyncd_lease";
 /// The rights of a writer.
 const RIGHTS: &str = "SELECT, INSERT, UPDATE";
 
-/// Creates the table and its row if they are missing, unless that `has_failed` before. Without them, everything else
-/// works.
-pub(super) async fn create_once(connection: &mut Connection, has_failed: &AtomicBool) {
-    if !has_failed.load(Ordering::Relaxed) {
-        has_failed.store(create(connection).await.is_err(), Ordering::Relaxed);
-    }
-}
-
-async fn create(connection: &mut Connection) -> Result<(), StoreError> {
+/// Creates the table and its row if they are missing.
+pub(super) async fn create(connection: &mut Connection) -> Result<(), StoreError> {
     let create = connection.dialect().create_version;
     create::if_missing(connection, WHAT, "rulesyncd_version", create).await?;
     insert(connection).await

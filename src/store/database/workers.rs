@@ -3,8 +3,6 @@
 //!
 //! Without the table, or without the right to it, everything else works.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::connection::Connection;
 use super::create;
 use super::row::Row;
@@ -51,14 +49,10 @@ const NUMBERS: [&str; 10] = [
     "applied",
 ];
 
-/// Creates the table if it is missing, unless that failed before.
-pub(super) async fn create_once(connection: &mut Connection, has_failed: &AtomicBool) {
-    let Some(create) = connection.dialect().create_workers else { return };
-    if has_failed.load(Ordering::Relaxed) {
-        return;
-    }
-    let created = create::if_missing(connection, READING, "rulesyncd_worker", create).await;
-    has_failed.store(created.is_err(), Ordering::Relaxed);
+/// Creates the table if it is missing.
+pub(super) async fn create(connection: &mut Connection) -> Result<(), StoreError> {
+    let Some(create) = connection.dialect().create_workers else { return Ok(()) };
+    create::if_missing(connection, READING, "rulesyncd_worker", create).await.map(drop)
 }
 
 /// Writes the report of a worker, whose earlier one it replaces.

@@ -12,6 +12,7 @@ mod faults;
 pub(crate) mod hosts;
 mod lease;
 mod network;
+mod own_tables;
 mod poolers;
 pub(crate) mod replicas;
 mod servers;

@@ -28,7 +28,7 @@ pub(in super::super) fn beat(dialect: &Dialect, lead: &Lead) -> String {
 }
 
 /// Creates the table if it is missing.
-pub(super) async fn create(connection: &mut Connection) -> Result<(), StoreError> {
+pub(in super::super) async fn create(connection: &mut Connection) -> Result<(), StoreError> {
     let Some(create) = connection.dialect().create_lease else { return Ok(()) };
     create::if_missing(connection, READING, "rulesyncd_lease", create).await.map(drop)
 }
