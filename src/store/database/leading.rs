@@ -99,6 +99,14 @@ impl Database {
         }
     }
 
+    /// The session of the lease's owner is lost. A driver that hangs keeps it on its thread: the process may take the lease
+    /// again, and nothing is written under the old term.
+    pub(super) fn lose_lease(&self, detail: &str) {
+        if let Some(held) = lock(&self.shared.lease.held).upgrade() {
+            lock(&held).lose(detail);
+        }
+    }
+
     /// Releases the lease if this process holds it, so that a standby takes over at once. A failure only lets the
     /// standby wait longer.
     pub(crate) async fn release_lease(&self) {

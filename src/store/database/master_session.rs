@@ -307,8 +307,15 @@ impl MasterSession {
             Ok((session, done))
         };
         let done = self.database.on_thread(what, limit, calling).await;
-        let (session, done) = done.map_err(|error| lost(error.to_string()))?;
+        let (session, done) = done.map_err(|error| {
+            let detail = error.to_string();
+            self.database.lose_lease(&detail);
+            lost(detail)
+        })?;
         self.session = Some(session);
         done
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,23 +34,35 @@ impl HeldLease {
     }
 }
 
+/// However its beats end, the lease is lost with them: a driver that panics, or hangs, sends none any more.
+struct Beats(Weak<HeldState>);
+
+impl Drop for Beats {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.upgrade() {
+            lock(&held).lose("its beats have ended");
+        }
+    }
+}
+
 /// Confirms the lease until it is lost.
 pub(in super::super) async fn keep_beating(
     mut connection: Connection,
     state: Weak<HeldState>,
     mut is_alive: impl FnMut() -> bool,
 ) {
+    let beats = Beats(state);
     loop {
         tokio::time::sleep(BEAT_INTERVAL).await;
         if !is_alive() {
             continue;
         }
-        let Some(beat) = state.upgrade().map(|state| row::beat(connection.dialect(), &lock(&state))) else {
+        let Some(beat) = beats.0.upgrade().map(|state| row::beat(connection.dialect(), &lock(&state))) else {
             return;
         };
         let (sent, query) = (since_boot(), connection.query(beat));
         let beaten = connection.execute(BEATING, query).await;
-        let Some(held) = state.upgrade() else { return };
+        let Some(held) = beats.0.upgrade() else { return };
         let recorded = match beaten {
             Ok(matched) => lock(&held).beaten(matched, sent),
             Err(error) if connection.is_broken() => {
