@@ -200,12 +200,18 @@ pub(super) async fn connect(
     timeout: Duration,
 ) -> Result<(MySqlConnection, About), sqlx::Error> {
     let mut connection = options.connect().await?;
-    // The server ends a session that is silent for so long, and releases what it has locked.
-    let silence = purpose.longest_silence().map_or(3600, |silence| silence.as_secs());
+    // The server ends a session that is silent for so long, and releases what it has locked. A reader is silent between two
+    // polls: only MariaDB has another limit for transactions.
+    let in_transaction = purpose.longest_silence(timeout).as_secs().max(1);
+    let silence = match purpose {
+        Purpose::Read | Purpose::Create => 3600,
+        Purpose::Write | Purpose::Master(_) => in_transaction,
+    };
     // In whole seconds.
     let lock_wait = timeout.min(LOCK_WAIT).as_secs().max(1);
     let session = format!(
         "SET SESSION autocommit = 1, time_zone = '+00:00', wait_timeout = {silence}, \
+         /*M!100300 idle_transaction_timeout = {in_transaction}, */ \
          innodb_lock_wait_timeout = {lock_wait}, \
          sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO'"
     );

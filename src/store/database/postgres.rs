@@ -192,9 +192,7 @@ fn settings(purpose: Purpose, timeout: Duration) -> String {
     let limit = limit.as_millis();
     // Less than a statement may take, because other rows must be written meanwhile.
     let lock_wait = timeout.min(LOCK_WAIT).as_millis();
-    let silence = purpose.longest_silence().map_or_else(String::new, |silence| {
-        format!("('idle_in_transaction_session_timeout', '{}'), ", silence.as_millis())
-    });
+    let silence = purpose.longest_silence(timeout).as_millis();
     // All that a reader ever writes is its report: the next one makes up for one that a crash took, and an edit that comes
     // meanwhile need not wait for a disk, or for a synchronous standby.
     let durability = if purpose == Purpose::Read { "('synchronous_commit', 'off'), " } else { "" };
@@ -203,7 +201,7 @@ fn settings(purpose: Purpose, timeout: Duration) -> String {
     format!(
         "SELECT count(set_config(name, value, false)) FROM (SELECT name, value FROM (VALUES ('TimeZone', 'UTC'), ('DateStyle', 'ISO'), \
          ('extra_float_digits', '2'), ('statement_timeout', '{limit}'), ('lock_timeout', '{lock_wait}'), \
-         {silence}{durability}('idle_session_timeout', '0'), ('client_connection_check_interval', '1000'), \
+         ('idle_in_transaction_session_timeout', '{silence}'), {durability}('idle_session_timeout', '0'), ('client_connection_check_interval', '1000'), \
          ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'), \
          ('tcp_user_timeout', '11000')) AS wanted (name, value) JOIN pg_settings USING (name) \
          WHERE name <> 'client_connection_check_interval' OR version() LIKE '%linux%' UNION ALL \

@@ -23,12 +23,13 @@ pub(super) enum Purpose {
 
 impl Purpose {
     /// How long a session may be silent in a transaction: a writer that is frozen must not keep the rows that all
-    /// others write. `None` for a session that locks no rows.
-    pub(super) const fn longest_silence(self) -> Option<Duration> {
+    /// others write, and a reader neither its snapshot, which the server keeps for it, nor the tables, for whose owner all
+    /// later readers wait. A poll that is silent for so long is given up anyway.
+    pub(super) const fn longest_silence(self, timeout: Duration) -> Duration {
         match self {
-            Self::Read | Self::Create => None,
-            Self::Write => Some(Duration::from_secs(5)),
-            Self::Master(lease) => Some(lease),
+            Self::Read | Self::Create => timeout.saturating_mul(POLL_STATEMENTS),
+            Self::Write => Duration::from_secs(5),
+            Self::Master(lease) => lease,
         }
     }
 }

@@ -9,6 +9,7 @@ mod doorbell;
 mod driver;
 mod failover;
 mod faults;
+mod frozen;
 pub(crate) mod hosts;
 mod lease;
 mod network;

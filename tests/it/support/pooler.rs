@@ -50,8 +50,21 @@ impl Pooler {
     pub(crate) fn change_mode(&self, mode: &str) {
         let own = self.directory.path();
         std::fs::write(own.join("pgbouncer.ini"), settings(&self.server, own, mode)).unwrap();
+        self.signal("HUP");
+    }
+
+    /// SIGSTOP: connections stand, and nothing goes through.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", "HUP", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
     }
 
     /// The address of a database through the pooler.
