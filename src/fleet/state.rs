@@ -20,7 +20,8 @@ pub(crate) struct Look {
     pub(crate) changed_at: Option<Timestamp>,
     /// Which master leads, in words; `None` if none does, or it is not known.
     pub(crate) leader: Option<String>,
-    /// Since when no master leads, where the last one released its lease.
+    /// Since when no master has held the lease, where the last one released it. One without a lease may write, which shows
+    /// only at the server whose lock it holds.
     pub(crate) no_master_since: Option<Timestamp>,
     /// What a worker without trust should serve; `None` if it is not known, and nothing is compared.
     pub(crate) expected: Option<Expected>,

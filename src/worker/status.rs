@@ -129,7 +129,8 @@ pub struct DatabaseStatus {
     /// How long the master had given no sign of life at the last poll, in milliseconds; 0 while it does, and on SQLite.
     #[serde(default)]
     pub master_silent_for_ms: u64,
-    /// Since when there is no master, where the last one released its lease; `None` if it may hang, and while there is one.
+    /// Since when no master has held the lease, where the last one released it; `None` if it may hang, and while one does.
+    /// A master without a lease may write meanwhile.
     #[serde(default)]
     pub no_master_since: Option<Timestamp>,
     /// Why the database does not answer; `None` while it does.

@@ -47,7 +47,7 @@ fn human(shown: &Shown) -> String {
     };
     let leader = match (&shown.look.leader, shown.look.no_master_since) {
         (Some(leader), _) => format!(" by {}", sanitize(leader)),
-        (None, Some(since)) => format!("; no master since {since}"),
+        (None, Some(since)) => format!("; no master has held the lease since {since}"),
         (None, None) => String::new(),
     };
     let footer = match shown.hosts.len() {

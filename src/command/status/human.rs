@@ -39,7 +39,7 @@ fn worker(status: &WorkerStatus) -> String {
     if database.master_silent_for_ms > 0 {
         let silent = Duration::from_millis(database.master_silent_for_ms);
         let master = match database.no_master_since {
-            Some(since) => format!("no master since {since}"),
+            Some(since) => format!("no master has held the lease since {since}"),
             None => format!("silent for {}", span(silent)),
         };
         lines.add("master", format!("{}{master}{}", Paint::Warn, Paint::Off));

@@ -217,7 +217,7 @@ async fn a_released_lease_says_since_when_there_is_no_master(server: &Server) {
     let at = "SELECT CONCAT(LEFT(CONCAT(beat_at, ''), 19), '') FROM rulesyncd_lease";
     let mut external = TestDatabase::server(swarm.url()).await.external().await;
     let since = external.text(at).await.unwrap().replace(' ', "T");
-    let wanted = format!("no master since {since}");
+    let wanted = format!("no master has held the lease since {since}");
     let fleet = text(&swarm.run(&["fleet"]).stdout);
     assert!(fleet.contains(&wanted), "no `{wanted}` in {fleet}");
     wait_for("the worker to say so", || {

@@ -11,7 +11,7 @@ use super::{cell, lease_of, master};
 use crate::support::databases::{ExternalClient, TestDatabase, config, system_clock};
 use crate::support::rules::{rule_row, rule_text};
 use crate::support::servers::{Kind, Server};
-use crate::support::swarm::{DEADLINE, Swarm};
+use crate::support::swarm::{DEADLINE, Swarm, wait_for};
 
 pub(super) async fn all(server: &Server) {
     a_master_without_a_lease_keeps_others_away(server).await;
@@ -89,7 +89,16 @@ async fn a_master_without_a_lease_keeps_others_away(server: &Server) {
     let fleet = Swarm::on(&address).run(&["fleet"]);
     let fleet = String::from_utf8(fleet.stdout).unwrap();
     assert!(fleet.contains(" by a master without a lease (session "), "{fleet}");
-    assert!(!fleet.contains("no master since"), "{fleet}");
+    assert!(!fleet.contains("no master"), "{fleet}");
+    // A worker does not see the server's lock.
+    let swarm = Swarm::on(&address);
+    let _worker = swarm.worker();
+    wait_for("the worker to say who has not the lease", || {
+        let status = swarm.run(&["status", "--socket", swarm.socket().to_str().unwrap()]);
+        let status = String::from_utf8(status.stdout).unwrap();
+        assert!(!status.contains("no master since"), "{status}");
+        status.contains("no master has held the lease since ").then_some(())
+    });
 
     // The owner held the lock at this server, and was silent for as long as its lease lasts.
     external
