@@ -10,6 +10,7 @@ mod driver;
 mod failover;
 mod faults;
 mod frozen;
+mod full;
 pub(crate) mod hosts;
 mod lease;
 mod network;
