@@ -4,6 +4,7 @@
 //! without a fact is noticed.
 
 mod daemons;
+mod evidence;
 mod replay;
 mod replica;
 mod states;
@@ -14,7 +15,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use self::replay::Evidence;
+use self::evidence::Evidence;
 use super::History;
 
 /// What the program promises under faults, in the order of the properties P1 to P17.

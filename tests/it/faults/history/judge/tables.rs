@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rulesyncd::clock::Timestamp;
 
 use super::super::{History, Write};
-use super::replay::Evidence;
+use super::evidence::Evidence;
 use super::{Promise, Verdict};
 
 /// A stamp that is off by more than this comes from a clock that is wrong, in microseconds.
