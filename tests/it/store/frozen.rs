@@ -8,12 +8,16 @@ use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
 use crate::support::swarm::{DEADLINE, Swarm, wait_for};
 
-/// How many of the worker's sessions wait for a lock, and how many do nothing in a transaction.
+/// How many of the worker's sessions have begun to wait for a lock, which they give up after a second, and how many do
+/// nothing in a transaction.
 async fn sessions(kind: Kind, external: &mut ExternalClient) -> [String; 2] {
     let [waits, idle] = match kind {
-        Kind::Postgres => ["wait_event_type = 'Lock'", "state = 'idle in transaction'"]
+        Kind::Postgres => [
+            "wait_event_type = 'Lock' AND clock_timestamp() - query_start < INTERVAL '400 ms'",
+            "state = 'idle in transaction'",
+        ]
             .map(|state| format!("SELECT CAST(count(*) AS text) FROM pg_stat_activity WHERE {state}")),
-        Kind::MariaDb => ["STATE LIKE 'Waiting for table%'", "COMMAND = 'Sleep' AND trx_id IS NOT NULL"].map(|state| {
+        Kind::MariaDb => ["STATE LIKE 'Waiting for table%' AND TIME_MS < 400", "COMMAND = 'Sleep' AND trx_id IS NOT NULL"].map(|state| {
             format!(
                 "SELECT CAST(COUNT(*) AS CHAR) FROM information_schema.PROCESSLIST LEFT JOIN \
                  information_schema.INNODB_TRX ON trx_mysql_thread_id = ID WHERE ID <> CONNECTION_ID() AND {state}"
@@ -51,7 +55,7 @@ async fn a_worker_that_is_frozen_within_a_poll_holds_up_nobody(kind: Kind) {
                 "no {what}: {waits} wait, {idle} do nothing in a transaction"
             );
             // InnoDB shows what it showed, unless nobody asked for a tenth of a second.
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(150)).await;
         }
     };
     // Its first poll.
