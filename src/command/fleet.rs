@@ -180,16 +180,25 @@ async fn watch(source: &mut Source, policy: Option<&Policy>, mut shown: Shown, a
         // The first picture begins at the top, too.
         redraw(&render::render(&shown, as_json))?;
     }
+    let mut said = String::new();
     loop {
         sleep(WATCH_INTERVAL).await;
         let next = match source.next(policy, &shown.look).await {
             Ok(look) => Shown::of(&shown.look, look),
             // The database may be unavailable for a while.
             Err(error) => {
-                print_error(&error.into());
+                if is_terminal {
+                    // Below the last picture; and a terminal that is gone ends this.
+                    redraw(&render::render(&shown, as_json))?;
+                }
+                let before = std::mem::replace(&mut said, error.to_string());
+                if is_terminal || before != said {
+                    print_error(&error.into());
+                }
                 continue;
             }
         };
+        said.clear();
         if is_terminal || next.differs_from(&shown) {
             redraw(&render::render(&next, as_json))?;
         }

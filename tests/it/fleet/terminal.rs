@@ -18,7 +18,7 @@ fn watch_redraws_on_a_terminal() {
     wait_for("the worker", || swarm.run(&["fleet"]).status.success().then_some(()));
     let mut watch = swarm.command(&["fleet", "--watch"]);
     watch.stdout(std::fs::File::create(swarm.path("pipe")).unwrap());
-    let (terminal, _piped) = (Terminal::start(&swarm, &["fleet", "--watch"]), swarm.spawn(watch));
+    let (terminal, piped) = (Terminal::start(&swarm, &["fleet", "--watch"]), swarm.spawn(watch));
     let mut watch = swarm.command(&["fleet", "--watch"]);
     let mut left = watch.stdout(Stdio::piped()).spawn().unwrap();
     let mut first = String::new();
@@ -35,6 +35,17 @@ fn watch_redraws_on_a_terminal() {
     assert_eq!(pipe().matches("changes 1").count(), 1, "only what is new: {}", pipe());
     let ended = wait_for("the end of the one without a reader", || left.try_wait().unwrap());
     assert!(ended.success(), "{ended}");
+    // While the database is away, the last picture stays above the error, and a pipe gets each error once.
+    let away = swarm.path("away.db");
+    std::fs::rename(swarm.path("rules.db"), &away).unwrap();
+    piped.wait_for_log("rulesyncd: ");
+    let drawn = || terminal.shown().matches("rulesyncd: ").count();
+    wait_for("three pictures with the error", || (drawn() >= 3).then_some(()));
+    let picture_again = || terminal.shown().split_once("rulesyncd: ").unwrap().1.contains("HOST");
+    wait_for("the picture after an error", || picture_again().then_some(()));
+    let log = piped.log();
+    assert!(!log.lines().zip(log.lines().skip(1)).any(|(error, next)| error == next), "{log}");
+    std::fs::rename(&away, swarm.path("rules.db")).unwrap();
 }
 
 /// Two workers, and a subscriber of the first that has acknowledged `R1 disabled`; the arguments of a wait for its next
