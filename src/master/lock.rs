@@ -42,10 +42,13 @@ impl Master {
                 self.lock_logged = self.database_outage.is_ongoing();
                 self.set_lock(LockStatus::Held);
                 self.note_lease(session.lease_problem(), session.lease());
-                if !std::mem::replace(&mut self.looked_for_manifest, true)
-                    && self.database.has_manifest().await
+                if !self.looked_for_manifest
+                    && let Ok(has_manifest) = self.database.has_manifest().await
                 {
-                    log::edits_are_not_signed();
+                    self.looked_for_manifest = true;
+                    if has_manifest {
+                        log::edits_are_not_signed();
+                    }
                 }
                 return Ok(session);
             }

@@ -109,6 +109,12 @@ impl StoreError {
         Self::RowRejected { what, detail }
     }
 
+    /// Whether the server says that a table is missing, is another one, or may not be used. Only this may be remembered:
+    /// any other answer to a first try may pass.
+    pub(super) const fn is_lasting(&self) -> bool {
+        matches!(self, Self::NoTables { .. } | Self::Refused { .. })
+    }
+
     /// Whether a retry can succeed without anyone's help.
     pub const fn is_transient(&self) -> bool {
         matches!(

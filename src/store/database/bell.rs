@@ -151,8 +151,7 @@ async fn ring(
 ) -> Result<(), StoreError> {
     let mut connection = Connection::open(connector, Purpose::Read).await?;
     let Some(names) = Names::ask(&mut connection).await? else { return Ok(()) };
-    let has_version = version::why_not_readable(&mut connection).await.is_none();
-    let looked_after = if has_version { LOOKED_AFTER } else { KEPT_ALIVE };
+    let mut has_version = version::why_not_readable(&mut connection).await?.is_none();
     let take = format!("GET_LOCK({}, 0) = 1 AND GET_LOCK({}, 0) = 1", names.mark(), names.bell(0));
     let (is_taken, mut seen) = answer(&mut connection, &take, has_version).await?;
     if !is_taken {
@@ -162,6 +161,7 @@ async fn ring(
     backoff.reset();
     let mut held = 0;
     loop {
+        let looked_after = if has_version { LOOKED_AFTER } else { KEPT_ALIVE };
         match tokio::time::timeout(looked_after, committed.changed()).await {
             Ok(Ok(())) => {}
             // The process ends.
@@ -172,6 +172,7 @@ async fn ring(
                 if !keeps {
                     return Ok(());
                 }
+                has_version = has_version || version::why_not_readable(&mut connection).await?.is_none();
                 if version == seen {
                     continue;
                 }

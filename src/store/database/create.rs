@@ -27,18 +27,20 @@ pub(super) async fn if_missing(
     table: &str,
     create: &str,
 ) -> Result<bool, StoreError> {
-    if exists(connection, what, table).await {
-        return Ok(false);
+    match probe(connection, what, table).await {
+        Ok(()) => return Ok(false),
+        Err(error) if !error.is_lasting() => return Err(error),
+        Err(_) => {}
     }
     match connection.run(what, create).await {
         Ok(()) => Ok(true),
         // Another session was faster.
-        Err(_) if exists(connection, what, table).await => Ok(false),
+        Err(_) if probe(connection, what, table).await.is_ok() => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-async fn exists(connection: &mut Connection, what: &'static str, table: &str) -> bool {
+async fn probe(connection: &mut Connection, what: &'static str, table: &str) -> Result<(), StoreError> {
     let probe = connection.query(format!("SELECT 1 FROM {table} WHERE 1 = 0"));
-    connection.row(what, probe).await.is_ok()
+    connection.row(what, probe).await.map(drop)
 }

@@ -43,7 +43,7 @@ impl Database {
     pub(crate) async fn fleet(&self) -> Result<FleetTables, StoreError> {
         self.ask(WHAT, |database| async move {
             let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
-            let has_version = version::why_not_readable(&mut connection).await.is_none();
+            let has_version = version::why_not_readable(&mut connection).await?.is_none();
             let clock = Arc::clone(&database.clock);
             let fleet = Some(FleetRows::default());
             let mut tables = Snapshot {
@@ -52,6 +52,7 @@ impl Database {
                 realm: None,
                 has_version,
                 has_lease: false,
+                last_beat: None,
                 hint: None,
                 found_hint: None,
                 begun: None,
@@ -110,6 +111,7 @@ impl FleetReader {
                 realm: None,
                 has_version: false,
                 has_lease: false,
+                last_beat: None,
                 hint: None,
                 found_hint: None,
                 begun: None,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use self::task::{Memory, PollResult, PollTask};
+use self::task::{Memory, PollResult, PollTask, Readable};
 use super::bell::Doorbell;
 use super::connection::Connection;
 use super::sql::Purpose;
@@ -54,8 +54,8 @@ impl DatabaseFollower {
             version: None,
             manifest: None,
             has_trace_table: true,
-            version_problem: None,
-            has_lease: false,
+            version_row: Readable::Unknown,
+            lease_row: Readable::Unknown,
         };
         let (doorbell, trace_contexts) = (Doorbell::default(), Vec::new());
         Self {
@@ -147,7 +147,7 @@ impl Follow for DatabaseFollower {
                     let asked_for_manifest = memory.manifest.take().is_some();
                     retry == 0
                         && memory.watermarks.is_some()
-                        && (memory.version_problem.is_none() || memory.has_lease || asked_for_manifest)
+                        && (memory.version_row.is_yes() || memory.lease_row.is_yes() || asked_for_manifest)
                 }
                 _ => false,
             };
@@ -196,7 +196,7 @@ impl Follow for DatabaseFollower {
 
     fn tables_version(&self) -> Option<u64> {
         let version = self.memory.watermarks.as_ref()?.version?;
-        self.memory.version_problem.is_none().then_some(version.version)
+        (!matches!(self.memory.version_row, Readable::No(_))).then_some(version.version)
     }
 
     fn takes_reports(&self) -> bool {
@@ -239,7 +239,10 @@ impl Follow for DatabaseFollower {
     }
 
     fn version_problem(&self) -> Option<&str> {
-        self.memory.version_problem.as_deref()
+        match &self.memory.version_row {
+            Readable::No(why) => why.as_deref(),
+            Readable::Yes | Readable::Unknown => None,
+        }
     }
 }
 

@@ -60,7 +60,7 @@ impl Database {
                 connection.close().await;
                 Ok(None)
             }
-            Err(error) if connection.is_broken() || !is_missing(&error) => Err(error),
+            Err(error) if connection.is_broken() || !error.is_lasting() => Err(error),
             // The lock alone, as version 0.1 has it.
             Err(error) if server_lock == ServerLock::Ours => {
                 row::unmark_lock(&mut connection).await?;
@@ -143,9 +143,4 @@ impl Database {
         });
         asked.await.ok().flatten()
     }
-}
-
-/// Whether the table, its row or the right to it is missing.
-const fn is_missing(error: &StoreError) -> bool {
-    matches!(error, StoreError::NoTables { .. } | StoreError::Refused { .. })
 }

@@ -49,9 +49,16 @@ pub(super) async fn prepare(connection: &mut Connection) -> Result<(), StoreErro
 }
 
 /// Whether any manifest is published; `false` if the table is missing or may not be read.
-pub(super) async fn is_filled(connection: &mut Connection) -> bool {
+///
+/// # Errors
+/// The server does not say now.
+pub(super) async fn is_filled(connection: &mut Connection) -> Result<bool, StoreError> {
     let query = connection.query("SELECT min(version) FROM rulesyncd_manifest");
-    connection.cell(WHAT, query).await.is_ok_and(|cell| !cell.shown().is_empty())
+    match connection.cell(WHAT, query).await {
+        Ok(cell) => Ok(!cell.shown().is_empty()),
+        Err(error) if error.is_lasting() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The realm of which a manifest is published; one database holds one realm.
@@ -123,7 +130,7 @@ pub(super) fn why_missing(error: &StoreError) -> String {
     }
 }
 
-/// The list, whose signed length is `bytes`; `None` if a piece is missing or too long.
+/// The list, whose signed length is `bytes`; `None` if a piece is missing, or is not as long as it was written.
 pub(super) async fn read_list(
     connection: &mut Connection,
     realm: &str,
@@ -135,8 +142,8 @@ pub(super) async fn read_list(
     let mut part = 0;
     while list.len() < bytes {
         part += 1;
-        let most = PIECE.min(bytes - list.len());
-        let column = format!("CASE WHEN {length} <= {most} THEN {plain} END");
+        let piece = PIECE.min(bytes - list.len());
+        let column = format!("CASE WHEN {length} = {piece} THEN {plain} END");
         let query = of_part(connection, &column, realm, part);
         let piece = connection.cell(WHAT, query).await?;
         if piece.shown().is_empty() {

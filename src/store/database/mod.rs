@@ -33,6 +33,8 @@ mod sqlite;
 mod state_rows;
 mod states;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod trace_context;
 mod version;

@@ -16,15 +16,19 @@ use crate::trust::Manifest;
 const NAMED: usize = 10;
 
 impl Database {
-    /// Whether a signed release is published, for a master that does not publish any; `false` if that is not known.
-    pub async fn has_manifest(&self) -> bool {
-        let asked = self.ask("looking for a signed release", |database| async move {
+    /// Whether a signed release is published, for a master that does not publish any; `false` if its table is missing or
+    /// may not be read.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn has_manifest(&self) -> Result<bool, StoreError> {
+        self.ask("looking for a signed release", |database| async move {
             let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             let is_filled = manifest::is_filled(&mut connection).await;
             connection.close().await;
-            Ok(is_filled)
-        });
-        asked.await.unwrap_or(false)
+            is_filled
+        })
+        .await
     }
 
     /// The realm of the published manifest. The inner error says why there is none.

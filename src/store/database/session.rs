@@ -123,10 +123,14 @@ impl Session {
         if written.is_ok() {
             written = trace_context::write(&mut self.connection, contexts).await;
         }
-        if let Err(why) = &written {
-            tracing::info!("trace contexts cannot be passed on: {why}; workers begin their own traces");
+        match &written {
+            Ok(()) => self.has_trace_table = Some(true),
+            Err(why) if why.is_lasting() => {
+                tracing::info!("trace contexts cannot be passed on: {why}; workers begin their own traces");
+                self.has_trace_table = Some(false);
+            }
+            Err(why) => tracing::debug!("trace contexts are not passed on now: {why}"),
         }
-        self.has_trace_table = Some(written.is_ok());
     }
 
     /// Deletes the reports of workers that are gone. What the server refuses is not repeated in this session: without the
@@ -138,9 +142,7 @@ impl Session {
         let now = self.database.now_on(&mut self.connection).await;
         let now = now.map_err(|error| self.map_lock_lost(error))?;
         let cleaned = workers::clean(&mut self.connection, now, after).await;
-        let is_refused =
-            |error: &StoreError| matches!(error, StoreError::Refused { .. } | StoreError::NoTables { .. });
-        self.cleans_workers = !cleaned.as_ref().is_err_and(is_refused);
+        self.cleans_workers = !cleaned.as_ref().is_err_and(StoreError::is_lasting);
         cleaned.map_err(|error| self.map_lock_lost(error))
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Snapshot {
     pub(super) has_version: bool,
     /// Whether `rulesyncd_lease` can be read.
     pub(super) has_lease: bool,
+    /// The master's last beat where it cannot be read now; `None` if it can, or never could.
+    pub(super) last_beat: Option<Beat>,
     /// What the first count asks of the manifest; `None` for nothing.
     pub(super) hint: Option<ManifestHint>,
     /// When the transaction was begun, since the host was booted; `None` before.
@@ -124,7 +126,7 @@ impl TableReader for Snapshot {
             self.connection.note_role(READING, &role)?;
         }
         let beat = row.optional(8, "the lease").ok().flatten();
-        let beat = beat.and_then(|beat| beat_of(&beat));
+        let beat = beat.and_then(|beat| beat_of(&beat)).or(self.last_beat);
         if let Some(ManifestHint { realm, known }) = hint.filter(|_| self.found_hint.is_none()) {
             let found = manifest::hint_of(row.0.get(9..).unwrap_or_default());
             self.realm = (found != known).then_some(realm);

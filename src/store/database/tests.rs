@@ -1,9 +1,30 @@
 //! Rows as anyone may have written them.
 
-use super::laws;
-use super::row::{Cell, Row};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::Connection;
 use super::snapshot::beat_of;
+use super::sql::Purpose;
+use super::{Database, laws, manifest};
+use crate::address::DatabaseConfig;
+use crate::clock::SystemClock;
 use crate::testing::replay;
+
+/// A database with its tables.
+pub(super) async fn database_at(address: &str, connect_timeout: Duration) -> Database {
+    let config = DatabaseConfig {
+        url_file: None,
+        address: address.parse().unwrap(),
+        max_connections: 8,
+        connect_timeout,
+        create_tables: true,
+        allow_plaintext: false,
+    };
+    let database = Database::open(&config, Arc::new(SystemClock)).await.unwrap();
+    database.ensure_tables().await.unwrap();
+    database
+}
 
 #[test]
 fn a_rule_row_of_the_corpus_or_a_mutation_of_it_is_a_rule_or_says_why_not() {
@@ -23,5 +44,24 @@ fn a_lease_that_nobody_has_taken_yet_was_not_released() {
         ("1 7 2026-11-28 07:00:00", false),
     ] {
         assert_eq!(beat_of(found).unwrap().is_released, is_released, "{found}");
+    }
+}
+
+/// A list in tiny pieces would take as many statements as it has bytes.
+#[tokio::test]
+async fn a_list_is_read_only_in_the_pieces_that_a_master_writes() {
+    let database = database_at("sqlite::memory:", Duration::from_secs(60)).await;
+    let mut connection = Connection::open(&database.connector, Purpose::Write).await.unwrap();
+    manifest::prepare(&mut connection).await.unwrap();
+    let insert = "INSERT INTO rulesyncd_manifest (realm, part, version, body, updated_at) VALUES ";
+    for (realm, pieces) in
+        [("whole", &["abcd"][..]), ("tiny", &["a", "b", "c", "d"]), ("torn", &["abc", "d"])]
+    {
+        for (part, piece) in (1..).zip(pieces) {
+            let row = format!("{insert} ('{realm}', {part}, 'v', '{piece}', 'now')");
+            connection.run("publishing", &row).await.unwrap();
+        }
+        let read = manifest::read_list(&mut connection, realm, 4).await.unwrap();
+        assert_eq!(read.is_some(), realm == "whole", "{realm}");
     }
 }

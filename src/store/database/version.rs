@@ -43,11 +43,17 @@ async fn insert(connection: &mut Connection) -> Result<(), StoreError> {
 }
 
 /// Why a reader cannot read the row, and what to do; `None` if it can.
-pub(super) async fn why_not_readable(connection: &mut Connection) -> Option<String> {
+///
+/// # Errors
+/// The server does not say now.
+pub(super) async fn why_not_readable(connection: &mut Connection) -> Result<Option<String>, StoreError> {
     let probe = connection
         .query("SELECT name, version, deleted FROM rulesyncd_version WHERE name = 'tables' AND 1 = 0");
-    let error = connection.row("reading rulesyncd_version", probe).await.err()?;
-    Some(with_remedy(connection.dialect(), &error, "SELECT"))
+    match connection.row("reading rulesyncd_version", probe).await {
+        Ok(_) => Ok(None),
+        Err(error) if error.is_lasting() => Ok(Some(with_remedy(connection.dialect(), &error, "SELECT"))),
+        Err(error) => Err(error),
+    }
 }
 
 fn with_remedy(dialect: &Dialect, error: &StoreError, rights: &str) -> String {
@@ -98,7 +104,8 @@ impl VersionWriter {
         Ok(writer)
     }
 
-    /// Finds out, outside a transaction, whether the row can be updated.
+    /// Finds out, outside a transaction, whether the row can be updated. Where another session is in the way, that stays as
+    /// it was known.
     ///
     /// # Errors
     /// The connection is lost.
@@ -114,6 +121,7 @@ impl VersionWriter {
         }
         match checked {
             Err(error) if connection.is_broken() => Err(error),
+            Err(StoreError::RowLocked { .. } | StoreError::Conflict { .. }) => Ok(()),
             checked => {
                 self.problem = checked.err().map(|error| with_remedy(dialect, &error, RIGHTS));
                 Ok(())
@@ -129,8 +137,7 @@ impl VersionWriter {
     /// Whether the last statements of a transaction failed because the row cannot be updated: then the writer goes on
     /// without. They concern the lease, too, so the server is asked.
     pub(super) async fn gives_up(&mut self, connection: &mut Connection, error: &StoreError) -> bool {
-        let is_missing = matches!(error, StoreError::NoTables { .. } | StoreError::Refused { .. });
-        if !is_missing || self.problem.is_some() {
+        if !error.is_lasting() || self.problem.is_some() {
             return false;
         }
         self.check(connection, false).await.is_ok() && self.problem.is_some()

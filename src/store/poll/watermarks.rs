@@ -193,6 +193,11 @@ impl Watermarks {
         Some(counted.version?.version.cmp(&self.explained.or(self.version)?.version))
     }
 
+    /// The last beat that was read.
+    pub(in crate::store) fn last_beat(&self) -> Option<Beat> {
+        self.beat.map(|(beat, _)| beat)
+    }
+
     /// Whether the version, the term or the beat is lower than one that was seen.
     pub(super) fn went_back(&self, counted: &Counted) -> bool {
         let beats = counted.beat.zip(self.beat);

@@ -1,10 +1,13 @@
 //! Failures that pass, at the tables of the daemon's own: nothing is given up because of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use rulesyncd::store::{Database, StoreError};
+use rulesyncd::rule::Catalogue;
+use rulesyncd::store::{Database, Follow, FollowConfig, RuleStore as _, RuleWrite, StoreError};
 
-use crate::support::databases::{TestDatabase, config, system_clock};
+use crate::support::databases::{ExternalClient, TestDatabase, config, system_clock};
+use crate::support::rules::rule_row;
 use crate::support::servers::{Kind, Server};
 
 /// A server that has no room, or is about to restart, at the first try to create them.
@@ -67,4 +70,75 @@ async fn a_locked_report_is_deleted_later_on_postgres() {
 #[ignore = "needs MariaDB"]
 async fn a_locked_report_is_deleted_later_on_mariadb() {
     a_locked_report_is_deleted_later(Kind::MariaDb).await;
+}
+
+/// Locks tables as one does who changes their columns.
+async fn lock(other: &mut ExternalClient, tables: &str) {
+    other.begin().await;
+    other.run(&format!("LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")).await;
+}
+
+/// A follower that cannot read beat and version now goes on with the last ones, and reads them at the next poll.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn beat_and_version_are_read_again_once_their_tables_are_no_longer_locked() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    let field = TestDatabase::server(&server.create("locked").await).await;
+    field.save(&[("R1", 1)]).await;
+    let (mut external, mut other) = (field.external().await, field.external().await);
+    external.run("UPDATE rulesyncd_lease SET beat_at = beat_at - INTERVAL '1 hour'").await;
+    let hour = Duration::from_secs(3_600);
+    for full_scan_interval in [hour, Duration::ZERO] {
+        let follow = FollowConfig { full_scan_interval, ..FollowConfig::default() };
+        let mut follower = field.database.clone().following(follow).follow();
+        let mut polled = async |is_known: bool, which: &str| {
+            let delta = follower.poll(&Arc::<Catalogue>::default()).await.unwrap();
+            let (silent, version) = (delta.master_silent.lasts, follower.tables_version());
+            assert_eq!((silent >= hour, version.is_some()), (is_known, is_known), "{which}: {follow:?}");
+            assert_eq!(follower.version_problem(), None, "{which}: {follow:?}");
+        };
+        lock(&mut other, "rulesyncd_lease, rulesyncd_version").await;
+        polled(false, "the first poll").await;
+        other.commit().await;
+        polled(true, "the second poll").await;
+        if full_scan_interval.is_zero() {
+            lock(&mut other, "rulesyncd_lease, rulesyncd_version").await;
+            polled(true, "a later poll").await;
+            other.commit().await;
+        }
+        polled(true, "the last poll").await;
+    }
+}
+
+/// A master begins while the table is locked, and raises the version all the same.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_version_that_is_locked_at_the_start_is_raised_later() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    let field = TestDatabase::server(&server.create("begun").await).await;
+    let (mut external, mut other) = (field.external().await, field.external().await);
+    lock(&mut other, "rulesyncd_version").await;
+    let mut session = field.session().await;
+    other.commit().await;
+    assert_eq!(session.version_problem(), None);
+    session.apply([RuleWrite::Upsert(rule_row("R1", 1))]).await.unwrap();
+    let version = "SELECT CAST(version AS text) FROM rulesyncd_version";
+    assert_eq!(external.text(version).await.as_deref(), Some("1"));
+    session.close().await;
+}
+
+/// A table that is locked is not taken for one that is missing, and then for another one.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_table_that_is_locked_is_awaited() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    let field = TestDatabase::server(&server.create("awaited").await).await;
+    let mut other = field.external().await;
+    for table in ["ttp_rule", "ttp_rule_state"] {
+        lock(&mut other, table).await;
+        let error = field.database.ensure_tables().await.unwrap_err();
+        assert!(matches!(error, StoreError::RowLocked { .. }), "{error}");
+        other.commit().await;
+        field.database.ensure_tables().await.unwrap();
+    }
 }

@@ -24,10 +24,35 @@ pub(super) struct Memory {
     pub(super) manifest: Option<String>,
     /// Whether `rulesyncd_trace` can be read; tried again at each full poll.
     pub(super) has_trace_table: bool,
-    /// Why `rulesyncd_version` cannot be read; tried again at each full poll and in each connection.
-    pub(super) version_problem: Option<String>,
-    /// Whether `rulesyncd_lease` can be read; tried again as that is.
-    pub(super) has_lease: bool,
+    /// Whether `rulesyncd_version` can be read; tried again at each full poll and in each connection.
+    pub(super) version_row: Readable,
+    /// The same of `rulesyncd_lease`.
+    pub(super) lease_row: Readable,
+}
+
+/// Whether a row of the daemon's own can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Readable {
+    Yes,
+    /// Not before someone mends that: what is missing, and what to do, if that is known.
+    No(Option<String>),
+    /// The server did not say, and is asked again at the next poll.
+    Unknown,
+}
+
+impl Readable {
+    pub(super) const fn is_yes(&self) -> bool {
+        matches!(self, Self::Yes)
+    }
+
+    /// After a probe found this, if it found anything.
+    fn probed(&self, found: Option<Self>) -> Self {
+        match (found, self) {
+            (Some(found), _) => found,
+            (None, Self::No(why)) => Self::No(why.clone()),
+            (None, _) => Self::Unknown,
+        }
+    }
 }
 
 /// A poll on the database's thread.
@@ -67,11 +92,12 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             let delta = TableDelta { now, ..TableDelta::default() };
             return Ok(PollResult { delta, connection, memory, trace_contexts: Vec::new(), notified });
         }
-        if full {
-            self.memory.version_problem = version::why_not_readable(&mut connection).await;
-            self.memory.has_lease = lease::is_readable(&mut connection).await;
-        }
-        let (has_version, has_lease) = (self.memory.version_problem.is_none(), self.memory.has_lease);
+        self.probe(&mut connection, full).await;
+        let (has_version, has_lease) = (self.memory.version_row.is_yes(), self.memory.lease_row.is_yes());
+        // Nothing is newer than the last beat as long as no other is known.
+        let is_lease_unknown = self.memory.lease_row == Readable::Unknown;
+        let last_beat = self.memory.watermarks.as_ref().and_then(Watermarks::last_beat);
+        let last_beat = last_beat.filter(|_| is_lease_unknown);
         let hint = if full || version.is_some() { None } else { self.counted_hint(wish) };
         let (realm, missing) = match hint {
             Some(_) => (None, None),
@@ -86,6 +112,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             realm,
             has_version,
             has_lease,
+            last_beat,
             hint,
             found_hint: None,
             begun: None,
@@ -126,6 +153,22 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
                 self.memory.watermarks = self.memory.watermarks.take().map(Watermarks::reconnected);
                 Connection::open(&self.database.connector, Purpose::Read).await
             }
+        }
+    }
+
+    /// Asks, outside of the transaction, which rows of the daemon's own can be read: a table that is missing, spoilt, or may
+    /// not be read, must not end the poll.
+    async fn probe(&mut self, connection: &mut Connection, full: bool) {
+        let Memory { version_row, lease_row, .. } = &mut self.memory;
+        if full || *version_row == Readable::Unknown {
+            let found = version::why_not_readable(connection).await.ok();
+            let found = found.map(|why| why.map_or(Readable::Yes, |why| Readable::No(Some(why))));
+            *version_row = version_row.probed(found);
+        }
+        if full || *lease_row == Readable::Unknown {
+            let found = lease::is_readable(connection).await.ok();
+            let found = found.map(|is_readable| if is_readable { Readable::Yes } else { Readable::No(None) });
+            *lease_row = lease_row.probed(found);
         }
     }
 
@@ -179,7 +222,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             return Vec::new();
         }
         let found = trace_context::read(connection, &rule_ids).await;
-        self.memory.has_trace_table = found.is_ok();
+        self.memory.has_trace_table = !found.as_ref().is_err_and(StoreError::is_lasting);
         found.unwrap_or_default()
     }
 }

@@ -58,13 +58,20 @@ pub(in super::super) async fn read(connection: &mut Connection) -> Result<Option
 }
 
 /// Whether a reader can read the row.
-pub(in super::super) async fn is_readable(connection: &mut Connection) -> bool {
+///
+/// # Errors
+/// The server does not say now.
+pub(in super::super) async fn is_readable(connection: &mut Connection) -> Result<bool, StoreError> {
     if connection.dialect().create_lease.is_none() {
-        return false;
+        return Ok(false);
     }
     let probe = connection
         .query("SELECT owner, term, beat, beat_at FROM rulesyncd_lease WHERE name = 'master' AND 1 = 0");
-    connection.row(READING, probe).await.is_ok()
+    match connection.row(READING, probe).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_lasting() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Inserts a released lease.

@@ -8,23 +8,14 @@ use super::super::connection::Connection;
 use super::super::lease::held::{HeldState, keep_beating};
 use super::super::lease::lock;
 use super::super::sql::Purpose;
+use super::super::tests::database_at;
 use super::*;
-use crate::address::DatabaseConfig;
-use crate::clock::SystemClock;
+use crate::rule::{ChangeKind, ContentDigest};
 use crate::store::lease::{LEASE, LeaseRow, ServerLock, Standby};
+use crate::telemetry::trace::Traceparent;
 
 async fn database() -> Database {
-    let config = DatabaseConfig {
-        url_file: None,
-        address: "sqlite::memory:".parse().unwrap(),
-        max_connections: 8,
-        connect_timeout: Duration::from_secs(60),
-        create_tables: true,
-        allow_plaintext: false,
-    };
-    let database = Database::open(&config, Arc::new(SystemClock)).await.unwrap();
-    database.ensure_tables().await.unwrap();
-    database
+    database_at("sqlite::memory:", Duration::from_secs(60)).await
 }
 
 /// The lease in the hands of this process.
@@ -55,4 +46,25 @@ async fn a_driver_that_panics_in_a_beat_loses_the_lease() {
     let beats = keep_beating(connection, Arc::downgrade(&held), || panic!("a malformed reply"));
     assert!(database.shared.thread.spawn(beats).unwrap().await.unwrap_err().is_panic());
     assert!(lock(&held).is_lost());
+}
+
+#[tokio::test]
+async fn trace_contexts_that_cannot_be_written_now_are_written_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = format!("sqlite://{}/rules.db", directory.path().display());
+    let database = database_at(&address, Duration::from_millis(100)).await;
+    let mut session = database.try_lock().await.unwrap().unwrap();
+    let context = |rule_id: &str| TraceContextRow {
+        rule_id: rule_id.to_owned(),
+        change_kind: ChangeKind::Definition,
+        content: ContentDigest::of(rule_id),
+        traceparent: Traceparent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").unwrap(),
+    };
+    let mut other = Connection::open(&database.connector, Purpose::Write).await.unwrap();
+    other.run("locking", "BEGIN IMMEDIATE").await.unwrap();
+    session.write_trace_contexts(vec![context("R1")]).await;
+    other.run("unlocking", "ROLLBACK").await.unwrap();
+    session.write_trace_contexts(vec![context("R2")]).await;
+    let query = other.query("SELECT group_concat(rule_id) FROM rulesyncd_trace");
+    assert_eq!(other.cell("reading", query).await.unwrap().shown(), "R2");
 }
