@@ -256,7 +256,10 @@ impl Connector {
 
     /// Whether the server closes the connection after this error.
     pub(super) fn closes_connection(&self, error: &dyn DatabaseError) -> bool {
-        (self.dialect().ends_connection)(&code(error))
+        use sqlx::postgres::{PgDatabaseError, PgSeverity};
+        let severity = error.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
+        matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
+            || (self.dialect().ends_connection)(&code(error))
     }
 
     /// Classifies an error of the driver.

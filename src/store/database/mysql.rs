@@ -268,7 +268,11 @@ fn classify_error(number: &str, message: &str) -> ErrorClass {
             })
         }
         // Too long, invalid character, out of range, null, duplicate, not a time.
-        Ok(1048 | 1062 | 1153 | 1264 | 1265 | 1292 | 1366 | 1406 | 3140 | 4025) => ErrorClass::RowRejected,
+        Ok(1048 | 1062 | 1153 | 1264 | 1265 | 1292 | 1300 | 1366 | 1406 | 1690 | 3140) => {
+            ErrorClass::RowRejected
+        }
+        // Somebody's own constraint: a foreign key, a view's, a partition's, a CHECK; what a trigger says.
+        Ok(1216 | 1217 | 1369 | 1451 | 1452 | 1526 | 1644 | 3819 | 4025) => ErrorClass::RowRejected,
         Ok(1205) => ErrorClass::Locked,
         // A row that changed since the snapshot; a deadlock, or at COMMIT another node of a Galera cluster that was
         // faster; the same of a replication group.

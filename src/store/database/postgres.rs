@@ -66,8 +66,9 @@ pub(super) const DIALECT: Dialect = Dialect {
     notify: Some("SELECT pg_notify('rulesyncd', '')"),
     listen: Some("LISTEN rulesyncd"),
     lock: Some(LOCK),
-    // Shutdown by an administrator, a crash, a start in progress; errors of the connection; silent for too long.
-    ends_connection: |code| code.starts_with("57P0") || code.starts_with("08") || code == "25P03",
+    // Shutdown by an administrator, a crash, a start in progress; errors of the connection. The server says of these, and of
+    // a session or a transaction that lasted too long, that they are fatal; a pooler may not.
+    ends_connection: |code| code.starts_with("57P0") || code.starts_with("08"),
     is_wrong_host: |code| code == "25006",
     classify_error,
 };
@@ -308,6 +309,8 @@ fn classify_error(code: &str, _message: &str) -> ErrorClass {
             "the database's encoding lacks this character: move the tables to one made by CREATE DATABASE … ENCODING \
              'UTF8' TEMPLATE template0",
         ),
+        // Somebody's own: a view's condition, what a trigger says.
+        "44000" | "P0001" => ErrorClass::RowRejected,
         _ if code.starts_with("22") || code.starts_with("23") => ErrorClass::RowRejected,
         _ if code.starts_with("42") => {
             ErrorClass::Refused("compare the tables with those that the README shows")

@@ -7,7 +7,7 @@ mod window;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rulesyncd::rule::{RuleState, StateKind};
 use rulesyncd::store::{Follow, RowsAsRead, RuleStore, RuleWrite, Scope, StoreError};
@@ -15,6 +15,7 @@ use rulesyncd::store::{Follow, RowsAsRead, RuleStore, RuleWrite, Scope, StoreErr
 use crate::support::databases::{OVERLAP, PAST_THE_OVERLAP, TestDatabase};
 use crate::support::rules::{id, rule_row, rule_text};
 use crate::support::servers::Kind;
+use crate::support::swarm::DEADLINE;
 
 use self::extremes::{
     a_stamp_of_the_last_year, a_state_of_an_id_in_another_case, texts_that_are_longer_than_a_line,
@@ -123,6 +124,7 @@ watermark_cases![
         an_edit_beside_a_change_that_was_under_way,
     ],
     on_servers: [
+        one_row_that_a_trigger_refuses,
         many_rows_of_which_two_get_the_same_change,
         two_transactions_of_one_second,
         an_edit_behind_one_of_the_same_second,
@@ -562,6 +564,37 @@ async fn one_row_that_the_database_does_not_take(field: &TestDatabase) {
     session.ping().await.unwrap();
 }
 
+/// A constraint of somebody's own, which no row but one breaks.
+async fn one_row_that_a_trigger_refuses(field: &TestDatabase) {
+    let mut external = field.external().await;
+    if field.database.backend() == "mysql" {
+        external
+            .run(
+                "CREATE TRIGGER refuse BEFORE INSERT ON ttp_rule FOR EACH ROW BEGIN IF NEW.rule_id = 'R2' THEN \
+                 SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF; END",
+            )
+            .await;
+    } else {
+        external
+            .run(
+                "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF NEW.rule_id = 'R2' THEN \
+                 RAISE 'not this one'; END IF; RETURN NEW; END$$; \
+                 CREATE TRIGGER refuse BEFORE INSERT ON ttp_rule FOR EACH ROW EXECUTE FUNCTION refuse()",
+            )
+            .await;
+    }
+    let writes = ["R1", "R2", "R3"].map(|id| RuleWrite::Upsert(rule_row(id, 1)));
+    let mut session = field.session().await;
+    let applied = session.apply(writes).await.unwrap();
+    assert_eq!((applied.rows, applied.rejected.len()), (2, 1), "{applied:?}");
+    let (id, why) = &applied.rejected[0];
+    assert_eq!(id, "R2");
+    assert!(
+        matches!(why, StoreError::RowRejected { .. }) && why.to_string().contains("not this one"),
+        "{why}"
+    );
+}
+
 async fn texts_with_everything_in_them(field: &TestDatabase) {
     let text = format!(
         "{}description: \"a \\\\ b ' '' \u{1F980} \\t % _ ?1 $1\"\n# comment; DROP TABLE ttp_rule; -- \\\n",
@@ -589,9 +622,9 @@ async fn one_writer_at_a_time(field: &TestDatabase) {
     let second = field.session().await;
     // Dropped without closing, as by a master that panics.
     drop(second);
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    let begun = Instant::now();
     while field.database.try_lock().await.unwrap().is_none() {
-        assert!(tokio::time::Instant::now() < deadline, "the lock of a dropped session stays");
+        assert!(begun.elapsed() < DEADLINE, "the lock of a dropped session stays");
     }
 }
 

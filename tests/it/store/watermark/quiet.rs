@@ -6,14 +6,13 @@ use rulesyncd::store::RuleWrite;
 
 use super::NOTHING;
 use crate::support::databases::{OVERLAP, PAST_THE_OVERLAP, TestDatabase, Watcher};
+use crate::support::swarm::DEADLINE;
 
 /// How long a state lasts that must be received before it expires, even on a busy machine.
 const STATE_FOR: Duration = Duration::from_secs(5);
 
-/// How soon a deletion by another program is heard: with so many rules, they are counted once in five seconds.
-const HEARD_WITHIN: Duration = Duration::from_secs(8);
-
-/// What the first poll finds that finds anything.
+/// What the first poll finds that finds anything: so many rules are counted once in five seconds, and compared once an
+/// hour.
 async fn next_change(field: &TestDatabase, watcher: &mut Watcher) -> Vec<String> {
     let begun = std::time::Instant::now();
     loop {
@@ -21,7 +20,7 @@ async fn next_change(field: &TestDatabase, watcher: &mut Watcher) -> Vec<String>
         if !heard.is_empty() {
             return heard;
         }
-        assert!(begun.elapsed() < HEARD_WITHIN, "nothing is heard");
+        assert!(begun.elapsed() < DEADLINE, "nothing is heard");
         field.pass(Duration::from_millis(50)).await;
     }
 }
@@ -122,7 +121,7 @@ pub(super) async fn an_edit_behind_one_of_the_same_second(field: &TestDatabase) 
             assert_eq!(heard, ["written MANY7 v2"]);
             break;
         }
-        assert!(committed.elapsed() < HEARD_WITHIN, "an edit was not heard");
+        assert!(committed.elapsed() < DEADLINE, "an edit was not heard");
         field.pass(Duration::from_millis(20)).await;
     }
 }
