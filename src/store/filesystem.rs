@@ -190,6 +190,8 @@ impl Follow for FilesystemFollower {
                 self.last_full = Some(Instant::now());
             }
         }
+        // Reading the files may have taken long, and the states are read now.
+        delta.now = self.store.clock.now();
         let states = self.store.states();
         delta.states = states.rows.iter().map(|(id, state)| Ok((id.clone(), state.clone()))).collect();
         delta.state_keys = Some(states.rows.keys().map(RuleId::to_string).collect());

@@ -22,7 +22,7 @@ mod signers;
 mod states;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod time;
 mod wire;
 

@@ -1,8 +1,8 @@
 //! Forms, signatures and thresholds; the corpus.
 
-mod gate;
+pub(crate) mod gate;
 #[path = "../../tests/it/support/sshsig.rs"]
-mod sshsig;
+pub(crate) mod sshsig;
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ fn manifest(version: &str) -> String {
     Manifest { realm, version, expires, states: Bound::Any, list }.to_string()
 }
 
-fn policy(lines: &str, threshold: usize) -> Policy {
+pub(crate) fn policy(lines: &str, threshold: usize) -> Policy {
     let signers = AllowedSigners::parse(lines.as_bytes()).unwrap();
     Policy { signers, realm: "honeypots".parse().unwrap(), threshold, min_version: None }
 }

@@ -140,6 +140,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
 
     /// What the poll changes for subscribers: under trust, only what the owner signed.
     async fn judge(&mut self, delta: TableDelta) -> TableDelta {
+        let begun = Instant::now();
         // The tables are as old as they are, whatever of them is served. Named one by one, so that a new field is
         // not lost here.
         let TableDelta {
@@ -160,7 +161,8 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             return delta;
         }
         if let Some(bytes) = self.broker.wants_list() {
-            let list = self.follower.release_list(bytes).await.unwrap_or_else(|error| {
+            let list = while_asked(&self.broker, self.clock, self.follower.release_list(bytes)).await;
+            let list = list.unwrap_or_else(|error| {
                 tracing::debug!(%error, "the list of the signed release is not read");
                 None
             });
@@ -171,13 +173,14 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         {
             self.save_floor(path, floor).await;
         }
-        let served = self.broker.take_served(now);
+        let served = self.broker.take_served(now.after(begun.elapsed()));
         TableDelta { rows, full, behind, master_silent, rolled_back, missed_by_watermark, ..served }
     }
 
     async fn save_floor(&mut self, path: PathBuf, floor: String) {
         let place = path.clone();
-        let saved = tokio::task::spawn_blocking(move || floor::save(&path, &floor)).await;
+        let saving = tokio::task::spawn_blocking(move || floor::save(&path, &floor));
+        let saved = while_asked(&self.broker, self.clock, saving).await;
         let saved = saved.unwrap_or_else(|error| Err(io::Error::other(error)));
         if saved.is_ok() {
             self.broker.floor_saved();
@@ -243,7 +246,8 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         if applied.first_load {
             log::loaded(self.broker.inspect(|catalogue, _, _| catalogue.rule_count()));
         }
-        if rolled_back && !applied.first_load {
+        // Another replica may show an earlier beat, and nothing else.
+        if rolled_back && !applied.first_load && !applied.changes.is_empty() {
             log::rolled_back(applied.changes.len());
         } else if missed_by_watermark > 0 && !applied.first_load {
             log::missed_by_watermark(missed_by_watermark);
@@ -275,7 +279,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     }
 }
 
-/// Waits for the database. Meanwhile states end on time, as does what is held back, and subscribers learn that the rules
+/// Waits for the database or the disk. Meanwhile states end on time, as does what is held back, and subscribers learn that the rules
 /// became stale.
 async fn while_asked<T>(
     broker: &Broker,

@@ -284,6 +284,15 @@ impl Doorbell {
         // Before the first wait nobody waited for the bell.
         self.bell.is_some() && self.bell != before
     }
+
+    /// The same for at most so long: a thread that hangs keeps the connection.
+    pub(super) async fn end_within(&mut self, limit: Duration, connection: &mut Option<Connection>) -> bool {
+        let ended = tokio::time::timeout(limit, self.end(connection)).await;
+        ended.unwrap_or_else(|_| {
+            *self = Self::default();
+            false
+        })
+    }
 }
 
 /// Waits for the bell, at most until `until`; only looks which one the master holds if that is not known yet. Returns at
@@ -317,4 +326,18 @@ async fn wait(
     let Cell::Text(answer) = connection.cell(WHAT, query).await? else { return Ok(None) };
     let bell = answer.rsplit(' ').next().and_then(|bell| bell.parse().ok());
     Ok(Some(Ended { names, bell }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thread_that_hangs_keeps_no_follower_waiting() {
+        let (_hangs, receive) = oneshot::channel();
+        let mut doorbell = Doorbell { waiting: Some(receive), ..Doorbell::default() };
+        let (begun, limit) = (Instant::now(), Duration::from_secs(12));
+        assert!(!doorbell.end_within(limit, &mut None).await);
+        assert!(begun.elapsed() <= limit + Duration::from_secs(1) && !doorbell.is_waiting());
+    }
 }

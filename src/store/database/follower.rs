@@ -1,6 +1,8 @@
 //! Follows a database for one reader.
 
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,10 +93,11 @@ impl DatabaseFollower {
 }
 
 impl DatabaseFollower {
-    /// Waits until the doorbell returns the connection.
+    /// Waits until the doorbell returns the connection, at most as long as its statements may take.
     async fn end_wait(&mut self) {
         if self.doorbell.is_waiting() {
-            self.woken |= self.doorbell.end(&mut self.connection).await;
+            let limit = 2 * self.database.connector.limit();
+            self.woken |= self.doorbell.end_within(limit, &mut self.connection).await;
         }
     }
 }

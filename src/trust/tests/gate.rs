@@ -29,15 +29,15 @@ fn known(id: &str, version: i32, text: &str) -> Arc<KnownRule> {
 }
 
 /// A release: its rules, and its manifest with a signature.
-struct Signed {
-    rules: Vec<Arc<KnownRule>>,
-    list: String,
-    body: Vec<u8>,
-    signatures: String,
+pub(crate) struct Signed {
+    pub(crate) rules: Vec<Arc<KnownRule>>,
+    pub(crate) list: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) signatures: String,
     digest: CatalogueDigest,
 }
 
-fn release(key: &SoftKey, second: u32, rules: &[(&str, i32)], states: &str) -> Signed {
+pub(crate) fn release(key: &SoftKey, second: u32, rules: &[(&str, i32)], states: &str) -> Signed {
     let rules: Vec<_> =
         rules.iter().map(|(id, version)| known(id, *version, &format!("{id} {version}"))).collect();
     let listed = rules.iter().map(|rule| ListedRule {

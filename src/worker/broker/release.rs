@@ -191,6 +191,10 @@ impl Inner {
             None => catalogue.expire(now),
             Some(keeper) => {
                 keeper.gate.expire(now);
+                if keeper.before.is_some() {
+                    // What the judged poll changes is not served yet.
+                    return catalogue.expire(now);
+                }
                 let delta = keeper.gate.take_served(catalogue, now);
                 catalogue.apply(delta)
             }

@@ -4,8 +4,11 @@ use super::super::report::Schedule;
 use super::*;
 use crate::clock::SystemClock;
 use crate::fleet::WorkerReport;
-use crate::rule::{MasterSilence, RuleId, RuleState, StateKind};
+use crate::rule::{FoundManifest, MasterSilence, RuleId, RuleState, StateKind};
 use crate::store::RowIndex;
+use crate::trust::tests::gate::{Signed, release};
+use crate::trust::tests::policy;
+use crate::trust::tests::sshsig::SoftKey;
 use crate::trust::{AllowedSigners, Gate, Policy};
 
 /// A store that answers one of its polls, and wakes the worker without end.
@@ -142,6 +145,73 @@ async fn a_state_ends_on_time_while_a_report_does_not_arrive() {
     assert_eq!(state(), Some(StateKind::Disabled));
     tokio::time::timeout(2 * second, &mut runs).await.unwrap_err();
     assert_eq!(state(), Some(StateKind::Enabled));
+}
+
+/// Two releases, of which the second needs a list that comes after five seconds, and a state that ends after two.
+struct SlowList {
+    releases: Arc<[Signed; 2]>,
+    begun: Instant,
+    polls: usize,
+}
+
+impl Follow for SlowList {
+    async fn woken(&mut self) {
+        std::future::pending().await
+    }
+
+    async fn poll<K: RowIndex + Send + Sync + 'static>(
+        &mut self,
+        _index: &Arc<K>,
+    ) -> Result<TableDelta, StoreError> {
+        let is_first = self.polls == 0;
+        let Signed { rules, body, signatures, .. } = &self.releases[self.polls];
+        self.polls += 1;
+        let begun = Timestamp::from_micros(0);
+        let manifest = FoundManifest::Read { body: body.clone(), signatures: signatures.clone() };
+        let delta = TableDelta {
+            now: begun.after(self.begun.elapsed()),
+            manifest: Some(manifest),
+            ..TableDelta::default()
+        };
+        if !is_first {
+            return Ok(delta);
+        }
+        let disabled = RuleState {
+            state: StateKind::Disabled,
+            expires_at: Some(begun.after(Duration::from_secs(2))),
+            ..RuleState::default()
+        };
+        let states = vec![Ok((RuleId::new("R1").unwrap(), disabled))];
+        Ok(TableDelta { rules: rules.iter().cloned().map(Ok).collect(), states, ..delta })
+    }
+
+    async fn release_list(&mut self, _bytes: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        Ok(Some(self.releases[1].list.clone().into_bytes()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_ends_once_and_on_time_while_a_signed_list_is_read() {
+    let key = SoftKey::ed25519();
+    let releases = [1, 2]
+        .map(|version| release(&key, version, &[("R1", 1), ("R2", i32::try_from(version).unwrap())], "any"));
+    let releases = Arc::new(releases);
+    let gate = Gate::new(policy(&key.line("owner"), 1), None);
+    let broker = Arc::new(Broker::new(Arc::new(SystemClock), 10, 10).behind(gate));
+    let begun = Instant::now();
+    let mut tail = tail(|| SlowList { releases: Arc::clone(&releases), begun, polls: 0 }, &broker);
+    let state = || broker.get_state("R1").map(|state| state.state);
+    tail.poll().await;
+    assert_eq!(state(), Some(StateKind::Disabled));
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        state()
+    };
+    let ((), during) = tokio::join!(tail.poll(), meanwhile);
+    assert_eq!(begun.elapsed(), Duration::from_secs(5));
+    assert_eq!((during, state()), (Some(StateKind::Enabled), Some(StateKind::Enabled)));
+    assert_eq!(broker.head_status().seq, 1, "the end of the state alone");
 }
 
 /// A replica whose tables are an hour old, below a master that is silent.

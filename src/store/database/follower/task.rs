@@ -130,6 +130,8 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             Some(Err(missing)) => (self.memory.manifest, delta.manifest) = (None, Some(missing)),
             None => {}
         }
+        // Since it was read, the database's clock has gone on.
+        delta.now = delta.now.after(at.elapsed());
         let mut connection = tables.connection;
         let trace_contexts = self.trace_contexts(&mut connection, &delta).await;
         if connection.is_elsewhere() {
