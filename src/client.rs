@@ -223,6 +223,10 @@ pub struct Subscriber {
     path: PathBuf,
     subscribe: Subscribe,
     connection: Option<SocketClient>,
+    /// The last change that was acknowledged.
+    acknowledged: Option<Cursor>,
+    /// Whether the connection, which is new, has yet to hear that: the worker does not know it of this one.
+    acknowledges: bool,
     backoff: Backoff,
     not_before: Option<Instant>,
 }
@@ -230,7 +234,15 @@ pub struct Subscriber {
 impl Subscriber {
     /// A subscription to the worker at `path`, which begins at `subscribe.cursor`.
     pub fn new(path: PathBuf, subscribe: Subscribe) -> Self {
-        Self { path, subscribe, connection: None, backoff: Backoff::default(), not_before: None }
+        Self {
+            path,
+            subscribe,
+            connection: None,
+            acknowledged: None,
+            acknowledges: false,
+            backoff: Backoff::default(),
+            not_before: None,
+        }
     }
 
     /// The last change that was returned; `None` before the first snapshot is complete.
@@ -239,9 +251,11 @@ impl Subscriber {
     }
 
     /// Tells the worker, for its `status`, that everything up to the cursor was applied. Best effort: if the
-    /// connection is broken, [`Subscriber::next`] returns that.
+    /// connection is broken, [`Subscriber::next`] returns that, and the next connection tells the worker.
     pub async fn acknowledge(&mut self) {
-        if let (Some(connection), Some(cursor)) = (&mut self.connection, &self.subscribe.cursor) {
+        let Some(cursor) = &self.subscribe.cursor else { return };
+        self.acknowledged = Some(cursor.clone());
+        if let Some(connection) = &mut self.connection {
             let _ = connection.send(Op::Ack { seq: cursor.seq }).await;
         }
     }
@@ -271,11 +285,22 @@ impl Subscriber {
                 }
                 let mut connection = SocketClient::connect(&self.path).await?;
                 connection.send(Op::Subscribe(self.subscribe.clone())).await?;
+                self.acknowledges = false;
                 self.connection.insert(connection)
             }
         };
+        if std::mem::take(&mut self.acknowledges)
+            && let Some(Cursor { seq, .. }) = self.acknowledged
+        {
+            connection.send(Op::Ack { seq }).await?;
+        }
         let line = connection.next().await?.ok_or(ClientError::Closed)?;
         self.move_cursor(&line.line)?;
+        if let ServerLine::Hello { epoch, .. } = &line.line {
+            // The worker has taken the subscription once its greeting was read, and not before.
+            let is_known = |known: &Option<Cursor>| known.as_ref().is_some_and(|known| known.epoch == *epoch);
+            self.acknowledges = is_known(&self.acknowledged) && is_known(&self.subscribe.cursor);
+        }
         Ok(line)
     }
 

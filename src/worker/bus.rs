@@ -33,6 +33,9 @@ const CLIENT: &str = "rulesyncd";
 /// The most changes of one write.
 const BATCH: usize = 64;
 
+/// A connection that ends sooner is none: a bus that closes each at once is unavailable.
+const LASTS: Duration = Duration::from_secs(10);
+
 /// How long the bus may take to read the last frame.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
@@ -75,19 +78,38 @@ impl Bus {
         let mut position = broker.position_after(broker.head_status().seq);
         let mut backoff = Backoff::default();
         let mut outage = Outage::default();
+        // Whether the last connection ended at once.
+        let mut is_fleeting = false;
         loop {
             let ended = tokio::select! {
                 () = shutdown.cancelled() => return,
                 connected = connect(&self.path) => match connected {
                     Ok(stream) => {
-                        tracing::info!("the message bus at {} is connected", self.path.display());
                         self.set_state(Health::Up, broker.clock.now());
                         self.lock().last_error = None;
-                        backoff.reset();
-                        outage.ended(Instant::now());
-                        self.serve(stream, &broker, &mut position, &shutdown).await
+                        let was_fleeting = std::mem::replace(&mut is_fleeting, true);
+                        let lasts = async {
+                            if was_fleeting {
+                                sleep(LASTS).await;
+                            }
+                            tracing::info!("the message bus at {} is connected", self.path.display());
+                            outage.ended(Instant::now());
+                            if !was_fleeting {
+                                sleep(LASTS).await;
+                            }
+                            backoff.reset();
+                            is_fleeting = false;
+                            std::future::pending().await
+                        };
+                        tokio::select! {
+                            ended = self.serve(stream, &broker, &mut position, &shutdown) => ended,
+                            never = lasts => never,
+                        }
                     }
-                    Err(error) => Err(error),
+                    Err(error) => {
+                        is_fleeting = false;
+                        Err(error)
+                    }
                 },
             };
             let Err(error) = ended else { return };

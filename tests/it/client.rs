@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use rulesyncd::client::{ClientError, Event, SocketClient, Subscriber, ask};
 use rulesyncd::config::WorkerConfig;
@@ -9,6 +11,7 @@ use rulesyncd::wire::{ErrorCode, NewValue, Op, ServerLine, SnapshotReason, Subsc
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixListener;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::support::raw::TIME_LIMIT;
@@ -157,6 +160,58 @@ fn cutting_proxy(front: PathBuf, back: PathBuf) -> tokio::task::JoinHandle<()> {
             });
         }
     })
+}
+
+/// What was acknowledged on one connection is known of the next one, although nothing changes and no heartbeat comes.
+#[tokio::test]
+async fn what_was_acknowledged_is_acknowledged_again_after_a_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let tables = Tables::default();
+    tables.write([("R1", 1)]);
+    let config =
+        WorkerConfig { heartbeat_interval: Duration::from_secs(3_600), ..worker_config(directory.path()) };
+    let worker = TestWorker::start(&tables, &config);
+    let (front, cut) = (directory.path().join("front.sock"), Arc::new(Notify::new()));
+    let listener = UnixListener::bind(&front).unwrap();
+    let (back, is_cut) = (config.socket.clone(), Arc::clone(&cut));
+    let proxy = tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = tokio::net::UnixStream::connect(&back).await.unwrap();
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                () = is_cut.notified() => {}
+            }
+        }
+    });
+    let mut copy = Copy::new(front);
+    copy.until(&[("R1", 1)]).await;
+    tables.write([("R1", 2)]);
+    copy.until(&[("R1", 2)]).await;
+    copy.subscriber.acknowledge().await;
+    // The number of the connection, and what it acknowledged.
+    let known = || {
+        let peers = worker.handle.status().stream.subscribers;
+        peers.into_iter().find(|peer| peer.acked == Some(1)).map(|peer| peer.id)
+    };
+    let acknowledges = async |copy: &mut Copy, before: Option<u64>| {
+        let waits = async {
+            loop {
+                if let Some(number) = known().filter(|number| Some(*number) != before) {
+                    return number;
+                }
+                tokio::select! {
+                    event = copy.subscriber.next() => drop(event.unwrap()),
+                    () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                }
+            }
+        };
+        timeout(TIME_LIMIT, waits).await.expect("no acknowledgement")
+    };
+    let first = acknowledges(&mut copy, None).await;
+    cut.notify_one();
+    acknowledges(&mut copy, Some(first)).await;
+    assert_eq!(copy.snapshots, [SnapshotReason::Initial]);
+    proxy.abort();
 }
 
 #[tokio::test]

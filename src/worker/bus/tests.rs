@@ -52,3 +52,25 @@ async fn a_bus_that_comes_back_gets_no_more_changes_than_the_queue_has() {
     assert_eq!(bus.status().missed, skipped, "{:?}", bus.status());
     publishing.abort();
 }
+
+#[tokio::test]
+async fn a_bus_that_closes_each_connection_at_once_is_tried_ever_more_rarely() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bus");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let broker = Arc::new(Broker::new(Arc::new(SystemClock), 10, 10));
+    let bus = Bus::new(path, Timestamp::from_micros(0));
+    let mut connections = 0;
+    let closing = async {
+        loop {
+            drop(listener.accept().await.unwrap());
+            connections += 1;
+        }
+    };
+    tokio::select! {
+        () = bus.publish(broker, CancellationToken::new()) => {}
+        () = closing => {}
+        () = sleep(Duration::from_secs(3)) => {}
+    }
+    assert!((1..12).contains(&connections), "{connections} connections in three seconds");
+}
