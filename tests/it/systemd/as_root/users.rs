@@ -93,4 +93,13 @@ fn what_one_user_kept_before_two_users_keep_after_an_upgrade() {
     let modes = container.sh("stat -c '%U %a %n' /var/lib/rulesyncd/rules.db* /var/lib/rulesyncd-worker/*");
     assert!(modes.contains("rulesyncd-master 600 /var/lib/rulesyncd/rules.db.lock\n"), "{modes}");
     assert!(modes.contains("rulesyncd-worker 600 /var/lib/rulesyncd-worker/catalogue.ndjson\n"), "{modes}");
+    // Who has become one of the two users gets no file of root's by the next upgrade.
+    container.sh("systemctl stop rulesyncd-worker; cp -a /etc/shadow /etc/before
+         cd /; runuser -u rulesyncd-master -- ln -s /etc/shadow /var/lib/rulesyncd/catalogue.ndjson
+         dpkg -i /home/rulesyncd.deb; rm /var/lib/rulesyncd/catalogue.ndjson
+         touch /var/lib/rulesyncd/catalogue.ndjson; mkdir /etc/target; rm /var/lib/rulesyncd-worker/catalogue.ndjson
+         runuser -u rulesyncd-worker -- ln -s /etc/target /var/lib/rulesyncd-worker/catalogue.ndjson
+         dpkg -i /home/rulesyncd.deb");
+    assert_eq!(container.sh("stat -c %U:%G:%a /etc/shadow"), container.sh("stat -c %U:%G:%a /etc/before"));
+    assert_eq!(container.sh("stat -c %U /etc/target; ls /etc/target"), "root\n");
 }
