@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use super::{Malformed, decimal, shown};
 use crate::clock::Timestamp;
@@ -28,8 +29,9 @@ pub(crate) enum NoEffect {
     Unlisted,
     /// The manifest protects the rule.
     Protected,
-    /// These rules are suppressed already, and the manifest allows no more.
-    BeyondMax(Vec<RuleId>),
+    /// These rules are suppressed already, and the manifest allows no more. All such states share one list: there may
+    /// be a state for each rule.
+    BeyondMax(Arc<[RuleId]>),
 }
 
 impl fmt::Display for NoEffect {
@@ -59,7 +61,7 @@ impl fmt::Display for NoEffect {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct JudgedStates {
     /// The rules that are suppressed, in the order in which they count.
-    pub(crate) suppressed: Vec<RuleId>,
+    pub(crate) suppressed: Arc<[RuleId]>,
     /// The states without an effect, by id.
     pub(crate) without_effect: BTreeMap<RuleId, NoEffect>,
 }
@@ -140,7 +142,7 @@ impl Bound {
         let beyond = suppressing.split_off(most.min(suppressing.len()));
         judged.suppressed = suppressing.into_iter().map(|(_, id)| id.clone()).collect();
         for (_, rule_id) in beyond {
-            let reason = NoEffect::BeyondMax(judged.suppressed.clone());
+            let reason = NoEffect::BeyondMax(Arc::clone(&judged.suppressed));
             judged.without_effect.insert(rule_id.clone(), reason);
         }
         judged

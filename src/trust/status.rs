@@ -107,11 +107,22 @@ pub struct TrustStatus {
     pub altered: Vec<String>,
     /// Rows that are not listed, at most ten.
     pub unlisted: Vec<String>,
-    /// Operators' states without an effect, each with the reason.
+    /// Operators' states without an effect, each with the reason; at most [`MAX_WITHOUT_EFFECT`].
     pub without_effect: BTreeMap<RuleId, String>,
+    /// How many states have no effect; see [`TrustStatus::states_without_effect`].
+    #[serde(default)]
+    pub without_effect_count: usize,
 }
 
+/// The most states that a status names as without an effect: each connection holds an answer until it is read.
+pub(crate) const MAX_WITHOUT_EFFECT: usize = 1_000;
+
 impl TrustStatus {
+    /// How many states have no effect, also of an earlier version's worker, which names all of them and no number.
+    pub(crate) fn states_without_effect(&self) -> usize {
+        self.without_effect_count.max(self.without_effect.len())
+    }
+
     /// One sentence for people.
     pub(crate) fn sentence(&self) -> String {
         let reasons: Vec<&str> = self.reasons.iter().map(|reason| reason.as_str()).collect();

@@ -4,7 +4,8 @@ pub(crate) mod gate;
 #[path = "../../tests/it/support/sshsig.rs"]
 pub(crate) mod sshsig;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -229,8 +230,23 @@ fn rows() -> impl Strategy<Value = Vec<(RuleId, RuleState)>> {
             (RuleId::new(&format!("R{id}")).unwrap(), state)
         });
         // One row for each id, as in the table.
-        rows.collect::<std::collections::BTreeMap<_, _>>().into_iter().collect()
+        rows.collect::<BTreeMap<_, _>>().into_iter().collect()
     })
+}
+
+/// Who writes into the state table could otherwise take the memory of every worker: each state beyond the bound would
+/// hold its own copy of all ids that are suppressed.
+#[test]
+fn states_beyond_the_bound_share_the_list_of_those_that_count() {
+    let disabled = RuleState { state: StateKind::Disabled, ..RuleState::default() };
+    let ids = (0..2_000).map(|number| RuleId::new(&format!("R{number}")).unwrap());
+    let states: BTreeMap<RuleId, RuleState> = ids.map(|id| (id, disabled.clone())).collect();
+    let bound = Bound::parse("max=1000").unwrap();
+    let judged = bound.judge(states.iter(), |_| true, Timestamp::from_micros(5_000));
+    assert_eq!((judged.suppressed.len(), judged.without_effect.len()), (1_000, 1_000));
+    for reason in judged.without_effect.values() {
+        assert!(matches!(reason, NoEffect::BeyondMax(ids) if Arc::ptr_eq(ids, &judged.suppressed)));
+    }
 }
 
 proptest! {

@@ -82,7 +82,10 @@ fn worker(status: &WorkerStatus) -> String {
     text += &table("rows that the signed release does not list", ["RULE"], unlisted);
     let without_effect = status.trust.iter().flat_map(|trust| &trust.without_effect);
     let without_effect = without_effect.map(|(id, why)| [id.as_str(), why.as_str()]);
-    text += &table("states without an effect", ["RULE", "REASON"], without_effect);
+    let title = status.trust.as_ref().map_or_else(String::new, |trust| {
+        first_of("states without an effect", trust.without_effect.len(), trust.states_without_effect())
+    });
+    text += &table(&title, ["RULE", "REASON"], without_effect);
     let bad = status.quarantined.iter().map(|row| [row.rule_id.as_str(), &row.table, &row.reason]);
     let title = first_of("quarantined rows", status.quarantined.len(), status.quarantined_rows());
     text += &table(&title, ["ID", "TABLE", "REASON"], bad);

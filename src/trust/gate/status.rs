@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::status::MAX_WITHOUT_EFFECT;
 use super::super::{Manifest, TrustReason, TrustState, TrustStatus};
 use super::{Gate, InForce};
 use crate::clock::Timestamp;
@@ -64,8 +65,10 @@ impl Gate {
             without_effect: self
                 .without_effect
                 .iter()
+                .take(MAX_WITHOUT_EFFECT)
                 .map(|(id, why)| (id.clone(), why.to_string()))
                 .collect(),
+            without_effect_count: self.without_effect.len(),
         }
     }
 

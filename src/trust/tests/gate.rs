@@ -323,6 +323,20 @@ fn states_beyond_the_bound_have_no_effect_and_the_next_takes_the_place_of_one_th
     assert_eq!(effective(&worker), ["R1"]);
 }
 
+#[test]
+fn a_status_names_the_first_states_without_an_effect_and_counts_all() {
+    let key = SoftKey::ed25519();
+    let mut worker = worker(&key);
+    worker.publish(&release(&key, 1, &[("R1", 1)], "max=0"));
+    for number in 0..1_500 {
+        let state = RuleState { state: StateKind::Disabled, ..RuleState::default() };
+        worker.states.insert(RuleId::new(&format!("X{number:04}")).unwrap(), state);
+    }
+    worker.poll();
+    let status = worker.gate.status(time(NOW));
+    assert_eq!((status.without_effect.len(), status.states_without_effect()), (1_000, 1_500));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
