@@ -10,6 +10,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 
 use super::ConfigError;
 use super::keys::{SECTIONS, SETTINGS};
+use super::kind::Spelling;
 use super::layers::{Layers, ValueOrigin};
 use super::setting::{Setting, nearest};
 use super::yaml::{from_yaml, seems_a_key};
@@ -48,8 +49,15 @@ impl Layers {
                     let siblings = SETTINGS.iter().filter(|other| other.section() == section);
                     unknown(path, line, &key, &name, siblings.map(Setting::name))
                 })?;
-                if let Some(Items(items)) = value.value {
-                    self.set(setting.key, items, ValueOrigin::File(path.to_owned(), line));
+                if let Some(Items { mut texts, is_number }) = value.value {
+                    let written = as_written(text, line, value.referenced.column());
+                    // A number in octal is a mode, and a name may look like a number.
+                    let counts =
+                        |written: &&str| setting.spelling == Spelling::Quoted || written.starts_with("0o");
+                    if let Some(written) = written.filter(counts).filter(|_| is_number) {
+                        texts = vec![written.to_owned()];
+                    }
+                    self.set(setting.key, texts, ValueOrigin::File(path.to_owned(), line));
                 }
             }
         }
@@ -96,16 +104,30 @@ fn unknown<'a>(
     })
 }
 
+/// The number that begins at this place, as it is written: the parser makes `1` of `1.0`, and `432` of `0o660`. `None` where
+/// none is there, but the name of one.
+fn as_written(text: &str, line: u64, column: u64) -> Option<&str> {
+    let place = |number: u64| usize::try_from(number).ok()?.checked_sub(1);
+    let line = text.lines().nth(place(line)?)?;
+    let (start, _) = line.char_indices().nth(place(column)?)?;
+    let written = line[start..].split([' ', '\t', ',', '}']).next()?;
+    written.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first)).then_some(written)
+}
+
 /// One scalar or a list of them, as text.
-struct Items(Vec<String>);
+struct Items {
+    texts: Vec<String>,
+    /// Whether this is one number.
+    is_number: bool,
+}
 
 impl<'de> Deserialize<'de> for Items {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ItemsVisitor;
         macro_rules! scalar {
-            ($($visit:ident: $type:ty),*) => {
+            ($is_number:literal, $($visit:ident: $type:ty),*) => {
                 $(fn $visit<E>(self, value: $type) -> Result<Items, E> {
-                    Ok(Items(vec![value.to_string()]))
+                    Ok(Items { texts: vec![value.to_string()], is_number: $is_number })
                 })*
             };
         }
@@ -116,14 +138,15 @@ impl<'de> Deserialize<'de> for Items {
                 f.write_str("a value, or a list of values")
             }
 
-            scalar!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
+            scalar!(true, visit_i64: i64, visit_u64: u64, visit_f64: f64);
+            scalar!(false, visit_bool: bool, visit_str: &str);
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Items, A::Error> {
-                let mut items = Vec::new();
-                while let Some(Items(item)) = list.next_element()? {
-                    items.extend(item);
+                let mut texts = Vec::new();
+                while let Some(Items { texts: item, .. }) = list.next_element()? {
+                    texts.extend(item);
                 }
-                Ok(Items(items))
+                Ok(Items { texts, is_number: false })
             }
         }
         deserializer.deserialize_any(ItemsVisitor)

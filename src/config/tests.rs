@@ -65,6 +65,21 @@ fn the_cache_is_in_the_units_state_directory_unless_somebody_says_otherwise() {
 }
 
 #[test]
+fn a_number_is_a_mode_and_a_name_as_it_is_written() {
+    for (mode, id) in [("0o660", "1.10"), ("0660", "1e3"), ("660", "0x1f"), ("'0o660'  # all", "'12'")] {
+        let file = format!("worker:\n  id: {id}\n  socket_mode: {mode}\n");
+        let worker = load(&file, |_| None).unwrap().worker;
+        assert_eq!(
+            (worker.socket_mode, worker.id.as_deref()),
+            (0o660, Some(id.trim_matches('\''))),
+            "{file}"
+        );
+    }
+    let flow = load("worker: {socket_mode: 0o600, id: 007,journal_length: 0x10}", |_| None).unwrap().worker;
+    assert_eq!((flow.socket_mode, flow.id.as_deref(), flow.journal_length), (0o600, Some("007"), 16));
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_its_line_and_its_neighbour() {
     let error =
         load("worker:\n  poll_interval: 1s\n  pol_intervall: 2s\n", NO_ENVIRONMENT).unwrap_err().to_string();
