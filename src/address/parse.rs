@@ -118,7 +118,22 @@ fn is_cut_in_its_password(url: &Url) -> bool {
         || url.fragment().is_some_and(|fragment| fragment.contains('@'))
 }
 
+/// An address with a fault and an `@` behind a `?` may be cut in its password, too: `u:12?secret=x@host/rules`. What such
+/// parameters are called, or have, is not shown.
 fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
+    let may_be_cut = text.split_once('?').is_some_and(|(_, rest)| rest.contains('@'));
+    read_server(text, default_port).map_err(|error| if may_be_cut { cut_in_its_password() } else { error })
+}
+
+fn cut_in_its_password() -> InvalidAddress {
+    InvalidAddress(
+        "the address has an `@` after its host, as where a password is not encoded: write `/` in it as `%2F`, `?` as \
+         `%3F`, `#` as `%23`, `@` as `%40`"
+            .into(),
+    )
+}
+
+fn read_server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
     let is_postgres = default_port == 5432;
     let (text, written) = without_hosts(text);
     let url =
@@ -130,11 +145,7 @@ fn server(text: &str, default_port: u16) -> Result<Server, InvalidAddress> {
             .map_err(|_| InvalidAddress("a part of the address is not UTF-8 once its `%` are decoded".into()))
     };
     if is_cut_in_its_password(&url) {
-        return Err(InvalidAddress(
-            "the address has an `@` after its host, as where a password is not encoded: write `/` in it as `%2F`, \
-             `?` as `%3F`, `#` as `%23`, `@` as `%40`"
-                .into(),
-        ));
+        return Err(cut_in_its_password());
     }
     let given = |text: String| (!text.is_empty()).then_some(text);
     let mut user = given(decoded(url.username())?);

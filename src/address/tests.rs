@@ -388,3 +388,15 @@ mod laws {
         assert!(firsts.iter().all(|count| (800..1_200).contains(count)), "{firsts:?}");
     }
 }
+
+/// Such a password has `?` and `=` in it, and begins with digits, which were taken for a port.
+#[test]
+fn a_password_that_is_not_encoded_is_not_shown_as_a_parameter() {
+    for query in ["s3cret=x", "sslmode=s3cret", "port=s3cret", "target_session_attrs=s3cret", "x=1&s3cret=2"]
+    {
+        let said = shown(&format!("postgresql://u:12?{query}@host/rules"));
+        assert!(said.contains("write `/` in it as `%2F`") && !said.contains("s3cret"), "{query}: {said}");
+    }
+    let said = shown("postgresql://host/rules?user=me%40host&sslmode=wrong");
+    assert!(said.contains("`wrong` is no TLS mode"), "{said}");
+}
