@@ -189,7 +189,7 @@ fn write(args: &CheckArgs, checked: &[CheckedFile], summary: &Totals) -> String 
 
 /// # Errors
 /// So many paths could not be read.
-fn could_be_read(unreadable: usize) -> Outcome {
+pub(super) fn could_be_read(unreadable: usize) -> Outcome {
     if unreadable == 0 {
         return Ok(());
     }

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Failure, Outcome};
-use crate::command::print::print;
+use crate::command::check::could_be_read;
+use crate::command::print::{print, print_error};
 use crate::command::reading::Reading;
-use crate::rule::{self, FieldPattern, Limits, Sample};
-use crate::rulefile;
+use crate::rule::{self, FieldPattern, Sample};
+use crate::rulefile::{self, LinkPolicy};
 use engine::Engine;
 use files::{Targets, Test};
 use report::{Report, SampleResult};
@@ -51,11 +52,12 @@ pub(crate) fn run(args: TestArgs) -> Outcome {
     let targets = Targets::collect(&args.paths).map_err(Failure::Environment)?;
     let mut engine = Engine::choose(args.python).map_err(Failure::Environment)?;
     let mut report = Report::default();
-    let limits = Reading::as_configured().limits;
+    let reading = Reading::as_configured();
     for test in &targets.tests {
-        run_one(test, &limits, &mut engine, &mut report)?;
+        run_one(test, &reading, &mut engine, &mut report)?;
     }
     print(&if args.quiet { report.differences() } else { report.finish(targets.rules, &engine) })?;
+    could_be_read(report.unreadable)?;
     if report.failed > 0 || report.invalid > 0 {
         return Err(Failure::CheckFailed);
     }
@@ -67,7 +69,7 @@ pub(crate) fn run(args: TestArgs) -> Outcome {
 }
 
 /// Runs the samples of one test file on its rule.
-fn run_one(test: &Test, limits: &Limits, engine: &mut Engine, report: &mut Report) -> Outcome {
+fn run_one(test: &Test, reading: &Reading, engine: &mut Engine, report: &mut Report) -> Outcome {
     let Some(rule_path) = &test.rule else {
         report.reject(
             &test.path,
@@ -75,8 +77,8 @@ fn run_one(test: &Test, limits: &Limits, engine: &mut Engine, report: &mut Repor
         );
         return Ok(());
     };
-    let text = read(rule_path, limits)?;
-    let Ok(rule) = rule::parse(&text, limits) else {
+    let Some(text) = read(rule_path, reading, report) else { return Ok(()) };
+    let Ok(rule) = rule::parse(&text, &reading.limits) else {
         let path = rule_path.display();
         report.reject(rule_path, &format!("the rule is invalid: `rulesyncd check {path}` says why"));
         return Ok(());
@@ -86,8 +88,8 @@ fn run_one(test: &Test, limits: &Limits, engine: &mut Engine, report: &mut Repor
         report.reject(&test.path, "the rule has no `pattern` that a sample could be run on");
         return Ok(());
     }
-    let text = read(&test.path, limits)?;
-    let samples = match rule::samples(&text, limits, &patterns) {
+    let Some(text) = read(&test.path, reading, report) else { return Ok(()) };
+    let samples = match rule::samples(&text, &reading.limits, &patterns) {
         Ok(samples) => samples,
         Err(findings) => {
             report.reject_with(&test.path, &text, &findings);
@@ -120,7 +122,16 @@ fn run_sample<'p>(
     Ok(SampleResult::NotFound)
 }
 
-fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, Failure> {
-    let text = rulefile::read_beside(path, limits.size);
-    text.map_err(|error| environment!("{}: {error}", path.display()))
+/// As the master of the file's directory would read it; the reason why it cannot be read is printed, and the other files
+/// are tested all the same.
+fn read(path: &Path, reading: &Reading, report: &mut Report) -> Option<Vec<u8>> {
+    let links = LinkPolicy::beside(path, &reading.follow_links_to);
+    match rulefile::read_within(path, reading.limits.size, &links) {
+        Ok(text) => Some(text),
+        Err(error) => {
+            report.unreadable += 1;
+            print_error(&anyhow::Error::from(error).context(path.display().to_string()));
+            None
+        }
+    }
 }

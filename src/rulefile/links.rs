@@ -19,6 +19,12 @@ impl LinkPolicy {
         Self { directory: directory.to_owned(), allowed: allowed.to_owned() }
     }
 
+    /// For the directory that `path`, a file that is named alone, is in.
+    pub(crate) fn beside(path: &Path, allowed: &[PathBuf]) -> Self {
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Self::new(directory.unwrap_or_else(|| Path::new(".")), allowed)
+    }
+
     /// Whether an opened file at `target`, a path without links, may be read.
     pub(super) fn allows(&self, target: &Path, device: u64) -> bool {
         let Ok(directory) = self.directory.canonicalize() else { return false };

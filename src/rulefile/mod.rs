@@ -97,16 +97,6 @@ pub(crate) fn read_within(path: &Path, max: usize, policy: &LinkPolicy) -> Resul
     read_open(&file, max)
 }
 
-/// As [`read_within`] for a file that is named alone: a symbolic link may lead to where it may lead from the directory
-/// that the name is in.
-///
-/// # Errors
-/// As [`read_within`].
-pub(crate) fn read_beside(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    read_within(path, max, &LinkPolicy::new(directory.unwrap_or_else(|| Path::new(".")), &[]))
-}
-
 /// Opens a regular file for reading, without waiting; the caller checks its size.
 ///
 /// # Errors

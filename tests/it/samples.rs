@@ -152,6 +152,42 @@ fn a_link_that_leads_out_is_not_read() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_does_not_hide_what_the_others_gave() {
+    let files = directory(&[
+        ("a.yaml", RULE),
+        ("b.yaml", RULE),
+        ("b.test.yaml", "must_match: [nothing of it]\n"),
+        ("c.yaml", RULE),
+        ("c.test.yaml", "must_match: [find -perm]\n"),
+    ]);
+    fs::create_dir(files.path().join("a.test.yaml")).unwrap();
+    let run = without_python(files.path(), &["."]);
+    assert_eq!(run.code, 3, "{}{}", run.out, run.err);
+    assert!(run.err.contains("./a.test.yaml: it is a directory, not a file"), "{}", run.err);
+    assert!(run.out.contains("./b.test.yaml:1: must_match[0]"), "{}", run.out);
+    assert!(run.out.contains("2 tested: 1 of 2 samples passed, 1 file not read;"), "{}", run.out);
+}
+
+/// As a master reads it, also where its file is named alone.
+#[test]
+fn a_link_into_a_directory_that_the_master_follows_is_read() {
+    let files = directory(&[("shared.yaml", RULE), ("shared.test.yaml", "must_match: [find -perm]\n")]);
+    let rules = files.path().join("rules");
+    fs::create_dir(&rules).unwrap();
+    for name in ["shared.yaml", "shared.test.yaml"] {
+        std::os::unix::fs::symlink(files.path().join(name), rules.join(name)).unwrap();
+    }
+    for arguments in [["test", "rules"], ["test", "rules/shared.yaml"], ["check", "rules/shared.yaml"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rulesyncd"));
+        command.current_dir(files.path()).args(arguments).env("PATH", "/nonexistent");
+        assert!(!command.output().unwrap().status.success(), "{arguments:?}");
+        command.env("RULESYNCD_MASTER_FOLLOW_LINKS_TO", files.path());
+        let run = run(command);
+        assert_eq!(run.code, 0, "{arguments:?}: {}{}", run.out, run.err);
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_test_file_is_told_with_its_line() {
     let files = directory(&[
         ("a.yaml", RULE),

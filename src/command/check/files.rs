@@ -21,10 +21,8 @@ pub(super) struct Target {
 /// Where the text of a path is.
 #[derive(Debug)]
 enum Source {
-    /// In the file, which is named alone.
-    File,
-    /// In the file of a directory, which is read as its master would read it.
-    InDirectory(Arc<LinkPolicy>),
+    /// In the file, which is read as the master of its directory would read it.
+    File(Arc<LinkPolicy>),
     /// It was read: what the caller opened can be read once.
     Passed(Vec<u8>),
     /// Nowhere: a YAML file in or below a directory that its master does not read.
@@ -52,8 +50,7 @@ impl Target {
     /// Its text, of at most `size` bytes.
     pub(super) fn text(&self, size: usize) -> Text {
         let read = match &self.source {
-            Source::File => rulefile::read_beside(&self.path, size),
-            Source::InDirectory(policy) => rulefile::read_within(&self.path, size, policy),
+            Source::File(policy) => rulefile::read_within(&self.path, size, policy),
             Source::Passed(text) => Ok(text.clone()),
             Source::PassedOver => return Text::PassedOver,
             Source::Unreadable(reason) => return Text::Unreadable(reason.clone()),
@@ -92,7 +89,10 @@ pub(super) fn collect(paths: &[PathBuf], stdin_name: Option<&Path>, reading: &Re
             if seen.insert(path.clone()) {
                 targets.push(match is_passed(path) {
                     true => passed(path, stdin_name.filter(|_| is_stdin(path)), reading.limits.size),
-                    false => Target::new(path.clone(), Source::File),
+                    false => {
+                        let links = LinkPolicy::beside(path, &reading.follow_links_to);
+                        Target::new(path.clone(), Source::File(Arc::new(links)))
+                    }
                 });
             }
             continue;
@@ -110,7 +110,7 @@ pub(super) fn collect(paths: &[PathBuf], stdin_name: Option<&Path>, reading: &Re
         };
         let policy = Arc::new(LinkPolicy::new(path, &reading.follow_links_to));
         let files = rules.into_iter().map(|name| path.join(name)).filter(|path| seen.insert(path.clone()));
-        targets.extend(files.map(|path| Target::new(path, Source::InDirectory(Arc::clone(&policy)))));
+        targets.extend(files.map(|path| Target::new(path, Source::File(Arc::clone(&policy)))));
         // A folder that is itself on the command line is a rules directory.
         let own: Vec<PathBuf> = paths.iter().flat_map(|path| path.canonicalize()).collect();
         for file in passed_over.iter().map(|name| path.join(name)) {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::command::Failure;
 use crate::config::{from_yaml, nearest};
 use crate::rule::{Code, Diagnostic, Severity};
-use crate::rulefile::{self, ReadError};
+use crate::rulefile::{self, LinkPolicy, ReadError};
 
 /// The name of the settings file.
 pub(super) const FILE_NAME: &str = ".rulesyncd-check.yaml";
@@ -134,7 +134,7 @@ impl Settings {
         for above in absolute.ancestors() {
             let path = above.join(FILE_NAME);
             // As the rules, the file comes from whoever may commit: it may be any other file, or endless.
-            match rulefile::read_beside(&path, LARGEST) {
+            match rulefile::read_within(&path, LARGEST, &LinkPolicy::beside(&path, &[])) {
                 Ok(text) => {
                     file = SettingsFile::read(&text).map_err(|error| unusable(&path, error))?;
                     break;

@@ -36,6 +36,8 @@ pub(super) struct Report {
     pub(super) not_run: usize,
     /// Invalid rule files and test files.
     pub(super) invalid: usize,
+    /// Files that could not be read.
+    pub(super) unreadable: usize,
 }
 
 impl Report {
@@ -106,6 +108,9 @@ impl Report {
         };
         if self.invalid > 0 {
             let _ = write!(out, ", {} invalid", count(self.invalid, "file"));
+        }
+        if self.unreadable > 0 {
+            let _ = write!(out, ", {} not read", count(self.unreadable, "file"));
         }
         let _ = writeln!(out, "; run by {engine}");
         out
