@@ -58,6 +58,30 @@ fn imports(text: &str) -> BTreeSet<String> {
     names.collect()
 }
 
+/// The compiler does not look at a file that no module names, nor do the tests in it run.
+#[test]
+fn each_file_is_named_by_a_module() {
+    let (mut files, mut unnamed) = (Vec::new(), Vec::new());
+    sources(&root("src"), &mut files);
+    sources(&root("tests/it"), &mut files);
+    for file in files {
+        let (directory, stem) = (file.parent().unwrap(), file.file_stem().unwrap().to_str().unwrap());
+        // `mod.rs` is named in the directory above by its own directory.
+        let (directory, name) = match stem {
+            "lib" | "main" => continue,
+            "mod" => (directory.parent().unwrap(), directory.file_name().unwrap().to_str().unwrap()),
+            stem => (directory, stem),
+        };
+        let parents = ["mod.rs", "lib.rs", "main.rs"].map(|parent| directory.join(parent));
+        let parents = parents.into_iter().chain([directory.with_extension("rs")]);
+        let text: String = parents.filter_map(|parent| fs::read_to_string(parent).ok()).collect();
+        if ![";", " {"].iter().any(|end| text.contains(&format!("mod {name}{end}"))) {
+            unnamed.push(file);
+        }
+    }
+    assert!(unnamed.is_empty(), "{unnamed:?}");
+}
+
 #[test]
 fn each_room_imports_what_the_table_of_layers_lets_it() {
     let table = table();

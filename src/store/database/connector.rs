@@ -218,9 +218,11 @@ impl Connector {
 
     /// The error of a database that answers without end.
     pub(super) fn endless(&self, what: &'static str, limit: Duration) -> StoreError {
-        let limit = humantime::format_duration(limit);
-        let detail =
-            format!("not at its end after {limit}, {POLL_STATEMENTS} times `database.connect_timeout`");
+        let of_what = match limit == self.poll_limit() {
+            true => format!(", {POLL_STATEMENTS} times `database.connect_timeout`"),
+            false => String::new(),
+        };
+        let detail = format!("not at its end after {}{of_what}", humantime::format_duration(limit));
         StoreError::Unavailable { what, detail: self.at(&detail) }
     }
 

@@ -149,7 +149,7 @@ impl Connection {
         };
         match tokio::time::timeout(connector.attempt_limit(), connecting).await {
             Ok(connected) => connected.map_err(|error| connector.classify_error(CONNECTING, error)),
-            Err(_) => Err(connector.timeout_error(CONNECTING)),
+            Err(_) => Err(connector.unreached()),
         }
     }
 

@@ -51,6 +51,17 @@ impl Connector {
         }
     }
 
+    /// The error of a host that did not answer in this time.
+    pub(in crate::store::database) fn unreached(&self) -> StoreError {
+        if self.hosts().len() < 2 {
+            return self.timeout_error(CONNECTING);
+        }
+        let limit = humantime::format_duration(self.attempt_limit());
+        let detail =
+            self.at(&format!("no answer within {limit}, a host's part of `database.connect_timeout`"));
+        StoreError::Unavailable { what: CONNECTING, detail }
+    }
+
     /// The error of a host whose role is not the wanted one.
     pub(in crate::store::database) fn wrong_role(
         &self,
