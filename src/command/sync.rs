@@ -64,12 +64,10 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
             };
             let done = ask_the_master(&config, &master, args.allow_mass_delete).await?;
             report(&done.summary, &address)?;
-            return match waited {
-                Some((database, before)) => {
-                    args.wait.after(&config, &database, Written::Rules(done.written), before, true).await
-                }
-                None => Ok(()),
-            };
+            if let Some((database, before)) = waited {
+                args.wait.after(&config, &database, Written::Rules(done.written), before, true).await?;
+            }
+            return outcome_of(&done.summary);
         }
         let config = for_writing(daemons.choose_database(config)?)?;
         super::require_directory(&config.master.rules_dir)?;
@@ -95,15 +93,15 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
             None => ask_the_lock_holder(&config, daemons, args.allow_mass_delete).await?,
         };
         report(&done.summary, &config.database.address)?;
-        args.wait.after(&config, &database, Written::Rules(done.written), before, true).await
+        args.wait.after(&config, &database, Written::Rules(done.written), before, true).await?;
+        outcome_of(&done.summary)
     })?
 }
 
 /// Prints what was done, and to which database.
 fn report(summary: &Summary, address: &Address) -> Outcome {
     let done = describe(summary, ["added", "changed", "deleted"]);
-    print(&format!("{done}on {}\n", sanitize(&address.place())))?;
-    outcome_of(summary)
+    print(&format!("{done}on {}\n", sanitize(&address.place())))
 }
 
 /// Anything that is not in order afterwards is a failure.

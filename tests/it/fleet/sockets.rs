@@ -174,3 +174,18 @@ fn a_worker_that_does_not_report_is_compared_by_its_digest() {
     );
     until(&swarm, &sockets, &[("old.sock", "unknown"), ("w1", "in_sync")]);
 }
+
+/// What was written is waited for; the exit code is that of the directory all the same.
+#[test]
+fn a_sync_waits_also_where_a_file_is_invalid() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("a.yaml", rule_text("R1", 1));
+    swarm.succeed(&["sync"]);
+    let _worker = swarm.worker();
+    swarm.save("a.yaml", rule_text("R1", 2));
+    swarm.save("b.yaml", "name: yes\n");
+    let output = swarm.run(&["sync", "--wait=60s"]);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("1 changed") && said.contains("1 invalid") && said.contains("has it"), "{said}");
+}
