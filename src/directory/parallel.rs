@@ -1,11 +1,13 @@
 //! Work on other threads.
 
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// Fewer items are not worth a thread.
 const LEAST: usize = 32;
 
-/// Maps the items, in order, on at most so many threads; this one is the first.
+/// Maps the items, in order, on at most so many threads; this one is the first. Where the system gives no more threads, as under
+/// a limit of processes, it does all that the others would have done.
 pub(crate) fn parallel_map<I: Send, T: Send>(
     mut items: Vec<I>,
     threads: usize,
@@ -14,15 +16,23 @@ pub(crate) fn parallel_map<I: Send, T: Send>(
     let threads = threads.min(items.len() / LEAST).max(1);
     let share = items.len().div_ceil(threads);
     let work = &work;
+    let mut parts = Vec::new();
+    while items.len() > share {
+        parts.push(Mutex::new(items.split_off(items.len() - share)));
+    }
+    let map = |part: Vec<I>| part.into_iter().map(work).collect::<Vec<T>>();
+    // What a thread that does not begin would have taken is still there.
+    let take =
+        |part: &Mutex<Vec<I>>| std::mem::take(&mut *part.lock().unwrap_or_else(PoisonError::into_inner));
     thread::scope(|scope| {
-        let mut others = Vec::new();
-        while items.len() > share {
-            let part = items.split_off(items.len() - share);
-            others.push(scope.spawn(move || part.into_iter().map(work).collect::<Vec<T>>()));
-        }
-        let mut done: Vec<T> = items.into_iter().map(work).collect();
-        for other in others.into_iter().rev() {
-            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let begin = |part| thread::Builder::new().spawn_scoped(scope, move || map(take(part))).ok();
+        let others: Vec<_> = parts.iter().map(|part| (begin(part), part)).collect();
+        let mut done = map(items);
+        for (other, part) in others.into_iter().rev() {
+            done.extend(match other {
+                Some(other) => other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                None => map(take(part)),
+            });
         }
         done
     })
