@@ -93,12 +93,23 @@ impl Findings {
     }
 }
 
+/// The advice to write a value as a text. It shows the text only where that is as short as in a message: a scalar may have
+/// all bytes that a file may.
+pub(super) fn advise_quotes(text: &str) -> String {
+    match text.chars().nth(LONGEST) {
+        None => format!("quote it: '{text}'"),
+        Some(_) => "quote it: put it into single quotes".to_owned(),
+    }
+}
+
+/// The most characters of a text that a message shows.
+const LONGEST: usize = 60;
+
 /// A part of the text for a message: quoted, on one line, shortened.
 pub(super) struct Quoted<'a>(pub(super) &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LONGEST: usize = 60;
         let mut characters = self.0.chars();
         f.write_str("`")?;
         for character in characters.by_ref().take(LONGEST) {

@@ -29,6 +29,7 @@ pub fn rule(bytes: &[u8]) -> bool {
             assert!(text.get(found.span.clone()).is_some(), "{:?} cuts a character", found.span);
         }
         assert!(!found.message.is_empty() && found.message.len() < 1_024, "{}", found.message);
+        assert!(found.help.as_ref().is_none_or(|help| help.len() < 1_024), "{:?}", found.help);
     }
     false
 }

@@ -6,7 +6,7 @@ mod path;
 mod typed;
 
 use crate::rule::Code;
-use crate::rule::parse::findings::{Findings, Quoted};
+use crate::rule::parse::findings::{Findings, Quoted, advise_quotes};
 use crate::rule::parse::scalar::{self, Reading};
 use crate::rule::parse::tree::{Node, NodeId, NodeKind, Tree};
 use path::{Path, Step};
@@ -140,9 +140,9 @@ impl<'t, 'f> Values<'t, 'f> {
             }
             Expected::Integer | Expected::Number => format!("write {plain}"),
             Expected::Any if !plain.is_empty() => {
-                format!("{} if it is a text, else write {plain}", quote(text))
+                format!("{} if it is a text, else write {plain}", advise_quotes(text))
             }
-            _ => quote(text),
+            _ => advise_quotes(text),
         };
         let replacement = self.unambiguous(node, text, old, expected);
         let (span, field) = (self.node(node).span.clone(), self.path.to_string());
@@ -190,7 +190,7 @@ impl<'t, 'f> Values<'t, 'f> {
         let message = format!("expected {}, found {}", expected.describe(), self.describe(node));
         match (&self.node(node).kind, expected) {
             (NodeKind::Plain(text), Expected::Text | Expected::TextOrNull) if !text.is_empty() => {
-                self.advise(Code::WrongType, node, message, quote(text));
+                self.advise(Code::WrongType, node, message, advise_quotes(text));
             }
             (NodeKind::Text(text), Expected::Integer | Expected::Number) if text.parse::<f64>().is_ok() => {
                 self.advise(Code::WrongType, node, message, "remove the quotes");
@@ -221,10 +221,6 @@ fn readings(text: &str) -> (Reading, Reading) {
     } else {
         (Reading::Text, Reading::Text)
     }
-}
-
-fn quote(text: &str) -> String {
-    format!("quote it: '{text}'")
 }
 
 /// A spelling that both readers read as this number.

@@ -1,6 +1,6 @@
 //! Each invalid construct, and a plain spelling of it that is valid.
 
-use super::{Code, GOOD, codes};
+use super::{Code, GOOD, codes, found};
 
 /// The valid rule with these lines in its `match`.
 fn with(lines: &str) -> String {
@@ -34,6 +34,45 @@ fn characters() {
     assert_eq!(codes(b"\xff\xfea\0"), [Code::Encoding]);
     assert_eq!(codes(b"a: \xc3"), [Code::Encoding]);
     assert_eq!(codes(b"a: \xed\xa0\x80"), [Code::Encoding]);
+}
+
+/// A scalar may be as long as a file: a finding is kept by a master, and printed in each output of `check`.
+#[test]
+fn no_finding_repeats_a_long_text() {
+    let (word, digits) = ("x".repeat(100_000), "1".repeat(100_000));
+    for text in [
+        format!("rule_id: *{word}"),
+        format!("rule_id: &{word} a"),
+        format!("rule_id: !{word} a"),
+        format!("{word}: 1"),
+        format!("{digits}: 1"),
+        format!("0{digits}: 1"),
+        format!("name: {digits}"),
+        format!("name: 0{digits}"),
+        format!("name: 0x{digits}"),
+        format!("rule_version: {word}"),
+        format!("rule_version: '{digits}'"),
+        format!("rule_id: {word}"),
+        format!("rule_id: {word}.{word}"),
+        format!(
+            "match:
+  pattern: '({word}'"
+        ),
+        format!("emits: [{{tactic: {word}, technique_id: {word}, confidence: {digits}}}]"),
+        format!("- {word}"),
+        format!("a: -{word}"),
+        word.clone(),
+        format!("'{word}"),
+        format!(r#"a: "\{word}""#),
+        format!("a: @{word}"),
+        format!("%{word}"),
+        format!("{{{{ {word} }}}}: {{{{ {word} }}}}"),
+    ] {
+        for found in found(&text) {
+            let said = found.message.len() + found.help.as_ref().map_or(0, String::len);
+            assert!(said < 2_048, "{}: {said} bytes: {:.80} {:?}", &text[..20], found.message, found.code);
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use granit_parser::{ErrorKind, ScanError};
 
 use crate::rule::Code;
-use crate::rule::parse::findings::Quoted;
+use crate::rule::parse::findings::{Quoted, advise_quotes};
 
 /// Code, message and advice for an error; `at` is its position in `text`, `bracket` the line of a bracket that is
 /// open there.
@@ -16,7 +16,7 @@ pub(super) fn explain(
     let word = text[at..].split([' ', '\n', '\r', ',']).next().unwrap_or_default();
     let (code, message, help) = match error.kind() {
         ErrorKind::UnknownAnchor => {
-            let help = format!("write the value itself; if it is a text quote it: '{word}'");
+            let help = format!("write the value itself; if it is a text {}", advise_quotes(word));
             return (Code::Alias, format!("{} is an alias of nothing", Quoted(word)), Some(help));
         }
         ErrorKind::DirectiveDisallowed => {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Expected, Fields, NodeId, NodeKind, Reading, Step, Values, quote, readings, scalar};
+use super::{Expected, Fields, NodeId, NodeKind, Reading, Step, Values, advise_quotes, readings, scalar};
 use crate::rule::Code;
 use crate::rule::parse::tree::{Mistake, is_odd_space, odd_space};
 
@@ -86,7 +86,7 @@ impl<'t> Values<'t, '_> {
                     self.ambiguous(at, text, old, new, Expected::Key);
                 } else if old != Reading::Text {
                     let message = format!("a key that is {}; expected a text", old.describe(text));
-                    self.advise(Code::KeyNotString, at, message, quote(text));
+                    self.advise(Code::KeyNotString, at, message, advise_quotes(text));
                 } else if let Some(space) = text.chars().next().filter(|&first| is_odd_space(first)) {
                     let start = self.node(at).span.start;
                     let Mistake { code, at, message, help } =
