@@ -8,6 +8,11 @@ use crate::support::swarm::{Swarm, text, wait_for};
 
 /// What bash completes after these words, with the script that the program prints.
 fn completions(swarm: &Swarm, words: &[&str]) -> Vec<String> {
+    completions_with(swarm, words, &[])
+}
+
+/// As [`completions`], with more variables.
+fn completions_with(swarm: &Swarm, words: &[&str], variables: &[(&str, &str)]) -> Vec<String> {
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     let script = format!(
         "source <(rulesyncd completions bash); COMP_WORDS=(rulesyncd {}); COMP_CWORD={}; COMP_TYPE=9; \
@@ -27,6 +32,7 @@ fn completions(swarm: &Swarm, words: &[&str]) -> Vec<String> {
             None => command.env_remove(key),
         };
     }
+    command.envs(variables.iter().copied());
     let output = command.args(["-c", &script]).env("PATH", path).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     text(&output.stdout)
@@ -50,7 +56,13 @@ fn commands_states_codes_kinds_and_ids_of_rules_are_completed() {
     assert_eq!(offered(&["watch", "--kind", ""]), ["definition", "state"]);
     assert_eq!(offered(&["state", "set", "X1", "di"]), ["disabled"]);
     assert_eq!(offered(&["state", "set", "--where", "t"]), ["tactic=", "technique="]);
-    // From the directory, while no worker runs.
+    // From the directory, while no worker runs: of rules as large as the master reads.
+    let large = format!("{}\n# {}\n", rule_text("Z1", 1), "x".repeat(256 << 10));
+    swarm.save("z.yaml", large);
+    assert_eq!(offered(&["why", "Z"]), [""; 0]);
+    let larger = completions_with(&swarm, &["why", "Z"], &[("RULESYNCD_MASTER_MAX_RULE_SIZE", "300KiB")]);
+    assert_eq!(larger, ["Z1"]);
+    std::fs::remove_file(swarm.rules().join("z.yaml")).unwrap();
     assert_eq!(offered(&["why", "R"]), ["R0015", "R0016"]);
     swarm.succeed(&["sync"]);
     let worker = swarm.worker();
