@@ -2,9 +2,9 @@
 //! which is taken out again where standard output is no terminal or `NO_COLOR` is set.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt::{Display, Write as _};
 
-/// The colour or weight of the text that follows, until [`Paint::Off`].
+/// The colour or weight of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Paint {
     /// As it should be.
@@ -17,20 +17,19 @@ pub(crate) enum Paint {
     Bold,
     /// Unimportant.
     Dim,
-    /// Plain again.
-    Off,
 }
 
-impl fmt::Display for Paint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Good => "\x1b[32m",
-            Self::Warn => "\x1b[33m",
-            Self::Bad => "\x1b[31m",
-            Self::Bold => "\x1b[1m",
-            Self::Dim => "\x1b[2m",
-            Self::Off => "\x1b[0m",
-        })
+impl Paint {
+    /// The text in this colour or weight; what follows it is plain.
+    pub(crate) fn on(self, text: impl Display) -> String {
+        let code = match self {
+            Self::Good => 32,
+            Self::Warn => 33,
+            Self::Bad => 31,
+            Self::Bold => 1,
+            Self::Dim => 2,
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
     }
 }
 
@@ -125,7 +124,7 @@ mod tests {
     fn control_characters_are_escaped_as_in_json() {
         assert_eq!(sanitize("a\n\t\r\u{1b}[31m\u{9b}\u{202e}é"), "a\\n\\t\\r\\u001b[31m\\u009b\\u202eé");
         assert_eq!(sanitize_lines("a\n\u{1b}[31m"), "a\n\\u001b[31m");
-        let painted = format!("{}a{}\tb\n", Paint::Bad, Paint::Off);
+        let painted = format!("{}\tb\n", Paint::Bad.on("a"));
         assert_eq!(sanitize_output(&painted), painted);
         for other in
             ["\u{1b}[2J", "\u{1b}[8m", "\u{1b}]0;t\u{7}", "\u{1b}[31", "\u{1b}[é", "\u{1b}[+1m", "\u{1b}"]

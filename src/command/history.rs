@@ -163,24 +163,20 @@ impl Printed {
 
 /// A record on one line.
 fn human(record: &HistoryRecord) -> String {
-    let mut line = format!("{}{}{}  ", Paint::Dim, record.emitted_at, Paint::Off);
+    let mut line = format!("{}  ", Paint::Dim.on(record.emitted_at));
     let _ = match &record.event {
         HistoryEvent::Written { rule_id, rule_version, content_sha256, source_path, updated_by, .. } => {
+            let (from, by) = (sanitize(source_path), sanitize(updated_by));
+            let origin = Paint::Dim.on(format!("from {from} by {by}, sha256 {content_sha256}"));
             write!(
                 line,
-                "{}written{}  {}{rule_id}{} v{rule_version}  {}from {} by {}, sha256 {content_sha256}{}",
-                Paint::Good,
-                Paint::Off,
-                Paint::Bold,
-                Paint::Off,
-                Paint::Dim,
-                sanitize(source_path),
-                sanitize(updated_by),
-                Paint::Off
+                "{}  {} v{rule_version}  {origin}",
+                Paint::Good.on("written"),
+                Paint::Bold.on(rule_id)
             )
         }
         HistoryEvent::Deleted { rule_id, .. } => {
-            write!(line, "{}deleted{}  {}{rule_id}{}", Paint::Bad, Paint::Off, Paint::Bold, Paint::Off)
+            write!(line, "{}  {}", Paint::Bad.on("deleted"), Paint::Bold.on(rule_id))
         }
         HistoryEvent::State { rule_id, new_value, auto_revert, .. } => {
             let how = if *auto_revert { "expired" } else { "state  " };
@@ -188,10 +184,10 @@ fn human(record: &HistoryRecord) -> String {
                 true => "enabled again".to_owned(),
                 false => sanitize(&new_value.summary()).into_owned(),
             };
-            write!(line, "{}{how}{}  {}{rule_id}{} {state}", Paint::Warn, Paint::Off, Paint::Bold, Paint::Off)
+            write!(line, "{}  {} {state}", Paint::Warn.on(how), Paint::Bold.on(rule_id))
         }
         HistoryEvent::Missed { changes } => {
-            write!(line, "{}missed {}{}", Paint::Bad, count(*changes, "change"), Paint::Off)
+            write!(line, "{}", Paint::Bad.on(format!("missed {}", count(*changes, "change"))))
         }
     };
     line.push('\n');

@@ -15,7 +15,7 @@ use crate::command::print::write_stdout;
 use crate::config::{Flags, SystemFiles};
 use crate::paint::{Paint, sanitize};
 use crate::plural::count;
-use crate::rule::{ChangeKind, CompiledRule, RuleId, RuleState};
+use crate::rule::{ChangeKind, CompiledRule, Definition, RuleId, RuleState};
 use crate::wire::{ChangeLine, Cursor, NewValue, Op, ServerLine, SnapshotReason, Subscribe};
 use crate::worker::WorkerStatus;
 
@@ -166,7 +166,7 @@ pub(crate) fn human(line: &ServerLine) -> Option<String> {
                 SnapshotReason::Lagged => ": too many changes were not read in time",
             };
             let (rules, epoch) = (count(*rules, "rule"), sanitize(epoch.as_str()));
-            format!("{}{rules} after change {epoch}:{seq}{why}{}\n", Paint::Dim, Paint::Off)
+            Paint::Dim.on(format!("{rules} after change {epoch}:{seq}{why}")) + "\n"
         }
         ServerLine::Rule(rule) => {
             format!("  {}{}\n", definition(&rule.new_value), state(&rule.new_value.state))
@@ -175,7 +175,7 @@ pub(crate) fn human(line: &ServerLine) -> Option<String> {
             format!("  {} (no rule){}\n", sanitize(rule_id.as_str()), state(new_value))
         }
         ServerLine::Change(change) => human_change(change),
-        ServerLine::Error { message, .. } => format!("{}{}{}\n", Paint::Bad, sanitize(message), Paint::Off),
+        ServerLine::Error { message, .. } => Paint::Bad.on(sanitize(message)) + "\n",
         ServerLine::Hello { .. }
         | ServerLine::SnapshotEnd { .. }
         | ServerLine::Heartbeat { .. }
@@ -187,45 +187,29 @@ pub(crate) fn human(line: &ServerLine) -> Option<String> {
 fn human_change(change: &ChangeLine) -> String {
     let time = change.emitted_at.to_string();
     let time = time.get(11..23).unwrap_or(&time);
-    let mut text = format!("{}{time} {:>6}{}  ", Paint::Dim, change.seq, Paint::Off);
+    let mut text = format!("{}  ", Paint::Dim.on(format_args!("{time} {:>6}", change.seq)));
     let rule_id = sanitize(change.rule_id.as_str());
     let _ = match (change.change_kind, &change.new_value) {
         (ChangeKind::Definition, Some(NewValue::Rule(rule))) => {
             let by = change.updated_by.as_deref().unwrap_or("?");
             let from = change.source_path.as_deref().unwrap_or("?");
-            write!(
-                text,
-                "{}written{}  {}  {}from {} by {}{}",
-                Paint::Good,
-                Paint::Off,
-                definition(rule),
-                Paint::Dim,
-                sanitize(from),
-                sanitize(by),
-                Paint::Off
-            )
+            let origin = Paint::Dim.on(format!("from {} by {}", sanitize(from), sanitize(by)));
+            write!(text, "{}  {}  {origin}", Paint::Good.on("written"), definition(rule))
         }
         (ChangeKind::State, Some(NewValue::State(new))) => {
             let how = if change.auto_revert == Some(true) { "expired" } else { "state  " };
             let back = if *new == RuleState::default() { "  enabled again" } else { "" };
-            write!(text, "{}{how}{}  {rule_id}{back}{}", Paint::Warn, Paint::Off, state(new))
+            write!(text, "{}  {rule_id}{back}{}", Paint::Warn.on(how), state(new))
         }
-        _ => write!(text, "{}deleted{}  {rule_id}", Paint::Bad, Paint::Off),
+        _ => write!(text, "{}  {rule_id}", Paint::Bad.on("deleted")),
     };
     text.push('\n');
     text
 }
 
 fn definition(rule: &CompiledRule) -> String {
-    let definition = &rule.definition;
-    format!(
-        "{}{}{} v{}  {}",
-        Paint::Bold,
-        sanitize(definition.rule_id.as_str()),
-        Paint::Off,
-        definition.rule_version,
-        sanitize(&definition.name)
-    )
+    let Definition { rule_id, rule_version, name, .. } = &rule.definition;
+    format!("{} v{rule_version}  {}", Paint::Bold.on(rule_id), sanitize(name))
 }
 
 /// A state in words; empty for the default.
@@ -233,13 +217,6 @@ fn state(state: &RuleState) -> String {
     if *state == RuleState::default() {
         return String::new();
     }
-    let mut text = format!("  {}{}{}", Paint::Warn, state.state, Paint::Off);
-    let parts = [
-        state.confidence_max.map(|ceiling| format!(" at most {ceiling}")),
-        state.expires_at.map(|end| format!(" until {end}")),
-        state.set_by.as_deref().map(|who| format!(" by {}", sanitize(who))),
-        state.reason.as_deref().map(|why| format!(": {}", sanitize(why))),
-    ];
-    text.extend(parts.into_iter().flatten());
-    text
+    let (word, summary) = (state.state.as_str(), state.summary());
+    format!("  {}{}", Paint::Warn.on(word), sanitize(&summary[word.len()..]))
 }

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::Malformed;
+use super::{Malformed, ascii};
 
 /// The first line of a signature.
 pub(super) const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
@@ -24,13 +24,7 @@ const LONGEST_LINE: usize = 76;
 /// # Errors
 /// [`Malformed`]: it is too long, a line is missing, or the base64 is not canonical.
 pub(super) fn dearmor(text: &[u8]) -> Result<Vec<u8>, Malformed> {
-    if text.len() > MAX_SIGNATURE {
-        return Err(Malformed::new(format!(
-            "it has {} bytes; at most {MAX_SIGNATURE} are possible",
-            text.len()
-        )));
-    }
-    let text = std::str::from_utf8(text).map_err(|_| Malformed::new("it is not text"))?;
+    let text = ascii(text, MAX_SIGNATURE)?;
     let body = text.strip_prefix(BEGIN).and_then(|text| text.strip_prefix('\n'));
     let body = body.ok_or_else(|| Malformed::new(format!("expected `{BEGIN}` as its first line")))?;
     let body = body.strip_suffix('\n').unwrap_or(body).strip_suffix(END);

@@ -38,14 +38,15 @@ pub use manifest::{ListDigest, Manifest, Realm};
 pub(crate) use policy::join_signatures;
 pub use policy::{KeyDates, Policy, Refusal, SignedManifest};
 pub(crate) use signature::{NAMESPACE, Signature};
+pub use signers::AllowedSigners;
 pub(crate) use signers::MAX_ALLOWED_SIGNERS;
-pub use signers::{AllowedSigners, InvalidSigners};
 pub use states::Bound;
 pub(crate) use states::NoEffect;
 pub use status::{TrustReason, TrustState, TrustStatus};
 pub use time::ReleaseTime;
 
-/// Why a file of a release is malformed: the line or field, what was found and what was expected.
+/// Why a file of a release, or of the keys that may sign one, is malformed: the line or field, what was found and what was
+/// expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(pub(crate) String);

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::keys::KINDS;
 use super::patterns::matches_list;
-use super::{NAMESPACE, PublicKey, shown};
+use super::{Malformed, NAMESPACE, PublicKey, ascii, shown};
 use crate::clock::Timestamp;
 
 /// The longest file of allowed signers, in bytes.
@@ -49,42 +49,16 @@ pub struct AllowedSigners {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Why a file of allowed signers is not usable: the line, what was found and what was expected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidSigners {
-    /// No line has a key that may sign.
-    #[error("it names no key that may sign; expected lines such as `release@example.org ssh-ed25519 AAAA…`")]
-    Empty,
-    /// The file is too long.
-    #[error("it has {0} bytes; at most {MAX_ALLOWED_SIGNERS} are possible")]
-    TooLong(usize),
-    /// The file is not ASCII.
-    #[error("it is not ASCII text")]
-    NotText,
-    /// A line is malformed.
-    #[error("line {line}: {reason}")]
-    Line {
-        /// Its number, from 1.
-        line: usize,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
 impl AllowedSigners {
     /// Parses a file.
     ///
     /// # Errors
-    /// [`InvalidSigners`] for the first line that is malformed, and if no key is left.
-    pub fn parse(text: &[u8]) -> Result<Self, InvalidSigners> {
-        if text.len() > MAX_ALLOWED_SIGNERS {
-            return Err(InvalidSigners::TooLong(text.len()));
-        }
-        let text = std::str::from_utf8(text).ok().filter(|text| text.is_ascii());
-        let text = text.ok_or(InvalidSigners::NotText)?;
+    /// [`Malformed`] for the first line that is, and if no key is left.
+    pub fn parse(text: &[u8]) -> Result<Self, Malformed> {
+        let text = ascii(text, MAX_ALLOWED_SIGNERS)?;
         let (mut signers, mut warnings) = (Vec::<Signer>::new(), Vec::new());
         for (number, line) in (1..).zip(text.lines()) {
-            let malformed = |reason| InvalidSigners::Line { line: number, reason };
+            let malformed = |reason: String| Malformed(format!("line {number}: {reason}"));
             let line = line.trim_matches([' ', '\t']);
             if line.is_empty() || line.starts_with('#') {
                 continue;
@@ -107,7 +81,9 @@ impl AllowedSigners {
             }
         }
         if signers.is_empty() {
-            return Err(InvalidSigners::Empty);
+            return Err(Malformed::new(
+                "it names no key that may sign; expected lines such as `release@example.org ssh-ed25519 AAAA…`",
+            ));
         }
         Ok(Self { signers, warnings })
     }

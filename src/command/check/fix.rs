@@ -72,17 +72,16 @@ impl Fix {
         let [before, after] = [&self.before, &self.after].map(|text| String::from_utf8_lossy(text));
         let path = sanitize(&self.path.to_string_lossy()).into_owned();
         let diff = TextDiff::configure().newline_terminated(true).diff_lines(&*before, &*after);
-        let (bold, off) = (Paint::Bold, Paint::Off);
-        let mut out = format!("{bold}--- {path}\n+++ {path}{off}\n");
+        let mut out = format!("{}\n", Paint::Bold.on(format!("--- {path}\n+++ {path}")));
         for hunk in diff.unified_diff().context_radius(3).iter_hunks() {
             out += &format!("{}\n", hunk.header());
             for change in hunk.iter_changes() {
-                let (sign, paint) = match change.tag() {
-                    ChangeTag::Equal => (' ', Paint::Off),
-                    ChangeTag::Delete => ('-', Paint::Bad),
-                    ChangeTag::Insert => ('+', Paint::Good),
+                let line = line(change.value());
+                out += &match change.tag() {
+                    ChangeTag::Equal => format!(" {line}\n"),
+                    ChangeTag::Delete => Paint::Bad.on(format!("-{line}")) + "\n",
+                    ChangeTag::Insert => Paint::Good.on(format!("+{line}")) + "\n",
                 };
-                out += &format!("{paint}{sign}{}{off}\n", line(change.value()));
             }
         }
         out

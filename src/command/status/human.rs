@@ -34,7 +34,7 @@ fn worker(status: &WorkerStatus) -> String {
     add_problem(&mut lines, "not reported to the fleet", database.report_problem.as_deref());
     if database.stale_for_ms > 0 {
         let stale = Duration::from_millis(database.stale_for_ms);
-        lines.add("stale", format!("{}since {} ago{}", Paint::Warn, span(stale), Paint::Off));
+        lines.add("stale", Paint::Warn.on(format!("since {} ago", span(stale))));
     }
     if database.master_silent_for_ms > 0 {
         let silent = Duration::from_millis(database.master_silent_for_ms);
@@ -42,7 +42,7 @@ fn worker(status: &WorkerStatus) -> String {
             Some(since) => format!("no master has held the lease since {since}"),
             None => format!("silent for {}", span(silent)),
         };
-        lines.add("master", format!("{}{master}{}", Paint::Warn, Paint::Off));
+        lines.add("master", Paint::Warn.on(master));
     }
     add_driver_failures(&mut lines, database.driver_failures);
     lines.add("rules", status.rules.to_string());
@@ -54,7 +54,7 @@ fn worker(status: &WorkerStatus) -> String {
     if let Some(trust) = &status.trust {
         let paint = if trust.state == TrustState::Ok { Paint::Good } else { Paint::Bad };
         let state = format!("{:?}", trust.state).to_lowercase();
-        lines.add("trust", format!("{paint}{state}{}: {}", Paint::Off, sanitize(&trust.sentence())));
+        lines.add("trust", format!("{}: {}", paint.on(state), sanitize(&trust.sentence())));
         if let Some(expires) = &trust.expires {
             lines.add("", format!("expires {}", sanitize(expires)));
         }
@@ -133,17 +133,17 @@ fn master(status: &MasterStatus) -> String {
     lines.add(
         "lock",
         match status.lock {
-            LockStatus::Held => format!("{}held{}{lease}", Paint::Good, Paint::Off),
-            LockStatus::Standby => format!("{}standby{}: another master writes", Paint::Warn, Paint::Off),
-            LockStatus::None => format!("{}unknown{}", Paint::Warn, Paint::Off),
+            LockStatus::Held => Paint::Good.on("held") + &lease,
+            LockStatus::Standby => Paint::Warn.on("standby") + ": another master writes",
+            LockStatus::None => Paint::Warn.on("unknown"),
         },
     );
     lines.add("directory", sanitize(&status.rules_dir));
     if let Some(since) = status.directory_unavailable_since {
-        lines.add("", format!("{}unavailable{} for {}", Paint::Bad, Paint::Off, ago(now, since)));
+        lines.add("", format!("{} for {}", Paint::Bad.on("unavailable"), ago(now, since)));
     }
     if let Some(error) = &status.watch_error {
-        lines.add("", format!("{}not watched{}: {}", Paint::Warn, Paint::Off, sanitize(error)));
+        lines.add("", format!("{}: {}", Paint::Warn.on("not watched"), sanitize(error)));
     }
     lines.add("rules", status.rules.to_string());
     if let Some(release) = &status.release {
@@ -155,7 +155,7 @@ fn master(status: &MasterStatus) -> String {
         };
         lines.add("release", sanitize(&format!("{version}{signers}")));
         if let Some(why) = &release.held_back {
-            lines.add("", format!("{}held back{}: {}", Paint::Warn, Paint::Off, sanitize(why)));
+            lines.add("", format!("{}: {}", Paint::Warn.on("held back"), sanitize(why)));
         }
     }
     if let Some(at) = status.reconciled_at {
@@ -180,13 +180,13 @@ fn master(status: &MasterStatus) -> String {
 
 fn add_problem(lines: &mut Lines, what: &str, problem: Option<&str>) {
     if let Some(problem) = problem {
-        lines.add("", format!("{}{what}{}: {}", Paint::Warn, Paint::Off, sanitize(problem)));
+        lines.add("", format!("{}: {}", Paint::Warn.on(what), sanitize(problem)));
     }
 }
 
 fn add_driver_failures(lines: &mut Lines, failures: u64) {
     if failures > 0 {
-        lines.add("driver", format!("{}failed {}{}", Paint::Bad, count(failures, "time"), Paint::Off));
+        lines.add("driver", Paint::Bad.on(format!("failed {}", count(failures, "time"))));
     }
 }
 
@@ -198,10 +198,11 @@ fn add_last_error(lines: &mut Lines, error: Option<&str>, at: Option<Timestamp>,
 }
 
 fn answers(state: Health, now: Timestamp, since: Timestamp) -> String {
-    match state {
-        Health::Up => format!("{}answers{} for {}", Paint::Good, Paint::Off, ago(now, since)),
-        Health::Down => format!("{}unavailable{} for {}", Paint::Bad, Paint::Off, ago(now, since)),
-    }
+    let state = match state {
+        Health::Up => Paint::Good.on("answers"),
+        Health::Down => Paint::Bad.on("unavailable"),
+    };
+    format!("{state} for {}", ago(now, since))
 }
 
 /// How long ago that was.
@@ -233,7 +234,7 @@ impl Lines {
 
     pub(in crate::command) fn text(self) -> String {
         let line = |(name, value): (_, String)| {
-            format!("{}{name:<12}{}{}\n", Paint::Bold, Paint::Off, sanitize_painted(&value))
+            format!("{}{}\n", Paint::Bold.on(format_args!("{name:<12}")), sanitize_painted(&value))
         };
         self.0.into_iter().map(line).collect()
     }
@@ -252,7 +253,7 @@ fn table<const N: usize, T: AsRef<str>>(
 ) -> String {
     match &*print::table(header, rows) {
         "" => String::new(),
-        table => format!("\n{}{title}{}\n{table}", Paint::Bold, Paint::Off),
+        table => format!("\n{}\n{table}", Paint::Bold.on(title)),
     }
 }
 

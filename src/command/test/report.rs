@@ -44,13 +44,8 @@ impl Report {
     /// Adds an invalid rule file or test file.
     pub(super) fn reject(&mut self, path: &Path, reason: &str) {
         self.invalid += 1;
-        let (bad, off) = (Paint::Bad, Paint::Off);
-        let _ = writeln!(
-            self.out,
-            "{bad}error{off}: {}: {}\n",
-            sanitize(&path.to_string_lossy()),
-            sanitize(reason)
-        );
+        let (error, path) = (Paint::Bad.on("error"), path.to_string_lossy());
+        let _ = writeln!(self.out, "{error}: {}: {}\n", sanitize(&path), sanitize(reason));
     }
 
     /// Adds an error in the text of a test file.
@@ -81,13 +76,14 @@ impl Report {
         *(if not_run { &mut self.not_run } else { &mut self.failed }) += 1;
         let place = format!("{}:{}", sanitize(&path.to_string_lossy()), sample.line);
         let field = sample.field.as_ref().map(|field| format!(" ({})", sanitize(field))).unwrap_or_default();
-        let (bad, good, bold, off) = (Paint::Bad, Paint::Good, Paint::Bold, Paint::Off);
+        let title = format!("{place}: {}[{}]{field}", sample.expected.key(), sample.index);
         let _ = writeln!(
             self.out,
-            "{bold}{place}: {}[{}]{field}{off}\n    {}\n  {bad}- {expected}{off}\n  {good}+ {found}{off}\n",
-            sample.expected.key(),
-            sample.index,
+            "{}\n    {}\n  {}\n  {}\n",
+            Paint::Bold.on(title),
             quote(&sample.text),
+            Paint::Bad.on(format!("- {expected}")),
+            Paint::Good.on(format!("+ {found}"))
         );
     }
 

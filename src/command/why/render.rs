@@ -21,7 +21,7 @@ pub(super) fn human(report: &Report, wrong: &[String]) -> String {
                 lines.add("file", sanitize(&file.source_path));
                 match file.rule_version {
                     Some(version) => lines.add("", text_of(version, file.content_sha256)),
-                    None => lines.add("", format!("{}no rule{}", Paint::Bad, Paint::Off)),
+                    None => lines.add("", Paint::Bad.on("no rule")),
                 }
                 if let Some(at) = file.modified_at {
                     lines.add("", format!("saved {}", moment(at, now)));
@@ -45,16 +45,16 @@ pub(super) fn human(report: &Report, wrong: &[String]) -> String {
     let mut text = lines.text();
     text.push('\n');
     for place in &report.unanswered {
-        text += &format!("{}no answer{}: {place}\n", Paint::Bad, Paint::Off);
+        text += &format!("{}: {place}\n", Paint::Bad.on("no answer"));
     }
     if wrong.is_empty() {
         return match &*report.compared() {
             [] | [_] => text + "there is nothing to compare\n",
-            places => text + &format!("{}in sync{}: {}\n", Paint::Good, Paint::Off, places.join(", ")),
+            places => text + &format!("{}: {}\n", Paint::Good.on("in sync"), places.join(", ")),
         };
     }
     for wrong in wrong {
-        text += &format!("{}wrong{}: {}\n", Paint::Bad, Paint::Off, sanitize(wrong));
+        text += &format!("{}: {}\n", Paint::Bad.on("wrong"), sanitize(wrong));
     }
     text
 }
@@ -71,8 +71,7 @@ fn tables(lines: &mut Lines, table: &RuleInTables) {
     let Some(state) = &table.state else { return lines.add("state", "none is set: enabled") };
     let ceiling = state.confidence_max.map_or_else(String::new, |ceiling| format!(" at most {ceiling}"));
     let by = state.set_by.as_deref().unwrap_or("nobody");
-    let mut text =
-        format!("{}{}{}{ceiling} by {}", Paint::Warn, sanitize(&state.state), Paint::Off, sanitize(by));
+    let mut text = format!("{}{ceiling} by {}", Paint::Warn.on(sanitize(&state.state)), sanitize(by));
     if let Some(at) = state.set_at {
         text += &format!(", {}", moment(at, Some(table.now)));
     }
@@ -94,7 +93,7 @@ fn release(lines: &mut Lines, held: &ReleaseView) {
         Some(rule) => lines.add("", text_of(rule.rule_version, Some(rule.content_sha256))),
     }
     if let Some(why) = &held.without_effect {
-        lines.add("", format!("the state has {}no effect{}: {}", Paint::Warn, Paint::Off, sanitize(why)));
+        lines.add("", format!("the state has {}: {}", Paint::Warn.on("no effect"), sanitize(why)));
     }
 }
 
@@ -107,13 +106,13 @@ fn worker(lines: &mut Lines, held: &WorkerView, now: Option<Timestamp>) {
         }
     }
     if held.state != RuleState::default() {
-        lines.add("", format!("{}{}{}", Paint::Warn, held.state.state, Paint::Off));
+        lines.add("", Paint::Warn.on(held.state.state));
     }
     if let Some(trust) = &held.trust {
         lines.add("", sanitize(&trust.sentence()));
     }
     if held.database == Health::Down {
-        lines.add("", format!("{}its database is unavailable{}", Paint::Bad, Paint::Off));
+        lines.add("", Paint::Bad.on("its database is unavailable"));
     }
     let all = held.subscribers.len();
     let acked =
@@ -137,5 +136,5 @@ fn moment(at: Timestamp, now: Option<Timestamp>) -> String {
 }
 
 fn unknown(why: &str) -> String {
-    format!("{}unknown{}: {}", Paint::Dim, Paint::Off, sanitize(why))
+    format!("{}: {}", Paint::Dim.on("unknown"), sanitize(why))
 }
