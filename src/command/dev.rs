@@ -64,6 +64,7 @@ async fn dev(config: Config) -> Outcome {
         receiver,
         reloaded,
         liveness.clone(),
+        None,
     );
     let worker = Worker::new(config.worker.clone(), worker::origin(&database), clock);
     let status = master.status();

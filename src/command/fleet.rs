@@ -2,7 +2,6 @@
 
 mod effect;
 mod page;
-mod picture;
 mod render;
 mod source;
 pub(super) mod wait;
@@ -21,7 +20,7 @@ pub(super) use self::wait::WaitFlags;
 pub(crate) use self::wait::spaced_duration;
 pub(super) use self::written::Written;
 use super::common::{choose_database, open_database, trust};
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, history};
 use crate::address::Address;
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
@@ -29,6 +28,7 @@ use crate::command::print::{print, print_error, redraw};
 use crate::fleet::{Host, HostState, Look, hosts, judge, named};
 use crate::paint::sanitize;
 use crate::plural::count;
+use crate::rule::attack::Attack;
 use crate::store::Database;
 use crate::trust::Policy;
 
@@ -144,7 +144,10 @@ pub(crate) fn run(args: FleetArgs) -> Outcome {
         let shown = look(&mut source, policy.as_ref()).await?;
         print(&render::render(&shown, args.json))?;
         if let Some(path) = &args.html {
-            picture::write(path, &shown, &source.rules(policy.as_ref()).await?, &config)?;
+            let (rules, changes) = (source.rules(policy.as_ref()).await?, history::changes_by_day(&config));
+            let html = page::page(&shown, &rules, changes.as_ref(), Attack::built_in());
+            std::fs::write(path, html)
+                .map_err(|error| environment!("{} cannot be written: {error}", path.display()))?;
         }
         if args.watch {
             return watch(&mut source, policy.as_ref(), shown, args.json).await;

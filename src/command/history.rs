@@ -118,7 +118,7 @@ pub(crate) fn run(args: HistoryArgs) -> Outcome {
 }
 
 /// Where the history may be.
-pub(super) fn places(config: &Config) -> Vec<PathBuf> {
+fn places(config: &Config) -> Vec<PathBuf> {
     let configured = history::path(&config.worker.cache);
     match config.origin("worker.cache") {
         ValueOrigin::Default => vec![history::path(UNIT_CACHE.as_ref()), configured],
@@ -126,11 +126,13 @@ pub(super) fn places(config: &Config) -> Vec<PathBuf> {
     }
 }
 
-/// How many changes of definitions and of states the history at `path` has, by day.
-///
-/// # Errors
-/// There is none, or it cannot be read.
-pub(super) fn changes_by_day(path: &Path) -> Result<BTreeMap<String, [u64; 2]>, HistoryError> {
+/// How many changes of definitions and of states this host's worker received, by day; `None` if there is no history, or
+/// this user may not read it.
+pub(super) fn changes_by_day(config: &Config) -> Option<BTreeMap<String, [u64; 2]>> {
+    places(config).iter().find_map(|path| changes_of(path).ok())
+}
+
+fn changes_of(path: &Path) -> Result<BTreeMap<String, [u64; 2]>, HistoryError> {
     let mut days: BTreeMap<String, [u64; 2]> = BTreeMap::new();
     history::read(path, |record| {
         let day = record.emitted_at.to_string();

@@ -53,12 +53,15 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     let liveness = Liveness::default();
     let (commands, receiver) = mpsc::channel(16);
     let (reloads, reloaded) = watch::channel(None);
-    let master =
-        Master::new(config.master.clone(), database.clone(), clock, receiver, reloaded, liveness.clone());
-    let master = match trust {
-        Some(policy) => master.publishing(policy),
-        None => master,
-    };
+    let master = Master::new(
+        config.master.clone(),
+        database.clone(),
+        clock,
+        receiver,
+        reloaded,
+        liveness.clone(),
+        trust,
+    );
     let status = master.status();
     master.register_metrics();
     let stop = lifecycle.stop_token();

@@ -74,9 +74,7 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
         let clock = Arc::new(SystemClock);
         let database = open_database(&config, clock.clone()).await?;
         let mut reconciler = Reconciler::new(config.master.clone(), clock);
-        if let Some(policy) = trust(&config)? {
-            reconciler.publish_releases(policy);
-        }
+        reconciler.publish_releases(trust(&config)?);
         if args.dry_run {
             return dry_run(&database, &mut reconciler, args.allow_mass_delete).await;
         }

@@ -213,9 +213,7 @@ impl Comparison {
         daemons: &Daemons,
     ) {
         let mut reconciler = Reconciler::new(config.master.clone(), Arc::new(SystemClock));
-        if let Some(policy) = policy {
-            reconciler.publish_releases(policy);
-        }
+        reconciler.publish_releases(policy);
         match reconciler.preview(rows, true).await {
             Ok(_) if reconciler.scanner().files().next().is_none() && !daemons.keep_rules(config) => {
                 let directory = config.master.rules_dir.display();

@@ -75,9 +75,7 @@ impl Master {
     }
 
     pub(super) fn reload(&mut self, Reload { config, policy }: Reload) {
-        if let Some(policy) = policy {
-            self.reconciler.publish_releases(policy);
-        }
+        self.reconciler.publish_releases(policy);
         if config.rules_dir != self.config.rules_dir {
             self.watch = Watch::new(config.rules_dir.clone());
             self.reconciler.skip_unfinished(self.watch.unfinished());

@@ -120,7 +120,8 @@ async fn stopped_between_writes(stop: &CancellationToken, database: &Database) {
 }
 
 impl Master {
-    /// Creates a master. It does nothing before [`Master::run`].
+    /// Creates a master. It does nothing before [`Master::run`]. With a policy it publishes signed releases only, as the
+    /// policy requires.
     pub(crate) fn new(
         config: MasterConfig,
         database: Database,
@@ -128,11 +129,14 @@ impl Master {
         commands: mpsc::Receiver<MasterRequest>,
         reloads: watch_channel::Receiver<Option<Reload>>,
         liveness: Liveness,
+        policy: Option<Policy>,
     ) -> Self {
         let status = MasterStatus::new(&config, &database, clock.now());
         let watch = Watch::new(config.rules_dir.clone());
         let mut reconciler = Reconciler::new(config.clone(), Arc::clone(&clock));
         reconciler.skip_unfinished(watch.unfinished());
+        let looked_for_manifest = policy.is_some();
+        reconciler.publish_releases(policy);
         Self {
             reconciler,
             watch,
@@ -148,7 +152,7 @@ impl Master {
             fleet: FleetWatch::default(),
             fleet_seen: watch_channel::Sender::new(None),
             fleet_at: Instant::now(),
-            looked_for_manifest: false,
+            looked_for_manifest,
             database,
             clock,
             config,
@@ -156,14 +160,6 @@ impl Master {
             reloads,
             liveness,
         }
-    }
-
-    /// Publishes signed releases only, as this policy requires.
-    #[must_use]
-    pub(crate) fn publishing(mut self, policy: Policy) -> Self {
-        self.reconciler.publish_releases(policy);
-        self.looked_for_manifest = true;
-        self
     }
 
     /// Registers the gauges that are read whenever metrics are exported.

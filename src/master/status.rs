@@ -13,7 +13,7 @@ use crate::rule::plan::Conflict;
 use crate::store::{Database, StoreError, driver_failures};
 
 /// Whether this master may write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LockStatus {
     /// It holds the lock: it is the one writer.
@@ -21,6 +21,7 @@ pub(crate) enum LockStatus {
     /// Another master holds it.
     Standby,
     /// Unknown: the database is unavailable.
+    #[default]
     None,
 }
 
@@ -34,7 +35,7 @@ pub(crate) struct LeaseStatus {
 }
 
 /// The status of a master.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct MasterStatus {
     /// `master`.
     pub(crate) mode: String,
@@ -135,26 +136,7 @@ impl MasterStatus {
             backend: database.backend().to_owned(),
             database: database.place(),
             rules_dir: config.rules_dir.display().to_string(),
-            lock: LockStatus::None,
-            database_down_since: None,
-            database_up_since: None,
-            directory_unavailable_since: None,
-            reconciled_at: None,
-            last: None,
-            rules: 0,
-            broken: Vec::new(),
-            conflicts: Vec::new(),
-            rejected: Vec::new(),
-            passed_over: Vec::new(),
-            watch_error: None,
-            pending_mass_delete: Vec::new(),
-            release: None,
-            last_error: None,
-            last_error_at: None,
-            version_problem: None,
-            lease_problem: None,
-            lease: None,
-            driver_failures: 0,
+            ..Self::default()
         }
     }
 

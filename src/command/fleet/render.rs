@@ -64,7 +64,8 @@ pub(super) fn not_verified(shown: &Shown) -> Option<&str> {
     shown.look.release.as_ref()?.not_verified.as_deref()
 }
 
-fn cells(host: &Host, state: &HostState, now: Timestamp) -> [String; 6] {
+/// The columns of a host: its name, state, rules, subscribers, version, and when it reported.
+pub(super) fn cells(host: &Host, state: &HostState, now: Timestamp) -> [String; 6] {
     let report = &host.worker.report;
     let subscribers = match (report.subscribers, report.acknowledging) {
         (0, _) => "–".to_owned(),
@@ -87,7 +88,7 @@ fn cells(host: &Host, state: &HostState, now: Timestamp) -> [String; 6] {
 }
 
 /// The state of a host with its reason.
-pub(super) fn in_words(host: &Host, state: &HostState) -> String {
+fn in_words(host: &Host, state: &HostState) -> String {
     match &host.same_id_as {
         None => state_in_words(state),
         Some(other) => format!("{}; same id as {other}", state_in_words(state)),

@@ -139,9 +139,9 @@ impl Releases {
 }
 
 impl Reconciler {
-    /// Publishes signed releases only, as this policy requires. Call it before the first reconcile.
-    pub fn publish_releases(&mut self, policy: Policy) {
-        self.policy = Some(policy);
+    /// Publishes signed releases only, as this policy requires; `None` changes nothing.
+    pub(crate) fn publish_releases(&mut self, policy: Option<Policy>) {
+        self.policy = policy.or(self.policy.take());
     }
 
     /// What is published, and what is held back; `None` without trust.

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::fleet::{ExpectedRelease, Look, ReportedWorker, WorkerReport};
 use crate::rule::{Definition, RuleState, StateKind};
 
 fn rule(id: &str, emits: &[(&str, &str)], state: StateKind) -> CompiledRule {
@@ -16,15 +17,24 @@ fn rule(id: &str, emits: &[(&str, &str)], state: StateKind) -> CompiledRule {
     CompiledRule { definition, state: RuleState { state, ..RuleState::default() } }
 }
 
-fn host(name: &str, state: HostState, reported_at: Timestamp) -> Host {
-    Host {
-        name: name.to_owned(),
-        state_in_words: state.word().replace('_', " "),
-        state,
-        rules: Some(59),
-        program: "0.1.0".to_owned(),
-        reported_at: Some(reported_at),
-    }
+fn host(name: &str, state: HostState, reported_at: Timestamp) -> (Host, HostState) {
+    let report = WorkerReport { rules: 59, program: "0.1.0".to_owned(), ..WorkerReport::default() };
+    let worker = ReportedWorker { report, started_at: reported_at, reported_at };
+    (Host { name: name.to_owned(), same_id_as: None, worker }, state)
+}
+
+fn shown(hosts: Vec<(Host, HostState)>, not_verified: Option<&str>) -> Shown {
+    let look = Look {
+        now: now(),
+        version: None,
+        changed_at: None,
+        leader: None,
+        no_master_since: None,
+        expected: None,
+        release: not_verified.map(|why| ExpectedRelease { served: None, not_verified: Some(why.to_owned()) }),
+        workers: Vec::new(),
+    };
+    Shown { look, hosts }
 }
 
 fn now() -> Timestamp {
@@ -39,9 +49,7 @@ fn a_cell_counts_the_rules_of_its_technique_by_state() {
         rule("R3", &[("TA0007", "T1083"), ("TA0002", "T1059")], StateKind::Disabled),
         rule("R4", &[("TA9999", "T9999")], StateKind::Enabled),
     ];
-    let facts =
-        Facts { taken_at: now(), hosts: Vec::new(), not_verified: None, rules: &rules, changes: None };
-    let html = page(&facts, Attack::built_in());
+    let html = page(&shown(Vec::new(), None), &rules, None, Attack::built_in());
     for expected in [
         "<h2>4 rules</h2>\n<p>2 enabled, 1 clipped, 1 disabled.",
         "<div class=\"cell heat2\" title=\"T1083 File and Directory Discovery; enabled: R1; clipped: R2; disabled: R3\">\
@@ -71,18 +79,12 @@ fn hosts_are_counted_by_state_and_the_oldest_report_is_named() {
             now().before(std::time::Duration::from_secs(11_000)),
         ),
     ];
-    let facts = Facts {
-        taken_at: now(),
-        hosts,
-        not_verified: Some("<i>no keys</i>"),
-        rules: &[],
-        changes: Some(BTreeMap::new()),
-    };
-    let html = page(&facts, Attack::built_in());
+    let shown = shown(hosts, Some("<i>no keys</i>"));
+    let html = page(&shown, &[], Some(&BTreeMap::new()), Attack::built_in());
     for expected in [
         "<h2>2 of 3 hosts in sync</h2>",
         "<rect class=\"silent\" x=\"2\" y=\"0\" width=\"1\" height=\"1\"/>",
-        "<p>Oldest report: &lt;script&gt;alert(1)&lt;/script&gt;\\u202e, 3h 3m ago</p>",
+        "<p>Oldest report: &lt;script&gt;alert(1)&lt;/script&gt;\\u202e, 3h 3m 20s ago</p>",
         "has recorded no change",
         "not verified: &lt;i&gt;no keys&lt;/i&gt;",
     ] {
