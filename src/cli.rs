@@ -23,14 +23,14 @@ use crate::telemetry::report_failure;
                   Example: rulesyncd dev --rules-dir config/rules"
 )]
 pub struct Cli {
-    /// When to colour what is printed: auto is where it goes to a terminal and NO_COLOR is not set
+    /// When to print in colour; `auto` is on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto)]
     color: Colour,
     #[command(subcommand)]
     command: Command,
 }
 
-/// When to colour what is printed.
+/// When to print in colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Colour {
     Auto,

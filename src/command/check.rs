@@ -65,14 +65,14 @@ pub(crate) struct CheckArgs {
     #[arg(long)]
     strict: bool,
     /// Treat findings of this code as errors, whatever the settings say; of --error, --warn and --off for one code
-    /// the strictest applies.
-    #[arg(long, value_name = "CODE", value_parser = code_parser())]
+    /// the strictest applies. (--explain lists the codes.)
+    #[arg(long, value_name = "CODE", value_parser = code_parser(), hide_possible_values = true)]
     error: Vec<Code>,
     /// Treat findings of this code as warnings.
-    #[arg(long, value_name = "CODE", value_parser = code_parser())]
+    #[arg(long, value_name = "CODE", value_parser = code_parser(), hide_possible_values = true)]
     warn: Vec<Code>,
     /// Do not list findings of this code.
-    #[arg(long, value_name = "CODE", value_parser = code_parser())]
+    #[arg(long, value_name = "CODE", value_parser = code_parser(), hide_possible_values = true)]
     off: Vec<Code>,
     /// Compare tactics and techniques with this publication of ATT&CK, a STIX bundle such as enterprise-attack.json,
     /// instead of the built-in table; once for each matrix.
@@ -159,7 +159,7 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
     let checked = check_all(args, &targets, &reading.limits, &attack)?;
     let summary = Totals::of(&checked, fixed);
     print(&write(args, &checked, &summary))?;
-    could_be_read(summary.unreadable)?;
+    ensure_all_read(summary.unreadable)?;
     if not_fixed > 0 {
         return Err(environment!("{} could not be fixed", count(not_fixed, "file")));
     }
@@ -189,7 +189,7 @@ fn write(args: &CheckArgs, checked: &[CheckedFile], summary: &Totals) -> String 
 
 /// # Errors
 /// So many paths could not be read.
-pub(super) fn could_be_read(unreadable: usize) -> Outcome {
+pub(super) fn ensure_all_read(unreadable: usize) -> Outcome {
     if unreadable == 0 {
         return Ok(());
     }
@@ -215,7 +215,7 @@ fn show_fixes(args: &CheckArgs) -> Outcome {
             }
         }
     }
-    could_be_read(unreadable)?;
+    ensure_all_read(unreadable)?;
     if any { Err(Failure::CheckFailed) } else { Ok(()) }
 }
 

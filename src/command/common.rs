@@ -59,7 +59,7 @@ pub(super) fn directory_store(config: &Config, clock: SharedClock) -> Option<Fil
 ///
 /// # Errors
 /// As [`crate::config::TrustConfig::load`].
-pub(super) fn trust(config: &Config) -> Result<Option<Policy>, Failure> {
+pub(super) fn load_policy(config: &Config) -> Result<Option<Policy>, Failure> {
     let loaded = config.trust.load()?;
     Ok(loaded.map(|loaded| {
         loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -68,8 +68,8 @@ pub(super) fn trust(config: &Config) -> Result<Option<Policy>, Failure> {
 }
 
 /// The same at a reload. If the file cannot be used, its old content stays, with an error.
-pub(super) fn reloaded_trust(config: &Config, daemon: &str) -> Option<Policy> {
-    trust(config).unwrap_or_else(|failure| {
+pub(super) fn reload_policy(config: &Config, daemon: &str) -> Option<Policy> {
+    load_policy(config).unwrap_or_else(|failure| {
         let why = failure.message().map(ToString::to_string).unwrap_or_default();
         tracing::error!(
             message_id = event::CONFIGURATION_REFUSED,

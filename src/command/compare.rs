@@ -15,19 +15,19 @@ use crate::wire::Subscribe;
 
 /// One difference, in words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Found {
+pub(super) struct Discrepancy {
     pub(super) rule_id: String,
     pub(super) what: String,
 }
 
-impl Found {
+impl Discrepancy {
     pub(super) fn new(rule_id: impl ToString, what: impl Into<String>) -> Self {
         Self { rule_id: rule_id.to_string(), what: what.into() }
     }
 }
 
 /// Files and rows that differ: what a master would write and delete.
-pub(super) fn files_with_rows(plan: &Plan) -> Vec<Found> {
+pub(super) fn files_with_rows(plan: &Plan) -> Vec<Discrepancy> {
     let write = plan.writes.iter().map(|write| {
         let (path, version) = (&write.rule.source_path, write.rule.rule_version);
         let what = match &write.replaces {
@@ -40,19 +40,22 @@ pub(super) fn files_with_rows(plan: &Plan) -> Vec<Found> {
             }
             Some(row) => format!("{path} and the row by `{}` differ", row.updated_by),
         };
-        Found::new(&write.rule.rule_id, what)
+        Discrepancy::new(&write.rule.rule_id, what)
     });
     let delete = plan.deletes.iter().map(|row| {
-        Found::new(&row.rule_id, format!("the row stands, and {} no longer holds it", row.source_path))
+        Discrepancy::new(
+            &row.rule_id,
+            format!("the table still has the row, and {} no longer holds it", row.source_path),
+        )
     });
     write.chain(delete).collect()
 }
 
 /// Files whose id another file holds.
-pub(super) fn conflicts(plan: &Plan) -> impl Iterator<Item = Found> {
+pub(super) fn conflicts(plan: &Plan) -> impl Iterator<Item = Discrepancy> {
     plan.conflicts.iter().map(|conflict| {
         let (path, held_by) = (&conflict.source_path, &conflict.held_by);
-        Found::new(&conflict.rule_id, format!("{path} holds it too, and is passed over for {held_by}"))
+        Discrepancy::new(&conflict.rule_id, format!("{path} holds it too, and is passed over for {held_by}"))
     })
 }
 
@@ -60,18 +63,18 @@ pub(super) fn conflicts(plan: &Plan) -> impl Iterator<Item = Found> {
 pub(super) fn invalid_files<'f>(
     files: impl Iterator<Item = (&'f str, &'f InvalidFile)>,
     rows: &[RuleHeader],
-) -> Vec<Found> {
+) -> Vec<Discrepancy> {
     let ids: BTreeMap<&str, &str> = rows.iter().map(|row| (&*row.source_path, &*row.rule_id)).collect();
     files
         .map(|(path, why)| {
             let what = format!("{path} is invalid: {}", why.sentence());
-            Found::new(ids.get(path).unwrap_or(&path), what)
+            Discrepancy::new(ids.get(path).unwrap_or(&path), what)
         })
         .collect()
 }
 
 /// Rules and effective states that the worker does not serve as they are. `source` has the rules: `row`, or `release`.
-pub(super) fn with_worker(source: &str, tables: &Observation, worker: &Observation) -> Vec<Found> {
+pub(super) fn with_worker(source: &str, tables: &Observation, worker: &Observation) -> Vec<Discrepancy> {
     let in_words = |(id, difference)| {
         let what = match difference {
             Difference::Rule(_, None) => "the worker does not hold it".to_owned(),
@@ -87,7 +90,7 @@ pub(super) fn with_worker(source: &str, tables: &Observation, worker: &Observati
                 format!("the worker says {}, the table {}", state(&worker), state(&row))
             }
         };
-        Found::new(id, what)
+        Discrepancy::new(id, what)
     };
     diff(tables, worker).into_iter().map(in_words).collect()
 }

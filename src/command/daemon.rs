@@ -63,7 +63,7 @@ pub(super) fn unusable(error: StoreError) -> Failure {
 }
 
 /// The configuration, read again. If it is not valid, `None`, with an error: the previous one stays.
-pub(super) fn read_again(flags: &Flags, daemon: &str) -> Option<Config> {
+pub(super) fn reload_config(flags: &Flags, daemon: &str) -> Option<Config> {
     let log = |why: &ConfigError| {
         tracing::error!(
             message_id = event::CONFIGURATION_REFUSED,

@@ -71,7 +71,7 @@ async fn dev(config: Config) -> Outcome {
     master.register_metrics();
     worker.handle().register_metrics();
     let stop = lifecycle.stop_token();
-    introduce(&config)?;
+    print_introduction(&config)?;
     let work = Box::pin(async {
         let working = async {
             let ((), served) =
@@ -95,7 +95,7 @@ async fn dev(config: Config) -> Outcome {
         .await
 }
 
-fn introduce(config: &Config) -> Outcome {
+fn print_introduction(config: &Config) -> Outcome {
     let (rules, database) = (config.master.rules_dir.display(), &config.database.address);
     let socket = config.worker.socket.display();
     write_stdout(&format!(

@@ -19,13 +19,13 @@ use self::source::Source;
 pub(super) use self::wait::WaitFlags;
 pub(crate) use self::wait::spaced_duration;
 pub(super) use self::written::Written;
-use super::common::{choose_database, open_database, trust};
+use super::common::{choose_database, load_policy, open_database};
 use super::{Failure, Outcome, history};
 use crate::address::Address;
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
 use crate::command::print::{print, print_error, redraw};
-use crate::fleet::{Host, HostState, Look, hosts, judge, named};
+use crate::fleet::{Host, HostState, Look, hosts, named, state_of};
 use crate::paint::sanitize;
 use crate::plural::count;
 use crate::rule::attack::Attack;
@@ -59,10 +59,10 @@ pub(crate) struct FleetArgs {
     config: ConfigFlags,
     #[command(flatten)]
     database: DatabaseFlags,
-    /// Print one JSON object for each look
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Fewer hosts than this are a finding: a host that never reported cannot be named
+    /// Fail if fewer hosts than this have reported: a host that never did cannot be named
     #[arg(long, value_name = "N")]
     expect: Option<usize>,
     /// Go on until it is interrupted: redraw each second on a terminal, and print again elsewhere when something changes
@@ -115,7 +115,7 @@ impl Shown {
 
     fn of(first: &Look, look: Look) -> Self {
         let judged = hosts(&look.workers, look.now).into_iter().map(|host| {
-            let state = judge(&host, first, &look);
+            let state = state_of(&host, first, &look);
             (host, state)
         });
         Self { hosts: judged.collect(), look }
@@ -131,7 +131,7 @@ pub(crate) fn run(args: FleetArgs) -> Outcome {
                 "a directory has no fleet: it is one host, and `rulesyncd verify` compares it with its worker"
             ));
         }
-        let policy = trust(&config)?;
+        let policy = load_policy(&config)?;
         let database = open_database(&config, std::sync::Arc::new(SystemClock)).await?;
         if let Some(Action::Forget { host }) = args.action {
             return forget(&database, &host).await;

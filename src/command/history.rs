@@ -43,7 +43,7 @@ pub(crate) struct HistoryArgs {
     /// Only the changes of this rule
     #[arg(value_name = "RULE_ID", add = ArgValueCompleter::new(rule_ids))]
     rule_id: Option<RuleId>,
-    /// Only the changes of this time until now, such as `7d`
+    /// Only the changes of the last so many days, hours or minutes, such as `7d`
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     since: Option<Duration>,
     /// Print one JSON object for each change

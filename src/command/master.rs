@@ -45,7 +45,7 @@ pub(crate) fn run(args: MasterArgs) -> Outcome {
 }
 
 async fn master(flags: Flags, config: Config) -> Outcome {
-    let trust = common::trust(&config)?;
+    let trust = common::load_policy(&config)?;
     daemon::raise_file_limit();
     let lifecycle = Lifecycle::start()?;
     let clock = Arc::new(SystemClock);
@@ -76,7 +76,7 @@ async fn master(flags: Flags, config: Config) -> Outcome {
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", status.borrow().sentence()),
         Request::Reload => {
-            let Some(mut changed) = daemon::read_again(&flags, "master") else { return };
+            let Some(mut changed) = daemon::reload_config(&flags, "master") else { return };
             // Otherwise the databases differ, as is logged.
             if let Ok(database) = changed.database.clone().for_writing() {
                 changed.database = database;
@@ -84,7 +84,7 @@ async fn master(flags: Flags, config: Config) -> Outcome {
             daemon::reload_password(&database, &mut running.database, &changed.database);
             daemon::warn_restart_required("master", &running, &changed);
             // The keys are read again; the section is as it was at the start.
-            let policy = common::reloaded_trust(&running, "master");
+            let policy = common::reload_policy(&running, "master");
             reloads.send_modify(|pending| {
                 let before = pending.take().and_then(|before: Reload| before.policy);
                 *pending = Some(Reload { config: changed.master, policy: policy.or(before) });

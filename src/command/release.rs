@@ -121,7 +121,7 @@ impl PublishedRelease {
         now: Timestamp,
     ) -> BTreeMap<RuleId, NoEffect> {
         let is_listed = |rule_id: &RuleId| self.list.get(rule_id.as_str()).is_some();
-        self.manifest.states.judge(states.iter(), is_listed, now).without_effect
+        self.manifest.states.effects(states.iter(), is_listed, now).without_effect
     }
 
     /// What a worker serves of this release and the states of these tables, once it has every text. What this program

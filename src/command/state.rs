@@ -204,7 +204,7 @@ impl Operator {
     async fn clear(&self, clear: &ClearArgs, choice: &Choice) -> Outcome {
         let mut chosen = choice.find(&self.database).await?;
         if !choice.has_ids() {
-            chosen.with_a_state();
+            chosen.keep_those_with_a_state();
         }
         let number = chosen.rule_ids.len();
         let question =

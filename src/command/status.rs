@@ -31,7 +31,7 @@ pub(crate) struct StatusArgs {
     config: ConfigFlags,
     #[command(flatten)]
     socket: SocketFlags,
-    /// Say in one line whether all is well, for monitoring plugins
+    /// Print one line, whether all is well, and exit as a monitoring plugin
     ///
     /// A daemon must answer where its unit is enabled, its socket exists or the configuration names it.
     #[arg(long, conflicts_with_all = ["format", "json"])]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::common::{Daemons, for_writing, open_database, trust};
+use super::common::{Daemons, for_writing, load_policy, open_database};
 use super::fleet::{WaitFlags, Written};
 use super::{Failure, Outcome};
 use crate::address::Address;
@@ -74,7 +74,7 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
         let clock = Arc::new(SystemClock);
         let database = open_database(&config, clock.clone()).await?;
         let mut reconciler = Reconciler::new(config.master.clone(), clock);
-        reconciler.publish_releases(trust(&config)?);
+        reconciler.publish_releases(load_policy(&config)?);
         if args.dry_run {
             return dry_run(&database, &mut reconciler, args.allow_mass_delete).await;
         }

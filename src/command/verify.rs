@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::common::{self, Daemons};
-use super::compare::{self, Found};
+use super::compare::{self, Discrepancy};
 use super::release::{PublishedRelease, ReleaseSummary, states_of};
 use super::{Failure, Outcome};
 use crate::address::Address;
@@ -63,7 +63,7 @@ struct Comparison {
     left_out: Vec<String>,
     /// What this host has, but did not answer.
     unanswered: Vec<String>,
-    differences: Vec<Found>,
+    differences: Vec<Discrepancy>,
 }
 
 pub(crate) fn run(args: VerifyArgs) -> Outcome {
@@ -107,7 +107,7 @@ struct Expected {
 
 async fn compare_all(config: &Config, daemons: &Daemons, needs_worker: bool) -> Result<Comparison, Failure> {
     let clock = Arc::new(SystemClock);
-    let policy = common::trust(config)?;
+    let policy = common::load_policy(config)?;
     let (tables, now, published, mut comparison) = match common::directory_store(config, clock.clone()) {
         Some(store) => {
             let (files, now) = load(&store).await?;
@@ -130,7 +130,7 @@ async fn compare_all(config: &Config, daemons: &Daemons, needs_worker: bool) -> 
     for row in tables.quarantined() {
         let what =
             format!("{} is quarantined: {}", if is_directory { "the file" } else { "the row" }, row.reason);
-        comparison.differences.push(Found::new(row.key, what));
+        comparison.differences.push(Discrepancy::new(row.key, what));
     }
     let expected = comparison.expected(&tables, now, published);
     match against_worker(&config.worker.socket, &daemons.worker, expected.as_ref()).await {
@@ -181,7 +181,7 @@ impl Comparison {
             }
             Some(Err(why)) => {
                 let what = format!("the published release does not verify: {why}");
-                self.differences.push(Found::new("(all)", what));
+                self.differences.push(Discrepancy::new("(all)", what));
                 return None;
             }
             Some(Ok(release)) => release,
@@ -194,10 +194,10 @@ impl Comparison {
                 Difference::Rule(Some(_), Some(_)) => "it is not what the release lists",
                 Difference::State(..) => continue,
             };
-            self.differences.push(Found::new(rule_id, what));
+            self.differences.push(Discrepancy::new(rule_id, what));
         }
         for (rule_id, why) in release.without_effect(&states_of(tables), now) {
-            self.differences.push(Found::new(rule_id, format!("its state has no effect: {why}")));
+            self.differences.push(Discrepancy::new(rule_id, format!("its state has no effect: {why}")));
         }
         let (digest, version) = (content.digest(), Some(release.version()));
         (self.rules, self.states, self.digest) = (content.rules.len(), content.states.len(), digest);
@@ -226,7 +226,7 @@ impl Comparison {
                 self.differences.extend(compare::conflicts(&report.plan));
                 self.differences.extend(compare::invalid_files(reconciler.scanner().invalid(), rows));
                 let held_back = reconciler.release().and_then(|release| release.held_back);
-                self.differences.extend(held_back.map(|why| Found::new("(all)", why)));
+                self.differences.extend(held_back.map(|why| Discrepancy::new("(all)", why)));
             }
             Err(error) if daemons.keep_rules(config) => {
                 self.unanswered.push(format!("the rules directory: {error}"));
@@ -241,7 +241,7 @@ async fn against_worker(
     socket: &Path,
     status: &Result<Value, ClientError>,
     expected: Option<&Expected>,
-) -> Result<Vec<Found>, ClientError> {
+) -> Result<Vec<Discrepancy>, ClientError> {
     // The command does not wait again for a worker that did not answer.
     if let Err(ClientError::Timeout(waited)) = status {
         return Err(ClientError::Timeout(*waited));
@@ -251,11 +251,11 @@ async fn against_worker(
         status.get("trust").and_then(|trust| serde_json::from_value(trust.clone()).ok());
     let mut found = Vec::new();
     if let Some(trust) = trust.as_ref().filter(|trust| trust.state != TrustState::Ok) {
-        found.push(Found::new("(all)", format!("the worker: {}", trust.sentence())));
+        found.push(Discrepancy::new("(all)", format!("the worker: {}", trust.sentence())));
     }
     if status["digest"].is_null() {
         if found.is_empty() {
-            found.push(Found::new("(all)", "the worker has not yet read the tables"));
+            found.push(Discrepancy::new("(all)", "the worker has not yet read the tables"));
         }
         return Ok(found);
     }
@@ -264,11 +264,11 @@ async fn against_worker(
     match (version, served_version) {
         (Some(published), Some(served)) if published != served => {
             let what = format!("the worker serves the release of {served}, and {published} is published");
-            found.push(Found::new("(all)", what));
+            found.push(Discrepancy::new("(all)", what));
             return Ok(found);
         }
         (Some(_), None) => {
-            found.push(Found::new(
+            found.push(Discrepancy::new(
                 "(all)",
                 "the worker serves the rows without verifying them: `trust` is off there",
             ));

@@ -32,8 +32,7 @@ pub(crate) struct WatchArgs {
     /// Print the lines of the stream unchanged
     #[arg(long)]
     json: bool,
-    /// Resume after this change: its number, as it is printed, or with the worker's epoch before it, as in the first
-    /// line
+    /// Resume after this change: the number that `watch` prints for it, alone or with the worker's epoch before it
     #[arg(long, value_name = "[EPOCH:]SEQ", conflicts_with = "once")]
     from: Option<ResumeFrom>,
     /// Print the snapshot and exit

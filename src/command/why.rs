@@ -52,7 +52,7 @@ pub(crate) fn run(args: WhyArgs) -> Outcome {
     let report = super::block_on(async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_database(daemons.choose_rules_dir(config)?)?;
-        let policy = common::trust(&config)?;
+        let policy = common::load_policy(&config)?;
         Ok::<_, Failure>(gather(&config, policy, daemons, args.rule_id).await)
     })??;
     if let (Err(database), Err(worker), true) = (&report.table, &report.worker, report.files.is_empty()) {

@@ -45,7 +45,7 @@ pub(crate) fn run(args: WorkerArgs) -> Outcome {
 }
 
 async fn worker(flags: Flags, mut config: Config) -> Outcome {
-    let trust = common::trust(&config)?;
+    let trust = common::load_policy(&config)?;
     let mut running = config.clone();
     if !config.worker.allow_uids.is_empty() && !sees_every_user() {
         return Err(usage!(
@@ -79,13 +79,13 @@ async fn worker(flags: Flags, mut config: Config) -> Outcome {
     let on_request = |request| match request {
         Request::Status => tracing::info!("status: {}", handle.status().sentence()),
         Request::Reload => {
-            let Some(changed) = daemon::read_again(&flags, "worker") else { return };
+            let Some(changed) = daemon::reload_config(&flags, "worker") else { return };
             if let Followed::Database(database) = &followed {
                 daemon::reload_password(database, &mut running.database, &changed.database);
             }
             daemon::warn_restart_required("worker", &running, &changed);
             // The keys are read again; the section is as it was at the start.
-            if let Some(policy) = common::reloaded_trust(&running, "worker") {
+            if let Some(policy) = common::reload_policy(&running, "worker") {
                 handle.trust(policy);
             }
             tracing::info!(message_id = event::RELOADED, "the configuration was read again");

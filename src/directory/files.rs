@@ -100,7 +100,7 @@ impl Files {
     }
 
     /// Notes that the row of a file is equal to it.
-    pub(super) fn is_written(&mut self, name: &str) {
+    pub(super) fn mark_written(&mut self, name: &str) {
         if let Some(file) = self.files.get_mut(name) {
             file.is_written = true;
         }

@@ -261,14 +261,14 @@ impl Scanner {
     }
 
     /// Notes that the rows of these files are equal to them.
-    pub(crate) fn are_written<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+    pub(crate) fn mark_written<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         for name in names {
-            self.files.is_written(name);
+            self.files.mark_written(name);
         }
     }
 
     /// Notes that the rows of all valid files are equal to them, except for `others`.
-    pub(crate) fn all_are_written_except(&mut self, others: &BTreeSet<&str>) {
+    pub(crate) fn mark_all_written_except(&mut self, others: &BTreeSet<&str>) {
         self.files
             .set_written(|name, file| file.is_written || file.outcome.is_ok() && !others.contains(name));
     }

@@ -14,6 +14,6 @@ mod watch;
 pub(crate) use hosts::{Host, hosts, named, to_forget};
 pub use report::WorkerReport;
 pub(crate) use report::{Digest, ReportedWorker};
-pub(crate) use state::{Expected, ExpectedRelease, HostState, Look, Summary, judge, summarize};
+pub(crate) use state::{Expected, ExpectedRelease, HostState, Look, Summary, state_of, summarize};
 pub(crate) use wait::{Missing, Waiting};
 pub(crate) use watch::{FleetNews, FleetWatch};

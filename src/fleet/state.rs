@@ -134,7 +134,7 @@ impl HostState {
 }
 
 /// The state of a host at the look `now`, of which `first` was the look before, or the same one.
-pub(crate) fn judge(host: &Host, first: &Look, now: &Look) -> HostState {
+pub(crate) fn state_of(host: &Host, first: &Look, now: &Look) -> HostState {
     let worker = &host.worker;
     let report = &worker.report;
     if worker.is_silent(now.now) {

@@ -45,7 +45,7 @@ fn look(now: i64, version: Option<u64>, digest: &str, workers: Vec<ReportedWorke
 fn state(first: &Look, now: &Look) -> HostState {
     let hosts = hosts(&now.workers, now.now);
     assert_eq!(hosts.len(), 1);
-    judge(&hosts[0], first, now)
+    state_of(&hosts[0], first, now)
 }
 
 #[test]
@@ -207,28 +207,28 @@ fn a_wait_is_for_those_that_were_not_silent_and_those_that_come_later() {
     );
     let waiting = Waiting::new(7, &start, false, false);
     let missing = |wait: &Wait| wait.missing.iter().map(|host| host.host.clone()).collect::<Vec<_>>();
-    let wait = waiting.judge(&start);
+    let wait = waiting.check(&start);
     assert_eq!((missing(&wait), wait.counted, wait.passed_over.len()), (vec!["host-a".to_owned()], 1, 2));
-    assert_eq!(Waiting::new(7, &start, false, true).judge(&start).missing.len(), 3);
+    assert_eq!(Waiting::new(7, &start, false, true).check(&start).missing.len(), 3);
 
     let mut restarted = worker("a", 105, Some(6), "c");
     (restarted.report.epoch, restarted.started_at) = ("a-2".into(), at(104));
     let mut rows = vec![worker("a", 99, Some(6), "c"), restarted, worker("new", 105, Some(6), "c")];
     rows.push(worker("silent", 105, Some(3), "c"));
-    let wait = waiting.judge(&look(106, Some(8), "e", rows.clone()));
+    let wait = waiting.check(&look(106, Some(8), "e", rows.clone()));
     assert_eq!(missing(&wait), ["host-a", "host-new", "host-silent"]);
     rows.iter_mut().for_each(|row| row.report.applied = Some(8));
     let now = look(106, Some(8), "e", rows.clone());
-    assert!(waiting.judge(&now).is_done());
+    assert!(waiting.check(&now).is_done());
     // One that falls silent meanwhile still counts.
     rows[2].report.applied = Some(6);
-    assert_eq!(missing(&waiting.judge(&look(900, Some(8), "e", rows.clone()))), ["host-new"]);
+    assert_eq!(missing(&waiting.check(&look(900, Some(8), "e", rows.clone()))), ["host-new"]);
 
     rows[2].report.applied = Some(7);
     (rows[2].report.acknowledging, rows[2].report.acknowledged) = (3, 2);
     let now = look(106, Some(8), "e", rows);
-    assert!(waiting.judge(&now).is_done());
-    assert_eq!(missing(&Waiting::new(7, &start, true, false).judge(&now)), ["host-new"]);
+    assert!(waiting.check(&now).is_done());
+    assert_eq!(missing(&Waiting::new(7, &start, true, false).check(&now)), ["host-new"]);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn the_arrival_of_a_change_at_the_last_worker_is_measured_once() {
             workers.iter().map(|&(id, reported, applied)| worker(id, reported, applied, "d")).collect();
         let look =
             Look { changed_at: Some(at(105)), expected: None, ..look(now, Some(version), "d", workers) };
-        let news = watch.see(look);
+        let news = watch.update(look);
         (news.arrived_after.map(|took| took.as_secs()), news.oldest_report.map(|age| age.as_secs()))
     };
     // What was everywhere at the first look arrived before it.
@@ -270,7 +270,7 @@ fn a_master_logs_once_which_hosts_are_silent_or_stay_behind_and_which_are_back()
     let mut watch = FleetWatch::default();
     let mut see = |now, version, workers: &[(&str, i64, u64)]| {
         let workers = workers.iter().map(|&(id, at, applied)| worker(id, at, Some(applied), "d")).collect();
-        let news = watch.see(Look { expected: None, ..look(now, Some(version), "d", workers) });
+        let news = watch.update(Look { expected: None, ..look(now, Some(version), "d", workers) });
         let lost: Vec<_> = news.lost.iter().map(|(host, state)| format!("{host} {}", state.word())).collect();
         (lost, news.back)
     };

@@ -54,7 +54,7 @@ impl Waiting {
     }
 
     /// Who has the change, as this look shows it.
-    pub(crate) fn judge(&self, look: &Look) -> Wait {
+    pub(crate) fn check(&self, look: &Look) -> Wait {
         let mut wait = Wait::default();
         for host in hosts(&look.workers, look.now) {
             let lacks = self.lacks(&host.worker.report);

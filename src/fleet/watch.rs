@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{HostState, Look, Summary, hosts, judge, summarize};
+use super::{HostState, Look, Summary, hosts, state_of, summarize};
 use crate::clock::Timestamp;
 
 /// A host that lacks changes for less than this is not logged, because every change takes a moment to arrive.
@@ -40,7 +40,7 @@ pub(crate) struct FleetNews {
 impl FleetWatch {
     /// Takes a look. Looks should be further apart than a worker's reports after changes: a host lacks a change only if
     /// it lacked it at the look before.
-    pub(crate) fn see(&mut self, look: Look) -> FleetNews {
+    pub(crate) fn update(&mut self, look: Look) -> FleetNews {
         let mut news = FleetNews::default();
         let mut names = BTreeSet::new();
         let mut states = Vec::new();
@@ -48,7 +48,7 @@ impl FleetWatch {
         let mut is_everywhere = true;
         let first = self.before.as_ref().unwrap_or(&look);
         for host in hosts(&look.workers, look.now) {
-            let state = judge(&host, first, &look);
+            let state = state_of(&host, first, &look);
             let worker = &host.worker;
             let age = look.now.since(worker.reported_at);
             news.oldest_report = Some(news.oldest_report.map_or(age, |oldest| oldest.max(age)));

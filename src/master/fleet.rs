@@ -55,7 +55,7 @@ impl Master {
         self.fleet_at = Instant::now() + LOOK_INTERVAL;
         match session.reports().await {
             Ok(look) => {
-                let news = self.fleet.see(look);
+                let news = self.fleet.update(look);
                 log::fleet(&news);
                 if let Some(took) = news.arrived_after {
                     metrics::arrived_everywhere(took);

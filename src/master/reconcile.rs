@@ -337,7 +337,7 @@ impl Reconciler {
         read: Option<RowsAsRead>,
         lifted_by: Option<Operator>,
     ) -> Result<Report, StoreError> {
-        self.count_before(session).await?;
+        self.remember_owned(session).await?;
         let lifted_by = lifted_by.filter(|operator| !operator.gone.is_cancelled());
         let (everything, is_allowed) = (read.is_none(), lifted_by.is_some());
         let (deferred, is_lifted) =

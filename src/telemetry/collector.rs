@@ -58,7 +58,7 @@ impl Client {
             Ok(Response::from_parts(head, Bytes::from(body)))
         });
         match &answer {
-            Ok(answer) if answer.status().is_success() => self.outage.over(self.signal, &host),
+            Ok(answer) if answer.status().is_success() => self.outage.ended(self.signal, &host),
             Ok(answer) => self.outage.failed(self.signal, &host, format!("it answers {}", answer.status())),
             // Only the text of this error contains the address.
             Err(ureq::Error::BadUri(_)) => {
@@ -90,8 +90,8 @@ pub(super) struct Outage(Mutex<BTreeMap<Signal, String>>);
 impl Outage {
     fn failed(&self, signal: Signal, host: &str, why: String) {
         let mut failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_told = failing.contains_key(&signal) || failing.values().any(|other| *other == why);
-        if !is_told {
+        let is_logged = failing.contains_key(&signal) || failing.values().any(|other| *other == why);
+        if !is_logged {
             tracing::warn!(
                 "the collector at {host} does not accept {}: {why}; they are dropped, and rules are not affected",
                 signal.as_str()
@@ -100,7 +100,7 @@ impl Outage {
         failing.insert(signal, why);
     }
 
-    fn over(&self, signal: Signal, host: &str) {
+    fn ended(&self, signal: Signal, host: &str) {
         let mut failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if failing.remove(&signal).is_some() && failing.is_empty() {
             tracing::info!("the collector at {host} accepts traces and metrics again");

@@ -71,7 +71,7 @@ impl AllowedSigners {
                     let twice = signers.iter().find(|other| other.key.point() == signer.key.point());
                     if let Some(other) = twice {
                         return Err(malformed(format!(
-                            "the key is that of `{}` on an earlier line; a key stands on one line only",
+                            "the key is that of `{}` on an earlier line; a key has one line only",
                             other.principal
                         )));
                     }

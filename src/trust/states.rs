@@ -59,7 +59,7 @@ impl fmt::Display for NoEffect {
 
 /// Which states have an effect.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct JudgedStates {
+pub(crate) struct Effects {
     /// The rules that are suppressed, in the order in which they count.
     pub(crate) suppressed: Arc<[RuleId]>,
     /// The states without an effect, by id.
@@ -110,13 +110,13 @@ impl Bound {
     /// release lists a rule.
     ///
     /// It depends on nothing else, so that every worker, and every command, comes to the same result.
-    pub(crate) fn judge<'r>(
+    pub(crate) fn effects<'r>(
         &self,
         rows: impl Iterator<Item = (&'r RuleId, &'r RuleState)>,
         is_listed: impl Fn(&RuleId) -> bool,
         now: Timestamp,
-    ) -> JudgedStates {
-        let mut judged = JudgedStates::default();
+    ) -> Effects {
+        let mut judged = Effects::default();
         let mut suppressing = Vec::new();
         for (rule_id, row) in rows.filter(|(_, row)| !row.is_expired(now)) {
             let Self::Max { protected, .. } = self else {

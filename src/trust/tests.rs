@@ -141,7 +141,7 @@ fn one_key_stands_on_one_line() {
     let error = AllowedSigners::parse(lines.as_bytes()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "line 2: the key is that of `alice` on an earlier line; a key stands on one line only"
+        "line 2: the key is that of `alice` on an earlier line; a key has one line only"
     );
     // The same point as a security key's is the same key.
     let plain = key.line("alice");
@@ -259,7 +259,7 @@ proptest! {
         let bound = Bound::Max { max, protected: BTreeSet::from([id(1), id(2)]) };
         let is_listed = |rule_id: &RuleId| *rule_id != id(3) && *rule_id != id(4);
         let judge = |rows: &[(RuleId, RuleState)]| {
-            bound.judge(rows.iter().map(|(id, state)| (id, state)), is_listed, now)
+            bound.effects(rows.iter().map(|(id, state)| (id, state)), is_listed, now)
         };
         let judged = judge(&rows);
         prop_assert!(judged.suppressed.len() <= max as usize);
@@ -288,7 +288,7 @@ proptest! {
         shuffled.rotate_left(usize::try_from(seed % length as u64).unwrap());
         shuffled.reverse();
         prop_assert_eq!(judge(&shuffled), judged);
-        let any = Bound::Any.judge(rows.iter().map(|(id, state)| (id, state)), is_listed, now);
+        let any = Bound::Any.effects(rows.iter().map(|(id, state)| (id, state)), is_listed, now);
         prop_assert!(any.without_effect.is_empty());
     }
 

@@ -3,7 +3,7 @@
 
 use super::written::Written;
 use crate::command::Failure;
-use crate::command::common::trust;
+use crate::command::common::load_policy;
 use crate::command::release::{PublishedRelease, valid_states};
 use crate::config::Config;
 use crate::fleet::Look;
@@ -25,7 +25,7 @@ pub(super) async fn problem(
     look: &Look,
 ) -> Result<Option<String>, Failure> {
     let Written::States(states) = written else { return Ok(None) };
-    if !look.has_trust() || trust(config)?.is_some() {
+    if !look.has_trust() || load_policy(config)?.is_some() {
         return Ok(None);
     }
     let release = match PublishedRelease::unverified(database).await? {

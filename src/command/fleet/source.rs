@@ -234,9 +234,9 @@ mod tests {
         assert!(frozen.is_silent(now.after(Duration::from_secs(4))), "it is asked each time");
         let still_absent = without_answer(Path::new("/run/absent.sock"), Some(absent));
         let wait =
-            waiting.judge(&look(now.after(Duration::from_secs(4)), vec![frozen, still_absent.clone()]));
+            waiting.check(&look(now.after(Duration::from_secs(4)), vec![frozen, still_absent.clone()]));
         assert_eq!(wait.missing.iter().map(|host| &*host.host).collect::<Vec<_>>(), ["host"]);
         assert_eq!(wait.passed_over.iter().map(|host| &*host.host).collect::<Vec<_>>(), ["/run/absent.sock"]);
-        assert!(waiting.judge(&look(now, vec![answer(7), still_absent])).is_done());
+        assert!(waiting.check(&look(now, vec![answer(7), still_absent])).is_done());
     }
 }

@@ -12,7 +12,7 @@ use super::effect;
 use super::source::Source;
 use super::written::{Written, not_followed};
 use crate::clock::humanize;
-use crate::command::common::trust;
+use crate::command::common::load_policy;
 use crate::command::print::{print, print_error, progress};
 use crate::command::{Failure, Outcome};
 use crate::config::{Config, duration, time};
@@ -119,7 +119,7 @@ impl WaitFlags {
         };
         drop(interrupt);
         progress.finish_and_clear();
-        let wait = waiting.judge(&look);
+        let wait = waiting.check(&look);
         let mut has_failed = false;
         if !wait.passed_over.is_empty() {
             print_error(&anyhow!("not waited for: {}", names(&wait.passed_over)));
@@ -149,7 +149,7 @@ impl WaitFlags {
             has_failed = true;
         }
         if matches!(&written, Written::Rules(rules) if !rules.is_empty()) {
-            let full = source.full(trust(config)?.as_ref()).await;
+            let full = source.full(load_policy(config)?.as_ref()).await;
             let full = full.map_err(|error| written.unknown("whether every host follows it", error))?;
             let not_followed = not_followed(&full);
             if !not_followed.is_empty() {
@@ -196,7 +196,7 @@ async fn until_done(
     progress: &ProgressBar,
 ) {
     loop {
-        let wait = waiting.judge(look);
+        let wait = waiting.check(look);
         if wait.is_done() || Instant::now() >= deadline {
             return;
         }

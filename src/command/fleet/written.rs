@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::clock::Timestamp;
 use crate::command::Failure;
-use crate::fleet::{HostState, Look, Missing, hosts, judge};
+use crate::fleet::{HostState, Look, Missing, hosts, state_of};
 use crate::master::WrittenRule;
 use crate::rule::{RuleHeader, RuleId, RuleState, StateRow};
 use crate::store::{Database, Scope, StoreError};
@@ -112,7 +112,7 @@ pub(super) fn not_followed(look: &Look) -> Vec<Missing> {
         let report = &host.worker.report;
         // What is quarantined is named if it is what was written.
         let is_of_change = report.trust.is_some() || report.quarantined == 0;
-        match judge(&host, look, look) {
+        match state_of(&host, look, look) {
             HostState::Differs { reason: Some(why) } if is_of_change => {
                 Some(Missing { host: host.name, why })
             }

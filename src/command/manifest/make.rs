@@ -77,11 +77,11 @@ pub(super) fn run(args: &MakeArgs, config: &Config) -> Outcome {
     let directory = &args.directory;
     let rules = read_rules(directory, config)?;
     let (mut listed, mut invalid) = (Vec::new(), String::new());
-    for (name, rule) in rules {
-        match rule {
-            Ok(rule) => listed.push(ListedRule::of(&rule)),
+    for (name, file) in rules.files() {
+        match &file.outcome {
+            Ok(rule) => listed.push(ListedRule::of(rule)),
             Err(why) => {
-                let _ = writeln!(invalid, "! {}  {}", sanitize(&name), sanitize(&why));
+                let _ = writeln!(invalid, "! {}  {}", sanitize(name), sanitize(&why.sentence()));
             }
         }
     }

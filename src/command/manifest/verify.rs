@@ -36,7 +36,7 @@ pub(super) fn run(args: &VerifyArgs, config: &Config) -> Outcome {
     let now = SystemClock.now();
     let checked = ReleaseFiles::read(&args.directory, &config.master.follow_links_to).and_then(|files| {
         let release = files.verify(&trust.policy, now, KeyDates::At(now))?;
-        release.compare(|path| rules.get(path)?.as_ref().ok())?;
+        release.compare(|path| rules.file(path)?.rule())?;
         Ok((files, release))
     });
     let (files, Release { signed, list, .. }) = match checked {
@@ -54,7 +54,7 @@ pub(super) fn run(args: &VerifyArgs, config: &Config) -> Outcome {
         let _ = writeln!(text, "warning: {} does not count: {}", sanitize(name), sanitize(why));
     }
     let listed: BTreeSet<&str> = list.rules().iter().map(|rule| &*rule.source_path).collect();
-    for name in rules.keys().filter(|name| !listed.contains(name.as_str())) {
+    for (name, _) in rules.files().filter(|(name, _)| !listed.contains(name)) {
         let _ = writeln!(
             text,
             "warning: {} is not in the release: `rulesyncd manifest make` adds it",

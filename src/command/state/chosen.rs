@@ -112,7 +112,7 @@ impl Choice {
 
 impl Chosen {
     /// Leaves out the rules without a state.
-    pub(super) fn with_a_state(&mut self) {
+    pub(super) fn keep_those_with_a_state(&mut self) {
         self.rule_ids.retain(|id| self.states.contains_key(id));
     }
 

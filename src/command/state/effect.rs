@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::common::trust;
+use super::super::common::load_policy;
 use super::super::release::{PublishedRelease, valid_states};
 use super::super::{Failure, Outcome};
 use crate::config::Config;
@@ -67,7 +67,7 @@ async fn published_release(
     config: &Config,
     database: &Database,
 ) -> Result<Option<PublishedRelease>, Failure> {
-    let release = PublishedRelease::of_database(database, trust(config)?.as_ref()).await?;
+    let release = PublishedRelease::of_database(database, load_policy(config)?.as_ref()).await?;
     let log = |why: &String| {
         tracing::warn!(
             "whether the state has an effect is not known: the published release does not verify: {why}"

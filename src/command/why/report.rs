@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 pub(super) use self::release::ReleaseView;
 use super::files::RuleFile;
 use crate::clock::Timestamp;
-use crate::command::compare::{self, Found};
+use crate::command::compare::{self, Discrepancy};
 use crate::master::reconcile::ReleaseStatus;
 use crate::master::{LockStatus, MasterStatus};
 use crate::rule::plan::Plan;
@@ -188,7 +188,7 @@ impl Report {
         for variant in &table.case_variants {
             wrong.push(format!("a row `{variant}` differs only in case: rename or delete one of the two"));
         }
-        let is_this = |found: &Found| found.rule_id.eq_ignore_ascii_case(self.rule_id.as_str());
+        let is_this = |found: &Discrepancy| found.rule_id.eq_ignore_ascii_case(self.rule_id.as_str());
         let is_held_back = self.plan.deletes.iter().any(|row| {
             let held = self.master.as_ref().map(|master| &master.pending_mass_delete);
             held.is_some_and(|held| held.contains(&row.rule_id))

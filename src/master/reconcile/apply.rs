@@ -132,7 +132,7 @@ impl Reconciler {
         if deleted > 0 && !is_allowed {
             self.recent.push_back((Instant::now(), deleted));
         }
-        let told_singly = self.file_log.records.take(count, Instant::now());
+        let each_is_logged = self.file_log.records.take(count, Instant::now());
         let (mut restored, mut written) = (0, Vec::new());
         let mut ingests = ingests.into_iter();
         for (delete, ingest) in plan.deletes.iter().zip(&mut ingests) {
@@ -145,7 +145,7 @@ impl Reconciler {
             }
             self.missing.forget(&delete.source_path);
             self.refused.remove(&delete.rule_id);
-            if told_singly {
+            if each_is_logged {
                 log::deleted(delete, ingest.trace_id());
             }
             ingest.done("deleted", transaction);
@@ -159,9 +159,9 @@ impl Reconciler {
                     written.push(path);
                     let is_restored = self.scanner.file(path).is_some_and(ScannedFile::is_written);
                     restored += usize::from(is_restored);
-                    if told_singly && is_restored {
+                    if each_is_logged && is_restored {
                         log::restored(write, ingest.trace_id());
-                    } else if told_singly || write.takes_over().is_some() {
+                    } else if each_is_logged || write.takes_over().is_some() {
                         log::written(write, ingest.trace_id());
                     }
                     ingest.done(if write.replaces.is_some() { "updated" } else { "inserted" }, transaction);
@@ -180,10 +180,10 @@ impl Reconciler {
                 }
             }
         }
-        self.scanner.are_written(written.into_iter());
+        self.scanner.mark_written(written.into_iter());
         plan.deletes.retain(|delete| !refused.contains_key(&delete.rule_id));
         plan.writes.retain(|write| !refused.contains_key(write.rule.rule_id.as_str()));
-        if !told_singly {
+        if !each_is_logged {
             log::many_written(plan, restored);
         }
         Ok(())

@@ -67,7 +67,7 @@ impl Reconciler {
     }
 
     /// Remembers how many rows are owned when the first file is found missing, before the same plan inserts others.
-    pub(super) async fn count_before(&mut self, session: &mut MasterSession) -> Result<(), StoreError> {
+    pub(super) async fn remember_owned(&mut self, session: &mut MasterSession) -> Result<(), StoreError> {
         if self.missing.paths().next().is_none() {
             self.owned_before = None;
         } else if self.owned_before.is_none() {

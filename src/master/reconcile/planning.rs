@@ -31,7 +31,7 @@ impl Reconciler {
         let plan = plan::plan(self.scanner.rules(), &rows, &self.config.updated_by);
         let writes = plan.writes.iter().map(|write| &*write.rule.source_path);
         let conflicts = plan.conflicts.iter().map(|conflict| &*conflict.source_path);
-        self.scanner.all_are_written_except(&writes.chain(conflicts).collect());
+        self.scanner.mark_all_written_except(&writes.chain(conflicts).collect());
         self.file_log.note_conflicts(&plan.conflicts, |_| true);
         self.forget_refused(&plan, |_| true);
         let version = version.filter(|_| plan.is_empty());

@@ -11,7 +11,7 @@ const MOST: usize = 20;
 pub(super) struct Findings {
     list: Vec<Diagnostic>,
     errors: usize,
-    untold: usize,
+    left_out: usize,
 }
 
 impl Findings {
@@ -64,7 +64,7 @@ impl Findings {
         }
         // Warnings never displace an error.
         if self.list.len() >= MOST {
-            self.untold += 1;
+            self.left_out += 1;
             let warning = self.list.iter().rposition(|known| known.severity == Severity::Warning);
             match warning {
                 Some(at) if severity == Severity::Error => drop(self.list.remove(at)),
@@ -85,8 +85,8 @@ impl Findings {
         for finding in &mut self.list {
             finding.locate(text);
         }
-        if let Some(last) = self.list.last_mut().filter(|_| self.untold > 0) {
-            let more = format!("{} more findings are not listed", self.untold);
+        if let Some(last) = self.list.last_mut().filter(|_| self.left_out > 0) {
+            let more = format!("{} more findings are not listed", self.left_out);
             last.help = Some(last.help.take().map_or_else(|| more.clone(), |help| format!("{help}; {more}")));
         }
         self.list

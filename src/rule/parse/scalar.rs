@@ -139,7 +139,7 @@ fn digits_1_1(text: &str) -> bool {
 }
 
 /// The parts of `(?::[0-5]?[0-9])+`; `None` if it does not match.
-fn sixties(text: &str) -> Option<Vec<u32>> {
+fn base_60(text: &str) -> Option<Vec<u32>> {
     let rest = text.strip_prefix(':')?;
     rest.split(':')
         .map(|part| match part.as_bytes() {
@@ -180,7 +180,7 @@ fn int_1_1(text: &str) -> Option<Reading> {
     match body.find(':') {
         None => digits_1_1(body).then(|| integer(negative, &plain(), 10)),
         Some(colon) if digits_1_1(&body[..colon]) => {
-            let parts = sixties(&body[colon..])?;
+            let parts = base_60(&body[colon..])?;
             let first = body[..colon].replace('_', "").parse::<i128>().ok();
             let sum = first.and_then(|first| {
                 parts.iter().try_fold(first, |sum, &part| sum.checked_mul(60)?.checked_add(part.into()))
@@ -206,7 +206,7 @@ fn float_1_1(text: &str) -> Option<Reading> {
         if !digits_1_1(&before[..colon]) || !fraction(after) {
             return None;
         }
-        let parts = sixties(&before[colon..])?;
+        let parts = base_60(&before[colon..])?;
         let first: f64 = before[..colon].replace('_', "").parse().ok()?;
         let whole = parts.iter().fold(first, |sum, &part| sum * 60.0 + f64::from(part));
         let rest: f64 = format!("0.{}0", after.replace('_', "")).parse().ok()?;

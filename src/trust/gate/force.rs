@@ -22,7 +22,7 @@ impl Gate {
             }
             match candidate.list.take() {
                 None => self.candidate = Some(candidate),
-                Some(list) => self.try_force(candidate, list, served),
+                Some(list) => self.try_to_serve(candidate, list, served),
             }
         }
         if let Some(mut in_force) = self.in_force.take() {
@@ -41,7 +41,7 @@ impl Gate {
         }
     }
 
-    fn try_force(&mut self, mut candidate: Candidate, list: RuleList, served: &Catalogue) {
+    fn try_to_serve(&mut self, mut candidate: Candidate, list: RuleList, served: &Catalogue) {
         let is_missing = |rule: &&ListedRule| matches!(self.at_hand(rule, served), Text::Missing);
         let missing: Vec<ListedRule> = list.rules().iter().filter(is_missing).cloned().collect();
         if !missing.is_empty() && self.in_force.is_some() {

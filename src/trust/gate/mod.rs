@@ -227,7 +227,7 @@ impl Gate {
         if changed.release || changed.states {
             let bound = &in_force.signed.manifest.states;
             let is_listed = |id: &RuleId| in_force.list.get(id.as_str()).is_some();
-            let judged = bound.judge(self.table.state_rows(), is_listed, now);
+            let judged = bound.effects(self.table.state_rows(), is_listed, now);
             let effective =
                 self.table.state_rows().filter(|(id, _)| !judged.without_effect.contains_key(*id));
             let effective: Vec<(RuleId, RuleState)> =
@@ -258,7 +258,7 @@ impl Gate {
         let judged = match &found {
             FoundManifest::Missing(why) => Err(Refusal::Missing(why.clone())),
             FoundManifest::Malformed(why) => Err(Malformed(why.clone()).into()),
-            FoundManifest::Read { body, signatures } => self.judge(body, signatures, host),
+            FoundManifest::Read { body, signatures } => self.verify(body, signatures, host),
         };
         let signed = match judged {
             Ok(signed) => signed,
@@ -284,7 +284,7 @@ impl Gate {
         }
     }
 
-    fn judge(&self, body: &[u8], signatures: &str, host: Timestamp) -> Result<SignedManifest, Refusal> {
+    fn verify(&self, body: &[u8], signatures: &str, host: Timestamp) -> Result<SignedManifest, Refusal> {
         // What is in force was accepted while its keys were valid.
         let known = self.in_force.as_ref().map(|in_force| &in_force.signed).into_iter().chain(&self.floor);
         let known: Vec<_> = known.filter(|known| known.manifest.to_string().as_bytes() == body).collect();

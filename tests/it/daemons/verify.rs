@@ -80,7 +80,7 @@ fn each_kind_of_difference_is_named() {
         ("EDITED", "EDITED.yaml holds version 2, the row version 1"),
         ("EDITED", "the worker holds version 7, the row version 1"),
         ("EXTRA", "the worker holds it, and no row does"),
-        ("GONE", "the row stands, and GONE.yaml no longer holds it"),
+        ("GONE", "the table still has the row, and GONE.yaml no longer holds it"),
         ("GONE", "the worker does not hold it"),
         ("NEW", "NEW.yaml holds version 1, and the table has no row"),
         ("SAME", "the worker says `enabled`, the table `disabled` by operator"),

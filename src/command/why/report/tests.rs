@@ -119,7 +119,10 @@ fn each_place_that_differs_is_named() {
             |report| table(report).row.as_mut().unwrap().updated_by = "git".into(),
             "a.yaml and the row by `git` differ",
         ),
-        (|report| report.files.clear(), "the row stands, and a.yaml no longer holds it: no master answers"),
+        (
+            |report| report.files.clear(),
+            "the table still has the row, and a.yaml no longer holds it: no master answers",
+        ),
         (
             |report| report.files.push(file("b.yaml", "one")),
             "b.yaml holds it too, and is passed over for a.yaml",
