@@ -139,7 +139,7 @@ impl SocketClient {
     ///
     /// # Errors
     /// As [`SocketClient::next`], and [`ClientError::Timeout`].
-    pub async fn next_soon(&mut self) -> Result<Option<Line>, ClientError> {
+    pub(crate) async fn next_soon(&mut self) -> Result<Option<Line>, ClientError> {
         timeout(REQUEST_TIMEOUT, self.next()).await.unwrap_or(Err(ClientError::Timeout(REQUEST_TIMEOUT)))
     }
 
@@ -147,7 +147,7 @@ impl SocketClient {
     ///
     /// # Errors
     /// As [`SocketClient::ask`], and [`ClientError::Timeout`].
-    pub async fn ask_within(&mut self, op: Op, limit: Duration) -> Result<Value, ClientError> {
+    pub(crate) async fn ask_within(&mut self, op: Op, limit: Duration) -> Result<Value, ClientError> {
         timeout(limit, self.ask(op)).await.unwrap_or(Err(ClientError::Timeout(limit)))
     }
 

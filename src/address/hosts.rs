@@ -12,26 +12,14 @@ use super::InvalidAddress;
 const RESERVED: &str = " ,#/:<>?@[\\]^|%`{}\"";
 
 /// The same for the path of a socket, in which they are encoded.
-const ENCODED: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b',')
-    .add(b'#')
-    .add(b'/')
-    .add(b':')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'@')
-    .add(b'[')
-    .add(b'\\')
-    .add(b']')
-    .add(b'^')
-    .add(b'|')
-    .add(b'%')
-    .add(b'`')
-    .add(b'{')
-    .add(b'}')
-    .add(b'"');
+const ENCODED: AsciiSet = {
+    let (mut set, mut at) = (CONTROLS.add(b' '), 0);
+    while at < RESERVED.len() {
+        set = set.add(RESERVED.as_bytes()[at]);
+        at += 1;
+    }
+    set
+};
 
 /// How to connect to a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,7 +60,7 @@ impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(path) => {
-                write!(f, "{}", utf8_percent_encode(&path.to_string_lossy(), ENCODED))
+                write!(f, "{}", utf8_percent_encode(&path.to_string_lossy(), &ENCODED))
             }
             Self::Tcp(name, port) if name.contains(':') => write!(f, "[{name}]:{port}"),
             Self::Tcp(name, port) => write!(f, "{name}:{port}"),

@@ -21,8 +21,8 @@ pub(crate) use self::hosts::{Host, ServerRole, SessionAttrs};
 /// For SQLite the two disagree. `sqlite:///x` is the absolute `/x`, as sqlx has it; only with a
 /// driver's name, which is SQLAlchemy's alone, are three slashes relative: `sqlite+aiosqlite:///x`
 /// is `x`, and `sqlite+aiosqlite:////x` is `/x`. `sqlite:x` and `sqlite://x` are relative. A `%` begins an encoded
-/// character of the path. With a driver's name versions of SQLAlchemy disagree about that: the file that is there is meant, and
-/// where that does not decide, the address is refused.
+/// character of the path. With a driver's name versions of SQLAlchemy disagree about that: the file that is there is
+/// meant, and where that does not decide, the address is refused.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Address {
     /// A directory of rule files, without a database.

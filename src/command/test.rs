@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{Failure, Outcome};
-use crate::command::check::could_be_read;
+use crate::command::check::ensure_all_read;
 use crate::command::print::{print, print_error};
 use crate::command::reading::Reading;
 use crate::rule::{self, FieldPattern, Sample};
@@ -57,7 +57,7 @@ pub(crate) fn run(args: TestArgs) -> Outcome {
         run_one(test, &reading, &mut engine, &mut report)?;
     }
     print(&if args.quiet { report.differences() } else { report.finish(targets.rules, &engine) })?;
-    could_be_read(report.unreadable)?;
+    ensure_all_read(report.unreadable)?;
     if report.failed > 0 || report.invalid > 0 {
         return Err(Failure::CheckFailed);
     }

@@ -62,7 +62,7 @@ pub struct Signal(i32);
 
 impl Signal {
     /// Ends the process by the signal, as if nobody had held it back: a shell then ends the script, too.
-    pub fn end_process(self) -> ExitCode {
+    pub(crate) fn end_process(self) -> ExitCode {
         let _ = signal_hook::low_level::emulate_default_handler(self.0);
         // Not reached: both signals end a process.
         ExitCode::FAILURE

@@ -24,8 +24,8 @@
 //! ```
 //!
 //! A mass deletion is more than `max_delete` of the owned rows and more than
-//! `MasterConfig::FREE_DELETES` rows, counted with the deletions of the last rescan interval that no operator allowed; or all
-//! owned rows, if a file is missing.
+//! `MasterConfig::FREE_DELETES` rows, counted with the deletions of the last rescan interval that no operator allowed;
+//! or all owned rows, if a file is missing.
 
 mod apply;
 mod file_log;

@@ -70,7 +70,7 @@ impl FilesystemStore {
 
     /// Makes followers read the files of the signed release, too.
     #[must_use]
-    pub fn following_releases(mut self) -> Self {
+    pub(crate) fn following_releases(mut self) -> Self {
         self.reads_release = true;
         self
     }

@@ -242,7 +242,7 @@ fn states_beyond_the_bound_share_the_list_of_those_that_count() {
     let ids = (0..2_000).map(|number| RuleId::new(&format!("R{number}")).unwrap());
     let states: BTreeMap<RuleId, RuleState> = ids.map(|id| (id, disabled.clone())).collect();
     let bound = Bound::parse("max=1000").unwrap();
-    let judged = bound.judge(states.iter(), |_| true, Timestamp::from_micros(5_000));
+    let judged = bound.effects(states.iter(), |_| true, Timestamp::from_micros(5_000));
     assert_eq!((judged.suppressed.len(), judged.without_effect.len()), (1_000, 1_000));
     for reason in judged.without_effect.values() {
         assert!(matches!(reason, NoEffect::BeyondMax(ids) if Arc::ptr_eq(ids, &judged.suppressed)));

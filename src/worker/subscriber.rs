@@ -13,8 +13,8 @@
 //! any ──────── an error, or the shutdown ──────▶ Done
 //! ```
 //!
-//! [`Position`](super::broker::Position) has the lag rule. A snapshot also counts as lagging if the broker keeps newer ones in its place, or if
-//! the journal no longer has the changes after it.
+//! [`Position`](super::broker::Position) has the lag rule. A snapshot also counts as lagging if the broker keeps newer
+//! ones in its place, or if the journal no longer has the changes after it.
 
 mod feed;
 mod requests;

@@ -108,8 +108,8 @@ impl Reconciler {
 
 /// Whether these deletions are more than the share that goes without asking.
 ///
-/// `recent` is the number of deletions of the last rescan interval that no operator allowed, so that a directory that empties file by file is
-/// a mass deletion, too. `owned` is the number of owned rows before the plan.
+/// `recent` is the number of deletions of the last rescan interval that no operator allowed, so that a directory that
+/// empties file by file is a mass deletion, too. `owned` is the number of owned rows before the plan.
 fn exceeds_share(planned: usize, recent: usize, owned: usize, share: Percent, free: usize) -> bool {
     let total = planned + recent;
     planned > 0 && total > free && share.is_exceeded_by(total, owned + recent)

@@ -161,7 +161,7 @@ impl MasterSession {
     ///
     /// # Errors
     /// As [`MasterSession::rows`].
-    pub async fn published_list(
+    pub(crate) async fn published_list(
         &mut self,
         realm: String,
         bytes: usize,

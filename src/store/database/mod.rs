@@ -173,7 +173,7 @@ impl Database {
 
     /// Makes followers read the manifest of this realm, too.
     #[must_use]
-    pub fn following_releases(mut self, realm: &str) -> Self {
+    pub(crate) fn following_releases(mut self, realm: &str) -> Self {
         self.realm = Some(realm.into());
         self
     }

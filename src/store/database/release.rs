@@ -21,7 +21,7 @@ impl Database {
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn has_manifest(&self) -> Result<bool, StoreError> {
+    pub(crate) async fn has_manifest(&self) -> Result<bool, StoreError> {
         self.ask("looking for a signed release", |database| async move {
             let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
             let is_filled = manifest::is_filled(&mut connection).await;

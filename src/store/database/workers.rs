@@ -242,7 +242,7 @@ pub(super) async fn clean(
 
 impl Database {
     /// Whether workers report into a table of this database.
-    pub fn has_reports(&self) -> bool {
+    pub(crate) fn has_reports(&self) -> bool {
         self.connector.dialect().create_workers.is_some()
     }
 
