@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::scanned::ScannedFile;
+use super::stamp::Stamp;
 use crate::rule::RuleId;
 
 /// The files by name. Whatever changes a file goes through here, so that the indexes stay equal to the files.
@@ -63,12 +64,14 @@ impl Files {
         Some(file)
     }
 
-    /// Changes what is known of a file; `None` if there is none.
-    pub(super) fn change<T>(&mut self, name: &str, change: impl FnOnce(&mut ScannedFile) -> T) -> Option<T> {
-        let mut file = self.remove(name)?;
-        let changed = change(&mut file);
-        self.insert(name, file);
-        Some(changed)
+    /// Notes another stamp of a file whose text is the known one. A rescan does this with every file.
+    pub(super) fn restamp(&mut self, name: &str, stamp: Stamp, is_settled: bool) {
+        let Some(file) = self.files.get_mut(name) else { return };
+        (file.stamp, file.is_settled) = (Some(stamp), is_settled);
+        match stamp.is_link {
+            true => self.links.insert(name.into()),
+            false => self.links.remove(name),
+        };
     }
 
     /// The files that hold or name an id, compared without case.

@@ -23,6 +23,14 @@ impl ScanProgress {
     }
 }
 
+/// What reading a file found.
+pub(super) enum Found {
+    /// The known text, with this stamp.
+    Known { stamp: Stamp, is_settled: bool },
+    /// Another text, or none.
+    File(Box<ScannedFile>),
+}
+
 /// How to read the files of one directory.
 #[derive(Debug, Clone)]
 pub(super) struct FileReader {
@@ -84,7 +92,7 @@ impl FileReader {
         stamp: io::Result<Stamp>,
         known: Option<&ScannedFile>,
         now: Timestamp,
-    ) -> ScannedFile {
+    ) -> Found {
         let (begun, mut parsed) = (trace::now(), None);
         let was_file = stamp.as_ref().is_ok_and(|stamp| !stamp.is_link);
         let bytes = stamp.map_err(ReadError::from).and_then(|stamp| Ok((stamp, self.bytes(name)?)));
@@ -98,16 +106,16 @@ impl FileReader {
             }
             Ok((stamp, bytes)) => {
                 let content_sha256 = ContentDigest::of(&bytes);
-                let (stamped, is_settled) = (Some(stamp), stamp.settles_in(now).is_none());
-                if let Some(known) = known.filter(|known| known.digest() == Some(content_sha256)) {
-                    return ScannedFile { stamp: stamped, is_settled, ..known.clone() };
+                let is_settled = stamp.settles_in(now).is_none();
+                if known.is_some_and(|known| known.digest() == Some(content_sha256)) {
+                    return Found::Known { stamp, is_settled };
                 }
                 let scanned = self.parse(name, bytes, content_sha256, stamp, || parsed = trace::now());
-                ScannedFile { stamp: stamped, is_settled, ..scanned }
+                ScannedFile { stamp: Some(stamp), is_settled, ..scanned }
             }
         };
         scanned.steps = begun.zip(trace::now()).map(|(begun, ended)| Steps { begun, parsed, ended });
-        scanned
+        Found::File(Box::new(scanned))
     }
 
     /// Parses a text; `parsed` is called once its YAML was read.

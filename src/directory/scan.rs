@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::files::Files;
 use super::parallel::{off_thread, parallel_map};
-use super::read::{FileReader, ScanProgress};
+use super::read::{FileReader, Found, ScanProgress};
 use super::scanned::{InvalidFile, ScannedFile};
 use super::scope::ScanScope;
 use super::stamp::Stamp;
@@ -203,26 +203,29 @@ impl Scanner {
             let is_unfinished = unfinished.contains(&name)
                 || matches!(&stamp, Ok(stamp) if stamp.is_empty && stamp.age(now) < EMPTY_FOR);
             let stamped = stamp.as_ref().ok().copied();
-            let scanned = (!is_unfinished).then(|| self.read(&name, stamp, &kept, now));
-            let scanned = scanned.filter(|scanned| scanned.outcome != Err(InvalidFile::Unfinished));
-            (name, stamped, scanned)
+            let found = (!is_unfinished).then(|| self.read(&name, stamp, &kept, now));
+            (name, stamped, found)
         });
-        for (name, stamp, scanned) in read {
-            let Some(mut scanned) = scanned else {
-                // Without an event it is read again like a file with a young stamp.
-                if !unfinished.contains(&name) {
-                    self.unsettled.insert(name.clone(), stamp);
+        for (name, stamp, found) in read {
+            let mut scanned = match found {
+                Some(Found::Known { stamp, is_settled }) => {
+                    self.files.restamp(&name, stamp, is_settled);
+                    self.note_whether_settled(name, Some(stamp), is_settled);
+                    continue;
                 }
-                if self.files.get(&name).is_none() {
-                    self.files.insert(&name, ScannedFile::new(Err(InvalidFile::Unfinished)));
+                Some(Found::File(scanned)) if scanned.outcome != Err(InvalidFile::Unfinished) => *scanned,
+                _ => {
+                    if self.files.get(&name).is_none() {
+                        self.files.insert(&name, ScannedFile::new(Err(InvalidFile::Unfinished)));
+                    }
+                    // Without an event it is read again like a file with a young stamp.
+                    if !unfinished.contains(&name) {
+                        self.note_whether_settled(name, stamp, false);
+                    }
+                    continue;
                 }
-                continue;
             };
-            if scanned.is_settled {
-                self.unsettled.remove(&name);
-            } else {
-                self.unsettled.insert(name.clone(), stamp);
-            }
+            self.note_whether_settled(name.clone(), stamp, scanned.is_settled);
             if scanned.outcome.is_err() && scanned.named.is_none() {
                 scanned.had = self.files.get(&name).and_then(ScannedFile::rule_id).cloned();
             }
@@ -233,6 +236,13 @@ impl Scanner {
             }
         }
         Ok(changed)
+    }
+
+    fn note_whether_settled(&mut self, name: String, stamp: Unsettled, is_settled: bool) {
+        match is_settled {
+            true => drop(self.unsettled.remove(&name)),
+            false => drop(self.unsettled.insert(name, stamp)),
+        }
     }
 
     /// The names, and the other names of the same files: hard links.
@@ -286,11 +296,14 @@ impl Scanner {
         self.files.get(name).is_some_and(|known| known.is_settled && known.stamp == Some(stamp))
     }
 
-    fn read(&self, name: &str, stamp: io::Result<Stamp>, kept: &AtomicUsize, now: Timestamp) -> ScannedFile {
-        let mut scanned = self.reader.read(name, stamp, self.files.get(name), now);
-        scanned.text =
-            scanned.text.filter(|text| kept.fetch_add(text.len(), Ordering::Relaxed) < TEXT_CACHE_BYTES);
-        scanned
+    fn read(&self, name: &str, stamp: io::Result<Stamp>, kept: &AtomicUsize, now: Timestamp) -> Found {
+        let mut found = self.reader.read(name, stamp, self.files.get(name), now);
+        if let Found::File(scanned) = &mut found {
+            let text = scanned.text.take();
+            let is_kept = |bytes| kept.fetch_add(bytes, Ordering::Relaxed) < TEXT_CACHE_BYTES;
+            scanned.text = text.filter(|text| is_kept(text.len()));
+        }
+        found
     }
 }
 

@@ -50,7 +50,7 @@ impl Scanner {
                 continue;
             };
             let is_settled = stamp.settles_in(now).is_none();
-            self.files.change(&name, |known| (known.stamp, known.is_settled) = (Some(stamp), is_settled));
+            self.files.restamp(&name, stamp, is_settled);
             if !is_settled {
                 self.unsettled.insert(name, Some(stamp));
             }
