@@ -107,9 +107,9 @@ pub struct TrustStatus {
     pub altered: Vec<String>,
     /// Rows that are not listed, at most ten.
     pub unlisted: Vec<String>,
-    /// Operators' states without an effect, each with the reason; at most [`MAX_WITHOUT_EFFECT`].
+    /// Operators' states without an effect, each with the reason; at most `MAX_WITHOUT_EFFECT`.
     pub without_effect: BTreeMap<RuleId, String>,
-    /// How many states have no effect; see [`TrustStatus::states_without_effect`].
+    /// How many states have no effect; see `TrustStatus::states_without_effect`.
     #[serde(default)]
     pub without_effect_count: usize,
 }
