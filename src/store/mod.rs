@@ -6,6 +6,7 @@ mod database;
 mod error;
 mod filesystem;
 mod lease;
+mod leasing;
 mod poll;
 mod rows;
 mod subscription;

@@ -7,15 +7,14 @@ use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::Connection;
-use super::lease::held::{self, HeldLease};
-use super::lease::{lock, row};
+use super::lease::held::HeldLease;
+use super::lease::row;
 use super::lock::Lock;
 use super::session::Session;
 use super::sql::Purpose;
 use super::{Database, version};
-use crate::clock::since_boot;
 use crate::store::StoreError;
-use crate::store::lease::{Lead, ServerLock};
+use crate::store::leasing::{self, LeaseSession as _, Taken, lock};
 
 /// The rights of a master.
 const RIGHTS: &str = "SELECT, INSERT, UPDATE";
@@ -43,12 +42,12 @@ impl Database {
             return Ok(None);
         }
         let mut connection = Connection::open(&self.connector, self.purpose_of_master()).await?;
-        let server_lock = row::server_lock(&mut connection).await?;
-        match self.try_lease(&mut connection, server_lock).await {
-            Ok(Some(lead)) => {
+        let (owner, lasts) = (&*self.shared.lease.owner, *lock(&self.shared.lease.lasts));
+        match leasing::take(&mut connection, (owner, lasts), &self.shared.lease.standby).await? {
+            Taken::Lease(lead) => {
                 let state = Arc::new(Mutex::new(lead));
                 // It keeps the server's lock.
-                let beats = held::keep_beating(connection, Arc::downgrade(&state), is_alive);
+                let beats = leasing::keep_beating(connection, Arc::downgrade(&state), is_alive);
                 let beats = self.shared.thread.spawn(beats).map(AbortOnDropHandle::new);
                 let no_thread = || StoreError::Unavailable { what: row::TAKING, detail: "no thread".into() };
                 *lock(&self.shared.lease.held) = Arc::downgrade(&state);
@@ -56,46 +55,14 @@ impl Database {
                 let connection = Connection::open(&self.connector, self.purpose_of_master()).await?;
                 Session::new(self, connection, Lock::Lease(held), None).await.map(Some)
             }
-            Ok(None) => {
-                connection.close().await;
-                Ok(None)
-            }
-            Err(error) if connection.is_broken() || !error.is_lasting() => Err(error),
-            // The lock alone, as version 0.1 has it.
-            Err(error) if server_lock == ServerLock::Ours => {
-                row::unmark_lock(&mut connection).await?;
+            Taken::Lock(error) => {
                 let problem = version::with_grant(connection.dialect(), "rulesyncd_lease", &error, RIGHTS);
                 Session::new(self, connection, Lock::Session, Some(problem)).await.map(Some)
             }
-            Err(_) => {
+            Taken::Nothing => {
                 connection.close().await;
                 Ok(None)
             }
-        }
-    }
-
-    /// Takes the lease if it can be taken now.
-    async fn try_lease(
-        &self,
-        connection: &mut Connection,
-        server_lock: ServerLock,
-    ) -> Result<Option<Lead>, StoreError> {
-        let shared = &self.shared.lease;
-        let mut row = row::read(connection).await?;
-        // If no master without a lease is at work.
-        if row.is_none() && matches!(server_lock, ServerLock::Ours | ServerLock::Missing) {
-            row::insert(connection).await?;
-            row = row::read(connection).await?;
-        }
-        let Some(row) = row else { return Ok(None) };
-        let server = row::server(connection).await?;
-        let (sent, lasts) = (since_boot(), *lock(&shared.lasts));
-        let lead = lock(&shared.standby).look(&row, (&shared.owner, lasts), (&server, server_lock), sent);
-        let Some(lead) = lead else { return Ok(None) };
-        match row::take(connection, &row, &lead, &lead.session(&server)).await {
-            // The owner's transaction is under way, even if it hangs: the server ends that.
-            Err(StoreError::RowLocked { .. } | StoreError::Conflict { .. }) => Ok(None),
-            is_taken => Ok(is_taken?.then_some(lead)),
         }
     }
 
@@ -115,13 +82,7 @@ impl Database {
         }
         let released = self.ask("releasing the lease", |database| async move {
             let mut connection = Connection::open(&database.connector, Purpose::Write).await?;
-            let now = connection.dialect().statement_time;
-            let owner = &database.shared.lease.owner;
-            let release = format!(
-                "UPDATE rulesyncd_lease SET owner = '', session = '', beat = beat + 1, beat_at = {now} \
-                 WHERE name = 'master' AND owner = '{owner}'"
-            );
-            let released = connection.run("releasing the lease", &release).await;
+            let released = connection.release_lease(&database.shared.lease.owner).await;
             connection.close().await;
             released
         });

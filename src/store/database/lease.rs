@@ -7,7 +7,7 @@ pub(super) mod held;
 pub(super) mod row;
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Mutex, Weak};
 use std::time::Duration;
 
 use self::held::HeldState;
@@ -40,10 +40,6 @@ impl SharedLease {
             held: Mutex::default(),
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Which master leads, for the fleet, or since when none does; neither if it may not be read, or there is no lease.

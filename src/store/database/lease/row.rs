@@ -8,6 +8,7 @@ use super::super::row::Cell;
 use super::super::sql::Dialect;
 use crate::store::StoreError;
 use crate::store::lease::{Lead, LeaseRow, ServerLock};
+use crate::store::leasing::LeaseSession;
 
 const READING: &str = "reading rulesyncd_lease";
 pub(in super::super) const TAKING: &str = "taking the lease";
@@ -74,69 +75,6 @@ pub(in super::super) async fn is_readable(connection: &mut Connection) -> Result
     }
 }
 
-/// Inserts a released lease.
-pub(in super::super) async fn insert(connection: &mut Connection) -> Result<(), StoreError> {
-    let now = connection.dialect().statement_time;
-    let insert = format!(
-        "INSERT INTO rulesyncd_lease (name, owner, host, session, lease_ms, term, since, beat, beat_at) \
-         VALUES ('master', '', '', '', 0, 0, {now}, 0, {now})"
-    );
-    match connection.run(TAKING, &insert).await {
-        // Another session was faster.
-        Ok(()) | Err(StoreError::RowRejected { .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Takes the lease if the row is still `seen`. Returns whether it is.
-pub(in super::super) async fn take(
-    connection: &mut Connection,
-    seen: &LeaseRow,
-    lead: &Lead,
-    session: &str,
-) -> Result<bool, StoreError> {
-    let now = connection.dialect().statement_time;
-    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let host: String = rustix::system::uname().nodename().to_string_lossy().chars().take(255).collect();
-    let lasts = i64::try_from(lead.lease.as_millis()).unwrap_or(i64::MAX);
-    let query = connection
-        .query("UPDATE rulesyncd_lease SET owner = ")
-        .text(&*lead.owner)
-        .push(", host = ")
-        .text(host)
-        .push(", session = ")
-        .text(session)
-        .push(", lease_ms = ")
-        .int(lasts)
-        .push(", term = ")
-        .int(number(lead.term))
-        .push(&format!(
-            ", since = {now}, beat = beat + 1, beat_at = {now} WHERE name = 'master' AND owner = "
-        ))
-        .text(&*seen.owner)
-        .push(" AND term = ")
-        .int(number(seen.term))
-        .push(" AND beat = ")
-        .int(number(seen.beat));
-    Ok(connection.execute(TAKING, query).await? > 0)
-}
-
-/// Asks for the server's lock, with its mark, and returns who holds it then.
-pub(in super::super) async fn server_lock(connection: &mut Connection) -> Result<ServerLock, StoreError> {
-    let Some(lock) = &connection.dialect().lock else { return Ok(ServerLock::Missing) };
-    let query = connection.query(lock.try_marked);
-    match connection.cell(ASKING, query).await {
-        Ok(holder) => Ok(match holder.shown() {
-            "ours" => ServerLock::Ours,
-            "leased" => ServerLock::Leased,
-            _ => ServerLock::Unleased,
-        }),
-        Err(error) if connection.is_broken() => Err(error),
-        // A cluster may refuse it.
-        Err(_) => Ok(ServerLock::Missing),
-    }
-}
-
 /// Which session has the server's lock, and the same in words if it is that of a master without a lease; nothing if none
 /// has it, or it is not known.
 pub(in super::super) async fn lock_holder(connection: &mut Connection) -> (Option<String>, Option<String>) {
@@ -153,37 +91,105 @@ pub(in super::super) async fn lock_holder(connection: &mut Connection) -> (Optio
     (Some(session.to_owned()).filter(|session| !session.is_empty()), is_unleased.then_some(unleased))
 }
 
-/// Takes the mark away from the server's lock of this session: it has no lease.
-pub(in super::super) async fn unmark_lock(connection: &mut Connection) -> Result<(), StoreError> {
-    let Some(lock) = &connection.dialect().lock else { return Ok(()) };
-    let query = connection.query(lock.unmark);
-    connection.cell(ASKING, query).await.map(drop)
-}
+impl LeaseSession for Connection {
+    async fn server_lock(&mut self) -> Result<(String, ServerLock), StoreError> {
+        let missing = Ok((String::new(), ServerLock::Missing));
+        let Some(lock) = &self.dialect().lock else { return missing };
+        let query = self.query(format!("{}, ({})", lock.try_marked, lock.server));
+        let row = match self.row(ASKING, query).await {
+            Err(error) if self.is_broken() => return Err(error),
+            // A cluster may refuse it.
+            Err(_) => return missing,
+            Ok(row) => row,
+        };
+        let mut cells = row.iter().flat_map(|row| &row.0).map(Cell::shown);
+        let holder = match cells.next() {
+            Some("ours") => ServerLock::Ours,
+            Some("leased") => ServerLock::Leased,
+            _ => ServerLock::Unleased,
+        };
+        Ok((cells.next().unwrap_or_default().to_owned(), holder))
+    }
 
-/// Asks for the server's lock for a lease that was taken without, and says in the row that it is held.
-pub(super) async fn claim_lock(
-    connection: &mut Connection,
-    mut lead: Lead,
-) -> Result<ServerLock, StoreError> {
-    let lock = server_lock(connection).await?;
-    lead.asked_for_lock(lock);
-    let session = lead.session(&server(connection).await?);
-    if !session.is_empty() {
-        let query = connection
+    async fn unmark_lock(&mut self) -> Result<(), StoreError> {
+        let Some(lock) = &self.dialect().lock else { return Ok(()) };
+        let query = self.query(lock.unmark);
+        self.cell(ASKING, query).await.map(drop)
+    }
+
+    async fn lease_row(&mut self) -> Result<Option<LeaseRow>, StoreError> {
+        read(self).await
+    }
+
+    async fn insert_lease(&mut self) -> Result<(), StoreError> {
+        let now = self.dialect().statement_time;
+        let insert = format!(
+            "INSERT INTO rulesyncd_lease (name, owner, host, session, lease_ms, term, since, beat, beat_at) \
+             VALUES ('master', '', '', '', 0, 0, {now}, 0, {now})"
+        );
+        match self.run(TAKING, &insert).await {
+            // Another session was faster.
+            Err(StoreError::RowRejected { .. }) => Ok(()),
+            inserted => inserted,
+        }
+    }
+
+    async fn take_lease(&mut self, seen: &LeaseRow, lead: &Lead, server: &str) -> Result<u64, StoreError> {
+        let now = self.dialect().statement_time;
+        let host: String = rustix::system::uname().nodename().to_string_lossy().chars().take(255).collect();
+        let lasts = i64::try_from(lead.lease.as_millis()).unwrap_or(i64::MAX);
+        let query = self
+            .query("UPDATE rulesyncd_lease SET owner = ")
+            .text(&*lead.owner)
+            .push(", host = ")
+            .text(host)
+            .push(", session = ")
+            .text(server)
+            .push(", lease_ms = ")
+            .int(lasts)
+            .push(", term = ")
+            .int(number(lead.term))
+            .push(&format!(
+                ", since = {now}, beat = beat + 1, beat_at = {now} WHERE name = 'master' AND owner = "
+            ))
+            .text(&*seen.owner)
+            .push(" AND term = ")
+            .int(number(seen.term))
+            .push(" AND beat = ")
+            .int(number(seen.beat));
+        self.execute(TAKING, query).await
+    }
+
+    async fn beat(&mut self, lead: &Lead) -> Result<u64, StoreError> {
+        let query = self.query(beat(self.dialect(), lead));
+        self.execute("confirming the lease", query).await
+    }
+
+    async fn claim_lock(&mut self, lead: &Lead, server: &str) -> Result<(), StoreError> {
+        let query = self
             .query("UPDATE rulesyncd_lease SET session = ")
-            .text(session)
+            .text(server)
             .push(" WHERE name = 'master' AND owner = ")
             .text(&*lead.owner)
             .push(" AND term = ")
-            .int(i64::try_from(lead.term).unwrap_or(i64::MAX));
-        connection.execute(TAKING, query).await?;
+            .int(number(lead.term));
+        self.execute(TAKING, query).await.map(drop)
     }
-    Ok(lock)
+
+    async fn release_lease(&mut self, owner: &str) -> Result<(), StoreError> {
+        let now = self.dialect().statement_time;
+        let release = format!(
+            "UPDATE rulesyncd_lease SET owner = '', session = '', beat = beat + 1, beat_at = {now} \
+             WHERE name = 'master' AND owner = '{owner}'"
+        );
+        self.run("releasing the lease", &release).await
+    }
+
+    fn is_lost(&self) -> bool {
+        self.is_broken()
+    }
 }
 
-/// What names the server on which a session has a lock.
-pub(in super::super) async fn server(connection: &mut Connection) -> Result<String, StoreError> {
-    let Some(lock) = &connection.dialect().lock else { return Ok(String::new()) };
-    let query = connection.query(lock.server);
-    Ok(connection.cell(TAKING, query).await?.shown().to_owned())
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -5,13 +5,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::super::connection::Connection;
-use super::super::lease::held::{HeldState, keep_beating};
-use super::super::lease::lock;
+use super::super::lease::held::HeldState;
 use super::super::sql::Purpose;
 use super::super::tests::database_at;
 use super::*;
 use crate::rule::{ChangeKind, ContentDigest};
 use crate::store::lease::{LEASE, LeaseRow, ServerLock, Standby};
+use crate::store::leasing::{keep_beating, lock};
 use crate::telemetry::trace::Traceparent;
 
 async fn database() -> Database {
