@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::masters::{Master, Next};
-use super::session::Call;
+use super::masters::Master;
+use super::session::{Call, Task};
 use super::world::{LEASE_MICROS, World};
-use crate::store::lease::{LeaseRow, Standby};
 
 const SECOND: i64 = 1_000_000;
 
@@ -34,9 +33,15 @@ impl Master {
                 if host {
                     world.stream(self.server, false);
                 }
-                self.next_at = self.next_at.max(world.now + micros);
+                let until = world.now + micros;
+                self.look_at = self.look_at.max(until);
+                if let Some(serves) = &mut self.serves {
+                    serves.due = serves.due.max(until);
+                }
                 // Which of its threads goes on first is not certain.
-                self.beat_at = self.beat_at.max(world.now + micros + micros % 1_000_003);
+                if let Some(leads) = &mut self.leads {
+                    leads.due = leads.due.max(until + micros % 1_000_003);
+                }
             }
             Fault::CutWrites { may_commit } => self.cut_writes(may_commit, world),
             Fault::CutBeats { answers_late, is_noticed } => {
@@ -49,61 +54,55 @@ impl Master {
                 self.restart(down, world);
             }
             Fault::Stop { down } => {
-                let release = |row: &mut LeaseRow| {
-                    row.owner.clear();
-                    row.session.clear();
-                    row.beat += 1;
-                };
-                let me = Arc::clone(&self.me);
-                self.lose(world);
+                self.stand_by(world);
                 self.server = world.writable(self.server);
-                let is_mine = |row: &LeaseRow| *row.owner == *me;
-                world.change_lease(self.server, is_mine, release, (None, None)).ok();
-                self.restart(down, world);
+                let release = Task::release(world.incarnation(self.server), Arc::clone(&self.me));
+                self.stops = Some(down);
+                self.lead(release, world);
             }
         }
     }
 
     /// Nothing holds it up any more.
     pub(super) fn wake(&mut self, world: &World) {
-        self.next_at = self.next_at.min(world.now + SECOND);
-        if self.lead.is_some() {
-            self.beat_at = self.beat_at.min(world.now + SECOND);
+        let soon = world.now + SECOND;
+        self.look_at = self.look_at.min(soon);
+        self.stops = self.stops.map(|down| down.min(SECOND));
+        for task in [&mut self.leads, &mut self.serves].into_iter().flatten() {
+            task.due = task.due.min(soon);
         }
     }
 
     fn cut_writes(&mut self, may_commit: bool, world: &mut World) {
-        if let Next::Serve(serving) = &mut self.next
-            && let Some(id) = serving.transaction.take()
-        {
+        if let Some((id, serves)) = self.transaction.take().zip(self.serves.as_ref()) {
             // What is on its way.
-            let last = match serving.call() {
+            let last = match serves.call() {
                 Some(Call::Finish(last)) => Some(last),
                 Some(Call::Commit) => Some(Vec::new()),
                 _ => None,
             };
             world.abandon(id, last.filter(|_| may_commit));
         }
-        self.writes = None;
+        if let Some(serves) = &mut self.serves {
+            serves.session = None;
+        }
     }
 
     fn cut_beats(&mut self, answers_late: bool, is_noticed: bool, world: &mut World) {
-        if let Next::Take(seen, lead) = &self.next {
-            if answers_late {
-                let (seen, lead) = (Arc::clone(seen), lead.clone());
-                self.take(&seen, lead, world);
-            }
-            self.lose(world);
+        let Some(mut leads) = self.leads.take() else { return };
+        if let Some(call) = leads.call().filter(|_| answers_late && self.lives(&leads, world)) {
+            self.carry_out(&call, world).ok();
         }
-        self.beats = None;
+        leads.session = None;
+        self.leads = Some(leads);
         world.unlock(self.server, self.asks, if is_noticed { LEASE_MICROS } else { i64::MAX });
     }
 
-    fn restart(&mut self, down: i64, world: &mut World) {
-        self.lose(world);
-        (self.writes, self.beats) = (None, None);
+    pub(super) fn restart(&mut self, down: i64, world: &mut World) {
+        self.stand_by(world);
+        self.stops = None;
         self.me = format!("master {}, {}", self.place, world.number()).into();
-        self.standby = Standby::default();
-        self.next_at = world.now + down;
+        self.standby = Arc::default();
+        self.look_at = world.now + down;
     }
 }

@@ -25,7 +25,7 @@ const MASTERS: usize = 3;
 const TAKEOVER: i64 = 17_000_000 + 15_000_000 + 3_000_000;
 
 /// The calls from a look at the lease to the COMMIT, some of them twice.
-const CALLS: i64 = 10;
+const CALLS: i64 = 14;
 
 /// Why a history failed: which promise was broken, and how.
 #[derive(Debug)]
@@ -196,8 +196,8 @@ fn content(chance: &mut Mutate) -> Option<u8> {
 fn fault(chance: &mut Mutate) -> Fault {
     let is_lucky = chance.below(2) == 0;
     match chance.below(10) {
-        0..5 => Fault::Freeze { micros: micros(chance, 30_000_000), host: is_lucky },
-        5 | 6 => Fault::CutWrites { may_commit: is_lucky },
+        0..4 => Fault::Freeze { micros: micros(chance, 30_000_000), host: is_lucky },
+        4..7 => Fault::CutWrites { may_commit: is_lucky },
         7 => Fault::CutBeats { answers_late: is_lucky, is_noticed: chance.below(2) == 0 },
         8 => Fault::Kill { may_commit: is_lucky, down: micros(chance, 20_000_000) },
         _ => Fault::Stop { down: micros(chance, 20_000_000) },

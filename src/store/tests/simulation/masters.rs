@@ -1,8 +1,8 @@
 //! A master: a process with a directory and a clock of its own, which stands by or leads.
 //!
 //! Each [`Master::act`] is one call to its server, so that everything can happen between any two. What it decides is the
-//! code of the product: [`Standby`] and [`Lead`] about the lease, the order of a transaction ([`Serving`]), and the plan
-//! about the rows ([`Directory`]).
+//! code of the product: how it takes the lease and keeps it, the order of a transaction ([`Task`]), and the plan about the
+//! rows ([`Directory`]).
 
 use std::mem::replace;
 use std::sync::{Arc, Mutex};
@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use super::Without;
 use super::directory::Directory;
-use super::session::{Answer, Call, Serving, locked};
+use super::session::{Answer, Call, Task, locked};
 use super::tables::Holder;
 use super::transactions::{Failed, is_of};
 use super::world::World;
 use crate::store::StoreError;
-use crate::store::lease::{BEAT_INTERVAL, LEASE, Lead, LeaseRow, Standby};
+use crate::store::lease::{Lead, LeaseRow, Standby};
 
-/// How often a standby looks, and a master without work makes sure that it leads.
+/// How often a standby looks.
 const LOOK: i64 = 1_000_000;
+
+/// How long a call takes on the connection that beats, in microseconds.
+const BEAT_CALL: i64 = 2_000;
 
 /// How long a statement waits for a lock before it is tried again, and before it fails.
 const LOCKED: i64 = 100_000;
@@ -26,17 +29,6 @@ const LOCK_LIMIT: i64 = 5_000_000;
 
 /// How often a master compares the directory with the tables although no file has changed.
 const RESCAN: i64 = 20_000_000;
-
-/// What a master does next.
-#[derive(Debug)]
-pub(super) enum Next {
-    /// Reads the lease, as a standby.
-    Look,
-    /// Takes the lease over if it is still as it was seen.
-    Take(Arc<LeaseRow>, Lead),
-    /// Leads.
-    Serve(Serving),
-}
 
 #[derive(Debug)]
 pub(super) struct Master {
@@ -48,21 +40,23 @@ pub(super) struct Master {
     pub(super) directory: Directory,
     rescan_at: i64,
     pub(super) server: usize,
-    /// The sessions of the server when these began; `None` if the connection is lost.
-    pub(super) writes: Option<u64>,
-    pub(super) beats: Option<u64>,
-    pub(super) standby: Standby,
-    pub(super) lead: Option<Arc<Mutex<Lead>>>,
-    session: u64,
-    /// The session that asks for the server's lock, and beats.
+    pub(super) standby: Arc<Mutex<Standby>>,
+    /// The connection that asks for the lease, has the server's lock, and beats.
+    pub(super) leads: Option<Task>,
+    /// The connection that writes.
+    pub(super) serves: Option<Task>,
+    /// The lease that it has, or had.
+    lead: Option<Arc<Mutex<Lead>>>,
+    /// The transaction that is open.
+    pub(super) transaction: Option<u64>,
+    /// The number of the session that asks for the server's lock.
     pub(super) asks: u64,
-    pub(super) next: Next,
-    pub(super) next_at: i64,
-    /// Since when the next call waits for a lock.
-    waits_since: Option<i64>,
-    pub(super) beat_at: i64,
-    /// When the beat was sent that waits for a lock.
-    beat_sent: Option<Duration>,
+    /// That of the session which took the lease.
+    session: u64,
+    /// When it looks at the lease next.
+    pub(super) look_at: i64,
+    /// It ends for so long once it has released the lease.
+    pub(super) stops: Option<i64>,
     /// How often in a row it lost a session.
     losses: u32,
 }
@@ -77,24 +71,24 @@ impl Master {
             directory: Directory::new(),
             rescan_at: 0,
             server: place,
-            writes: None,
-            beats: None,
-            standby: Standby::default(),
+            standby: Arc::default(),
+            leads: None,
+            serves: None,
             lead: None,
-            session: 0,
+            transaction: None,
             asks: 0,
-            next: Next::Look,
-            next_at: place_micros * 10_000,
-            waits_since: None,
-            beat_at: i64::MAX,
-            beat_sent: None,
+            session: 0,
+            look_at: place_micros * 10_000,
+            stops: None,
             losses: 0,
         }
     }
 
     /// When it acts next.
     pub(super) fn due(&self) -> i64 {
-        self.next_at.min(self.beat_at)
+        let due = |task: &Option<Task>| task.as_ref().map_or(i64::MAX, |task| task.due);
+        let look_at = if self.leads.is_none() && self.lead.is_none() { self.look_at } else { i64::MAX };
+        look_at.min(due(&self.leads)).min(due(&self.serves))
     }
 
     fn now(&self, world: &World) -> Duration {
@@ -110,9 +104,14 @@ impl Master {
     /// Which lease it says that it has, and when that was confirmed, by the true time; `None` without a session.
     pub(super) fn claim(&self, world: &World) -> Option<(Holder, i64)> {
         self.leads()?;
-        let lives = self.beats == Some(world.incarnation(self.server));
+        let lives = self.lives(self.leads.as_ref()?, world);
         let age = locked(self.lead.as_ref()?).age(self.now(world));
         Some((self.holder()?, world.now - micros(age))).filter(|_| lives)
+    }
+
+    /// Whether the task's session has not ended.
+    pub(super) fn lives(&self, task: &Task, world: &World) -> bool {
+        task.session == Some(world.incarnation(self.server))
     }
 
     fn holder(&self) -> Option<Holder> {
@@ -120,141 +119,168 @@ impl Master {
         Some(Holder { owner: Arc::clone(&self.me), term, session: self.session })
     }
 
-    fn later(&mut self, next: Next, micros: i64, world: &World) {
-        // No two masters keep step.
+    /// So many microseconds from now. No two masters keep step.
+    fn later(&self, micros: i64, world: &World) -> i64 {
         let jitter = (world.now / 7 + self.ahead / 1_000_003) % (micros / 10).max(1);
-        (self.next, self.next_at, self.waits_since) = (next, world.now + micros + jitter, None);
+        world.now + micros + jitter
     }
 
     pub(super) fn act(&mut self, world: &mut World) {
-        if self.beat_at <= self.next_at {
-            return self.beat(world);
+        let due = self.due();
+        if let Some(task) = self.leads.take_if(|task| task.due == due) {
+            return self.lead(task, world);
         }
-        match replace(&mut self.next, Next::Look) {
-            Next::Look => self.look(world),
-            Next::Take(seen, lead) => self.take(&seen, lead, world),
-            Next::Serve(serving) => self.serve(serving, world),
-        }
-    }
-
-    fn look(&mut self, world: &mut World) {
-        self.server = world.writable(self.server);
-        let session = Some(world.incarnation(self.server));
-        (self.writes, self.beats, self.asks) = (session, session, world.number());
-        let Some(seen) = world.tables(self.server).lease.as_ref().map(|lease| Arc::clone(&lease.row)) else {
-            return self.later(Next::Look, LOOK, world);
-        };
-        let (lock, now) = (world.lock(self.server, self.asks), self.now(world));
-        let lead = self.standby.look(&seen, (&self.me, LEASE), (world.name(self.server), lock), now);
-        match lead {
-            Some(mut lead) => {
-                if *seen.owner == *self.me && world.options.without == Without::TermOnReconnect {
-                    lead.term = seen.term;
-                }
-                self.later(Next::Take(seen, lead), world.options.call, world);
-            }
+        match self.serves.take() {
+            Some(mut task) => match self.go_on(&mut task, world.options.call, world) {
+                true => self.serves = Some(task),
+                false => self.stand_by(world),
+            },
             None => {
-                world.unlock(self.server, self.asks, 0);
-                self.later(Next::Look, LOOK, world);
+                self.server = world.writable(self.server);
+                self.asks = world.number();
+                let me = (Arc::clone(&self.me), Arc::clone(&self.standby));
+                let without = world.options.without;
+                self.lead(Task::lead(world.incarnation(self.server), me, without), world);
             }
         }
     }
 
-    pub(super) fn take(&mut self, seen: &LeaseRow, lead: Lead, world: &mut World) {
-        if self.beats != Some(world.incarnation(self.server)) {
-            return self.lose(world);
-        }
-        let compares = world.options.without != Without::CompareOnTake;
-        let is_expected =
-            |row: &LeaseRow| !compares || (is_of(row, &seen.owner, seen.term) && row.beat == seen.beat);
-        let server = world.name(self.server).to_owned();
-        let change = |row: &mut LeaseRow| {
-            (row.owner, row.term) = (lead.owner.clone(), lead.term);
-            (row.session, row.beat) = (lead.session(&server), row.beat + 1);
-        };
-        let session = world.number();
-        match world.change_lease(self.server, is_expected, change, (None, Some(session))) {
-            Ok(1..) => {
-                let lead = Arc::new(Mutex::new(lead));
-                (self.session, self.lead, self.losses) = (session, Some(Arc::clone(&lead)), 0);
-                self.beat_at = world.now + micros(BEAT_INTERVAL);
+    /// Goes on with what the connection does that asks for the lease, and beats.
+    pub(super) fn lead(&mut self, mut task: Task, world: &mut World) {
+        let call = if self.lead.is_some() { BEAT_CALL } else { world.options.call };
+        let lives = self.lives(&task, world);
+        if self.go_on(&mut task, call, world) {
+            if self.lead.is_none()
+                && let Some(lead) = task.held()
+            {
+                let mut serves = Task::serve(world.incarnation(self.server), Arc::clone(&lead));
+                serves.due = self.later(call, world);
+                (self.lead, self.serves, self.losses) = (Some(lead), Some(serves), 0);
                 self.directory.has_edit = true;
-                self.later(Next::Serve(Serving::new(lead)), world.options.call, world);
             }
-            Ok(0) => {
-                world.unlock(self.server, self.asks, 0);
-                self.later(Next::Look, LOOK, world);
-            }
-            Err(_) => self.lose(world),
+            self.leads = Some(task);
+            return;
+        }
+        if lives {
+            world.unlock(self.server, self.asks, 0);
+        }
+        match self.stops.take() {
+            Some(down) => self.restart(down, world),
+            // Its lease is lost with its beats.
+            None if self.lead.is_some() => {}
+            None if lives => self.look_at = self.later(LOOK, world),
+            None => self.stand_by(world),
         }
     }
 
     /// The session is over: its transaction is rolled back, and the lease taken anew.
-    pub(super) fn lose(&mut self, world: &mut World) {
-        if let Next::Serve(Serving { transaction: Some(id), .. }) = self.next {
+    pub(super) fn stand_by(&mut self, world: &mut World) {
+        if let Some(id) = self.transaction.take() {
             world.roll_back(id);
         }
-        (self.lead, self.beat_at, self.beat_sent) = (None, i64::MAX, None);
-        if self.beats.is_some() {
+        if self.leads.take().is_some_and(|task| task.session.is_some()) {
             world.unlock(self.server, self.asks, 0);
         }
+        (self.serves, self.lead) = (None, None);
         self.losses += 1;
-        let wait = 75_000 << self.losses.min(7);
-        self.later(Next::Look, wait, world);
+        self.look_at = self.later(75_000 << self.losses.min(7), world);
     }
 
-    /// Carries out the call that is due, and learns of the next.
-    fn serve(&mut self, mut serving: Serving, world: &mut World) {
+    /// Carries out the call that is due, and learns of the next. Returns whether there is one.
+    fn go_on(&mut self, task: &mut Task, call: i64, world: &mut World) -> bool {
+        let is_lost = !self.lives(task, world);
         loop {
-            let is_lost = self.writes != Some(world.incarnation(self.server));
-            let answer = match serving.call() {
-                _ if is_lost => Err(unavailable("the session is lost")),
-                None => Ok(Answer::default()),
-                Some(call) => match self.carry_out(&call, &mut serving, world) {
+            let answer = match task.call() {
+                None | Some(Call::Wait(_)) => Ok(Answer::default()),
+                Some(_) if is_lost => Err(unavailable("the session is lost")),
+                Some(call) => match self.carry_out(&call, world) {
                     Ok(answer) => Ok(answer),
                     Err(Failed::Conflict) => {
                         Err(StoreError::Conflict { what: "writing", detail: String::new() })
                     }
                     Err(Failed::Locked) => {
-                        let since = self.waits_since.unwrap_or(world.now);
+                        let since = *task.waits_since.get_or_insert(world.now);
                         if world.now - since < LOCK_LIMIT {
-                            self.later(Next::Serve(serving), LOCKED, world);
-                            self.waits_since = Some(since);
-                            return;
+                            task.due = self.later(LOCKED, world);
+                            return true;
                         }
                         Err(StoreError::RowLocked { what: "writing", detail: String::new() })
                     }
                 },
             };
-            self.waits_since = None;
-            if !serving.go_on(answer, self.now(world), is_lost) {
-                self.next = Next::Serve(serving);
-                return self.lose(world);
+            task.waits_since = None;
+            if !task.go_on(answer, self.now(world), is_lost) {
+                return false;
             }
             if !is_lost {
-                let wait = if matches!(serving.call(), Some(Call::Rest)) { LOOK } else { world.options.call };
-                return self.later(Next::Serve(serving), wait, world);
+                task.due = match task.call() {
+                    Some(Call::Wait(wait)) => world.now + micros(wait).max(call),
+                    _ => self.later(call, world),
+                };
+                return true;
             }
         }
     }
 
-    fn carry_out(&mut self, call: &Call, serving: &mut Serving, world: &mut World) -> Result<Answer, Failed> {
-        let (mut answer, open) = (Answer::default(), serving.transaction.ok_or(Failed::Conflict));
+    pub(super) fn carry_out(&mut self, call: &Call, world: &mut World) -> Result<Answer, Failed> {
+        let (mut answer, open) = (Answer::default(), self.transaction.ok_or(Failed::Conflict));
+        let (server, me, without) = (self.server, Arc::clone(&self.me), world.options.without);
         match call {
+            Call::ServerLock => {
+                let lock = world.lock(server, self.asks);
+                answer.lock = Some((world.name(server).to_owned(), lock));
+            }
+            Call::LeaseRow => {
+                let lease = world.tables(server).lease.as_ref();
+                answer.lease = lease.map(|lease| (*lease.row).clone());
+            }
+            Call::TakeLease { seen, row } => {
+                let is_expected = |found: &LeaseRow| {
+                    without == Without::CompareOnTake
+                        || (is_of(found, &seen.owner, seen.term) && found.beat == seen.beat)
+                };
+                let keeps_term = without == Without::TermOnReconnect && seen.owner == row.owner;
+                let take = |found: &mut LeaseRow| {
+                    let term = if keeps_term { seen.term } else { row.term };
+                    *found = LeaseRow { term, beat: found.beat + 1, ..(**row).clone() };
+                };
+                let session = world.number();
+                answer.matched = world.change_lease(server, is_expected, take, (None, Some(session)))?;
+                if answer.matched > 0 {
+                    self.session = session;
+                }
+            }
+            Call::Beat { term } => {
+                let is_alone = world.is_alone(server);
+                let is_ours = |row: &LeaseRow| is_alone && is_of(row, &me, *term);
+                let beat = |row: &mut LeaseRow| row.beat += 1;
+                answer.matched = world.change_lease(server, is_ours, beat, (self.holder(), None))?;
+            }
+            Call::ClaimLock { term, server: name } => {
+                let is_ours = |row: &LeaseRow| is_of(row, &me, *term);
+                let claim = |row: &mut LeaseRow| row.session.clone_from(name);
+                world.change_lease(server, is_ours, claim, (self.holder(), None))?;
+            }
+            Call::ReleaseLease { owner } => {
+                let release = |row: &mut LeaseRow| {
+                    row.owner.clear();
+                    row.session.clear();
+                    row.beat += 1;
+                };
+                let is_ours = |row: &LeaseRow| row.owner == *owner;
+                if world.change_lease(server, is_ours, release, (None, None))? > 0 {
+                    // Who takes a lease that was released takes nothing over.
+                    world.faults -= 1;
+                }
+            }
             Call::Plan { again } => {
                 let has_edit = replace(&mut self.directory.has_edit, false);
                 if has_edit || *again || self.rescan_at <= world.now {
                     self.rescan_at = world.now + RESCAN;
-                    answer.writes = self.directory.planned(world.tables(self.server)).into();
+                    answer.writes = self.directory.planned(world.tables(server)).into();
                 }
             }
-            Call::LeaseRow => {
-                let lease = world.tables(self.server).lease.as_ref();
-                answer.lease = lease.map(|lease| (*lease.row).clone());
-            }
-            Call::Begin => {
-                serving.transaction = self.holder().map(|holder| world.begin(self.server, holder));
-            }
+            Call::Begin => self.transaction = self.holder().map(|holder| world.begin(server, holder)),
             Call::Write(writes) => {
                 for &(key, content) in &**writes {
                     let rows = world.write(open?, key, content, true)?;
@@ -264,55 +290,17 @@ impl Master {
             }
             Call::Finish(last) => answer.matched = world.carry_out(open?, last)?,
             Call::Commit => {
-                serving.transaction = None;
+                self.transaction = None;
                 world.commit(open?)?;
             }
             Call::RollBack => {
-                if let Some(id) = serving.transaction.take() {
+                if let Some(id) = self.transaction.take() {
                     world.roll_back(id);
                 }
             }
-            Call::Rest | Call::Sleep => {}
+            Call::Wait(_) => {}
         }
         Ok(answer)
-    }
-
-    fn beat(&mut self, world: &mut World) {
-        let (now, holder) = (self.now(world), self.holder());
-        let sent = self.beat_sent.take().unwrap_or(now);
-        self.beat_at = i64::MAX;
-        let Some((lead, holder)) = self.lead.clone().zip(holder) else { return };
-        let mut lead = locked(&lead);
-        if self.beats != Some(world.incarnation(self.server)) {
-            lead.lose("the connection is lost");
-            return;
-        }
-        let is_alone = world.is_alone(self.server);
-        let is_ours = |row: &LeaseRow| is_alone && is_of(row, &holder.owner, holder.term);
-        let beat = |row: &mut LeaseRow| row.beat += 1;
-        let wait = match world.change_lease(self.server, is_ours, beat, (Some(holder.clone()), None)) {
-            Err(Failed::Locked) if micros(now - sent) < LOCK_LIMIT => {
-                self.beat_sent = Some(sent);
-                LOCKED
-            }
-            Err(_) => micros(BEAT_INTERVAL),
-            Ok(matched) => {
-                if lead.beaten(matched, sent).is_err() || lead.is_lost() {
-                    return;
-                }
-                if lead.wants_lock() {
-                    lead.asked_for_lock(world.lock(self.server, self.asks));
-                    let session = lead.session(world.name(self.server));
-                    if !session.is_empty() {
-                        let change = |row: &mut LeaseRow| row.session = session;
-                        let by = (Some(holder.clone()), None);
-                        world.change_lease(self.server, is_ours, change, by).ok();
-                    }
-                }
-                micros(BEAT_INTERVAL)
-            }
-        };
-        self.beat_at = world.now + wait;
     }
 }
 

@@ -1,12 +1,13 @@
 //! A simulation of a fleet: servers with replicas or a cluster, masters, other writers, and workers, in one thread and in
-//! virtual time. What masters and workers decide is the code of the product: the algorithm of a poll, the lease, the order
-//! of a transaction, the plan.
+//! virtual time. What masters and workers do is the code of the product: the algorithm of a poll, how the lease is taken and
+//! kept, the order of a transaction, the plan.
 //!
 //! The model is one log of commits ([`tables`]). A server shows a prefix of it, and has a clock of its own ([`world`]).
 //! Replication lengthens the prefix; a failover cuts the log to the prefix of the server that becomes the primary; in a
 //! cluster every server takes writes, and the first committer wins ([`transactions`]). Every row is stamped before it is
-//! committed. A poll may be interrupted between any two of its calls ([`reader`]), and so may a master ([`session`]), which
-//! freezes, loses sessions, and dies ([`faults`]); every call may fail, and a COMMIT without an answer may come later.
+//! committed. A poll may be interrupted between any two of its calls ([`reader`]), and so may a master on each of its two
+//! connections ([`session`]), which freezes, loses sessions, dies, and stops ([`faults`]); every call may fail, and what was
+//! asked without an answer may be carried out, a COMMIT also later.
 //!
 //! The judge checks:
 //!
@@ -21,7 +22,7 @@
 //! 5. *Age*: the rules of a worker are no older than it says, but for a beat and what the clocks of the servers differ. Up
 //!    to three beats it need not say.
 //! 6. *Progress*, at the end, when the faults have ended: one master leads, the tables have its directory, every worker has
-//!    the tables, and there were no more takeovers than faults.
+//!    the tables, and there were no more takeovers than faults. A master that stops and releases the lease is none.
 //!
 //! A history is a list of numbers, each one step, so that a failing one is shrunk by leaving steps out. It follows from
 //! its seed alone.

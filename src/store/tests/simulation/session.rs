@@ -1,4 +1,4 @@
-//! A master's connection in the model. The order of what a leading master does is the code of the product; each of its
+//! A master's connections in the model. The order of what a master does on them is the code of the product; each of its
 //! calls waits until the master carries it out, so that everything can happen before.
 
 use std::pin::Pin;
@@ -6,70 +6,118 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::Without;
 use super::directory::Writes;
 use crate::store::StoreError;
-use crate::store::lease::{Lead, LeaseRow};
+use crate::store::lease::{LEASE, Lead, LeaseRow, ServerLock, Standby};
+use crate::store::leasing::{LeaseSession, Taken, keep_beating, take};
 use crate::store::transaction::{Last, Rows, Transaction, WriteSession, ensure_held, transact};
+
+/// How often a master without work makes sure that it leads.
+const REST: Duration = Duration::from_secs(1);
 
 /// What a master asks of its server, or of its directory.
 #[derive(Debug, Clone)]
 pub(super) enum Call {
+    ServerLock,
+    LeaseRow,
+    /// Takes the lease over if it is still as it was seen.
+    TakeLease {
+        seen: Arc<LeaseRow>,
+        row: Arc<LeaseRow>,
+    },
+    Beat {
+        term: u64,
+    },
+    ClaimLock {
+        term: u64,
+        server: String,
+    },
+    ReleaseLease {
+        owner: String,
+    },
     /// The writes that make the tables equal to the directory; `again` if the last were not committed.
     Plan {
         again: bool,
     },
-    LeaseRow,
     Begin,
     Write(Arc<Writes>),
     Finish(Vec<Last>),
     Commit,
     RollBack,
-    /// Nothing, until the next look.
-    Rest,
-    /// Nothing, before a repetition.
-    Sleep,
+    Wait(Duration),
 }
 
 /// What a call returns.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
-    pub(super) writes: Arc<Writes>,
+    pub(super) lock: Option<(String, ServerLock)>,
     pub(super) lease: Option<LeaseRow>,
+    pub(super) writes: Arc<Writes>,
     pub(super) rows: Rows,
     pub(super) matched: u64,
 }
 
 /// What the master and the future share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Line {
     call: Option<Call>,
     answer: Option<Result<Answer, StoreError>>,
-    lead: Arc<Mutex<Lead>>,
+    lead: Option<Arc<Mutex<Lead>>>,
     /// The master's clock.
     now: Duration,
     is_lost: bool,
 }
 
-/// A master that leads, until it has lost the lease or the session.
-pub(super) struct Serving {
+/// What a master does on one connection.
+pub(super) struct Task {
     line: Arc<Mutex<Line>>,
-    future: Pin<Box<dyn Future<Output = StoreError> + Send>>,
-    /// The transaction that is open.
-    pub(super) transaction: Option<u64>,
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// The sessions of the server when this one began; `None` if it is lost.
+    pub(super) session: Option<u64>,
+    /// When its call is carried out, or tried again.
+    pub(super) due: i64,
+    /// Since when the call waits for a lock.
+    pub(super) waits_since: Option<i64>,
 }
 
-impl std::fmt::Debug for Serving {
+impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Serving({:?})", self.transaction)
+        write!(f, "Task({:?})", self.call())
     }
 }
 
-impl Serving {
-    pub(super) fn new(lead: Arc<Mutex<Lead>>) -> Self {
-        let (now, is_lost) = (Duration::ZERO, false);
-        let line = Arc::new(Mutex::new(Line { call: None, answer: None, lead, now, is_lost }));
-        let future = Box::pin(serve(Session(Arc::clone(&line))));
-        Self { line, future, transaction: None }
+impl Task {
+    /// On a session that begins.
+    fn new<F: Future<Output = ()> + Send + 'static>(
+        session: u64,
+        lead: Option<Arc<Mutex<Lead>>>,
+        work: impl FnOnce(Session) -> F,
+    ) -> Self {
+        let line = Arc::new(Mutex::new(Line { lead, ..Line::default() }));
+        let future = Box::pin(work(Session(Arc::clone(&line))));
+        Self { line, future, session: Some(session), due: 0, waits_since: None }
+    }
+
+    /// Takes the lease for a process, and confirms it.
+    pub(super) fn lead(
+        session: u64,
+        (me, standby): (Arc<str>, Arc<Mutex<Standby>>),
+        without: Without,
+    ) -> Self {
+        Self::new(session, None, |session| lead(session, me, standby, without))
+    }
+
+    /// What the master's loop does while it leads.
+    pub(super) fn serve(session: u64, lead: Arc<Mutex<Lead>>) -> Self {
+        Self::new(session, Some(lead), serve)
+    }
+
+    /// Releases the lease of a process.
+    pub(super) fn release(session: u64, me: Arc<str>) -> Self {
+        Self::new(session, None, |mut session| async move {
+            session.release_lease(&me).await.ok();
+        })
     }
 
     /// The call that was made and has no answer.
@@ -77,7 +125,12 @@ impl Serving {
         locked(&self.line).call.clone()
     }
 
-    /// Answers the call, and goes on to the next, at a time by the master's clock. Returns whether it still serves.
+    /// The lease that it has taken, or under which it writes.
+    pub(super) fn held(&self) -> Option<Arc<Mutex<Lead>>> {
+        locked(&self.line).lead.clone()
+    }
+
+    /// Answers the call, and goes on to the next, at a time by the master's clock. Returns whether there is one.
     pub(super) fn go_on(&mut self, answer: Result<Answer, StoreError>, now: Duration, is_lost: bool) -> bool {
         {
             let mut line = locked(&self.line);
@@ -94,22 +147,30 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
 }
 
-/// What the master's loop does while it leads.
-async fn serve(mut session: Session) -> StoreError {
+async fn lead(mut session: Session, me: Arc<str>, standby: Arc<Mutex<Standby>>, without: Without) {
+    let Ok(Taken::Lease(mut lead)) = take(&mut session, (&me, LEASE), &standby).await else { return };
+    if without == Without::TermOnReconnect
+        && let Ok(Answer { lease: Some(row), .. }) = session.ask(Call::LeaseRow).await
+    {
+        lead.term = row.term;
+    }
+    let lead = Arc::new(Mutex::new(lead));
+    locked(&session.0).lead = Some(Arc::clone(&lead));
+    keep_beating(session, Arc::downgrade(&lead), || true).await;
+}
+
+async fn serve(mut session: Session) {
     let mut again = false;
-    loop {
-        if let Err(error) = ensure_held(&mut session).await {
-            return error;
-        }
+    while ensure_held(&mut session).await.is_ok() {
         if let Ok(Answer { writes, .. }) = session.ask(Call::Plan { again }).await
             && !writes.is_empty()
         {
-            match transact(&mut session, &Rules(writes)).await {
-                Err(error @ StoreError::LockLost { .. }) => return error,
+            match transact(&mut session, &Write(writes)).await {
+                Err(StoreError::LockLost { .. }) => return,
                 done => again = done.is_err(),
             }
         }
-        session.ask(Call::Rest).await.ok();
+        session.ask(Call::Wait(REST)).await.ok();
     }
 }
 
@@ -126,9 +187,63 @@ impl Session {
     }
 }
 
-struct Rules(Arc<Writes>);
+impl LeaseSession for Session {
+    async fn server_lock(&mut self) -> Result<(String, ServerLock), StoreError> {
+        Ok(self.ask(Call::ServerLock).await?.lock.unwrap())
+    }
 
-impl Transaction<Session> for Rules {
+    async fn unmark_lock(&mut self) -> Result<(), StoreError> {
+        unreachable!("no table is missing")
+    }
+
+    async fn lease_row(&mut self) -> Result<Option<LeaseRow>, StoreError> {
+        Ok(self.ask(Call::LeaseRow).await?.lease)
+    }
+
+    async fn insert_lease(&mut self) -> Result<(), StoreError> {
+        unreachable!("the row is there")
+    }
+
+    async fn take_lease(&mut self, seen: &LeaseRow, lead: &Lead, server: &str) -> Result<u64, StoreError> {
+        let row = LeaseRow {
+            owner: lead.owner.clone(),
+            session: server.to_owned(),
+            lease: lead.lease,
+            term: lead.term,
+            beat: seen.beat + 1,
+            ..LeaseRow::default()
+        };
+        Ok(self.ask(Call::TakeLease { seen: seen.clone().into(), row: row.into() }).await?.matched)
+    }
+
+    async fn beat(&mut self, lead: &Lead) -> Result<u64, StoreError> {
+        Ok(self.ask(Call::Beat { term: lead.term }).await?.matched)
+    }
+
+    async fn claim_lock(&mut self, lead: &Lead, server: &str) -> Result<(), StoreError> {
+        self.ask(Call::ClaimLock { term: lead.term, server: server.to_owned() }).await.map(drop)
+    }
+
+    async fn release_lease(&mut self, owner: &str) -> Result<(), StoreError> {
+        self.ask(Call::ReleaseLease { owner: owner.to_owned() }).await.map(drop)
+    }
+
+    fn is_lost(&self) -> bool {
+        locked(&self.0).is_lost
+    }
+
+    fn now(&self) -> Duration {
+        locked(&self.0).now
+    }
+
+    async fn sleep(&mut self, wait: Duration) {
+        self.ask(Call::Wait(wait)).await.ok();
+    }
+}
+
+struct Write(Arc<Writes>);
+
+impl Transaction<Session> for Write {
     type Done = ();
 
     async fn write(&self, session: &mut Session) -> Result<((), Rows), StoreError> {
@@ -165,7 +280,7 @@ impl WriteSession for Session {
     fn lead<T>(&self, decide: impl FnOnce(&mut Lead, Duration) -> T) -> Option<T> {
         let (now, lead) = {
             let line = locked(&self.0);
-            (line.now, Arc::clone(&line.lead))
+            (line.now, line.lead.clone()?)
         };
         let decided = decide(&mut locked(&lead), now);
         Some(decided)
@@ -176,7 +291,7 @@ impl WriteSession for Session {
     }
 
     async fn ensure_locked(&mut self) -> Result<(), StoreError> {
-        match self.is_lost() {
+        match WriteSession::is_lost(self) {
             true => Err(StoreError::LockLost { detail: "its connection has ended".to_owned() }),
             false => Ok(()),
         }
@@ -188,6 +303,6 @@ impl WriteSession for Session {
 
     /// The wait is random, and a history is not.
     async fn sleep(&mut self, _wait: Duration) {
-        self.ask(Call::Sleep).await.ok();
+        self.ask(Call::Wait(Duration::ZERO)).await.ok();
     }
 }
