@@ -9,7 +9,7 @@ use crate::store::replicas::{pause, resume};
 use crate::support::clock;
 use crate::support::rules::rule_text;
 use crate::support::servers::{Kind, Server};
-use crate::support::swarm::{Swarm, text, wait_within};
+use crate::support::swarm::{Swarm, text, wait_for, wait_within};
 
 /// Reports of a worker at a replica spread over 10 s, and each look of `fleet` at one that is not in sync takes 7 s.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -120,6 +120,17 @@ async fn a_worker_that_knows_only_a_replica_says_what_to_do() {
     far.wait_for_log("name the server that takes writes in `worker.report_url`");
     // It serves all the same.
     subscribe(&at_replica, "far");
+    // A replica knows nothing of the primary's lock, which a master of version 0.1 has alone: it says what it knows.
+    let mut old = primary.client("rules").await;
+    old.run("SELECT pg_advisory_lock(8247617475583766115)").await;
+    for (swarm, who) in [
+        (&swarm, " by a master without a lease (session "),
+        (&at_replica, "no master has held the lease since "),
+    ] {
+        let fleet = || text(&swarm.run(&["fleet"]).stdout).to_owned();
+        wait_for(who, || fleet().contains(who).then_some(()));
+    }
+    drop(old);
     let wrong = swarm.path("wrong.yaml");
     std::fs::write(&wrong, "worker:\n  report_url: sqlite:rules.db\n").unwrap();
     let output = swarm.command(&["worker"]).env("RULESYNCD_CONFIG", &wrong).output().unwrap();
