@@ -131,24 +131,33 @@ fn ensure_same_directory(config: &Config, master: &MasterStatus) -> Outcome {
     ))
 }
 
+/// Reconciles, and releases the lease, so that a master that waits for it leads at once.
 async fn reconcile(
     mut session: MasterSession,
+    reconciler: &mut Reconciler,
+    allow_mass_delete: bool,
+) -> Result<Reconciled, Failure> {
+    let done = reconcile_all(&mut session, reconciler, allow_mass_delete).await;
+    session.close().await;
+    done
+}
+
+async fn reconcile_all(
+    session: &mut MasterSession,
     reconciler: &mut Reconciler,
     allow_mass_delete: bool,
 ) -> Result<Reconciled, Failure> {
     let lifted_by = allow_mass_delete.then(Operator::this_process);
     let mut total = Reconciled::default();
     loop {
-        let report = reconciler.reconcile(&mut session, &ScanScope::All, lifted_by.clone()).await?;
+        let report = reconciler.reconcile(session, &ScanScope::All, lifted_by.clone()).await?;
         total = total.then(Reconciled::of(&report, reconciler));
         if report.rescan.is_empty() && report.changing.is_empty() {
-            break;
+            return Ok(total);
         }
         // A file must stay missing for a moment before its row is deleted.
         tokio::time::sleep(DELETE_AFTER).await;
     }
-    drop(session);
-    Ok(total)
 }
 
 async fn dry_run(database: &Database, reconciler: &mut Reconciler, allow_mass_delete: bool) -> Outcome {
