@@ -57,7 +57,8 @@ impl Lock {
                 .create(true)
                 .append(true)
                 .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
+                // Root's command reads what the service's user put there: a named pipe must not hold it up.
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
                 .open(&path),
             created => created,
         };

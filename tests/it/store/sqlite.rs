@@ -163,6 +163,16 @@ async fn a_master_whose_lock_file_was_replaced_writes_nothing() {
 }
 
 #[tokio::test]
+async fn a_pipe_in_place_of_the_lock_file_is_refused_and_not_waited_for() {
+    let field = TestDatabase::sqlite_file().await;
+    let lock = format!("{}.lock", field.address.strip_prefix("sqlite://").unwrap());
+    let is_made = Command::new("mkfifo").arg(&lock).status();
+    assert!(is_made.unwrap().success());
+    let error = field.database.try_lock().await.unwrap_err().to_string();
+    assert!(error.contains(&lock) && error.contains("No such device"), "{error}");
+}
+
+#[tokio::test]
 async fn a_database_that_another_keeps_locked_is_waited_for_and_no_longer() {
     let field = TestDatabase::sqlite_file().await;
     let mut quick = config(&field.address);
