@@ -279,8 +279,8 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
     }
 }
 
-/// Waits for the database or the disk. Meanwhile states end on time, as does what is held back, and subscribers learn that the rules
-/// became stale.
+/// Waits for the database or the disk. Meanwhile states end on time, as does what is held back, and subscribers learn
+/// that the rules became stale.
 async fn while_asked<T>(
     broker: &Broker,
     clock: Option<(Timestamp, Instant)>,
