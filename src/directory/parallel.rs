@@ -6,8 +6,8 @@ use std::thread;
 /// Fewer items are not worth a thread.
 const LEAST: usize = 32;
 
-/// Maps the items, in order, on at most so many threads; this one is the first. Where the system gives no more threads, as under
-/// a limit of processes, it does all that the others would have done.
+/// Maps the items, in order, on at most so many threads; this one is the first. Where the system gives no more threads, as
+/// under a limit of processes, it does all that the others would have done.
 pub(crate) fn parallel_map<I: Send, T: Send>(
     mut items: Vec<I>,
     threads: usize,

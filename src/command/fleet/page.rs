@@ -110,6 +110,7 @@ fn table(html: &mut String, now: Timestamp, hosts: &[&(Host, HostState)]) {
     }
     *html += "</tbody>\n</table>\n";
 }
+
 /// A column for each of the last days.
 fn changes_a_day(html: &mut String, changes: &BTreeMap<String, [u64; 2]>) {
     const WIDTH: usize = 24;
