@@ -148,6 +148,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             rows,
             full,
             behind,
+            current_for,
             master_silent,
             rolled_back,
             missed_by_watermark,
@@ -174,7 +175,16 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             self.save_floor(path, floor).await;
         }
         let served = self.broker.take_served(now.after(begun.elapsed()));
-        TableDelta { rows, full, behind, master_silent, rolled_back, missed_by_watermark, ..served }
+        TableDelta {
+            rows,
+            full,
+            behind,
+            current_for,
+            master_silent,
+            rolled_back,
+            missed_by_watermark,
+            ..served
+        }
     }
 
     async fn save_floor(&mut self, path: PathBuf, floor: String) {

@@ -101,6 +101,9 @@ pub struct TableDelta {
     /// How old the tables may be that the server shows; zero where it takes the writes, and while it shows the master's
     /// signs of life.
     pub behind: Duration,
+    /// For how long the tables count as current from the poll on, although no other poll ends; zero where the server takes
+    /// the writes. Elsewhere they are as old as the master's last sign of life, which may be some seconds old.
+    pub current_for: Duration,
     /// How long no master has given a sign of life.
     pub master_silent: MasterSilence,
     /// Whether the tables went back since the last poll, as after a failover that lost commits.

@@ -250,6 +250,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
             None => Watermarks::new(counted.time(), &rules, &states).seen(&counted, self.at),
         };
         delta.behind = watermarks.behind(&counted, self.at);
+        delta.current_for = watermarks.current_for(&counted, self.at);
         delta.master_silent = watermarks.master_silent(&counted, self.at);
         if self.full {
             watermarks.last_full = Some(self.at);
@@ -281,12 +282,13 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         }
         let mut watermarks = watermarks.seen(&counted, self.at);
         let behind = watermarks.behind(&counted, self.at);
+        let current_for = watermarks.current_for(&counted, self.at);
         let master_silent = watermarks.master_silent(&counted, self.at);
         let Counted { now, rules, states, .. } = counted;
         if !self.is_quiet(Table::Rules, rules) || !self.is_quiet(Table::States, Some(states)) {
             return Ok(None);
         }
-        let delta = TableDelta { now, behind, master_silent, ..TableDelta::default() };
+        let delta = TableDelta { now, behind, current_for, master_silent, ..TableDelta::default() };
         let Some(rules) = rules else {
             // The rules were not counted, so the time of the last count stays.
             watermarks.is_counted = true;

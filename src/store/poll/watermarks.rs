@@ -223,10 +223,19 @@ impl Watermarks {
         if counted.takes_writes { Duration::ZERO } else { self.master_silent(counted, at).lasts }
     }
 
+    /// For how long the tables count as current that a poll, which began at `at`, found on a server that does not take the
+    /// writes: until the master's last sign of life is so old that it is silent.
+    pub(super) fn current_for(&self, counted: &Counted, at: Instant) -> Duration {
+        match self.beat {
+            Some(beat) if !counted.takes_writes => MASTER_SILENT.saturating_sub(age(beat, counted, at)),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// How long the master has given no sign of life, if that is longer than it takes a running one.
     pub(super) fn master_silent(&self, counted: &Counted, at: Instant) -> MasterSilence {
         let Some((beat, since)) = self.beat else { return MasterSilence::default() };
-        let lasts = at.duration_since(since).max(counted.now.since(beat.at));
+        let lasts = age((beat, since), counted, at);
         if lasts > MASTER_SILENT {
             MasterSilence { lasts, released_at: beat.is_released.then_some(beat.at) }
         } else {
@@ -260,6 +269,11 @@ impl Watermarks {
         }
         self
     }
+}
+
+/// How old a beat is that was first read at an instant, for a poll that began at `at`.
+fn age((beat, since): (Beat, Instant), counted: &Counted, at: Instant) -> Duration {
+    at.duration_since(since).max(counted.now.since(beat.at))
 }
 
 /// What a poll has read.
@@ -325,4 +339,34 @@ impl ReadSoFar {
 /// The fingerprint of a row whose cells have the wrong types.
 pub(super) fn unreadable_row(reason: &str) -> RowFingerprint {
     RowFingerprint::other(Timestamp::MIN, ContentDigest::of(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three beats, less the age of the one that the poll has read.
+    #[test]
+    fn the_tables_of_a_replica_count_as_current_until_the_beat_is_old() {
+        let (at, now) = (Instant::now(), Timestamp::from_micros(1_777_620_000_000_000));
+        let current_for = |takes_writes, beat_age| {
+            let beat =
+                Beat { term: 1, count: 7, at: now.before(Duration::from_secs(beat_age)), is_released: false };
+            let counted = Counted {
+                now,
+                takes_writes,
+                beat: Some(beat),
+                rules: None,
+                states: Counts { rows: None, in_window: 0, sums: None },
+                rules_version: None,
+                deletions_sign: None,
+                version: None,
+                manifest_moved: false,
+            };
+            let read = ReadSoFar::default();
+            Watermarks::new(now, &read, &read).seen(&counted, at).current_for(&counted, at).as_secs()
+        };
+        assert_eq!([0, 2, 6, 9].map(|beat_age| current_for(false, beat_age)), [6, 4, 0, 0]);
+        assert_eq!(current_for(true, 2), 0);
+    }
 }

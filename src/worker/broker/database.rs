@@ -24,17 +24,36 @@ pub(in crate::worker) struct DatabaseState {
     pub(in crate::worker) master_silent: MasterSilence,
     /// The version of the tables whose changes are all in the journal.
     pub(super) applied: Option<u64>,
-    /// When the catalogue was last filled or confirmed, and how old its content was at that moment.
-    pub(super) fresh: Option<(Instant, Duration)>,
+    /// `None` before the catalogue is filled.
+    pub(super) fresh: Option<Fresh>,
+}
+
+/// The catalogue as it was last filled or confirmed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fresh {
+    at: Instant,
+    /// How old its content was.
+    age: Duration,
+    /// For how long it counts as current.
+    lasts: Duration,
+}
+
+impl Fresh {
+    /// Filled or confirmed now.
+    pub(super) fn now(age: Duration, lasts: Duration) -> Self {
+        Self { at: Instant::now(), age, lasts }
+    }
 }
 
 impl DatabaseState {
-    /// How long ago the catalogue was last current; zero while the database is up and the last successful
-    /// poll ended at most `fresh_for` ago.
-    pub(super) fn stale_for(&self, now: Timestamp, fresh_for: Duration) -> Duration {
+    /// How long ago the catalogue was last current; zero while the database is up and what the last successful poll found
+    /// counts as current.
+    pub(super) fn stale_for(&self, now: Timestamp) -> Duration {
         match self.fresh {
-            Some((at, age)) if self.up && age.is_zero() && at.elapsed() <= fresh_for => Duration::ZERO,
-            Some((at, age)) => at.elapsed() + age,
+            Some(Fresh { at, age, lasts }) if self.up && age.is_zero() && at.elapsed() <= lasts => {
+                Duration::ZERO
+            }
+            Some(Fresh { at, age, .. }) => at.elapsed() + age,
             None => now.since(self.since),
         }
     }

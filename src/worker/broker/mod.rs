@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 
 pub(in crate::worker) use self::database::DatabaseState;
+use self::database::Fresh;
 use self::guard::Guard;
 pub(in crate::worker) use self::position::{Next, Position, Start};
 use self::release::Gatekeeper;
@@ -49,7 +49,8 @@ pub(in crate::worker) struct Broker {
     head: watch::Sender<Head>,
     /// How many changes a subscriber may be behind.
     max_lag: u64,
-    /// What is served becomes stale once the last successful poll ended longer ago than this.
+    /// Where the server takes the writes, what is served becomes stale once the last successful poll ended longer ago than
+    /// this.
     fresh_for: Duration,
     /// Where the texts of rules go; `None` without a cache.
     texts: Option<Arc<Texts>>,
@@ -142,8 +143,8 @@ impl Broker {
         }
     }
 
-    /// Sets how often the database is polled: what is served is stale once a poll is due and has not ended,
-    /// whether the database is silent or sends without end.
+    /// Sets how often the database is polled: where the server takes the writes, what is served is stale once a poll is due
+    /// and has not ended, whether the database is silent or sends without end.
     pub(in crate::worker) fn polled_every(mut self, poll_interval: Duration) -> Self {
         self.fresh_for = poll_interval.mul_f64(1.1).saturating_add(LATE);
         self
@@ -189,7 +190,7 @@ impl Broker {
         }
         inner.catalogue.apply(delta);
         (inner.loaded, inner.restored) = (true, true);
-        inner.state.fresh = Some((Instant::now(), age));
+        inner.state.fresh = Some(Fresh::now(age, Duration::ZERO));
         drop(inner);
         self.announce();
         Ok(())
@@ -208,6 +209,8 @@ impl Broker {
         traceparents: impl FnOnce(&[RuleChange], u64) -> Vec<Option<Traceparent>>,
     ) -> AppliedChanges {
         let (now, behind) = (self.clock.now(), delta.behind);
+        let lasts = self.fresh_for.max(delta.current_for);
+        let fresh = || Fresh::now(behind, lasts);
         let mut inner = self.lock();
         if let Some(keeper) = &mut inner.gate {
             keeper.is_served();
@@ -216,7 +219,7 @@ impl Broker {
         if inner.gate.as_ref().is_some_and(|keeper| !keeper.gate.is_open()) {
             // Nothing is verified yet, so nothing is loaded.
             let first_seq = inner.journal.newest() + 1;
-            inner.state.fresh = Some((Instant::now(), behind));
+            inner.state.fresh = Some(fresh());
             drop(inner);
             self.announce();
             let (changes, fallen) = (Vec::new(), Vec::new());
@@ -238,7 +241,7 @@ impl Broker {
         };
         applied.held_back = turned.then_some(held);
         applied.fallen = fallen;
-        inner.state.fresh = Some((Instant::now(), behind));
+        inner.state.fresh = Some(fresh());
         drop(inner);
         if let Some(texts) = &self.texts {
             texts.poll_applied();
@@ -272,7 +275,7 @@ impl Broker {
     /// Notifies the waiting subscribers if the [`Head`] changed; time alone can make it stale.
     pub(in crate::worker) fn announce(&self) {
         let inner = self.lock();
-        let stale = !inner.state.stale_for(self.clock.now(), self.fresh_for).is_zero();
+        let stale = !inner.state.stale_for(self.clock.now()).is_zero();
         let trust = inner.gate.as_ref().map_or(0, |keeper| keeper.mark(self.clock.now()));
         let head =
             Head { loaded: inner.loaded, seq: inner.journal.newest(), up: inner.state.up, stale, trust };

@@ -150,7 +150,7 @@ impl Broker {
             seq: inner.journal.newest(),
             digest: inner.loaded.then(|| inner.catalogue.digest()),
             database: if inner.state.up { Health::Up } else { Health::Down },
-            stale_for: inner.state.stale_for(self.clock.now(), self.fresh_for),
+            stale_for: inner.state.stale_for(self.clock.now()),
         }
     }
 

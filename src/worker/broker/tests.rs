@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::*;
 use crate::clock::ManualClock;
@@ -300,6 +301,23 @@ fn stale_rules_are_never_zero_milliseconds_old() {
     for (stale_for, shown) in [(0, 0), (1, 1), (999_999, 1), (1_000_000, 1), (1_000_001, 2)] {
         status.stale_for = Duration::from_nanos(stale_for);
         assert_eq!(status.stale_for_ms(), shown);
+    }
+}
+
+/// A replica is as old as the master's last sign of life, which may be some seconds old, so a poll may take as long there.
+#[tokio::test(start_paused = true)]
+async fn rules_of_a_replica_count_as_current_until_the_last_sign_of_life_is_old() {
+    let second = Duration::from_secs(1);
+    for (current_for, lasts) in [(Duration::ZERO, 1_600), (4 * second, 4_000), (second, 1_600)] {
+        let clock = Arc::new(ManualClock::at(at(1)));
+        let broker = Broker::new(clock, 1_000, 100).polled_every(second);
+        broker.database(Ok(()));
+        broker.apply(TableDelta { current_for, ..TableDelta::default() }, |_, _| Vec::new());
+        let lasts = Duration::from_millis(lasts);
+        tokio::time::advance(lasts).await;
+        assert_eq!(broker.head_status().stale_for, Duration::ZERO, "{current_for:?}");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(broker.head_status().stale_for > lasts, "{current_for:?}");
     }
 }
 
