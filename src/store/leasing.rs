@@ -35,7 +35,8 @@ pub(super) trait LeaseSession: Send {
     /// that matched.
     fn beat(&mut self, lead: &Lead) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Writes into the row which server's lock is held, if it is still this lease.
+    /// Writes into the row which server's lock is held, if it is still this lease. Like every change of the row it counts as
+    /// a beat: two servers that show the same beat show the same row.
     fn claim_lock(
         &mut self,
         lead: &Lead,

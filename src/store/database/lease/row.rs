@@ -166,9 +166,11 @@ impl LeaseSession for Connection {
     }
 
     async fn claim_lock(&mut self, lead: &Lead, server: &str) -> Result<(), StoreError> {
+        let now = self.dialect().statement_time;
         let query = self
             .query("UPDATE rulesyncd_lease SET session = ")
             .text(server)
+            .push(&format!(", beat = beat + 1, beat_at = {now}"))
             .push(" WHERE name = 'master' AND owner = ")
             .text(&*lead.owner)
             .push(" AND term = ")

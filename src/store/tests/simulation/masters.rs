@@ -258,7 +258,10 @@ impl Master {
             }
             Call::ClaimLock { term, server: name } => {
                 let is_ours = |row: &LeaseRow| is_of(row, &me, *term);
-                let claim = |row: &mut LeaseRow| row.session.clone_from(name);
+                let claim = |row: &mut LeaseRow| {
+                    row.session.clone_from(name);
+                    row.beat += 1;
+                };
                 world.change_lease(server, is_ours, claim, (self.holder(), None))?;
             }
             Call::ReleaseLease { owner } => {
