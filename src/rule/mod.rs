@@ -21,7 +21,7 @@ pub use catalogue::{
     Catalogue, CatalogueDigest, FoundManifest, MasterSilence, QuarantineEntry, QuarantinedRow,
     RowFingerprint, Table, TableDelta,
 };
-pub(crate) use catalogue::{CatalogueDelta, MAX_MEMORY_KEY};
+pub(crate) use catalogue::{CatalogueDelta, EffectiveRules, MAX_MEMORY_KEY};
 pub use change::{ChangeKind, KnownRule, RuleChange};
 pub use compiled::{CompiledRule, Definition, Emit};
 pub(crate) use condition::Condition;

@@ -17,7 +17,8 @@ pub(crate) fn line(out: &mut Vec<u8>, line: &impl Serialize) {
 /// Appends a `rule` line and its LF.
 pub(crate) fn rule_line(out: &mut Vec<u8>, rule: &KnownRule, state: &RuleState) {
     out.extend_from_slice(br#"{"type":"rule","rule_id":"#);
-    text(out, rule.header.rule_id.as_str());
+    // No character of an id is escaped.
+    quoted(out, rule.header.rule_id.as_str().as_bytes());
     out.extend_from_slice(br#","new_value":"#);
     compiled(out, rule, state);
     provenance(out, rule);

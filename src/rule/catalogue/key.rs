@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::KnownRule;
 
 /// A rule in an order in which case variants are adjacent.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct SortedRule(pub(super) Arc<KnownRule>);
 
 impl SortedRule {

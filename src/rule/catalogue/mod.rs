@@ -7,6 +7,7 @@
 
 mod delta;
 mod digest;
+mod effective;
 mod held_back;
 mod index;
 mod key;
@@ -16,12 +17,12 @@ mod states;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ops::Bound::{Included, Unbounded};
 use std::sync::Arc;
 
 pub(crate) use delta::MAX_MEMORY_KEY;
 pub use delta::{FoundManifest, MasterSilence, QuarantinedRow, RowFingerprint, Table, TableDelta};
 pub use digest::CatalogueDigest;
+pub(crate) use effective::EffectiveRules;
 pub(crate) use held_back::CatalogueDelta;
 pub use quarantine::QuarantineEntry;
 
@@ -33,8 +34,9 @@ use crate::clock::Timestamp;
 /// All known rules and states. Pure: table deltas and the time go in, changes come out.
 #[derive(Debug, Default)]
 pub struct Catalogue {
-    /// Every valid row. Case variants are adjacent, and only the first of them is effective.
-    rules: BTreeSet<SortedRule>,
+    /// Every valid row. Case variants are adjacent, and only the first of them is effective. Shared with
+    /// [`EffectiveRules`], and copied at the first change after one was made.
+    rules: Arc<BTreeSet<SortedRule>>,
     /// The memory of all of them: a poll of one edit must not ask each.
     rules_memory: usize,
     /// The rules that the table no longer holds, or holds as invalid rows, and whose deletion is held back.
@@ -130,17 +132,18 @@ impl Catalogue {
 
     /// Every effective rule with its state, by id without regard to case. `None` is the default state.
     pub fn rules(&self) -> impl Iterator<Item = (&Arc<KnownRule>, Option<&Arc<RuleState>>)> {
-        let mut previous: Option<&SortedRule> = None;
-        self.rules
-            .iter()
-            .filter(move |rule| !previous.replace(rule).is_some_and(|other| other.is_case_variant(rule)))
-            .map(|SortedRule(rule)| (rule, self.states.effective(rule.header.rule_id.as_str())))
+        effective::among(self.rules.iter(), None)
+            .map(|rule| (rule, self.states.effective(rule.header.rule_id.as_str())))
+    }
+
+    /// Every effective rule of this moment, without copying them.
+    pub(crate) fn effective_rules(&self) -> EffectiveRules {
+        EffectiveRules::new(Arc::clone(&self.rules), self.effective)
     }
 
     /// The rule of this id, if it is effective.
     pub(crate) fn rule(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
-        let SortedRule(rule) = self.rules.get(&rule_id as &dyn Key)?;
-        self.effective_variant(rule_id).filter(|first| first.header.rule_id == rule.header.rule_id)
+        self.effective_variant(rule_id).filter(|first| first.header.rule_id.as_str() == rule_id)
     }
 
     /// How many rules are effective.
@@ -214,19 +217,15 @@ impl Catalogue {
         }
         self.rules_memory += rule.as_ref().map_or(0, |rule| rule.memory());
         let replaced = match rule {
-            Some(rule) => self.rules.replace(SortedRule(rule)),
-            None => self.rules.take(&rule_id.as_str() as &dyn Key),
+            Some(rule) => Arc::make_mut(&mut self.rules).replace(SortedRule(rule)),
+            None => Arc::make_mut(&mut self.rules).take(&rule_id.as_str() as &dyn Key),
         };
         self.rules_memory -= replaced.map_or(0, |SortedRule(rule)| rule.memory());
     }
 
     /// The effective one of the rows whose ids equal `rule_id` without regard to case.
     fn effective_variant(&self, rule_id: &str) -> Option<&Arc<KnownRule>> {
-        // Capitals come first in byte order, so no case variant comes before this.
-        let first = rule_id.to_ascii_uppercase();
-        let from: &dyn Key = &first.as_str();
-        let SortedRule(rule) = self.rules.range::<dyn Key, _>((Included(from), Unbounded)).next()?;
-        rule.header.rule_id.as_str().eq_ignore_ascii_case(rule_id).then_some(rule)
+        effective::variant(&self.rules, rule_id)
     }
 
     /// The changes to the rules that were effective before, in the order of [`Catalogue::apply`].

@@ -281,3 +281,27 @@ fn versions_that_fall_are_told() {
     assert_eq!(delta.fallen, [(id("R1"), 3, 2)]);
     assert_eq!(delta.changes.len(), 2, "they are followed");
 }
+
+#[test]
+fn the_effective_rules_of_a_moment_stay_and_are_read_on_from_each() {
+    let ids = |rules: &mut dyn Iterator<Item = &Arc<KnownRule>>| -> Vec<String> {
+        rules.map(|rule| format!("{} v{}", rule.rule_id(), rule.header.rule_version)).collect()
+    };
+    let mut catalogue = Catalogue::default();
+    let rows = ["a", "A", "b", "c", "C", "d"].map(|key| rule(key, 1, 1));
+    catalogue.apply(found(1, rows.to_vec(), vec![]));
+    let (then, expected) = (catalogue.effective_rules(), ["A v1", "b v1", "C v1", "d v1"]);
+    let gone = TableDelta {
+        rule_keys: keys(&["a", "b"]),
+        ..found(2, vec![rule("b", 2, 2), rule("e", 1, 2)], vec![])
+    };
+    catalogue.apply(gone);
+    assert_eq!(ids(&mut catalogue.effective_rules().after(None)), ["a v1", "b v2"]);
+    assert_eq!(ids(&mut then.after(None)), expected);
+    assert_eq!(then.count(), expected.len());
+    for (index, key) in ["A", "b", "C", "d"].into_iter().enumerate() {
+        assert_eq!(ids(&mut then.after(Some(&id(key)))), expected[index + 1..], "after {key}");
+    }
+    let contained = ["a", "A", "B", "b", "c", "C", "e"].map(|key| then.contains(key));
+    assert_eq!(contained, [false, true, false, true, false, true, false]);
+}
