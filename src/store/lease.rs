@@ -24,6 +24,9 @@ pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a lease lasts without a beat, unless `master.lease` says otherwise.
 pub(super) const LEASE: Duration = Duration::from_secs(15);
 
+/// The longest that `master.lease` may be. A row that says more was not written by a master, and counts as this long.
+const LONGEST_LEASE: Duration = Duration::from_hours(1);
+
 /// The row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(Default))]
@@ -112,7 +115,7 @@ impl Standby {
                 now
             }
         };
-        let is_silent = now.saturating_sub(since) >= row.lease;
+        let is_silent = now.saturating_sub(since) >= row.lease.min(LONGEST_LEASE);
         let is_free = row.owner.is_empty() || row.owner == me || is_silent;
         let is_here = row.session == server;
         let may_take = match lock {

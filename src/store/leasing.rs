@@ -43,8 +43,8 @@ pub(super) trait LeaseSession: Send {
         server: &str,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Releases the lease if it is the owner's, with whatever term.
-    fn release_lease(&mut self, owner: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Releases the lease if the row is still this one: a late release must not end the next lease of the same process.
+    fn release_lease(&mut self, lead: &Lead) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Whether the session has ended.
     fn is_lost(&self) -> bool;

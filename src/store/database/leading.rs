@@ -45,6 +45,7 @@ impl Database {
         let (owner, lasts) = (&*self.shared.lease.owner, *lock(&self.shared.lease.lasts));
         match leasing::take(&mut connection, (owner, lasts), &self.shared.lease.standby).await? {
             Taken::Lease(lead) => {
+                *lock(&self.shared.lease.taken) = Some(lead.clone());
                 let state = Arc::new(Mutex::new(lead));
                 // It keeps the server's lock.
                 let beats = leasing::keep_beating(connection, Arc::downgrade(&state), is_alive);
@@ -77,12 +78,10 @@ impl Database {
     /// Releases the lease if this process holds it, so that a standby takes over at once. A failure only lets the
     /// standby wait longer.
     pub(crate) async fn release_lease(&self) {
-        if self.connector.dialect().create_lease.is_none() {
-            return;
-        }
+        let Some(lead) = lock(&self.shared.lease.taken).take() else { return };
         let released = self.ask("releasing the lease", |database| async move {
             let mut connection = Connection::open(&database.connector, Purpose::Write).await?;
-            let released = connection.release_lease(&database.shared.lease.owner).await;
+            let released = connection.release_lease(&lead).await;
             connection.close().await;
             released
         });

@@ -14,7 +14,7 @@ use self::held::HeldState;
 pub(super) use self::row::is_readable;
 use super::connection::Connection;
 use crate::clock::Timestamp;
-use crate::store::lease::{LEASE, Standby};
+use crate::store::lease::{LEASE, Lead, Standby};
 
 /// What the clones of a database know of the lease.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct SharedLease {
     pub(super) standby: Mutex<Standby>,
     /// Whether the server refused to create the table.
     pub(super) has_refused: AtomicBool,
+    /// The last lease that this process took.
+    pub(super) taken: Mutex<Option<Lead>>,
     /// The lease in the hands of this process.
     pub(super) held: Mutex<Weak<HeldState>>,
 }
@@ -37,6 +39,7 @@ impl SharedLease {
             lasts: Mutex::new(LEASE),
             standby: Mutex::default(),
             has_refused: AtomicBool::default(),
+            taken: Mutex::default(),
             held: Mutex::default(),
         }
     }

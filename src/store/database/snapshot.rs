@@ -28,6 +28,8 @@ pub(super) struct Snapshot {
     pub(super) has_version: bool,
     /// Whether `rulesyncd_lease` can be read.
     pub(super) has_lease: bool,
+    /// Whether it can be read, or the server does not say.
+    pub(super) has_beats: bool,
     /// The master's last beat where it cannot be read now; `None` if it can, or never could.
     pub(super) last_beat: Option<Beat>,
     /// What the first count asks of the manifest; `None` for nothing.
@@ -136,6 +138,7 @@ impl TableReader for Snapshot {
         Ok(Counted {
             now,
             takes_writes: self.connection.role().is_the_writer(),
+            has_beats: self.has_beats,
             beat,
             rules,
             states,

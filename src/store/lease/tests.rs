@@ -34,6 +34,15 @@ fn a_lease_is_taken_over_once_it_was_silent_by_the_standbys_own_clock() {
 }
 
 #[test]
+fn a_lease_that_another_program_made_endless_is_silent_after_the_longest_that_a_master_may_have() {
+    let mut standby = Standby::default();
+    let endless = LeaseRow { lease: Duration::from_millis(u64::MAX), ..row("other", "", 1) };
+    for (at, term) in [(0, None), (3_599, None), (3_600, Some(4))] {
+        assert_eq!(look(&mut standby, &endless, "here", ServerLock::Ours, seconds(at)), term);
+    }
+}
+
+#[test]
 fn a_lease_was_released_if_somebody_had_it() {
     let at = Timestamp::parse("2026-11-28 07:01:00");
     assert_eq!(row("", "", 1).released_at(), at);

@@ -56,7 +56,7 @@ impl LeaseSession for Scripted {
         self.call("claim")
     }
 
-    async fn release_lease(&mut self, _owner: &str) -> Result<(), StoreError> {
+    async fn release_lease(&mut self, _lead: &Lead) -> Result<(), StoreError> {
         self.call("release")
     }
 

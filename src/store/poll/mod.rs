@@ -20,7 +20,10 @@
 //! 5. *Version and beat.* The first statement also reads the version that this program's transactions raise. If it rose
 //!    and nothing was found, the same poll compares every row; so it does if the version, the term or the beat of the
 //!    master fell, as in a restored backup. The time of a poll is the server's clock where the server takes the writes,
-//!    and elsewhere not later than the beat that it shows ([`Beat`]).
+//!    and elsewhere not later than the beat that it shows ([`Beat`]). While there has been no beat, nothing tells the time
+//!    there: the window of each poll has every row, and the tables count as stale. Where the table of the lease is missing,
+//!    as with a master of version 0.1, or may not be read, the time is the server's clock, and a full poll finds what a poll
+//!    missed.
 //!
 //! The algorithm contains no SQL: [`TableReader`] is its interface to a database, or to a model of one.
 

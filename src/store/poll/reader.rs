@@ -94,7 +94,9 @@ pub(in crate::store) struct Counted {
     pub(in crate::store) now: Timestamp,
     /// Whether this server alone takes the writes; a replica or a node of a cluster may show a commit late.
     pub(in crate::store) takes_writes: bool,
-    /// `None` if the table is missing, empty, or may not be read.
+    /// Whether masters give signs of life: their table can be read, or it is not known.
+    pub(in crate::store) has_beats: bool,
+    /// `None` if there was none yet, or the table is missing or may not be read.
     pub(in crate::store) beat: Option<Beat>,
     /// `None` if the rules still have the known version.
     pub(in crate::store) rules: Option<Counts>,
@@ -111,12 +113,19 @@ pub(in crate::store) struct Counted {
 }
 
 impl Counted {
-    /// A time by the writers' clock: what the snapshot does not show is committed later.
+    /// A time by the writers' clock: what the snapshot does not show is committed later. If nothing tells one, every row may
+    /// be.
     pub(super) fn time(&self) -> Timestamp {
         match self.beat {
             Some(beat) if !self.takes_writes => self.now.min(beat.at),
+            None if self.may_be_late() => Timestamp::MIN,
             _ => self.now,
         }
+    }
+
+    /// Whether the server may show a commit late, and beats tell how late.
+    pub(super) const fn may_be_late(&self) -> bool {
+        self.has_beats && !self.takes_writes
     }
 }
 

@@ -122,6 +122,7 @@ impl TableReader for Model {
         Ok(Counted {
             now: time(self.now),
             takes_writes: true,
+            has_beats: false,
             beat: None,
             rules: Some(counts(
                 Some(self.rules.len()).filter(|_| !is_unneeded),

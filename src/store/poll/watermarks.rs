@@ -42,8 +42,9 @@ pub(in crate::store) struct Watermarks {
     pub(in crate::store) is_counted: bool,
     /// The last version that was read.
     pub(in crate::store) version: Option<TablesVersion>,
-    /// The last beat that was read, and when it was first read.
-    beat: Option<(Beat, Instant)>,
+    /// The last beat that was read, or that there was none, and when that was first read.
+    beat: Option<Beat>,
+    beat_since: Option<Instant>,
     /// The rules that did not fit into `worker.max_memory`, with the memory that each needs.
     pub(super) over_budget: Arc<BTreeMap<String, usize>>,
 }
@@ -112,6 +113,7 @@ impl Watermarks {
             is_counted: true,
             version: None,
             beat: None,
+            beat_since: None,
             over_budget,
         }
     }
@@ -184,7 +186,7 @@ impl Watermarks {
     /// the polls before it was worth.
     pub(super) fn moved(&self, counted: &Counted) -> Option<Ordering> {
         let is_back = match (counted.beat, self.beat) {
-            (Some(now), Some((before, _))) => now.term < before.term || now.count < before.count,
+            (Some(now), Some(before)) => now.term < before.term || now.count < before.count,
             (now, before) => now.is_some() != before.is_some(),
         };
         if is_back {
@@ -194,15 +196,15 @@ impl Watermarks {
     }
 
     /// The last beat that was read.
-    pub(in crate::store) fn last_beat(&self) -> Option<Beat> {
-        self.beat.map(|(beat, _)| beat)
+    pub(in crate::store) const fn last_beat(&self) -> Option<Beat> {
+        self.beat
     }
 
     /// Whether the version, the term or the beat is lower than one that was seen.
     pub(super) fn went_back(&self, counted: &Counted) -> bool {
         let beats = counted.beat.zip(self.beat);
         let versions = counted.version.zip(self.version);
-        beats.is_some_and(|(now, (before, _))| now.term < before.term || now.count < before.count)
+        beats.is_some_and(|(now, before)| now.term < before.term || now.count < before.count)
             || versions.is_some_and(|(now, before)| now.version < before.version)
     }
 
@@ -212,30 +214,36 @@ impl Watermarks {
     }
 
     fn with_beat(self, counted: &Counted, at: Instant) -> Self {
-        let since =
-            |beat: Beat| self.beat.filter(|(before, _)| *before == beat).map_or(at, |(_, since)| since);
-        Self { beat: counted.beat.map(|beat| (beat, since(beat))), ..self }
+        let since = self.beat_since.filter(|_| self.beat == counted.beat).unwrap_or(at);
+        Self { beat: counted.beat, beat_since: Some(since), ..self }
+    }
+
+    /// How long there has been no sign of life of a master, for a poll that began at `at`.
+    fn silent_for(&self, counted: &Counted, at: Instant) -> Duration {
+        let still = self.beat_since.map_or(Duration::ZERO, |since| at.duration_since(since));
+        self.beat.map_or(still, |beat| still.max(counted.now.since(beat.at)))
     }
 
     /// How old the tables may be that a poll, which began at `at`, found on a server that does not take the writes.
     /// Without a master's sign of life nobody can tell a replica that stands still from one where nothing happens.
     pub(super) fn behind(&self, counted: &Counted, at: Instant) -> Duration {
-        if counted.takes_writes { Duration::ZERO } else { self.master_silent(counted, at).lasts }
+        let silent_for = self.silent_for(counted, at);
+        if counted.may_be_late() && silent_for > MASTER_SILENT { silent_for } else { Duration::ZERO }
     }
 
     /// For how long the tables count as current that a poll, which began at `at`, found on a server that does not take the
     /// writes: until the master's last sign of life is so old that it is silent.
     pub(super) fn current_for(&self, counted: &Counted, at: Instant) -> Duration {
-        match self.beat {
-            Some(beat) if !counted.takes_writes => MASTER_SILENT.saturating_sub(age(beat, counted, at)),
-            _ => Duration::ZERO,
+        match counted.may_be_late() {
+            true => MASTER_SILENT.saturating_sub(self.silent_for(counted, at)),
+            false => Duration::ZERO,
         }
     }
 
     /// How long the master has given no sign of life, if that is longer than it takes a running one.
     pub(super) fn master_silent(&self, counted: &Counted, at: Instant) -> MasterSilence {
-        let Some((beat, since)) = self.beat else { return MasterSilence::default() };
-        let lasts = age((beat, since), counted, at);
+        let Some(beat) = self.beat else { return MasterSilence::default() };
+        let lasts = self.silent_for(counted, at);
         if lasts > MASTER_SILENT {
             MasterSilence { lasts, released_at: beat.is_released.then_some(beat.at) }
         } else {
@@ -269,11 +277,6 @@ impl Watermarks {
         }
         self
     }
-}
-
-/// How old a beat is that was first read at an instant, for a poll that began at `at`.
-fn age((beat, since): (Beat, Instant), counted: &Counted, at: Instant) -> Duration {
-    at.duration_since(since).max(counted.now.since(beat.at))
 }
 
 /// What a poll has read.
@@ -355,6 +358,7 @@ mod tests {
             let counted = Counted {
                 now,
                 takes_writes,
+                has_beats: true,
                 beat: Some(beat),
                 rules: None,
                 states: Counts { rows: None, in_window: 0, sums: None },

@@ -112,6 +112,7 @@ impl<K: RowIndex + Send + Sync> PollTask<K> {
             realm,
             has_version,
             has_lease,
+            has_beats: has_lease || is_lease_unknown,
             last_beat,
             hint,
             found_hint: None,

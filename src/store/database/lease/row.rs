@@ -178,11 +178,11 @@ impl LeaseSession for Connection {
         self.execute(TAKING, query).await.map(drop)
     }
 
-    async fn release_lease(&mut self, owner: &str) -> Result<(), StoreError> {
-        let now = self.dialect().statement_time;
+    async fn release_lease(&mut self, lead: &Lead) -> Result<(), StoreError> {
+        let (now, Lead { owner, term, .. }) = (self.dialect().statement_time, lead);
         let release = format!(
             "UPDATE rulesyncd_lease SET owner = '', session = '', beat = beat + 1, beat_at = {now} \
-             WHERE name = 'master' AND owner = '{owner}'"
+             WHERE name = 'master' AND owner = '{owner}' AND term = {term}"
         );
         self.run("releasing the lease", &release).await
     }

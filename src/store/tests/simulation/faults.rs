@@ -55,8 +55,9 @@ impl Master {
             }
             Fault::Stop { down } => {
                 self.stand_by(world);
+                let Some(lead) = self.taken.take() else { return self.restart(down, world) };
                 self.server = world.writable(self.server);
-                let release = Task::release(world.incarnation(self.server), Arc::clone(&self.me));
+                let release = Task::release(world.incarnation(self.server), lead);
                 self.stops = Some(down);
                 self.lead(release, world);
             }
@@ -95,12 +96,14 @@ impl Master {
         }
         leads.session = None;
         self.leads = Some(leads);
+        // Without a row nobody leads before the server notices: who inserts it has the lock.
+        let is_noticed = is_noticed || world.head.lease.is_none();
         world.unlock(self.server, self.asks, if is_noticed { LEASE_MICROS } else { i64::MAX });
     }
 
     pub(super) fn restart(&mut self, down: i64, world: &mut World) {
         self.stand_by(world);
-        self.stops = None;
+        (self.stops, self.taken) = (None, None);
         self.me = format!("master {}, {}", self.place, world.number()).into();
         self.standby = Arc::default();
         self.look_at = world.now + down;

@@ -71,6 +71,7 @@ fn ask((shard, shards): (usize, usize), interval: i64, seconds: i64) -> Vec<Aske
         masters: 1,
         call: 2_000,
         rules: super::texts::IDS,
+        has_row: true,
         without: Without::Nothing,
     });
     world.begin_other(0, &[(Key::State(0), Some(0))], true);

@@ -214,7 +214,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn of(seed: u64, without: Without) -> Self {
         let mut chance = Mutate::new(seed);
-        let options = Options {
+        let mut options = Options {
             overlap: OVERLAP,
             whole_seconds: chance.below(4) == 0,
             folds: chance.below(4) == 0,
@@ -223,10 +223,13 @@ impl History {
             masters: [1, 1, 2, 3][chance.below(4)],
             call: [2_000, 2_000, 300_000, 1_000_000][chance.below(4)],
             rules: if chance.below(64) == 0 { MANY } else { IDS },
+            has_row: true,
             without,
         };
         let steps = 10 + chance.below(80);
         let numbers = (0..steps).map(|_| chance.below(usize::MAX) as u64).collect();
+        // The last draw: without it the histories of all seeds are what they were.
+        options.has_row = chance.below(8) > 0;
         Self { options, numbers }
     }
 

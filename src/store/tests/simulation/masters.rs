@@ -47,6 +47,8 @@ pub(super) struct Master {
     pub(super) serves: Option<Task>,
     /// The lease that it has, or had.
     lead: Option<Arc<Mutex<Lead>>>,
+    /// The last that the process took.
+    pub(super) taken: Option<Lead>,
     /// The transaction that is open.
     pub(super) transaction: Option<u64>,
     /// The number of the session that asks for the server's lock.
@@ -62,7 +64,8 @@ pub(super) struct Master {
 }
 
 impl Master {
-    pub(super) fn new(place: usize) -> Self {
+    /// Begins to look at the lease at a time.
+    pub(super) fn new(place: usize, begins_at: i64) -> Self {
         let place_micros = i64::try_from(place).unwrap();
         Self {
             place,
@@ -75,10 +78,11 @@ impl Master {
             leads: None,
             serves: None,
             lead: None,
+            taken: None,
             transaction: None,
             asks: 0,
             session: 0,
-            look_at: place_micros * 10_000,
+            look_at: begins_at + place_micros * 10_000,
             stops: None,
             losses: 0,
         }
@@ -155,6 +159,7 @@ impl Master {
             {
                 let mut serves = Task::serve(world.incarnation(self.server), Arc::clone(&lead));
                 serves.due = self.later(call, world);
+                self.taken = Some(locked(&lead).clone());
                 (self.lead, self.serves, self.losses) = (Some(lead), Some(serves), 0);
                 self.directory.has_edit = true;
             }
@@ -234,6 +239,10 @@ impl Master {
                 let lease = world.tables(server).lease.as_ref();
                 answer.lease = lease.map(|lease| (*lease.row).clone());
             }
+            Call::InsertLease => {
+                world.judge_creator(server, self.asks);
+                world.insert_lease(server)?;
+            }
             Call::TakeLease { seen, row } => {
                 let is_expected = |found: &LeaseRow| {
                     without == Without::CompareOnTake
@@ -264,13 +273,13 @@ impl Master {
                 };
                 world.change_lease(server, is_ours, claim, (self.holder(), None))?;
             }
-            Call::ReleaseLease { owner } => {
+            Call::ReleaseLease { term } => {
                 let release = |row: &mut LeaseRow| {
                     row.owner.clear();
                     row.session.clear();
                     row.beat += 1;
                 };
-                let is_ours = |row: &LeaseRow| row.owner == *owner;
+                let is_ours = |row: &LeaseRow| is_of(row, &me, *term);
                 if world.change_lease(server, is_ours, release, (None, None))? > 0 {
                     // Who takes a lease that was released takes nothing over.
                     world.faults -= 1;

@@ -20,12 +20,12 @@
 //! 4. *Never early*: a worker that reports version v has delivered every commit up to v. The version counts every commit
 //!    of a master that changes rows, and says which deleted some.
 //! 5. *Age*: the rules of a worker are no older than it says, but for a beat and what the clocks of the servers differ. Up
-//!    to three beats it need not say.
+//!    to three beats it need not say. Without a beat nobody knows, and it says for how long it has seen none.
 //! 6. *Progress*, at the end, when the faults have ended: one master leads, the tables have its directory, every worker has
 //!    the tables, and there were no more takeovers than faults. A master that stops and releases the lease is none.
 //!
-//! A history is a list of numbers, each one step, so that a failing one is shrunk by leaving steps out. It follows from
-//! its seed alone.
+//! One in eight histories begins without a row of the lease. A history is a list of numbers, each one step, so that a
+//! failing one is shrunk by leaving steps out. It follows from its seed alone.
 
 mod directory;
 mod faults;
@@ -60,6 +60,8 @@ enum Without {
     VersionOfTheSnapshot,
     /// The time of a poll is the clock of the server that it asks, whether it takes writes or not.
     BeatAsTheTime,
+    /// As long as there is no beat, the time of a poll is the clock of the server that it asks.
+    WindowOfEveryRow,
     /// A poll does not notice that its server fell back.
     FallenBeat,
     /// What a worker says of its age is how long the beat has not moved.
@@ -143,6 +145,7 @@ fn each_defence_is_missed_if_it_is_left_out() {
         (Without::FullScan, "progress"),
         (Without::VersionOfTheSnapshot, "early"),
         (Without::BeatAsTheTime, "poll"),
+        (Without::WindowOfEveryRow, "poll"),
         (Without::FallenBeat, "poll"),
         (Without::AgeOfTheBeat, "age"),
         (Without::Fence, "fence"),

@@ -74,6 +74,11 @@ impl<'w> Reader<'w> {
         self.snapshot.as_ref().map_or_else(|| self.world.tables(self.server), |(tables, _)| tables)
     }
 
+    /// Whether this server alone takes the writes.
+    pub(super) fn takes_writes(&self) -> bool {
+        self.world.takes_all_writes(self.server)
+    }
+
     fn cells(&self, which: Which<'_>, table: Table) -> Vec<(u8, Cell)> {
         let of_table = |(key, cell): (&Key, &Cell)| match (*key, table) {
             (Key::Rule(id), Table::Rules) | (Key::State(id), Table::States) => Some((id, *cell)),
@@ -149,7 +154,7 @@ impl TableReader for Reader<'_> {
         };
         let rules = count(|key| matches!(key, Key::Rule(_)), question.rules);
         let states = count(|key| matches!(key, Key::State(_)), question.states);
-        let takes_writes = self.world.takes_all_writes(self.server);
+        let takes_writes = self.takes_writes();
         let version = match without {
             Without::VersionOfTheSnapshot => self.world.tables(self.server).tables_version(),
             _ => tables.tables_version(),
@@ -162,6 +167,7 @@ impl TableReader for Reader<'_> {
         Ok(Counted {
             now,
             takes_writes: takes_writes || without == Without::BeatAsTheTime,
+            has_beats: without != Without::WindowOfEveryRow,
             beat,
             rules: Some(rules),
             states,

@@ -21,6 +21,7 @@ const REST: Duration = Duration::from_secs(1);
 pub(super) enum Call {
     ServerLock,
     LeaseRow,
+    InsertLease,
     /// Takes the lease over if it is still as it was seen.
     TakeLease {
         seen: Arc<LeaseRow>,
@@ -34,7 +35,7 @@ pub(super) enum Call {
         server: String,
     },
     ReleaseLease {
-        owner: String,
+        term: u64,
     },
     /// The writes that make the tables equal to the directory; `again` if the last were not committed.
     Plan {
@@ -113,10 +114,10 @@ impl Task {
         Self::new(session, Some(lead), serve)
     }
 
-    /// Releases the lease of a process.
-    pub(super) fn release(session: u64, me: Arc<str>) -> Self {
+    /// Releases a lease.
+    pub(super) fn release(session: u64, lead: Lead) -> Self {
         Self::new(session, None, |mut session| async move {
-            session.release_lease(&me).await.ok();
+            session.release_lease(&lead).await.ok();
         })
     }
 
@@ -201,7 +202,7 @@ impl LeaseSession for Session {
     }
 
     async fn insert_lease(&mut self) -> Result<(), StoreError> {
-        unreachable!("the row is there")
+        self.ask(Call::InsertLease).await.map(drop)
     }
 
     async fn take_lease(&mut self, seen: &LeaseRow, lead: &Lead, server: &str) -> Result<u64, StoreError> {
@@ -224,8 +225,8 @@ impl LeaseSession for Session {
         self.ask(Call::ClaimLock { term: lead.term, server: server.to_owned() }).await.map(drop)
     }
 
-    async fn release_lease(&mut self, owner: &str) -> Result<(), StoreError> {
-        self.ask(Call::ReleaseLease { owner: owner.to_owned() }).await.map(drop)
+    async fn release_lease(&mut self, lead: &Lead) -> Result<(), StoreError> {
+        self.ask(Call::ReleaseLease { term: lead.term }).await.map(drop)
     }
 
     fn is_lost(&self) -> bool {

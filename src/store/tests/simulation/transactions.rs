@@ -218,6 +218,18 @@ impl World {
         Ok(1)
     }
 
+    /// Inserts a lease that nobody has taken yet, in a transaction of its own, unless there is a row.
+    pub(super) fn insert_lease(&mut self, server: usize) -> Result<(), Failed> {
+        if self.tables(server).lease.is_some() {
+            return Ok(());
+        }
+        let lease = Lease { row: LeaseRow::default().into(), at: self.clock(server), session: 0 };
+        let commit = Commit { lease: Some(lease), at: self.now, ..Commit::default() };
+        self.ensure_first(server, &commit)?;
+        self.push(server, commit);
+        Ok(())
+    }
+
     /// An operator or another program changes rows in a transaction that a later step commits, unless one is locked.
     pub(super) fn begin_other(&mut self, server: usize, writes: &[(Key, Option<u8>)], is_ours: bool) {
         let (id, server) = (self.number(), self.writable(server));

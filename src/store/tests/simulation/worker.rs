@@ -42,10 +42,8 @@ pub(super) struct Worker {
     session: Option<u64>,
     pub(super) known: Known,
     watermarks: Option<Watermarks>,
-    /// What the last poll showed.
-    last_beat: Option<Beat>,
-    /// When a poll first showed it.
-    beats_since: Option<Instant>,
+    /// What the last poll showed, and when a poll first showed it; `None` before the first poll.
+    last_beat: Option<(Option<Beat>, Instant)>,
     pub(super) stream: Stream,
 }
 
@@ -73,8 +71,9 @@ pub(super) struct Polled {
     pub(super) calls: usize,
     /// The version that it reports.
     pub(super) applied: Option<u64>,
-    /// How old it says that its rules are, and how old the oldest commit is that its server does not show.
+    /// How old it says that its rules are.
     pub(super) says: Duration,
+    /// How old the oldest commit is that its server does not show; for how long there was no beat, if there is none.
     pub(super) lag: Duration,
 }
 
@@ -87,7 +86,6 @@ impl Worker {
             known: Known::default(),
             watermarks: None,
             last_beat: None,
-            beats_since: None,
             stream: Stream::default(),
         }
     }
@@ -100,7 +98,7 @@ impl Worker {
     /// A proxy leads the session to another server, and does not tell. Two servers with the same beat cannot be told
     /// apart, and neither can their rows of the seconds after it.
     pub(super) fn is_led_to(&mut self, server: usize, world: &World) {
-        let is_noticed = world.tables(server).beat() != self.last_beat;
+        let is_noticed = self.last_beat.is_some_and(|(beat, _)| world.tables(server).beat() != beat);
         if is_noticed && self.session == Some(world.incarnation(self.server)) {
             (self.server, self.session) = (server, Some(world.incarnation(server)));
         }
@@ -137,11 +135,19 @@ impl Worker {
             return None;
         };
         let (full, lag, beat) = (delta.full, reader.lag, reader.read.beat());
-        if self.last_beat != beat {
-            (self.last_beat, self.beats_since) = (beat, Some(at));
-        }
         // A lag that grows no more has beats that move.
-        let still = self.beats_since.map_or(Duration::ZERO, |since| at.duration_since(since));
+        let (_, since) = *self.last_beat.insert(match self.last_beat {
+            Some((last, since)) if last == beat => (last, since),
+            _ => (beat, at),
+        });
+        let still = at.duration_since(since);
+        let lag = match without {
+            // That it says no age either is not what is left out.
+            Without::WindowOfEveryRow => Duration::ZERO,
+            // Without a beat it cannot know.
+            _ if beat.is_none() && !reader.takes_writes() => still,
+            _ => lag,
+        };
         let says = if without == Without::AgeOfTheBeat { still } else { delta.behind };
         let is_whole = watermarks.window_due().is_none();
         let applied = watermarks.version.map(|version| version.version);

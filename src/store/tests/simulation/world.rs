@@ -9,7 +9,7 @@ use super::locks::{Lock, Unleased};
 use super::masters::Master;
 use super::tables::{Cell, Commit, Key, Lease, Tables, time};
 use super::texts::IDS;
-use super::transactions::Transaction;
+use super::transactions::{Transaction, is_of};
 use crate::clock::Timestamp;
 use crate::store::lease::{LEASE, LeaseRow};
 
@@ -40,6 +40,8 @@ pub(super) struct Options {
     pub(super) call: i64,
     /// How many rules the tables have, at most.
     pub(super) rules: u8,
+    /// Whether the table of the lease has its row from the beginning.
+    pub(super) has_row: bool,
     pub(super) without: Without,
 }
 
@@ -88,7 +90,7 @@ impl World {
     pub(super) fn new(options: Options) -> Self {
         let row = LeaseRow { lease: LEASE, ..LeaseRow::default() };
         let lease = Lease { row: Arc::new(row), at: time(BEGIN), session: 0 };
-        let tables = Arc::new(Tables { lease: Some(lease), ..Tables::default() });
+        let tables = Arc::new(Tables { lease: options.has_row.then_some(lease), ..Tables::default() });
         let server = |server| Server {
             tables: Arc::clone(&tables),
             ahead: 0,
@@ -97,6 +99,9 @@ impl World {
             name: format!("server {server}"),
             lock: None,
         };
+        // Nobody inserts the row before a replica has lagged behind.
+        let begins_at = if options.has_row { 0 } else { 20_000_000 };
+        let masters = (0..options.masters).map(|place| Some(Box::new(Master::new(place, begins_at))));
         let mut world = Self {
             now: 0,
             options,
@@ -107,7 +112,7 @@ impl World {
             open: Vec::new(),
             ahead: (0, 0),
             latest: i64::MIN,
-            masters: (0..options.masters).map(|place| Some(Box::new(Master::new(place)))).collect(),
+            masters: masters.collect(),
             unleased: Unleased::default(),
             numbers: 0,
             faults: 0,
@@ -229,19 +234,23 @@ impl World {
         }
     }
 
-    /// The first law: a master's commit carries owner and term of the lease before it, and terms never fall. Also counts
-    /// the takeovers.
+    /// The first law: a master's commit carries owner and term of the lease before it, terms never fall, and nobody has
+    /// taken a row that is inserted. Also counts the takeovers.
     fn judge_fence(&mut self, commit: &Commit) {
-        let Some(before) = &self.head.lease else { return };
+        let before = self.head.lease.as_ref();
         let is_fenced = commit.by.as_ref().is_none_or(|by| {
-            *by.owner == *before.row.owner && by.term == before.row.term && by.session == before.session
+            before
+                .is_some_and(|before| is_of(&before.row, &by.owner, by.term) && by.session == before.session)
         });
-        let mut has_risen = true;
-        if let Some(Lease { row, .. }) = &commit.lease {
-            let moves = !row.owner.is_empty() && row.owner != before.row.owner;
-            has_risen = row.term > before.row.term || (row.term == before.row.term && !moves);
-            self.takeovers += usize::from(moves && !before.row.owner.is_empty());
-        }
+        let has_risen = match (before, &commit.lease) {
+            (_, None) => true,
+            (None, Some(Lease { row, .. })) => row.owner.is_empty() && row.term == 0,
+            (Some(before), Some(Lease { row, .. })) => {
+                let moves = !row.owner.is_empty() && row.owner != before.row.owner;
+                self.takeovers += usize::from(moves && !before.row.owner.is_empty());
+                row.term > before.row.term || (row.term == before.row.term && !moves)
+            }
+        };
         if !is_fenced || !has_risen {
             let broken = format!("fence: after {before:?} commits {commit:?}");
             self.note_broken(|| broken);
