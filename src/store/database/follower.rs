@@ -141,8 +141,10 @@ impl Follow for DatabaseFollower {
             polled = self.poll_once(index).await;
         }
         for retry in 0..ALTERED_RETRIES {
-            let is_altered = match &polled {
+            let may_pass = match &polled {
                 Err(StoreError::TablesAltered { .. }) => true,
+                // A standby ends a read whose rows the primary has vacuumed, and the next one reads others.
+                Err(StoreError::Conflict { .. }) => retry == 0,
                 // `rulesyncd_version` or `rulesyncd_lease` may be gone: a new connection finds out. So may
                 // `rulesyncd_manifest`, which is then asked for outside of the transaction.
                 Err(StoreError::NoTables { .. } | StoreError::Refused { .. }) => {
@@ -154,7 +156,7 @@ impl Follow for DatabaseFollower {
                 }
                 _ => false,
             };
-            if !is_altered {
+            if !may_pass {
                 break;
             }
             polled = self.poll_once(index).await;

@@ -142,3 +142,28 @@ async fn a_table_that_is_locked_is_awaited() {
         field.database.ensure_tables().await.unwrap();
     }
 }
+
+/// As at a standby, which ends a read that needs rows that the primary has vacuumed.
+#[tokio::test]
+#[ignore = "needs PostgreSQL"]
+async fn a_poll_that_was_in_the_way_of_recovery_is_repeated_once_and_not_reported() {
+    let server = Server::start(Kind::Postgres, &[]).await;
+    let field = TestDatabase::server(&server.create("conflict").await).await;
+    let mut external = field.external().await;
+    field.save(&[("R1", 1)]).await;
+    let mark = server.path().join("conflict");
+    // A view that fails once: a transaction that only reads can write a file, and nothing that is rolled back.
+    external
+        .run(&format!(
+            "CREATE FUNCTION passes() RETURNS boolean LANGUAGE plpgsql AS $$BEGIN \
+             IF (pg_stat_file('{mark}', true)).size IS NOT NULL THEN RETURN true; END IF; \
+             COPY (SELECT 1) TO '{mark}'; \
+             RAISE 'canceling statement due to conflict with recovery' USING ERRCODE = '40001'; END$$; \
+             ALTER TABLE ttp_rule RENAME TO kept; CREATE VIEW ttp_rule AS SELECT * FROM kept WHERE passes()",
+            mark = mark.display()
+        ))
+        .await;
+    let mut follower = field.database.follow();
+    let polled = follower.poll(&Arc::new(Catalogue::default())).await;
+    assert!(polled.is_ok() && mark.exists(), "{polled:?}");
+}
