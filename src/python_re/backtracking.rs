@@ -25,6 +25,9 @@ const SHOWN: usize = 60;
 /// The most that checking one pattern may cost, in nanoseconds of Python's time.
 const BUDGET: u64 = 40_000_000;
 
+/// The most that checking the patterns of one file may cost, in nanoseconds of Python's time: two seconds.
+const BUDGET_OF_A_FILE: u64 = 50 * BUDGET;
+
 /// The most that one text may cost before its growth is known, in nanoseconds.
 const BUDGET_OF_A_TEXT: u64 = 2_000_000;
 
@@ -81,9 +84,43 @@ impl fmt::Display for Backtracking {
     }
 }
 
+/// What remains for the patterns of one file.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    left: u64,
+    is_reported: bool,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { left: BUDGET_OF_A_FILE, is_reported: false }
+    }
+}
+
+/// What is found about a pattern.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Finding {
+    /// It is slow.
+    Slow(Backtracking),
+    /// Neither it nor any later one is checked: the patterns before it took what the file may take.
+    NotChecked,
+}
+
+/// Checks a pattern of a file, at the expense of its `budget`. The first pattern for which nothing is left is reported, the
+/// later ones are not.
+pub(crate) fn find(pattern: &str, budget: &mut Budget) -> Option<Finding> {
+    if budget.left < BUDGET {
+        return (!std::mem::replace(&mut budget.is_reported, true)).then_some(Finding::NotChecked);
+    }
+    let mut spent = 0;
+    let found = slowest(pattern, &mut spent);
+    budget.left = budget.left.saturating_sub(spent);
+    found.map(Finding::Slow)
+}
+
 /// The slowest of the texts that were tried; `None` if none is slow, or the pattern is too large to be checked, or
-/// invalid.
-pub(crate) fn find(pattern: &str) -> Option<Backtracking> {
+/// invalid. Adds what it cost to `spent`.
+fn slowest(pattern: &str, spent: &mut u64) -> Option<Backtracking> {
     let tree = super::tree(pattern).ok()??;
     // Refuses what is too large, before anything is made whose size the pattern decides.
     let program = Program::of(&tree)?;
@@ -96,22 +133,21 @@ pub(crate) fn find(pattern: &str) -> Option<Backtracking> {
     let alphabet = alphabet(&program.sets);
     let bound = repeats.iter().map(|repeat| repeat.most).filter(|&most| most < LENGTH as u64 / 2).max();
     let bound = bound.and_then(|most| usize::try_from(most).ok());
-    let mut spent = 0;
     let all_bounded = repeats.iter().all(|repeat| repeat.most < LENGTH as u64 / 2);
     let mut beyond = if all_bounded { MOST_BEYOND_BOUNDS } else { u32::MAX };
     let mut worst: Option<Backtracking> = None;
     for Repeated { prefix, body, .. } in &repeats {
         let Some(prefix) = prefix else { continue };
         let pumps = work.pumps(prefix, body, &alphabet);
-        spent += work.take();
+        *spent += work.take();
         for (prefix, pump) in pumps {
             for suffix in suffixes(body) {
                 let budget = if worst.is_some() { BUDGET_AFTER_A_FIND } else { BUDGET };
-                if spent >= budget || beyond == 0 {
+                if *spent >= budget || beyond == 0 {
                     return worst;
                 }
                 let attempt = Attempt { program: &program, prefix: &prefix, pump: &pump, suffix, bound };
-                let Some(seconds) = attempt.growth(&mut spent, &mut beyond) else { continue };
+                let Some(seconds) = attempt.growth(spent, &mut beyond) else { continue };
                 let is_worse = match (&worst, seconds) {
                     (None, _) => true,
                     (Some(Backtracking { seconds: None, .. }), _) => false,

@@ -1,5 +1,19 @@
 use super::*;
 
+fn find(pattern: &str) -> Option<Backtracking> {
+    slowest(pattern, &mut 0)
+}
+
+#[test]
+fn the_patterns_of_a_file_have_one_budget() {
+    let mut budget = Budget::default();
+    let pattern = |number: u32| format!(r"(.*,.*;{number}){{1,9}}x\d+\d+y");
+    let found: Vec<_> = (0..4_000).map(|number| super::find(&pattern(number), &mut budget)).collect();
+    let not_checked = found.iter().position(|found| *found == Some(Finding::NotChecked)).unwrap();
+    assert!((50..4_000).contains(&not_checked), "{not_checked}");
+    assert_eq!(found[not_checked + 1..].iter().flatten().count(), 0);
+}
+
 #[test]
 fn sets_of_repetitions_that_share_characters_are_found() {
     for pattern in

@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::findings::Findings;
 use super::tree::{NodeId, NodeKind, Tree};
 use crate::python_re;
+use crate::python_re::backtracking::{self, Finding};
 use crate::rule::attack::Attack;
 use crate::rule::{Code, Definition, RuleId};
 pub(super) use samples::samples;
@@ -139,12 +140,28 @@ fn match_spec(
         }
         if let Err(reason) = python_re::validate(text) {
             values.add(Code::Pattern, node, format!("not a regular expression of Python's: {reason}"));
-        } else if let Some(found) = thorough.then(|| python_re::backtracking::find(text)).flatten() {
-            let help = "let repetitions that follow each other take different characters, or bound them, as \
-                        `{1,99}` does";
-            values.advise(Code::Backtracking, node, found.to_string(), help);
+        } else if thorough {
+            backtracking(values, node, text);
         }
     })
+}
+
+/// Adds a finding for a pattern that is slow, or for the first one that is not checked.
+fn backtracking(values: &mut Values<'_, '_>, node: NodeId, text: &str) {
+    let (message, help) = match backtracking::find(text, values.budget()) {
+        None => return,
+        Some(Finding::Slow(found)) => (
+            found.to_string(),
+            "let repetitions that follow each other take different characters, or bound them, as `{1,99}` does",
+        ),
+        Some(Finding::NotChecked) => (
+            "the running time of this pattern, and of those after it, was not checked: those before it took the two \
+             seconds that a file has"
+                .to_owned(),
+            "split the file, or simplify the patterns before",
+        ),
+    };
+    values.advise(Code::Backtracking, node, message, help);
 }
 
 /// Adds a finding for a pattern that does not mean what it seems to mean.

@@ -5,6 +5,7 @@ mod keys;
 mod path;
 mod typed;
 
+use crate::python_re::backtracking::Budget;
 use crate::rule::Code;
 use crate::rule::parse::findings::{Findings, Quoted, advise_quotes};
 use crate::rule::parse::scalar::{self, Reading};
@@ -52,15 +53,22 @@ pub(super) struct Values<'t, 'f> {
     tree: &'t Tree<'t>,
     findings: &'f mut Findings,
     path: Path<'t>,
+    /// For the patterns of the file.
+    budget: Budget,
 }
 
 impl<'t, 'f> Values<'t, 'f> {
     pub(super) fn new(tree: &'t Tree<'t>, findings: &'f mut Findings) -> Self {
-        Self { tree, findings, path: Path::default() }
+        Self { tree, findings, path: Path::default(), budget: Budget::default() }
     }
 
     pub(super) fn node(&self, id: NodeId) -> &'t Node<'t> {
         self.tree.node(id)
+    }
+
+    /// What remains for checking the running time of patterns.
+    pub(super) const fn budget(&mut self) -> &mut Budget {
+        &mut self.budget
     }
 
     /// Adds a finding for a value at the current field.
