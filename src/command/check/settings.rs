@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -124,7 +125,7 @@ impl Settings {
         Ok(())
     }
 
-    /// The settings that are nearest to `directory`, upwards.
+    /// The settings that are nearest to `directory`, upwards, without those of strangers.
     fn of_directory(&mut self, directory: &Path) -> Result<Arc<SettingsFile>, Failure> {
         if let Some(file) = self.directories.get(directory) {
             return Ok(Arc::clone(file));
@@ -133,6 +134,9 @@ impl Settings {
         let mut file = SettingsFile::default();
         for above in absolute.ancestors() {
             let path = above.join(FILE_NAME);
+            if above != absolute && is_strangers(&path, &absolute) {
+                continue;
+            }
             // As the rules, the file comes from whoever may commit: it may be any other file, or endless.
             match rulefile::read_within(&path, LARGEST, &LinkPolicy::beside(&path, &[])) {
                 Ok(text) => {
@@ -156,6 +160,15 @@ impl Settings {
         self.directories.insert(directory.to_owned(), Arc::clone(&file));
         Ok(file)
     }
+}
+
+/// Whether a file above the rules belongs to a user who has nothing to do with them: `/tmp` and `/` are above many
+/// directories. Whoever may write the rules' own directory may write the rules, too.
+fn is_strangers(path: &Path, rules: &Path) -> bool {
+    let owner = |path: &Path| path.symlink_metadata().map(|found| found.uid());
+    let Ok(found) = owner(path) else { return false };
+    let own = rustix::process::geteuid().as_raw();
+    ![0, own].contains(&found) && rules.metadata().map(|rules| rules.uid()).ok() != Some(found)
 }
 
 fn unusable(path: &Path, error: impl Into<anyhow::Error>) -> Failure {

@@ -1,7 +1,7 @@
 //! The levels of findings, as the users of a directory configure them.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::time::Duration;
 
 use super::{GOOD, check, check_by, directory};
@@ -36,6 +36,28 @@ fn a_file_above_the_rules_says_how_bad_a_code_is() {
     // A flag overrides it, whatever the working directory is.
     let run = check(&rules, &["a.yaml", "--warn", "unknown-key"]);
     assert_eq!(titles(&run.out), ["warning[unknown-key]", "warning[unknown-key]"]);
+}
+
+/// As in `/tmp`, where everybody may put a file that is above the directories of others.
+#[test]
+#[ignore = "needs root"]
+fn a_file_of_a_stranger_above_the_rules_does_not_count() {
+    let files = directory(&[(SETTINGS, "codes: {unknown-key: off}\n")]);
+    let rules = files.path().join("rules");
+    fs::create_dir(&rules).unwrap();
+    fs::write(rules.join("a.yaml"), reviewed()).unwrap();
+    let warned = || titles(&check(&rules, &["."]).out).len();
+    assert_eq!(warned(), 0);
+    let stranger = Some(64_321);
+    chown(files.path().join(SETTINGS), stranger, None).unwrap();
+    assert_eq!(warned(), 2);
+    // The owner of the rules is none.
+    chown(&rules, stranger, None).unwrap();
+    assert_eq!(warned(), 0);
+    // Nor is who may write the rules' own directory.
+    chown(&rules, Some(0), None).unwrap();
+    fs::rename(files.path().join(SETTINGS), rules.join(SETTINGS)).unwrap();
+    assert_eq!(warned(), 0);
 }
 
 #[test]
