@@ -6,7 +6,7 @@ use super::Outcome;
 use super::common::Daemons;
 use crate::command::flags::ConfigFlags;
 use crate::command::print::print;
-use crate::config::{Config, Flags, SystemFiles, ValueOrigin};
+use crate::config::{Config, Flags, SystemFiles, ValueOrigin, unknown_variables};
 
 /// Print a daemon's resolved configuration, with the origin of each value and without secrets
 ///
@@ -35,5 +35,7 @@ pub(crate) fn run(args: ConfigArgs) -> Outcome {
     if config.database_origin() == ValueOrigin::Default {
         config = super::block_on(Daemons::ask(&config))?.show_database(section, config)?;
     }
-    print(&config.show(&["database", section, "trust", "telemetry"]))
+    let unknown = unknown_variables().into_iter().map(|sentence| format!("# {sentence}\n"));
+    let shown = config.show(&["database", section, "trust", "telemetry"]);
+    print(&unknown.chain([shown]).collect::<String>())
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
-use crate::config::{Config, Flags, SystemFiles};
+use crate::config::{Config, Flags, SystemFiles, unknown_variables};
 
 /// The configuration file, and the flags that override it.
 #[derive(Debug, Clone, Default, Args)]
@@ -123,5 +123,6 @@ pub(super) fn prepare_quietly(flags: Flags) -> Result<Config, Failure> {
 pub(super) fn prepare(flags: &Flags) -> Result<Config, Failure> {
     let config = Config::load(flags)?;
     crate::telemetry::start(&config.telemetry)?;
+    unknown_variables().into_iter().for_each(|sentence| tracing::warn!("{sentence}"));
     Ok(config)
 }

@@ -56,8 +56,11 @@ pub(super) enum Spelling {
     Plain,
     /// In quotes.
     Quoted,
-    /// In brackets.
-    List,
+    /// In brackets, its values in quotes or as they are.
+    List {
+        /// Whether in quotes.
+        is_quoted: bool,
+    },
 }
 
 impl Spelling {
@@ -101,7 +104,7 @@ impl<K: Kind> Key for Maybe<K> {
 
 impl<K: Kind> Key for List<K> {
     type Value = Vec<K::Value>;
-    const SPELLING: Spelling = Spelling::List;
+    const SPELLING: Spelling = Spelling::List { is_quoted: K::IS_QUOTED };
 
     fn resolve(from: &Reader<'_>, key: &str) -> Result<Self::Value, ConfigError> {
         from.list(key, K::read)

@@ -77,11 +77,7 @@ impl Layers {
         value: OsString,
         origin: ValueOrigin,
     ) -> Result<(), ConfigError> {
-        let text = value.into_string().map_err(|_| {
-            ConfigError(format!(
-                "{origin}: {key}: the value is not UTF-8; expected text: a path that is none is reached by a link"
-            ))
-        })?;
+        let text = text(key, value, &origin)?;
         self.set(key, vec![text], origin);
         Ok(())
     }
@@ -109,4 +105,16 @@ impl Layers {
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
     }
+}
+
+/// The text of a value of the environment or of a flag.
+///
+/// # Errors
+/// As [`Layers::set_text`].
+pub(super) fn text(key: &str, value: OsString, origin: &ValueOrigin) -> Result<String, ConfigError> {
+    value.into_string().map_err(|_| {
+        ConfigError(format!(
+            "{origin}: {key}: the value is not UTF-8; expected text: a path that is none is reached by a link"
+        ))
+    })
 }

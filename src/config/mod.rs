@@ -3,6 +3,7 @@
 
 mod address;
 mod documents;
+mod environment;
 mod exposure;
 mod files;
 mod keys;
@@ -23,6 +24,8 @@ use std::path::{Path, PathBuf};
 
 pub use documents::commented_file;
 pub(crate) use documents::config_schema;
+use environment::variable;
+pub(crate) use environment::{environment, unknown_variables};
 pub(crate) use exposure::{ExposedPassword, is_credential};
 pub(crate) use files::SystemFiles;
 use keys::{DatabaseSection, Section as _};
@@ -39,6 +42,7 @@ pub(crate) use units::duration;
 pub(crate) use yaml::from_yaml;
 
 pub use crate::address::DatabaseConfig;
+use crate::paint::sanitize;
 
 /// Why a configuration cannot be used: where, what was found, what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -217,7 +221,12 @@ impl Config {
                 let _ = match self.layers.get(setting.key) {
                     None => writeln!(shown, "  # {name}: not set"),
                     Some(value) => {
-                        writeln!(shown, "  {name}: {}  # {}", self.spell(setting, value), value.origin)
+                        writeln!(
+                            shown,
+                            "  {name}: {}  # {}",
+                            self.spell(setting, value),
+                            sanitize(&value.origin.to_string())
+                        )
                     }
                 };
             }
@@ -236,17 +245,6 @@ impl Config {
             _ => setting.spell(&value.items),
         }
     }
-}
-
-/// A variable of the environment; `None` where it is not set.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name)
-}
-
-/// A variable of the environment; `None` where it is not set, empty or not text.
-pub(crate) fn environment(name: &str) -> Option<String> {
-    variable(name)?.into_string().ok().filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

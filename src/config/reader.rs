@@ -31,11 +31,7 @@ impl Reader<'_> {
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Vec<T>, ConfigError> {
         let Some(Value { items, origin }) = self.0.get(key) else { return Ok(Vec::new()) };
-        items
-            .iter()
-            .flat_map(|item| item.split(','))
-            .map(|item| read(item.trim()).map_err(|why| wrong(origin, key, &why)))
-            .collect()
+        items.iter().map(|item| read(item).map_err(|why| wrong(origin, key, &why))).collect()
     }
 }
 

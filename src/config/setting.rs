@@ -45,12 +45,21 @@ impl Setting {
         self.help.iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
     }
 
+    /// The values that one text gives this key: those of a list are separated by commas.
+    pub(super) fn values(&self, text: String) -> Vec<String> {
+        match self.spelling {
+            Spelling::Plain | Spelling::Quoted => vec![text],
+            Spelling::List { .. } => text.split(',').map(|value| value.trim().to_owned()).collect(),
+        }
+    }
+
     /// These values as a file writes them.
     pub(super) fn spell(&self, values: &[String]) -> String {
         match self.spelling {
             Spelling::Plain => values.concat(),
             Spelling::Quoted => Value::from(values.concat()).to_string(),
-            Spelling::List => format!("[{}]", values.join(", ")),
+            Spelling::List { is_quoted: false } => format!("[{}]", values.join(", ")),
+            Spelling::List { is_quoted: true } => Value::from(values).to_string(),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use super::ConfigError;
 use super::keys::{SECTIONS, SETTINGS};
 use super::kind::Spelling;
-use super::layers::{Layers, ValueOrigin};
+use super::layers::{Layers, ValueOrigin, text};
 use super::setting::{Setting, nearest};
 use super::yaml::{from_yaml, seems_a_key};
 
@@ -49,13 +49,16 @@ impl Layers {
                     let siblings = SETTINGS.iter().filter(|other| other.section() == section);
                     unknown(path, line, &key, &name, siblings.map(Setting::name))
                 })?;
-                if let Some(Items { mut texts, is_number }) = value.value {
+                if let Some(Items { mut texts, is_number, is_list }) = value.value {
                     let written = as_written(text, line, value.referenced.column());
                     // A number in octal is a mode, and a name may look like a number.
                     let counts =
                         |written: &&str| setting.spelling == Spelling::Quoted || written.starts_with("0o");
                     if let Some(written) = written.filter(counts).filter(|_| is_number) {
                         texts = vec![written.to_owned()];
+                    }
+                    if !is_list {
+                        texts = setting.values(texts.concat());
                     }
                     self.set(setting.key, texts, ValueOrigin::File(path.to_owned(), line));
                 }
@@ -75,7 +78,8 @@ impl Layers {
         for setting in SETTINGS {
             for name in setting.variables() {
                 if let Some(value) = lookup(&name) {
-                    self.set_text(setting.key, value, ValueOrigin::Environment(name))?;
+                    let origin = ValueOrigin::Environment(name);
+                    self.set(setting.key, setting.values(text(setting.key, value, &origin)?), origin);
                 }
             }
         }
@@ -119,6 +123,8 @@ struct Items {
     texts: Vec<String>,
     /// Whether this is one number.
     is_number: bool,
+    /// Whether this is a list.
+    is_list: bool,
 }
 
 impl<'de> Deserialize<'de> for Items {
@@ -127,7 +133,7 @@ impl<'de> Deserialize<'de> for Items {
         macro_rules! scalar {
             ($is_number:literal, $($visit:ident: $type:ty),*) => {
                 $(fn $visit<E>(self, value: $type) -> Result<Items, E> {
-                    Ok(Items { texts: vec![value.to_string()], is_number: $is_number })
+                    Ok(Items { texts: vec![value.to_string()], is_number: $is_number, is_list: false })
                 })*
             };
         }
@@ -146,7 +152,7 @@ impl<'de> Deserialize<'de> for Items {
                 while let Some(Items { texts: item, .. }) = list.next_element()? {
                     texts.extend(item);
                 }
-                Ok(Items { texts, is_number: false })
+                Ok(Items { texts, is_number: false, is_list: true })
             }
         }
         deserializer.deserialize_any(ItemsVisitor)

@@ -260,6 +260,30 @@ fn what_is_shown_reads_itself_back() {
 }
 
 #[test]
+fn a_list_reads_itself_back_whatever_its_values_contain() {
+    let file = "master:\n  follow_links_to: ['/srv/a, b', '/srv/c #1', '/srv/\"d\"', \"/srv/e: f\", '0123']\n\
+                worker:\n  allow_uids: [0, 1000]\n";
+    let config = load(file, in_memory).unwrap();
+    let links = ["/srv/a, b", "/srv/c #1", "/srv/\"d\"", "/srv/e: f", "0123"].map(PathBuf::from);
+    assert_eq!(config.master.follow_links_to, links);
+    let shown = config.show(SECTIONS);
+    assert!(shown.contains("allow_uids: [0, 1000]  #"), "{shown}");
+    let again = load(&shown, NO_ENVIRONMENT).unwrap();
+    assert_eq!((again.master, again.worker), (config.master, config.worker));
+
+    // A variable, which has no lists, and a file may separate them by commas, too.
+    let variable = |name: &str| match name {
+        "RULESYNCD_MASTER_FOLLOW_LINKS_TO" => Some("/srv/a, /srv/b".to_owned()),
+        _ => in_memory(name),
+    };
+    let config = load("worker:\n  allow_uids: 0, 1000\n", variable).unwrap();
+    assert_eq!(config.master.follow_links_to, ["/srv/a", "/srv/b"].map(PathBuf::from));
+    assert_eq!(config.worker.allow_uids, [0, 1000]);
+    let again = load(&config.show(SECTIONS), NO_ENVIRONMENT).unwrap();
+    assert_eq!((again.master, again.worker), (config.master, config.worker));
+}
+
+#[test]
 fn the_defaults_resolve() {
     let config = Config::load_from(&Flags::default(), raw(in_memory), Path::new(NOWHERE)).unwrap();
     assert_eq!(config.worker.journal_length, 65_536);
