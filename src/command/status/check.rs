@@ -49,9 +49,15 @@ pub(super) fn cannot_tell(failure: &Failure) -> Outcome {
 }
 
 fn end(severity: Severity, line: &str) -> Outcome {
-    let (word, code) = severity.shown();
-    print(&format!("RULESYNCD {word}: {}\n", sanitize(&line.replace('\n', "; "))))?;
+    let (_, code) = severity.shown();
+    print(&plugin_output(severity, line))?;
     if code == 0 { Ok(()) } else { Err(Failure::Checked(code)) }
+}
+
+/// One line without performance data, which a `|` from a reason or a path would begin.
+fn plugin_output(severity: Severity, line: &str) -> String {
+    let (word, _) = severity.shown();
+    format!("RULESYNCD {word}: {}\n", sanitize(&line.replace('\n', "; ").replace('|', "/")))
 }
 
 /// The worst severity, with all findings of at least a warning in one line, the worst first.
@@ -170,4 +176,16 @@ fn worker(status: &WorkerStatus, now: Timestamp) -> (Vec<Finding>, String) {
     }
     let subscribers = status.stream.subscribers.iter().filter(|peer| peer.subscribed).count();
     (findings, format!("{}, {}", count(status.rules, "rule"), count(subscribers, "subscriber")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_reason_begins_performance_data_or_another_line() {
+        let line = "database unavailable: {\"a\"|b}\n'load'=1";
+        let shown = plugin_output(Severity::Critical, line);
+        assert_eq!(shown, "RULESYNCD CRITICAL: database unavailable: {\"a\"/b}; 'load'=1\n");
+    }
 }
