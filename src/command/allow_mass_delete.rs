@@ -5,7 +5,7 @@ use clap::Args;
 use super::Outcome;
 use crate::client::ask;
 use crate::command::flags::{ConfigFlags, SocketFlags, prepare_quietly};
-use crate::command::print::print;
+use crate::command::print::print_done;
 use crate::wire::Op;
 
 /// Let this host's worker follow the deletions that it holds back
@@ -33,9 +33,10 @@ pub(crate) fn run(args: AllowMassDeleteArgs) -> Outcome {
         )
     };
     let deleted = answer["deleted"].as_u64().ok_or_else(unreadable)?;
-    print(&match deleted {
+    let done = match deleted {
         0 => "no deletion is held back\n".to_owned(),
         1 => "1 deletion was held back, and is followed\n".to_owned(),
         _ => format!("{deleted} deletions were held back, and are followed\n"),
-    })
+    };
+    print_done(&done, &done)
 }

@@ -18,7 +18,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use super::{Failure, Outcome};
 use crate::clock::SystemClock;
 use crate::command::flags::DatabaseFlags;
-use crate::command::print::{print, print_error, write_stdout};
+use crate::command::print::{print, print_done, print_error, write_stdout};
 use crate::command::reading::Reading;
 use crate::config::{Config, Flags};
 use crate::plural::count;
@@ -157,8 +157,10 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
         }
     }
     let checked = check_all(args, &targets, &reading.limits, &attack)?;
+    let done = count(fixed.len(), "file") + " fixed";
     let summary = Totals::of(&checked, fixed);
-    print(&write(args, &checked, &summary))?;
+    let report = write(args, &checked, &summary);
+    if args.fix { print_done(&report, &done) } else { print(&report) }?;
     ensure_all_read(summary.unreadable)?;
     if not_fixed > 0 {
         return Err(environment!("{} could not be fixed", count(not_fixed, "file")));

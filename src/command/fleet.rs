@@ -24,11 +24,12 @@ use super::{Failure, Outcome, history};
 use crate::address::Address;
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
-use crate::command::print::{print, print_error, redraw};
+use crate::command::print::{print, print_done, print_error, redraw};
 use crate::fleet::{Host, HostState, Look, hosts, named, state_of};
 use crate::paint::sanitize;
 use crate::plural::count;
 use crate::rule::attack::Attack;
+use crate::rulefile;
 use crate::store::Database;
 use crate::trust::Policy;
 
@@ -146,7 +147,7 @@ pub(crate) fn run(args: FleetArgs) -> Outcome {
         if let Some(path) = &args.html {
             let (rules, changes) = (source.rules(policy.as_ref()).await?, history::changes_by_day(&config));
             let html = page::page(&shown, &rules, changes.as_ref(), Attack::built_in());
-            std::fs::write(path, html)
+            rulefile::publish_at(path, html.as_bytes())
                 .map_err(|error| environment!("{} cannot be written: {error}", path.display()))?;
         }
         if args.watch {
@@ -223,5 +224,6 @@ async fn forget(database: &Database, host: &str) -> Outcome {
     }
     let forgotten = database.forget_workers(epochs).await?;
     let reports = count(forgotten, "report");
-    print(&format!("{} is forgotten: {reports} deleted\n", sanitize(host)))
+    let done = format!("{} is forgotten: {reports} deleted\n", sanitize(host));
+    print_done(&done, &done)
 }

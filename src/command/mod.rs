@@ -39,6 +39,8 @@ pub(crate) mod why;
 pub(crate) mod worker;
 
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread::Builder;
 
 use crate::client::ClientError;
 use crate::config::ConfigError;
@@ -114,12 +116,34 @@ failures! {
 /// complete, the work waits for.
 ///
 /// # Errors
-/// The operating system provides no event queue.
+/// The operating system provides no event queue, or too few threads.
 fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    ensure_threads()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(Box::pin(work));
     runtime.shutdown_background();
     Ok(done)
+}
+
+/// Fails early, with a remedy, if the system gives this process fewer threads than its work may start at once: some
+/// libraries panic without them.
+fn ensure_threads() -> std::io::Result<()> {
+    /// Of a database, its driver, a directory's events, signals, an exporter of traces, and files.
+    const AT_ONCE: usize = 8;
+    const STACK: usize = 16 << 10;
+    let gate = Mutex::new(());
+    let all = std::thread::scope(|scope| {
+        let _closed = gate.lock();
+        let wait = || drop(gate.lock());
+        let start = |_| Builder::new().stack_size(STACK).spawn_scoped(scope, wait).map(drop);
+        (0..AT_ONCE).try_for_each(start)
+    });
+    all.map_err(|error| {
+        std::io::Error::other(format!(
+            "the system does not let this process have {AT_ONCE} threads ({error}): raise its limit of tasks (`ulimit -u`, \
+             TasksMax= of a unit)"
+        ))
+    })
 }
 
 /// Fails early, with a remedy, if the rules directory cannot be read.

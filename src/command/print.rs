@@ -24,6 +24,19 @@ pub(super) fn print(text: &str) -> Outcome {
     }
 }
 
+/// Prints that something was done, as [`print`] does. An error says it, too: what was done stays done, although nobody read it.
+///
+/// # Errors
+/// [`Failure::Environment`].
+pub(super) fn print_done(text: &str, done: &str) -> Outcome {
+    print(text).map_err(|failure| match failure {
+        Failure::Environment(error) => {
+            environment!("{error}; this was done nevertheless: {}", done.trim_end())
+        }
+        other => other,
+    })
+}
+
 /// Prints a part of an output that goes on as long as it is read. Of control characters only ends of lines, tabs and
 /// colour get there, whatever `text` has.
 ///

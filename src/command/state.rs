@@ -21,7 +21,7 @@ use super::fleet::Written;
 use super::{Failure, Outcome};
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
-use crate::command::print::{print, table};
+use crate::command::print::{print, print_done, table};
 use crate::config::Config;
 use crate::paint::{sanitize, shorten};
 use crate::plural::{count, is_or_are};
@@ -187,16 +187,12 @@ impl Operator {
         let states = self.database.set_states(&chosen.rule_ids, &state).await?;
         let rows: Vec<_> =
             chosen.rule_ids.iter().zip(&states).map(|(id, state)| StateRow::new(id, state)).collect();
-        if self.as_json {
-            self.print_json(rows.iter().map(|row| to_json(row, None)))?;
-        } else {
-            let done = match &*rows {
-                [row] => in_words(row),
-                [] => String::new(),
-                [row, ..] => format!("{} are {}", count(rows.len(), "rule"), state_in_words(row)),
-            };
-            print(&format!("{done}\non {}\n", sanitize(&self.place())))?;
-        }
+        let done = match &*rows {
+            [row] => in_words(row),
+            [] => String::new(),
+            [row, ..] => format!("{} are {}", count(rows.len(), "rule"), state_in_words(row)),
+        };
+        self.print_done(&done, rows.iter().map(|row| to_json(row, None)))?;
         let written = chosen.rule_ids.into_iter().zip(states).collect();
         set.wait.after(&self.config, &self.database, Written::States(written), before, !self.as_json).await
     }
@@ -213,14 +209,9 @@ impl Operator {
         let before = clear.wait.before(&self.config, &self.database).await?;
         let set_before = if clear.wait.is_given() { self.database.states().await? } else { Vec::new() };
         let cleared = self.database.clear_states(&chosen.rule_ids, choice.set_by()).await?;
-        if self.as_json {
-            let rows = chosen.rule_ids.iter().zip(&cleared);
-            self.print_json(
-                rows.map(|(rule_id, cleared)| json!({ "rule_id": rule_id, "cleared": cleared })),
-            )?;
-        } else {
-            print(&format!("{}\non {}\n", cleared_in_words(&chosen, &cleared), sanitize(&self.place())))?;
-        }
+        let rows = chosen.rule_ids.iter().zip(&cleared);
+        let rows = rows.map(|(rule_id, cleared)| json!({ "rule_id": rule_id, "cleared": cleared }));
+        self.print_done(&cleared_in_words(&chosen, &cleared), rows)?;
         let done = chosen.rule_ids.iter().zip(&cleared).filter(|(_, cleared)| **cleared);
         let done: HashSet<&str> = done.map(|(rule_id, _)| rule_id.as_str()).collect();
         let cleared = set_before.into_iter().filter(|row| done.contains(&*row.rule_id));
@@ -228,14 +219,18 @@ impl Operator {
         clear.wait.after(&self.config, &self.database, written, before, !self.as_json).await
     }
 
-    /// Prints one line for each rule, with the database.
-    fn print_json(&self, rows: impl Iterator<Item = serde_json::Value>) -> Outcome {
+    /// Prints what was done, and to which database; with --json one line for each rule.
+    fn print_done(&self, done: &str, rows: impl Iterator<Item = serde_json::Value>) -> Outcome {
         let place = self.place();
+        let done = format!("{done}\non {}\n", sanitize(&place));
+        if !self.as_json {
+            return print_done(&done, &done);
+        }
         let line = |mut row: serde_json::Value| {
             row["database"] = json!(place);
             format!("{row}\n")
         };
-        print(&rows.map(line).collect::<String>())
+        print_done(&rows.map(line).collect::<String>(), &done)
     }
 }
 

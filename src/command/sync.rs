@@ -14,7 +14,7 @@ use crate::address::Address;
 use crate::client::{ClientError, SocketClient};
 use crate::clock::SystemClock;
 use crate::command::flags::{MasterFlags, prepare_quietly};
-use crate::command::print::{print, progress};
+use crate::command::print::{print, print_done, progress};
 use crate::config::Config;
 use crate::directory::{DELETE_AFTER, ScanScope};
 use crate::master::Operator;
@@ -99,7 +99,8 @@ pub(crate) fn run(args: SyncArgs) -> Outcome {
 /// Prints what was done, and to which database.
 fn report(summary: &Summary, address: &Address) -> Outcome {
     let done = describe(summary, ["added", "changed", "deleted"]);
-    print(&format!("{done}on {}\n", sanitize(&address.place())))
+    let done = format!("{done}on {}\n", sanitize(&address.place()));
+    print_done(&done, &done)
 }
 
 /// Anything that is not in order afterwards is a failure.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use links::LinkPolicy;
 pub(crate) use listing::{Listing, is_rule_file_name, seems_a_rule};
-pub(crate) use write::{create, open_to_write, publish, replace, with_suffix};
+pub(crate) use write::{create, open_to_write, publish, publish_at, replace, with_suffix};
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]

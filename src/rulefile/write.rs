@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use super::{HARMLESS, regular};
@@ -45,6 +45,29 @@ pub(crate) fn replace<E: From<io::Error>>(
 pub(crate) fn publish(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let new = directory.join(format!(".{name}.new"));
     replace_through(&new, &directory.join(name), 0o666, |mut file| file.write_all(bytes))
+}
+
+/// As [`publish`], at a path that a user named: the file that a link leads to is replaced, and keeps its mode and owner. What
+/// is no regular file, such as a pipe, is written to, as is what `/dev` leads to.
+///
+/// # Errors
+/// The system refuses.
+pub(crate) fn publish_at(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let found = std::fs::metadata(path).ok();
+    if path.starts_with("/dev") || found.as_ref().is_some_and(|found| !found.is_file()) {
+        return OpenOptions::new().append(true).open(path)?.write_all(bytes);
+    }
+    // Where a link leads to, even if nothing is there yet.
+    let target = || std::fs::read_link(path).map(|target| path.with_file_name(target));
+    let path = path.canonicalize().or_else(|_| target()).unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    replace_through(&path.with_file_name(format!(".{name}.new")), &path, 0o666, |mut file| {
+        file.write_all(bytes)?;
+        let Some(found) = found else { return Ok(()) };
+        // Only root can give a file away.
+        let _ = fchown(file, Some(found.uid()), Some(found.gid()));
+        file.set_permissions(found.permissions())
+    })
 }
 
 /// Fills the file `new`, and renames it to `path`.
@@ -93,6 +116,7 @@ fn ensure_replaceable(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
@@ -120,6 +144,35 @@ mod tests {
         let mode = |name: &str| at(name).metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("list") & 0o600, mode("own")), (0o600, 0o600));
         assert!(publish(dir.path(), "folder", b"").unwrap_err().to_string().contains("a directory"));
+    }
+
+    #[test]
+    fn a_file_that_a_user_named_is_replaced_where_a_link_leads_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let text = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+        std::fs::create_dir(at("folder")).unwrap();
+        std::fs::write(at("folder/page"), "old").unwrap();
+        std::fs::set_permissions(at("folder/page"), std::fs::Permissions::from_mode(0o604)).unwrap();
+        symlink("folder/page", at("link")).unwrap();
+        symlink("folder/none", at("dangling")).unwrap();
+        // Who reads the old page reads it to its end.
+        let mut reader = File::open(at("link")).unwrap();
+        for name in ["link", "dangling", "new"] {
+            publish_at(&at(name), b"new").unwrap();
+            assert_eq!(text(name), "new");
+        }
+        assert_eq!(io::read_to_string(&mut reader).unwrap(), "old");
+        assert!(at("link").is_symlink() && at("dangling").is_symlink());
+        assert_eq!(at("folder/page").metadata().unwrap().permissions().mode() & 0o777, 0o604);
+        assert_eq!(std::fs::read_dir(at("folder")).unwrap().count(), 2);
+
+        let (pipe, writer) = io::pipe().unwrap();
+        publish_at(Path::new(&format!("/dev/fd/{}", writer.as_raw_fd())), b"new").unwrap();
+        drop(writer);
+        assert_eq!(io::read_to_string(pipe).unwrap(), "new");
+        publish_at(&at("folder"), b"").unwrap_err();
+        publish_at(&at("none/page"), b"").unwrap_err();
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::source::Source;
 use super::written::{Written, not_followed};
 use crate::clock::humanize;
 use crate::command::common::load_policy;
-use crate::command::print::{print, print_error, progress};
+use crate::command::print::{print_done, print_error, progress};
 use crate::command::{Failure, Outcome};
 use crate::config::{Config, duration, time};
 use crate::fleet::{Look, Missing, Waiting};
@@ -181,7 +181,8 @@ impl WaitFlags {
                 1 => "the host has".to_owned(),
                 hosts => format!("all {hosts} hosts have"),
             };
-            print(&format!("{who} it, after {}\n", humanize(begun.elapsed())))?;
+            let done = format!("{who} it, after {}\n", humanize(begun.elapsed()));
+            print_done(&done, &done)?;
         }
         Ok(())
     }

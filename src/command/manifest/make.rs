@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::files::{read_rules, write};
 use crate::clock::{Clock as _, SystemClock};
-use crate::command::print::print;
+use crate::command::print::{print, print_done};
 use crate::command::{Failure, Outcome};
 use crate::config::{Config, Percent, duration};
 use crate::directory::{MANIFEST, MANIFEST_RULES, signature_names};
@@ -111,7 +111,8 @@ pub(super) fn run(args: &MakeArgs, config: &Config) -> Outcome {
     }
     write(directory, MANIFEST_RULES, text.as_bytes())?;
     write(directory, MANIFEST, manifest.to_string().as_bytes())?;
-    print(&summary(&old_list, &list, &manifest))
+    let done = summary(&old_list, &list, &manifest);
+    print_done(&done, &done)
 }
 
 /// The manifest that is there; `None` if there is none.

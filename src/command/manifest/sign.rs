@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use clap::Args;
 
 use super::files::write;
-use crate::command::print::print;
+use crate::command::print::print_done;
 use crate::command::{Failure, Outcome};
 use crate::config::{Config, environment};
 use crate::directory::{MANIFEST_SIG, ReleaseFiles};
@@ -52,7 +52,8 @@ pub(super) fn run(args: &SignArgs, config: &Config) -> Outcome {
     }
     let name = name(&files, &signature)?;
     write(&args.directory, &name, text.as_bytes())?;
-    print(&format!("{name} signs the release of {} with {}\n", manifest.version, key.display()))
+    let done = format!("{name} signs the release of {} with {}\n", manifest.version, key.display());
+    print_done(&done, &done)
 }
 
 /// The key that signs.

@@ -69,7 +69,7 @@ impl Python {
             return Err(StartError::NoPython);
         };
         let (sender, answers) = mpsc::channel();
-        thread::spawn(move || {
+        let reader = thread::Builder::new().spawn(move || {
             let mut output = BufReader::new(output);
             let mut line = String::new();
             while let Ok(1..) = output.by_ref().take(LONGEST_ANSWER).read_line(&mut line) {
@@ -78,6 +78,7 @@ impl Python {
                 }
             }
         });
+        reader.map_err(StartError::Io)?;
         let mut python = Self { program: program.to_owned(), version: String::new(), child, input, answers };
         let hello = python.answers.recv_timeout(START).map_err(|_| StartError::NoPython)?;
         python.version = serde_json::from_str(&hello).map_err(|_| StartError::NoPython)?;

@@ -1,7 +1,7 @@
 //! Programs end with an error when a daemon does not answer them, or does not read.
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Swarm, text};
@@ -53,6 +53,58 @@ fn a_standard_output_that_breaks_is_told_once_and_as_what_it_is() {
         assert_eq!(output.status.code(), Some(3), "{args:?}: {said}");
         assert!(said.contains("standard output") && !said.contains("connection"), "{args:?}: {said}");
         assert_eq!(said.matches("No space left on device").count(), 1, "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn what_was_done_is_told_although_standard_output_broke() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("A.yaml", rule_text("A", 1));
+    for (args, done) in [
+        (&["sync"][..], "1 added"),
+        (&["state", "set", "A", "disabled"], "A is disabled"),
+        (&["state", "clear", "A", "--json"], "A is enabled again"),
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = swarm.command(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {said}");
+        assert!(said.contains("standard output broke") && said.contains(done), "{args:?}: {said}");
+        assert!(said.contains(&swarm.path("rules.db").display().to_string()), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_command_that_gets_no_thread_says_so_and_does_not_panic() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("A.yaml", rule_text("A", 1));
+    swarm.succeed(&["sync"]);
+    // The limit does not count for root.
+    let script =
+        "[ $(id -u) = 0 ] && set -- setpriv --reuid=64321 --clear-groups \"$@\"; ulimit -u 1; exec \"$@\"";
+    for args in [&["layer"][..], &["verify"], &["status"]] {
+        let plain = swarm.command(args);
+        let mut limited = Command::new("bash");
+        limited.args(["-c", script, "bash"]).arg(plain.get_program()).args(plain.get_args());
+        limited.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = limited.env("PATH", "/usr/bin:/bin").output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{args:?}: {said}");
+        assert!(said.contains("threads") && said.contains("ulimit -u"), "{args:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_misspelt_variable_is_warned_of() {
+    let swarm = Swarm::on_sqlite();
+    for args in [&["state", "list"][..], &["config", "worker"]] {
+        let mut command = swarm.command(args);
+        command.env("RULESYNCD_DATABSE_URL", "sqlite:///elsewhere").env("RULESYNCD_TEST_LONG", "1");
+        let output = command.output().unwrap();
+        let said = text(&output.stderr) + &text(&output.stdout);
+        assert_eq!(said.matches("did you mean RULESYNCD_DATABASE_URL?").count(), 1, "{args:?}: {said}");
+        assert!(!said.contains("RULESYNCD_TEST_LONG"), "{args:?}: {said}");
     }
 }
 
