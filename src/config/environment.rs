@@ -32,7 +32,6 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 
 /// A sentence for each variable that seems to be meant for this program, and sets nothing. That is no error: several
 /// versions of the program may share a file of variables.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 pub(crate) fn unknown_variables() -> Vec<String> {
     let set = std::env::vars_os().filter(|(_, value)| !value.is_empty());
     unknown(set.map(|(name, _)| name.to_string_lossy().into_owned()))
