@@ -2,17 +2,19 @@
 //! wait.
 
 mod open;
+mod rows;
 
 use std::sync::Arc;
-use std::task::Poll;
 
-use futures_util::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use sqlx::mysql::MySqlConnection;
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+pub(super) use self::rows::Rows;
+use self::rows::Stream;
 use super::columns::Select;
 use super::connector::Connector;
 use super::pages::{Page, Pages};
@@ -26,9 +28,6 @@ use crate::store::StoreError;
 
 /// The most bytes of an answer that is held in memory as a whole: a quarter of the memory that the units allow.
 pub(super) const LONGEST_ANSWER: usize = 256 << 20;
-
-/// After a row of so many bytes its thread pauses.
-const LONG_ROW: usize = 64 << 10;
 
 /// A driver's connection.
 enum Link {
@@ -189,7 +188,7 @@ impl Connection {
                 bound!(query).fetch(link).map(|row| row.and_then(|row| row::read(&row))).boxed()
             }
         };
-        Stream { rows, connector: &self.connector, transport: &mut self.transport, what }
+        Stream::new(rows, (&self.connector, &mut self.transport), what)
     }
 
     /// The result of a query for a page; `None` if it is not a page.
@@ -229,7 +228,8 @@ impl Connection {
         let mut rows = self.stream(what, query);
         let row = rows.next().await?;
         if row.is_some() && rows.next().await?.is_some() {
-            rows.transport.broken = true;
+            drop(rows);
+            self.transport.broken = true;
             return Err(StoreError::Unavailable { what, detail: "the answer has more than one row".into() });
         }
         Ok(row)
@@ -293,67 +293,6 @@ impl Connection {
         };
         tokio::time::timeout(self.connector.timeout(), closing).await.ok();
         self.permit
-    }
-}
-
-/// The rows of a query in progress.
-pub(super) enum Rows<'c> {
-    Stream(Stream<'c>),
-    Pages(&'c mut Connection, Pages, &'static str),
-    Ended,
-}
-
-impl Rows<'_> {
-    pub(super) async fn next(&mut self) -> Result<Option<Row>, StoreError> {
-        loop {
-            match self {
-                Self::Ended => return Ok(None),
-                Self::Stream(stream) => return stream.next().await,
-                Self::Pages(connection, pages, what) => {
-                    if let Some(row) = pages.pop() {
-                        return Ok(Some(row));
-                    }
-                    let Some(query) = pages.next() else { return Ok(None) };
-                    match connection.page(what, query).await {
-                        Ok(Some(page)) => {
-                            if pages.take(page) {
-                                continue;
-                            }
-                        }
-                        Err(error) if connection.is_broken() => return Err(error),
-                        Ok(None) | Err(_) => {}
-                    }
-                }
-            }
-            if let Self::Pages(connection, pages, what) = std::mem::replace(self, Self::Ended) {
-                *self = Self::Stream(connection.stream(what, pages.row_by_row()));
-            }
-        }
-    }
-}
-
-/// Rows that the driver hands over one by one.
-pub(super) struct Stream<'c> {
-    rows: BoxStream<'c, Result<Row, sqlx::Error>>,
-    connector: &'c Arc<Connector>,
-    transport: &'c mut Transport,
-    what: &'static str,
-}
-
-impl Stream<'_> {
-    async fn next(&mut self) -> Result<Option<Row>, StoreError> {
-        let rows = &mut self.rows;
-        let next = std::future::poll_fn(|context| match rows.poll_next_unpin(context) {
-            Poll::Ready(row) => Poll::Ready(row.transpose()),
-            Poll::Pending => Poll::Pending,
-        });
-        let row = bounded(self.connector, self.transport, self.what, next).await?;
-        // Rows that are always there leave the thread no pause, and a long one takes its reader a while.
-        match &row {
-            Some(row) if row.memory() > LONG_ROW => tokio::task::yield_now().await,
-            _ => tokio::task::consume_budget().await,
-        }
-        Ok(row)
     }
 }
 
