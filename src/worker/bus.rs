@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::broker::{Broker, Next, Position};
+use super::grace::stopped_for;
 use super::journal::EncodedChange;
 use super::snapshot::Filter;
 use super::status::BusStatus;
@@ -212,11 +213,6 @@ async fn until_closed(mut read: OwnedReadHalf) -> std::io::Error {
             Err(error) => return error,
         }
     }
-}
-
-async fn stopped_for(shutdown: &CancellationToken, grace: Duration) {
-    shutdown.cancelled().await;
-    sleep(grace).await;
 }
 
 /// Appends a header line, the length of the body in four bytes, and the body.

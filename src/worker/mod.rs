@@ -13,6 +13,7 @@ mod bus;
 mod cache;
 mod cached;
 mod floor;
+mod grace;
 mod handle;
 pub(crate) mod history;
 mod journal;
@@ -183,7 +184,11 @@ impl Worker {
         };
         let keep_cache = async {
             if let Some(cache) = &cache {
-                cache::restore(cache.clone(), &origin, &broker).await;
+                tokio::select! {
+                    () = cache::restore(cache.clone(), &origin, &broker) => {}
+                    // The cache stays as it is.
+                    () = shutdown.cancelled() => return,
+                }
             }
             restored.cancel();
             if let Some(cache) = &cache {

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::rule::{ContentDigest, KnownRule, RuleId};
@@ -19,19 +20,20 @@ pub(super) const MAX_SIZE: u64 = 256 << 20;
 #[derive(Debug)]
 pub(in crate::worker) struct Texts {
     cache: PathBuf,
+    /// Held while the disk is waited for, so never locked by the thread of the stream.
     inner: Mutex<Inner>,
+    /// How many polls were applied.
+    polls: AtomicU64,
+    /// The rules that were parsed from the cache, until the first poll is applied: it mostly finds the same.
+    restored: Mutex<HashMap<RuleId, Arc<KnownRule>>>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+pub(super) struct Inner {
     /// `None` before the first text.
     file: Option<File>,
     end: u64,
     ranges: HashMap<ContentDigest, TextRange>,
-    /// How many polls were applied.
-    polls: u64,
-    /// The rules that were parsed from the cache, until the first poll is applied: it mostly finds the same.
-    restored: HashMap<RuleId, Arc<KnownRule>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,14 +47,18 @@ struct TextRange {
 impl Texts {
     /// Texts for the cache at this path, in a file of the same directory.
     pub(in crate::worker) fn new(cache: PathBuf) -> Self {
-        Self { cache, inner: Mutex::default() }
+        Self { cache, inner: Mutex::default(), polls: AtomicU64::new(0), restored: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The text of this digest; `None` if it is not kept.
+    fn restored(&self) -> MutexGuard<'_, HashMap<RuleId, Arc<KnownRule>>> {
+        self.restored.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The text of this digest; `None` if it is not kept. Waits for the disk, as `put`, `forget` and `clear` do.
     pub(super) fn get(&self, content: &ContentDigest) -> Option<String> {
         let inner = self.lock();
         inner.read(*inner.ranges.get(content)?).ok()
@@ -60,19 +66,18 @@ impl Texts {
 
     /// Remembers the rules that were parsed from the cache, so that the first poll does not parse them again.
     pub(in crate::worker) fn remember<'a>(&self, rules: impl Iterator<Item = &'a Arc<KnownRule>>) {
-        self.lock().restored = rules.map(|rule| (rule.header.rule_id.clone(), Arc::clone(rule))).collect();
+        *self.restored() = rules.map(|rule| (rule.header.rule_id.clone(), Arc::clone(rule))).collect();
     }
 
     /// Records that a poll was applied.
     pub(in crate::worker) fn poll_applied(&self) {
-        let mut inner = self.lock();
-        inner.polls += 1;
-        inner.restored = HashMap::new();
+        self.polls.fetch_add(1, Ordering::Relaxed);
+        *self.restored() = HashMap::new();
     }
 
     /// How many polls were applied.
     pub(super) fn polls(&self) -> u64 {
-        self.lock().polls
+        self.polls.load(Ordering::Relaxed)
     }
 
     /// Forgets the texts that were read before the given number of polls was applied, except those that are
@@ -82,13 +87,13 @@ impl Texts {
         inner.ranges.retain(|content, range| range.delta >= polls || wanted(content));
         if let Err(error) = inner.shrink(&self.cache) {
             tracing::debug!(error = %error, "texts that the cache needs are lost");
-            inner.clear();
+            *inner = Inner::default();
         }
     }
 
     /// Forgets every text.
     pub(super) fn clear(&self) {
-        self.lock().clear();
+        *self.lock() = Inner::default();
     }
 }
 
@@ -99,29 +104,26 @@ impl TextSink for Texts {
         if inner.ranges.contains_key(&content) || inner.end + text.len() as u64 > MAX_SIZE {
             return;
         }
-        if let Err(error) = inner.put(&self.cache, content, text) {
+        if let Err(error) = inner.put(&self.cache, content, text, self.polls()) {
             tracing::debug!(error = %error, "a text is not kept for the cache");
         }
     }
 
     fn parsed(&self, rule_id: &str, content: &ContentDigest) -> Option<Arc<KnownRule>> {
-        self.lock().restored.get(rule_id).filter(|rule| rule.header.content_sha256 == *content).cloned()
+        self.restored().get(rule_id).filter(|rule| rule.header.content_sha256 == *content).cloned()
     }
 }
 
 impl Inner {
-    fn empty(&self) -> Self {
-        Self { polls: self.polls, restored: self.restored.clone(), ..Self::default() }
-    }
-
-    fn put(&mut self, cache: &Path, content: ContentDigest, text: &str) -> io::Result<()> {
+    /// Appends a text that was read after so many `polls`.
+    fn put(&mut self, cache: &Path, content: ContentDigest, text: &str, polls: u64) -> io::Result<()> {
         let file = match self.file.take() {
             Some(file) => file,
             None => unnamed(cache)?,
         };
         let file = self.file.insert(file);
         file.write_all_at(text.as_bytes(), self.end)?;
-        self.ranges.insert(content, TextRange { start: self.end, length: text.len(), delta: self.polls });
+        self.ranges.insert(content, TextRange { start: self.end, length: text.len(), delta: polls });
         self.end += text.len() as u64;
         Ok(())
     }
@@ -137,20 +139,13 @@ impl Inner {
     fn shrink(&mut self, cache: &Path) -> io::Result<()> {
         let live: u64 = self.ranges.values().map(|range| range.length as u64).sum();
         if live * 2 < self.end {
-            let mut fresh = self.empty();
+            let mut fresh = Self::default();
             for (content, range) in &self.ranges {
-                fresh.put(cache, *content, &self.read(*range)?)?;
-            }
-            for (content, range) in &mut fresh.ranges {
-                range.delta = self.ranges[content].delta;
+                fresh.put(cache, *content, &self.read(*range)?, range.delta)?;
             }
             *self = fresh;
         }
         Ok(())
-    }
-
-    fn clear(&mut self) {
-        *self = self.empty();
     }
 }
 

@@ -107,7 +107,7 @@ impl Deceived {
         self.hear(says);
         for daemon in [self.master, self.worker] {
             let begun = Instant::now();
-            assert!(daemon.stop().success());
+            daemon.stop();
             assert!(begun.elapsed() < SOON, "it took {:?}", begun.elapsed());
         }
     }

@@ -30,6 +30,7 @@ use crate::plural::{count, is_or_are};
 use crate::rulefile::{self, ReadError, with_suffix};
 use crate::worker::broker::Broker;
 use crate::worker::cached::Rows;
+use crate::worker::grace::{DISK_GRACE, stopped_for};
 use crate::worker::texts::{MAX_SIZE, Texts};
 
 /// The least time between two writes: a killed worker loses about as much.
@@ -129,14 +130,26 @@ fn age(fresh_at: Timestamp, now: Timestamp) -> Duration {
     now.since(fresh_at).max(fresh_at.since(now))
 }
 
-/// Writes the file soon after changes, each hour, and at the shutdown. An error is logged once, and the file is tried
-/// again though nothing changes.
+/// Writes the file soon after changes, each hour, and at the shutdown, where the disk has [`DISK_GRACE`]. An error is
+/// logged once, and the file is tried again though nothing changes.
 pub(in crate::worker) async fn keep(
     path: PathBuf,
     origin: String,
     broker: Arc<Broker>,
     shutdown: CancellationToken,
 ) {
+    let place = path.display().to_string();
+    tokio::select! {
+        () = save_changes(path, origin, broker, &shutdown) => {}
+        () = stopped_for(&shutdown, DISK_GRACE) => tracing::error!(
+            message_id = event::CACHE_SET_ASIDE,
+            "the disk did not take {place} within {DISK_GRACE:?} of the stop: it stays as it is, so a restart without the \
+             database would serve older rules, or none"
+        ),
+    }
+}
+
+async fn save_changes(path: PathBuf, origin: String, broker: Arc<Broker>, shutdown: &CancellationToken) {
     let mut head = broker.watch_head();
     // Rules may have been loaded before `watch_head`.
     head.mark_changed();
@@ -186,7 +199,8 @@ async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut Option<B
     let is_altered = broker.trust_status().is_some_and(|trust| !trust.altered.is_empty());
     if let (Unwritten::Missing(_), Some(texts), false) = (&error, broker.texts(), is_altered) {
         // Another program removed or changed the file. The database has the texts.
-        texts.clear();
+        let texts = Arc::clone(texts);
+        let _ = tokio::task::spawn_blocking(move || texts.clear()).await;
         broker.ask_to_reread();
     }
     if failing.is_some() {

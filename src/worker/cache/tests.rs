@@ -106,6 +106,17 @@ fn texts_come_from_the_file_before_or_from_where_they_were_kept() {
     assert!(matches!(write(&path, &all, of, Some(&texts), 0), Err(Unwritten::Missing(1))));
 }
 
+/// The thread of the stream counts polls while another thread waits for the disk.
+#[test]
+fn polls_are_counted_while_texts_wait_for_the_disk() {
+    let texts = Texts::new("/nowhere/catalogue.ndjson".into());
+    let waiting = texts.lock();
+    texts.remember(rows().rules.iter());
+    texts.poll_applied();
+    assert_eq!(texts.polls(), 1);
+    drop(waiting);
+}
+
 #[test]
 fn a_file_is_replaced_and_never_written_into() {
     let directory = tempfile::tempdir().unwrap();

@@ -18,15 +18,15 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::file::HistoryFile;
 pub(crate) use self::read::{HistoryError, read};
 pub(crate) use self::record::{HistoryEvent, HistoryRecord};
 use super::broker::Broker;
+use super::grace::{DISK_GRACE, stopped_for};
 use super::journal::EncodedChange;
 use crate::backoff::Backoff;
 use crate::clock::Timestamp;
@@ -49,9 +49,6 @@ const TAIL: u64 = 4 << 20;
 /// The most changes of one write.
 const BATCH: usize = 256;
 
-/// How long the last write may take at the shutdown.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
-
 /// The history beside a cache. The older part has the suffix `old`, too.
 pub(crate) fn path(cache: &Path) -> PathBuf {
     with_suffix(cache, "history")
@@ -61,8 +58,20 @@ fn older(path: &Path) -> PathBuf {
     with_suffix(path, "old")
 }
 
-/// Records every change of this run until the shutdown.
+/// Records every change of this run until the shutdown. The last write has [`DISK_GRACE`].
 pub(super) async fn keep(path: PathBuf, broker: Arc<Broker>, shutdown: CancellationToken) {
+    tokio::select! {
+        () = record(path.clone(), broker, &shutdown) => {}
+        () = stopped_for(&shutdown, DISK_GRACE) => tracing::error!(
+            message_id = event::HISTORY_UNAVAILABLE,
+            "the disk did not take the history {} within {DISK_GRACE:?} of the stop: `rulesyncd history` may lack the last \
+             changes",
+            path.display()
+        ),
+    }
+}
+
+async fn record(path: PathBuf, broker: Arc<Broker>, shutdown: &CancellationToken) {
     let place = path.display().to_string();
     let mut head = broker.watch_head();
     let mut writer = Writer::new(path.clone(), broker.epoch.clone());
@@ -77,9 +86,7 @@ pub(super) async fn keep(path: PathBuf, broker: Arc<Broker>, shutdown: Cancellat
             let written = writer.append(&batch);
             (writer, written)
         });
-        let limit = if stops { SHUTDOWN_GRACE } else { Duration::MAX };
-        let Ok(written) = timeout(limit, writing).await else { return };
-        let written = match written {
+        let written = match writing.await {
             Ok((same, written)) => {
                 writer = same;
                 written

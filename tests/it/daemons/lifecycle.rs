@@ -18,9 +18,34 @@ fn a_stop_is_soft_and_tells_the_subscribers() {
     let worker = swarm.worker();
     let mut subscriber = swarm.subscribe();
     subscriber.snapshot();
-    assert_eq!(worker.stop().code(), Some(0));
+    worker.stop();
     assert!(subscriber.rest().contains("shutting_down"));
-    assert_eq!(master.stop().code(), Some(0));
+    master.stop();
+}
+
+#[test]
+fn a_stop_waits_for_a_disk_that_hangs_for_a_bounded_time() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("a.yaml", rule_text("A", 1));
+    swarm.succeed(&["sync"]);
+    let files = SlowFiles::new(&swarm.path(""));
+    let worker = swarm.daemon("worker", |command| files.hang(command));
+    let mut subscriber = swarm.subscribe();
+    assert_eq!(subscriber.snapshot().len(), 1);
+    wait_for("the cache that is not written to its end", || {
+        swarm.path("catalogue.ndjson.new").exists().then_some(())
+    });
+    let (stopped, log) = (Instant::now(), worker.log_path());
+    worker.stop();
+    assert!(stopped.elapsed() < 2 * STOP_WITHIN, "{:?}", stopped.elapsed());
+    assert!(subscriber.rest().contains("shutting_down"));
+    let log = fs::read_to_string(log).unwrap();
+    let place = swarm.path("catalogue.ndjson");
+    assert!(log.contains(&format!("the disk did not take {} within", place.display())), "{log}");
+    // Nothing of it is in the way of the next worker.
+    let worker = swarm.worker();
+    wait_for("the cache", || place.exists().then_some(()));
+    worker.stop();
 }
 
 #[test]
@@ -180,6 +205,9 @@ fn a_new_database_is_read_by_the_group_of_its_directory_and_its_lock_by_nobody_e
         assert_eq!((found.0.as_str(), found.1.as_str()), expected, "umask {umask}, directory {directory:o}");
     }
 }
+
+/// How long a stop takes at most. A busy machine may need longer.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// So many slow files take 6 s to read.
 const SLOW_FILES: u64 = 60;

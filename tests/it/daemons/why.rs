@@ -40,7 +40,7 @@ fn a_rules_story_is_told_from_its_file_to_its_subscribers() {
     master.wait_for_log("its last good version stays");
     let (code, told) = why(&swarm, "R1");
     assert!(code == 1 && told.contains("r1.yaml: line 2, column"), "{told}");
-    assert_eq!(master.stop().code(), Some(0));
+    master.stop();
     swarm.save("r1.yaml", rule_text("R1", 4));
     let (code, told) = why(&swarm, "R1");
     assert!(

@@ -109,7 +109,9 @@ impl<'a> Daemons<'a> {
     }
 
     pub(super) fn stop_softly(&mut self, host: &str) {
-        let status = self.take(host).stop();
+        let daemon = self.take(host);
+        daemon.signal("TERM");
+        let status = daemon.wait();
         if !status.success() {
             self.ended.push(format!("{host} (asked to stop: {status})"));
         }

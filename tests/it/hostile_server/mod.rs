@@ -130,10 +130,8 @@ impl Pair {
         }
         for daemon in daemons {
             assert!(daemon.log().lines().count() < 100, "{name}: {}", daemon.log());
-            let (stopped, log) = (Instant::now(), daemon.log_path());
-            let ended = daemon.stop();
-            let log = std::fs::read_to_string(log).unwrap();
-            assert!(ended.success(), "{name}: {ended:?} {log}");
+            let stopped = Instant::now();
+            daemon.stop();
             measured.ends.push(stopped.elapsed());
         }
         measured

@@ -1,5 +1,5 @@
 /* A file system that takes its time: opening a file whose name begins with "slow_" takes 0.1 s, and adds a byte to the
-   file that $SLOW_FILES_OPENED names. */
+   file that $SLOW_FILES_OPENED names. With $DISK_HANGS, nothing comes to the disk. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -27,4 +27,12 @@ int open64(const char *path, int flags, ...)
         close(opened);
     }
     return next(path, flags, mode);
+}
+
+int fsync(int file)
+{
+    int (*next)(int) = dlsym(RTLD_NEXT, "fsync");
+    if (getenv("DISK_HANGS"))
+        sleep(3600);
+    return next(file);
 }

@@ -1,4 +1,4 @@
-//! Files that take 0.1 s to open, for a process that has a library loaded.
+//! Files that take 0.1 s to open, and a disk that hangs, for a process that has a library loaded.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,6 +27,11 @@ impl SlowFiles {
     /// Makes them slow for this program.
     pub(crate) fn slow_down(&self, command: &mut Command) {
         command.env("LD_PRELOAD", &self.library).env("SLOW_FILES_OPENED", &self.opened);
+    }
+
+    /// Makes this program wait whenever it syncs a file.
+    pub(crate) fn hang(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", &self.library).env("DISK_HANGS", "1");
     }
 
     /// How often one was opened.

@@ -284,10 +284,19 @@ impl Daemon {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and waits for the end.
-    pub(crate) fn stop(self) -> ExitStatus {
+    /// SIGTERM, and waits for the end, which must be exit code 0.
+    pub(crate) fn stop(self) {
         self.signal("TERM");
-        self.wait()
+        let (stopped, pid, log) = (Instant::now(), self.pid(), self.log_path());
+        let ended = self.wait();
+        if !ended.success() {
+            let log = fs::read_to_string(log).unwrap();
+            let last = &log[log.floor_char_boundary(log.len().saturating_sub(4_000))..];
+            panic!(
+                "process {pid}: {ended} {:?} after its stop; the end of its log:\n{last}",
+                stopped.elapsed()
+            );
+        }
     }
 
     /// Waits for the end.

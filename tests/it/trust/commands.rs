@@ -94,7 +94,7 @@ async fn why_verify_and_state_get_compare_with_the_signed_release() {
     wait_for("no state", || (status(&swarm)["states"] == 0).then_some(()));
 
     // Altered, deleted and added rows, which nobody mends.
-    let _ = master.stop();
+    master.stop();
     let at = quoted(&SystemClock.now().to_sql_text());
     let changed = quoted(&rule_text("R1", 1).replace("v1", "v7"));
     sql.run(&format!("UPDATE ttp_rule SET yaml_content = {changed}, updated_at = {at} WHERE rule_id = 'R1'"))
@@ -183,7 +183,7 @@ async fn status_shows_trust_and_check_weighs_it() {
     for part in ["held back: release of", "files that the signed release does not list", "R9.yaml"] {
         assert!(shown.contains(part), "no `{part}` in\n{shown}");
     }
-    let _ = master.stop();
+    master.stop();
 
     // Degraded: a row that is altered, one that is not listed, and a state beyond the bound.
     sql.put("R2", 7, SystemClock.now()).await;

@@ -75,7 +75,7 @@ fn a_release_is_published_as_a_whole_or_not_at_all() {
     // What another program does to the rows is undone from the files.
     swarm.sql("UPDATE ttp_rule SET yaml_content = 'forged', updated_by = 'thief' WHERE rule_id = 'R1'");
     swarm.sql("DELETE FROM ttp_rule WHERE rule_id = 'R3'; DELETE FROM rulesyncd_manifest WHERE part = 1");
-    let _ = master.stop();
+    master.stop();
     let _master = owner.daemon(&swarm, "master");
     wait_for("the rows to be mended", || (stored_release(&swarm) == Some((version(2), true))).then_some(()));
 }
@@ -119,7 +119,7 @@ fn an_older_release_or_another_one_of_the_same_time_is_not_published() {
     Owner { realm: "test", key: owner.key, ..Owner::new() }.release(4, &[("R1", 3)]).check_out(&swarm);
     wait_until_held(&swarm, "for the realm `test`");
     assert_eq!(stored_release(&swarm), Some((version(2), true)));
-    let _ = master.stop();
+    master.stop();
 
     // So does a standby that takes over with an older directory.
     let owner = Owner::new();
@@ -139,7 +139,7 @@ fn a_master_that_is_killed_leaves_a_whole_release() {
     let ids: Vec<String> = (0..200).map(|number| format!("R{number}")).collect();
     let rules = |version: i32| ids.iter().map(|id| (id.as_str(), version)).collect::<Vec<_>>();
     owner.release(1, &rules(1)).check_out(&swarm);
-    let _ = owner.daemon(&swarm, "master").stop();
+    owner.daemon(&swarm, "master").stop();
     for round in 2..8 {
         let master = owner.daemon(&swarm, "master");
         let release = owner.release(round, &rules(i32::try_from(round).unwrap()));
@@ -159,7 +159,7 @@ fn a_master_without_trust_says_that_its_edits_are_not_signed() {
     owner.release(1, &[("R1", 1)]).check_out(&swarm);
     let trusting = owner.daemon(&swarm, "master");
     wait_for_release(&swarm, 1);
-    let _ = trusting.stop();
+    trusting.stop();
     let master = swarm.master();
     master.wait_for_log("this master publishes without signatures");
 }

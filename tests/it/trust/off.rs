@@ -55,7 +55,7 @@ async fn one_statement_names_the_manifest_with_trust_off() {
     assert_eq!(sent(&mut sql, "Execute", named).await, 1, "the look at the start");
     assert_eq!(sent(&mut sql, "Query", named).await, 0);
 
-    assert!(master.stop().success());
+    master.stop();
     // Until what was changed is older than the overlap, a poll reads it again.
     tokio::time::sleep(Duration::from_secs(2)).await;
     sql.run("TRUNCATE general_log").await;

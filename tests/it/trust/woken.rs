@@ -30,7 +30,7 @@ async fn a_wake_up_after_the_manifest_was_dropped_is_heard_and_is_no_outage() {
     // The next release is found by a wake-up, too.
     owner.release(2, &[("R1", 2), ("R2", 1)]).check_out(&swarm);
     assert_eq!(subscriber.change()["rule_version"], 2);
-    let _ = master.stop();
+    master.stop();
 
     database.external().await.run("DROP TABLE rulesyncd_manifest").await;
     swarm.succeed(&["state", "set", "R2", "disabled"]);

@@ -95,7 +95,7 @@ async fn attacks(swarm: &Swarm, sql: &mut ExternalClient) {
     assert_eq!(trust, expected);
     let digest = status(swarm)["digest"].clone();
     // Nobody mends what the attacker does.
-    let _ = master.stop();
+    master.stop();
 
     // Forged, changed and deleted rows.
     let at = quoted(&SystemClock.now().to_sql_text());
@@ -119,7 +119,7 @@ async fn attacks(swarm: &Swarm, sql: &mut ExternalClient) {
     .await;
     wait_for_reasons(swarm, &["malformed", "altered"]);
     assert_eq!(status(swarm)["digest"], digest);
-    let _ = worker.stop();
+    worker.stop();
 
     // Each of these is what a worker finds when it starts; it has a cache and a floor.
     let signed = |owner: &Owner, minute| {
@@ -152,7 +152,7 @@ async fn attacks(swarm: &Swarm, sql: &mut ExternalClient) {
         assert_eq!(found["digest"], digest, "{reason}");
         let mut subscriber = swarm.subscribe();
         assert_eq!(snapshot(&mut subscriber).0, first_rules(), "{reason}");
-        let _ = worker.stop();
+        worker.stop();
     }
     sql.run("DROP TABLE rulesyncd_manifest").await;
     let worker = owner.daemon(swarm, "worker");
@@ -173,7 +173,7 @@ async fn attacks(swarm: &Swarm, sql: &mut ExternalClient) {
     let mut changes: Vec<String> = changes.iter().map(|(id, version)| format!("{id} {version}")).collect();
     changes.sort();
     assert_eq!(changes, ["\"R1\" 2", "\"R2\" null", "\"R4\" 1"]);
-    let _ = worker.stop();
+    worker.stop();
 }
 
 #[tokio::test]
@@ -244,12 +244,13 @@ fn a_cache_is_served_only_if_all_of_it_verifies() {
     owner.release(1, FIRST).check_out(&swarm);
     let (master, worker) = (owner.daemon(&swarm, "master"), owner.daemon(&swarm, "worker"));
     wait_for_reasons(&swarm, &[]);
-    let _ = (worker.stop(), master.stop());
+    worker.stop();
+    master.stop();
     // The database is unavailable from now on.
     fs::rename(swarm.path("rules.db"), swarm.path("away.db")).unwrap();
     let worker = owner.daemon(&swarm, "worker");
     wait_for("the cached rules", || (status(&swarm)["rules"] == 3).then_some(()));
-    let _ = worker.stop();
+    worker.stop();
 
     let cache = swarm.path("catalogue.ndjson");
     let good = fs::read_to_string(&cache).unwrap();
@@ -291,7 +292,7 @@ fn a_cache_is_served_only_if_all_of_it_verifies() {
         let worker = owner.daemon(&swarm, "worker");
         worker.wait_for_log("is not served");
         assert_eq!(status(&swarm)["digest"], Value::Null, "{what} is served");
-        let _ = worker.stop();
+        worker.stop();
     }
     // Removed keys: a restart does not load it.
     fs::write(&cache, &good).unwrap();

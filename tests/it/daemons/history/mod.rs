@@ -147,7 +147,7 @@ fn what_a_subscriber_hears_is_recorded_once_through_kills_and_restarts() {
         listener.wait_for(&[r#""rule_id":"A""#, r#""state":"clipped""#, &reason], &[]);
         // The cache is now older than what was heard, except after a soft stop.
         match run {
-            5 => drop(worker.stop()),
+            5 => worker.stop(),
             _ => worker.kill(),
         }
     }
