@@ -195,3 +195,6 @@ impl LeaseSession for Connection {
 fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
