@@ -118,7 +118,7 @@ impl Config {
         Self::load_from(flags, variable, Path::new(files::DIRECTORY))
     }
 
-    fn load_from(
+    pub(crate) fn load_from(
         flags: &Flags,
         variable: impl Fn(&str) -> Option<OsString>,
         directory: &Path,

@@ -1,4 +1,7 @@
+use std::path::Path;
+
 use super::*;
+use crate::config::{Config, Flags};
 
 fn row(owner: &str, session: &str, beat: u64) -> LeaseRow {
     LeaseRow {
@@ -40,6 +43,22 @@ fn a_lease_that_another_program_made_endless_is_silent_after_the_longest_that_a_
     for (at, term) in [(0, None), (3_599, None), (3_600, Some(4))] {
         assert_eq!(look(&mut standby, &endless, "here", ServerLock::Ours, seconds(at)), term);
     }
+}
+
+/// Another limit would take the lease from a master that is configured to be silent for longer.
+#[test]
+fn the_longest_lease_is_the_longest_that_the_configuration_accepts() {
+    let problem = |lease: Duration| {
+        let environment = |name: &str| match name {
+            "RULESYNCD_DATABASE_URL" => Some("sqlite::memory:".into()),
+            "RULESYNCD_MASTER_LEASE" => Some(format!("{}ms", lease.as_millis()).into()),
+            _ => None,
+        };
+        Config::load_from(&Flags::default(), environment, Path::new("/nowhere")).err().map(|error| error.0)
+    };
+    assert_eq!(problem(LONGEST_LEASE), None);
+    let refused = problem(LONGEST_LEASE + Duration::from_millis(1)).unwrap();
+    assert!(refused.contains("3600001ms is not within"), "{refused}");
 }
 
 #[test]
