@@ -99,8 +99,9 @@ async fn try_lease<S: LeaseSession>(
     (server, server_lock): (&str, ServerLock),
 ) -> Result<Option<Lead>, StoreError> {
     let mut row = session.lease_row().await?;
-    // If no master without a lease is at work.
-    if row.is_none() && matches!(server_lock, ServerLock::Ours | ServerLock::Missing) {
+    // The session that has the lock may be frozen, and the server not notice. A row leads nobody: who takes it minds a
+    // master without a lease, and so do beat and fence.
+    if row.is_none() && server_lock != ServerLock::Unleased {
         session.insert_lease().await?;
         row = session.lease_row().await?;
     }

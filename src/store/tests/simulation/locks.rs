@@ -39,16 +39,6 @@ impl World {
         }
     }
 
-    /// Who inserts the row of the lease has the server's lock, so that no master without a lease is at work.
-    pub(super) fn judge_creator(&mut self, server: usize, session: u64) {
-        let holder = self.held_lock(server).and_then(|held| held.session);
-        if self.options.has_locks && holder != Some(session) {
-            self.note_broken(|| {
-                format!("fence: the row is inserted by {session}, the lock is of {holder:?}")
-            });
-        }
-    }
-
     /// A session of a master has ended, which the server notices after so many microseconds.
     pub(super) fn unlock(&mut self, server: usize, session: u64, micros: i64) {
         let noticed = self.now.saturating_add(micros);
