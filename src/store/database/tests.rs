@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use super::connector::Connector;
-use super::snapshot::beat_of;
+use super::snapshot::count::beat_of;
 use super::sql::Purpose;
 use super::{Database, laws, manifest};
 use crate::address::DatabaseConfig;
