@@ -71,14 +71,19 @@ impl FileReader {
         Stamp::at(&self.directory.join(name))
     }
 
-    pub(super) fn bytes(&self, name: &str) -> Result<Vec<u8>, ReadError> {
+    /// The bytes of a file that has just been stamped.
+    pub(super) fn bytes(&self, name: &str, stamp: Stamp) -> Result<Vec<u8>, ReadError> {
         self.note_progress();
-        rulefile::read_within(&self.directory.join(name), self.limits.size, &self.links)
+        let (path, max) = (self.directory.join(name), self.limits.size);
+        match stamp.is_plain_file {
+            true => rulefile::read_regular(&path, max),
+            false => rulefile::read_within(&path, max, &self.links),
+        }
     }
 
     /// The text of a file; `None` if it is not the one with this digest.
     pub(super) fn text(&self, name: &str, content_sha256: ContentDigest) -> Option<Box<str>> {
-        let bytes = self.bytes(name).ok()?;
+        let bytes = self.bytes(name, self.stamp(name)?.ok()?).ok()?;
         if ContentDigest::of(&bytes) != content_sha256 {
             return None;
         }
@@ -95,7 +100,7 @@ impl FileReader {
     ) -> Found {
         let (begun, mut parsed) = (trace::now(), None);
         let was_file = stamp.as_ref().is_ok_and(|stamp| !stamp.is_link);
-        let bytes = stamp.map_err(ReadError::from).and_then(|stamp| Ok((stamp, self.bytes(name)?)));
+        let bytes = stamp.map_err(ReadError::from).and_then(|stamp| Ok((stamp, self.bytes(name, stamp)?)));
         let mut scanned = match bytes {
             // Removed since it was stamped: it may be made anew.
             Err(ReadError::Absent) if was_file => ScannedFile::new(Err(InvalidFile::Unfinished)),

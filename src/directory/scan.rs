@@ -178,17 +178,24 @@ impl Scanner {
             }
             ScanScope::Names(_) => Vec::new(),
         };
-        let stamped = parallel_map(names.into_iter().collect(), THREADS, |name: String| {
-            let stamp = self.reader.stamp(&name);
-            let is_as_read =
-                *scope == ScanScope::All && matches!(stamp, Some(Ok(stamp)) if self.is_as_read(&name, stamp));
-            (!is_as_read).then_some((name, stamp))
+        let kept = AtomicUsize::new(0);
+        let looked_at = parallel_map(names.into_iter().collect(), THREADS, |name: String| {
+            let stamp = match self.reader.stamp(&name) {
+                None => return Some((name, None)),
+                Some(Ok(stamp)) if *scope == ScanScope::All && self.is_as_read(&name, stamp) => return None,
+                Some(stamp) => stamp,
+            };
+            let is_unfinished = unfinished.contains(&name)
+                || matches!(&stamp, Ok(stamp) if stamp.is_empty && stamp.age(now) < EMPTY_FOR);
+            let stamped = stamp.as_ref().ok().copied();
+            let found = (!is_unfinished).then(|| self.read(&name, stamp, &kept, now));
+            Some((name, Some((stamped, found))))
         });
-        let mut to_read = Vec::new();
-        for (name, stamp) in stamped.into_iter().flatten() {
-            match stamp {
+        let mut to_take = Vec::new();
+        for (name, seen) in looked_at.into_iter().flatten() {
+            match seen {
                 None => gone.push(name),
-                Some(stamp) => to_read.push((name, stamp)),
+                Some((stamp, found)) => to_take.push((name, stamp, found)),
             }
         }
         let mut changed = ChangedFiles::new();
@@ -198,50 +205,56 @@ impl Scanner {
                 changed.insert(name, Some(before));
             }
         }
-        let kept = AtomicUsize::new(0);
-        let read = parallel_map(to_read, THREADS, |(name, stamp)| {
-            let is_unfinished = unfinished.contains(&name)
-                || matches!(&stamp, Ok(stamp) if stamp.is_empty && stamp.age(now) < EMPTY_FOR);
-            let stamped = stamp.as_ref().ok().copied();
-            let found = (!is_unfinished).then(|| self.read(&name, stamp, &kept, now));
-            (name, stamped, found)
-        });
-        for (name, stamp, found) in read {
-            let mut scanned = match found {
-                Some(Found::Known { stamp, is_settled }) => {
-                    self.files.restamp(&name, stamp, is_settled);
-                    self.note_whether_settled(name, Some(stamp), is_settled);
-                    continue;
-                }
-                Some(Found::File(scanned)) if scanned.outcome != Err(InvalidFile::Unfinished) => *scanned,
-                _ => {
-                    if self.files.get(&name).is_none() {
-                        self.files.insert(&name, ScannedFile::new(Err(InvalidFile::Unfinished)));
-                    }
-                    // Without an event it is read again like a file with a young stamp.
-                    if !unfinished.contains(&name) {
-                        self.note_whether_settled(name, stamp, false);
-                    }
-                    continue;
-                }
-            };
-            self.note_whether_settled(name.clone(), stamp, scanned.is_settled);
-            if scanned.outcome.is_err() && scanned.named.is_none() {
-                scanned.had = self.files.get(&name).and_then(ScannedFile::rule_id).cloned();
-            }
-            let (outcome, named) = (scanned.outcome.clone(), scanned.named.clone());
-            let before = self.files.insert(&name, scanned);
-            if before.as_ref().is_none_or(|before| before.outcome != outcome || before.named != named) {
+        for (name, stamp, found) in to_take {
+            if let Some(before) = self.take(&name, stamp, found, unfinished.contains(&name)) {
                 changed.insert(name, before);
             }
         }
         Ok(changed)
     }
 
-    fn note_whether_settled(&mut self, name: String, stamp: Unsettled, is_settled: bool) {
+    /// Takes in what was found under a name, with the stamp that it had; `None` if it is still being written, known to
+    /// events or not. Returns what the file was before, if that changed.
+    fn take(
+        &mut self,
+        name: &str,
+        stamp: Unsettled,
+        found: Option<Found>,
+        has_events: bool,
+    ) -> Option<Option<ScannedFile>> {
+        let mut scanned = match found {
+            Some(Found::Known { stamp, is_settled }) => {
+                self.files.restamp(name, stamp, is_settled);
+                self.note_whether_settled(name, Some(stamp), is_settled);
+                return None;
+            }
+            Some(Found::File(scanned)) if scanned.outcome != Err(InvalidFile::Unfinished) => *scanned,
+            _ => {
+                if self.files.get(name).is_none() {
+                    self.files.insert(name, ScannedFile::new(Err(InvalidFile::Unfinished)));
+                }
+                // Without an event it is read again like a file with a young stamp.
+                if !has_events {
+                    self.note_whether_settled(name, stamp, false);
+                }
+                return None;
+            }
+        };
+        self.note_whether_settled(name, stamp, scanned.is_settled);
+        if scanned.outcome.is_err() && scanned.named.is_none() {
+            scanned.had = self.files.get(name).and_then(ScannedFile::rule_id).cloned();
+        }
+        let (outcome, named) = (scanned.outcome.clone(), scanned.named.clone());
+        let before = self.files.insert(name, scanned);
+        let is_same =
+            before.as_ref().is_some_and(|before| before.outcome == outcome && before.named == named);
+        (!is_same).then_some(before)
+    }
+
+    fn note_whether_settled(&mut self, name: &str, stamp: Unsettled, is_settled: bool) {
         match is_settled {
-            true => drop(self.unsettled.remove(&name)),
-            false => drop(self.unsettled.insert(name, stamp)),
+            true => drop(self.unsettled.remove(name)),
+            false => drop(self.unsettled.insert(name.to_owned(), stamp)),
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Stamp {
     pub(super) is_link: bool,
     /// Whether the file has other names, which no event of this one names.
     pub(super) has_other_names: bool,
+    /// Whether it is a regular file, and no link led there.
+    pub(super) is_plain_file: bool,
     /// Whether it is a file without a text.
     pub(super) is_empty: bool,
 }
@@ -59,6 +61,7 @@ impl Stamp {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
             is_link,
             has_other_names: metadata.nlink() > 1,
+            is_plain_file: metadata.is_file() && !is_link,
             is_empty: metadata.is_file() && metadata.size() == 0,
         }
     }

@@ -84,9 +84,7 @@ pub(crate) fn read_within(path: &Path, max: usize, policy: &LinkPolicy) -> Resul
     let here = std::fs::symlink_metadata(path)?;
     if !here.is_symlink() {
         regular(&here)?;
-        // A link that was created meanwhile is not followed.
-        let file = OpenOptions::new().read(true).custom_flags(HARMLESS | libc::O_NOFOLLOW).open(path)?;
-        return read_open(&file, max);
+        return read_regular(path, max);
     }
     let file = begin(path)?;
     // The opened file counts, and not what the name led to before.
@@ -94,6 +92,15 @@ pub(crate) fn read_within(path: &Path, max: usize, policy: &LinkPolicy) -> Resul
     if !policy.allows(&target, file.metadata()?.dev()) {
         return Err(ReadError::LeadsOut(target));
     }
+    read_open(&file, max)
+}
+
+/// As [`read`], for what was a regular file a moment ago: a link that was made meanwhile is not followed.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_regular(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
+    let file = OpenOptions::new().read(true).custom_flags(HARMLESS | libc::O_NOFOLLOW).open(path)?;
     read_open(&file, max)
 }
 

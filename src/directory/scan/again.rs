@@ -36,8 +36,8 @@ impl Scanner {
         let read = off_thread(move || {
             parallel_map(names, THREADS, |name: String| {
                 let stamp = reader.stamp(&name).and_then(Result::ok);
-                let read =
-                    stamp.and_then(|stamp| Some((stamp, ContentDigest::of(reader.bytes(&name).ok()?))));
+                let digest = |stamp| Some(ContentDigest::of(&reader.bytes(&name, stamp).ok()?));
+                let read = stamp.and_then(|stamp| Some((stamp, digest(stamp)?)));
                 (name, read)
             })
         });
