@@ -42,8 +42,8 @@ pub(super) fn gate(policy: Policy, cache: &Path) -> Gate {
     let gate = Gate::new(policy, Some((manifest.as_bytes(), signatures)));
     if !gate.has_floor() {
         tracing::warn!(
-            "{} has no release that the listed keys signed: it is damaged, or their lines were removed; until a release \
-             comes into force, an older one than before is accepted, unless `trust.min_version` says otherwise",
+            "{} has no release that the listed keys signed: it is damaged or of a newer version, or their lines were removed; until a \
+             release comes into force, an older one than before is accepted, unless `trust.min_version` says otherwise",
             path.display()
         );
     }

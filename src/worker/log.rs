@@ -350,3 +350,12 @@ pub(super) fn floor_unsaved(path: &Path, error: &io::Error) {
         path.display()
     );
 }
+
+/// Without the lock two workers could share a cache, and without the floor an older release could be accepted.
+pub(super) fn start_waits_for_disk(cache: &Path) {
+    tracing::error!(
+        message_id = event::CACHE_SET_ASIDE,
+        "the disk of the cache {} does not answer: the worker waits for it at its start, and serves nothing meanwhile",
+        cache.display()
+    );
+}

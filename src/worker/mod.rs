@@ -102,7 +102,10 @@ impl Worker {
         policy: Option<Policy>,
     ) -> Self {
         let started_at = clock.now();
-        let lock = lock::take(&config.cache);
+        let (lock, gate) = grace::blocking(
+            || (lock::take(&config.cache), policy.map(|policy| floor::gate(policy, &config.cache))),
+            || log::start_waits_for_disk(&config.cache),
+        );
         let broker = Broker::new(clock, config.journal_length, config.subscriber_queue);
         let broker = match &lock {
             Some(_) => broker.with_texts(Arc::new(Texts::new(config.cache.clone()))),
@@ -110,8 +113,8 @@ impl Worker {
         };
         let broker = broker.polled_every(config.poll_interval);
         let broker = broker.guarded(config.max_delete, config.max_delete_hold);
-        let broker = Arc::new(match policy {
-            Some(policy) => broker.behind(floor::gate(policy, &config.cache)),
+        let broker = Arc::new(match gate {
+            Some(gate) => broker.behind(gate),
             None => broker,
         });
         let bus = config.bus_socket.clone().map(|path| Bus::new(path, started_at));
@@ -185,7 +188,7 @@ impl Worker {
         let keep_cache = async {
             if let Some(cache) = &cache {
                 tokio::select! {
-                    () = cache::restore(cache.clone(), &origin, &broker) => {}
+                    () = cache::restore(cache.clone(), &origin, &broker, &restored) => {}
                     // The cache stays as it is.
                     () = shutdown.cancelled() => return,
                 }

@@ -1,10 +1,10 @@
 //! The loop that polls the tables and applies what it finds to the broker.
 
+mod floor;
 mod quarantine;
 mod reports;
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::floor::FloorFile;
 use self::reports::Reports;
 use super::broker::{AppliedChanges, Broker};
+use super::log;
 use super::trace::TailTrace;
-use super::{floor, log};
 use crate::backoff::{Backoff, jittered, until};
 use crate::clock::Timestamp;
 use crate::lifecycle::Liveness;
@@ -54,10 +55,8 @@ pub(super) struct Tail<F, N> {
     polled: CancellationToken,
     /// Cancelled once the broker has the rules of the cache.
     restored: CancellationToken,
-    /// Where the floor is saved; `None` if it is not.
-    floor: Option<PathBuf>,
-    /// Whether the floor could not be saved; each poll tries again.
-    is_floor_unsaved: bool,
+    /// `None` if the floor is not saved.
+    floor: Option<FloorFile>,
     /// What is trusted, as the log has it.
     trust: Option<TrustStatus>,
     reports: Option<Reports>,
@@ -89,8 +88,7 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             backend,
             polled,
             restored,
-            floor,
-            is_floor_unsaved: false,
+            floor: floor.map(FloorFile::new),
             trust: None,
             reports: None,
         }
@@ -169,10 +167,10 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             });
             self.broker.take_list(list.as_deref());
         }
-        if let Some(path) = self.floor.clone()
+        if let Some(file) = &mut self.floor
             && let Some(floor) = self.broker.unsaved_floor()
         {
-            self.save_floor(path, floor).await;
+            while_asked(&self.broker, self.clock, file.save(floor, &self.broker)).await;
         }
         let served = self.broker.take_served(now.after(begun.elapsed()));
         TableDelta {
@@ -185,22 +183,6 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             missed_by_watermark,
             ..served
         }
-    }
-
-    async fn save_floor(&mut self, path: PathBuf, floor: String) {
-        let place = path.clone();
-        let saving = tokio::task::spawn_blocking(move || floor::save(&path, &floor));
-        let saved = while_asked(&self.broker, self.clock, saving).await;
-        let saved = saved.unwrap_or_else(|error| Err(io::Error::other(error)));
-        if saved.is_ok() {
-            self.broker.floor_saved();
-        }
-        match &saved {
-            Err(error) if !self.is_floor_unsaved => log::floor_unsaved(&place, error),
-            Ok(()) if self.is_floor_unsaved => log::floor_saved(&place),
-            _ => {}
-        }
-        self.is_floor_unsaved = saved.is_err();
     }
 
     /// Logs the reasons against the signed release that began or ended.

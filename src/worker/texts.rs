@@ -1,5 +1,8 @@
 //! Keeps the texts of rules on disk from the poll that read them until the cache holds them. Serving rules does
-//! not need the texts, and in memory they would double the worker's size.
+//! not need the texts, and in memory they would double the worker's size. A poll does not wait for the disk: a
+//! thread writes the texts, and a few of them wait for it in memory.
+
+mod queue;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use self::queue::Queue;
 use crate::rule::{ContentDigest, KnownRule, RuleId};
 use crate::rulefile;
 use crate::store::TextSink;
@@ -19,13 +23,20 @@ pub(super) const MAX_SIZE: u64 = 256 << 20;
 /// Texts by their digests, in a file without a name that disappears with this process.
 #[derive(Debug)]
 pub(in crate::worker) struct Texts {
-    cache: PathBuf,
-    /// Held while the disk is waited for, so never locked by the thread of the stream.
-    inner: Mutex<Inner>,
+    files: Arc<Files>,
+    queue: Arc<Queue>,
     /// How many polls were applied.
     polls: AtomicU64,
     /// The rules that were parsed from the cache, until the first poll is applied: it mostly finds the same.
     restored: Mutex<HashMap<RuleId, Arc<KnownRule>>>,
+}
+
+/// Where the texts are.
+#[derive(Debug)]
+struct Files {
+    cache: PathBuf,
+    /// Held while the disk is waited for, so never locked by the thread of the stream or by a poll.
+    inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
@@ -47,18 +58,24 @@ struct TextRange {
 impl Texts {
     /// Texts for the cache at this path, in a file of the same directory.
     pub(in crate::worker) fn new(cache: PathBuf) -> Self {
-        Self { cache, inner: Mutex::default(), polls: AtomicU64::new(0), restored: Mutex::default() }
+        let files = Arc::new(Files { cache, inner: Mutex::default() });
+        Self { files, queue: Arc::default(), polls: AtomicU64::new(0), restored: Mutex::default() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.files.lock()
     }
 
     fn restored(&self) -> MutexGuard<'_, HashMap<RuleId, Arc<KnownRule>>> {
         self.restored.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The text of this digest; `None` if it is not kept. Waits for the disk, as `put`, `forget` and `clear` do.
+    /// Waits until the disk has all texts that were put before.
+    pub(super) fn settle(&self) {
+        self.queue.settle();
+    }
+
+    /// The text of this digest; `None` if it is not on the disk. Waits for the disk, as `forget` and `clear` do.
     pub(super) fn get(&self, content: &ContentDigest) -> Option<String> {
         let inner = self.lock();
         inner.read(*inner.ranges.get(content)?).ok()
@@ -85,7 +102,7 @@ impl Texts {
     pub(super) fn forget(&self, polls: u64, wanted: impl Fn(&ContentDigest) -> bool) {
         let mut inner = self.lock();
         inner.ranges.retain(|content, range| range.delta >= polls || wanted(content));
-        if let Err(error) = inner.shrink(&self.cache) {
+        if let Err(error) = inner.shrink(&self.files.cache) {
             tracing::debug!(error = %error, "texts that the cache needs are lost");
             *inner = Inner::default();
         }
@@ -98,19 +115,35 @@ impl Texts {
 }
 
 impl TextSink for Texts {
-    /// Keeps a text if it can. If it cannot, the next writing of the cache reports the missing text.
+    /// Keeps a text if it can. If it cannot, the next writing of the cache reports the missing text. Does not wait for a
+    /// disk that hangs.
     fn put(&self, content: ContentDigest, text: &str) {
-        let mut inner = self.lock();
-        if inner.ranges.contains_key(&content) || inner.end + text.len() as u64 > MAX_SIZE {
-            return;
-        }
-        if let Err(error) = inner.put(&self.cache, content, text, self.polls()) {
+        let files = Arc::clone(&self.files);
+        let kept = self.queue.push(content, text, self.polls(), move |waiting| files.put(waiting));
+        if let Err(error) = kept {
             tracing::debug!(error = %error, "a text is not kept for the cache");
         }
     }
 
     fn parsed(&self, rule_id: &str, content: &ContentDigest) -> Option<Arc<KnownRule>> {
         self.restored().get(rule_id).filter(|rule| rule.header.content_sha256 == *content).cloned()
+    }
+}
+
+impl Files {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, waiting: &queue::Waiting) {
+        let mut inner = self.lock();
+        let (content, text) = (waiting.content, &waiting.text);
+        if inner.ranges.contains_key(&content) || inner.end + text.len() as u64 > MAX_SIZE {
+            return;
+        }
+        if let Err(error) = inner.put(&self.cache, content, text, waiting.polls) {
+            tracing::debug!(error = %error, "a text is not kept for the cache");
+        }
     }
 }
 

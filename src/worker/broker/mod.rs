@@ -169,7 +169,7 @@ impl Broker {
         self.head.subscribe()
     }
 
-    /// Serves the catalogue of an earlier run, whose content is `age` old, unless the database was read
+    /// Serves the catalogue of an earlier run, whose content is `age` old, and returns true, unless the database was read
     /// first. The next poll still reads every row.
     ///
     /// # Errors
@@ -179,10 +179,10 @@ impl Broker {
         delta: TableDelta,
         manifest: Option<&CachedManifest>,
         age: Duration,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let mut inner = self.lock();
-        if inner.loaded {
-            return Ok(());
+        if inner.loaded || inner.compared {
+            return Ok(false);
         }
         let delta = inner.verify_cached(delta, manifest)?;
         if let Some(texts) = &self.texts {
@@ -193,7 +193,7 @@ impl Broker {
         inner.state.fresh = Some(Fresh::now(age, Duration::ZERO));
         drop(inner);
         self.announce();
-        Ok(())
+        Ok(true)
     }
 
     /// Whether the first rules came from the cache, so that the first changes may be those of an earlier run.

@@ -30,7 +30,7 @@ use crate::plural::{count, is_or_are};
 use crate::rulefile::{self, ReadError, with_suffix};
 use crate::worker::broker::Broker;
 use crate::worker::cached::Rows;
-use crate::worker::grace::{DISK_GRACE, stopped_for};
+use crate::worker::grace::{DISK_GRACE, DISK_PATIENCE, stopped_for, told_when_late};
 use crate::worker::texts::{MAX_SIZE, Texts};
 
 /// The least time between two writes: a killed worker loses about as much.
@@ -70,8 +70,27 @@ fn read(path: &Path) -> Result<Option<Cached>, Unusable> {
 }
 
 /// Serves the rules of the last run from the cache, marked stale. A file that is damaged or belongs to another
-/// store is never served.
-pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, broker: &Broker) {
+/// store is never served. Cancels `restored` at the end, or before it if the disk hangs: the rules of the database do
+/// not wait for those of the cache.
+pub(in crate::worker) async fn restore(
+    path: PathBuf,
+    origin: &str,
+    broker: &Broker,
+    restored: &CancellationToken,
+) {
+    let place = path.display().to_string();
+    let late = || {
+        tracing::error!(
+            message_id = event::CACHE_SET_ASIDE,
+            "{place} is not read after {DISK_PATIENCE:?}, the disk hangs: the worker waits for the rules of the database"
+        );
+        restored.cancel();
+    };
+    told_when_late(restore_in_time(path, origin, broker), late).await;
+    restored.cancel();
+}
+
+async fn restore_in_time(path: PathBuf, origin: &str, broker: &Broker) {
     let place = path.display();
     let reading = path.clone();
     let found = tokio::task::spawn_blocking(move || read(&reading)).await;
@@ -85,20 +104,20 @@ pub(in crate::worker) async fn restore(path: PathBuf, origin: &str, broker: &Bro
         Ok(Some(Cached { header, mut delta })) => {
             delta.now = broker.clock.now();
             let age = age(header.fresh_at, broker.clock.now());
-            if let Err(why) = broker.restore(delta, header.manifest.as_ref(), age) {
-                tracing::warn!(
+            match broker.restore(delta, header.manifest.as_ref(), age) {
+                Ok(true) => tracing::info!(
+                    rules = header.rules,
+                    "{} of {} {} served until the database answers",
+                    count(header.rules, "rule"),
+                    header.fresh_at,
+                    is_or_are(&header.rules)
+                ),
+                Ok(false) => tracing::info!("{place} is not served: the database was read first"),
+                Err(why) => tracing::warn!(
                     message_id = event::CACHE_SET_ASIDE,
                     "{place} is not served: {why}; it will be overwritten"
-                );
-                return;
+                ),
             }
-            tracing::info!(
-                rules = header.rules,
-                "{} of {} {} served until the database answers",
-                count(header.rules, "rule"),
-                header.fresh_at,
-                is_or_are(&header.rules)
-            );
         }
         Err(Unusable::Io(error)) => tracing::error!(
             message_id = event::CACHE_SET_ASIDE,
@@ -177,7 +196,8 @@ async fn save_changes(path: PathBuf, origin: String, broker: Arc<Broker>, shutdo
     }
 }
 
-/// Writes the file, and returns when to write it again if nothing changes. `failing` is `None` while it can be written.
+/// Writes the file, and returns when to write it again if nothing changes. `failing` is `None` while it can be written. A
+/// disk that hangs is waited for, which is logged once.
 async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut Option<Backoff>) -> Duration {
     let fresh_at = broker.clock.now().before(broker.head_status().stale_for);
     let polls = broker.texts().map_or(0, |texts| texts.polls());
@@ -186,7 +206,19 @@ async fn save(path: &Path, origin: &str, broker: &Broker, failing: &mut Option<B
     let written = tokio::task::spawn_blocking(move || {
         write(&target, &rows, (&origin, fresh_at), texts.as_deref(), polls)
     });
-    let error = match written.await.unwrap_or_else(|error| Err(io::Error::other(error).into())) {
+    let written = told_when_late(written, || {
+        if failing.is_none() {
+            tracing::error!(
+                message_id = event::CACHE_SET_ASIDE,
+                "{} is not written after {DISK_PATIENCE:?}, the disk hangs or is slow: rules are served all the same; a \
+                 restart without the database would serve older rules, or none, and `rulesyncd history` may lack changes",
+                path.display()
+            );
+            *failing = Some(Backoff::default());
+        }
+    });
+    let written = written.await;
+    let error = match written.unwrap_or_else(|error| Err(io::Error::other(error).into())) {
         Ok(()) => {
             if failing.take().is_some() {
                 tracing::info!("{} is written again", path.display());
@@ -230,6 +262,9 @@ fn write(
     texts: Option<&Texts>,
     polls: u64,
 ) -> Result<(), Unwritten> {
+    if let Some(texts) = texts {
+        texts.settle();
+    }
     let before = open(path).ok().flatten();
     let text = |content: &_| texts.and_then(|texts| texts.get(content));
     let written = rulefile::replace(path, |file| {

@@ -151,7 +151,7 @@ async fn restored(bytes: &[u8], now: Timestamp) -> (Broker, tempfile::TempDir) {
     let path = directory.path().join("catalogue.ndjson");
     std::fs::write(&path, bytes).unwrap();
     let broker = Broker::new(Arc::new(ManualClock::at(now)), 10, 10);
-    restore(path, ORIGIN, &broker).await;
+    restore(path, ORIGIN, &broker, &CancellationToken::new()).await;
     (broker, directory)
 }
 

@@ -29,7 +29,7 @@ fn a_stop_waits_for_a_disk_that_hangs_for_a_bounded_time() {
     swarm.save("a.yaml", rule_text("A", 1));
     swarm.succeed(&["sync"]);
     let files = SlowFiles::new(&swarm.path(""));
-    let worker = swarm.daemon("worker", |command| files.hang(command));
+    let worker = swarm.daemon("worker", |command| files.hang(command, "fsync"));
     let mut subscriber = swarm.subscribe();
     assert_eq!(subscriber.snapshot().len(), 1);
     wait_for("the cache that is not written to its end", || {

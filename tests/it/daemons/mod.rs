@@ -3,6 +3,7 @@
 mod allowed;
 mod bad_input;
 mod directory;
+mod hanging_disk;
 mod history;
 mod lifecycle;
 mod main_job;

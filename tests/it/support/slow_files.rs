@@ -29,9 +29,10 @@ impl SlowFiles {
         command.env("LD_PRELOAD", &self.library).env("SLOW_FILES_OPENED", &self.opened);
     }
 
-    /// Makes this program wait whenever it syncs a file.
-    pub(crate) fn hang(&self, command: &mut Command) {
-        command.env("LD_PRELOAD", &self.library).env("DISK_HANGS", "1");
+    /// Makes this program wait whenever it syncs a file ("fsync"), or writes or reads one of a worker's own ("write",
+    /// "read").
+    pub(crate) fn hang(&self, command: &mut Command, call: &str) {
+        command.env("LD_PRELOAD", &self.library).env("DISK_HANGS", call);
     }
 
     /// How often one was opened.
