@@ -128,8 +128,12 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
         let found = metrics::timed("poll", self.follower.poll(&self.broker));
         match while_asked(&self.broker, self.clock, found).await {
             Ok(delta) => {
+                let is_quiet = delta.is_quiet();
                 let delta = self.judge(delta).await;
                 self.apply(delta, trace);
+                if !is_quiet {
+                    self.log_quarantined();
+                }
             }
             Err(error) => self.record_failure(&error),
         }
@@ -250,7 +254,6 @@ impl<F: Follow, N: Fn() -> F> Tail<F, N> {
             log::held_back(held, self.broker.release_at().map(|at| at.duration_since(Instant::now())));
         }
         trace.end();
-        self.log_quarantined();
     }
 
     fn source(&self) -> log::Source {

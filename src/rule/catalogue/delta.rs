@@ -112,6 +112,14 @@ pub struct TableDelta {
     pub missed_by_watermark: u64,
 }
 
+impl TableDelta {
+    /// Whether the poll found every row as it was known, so that none begins or ceases to be quarantined.
+    pub(crate) const fn is_quiet(&self) -> bool {
+        let Self { rules, states, rule_keys, state_keys, .. } = self;
+        rules.is_empty() && states.is_empty() && rule_keys.is_none() && state_keys.is_none()
+    }
+}
+
 /// What `rulesyncd_manifest`, or a directory, holds of a signed release. Nothing of it is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FoundManifest {
