@@ -1,5 +1,7 @@
 //! Clients of the event stream: a single connection, and a subscriber that reconnects and resumes.
 
+mod snapshot;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +13,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backoff::Backoff;
 use crate::paint::sanitize;
-use crate::rule::{CatalogueDigest, Observation};
 use crate::socket::REQUEST_TIMEOUT;
 use crate::wire::{
     Cursor, ErrorCode, FrameError, LineReader, MAX_LINE, Op, PROTOCOL, Request, ServerLine, Subscribe, encode,
@@ -166,35 +167,6 @@ impl SocketClient {
                 _ => {}
             }
         }
-    }
-}
-
-impl SocketClient {
-    /// Subscribes, and reads the snapshot: the digest of all that the worker serves, and what `subscribe` selects of it.
-    ///
-    /// # Errors
-    /// As [`SocketClient::next_soon`], or the daemon refuses the request or closes the connection.
-    pub(crate) async fn snapshot(
-        &mut self,
-        subscribe: Subscribe,
-    ) -> Result<(CatalogueDigest, Observation), ClientError> {
-        self.send(Op::Subscribe(subscribe)).await?;
-        let mut content = Observation::default();
-        while let Some(line) = self.next_soon().await? {
-            match line.line {
-                ServerLine::Rule(rule) => {
-                    let state = rule.new_value.state.clone();
-                    content.insert(rule.rule_id.clone(), Some(rule.into()), state);
-                }
-                ServerLine::State { rule_id, new_value } => content.insert(rule_id, None, new_value),
-                ServerLine::SnapshotEnd { digest, .. } => return Ok((digest, content)),
-                ServerLine::Error { code, message, .. } => {
-                    return Err(ClientError::Refused { code, message });
-                }
-                _ => {}
-            }
-        }
-        Err(ClientError::Closed)
     }
 }
 

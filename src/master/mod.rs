@@ -170,11 +170,9 @@ impl Master {
         };
         gauge("rulesyncd.rules", "Valid rule files", |status| status.rules);
         gauge("rulesyncd.quarantined", "Invalid files and conflicts", |status| {
-            status.broken.len() + status.conflicts.len()
+            status.invalid_files() + status.conflicting_files()
         });
-        gauge("rulesyncd.held_back", "Rules whose deletion is held back", |status| {
-            status.pending_mass_delete.len()
-        });
+        gauge("rulesyncd.held_back", "Rules whose deletion is held back", MasterStatus::pending_deletions);
         gauge("rulesyncd.unwatched", "1 while changes are found by the rescan alone", |status| {
             usize::from(status.watch_error.is_some())
         });

@@ -12,6 +12,9 @@ use crate::plural::count;
 use crate::rule::plan::Conflict;
 use crate::store::{Database, StoreError, driver_failures};
 
+/// The most files or rules that a list of the status names: each connection holds an answer until it is read.
+const MAX_LISTED: usize = 1_000;
+
 /// Whether this master may write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,21 +69,33 @@ pub(crate) struct MasterStatus {
     pub(crate) last: Option<Summary>,
     /// Valid rule files.
     pub(crate) rules: usize,
-    /// Invalid files, with the reasons.
+    /// Invalid files, with the reasons: the first 1,000.
     pub(crate) broken: Vec<InvalidFileStatus>,
-    /// Files whose id another file holds.
+    /// See [`MasterStatus::invalid_files`].
+    #[serde(default)]
+    pub(crate) broken_count: usize,
+    /// Files whose id another file holds: the first 1,000.
     pub(crate) conflicts: Vec<Conflict>,
-    /// Rules that the database rejects, with its reasons.
+    /// See [`MasterStatus::conflicting_files`].
+    #[serde(default)]
+    pub(crate) conflict_count: usize,
+    /// Rules that the database rejects, with its reasons: the first 1,000.
     #[serde(default)]
     pub(crate) rejected: Vec<RejectedRule>,
+    /// See [`MasterStatus::rejected_rules`].
+    #[serde(default)]
+    pub(crate) rejected_count: usize,
     /// YAML files that are not read because of name or place.
     #[serde(default)]
     pub(crate) passed_over: Vec<String>,
     /// Why the directory is not watched, so that only the rescan finds changes; `None` while it is watched.
     #[serde(default)]
     pub(crate) watch_error: Option<String>,
-    /// Rules whose deletion is held back.
+    /// Rules whose deletion is held back: the first 1,000.
     pub(crate) pending_mass_delete: Vec<String>,
+    /// See [`MasterStatus::pending_deletions`].
+    #[serde(default)]
+    pub(crate) pending_count: usize,
     /// The signed release; `None` without trust.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) release: Option<ReleaseStatus>,
@@ -175,13 +190,16 @@ impl MasterStatus {
         self.last = Some(summary);
         let scanner = reconciler.scanner();
         self.rules = scanner.valid_count();
-        self.broken = scanner
-            .invalid()
+        (self.broken_count, self.conflict_count) =
+            (scanner.invalid().count(), reconciler.conflicts().count());
+        let invalid = scanner.invalid().take(MAX_LISTED);
+        self.broken = invalid
             .map(|(name, why)| InvalidFileStatus { source_path: name.to_owned(), reason: why.sentence() })
             .collect();
-        self.conflicts = reconciler.conflicts().cloned().collect();
-        self.rejected = reconciler
-            .refused()
+        self.conflicts = reconciler.conflicts().take(MAX_LISTED).cloned().collect();
+        self.rejected_count = reconciler.refused().count();
+        let rejected = reconciler.refused().take(MAX_LISTED);
+        self.rejected = rejected
             .map(|(rule_id, refused)| RejectedRule {
                 rule_id: rule_id.to_owned(),
                 source_path: refused.source_path.clone(),
@@ -191,7 +209,29 @@ impl MasterStatus {
             .collect();
         self.passed_over = scanner.passed_over().iter().cloned().collect();
         self.release = reconciler.release();
-        self.pending_mass_delete = reconciler.held().map(|held| held.rule_ids.clone()).unwrap_or_default();
+        let held = reconciler.held().map_or(&[][..], |held| &held.rule_ids);
+        self.pending_count = held.len();
+        self.pending_mass_delete = held.iter().take(MAX_LISTED).cloned().collect();
+    }
+
+    /// How many files are invalid. (A master of an earlier version names all of them, and no number; so with the others.)
+    pub(crate) fn invalid_files(&self) -> usize {
+        self.broken_count.max(self.broken.len())
+    }
+
+    /// How many files have an id that another file holds.
+    pub(crate) fn conflicting_files(&self) -> usize {
+        self.conflict_count.max(self.conflicts.len())
+    }
+
+    /// How many rules the database rejects.
+    pub(crate) fn rejected_rules(&self) -> usize {
+        self.rejected_count.max(self.rejected.len())
+    }
+
+    /// How many deletions are held back.
+    pub(crate) fn pending_deletions(&self) -> usize {
+        self.pending_count.max(self.pending_mass_delete.len())
     }
 
     pub(super) fn why_not_writing(&self) -> String {
@@ -222,22 +262,18 @@ impl MasterStatus {
                 "comparing the directory with the table".to_owned()
             }
             (LockStatus::Held, None, None) => {
-                let unwritten = self.rejected.iter().filter(|rule| !rule.is_deletion).count();
-                let apart = unwritten + self.conflicts.len();
+                let deletions = self.rejected.iter().filter(|rule| rule.is_deletion).count();
+                let apart = self.rejected_rules() - deletions + self.conflicting_files();
                 format!("{} in sync", count(self.rules.saturating_sub(apart), "rule"))
             }
         };
         let mut sentence = doing;
         for (number, what, then) in [
-            (self.broken.len(), "file", "rejected"),
-            (self.conflicts.len(), "file", "in conflict"),
-            (self.rejected.len(), "rule", "rejected by the database"),
+            (self.invalid_files(), "file", "rejected"),
+            (self.conflicting_files(), "file", "in conflict"),
+            (self.rejected_rules(), "rule", "rejected by the database"),
             (self.passed_over.len(), "YAML file", "not read because of name or place"),
-            (
-                self.pending_mass_delete.len(),
-                "deletion",
-                "held back, see `rulesyncd sync --allow-mass-delete`",
-            ),
+            (self.pending_deletions(), "deletion", "held back, see `rulesyncd sync --allow-mass-delete`"),
         ] {
             if number > 0 {
                 sentence += &format!("; {} {then}", count(number, what));

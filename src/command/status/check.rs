@@ -127,11 +127,11 @@ fn master(status: &MasterStatus) -> (Vec<Finding>, String) {
         }
         _ => count(status.rules, "rule"),
     };
-    let rejected = status.last.map_or(0, |last| last.refused).max(status.rejected.len());
+    let rejected = status.last.map_or(0, |last| last.refused).max(status.rejected_rules());
     let held = " held back, `rulesyncd sync --allow-mass-delete` carries them out";
-    findings.extend(some(status.pending_mass_delete.len(), "deletion", held));
-    findings.extend(some(status.broken.len(), "invalid file", ""));
-    findings.extend(some(status.conflicts.len(), "conflict", ""));
+    findings.extend(some(status.pending_deletions(), "deletion", held));
+    findings.extend(some(status.invalid_files(), "invalid file", ""));
+    findings.extend(some(status.conflicting_files(), "conflict", ""));
     findings.extend(some(rejected, "rule", " rejected by the database"));
     if let Some(why) = status.release.as_ref().and_then(|release| release.held_back.as_ref()) {
         findings.push((Severity::Warning, why.clone()));

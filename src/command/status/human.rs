@@ -164,18 +164,26 @@ fn master(status: &MasterStatus) -> String {
     add_last_error(&mut lines, status.last_error.as_deref(), status.last_error_at, now);
     let mut text = lines.text();
     let broken = status.broken.iter().map(|file| [&*file.source_path, &*file.reason]);
-    text += &table("invalid files", ["FILE", "REASON"], broken);
+    text += &table(
+        &first_of("invalid files", status.broken.len(), status.invalid_files()),
+        ["FILE", "REASON"],
+        broken,
+    );
     let conflicts =
         status.conflicts.iter().map(|file| [file.rule_id.as_str(), &file.held_by, &file.source_path]);
-    text += &table("ids in two files", ["RULE", "HELD BY", "PASSED OVER"], conflicts);
+    let title = first_of("ids in two files", status.conflicts.len(), status.conflicting_files());
+    text += &table(&title, ["RULE", "HELD BY", "PASSED OVER"], conflicts);
     let rejected = status.rejected.iter().map(|rule| [&*rule.rule_id, &*rule.source_path, &*rule.reason]);
-    text += &table("rules that the database rejects", ["RULE", "FILE", "REASON"], rejected);
+    let title = first_of("rules that the database rejects", status.rejected.len(), status.rejected_rules());
+    text += &table(&title, ["RULE", "FILE", "REASON"], rejected);
     let passed_over = status.passed_over.iter().map(|path| [path.as_str()]);
     text += &table("YAML files that are not read for their name or place", ["FILE"], passed_over);
     let unlisted = status.release.iter().flat_map(|release| &release.unlisted).map(|path| [path.as_str()]);
     text += &table("files that the signed release does not list", ["FILE"], unlisted);
     let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
-    text + &table("deletions held back; `rulesyncd sync --allow-mass-delete` lets them go", ["RULE"], held)
+    let title = "deletions held back; `rulesyncd sync --allow-mass-delete` lets them go";
+    let title = first_of(title, status.pending_mass_delete.len(), status.pending_deletions());
+    text + &table(&title, ["RULE"], held)
 }
 
 fn add_problem(lines: &mut Lines, what: &str, problem: Option<&str>) {

@@ -189,19 +189,27 @@ impl Report {
             wrong.push(format!("a row `{variant}` differs only in case: rename or delete one of the two"));
         }
         let is_this = |found: &Discrepancy| found.rule_id.eq_ignore_ascii_case(self.rule_id.as_str());
-        let is_held_back = self.plan.deletes.iter().any(|row| {
-            let held = self.master.as_ref().map(|master| &master.pending_mass_delete);
-            held.is_some_and(|held| held.contains(&row.rule_id))
-        });
-        let why = match is_held_back {
-            true => {
-                "; its deletion is held back, `rulesyncd sync --allow-mass-delete` carries it out".to_owned()
-            }
-            false => self.why_not_written(),
-        };
+        let why = self.held_back().unwrap_or_else(|| self.why_not_written());
         let planned = compare::files_with_rows(&self.plan).into_iter().filter(is_this);
         wrong.extend(planned.map(|found| found.what + &why));
         wrong.extend(compare::conflicts(&self.plan).filter(is_this).map(|found| found.what));
+    }
+
+    /// That the master holds back the deletion of this rule's row, as far as its status says.
+    fn held_back(&self) -> Option<String> {
+        let master = self.master.as_ref()?;
+        let (named, all) = (&master.pending_mass_delete, master.pending_deletions());
+        let carry_out = "`rulesyncd sync --allow-mass-delete` carries";
+        if self.plan.deletes.iter().any(|row| named.contains(&row.rule_id)) {
+            return Some(format!("; its deletion is held back, {carry_out} it out"));
+        }
+        let is_among = !self.plan.deletes.is_empty() && named.len() < all;
+        is_among.then(|| {
+            format!(
+                "; the master holds back {all} deletions and names {} of them, so this may be another: {carry_out} them out",
+                named.len()
+            )
+        })
     }
 
     /// Why the master may not have written, as far as this host knows.

@@ -1,6 +1,6 @@
 //! A program that can write the tables cannot empty a worker at once.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::rules::rule_text;
 use crate::support::swarm::{Daemon, Swarm, wait_for};
@@ -63,6 +63,60 @@ fn a_status_names_a_thousand_of_what_is_quarantined_and_held_back_and_counts_all
     }
     let check = swarm.run(&["status", "--check"]);
     assert!(crate::support::swarm::text(&check.stdout).contains("1200 quarantined rows"), "{check:?}");
+}
+
+/// A master's directory may have as many files as it likes.
+#[test]
+fn a_masters_status_names_a_thousand_of_each_kind_and_counts_all() {
+    const EACH: usize = 1_100;
+    let swarm = Swarm::on_sqlite();
+    for number in 0..EACH {
+        swarm.save(&format!("R{number}.yaml"), rule_text(&format!("R{number}"), 1));
+        swarm.save(&format!("invalid{number}.yaml"), "no rule");
+    }
+    let master = swarm.master();
+    let socket = swarm.path("master.sock");
+    let told = || crate::support::swarm::ask(&socket);
+    wait_for("the first reconcile", || (told()?["rules"] == EACH).then_some(()));
+    master.stop();
+    for number in 0..EACH {
+        swarm.remove(&format!("R{number}.yaml"));
+        for copy in ["a", "b"] {
+            swarm.save(&format!("{copy}{number}.yaml"), rule_text(&format!("C{number}"), 1));
+        }
+    }
+    let _master = swarm.master();
+    let said = wait_for("the held back deletions", || told().filter(|said| said["pending_count"] == EACH));
+    let lists = [
+        ("broken", "broken_count"),
+        ("conflicts", "conflict_count"),
+        ("pending_mass_delete", "pending_count"),
+    ];
+    for (list, number) in lists {
+        assert_eq!(said[list].as_array().unwrap().len(), 1_000, "{list}");
+        assert_eq!(said[number], EACH, "{list}");
+    }
+    let text = swarm.succeed(&["status", "--socket", socket.to_str().unwrap()]);
+    assert_eq!(text.matches("(the first 1000 of 1100)").count(), 3, "{}", &text[..2_000]);
+    let metrics = swarm.succeed(&["status", "--format", "prometheus"]);
+    for (name, value) in [("quarantined", 2 * EACH), ("held_back", EACH)] {
+        let sample = format!("rulesyncd_{name}{{mode=\"master\"}} {value}");
+        assert!(metrics.contains(&sample), "no {sample} in {metrics}");
+    }
+    let check = swarm.run(&["status", "--check"]);
+    let line = crate::support::swarm::text(&check.stdout);
+    assert!(line.contains("1100 deletions") && line.contains("1100 invalid files"), "{line}");
+    // Also of a rule that is not named, `why` says what may hold its deletion back.
+    let named = said["pending_mass_delete"].as_array().unwrap();
+    let unnamed =
+        (0..EACH).map(|number| format!("R{number}")).find(|id| !named.contains(&json!(id))).unwrap();
+    for (id, answer) in [
+        (named[0].as_str().unwrap(), "its deletion is held back"),
+        (&unnamed, "the master holds back 1100 deletions and names 1000 of them, so this may be another"),
+    ] {
+        let why = crate::support::swarm::text(&swarm.run(&["why", id]).stdout);
+        assert!(why.contains(answer), "{id}: {why}");
+    }
 }
 
 #[test]
