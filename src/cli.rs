@@ -68,20 +68,26 @@ impl Cli {
         clap_complete::CompleteEnv::with_factory(Self::command).complete();
     }
 
-    /// Parses the arguments of this process. Where help or the version is asked for, prints it and
-    /// ends the process; where the arguments cannot be used, reports that and ends it with exit code 2.
-    pub fn from_arguments() -> Self {
+    /// Parses the arguments of this process. Where the arguments cannot be used, reports that and ends the process with
+    /// exit code 2.
+    ///
+    /// # Errors
+    /// Help or the version is asked for and printed; how that went.
+    pub fn from_arguments() -> Result<Self, Outcome> {
         // Messages repeat arguments, such as names of files that a shell lists.
         let arguments =
             || std::env::args_os().map(|argument| sanitize(&argument.to_string_lossy()).into_owned());
         let error = match command::fleet::spaced_duration(arguments()) {
             Some(problem) => Self::command().error(ErrorKind::InvalidValue, problem),
             None => match Self::try_parse() {
-                Ok(parsed) => return parsed,
+                Ok(parsed) => return Ok(parsed),
                 Err(error) => Self::try_parse_from(arguments()).err().unwrap_or(error),
             },
         };
-        if error.use_stderr() && report_failure(error.to_string().trim_end()) {
+        if !error.use_stderr() {
+            return Err(command::print::outcome_of(error.print()));
+        }
+        if report_failure(error.to_string().trim_end()) {
             std::process::exit(error.exit_code());
         }
         error.exit()

@@ -9,7 +9,7 @@ use rulesyncd::{store, telemetry};
 fn main() -> ExitCode {
     Cli::complete();
     store::quiet_driver_panics();
-    let outcome = Cli::from_arguments().run();
+    let outcome = Cli::from_arguments().map_or_else(|printed| printed, Cli::run);
     telemetry::finish();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -25,7 +25,7 @@ pub(crate) struct AllowMassDeleteArgs {
 pub(crate) fn run(args: AllowMassDeleteArgs) -> Outcome {
     let config = prepare_quietly(args.socket.apply_to(args.config.flags()))?;
     let socket = config.worker.socket;
-    let answer = super::block_on(ask(&socket, Op::AllowMassDelete {}))??;
+    let answer = super::block_on(super::Threads::None, ask(&socket, Op::AllowMassDelete {}))??;
     let unreadable = || {
         environment!(
             "this program cannot read the worker's answer, which may be of another version: restart the worker; \

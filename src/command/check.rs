@@ -262,7 +262,7 @@ fn rows(database: DatabaseFlags) -> Result<Rows, Failure> {
         return Ok(Rows::new());
     }
     let config = Config::load(&flags)?;
-    let rows = super::block_on(async {
+    let rows = super::block_on(super::Threads::Database, async {
         let database = super::common::open_database(&config, Arc::new(SystemClock)).await?;
         database.rows(Scope::All).await
     })??;

@@ -56,7 +56,7 @@ pub(super) fn rule_ids(begin: &OsStr) -> Vec<CompletionCandidate> {
     let begin = begin.to_string_lossy();
     let flags = Flags { quiet: true, system_files: SystemFiles::Both, ..Flags::default() };
     let Ok(config) = Config::load(&flags) else { return Vec::new() };
-    let asked = super::block_on(async {
+    let asked = super::block_on(super::Threads::None, async {
         tokio::time::timeout(WORKER_TIMEOUT, ids_of_worker(&config.worker.socket)).await.ok()?.ok()
     });
     let ids = match asked {

@@ -33,7 +33,8 @@ pub(crate) fn run(args: ConfigArgs) -> Outcome {
     };
     let mut config = Config::load(&Flags { system_files, ..args.config.flags() })?;
     if config.database_origin() == ValueOrigin::Default {
-        config = super::block_on(Daemons::ask(&config))?.show_database(section, config)?;
+        config =
+            super::block_on(super::Threads::None, Daemons::ask(&config))?.show_database(section, config)?;
     }
     let unknown = unknown_variables().into_iter().map(|sentence| format!("# {sentence}\n"));
     let shown = config.show(&["database", section, "trust", "telemetry"]);

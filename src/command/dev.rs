@@ -45,7 +45,7 @@ pub(crate) fn run(args: DevArgs) -> Outcome {
     telemetry::export(&config.telemetry, "dev")?;
     config.worker.cache = scratch.path("catalogue.ndjson");
     super::require_directory(&config.master.rules_dir)?;
-    super::block_on(dev(config))?
+    super::block_on(super::Threads::Daemon, dev(config))?
 }
 
 async fn dev(config: Config) -> Outcome {

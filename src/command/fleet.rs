@@ -24,7 +24,7 @@ use super::{Failure, Outcome, history};
 use crate::address::Address;
 use crate::clock::SystemClock;
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
-use crate::command::print::{print, print_done, print_error, redraw};
+use crate::command::print::{print, print_done, print_error, redraw, write_stdout};
 use crate::fleet::{Host, HostState, Look, hosts, named, state_of};
 use crate::paint::sanitize;
 use crate::plural::count;
@@ -125,7 +125,7 @@ impl Shown {
 
 pub(crate) fn run(args: FleetArgs) -> Outcome {
     let config = prepare_quietly(args.database.apply_to(args.config.flags()))?;
-    super::block_on(async {
+    super::block_on(super::Threads::Database, async {
         let config = choose_database(config).await?;
         if matches!(config.database.address, Address::Directory(_)) {
             return Err(usage!(
@@ -143,7 +143,8 @@ pub(crate) fn run(args: FleetArgs) -> Outcome {
         }
         let mut source = Source::new(database, &config, &args.wait.sockets);
         let shown = look(&mut source, policy.as_ref()).await?;
-        print(&render::render(&shown, args.json))?;
+        let text = render::render(&shown, args.json);
+        if args.watch { write_stdout(&text) } else { print(&text) }?;
         if let Some(path) = &args.html {
             let (rules, changes) = (source.rules(policy.as_ref()).await?, history::changes_by_day(&config));
             let html = page::page(&shown, &rules, changes.as_ref(), Attack::built_in());

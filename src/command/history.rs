@@ -99,7 +99,7 @@ pub(crate) fn run(args: HistoryArgs) -> Outcome {
                 }
                 if unreadable > 0 {
                     tracing::warn!(
-                        "{} of {} {} left out: no record",
+                        "{} of {} {} left out: no record, or one of a newer version",
                         count(unreadable, "line"),
                         path.display(),
                         is_or_are(&unreadable)

@@ -43,7 +43,7 @@ pub(crate) struct LayerArgs {
 
 pub(crate) fn run(args: LayerArgs) -> Outcome {
     let config = prepare_quietly(args.database.apply_to(args.config.flags()))?;
-    let rules = super::block_on(async {
+    let rules = super::block_on(super::Threads::Database, async {
         let config = choose_database(config).await?;
         let clock = Arc::new(SystemClock);
         let rules = match directory_store(&config, clock.clone()) {

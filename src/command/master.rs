@@ -41,7 +41,7 @@ pub(crate) fn run(args: MasterArgs) -> Outcome {
     let flags = Flags { system_files: SystemFiles::Master, ..args.master.flags() };
     let config = common::for_writing(prepare(&flags)?)?;
     telemetry::export(&config.telemetry, "master")?;
-    super::block_on(master(flags, config))?
+    super::block_on(super::Threads::Daemon, master(flags, config))?
 }
 
 async fn master(flags: Flags, config: Config) -> Outcome {

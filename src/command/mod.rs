@@ -117,30 +117,39 @@ failures! {
 ///
 /// # Errors
 /// The operating system provides no event queue, or too few threads.
-fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
-    ensure_threads()?;
+fn block_on<T>(threads: Threads, work: impl Future<Output = T>) -> std::io::Result<T> {
+    ensure_threads(threads as usize)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(Box::pin(work));
     runtime.shutdown_background();
     Ok(done)
 }
 
-/// Fails early, with a remedy, if the system gives this process fewer threads than its work may start at once: some
-/// libraries panic without them.
-fn ensure_threads() -> std::io::Result<()> {
-    /// Of a database, its driver, a directory's events, signals, an exporter of traces, and files.
-    const AT_ONCE: usize = 8;
+/// How many threads a command cannot do without at once.
+#[derive(Debug, Clone, Copy)]
+enum Threads {
+    /// It asks daemons.
+    None = 0,
+    /// Of a database, its driver, and one each for what blocks the database's thread and the command's.
+    Database = 4,
+    /// Also of a directory's events, signals, and an exporter of traces.
+    Daemon = 8,
+}
+
+/// Fails early, with a remedy, if the system does not give this process so many threads: some libraries panic without
+/// them.
+fn ensure_threads(at_once: usize) -> std::io::Result<()> {
     const STACK: usize = 16 << 10;
     let gate = Mutex::new(());
     let all = std::thread::scope(|scope| {
         let _closed = gate.lock();
         let wait = || drop(gate.lock());
         let start = |_| Builder::new().stack_size(STACK).spawn_scoped(scope, wait).map(drop);
-        (0..AT_ONCE).try_for_each(start)
+        (0..at_once).try_for_each(start)
     });
     all.map_err(|error| {
         std::io::Error::other(format!(
-            "the system does not let this process have {AT_ONCE} threads ({error}): raise its limit of tasks (`ulimit -u`, \
+            "the system does not let this process have {at_once} threads ({error}): raise its limit of tasks (`ulimit -u`, \
              TasksMax= of a unit)"
         ))
     })

@@ -50,7 +50,14 @@ pub(super) fn write_stdout(text: &str) -> Outcome {
         choice => choice,
     };
     let mut stdout = AutoStream::new(stdout, choice);
-    let written = stdout.write_all(sanitize_output(text).as_bytes()).and_then(|()| stdout.flush());
+    outcome_of(stdout.write_all(sanitize_output(text).as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// How a command ends that wrote to standard output like this.
+///
+/// # Errors
+/// As [`write_stdout`].
+pub(crate) fn outcome_of(written: io::Result<()>) -> Outcome {
     written.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::ReaderGone,
         _ => environment!("standard output broke: {error}"),

@@ -67,7 +67,7 @@ pub(crate) fn run(args: StateArgs) -> Outcome {
     let config = prepare_quietly(args.database.apply_to(args.config.flags()))?;
     telemetry::export(&config.telemetry, "state")?;
     let request = Request::new(args.action)?;
-    super::block_on(async {
+    super::block_on(super::Threads::Database, async {
         let config = choose_database(config).await?;
         let config = match &request {
             Request::List | Request::Get(_) => config,

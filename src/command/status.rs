@@ -99,7 +99,7 @@ pub(crate) fn run(args: StatusArgs) -> Outcome {
 fn ask_all(socket: SocketFlags, config: ConfigFlags) -> Result<Vec<Asked>, Failure> {
     let is_one = socket.is_given();
     let config = prepare_quietly(socket.apply_to(config.flags()))?;
-    Ok(super::block_on(async {
+    Ok(super::block_on(super::Threads::None, async {
         if is_one {
             let answer = ask(&config.worker.socket, Op::Status {}).await;
             let is_master = answer.as_ref().is_ok_and(|status| status["mode"] == "master");

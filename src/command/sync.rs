@@ -47,7 +47,7 @@ pub(crate) struct SyncArgs {
 pub(crate) fn run(args: SyncArgs) -> Outcome {
     let config = prepare_quietly(args.master.flags())?;
     telemetry::export(&config.telemetry, "sync")?;
-    super::block_on(async {
+    super::block_on(super::Threads::Database, async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_rules_dir(config)?;
         if !args.dry_run

@@ -71,7 +71,7 @@ pub(crate) fn run(args: VerifyArgs) -> Outcome {
     let flags = args.host.flags();
     let (needs_directory, needs_worker) = (flags.rules_dir.is_some(), flags.socket.is_some());
     let config = prepare_quietly(flags)?;
-    let comparison = super::block_on(async {
+    let comparison = super::block_on(super::Threads::Database, async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_database(daemons.choose_rules_dir(config)?)?;
         if needs_directory {

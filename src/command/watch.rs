@@ -100,7 +100,7 @@ pub(crate) fn run(args: WatchArgs) -> Outcome {
         text.map_or(Ok(()), |text| write_stdout(&text))
     };
     let path = config.worker.socket;
-    super::block_on(async {
+    super::block_on(super::Threads::None, async {
         if args.once {
             return once(&path, subscribe, show).await;
         }

@@ -49,7 +49,7 @@ pub(crate) struct WhyArgs {
 
 pub(crate) fn run(args: WhyArgs) -> Outcome {
     let config = prepare_quietly(args.host.flags())?;
-    let report = super::block_on(async {
+    let report = super::block_on(super::Threads::Database, async {
         let daemons = Daemons::ask(&config).await;
         let config = daemons.choose_database(daemons.choose_rules_dir(config)?)?;
         let policy = common::load_policy(&config)?;

@@ -41,7 +41,7 @@ pub(crate) fn run(args: WorkerArgs) -> Outcome {
     let flags = args.socket.apply_to(flags);
     let config = prepare(&flags)?;
     telemetry::export(&config.telemetry, "worker")?;
-    super::block_on(worker(flags, config))?
+    super::block_on(super::Threads::Daemon, worker(flags, config))?
 }
 
 async fn worker(flags: Flags, mut config: Config) -> Outcome {

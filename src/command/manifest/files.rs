@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::clock::{Clock as _, SystemClock};
-use crate::command::{Failure, block_on};
+use crate::command::{Failure, Threads, block_on};
 use crate::config::Config;
 use crate::directory::{ScanScope, Scanner, UnfinishedFiles};
 use crate::rule::Limits;
@@ -17,8 +17,11 @@ pub(super) fn read_rules(directory: &Path, config: &Config) -> Result<Scanner, F
     let master = &config.master;
     let limits = Limits { size: master.max_rule_size, ..Limits::default() };
     let mut scanner = Scanner::new(directory.to_owned(), &master.follow_links_to, limits, &master.updated_by);
-    block_on(scanner.scan(&ScanScope::All, &UnfinishedFiles::default(), SystemClock.now()))?
-        .map_err(|error| Failure::Environment(error.into()))?;
+    block_on(
+        Threads::Database,
+        scanner.scan(&ScanScope::All, &UnfinishedFiles::default(), SystemClock.now()),
+    )?
+    .map_err(|error| Failure::Environment(error.into()))?;
     Ok(scanner)
 }
 

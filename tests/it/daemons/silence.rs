@@ -1,10 +1,11 @@
 //! Programs end with an error when a daemon does not answer them, or does not read.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 
 use crate::support::rules::rule_text;
-use crate::support::swarm::{Swarm, text};
+use crate::support::swarm::{Swarm, text, wait_for};
 
 #[test]
 fn a_daemon_that_does_not_answer_is_told_in_bounded_time() {
@@ -46,13 +47,42 @@ fn a_standard_output_that_breaks_is_told_once_and_as_what_it_is() {
     swarm.save("A.yaml", rule_text("A", 1));
     swarm.succeed(&["sync"]);
     let _worker = swarm.worker();
-    for args in [&["watch"][..], &["watch", "--once"], &["status"], &["state", "list"]] {
+    for args in [
+        &["watch"][..],
+        &["watch", "--once"],
+        &["status"],
+        &["state", "list"],
+        &["why", "A"],
+        &["fleet"],
+        &["fleet", "--watch"],
+        &["schema", "rule"],
+        &["--help"],
+        &["state", "--help"],
+        &["--version"],
+    ] {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let output = swarm.command(args).stdout(full).stderr(Stdio::piped()).output().unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(3), "{args:?}: {said}");
         assert!(said.contains("standard output") && !said.contains("connection"), "{args:?}: {said}");
         assert_eq!(said.matches("No space left on device").count(), 1, "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn who_goes_away_ends_what_would_go_on_without_a_reader() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("A.yaml", rule_text("A", 1));
+    swarm.succeed(&["sync"]);
+    let _worker = swarm.worker();
+    for args in [&["watch"][..], &["fleet", "--watch"], &["--help"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = swarm.command(args);
+        let mut child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        drop(command);
+        let ended = wait_for(&format!("the end of {args:?}"), || child.try_wait().unwrap());
+        assert_eq!(ended.code(), Some(0), "{args:?}");
     }
 }
 
@@ -79,20 +109,32 @@ fn a_command_that_gets_no_thread_says_so_and_does_not_panic() {
     let swarm = Swarm::on_sqlite();
     swarm.save("A.yaml", rule_text("A", 1));
     swarm.succeed(&["sync"]);
-    // The limit does not count for root.
-    let script =
-        "[ $(id -u) = 0 ] && set -- setpriv --reuid=64321 --clear-groups \"$@\"; ulimit -u 1; exec \"$@\"";
-    for args in [&["layer"][..], &["verify"], &["status"]] {
+    let limited = |args: &[&str], threads: usize| {
+        // The limit does not count for root.
+        let script = format!(
+            "[ $(id -u) = 0 ] && set -- setpriv --reuid=64321 --clear-groups \"$@\"; ulimit -u {threads}; exec \"$@\""
+        );
         let plain = swarm.command(args);
         let mut limited = Command::new("bash");
-        limited.args(["-c", script, "bash"]).arg(plain.get_program()).args(plain.get_args());
+        limited.args(["-c", &script, "bash"]).arg(plain.get_program()).args(plain.get_args());
         limited.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let output = limited.env("PATH", "/usr/bin:/bin").output().unwrap();
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(3), "{args:?}: {said}");
+        (output.status.code(), text(&output.stderr))
+    };
+    for args in [&["layer"][..], &["verify"], &["fleet"]] {
+        let (code, said) = limited(args, 1);
+        assert_eq!(code, Some(3), "{args:?}: {said}");
         assert!(said.contains("threads") && said.contains("ulimit -u"), "{args:?}: {said}");
         assert_eq!(said.lines().count(), 1, "{args:?}: {said}");
+        // Its own and four more are enough. All threads of a user count, so this one must have no others.
+        if fs::metadata("/proc/self").unwrap().uid() == 0 {
+            let (_, said) = limited(args, 5);
+            assert!(!said.contains("threads") && !said.contains("panicked"), "{args:?}: {said}");
+        }
     }
+    // A daemon is asked without any.
+    let (code, said) = limited(&["status"], 1);
+    assert!(code == Some(3) && said.contains("is the daemon running") && !said.contains("threads"), "{said}");
 }
 
 #[test]
