@@ -16,10 +16,10 @@ pub(super) trait LeaseSession: Send {
     /// Takes the mark away from the server's lock of this session: it has no lease.
     fn unmark_lock(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// The row; `None` if there is none.
+    /// The row; `None` if there is none, or it cannot be read.
     fn lease_row(&mut self) -> impl Future<Output = Result<Option<LeaseRow>, StoreError>> + Send;
 
-    /// Inserts a lease that nobody has taken yet, unless there is a row.
+    /// Inserts a lease that nobody has taken yet, unless there is a row; a row that cannot be read counts as none.
     fn insert_lease(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Takes the lease if the row is still `seen`, and writes there which server's lock is held. Returns how many rows
@@ -83,11 +83,13 @@ pub(super) async fn take<S: LeaseSession>(
         Err(error) if session.is_lost() => Err(error),
         // The owner's transaction is under way, even if it hangs: the server ends that. Or another process was faster.
         Err(StoreError::RowLocked { .. } | StoreError::Conflict { .. }) => Ok(Taken::Nothing),
-        // The table, its row or the right to it is missing.
-        Err(error) if error.is_lasting() => match server_lock {
-            ServerLock::Ours => session.unmark_lock().await.map(|()| Taken::Lock(error)),
-            _ => Ok(Taken::Nothing),
-        },
+        // The table, its row or the right to it is missing, or somebody's own trigger refuses the lease.
+        Err(error) if error.is_lasting() || matches!(error, StoreError::RowRejected { .. }) => {
+            match server_lock {
+                ServerLock::Ours => session.unmark_lock().await.map(|()| Taken::Lock(error)),
+                _ => Ok(Taken::Nothing),
+            }
+        }
         Err(error) => Err(error),
     }
 }

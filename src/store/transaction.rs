@@ -146,6 +146,11 @@ pub(super) async fn transact<S: WriteSession, T: Transaction<S>>(
             StoreError::RowLocked { what, detail } if is_last => {
                 return Err(StoreError::Unavailable { what, detail });
             }
+            // It is not about the rules: the row of the lease takes no beat, and the lease is taken anew.
+            StoreError::RowRejected { detail, .. } if is_last && session.lead(|_, _| ()).is_some() => {
+                session.lead(|lead, _| lead.lose(&detail));
+                return Err(StoreError::LockLost { detail });
+            }
             error => return Err(error),
         }
         session.sleep(backoff.wait()).await;

@@ -200,7 +200,7 @@ async fn answer(
     has_version: bool,
 ) -> Result<(bool, String), StoreError> {
     let version = match has_version {
-        true => "(SELECT version FROM rulesyncd_version WHERE name = 'tables')",
+        true => "(SELECT max(version) FROM rulesyncd_version WHERE name = 'tables')",
         false => "NULL",
     };
     let query = connection.query(format!("SELECT CONCAT_WS(' ', COALESCE({condition}, 0), {version}) AS n"));

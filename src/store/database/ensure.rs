@@ -24,11 +24,8 @@ impl Database {
         let database = self.clone();
         self.on_thread("making the tables", None, async move {
             let mut connection = Connection::open(&database.connector, Purpose::Create).await?;
-            // It comes first, because workers wait only for the others.
-            let shared = &database.shared;
-            create::unless_refused(&shared.has_refused_version, version::create(&mut connection)).await;
-            create::unless_refused(&shared.lease.has_refused, lease::row::create(&mut connection)).await;
-            create::unless_refused(&shared.has_refused_workers, workers::create(&mut connection)).await;
+            // They come first, because workers wait only for the others.
+            database.create_own_tables(&mut connection).await;
             let mut is_new = false;
             for table in [Table::Rules, Table::States] {
                 is_new |= tables::ensure(&mut connection, table).await?;
@@ -43,6 +40,14 @@ impl Database {
             Ok(())
         })
         .await
+    }
+
+    /// Creates the missing tables of the daemon's own.
+    pub(super) async fn create_own_tables(&self, connection: &mut Connection) {
+        let shared = &self.shared;
+        create::unless_refused(&shared.has_refused_version, version::create(connection)).await;
+        create::unless_refused(&shared.lease.has_refused, lease::row::create(connection)).await;
+        create::unless_refused(&shared.has_refused_workers, workers::create(connection)).await;
     }
 
     async fn expect_tables(&self) -> Result<(), StoreError> {

@@ -11,7 +11,7 @@ use crate::store::transaction::{Rows, Transaction, transact};
 impl Session {
     pub(super) async fn remove_expired_states(&mut self) -> Result<Vec<StateRow>, StoreError> {
         let what = "removing expired states";
-        self.check_version().await?;
+        self.mend_own_tables().await?;
         let now =
             self.database.now_on(&mut self.connection).await.map_err(|error| self.map_lock_lost(error))?;
         let query = tables::select(self.connection.dialect(), Table::States)

@@ -21,7 +21,7 @@ impl FleetRows {
     /// Reads in the transaction of the caller.
     pub(super) async fn read(connection: &mut Connection) -> Result<Self, StoreError> {
         let dialect = connection.dialect();
-        let columns = ["version", "changed_at"].map(dialect.text).join(", ");
+        let columns = ["max(version)", "max(changed_at)"].map(dialect.text).join(", ");
         let query =
             connection.query(format!("SELECT {columns} FROM rulesyncd_version WHERE name = 'tables'"));
         let row = connection.row(WHAT, query).await.map_err(|error| needs(connection, error))?;

@@ -312,7 +312,8 @@ fn classify_error(code: &str, _message: &str) -> ErrorClass {
         // Somebody's own: a view's condition, what a trigger says.
         "44000" | "P0001" => ErrorClass::RowRejected,
         _ if code.starts_with("22") || code.starts_with("23") => ErrorClass::RowRejected,
-        _ if code.starts_with("42") => {
+        // The first: a view that takes no such write.
+        _ if code == "55000" || code.starts_with("42") => {
             ErrorClass::Refused("compare the tables with those that the README shows")
         }
         _ => ErrorClass::Transient,

@@ -74,8 +74,11 @@ impl Session {
         rows.map_err(|error| self.map_lock_lost(error))
     }
 
-    /// Finds out again whether the version can be raised.
-    pub(super) async fn check_version(&mut self) -> Result<(), StoreError> {
+    /// Creates the tables of the daemon's own that were dropped, and finds out again whether the version can be raised.
+    pub(super) async fn mend_own_tables(&mut self) -> Result<(), StoreError> {
+        if self.database.connector.create_tables {
+            self.database.create_own_tables(&mut self.connection).await;
+        }
         let checked = self.version.check(&mut self.connection, true).await;
         checked.map_err(|error| self.map_lock_lost(error))
     }

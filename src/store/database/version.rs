@@ -2,10 +2,13 @@
 //! version v holds every change up to v, because a transaction raises the version last: the row's lock orders the
 //! versions as the commits are ordered.
 //!
-//! Without the table, or without the right to it, everything else works.
+//! Without the table, or without the right to it, everything else works; so it does where another program made the
+//! version one that cannot be raised. In a table that was made by hand without a key there may be several rows: each is
+//! raised, and the greatest counts.
 
 use super::connection::Connection;
 use super::create;
+use super::row::Cell;
 use super::sql::{Dialect, GRANT_RIGHTS};
 use crate::store::StoreError;
 use crate::store::transaction::Last;
@@ -25,10 +28,19 @@ pub(super) async fn create(connection: &mut Connection) -> Result<(), StoreError
     insert(connection).await
 }
 
+/// The version, as text, of which nothing is checked; `None` if there is no row.
+async fn found(connection: &mut Connection) -> Result<Option<String>, StoreError> {
+    let columns = ["count(*)", "max(version)"].map(connection.dialect().text).join(", ");
+    let query = connection.query(format!("SELECT {columns} FROM rulesyncd_version WHERE name = 'tables'"));
+    let row = connection.row(WHAT, query).await?;
+    let mut cells = row.iter().flat_map(|row| &row.0).map(Cell::shown);
+    let has_row = cells.next().is_some_and(|count| count != "0");
+    Ok(cells.next().filter(|_| has_row).map(str::to_owned))
+}
+
 /// Inserts the row if it is missing.
 async fn insert(connection: &mut Connection) -> Result<(), StoreError> {
-    let find = connection.query("SELECT 1 FROM rulesyncd_version WHERE name = 'tables'");
-    if connection.row(WHAT, find).await?.is_some() {
+    if found(connection).await?.is_some() {
         return Ok(());
     }
     let now = connection.dialect().statement_time;
@@ -37,9 +49,33 @@ async fn insert(connection: &mut Connection) -> Result<(), StoreError> {
     );
     match connection.run(WHAT, &insert).await {
         // Another session was faster.
-        Ok(()) | Err(StoreError::RowRejected { .. }) => Ok(()),
-        Err(error) => Err(error),
+        Err(StoreError::RowRejected { .. }) if found(connection).await?.is_some() => Ok(()),
+        inserted => inserted,
     }
+}
+
+/// Makes sure that the version can be raised, outside a transaction. A statement that changes nothing does not show
+/// somebody's own trigger: with `really` it is raised.
+async fn try_to_raise(connection: &mut Connection, inserts: bool, really: bool) -> Result<(), StoreError> {
+    let dialect = connection.dialect();
+    connection.run(WHAT, &(dialect.try_update)(&raise(dialect, true))).await?;
+    if inserts {
+        insert(connection).await?;
+    }
+    let version = found(connection).await?;
+    if let Some(version) = version.filter(|version| !can_be_raised(version)) {
+        let version: String = version.chars().take(64).collect();
+        return Err(StoreError::Refused {
+            what: WHAT,
+            detail: format!("another program made the version {version:?}, which cannot be raised"),
+            remedy: "delete the row of rulesyncd_version: a master writes it anew".into(),
+        });
+    }
+    if really { connection.run(WHAT, &raise(dialect, false)).await } else { Ok(()) }
+}
+
+fn can_be_raised(version: &str) -> bool {
+    version.parse().is_ok_and(|version: i64| (0..i64::MAX).contains(&version))
 }
 
 /// Why a reader cannot read the row, and what to do; `None` if it can.
@@ -65,6 +101,8 @@ pub(super) fn with_grant(dialect: &Dialect, table: &str, error: &StoreError, rig
     let cause = error.cause();
     let remedy = match error {
         StoreError::Refused { remedy, .. } if remedy != GRANT_RIGHTS => remedy.clone(),
+        // Somebody's own trigger or constraint.
+        StoreError::RowRejected { .. } => "compare the table with the one that the README shows".to_owned(),
         _ if dialect.now.is_none() => "let `rulesyncd sync` create it as the tables' owner".to_owned(),
         _ => format!(
             "let `rulesyncd sync` create it as the tables' owner, and `GRANT {rights} ON {table}` to this user"
@@ -73,13 +111,15 @@ pub(super) fn with_grant(dialect: &Dialect, table: &str, error: &StoreError, rig
     format!("{cause}; {remedy}")
 }
 
-/// Raises the version by one.
+/// Raises the version by one, if it can be raised. SQLite would add one to a text, too.
 fn raise(dialect: &Dialect, deletes: bool) -> String {
     // MySQL assigns from left to right.
     let deleted = if deletes { "deleted = version + 1, " } else { "" };
     let now = dialect.statement_time;
     format!(
-        "UPDATE rulesyncd_version SET {deleted}version = version + 1, changed_at = {now} WHERE name = 'tables'"
+        "UPDATE rulesyncd_version SET {deleted}version = version + 1, changed_at = {now} \
+         WHERE name = 'tables' AND version BETWEEN 0 AND {}",
+        i64::MAX - 1
     )
 }
 
@@ -87,6 +127,8 @@ fn raise(dialect: &Dialect, deletes: bool) -> String {
 #[derive(Debug, Default)]
 pub(super) struct VersionWriter {
     problem: Option<String>,
+    /// Whether a trigger or a constraint is the problem, which only a try shows.
+    is_rejected: bool,
 }
 
 impl VersionWriter {
@@ -114,16 +156,18 @@ impl VersionWriter {
         connection: &mut Connection,
         inserts: bool,
     ) -> Result<(), StoreError> {
-        let dialect = connection.dialect();
-        let mut checked = connection.run(WHAT, &(dialect.try_update)(&raise(dialect, true))).await;
-        if checked.is_ok() && inserts {
-            checked = insert(connection).await;
-        }
-        match checked {
+        let tried = try_to_raise(connection, inserts, self.is_rejected).await;
+        self.note(connection, tried)
+    }
+
+    fn note(&mut self, connection: &Connection, tried: Result<(), StoreError>) -> Result<(), StoreError> {
+        match tried {
             Err(error) if connection.is_broken() => Err(error),
             Err(StoreError::RowLocked { .. } | StoreError::Conflict { .. }) => Ok(()),
-            checked => {
-                self.problem = checked.err().map(|error| with_remedy(dialect, &error, RIGHTS));
+            tried => {
+                let dialect = connection.dialect();
+                self.is_rejected = matches!(tried, Err(StoreError::RowRejected { .. }));
+                self.problem = tried.err().map(|error| with_remedy(dialect, &error, RIGHTS));
                 Ok(())
             }
         }
@@ -137,10 +181,12 @@ impl VersionWriter {
     /// Whether the last statements of a transaction failed because the row cannot be updated: then the writer goes on
     /// without. They concern the lease, too, so the server is asked.
     pub(super) async fn gives_up(&mut self, connection: &mut Connection, error: &StoreError) -> bool {
-        if !error.is_lasting() || self.problem.is_some() {
+        let is_rejected = matches!(error, StoreError::RowRejected { .. });
+        if !(error.is_lasting() || is_rejected) || self.problem.is_some() {
             return false;
         }
-        self.check(connection, false).await.is_ok() && self.problem.is_some()
+        let tried = try_to_raise(connection, false, is_rejected).await;
+        self.note(connection, tried).is_ok() && self.problem.is_some()
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Without the table, or without the right to it, everything else works.
 
+use std::collections::HashSet;
+
 use super::connection::Connection;
 use super::create;
 use super::row::Row;
@@ -175,7 +177,17 @@ pub(super) fn within_bounds(rows: Vec<Row>) -> Result<Vec<ReportedWorker>, Store
             remedy: "delete the rows of workers that do not exist".into(),
         });
     }
-    Ok(rows.into_iter().filter_map(worker).collect())
+    let workers: Vec<ReportedWorker> = rows.into_iter().filter_map(worker).collect();
+    // Without a key, MariaDB adds a row at each report.
+    let mut epochs = HashSet::with_capacity(workers.len());
+    if !workers.iter().all(|worker| epochs.insert(&worker.report.epoch)) {
+        return Err(StoreError::Refused {
+            what: READING,
+            detail: "rulesyncd_worker has several rows of one epoch".into(),
+            remedy: "drop the table, and let `rulesyncd sync` create it with its primary key".into(),
+        });
+    }
+    Ok(workers)
 }
 
 fn worker(mut row: Row) -> Option<ReportedWorker> {

@@ -14,6 +14,7 @@ mod full;
 pub(crate) mod hosts;
 mod lease;
 mod network;
+mod nonsense;
 mod own_tables;
 mod poolers;
 pub(crate) mod replicas;

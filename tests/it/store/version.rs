@@ -137,7 +137,6 @@ async fn without_the_table_everything_works(field: &TestDatabase) {
     assert_eq!(changes, ["deleted R2", "state R1 enabled"]);
 
     // And it comes back, with the next rescan of the master.
-    field.database.ensure_tables().await.unwrap();
     master.remove_expired_states().await.unwrap();
     assert_eq!(master.version_problem(), None);
     master.apply([written("R1", 4)]).await.unwrap();
@@ -152,6 +151,85 @@ async fn without_the_table_everything_works(field: &TestDatabase) {
     master.apply([written("R1", 6)]).await.unwrap();
     assert_eq!(version(&mut external).await, (1, 0));
     assert_eq!(again.poll().await, ["written R1 v6"]);
+    master.close().await;
+}
+
+/// The master and operators go on writing where the version cannot be raised, and say what to do.
+async fn a_version_that_cannot_be_raised_stops_nobody(field: &TestDatabase) {
+    field.save(&[("R1", 1)]).await;
+    let (mut external, mut watcher, mut master) =
+        (field.external().await, field.watcher().await, field.session().await);
+    external.run("UPDATE rulesyncd_version SET version = 9223372036854775807").await;
+    let applied = master.apply([written("R1", 2)]).await.unwrap();
+    assert!(applied.rows == 1 && applied.rejected.is_empty(), "{applied:?}");
+    // The next rescan finds out.
+    master.remove_expired_states().await.unwrap();
+    let problem = master.version_problem().unwrap().to_owned();
+    assert!(problem.contains("9223372036854775807") && problem.contains("delete the row"), "{problem}");
+    field.database.set_state(&id("R1"), disabled(None)).await.unwrap();
+    let mut changes = watcher.poll().await;
+    changes.sort();
+    assert_eq!(changes, ["state R1 disabled", "written R1 v2"]);
+    // It is the same to the next rescan.
+    master.remove_expired_states().await.unwrap();
+    assert_eq!(master.version_problem(), Some(&*problem));
+
+    external.run("DELETE FROM rulesyncd_version").await;
+    master.remove_expired_states().await.unwrap();
+    assert_eq!(master.version_problem(), None);
+
+    // Somebody's own trigger.
+    let [create, drop] = match &external {
+        ExternalClient::Sqlite(_) => [
+            "CREATE TRIGGER never BEFORE UPDATE ON rulesyncd_version BEGIN SELECT RAISE(ABORT, 'never'); END",
+            "DROP TRIGGER never",
+        ],
+        ExternalClient::MySql(_) => [
+            "CREATE TRIGGER never BEFORE UPDATE ON rulesyncd_version FOR EACH ROW \
+             SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'never'",
+            "DROP TRIGGER never",
+        ],
+        ExternalClient::Postgres(_) => [
+            "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'never'; END$$; \
+             CREATE TRIGGER never BEFORE UPDATE ON rulesyncd_version FOR EACH ROW EXECUTE FUNCTION never()",
+            "DROP TRIGGER never ON rulesyncd_version",
+        ],
+    };
+    external.run(create).await;
+    let applied = master.apply([written("R1", 3)]).await.unwrap();
+    assert!(applied.rows == 1 && applied.rejected.is_empty(), "{applied:?}");
+    let problem = master.version_problem().unwrap().to_owned();
+    assert!(problem.contains("never") && problem.contains("compare the table"), "{problem}");
+    master.remove_expired_states().await.unwrap();
+    assert_eq!(master.version_problem(), Some(&*problem));
+    assert!(field.database.clear_state(&id("R1")).await.unwrap());
+    external.run(drop).await;
+    master.remove_expired_states().await.unwrap();
+    assert_eq!(master.version_problem(), None);
+    master.close().await;
+}
+
+/// The table was made by hand, without a key.
+async fn two_rows_count_as_one(field: &TestDatabase) {
+    field.save(&[("R1", 1)]).await;
+    let (mut external, mut watcher, mut master) =
+        (field.external().await, field.watcher().await, field.session().await);
+    for statement in [
+        "CREATE TABLE by_hand AS SELECT * FROM rulesyncd_version",
+        "DROP TABLE rulesyncd_version",
+        "ALTER TABLE by_hand RENAME TO rulesyncd_version",
+        "INSERT INTO rulesyncd_version SELECT * FROM rulesyncd_version",
+    ] {
+        external.run(statement).await;
+    }
+    master.remove_expired_states().await.unwrap();
+    assert_eq!(master.version_problem(), None);
+    assert_eq!(master.apply([written("R1", 2)]).await.unwrap().rows, 1);
+    field.database.set_state(&id("R1"), disabled(None)).await.unwrap();
+    let mut changes = watcher.poll().await;
+    changes.sort();
+    assert_eq!(changes, ["state R1 disabled", "written R1 v2"]);
+    assert_eq!(watcher.follower.tables_version(), Some(3));
     master.close().await;
 }
 
@@ -234,6 +312,8 @@ async fn on_server(kind: Kind) {
     a_signed_release_raises_it_by_one(&field("signed").await).await;
     a_version_that_nothing_explains_makes_the_poll_a_full_one(&field("explained").await).await;
     without_the_table_everything_works(&field("without").await).await;
+    a_version_that_cannot_be_raised_stops_nobody(&field("raised").await).await;
+    two_rows_count_as_one(&field("two_rows").await).await;
     a_locked_version_is_waited_for(&server).await;
     no_version_is_lost(&server).await;
 }
@@ -257,6 +337,8 @@ async fn on_sqlite() {
     a_signed_release_raises_it_by_one(&TestDatabase::sqlite_file().await).await;
     a_version_that_nothing_explains_makes_the_poll_a_full_one(&TestDatabase::sqlite_file().await).await;
     without_the_table_everything_works(&TestDatabase::sqlite_file().await).await;
+    a_version_that_cannot_be_raised_stops_nobody(&TestDatabase::sqlite_file().await).await;
+    two_rows_count_as_one(&TestDatabase::sqlite_file().await).await;
 }
 
 /// Something else has the table's name. Both daemons say so once, in log and status, and work.

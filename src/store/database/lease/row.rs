@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::connection::Connection;
 use super::super::create;
-use super::super::row::Cell;
+use super::super::row::{Cell, Row};
 use super::super::sql::Dialect;
 use crate::store::StoreError;
 use crate::store::lease::{Lead, LeaseRow, ServerLock};
@@ -14,8 +14,11 @@ const READING: &str = "reading rulesyncd_lease";
 pub(in super::super) const TAKING: &str = "taking the lease";
 const ASKING: &str = "asking for the master's lock";
 
-/// The most bytes of a text that is read.
-const LONGEST: usize = 255 * 4;
+/// The most characters of a text that are read.
+const LONGEST: usize = 255;
+
+/// A greater term or beat was not counted by a master, and cannot be raised for ever.
+const GREATEST: u64 = 1 << 62;
 
 /// Writes the row if it is still this lease, and no master without one has the server's lock. The owner is a UUID.
 pub(in super::super) fn beat(dialect: &Dialect, lead: &Lead) -> String {
@@ -34,28 +37,76 @@ pub(in super::super) async fn create(connection: &mut Connection) -> Result<(), 
     create::if_missing(connection, READING, "rulesyncd_lease", create).await.map(drop)
 }
 
-/// The row; `None` if there is none.
+/// The row; `None` if there is none, or none that a master can take: another program spoilt it.
+///
+/// # Errors
+/// [`StoreError::Refused`] if there are several, as there may be in a table that was made by hand without a key.
 pub(in super::super) async fn read(connection: &mut Connection) -> Result<Option<LeaseRow>, StoreError> {
+    Ok(find(connection).await?.and_then(|row| lease_of(&row)))
+}
+
+/// Expressions of what tells one lease from another: owner, term and beat.
+fn identity(dialect: &Dialect) -> [String; 3] {
+    [shortened(dialect, "owner"), (dialect.text)("term"), (dialect.text)("beat")]
+}
+
+fn shortened(dialect: &Dialect, column: &str) -> String {
+    (dialect.plain)(&format!("left({column}, {LONGEST})"))
+}
+
+/// The row as it is.
+async fn find(connection: &mut Connection) -> Result<Option<Row>, StoreError> {
     let dialect = connection.dialect();
-    let texts =
-        ["owner", "host", "session"].map(|column| (dialect.plain)(&format!("left({column}, {LONGEST})")));
-    let numbers = ["lease_ms", "term", "beat", "since", "beat_at"].map(|column| (dialect.text)(column));
-    let columns = [texts.as_slice(), numbers.as_slice()].concat().join(", ");
-    let query = connection.query(format!("SELECT {columns} FROM rulesyncd_lease WHERE name = 'master'"));
-    let Some(row) = connection.row(READING, query).await? else { return Ok(None) };
-    let cell = |index: usize| row.0.get(index).map(|cell| cell.shown().to_owned()).unwrap_or_default();
-    // A number that another program spoilt is as good as none: the lease is taken anew.
-    let number = |index| cell(index).parse().unwrap_or(0);
-    Ok(Some(LeaseRow {
-        owner: cell(0),
-        host: cell(1),
-        session: cell(2),
-        lease: Duration::from_millis(number(3)),
-        term: number(4),
-        beat: number(5),
-        since: cell(6),
-        beat_at: cell(7),
-    }))
+    let texts = ["host", "session"].map(|column| shortened(dialect, column));
+    let others = ["lease_ms", "since", "beat_at"].map(dialect.text);
+    let columns = [identity(dialect).as_slice(), &texts, &others].concat().join(", ");
+    let sql = format!("SELECT {columns} FROM rulesyncd_lease WHERE name = 'master' LIMIT 2");
+    let query = connection.query(sql);
+    let mut rows = connection.fetch(READING, query).await?;
+    if rows.len() > 1 {
+        return Err(StoreError::Refused {
+            what: READING,
+            detail: "rulesyncd_lease has several rows of the name master".into(),
+            remedy: "delete all of them, and make `name` the table's primary key".into(),
+        });
+    }
+    Ok(rows.pop())
+}
+
+fn lease_of(row: &Row) -> Option<LeaseRow> {
+    let text = |index: usize| row.0.get(index).map(|cell| cell.shown().to_owned()).unwrap_or_default();
+    let counter = |index| text(index).parse().ok().filter(|counter| *counter <= GREATEST);
+    let owner = match row.0.first() {
+        Some(Cell::Text(owner)) if owner.chars().count() < LONGEST => owner.clone(),
+        _ => return None,
+    };
+    Some(LeaseRow {
+        owner,
+        term: counter(1)?,
+        beat: counter(2)?,
+        host: text(3),
+        session: text(4),
+        lease: Duration::from_millis(text(5).parse().unwrap_or(0)),
+        since: text(6),
+        beat_at: text(7),
+    })
+}
+
+/// Makes a row that no master can take one that nobody has taken yet, if it is still as it was read.
+async fn reset(connection: &mut Connection, spoilt: &Row) -> Result<(), StoreError> {
+    let dialect = connection.dialect();
+    let now = dialect.statement_time;
+    let mut query = connection.query(format!(
+        "UPDATE rulesyncd_lease SET owner = '', host = '', session = '', lease_ms = 0, term = 0, since = {now}, \
+         beat = 0, beat_at = {now} WHERE name = 'master'"
+    ));
+    for (expression, cell) in identity(dialect).iter().zip(&spoilt.0) {
+        query = match cell {
+            Cell::Null => query.push(&format!(" AND {expression} IS NULL")),
+            cell => query.push(&format!(" AND {expression} = ")).text(cell.shown()),
+        };
+    }
+    connection.execute(TAKING, query).await.map(drop)
 }
 
 /// Whether a reader can read the row.
@@ -122,16 +173,34 @@ impl LeaseSession for Connection {
     }
 
     async fn insert_lease(&mut self) -> Result<(), StoreError> {
+        let spoilt = find(self).await?;
+        if spoilt.as_ref().and_then(lease_of).is_some() {
+            // Another session was faster.
+            return Ok(());
+        }
         let now = self.dialect().statement_time;
         let insert = format!(
             "INSERT INTO rulesyncd_lease (name, owner, host, session, lease_ms, term, since, beat, beat_at) \
              VALUES ('master', '', '', '', 0, 0, {now}, 0, {now})"
         );
-        match self.run(TAKING, &insert).await {
-            // Another session was faster.
-            Err(StoreError::RowRejected { .. }) => Ok(()),
-            inserted => inserted,
+        let written = match &spoilt {
+            Some(spoilt) => reset(self, spoilt).await,
+            None => self.run(TAKING, &insert).await,
+        };
+        let detail = match written {
+            Ok(()) => "its row cannot be read".to_owned(),
+            // Another session was faster, or the table takes no such row.
+            Err(StoreError::RowRejected { detail, .. }) => detail,
+            Err(error) => return Err(error),
+        };
+        if read(self).await?.is_some() {
+            return Ok(());
         }
+        Err(StoreError::Refused {
+            what: TAKING,
+            detail: format!("rulesyncd_lease: {detail}"),
+            remedy: "delete its row, and compare the table with the one that the README shows".into(),
+        })
     }
 
     async fn take_lease(&mut self, seen: &LeaseRow, lead: &Lead, server: &str) -> Result<u64, StoreError> {

@@ -77,7 +77,7 @@ pub(super) fn query(
             if !in_window && has_version {
                 let (sign, deleted) = deletions.unzip();
                 query = query.push(" WHEN found.sign = ").optional_text(sign.map(str::to_owned));
-                let deleted_now = tables_version(&(dialect.text)("deleted"));
+                let deleted_now = tables_version(&(dialect.text)("max(deleted)"));
                 query = query.push(&format!(" AND {deleted_now} = "));
                 query = query.optional_text(deleted.map(|deleted| deleted.to_string()));
                 query = query.push(" THEN NULL");
@@ -96,15 +96,18 @@ pub(super) fn query(
     query = query.push(", (SELECT concat_ws(' ', count(*), count(CASE WHEN ").above(states.stamp(), low);
     query = query.push(&format!(" THEN 1 END)) FROM {}) AS n", states.name()));
     query = match has_version {
-        true => query.push(&format!(", {} AS n", tables_version("concat_ws(' ', version, deleted)"))),
+        true => {
+            query.push(&format!(", {} AS n", tables_version("concat_ws(' ', max(version), max(deleted))")))
+        }
         false => query.push(", NULL"),
     };
     query = query.push(&format!(", {} AS n", role.unwrap_or("NULL")));
     // In one text: each column costs a worker bytes at every poll.
     query = query.push(match has_lease {
         true => {
-            ", (SELECT concat_ws(' ', term, beat, beat_at, CASE owner WHEN '' THEN '-' END) FROM rulesyncd_lease \
-             WHERE name = 'master') AS n"
+            // Two rows, in a table without a key, are no lease.
+            ", (SELECT CASE count(*) WHEN 1 THEN max(concat_ws(' ', term, beat, beat_at, \
+             CASE owner WHEN '' THEN '-' END)) END FROM rulesyncd_lease WHERE name = 'master') AS n"
         }
         false => ", NULL",
     });
