@@ -91,7 +91,7 @@ pub(super) enum ServerLock {
 pub(super) struct Standby {
     /// The row as it was last read, and since when it is unchanged.
     seen: Option<(LeaseRow, Duration)>,
-    /// The highest term that this process has ever seen: a failover can lose terms.
+    /// The highest term that this process has ever seen or taken: a failover can lose terms.
     highest_term: u64,
     /// Whether the lease was taken from this process while it held the server's lock: then that lock proves nothing.
     was_robbed: Arc<AtomicBool>,
@@ -133,6 +133,12 @@ impl Standby {
             lock,
             was_robbed: Arc::clone(&self.was_robbed),
         })
+    }
+
+    /// This lease was taken. Its term is not given again, for a statement of it may be under way when a failover has lost
+    /// it, or another program has spoilt the row.
+    pub(super) fn took(&mut self, lead: &Lead) {
+        self.highest_term = self.highest_term.max(lead.term);
     }
 }
 

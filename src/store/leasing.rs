@@ -111,7 +111,11 @@ async fn try_lease<S: LeaseSession>(
     let sent = session.now();
     let Some(lead) = lock(standby).look(&row, me, (server, server_lock), sent) else { return Ok(None) };
     let matched = session.take_lease(&row, &lead, &lead.session(server)).await?;
-    Ok((matched > 0).then_some(lead))
+    if matched == 0 {
+        return Ok(None);
+    }
+    lock(standby).took(&lead);
+    Ok(Some(lead))
 }
 
 /// However its beats end, the lease is lost with them: a driver that panics, or hangs, sends none any more.

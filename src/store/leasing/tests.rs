@@ -91,6 +91,19 @@ async fn a_row_that_is_missing_is_inserted_unless_a_master_without_a_lease_is_at
     }
 }
 
+#[tokio::test]
+async fn a_term_is_taken_once_even_if_a_failover_loses_it_before_it_is_read() {
+    let (lock, row) = (ServerLock::Ours, Some(LeaseRow::default()));
+    // It shows the same row after a lease was taken.
+    let mut session = Scripted { calls: Vec::new(), lock, row, fails: None, is_lost: false };
+    let standby = Mutex::default();
+    for expected in [1, 2] {
+        let taken = take(&mut session, ("me", Duration::from_secs(15)), &standby).await.unwrap();
+        let Taken::Lease(lead) = taken else { panic!("{taken:?}") };
+        assert_eq!(lead.term, expected);
+    }
+}
+
 fn conflict() -> StoreError {
     StoreError::Conflict { what: "", detail: String::new() }
 }
