@@ -58,6 +58,15 @@ pub struct Scanner {
 /// The stamp with which a file was read; `None` if it could not be read.
 type Unsettled = Option<Stamp>;
 
+/// What a scan sees under a name.
+enum Seen {
+    /// The file as it was read.
+    AsRead,
+    Gone,
+    /// A file with this stamp, and its text; `None` if it is still being written.
+    There(Unsettled, Option<Found>),
+}
+
 impl Scanner {
     /// A scanner that has read nothing yet. Links may point out of the directory to places in `allowed`; `owner` is
     /// `updated_by` of the rules.
@@ -179,23 +188,16 @@ impl Scanner {
             ScanScope::Names(_) => Vec::new(),
         };
         let kept = AtomicUsize::new(0);
-        let looked_at = parallel_map(names.into_iter().collect(), THREADS, |name: String| {
-            let stamp = match self.reader.stamp(&name) {
-                None => return Some((name, None)),
-                Some(Ok(stamp)) if *scope == ScanScope::All && self.is_as_read(&name, stamp) => return None,
-                Some(stamp) => stamp,
-            };
-            let is_unfinished = unfinished.contains(&name)
-                || matches!(&stamp, Ok(stamp) if stamp.is_empty && stamp.age(now) < EMPTY_FOR);
-            let stamped = stamp.as_ref().ok().copied();
-            let found = (!is_unfinished).then(|| self.read(&name, stamp, &kept, now));
-            Some((name, Some((stamped, found))))
+        let seen = parallel_map(names.into_iter().collect(), THREADS, |name: String| {
+            let seen = self.look(&name, scope, unfinished.contains(&name), &kept, now);
+            (name, seen)
         });
         let mut to_take = Vec::new();
-        for (name, seen) in looked_at.into_iter().flatten() {
+        for (name, seen) in seen {
             match seen {
-                None => gone.push(name),
-                Some((stamp, found)) => to_take.push((name, stamp, found)),
+                Seen::AsRead => {}
+                Seen::Gone => gone.push(name),
+                Seen::There(stamp, found) => to_take.push((name, stamp, found)),
             }
         }
         let mut changed = ChangedFiles::new();
@@ -213,8 +215,38 @@ impl Scanner {
         Ok(changed)
     }
 
-    /// Takes in what was found under a name, with the stamp that it had; `None` if it is still being written, known to
-    /// events or not. Returns what the file was before, if that changed.
+    /// Looks at one name. A file that has `has_events` is being written, according to them.
+    fn look(
+        &self,
+        name: &str,
+        scope: &ScanScope,
+        has_events: bool,
+        kept: &AtomicUsize,
+        now: Timestamp,
+    ) -> Seen {
+        let known = self.files.get(name).filter(|_| *scope == ScanScope::Reread && !has_events);
+        if let Some(stamp) = known.and_then(|known| self.reader.still(name, known)) {
+            let is_settled = stamp.settles_in(now).is_none();
+            return match self.is_as_read(name, stamp) {
+                true => Seen::AsRead,
+                false => Seen::There(Some(stamp), Some(Found::Known { stamp, is_settled })),
+            };
+        }
+        let stamp = match self.reader.stamp(name) {
+            None => return Seen::Gone,
+            Some(Ok(stamp)) if *scope == ScanScope::All && self.is_as_read(name, stamp) => {
+                return Seen::AsRead;
+            }
+            Some(stamp) => stamp,
+        };
+        let is_unfinished =
+            has_events || matches!(&stamp, Ok(stamp) if stamp.is_empty && stamp.age(now) < EMPTY_FOR);
+        let stamped = stamp.as_ref().ok().copied();
+        Seen::There(stamped, (!is_unfinished).then(|| self.read(name, stamp, kept, now)))
+    }
+
+    /// Takes in what was found under a name, with the stamp that it had; `None` if it is still being written.
+    /// Returns what the file was before, if that changed.
     fn take(
         &mut self,
         name: &str,

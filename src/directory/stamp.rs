@@ -52,7 +52,8 @@ impl Stamp {
         }
     }
 
-    fn of(metadata: &Metadata, is_link: bool) -> Self {
+    /// The stamp of metadata to which a link led, or none.
+    pub(super) fn of(metadata: &Metadata, is_link: bool) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),

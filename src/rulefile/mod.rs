@@ -5,7 +5,7 @@ mod links;
 mod listing;
 mod write;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -95,13 +95,26 @@ pub(crate) fn read_within(path: &Path, max: usize, policy: &LinkPolicy) -> Resul
     read_open(&file, max)
 }
 
-/// As [`read`], for what was a regular file a moment ago: a link that was made meanwhile is not followed.
+/// As [`read`], for what was a regular file when it was last looked at: a link that was made meanwhile is not followed.
 ///
 /// # Errors
 /// As [`read`].
 pub(crate) fn read_regular(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
-    let file = OpenOptions::new().read(true).custom_flags(HARMLESS | libc::O_NOFOLLOW).open(path)?;
-    read_open(&file, max)
+    read_open(&open_regular(path)?, max)
+}
+
+/// As [`read_regular`], with the metadata that the opened file had before it was read.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_with_metadata(path: &Path, max: usize) -> Result<(Metadata, Vec<u8>), ReadError> {
+    let file = open_regular(path)?;
+    let metadata = file.metadata()?;
+    read_as(&file, &metadata, max).map(|bytes| (metadata, bytes))
+}
+
+fn open_regular(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(HARMLESS | libc::O_NOFOLLOW).open(path)
 }
 
 /// Opens a regular file for reading, without waiting; the caller checks its size.
@@ -124,8 +137,11 @@ fn begin(path: &Path) -> Result<File, ReadError> {
 const HARMLESS: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
 
 fn read_open(file: &File, max: usize) -> Result<Vec<u8>, ReadError> {
-    let metadata = file.metadata()?;
-    regular(&metadata)?;
+    read_as(file, &file.metadata()?, max)
+}
+
+fn read_as(file: &File, metadata: &Metadata, max: usize) -> Result<Vec<u8>, ReadError> {
+    regular(metadata)?;
     if usize::try_from(metadata.len()).map_or(true, |size| size > max) {
         return Err(ReadError::TooLarge { size: metadata.len(), max });
     }
@@ -142,7 +158,7 @@ fn read_open(file: &File, max: usize) -> Result<Vec<u8>, ReadError> {
 ///
 /// # Errors
 /// [`ReadError::NotAFile`].
-fn regular(metadata: &std::fs::Metadata) -> Result<(), ReadError> {
+fn regular(metadata: &Metadata) -> Result<(), ReadError> {
     let kind = metadata.file_type();
     let what = match kind {
         _ if kind.is_file() => return Ok(()),
