@@ -87,7 +87,9 @@ pub(super) async fn take<S: LeaseSession>(
         Err(error) if error.is_lasting() || matches!(error, StoreError::RowRejected { .. }) => {
             match server_lock {
                 ServerLock::Ours => session.unmark_lock().await.map(|()| Taken::Lock(error)),
-                _ => Ok(Taken::Nothing),
+                ServerLock::Leased | ServerLock::Unleased => Ok(Taken::Nothing),
+                // Nobody can lead.
+                ServerLock::Missing => Err(error),
             }
         }
         Err(error) => Err(error),

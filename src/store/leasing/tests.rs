@@ -144,7 +144,8 @@ async fn without_the_table_the_servers_lock_alone_is_taken_and_its_mark_goes() {
             (ServerLock::Ours, ("lock", "lock row unmark")),
             (ServerLock::Leased, ("nothing", "lock row")),
             (ServerLock::Unleased, ("nothing", "lock row")),
-            (ServerLock::Missing, ("nothing", "lock row")),
+            // Who has neither says why nobody leads.
+            (ServerLock::Missing, ("error", "lock row")),
         ] {
             let taken = taken(lock, None, Some(("row", error, false))).await;
             assert_eq!(taken, (got.0, got.1.to_owned()), "{lock:?}");
