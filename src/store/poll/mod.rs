@@ -331,7 +331,7 @@ impl<'p, T: TableReader, K: RowIndex + Sync> Poll<'p, T, K> {
         let low = self.low(table);
         match &self.watermarks {
             Some(watermarks) if !self.newest_only => watermarks.window(table, low),
-            _ => Window { low, last: low },
+            _ => Window { low, last: low, is_summed: false },
         }
     }
 

@@ -13,7 +13,7 @@ pub(in crate::store) struct Counts {
     pub(in crate::store) rows: Option<u64>,
     /// The rows above the low mark.
     pub(in crate::store) in_window: u64,
-    /// The rows above both marks; `None` if the database computes no hashes.
+    /// The rows above both marks; `None` if they were not to be summed, or the database computes no hashes.
     pub(in crate::store) sums: Option<WindowSums>,
 }
 
@@ -35,13 +35,15 @@ pub(in crate::store) struct WindowSums {
     pub(in crate::store) last: WindowSum,
 }
 
-/// Which rows of a table a poll counts and sums.
+/// Which rows of a table a poll counts, and may sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct Window {
     /// Rows with a greater stamp may be new.
     pub(in crate::store) low: Timestamp,
     /// The low mark of the last poll that summed, if it is lower.
     pub(in crate::store) last: Timestamp,
+    /// Whether to sum: a first poll compares nothing, and a sum of all rows would keep its rules waiting.
+    pub(in crate::store) is_summed: bool,
 }
 
 /// The first question of a poll.

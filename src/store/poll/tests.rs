@@ -117,7 +117,7 @@ impl TableReader for Model {
         let counts = |rows: Option<usize>, table, window| {
             let sums = self.sums(table, window);
             let (rows, in_window) = (rows.map(|rows| rows as u64), sums.low.rows);
-            Counts { rows, in_window, sums: Some(sums).filter(|_| self.has_xor) }
+            Counts { rows, in_window, sums: Some(sums).filter(|_| self.has_xor && window.is_summed) }
         };
         Ok(Counted {
             now: time(self.now),

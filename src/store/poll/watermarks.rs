@@ -145,7 +145,7 @@ impl Watermarks {
     /// The window above `low`, with the mark that it is compared at.
     pub(super) fn window(&self, table: Table, low: Timestamp) -> Window {
         let last = self.last_window(table).sum.map_or(low, |(last, _)| last.min(low));
-        Window { low, last }
+        Window { low, last, is_summed: true }
     }
 
     /// Whether the rows above the last poll's low mark are those that it found, so that none above `window.low` is new.

@@ -27,7 +27,7 @@ pub(super) struct Shape<'s> {
 fn push_window(query: Query, window: Window, has_xor: bool) -> Query {
     let (dialect, table) = (query.dialect, Table::Rules);
     let (stamp, low) = (table.stamp(), window.low.max(Watermark::FLOOR));
-    let Some(row_hash) = dialect.row_hash.filter(|_| has_xor) else {
+    let Some(row_hash) = dialect.row_hash.filter(|_| has_xor && window.is_summed) else {
         let count = format!("(SELECT {} FROM {} WHERE ", (dialect.text)("count(*)"), table.name());
         return query.push(&count).above(stamp, low).push(")");
     };

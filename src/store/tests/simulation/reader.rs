@@ -150,7 +150,7 @@ impl TableReader for Reader<'_> {
             let sums = WindowSums { low: sum(window.low), last: sum(window.last) };
             let is_counted = self.is_full || without != Without::Count;
             let rows = is_counted.then(|| cells().count() as u64);
-            Counts { rows, in_window: sums.low.rows, sums: Some(sums) }
+            Counts { rows, in_window: sums.low.rows, sums: Some(sums).filter(|_| window.is_summed) }
         };
         let rules = count(|key| matches!(key, Key::Rule(_)), question.rules);
         let states = count(|key| matches!(key, Key::State(_)), question.states);
