@@ -90,8 +90,9 @@ impl FileReader {
         String::from_utf8(bytes).ok().map(String::into_boxed_str)
     }
 
-    /// Reads a plain file again: its stamp if it still has the known text. It is not looked at before it is opened.
-    pub(super) fn still(&self, name: &str, known: &ScannedFile) -> Option<Stamp> {
+    /// Reads a file again that was a plain one, without a look before it is opened. `None` if it has another text or is no
+    /// plain file now, or if anything fails.
+    pub(super) fn stamp_if_unchanged(&self, name: &str, known: &ScannedFile) -> Option<Stamp> {
         let digest = known.digest().filter(|_| known.stamp.is_some_and(|stamp| stamp.is_plain_file))?;
         self.note_progress();
         let (metadata, bytes) =

@@ -225,7 +225,7 @@ impl Scanner {
         now: Timestamp,
     ) -> Seen {
         let known = self.files.get(name).filter(|_| *scope == ScanScope::Reread && !has_events);
-        if let Some(stamp) = known.and_then(|known| self.reader.still(name, known)) {
+        if let Some(stamp) = known.and_then(|known| self.reader.stamp_if_unchanged(name, known)) {
             let is_settled = stamp.settles_in(now).is_none();
             return match self.is_as_read(name, stamp) {
                 true => Seen::AsRead,

@@ -52,7 +52,7 @@ impl Stamp {
         }
     }
 
-    /// The stamp of metadata to which a link led, or none.
+    /// The stamp of a file with this metadata; `is_link` if a symbolic link led there.
     pub(super) fn of(metadata: &Metadata, is_link: bool) -> Self {
         Self {
             device: metadata.dev(),
