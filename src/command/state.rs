@@ -142,7 +142,10 @@ impl Operator {
             };
             let cells = [
                 row.rule_id.clone(),
-                row.state.clone(),
+                match row.state() {
+                    Ok(_) => row.state.clone(),
+                    Err(_) => format!("{} (no state: enabled)", row.state),
+                },
                 row.confidence_max.map_or_else(String::new, |ceiling| ceiling.to_string()),
                 until,
                 row.set_by.clone().unwrap_or_default(),
@@ -269,9 +272,13 @@ fn state_in_words(row: &StateRow) -> String {
     line
 }
 
-/// With `without_effect` if the state has none under the published release.
+/// With `without_effect` if the state has none under the published release, and `invalid` if it is no state: then the
+/// rule counts as enabled.
 fn to_json(row: &StateRow, without_effect: Option<&str>) -> serde_json::Value {
     let mut shown = json!(row);
+    if let Err(why) = row.state() {
+        shown["invalid"] = json!(why.to_string());
+    }
     if let Some(why) = without_effect {
         shown["without_effect"] = json!(why);
     }

@@ -44,6 +44,9 @@ pub struct StateRow {
     pub set_at: Option<Timestamp>,
 }
 
+/// A row of `ttp_rule_state` by its key, or why it cannot be read.
+pub(crate) type FoundStateRow = (String, Result<StateRow, String>);
+
 impl StateRow {
     /// The row for the `state` of `rule_id`.
     pub(crate) fn new(rule_id: &RuleId, state: &RuleState) -> Self {

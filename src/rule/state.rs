@@ -9,6 +9,9 @@ use crate::clock::Timestamp;
 /// program's text must fit into a line of the stream, a log and a screen.
 pub(crate) const LONGEST_TEXT: usize = 4096;
 
+/// What a row that is no state means for its rule, to follow the reason.
+pub(crate) const COUNTS_AS_ENABLED: &str = "the rule counts as enabled meanwhile";
+
 /// What an operator can do with a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -70,7 +70,8 @@ pub(super) fn changes(broker: &Broker, applied: &AppliedChanges, trace_id: Optio
                 audit!(auto_revert = true, "{rule_id} enabled: its state has expired")
             }
             RuleChange::State { state, .. } if **state == RuleState::default() => {
-                audit!(new_state = state.state.as_str(), "{rule_id} enabled: its state was cleared");
+                let why = broker.why_enabled(rule_id);
+                audit!(new_state = state.state.as_str(), "{rule_id} enabled: {why}");
             }
             RuleChange::State { state, .. } => audit!(
                 new_state = state.state.as_str(),

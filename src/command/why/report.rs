@@ -11,7 +11,7 @@ use crate::command::compare::{self, Discrepancy};
 use crate::master::reconcile::ReleaseStatus;
 use crate::master::{LockStatus, MasterStatus};
 use crate::rule::plan::Plan;
-use crate::rule::{Observation, RuleHeader, RuleId, RuleState, StateRow};
+use crate::rule::{COUNTS_AS_ENABLED, Observation, RuleHeader, RuleId, RuleState, StateRow};
 use crate::trust::TrustStatus;
 use crate::wire::Health;
 use crate::worker::{SubscriberStatus, WorkerStatus};
@@ -145,6 +145,7 @@ impl Report {
         let mut wrong = Vec::new();
         self.files_against_row(&mut wrong);
         self.row_against_release(&mut wrong);
+        self.state_row(&mut wrong);
         self.tables_against_worker(&mut wrong);
         self.subscribers(&mut wrong);
         if wrong.is_empty() && self.is_nowhere() {
@@ -224,6 +225,17 @@ impl Report {
                 (LockStatus::Standby, _) => ": this host's master stands by while another writes".to_owned(),
                 _ => String::new(),
             },
+        }
+    }
+
+    fn state_row(&self, wrong: &mut Vec<String>) {
+        let Ok(RuleInTables { state: Some(row), .. }) = &self.table else { return };
+        // A worker that quarantines it says so itself.
+        let is_named = self.worker.as_ref().is_ok_and(|held| !held.quarantined.is_empty());
+        if let Err(why) = row.state()
+            && !is_named
+        {
+            wrong.push(format!("the row of its state is no state: {why}; {COUNTS_AS_ENABLED}"));
         }
     }
 

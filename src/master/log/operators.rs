@@ -4,7 +4,7 @@ use crate::event;
 use crate::master::audit::StateChange;
 use crate::master::held::Operator;
 use crate::plural::{count, some_of};
-use crate::rule::{RuleHeader, StateKind, StateRow};
+use crate::rule::{COUNTS_AS_ENABLED, RuleHeader, StateKind, StateRow};
 
 /// How many ids a record of a mass deletion names.
 const LISTED: usize = 100;
@@ -26,30 +26,36 @@ pub(in crate::master) fn guard_lifted(by: &Operator, deletes: &[RuleHeader]) {
     );
 }
 
-/// An operator changed a state.
+/// An operator changed a state, or another program the row of one.
 pub(in crate::master) fn state_changed(change: &StateChange) {
+    macro_rules! audit {
+        ($rule_id:expr, $new_state:expr, $($record:tt)*) => {
+            tracing::info!(
+                target: event::AUDIT, message_id = event::STATE_CHANGED, rule_id = $rule_id, change_kind = "state",
+                new_state = $new_state.as_str(), $($record)*
+            )
+        };
+    }
+    let enabled = StateKind::Enabled;
     match change {
-        StateChange::Set(row) => tracing::info!(
-            target: event::AUDIT,
-            message_id = event::STATE_CHANGED,
-            rule_id = row.rule_id,
-            change_kind = "state",
-            new_state = row.state,
-            set_by = row.set_by,
-            "{} {}",
-            row.rule_id,
-            row.state().map_or_else(|why| format!("has a row that is no state: {why}"), |state| state.summary())
-        ),
-        StateChange::Cleared(row) => tracing::info!(
-            target: event::AUDIT,
-            message_id = event::STATE_CHANGED,
-            rule_id = row.rule_id,
-            change_kind = "state",
-            new_state = StateKind::Enabled.as_str(),
-            "{} enabled: its state `{}` was cleared",
-            row.rule_id,
-            row.state
-        ),
+        StateChange::Set(rule_id, Ok(row)) => match row.state() {
+            Ok(state) => audit!(rule_id, state.state, set_by = row.set_by, "{rule_id} {}", state.summary()),
+            Err(why) => audit!(
+                rule_id,
+                enabled,
+                set_by = row.set_by,
+                "{rule_id} has a row that is no state: {why}; {COUNTS_AS_ENABLED}"
+            ),
+        },
+        StateChange::Set(rule_id, Err(why)) => {
+            audit!(rule_id, enabled, "{rule_id} has a row that is no state: {why}; {COUNTS_AS_ENABLED}");
+        }
+        StateChange::Cleared(rule_id, Ok(row)) => {
+            audit!(rule_id, enabled, "{rule_id} enabled: its state `{}` was cleared", row.state);
+        }
+        StateChange::Cleared(rule_id, Err(_)) => {
+            audit!(rule_id, enabled, "{rule_id} enabled: the row that was no state was removed");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::state::COUNTS_AS_ENABLED;
 use super::{Catalogue, QuarantinedRow, Table};
 
 /// A row that is not served, and why.
@@ -11,7 +12,7 @@ pub struct QuarantineEntry {
     pub table: Table,
     /// The row's `rule_id`.
     pub key: String,
-    /// Why it is not served, in one sentence.
+    /// Why it is not served, in one sentence; of a state also what that means for the rule.
     pub reason: String,
 }
 
@@ -22,7 +23,10 @@ impl Catalogue {
             BTreeMap::values(rows).map(move |row: &QuarantinedRow| QuarantineEntry {
                 table,
                 key: row.key.clone(),
-                reason: row.reason.clone(),
+                reason: match table {
+                    Table::Rules => row.reason.clone(),
+                    Table::States => format!("{}; {COUNTS_AS_ENABLED}", row.reason),
+                },
             })
         };
         // Usually no id has a case variant, and then nothing is searched.
@@ -41,6 +45,11 @@ impl Catalogue {
         rejected(Table::Rules, &self.quarantined_rules)
             .chain(case_variants)
             .chain(rejected(Table::States, &self.quarantined_states))
+    }
+
+    /// Why the row of this rule's state is quarantined; `None` if it is not.
+    pub(crate) fn quarantined_state(&self, rule_id: &str) -> Option<&str> {
+        self.quarantined_states.get(rule_id).map(|row| &*row.reason)
     }
 
     /// How many rows [`Self::quarantined`] has.

@@ -10,7 +10,7 @@ use super::writes::{Applied, OwnedScope, Premise, RowsAsRead, RuleWrite, Scope};
 use super::{Database, ManifestWrite, trace_context};
 use crate::clock::since_boot;
 use crate::fleet::Look;
-use crate::rule::{FoundManifest, RuleHeader, StateRow};
+use crate::rule::{FoundManifest, FoundStateRow, RuleHeader, StateRow};
 use crate::store::{StoreError, TraceContextRow};
 
 /// The only writer of a database's rules, as long as its connection and its lock last.
@@ -245,7 +245,7 @@ impl MasterSession {
         .await
     }
 
-    /// Every readable row of `ttp_rule_state`, with a mark of the whole table; `None` if the mark still is `mark`.
+    /// Every row of `ttp_rule_state`, readable or not, with a mark of the whole table; `None` if the mark still is `mark`.
     /// Two changes within the resolution of the stamp may have the same mark: call this without a mark from time to
     /// time.
     ///
@@ -254,7 +254,7 @@ impl MasterSession {
     pub(crate) async fn states_since(
         &mut self,
         mark: Option<String>,
-    ) -> Result<Option<(String, Vec<StateRow>)>, StoreError> {
+    ) -> Result<Option<(String, Vec<FoundStateRow>)>, StoreError> {
         self.call("reading the states", self.database.poll_limit(), |mut session| async move {
             let states = session.states_since(mark).await;
             (session, states)

@@ -12,7 +12,7 @@ use super::version::{self, VersionWriter};
 use super::writes::{Scope, WRITING};
 use super::{Database, tables, trace_context, workers};
 use crate::clock::{RisingStamp, since_boot};
-use crate::rule::{RuleHeader, StateRow, Table};
+use crate::rule::{FoundStateRow, RuleHeader, Table};
 use crate::store::lease::{Lead, LeaseRow};
 use crate::store::transaction::{self, Last, WriteSession};
 use crate::store::{StoreError, TraceContextRow};
@@ -99,7 +99,7 @@ impl Session {
     pub(super) async fn states_since(
         &mut self,
         mark: Option<String>,
-    ) -> Result<Option<(String, Vec<StateRow>)>, StoreError> {
+    ) -> Result<Option<(String, Vec<FoundStateRow>)>, StoreError> {
         let what = "reading the states";
         let (count, newest) = (self.text("count(*)"), self.text("max(set_at)"));
         let query = self.connection.query(format!("SELECT {count}, {newest} FROM ttp_rule_state"));
@@ -111,7 +111,8 @@ impl Session {
         let query = tables::select(self.connection.dialect(), Table::States);
         let rows = self.connection.fetch(what, query.into_query()).await;
         let rows = rows.map_err(|error| self.map_lock_lost(error))?;
-        let states = rows.into_iter().filter_map(|mut row| tables::state_row(&mut row).ok()).collect();
+        let found = |mut row| (tables::key(&row), tables::state_row(&mut row));
+        let states = rows.into_iter().map(found).collect();
         Ok(Some((now, states)))
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::status::MAX_WITHOUT_EFFECT;
-use super::super::{Manifest, TrustReason, TrustState, TrustStatus};
+use super::super::{Manifest, NoEffect, TrustReason, TrustState, TrustStatus};
 use super::{Gate, InForce};
 use crate::clock::Timestamp;
 
@@ -70,6 +70,11 @@ impl Gate {
                 .collect(),
             without_effect_count: self.without_effect.len(),
         }
+    }
+
+    /// Why the state of this rule has no effect; `None` if it has, or if there is none.
+    pub(crate) fn without_effect(&self, rule_id: &str) -> Option<&NoEffect> {
+        self.without_effect.get(rule_id)
     }
 
     /// Every reason that holds.

@@ -189,6 +189,19 @@ impl Broker {
         (table.quarantined().take(most).collect(), table.quarantined_count())
     }
 
+    /// Why this rule, whose state was the default after the last poll, is enabled. Not every way to that is an operator
+    /// who cleared a state.
+    pub(in crate::worker) fn why_enabled(&self, rule_id: &str) -> String {
+        let inner = self.lock();
+        if let Some(reason) = inner.table().quarantined_state(rule_id) {
+            return format!("the row of its state is quarantined: {reason}");
+        }
+        match inner.gate.as_ref().and_then(|keeper| keeper.gate.without_effect(rule_id)) {
+            Some(reason) => format!("its state has no effect any more: {reason}"),
+            None => "its state was cleared".to_owned(),
+        }
+    }
+
     /// The rows that are quarantined.
     pub(in crate::worker) fn quarantined(&self) -> Vec<QuarantineEntry> {
         self.lock().table().quarantined().collect()

@@ -5,6 +5,7 @@ mod bad_input;
 mod directory;
 mod hanging_disk;
 mod history;
+mod invalid_states;
 mod lifecycle;
 mod main_job;
 mod mass_delete;
