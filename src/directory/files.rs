@@ -33,6 +33,11 @@ impl Files {
         self.files.iter().map(|(name, file)| (&**name, file))
     }
 
+    /// In order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(|name| &**name)
+    }
+
     /// Replaces what is known of a file, and returns what was.
     pub(super) fn insert(&mut self, name: &str, file: ScannedFile) -> Option<ScannedFile> {
         let before = self.remove(name);

@@ -9,7 +9,7 @@ use super::scanned::{InvalidFile, ScannedFile, Steps};
 use super::stamp::Stamp;
 use crate::clock::Timestamp;
 use crate::rule::{self, Code, ContentDigest, Limits, RuleHeader, Severity};
-use crate::rulefile::{self, LinkPolicy, ReadError};
+use crate::rulefile::{self, LinkPolicy, OpenDirectory, ReadError};
 use crate::telemetry::trace;
 
 /// Counts what scans did with files: it tells a slow scan from one that hangs.
@@ -90,13 +90,17 @@ impl FileReader {
         String::from_utf8(bytes).ok().map(String::into_boxed_str)
     }
 
-    /// Reads a file again that was a plain one, without a look before it is opened. `None` if it has another text or is no
-    /// plain file now, or if anything fails.
-    pub(super) fn stamp_if_unchanged(&self, name: &str, known: &ScannedFile) -> Option<Stamp> {
+    /// Reads a file of the `opened` directory again that was a plain one, without a look before it is opened. `None` if it
+    /// has another text or is no plain file now, or if anything fails.
+    pub(super) fn stamp_if_unchanged(
+        &self,
+        opened: &OpenDirectory,
+        name: &str,
+        known: &ScannedFile,
+    ) -> Option<Stamp> {
         let digest = known.digest().filter(|_| known.stamp.is_some_and(|stamp| stamp.is_plain_file))?;
         self.note_progress();
-        let (metadata, bytes) =
-            rulefile::read_with_metadata(&self.directory.join(name), self.limits.size).ok()?;
+        let (metadata, bytes) = opened.read_regular(name, self.limits.size).ok()?;
         let is_known = !bytes.is_empty() && ContentDigest::of(&bytes) == digest;
         is_known.then(|| Stamp::of(&metadata, false))
     }

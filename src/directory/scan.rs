@@ -6,11 +6,15 @@
 //! according to events or because it is empty, keeps its last rule, so that no half of it is published. A process
 //! without events, such as `rulesyncd sync` alone, cannot tell.
 
+mod again;
+mod look;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicUsize;
+
+use look::{Scan, Seen};
 
 use super::files::Files;
 use super::parallel::{off_thread, parallel_map};
@@ -22,16 +26,10 @@ use super::watch::UnfinishedFiles;
 use crate::clock::Timestamp;
 use crate::rule::plan::FileRule;
 use crate::rule::{Limits, RuleId};
-use crate::rulefile::{self, Listing};
-
-/// Texts are kept from scan to write up to this many bytes in all; others are read again when they are written.
-const TEXT_CACHE_BYTES: usize = 16 << 20;
+use crate::rulefile::{self, Listing, OpenDirectory};
 
 /// The most threads that read files.
 const THREADS: usize = 2;
-
-/// How long an empty file counts as one that is being written.
-const EMPTY_FOR: Duration = Duration::from_secs(5);
 
 /// The directory cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -57,15 +55,6 @@ pub struct Scanner {
 
 /// The stamp with which a file was read; `None` if it could not be read.
 type Unsettled = Option<Stamp>;
-
-/// What a scan sees under a name.
-enum Seen {
-    /// The file as it was read.
-    AsRead,
-    Gone,
-    /// A file with this stamp, and its text; `None` if it is still being written.
-    There(Unsettled, Option<Found>),
-}
 
 impl Scanner {
     /// A scanner that has read nothing yet. Links may point out of the directory to places in `allowed`; `owner` is
@@ -146,9 +135,10 @@ impl Scanner {
     ) -> Result<ChangedFiles, DirectoryUnavailable> {
         let empty = Self::with(self.reader.clone());
         let mut scanner = std::mem::replace(self, empty);
-        let (scope, unfinished) = (scope.clone(), unfinished.names());
+        let (scope, unfinished) = (scope.clone(), unfinished.clone());
         let (scanner, found) = off_thread(move || {
-            let found = scanner.update(&scope, &unfinished, now);
+            let _reread = (scope == ScanScope::Reread).then(|| unfinished.reread());
+            let found = scanner.update(&scope, &unfinished.names(), now);
             (scanner, found)
         })
         .await;
@@ -166,6 +156,12 @@ impl Scanner {
         unfinished: &BTreeSet<String>,
         now: Timestamp,
     ) -> Result<ChangedFiles, DirectoryUnavailable> {
+        let opened = match scope {
+            ScanScope::Reread => {
+                Some(OpenDirectory::at(self.directory()).map_err(|source| self.unavailable(source))?)
+            }
+            ScanScope::All | ScanScope::Names(_) => None,
+        };
         let names = match scope {
             ScanScope::All | ScanScope::Reread => {
                 let listing = Listing::of(self.directory()).map_err(|source| self.unavailable(source))?;
@@ -182,14 +178,18 @@ impl Scanner {
         let names = self.with_other_names(names);
         let mut gone: Vec<String> = match scope {
             ScanScope::All | ScanScope::Reread => {
-                let known = self.files.iter().map(|(name, _)| name);
-                known.filter(|&name| !names.contains(name)).map(str::to_owned).collect()
+                let mut listed = names.iter().map(String::as_str).peekable();
+                let mut is_listed = |name| {
+                    while listed.next_if(|&other| other < name).is_some() {}
+                    listed.peek() == Some(&name)
+                };
+                self.files.names().filter(|&name| !is_listed(name)).map(str::to_owned).collect()
             }
             ScanScope::Names(_) => Vec::new(),
         };
-        let kept = AtomicUsize::new(0);
+        let scan = Scan { scope, unfinished, now, opened, kept: AtomicUsize::new(0) };
         let seen = parallel_map(names.into_iter().collect(), THREADS, |name: String| {
-            let seen = self.look(&name, scope, unfinished.contains(&name), &kept, now);
+            let seen = self.look(&name, &scan);
             (name, seen)
         });
         let mut to_take = Vec::new();
@@ -213,36 +213,6 @@ impl Scanner {
             }
         }
         Ok(changed)
-    }
-
-    /// Looks at one name. A file that has `has_events` is being written, according to them.
-    fn look(
-        &self,
-        name: &str,
-        scope: &ScanScope,
-        has_events: bool,
-        kept: &AtomicUsize,
-        now: Timestamp,
-    ) -> Seen {
-        let known = self.files.get(name).filter(|_| *scope == ScanScope::Reread && !has_events);
-        if let Some(stamp) = known.and_then(|known| self.reader.stamp_if_unchanged(name, known)) {
-            let is_settled = stamp.settles_in(now).is_none();
-            return match self.is_as_read(name, stamp) {
-                true => Seen::AsRead,
-                false => Seen::There(Some(stamp), Some(Found::Known { stamp, is_settled })),
-            };
-        }
-        let stamp = match self.reader.stamp(name) {
-            None => return Seen::Gone,
-            Some(Ok(stamp)) if *scope == ScanScope::All && self.is_as_read(name, stamp) => {
-                return Seen::AsRead;
-            }
-            Some(stamp) => stamp,
-        };
-        let is_unfinished =
-            has_events || matches!(&stamp, Ok(stamp) if stamp.is_empty && stamp.age(now) < EMPTY_FOR);
-        let stamped = stamp.as_ref().ok().copied();
-        Seen::There(stamped, (!is_unfinished).then(|| self.read(name, stamp, kept, now)))
     }
 
     /// Takes in what was found under a name, with the stamp that it had; `None` if it is still being written.
@@ -336,22 +306,7 @@ impl Scanner {
     fn unavailable(&self, source: io::Error) -> DirectoryUnavailable {
         DirectoryUnavailable { path: self.directory().to_owned(), source }
     }
-
-    fn is_as_read(&self, name: &str, stamp: Stamp) -> bool {
-        self.files.get(name).is_some_and(|known| known.is_settled && known.stamp == Some(stamp))
-    }
-
-    fn read(&self, name: &str, stamp: io::Result<Stamp>, kept: &AtomicUsize, now: Timestamp) -> Found {
-        let mut found = self.reader.read(name, stamp, self.files.get(name), now);
-        if let Found::File(scanned) = &mut found {
-            let text = scanned.text.take();
-            let is_kept = |bytes| kept.fetch_add(bytes, Ordering::Relaxed) < TEXT_CACHE_BYTES;
-            scanned.text = text.filter(|text| is_kept(text.len()));
-        }
-        found
-    }
 }
 
-mod again;
 #[cfg(test)]
 mod tests;

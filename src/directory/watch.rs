@@ -17,7 +17,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::time::Instant;
 
 use super::parallel::off_thread;
-use super::pending::ScanRequests;
+use super::pending::{Reread, ScanRequests};
 use super::release::is_release_file_name;
 use super::scope::ScanScope;
 use crate::event;
@@ -52,6 +52,11 @@ impl UnfinishedFiles {
     /// Their names.
     pub(crate) fn names(&self) -> BTreeSet<String> {
         self.0.lock().written.keys().cloned().collect()
+    }
+
+    /// Notes that every file is opened from now on, until the result is dropped.
+    pub(crate) fn reread(&self) -> Reread {
+        Reread::begin(Arc::clone(&self.0))
     }
 
     /// Whether a file is one of them.
@@ -275,6 +280,9 @@ fn listen(
         Ok(event) => event,
         Err(_) => return requests.scan_all(None),
     };
+    if matches!(event.kind, EventKind::Access(AccessKind::Open(_))) {
+        requests.rest_while_reread();
+    }
     let Some(class) = EventClass::of(event.kind) else { return };
     for path in event.paths {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };

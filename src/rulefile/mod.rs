@@ -11,6 +11,8 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, openat};
+
 pub(crate) use links::LinkPolicy;
 pub(crate) use listing::{Listing, is_rule_file_name, seems_a_rule};
 pub(crate) use write::{create, open_to_write, publish, publish_at, replace, with_suffix};
@@ -100,21 +102,34 @@ pub(crate) fn read_within(path: &Path, max: usize, policy: &LinkPolicy) -> Resul
 /// # Errors
 /// As [`read`].
 pub(crate) fn read_regular(path: &Path, max: usize) -> Result<Vec<u8>, ReadError> {
-    read_open(&open_regular(path)?, max)
+    let file = OpenOptions::new().read(true).custom_flags(HARMLESS | libc::O_NOFOLLOW).open(path)?;
+    read_open(&file, max)
 }
 
-/// As [`read_regular`], with the metadata that the opened file had before it was read.
-///
-/// # Errors
-/// As [`read`].
-pub(crate) fn read_with_metadata(path: &Path, max: usize) -> Result<(Metadata, Vec<u8>), ReadError> {
-    let file = open_regular(path)?;
-    let metadata = file.metadata()?;
-    read_as(&file, &metadata, max).map(|bytes| (metadata, bytes))
-}
+/// A directory that is open, to read many of its files: the system need not follow its path for each.
+#[derive(Debug)]
+pub(crate) struct OpenDirectory(File);
 
-fn open_regular(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(HARMLESS | libc::O_NOFOLLOW).open(path)
+impl OpenDirectory {
+    /// Opens what is at this path now; what replaces it later is another directory.
+    ///
+    /// # Errors
+    /// It is not there, no directory, or may not be read.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        let flags = libc::O_DIRECTORY | libc::O_NONBLOCK;
+        Ok(Self(OpenOptions::new().read(true).custom_flags(flags).open(path)?))
+    }
+
+    /// As [`read_regular`], with the metadata that the opened file had before it was read.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub(crate) fn read_regular(&self, name: &str, max: usize) -> Result<(Metadata, Vec<u8>), ReadError> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.0, name, flags, Mode::empty()).map_err(io::Error::from)?);
+        let metadata = file.metadata()?;
+        read_as(&file, &metadata, max).map(|bytes| (metadata, bytes))
+    }
 }
 
 /// Opens a regular file for reading, without waiting; the caller checks its size.

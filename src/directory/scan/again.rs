@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::super::parallel::{off_thread, parallel_map};
 use super::super::scanned::ScannedFile;
-use super::{DirectoryUnavailable, EMPTY_FOR, Scanner, THREADS};
+use super::look::EMPTY_FOR;
+use super::{DirectoryUnavailable, Scanner, THREADS};
 use crate::clock::Timestamp;
 use crate::rule::ContentDigest;
 use crate::rulefile::{self, Listing};

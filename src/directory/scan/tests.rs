@@ -1,5 +1,7 @@
 use std::fs;
+use std::time::Duration;
 
+use super::look::EMPTY_FOR;
 use super::*;
 use crate::clock::{Clock as _, SystemClock};
 
