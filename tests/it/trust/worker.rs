@@ -309,7 +309,7 @@ async fn operators_states_suppress_no_more_than_the_release_allows() {
     let owner = Owner { states: "max=1 protected=R3".to_owned(), ..Owner::new() };
     owner.release(1, FIRST).check_out(&swarm);
     let _master = owner.daemon(&swarm, "master");
-    let _worker = owner.daemon(&swarm, "worker");
+    let worker = owner.daemon(&swarm, "worker");
     let other = swarm.path("other.sock");
     let _other = swarm.daemon("worker", |command| {
         owner.trusted_by(&swarm, command);
@@ -342,6 +342,12 @@ async fn operators_states_suppress_no_more_than_the_release_allows() {
         (effective(&status) == Some(1) && status["trust"]["without_effect"]["R2"].is_null()).then_some(())
     });
     wait_for("one digest", || (digest_of(&other) == status(&swarm)["digest"]).then_some(()));
+    // One that comes before it takes its effect away, and nobody cleared it.
+    sql.put_state("R1", "disabled", None, now.before(std::time::Duration::from_secs(5))).await;
+    worker.wait_for_log(
+        "R2 enabled: its state has no effect any more: the signed release lets operators suppress at most 1, and these are: R1",
+    );
+    assert_eq!(worker.count_in_log("R2 enabled: its state was cleared"), 0, "{}", worker.log());
 }
 
 #[test]
