@@ -101,6 +101,23 @@ pub(crate) fn humanize(span: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(if is_short { millis } else { Duration::from_secs(span.as_secs()) })
 }
 
+/// How far a stamp may be ahead without a word: the delays of replies, and columns of whole seconds, which round up.
+const SLIGHTLY: Duration = Duration::from_secs(1);
+
+/// How long ago `then` was; or that it is in the future, and how far: the clock that gave it may be ahead of the one that
+/// gave `now`. `told` writes a duration.
+pub(crate) fn age<T: fmt::Display>(
+    now: Timestamp,
+    then: Timestamp,
+    told: impl FnOnce(Duration) -> T,
+) -> String {
+    let ahead = then.since(now);
+    if ahead > SLIGHTLY {
+        return format!("in the future: {} ahead of this clock", told(ahead));
+    }
+    format!("{} ago", told(now.since(then)))
+}
+
 impl Timestamp {
     /// What [`fmt::Display`] writes, in ASCII.
     pub(crate) fn to_ascii(self) -> [u8; 27] {

@@ -12,6 +12,9 @@ mod scope;
 mod stamp;
 mod watch;
 
+/// The most files that [`Scanner::passed_over`] names.
+pub(crate) const MOST_PASSED_OVER: usize = crate::rulefile::Listing::MOST_PASSED_OVER;
+
 pub use missing::DELETE_AFTER;
 pub(crate) use missing::MissingFiles;
 pub(crate) use parallel::parallel_map;

@@ -7,7 +7,7 @@ use super::reconcile::{Reconciler, ReleaseStatus};
 use crate::address::DatabasePlace;
 use crate::clock::Timestamp;
 use crate::config::MasterConfig;
-use crate::directory::DirectoryUnavailable;
+use crate::directory::{DirectoryUnavailable, MOST_PASSED_OVER};
 use crate::plural::count;
 use crate::rule::plan::Conflict;
 use crate::store::{Database, StoreError, driver_failures};
@@ -85,7 +85,7 @@ pub(crate) struct MasterStatus {
     /// See [`MasterStatus::rejected_rules`].
     #[serde(default)]
     pub(crate) rejected_count: usize,
-    /// YAML files that are not read because of name or place.
+    /// YAML files that are not read because of name or place: the first 20. See [`MasterStatus::passes_over_more`].
     #[serde(default)]
     pub(crate) passed_over: Vec<String>,
     /// Why the directory is not watched, so that only the rescan finds changes; `None` while it is watched.
@@ -229,6 +229,11 @@ impl MasterStatus {
         self.rejected_count.max(self.rejected.len())
     }
 
+    /// Whether more files may be passed over than are named: a scan looks for no more, so nobody knows how many.
+    pub(crate) fn passes_over_more(&self) -> bool {
+        self.passed_over.len() >= MOST_PASSED_OVER
+    }
+
     /// How many deletions are held back.
     pub(crate) fn pending_deletions(&self) -> usize {
         self.pending_count.max(self.pending_mass_delete.len())
@@ -276,7 +281,8 @@ impl MasterStatus {
             (self.pending_deletions(), "deletion", "held back, see `rulesyncd sync --allow-mass-delete`"),
         ] {
             if number > 0 {
-                sentence += &format!("; {} {then}", count(number, what));
+                let least = if what == "YAML file" && self.passes_over_more() { "at least " } else { "" };
+                sentence += &format!("; {least}{} {then}", count(number, what));
             }
         }
         if let Some(why) = self.release.as_ref().and_then(|release| release.held_back.as_ref()) {

@@ -13,7 +13,7 @@ use self::matrix::matrices;
 use self::style::STYLE;
 use super::Shown;
 use super::render::{cells, not_verified};
-use crate::clock::{Timestamp, humanize};
+use crate::clock::{Timestamp, age, humanize};
 use crate::command::print::escape_xml;
 use crate::fleet::{Host, HostState, summarize};
 use crate::paint::sanitize;
@@ -81,8 +81,8 @@ fn hosts(html: &mut String, shown: &Shown) {
     *html += "</ul>\n";
     let reported = shown.hosts.iter().filter(|(host, _)| host.worker.reported_at != Timestamp::MIN);
     if let Some((host, _)) = reported.min_by_key(|(host, _)| host.worker.reported_at) {
-        let age = humanize(shown.look.now.since(host.worker.reported_at));
-        let _ = writeln!(html, "<p>Oldest report: {}, {age} ago</p>", escape(&host.name));
+        let age = age(shown.look.now, host.worker.reported_at, humanize);
+        let _ = writeln!(html, "<p>Oldest report: {}, {age}</p>", escape(&host.name));
     }
     others.sort_by_key(|(_, state)| std::cmp::Reverse(state.index()));
     if !others.is_empty() {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Shown;
-use crate::clock::{Timestamp, humanize};
+use crate::clock::{Timestamp, age, humanize};
 use crate::command::print;
 use crate::fleet::{Host, HostState};
 use crate::paint::sanitize;
@@ -42,7 +42,7 @@ fn human(shown: &Shown) -> String {
     );
     let in_sync = shown.hosts.iter().filter(|(_, state)| state.is_in_sync()).count();
     let changes = match (shown.look.version, shown.look.changed_at) {
-        (Some(version), Some(at)) => format!("; changes {version}, the last {} ago", humanize(now.since(at))),
+        (Some(version), Some(at)) => format!("; changes {version}, the last {}", age(now, at, humanize)),
         _ => String::new(),
     };
     let leader = match (&shown.look.leader, shown.look.no_master_since) {
@@ -82,7 +82,7 @@ pub(super) fn cells(host: &Host, state: &HostState, now: Timestamp) -> [String; 
         report.program.clone(),
         match host.worker.reported_at {
             Timestamp::MIN => "never".to_owned(),
-            at => format!("{} ago", humanize(now.since(at))),
+            at => age(now, at, humanize),
         },
     ]
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::clock::{self, Clock as _, SystemClock, Timestamp};
 use crate::command::print;
 use crate::master::{LeaseStatus, LockStatus, MasterStatus};
 use crate::paint::{Paint, sanitize, sanitize_painted};
@@ -48,7 +48,7 @@ fn worker(status: &WorkerStatus) -> String {
     lines.add("rules", status.rules.to_string());
     lines.add("states", status.states.to_string());
     if let Some(watermark) = status.watermark {
-        lines.add("last write", format!("{watermark} ({} ago)", ago(now, watermark)));
+        lines.add("last write", format!("{watermark} ({})", age(now, watermark)));
     }
     lines.add("digest", status.digest.map_or_else(|| "nothing is loaded".to_owned(), |d| d.to_string()));
     if let Some(trust) = &status.trust {
@@ -128,7 +128,7 @@ fn master(status: &MasterStatus) -> String {
     add_problem(&mut lines, "without a lease", status.lease_problem.as_deref());
     add_driver_failures(&mut lines, status.driver_failures);
     let lease = status.lease.map_or_else(String::new, |LeaseStatus { term, confirmed_at }| {
-        format!(": term {term}, confirmed {}", ago(now, confirmed_at))
+        format!(": term {term}, confirmed {}", age(now, confirmed_at))
     });
     lines.add(
         "lock",
@@ -159,7 +159,7 @@ fn master(status: &MasterStatus) -> String {
         }
     }
     if let Some(at) = status.reconciled_at {
-        lines.add("compared", format!("{} ago", ago(now, at)));
+        lines.add("compared", age(now, at));
     }
     add_last_error(&mut lines, status.last_error.as_deref(), status.last_error_at, now);
     let mut text = lines.text();
@@ -177,7 +177,12 @@ fn master(status: &MasterStatus) -> String {
     let title = first_of("rules that the database rejects", status.rejected.len(), status.rejected_rules());
     text += &table(&title, ["RULE", "FILE", "REASON"], rejected);
     let passed_over = status.passed_over.iter().map(|path| [path.as_str()]);
-    text += &table("YAML files that are not read for their name or place", ["FILE"], passed_over);
+    let more = match status.passes_over_more() {
+        true => format!(" (the first {}, there may be more)", status.passed_over.len()),
+        false => String::new(),
+    };
+    let title = format!("YAML files that are not read for their name or place{more}");
+    text += &table(&title, ["FILE"], passed_over);
     let unlisted = status.release.iter().flat_map(|release| &release.unlisted).map(|path| [path.as_str()]);
     text += &table("files that the signed release does not list", ["FILE"], unlisted);
     let held = status.pending_mass_delete.iter().map(|rule_id| [rule_id.as_str()]);
@@ -200,7 +205,7 @@ fn add_driver_failures(lines: &mut Lines, failures: u64) {
 
 fn add_last_error(lines: &mut Lines, error: Option<&str>, at: Option<Timestamp>, now: Timestamp) {
     if let Some(error) = error {
-        let when = at.map_or_else(String::new, |at| format!(" ({} ago)", ago(now, at)));
+        let when = at.map_or_else(String::new, |at| format!(" ({})", age(now, at)));
         lines.add("last error", format!("{}{when}", sanitize(error)));
     }
 }
@@ -213,7 +218,12 @@ fn answers(state: Health, now: Timestamp, since: Timestamp) -> String {
     format!("{state} for {}", ago(now, since))
 }
 
-/// How long ago that was.
+/// How long ago that was, or how far in the future it is.
+pub(in crate::command) fn age(now: Timestamp, then: Timestamp) -> String {
+    clock::age(now, then, span)
+}
+
+/// How long that has lasted, by this host's own clock.
 pub(in crate::command) fn ago(now: Timestamp, then: Timestamp) -> String {
     span(now.since(then))
 }
@@ -268,6 +278,14 @@ fn table<const N: usize, T: AsRef<str>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_ahead_is_not_told_as_now() {
+        let told = |now, then| age(Timestamp::from_micros(now), Timestamp::from_micros(then));
+        assert_eq!(told(90_000_000, 30_000_000), "1 min 0 s ago");
+        assert_eq!(told(0, 1_000_000), "0 ms ago");
+        assert_eq!(told(0, 61_000_000), "in the future: 1 min 1 s ahead of this clock");
+    }
 
     #[test]
     fn a_time_is_told_in_two_units() {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use super::report::{ReleaseView, Report, RuleInTables, WorkerView};
 use crate::clock::Timestamp;
-use crate::command::status::human::{Lines, ago};
+use crate::command::status::human::{Lines, age};
 use crate::paint::{Paint, sanitize};
 use crate::rule::{ContentDigest, RuleState};
 use crate::wire::Health;
@@ -130,7 +130,7 @@ fn text_of(version: impl Display, digest: Option<ContentDigest>) -> String {
 
 fn moment(at: Timestamp, now: Option<Timestamp>) -> String {
     match now {
-        Some(now) => format!("{at} ({} ago)", ago(now, at)),
+        Some(now) => format!("{at} ({})", age(now, at)),
         None => at.to_string(),
     }
 }

@@ -120,6 +120,91 @@ fn a_masters_status_names_a_thousand_of_each_kind_and_counts_all() {
 }
 
 #[test]
+fn a_masters_status_names_a_thousand_rejected_rules_and_counts_all() {
+    const ALL: usize = 1_100;
+    let swarm = Swarm::on_sqlite();
+    swarm.succeed(&["sync"]);
+    swarm.sql("CREATE TRIGGER no BEFORE INSERT ON ttp_rule BEGIN SELECT RAISE(ABORT, 'not here'); END");
+    for number in 0..ALL {
+        swarm.save(&format!("R{number}.yaml"), rule_text(&format!("R{number}"), 1));
+    }
+    let _master = swarm.master();
+    let socket = swarm.path("master.sock");
+    let said = wait_for("the rejections", || {
+        crate::support::swarm::ask(&socket).filter(|said| said["rejected_count"] == ALL)
+    });
+    assert_eq!(said["rejected"].as_array().unwrap().len(), 1_000);
+    let text = swarm.succeed(&["status", "--socket", socket.to_str().unwrap()]);
+    assert!(text.contains("rules that the database rejects (the first 1000 of 1100)"), "{}", &text[..2_000]);
+    let check = crate::support::swarm::text(&swarm.run(&["status", "--check"]).stdout);
+    assert!(check.contains("1100 rules rejected by the database"), "{check}");
+}
+
+/// Twenty are named, and no folder is read for the others: so nobody knows how many they are.
+#[test]
+fn a_masters_status_says_that_more_files_may_be_passed_over_than_it_names() {
+    let swarm = Swarm::on_sqlite();
+    for number in 10..35 {
+        swarm.save(&format!("my-{number}.yaml"), "no rule");
+    }
+    // What is no rule's name makes no look by itself.
+    let master = swarm.daemon("master", |command| {
+        command.env("RULESYNCD_MASTER_RESCAN_INTERVAL", "200ms");
+    });
+    let named = || swarm.succeed(&["status"]).matches("my-").count();
+    wait_for("the first look", || (named() > 0).then_some(()));
+    assert_eq!(named(), 20);
+    let text = swarm.succeed(&["status"]);
+    assert!(text.contains("for their name or place (the first 20, there may be more)"), "{text}");
+    master.signal("USR1");
+    master.wait_for_log("at least 20 YAML files not read because of name or place");
+
+    for number in 10..20 {
+        swarm.remove(&format!("my-{number}.yaml"));
+    }
+    wait_for("fewer", || (named() == 15).then_some(()));
+    assert!(!swarm.succeed(&["status"]).contains("there may be more"));
+    master.signal("USR1");
+    master.wait_for_log("; 15 YAML files not read because of name or place");
+}
+
+/// A poll that finds nothing new does not look at what is quarantined, and must not forget it.
+#[test]
+fn quiet_polls_leave_what_is_quarantined_as_it_is() {
+    let (swarm, worker) = swarm(|command| {
+        command.env("RULESYNCD_POLL_INTERVAL", "100ms");
+    });
+    let now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')";
+    swarm.sql(&format!(
+        "INSERT INTO ttp_rule SELECT 'Q', 1, 'Q', 'no rule', {now}, 'x';
+         INSERT INTO ttp_rule_state (rule_id, state, set_at) VALUES ('R1', 'paused', {now})"
+    ));
+    wait_for("both", || (status(&swarm)["quarantined_count"] == 2).then_some(()));
+    let polls = || {
+        let metrics = swarm.succeed(&["status", "--format", "prometheus"]);
+        let polls = metrics.lines().filter(|line| line.contains("_count{") && line.contains("\"poll\""));
+        polls.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>()
+    };
+    let begun = polls();
+    let mut told = begun;
+    wait_for("more polls", || {
+        let said = status(&swarm);
+        assert_eq!(
+            (said["quarantined_count"].as_u64(), said["rules"].as_u64()),
+            (Some(2), Some(RULES as u64))
+        );
+        assert_eq!(said["quarantined"].as_array().unwrap().len(), 2, "{said}");
+        told = polls();
+        (told >= begun + 10.0).then_some(())
+    });
+    assert_eq!(worker.count_in_log("is quarantined: "), 2, "{}", worker.log());
+    assert_eq!(worker.count_in_log("no longer quarantined"), 0, "{}", worker.log());
+    swarm.sql("DELETE FROM ttp_rule WHERE rule_id = 'Q'");
+    worker.wait_for_log("the row `Q` of ttp_rule is no longer quarantined");
+    assert_eq!(status(&swarm)["quarantined_count"], 1);
+}
+
+#[test]
 fn a_mass_deletion_is_held_back_over_a_restart_until_it_is_allowed() {
     let (swarm, worker) = swarm(|_| {});
     swarm.sql("DELETE FROM ttp_rule WHERE rule_id <> 'R0'");

@@ -63,3 +63,27 @@ fn a_host_that_can_see_nothing_says_why_and_ends_with_3() {
     assert_eq!(code, 3, "{told}");
     assert!(told.contains("events.sock cannot be opened"), "{told}");
 }
+
+/// As where the clock of the host that wrote a row is ahead.
+#[test]
+fn a_stamp_ahead_of_the_clock_is_not_told_as_an_age() {
+    let swarm = Swarm::on_sqlite();
+    swarm.save("r1.yaml", rule_text("R1", 1));
+    swarm.succeed(&["sync"]);
+    let _worker = swarm.worker();
+    let told = wait_for("the rule in sync", || Some(why(&swarm, "R1")).filter(|(code, _)| *code == 0)).1;
+    assert!(told.contains(" ago)") && !told.contains("ahead"), "{told}");
+    let status = swarm.succeed(&["status"]);
+    assert!(status.contains(" ago)") && !status.contains("ahead"), "{status}");
+
+    swarm.sql("update ttp_rule set updated_at = '2100-01-01 00:00:00.000000'");
+    let status = wait_for("the stamp", || {
+        Some(swarm.succeed(&["status"])).filter(|status| status.contains("2100-01-01"))
+    });
+    let line = status.lines().find(|line| line.contains("2100-01-01")).unwrap();
+    assert!(line.contains("(in the future: ") && line.ends_with(" h ahead of this clock)"), "{line}");
+    let told = why(&swarm, "R1").1;
+    let written = told.lines().filter(|line| line.contains("written 2100-01-01")).collect::<Vec<_>>();
+    assert_eq!(written.len(), 2, "the row and the worker: {told}");
+    assert!(written.iter().all(|line| line.contains("(in the future: ")), "{told}");
+}
