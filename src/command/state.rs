@@ -19,18 +19,21 @@ use super::common::{choose_database, for_writing, open_database};
 use super::completions::rule_ids;
 use super::fleet::Written;
 use super::{Failure, Outcome};
-use crate::clock::SystemClock;
+use crate::clock::{SystemClock, Timestamp};
 use crate::command::flags::{ConfigFlags, DatabaseFlags, prepare_quietly};
 use crate::command::print::{print, print_done, table};
 use crate::config::Config;
 use crate::paint::{sanitize, shorten};
 use crate::plural::{count, is_or_are};
-use crate::rule::{RuleId, StateKind, StateRow};
+use crate::rule::{FoundStateRow, RuleId, StateKind, StateRow};
 use crate::store::{Database, RuleStore as _};
 use crate::telemetry;
 
 /// No reason is longer in a table, in bytes.
 const LONGEST_REASON: usize = 160;
+
+/// What `state list` says of a row that is no state.
+const NO_STATE: &str = "(no state: enabled)";
 
 /// Disable rules, clip them, and see who did
 #[derive(Debug, Args)]
@@ -124,35 +127,24 @@ impl Operator {
     }
 
     async fn list(&self) -> Outcome {
-        let rows = self.database.states().await?;
+        let rows = self.database.found_states().await?;
         let without_effect = without_effect(&self.config, &self.database).await?;
-        let why = |row: &StateRow| without_effect.get(row.rule_id.as_str()).map(String::as_str);
+        let why = |rule_id: &str| without_effect.get(rule_id).map(String::as_str);
         if self.as_json {
-            let lines: String = rows.iter().map(|row| format!("{}\n", to_json(row, why(row)))).collect();
-            return print(&lines);
+            let line = |(rule_id, row): &FoundStateRow| match row {
+                Ok(row) => to_json(row, why(rule_id)),
+                Err(reason) => json!({ "rule_id": rule_id, "invalid": reason }),
+            };
+            return print(&rows.iter().map(|row| format!("{}\n", line(row))).collect::<String>());
         }
         let now = self.database.now().await?;
         let header = ["RULE", "STATE", "CEILING", "UNTIL", "SET BY", "SINCE", "REASON", "WITHOUT EFFECT"];
         let shown = header.len() - usize::from(without_effect.is_empty());
-        let cells = rows.iter().map(|row| {
-            let until = match row.expires_at {
-                None => "until cleared".to_owned(),
-                Some(end) if end <= now => "expired".to_owned(),
-                Some(end) => end.to_string(),
+        let cells = rows.iter().map(|(rule_id, row)| {
+            let cells = match row {
+                Ok(row) => cells(row, now, why(rule_id)),
+                Err(reason) => cells_of_unreadable(rule_id, reason),
             };
-            let cells = [
-                row.rule_id.clone(),
-                match row.state() {
-                    Ok(_) => row.state.clone(),
-                    Err(_) => format!("{} (no state: enabled)", row.state),
-                },
-                row.confidence_max.map_or_else(String::new, |ceiling| ceiling.to_string()),
-                until,
-                row.set_by.clone().unwrap_or_default(),
-                row.set_at.map_or_else(String::new, |at| at.to_string()),
-                shorten(row.reason.as_deref().unwrap_or_default(), LONGEST_REASON).into_owned(),
-                why(row).unwrap_or_default().to_owned(),
-            ];
             cells.into_iter().take(shown)
         });
         let text = table(header.into_iter().take(shown), cells);
@@ -253,6 +245,34 @@ fn cleared_in_words(chosen: &Chosen, cleared: &[bool]) -> String {
 
 fn in_words(row: &StateRow) -> String {
     format!("{} is {}", sanitize(&row.rule_id), state_in_words(row))
+}
+
+/// A line of `state list`, with why the state has no effect under the published release.
+fn cells(row: &StateRow, now: Timestamp, without_effect: Option<&str>) -> [String; 8] {
+    let until = match row.expires_at {
+        None => "until cleared".to_owned(),
+        Some(end) if end <= now => "expired".to_owned(),
+        Some(end) => end.to_string(),
+    };
+    let state = match row.state() {
+        Ok(_) => row.state.clone(),
+        Err(_) => format!("{} {NO_STATE}", row.state),
+    };
+    [
+        row.rule_id.clone(),
+        state,
+        row.confidence_max.map_or_else(String::new, |ceiling| ceiling.to_string()),
+        until,
+        row.set_by.clone().unwrap_or_default(),
+        row.set_at.map_or_else(String::new, |at| at.to_string()),
+        shorten(row.reason.as_deref().unwrap_or_default(), LONGEST_REASON).into_owned(),
+        without_effect.unwrap_or_default().to_owned(),
+    ]
+}
+
+fn cells_of_unreadable(rule_id: &str, reason: &str) -> [String; 8] {
+    let reason = shorten(reason, LONGEST_REASON);
+    [rule_id, NO_STATE, "", "", "", "", &reason, ""].map(str::to_owned)
 }
 
 fn state_in_words(row: &StateRow) -> String {

@@ -23,8 +23,8 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::command::flags::{HostFlags, prepare_quietly};
 use crate::command::print::print;
 use crate::config::Config;
-use crate::rule::RuleId;
 use crate::rule::plan::Plan;
+use crate::rule::{RuleId, StateRow};
 use crate::store::{RuleStore as _, Scope};
 use crate::trust::Policy;
 use crate::wire::Subscribe;
@@ -148,13 +148,14 @@ async fn table(
     common::ping(&database).await?;
     let ids = [rule_id.folded()];
     let rows = database.rows(Scope::AnyCase(&ids)).await?;
-    let states = database.states().await?;
+    let states = database.found_states().await?;
+    let readable: Vec<StateRow> = states.iter().filter_map(|(_, row)| row.clone().ok()).collect();
     let now = database.now().await?;
     let release = PublishedRelease::of_database(&database, policy).await?;
     let release = release.map(|release| {
-        release.map(|release| ReleaseView::new(&release, rule_id, &valid_states(&states), now))
+        release.map(|release| ReleaseView::new(&release, rule_id, &valid_states(&readable), now))
     });
-    let state = states.into_iter().find(|row| row.rule_id == rule_id.as_str());
+    let state = states.into_iter().find(|(key, _)| key == rule_id.as_str()).map(|(_, row)| row);
     let did_you_mean = if rows.iter().any(|row| row.rule_id == rule_id.as_str()) {
         String::new()
     } else {

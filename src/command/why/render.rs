@@ -68,7 +68,11 @@ fn tables(lines: &mut Lines, table: &RuleInTables) {
             lines.add("", format!("written {}", moment(row.updated_at, Some(table.now))));
         }
     }
-    let Some(state) = &table.state else { return lines.add("state", "none is set: enabled") };
+    let state = match &table.state {
+        None => return lines.add("state", "none is set: enabled"),
+        Some(Err(why)) => return lines.add("state", format!("cannot be read: {}", sanitize(why))),
+        Some(Ok(state)) => state,
+    };
     let ceiling = state.confidence_max.map_or_else(String::new, |ceiling| format!(" at most {ceiling}"));
     let by = state.set_by.as_deref().unwrap_or("nobody");
     let mut text = format!("{}{ceiling} by {}", Paint::Warn.on(sanitize(&state.state)), sanitize(by));

@@ -57,8 +57,9 @@ pub(super) struct RuleInTables {
     did_you_mean: String,
     /// Case variants of the rule's id.
     pub(super) case_variants: Vec<String>,
-    /// The rule's state, expired or not.
-    pub(super) state: Option<StateRow>,
+    /// The row of the rule's state, expired or not; or why it cannot be read.
+    #[serde(serialize_with = "some_or_error")]
+    pub(super) state: Option<Result<StateRow, String>>,
 }
 
 /// The rule in the worker.
@@ -111,13 +112,19 @@ impl RuleInTables {
         rule_id: &RuleId,
         now: Timestamp,
         rows: Vec<RuleHeader>,
-        state: Option<StateRow>,
+        state: Option<Result<StateRow, String>>,
         did_you_mean: String,
     ) -> Self {
         let (exact, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.rule_id == rule_id.as_str());
         let row = exact.first().map(|&row| row.clone());
         let case_variants = others.into_iter().map(|row| row.rule_id.clone()).collect();
         Self { now, row, rows, did_you_mean, case_variants, state }
+    }
+
+    /// The rule's state, expired or not; or why its row is none.
+    fn state(&self) -> Option<Result<RuleState, String>> {
+        let state_of = |row: &StateRow| row.state().map_err(|why| why.to_string());
+        self.state.as_ref().map(|row| row.as_ref().map_err(String::clone).and_then(state_of))
     }
 }
 
@@ -229,10 +236,10 @@ impl Report {
     }
 
     fn state_row(&self, wrong: &mut Vec<String>) {
-        let Ok(RuleInTables { state: Some(row), .. }) = &self.table else { return };
+        let Ok(table) = &self.table else { return };
         // A worker that quarantines it says so itself.
         let is_named = self.worker.as_ref().is_ok_and(|held| !held.quarantined.is_empty());
-        if let Err(why) = row.state()
+        if let Some(Err(why)) = table.state()
             && !is_named
         {
             wrong.push(format!("the row of its state is no state: {why}; {COUNTS_AS_ENABLED}"));
@@ -276,7 +283,7 @@ impl Report {
         let is_hidden = held.rule.is_none() && !held.quarantined.is_empty();
         let rule = rule.filter(|_| !is_hidden);
         let is_without_effect = self.is_without_effect(held);
-        let state = match table.state.as_ref().map(StateRow::state) {
+        let state = match table.state() {
             None => RuleState::default(),
             Some(Ok(_)) if is_without_effect => RuleState::default(),
             Some(Ok(state)) => state.effective(table.now),

@@ -68,7 +68,7 @@ use super::{FollowConfig, StoreError};
 use crate::address::DatabaseConfig;
 use crate::address::DatabasePlace;
 use crate::clock::{RisingStamp, SharedClock, Timestamp};
-use crate::rule::{RuleHeader, StateRow, Table};
+use crate::rule::{FoundStateRow, RuleHeader, StateRow, Table};
 
 /// A database with the two tables. Cheap to clone. Code outside this module does not depend on the dialect.
 #[derive(Debug, Clone)]
@@ -341,12 +341,19 @@ impl Database {
         .await
     }
 
-    /// Every row of `ttp_rule_state`, including expired ones, by id. Leaves out a row that cannot be read:
-    /// [`super::Follow::poll`] says why.
+    /// Every row of `ttp_rule_state`, including expired ones, by id. Leaves out a row that cannot be read.
     ///
     /// # Errors
     /// The database does not answer.
     pub async fn states(&self) -> Result<Vec<StateRow>, StoreError> {
+        Ok(self.found_states().await?.into_iter().filter_map(|(_, row)| row.ok()).collect())
+    }
+
+    /// As [`Database::states`], with the rows that cannot be read.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub(crate) async fn found_states(&self) -> Result<Vec<FoundStateRow>, StoreError> {
         let what = "reading the states";
         let rows = self.ask(what, move |database| async move {
             let mut connection = Connection::open(&database.connector, Purpose::Read).await?;
@@ -355,10 +362,8 @@ impl Database {
             connection.close().await;
             Ok(rows)
         });
-        let rows = rows.await?;
-        let mut rows: Vec<_> =
-            rows.into_iter().filter_map(|mut row| tables::state_row(&mut row).ok()).collect();
-        rows.sort_unstable_by(|a, b| a.rule_id.cmp(&b.rule_id));
+        let mut rows: Vec<_> = rows.await?.into_iter().map(tables::found_state_row).collect();
+        rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Ok(rows)
     }
 

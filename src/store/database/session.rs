@@ -111,8 +111,7 @@ impl Session {
         let query = tables::select(self.connection.dialect(), Table::States);
         let rows = self.connection.fetch(what, query.into_query()).await;
         let rows = rows.map_err(|error| self.map_lock_lost(error))?;
-        let found = |mut row| (tables::key(&row), tables::state_row(&mut row));
-        let states = rows.into_iter().map(found).collect();
+        let states = rows.into_iter().map(tables::found_state_row).collect();
         Ok(Some((now, states)))
     }
 

@@ -8,7 +8,7 @@ use super::row::{BadCell, Row};
 use super::sql::{Dialect, Query};
 use super::writes::Scope;
 use crate::clock::Timestamp;
-use crate::rule::{ContentDigest, RuleHeader, RuleRow, StateRow, Table};
+use crate::rule::{ContentDigest, FoundStateRow, RuleHeader, RuleRow, StateRow, Table};
 use crate::store::StoreError;
 use crate::store::poll::{CHUNK, Header, LONG_ROWS};
 
@@ -118,6 +118,11 @@ pub(super) fn rule_row(row: &mut Row) -> Result<RuleRow, BadCell> {
     let (updated_at, updated_by) = (row.time(4, "updated_at")?, row.text(5, "updated_by")?.into());
     let header = RuleHeader { rule_id, rule_version, source_path, content_sha256, updated_at, updated_by };
     Ok(RuleRow { header, yaml_content })
+}
+
+/// A row of [`select`] of the states by its key, or why it cannot be read.
+pub(super) fn found_state_row(mut row: Row) -> FoundStateRow {
+    (key(&row), state_row(&mut row))
 }
 
 /// Reads a row of [`select`] of the states.

@@ -71,6 +71,16 @@ fn a_state_that_becomes_unreadable_is_not_said_to_be_cleared() {
         assert_eq!(daemon.count_in_log(MEANWHILE), 1, "{}", daemon.log());
         assert_eq!(daemon.count_in_log("cleared"), 0, "{}", daemon.log());
     }
+    let listed = swarm.succeed(&["state", "list"]);
+    let line = listed.lines().find(|line| line.trim_start().starts_with('A'));
+    assert!(
+        line.is_some_and(|line| line.contains("(no state: enabled)") && line.contains("set_at")),
+        "{listed}"
+    );
+    let listed: Value = serde_json::from_str(&swarm.succeed(&["state", "list", "--json"])).unwrap();
+    assert!(listed["rule_id"] == "A" && listed["invalid"].as_str().unwrap().contains("set_at"), "{listed}");
+    let why = text(&swarm.run(&["why", "A"]).stdout);
+    assert!(why.contains("cannot be read: set_at"), "{why}");
     swarm.sql("delete from ttp_rule_state");
     master.wait_for_log("A enabled: the row that was no state was removed");
 }

@@ -29,10 +29,10 @@ fn row(text: &str) -> RuleHeader {
     }
 }
 
-fn state(kind: &str, expires_at: Option<Timestamp>) -> StateRow {
+fn state(kind: &str, expires_at: Option<Timestamp>) -> Result<StateRow, String> {
     let (confidence_max, reason, set_by, set_at) = (None, None, Some("me".to_owned()), Some(NOW));
     let (rule_id, state) = ("R".to_owned(), kind.to_owned());
-    StateRow { rule_id, state, confidence_max, expires_at, reason, set_by, set_at }
+    Ok(StateRow { rule_id, state, confidence_max, expires_at, reason, set_by, set_at })
 }
 
 fn held(text: &str) -> WorkerView {
