@@ -50,7 +50,7 @@ async fn a_text_that_is_no_utf8_is_quarantined_alone() {
                 "A: yaml_content is not UTF-8",
                 "B: source_path is not UTF-8",
                 "C\u{fffd}: rule_id is not UTF-8",
-                "Re2: reason is not UTF-8"
+                "Re2: reason is not UTF-8; the rule counts as enabled meanwhile"
             ]
         );
         assert_eq!(watcher.catalogue.state("Re3").reason.as_deref(), Some("é"));

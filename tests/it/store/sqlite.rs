@@ -216,7 +216,7 @@ async fn cells_of_the_wrong_kind_are_quarantined_alone() {
             "R2: rule_version is `one`; expected an integer",
             "R3: yaml_content is not UTF-8",
             "\u{fffd}: rule_id is not UTF-8",
-            "R0: confidence_max is `high`; expected a number",
+            "R0: confidence_max is `high`; expected a number; the rule counts as enabled meanwhile",
         ]
     );
     // They are logged once.

@@ -87,13 +87,14 @@ pub(super) async fn texts_that_are_longer_than_a_line(field: &TestDatabase) {
     let said: Vec<_> =
         watcher.catalogue.quarantined().map(|row| format!("{}: {}", row.key, row.reason)).collect();
     let too_long = "has 100000 bytes; at most 4096 are possible";
+    let meanwhile = "the rule counts as enabled meanwhile";
     assert_eq!(
         said,
         [
             format!("R2: source_path {too_long}"),
             format!("R3: updated_by {too_long}"),
-            format!("R1: reason {too_long}"),
-            format!("R2: set_by {too_long}"),
+            format!("R1: reason {too_long}; {meanwhile}"),
+            format!("R2: set_by {too_long}; {meanwhile}"),
         ]
     );
     assert_eq!(watcher.catalogue.state("R3").reason.map(|reason| reason.len()), Some(4_096));
